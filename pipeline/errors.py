@@ -1,0 +1,55 @@
+"""The errors a user may meet: each says what happened, where, what was expected, and what to do next.
+
+Both columns of the package raise these. Every kind is also the built-in exception a caller would reach for, so code
+that knows nothing of the pipeline can still handle it.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of every error meant for a user's eyes.
+
+    Args:
+        problem: What happened, in one sentence without a trailing full stop.
+        where: The file, URL, cell or item it happened at.
+        expected: What would have been right.
+        remedy: The next action, ideally something to type.
+    """
+
+    def __init__(self, problem: str, *, where: object = "", expected: str = "", remedy: str = "") -> None:
+        lines = [problem]
+        lines += [f"  {label:<9} {text}" for label, text in self._details(where, expected, remedy) if text]
+        super().__init__("\n".join(lines))
+        self.problem = problem
+
+    @staticmethod
+    def _details(where: object, expected: str, remedy: str) -> list[tuple[str, str]]:
+        return [("where:", str(where)), ("expected:", expected), ("do:", remedy)]
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UsageError(PipelineError, ValueError):
+    """The call itself is wrong: an unknown name, a value of the wrong type. Exit code 2."""
+
+
+class DataError(PipelineError, ValueError):
+    """Data from outside is not what it claims to be: a broken archive, an inconsistent annotation file."""
+
+
+class MissingError(PipelineError, FileNotFoundError):
+    """Something that was asked for by name is not there: a file, a URL, an artifact, an upstream step."""
+
+
+class IntegrityError(PipelineError, OSError):
+    """Stored bytes differ from what was recorded about them."""
+
+
+class StepError(PipelineError, RuntimeError):
+    """A step could not be run to its end."""
+
+
+class GateError(StepError):
+    """A step ran, and its result is below the bar the config sets."""

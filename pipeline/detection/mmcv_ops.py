@@ -1,0 +1,114 @@
+"""A stand-in for `mmcv._ext`, the compiled operators that mmcv-lite leaves out.
+
+mmdet imports mmcv's operators when it is imported, and without the compiled module that import fails. Of all of them
+YOLOX calls one: `nms`. `install` puts a module in the compiled one's place whose `nms` is written in torch and whose
+every other operator says, when it is called, what it is and how to get the real one. Where the full mmcv is
+installed its compiled operators are used and nothing is replaced.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import StepError
+
+NAME = "mmcv._ext"
+CHUNK = 512  # boxes compared at once: bounds the IoU matrix to 512 x (512 + kept) whatever the number of boxes
+
+
+def install() -> bool:
+    """Make `import mmdet` work; safe to call any number of times.
+
+    Returns:
+        True when the stand-in is in place, False when the real compiled operators are.
+    """
+    if NAME in sys.modules:
+        return isinstance(sys.modules[NAME], _StandIn)
+    if importlib.util.find_spec(NAME) is not None:
+        return False
+    spec = ModuleSpec(NAME, _StandInLoader(), origin=__name__)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = module
+    sys.modules["mmcv"]._ext = module  # type: ignore[attr-defined]  # what an ordinary import would have set
+    return True
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Greedy non-maximum suppression, with the signature and the results of mmcv's compiled operator.
+
+    Boxes are taken best score first (ties: the earlier box); each is kept unless its intersection over union with an
+    already kept one is greater than the threshold. Chunks of boxes are compared with all kept ones at once, and within a
+    chunk the greedy choice is the fixed point of "kept unless a better kept box overlaps", reached in as many rounds as
+    the longest chain of overlaps, not one round a box.
+
+    Args:
+        boxes: `(N, 4)` corners x1, y1, x2, y2 in pixels.
+        scores: `(N,)`.
+        iou_threshold: In 0..1; an IoU equal to it does not suppress.
+        offset: 0, or 1 where corners are inclusive pixel indices and a side measures `x2 - x1 + 1`.
+
+    Returns:
+        `(K,)` int64 indices into `boxes`, best score first.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    kept = order[:0]
+    for part in order.split(CHUNK):
+        free = ~(_iou(boxes[kept], boxes[part], offset) > iou_threshold).any(0)
+        candidates = part[free]
+        beats = (_iou(boxes[candidates], boxes[candidates], offset) > iou_threshold).triu(1)
+        keep = torch.ones_like(candidates, dtype=torch.bool)
+        while True:
+            now = ~(beats & keep[:, None]).any(0)
+            if torch.equal(now, keep):
+                break
+            keep = now
+        kept = torch.cat([kept, candidates[keep]])
+    return kept
+
+
+def _iou(left: Tensor, right: Tensor, offset: int) -> Tensor:
+    """IoU of `(N, 4)` with `(M, 4)` boxes as `(N, M)`, in the order of operations of mmcv's C++."""
+    corner = torch.maximum(left[:, None, :2], right[None, :, :2])
+    opposite = torch.minimum(left[:, None, 2:], right[None, :, 2:])
+    sides = (opposite - corner + offset).clamp(min=0)
+    inter = sides[..., 0] * sides[..., 1]
+    area_left = (left[:, 2] - left[:, 0] + offset) * (left[:, 3] - left[:, 1] + offset)
+    area_right = (right[:, 2] - right[:, 0] + offset) * (right[:, 3] - right[:, 1] + offset)
+    return inter / (area_left[:, None] + area_right[None, :] - inter)
+
+
+class _StandIn(ModuleType):
+    """The module: `nms`, and for any other public name a function that refuses."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(*_: object, **__: object) -> NoReturn:
+            raise StepError(
+                f"mmcv's compiled operator '{name}' was called, and mmcv-lite has none",
+                where=NAME,
+                expected="a model that needs only 'nms', as YOLOX does",
+                remedy="install the full mmcv 2.1.0 built for this torch in place of mmcv-lite",
+            )
+
+        return refuse
+
+
+class _StandInLoader(Loader):
+    """mmcv asks `pkgutil.find_loader` whether its operators exist, so the stand-in has a loader like any module."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _StandIn(spec.name, __doc__)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.nms = nms  # type: ignore[attr-defined]

@@ -1,0 +1,265 @@
+"""The figures of merit of a detector on a test set: COCO's metrics, and what holds at a usable score threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools.cocoeval import COCOeval
+
+from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.evaluation.matching import Floats, Ints, Matches, matches_at_half, run_coco_eval
+from pipeline.evaluation.operating import (
+    SCORE_LEVELS,
+    OperatingPoint,
+    above_thresholds,
+    best_point,
+    confusion_matrix,
+    f1_by_score,
+)
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class; figures without meaning, for want of ground truth or of detections, are None.
+
+    Attributes:
+        name: As the test set has it.
+        category_id: As the test set has it.
+        ground_truth: Number of objects, crowd regions not counted.
+        images: Number of images with such an object.
+        ap: Average precision over IoU 0.50:0.95.
+        ap50: Average precision at IoU 0.5.
+        ar100: Average recall over IoU 0.50:0.95, at most 100 detections per image.
+        best: The working point with the highest F1 at IoU 0.5.
+    """
+
+    name: str
+    category_id: int
+    ground_truth: int
+    images: int
+    ap: float | None
+    ap50: float | None
+    ar100: float | None
+    best: OperatingPoint
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """One image at the classes' best thresholds, IoU 0.5."""
+
+    image_id: int
+    file_name: str
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+
+    @property
+    def errors(self) -> int:
+        """False positives and false negatives together."""
+        return self.false_positives + self.false_negatives
+
+    @property
+    def f1(self) -> float:
+        """2 TP / (2 TP + FP + FN); 1 for an image with nothing in it and nothing found."""
+        total = 2 * self.true_positives + self.errors
+        return 2 * self.true_positives / total if total else 1.0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Arrays to draw from, at IoU 0.5; classes without ground truth are NaN.
+
+    Attributes:
+        recall: `(101,)` COCO's recall levels.
+        precision: `(K, 101)` interpolated precision there.
+        score: `(101,)` score thresholds.
+        f1: `(K, 101)` F1 there.
+    """
+
+    recall: Floats
+    precision: Floats
+    score: Floats
+    f1: Floats
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """What `evaluate` found; the names are those of COCO's detection challenge.
+
+    Attributes:
+        map: Mean average precision over IoU 0.50:0.95 and the classes that have ground truth; None without any.
+        map50: The same at IoU 0.5.
+        map75: The same at IoU 0.75.
+        map_small: For objects below 32^2 pixels.
+        map_medium: For objects between 32^2 and 96^2 pixels.
+        map_large: For objects above 96^2 pixels.
+        ar1: Average recall with one detection per image and class.
+        ar10: With ten.
+        ar100: With a hundred.
+        threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01.
+        f1: Mean over the classes of F1 there.
+        images: Number of images.
+        objects: Number of objects, crowd regions not counted.
+        detections: Number of detections evaluated.
+        classes: In the order of the category ids.
+        per_image: In the test set's order.
+        confusion: `(K + 1, K + 1)` counts at the classes' best thresholds; rows truth, columns detections, the last
+            of each the background.
+        curves: For drawing.
+    """
+
+    map: float | None
+    map50: float | None
+    map75: float | None
+    map_small: float | None
+    map_medium: float | None
+    map_large: float | None
+    ar1: float | None
+    ar10: float | None
+    ar100: float | None
+    threshold: float | None
+    f1: float | None
+    images: int
+    objects: int
+    detections: int
+    classes: tuple[ClassMetrics, ...]
+    per_image: tuple[ImageErrors, ...]
+    confusion: Ints
+    curves: Curves
+
+    def summary(self) -> dict[str, float | int | None]:
+        """The figures that are one number each."""
+        return {name: value for name, value in vars(self).items() if value is None or isinstance(value, int | float)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON values; what is not a number is null."""
+        return {
+            **self.summary(),
+            "classes": [asdict(one) for one in self.classes],
+            "confusion": self.confusion.tolist(),
+            "curves": {name: _plain(values) for name, values in vars(self.curves).items()},
+            "per_image": [asdict(one) for one in self.per_image],
+        }
+
+    def write_json(self, path: str | Path) -> Path:
+        """Write `to_json` to a file."""
+        path = Path(path)
+        path.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False), "utf-8")
+        return path
+
+
+def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
+    """Evaluate boxes as COCO does: pycocotools, at most 1, 10 and 100 detections per image and class.
+
+    Args:
+        annotations: `annotations.json`, the data set folder that holds it, or what was read from it.
+        results: Detections in COCO's results format; may be empty.
+
+    Raises:
+        MissingError: There is no annotation file.
+        DataError: It is not in COCO format, or a result is of an image or category that it does not have.
+    """
+    truth = annotations if isinstance(annotations, GroundTruth) else read_ground_truth(annotations)
+    evaluation = run_coco_eval(truth, results)
+    matches = matches_at_half(evaluation, truth)
+    f1 = f1_by_score(matches, len(truth.categories))
+    threshold, best_f1 = _common_threshold(f1)
+    points = [best_point(matches, label, threshold) for label in range(len(truth.categories))]
+    kept = above_thresholds(matches, [point.threshold for point in points])
+    precision: Floats = evaluation.eval["precision"]
+    return DetectionMetrics(
+        **_coco_summary(evaluation),
+        threshold=threshold,
+        f1=best_f1,
+        images=len(truth.images),
+        objects=len(matches.truth_labels),
+        detections=len(results),
+        classes=_class_metrics(truth, evaluation, matches, points),
+        per_image=_image_errors(truth, matches, kept),
+        confusion=confusion_matrix(matches, kept, len(truth.categories)),
+        curves=Curves(
+            recall=np.asarray(evaluation.params.recThrs, np.float64),
+            precision=np.where(precision < 0, np.nan, precision)[0, :, :, 0, -1].T,
+            score=SCORE_LEVELS,
+            f1=f1,
+        ),
+    )
+
+
+def _coco_summary(evaluation: COCOeval) -> dict[str, float | None]:
+    """The figures of `COCOeval.summarize`, with None where that has -1."""
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    return {
+        "map": _mean(precision[:, :, :, 0, -1]),
+        "map50": _mean(precision[0, :, :, 0, -1]),
+        "map75": _mean(precision[5, :, :, 0, -1]),
+        "map_small": _mean(precision[:, :, :, 1, -1]),
+        "map_medium": _mean(precision[:, :, :, 2, -1]),
+        "map_large": _mean(precision[:, :, :, 3, -1]),
+        "ar1": _mean(recall[:, :, 0, 0]),
+        "ar10": _mean(recall[:, :, 0, 1]),
+        "ar100": _mean(recall[:, :, 0, 2]),
+    }
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    """Mean without the classes that have no ground truth, which pycocotools marks with -1."""
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else None
+
+
+def _common_threshold(f1: Floats) -> tuple[float | None, float | None]:
+    present = f1[~np.isnan(f1[:, 0])]
+    if not present.size:
+        return None, None
+    mean = present.mean(axis=0)
+    ties = np.flatnonzero(np.isclose(mean, mean.max()))
+    best = int(ties[len(ties) // 2])  # amid a plateau, where new images are least likely to fall off it
+    return (float(SCORE_LEVELS[best]) if mean[best] > 0 else None), float(mean[best])
+
+
+def _class_metrics(
+    truth: GroundTruth, evaluation: COCOeval, matches: Matches, points: list[OperatingPoint]
+) -> tuple[ClassMetrics, ...]:
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    classes = []
+    for label, (category_id, name) in enumerate(truth.categories.items()):
+        rows = matches.truth_labels == label
+        classes.append(
+            ClassMetrics(
+                name=name,
+                category_id=category_id,
+                ground_truth=int(rows.sum()),
+                images=len(np.unique(matches.truth_image_ids[rows])),
+                ap=_mean(precision[:, :, label, 0, -1]),
+                ap50=_mean(precision[0, :, label, 0, -1]),
+                ar100=_mean(recall[:, label, 0, -1]),
+                best=points[label],
+            )
+        )
+    return tuple(classes)
+
+
+def _image_errors(truth: GroundTruth, matches: Matches, kept: npt.NDArray[np.bool_]) -> tuple[ImageErrors, ...]:
+    rows = {image.id: row for row, image in enumerate(truth.images)}
+
+    def count(image_ids: Ints) -> Ints:
+        return np.bincount(np.array([rows[id_] for id_ in image_ids.tolist()], np.int64), minlength=len(rows))
+
+    right = count(matches.image_ids[kept & (matches.truth >= 0)])
+    wrong = count(matches.image_ids[kept & (matches.truth < 0)])
+    missed = count(matches.truth_image_ids) - right
+    return tuple(
+        ImageErrors(image.id, image.file_name, int(right[row]), int(wrong[row]), int(missed[row]))
+        for row, image in enumerate(truth.images)
+    )
+
+
+def _plain(values: Floats) -> list[Any]:
+    return np.where(np.isnan(values), None, np.round(values, 6)).tolist()  # type: ignore[no-any-return, call-overload]

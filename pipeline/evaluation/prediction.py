@@ -1,0 +1,243 @@
+"""Predictions for a whole test set, made the way users make them: through the service's REST API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import mimetypes
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.errors import DataError, MissingError
+from pipeline.evaluation.client import DetectionClient, ImageDetections, Upload
+from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, TestImage, read_ground_truth
+
+logger = logging.getLogger(__name__)
+
+
+class CocoResult(TypedDict):
+    """One detection in COCO's results format: `bbox` is [x, y, width, height] in pixels."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds from sending a request to holding its answer, as the client sees them."""
+
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the service found in a test set, and how fast.
+
+    Attributes:
+        results: Detections in COCO's results format, images in the test set's order, by descending score in each.
+        service: What the service's `/info` says.
+        score_threshold: Lowest score asked for.
+        images: Number of images sent.
+        requests: Number of requests that carried them.
+        retries: Attempts that the service was too busy for, or whose connection broke.
+        workers: Number of clients that sent requests at the same time.
+        seconds: Wall time of the whole pass.
+        images_per_second: `images / seconds`.
+        latency: Of the requests; with several workers this includes the time spent waiting for each other.
+        dropped: Number of detections left out by class name, for classes that the test set does not have.
+        unknown_classes: Classes of the test set that the service does not know.
+        resized: Images whose size the service sees differently from the annotations.
+    """
+
+    results: list[CocoResult]
+    service: dict[str, Any]
+    score_threshold: float
+    images: int
+    requests: int
+    retries: int
+    workers: int
+    seconds: float
+    images_per_second: float
+    latency: Latency
+    dropped: dict[str, int]
+    unknown_classes: tuple[str, ...]
+    resized: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the results themselves, as plain values."""
+        fields = asdict(self)
+        return {"detections": len(fields.pop("results"))} | fields
+
+    def write_results(self, path: str | Path) -> Path:
+        """Write the detections as a COCO results file, which `COCO.loadRes` reads."""
+        path = Path(path)
+        path.write_text(json.dumps(self.results), "utf-8")
+        return path
+
+
+@dataclass(frozen=True)
+class _Batch:
+    images: tuple[TestImage, ...]
+    found: list[ImageDetections]
+    seconds: float
+    retries: int
+
+
+def predict_dataset(
+    url: str,
+    dataset_folder: str | Path,
+    *,
+    score_threshold: float = 0.01,
+    workers: int = 4,
+    images_per_request: int = 1,
+    timeout: float = 120.0,
+) -> Predictions:
+    """Send every image of a test set to the service.
+
+    The service's labels are matched with the test set's categories by name, so the service may know more classes
+    than the test set has, or list them in another order.
+
+    Args:
+        url: Address of the service.
+        dataset_folder: A folder with `annotations.json` and `images/`.
+        score_threshold: Lowest score to ask for; average precision wants it low.
+        workers: Clients at the same time.
+        images_per_request: Images in one request.
+        timeout: Seconds one request may take.
+
+    Raises:
+        MissingError: An image of the test set is not there.
+        DataError: The test set and the service have no class in common.
+        StepError: The service refused an image, broke down, or gave a malformed answer.
+    """
+    truth = read_ground_truth(dataset_folder)
+    with DetectionClient(url, timeout=timeout) as client:
+        service = client.info()
+    unknown = _unknown_classes(truth, service["classes"])
+    start = time.perf_counter()
+    batches = _send_all(url, truth, score_threshold, workers, images_per_request, timeout)
+    seconds = time.perf_counter() - start
+    results, dropped = _to_coco(batches, {name: id_ for id_, name in truth.categories.items()})
+    if dropped:
+        logger.info("left out detections of classes that the test set does not have: %s", dict(dropped))
+    return Predictions(
+        results=results,
+        service=service,
+        score_threshold=score_threshold,
+        images=len(truth.images),
+        requests=len(batches),
+        retries=sum(batch.retries for batch in batches),
+        workers=workers,
+        seconds=seconds,
+        images_per_second=len(truth.images) / seconds,
+        latency=_latency([batch.seconds for batch in batches]),
+        dropped=dict(dropped.most_common()),
+        unknown_classes=unknown,
+        resized=_resized(batches),
+    )
+
+
+def _unknown_classes(truth: GroundTruth, served: Sequence[str]) -> tuple[str, ...]:
+    unknown = tuple(name for name in truth.categories.values() if name not in set(served))
+    if len(unknown) == len(truth.categories):
+        raise DataError(
+            f"The service knows none of the test set's classes ({', '.join(unknown[:10])})",
+            where=truth.path,
+            expected=f"some of {', '.join(served[:10])}",
+            remedy="evaluate on a test set with the classes the model was trained on",
+        )
+    if unknown:
+        logger.warning("the service does not know these classes of the test set: %s", ", ".join(unknown))
+    return unknown
+
+
+def _send_all(
+    url: str, truth: GroundTruth, score_threshold: float, workers: int, images_per_request: int, timeout: float
+) -> list[_Batch]:
+    folder = truth.path.parent / IMAGES_FOLDER
+    local = threading.local()
+    with ExitStack() as clients, ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
+
+        def send(images: tuple[TestImage, ...]) -> _Batch:
+            if not hasattr(local, "client"):
+                local.client = clients.enter_context(DetectionClient(url, timeout=timeout))
+            uploads = [_upload(folder / image.file_name, image.file_name) for image in images]
+            found, answer = local.client.predict(uploads, score_threshold=score_threshold)
+            return _Batch(images, found, answer.seconds, answer.retries)
+
+        starts = range(0, len(truth.images), images_per_request)
+        futures = [pool.submit(send, truth.images[start : start + images_per_request]) for start in starts]
+        try:
+            with tqdm(total=len(truth.images), desc="predict", unit="img", mininterval=0.5, ascii=True) as progress:
+                for future in as_completed(futures):
+                    progress.update(len(future.result().images))
+        except BaseException:  # Ctrl-C too: nobody waits for the images that are still to be sent
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
+def _upload(path: Path, name: str) -> Upload:
+    try:
+        return Upload(name, path.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
+    except FileNotFoundError as error:
+        raise MissingError(
+            "An image of the test set is missing", where=path, expected="every image that annotations.json names"
+        ) from error
+
+
+def _to_coco(batches: Iterable[_Batch], category_ids: dict[str, int]) -> tuple[list[CocoResult], Counter[str]]:
+    results: list[CocoResult] = []
+    dropped: Counter[str] = Counter()
+    for batch in batches:
+        for image, answer in zip(batch.images, batch.found, strict=True):
+            for found in answer["detections"]:
+                category_id = category_ids.get(found["label"])
+                if category_id is None:
+                    dropped[found["label"]] += 1
+                    continue
+                x1, y1, x2, y2 = found["box"]
+                results.append(
+                    CocoResult(
+                        image_id=image.id,
+                        category_id=category_id,
+                        bbox=[x1, y1, x2 - x1, y2 - y1],
+                        score=found["score"],
+                    )
+                )
+    return results, dropped
+
+
+def _resized(batches: Iterable[_Batch]) -> tuple[str, ...]:
+    resized = tuple(
+        image.file_name
+        for batch in batches
+        for image, answer in zip(batch.images, batch.found, strict=True)
+        if (image.width, image.height) != (answer["width"], answer["height"])
+    )
+    if resized:
+        logger.warning("%d images have another size than annotated, %s first", len(resized), resized[0])
+    return resized
+
+
+def _latency(seconds: Sequence[float]) -> Latency:
+    milliseconds = 1000 * np.asarray(seconds)
+    p50, p90, p95, p99 = (float(p) for p in np.percentile(milliseconds, [50, 90, 95, 99]))
+    return Latency(float(milliseconds.mean()), p50, p90, p95, p99, float(milliseconds.max()))

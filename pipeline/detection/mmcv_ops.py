@@ -35,8 +35,9 @@ def install() -> bool:
         return isinstance(sys.modules[NAME], _StandIn)
     if importlib.util.find_spec(NAME) is not None:
         return False
-    spec = ModuleSpec(NAME, _StandInLoader(), origin=__name__)
-    module = importlib.util.module_from_spec(spec)
+    loader = _StandInLoader()
+    module = importlib.util.module_from_spec(ModuleSpec(NAME, loader, origin=__name__))
+    loader.exec_module(module)
     sys.modules[NAME] = module
     sys.modules["mmcv"]._ext = module  # type: ignore[attr-defined]  # what an ordinary import would have set
     return True

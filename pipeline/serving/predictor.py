@@ -1,0 +1,142 @@
+"""The detector itself: letterboxed pixels through ONNX Runtime to detections."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+from pipeline.errors import DataError, IntegrityError, MissingError
+from pipeline.serving.card import ModelCard
+from pipeline.serving.decoding import MAX_PIXELS, decode
+from pipeline.serving.postprocessing import Detections, split_detections
+from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
+
+INPUT = "images"
+OUTPUTS = ("batch_index", "boxes", "scores", "labels")
+MAX_BATCH = 16
+"""Images run at once: beyond this CPUs gain nothing and memory grows (a batch of 640 px YOLOX-S takes about 1 GB)."""
+
+_LOAD_ERRORS = (
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NotImplemented,
+    runtime_errors.RuntimeException,
+)
+
+
+class Predictor:
+    """A packed model, ready to run on the GPU where ONNX Runtime has one, else on the CPU.
+
+    Args:
+        onnx_path: The graph: input `images` (B, 3, H, W) float32, outputs `batch_index` (M,), `boxes` (M, 4),
+            `scores` (M,) and `labels` (M,) over the whole batch.
+        card: What the graph was made for.
+        threads: CPU threads of one run; as many as this process may use when None.
+
+    Raises:
+        MissingError: There is no such file.
+        IntegrityError: The file is not the one that the card names.
+        DataError: The file is no ONNX graph, or one with other inputs or outputs than the card's.
+    """
+
+    def __init__(self, onnx_path: Path, card: ModelCard, *, threads: int | None = None) -> None:
+        self.card = card
+        self._session = _open_session(_read_model(onnx_path, card), onnx_path, threads or available_cpus())
+        _check_interface(self._session, onnx_path, card)
+
+    @property
+    def providers(self) -> list[str]:
+        """ONNX Runtime's execution providers in use, the preferred one first."""
+        return list(self._session.get_providers())
+
+    def prepare(self, image: NDArray[np.uint8]) -> Letterboxed:
+        """Letterbox an image, (H, W, 3) uint8 BGR, to the graph's input size."""
+        return letterbox(image, self.card.image_size)
+
+    def detect(self, images: Sequence[Letterboxed], *, score_threshold: float | None = None) -> list[Detections]:
+        """Run the graph on prepared images.
+
+        Args:
+            images: Any number, in batches of at most `MAX_BATCH`.
+            score_threshold: Least score that is kept; the card's serving threshold when None. The graph's own floor
+                (the card's `score_threshold`) holds anyway.
+
+        Returns:
+            One `Detections` per image, in order; each is the same whatever else is in the batch.
+        """
+        threshold = self.card.serving_score_threshold if score_threshold is None else score_threshold
+        found: list[Detections] = []
+        for start in range(0, len(images), MAX_BATCH):
+            batch = list(images[start : start + MAX_BATCH])
+            batch_index, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: stack(batch)})
+            found += split_detections(batch_index, boxes, scores, labels, batch, score_threshold=threshold)
+        return found
+
+    def predict(self, images: Sequence[NDArray[np.uint8]], *, score_threshold: float | None = None) -> list[Detections]:
+        """Detect objects in decoded images, each (H, W, 3) uint8 BGR; see `detect`."""
+        return self.detect([self.prepare(image) for image in images], score_threshold=score_threshold)
+
+    def predict_bytes(
+        self, files: Sequence[bytes], *, score_threshold: float | None = None, max_pixels: int = MAX_PIXELS
+    ) -> list[Detections]:
+        """Detect objects in image files; see `decode` for what is accepted and `detect` for the rest."""
+        images = [self.prepare(decode(data, max_pixels=max_pixels)) for data in files]
+        return self.detect(images, score_threshold=score_threshold)
+
+
+def available_cpus() -> int:
+    """CPUs this process may run on; fewer than the machine's in a container or under `taskset`."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _read_model(path: Path, card: ModelCard) -> bytes:
+    try:
+        model = path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingError("there is no ONNX model", where=path, remedy="pack the model again") from error
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != card.onnx_sha256:
+        raise IntegrityError(
+            f"the ONNX model has SHA-256 {digest}", where=path, expected=card.onnx_sha256, remedy="pack the model again"
+        )
+    return model
+
+
+def _open_session(model: bytes, path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait would take the CPU from the ones that decode the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except _LOAD_ERRORS as error:
+        raise DataError(f"not a usable ONNX model: {error}", where=path) from error
+
+
+def _check_interface(session: onnxruntime.InferenceSession, path: Path, card: ModelCard) -> None:
+    inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
+    outputs = [one.name for one in session.get_outputs()]
+    kind, shape = inputs.get(INPUT, ("", []))
+    right = len(inputs) == 1 and kind == "tensor(float)" and shape[1:] == [3, *card.image_size]
+    if not right or not isinstance(shape[0], str) or not set(OUTPUTS) <= set(outputs):
+        height, width = card.image_size
+        raise DataError(
+            f"the ONNX model has inputs {inputs} and outputs {outputs}",
+            where=path,
+            expected=f"input '{INPUT}' float32 (batch, 3, {height}, {width}), outputs {', '.join(OUTPUTS)}",
+            remedy="export the model again, with a dynamic batch axis",
+        )

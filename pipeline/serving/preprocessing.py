@@ -1,0 +1,72 @@
+"""From an image's pixels to the detector's input: the one preprocessing that training, validation and serving share.
+
+The numbers are mmdet's `Resize(keep_ratio=True)` followed by `Pad(pad_val=114)`, bit for bit, without mmdet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+PAD_VALUE = 114
+"""Grey of the padding, YOLOX's own (Megvii-BaseDetection/YOLOX, `preproc`)."""
+
+
+@dataclass(frozen=True)
+class Letterboxed:
+    """An image scaled into the top-left of the detector's input, with what is needed to scale boxes back.
+
+    Attributes:
+        pixels: (3, S_h, S_w) uint8, BGR 0..255.
+        scale_x: Letterboxed width per original pixel: `new_w / width`.
+        scale_y: Letterboxed height per original pixel: `new_h / height`.
+        width: Original width in pixels.
+        height: Original height in pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    scale_x: float
+    scale_y: float
+    width: int
+    height: int
+
+
+def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
+    """Scale an image into `size`, keeping its aspect ratio, and pad it at the right and at the bottom.
+
+    Width and height are rounded apart, so the two scales differ by up to half a pixel's worth: boxes must be scaled
+    back per axis.
+
+    Args:
+        image: (H, W, 3) pixels, BGR.
+        size: (height, width) of the detector's input.
+
+    Raises:
+        DataError: The image is not (H, W, 3) of uint8, or empty.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise DataError(
+            f"not a colour image: {image.dtype} of shape {image.shape}", expected="uint8 of shape (H, W, 3), not empty"
+        )
+    height, width = image.shape[:2]
+    ratio = min(size[0] / height, size[1] / width)
+    # mmdet has no answer for a line so thin that it would round to nothing; here it keeps one pixel.
+    new_w, new_h = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
+    canvas = np.full((*size, 3), PAD_VALUE, np.uint8)
+    canvas[:new_h, :new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    pixels = np.ascontiguousarray(canvas.transpose(2, 0, 1))
+    return Letterboxed(pixels, new_w / width, new_h / height, width, height)
+
+
+def stack(images: list[Letterboxed]) -> NDArray[np.float32]:
+    """Make one batch of letterboxed images.
+
+    Returns:
+        (B, 3, S_h, S_w) float32, BGR 0..255: the ONNX graph's input `images`.
+    """
+    return np.stack([image.pixels for image in images]).astype(np.float32)

@@ -1,0 +1,170 @@
+"""Image files to pixels: headers without decoding, and the pixels mmcv would give."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.errors import DataError
+from pipeline.serving.decoding import decode, read_header
+
+RNG = np.random.default_rng(0)
+PHOTO = cv2.resize(RNG.integers(0, 255, (30, 40, 3), dtype=np.uint8), (157, 101))
+
+
+def save(image, image_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def with_orientation(orientation, image_format="JPEG"):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return save(Image.fromarray(PHOTO), image_format, exif=exif)
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_bomb(width, height):
+    """A small PNG of a huge grey picture: its rows are zeros, which deflate shrinks a thousandfold."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    packer = zlib.compressobj(9)
+    row = bytes(width + 1)
+    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+
+
+FILES = {
+    "jpeg": save(Image.fromarray(PHOTO), "JPEG"),
+    "jpeg_progressive": save(Image.fromarray(PHOTO), "JPEG", progressive=True),
+    "jpeg_grey": save(Image.fromarray(PHOTO).convert("L"), "JPEG"),
+    "jpeg_cmyk": save(Image.fromarray(PHOTO).convert("CMYK"), "JPEG"),
+    "jpeg_thumbnail_in_app1": save(
+        Image.fromarray(PHOTO), "JPEG", exif=b"Exif\0\0" + save(Image.new("RGB", (8, 8)), "JPEG")
+    ),
+    "jpeg_trailing_bytes": save(Image.fromarray(PHOTO), "JPEG") + b"trailer" * 20,
+    **{f"jpeg_exif_{n}": with_orientation(n) for n in range(1, 9)},
+    "png": save(Image.fromarray(PHOTO), "PNG"),
+    "png_exif_6": with_orientation(6, "PNG"),
+    "png_grey": save(Image.fromarray(PHOTO).convert("L"), "PNG"),
+    "png_bilevel": save(Image.fromarray(PHOTO).convert("1"), "PNG"),
+    "png_rgba": save(Image.fromarray(np.dstack([PHOTO, PHOTO[..., 0]])), "PNG"),
+    "png_grey_alpha": save(Image.fromarray(PHOTO).convert("LA"), "PNG"),
+    "png_palette": save(Image.fromarray(PHOTO).convert("P"), "PNG"),
+    "png_palette_transparent": save(Image.fromarray(PHOTO).convert("P"), "PNG", transparency=3),
+    "png_16_bit": cv2.imencode(".png", PHOTO.astype(np.uint16) * 257 + 3)[1].tobytes(),
+    "png_16_bit_grey": cv2.imencode(".png", PHOTO[..., 0].astype(np.uint16) * 255)[1].tobytes(),
+    "png_interlaced_one_pixel": save(Image.new("RGB", (1, 1), "red"), "PNG"),
+    "webp_lossy": save(Image.fromarray(PHOTO), "WEBP"),
+    "webp_lossless": save(Image.fromarray(PHOTO), "WEBP", lossless=True),
+    "webp_alpha": save(Image.fromarray(np.dstack([PHOTO, PHOTO[..., 0]])), "WEBP"),
+    "webp_exif_6": with_orientation(6, "WEBP"),
+    "webp_animated": save(
+        Image.fromarray(PHOTO), "WEBP", save_all=True, append_images=[Image.fromarray(255 - PHOTO)], duration=100
+    ),
+    "bmp": save(Image.fromarray(PHOTO), "BMP"),
+    "bmp_grey": save(Image.fromarray(PHOTO).convert("L"), "BMP"),
+    "bmp_palette": save(Image.fromarray(PHOTO).convert("P"), "BMP"),
+}
+cases = [pytest.param(data, id=name) for name, data in FILES.items()]
+
+
+@pytest.mark.parametrize("data", cases)
+def test_pixels_are_those_of_mmcv(data):
+    mmcv = pytest.importorskip("mmcv")
+    expected = mmcv.imfrombytes(data, flag="color", backend="cv2")
+    pixels = decode(data)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("data", cases)
+def test_header_agrees_with_pillow(data):
+    with Image.open(io.BytesIO(data)) as image:
+        expected = (image.format.upper(), *image.size)
+    header = read_header(data)
+    assert (header.format.upper(), header.width, header.height) == expected
+
+
+@given(width=st.integers(1, 900), height=st.integers(1, 900), suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp"]))
+@settings(max_examples=60, deadline=None)
+def test_header_gives_the_size_of_any_file(width, height, suffix):
+    header = read_header(cv2.imencode(suffix, np.zeros((height, width, 3), np.uint8))[1].tobytes())
+    assert (header.width, header.height) == (width, height)
+
+
+def test_orientation_is_applied():
+    assert decode(FILES["jpeg_exif_1"]).shape == (101, 157, 3)
+    assert decode(FILES["jpeg_exif_6"]).shape == (157, 101, 3)
+    assert read_header(FILES["jpeg_exif_6"]).width == 157
+
+
+def test_header_needs_only_the_first_bytes():
+    for name in ("jpeg", "png", "webp_lossy", "webp_lossless", "webp_alpha", "bmp"):
+        assert read_header(FILES[name][:700]) == read_header(FILES[name])
+
+
+@given(data=st.sampled_from(sorted(FILES)), cut=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=150, deadline=None)
+def test_a_truncated_file_is_refused(data, cut):
+    whole = FILES[data].removesuffix(b"trailer" * 20)
+    with pytest.raises(DataError):
+        decode(whole[: int(len(whole) * cut)])
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_a_file_less_its_last_byte_is_refused(image_format):
+    with pytest.raises(DataError, match="truncated or broken"):
+        decode(save(Image.fromarray(PHOTO), image_format)[:-1])
+
+
+@given(
+    st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBPVP8 ", b"BM"])
+)
+@settings(max_examples=300, deadline=None)
+def test_arbitrary_bytes_give_only_data_errors(data, start):
+    with contextlib.suppress(DataError):
+        decode(start + data, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"", "not an image", id="empty"),
+        pytest.param(b"hello, this is text", "not an image", id="text"),
+        pytest.param(save(Image.fromarray(PHOTO), "GIF"), "not an image", id="gif"),
+        pytest.param(save(Image.fromarray(PHOTO), "TIFF"), "not an image", id="tiff"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image", id="svg"),
+        pytest.param(b"\x89PNG\r\n\x1a\n", "ends before", id="png signature alone"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IDAT", b"0" * 13), "does not begin", id="png without header"),
+        pytest.param(b"\xff\xd8\xff\xd9", "no frame header", id="jpeg without frame"),
+        pytest.param(b"BM" + bytes(60), "claims 0 x 0", id="bmp of zeros"),
+    ],
+)
+def test_what_is_no_image_is_refused(data, message):
+    with pytest.raises(DataError, match=message):
+        decode(data)
+
+
+def test_a_huge_picture_in_a_small_file_is_refused_undecoded(monkeypatch):
+    bomb = png_bomb(13_000, 13_000)
+    assert len(bomb) < 250_000
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"169\.0 megapixels"):
+        decode(bomb)
+
+
+def test_the_pixel_limit_is_the_callers():
+    with pytest.raises(DataError, match="megapixels"):
+        decode(FILES["png"], max_pixels=157 * 101 - 1)
+    assert decode(FILES["png"], max_pixels=157 * 101).shape == PHOTO.shape

@@ -1,0 +1,107 @@
+"""Letterboxing against mmdet's own Resize and Pad, bit for bit."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import DataError
+from pipeline.serving.preprocessing import PAD_VALUE, letterbox, stack
+
+
+@pytest.fixture(scope="module")
+def mmdet_letterbox():
+    mmcv_ops = pytest.importorskip("pipeline.detection.mmcv_ops")
+    mmcv_ops.install()
+    transforms = pytest.importorskip("mmdet.datasets.transforms")
+
+    def run(image, size):
+        height, width = size
+        results = {"img": image, "img_shape": image.shape[:2]}
+        results = transforms.Resize(scale=(width, height), keep_ratio=True)(results)
+        pad = transforms.Pad(size=(width, height), pad_val={"img": (PAD_VALUE,) * 3})
+        return pad(results)
+
+    return run
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@given(width=st.integers(1, 1100), height=st.integers(1, 1100), side=st.sampled_from([32, 96, 256, 416, 640]))
+@example(width=640, height=480, side=640)
+@example(width=640, height=427, side=416)
+@example(width=333, height=500, side=416)
+@example(width=256, height=256, side=256)
+@settings(max_examples=80, deadline=None)
+def test_bit_equal_to_mmdet(mmdet_letterbox, width, height, side):
+    if int(min(width, height) * side / max(width, height) + 0.5) == 0:
+        return  # mmdet fails on these; see the test of thin images
+    image = noise(height, width)
+    expected = mmdet_letterbox(image, (side, side))
+    boxed = letterbox(image, (side, side))
+    np.testing.assert_array_equal(boxed.pixels, expected["img"].transpose(2, 0, 1))
+    assert (boxed.scale_x, boxed.scale_y) == tuple(expected["scale_factor"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        pytest.param((300, 500), (256, 416), id="both landscape"),
+        pytest.param((500, 300), (416, 256), id="both portrait"),
+        pytest.param((416, 416), (256, 416), id="square into landscape"),
+    ],
+)
+def test_bit_equal_to_mmdet_where_the_input_is_no_square(mmdet_letterbox, shape, size):
+    image = noise(*shape)
+    np.testing.assert_array_equal(letterbox(image, size).pixels, mmdet_letterbox(image, size)["img"].transpose(2, 0, 1))
+
+
+def test_bit_equal_to_mmdets_pad_to_square(mmdet_letterbox):
+    from mmdet.datasets.transforms import Pad, Resize
+
+    image = noise(213, 320)
+    results = Resize(scale=(416, 416), keep_ratio=True)({"img": image, "img_shape": (213, 320)})
+    results = Pad(pad_to_square=True, pad_val={"img": (114.0, 114.0, 114.0)})(results)
+    np.testing.assert_array_equal(letterbox(image, (416, 416)).pixels, results["img"].transpose(2, 0, 1))
+
+
+@given(width=st.integers(1, 3000), height=st.integers(1, 3000), size=st.tuples(*[st.integers(8, 200)] * 2))
+@settings(max_examples=60, deadline=None)
+def test_the_image_fills_the_input_along_one_side(width, height, size):
+    boxed = letterbox(np.zeros((height, width, 3), np.uint8), size)
+    assert boxed.pixels.shape == (3, *size)
+    new_w, new_h = round(boxed.scale_x * width), round(boxed.scale_y * height)
+    assert new_w == size[1] or new_h == size[0]
+    assert not boxed.pixels[:, :new_h, :new_w].any()
+    assert (boxed.pixels[:, new_h:] == PAD_VALUE).all()
+    assert (boxed.pixels[:, :, new_w:] == PAD_VALUE).all()
+
+
+def test_a_line_too_thin_to_round_keeps_one_pixel():
+    boxed = letterbox(np.zeros((5000, 1, 3), np.uint8), (96, 96))
+    assert (boxed.scale_x, boxed.scale_y) == (1.0, 96 / 5000)
+    assert not boxed.pixels[:, :, 0].any()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(np.zeros((4, 4), np.uint8), id="grey"),
+        pytest.param(np.zeros((4, 4, 4), np.uint8), id="four channels"),
+        pytest.param(np.zeros((4, 4, 3), np.float32), id="floats"),
+        pytest.param(np.zeros((0, 4, 3), np.uint8), id="empty"),
+    ],
+)
+def test_what_is_no_colour_image_is_refused(image):
+    with pytest.raises(DataError, match="not a colour image"):
+        letterbox(image, (96, 96))
+
+
+def test_a_batch_is_floats_of_the_same_pixels():
+    images = [letterbox(noise(50, 80, seed), (96, 96)) for seed in range(3)]
+    batch = stack(images)
+    assert batch.dtype == np.float32
+    assert batch.shape == (3, 3, 96, 96)
+    np.testing.assert_array_equal(batch[2], images[2].pixels)

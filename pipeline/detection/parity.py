@@ -1,0 +1,152 @@
+"""Does the ONNX file do what the PyTorch model does? Measured on images, refused beyond a tolerance.
+
+Two comparisons cover the whole graph. Every candidate box and score before suppression is compared with PyTorch's; then
+the file's own detections are compared with an exact greedy suppression of its own candidates. So a difference in the last
+bit of two near-equal scores, which may reorder a suppression, is not taken for an error, and nothing else is let through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from pipeline.detection.export import INPUT, MAX_PER_CLASS, OUTPUTS, RAW_OUTPUTS, load_detector
+from pipeline.detection.mmcv_ops import nms
+from pipeline.detection.spec import DetectorSpec
+from pipeline.errors import DataError, StepError
+
+Floats = NDArray[np.float32]
+
+BOX_TOLERANCE = 0.01  # pixels
+SCORE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The measured agreement of PyTorch and ONNX Runtime.
+
+    Attributes:
+        images: Number of images compared, each alone and all as one batch.
+        candidates: Boxes above the score threshold before suppression, over all images.
+        detections: Boxes after it.
+        max_box_difference: Largest difference of a candidate's corner, in letterboxed pixels.
+        max_score_difference: Largest difference of a score, over every anchor and class.
+    """
+
+    images: int
+    candidates: int
+    detections: int
+    max_box_difference: float
+    max_score_difference: float
+
+    def metrics(self) -> dict[str, float]:
+        """The figures with a prefix, as metrics of a step."""
+        return {f"parity_{name}": value for name, value in asdict(self).items()}
+
+
+def check_parity(spec: DetectorSpec, weights: Path, model: Path, images: list[Path]) -> Parity:
+    """Compare an exported file with its checkpoint on real images.
+
+    Args:
+        spec: The detector.
+        weights: The checkpoint the file was exported from.
+        model: The ONNX file.
+        images: Files that OpenCV reads; each is letterboxed as mmdet does it.
+
+    Raises:
+        DataError: No images, or one that cannot be read.
+        StepError: A box differs by more than 0.01 px, a score by more than 1e-4, or the file suppresses other boxes than
+            an exact greedy suppression.
+    """
+    if not images:
+        raise DataError("there is no image to compare PyTorch and ONNX on", where=model, expected="at least one image")
+    pixels = _letterboxed(spec, images)
+    with torch.no_grad():
+        boxes, scores = (value.numpy() for value in load_detector(spec, weights)(torch.from_numpy(pixels)))
+    session = _session_with_candidates(model)
+    whole = session.run(None, {INPUT: pixels})
+    single = [session.run(None, {INPUT: pixels[i : i + 1]}) for i in range(len(pixels))]
+    alone = [np.concatenate([run[len(OUTPUTS) + k] for run in single]) for k in range(2)]
+    above = scores.max(1) >= spec.score_threshold
+    runs = (whole[len(OUTPUTS) :], alone)
+    box_difference = max(_largest(np.abs(run[0] - boxes)[above]) for run in runs)
+    score_difference = max(_largest(np.abs(run[1] - scores)) for run in runs)
+    _refuse_beyond(box_difference, BOX_TOLERANCE, "a box", "px", model)
+    _refuse_beyond(score_difference, SCORE_TOLERANCE, "a score", "", model)
+    _check_suppression(spec, whole, model)
+    return Parity(len(images), int(above.sum()), len(whole[2]), box_difference, score_difference)
+
+
+def _refuse_beyond(difference: float, tolerance: float, what: str, unit: str, model: Path) -> None:
+    if not difference <= tolerance:  # also refuses NaN
+        raise StepError(
+            f"the exported model differs from PyTorch: {what} by {difference:.3g} {unit}".rstrip(),
+            where=model,
+            expected=f"at most {tolerance:g} {unit}".rstrip(),
+            remedy="report it with the versions of torch, onnx and onnxruntime; do not serve this file",
+        )
+
+
+def _check_suppression(spec: DetectorSpec, outputs: list[Any], model: Path) -> None:
+    """Compare the file's detections with a greedy suppression of its own candidates, class by class."""
+    batch_index, boxes, scores, labels, all_boxes, all_scores = outputs
+    found = {
+        (int(i), int(c), *np.round(box, 3).tolist(), round(float(s), 6))
+        for i, c, box, s in zip(batch_index, labels, boxes, scores, strict=True)
+    }
+    expected = set()
+    for image, class_scores in enumerate(all_scores):
+        for label, row in enumerate(class_scores):
+            chosen = np.flatnonzero(row > np.float32(spec.score_threshold))
+            candidates = torch.from_numpy(all_boxes[image][chosen])
+            kept = nms(candidates, torch.from_numpy(row[chosen]), spec.nms_iou_threshold)[:MAX_PER_CLASS]
+            expected |= {
+                (image, label, *np.round(all_boxes[image][k], 3).tolist(), round(float(row[k]), 6))
+                for k in chosen[kept.numpy()]
+            }
+    if found != expected:
+        raise StepError(
+            f"the exported model suppresses other boxes: {len(found - expected)} too many, {len(expected - found)} missing",
+            where=model,
+            expected="the result of an exact greedy suppression",
+            remedy="report it with the versions of onnx and onnxruntime; do not serve this file",
+        )
+
+
+def _session_with_candidates(path: Path) -> Any:
+    """The file's graph with its candidates as further outputs: the very same nodes and weights."""
+    model = onnx.load(str(path))
+    for name in RAW_OUTPUTS:
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _letterboxed(spec: DetectorSpec, images: list[Path]) -> Floats:
+    """`(B, 3, S, S)` through mmdet's own validation transforms."""
+    from mmdet.datasets.transforms import Pad, Resize
+
+    size = spec.image_size[::-1]
+    steps = [Resize(scale=size, keep_ratio=True), Pad(size=size, pad_val={"img": (114.0,) * 3})]
+    batch = []
+    for path in images:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DataError("the image cannot be read", where=path, expected="an image that OpenCV decodes")
+        results: dict[str, Any] = {"img": image, "img_shape": image.shape[:2]}
+        for step in steps:
+            results = step(results)
+        batch.append(results["img"].transpose(2, 0, 1).astype(np.float32))
+    return np.stack(batch)
+
+
+def _largest(values: NDArray[Any]) -> float:
+    return float(values.max()) if values.size else 0.0

@@ -1,0 +1,255 @@
+"""COCO instances files as typed records: read with a schema check, written byte for byte the same every time.
+
+Reference: https://cocodataset.org/#format-data. Boxes are `(x, y, width, height)` in pixels, `x` and `y` the top left
+corner, the origin the top left of the image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from pipeline.errors import DataError, MissingError
+
+Box = tuple[float, float, float, float]
+
+_FORMAT = "a COCO instances file: https://cocodataset.org/#format-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """An object class."""
+
+    id: int
+    name: str
+    supercategory: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture: its file relative to the images folder, its declared size in pixels, and what else the source says."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    extra: Mapping[str, Any] = field(default_factory=dict)  # licence, origin and the like: kept, never interpreted
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One object, or with `iscrowd` one region of many; `area` is that of its mask, or of its box without one."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: Box
+    area: float
+    iscrowd: int = 0
+    segmentation: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class CocoDataset:
+    """What an instances file holds. Ids need not be unique here: `validation` sees to that."""
+
+    images: tuple[Image, ...]
+    annotations: tuple[Annotation, ...]
+    categories: tuple[Category, ...]
+    info: Mapping[str, Any] = field(default_factory=dict)
+    licenses: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Category names, in order."""
+        return tuple(category.name for category in self.categories)
+
+    def by_image(self) -> dict[int, list[Annotation]]:
+        """Annotations per image id; an image without any has no key, or an empty list when asked for."""
+        groups: defaultdict[int, list[Annotation]] = defaultdict(list)
+        for annotation in self.annotations:
+            groups[annotation.image_id].append(annotation)
+        return groups
+
+    def subset(self, images: Iterable[Image]) -> CocoDataset:
+        """The same data set with only these images and their annotations, in this data set's order."""
+        ids = {image.id for image in images}
+        return CocoDataset(
+            tuple(image for image in self.images if image.id in ids),
+            tuple(annotation for annotation in self.annotations if annotation.image_id in ids),
+            self.categories,
+            self.info,
+            self.licenses,
+        )
+
+
+def read_coco(path: Path) -> CocoDataset:
+    """Read an instances file, checking the type of all that is read.
+
+    NaN and infinite numbers in boxes are let through for validation to report. File names that lead out of the
+    images folder are refused.
+
+    Raises:
+        MissingError: There is no such file.
+        DataError: The file is no JSON, or no COCO instances file; says at which record.
+    """
+    try:
+        raw = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise MissingError("There is no annotation file", where=path, expected=_FORMAT) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"The annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
+    try:
+        return _parse(raw)
+    except _SchemaError as error:
+        raise DataError(str(error), where=path, expected=_FORMAT) from None
+
+
+def write_coco(dataset: CocoDataset, path: Path) -> None:
+    """Write an instances file, one record a line: images and annotations by id, categories in their own order.
+
+    The same data set gives the same bytes, whatever the order its records came in.
+    """
+    images = sorted(dataset.images, key=lambda image: (image.id, image.file_name))
+    annotations = sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id))
+    sections = [
+        f'"info": {_dump(dict(dataset.info))}',
+        f'"licenses": {_dump_list(map(dict, dataset.licenses))}',
+        f'"categories": {_dump_list(map(_category_record, dataset.categories))}',
+        f'"images": {_dump_list(map(_image_record, images))}',
+        f'"annotations": {_dump_list(map(_annotation_record, annotations))}',
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(("{\n" + ",\n".join(sections) + "\n}\n").encode())
+
+
+def unsafe_name(name: str) -> bool:
+    """Whether a file name from outside could lead out of the folder it is joined to, on any system."""
+    parts = PurePosixPath(name).parts
+    windows = PureWindowsPath(name)
+    return not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or bool(windows.drive)
+
+
+class _SchemaError(Exception):
+    """What is wrong with the file, and at which record."""
+
+
+def _parse(raw: Any) -> CocoDataset:
+    if not isinstance(raw, dict):
+        raise _SchemaError(f"The annotation file holds {_kind(raw)} where an object was expected")
+    return CocoDataset(
+        tuple(_image(record, f"images[{i}]") for i, record in enumerate(_list(raw, "images"))),
+        tuple(_annotation(record, i) for i, record in enumerate(_list(raw, "annotations"))),
+        tuple(_category(record, f"categories[{i}]") for i, record in enumerate(_list(raw, "categories"))),
+        raw["info"] if isinstance(raw.get("info"), dict) else {},
+        tuple(each for each in raw.get("licenses") or () if isinstance(each, dict)),
+    )
+
+
+def _list(raw: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(raw.get(key), list):
+        raise _SchemaError(f"The annotation file has no list '{key}'")
+    return list(raw[key])
+
+
+def _category(raw: Any, where: str) -> Category:
+    name = _text(raw, "name", where)
+    supercategory = raw.get("supercategory")
+    return Category(_integer(raw, "id", where), name, supercategory if isinstance(supercategory, str) else "")
+
+
+def _image(raw: Any, where: str) -> Image:
+    name = _text(raw, "file_name", where)
+    if unsafe_name(name):
+        raise _SchemaError(f"{where}.file_name leads out of the images folder: {name!r}")
+    size = (_integer(raw, "width", where), _integer(raw, "height", where))
+    extra = {key: value for key, value in raw.items() if key not in {"id", "file_name", "width", "height"}}
+    return Image(_integer(raw, "id", where), name, *size, extra)
+
+
+def _annotation(raw: Any, index: int) -> Annotation:
+    # The common case is all right: the place is put in words only when it is needed, for files of a million boxes.
+    try:
+        x, y, width, height = (float(value) for value in raw["bbox"] if value.__class__ in (int, float))
+        area = raw.get("area")
+        return Annotation(
+            _integer(raw, "id", ""),
+            _integer(raw, "image_id", ""),
+            _integer(raw, "category_id", ""),
+            (x, y, width, height),
+            float(width * height if area is None else area),
+            1 if raw.get("iscrowd") else 0,
+            raw.get("segmentation"),
+        )
+    except (_SchemaError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        raise _SchemaError(_annotation_problem(raw, f"annotations[{index}]")) from None
+
+
+def _annotation_problem(raw: Any, where: str) -> str:
+    try:
+        for key in ("id", "image_id", "category_id"):
+            _integer(raw, key, where)
+    except _SchemaError as error:
+        return str(error)
+    if "bbox" not in raw:
+        return f"{where} has no 'bbox'"
+    box = raw["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or any(each.__class__ not in (int, float) for each in box):
+        return f"{where}.bbox is not four numbers [x, y, width, height]"
+    return f"{where}.area is not a number"
+
+
+def _integer(raw: Any, key: str, where: str) -> int:
+    value = _value(raw, key, where)
+    if value.__class__ is int:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise _SchemaError(f"{where}.{key} is {_kind(value)} where a whole number was expected")
+
+
+def _text(raw: Any, key: str, where: str) -> str:
+    value = _value(raw, key, where)
+    if not isinstance(value, str) or not value:
+        raise _SchemaError(f"{where}.{key} is {_kind(value)} where a text was expected")
+    return value
+
+
+def _value(raw: Any, key: str, where: str) -> Any:
+    if not isinstance(raw, dict):
+        raise _SchemaError(f"{where} is {_kind(raw)} where an object was expected")
+    if key not in raw:
+        raise _SchemaError(f"{where} has no '{key}'")
+    return raw[key]
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return "an empty text" if value == "" else names.get(type(value), "a number")
+
+
+def _category_record(category: Category) -> dict[str, Any]:
+    return {"id": category.id, "name": category.name, "supercategory": category.supercategory}
+
+
+def _image_record(image: Image) -> dict[str, Any]:
+    own = {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
+    return own | dict(sorted(image.extra.items()))
+
+
+def _annotation_record(annotation: Annotation) -> dict[str, Any]:
+    record = {name: getattr(annotation, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
+    return record if annotation.segmentation is None else record | {"segmentation": annotation.segmentation}
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _dump_list(records: Iterable[Any]) -> str:
+    lines = [_dump(record) for record in records]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"

@@ -1,0 +1,252 @@
+"""The embedded sample: pictures of four plain shapes, drawn on the machine, the same for the same seed.
+
+Made for trying the whole pipeline in minutes on a CPU: a small detector learns it from scratch, yet it has what makes
+real photographs hard in small: four classes of unequal number, any rotation, a fivefold range of sizes, textured and
+noisy backgrounds, clutter that is none of the classes, mild overlap, and a few pictures with nothing in them.
+
+The same versions of numpy and OpenCV give the same bytes; every picture depends on the seed and its own number only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+from pipeline.errors import DataError, UsageError
+
+Pixels = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+
+CLASSES = ("circle", "square", "triangle", "star")
+_CLASS_SHARES = (0.3, 0.28, 0.24, 0.18)
+_EMPTY_SHARE = 0.04  # pictures with clutter only
+_MAX_OBJECTS = 5
+_MAX_HIDDEN = 0.15  # share of a shape that later ones may cover
+_MIN_CONTRAST = 70.0  # BGR distance between a shape and what is behind it
+_SUBPIXEL = 4  # fractional bits of the coordinates cv2 draws with
+_EXAMPLE = "sample://shapes?images=240&size=256&seed=7"
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What a sample URL asks for: how many pictures, their side in pixels, the seed."""
+
+    images: int = 240
+    size: int = 256
+    seed: int = 7
+
+
+def parse_sample_url(url: str) -> SampleSpec:
+    """Read a URL such as `sample://shapes?images=240&size=256&seed=7`; what it leaves out has that value.
+
+    Raises:
+        UsageError: The sample, or a key of the query, is unknown, or a value is out of range.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "sample" or parts.netloc != "shapes" or parts.path not in {"", "/"}:
+        raise UsageError(f"There is no sample '{url}'", expected=_EXAMPLE)
+    known = [each.name for each in fields(SampleSpec)]
+    values: dict[str, int] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in known:
+            near = get_close_matches(key, known, 1) or known
+            raise UsageError(f"The sample URL has an unknown key '{key}'", where=url, remedy=f"write {near[0]}")
+        if key in values or not value.isascii() or not value.isdigit():
+            raise UsageError(f"The sample URL's '{key}' is not one whole number", where=url, expected=_EXAMPLE)
+        values[key] = int(value)
+    return _checked(SampleSpec(**values), url)
+
+
+def make_sample(folder: Path, *, images: int = 240, size: int = 256, seed: int = 7) -> CocoDataset:
+    """Draw the sample into a folder as JPEG files.
+
+    Args:
+        folder: Where the pictures go; made if need be.
+        images: How many pictures.
+        size: Their side in pixels.
+        seed: What they are drawn from.
+
+    Returns:
+        The annotations: boxes tight around the visible part of each shape, to the pixel.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return _dataset(_checked(SampleSpec(images, size, seed), folder), folder)
+
+
+def sample_dataset(spec: SampleSpec) -> CocoDataset:
+    """The annotations `make_sample` returns, without writing any picture."""
+    return _dataset(spec, None)
+
+
+def _checked(spec: SampleSpec, where: object) -> SampleSpec:
+    if not 1 <= spec.images <= 100_000 or not 64 <= spec.size <= 2048:
+        raise UsageError("The sample cannot be drawn so", where=where, expected="1-100000 images, size 64-2048 pixels")
+    return spec
+
+
+def _dataset(spec: SampleSpec, folder: Path | None) -> CocoDataset:
+    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter lock
+        drawn = list(pool.map(partial(_picture, spec, folder), range(1, spec.images + 1)))
+    images: list[Image] = []
+    annotations: list[Annotation] = []
+    for image, shapes in drawn:
+        images.append(image)
+        for category_id, box in shapes:
+            number = len(annotations) + 1
+            annotations.append(Annotation(number, image.id, category_id, box, box[2] * box[3]))
+    categories = tuple(Category(i, name, "shape") for i, name in enumerate(CLASSES, 1))
+    info = {"description": "Embedded sample of shapes", "images": spec.images, "size": spec.size, "seed": spec.seed}
+    return CocoDataset(tuple(images), tuple(annotations), categories, info)
+
+
+def _picture(spec: SampleSpec, folder: Path | None, number: int) -> tuple[Image, list[tuple[int, Box]]]:
+    rng = np.random.default_rng((spec.seed, number))
+    canvas, shapes = _draw(rng, spec.size)
+    image = Image(number, f"shapes_{number:06d}.jpg", spec.size, spec.size)
+    if folder is not None:
+        done, encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        if not done:
+            raise DataError("OpenCV could not encode a picture of the sample", where=image.file_name)
+        (folder / image.file_name).write_bytes(encoded.tobytes())
+    return image, shapes
+
+
+def _draw(rng: np.random.Generator, size: int) -> tuple[Pixels, list[tuple[int, Box]]]:
+    canvas = _background(rng, size)
+    for _ in range(rng.integers(2, 7)):
+        _draw_clutter(rng, canvas)
+    visible: list[tuple[int, npt.NDArray[np.bool_], int]] = []  # category, visible pixels, pixels before any overlap
+    wanted = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_OBJECTS + 1))
+    for _ in range(wanted):
+        category = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
+        mask = _place(rng, _OUTLINES[category], size, visible)
+        if mask is None:
+            continue
+        _paint(rng, canvas, mask)
+        solid = mask > 127
+        visible = [(each, pixels & ~solid, area) for each, pixels, area in visible]
+        visible.append((category + 1, solid, int(solid.sum())))
+    noise = rng.normal(0, rng.uniform(1, 7), canvas.shape)
+    noisy = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    return noisy, [(category, _tight_box(pixels)) for category, pixels, _ in visible]
+
+
+def _place(
+    rng: np.random.Generator,
+    outline: Callable[[float], Points],
+    size: int,
+    others: list[tuple[int, npt.NDArray[np.bool_], int]],
+) -> Pixels | None:
+    """A mask `(size, size)` of 0..255 for one shape that hides little of the others, or none after some tries."""
+    for _ in range(12):
+        radius = size * np.exp(rng.uniform(np.log(0.05), np.log(0.22)))
+        centre = rng.uniform(radius, size - radius, 2)
+        mask = np.zeros((size, size), np.uint8)
+        _fill(mask, outline(rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
+        solid = mask > 127
+        if all((pixels & ~solid).sum() >= (1 - _MAX_HIDDEN) * area for _, pixels, area in others):
+            return mask
+    return None
+
+
+def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
+    """Colour a shape so that it stands out from what is behind it: plain, shaded or striped."""
+    behind = canvas[mask > 127].mean(axis=0)
+    colour = rng.uniform(0, 255, 3)
+    while np.linalg.norm(colour - behind) < _MIN_CONTRAST:
+        colour = rng.uniform(0, 255, 3)
+    size = mask.shape[0]
+    along = _ramp(rng, size)
+    style = rng.integers(3)
+    shade = np.zeros((size, size))
+    if style == 1:
+        shade = (along - 0.5) * rng.uniform(40, 120)
+    if style == 2:
+        shade = np.sign(np.sin(along * size / rng.uniform(2, 5))) * 14
+    alpha = mask[..., None] / 255.0
+    canvas[:] = np.clip(canvas * (1 - alpha) + (colour + shade[..., None]) * alpha, 0, 255).astype(np.uint8)
+
+
+def _background(rng: np.random.Generator, size: int) -> Pixels:
+    """Plain, graded, cloudy or striped, `(size, size, 3)` BGR."""
+    first, second = rng.uniform(20, 235, (2, 3))
+    style = rng.integers(4)
+    if style == 0:
+        mix: Points = np.zeros((size, size))
+    elif style == 1:
+        mix = _ramp(rng, size)
+    elif style == 2:
+        coarse = rng.random((int(rng.integers(4, 24)),) * 2).astype(np.float32)
+        mix = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float64) * 0.6
+    else:
+        mix = (np.sin(_ramp(rng, size) * rng.uniform(10, 60)) + 1) * 0.2
+    pixels: Pixels = np.clip(first + (second - first) * mix[..., None], 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _draw_clutter(rng: np.random.Generator, canvas: Pixels) -> None:
+    """Something that is none of the classes: a line, a long thin bar or a long thin ellipse."""
+    size = canvas.shape[0]
+    colour = tuple(float(value) for value in rng.uniform(0, 255, 3))
+    centre = tuple(int(value) for value in rng.integers(0, size, 2))
+    angle = float(rng.uniform(0, 180))
+    long = float(rng.uniform(0.06, 0.25) * size)
+    style = rng.integers(3)
+    if style == 0:
+        end = tuple(int(value) for value in rng.integers(0, size, 2))
+        cv2.line(canvas, centre, end, colour, int(rng.integers(1, 3)), cv2.LINE_AA)
+    elif style == 1:
+        corners = cv2.boxPoints((centre, (long, long * rng.uniform(0.1, 0.25)), angle))
+        _fill(canvas, corners.astype(np.float64), colour)
+    else:
+        axes = (int(long / 2), max(1, int(long * rng.uniform(0.06, 0.15))))
+        cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
+
+
+def _ramp(rng: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """A slope from about 0 to 1 in any direction, `(size, size)`."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0:size, 0:size] / (size - 1) - 0.5
+    slope: npt.NDArray[np.float64] = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2) + 0.5
+    return slope
+
+
+def _fill(canvas: Pixels, corners: Points, colour: tuple[float, ...]) -> None:
+    fixed = np.round(corners * (1 << _SUBPIXEL)).astype(np.int32)
+    cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _SUBPIXEL)
+
+
+def _tight_box(pixels: npt.NDArray[np.bool_]) -> Box:
+    columns, rows = np.flatnonzero(pixels.any(axis=0)), np.flatnonzero(pixels.any(axis=1))
+    left, top = float(columns[0]), float(rows[0])
+    return left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top
+
+
+def _regular(corners: int, angle: float) -> Points:
+    """The corners of a regular polygon in the unit circle, `(corners, 2)`."""
+    angles = angle + np.arange(corners) * 2 * np.pi / corners
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _star(angle: float) -> Points:
+    corners = _regular(10, angle)
+    corners[1::2] *= 0.42
+    return corners
+
+
+_OUTLINES: tuple[Callable[[float], Points], ...] = (
+    partial(_regular, 72),
+    partial(_regular, 4),
+    partial(_regular, 3),
+    _star,
+)

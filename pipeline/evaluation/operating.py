@@ -134,9 +134,9 @@ def confusion_matrix(matches: Matches, kept: npt.NDArray[np.bool_], classes: int
 
 
 def _match_across_classes(matches: Matches, detections: Ints, objects: Ints) -> list[tuple[int, int]]:
-    overlaps = mask.iou(matches.boxes[detections], matches.truth_boxes[objects], [0] * len(objects))
+    overlaps = np.array(mask.iou(matches.boxes[detections], matches.truth_boxes[objects], [0] * len(objects)))
     pairs = []
-    for detection, row in zip(detections, np.array(overlaps), strict=True):
+    for detection, row in zip(detections, overlaps, strict=True):
         row[matches.labels[detection] == matches.truth_labels[objects]] = 0.0  # COCO has decided about these
         best = int(row.argmax())
         if row[best] >= _IOU:

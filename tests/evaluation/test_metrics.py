@@ -1,0 +1,247 @@
+"""COCO's metrics against pycocotools' own summary, and small cases worked out by hand."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from pipeline.errors import DataError, MissingError
+from pipeline.evaluation.ground_truth import GroundTruth, TestImage
+from pipeline.evaluation.metrics import evaluate
+
+BOX, OTHER, FAR = [10, 10, 40, 40], [100, 40, 50, 50], [60, 0, 20, 20]
+COCO_NAMES = ["map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100"]
+
+
+def found(image_id, category_id, box, score):
+    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
+
+
+def reference(path, results) -> list[float]:
+    """The first nine of pycocotools' twelve figures, as its users get them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return list(evaluation.stats[:9])
+
+
+def assert_parity(path, results) -> None:
+    metrics = evaluate(path, results)
+    ours = [-1.0 if getattr(metrics, name) is None else getattr(metrics, name) for name in COCO_NAMES]
+    assert ours == pytest.approx(reference(path, results), abs=1e-12)
+
+
+def test_the_truth_as_predictions_is_perfect_on_real_annotations(real_annotations):
+    document = json.loads(real_annotations.read_text())
+    results = [found(a["image_id"], a["category_id"], a["bbox"], 1.0) for a in document["annotations"]]
+    metrics = evaluate(real_annotations, results)
+    assert metrics.map == pytest.approx(1.0)
+    assert metrics.ar100 == pytest.approx(1.0)
+    assert metrics.objects == sum(not a["iscrowd"] for a in document["annotations"])
+    assert metrics.f1 == pytest.approx(1.0)
+    assert np.trace(metrics.confusion) == metrics.confusion.sum() == metrics.objects
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parity_with_pycocotools_on_real_annotations(real_annotations, jittered, seed):
+    results = jittered(json.loads(real_annotations.read_text()), seed)
+    assert_parity(real_annotations, results)
+
+
+boxes = st.builds(
+    lambda x, y, w, h: [x, y, w, h],
+    st.integers(0, 150), st.integers(0, 60), st.integers(1, 120), st.integers(1, 120),
+)  # fmt: skip
+truths = st.lists(
+    st.tuples(
+        st.integers(1, 4), st.integers(1, 3), boxes, st.fixed_dictionaries({"iscrowd": st.sampled_from([0, 0, 1])})
+    ),
+    min_size=1,
+    max_size=12,
+)
+scores = st.integers(0, 10).map(lambda tenths: tenths / 10)
+predictions = st.lists(st.builds(found, st.integers(1, 4), st.integers(1, 3), boxes, scores), min_size=1, max_size=15)
+
+
+def ground_truth(path) -> GroundTruth:
+    document = json.loads(path.read_text())
+    return GroundTruth(
+        path,
+        tuple(TestImage(one["id"], one["file_name"], one["width"], one["height"]) for one in document["images"]),
+        {one["id"]: one["name"] for one in document["categories"]},
+        tuple(document["annotations"]),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(truth=truths, results=predictions, echo=st.booleans())
+def test_parity_with_pycocotools_at_random(tmp_path_factory, truth, results, echo):
+    path = tmp_path_factory.mktemp("coco") / "annotations.json"
+    write_coco(path, truth)
+    if echo:  # half of the cases find something for certain
+        results = results + [found(image, label, box, 0.5) for image, label, box, _ in truth]
+    assert_parity(path, results)
+
+
+@settings(max_examples=60, deadline=None)
+@given(truth=truths, results=predictions)
+def test_counts_add_up(tmp_path_factory, truth, results):
+    path = tmp_path_factory.mktemp("coco") / "annotations.json"
+    write_coco(path, truth)
+    results = results + [found(image, label, box, 0.7) for image, label, box, _ in truth[::2]]
+    metrics = evaluate(path, results)
+    for label, one in enumerate(metrics.classes):
+        assert one.best.true_positives + one.best.false_negatives == one.ground_truth
+        assert metrics.confusion[label].sum() == one.ground_truth
+        assert metrics.confusion[label, label] == one.best.true_positives
+        assert metrics.confusion[:, label].sum() == one.best.true_positives + one.best.false_positives
+    for kind in ("true_positives", "false_positives", "false_negatives"):
+        per_class = sum(getattr(one.best, kind) for one in metrics.classes)
+        assert per_class == sum(getattr(one, kind) for one in metrics.per_image)
+    assert all(0 <= one.f1 <= 1 for one in metrics.per_image)
+
+
+def write_coco(path, truth) -> None:
+    path.write_text(
+        json.dumps(
+            {
+                "images": [{"id": n, "file_name": f"{n}.png", "width": 300, "height": 200} for n in range(1, 5)],
+                "categories": [{"id": n, "name": name} for n, name in enumerate(["cat", "dog", "owl"], 1)],
+                "annotations": [
+                    {"id": n, "image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3], **extras}
+                    for n, (image, label, box, extras) in enumerate(truth, 1)
+                ],
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("results", "map50", "threshold", "precision", "recall"),
+    [
+        pytest.param([found(1, 1, BOX, 0.9), found(2, 1, BOX, 0.8)], 1.0, 0.8, 1.0, 1.0, id="all-found"),
+        pytest.param([found(1, 1, BOX, 0.9)], 51 / 101, 0.9, 1.0, 0.5, id="one-of-two-found"),
+        pytest.param(
+            # precision 1 up to recall .5 (51 levels), then 2/3
+            [found(1, 1, BOX, 0.9), found(1, 1, OTHER, 0.8), found(2, 1, BOX, 0.7)],
+            (51 + 50 * 2 / 3) / 101, 0.7, 2 / 3, 1.0, id="false-positive-between",
+        ),
+        pytest.param(
+            [found(1, 1, BOX, 0.9), found(1, 1, BOX, 0.8), found(2, 1, BOX, 0.7)],
+            (51 + 50 * 2 / 3) / 101, 0.7, 2 / 3, 1.0, id="double-detection-is-wrong",
+        ),
+        pytest.param([found(1, 1, FAR, 0.9)], 0.0, None, None, 0.0, id="nothing-right"),
+        pytest.param([found(1, 1, BOX, 0.5), found(1, 1, FAR, 0.5)], 51 / 101, 0.5, 0.5, 0.5, id="tie-is-not-cut"),
+        pytest.param([], 0.0, None, None, 0.0, id="no-detections"),
+    ],
+)  # fmt: skip
+def test_by_hand(coco_file, results, map50, threshold, precision, recall):
+    metrics = evaluate(coco_file([(1, 1, BOX), (2, 1, BOX)]), results)
+    cat, best = metrics.classes[0], metrics.classes[0].best
+    assert metrics.map50 == cat.ap50 == pytest.approx(map50)
+    assert (best.threshold, best.precision, best.recall) == pytest.approx((threshold, precision, recall))
+
+
+def test_no_predictions_give_zero_and_classes_without_truth_stay_out_of_the_mean(coco_file):
+    metrics = evaluate(coco_file([(1, 1, BOX), (2, 2, BOX)]), [])
+    assert (metrics.map, metrics.map50, metrics.ar100, metrics.f1) == (0.0, 0.0, 0.0, 0.0)
+    assert [one.ap for one in metrics.classes] == [0.0, 0.0, None]
+    assert metrics.threshold is None
+    assert metrics.confusion[:2, 3].tolist() == [1, 1]
+
+
+def test_without_any_object_there_is_no_figure_and_every_detection_is_wrong(coco_file):
+    metrics = evaluate(coco_file([]), [found(1, 1, BOX, 0.9)])
+    assert metrics.map is None
+    assert metrics.f1 is None
+    assert metrics.detections == 1
+    json.dumps(metrics.to_json(), allow_nan=False)
+
+
+def test_a_class_without_truth_counts_its_false_positives_at_the_common_threshold(coco_file):
+    results = [found(1, 1, BOX, 0.9), found(1, 3, OTHER, 0.8), found(1, 3, FAR, 0.1)]
+    metrics = evaluate(coco_file([(1, 1, BOX)]), results)
+    owl = metrics.classes[2]
+    assert metrics.map == pytest.approx(1.0)
+    assert (owl.ap, owl.best.recall, owl.best.threshold) == (None, None, metrics.threshold)
+    assert owl.best.false_positives == 1
+    assert metrics.confusion[3, 2] == 1
+
+
+def test_a_confusion_is_an_object_found_under_another_name(coco_file):
+    truth = [(1, 1, BOX), (1, 2, OTHER), (2, 1, BOX), (2, 2, OTHER)]
+    results = [
+        found(1, 1, BOX, 0.9), found(2, 2, BOX, 0.9), found(1, 2, OTHER, 0.9), found(2, 2, OTHER, 0.9),
+        found(3, 1, BOX, 0.9),
+    ]  # fmt: skip
+    confusion = evaluate(coco_file(truth), results).confusion
+    assert confusion.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_detections_in_crowds_are_neither_right_nor_wrong(coco_file):
+    truth = [(1, 1, BOX), (1, 1, [80, 0, 120, 100], {"iscrowd": 1})]
+    metrics = evaluate(coco_file(truth), [found(1, 1, BOX, 0.9), found(1, 1, OTHER, 0.95)])
+    assert metrics.objects == 1
+    assert metrics.classes[0].best.false_positives == 0
+    assert metrics.confusion.sum() == 1
+
+
+def test_an_annotation_with_id_zero_counts_as_found(coco_file):
+    metrics = evaluate(coco_file([(1, 1, BOX), (2, 1, BOX)], first_id=0), [found(i, 1, BOX, 0.9) for i in (1, 2)])
+    assert metrics.map == pytest.approx(1.0)
+    assert metrics.classes[0].best.true_positives == 2
+
+
+def test_images_are_counted_one_by_one(coco_file):
+    results = [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.9), found(3, 2, FAR, 0.9)]
+    one, two, three, four = evaluate(coco_file([(1, 1, BOX), (2, 1, BOX)]), results).per_image
+    assert (one.true_positives, one.errors, one.f1) == (1, 0, 1.0)
+    assert (two.true_positives, two.false_positives, two.false_negatives, two.f1) == (0, 1, 1, 0.0)
+    assert four.f1 == 1.0
+    assert three.false_negatives == 0
+
+
+def test_json_is_plain_and_says_what_the_object_says(coco_file, tmp_path):
+    metrics = evaluate(coco_file([(1, 1, BOX)]), [found(1, 1, BOX, 0.9)])
+    read = json.loads(metrics.write_json(tmp_path / "metrics.json").read_text())
+    assert read["map"] == pytest.approx(1.0)
+    assert read["map_small"] is None
+    assert read["classes"][0]["best"]["threshold"] == 0.9
+    assert read["classes"][1]["ap"] is None
+    assert len(read["curves"]["precision"]) == 3
+    assert read["curves"]["precision"][1][0] is None
+    assert set(metrics.summary()) > set(COCO_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("result", "content", "error"),
+    [
+        pytest.param(found(9, 1, BOX, 0.5), None, DataError, id="foreign-image"),
+        pytest.param(found(1, 9, BOX, 0.5), None, DataError, id="foreign-category"),
+        pytest.param(None, "not json", DataError, id="not-json"),
+        pytest.param(None, '{"images": []}', DataError, id="not-coco"),
+        pytest.param(None, "[]", DataError, id="a-list"),
+        pytest.param(None, '{"images": [], "annotations": [], "categories": []}', DataError, id="no-images"),
+    ],
+)
+def test_bad_input_is_refused(coco_file, result, content, error):
+    path = coco_file([(1, 1, BOX)])
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(error) as raised:
+        evaluate(path, [result] if result else [])
+    assert "annotations.json" in str(raised.value)
+
+
+def test_missing_annotations_are_named(tmp_path):
+    with pytest.raises(MissingError, match="annotations"):
+        evaluate(tmp_path / "nothing.json", [])

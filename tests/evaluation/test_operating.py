@@ -1,0 +1,54 @@
+"""Working points against an exhaustive search over all thresholds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.evaluation.matching import Matches
+from pipeline.evaluation.operating import SCORE_LEVELS, best_point, f1_by_score, point_at
+
+
+def one_class(scores_and_hits, missed=0) -> Matches:
+    """Matches of a single class: detections that are right or wrong, and objects that nothing found."""
+    rows = sorted(scores_and_hits, key=lambda row: -row[0])
+    hits = np.array([hit for _, hit in rows], bool)
+    objects = int(hits.sum()) + missed
+    truth = np.where(hits, np.cumsum(hits) - 1, -1)
+    zeros = np.zeros(len(rows), np.int64)
+    return Matches(
+        image_ids=zeros,
+        labels=zeros,
+        scores=np.array([score for score, _ in rows], float),
+        boxes=np.zeros((len(rows), 4)),
+        truth=truth,
+        truth_image_ids=np.zeros(objects, np.int64),
+        truth_labels=np.zeros(objects, np.int64),
+        truth_boxes=np.zeros((objects, 4)),
+    )
+
+
+rows = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans()), max_size=30)
+
+
+@given(rows=rows, missed=st.integers(0, 5))
+def test_no_threshold_is_better_than_the_best(rows, missed):
+    matches = one_class(rows, missed)
+    best = best_point(matches, 0, None)
+    others = [point_at(matches, 0, threshold).f1 for threshold in matches.scores]
+    if any(hit for _, hit in rows):
+        assert best.f1 == pytest.approx(max(others))
+        assert best == point_at(matches, 0, best.threshold)
+        assert best.f1 == pytest.approx(2 * best.precision * best.recall / (best.precision + best.recall))
+    else:
+        assert best.threshold is None
+
+
+@given(rows=rows, missed=st.integers(0, 5))
+def test_the_curve_is_the_points(rows, missed):
+    matches = one_class(rows, missed)
+    curve = f1_by_score(matches, 1)[0]
+    for level in (0, 1, 33, 50, 77, 100):
+        assert point_at(matches, 0, SCORE_LEVELS[level]).f1 == (
+            pytest.approx(curve[level]) if not np.isnan(curve[level]) else None
+        )

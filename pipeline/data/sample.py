@@ -111,52 +111,61 @@ def _dataset(spec: SampleSpec, folder: Path | None) -> CocoDataset:
 
 def _picture(spec: SampleSpec, folder: Path | None, number: int) -> tuple[Image, list[tuple[int, Box]]]:
     rng = np.random.default_rng((spec.seed, number))
-    canvas, shapes = _draw(rng, spec.size)
+    shapes = _compose(rng, spec.size)
     image = Image(number, f"shapes_{number:06d}.jpg", spec.size, spec.size)
     if folder is not None:
+        canvas = _render(rng, spec.size, [shape.mask for shape in shapes])
         done, encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])
         if not done:
             raise DataError("OpenCV could not encode a picture of the sample", where=image.file_name)
         (folder / image.file_name).write_bytes(encoded.tobytes())
-    return image, shapes
+    return image, [(shape.category_id, _tight_box(shape.visible)) for shape in shapes]
 
 
-def _draw(rng: np.random.Generator, size: int) -> tuple[Pixels, list[tuple[int, Box]]]:
+@dataclass
+class _Shape:
+    """An object in the picture: its mask of 0..255, and which of its pixels later shapes have left visible."""
+
+    category_id: int
+    mask: Pixels
+    visible: npt.NDArray[np.bool_]
+    area: int
+
+
+def _compose(rng: np.random.Generator, size: int) -> list[_Shape]:
+    """Where the shapes are, from back to front; none hides much of another."""
+    shapes: list[_Shape] = []
+    wanted = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_OBJECTS + 1))
+    tries = 0
+    while len(shapes) < wanted and tries < 12 * wanted:
+        tries += 1
+        category = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
+        radius = size * np.exp(rng.uniform(np.log(0.05), np.log(0.22)))
+        centre = rng.uniform(radius, size - radius, 2)
+        mask: Pixels = np.zeros((size, size), np.uint8)
+        _fill(mask, _OUTLINES[category](rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
+        solid = mask > 127
+        left = [shape.visible & ~solid for shape in shapes]
+        if any(now.sum() < (1 - _MAX_HIDDEN) * shape.area for now, shape in zip(left, shapes, strict=True)):
+            continue
+        for now, shape in zip(left, shapes, strict=True):
+            shape.visible = now
+        shapes.append(_Shape(category + 1, mask, solid, int(solid.sum())))
+    return shapes
+
+
+def _render(rng: np.random.Generator, size: int, masks: list[Pixels]) -> Pixels:
+    """The picture `(size, size, 3)` BGR: background, clutter, shapes, and the noise of a camera over all."""
     canvas = _background(rng, size)
     for _ in range(rng.integers(2, 7)):
         _draw_clutter(rng, canvas)
-    visible: list[tuple[int, npt.NDArray[np.bool_], int]] = []  # category, visible pixels, pixels before any overlap
-    wanted = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_OBJECTS + 1))
-    for _ in range(wanted):
-        category = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
-        mask = _place(rng, _OUTLINES[category], size, visible)
-        if mask is None:
-            continue
-        _paint(rng, canvas, mask)
-        solid = mask > 127
-        visible = [(each, pixels & ~solid, area) for each, pixels, area in visible]
-        visible.append((category + 1, solid, int(solid.sum())))
-    noise = rng.normal(0, rng.uniform(1, 7), canvas.shape)
-    noisy = np.clip(canvas + noise, 0, 255).astype(np.uint8)
-    return noisy, [(category, _tight_box(pixels)) for category, pixels, _ in visible]
-
-
-def _place(
-    rng: np.random.Generator,
-    outline: Callable[[float], Points],
-    size: int,
-    others: list[tuple[int, npt.NDArray[np.bool_], int]],
-) -> Pixels | None:
-    """A mask `(size, size)` of 0..255 for one shape that hides little of the others, or none after some tries."""
-    for _ in range(12):
-        radius = size * np.exp(rng.uniform(np.log(0.05), np.log(0.22)))
-        centre = rng.uniform(radius, size - radius, 2)
-        mask = np.zeros((size, size), np.uint8)
-        _fill(mask, outline(rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
-        solid = mask > 127
-        if all((pixels & ~solid).sum() >= (1 - _MAX_HIDDEN) * area for _, pixels, area in others):
-            return mask
-    return None
+    for mask in masks:
+        left, top, width, height = cv2.boundingRect(mask)
+        inside = slice(top, top + height), slice(left, left + width)
+        _paint(rng, canvas[inside], mask[inside])
+    noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(1, 7))
+    noisy: Pixels = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    return noisy
 
 
 def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
@@ -165,14 +174,13 @@ def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
     colour = rng.uniform(0, 255, 3)
     while np.linalg.norm(colour - behind) < _MIN_CONTRAST:
         colour = rng.uniform(0, 255, 3)
-    size = mask.shape[0]
-    along = _ramp(rng, size)
+    along = _ramp(rng, *mask.shape)
     style = rng.integers(3)
-    shade = np.zeros((size, size))
+    shade = np.zeros(mask.shape)
     if style == 1:
-        shade = (along - 0.5) * rng.uniform(40, 120)
+        shade = (along - 0.5) * rng.uniform(60, 150)
     if style == 2:
-        shade = np.sign(np.sin(along * size / rng.uniform(2, 5))) * 14
+        shade = np.sign(np.sin(along * rng.uniform(15, 40))) * 14
     alpha = mask[..., None] / 255.0
     canvas[:] = np.clip(canvas * (1 - alpha) + (colour + shade[..., None]) * alpha, 0, 255).astype(np.uint8)
 
@@ -184,12 +192,12 @@ def _background(rng: np.random.Generator, size: int) -> Pixels:
     if style == 0:
         mix: Points = np.zeros((size, size))
     elif style == 1:
-        mix = _ramp(rng, size)
+        mix = _ramp(rng, size, size)
     elif style == 2:
         coarse = rng.random((int(rng.integers(4, 24)),) * 2).astype(np.float32)
         mix = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float64) * 0.6
     else:
-        mix = (np.sin(_ramp(rng, size) * rng.uniform(10, 60)) + 1) * 0.2
+        mix = (np.sin(_ramp(rng, size, size) * rng.uniform(10, 60)) + 1) * 0.2
     pixels: Pixels = np.clip(first + (second - first) * mix[..., None], 0, 255).astype(np.uint8)
     return pixels
 
@@ -213,10 +221,10 @@ def _draw_clutter(rng: np.random.Generator, canvas: Pixels) -> None:
         cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
 
 
-def _ramp(rng: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
-    """A slope from about 0 to 1 in any direction, `(size, size)`."""
+def _ramp(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float64]:
+    """A slope from about 0 to 1 in any direction, `(height, width)`."""
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[0:size, 0:size] / (size - 1) - 0.5
+    y, x = np.linspace(-0.5, 0.5, height)[:, None], np.linspace(-0.5, 0.5, width)[None]
     slope: npt.NDArray[np.float64] = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2) + 0.5
     return slope
 

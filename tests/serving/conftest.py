@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.evaluation.server import serve
 from pipeline.serving.card import ModelCard
+from pipeline.serving.packing import pack_service
 from pipeline.serving.predictor import Predictor
 
 SIZE = (96, 96)
@@ -133,3 +136,18 @@ def write_model():
 def picture():
     """`picture(width, height, box)`: a grey picture with one white rectangle."""
     return bright_image
+
+
+@pytest.fixture(scope="session")
+def packed(tiny, tmp_path_factory):
+    """The tiny model, packed once as a Bento."""
+    folder = tmp_path_factory.mktemp("packed")
+    cv2.imwrite(str(folder / "photo.png"), bright_image())
+    return pack_service(tiny.onnx_path, tiny.card, folder / "photo.png", folder / "bento")
+
+
+@pytest.fixture(scope="session")
+def server(packed):
+    """The packed tiny model, served for real."""
+    with serve(packed.folder) as running:
+        yield running

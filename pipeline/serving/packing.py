@@ -1,0 +1,158 @@
+"""From a model to a Bento: one folder that `bentoml serve` runs on the spot, the same bytes for the same model.
+
+The Bento is built by `bentoml build` in a process of its own, with a store of its own: nothing touches the user's
+`~/bentoml`, and nothing of this process's imports can leak into what is built. No network is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import DataError, MissingError, StepError, UsageError
+from pipeline.serving.card import ModelCard
+from pipeline.serving.decoding import read_header
+from pipeline.serving.layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
+from pipeline.serving.predictor import Predictor
+from pipeline.serving.requirements import pinned_requirements
+
+SERVICE = "pipeline.serving.service:ObjectDetector"
+PACKAGES = ("bentoml", "numpy", "onnxruntime", "opencv-python-headless")
+
+_PACKAGE_ROOT = Path(__file__).parents[1]
+_CREATION_TIME = re.compile(r"^creation_time:.*$", re.MULTILINE)
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
+
+
+@dataclass(frozen=True)
+class PackedService:
+    """A built Bento.
+
+    Attributes:
+        folder: The Bento; `python -m bentoml serve <folder>` runs it, `bentoml import <folder>` adds it to a store.
+        tag: Name and version; the version is a digest of the content.
+        size_bytes: Size of all its files.
+        test_result: What the model found in the test image, as the REST API's `test_result` answers.
+        requirements: The pinned packages it was built against.
+    """
+
+    folder: Path
+    tag: str
+    size_bytes: int
+    test_result: Mapping[str, Any]
+    requirements: tuple[str, ...]
+
+
+def pack_service(onnx_path: Path, card: ModelCard, test_image: Path, folder: Path) -> PackedService:
+    """Build the Bento of a model.
+
+    Args:
+        onnx_path: The graph; see `Predictor` for its interface.
+        card: What the graph was made for.
+        test_image: Image whose detections are recorded, for checks of the running service.
+        folder: Where the Bento goes; absent or empty.
+
+    Raises:
+        UsageError: The folder holds something already.
+        MissingError: The model, the test image or a required package is not there.
+        DataError: The model or the test image is not what it claims to be.
+        StepError: BentoML failed to build.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError("the folder for the Bento is not empty", where=folder, remedy="name another, or empty it")
+    requirements = pinned_requirements(PACKAGES)
+    with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
+        context, home = Path(scratch, "context"), Path(scratch, "home")
+        test_result = _gather(onnx_path, card, test_image, context)
+        version = _digest(context, requirements)
+        _write_bentofile(context, requirements, card)
+        built = _build(context, home, version)
+        _settle(built)
+        shutil.copytree(built, folder, dirs_exist_ok=True)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return PackedService(folder, f"{NAME}:{version}", size, test_result, tuple(requirements))
+
+
+def _gather(onnx_path: Path, card: ModelCard, test_image: Path, context: Path) -> Mapping[str, Any]:
+    """Lay out what is served: the code, the model, its card, the test image and what is found in it."""
+    sources = [_PACKAGE_ROOT / "__init__.py", _PACKAGE_ROOT / "errors.py"]
+    for source in [*sources, *sorted((_PACKAGE_ROOT / "serving").rglob("*.py"))]:
+        target = context / _PACKAGE_ROOT.name / source.relative_to(_PACKAGE_ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    try:
+        image = test_image.read_bytes()
+        shutil.copyfile(onnx_path, context / MODEL_FILE)
+    except FileNotFoundError as error:
+        raise MissingError(f"there is no {Path(error.filename).name} to pack", where=error.filename) from error
+    try:
+        suffix = _SUFFIXES[read_header(image).format]
+        predictor = Predictor(context / MODEL_FILE, card)
+        (found,) = predictor.predict_bytes([image], score_threshold=card.score_threshold)
+    except DataError as error:
+        raise DataError(f"cannot be packed: {error}", where=f"{onnx_path}, {test_image}") from error
+    (context / f"{TEST_IMAGE_STEM}{suffix}").write_bytes(image)
+    card.write(context / CARD_FILE)
+    result = found.to_json(card.classes)
+    (context / TEST_RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(context: Path, requirements: list[str]) -> str:
+    content = {name: hashlib.sha256((context / name).read_bytes()).hexdigest() for name in _files(context)}
+    text = json.dumps([content, requirements, sys.version_info[:2]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write_bentofile(context: Path, requirements: list[str], card: ModelCard) -> None:
+    options = {
+        "service": SERVICE,
+        "name": NAME,
+        "description": f"# {NAME}\n\nYOLOX-{card.variant}, {len(card.classes)} classes: {', '.join(card.classes)}.\n",
+        "include": _files(context),
+        # bentoml adds itself; locking would ask a package index, and every version is pinned as it is
+        "python": {
+            "packages": [one for one in requirements if not one.startswith("bentoml==")],
+            "lock_packages": False,
+        },
+    }
+    (context / "bentofile.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+
+
+def _build(context: Path, home: Path, version: str) -> Path:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
+    environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "bentoml", "build", ".", "--version", version, "--output", "tag"]
+    ended = subprocess.run(
+        command, cwd=context, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    built = home / "bentos" / NAME / version
+    if ended.returncode != 0 or not built.is_dir():
+        tail = "\n".join(ended.stderr.splitlines()[-15:])
+        raise StepError(f"bentoml build ended with exit code {ended.returncode}; its last lines:\n{tail}")
+    return built
+
+
+def _settle(bento: Path) -> None:
+    """Take the time of building out of the Bento: the same model shall give the same bytes."""
+    record = bento / "bento.yaml"
+    text, count = _CREATION_TIME.subn("creation_time: '1970-01-01T00:00:00+00:00'", record.read_text(encoding="utf-8"))
+    if count != 1:
+        raise StepError(f"bento.yaml has {count} creation times", where=record, expected="one")
+    record.write_text(text, encoding="utf-8")

@@ -1,0 +1,157 @@
+"""The Bento service: a detector behind a REST API.
+
+One process does it all. The gate (see `gate`) reads and checks uploads and prepares the images in threads; BentoML's
+own dispatcher gathers the prepared images of concurrent requests into batches for `predict`, which runs on one thread
+while ONNX Runtime uses every CPU. The usual alternative, a front service in one process and a batchable one behind
+it, copies each tensor between processes and costs a second Python process.
+
+The folder that holds the package (a Bento's `src`) also holds the files that `layout` names.
+"""
+
+# mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
+# since BentoML's types are not followed.
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import cv2
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+
+from pipeline.serving.card import ModelCard
+from pipeline.serving.decoding import FORMATS
+from pipeline.serving.gate import STATE_KEY, Gate, Query
+from pipeline.serving.layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
+from pipeline.serving.postprocessing import MAX_DETECTIONS
+from pipeline.serving.predictor import MAX_BATCH, Predictor
+from pipeline.serving.upload import Limits
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_SECONDS = 60
+LIMITS = Limits()
+
+
+class Detection(BaseModel):
+    """One object found."""
+
+    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels of the upright image")
+    score: float = Field(description="certainty, 0..1")
+    label: str = Field(description="name of the class")
+    class_id: int = Field(description="index of the class, from 0")
+
+
+class ImageDetections(BaseModel):
+    """What was found in one image."""
+
+    width: int = Field(description="width of the upright image in pixels")
+    height: int = Field(description="height of the upright image in pixels")
+    detections: list[Detection] = Field(description=f"most certain first, at most {MAX_DETECTIONS}")
+
+
+class ServiceInfo(BaseModel):
+    """What is served, and what a request may ask for."""
+
+    name: str
+    variant: str
+    classes: list[str]
+    input_size: tuple[int, int] = Field(description="height, width of the network's input in pixels")
+    score_threshold: float = Field(description="least score that can be asked for")
+    serving_score_threshold: float = Field(description="least score of an answer when none is asked for")
+    nms_iou_threshold: float
+    formats: list[str]
+    limits: dict[str, int]
+    onnx_sha256: str
+    providers: list[str] = Field(description="ONNX Runtime's execution providers in use")
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+
+
+class Upload(bentoml.IODescriptor):
+    """Image files, in parts named `images`."""
+
+    images: list[Path] = Field(description=f"JPEG, PNG, WebP or BMP files, at most {LIMITS.images}")
+
+    @classmethod
+    async def from_http_request(cls, request: Request, _serde: object) -> Upload:
+        """Take what the gate has prepared, in place of BentoML's own reading of requests, which fetches URLs.
+
+        A request that did not come through the gate has nothing here, and fails.
+        """
+        prepared: Upload = cls.model_construct(images=request.scope["state"][STATE_KEY])
+        return prepared
+
+
+@bentoml.service(
+    name=NAME,
+    traffic={"timeout": TIMEOUT_SECONDS},
+    # Quiet about broken images: they are the client's, who is told. The container sends no usage statistics.
+    envs=[{"name": "OPENCV_LOG_LEVEL", "value": "SILENT"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
+)
+class ObjectDetector:
+    """Finds objects in images."""
+
+    def __init__(self) -> None:
+        self._card = ModelCard.read(ROOT / CARD_FILE)
+        self._predictor = Predictor(ROOT / MODEL_FILE, self._card)
+        cv2.setNumThreads(1)  # requests are decoded side by side already
+        (self._test_image,) = ROOT.glob(f"{TEST_IMAGE_STEM}.*")
+        self._test_result = ImageDetections(**json.loads((ROOT / TEST_RESULT_FILE).read_text(encoding="utf-8")))
+
+    @bentoml.api(
+        input_spec=Upload,
+        batchable=True,
+        max_batch_size=MAX_BATCH,
+        max_latency_ms=TIMEOUT_SECONDS * 1000,
+    )
+    def predict(self, images: list[Query]) -> list[ImageDetections]:
+        """Detect objects in one or many images.
+
+        Send `multipart/form-data` with one or many file parts named `images`:
+        `curl -F images=@one.jpg -F images=@two.jpg 'http://localhost:3000/predict?score_threshold=0.3'`.
+        The query parameter `score_threshold` is optional; see `info` for its default and its floor.
+
+        The answer is a list with one item per image, in the order of the parts. A request that is not served gets a
+        4xx and `{"error": {"code", "message", ...}}`; `index` tells which image it is about.
+        """
+        found = self._predictor.detect([query.image for query in images], score_threshold=self._card.score_threshold)
+        return [
+            ImageDetections(**detections.above(query.score_threshold).to_json(self._card.classes))
+            for detections, query in zip(found, images, strict=True)
+        ]
+
+    @bentoml.api
+    async def test_data(self) -> Path:
+        """Return the test image that the model was packed with."""
+        return self._test_image
+
+    @bentoml.api
+    async def test_result(self) -> ImageDetections:
+        """Return what the model found in the test image when it was packed, from the lowest score on."""
+        return self._test_result
+
+    @bentoml.api
+    async def info(self) -> ServiceInfo:
+        """Return what is served, and what a request may ask for."""
+        card = self._card
+        return ServiceInfo(
+            name=NAME,
+            variant=card.variant,
+            classes=list(card.classes),
+            input_size=card.image_size,
+            score_threshold=card.score_threshold,
+            serving_score_threshold=card.serving_score_threshold,
+            nms_iou_threshold=card.nms_iou_threshold,
+            formats=list(FORMATS),
+            limits=LIMITS.to_dict(),
+            onnx_sha256=card.onnx_sha256,
+            providers=self._predictor.providers,
+            metrics=dict(card.metrics),
+            training=dict(card.training),
+        )
+
+
+ObjectDetector.add_asgi_middleware(Gate, card_path=ROOT / CARD_FILE, limits=LIMITS)  # type: ignore[attr-defined]

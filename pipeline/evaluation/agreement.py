@@ -8,8 +8,6 @@ import numpy as np
 
 from pipeline.evaluation.client import Detection, DetectionClient
 
-_SCORE_THRESHOLD = 0.01  # the one /test_result is recorded at
-
 
 @dataclass(frozen=True)
 class TestImageCheck:
@@ -50,13 +48,13 @@ def check_test_image(url: str, *, box_tolerance_px: float = 0.05, score_toleranc
         StepError: The service refused, broke down, or gave a malformed answer.
     """
     with DetectionClient(url) as client:
-        image = client.test_image()
+        threshold = client.least_score()  # the one that the test result is recorded at
         recorded = client.test_result()["detections"]
-        found = client.predict([image], score_threshold=_SCORE_THRESHOLD)[0][0]["detections"]
+        found = client.predict([client.test_image()], score_threshold=threshold)[0][0]["detections"]
     pairs, alone = _pair(recorded, found)
     box = max((_box_difference(a, b) for a, b in pairs), default=0.0)
     score = max((abs(a["score"] - b["score"]) for a, b in pairs), default=0.0)
-    unmatched = sum(one["score"] > _SCORE_THRESHOLD + score_tolerance for one in alone)
+    unmatched = sum(one["score"] > threshold + score_tolerance for one in alone)
     agrees = box <= box_tolerance_px and score <= score_tolerance and unmatched == 0
     return TestImageCheck(agrees, box, score, len(found), len(recorded), unmatched)
 

@@ -85,6 +85,13 @@ class DetectionClient:
             raise _malformed("the service's info", "no list of classes in it")
         return info
 
+    def least_score(self) -> float:
+        """The lowest score threshold that the service takes."""
+        try:
+            return float(self.info().get("score_threshold", 0.01))
+        except (TypeError, ValueError) as error:
+            raise _malformed("the service's info", f"its score_threshold is not a number: {error}") from error
+
     def test_image(self) -> Upload:
         """The image that was packed with the model."""
         response = self.post("/test_data", "the test image").response

@@ -53,7 +53,7 @@ class Predictions:
     Attributes:
         results: Detections in COCO's results format, images in the test set's order, by descending score in each.
         service: What the service's `/info` says.
-        score_threshold: Lowest score asked for.
+        score_threshold: Lowest score that was asked for.
         images: Number of images sent.
         requests: Number of requests that carried them.
         retries: Attempts that the service was too busy for, or whose connection broke.
@@ -117,7 +117,8 @@ def predict_dataset(
     Args:
         url: Address of the service.
         dataset_folder: A folder with `annotations.json` and `images/`.
-        score_threshold: Lowest score to ask for; average precision wants it low.
+        score_threshold: Lowest score to ask for, or the service's own floor if that is higher; average precision
+            wants it low.
         workers: Clients at the same time.
         images_per_request: Images in one request.
         timeout: Seconds one request may take.
@@ -130,6 +131,7 @@ def predict_dataset(
     truth = read_ground_truth(dataset_folder)
     with DetectionClient(url, timeout=timeout) as client:
         service = client.info()
+        score_threshold = max(score_threshold, client.least_score())
     unknown = _unknown_classes(truth, service["classes"])
     start = time.perf_counter()
     batches = _send_all(url, truth, score_threshold, workers, images_per_request, timeout)

@@ -1,0 +1,54 @@
+"""The quality gate: the mAP50 that a model must reach to be released."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import GateError, UsageError
+from pipeline.evaluation.metrics import DetectionMetrics
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What was asked for and what was reached.
+
+    Attributes:
+        minimum_map50: The bar; None without a gate.
+        map50: What the model reached on the test set; None where that holds no object.
+        passed: Whether it clears the bar; None without a gate.
+    """
+
+    minimum_map50: float | None
+    map50: float | None
+    passed: bool | None
+
+    def enforce(self) -> None:
+        """Stop here with a model below the bar.
+
+        Raises:
+            GateError: There is a bar, and the model is below it.
+        """
+        if self.passed is False:
+            reached = "nothing to measure" if self.map50 is None else f"mAP50 {self.map50:.4f}"
+            raise GateError(
+                f"The model does not pass the quality gate: {reached}",
+                expected=f"mAP50 of at least {self.minimum_map50}",
+                remedy="train longer or on more data, or lower the gate if it is the wrong one",
+            )
+
+
+def judge(metrics: DetectionMetrics, minimum_map50: float | None) -> Gate:
+    """Compare with the bar.
+
+    Args:
+        metrics: Of the test set.
+        minimum_map50: The bar, between 0 and 1; None or 0 for no gate.
+
+    Raises:
+        UsageError: The bar is not between 0 and 1.
+    """
+    if not minimum_map50:
+        return Gate(None, metrics.map50, None)
+    if not 0 < minimum_map50 <= 1:
+        raise UsageError(f"A quality gate of {minimum_map50} makes no sense", expected="a mAP50 between 0 and 1")
+    return Gate(minimum_map50, metrics.map50, metrics.map50 is not None and metrics.map50 >= minimum_map50)

@@ -1,13 +1,19 @@
-"""What validation found: one record per item, countable by rule, shown in a notebook, written for a spreadsheet."""
+"""What validation found: one record per item, countable by rule, shown in a notebook, written for a spreadsheet.
+
+A rule is a small pure function from a data set, and the facts of its files, to a sounder data set and its findings. It
+leaves a data set that it finds nothing more to change in, and undoes nothing of the rules before it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pipeline.data.coco import Annotation, CocoDataset, Image
+from pipeline.data.inspection import ImageFacts
 from pipeline.data.tables import Table
 
 Action = Literal["fixed", "dropped", "kept"]
@@ -74,3 +80,30 @@ class Findings:
     def write_csv(self, path: Path) -> None:
         """Write every finding as a line of CSV, under a header."""
         self.table.write_csv(path)
+
+
+Facts = Mapping[str, ImageFacts]
+Result = tuple[CocoDataset, list[Finding]]
+Rule = Callable[[CocoDataset, Facts], Result]
+
+
+def drop_annotations(dataset: CocoDataset, rule: str, problem: Callable[[Annotation], str]) -> Result:
+    """Drop the annotations that have a problem, saying which."""
+    findings, annotations = [], []
+    for each in dataset.annotations:
+        detail = problem(each)
+        if detail:
+            findings.append(Finding(rule, annotation_item(each), "dropped", detail))
+        else:
+            annotations.append(each)
+    return replace(dataset, annotations=tuple(annotations)), findings
+
+
+def image_item(image: Image) -> str:
+    """How a finding names an image."""
+    return f"image {image.id} ({image.file_name})"
+
+
+def annotation_item(annotation: Annotation) -> str:
+    """How a finding names an annotation."""
+    return f"annotation {annotation.id} in image {annotation.image_id}"

@@ -20,6 +20,8 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
     def __str__(self) -> str:
+        if not self.rows:
+            return self.title
         lines = [self.columns, *(tuple(map(_text, row)) for row in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         numeric = [_is_numeric(self.rows, i) for i in range(len(self.columns))]

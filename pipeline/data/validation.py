@@ -7,13 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data import geometry_rules, record_rules
 from pipeline.data.coco import CocoDataset
-from pipeline.data.findings import Finding, Findings
+from pipeline.data.findings import Facts, Finding, Findings, Rule
 from pipeline.data.inspection import inspect
-from pipeline.data.rules import RULES, Facts, Rule
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+RULES: tuple[Rule, ...] = (
+    record_rules.duplicate_categories,
+    record_rules.duplicate_images,
+    record_rules.duplicate_annotation_ids,
+    record_rules.unknown_references,
+    record_rules.unreadable_images,
+    geometry_rules.exif_orientation,
+    geometry_rules.declared_size,
+    geometry_rules.unsound_boxes,
+    geometry_rules.boxes_outside,
+    geometry_rules.duplicate_boxes,
+    geometry_rules.wrong_areas,
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,163 @@
+"""Pictures of plain shapes: where the shapes are, and what they look like, each from a random generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.coco import Box
+
+Pixels = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float64]
+
+CLASSES = ("circle", "square", "triangle", "star")
+_CLASS_SHARES = (0.3, 0.28, 0.24, 0.18)
+_EMPTY_SHARE = 0.04  # pictures with clutter only
+_MAX_OBJECTS = 5
+_MAX_HIDDEN = 0.15  # share of a shape that later ones may cover
+_MIN_CONTRAST = 70.0  # BGR distance between a shape and what is behind it
+_SUBPIXEL = 4  # fractional bits of the coordinates cv2 draws with
+
+
+@dataclass
+class Shape:
+    """An object in the picture: its mask of 0..255, and which of its pixels later shapes have left visible."""
+
+    category_id: int
+    mask: Pixels
+    visible: npt.NDArray[np.bool_]
+    area: int  # of the whole mask
+
+    @property
+    def box(self) -> Box:
+        """Tight around what is visible, to the pixel."""
+        columns, rows = np.flatnonzero(self.visible.any(axis=0)), np.flatnonzero(self.visible.any(axis=1))
+        left, top = float(columns[0]), float(rows[0])
+        return left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top
+
+
+def compose(rng: np.random.Generator, size: int) -> list[Shape]:
+    """Where the shapes are, from back to front; none hides much of another."""
+    shapes: list[Shape] = []
+    wanted = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_OBJECTS + 1))
+    tries = 0
+    while len(shapes) < wanted and tries < 12 * wanted:
+        tries += 1
+        category = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
+        radius = size * np.exp(rng.uniform(np.log(0.05), np.log(0.22)))
+        centre = rng.uniform(radius, size - radius, 2)
+        mask: Pixels = np.zeros((size, size), np.uint8)
+        _fill(mask, _OUTLINES[category](rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
+        solid = mask > 127
+        left = [shape.visible & ~solid for shape in shapes]
+        if any(now.sum() < (1 - _MAX_HIDDEN) * shape.area for now, shape in zip(left, shapes, strict=True)):
+            continue
+        for now, shape in zip(left, shapes, strict=True):
+            shape.visible = now
+        shapes.append(Shape(category + 1, mask, solid, int(solid.sum())))
+    return shapes
+
+
+def render(rng: np.random.Generator, size: int, masks: list[Pixels]) -> Pixels:
+    """The picture `(size, size, 3)` BGR: background, clutter, shapes, and the noise of a camera over all."""
+    canvas = _background(rng, size)
+    for _ in range(rng.integers(2, 7)):
+        _draw_clutter(rng, canvas)
+    for mask in masks:
+        left, top, width, height = cv2.boundingRect(mask)
+        inside = slice(top, top + height), slice(left, left + width)
+        _paint(rng, canvas[inside], mask[inside])
+    noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(1, 7))
+    noisy: Pixels = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    return noisy
+
+
+def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
+    """Colour a shape so that it stands out from what is behind it: plain, shaded or striped."""
+    behind = canvas[mask > 127].mean(axis=0)
+    colour = rng.uniform(0, 255, 3)
+    while np.linalg.norm(colour - behind) < _MIN_CONTRAST:
+        colour = rng.uniform(0, 255, 3)
+    along = _ramp(rng, *mask.shape)
+    style = rng.integers(3)
+    shade = np.zeros(mask.shape)
+    if style == 1:
+        shade = (along - 0.5) * rng.uniform(60, 150)
+    if style == 2:
+        shade = np.sign(np.sin(along * rng.uniform(15, 40))) * 14
+    alpha = mask[..., None] / 255.0
+    canvas[:] = np.clip(canvas * (1 - alpha) + (colour + shade[..., None]) * alpha, 0, 255).astype(np.uint8)
+
+
+def _background(rng: np.random.Generator, size: int) -> Pixels:
+    """Plain, graded, cloudy or striped, `(size, size, 3)` BGR."""
+    first, second = rng.uniform(20, 235, (2, 3))
+    style = rng.integers(4)
+    if style == 0:
+        mix: Points = np.zeros((size, size))
+    elif style == 1:
+        mix = _ramp(rng, size, size)
+    elif style == 2:
+        coarse = rng.random((int(rng.integers(4, 24)),) * 2).astype(np.float32)
+        mix = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.float64) * 0.6
+    else:
+        mix = (np.sin(_ramp(rng, size, size) * rng.uniform(10, 60)) + 1) * 0.2
+    pixels: Pixels = np.clip(first + (second - first) * mix[..., None], 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _draw_clutter(rng: np.random.Generator, canvas: Pixels) -> None:
+    """Something that is none of the classes: a line, a long thin bar or a long thin ellipse."""
+    size = canvas.shape[0]
+    colour = tuple(float(value) for value in rng.uniform(0, 255, 3))
+    centre = tuple(int(value) for value in rng.integers(0, size, 2))
+    angle = float(rng.uniform(0, 180))
+    long = float(rng.uniform(0.06, 0.25) * size)
+    style = rng.integers(3)
+    if style == 0:
+        end = tuple(int(value) for value in rng.integers(0, size, 2))
+        cv2.line(canvas, centre, end, colour, int(rng.integers(1, 3)), cv2.LINE_AA)
+    elif style == 1:
+        corners = cv2.boxPoints((centre, (long, long * rng.uniform(0.1, 0.25)), angle))
+        _fill(canvas, corners.astype(np.float64), colour)
+    else:
+        axes = (int(long / 2), max(1, int(long * rng.uniform(0.06, 0.15))))
+        cv2.ellipse(canvas, centre, axes, angle, 0, 360, colour, -1, cv2.LINE_AA)
+
+
+def _ramp(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[np.float64]:
+    """A slope from about 0 to 1 in any direction, `(height, width)`."""
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.linspace(-0.5, 0.5, height)[:, None], np.linspace(-0.5, 0.5, width)[None]
+    slope: npt.NDArray[np.float64] = (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2) + 0.5
+    return slope
+
+
+def _fill(canvas: Pixels, corners: Points, colour: tuple[float, ...]) -> None:
+    fixed = np.round(corners * (1 << _SUBPIXEL)).astype(np.int32)
+    cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _SUBPIXEL)
+
+
+def _regular(corners: int, angle: float) -> Points:
+    """The corners of a regular polygon in the unit circle, `(corners, 2)`."""
+    angles = angle + np.arange(corners) * 2 * np.pi / corners
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _star(angle: float) -> Points:
+    corners = _regular(10, angle)
+    corners[1::2] *= 0.42
+    return corners
+
+
+_OUTLINES: tuple[Callable[[float], Points], ...] = (
+    partial(_regular, 72),
+    partial(_regular, 4),
+    partial(_regular, 3),
+    _star,
+)

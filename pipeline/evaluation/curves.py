@@ -57,17 +57,16 @@ def f1_chart(metrics: DetectionMetrics) -> Chart:
     chart = Chart(8.5, 5)
     axes = chart.add_subplot()
     _draw_classes(axes, metrics, metrics.curves.score, metrics.curves.f1, [one.best.f1 for one in metrics.classes])
-    if metrics.threshold is not None:
-        axes.axvline(metrics.threshold, color="black", linewidth=1, linestyle=":")
-        left = metrics.threshold > 0.6
-        axes.annotate(
-            f"best for all: {metrics.threshold:.2f}",
-            (metrics.threshold, 1.0),
-            (-4 if left else 4, -3),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="top",
-        )
+    axes.axvline(metrics.threshold, color="black", linewidth=1, linestyle=":")
+    left = metrics.threshold > 0.6
+    axes.annotate(
+        f"best for all: {metrics.threshold:.2f}",
+        (metrics.threshold, 1.0),
+        (-4 if left else 4, -3),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
+    )
     _finish(axes, "F1 by score threshold at IoU 0.5", "score threshold", "F1", "best F1")
     return chart
 
@@ -129,7 +128,7 @@ def _draw_bars(axes: Axes, classes: Sequence[ClassMetrics], rows: int) -> None:
 
 
 def confusion_chart(metrics: DetectionMetrics) -> Chart:
-    """Which class was taken for which, at each class's best threshold: counts, shaded by their share of the row.
+    """Which class was taken for which at the common threshold: counts, shaded by their share of the row.
 
     With more than a dozen classes, those most often confused are shown and the others are summed up.
     """
@@ -146,7 +145,7 @@ def confusion_chart(metrics: DetectionMetrics) -> Chart:
     places = np.arange(len(counts))
     axes.set_yticks(places, [*names, "nothing there"], fontsize=8)
     axes.set_xticks(places, [*names, "missed"], fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set(xlabel="detected as", ylabel="truth", title="Confusions at each class's best threshold")
+    axes.set(xlabel="detected as", ylabel="truth", title=f"Confusions at score {metrics.threshold:.2f}, IoU 0.5")
     return chart
 
 

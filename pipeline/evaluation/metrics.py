@@ -17,8 +17,8 @@ from pipeline.evaluation.matching import Floats, Ints, Matches, matches_at_half,
 from pipeline.evaluation.operating import (
     SCORE_LEVELS,
     OperatingPoint,
-    above_thresholds,
     best_point,
+    common_threshold,
     confusion_matrix,
     f1_by_score,
 )
@@ -51,7 +51,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """One image at the classes' best thresholds, IoU 0.5."""
+    """One image at the common threshold, IoU 0.5."""
 
     image_id: int
     file_name: str
@@ -102,15 +102,16 @@ class DetectionMetrics:
         ar1: Average recall with one detection per image and class.
         ar10: With ten.
         ar100: With a hundred.
-        threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01.
+        threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01. The service
+            takes one threshold for all classes, so the errors below are those that its users meet.
         f1: Mean over the classes of F1 there.
         images: Number of images.
         objects: Number of objects, crowd regions not counted.
         detections: Number of detections evaluated.
         classes: In the order of the category ids.
-        per_image: In the test set's order.
-        confusion: `(K + 1, K + 1)` counts at the classes' best thresholds; rows truth, columns detections, the last
-            of each the background.
+        per_image: In the test set's order, at the common threshold.
+        confusion: `(K + 1, K + 1)` counts at the common threshold; rows truth, columns detections, the last of each
+            the background.
         curves: For drawing.
     """
 
@@ -123,7 +124,7 @@ class DetectionMetrics:
     ar1: float | None
     ar10: float | None
     ar100: float | None
-    threshold: float | None
+    threshold: float
     f1: float | None
     images: int
     objects: int
@@ -169,9 +170,9 @@ def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[st
     evaluation = run_coco_eval(truth, results)
     matches = matches_at_half(evaluation, truth)
     f1 = f1_by_score(matches, len(truth.categories))
-    threshold, best_f1 = _common_threshold(f1)
+    threshold, best_f1 = common_threshold(f1)
     points = [best_point(matches, label, threshold) for label in range(len(truth.categories))]
-    kept = above_thresholds(matches, [point.threshold for point in points])
+    kept = matches.scores >= threshold
     precision: Floats = evaluation.eval["precision"]
     return DetectionMetrics(
         **_coco_summary(evaluation),
@@ -212,16 +213,6 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
     """Mean without the classes that have no ground truth, which pycocotools marks with -1."""
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else None
-
-
-def _common_threshold(f1: Floats) -> tuple[float | None, float | None]:
-    present = f1[~np.isnan(f1[:, 0])]
-    if not present.size:
-        return None, None
-    mean = present.mean(axis=0)
-    ties = np.flatnonzero(np.isclose(mean, mean.max()))
-    best = int(ties[len(ties) // 2])  # amid a plateau, where new images are least likely to fall off it
-    return (float(SCORE_LEVELS[best]) if mean[best] > 0 else None), float(mean[best])
 
 
 def _class_metrics(

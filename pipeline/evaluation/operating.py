@@ -28,7 +28,7 @@ class OperatingPoint:
         false_negatives: Objects missed.
     """
 
-    threshold: float | None
+    threshold: float
     precision: float | None
     recall: float | None
     f1: float | None
@@ -52,7 +52,23 @@ def _f1_at_levels(matches: Matches, label: int) -> Floats:
     return 2 * found / (kept + objects)  # TP + FP is `kept`, TP + FN is `objects`
 
 
-def best_point(matches: Matches, label: int, fallback: float | None) -> OperatingPoint:
+def common_threshold(f1: Floats) -> tuple[float, float | None]:
+    """The one threshold for all classes with the highest mean F1, and that F1.
+
+    Where many thresholds are equally good it is amid them, where new images are least likely to fall off the plateau;
+    0.5 where none is better than another.
+
+    Args:
+        f1: From `f1_by_score`.
+    """
+    present = f1[~np.isnan(f1[:, 0])]
+    mean = present.mean(axis=0) if present.size else np.zeros(len(SCORE_LEVELS))
+    ties = np.flatnonzero(np.isclose(mean, mean.max()))
+    best = int(ties[len(ties) // 2])
+    return float(SCORE_LEVELS[best]), float(mean[best]) if present.size else None
+
+
+def best_point(matches: Matches, label: int, fallback: float) -> OperatingPoint:
     """The working point of one class with the highest F1; the highest such threshold where several have it.
 
     Args:
@@ -70,11 +86,11 @@ def best_point(matches: Matches, label: int, fallback: float | None) -> Operatin
     return point_at(matches, label, threshold)
 
 
-def point_at(matches: Matches, label: int, threshold: float | None) -> OperatingPoint:
-    """The working point of one class at a threshold; without a threshold no detection counts."""
+def point_at(matches: Matches, label: int, threshold: float) -> OperatingPoint:
+    """The working point of one class at a threshold."""
     objects = int((matches.truth_labels == label).sum())
     scores, hits = _of_class(matches, label)
-    kept = hits[scores >= threshold] if threshold is not None else hits[:0]
+    kept = hits[scores >= threshold]
     right, wrong = int(kept.sum()), int((~kept).sum())
     return OperatingPoint(
         threshold=threshold,
@@ -91,13 +107,6 @@ def _of_class(matches: Matches, label: int) -> tuple[Floats, npt.NDArray[np.bool
     """Scores in descending order, and whether each detection is right."""
     rows = matches.labels == label
     return matches.scores[rows], matches.truth[rows] >= 0
-
-
-def above_thresholds(matches: Matches, thresholds: list[float | None]) -> npt.NDArray[np.bool_]:
-    """`(N,)` mask of the detections that count when each class has its own threshold."""
-    lowest = np.array([np.inf if threshold is None else threshold for threshold in thresholds], np.float64)
-    kept: npt.NDArray[np.bool_] = matches.scores >= lowest[matches.labels]
-    return kept
 
 
 def confusion_matrix(matches: Matches, kept: npt.NDArray[np.bool_], classes: int) -> Ints:

@@ -20,7 +20,6 @@ from pipeline.errors import DataError, MissingError
 from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, read_ground_truth
 from pipeline.evaluation.matching import Floats, Matches, matches_at_half, run_coco_eval
 from pipeline.evaluation.metrics import DetectionMetrics, ImageErrors
-from pipeline.evaluation.operating import above_thresholds
 
 Pixels = npt.NDArray[np.uint8]
 _Bools = npt.NDArray[np.bool_]
@@ -89,7 +88,7 @@ def comparison_pictures(
 ) -> Pictures:
     """Draw the images with the most errors, and images from the quartiles of the others.
 
-    Boxes are those that count at each class's best threshold; blue ones are right, orange ones missed or false.
+    Boxes are those that count at the metrics' common threshold; blue ones are right, orange ones missed or false.
 
     Args:
         dataset_folder: A folder with `annotations.json` and `images/`.
@@ -107,7 +106,7 @@ def comparison_pictures(
     chosen = {one.image_id for one in (*bad, *others)}
     part = _only(truth, chosen)
     matches = matches_at_half(run_coco_eval(part, [one for one in results if one["image_id"] in chosen]), part)
-    kept = above_thresholds(matches, [one.best.threshold for one in metrics.classes])
+    kept = matches.scores >= metrics.threshold
     names = list(truth.categories.values())
     folder = truth.path.parent / IMAGES_FOLDER
     return Pictures(_picture(folder, one, one in bad, matches, kept, names) for one in (*bad, *others))

@@ -98,7 +98,7 @@ def write_report(
         title=title,
         metrics=metrics,
         predictions=predictions,
-        service=predictions.service,
+        service=_service_rows(predictions.service),
         check=check,
         gate=gate,
         remarks=_remarks(metrics, predictions, check),
@@ -157,11 +157,19 @@ def _remarks(metrics: DetectionMetrics, predictions: Predictions, check: TestIma
     return remarks
 
 
+def _service_rows(service: Mapping[str, Any]) -> dict[str, Any]:
+    """What `/info` says, in words, without what is empty."""
+    rows = {name.replace("_", " "): entry for name, entry in service.items() if entry not in ({}, [], "", None)}
+    size = rows.get("input size")
+    if isinstance(size, list | tuple) and len(size) == 2:
+        rows["input size"] = f"{size[0]} x {size[1]} px (height x width)"
+    return rows
+
+
 def _commands(metrics: DetectionMetrics, bento: str) -> list[str]:
-    threshold = f"?score_threshold={metrics.threshold:.2f}" if metrics.threshold is not None else ""
     return [
         f"bentoml serve {shlex.quote(bento) if bento else 'FOLDER_OF_THE_BENTO'} --port 3000",
-        f"curl -F images=@photo.jpg 'http://127.0.0.1:3000/predict{threshold}'",
+        f"curl -F images=@photo.jpg 'http://127.0.0.1:3000/predict?score_threshold={metrics.threshold:.2f}'",
         "curl -X POST http://127.0.0.1:3000/info",
     ]
 

@@ -102,11 +102,10 @@ def test_counts_add_up(tmp_path_factory, truth, results):
     for label, one in enumerate(metrics.classes):
         assert one.best.true_positives + one.best.false_negatives == one.ground_truth
         assert metrics.confusion[label].sum() == one.ground_truth
-        assert metrics.confusion[label, label] == one.best.true_positives
-        assert metrics.confusion[:, label].sum() == one.best.true_positives + one.best.false_positives
-    for kind in ("true_positives", "false_positives", "false_negatives"):
-        per_class = sum(getattr(one.best, kind) for one in metrics.classes)
-        assert per_class == sum(getattr(one, kind) for one in metrics.per_image)
+    right, objects = np.trace(metrics.confusion), metrics.confusion[:-1].sum()
+    assert sum(one.true_positives for one in metrics.per_image) == right
+    assert sum(one.false_negatives for one in metrics.per_image) == objects - right
+    assert sum(one.false_positives for one in metrics.per_image) == metrics.confusion[:, :-1].sum() - right
     assert all(0 <= one.f1 <= 1 for one in metrics.per_image)
 
 
@@ -139,9 +138,9 @@ def write_coco(path, truth) -> None:
             [found(1, 1, BOX, 0.9), found(1, 1, BOX, 0.8), found(2, 1, BOX, 0.7)],
             (51 + 50 * 2 / 3) / 101, 0.7, 2 / 3, 1.0, id="double-detection-is-wrong",
         ),
-        pytest.param([found(1, 1, FAR, 0.9)], 0.0, None, None, 0.0, id="nothing-right"),
+        pytest.param([found(1, 1, FAR, 0.9)], 0.0, 0.5, 0.0, 0.0, id="nothing-right"),
         pytest.param([found(1, 1, BOX, 0.5), found(1, 1, FAR, 0.5)], 51 / 101, 0.5, 0.5, 0.5, id="tie-is-not-cut"),
-        pytest.param([], 0.0, None, None, 0.0, id="no-detections"),
+        pytest.param([], 0.0, 0.5, None, 0.0, id="no-detections"),
     ],
 )  # fmt: skip
 def test_by_hand(coco_file, results, map50, threshold, precision, recall):
@@ -155,7 +154,7 @@ def test_no_predictions_give_zero_and_classes_without_truth_stay_out_of_the_mean
     metrics = evaluate(coco_file([(1, 1, BOX), (2, 2, BOX)]), [])
     assert (metrics.map, metrics.map50, metrics.ar100, metrics.f1) == (0.0, 0.0, 0.0, 0.0)
     assert [one.ap for one in metrics.classes] == [0.0, 0.0, None]
-    assert metrics.threshold is None
+    assert metrics.threshold == 0.5
     assert metrics.confusion[:2, 3].tolist() == [1, 1]
 
 

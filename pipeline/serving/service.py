@@ -22,6 +22,7 @@ import cv2
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
+from pipeline.serving.batching import PromptService
 from pipeline.serving.card import ModelCard
 from pipeline.serving.decoding import FORMATS
 from pipeline.serving.gate import STATE_KEY, Gate, Query
@@ -87,6 +88,7 @@ class Upload(bentoml.IODescriptor):
 
 @bentoml.service(
     name=NAME,
+    service_class=PromptService,
     traffic={"timeout": TIMEOUT_SECONDS},
     # Quiet about broken images: they are the client's, who is told. The container sends no usage statistics.
     envs=[{"name": "OPENCV_LOG_LEVEL", "value": "SILENT"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],

@@ -1,0 +1,64 @@
+"""The dispatcher after a burst: batches are shared, and a lone request is not held back."""
+
+import asyncio
+import time
+
+import pytest
+from bentoml._internal.marshal.dispatcher import CorkDispatcher
+
+from pipeline.serving.batching import PromptOptimizer, PromptService, dispatch_promptly
+from pipeline.serving.service import ObjectDetector
+
+RUN_SECONDS = 0.03
+
+
+async def burst_then_one(prepare):
+    """100 requests at once, then one; the number of batches of the burst and the seconds of the last."""
+    sizes = []
+
+    async def run(batch):
+        sizes.append(len(batch))
+        await asyncio.sleep(RUN_SECONDS)
+        return batch
+
+    dispatcher = CorkDispatcher(60_000, 8, fallback=pytest.fail, get_batch_size=len)
+    prepare(dispatcher)
+    call = dispatcher(run)
+    answers = await asyncio.gather(*[call([number]) for number in range(100)])
+    assert answers == [[number] for number in range(100)]
+    runs = len(sizes)
+    dispatcher.optimizer.trigger_refresh()
+    started = time.perf_counter()
+    await call([0])
+    seconds = time.perf_counter() - started
+    dispatcher.shutdown()
+    return runs, seconds
+
+
+def test_a_burst_shares_batches_and_the_next_request_does_not_wait():
+    runs, seconds = asyncio.run(burst_then_one(dispatch_promptly))
+    assert runs <= 20
+    assert seconds < RUN_SECONDS + 0.05
+
+
+def test_the_reason_is_still_there():
+    """Once BentoML's own dispatcher passes this, `batching` can go."""
+    _, seconds = asyncio.run(burst_then_one(lambda dispatcher: None))
+    assert seconds > RUN_SECONDS + 0.05
+
+
+def test_the_service_dispatches_promptly(monkeypatch):
+    made = []
+    monkeypatch.setattr("pipeline.serving.batching.dispatch_promptly", made.append)
+    ObjectDetector.to_asgi()
+    assert isinstance(ObjectDetector, PromptService)
+    assert [dispatcher.max_batch_size for dispatcher in made] == [8]
+
+
+def test_what_is_measured_does_not_make_it_wait():
+    optimizer = PromptOptimizer(60)
+    for _ in range(60):
+        optimizer.log_outbound(n=4, wait=2.0, duration=0.1)
+    optimizer.trigger_refresh()
+    assert optimizer.wait == 0
+    assert optimizer.o_a + optimizer.o_b > 0

@@ -66,7 +66,10 @@ def download(
         DataError: What is there is not what was asked for: another digest, or a download that stays cut.
     """
     wanted = _checked_digest(sha256)
-    scheme = urlsplit(url).scheme.lower()
+    try:
+        scheme = urlsplit(url).scheme.lower()
+    except ValueError as error:
+        raise UsageError(f"This is no URL: {error}", expected="a path, or a file:// or http(s):// URL") from None
     if scheme in {"http", "https"}:
         return _fetched(url, Path(folder) / (name or _cache_name(url)), wanted, timeout, backoff)
     if scheme == "file":

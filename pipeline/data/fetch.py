@@ -15,7 +15,7 @@ from pipeline.errors import DataError, MissingError, UsageError
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 14  # bytes; what has come of a chunk when the connection breaks is lost
 _ATTEMPTS = 5  # in a row that bring less than _PROGRESS
 _PROGRESS = 1 << 20  # bytes
 _LONGEST_WAIT = 30.0  # seconds

@@ -1,12 +1,25 @@
-"""Test sets: drawn by hand, at random, and the real photographs."""
+"""Test sets: drawn by hand, at random, and the real photographs; a packed service, and a server that misbehaves."""
 
+import contextlib
+import hashlib
 import json
 import os
+import re
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.evaluation.server import serve
+from pipeline.serving.card import ModelCard
+from pipeline.serving.packing import pack_service
 
 REAL_DATA = Path(os.environ.get("CV_REAL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
@@ -72,3 +85,148 @@ def jittered():
         return results
 
     return make
+
+
+def brightness_model(size: int) -> bytes:
+    """ONNX graph with the served interface: one fixed box per image, its score the mean brightness, label 0 or 1."""
+    initial = {
+        "box": np.array([[8, 8, 40, 40]], np.float32),
+        "scale": np.array(255, np.float32),
+        "half": np.array(0.5, np.float32),
+        "axes": np.array([1, 2, 3]),
+        "zero": np.array(0),
+        "one": np.array(1),
+        "four": np.array([4]),
+        "first": np.array([0]),
+    }
+    node = helper.make_node
+    nodes = [
+        node("ReduceMean", ["images", "axes"], ["mean"], keepdims=0),
+        node("Div", ["mean", "scale"], ["scores"]),
+        node("Greater", ["scores", "half"], ["bright"]),
+        node("Cast", ["bright"], ["labels"], to=TensorProto.INT64),
+        node("Shape", ["images"], ["shape"]),
+        node("Gather", ["shape", "zero"], ["batch"], axis=0),
+        node("Range", ["zero", "batch", "one"], ["batch_index"]),
+        node("Gather", ["shape", "first"], ["batch1"], axis=0),
+        node("Concat", ["batch1", "four"], ["box_shape"], axis=0),
+        node("Expand", ["box", "box_shape"], ["boxes"]),
+    ]
+    outputs = {"batch_index": TensorProto.INT64, "boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT}
+    graph = helper.make_graph(
+        nodes,
+        "brightness",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, size, size])],
+        [
+            helper.make_tensor_value_info(name, kind, ["found", 4] if name == "boxes" else ["found"])
+            for name, kind in (outputs | {"labels": TensorProto.INT64}).items()
+        ],
+        [numpy_helper.from_array(value, name) for name, value in initial.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def bento(tmp_path_factory) -> Path:
+    """A packed service that knows the classes "dark" and "bright", input 64 x 64 pixels."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    model = brightness_model(64)
+    (folder / "model.onnx").write_bytes(model)
+    cv2.imwrite(str(folder / "photo.png"), np.full((48, 64, 3), 90, np.uint8))
+    card = ModelCard("nano", (64, 64), ("dark", "bright"), 0.01, 0.65, 0.3, hashlib.sha256(model).hexdigest())
+    return pack_service(folder / "model.onnx", card, folder / "photo.png", folder / "bento").folder
+
+
+@pytest.fixture(scope="session")
+def served(bento):
+    with serve(bento) as server:
+        yield server
+
+
+@pytest.fixture
+def write_dataset(tmp_path):
+    """Grey 64 x 64 images of the given brightness, with the box that the packed model finds in every one."""
+
+    def write(greys, categories=("bright", "dark")) -> Path:
+        folder = tmp_path / "dataset"
+        (folder / "images").mkdir(parents=True)
+        document = {"images": [], "annotations": [], "categories": []}
+        document["categories"] = [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
+        for number, grey in enumerate(greys):
+            name = f"{number}.png"
+            cv2.imwrite(str(folder / "images" / name), np.full((64, 64, 3), grey, np.uint8))
+            document["images"].append({"id": number, "file_name": name, "width": 64, "height": 64})
+            label = "bright" if grey > 127 else "dark"
+            if label in categories:
+                document["annotations"].append(
+                    {"id": number, "image_id": number, "category_id": categories.index(label) + 1}
+                    | {"bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": 0}
+                )
+        (folder / "annotations.json").write_text(json.dumps(document))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def scripted():
+    """A real server that speaks the service's API, but first does to `/predict` what it is told.
+
+    A step of the script is a status code, "reset", "hang up", or bytes to answer with.
+    """
+    running = []
+
+    def start(*script, classes=("bright", "dark"), size=(64, 64), box=(8, 8, 40, 40), score=0.9):
+        state = SimpleNamespace(script=list(script), calls=0, lock=threading.Lock())
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                if self.path.startswith("/info"):
+                    return self.answer({"classes": list(classes), "score_threshold": 0.01})
+                with state.lock:
+                    state.calls += 1
+                    step = state.script.pop(0) if state.script else None
+                found = {"box": list(box), "score": score, "label": classes[0], "class_id": 0}
+                item = {"width": size[0], "height": size[1], "detections": [found]}
+                if step is None:
+                    return self.answer([item] * len(re.findall(rb'name="images"', body)))
+                if isinstance(step, bytes):
+                    return self.reply(200, step)
+                if isinstance(step, int):
+                    return self.answer({"error": {"code": "scripted", "message": "told to"}}, step)
+                if step == "reset":  # RST instead of FIN
+                    self.connection.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+                self.close_connection = True
+                return self.connection.close()
+
+            def answer(self, value, status=200):
+                self.reply(status, json.dumps(value).encode())
+
+            def reply(self, status, body):
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def finish(self):
+                with contextlib.suppress(OSError, ValueError):
+                    super().finish()
+
+            def log_message(self, *args):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        server.handle_error = lambda *args: None
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        running.append(server)
+        return SimpleNamespace(url=f"http://127.0.0.1:{server.server_address[1]}", state=state)
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()

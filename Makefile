@@ -1,0 +1,54 @@
+# Everything happens in .venv; each target can be repeated.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+# The lock is complete: nothing is resolved (--no-deps) and nothing compiled (--only-binary). torch comes first and with
+# what it needs, which differs between its CPU and CUDA builds.
+INSTALL := $(PIP) install --quiet --no-deps --only-binary :all:
+
+.PHONY: demo test lint lab lock clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed  ## the five steps on the embedded sample
+	$(BIN)/python step.dev.py --config configs/demo.yaml
+
+test: lint  ## style, types, layers, and all tests, the slow ones too
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(VENV)/.installed  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+lab: $(VENV)/.lab  ## JupyterLab, for editing the notebooks
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir steps
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; v = sys.version_info[:3]; sys.exit(None if (3, 11, 5) <= v < (3, 14) else f"Python 3.11.5 to 3.13 is needed, this is {v}; set PYTHON=...")'
+	@echo "installing into $(VENV), a few minutes the first time"
+	$(PIP) install --quiet --only-binary :all: --constraint requirements.lock torch==2.13.0
+	$(INSTALL) --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.installed requirements.lab.lock
+	$(INSTALL) --requirement requirements.lab.lock
+	@touch $@
+
+# Versions that are already locked stay, unless pyproject.toml or LOCK_FLAGS=--upgrade says otherwise.
+LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11.5 --no-annotate --no-header $(LOCK_FLAGS)
+# leaves out torch with its CUDA packages, and the markers that every line would share
+TRIM = sed -E "/^(torch|triton|cuda-|nvidia-[cn])/d; s/python_full_version < '3.14' and //; s/sys_platform != 'win32' and //; s/ and sys_platform != 'win32'//; s/ ; (python_full_version < '3.14'|sys_platform != 'win32')$$//; /implementation_name == 'pypy'/d"
+
+lock: $(VENV)/.installed  ## resolve pyproject.toml anew
+	$(PIP) install --quiet uv
+	$(LOCK) --extra test --output-file requirements.full.lock && $(TRIM) requirements.full.lock > requirements.lock
+	$(LOCK) --extra test --extra lab --output-file requirements.full.lock && $(TRIM) requirements.full.lock \
+		| grep -vxFf requirements.lock > requirements.lab.lock
+	rm requirements.full.lock
+
+clean:  ## remove the environment and what runs have made
+	rm -rf $(VENV) .store .cache out

@@ -1,0 +1,103 @@
+"""What a person sees while notebooks run: a line a step, and what the running cell last said."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+PATIENCE = 20.0  # seconds between signs of life where the line cannot be redrawn
+
+
+class StepDisplay:
+    """Progress of one step: a live line on a terminal, a line a cell elsewhere.
+
+    It is a writable stream too: papermill hands it what the kernel prints.
+
+    Args:
+        step: Its name.
+        cells: Number of code cells.
+        stream: Show the kernel's output as it comes, whole.
+    """
+
+    def __init__(self, step: str, cells: int, *, stream: bool) -> None:
+        self._step = step
+        self._cells = cells
+        self._stream = stream
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._cell = 0
+        self._source = ""
+        self._since = self._told = time.monotonic()
+        self._last = ""
+
+    def __enter__(self) -> StepDisplay:
+        if self._console.is_terminal and not self._stream:
+            self._status = self._console.status(self._step)
+            self._status.start()
+        else:
+            self._console.print(f"{self._step}", markup=False)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._finish_cell()
+        if self._status:
+            self._status.stop()
+
+    def cell(self, source: str) -> None:
+        """A code cell starts."""
+        self._finish_cell()
+        self._cell += 1
+        lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#")]
+        self._source = lines[0].strip() if lines else ""
+        self._since = self._told = time.monotonic()
+        self._last = ""
+        self._show()
+
+    def write(self, text: str) -> int:
+        """The kernel printed something."""
+        if self._stream:
+            sys.stderr.write(text)
+        lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+        if lines:
+            self._last = lines[-1]
+            self._show()
+        return len(text)
+
+    def flush(self) -> None:
+        """Part of a stream's form."""
+        sys.stderr.flush()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if self._status:
+            told = f"  {self._last}" if self._last else f"  {self._source}"
+            line = f"{self._step}  cell {self._cell}/{self._cells}{told}"
+            self._status.update(line[: self._console.width - 4].replace("[", r"\["))
+        elif not self._stream and self._last and now - self._told > PATIENCE:
+            self._told = now
+            self._console.print(f"           {self._last[:100]}", markup=False)
+
+    def _finish_cell(self) -> None:
+        if self._cell and not self._status:
+            seconds = time.monotonic() - self._since
+            self._console.print(f"  {self._cell:>2}/{self._cells} {seconds:6.1f} s  {self._source[:80]}", markup=False)
+
+
+def table(rows: list[tuple[Any, ...]], indent: str = "") -> str:
+    """Rows as aligned columns, numbers to the right."""
+    if not rows:
+        return ""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            str(value).rjust(width) if isinstance(value, int | float) else str(value).ljust(width)
+            for value, width in zip(row, widths, strict=True)
+        ]
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""What a notebook holds: its declared inputs as local folders, its outputs as folders to fill, and one commit.
+
+Headless, the runner has pinned the inputs and says so in a file named by `PIPELINE_STEP`. Opened by hand in Jupyter there
+is no such file, and the same notebook gets the newest dev run's inputs; what it writes stays in its own folder and is
+published by running the step, so that a record never rests on cells run in some other order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import GateError, MissingError, StepError, UsageError
+from pipeline.manifest import Runs
+from pipeline.store import Artifact, Store
+
+CONTEXT = "PIPELINE_STEP"
+LOCAL_STORE = ".store/default/dev"  # where a notebook opened by hand looks for the newest dev run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What the runner tells a notebook; JSON in a file.
+
+    Attributes:
+        step: Whose turn it is.
+        made_by: `run/step/attempt`, recorded with each output.
+        store: URL of the store.
+        work: The attempt's own folder.
+        cache: A folder that outlives the attempt.
+        inputs: Pinned artifacts by entity name.
+    """
+
+    step: str
+    made_by: str
+    store: str
+    work: str
+    cache: str
+    inputs: dict[str, Artifact]
+
+    def write(self, path: Path) -> None:
+        """Write it for the kernel to read."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> StepContext:
+        """Read what `write` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["inputs"] = {name: Artifact(**artifact) for name, artifact in values["inputs"].items()}
+        return cls(**values)
+
+
+class Folders(Mapping[str, Path]):
+    """Entity name to local folder, laid out when first asked for; an undeclared name is refused."""
+
+    def __init__(self, kind: str, folders: dict[str, Path], artifacts: Mapping[str, Artifact], store: Store) -> None:
+        self._kind = kind
+        self._folders = folders
+        self._artifacts = artifacts
+        self._store = store
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in self._folders:
+            raise UsageError(
+                f"'{name}' is not among the step's {self._kind}",
+                where="the notebook's interface cell",
+                expected=", ".join(self._folders) or "none are declared",
+                remedy="declare it in Step.open(...)",
+            )
+        folder = self._folders[name]
+        if name in self._artifacts and not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            log.info("reading %s %s", name, self._artifacts[name].digest[:12])
+            self._store.get(self._artifacts[name], folder)
+        return folder
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+
+class Step:
+    """One step at work; see `open`.
+
+    Attributes:
+        name: The step's name.
+        inputs: Entity name to a local folder with its files; to be read only.
+        outputs: Entity name to an empty local folder to fill.
+        cache: A folder that outlives attempts, for downloads.
+        work: A folder of this attempt's own.
+    """
+
+    def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str], *, by_hand: bool) -> None:
+        self.name = context.step
+        self.work = Path(context.work)
+        self.cache = Path(context.cache)
+        self._context = context
+        self._by_hand = by_hand
+        self._store = Store(context.store)
+        outputs = {name: self.work / "outputs" / name for name in writes}
+        for folder in (*outputs.values(), self.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+        inputs = {name: self.work / "inputs" / name for name in reads}
+        self.inputs = Folders("inputs", inputs, context.inputs, self._store)
+        self.outputs = Folders("outputs", outputs, {}, self._store)
+
+    @classmethod
+    def open(cls, name: str, *, reads: Sequence[str], writes: Sequence[str]) -> Step:
+        """Begin a step. The notebook's `interface` cell holds this call, with literals, and is read without being run.
+
+        Args:
+            name: The step's name, the notebook's file name without its suffix.
+            reads: Entities it needs.
+            writes: Entities it makes.
+
+        Raises:
+            StepError: The runner is at another step.
+            MissingError: By hand: no dev run has made an input yet.
+        """
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        path = os.environ.get(CONTEXT)
+        if path is None:
+            return cls(_by_hand(name, reads), reads, writes, by_hand=True)
+        context = StepContext.read(Path(path))
+        if context.step != name:
+            raise StepError(
+                f"the notebook opens step '{name}' while '{context.step}' runs",
+                where="the notebook's interface cell",
+                expected=f"Step.open('{context.step}', ...)",
+            )
+        return cls(context, reads, writes, by_hand=False)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What a report should say it came from: the attempt, and each input's digest."""
+        digests = {name: artifact.digest for name, artifact in self._context.inputs.items()}
+        return {"made by": self._context.made_by, **digests}
+
+    def commit(self, *, metrics: Mapping[str, Any], minimum: Mapping[str, float] | None = None) -> None:
+        """Publish every output and record the metrics. Until here the step has published nothing.
+
+        Args:
+            metrics: Figures by name: numbers, strings and booleans. The first two are what a summary shows.
+            minimum: The quality gate: metric name to the least value that passes; 0 or less is no gate. A step below it
+                fails, yet its outputs are stored, since a bad model's report is what one wants to read.
+
+        Raises:
+            StepError: An output is empty.
+            GateError: A metric is below its minimum.
+        """
+        empty = [name for name in self.outputs if not any(self.outputs[name].iterdir())]
+        if empty:
+            raise StepError(
+                f"the step wrote nothing to {', '.join(empty)}",
+                where=self.name,
+                expected="at least one file in every declared output",
+                remedy=f"write into step.outputs['{empty[0]}']",
+            )
+        gates = {name: least for name, least in (minimum or {}).items() if least > 0}
+        below = {name: least for name, least in gates.items() if not metrics[name] >= least}
+        if self._by_hand:
+            log.info("opened by hand: the outputs stay in %s; publish with: python step.dev.py %s", self.work, self.name)
+        else:
+            self._publish(metrics, gates)
+        if below:
+            missed = ", ".join(f"{name} is {metrics[name]:.4g}, below {least:g}" for name, least in below.items())
+            raise GateError(
+                f"the quality gate is not passed: {missed}",
+                where=self.name,
+                expected=", ".join(f"{name} of at least {least:g}" for name, least in below.items()),
+                remedy="train longer or on more data, or set a lower minimum in the config",
+            )
+
+    def _publish(self, metrics: Mapping[str, Any], gates: Mapping[str, float]) -> None:
+        stored = {name: self._store.put(name, self.outputs[name], self._context.made_by) for name in self.outputs}
+        for name, artifact in stored.items():
+            log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
+        committed = {
+            "outputs": {name: asdict(artifact) for name, artifact in stored.items()},
+            "metrics": {name: _plain(value) for name, value in metrics.items()},
+            "gates": dict(gates),
+        }
+        partial = self.work / "committed.partial"
+        partial.write_text(json.dumps(committed), encoding="utf-8")
+        partial.replace(self.work / "committed.json")
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers as Python's."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
+    """The newest dev run's inputs, in a folder that each opening starts afresh."""
+    here = Path.cwd()
+    root = next((p for p in (here, *here.parents) if (p / "step.dev.py").is_file()), None)
+    if root is None:
+        raise MissingError("the project's folder was not found", where=here, expected="a folder with step.dev.py")
+    os.chdir(root)  # parameters name files relative to the project, as they do headless
+    store = Store(str(root / LOCAL_STORE))
+    inputs: dict[str, Artifact] = {}
+    newest = Runs(store).newest(having=reads[-1]) if reads else None
+    for entity in reads:
+        artifact = newest.output(entity) if newest else None
+        if artifact is None:
+            raise MissingError(
+                f"{name} needs {entity}, and no dev run has made it yet",
+                where=store.url,
+                remedy="run the steps before it: python step.dev.py",
+            )
+        inputs[entity] = artifact
+    work = root / ".cache" / "by_hand" / name
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return StepContext(name, f"by-hand/{name}/0", str(root / LOCAL_STORE), str(work), str(root / ".cache"), inputs)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from pipeline.data.coco import CocoDataset, read_coco, unsafe_name, write_coco
+from pipeline.errors import DataError, MissingError
+
+GOOD = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40, "license": 3}],
+    "annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3.5, 4], "iscrowd": 1, "area": 9}],
+    "categories": [{"id": 2, "name": "cat", "supercategory": "animal"}],
+}
+
+
+def written(folder, content):
+    path = folder / "a.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def changed(section, **fields):
+    record = {key: value for key, value in (GOOD[section][0] | fields).items() if value is not ...}
+    return GOOD | {section: [GOOD[section][0], record]}
+
+
+def test_reads_what_there_is(tmp_path):
+    dataset = read_coco(written(tmp_path, GOOD))
+    (annotation,) = dataset.annotations
+    assert (annotation.bbox, annotation.iscrowd, annotation.area) == ((1, 2, 3.5, 4), 1, 9)
+    assert dataset.images[0].extra == {"license": 3}
+    assert dataset.classes == ("cat",)
+
+
+def test_area_is_the_boxs_where_there_is_none(tmp_path):
+    assert read_coco(written(tmp_path, changed("annotations", area=...))).annotations[1].area == 14
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        pytest.param("{", "not JSON", id="cut"),
+        pytest.param("[" * 100_000, "not JSON", id="deep"),
+        pytest.param([], "holds a list", id="no object"),
+        pytest.param({"images": []}, "no list 'annotations'", id="no annotations"),
+        pytest.param(changed("images", width=...), r"images\[1\] has no 'width'", id="no width"),
+        pytest.param(changed("images", id="1"), r"images\[1\].id is a text", id="id a text"),
+        pytest.param(changed("images", id=True), r"images\[1\].id is a truth value", id="id a truth value"),
+        pytest.param(changed("images", file_name="../a.jpg"), r"images\[1\].file_name leads out", id="name up"),
+        pytest.param(changed("images", file_name=""), r"images\[1\].file_name is an empty text", id="no name"),
+        pytest.param(changed("annotations", bbox=...), r"annotations\[1\] has no 'bbox'", id="no box"),
+        pytest.param(changed("annotations", bbox=[1, 2, 3]), r"annotations\[1\].bbox is not four", id="three"),
+        pytest.param(changed("annotations", bbox=[1, 2, 3, "4"]), r"annotations\[1\].bbox is not four", id="box text"),
+        pytest.param(
+            changed("annotations", bbox=[1, 2, 3, True]), r"annotations\[1\].bbox is not four", id="box truth"
+        ),
+        pytest.param(changed("annotations", area="big"), r"annotations\[1\].area is not a number", id="area a text"),
+        pytest.param(changed("annotations", image_id=1.5), r"annotations\[1\].image_id is a number", id="half an id"),
+        pytest.param(changed("annotations", category_id=...), r"annotations\[1\] has no 'category_id'", id="no class"),
+        pytest.param(GOOD | {"annotations": [7]}, r"annotations\[0\] is a number", id="no record"),
+        pytest.param(changed("categories", name=None), r"categories\[1\].name is null", id="no class name"),
+    ],
+)
+def test_refused(tmp_path, content, problem):
+    with pytest.raises(DataError, match=problem):
+        read_coco(written(tmp_path, content))
+
+
+def test_absent(tmp_path):
+    with pytest.raises(MissingError):
+        read_coco(tmp_path / "a.json")
+
+
+def test_written_the_same_whatever_the_order(tmp_path, tiny):
+    dataset, _ = tiny
+    turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
+    write_coco(dataset, tmp_path / "a.json")
+    write_coco(turned, tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert read_coco(tmp_path / "a.json") == dataset
+
+
+def test_empty_dataset_round_trip(tmp_path):
+    write_coco(CocoDataset((), (), ()), tmp_path / "a.json")
+    assert read_coco(tmp_path / "a.json") == CocoDataset((), (), ())
+
+
+def test_real_annotations_round_trip(tmp_path, real_data):
+    with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
+        raw = json.loads(archive.read("annotations/instances_val2017.json"))
+    write_coco(read_coco(written(tmp_path, raw)), tmp_path / "b.json")
+    again = json.loads((tmp_path / "b.json").read_text())
+    for section in ("images", "annotations", "categories"):
+        assert again[section] == sorted(raw[section], key=lambda record: record["id"])
+    assert (again["info"], again["licenses"]) == (raw["info"], raw["licenses"])
+
+
+@pytest.mark.parametrize(
+    ("name", "unsafe"),
+    [("a/b.jpg", False), ("a..b/c.jpg", False), ("a/../b.jpg", True), ("/a.jpg", True), ("C:a.jpg", True), ("", True),
+     ("a\\b.jpg", True), (".", True), ("a\0.jpg", True)],
+)  # fmt: skip
+def test_unsafe_name(name, unsafe):
+    assert unsafe_name(name) is unsafe

@@ -1,0 +1,97 @@
+"""The packed service as a real process: started, answering, and gone afterwards however the block ends."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from pipeline.errors import MissingError, StepError
+from pipeline.evaluation import server as server_module
+from pipeline.evaluation.server import serve
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def all_gone(processes) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+class StopHere(Exception):
+    pass
+
+
+@pytest.mark.parametrize("interruption", [None, KeyboardInterrupt, StopHere], ids=["normal", "ctrl-c", "error"])
+def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, interruption):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("BENTOML_PORT", "1")
+    log = tmp_path / "logs" / "server.log"
+    processes = []
+    try:
+        with serve(bento, log_path=log) as server:
+            processes = family(server.pid)
+            assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
+            with requests.Session() as session:
+                session.trust_env = False
+                assert session.get(server.url + "/readyz", timeout=5).ok
+            if interruption:
+                raise interruption
+    except (KeyboardInterrupt, StopHere) as error:
+        assert isinstance(error, interruption)
+    assert len(processes) >= 1
+    assert all_gone(processes)
+    assert log.read_text()
+
+
+def test_workers_of_a_leader_that_was_killed_are_stopped_too(bento):
+    with serve(bento) as server:
+        processes = family(server.pid)
+        os.kill(server.pid, signal.SIGKILL)
+    assert all_gone(processes)
+
+
+def test_one_that_ignores_the_polite_request_is_killed(bento, monkeypatch):
+    monkeypatch.setattr(server_module, "_GRACE_SECONDS", 0.5)
+    with serve(bento) as server:
+        processes = family(server.pid)
+        for process in processes:
+            process.suspend()
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert all_gone(processes)
+
+
+def test_a_port_taken_in_between_is_replaced(bento, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        choices = iter([taken.getsockname()[1]])
+        free = server_module._free_port
+        monkeypatch.setattr(server_module, "_free_port", lambda: next(choices, None) or free())
+        with serve(bento) as server:
+            assert not server.url.endswith(f":{taken.getsockname()[1]}")
+
+
+def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path):
+    (tmp_path / "bentofile.yaml").write_text("service: 'absent:Service'\n")
+    with pytest.raises(StepError, match="(?s)exit code.*absent"), serve(tmp_path):
+        pass
+
+
+def test_a_server_that_does_not_get_ready_in_time_is_told(bento):
+    with pytest.raises(StepError, match=r"not ready within 0\.01 s"), serve(bento, timeout=0.01):
+        pass
+
+
+def test_no_bento(tmp_path):
+    with pytest.raises(MissingError, match="nowhere"), serve(Path(tmp_path / "nowhere")):
+        pass

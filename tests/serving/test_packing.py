@@ -1,0 +1,124 @@
+"""Packing: the Bento's content, its independence of place and time, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import DataError, IntegrityError, MissingError, UsageError
+from pipeline.evaluation.server import serve
+from pipeline.serving.card import ModelCard
+from pipeline.serving.packing import pack_service
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def bentoml(*arguments, home, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "bentoml", *arguments],
+        env={**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+        **options,
+    )
+
+
+def test_what_is_in_it(packed, tiny):
+    sources = contents(packed.folder / "src")
+    code = {name for name in sources if name.endswith(".py")}
+    serving = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pipeline/serving").glob("*.py")}
+    assert code == {"pipeline/__init__.py", "pipeline/errors.py", *serving}
+    assert sources.keys() - code == {"model.onnx", "model.json", "test_image.png", "test_result.json", "bentofile.yaml"}
+    assert sources["model.onnx"] == tiny.onnx_path.read_bytes()
+    assert ModelCard.read(packed.folder / "src" / "model.json") == tiny.card
+    assert json.loads(sources["test_result.json"]) == packed.test_result
+    assert packed.test_result["detections"]
+
+
+def test_its_record(packed):
+    record = yaml.safe_load((packed.folder / "bento.yaml").read_text())
+    assert f"{record['name']}:{record['version']}" == packed.tag
+    assert record["service"] == "pipeline.serving.service:ObjectDetector"
+    assert packed.size_bytes == sum(map(len, contents(packed.folder).values()))
+
+
+def test_every_requirement_is_pinned_and_none_is_for_training(packed):
+    lines = (packed.folder / "env/python/requirements.txt").read_text().split()
+    assert sorted(lines) == sorted(packed.requirements)
+    assert all(line.count("==") == 1 for line in lines)
+    names = {line.partition("==")[0] for line in lines}
+    assert {"bentoml", "numpy", "onnxruntime", "opencv-python-headless", "pydantic", "starlette", "uvicorn"} <= names
+    assert not {"torch", "mmdet", "mmengine", "mmcv", "mmcv-lite", "matplotlib", "pycocotools", "onnx"} & names
+
+
+def test_the_same_model_gives_the_same_bytes(packed, tiny, tmp_path):
+    photo = tmp_path / "elsewhere.bin"
+    shutil.copyfile(packed.folder / "src" / "test_image.png", photo)
+    again = pack_service(tiny.onnx_path, tiny.card, photo, tmp_path / "again")
+    assert again.tag == packed.tag
+    assert contents(again.folder) == contents(packed.folder)
+
+
+def test_the_users_store_is_not_touched(tiny, packed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
+    (tmp_path / "home").mkdir()
+    pack_service(tiny.onnx_path, tiny.card, packed.folder / "src" / "test_image.png", tmp_path / "bento")
+    assert not list((tmp_path / "home").rglob("*"))
+    assert not (tmp_path / "store").exists()
+
+
+def test_it_runs_its_own_copy_of_the_code_wherever_it_lies(packed, tmp_path, monkeypatch):
+    moved = tmp_path / "moved"
+    shutil.copytree(packed.folder, moved)
+    errors = moved / "src" / "pipeline" / "errors.py"
+    errors.write_text(errors.read_text() + "\nprint('the Bento is running its own code')\n")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    with serve(moved) as running:
+        assert "the Bento is running its own code" in running.log_path.read_text()
+
+
+def test_a_store_can_import_it_for_a_container(packed, tmp_path):
+    bentoml("import", str(packed.folder), home=tmp_path)
+    listed = json.loads(bentoml("list", "-o", "json", home=tmp_path).stdout)
+    assert [one["tag"] for one in listed] == [packed.tag]
+
+
+class TestRefusals:
+    @pytest.fixture
+    def photo(self, packed):
+        return packed.folder / "src" / "test_image.png"
+
+    def test_a_folder_in_use(self, tiny, photo, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        for folder in (tmp_path, tmp_path / "file"):
+            with pytest.raises(UsageError, match="not empty"):
+                pack_service(tiny.onnx_path, tiny.card, photo, folder)
+        assert (tmp_path / "file").read_text() == "mine"
+
+    def test_a_missing_model_and_a_missing_image(self, tiny, photo, tmp_path):
+        with pytest.raises(MissingError, match="there is no none.onnx to pack"):
+            pack_service(tmp_path / "none.onnx", tiny.card, photo, tmp_path / "bento")
+        with pytest.raises(MissingError, match="there is no none.png to pack"):
+            pack_service(tiny.onnx_path, tiny.card, tmp_path / "none.png", tmp_path / "bento")
+        assert not (tmp_path / "bento").exists()
+
+    def test_a_model_that_is_not_the_cards(self, tiny, photo, tmp_path):
+        (tmp_path / "model.onnx").write_bytes(b"other")
+        with pytest.raises(IntegrityError, match="SHA-256"):
+            pack_service(tmp_path / "model.onnx", tiny.card, photo, tmp_path / "bento")
+
+    def test_a_test_image_that_is_none(self, tiny, tmp_path):
+        (tmp_path / "photo.jpg").write_text("text")
+        with pytest.raises(DataError, match="not an image file"):
+            pack_service(tiny.onnx_path, tiny.card, tmp_path / "photo.jpg", tmp_path / "bento")

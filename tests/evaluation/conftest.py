@@ -13,7 +13,6 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 

@@ -1,5 +1,6 @@
 """The packed service as a real process: started, answering, and gone afterwards however the block ends."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -25,18 +26,14 @@ def all_gone(processes) -> bool:
     return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-class StopHere(Exception):
-    pass
-
-
-@pytest.mark.parametrize("interruption", [None, KeyboardInterrupt, StopHere], ids=["normal", "ctrl-c", "error"])
+@pytest.mark.parametrize("interruption", [None, KeyboardInterrupt], ids=["normal", "ctrl-c"])
 def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, interruption):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("BENTOML_PORT", "1")
     log = tmp_path / "logs" / "server.log"
     processes = []
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         with serve(bento, log_path=log) as server:
             processes = family(server.pid)
             assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
@@ -45,8 +42,6 @@ def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, int
                 assert session.get(server.url + "/readyz", timeout=5).ok
             if interruption:
                 raise interruption
-    except (KeyboardInterrupt, StopHere) as error:
-        assert isinstance(error, interruption)
     assert len(processes) >= 1
     assert all_gone(processes)
     assert log.read_text()
@@ -83,7 +78,7 @@ def test_a_port_taken_in_between_is_replaced(bento, monkeypatch):
 
 def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path):
     (tmp_path / "bentofile.yaml").write_text("service: 'absent:Service'\n")
-    with pytest.raises(StepError, match="(?s)exit code.*absent"), serve(tmp_path):
+    with pytest.raises(StepError, match=r"(?s)exit code.*absent"), serve(tmp_path):
         pass
 
 

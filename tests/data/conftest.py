@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class FileServer:
         self.requests: list[dict[str, str]] = []
         self.sent = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
     def root(self) -> str:
@@ -113,10 +113,16 @@ def real_data() -> Path:
     return folder
 
 
-def write_picture(path: Path, width: int, height: int) -> None:
+def _write_picture(path: Path, width: int, height: int) -> None:
     """A picture of noise, so that no two corners look alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.default_rng(width * height).integers(0, 255, (height, width, 3), np.uint8))
+
+
+@pytest.fixture
+def write_picture() -> Callable[[Path, int, int], None]:
+    """Writes a picture of a width and height, as the suffix says."""
+    return _write_picture
 
 
 @pytest.fixture
@@ -124,7 +130,7 @@ def tiny(tmp_path: Path) -> tuple[CocoDataset, Path]:
     """Three pictures of 60x40, of a cat, a cat and a dog, and nothing; with their folder."""
     images = tuple(Image(i, f"{i}.png", 60, 40) for i in (1, 2, 3))
     for image in images:
-        write_picture(tmp_path / "pictures" / image.file_name, 60, 40)
+        _write_picture(tmp_path / "pictures" / image.file_name, 60, 40)
     annotations = (
         Annotation(1, 1, 7, (5.0, 5.0, 20.0, 10.0), 200.0),
         Annotation(2, 2, 7, (0.0, 0.0, 10.0, 10.0), 100.0),

@@ -6,7 +6,6 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from conftest import write_picture
 
 from pipeline.data.coco import read_coco, write_coco
 from pipeline.data.loading import load_annotations, load_images, load_weights
@@ -46,7 +45,7 @@ class TestImages:
         assert (loaded.count, loaded.sha256, loaded.url) == (3, digest, f"{server.root}/a.zip")
         assert loaded.bytes == sum((tiny[1] / f"{i}.png").stat().st_size for i in (1, 2, 3))
 
-    def test_two_folders_are_kept(self, tmp_path):
+    def test_two_folders_are_kept(self, write_picture, tmp_path):
         write_picture(tmp_path / "in/a/1.png", 9, 9)
         write_picture(tmp_path / "in/b/1.jpg", 9, 9)
         load_images(str(tmp_path / "in"), tmp_path / "images", cache=tmp_path)
@@ -80,7 +79,7 @@ class TestImages:
 
 
 class TestAnnotations:
-    def test_file(self, annotated):
+    def test_file(self, annotated, write_picture):
         dataset, source, out, options = annotated
         write_picture(options["images_folder"] / "more.png", 9, 9)
         loaded = load_annotations(str(source), out, **options)

@@ -41,7 +41,8 @@ class PackedService:
     """A built Bento.
 
     Attributes:
-        folder: The Bento; `python -m bentoml serve <folder>` runs it, `bentoml import <folder>` adds it to a store.
+        folder: The Bento: `python -m bentoml serve <folder>` runs it, and
+            `bentoml.bentos.import_bento(folder, input_format="folder")` adds it to a store, for `bentoml containerize`.
         tag: Name and version; the version is a digest of the content.
         size_bytes: Size of all its files.
         test_result: What the model found in the test image, as the REST API's `test_result` answers.

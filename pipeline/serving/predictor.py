@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.serving.card import ModelCard
 from pipeline.serving.decoding import MAX_PIXELS, decode
 from pipeline.serving.postprocessing import Detections, split_detections
 from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
+from pipeline.serving.runtime import onnxruntime, runtime_errors
 
 INPUT = "images"
 OUTPUTS = ("batch_index", "boxes", "scores", "labels")

@@ -90,8 +90,12 @@ class Upload(bentoml.IODescriptor):
     name=NAME,
     service_class=PromptService,
     traffic={"timeout": TIMEOUT_SECONDS},
-    # Quiet about broken images: they are the client's, who is told. The container sends no usage statistics.
-    envs=[{"name": "OPENCV_LOG_LEVEL", "value": "SILENT"}, {"name": "BENTOML_DO_NOT_TRACK", "value": "true"}],
+    # Quiet about broken images: they are the client's, who is told. And no usage statistics from a container.
+    envs=[
+        {"name": "OPENCV_LOG_LEVEL", "value": "SILENT"},
+        {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},
+        {"name": "ORT_DISABLE_TELEMETRY", "value": "1"},
+    ],
 )
 class ObjectDetector:
     """Finds objects in images."""

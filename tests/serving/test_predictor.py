@@ -1,6 +1,9 @@
 """The predictor on a real small graph: right boxes, the same in any batch, and clear refusals."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -89,3 +92,21 @@ def test_cpus_are_those_this_process_may_use():
         assert available_cpus() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_nothing_is_reported_nor_written_to_the_users_home(tiny, tmp_path):
+    """ONNX Runtime would leave a device id and a store of events below the home; in CI it keeps still by itself."""
+    tiny.card.write(tmp_path / "model.json")
+    (tmp_path / "home").mkdir()
+    program = (
+        "import sys; from pathlib import Path; from pipeline.serving.card import ModelCard;"
+        "from pipeline.serving.predictor import Predictor;"
+        "Predictor(Path(sys.argv[1]), ModelCard.read(Path(sys.argv[2])))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run(
+        [sys.executable, "-c", program, str(tiny.onnx_path), str(tmp_path / "model.json")],
+        env={**environment, "HOME": str(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=True,
+    )
+    assert not list((tmp_path / "home").rglob("*"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -78,13 +78,8 @@ class CocoDataset:
     def subset(self, images: Iterable[Image]) -> CocoDataset:
         """The same data set with only these images and their annotations, in this data set's order."""
         ids = {image.id for image in images}
-        return CocoDataset(
-            tuple(image for image in self.images if image.id in ids),
-            tuple(annotation for annotation in self.annotations if annotation.image_id in ids),
-            self.categories,
-            self.info,
-            self.licenses,
-        )
+        kept = tuple(image for image in self.images if image.id in ids)
+        return replace(self, images=kept, annotations=tuple(each for each in self.annotations if each.image_id in ids))
 
 
 def read_coco(path: Path) -> CocoDataset:

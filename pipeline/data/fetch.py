@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 from tqdm import tqdm
@@ -117,7 +118,7 @@ class Fetch:
     def _receive(self, response: requests.Response, part: PartialFile) -> None:
         total = part.validators.size
         known = total if total >= 0 else None
-        options = {"unit": "B", "unit_scale": True, "mininterval": 0.5, "ascii": True}
+        options: dict[str, Any] = {"unit": "B", "unit_scale": True, "mininterval": 0.5, "ascii": True}
         try:
             with tqdm(desc=part.target.name[:40], total=known, initial=part.size, **options) as bar:
                 for chunk in response.iter_content(_CHUNK):

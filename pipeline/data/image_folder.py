@@ -46,7 +46,9 @@ def unpack_images(archive: Path, folder: Path) -> None:
 
 
 def _below_single_folders(folder: Path) -> Path:
+    """The folder the images are in, or the several folders are: what lies beside them does not count."""
     inside = [each for each in folder.iterdir() if not each.name.startswith(".") and each.name != "__MACOSX"]
-    folders = [each for each in inside if each.is_dir()]
-    images = [each for each in inside if each.is_file() and _is_image(each.name)]
-    return _below_single_folders(folders[0]) if len(folders) == 1 and not images else folder
+    if any(each.is_file() and _is_image(each.name) for each in inside):
+        return folder
+    folders = [each for each in inside if each.is_dir() and image_names(each)]
+    return _below_single_folders(folders[0]) if len(folders) == 1 else folder

@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import tempfile
-from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from pipeline.data.archives import extract
-from pipeline.data.coco import CocoDataset, read_coco, write_coco
+from pipeline.data.annotation_source import (
+    first_of,
+    read_annotations,
+    read_reserved,
+    refuse_digest,
+    with_names_as_on_disk,
+)
+from pipeline.data.coco import write_coco
 from pipeline.data.download import Download, download
 from pipeline.data.image_folder import IMAGE_SUFFIXES, copy_images, image_names, unpack_images
-from pipeline.data.sample import make_sample, parse_sample_url, sample_dataset
+from pipeline.data.sample import make_sample, parse_sample_url
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
 TEST_LIST = "test_images.txt"
-_ZIP_START = b"PK\x03\x04"
-_CHECKPOINT_STARTS = (_ZIP_START, b"\x80")  # torch.save since 1.6: a zip; before: a pickle
+_CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def load_images(url: str, folder: Path, *, cache: Path, sha256: str = "") -> Loa
     """
     folder.mkdir(parents=True, exist_ok=True)
     if url.startswith("sample:"):
-        _refuse_digest(url, sha256)
+        refuse_digest(url, sha256)
         make_sample(folder, **asdict(parse_sample_url(url)))
         found = Download(folder, url, "", 0)
     else:
@@ -124,16 +127,16 @@ def load_annotations(
     if missing_images not in {"refuse", "drop"}:
         raise UsageError(f"missing_images cannot be '{missing_images}'", expected="refuse or drop")
     folder.mkdir(parents=True, exist_ok=True)
-    dataset, found = _read_annotations(url, cache, member, sha256)
+    dataset, found = read_annotations(url, cache, member, sha256)
     files = image_names(images_folder)
-    dataset = _with_names_as_on_disk(dataset, files)
+    dataset = with_names_as_on_disk(dataset, files)
     known = {image.file_name for image in dataset.images}
     absent = sorted(known - files)
     if absent and (missing_images == "refuse" or len(absent) == len(known)):
         raise _absent(absent, len(known), found.url, images_folder)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
     write_coco(kept, folder / ANNOTATIONS)
-    reserved = _reserved(test_list_url, cache, known, files) if test_list_url else []
+    reserved = read_reserved(test_list_url, cache, known, files) if test_list_url else []
     if reserved:
         (folder / TEST_LIST).write_text("".join(f"{name}\n" for name in reserved))
     unused = len(files - known)
@@ -147,6 +150,12 @@ def load_annotations(
         found.url,
         found.sha256,
     )
+
+
+def read_test_list(folder: Path) -> tuple[str, ...]:
+    """The image names that `load_annotations` found reserved for the test set; empty where there are none."""
+    path = folder / TEST_LIST
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
 
 
 def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "") -> LoadedWeights:
@@ -177,78 +186,19 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "") -> Lo
     return weights
 
 
-def _refuse_digest(url: str, sha256: str) -> None:
-    if sha256:
-        raise UsageError("The sample is drawn here: it has no SHA-256", where=url, remedy="leave the SHA-256 out")
-
-
-def _read_annotations(url: str, cache: Path, member: str, sha256: str) -> tuple[CocoDataset, Download]:
-    if url.startswith("sample:"):
-        _refuse_digest(url, sha256)
-        return sample_dataset(parse_sample_url(url)), Download(Path(), url, "", 0)
-    found = download(url, cache, sha256=sha256)
-    if found.path.is_dir():
-        raise UsageError(
-            "The annotations are a folder", where=found.url, expected="a COCO JSON file, or a zip with one"
-        )
-    with found.path.open("rb") as file:
-        zipped = file.read(4) == _ZIP_START
-    if not zipped and found.path.suffix.lower() != ".zip":
-        return read_coco(found.path), found
-    with tempfile.TemporaryDirectory() as draft:
-        extracted = Path(draft) / PurePosixPath(member).name
-        extract(found.path, member, extracted)
-        return read_coco(extracted), found
-
-
-def _with_names_as_on_disk(dataset: CocoDataset, files: set[str]) -> CocoDataset:
-    """Take a folder all file names begin with away, where that is what keeps them from being found."""
-    names = [PurePosixPath(image.file_name) for image in dataset.images]
-    if not names or any(name.as_posix() in files for name in names) or len({name.parts[0] for name in names}) > 1:
-        return dataset
-    shorter = [PurePosixPath(*name.parts[1:]).as_posix() for name in names]
-    if not files.intersection(shorter):
-        return dataset
-    logger.info("the annotations' file names begin with %s/, the images' do not: left out", names[0].parts[0])
-    images = (replace(image, file_name=name) for image, name in zip(dataset.images, shorter, strict=True))
-    return replace(dataset, images=tuple(images))
-
-
 def _absent(absent: list[str], known: int, shown: str, images_folder: Path) -> DataError:
     return DataError(
-        f"{len(absent)} of the {known} images that the annotations name are absent: {_first(absent)}",
+        f"{len(absent)} of the {known} images that the annotations name are absent: {first_of(absent)}",
         where=shown,
         expected=f"all of them in {images_folder}",
         remedy="check that images and annotations belong together, or set missing_images to drop",
     )
 
 
-def _reserved(url: str, cache: Path, known: set[str], files: set[str]) -> list[str]:
-    """The file names of a test list, checked; those of dropped images are left out."""
-    found = download(url, cache)
-    try:
-        lines = found.path.read_text(encoding="utf-8").splitlines()
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError("The test list is not a text file", where=found.url, expected="a file name a line") from error
-    names = sorted({line.strip() for line in lines} - {""})
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        near = get_close_matches(unknown[0], known, 1)
-        raise DataError(
-            f"The test list names {len(unknown)} images that the annotations do not: {_first(unknown)}",
-            where=found.url,
-            expected="file names as in the annotations, one a line" + (f", such as {near[0]}" if near else ""),
-        )
-    if not names:
-        raise DataError("The test list is empty", where=found.url, remedy="leave the list's URL empty to have none")
-    return [name for name in names if name in files]
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-
-
 def _check_checkpoint(found: Download) -> None:
-    start = b"" if found.path.is_dir() else found.path.open("rb").read(4)
+    start = b""
+    if found.path.is_file():
+        with found.path.open("rb") as file:
+            start = file.read(4)
     if not start.startswith(_CHECKPOINT_STARTS):
         raise DataError("The weights are not a PyTorch checkpoint", where=found.url, expected="a file torch.save wrote")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.data.coco import read_coco, write_coco
-from pipeline.data.loading import load_annotations, load_images, load_weights
+from pipeline.data.loading import load_annotations, load_images, load_weights, read_test_list
 from pipeline.errors import DataError, MissingError, UsageError
 
 
@@ -51,6 +51,15 @@ class TestImages:
         load_images(str(tmp_path / "in"), tmp_path / "images", cache=tmp_path)
         assert names(tmp_path / "images") == ["a/1.png", "b/1.jpg"]
 
+    def test_archive_of_images_and_annotations(self, tiny, tmp_path):
+        write_coco(tiny[0], tmp_path / "source/annotations/all.json")
+        tiny[1].rename(tmp_path / "source/images")
+        url = str(zip_folder(tmp_path / "source", tmp_path / "a.zip"))
+        load_images(url, tmp_path / "images", cache=tmp_path)
+        assert names(tmp_path / "images") == ["1.png", "2.png", "3.png"]
+        options = {"images_folder": tmp_path / "images", "cache": tmp_path, "member": "annotations/all.json"}
+        assert load_annotations(url, tmp_path / "out", **options).images == 3
+
     def test_users_files_are_copied_not_linked(self, tiny, tmp_path):
         load_images(f"file://{tiny[1]}", tmp_path / "images", cache=tmp_path)
         for name in names(tiny[1]):
@@ -87,6 +96,7 @@ class TestAnnotations:
         assert (loaded.images, loaded.annotations, loaded.classes) == (3, 3, ("cat", "dog"))
         assert (loaded.unannotated_images, loaded.missing_images, loaded.test_images) == (1, 0, 0)
         assert names(out) == ["annotations.json"]
+        assert read_test_list(out) == ()
 
     def test_archive_member(self, annotated, tmp_path):
         dataset, source, out, options = annotated
@@ -133,6 +143,7 @@ class TestAnnotations:
         url = server.serve("names.txt", b"\n3.png\r\n 1.png \n3.png\n")
         assert load_annotations(str(source), out, test_list_url=url, **options).test_images == 2
         assert (out / "test_images.txt").read_text() == "1.png\n3.png\n"
+        assert read_test_list(out) == ("1.png", "3.png")
 
     @pytest.mark.parametrize(
         ("content", "problem"), [(b"4.png\n1.png", "names 1 images"), (b"\n", "empty"), (b"\xff\xfe1", "not a text")]

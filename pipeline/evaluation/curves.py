@@ -94,7 +94,7 @@ def _finish(axes: Axes, title: str, x: str, y: str, legend: str) -> None:
     axes.set(title=title, xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.lines:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(title=legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
     else:
         axes.text(0.5, 0.5, "no ground truth", ha="center", va="center", color="#666666")

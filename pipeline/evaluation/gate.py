@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pipeline.errors import GateError, UsageError
 from pipeline.evaluation.metrics import DetectionMetrics
 
+_ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -29,7 +31,7 @@ class Gate:
             GateError: There is a bar, and the model is below it.
         """
         if self.passed is False:
-            reached = "nothing to measure" if self.map50 is None else f"mAP50 {self.map50:.4f}"
+            reached = "nothing to measure" if self.map50 is None else f"mAP50 {self.map50:.6g}"
             raise GateError(
                 f"The model does not pass the quality gate: {reached}",
                 expected=f"mAP50 of at least {self.minimum_map50}",
@@ -51,4 +53,5 @@ def judge(metrics: DetectionMetrics, minimum_map50: float | None) -> Gate:
         return Gate(None, metrics.map50, None)
     if not 0 < minimum_map50 <= 1:
         raise UsageError(f"A quality gate of {minimum_map50} makes no sense", expected="a mAP50 between 0 and 1")
-    return Gate(minimum_map50, metrics.map50, metrics.map50 is not None and metrics.map50 >= minimum_map50)
+    reached = metrics.map50 is not None and metrics.map50 >= minimum_map50 - _ROUNDING
+    return Gate(minimum_map50, metrics.map50, reached)

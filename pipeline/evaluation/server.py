@@ -26,6 +26,7 @@ HOST = "127.0.0.1"
 _PORT_TRIES = 5
 _GRACE_SECONDS = 15.0
 _TAIL_LINES = 25
+_STARTUP_FAILED = "Application startup failed"  # BentoML would start the worker again and again
 _PORT_TAKEN = ("Address already in use", "Could not bind")
 
 
@@ -126,6 +127,8 @@ def _is_ready(process: subprocess.Popen[bytes], port: int, log: Path, timeout: f
                 if any(sign in _tail(log, 200) for sign in _PORT_TAKEN):
                     return False
                 raise _failure(f"The server ended with exit code {code} before it was ready", log)
+            if _STARTUP_FAILED in _tail(log, 200):
+                raise _failure("The service does not start", log)
             if time.monotonic() > deadline:
                 raise _failure(f"The server was not ready within {timeout:g} s", log)
             time.sleep(0.1)

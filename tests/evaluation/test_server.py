@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import time
@@ -33,15 +34,14 @@ def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, int
     monkeypatch.setenv("BENTOML_PORT", "1")
     log = tmp_path / "logs" / "server.log"
     processes = []
-    with contextlib.suppress(KeyboardInterrupt):
-        with serve(bento, log_path=log) as server:
-            processes = family(server.pid)
-            assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
-            with requests.Session() as session:
-                session.trust_env = False
-                assert session.get(server.url + "/readyz", timeout=5).ok
-            if interruption:
-                raise interruption
+    with contextlib.suppress(KeyboardInterrupt), serve(bento, log_path=log) as server:
+        processes = family(server.pid)
+        assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
+        with requests.Session() as session:
+            session.trust_env = False
+            assert session.get(server.url + "/readyz", timeout=5).ok
+        if interruption:
+            raise interruption
     assert len(processes) >= 1
     assert all_gone(processes)
     assert log.read_text()
@@ -79,6 +79,15 @@ def test_a_port_taken_in_between_is_replaced(bento, monkeypatch):
 def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path):
     (tmp_path / "bentofile.yaml").write_text("service: 'absent:Service'\n")
     with pytest.raises(StepError, match=r"(?s)exit code.*absent"), serve(tmp_path):
+        pass
+
+
+def test_a_service_that_cannot_load_its_model_is_told_at_once(bento, tmp_path):
+    broken = tmp_path / "bento"
+    shutil.copytree(bento, broken)
+    (model,) = broken.rglob("model.onnx")
+    model.write_bytes(b"broken")
+    with pytest.raises(StepError, match=r"(?s)does not start.*model\.onnx"), serve(broken, timeout=60):
         pass
 
 

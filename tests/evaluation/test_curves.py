@@ -1,0 +1,92 @@
+"""Figures for one, six and eighty classes: what they draw is what the metrics say, and little enough to read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation.curves import (
+    Chart,
+    ap_chart,
+    confused_pairs,
+    confusion_chart,
+    f1_chart,
+    precision_recall_chart,
+)
+from pipeline.evaluation.metrics import evaluate
+
+CHARTS = [precision_recall_chart, f1_chart, ap_chart, confusion_chart]
+
+
+@pytest.fixture
+def many(coco_file, jittered):
+    """Metrics of `count` classes, the first of them the most frequent."""
+
+    def make(count):
+        rng = np.random.default_rng(count)
+        boxes = [
+            (int(rng.integers(1, 41)), label, [*rng.integers(0, 100, 2).tolist(), 40, 30])
+            for label in range(1, count + 1)
+            for _ in range(3 + 2 * (count - label))
+        ]
+        path = coco_file(boxes, categories=[f"class {n}" for n in range(1, count + 1)], images=40)
+        return evaluate(path, jittered(json.loads(path.read_text()), 1))
+
+    return make
+
+
+def in_colour(axes):
+    return [one for one in axes.lines if one.get_color() not in ("#bbbbbb", "black")]
+
+
+@pytest.mark.parametrize(("count", "coloured", "entries"), [(1, 1, 1), (6, 6, 7), (80, 10, 12)])
+def test_curves_highlight_at_most_ten_classes(many, count, coloured, entries):
+    metrics = many(count)
+    (axes,) = precision_recall_chart(metrics).axes
+    assert len(in_colour(axes)) == coloured
+    assert len({(one.get_color(), one.get_linestyle()) for one in in_colour(axes)}) == coloured
+    assert len(axes.get_legend().get_texts()) == entries
+    first = next(one for one in in_colour(axes) if one.get_label().startswith("class 1 "))
+    np.testing.assert_array_equal(first.get_ydata(), metrics.curves.precision[0])
+
+
+def test_the_mean_is_the_mean_of_the_classes_with_objects(coco_file):
+    box = [10, 10, 40, 40]
+    path = coco_file([(1, 1, box), (2, 2, box)])
+    metrics = evaluate(path, [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}])
+    (axes,) = precision_recall_chart(metrics).axes
+    mean = next(one for one in axes.lines if one.get_label() == "mean of 2 classes")
+    assert np.mean(mean.get_ydata()) == pytest.approx(metrics.map50)
+
+
+@pytest.mark.parametrize("count", [1, 6, 31, 80])
+@pytest.mark.parametrize("draw", CHARTS)
+def test_every_chart_is_a_png_that_fits_a_page(many, draw, count):
+    chart = draw(many(count))
+    assert isinstance(chart, Chart)
+    assert chart._repr_png_().startswith(b"\x89PNG")
+    width, height = chart.get_size_inches()
+    assert width <= 9
+    assert height <= 10
+
+
+@pytest.mark.parametrize("draw", CHARTS)
+@pytest.mark.parametrize("boxes", [[], [(1, 1, [10, 10, 40, 40])]], ids=["no-objects", "no-detections"])
+def test_charts_of_nothing(coco_file, draw, boxes):
+    assert draw(evaluate(coco_file(boxes), [])).to_png()
+
+
+def test_rare_confusions_are_summed_up_and_nothing_is_lost(many):
+    metrics = many(80)
+    (axes,) = confusion_chart(metrics).axes
+    assert sum(int(text.get_text()) for text in axes.texts) == metrics.confusion.sum()
+    assert axes.get_yticklabels()[-2].get_text() == "69 others"
+
+
+def test_confused_pairs_are_the_largest_counts_off_the_diagonal(many):
+    metrics = many(6)
+    pairs = confused_pairs(metrics, limit=3)
+    off = metrics.confusion[:-1, :-1] - np.diag(np.diag(metrics.confusion[:-1, :-1]))
+    assert [count for _, _, count in pairs] == sorted(off.ravel().tolist(), reverse=True)[:3]
+    truth, detected, count = pairs[0]
+    assert metrics.confusion[int(truth[6:]) - 1, int(detected[6:]) - 1] == count

@@ -41,10 +41,11 @@ $(VENV)/.lab: $(VENV)/.installed requirements.lab.lock
 # Versions that are already locked stay, unless pyproject.toml or LOCK_FLAGS=--upgrade says otherwise.
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11.5 --no-annotate --no-header $(LOCK_FLAGS)
 # leaves out torch with its CUDA packages, and the markers that every line would share
-TRIM = sed -E "/^(torch|triton|cuda-|nvidia-[cn])/d; s/python_full_version < '3.14' and //; s/sys_platform != 'win32' and //; s/ and sys_platform != 'win32'//; s/ ; (python_full_version < '3.14'|sys_platform != 'win32')$$//; /implementation_name == 'pypy'/d"
+TRIM = sed -E "/^(torch|triton|cuda-|nvidia-[cn])/d; s/python_full_version < '3.14'( and )?//; s/platform_python_implementation == 'CPython'( and )?//; s/( and )?sys_platform != 'win32'//; s/ ; *$$//"
 
 lock: $(VENV)/.installed  ## resolve pyproject.toml anew
 	$(PIP) install --quiet uv
+	cat requirements.lock requirements.lab.lock > requirements.full.lock
 	$(LOCK) --extra test --output-file requirements.full.lock && $(TRIM) requirements.full.lock > requirements.lock
 	$(LOCK) --extra test --extra lab --output-file requirements.full.lock && $(TRIM) requirements.full.lock \
 		| grep -vxFf requirements.lock > requirements.lab.lock

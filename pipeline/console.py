@@ -31,7 +31,7 @@ class StepDisplay:
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
         self._cell = 0
-        self._source = ""
+        self._label = ""
         self._since = self._told = time.monotonic()
         self._last = ""
 
@@ -40,7 +40,7 @@ class StepDisplay:
             self._status = self._console.status(self._step)
             self._status.start()
         else:
-            self._console.print(f"{self._step}", markup=False)
+            self._console.print(f"{self._step}", markup=False, soft_wrap=True)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -48,12 +48,11 @@ class StepDisplay:
         if self._status:
             self._status.stop()
 
-    def cell(self, source: str) -> None:
+    def cell(self, label: str) -> None:
         """A code cell starts."""
         self._finish_cell()
         self._cell += 1
-        lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#")]
-        self._source = lines[0].strip() if lines else ""
+        self._label = label
         self._since = self._told = time.monotonic()
         self._last = ""
         self._show()
@@ -75,17 +74,17 @@ class StepDisplay:
     def _show(self) -> None:
         now = time.monotonic()
         if self._status:
-            told = f"  {self._last}" if self._last else f"  {self._source}"
+            told = f"  {self._last}" if self._last else f"  {self._label}"
             line = f"{self._step}  cell {self._cell}/{self._cells}{told}"
             self._status.update(line[: self._console.width - 4].replace("[", r"\["))
         elif not self._stream and self._last and now - self._told > PATIENCE:
             self._told = now
-            self._console.print(f"           {self._last[:100]}", markup=False)
+            self._console.print(f"           {self._last[:100]}", markup=False, soft_wrap=True)
 
     def _finish_cell(self) -> None:
         if self._cell and not self._status:
             seconds = time.monotonic() - self._since
-            self._console.print(f"  {self._cell:>2}/{self._cells} {seconds:6.1f} s  {self._source[:80]}", markup=False)
+            self._console.print(f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {self._label[:90]}", markup=False, soft_wrap=True)
 
 
 def table(rows: list[tuple[Any, ...]], indent: str = "") -> str:

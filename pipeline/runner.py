@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.code import CodeState, code_digest, code_state, environment, tag
-from pipeline.config import Config
+from pipeline.config import Config as Scenario
 from pipeline.console import StepDisplay
 from pipeline.errors import GateError, MissingError, PipelineError, StepError, UsageError
 from pipeline.manifest import FAILED, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, Runs, StepRecord, new_run_id, now
@@ -47,7 +47,7 @@ class Project:
 
     root: Path
     mode: str
-    config: Config
+    config: Scenario
     config_file: str
     steps: dict[str, StepNotebook]
 
@@ -250,26 +250,30 @@ def _papermill(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     class Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         """papermill's own, telling the display which cell starts."""
 
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            display, start = options.pop("display"), nb_man.cell_start
+            display, start, labels = options.pop("display"), nb_man.cell_start, _labels(nb_man.nb.cells)
 
             def cell_start(cell: Any, cell_index: int | None = None, **more: Any) -> None:
                 if cell.cell_type == "code":
-                    display.cell(cell.source)
+                    display.cell(labels[cell_index or 0])
                 start(cell, cell_index, **more)
 
             nb_man.cell_start = cell_start
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
     papermill_engines.register("pipeline", Engine)
+    # sockets in the file system: what passes between runner and kernel is no other user's to read
+    private = Config({"KernelManager": {"transport": "ipc"}})
     logging.getLogger("papermill").setLevel(logging.ERROR)
     logging.getLogger("traitlets").setLevel(logging.ERROR)
-    cells = sum(cell["cell_type"] == "code" for cell in json.loads(step.path.read_text(encoding="utf-8"))["cells"]) + 1
+    source_cells = json.loads(step.path.read_text(encoding="utf-8"))["cells"]
+    cells = sum(cell["cell_type"] == "code" for cell in source_cells) + 1  # papermill adds one with the parameters
     try:
         with _kernel_environment(context), StepDisplay(step.name, cells, stream=stream) as display:
             papermill.execute_notebook(
@@ -284,6 +288,7 @@ def _papermill(
                 display=display,
                 stdout_file=display,
                 stderr_file=display,
+                config=private,
             )
     except PapermillExecutionError as error:
         return FAILED, _cell_failure(error, cells)
@@ -294,6 +299,18 @@ def _papermill(
     except KeyboardInterrupt:
         return INTERRUPTED, "stopped by the user"
     return SUCCEEDED, ""
+
+
+def _labels(cells: list[Any]) -> list[str]:
+    """What a person would call each cell: the sentence above it, its tag, or its first line."""
+    labels = []
+    for above, cell in zip([None, *cells[:-1]], cells, strict=True):
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag.replace("-", "").isalpha()]
+        sentence = above.source.splitlines()[0] if above is not None and above.cell_type == "markdown" else ""
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        first = "imports" if lines and lines[0].startswith(("import ", "from ")) else lines[0] if lines else ""
+        labels.append(first if sentence.startswith("#") else sentence or (tags[0] if tags else first))
+    return labels
 
 
 @contextmanager

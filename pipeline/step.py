@@ -168,13 +168,14 @@ class Step:
                 remedy=f"write into step.outputs['{empty[0]}']",
             )
         gates = {name: least for name, least in (minimum or {}).items() if least > 0}
-        below = {name: least for name, least in gates.items() if not metrics[name] >= least}
+        reached = {name: -1.0 if metrics[name] is None else float(metrics[name]) for name in gates}
+        below = {name: least for name, least in gates.items() if not reached[name] >= least}
         if self._by_hand:
             log.info("opened by hand: the outputs stay in %s; publish with: python step.dev.py %s", self.work, self.name)
         else:
             self._publish(metrics, gates)
         if below:
-            missed = ", ".join(f"{name} is {metrics[name]:.4g}, below {least:g}" for name, least in below.items())
+            missed = ", ".join(f"{name} is {reached[name]:.4g}, below {least:g}" for name, least in below.items())
             raise GateError(
                 f"the quality gate is not passed: {missed}",
                 where=self.name,

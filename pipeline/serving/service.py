@@ -3,7 +3,8 @@
 One process does it all. The gate (see `gate`) reads and checks uploads and prepares the images in threads; BentoML's
 own dispatcher gathers the prepared images of concurrent requests into batches for `predict`, which runs on one thread
 while ONNX Runtime uses every CPU. The usual alternative, a front service in one process and a batchable one behind
-it, copies each tensor between processes and costs a second Python process.
+it, was measured beside it (YOLOX-nano, two busy CPUs): a lone image took 54 ms in place of 36, 8 images in a request
+338 ms in place of 257, and some calls between the two failed ("Server disconnected") and became answers of 500.
 
 The folder that holds the package (a Bento's `src`) also holds the files that `layout` names.
 """

@@ -94,20 +94,14 @@ class DetectionMetrics:
 
     Attributes:
         map: Mean average precision over IoU 0.50:0.95 and the classes that have ground truth; None without any.
-        map50: The same at IoU 0.5.
-        map75: The same at IoU 0.75.
-        map_small: For objects below 32^2 pixels.
-        map_medium: For objects between 32^2 and 96^2 pixels.
-        map_large: For objects above 96^2 pixels.
-        ar1: Average recall with one detection per image and class.
-        ar10: With ten.
-        ar100: With a hundred.
+        map50, map75: The same at IoU 0.5 and at 0.75.
+        map_small, map_medium, map_large: For objects below 32^2 pixels, up to 96^2, and above.
+        ar1, ar10, ar100: Average recall with 1, 10 and 100 detections per image and class.
         threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01. The service
             takes one threshold for all classes, so the errors below are those that its users meet.
         f1: Mean over the classes of F1 there.
-        images: Number of images.
+        images, detections: Number of them.
         objects: Number of objects, crowd regions not counted.
-        detections: Number of detections evaluated.
         classes: In the order of the category ids.
         per_image: In the test set's order, at the common threshold.
         confusion: `(K + 1, K + 1)` counts at the common threshold; rows truth, columns detections, the last of each

@@ -29,6 +29,20 @@ _TAIL_LINES = 25
 _STARTUP_FAILED = "Application startup failed"  # BentoML would start the worker again and again
 _PORT_TAKEN = ("Address already in use", "Could not bind")
 
+# `python -m bentoml`, which also stops when its standard input ends. The other end is held by this process, so that
+# the server does not outlive a kernel or a test run that is killed and cannot clean up.
+_LAUNCHER = """
+import os, runpy, signal, sys, threading
+
+def stop_with_parent():
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=stop_with_parent, daemon=True).start()
+runpy.run_module("bentoml", run_name="__main__", alter_sys=True)
+"""
+
 
 @dataclass(frozen=True)
 class Server:
@@ -82,15 +96,13 @@ def _running(folder: Path, log: Path, home: Path, timeout: float) -> Iterator[Se
         port = _free_port()
         started = time.monotonic()
         process = _start(folder, port, log, home)
-        workers: list[psutil.Process] = []
         try:
             if not _is_ready(process, port, log, timeout):
                 continue
-            workers = _descendants(process)
             yield Server(f"http://{HOST}:{port}", process.pid, log, time.monotonic() - started)
             return
         finally:
-            _stop(process, workers)
+            _stop(process)
     raise _failure(f"Other processes took {_PORT_TRIES} ports, one after the other", log)
 
 
@@ -103,13 +115,13 @@ def _free_port() -> int:
 def _start(folder: Path, port: int, log: Path, home: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
     environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "bentoml", "serve", str(folder), "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", str(port)]
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
             cwd=home,  # a working directory with a `service.py` or `bentoml.py` of its own would shadow the Bento's
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -158,14 +170,9 @@ def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def _stop(process: subprocess.Popen[bytes], workers: list[psutil.Process]) -> None:
-    """End the server's group, and its workers: BentoML gives each of them a session of its own.
-
-    Args:
-        process: Leader of the group.
-        workers: Descendants seen earlier; they outlive a leader that died by itself.
-    """
-    everyone = list(dict.fromkeys(workers + _descendants(process)))
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server's group, and its workers: BentoML gives each of them a session of its own."""
+    workers = _descendants(process)
     _signal_group(process.pid, signal.SIGTERM)
     try:
         process.wait(_GRACE_SECONDS)
@@ -173,10 +180,12 @@ def _stop(process: subprocess.Popen[bytes], workers: list[psutil.Process]) -> No
         logger.warning("the server did not stop within %g s and is killed", _GRACE_SECONDS)
     finally:  # a second Ctrl-C ends the patience, not the clean-up
         _signal_group(process.pid, signal.SIGKILL)
-        for worker in everyone:
+        for worker in workers:
             _kill(worker)
         process.wait()
-    psutil.wait_procs(everyone, timeout=5)
+        if process.stdin:
+            process.stdin.close()
+    psutil.wait_procs(workers, timeout=5)
 
 
 def _kill(worker: psutil.Process) -> None:

@@ -186,6 +186,13 @@ def test_a_confusion_is_an_object_found_under_another_name(coco_file):
     assert confusion.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
 
 
+def test_an_object_is_confused_only_once(coco_file):
+    results = [found(1, 2, BOX, 0.9), found(1, 3, BOX, 0.9), found(1, 2, BOX, 0.9)]
+    confusion = evaluate(coco_file([(1, 1, BOX)]), results).confusion
+    assert confusion[0].sum() == 1
+    assert confusion[3].sum() == 2
+
+
 def test_detections_in_crowds_are_neither_right_nor_wrong(coco_file):
     truth = [(1, 1, BOX), (1, 1, [80, 0, 120, 100], {"iscrowd": 1})]
     metrics = evaluate(coco_file(truth), [found(1, 1, BOX, 0.9), found(1, 1, OTHER, 0.95)])

@@ -52,3 +52,9 @@ def test_the_curve_is_the_points(rows, missed):
         assert point_at(matches, 0, SCORE_LEVELS[level]).f1 == (
             pytest.approx(curve[level]) if not np.isnan(curve[level]) else None
         )
+
+
+def test_equal_scores_are_kept_or_dropped_together():
+    # cutting amid the scores of 0.5 would find both objects with nothing false; no threshold can
+    best = best_point(one_class([(0.9, True), (0.5, True)] + [(0.5, False)] * 5), 0, 0.0)
+    assert (best.threshold, best.f1) == (0.9, pytest.approx(2 / 3))

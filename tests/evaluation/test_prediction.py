@@ -19,7 +19,10 @@ def no_long_pauses(monkeypatch):
 
 
 @pytest.mark.parametrize("images_per_request", [1, 3, 20])
-def test_the_packed_service_finds_what_its_model_finds(served, write_dataset, tmp_path, images_per_request):
+def test_the_packed_service_finds_what_its_model_finds(
+    served, write_dataset, tmp_path, monkeypatch, images_per_request
+):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing there; the service must be reached without it
     dataset = write_dataset(GREYS)
     predictions = predict_dataset(served.url, dataset, images_per_request=images_per_request, workers=2)
     assert [one["image_id"] for one in predictions.results] == list(range(len(GREYS)))

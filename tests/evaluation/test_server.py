@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,6 +53,16 @@ def test_workers_of_a_leader_that_was_killed_are_stopped_too(bento):
     with serve(bento) as server:
         processes = family(server.pid)
         os.kill(server.pid, signal.SIGKILL)
+    assert all_gone(processes)
+
+
+def test_it_does_not_outlive_a_killed_parent(bento):
+    script = "import sys, time; from pipeline.evaluation.server import serve\n"
+    script += "with serve(sys.argv[1]) as server: print(server.pid, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script, bento], stdout=subprocess.PIPE, text=True) as parent:
+        processes = family(int(parent.stdout.readline()))
+        parent.kill()
+    assert len(processes) > 1
     assert all_gone(processes)
 
 

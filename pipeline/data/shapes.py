@@ -18,7 +18,7 @@ Points = npt.NDArray[np.float64]
 CLASSES = ("circle", "square", "triangle", "star")
 _CLASS_SHARES = (0.3, 0.28, 0.24, 0.18)
 _EMPTY_SHARE = 0.04  # pictures with clutter only
-_MAX_OBJECTS = 5
+_MAX_OBJECTS = 8
 _MAX_HIDDEN = 0.15  # share of a shape that later ones may cover
 _MIN_CONTRAST = 70.0  # BGR distance between a shape and what is behind it
 _SUBPIXEL = 4  # fractional bits of the coordinates cv2 draws with
@@ -49,7 +49,7 @@ def compose(rng: np.random.Generator, size: int) -> list[Shape]:
     while len(shapes) < wanted and tries < 12 * wanted:
         tries += 1
         category = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
-        radius = size * np.exp(rng.uniform(np.log(0.05), np.log(0.22)))
+        radius = size * np.exp(rng.uniform(np.log(0.07), np.log(0.22)))
         centre = rng.uniform(radius, size - radius, 2)
         mask: Pixels = np.zeros((size, size), np.uint8)
         _fill(mask, _OUTLINES[category](rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
@@ -66,7 +66,7 @@ def compose(rng: np.random.Generator, size: int) -> list[Shape]:
 def render(rng: np.random.Generator, size: int, masks: list[Pixels]) -> Pixels:
     """The picture `(size, size, 3)` BGR: background, clutter, shapes, and the noise of a camera over all."""
     canvas = _background(rng, size)
-    for _ in range(rng.integers(2, 7)):
+    for _ in range(rng.integers(0, 4)):
         _draw_clutter(rng, canvas)
     for mask in masks:
         left, top, width, height = cv2.boundingRect(mask)

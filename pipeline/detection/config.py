@@ -26,10 +26,10 @@ class Recipe:
         image_size: Side of the square input in pixels, a multiple of 32.
         epochs: Passes over the training set; 0 packs the pretrained weights as they are.
         batch_size: Images a training step.
-        learning_rate: Peak rate of AdamW; 0 chooses 1e-3 from scratch, 1e-4 where pretrained weights meet new classes,
+        learning_rate: Peak rate of AdamW; 0 chooses 4e-3 from scratch, 1e-4 where pretrained weights meet new classes,
             1e-5 where every class is already known to them (higher rates were measured to unlearn it).
         augmentation: "flip" is flips and colour; "mosaic" adds mosaic and random affine (and mixup from size s up);
-            "auto" is mosaic from scratch for 15 epochs or more, and flip otherwise.
+            "auto" is mosaic from scratch for 50 epochs or more, and flip otherwise.
         workers: Data loading processes; -1 uses none on two cores or fewer, else up to four.
         seed: Of everything random.
     """
@@ -117,7 +117,6 @@ def training_config(
     config = model_config(spec)
     size = (recipe.image_size, recipe.image_size)
     steps = iterations * recipe.epochs
-    plain_epochs = max(1, recipe.epochs // 5)
     _set_pipelines(config, size, mosaic)
     _set_data(config, recipe, spec, workers)
     config.train_cfg = {
@@ -132,18 +131,18 @@ def training_config(
         "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
         "clip_grad": {"max_norm": 35.0},
     }
-    warm = max(1, min(steps // 10, 3 * iterations))
-    config.param_scheduler = [
-        {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0, "end": warm},
-        {
-            "type": "CosineAnnealingLR",
-            "eta_min": learning_rate * 0.05,
-            "by_epoch": False,
-            "begin": warm,
-            "T_max": max(1, steps - warm),
-            "end": steps,
-        },
-    ]
+    warm = min(steps // 10, 3 * iterations)
+    warm = warm if warm > 1 else 0  # mmengine's LinearLR over one step would leave the rate at its start factor
+    decay = {
+        "type": "CosineAnnealingLR",
+        "eta_min": learning_rate * 0.05,
+        "by_epoch": False,
+        "begin": warm,
+        "T_max": steps - warm,
+        "end": steps,
+    }
+    warm_up = {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0, "end": warm}
+    config.param_scheduler = [warm_up, decay] if warm else [decay]
     # The window follows the run: mmdet's gamma of 2000 steps would leave a short run unaveraged, its momentum of
     # 0.0001 would average over the untrained beginning.
     ema = {
@@ -156,9 +155,9 @@ def training_config(
     }
     config.custom_hooks = [ema]
     if mosaic:
-        config.custom_hooks.append(
-            {"type": "YOLOXModeSwitchHook", "num_last_epochs": plain_epochs, "priority": 48}
-        )
+        # mmdet switches one epoch earlier than the name says
+        plain_epochs = max(1, recipe.epochs // 5)
+        config.custom_hooks.append({"type": "YOLOXModeSwitchHook", "num_last_epochs": plain_epochs - 1, "priority": 48})
     config.default_hooks = {"logger": None, "checkpoint": None, "timer": None}
     config.pop("visualizer", None)
     config.pop("tta_model", None)
@@ -172,19 +171,19 @@ def training_config(
 def _set_pipelines(config: Config, size: tuple[int, int], mosaic: bool) -> None:
     """Put the input size into mmdet's own pipelines; without mosaic, drop what mixes images."""
     pad = {"type": "Pad", "pad_to_square": True, "pad_val": {"img": (PAD_VALUE,) * 3}}
-    for transform in config.train_dataset.pipeline:
+    # the loader's, not the file's `train_dataset`: mmdet's smaller variants replace the pipeline only there
+    train, test = config.train_dataloader.dataset, config.val_dataloader.dataset
+    for transform in train.pipeline:
         if transform.type in ("Mosaic", "MixUp"):
             transform.img_scale = size
         elif transform.type == "RandomAffine":
             transform.border = (-size[0] // 2, -size[1] // 2)
         elif transform.type == "Resize":
             transform.scale = size
-        elif transform.type == "FilterAnnotations":
-            transform.keep_empty = True  # an image without boxes is a sample too; mmdet would retry it and give up
     if not mosaic:
         mixing = ("Mosaic", "RandomAffine", "MixUp")
-        config.train_dataset.pipeline = [t for t in config.train_dataset.pipeline if t.type not in mixing]
-    for transform in config.test_pipeline:
+        train.pipeline = [t for t in train.pipeline if t.type not in mixing]
+    for transform in test.pipeline:
         if transform.type == "Resize":
             transform.scale = size
         elif transform.type == "Pad":
@@ -199,7 +198,7 @@ def _set_data(config: Config, recipe: Recipe, spec: DetectorSpec, workers: int) 
         "data_prefix": {"img": "images/"},
     }
     # mmdet drops images under 32 px by default; whether an image stays is data_prep's decision
-    train = config.train_dataset
+    train, test = config.train_dataloader.dataset, config.val_dataloader.dataset
     train.dataset.update({**source, "data_root": "coco_train_dataset/", "filter_cfg": None})
     loader = {
         "batch_size": recipe.batch_size,
@@ -216,7 +215,7 @@ def _set_data(config: Config, recipe: Recipe, spec: DetectorSpec, workers: int) 
         "type": "CocoDataset",
         "data_root": "coco_eval_dataset/",
         "test_mode": True,
-        "pipeline": config.test_pipeline,
+        "pipeline": test.pipeline,
     }
     config.val_dataloader = {
         **loader,
@@ -231,9 +230,8 @@ def _set_data(config: Config, recipe: Recipe, spec: DetectorSpec, workers: int) 
         "proposal_nums": (1, 10, 100),  # the default's last entry, 1000, is what AP would be taken at
         "format_only": False,
     }
-    config.pop("test_dataloader", None)
-    config.pop("test_evaluator", None)
-    config.pop("test_cfg", None)
+    for unused in ("train_dataset", "train_pipeline", "test_pipeline", "test_dataloader", "test_evaluator", "test_cfg"):
+        config.pop(unused, None)
 
 
 def set_data_roots(config: Config, train_folder: Path, eval_folder: Path) -> None:

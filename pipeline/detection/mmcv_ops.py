@@ -62,7 +62,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     """
     order = scores.argsort(descending=True, stable=True)
     kept = order[:0]
-    for part in order.split(CHUNK):
+    for part in torch.split(order, CHUNK):
         free = ~(_iou(boxes[kept], boxes[part], offset) > iou_threshold).any(0)
         candidates = part[free]
         beats = (_iou(boxes[candidates], boxes[candidates], offset) > iou_threshold).triu(1)

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -23,6 +22,7 @@ from pipeline.detection.export import INPUT, MAX_PER_CLASS, OUTPUTS, RAW_OUTPUTS
 from pipeline.detection.mmcv_ops import nms
 from pipeline.detection.spec import DetectorSpec
 from pipeline.errors import DataError, StepError
+from pipeline.serving.runtime import onnxruntime
 
 Floats = NDArray[np.float32]
 

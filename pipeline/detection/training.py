@@ -26,8 +26,8 @@ from pipeline.errors import DataError, MissingError, StepError, UsageError
 log = logging.getLogger(__name__)
 
 PARITY_IMAGES = 8
-LEARNING_RATES = {"scratch": 1e-3, "new classes": 1e-4, "known classes": 1e-5}
-MOSAIC_EPOCHS = 15  # from here on a run from scratch gains more from mosaic than it loses in time
+LEARNING_RATES = {"scratch": 4e-3, "new classes": 1e-4, "known classes": 1e-5}
+MOSAIC_EPOCHS = 50  # a shorter run from scratch has not the steps to learn from mosaics
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,13 @@ def _run(config: Any, checkpoint: Checkpoint | None, classes: tuple[str, ...], h
             runner.register_hook(hook)
         try:
             runner.train()
-        except FloatingPointError as error:
-            raise StepError(str(error), where="training", remedy="lower model_train.learning_rate") from error
+        except (FloatingPointError, RuntimeError) as error:
+            # torch's own words where a loss is given NaN instead of a probability
+            if not isinstance(error, FloatingPointError) and "between 0 and 1" not in str(error):
+                raise
+            raise StepError(
+                f"training diverged: {error}", where="training", remedy="lower model_train.learning_rate"
+            ) from error
 
 
 def _known(checkpoint: Checkpoint | None, classes: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

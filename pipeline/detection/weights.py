@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +62,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with torch.serialization.safe_globals(_plain_values()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it wants to run '{wanted[1]}'" if wanted else (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
             f"the checkpoint cannot be read: {reason}",
             where=path,
             expected="a file that torch.load(weights_only=True) accepts: tensors and plain values, no code",
-            remedy="save it again as {'meta': ..., 'state_dict': model.state_dict()}",
+            # mmengine's own training checkpoints are such: their loss history pickles functions
+            remedy="where you trust it, load it once by hand and save only {'meta': {...}, 'state_dict': ...} of it",
         ) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -93,13 +96,12 @@ def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]
     own = model.state_dict()
     rows = {name: index for index, name in enumerate(checkpoint.classes)}
     pairs = [(new, rows[name]) for new, name in enumerate(classes) if name in rows]
+    _check_shapes(checkpoint.state, own)
     fitted = dict(checkpoint.state)
     for name in [name for name in own if name.startswith(CLASS_LAYER)]:
-        values = own[name].clone()
+        fitted[name] = own[name].clone()
         for new, old in pairs:
-            values[new] = checkpoint.state[name][old]
-        fitted[name] = values
-    _check_shapes(fitted, own)
+            fitted[name][new] = checkpoint.state[name][old]
     model.load_state_dict(fitted)
     known = tuple(name for name in classes if name in rows)
     return CarriedOver(known, tuple(name for name in classes if name not in rows))
@@ -133,10 +135,15 @@ def coco_classes() -> tuple[str, ...]:
     return tuple(CocoDataset.METAINFO["classes"])
 
 
-def _check_shapes(fitted: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    absent = sorted(own.keys() - fitted.keys())
-    foreign = sorted(fitted.keys() - own.keys())
-    other = sorted(name for name in own.keys() & fitted.keys() if own[name].shape != fitted[name].shape)
+def _check_shapes(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse another model's parameters; only the number of classes may differ."""
+
+    def shape(name: str, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+        return tuple(tensors[name].shape)[1 if name.startswith(CLASS_LAYER) else 0 :]
+
+    absent = sorted(own.keys() - given.keys())
+    foreign = sorted(given.keys() - own.keys())
+    other = sorted(name for name in own.keys() & given.keys() if shape(name, own) != shape(name, given))
     if not (absent or foreign or other):
         return
     example = (other or absent or foreign)[0]
@@ -150,9 +157,7 @@ def _check_shapes(fitted: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> No
 
 
 def _plain_values() -> list[Any]:
-    """Harmless types that mmengine's own checkpoints hold beside tensors: numpy scalars and loss histories."""
-    from mmengine.logging.history_buffer import HistoryBuffer
-
+    """Harmless types that checkpoints hold beside tensors: numpy's scalars and arrays."""
     arrays = np._core.multiarray  # type: ignore[attr-defined]
     dtypes = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8", "b1")]
-    return [HistoryBuffer, arrays._reconstruct, arrays.scalar, np.ndarray, np.dtype, *dtypes]
+    return [arrays._reconstruct, arrays.scalar, np.ndarray, np.dtype, *dtypes]

@@ -5,7 +5,6 @@ Figures do without pyplot and its global state; a `Chart` as the last expression
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,30 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import supervision as sv
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.chart import PALETTE, Chart
 from pipeline.data.coco import Annotation, CocoDataset, Image, read_coco
 from pipeline.data.conversion import draw_order
 from pipeline.data.split import Split
 from pipeline.errors import DataError, UsageError
 
-# Okabe and Ito, Color Universal Design (2008): told apart with any kind of colour vision.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _WIDTH = 9.0  # inches; 900 pixels at 100 dpi, a notebook's column
 _SMALL, _MEDIUM = 32.0, 96.0  # COCO's bounds of small and medium objects: the sides of squares of that area
 _MOST_CLASSES = 40  # bars that stay readable under each other
 _SHOWN_SIDE = 380  # pixels of the longer side of a picture in a grid
 _FEW_BOXES = 3000  # drawn as dots; more become a density
-
-
-class Chart(Figure):
-    """A figure that notebooks show as a picture, without any plotting backend set up."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=100)
-        return buffer.getvalue()
 
 
 def class_histogram(parts: Split) -> Chart:
@@ -48,7 +36,7 @@ def class_histogram(parts: Split) -> Chart:
     classes = parts.train.classes
     counts = np.array([_boxes_per_class(dataset) for dataset in subsets.values()])  # (subsets, classes)
     order = np.argsort(-counts.sum(axis=0), kind="stable")[:_MOST_CLASSES]
-    chart = Chart(figsize=(_WIDTH, 1.4 + 0.3 * max(4, len(order))), layout="constrained")
+    chart = Chart(_WIDTH, 1.4 + 0.3 * max(4, len(order)))
     axes: Axes = chart.add_subplot()
     left = np.zeros(len(order))
     for (name, _), row, colour in zip(subsets.items(), counts, PALETTE, strict=False):
@@ -70,7 +58,7 @@ def class_histogram(parts: Split) -> Chart:
 def box_sizes(dataset: CocoDataset) -> Chart:
     """Width against height of all boxes in pixels, with COCO's bounds between small, medium and large."""
     sides = np.array([each.bbox[2:] for each in dataset.annotations if not each.iscrowd]).reshape(-1, 2)
-    chart = Chart(figsize=(_WIDTH, 5.6), layout="constrained")
+    chart = Chart(_WIDTH, 5.6)
     axes: Axes = chart.add_subplot()
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
@@ -108,7 +96,7 @@ def boxes_per_image(parts: Split) -> Chart:
     most = max((int(each.max()) for each in counts.values()), default=0)
     step = max(1, math.ceil((most + 1) / 30))
     edges = np.arange(0, most + step + 1, step) - 0.5
-    chart = Chart(figsize=(_WIDTH, 3.6), layout="constrained")
+    chart = Chart(_WIDTH, 3.6)
     axes: Axes = chart.add_subplot()
     labels = [f"{name} (mean {each.mean():.1f}, {(each == 0).sum()} empty)" for name, each in counts.items()]
     weights = [np.full(len(each), 100 / len(each)) for each in counts.values()]
@@ -139,7 +127,7 @@ def sample_grid(folder: Path, *, count: int = 9, seed: int = 0) -> Chart:
     chosen = sorted(dataset.images, key=lambda image: draw_order(image.file_name, seed))[:count]
     columns = min(3, max(1, len(chosen)))
     rows = max(1, math.ceil(len(chosen) / columns))
-    chart = Chart(figsize=(_WIDTH, rows * (_WIDTH / columns * _aspect(chosen) + 0.25)), layout="constrained")
+    chart = Chart(_WIDTH, rows * (_WIDTH / columns * _aspect(chosen) + 0.25))
     groups = dataset.by_image()
     cells: npt.NDArray[Any] = chart.subplots(rows, columns, squeeze=False)
     for axes in cells.flat:

@@ -1,0 +1,1 @@
+"""YOLOX by mmdet: configs, weights, training, export to ONNX."""

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
+from pipeline.chart import PALETTE, Chart
 from pipeline.detection.hooks import EpochRecord
 
-LOSS, PART, MAP, MAP50 = "#222222", "#999999", "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers
+LOSS, PART, MAP, MAP50 = "#222222", "#999999", PALETTE[0], PALETTE[5]
 
 
-class TrainingChart(Figure):
-    """A figure that a notebook shows as it stands, without a plotting state that others could change."""
-
-    def _repr_png_(self) -> bytes:
-        from io import BytesIO
-
-        stream = BytesIO()
-        self.savefig(stream, format="png", dpi=90)
-        return stream.getvalue()
-
-
-def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> TrainingChart:
+def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> Chart:
     """Loss and its parts by epoch on the left, mAP and mAP50 on the eval set on the right.
 
     Args:
         history: One record an epoch; may be empty, for weights that were passed on untouched.
         best_epoch: Marked on the right.
     """
-    figure = TrainingChart(figsize=(11, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Chart(11, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [record.epoch for record in history]
     for part in sorted({name for record in history for name in record.loss}):
@@ -40,8 +26,15 @@ def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> TrainingC
         line = left.plot(epochs, [float("nan") if v is None else v for v in values], color=LOSS if whole else PART)[0]
         line.set_linewidth(2.0 if whole else 1.0)
         if values[-1] is not None:
-            left.annotate(part.removeprefix("loss_"), (epochs[-1], values[-1]), xytext=(4, 0), fontsize=8,
-                          textcoords="offset points", va="center", color=LOSS if whole else PART)
+            left.annotate(
+                part.removeprefix("loss_"),
+                (epochs[-1], values[-1]),
+                xytext=(4, 0),
+                fontsize=8,
+                textcoords="offset points",
+                va="center",
+                color=LOSS if whole else PART,
+            )
     for name, colour in (("mAP", MAP), ("mAP50", MAP50)):
         points = [(r.epoch, value) for r in history if (value := getattr(r, name)) is not None]
         right.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=3, label=name)

@@ -193,4 +193,3 @@ def append_suppression(model: onnx.ModelProto, spec: DetectorSpec) -> onnx.Model
         },
     )
     return model
-

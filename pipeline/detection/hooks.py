@@ -1,5 +1,7 @@
 """What happens beside the training loop: a progress bar, a history, and the best and last weights."""
 
+# ruff: noqa: ARG002  # mmengine calls every hook with the same arguments
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
 """Does the ONNX file do what the PyTorch model does? Measured on images, refused beyond a tolerance.
 
-Two comparisons cover the whole graph. Every candidate box and score before suppression is compared with PyTorch's; then
-the file's own detections are compared with an exact greedy suppression of its own candidates. So a difference in the last
-bit of two near-equal scores, which may reorder a suppression, is not taken for an error, and nothing else is let through.
+Two comparisons cover the whole graph. Every candidate box and score before suppression is compared with PyTorch's;
+then the file's own detections are compared with an exact greedy suppression of its own candidates. So a difference in
+the last bit of two near-equal scores, which may reorder a suppression, is not taken for an error, and nothing else is
+let through.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def check_parity(spec: DetectorSpec, weights: Path, model: Path, images: list[Pa
 
     Raises:
         DataError: No images, or one that cannot be read.
-        StepError: A box differs by more than 0.01 px, a score by more than 1e-4, or the file suppresses other boxes than
-            an exact greedy suppression.
+        StepError: A box differs by more than 0.01 px, a score by more than 1e-4, or the file suppresses other boxes
+            than an exact greedy suppression.
     """
     if not images:
         raise DataError("there is no image to compare PyTorch and ONNX on", where=model, expected="at least one image")
@@ -115,7 +116,8 @@ def _check_suppression(spec: DetectorSpec, outputs: list[Any], model: Path) -> N
             }
     if found != expected:
         raise StepError(
-            f"the exported model suppresses other boxes: {len(found - expected)} too many, {len(expected - found)} missing",
+            f"the exported model suppresses other boxes: {len(found - expected)} too many, "
+            f"{len(expected - found)} missing",
             where=model,
             expected="the result of an exact greedy suppression",
             remedy="report it with the versions of onnx and onnxruntime; do not serve this file",

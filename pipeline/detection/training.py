@@ -84,7 +84,9 @@ def train(
     """
     classes = _classes(train_folder)
     if _classes(eval_folder) != classes:
-        raise DataError("the train and eval sets have different classes", where=eval_folder, expected=", ".join(classes))
+        raise DataError(
+            "the train and eval sets have different classes", where=eval_folder, expected=", ".join(classes)
+        )
     checkpoint = read_checkpoint(weights) if weights else None
     if recipe.epochs == 0:
         if checkpoint is None:
@@ -144,8 +146,15 @@ def _trained(
     set_data_roots(config, train_folder.resolve(), eval_folder.resolve())
     progress = ProgressHook()
     keeper = WeightsHook(folder, {"classes": list(classes), "variant": spec.variant, "seed": recipe.seed})
-    log.info("YOLOX-%s on %s, %d classes, %s: learning rate %g, augmentation %s", spec.variant, device, len(classes),
-             start, rate, "mosaic" if mosaic else "flip")
+    log.info(
+        "YOLOX-%s on %s, %d classes, %s: learning rate %g, augmentation %s",
+        spec.variant,
+        device,
+        len(classes),
+        start,
+        rate,
+        "mosaic" if mosaic else "flip",
+    )
     _run(config, checkpoint, classes, [progress, keeper])
     history = tuple(progress.history)
     best = next(record for record in history if record.epoch == keeper.best_epoch)

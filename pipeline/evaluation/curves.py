@@ -6,41 +6,21 @@ Ito's, which colour-blind readers can tell apart; lines beyond them are dashed.
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from pipeline.chart import PALETTE, Chart
 from pipeline.evaluation.matching import Floats, Ints
 from pipeline.evaluation.metrics import ClassMetrics, DetectionMetrics
 
-_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_STYLES = tuple(itertools.product(("-", "--"), _OKABE_ITO))
+_STYLES = tuple(itertools.product(("-", "--"), PALETTE[:6]))
 _HIGHLIGHTED = 10
 _CONFUSED = 12
 _GREY = "#bbbbbb"
-
-
-class Chart(Figure):
-    """A figure that shows itself in a notebook without pyplot, and knows its PNG bytes."""
-
-    def __init__(self, width: float, height: float) -> None:
-        super().__init__(figsize=(width, height), layout="constrained", facecolor="white")
-        FigureCanvasAgg(self)
-
-    def to_png(self, dpi: float = 110) -> bytes:
-        """The figure as a PNG file."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=dpi)
-        return buffer.getvalue()
-
-    def _repr_png_(self) -> bytes:
-        return self.to_png()
 
 
 def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
@@ -118,8 +98,8 @@ def ap_chart(metrics: DetectionMetrics) -> Chart:
 
 def _draw_bars(axes: Axes, classes: Sequence[ClassMetrics], rows: int) -> None:
     places = np.arange(len(classes))
-    axes.barh(places, [one.ap50 or 0.0 for one in classes], 0.75, color=_OKABE_ITO[4], label="AP50")
-    axes.barh(places, [one.ap or 0.0 for one in classes], 0.4, color=_OKABE_ITO[0], label="AP (IoU 0.50:0.95)")
+    axes.barh(places, [one.ap50 or 0.0 for one in classes], 0.75, color=PALETTE[4], label="AP50")
+    axes.barh(places, [one.ap or 0.0 for one in classes], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
     axes.set_yticks(places, [f"{_short(one.name)} ({one.ground_truth})" for one in classes], fontsize=8)
     axes.set(xlim=(0, 1), ylim=(max(rows, 1) - 0.4, -0.6))
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)

@@ -115,6 +115,8 @@ def _free_port() -> int:
 def _start(folder: Path, port: int, log: Path, home: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
     environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+    # the folder that is served is an artifact: nothing may be written into it, nor reported from it
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", str(port)]
     with log.open("wb") as output:
         return subprocess.Popen(

@@ -55,8 +55,14 @@ def write_dataset(folder: Path, images: int, seed: int, *, classes: tuple[str, .
             else:
                 cv2.rectangle(canvas, (x, y), (x + side, y + side), (255, 0, 0), -1)
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "area": side * side,
-                 "bbox": [x, y, side, side], "iscrowd": int(len(annotations) == 3)}
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "area": side * side,
+                    "bbox": [x, y, side, side],
+                    "iscrowd": int(len(annotations) == 3),
+                }
             )
         cv2.imwrite(str(folder / "images" / f"{number:03}.png"), canvas)
         entries.append({"id": number, "file_name": f"{number:03}.png", "width": size, "height": size})

@@ -65,7 +65,9 @@ def test_nms_is_the_greedy_one(count: int, extent: float, threshold: float, offs
 def test_nms_is_the_greedy_one_on_ties_and_chains(data: st.DataObject) -> None:
     """Integer corners and few distinct scores: equal boxes, equal scores, IoU exactly at the threshold."""
     side = st.integers(1, 6)
-    rows = data.draw(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), side, side, st.integers(0, 4)), max_size=40))
+    rows = data.draw(
+        st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8), side, side, st.integers(0, 4)), max_size=40)
+    )
     boxes = np.array([[x, y, x + w, y + h] for x, y, w, h, _ in rows], np.float32).reshape(-1, 4)
     scores = np.array([score for *_, score in rows], np.float32)
     threshold = data.draw(st.sampled_from([0.0, 0.25, 0.5, 1 / 3, 0.65]))
@@ -103,6 +105,7 @@ def test_the_full_mmcv_is_left_alone(tmp_path) -> None:
     (tmp_path / "mmcv" / "__init__.py").write_text("")
     (tmp_path / "mmcv" / "_ext.py").write_text("def nms(): return 'compiled'")
     code = "from pipeline.detection import mmcv_ops; print(mmcv_ops.install()); import mmcv._ext as e; print(e.nms())"
-    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
-                          cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.stdout.split() == ["False", "compiled"], done.stderr

@@ -26,7 +26,15 @@ def trained(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 
 def test_what_inference_needs_is_there(trained: TrainingResult) -> None:
     names = {path.name for path in trained.folder.iterdir()}
-    assert names == {"best.pth", "last.pth", "config.py", "model.json", "history.json", "test_image.png", "parity_images"}
+    assert names == {
+        "best.pth",
+        "last.pth",
+        "config.py",
+        "model.json",
+        "history.json",
+        "test_image.png",
+        "parity_images",
+    }
     for name, epoch in (("best.pth", trained.best_epoch), ("last.pth", 3)):
         content = torch.load(trained.folder / name, weights_only=True)
         assert content["meta"]["classes"] == ["disc", "block"]
@@ -47,7 +55,9 @@ def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult)
     assert json.loads((trained.folder / "history.json").read_text())[2]["epoch"] == 3
 
 
-def test_the_same_seed_gives_the_same_weights(trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(
+    trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
     again = train(RECIPE, *datasets, tmp_path)
     assert again.history == trained.history
     for name in ("best.pth", "last.pth", "config.py", "model.json"):

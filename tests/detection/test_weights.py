@@ -105,7 +105,9 @@ class Malice:
         return os.mkdir, ("pwned",)
 
 
-def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three_classes: Any) -> None:
+def test_a_pickle_that_runs_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three_classes: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     saved(Path("zip.pth"), three_classes[1], evil=Malice())
     Path("bare.pth").write_bytes(pickle.dumps({"state_dict": Malice()}))

@@ -1,0 +1,129 @@
+"""A project of its own for each test: the real notebooks and command lines, in an empty folder."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REAL_DATA = Path(os.environ.get("CV_REAL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder that looks like a fresh checkout."""
+
+    root: Path
+
+    def step(self, *arguments: str, mode: str = "dev") -> subprocess.CompletedProcess[str]:
+        """`python step.MODE.py ...`."""
+        return self._python(f"step.{mode}.py", *arguments)
+
+    def look(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m pipeline ...`."""
+        return self._python("-m", "pipeline", *arguments)
+
+    def manifest(self, *arguments: str) -> dict[str, Any]:
+        """What `show --json` prints."""
+        done = self.look("show", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        content: dict[str, Any] = json.loads(done.stdout)
+        return content
+
+    def git(self, *arguments: str) -> str:
+        """git in the project."""
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+        done = subprocess.run(["git", *identity, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def artifacts(self, mode: str = "dev") -> list[str]:
+        """`entity/version` of everything that reads as an artifact."""
+        folder = self.root / ".store" / "default" / mode / "artifacts"
+        return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.name[0] != ".")
+
+    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *arguments], cwd=self.root, capture_output=True, text=True, check=False)
+
+
+def make_project(folder: Path) -> Project:
+    folder.mkdir()
+    for name in ("steps", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ("step.dev.py", "step.prod.py", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """One of the test's own."""
+    return make_project(tmp_path / "checkout")
+
+
+@pytest.fixture
+def new_project() -> Callable[[Path], Project]:
+    """Makes one in a folder that is not there yet."""
+    return make_project
+
+
+def settings(values: dict[str, object]) -> list[str]:
+    """`--set` for each."""
+    return [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+
+
+# smaller than any user's, and every step still does all it does
+TINY = {
+    "data_load.images_url": "sample://shapes?images=24&size=64&seed=3",
+    "model_train.image_size": 64,
+    "model_train.epochs": 1,
+    "model_eval.min_map50": 0.0,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """The arguments that make a run small."""
+    text = [part for name, value in TINY.items() if isinstance(value, str) for part in ("--set", f"{name}={value}")]
+    return text + settings({name: value for name, value in TINY.items() if not isinstance(value, str)})
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Project:
+    """A project in which the five steps have run on a tiny sample."""
+    project = make_project(tmp_path_factory.mktemp("project") / "checkout")
+    done = project.step(*tiny)
+    assert done.returncode == 0, done.stderr
+    (project.root / "printed.txt").write_text(done.stdout)
+    return project
+
+
+@pytest.fixture(scope="session")
+def real_data_url() -> Iterator[str]:
+    """Real photographs and weights over loopback HTTP, as the users' URLs give them."""
+    if not (REAL_DATA / "val2017.zip").is_file():
+        pytest.skip(f"no photographs at {REAL_DATA}; set CV_REAL_DATA")
+    handler = functools.partial(QuietHandler, directory=str(REAL_DATA))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each on the terminal."""
+
+    def log_message(self, *_: object) -> None:
+        pass

@@ -1,0 +1,75 @@
+"""What holds of every notebook, read from the files."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import read_config
+from pipeline.notebook import read_notebook, read_steps
+from pipeline.runner import Project
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "steps").glob("*.ipynb"))
+TABLE = {  # the entity names are the users'
+    "data_load": ([], ["coco_datasets_images", "coco_datasets_annotations", "yolox_pth_pretrain_weights"]),
+    "data_prep": (
+        ["coco_datasets_images", "coco_datasets_annotations"],
+        ["coco_train_dataset", "coco_eval_dataset", "coco_test_dataset"],
+    ),
+    "model_train": (
+        ["coco_train_dataset", "coco_eval_dataset", "yolox_pth_pretrain_weights"],
+        ["obj_detect_inference_files"],
+    ),
+    "model_pack": (["obj_detect_inference_files"], ["bento_service"]),
+    "model_eval": (["coco_test_dataset", "bento_service"], ["coco_inference_result_dataset", "model_quality_report"]),
+}
+
+
+def test_the_steps_are_the_five_in_their_order() -> None:
+    steps = read_steps(ROOT / "steps")
+    assert {name: (list(step.reads), list(step.writes)) for name, step in steps.items()} == TABLE
+    assert list(steps) == list(TABLE)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_thin_and_without_outputs(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) <= 13
+    for cell in code:
+        source = "".join(cell["source"])
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        assert len(source.splitlines()) <= 10, source
+        assert not any(line.lstrip().startswith(("!", "%")) for line in source.splitlines())
+        kinds = {type(node) for node in ast.walk(ast.parse(source))}
+        assert not kinds & {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda}
+    assert cells[0]["cell_type"] == "markdown"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_parameter_is_explained_and_used(path: Path) -> None:
+    notebook = read_notebook(path)
+    cells = json.loads(path.read_text())["cells"]
+    rest = [
+        "".join(c["source"])
+        for c in cells
+        if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])
+    ]
+    used = {node.id for source in rest for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    for parameter in notebook.parameters.values():
+        assert parameter.help, parameter.name
+        assert parameter.name in used
+
+
+@pytest.mark.parametrize("mode", ["dev", "prod"])
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_fits_the_notebooks(path: Path, mode: str) -> None:
+    project = Project(ROOT, mode, read_config(path), str(path), read_steps(ROOT / "steps"))
+    assert project.parameters({}).keys() == TABLE.keys()
+    written = {entity for _, writes in TABLE.values() for entity in writes}
+    assert project.config.deliver.keys() <= written

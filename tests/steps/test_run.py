@@ -1,0 +1,175 @@
+"""The five notebooks, headless, on a tiny sample."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import onnx
+import pytest
+import torch
+
+STEPS = ("data_load", "data_prep", "model_train", "model_pack", "model_eval")
+
+
+@pytest.fixture(scope="module")
+def manifest(tiny_run: Any) -> dict[str, Any]:
+    """Of the first run."""
+    oldest = json.loads(tiny_run.look("runs", "--json").stdout)[0]["run"]
+    return tiny_run.manifest(oldest)
+
+
+def artifact_files(project: Any, manifest: dict[str, Any], step: str, entity: str) -> dict[str, Path]:
+    """Path in the artifact to the object that holds it."""
+    store = project.root / ".store" / "default" / "dev"
+    index = json.loads(Path(manifest["steps"][step]["outputs"][entity]["url"].removeprefix("file://")).read_text())
+    return {f["path"]: store / "objects" / f["sha256"][:2] / f["sha256"] for f in index["files"]}
+
+
+def test_each_input_is_the_very_artifact_an_earlier_step_wrote(manifest: dict[str, Any]) -> None:
+    assert tuple(manifest["steps"]) == STEPS
+    written: dict[str, Any] = {}
+    for name in STEPS:
+        step = manifest["steps"][name]
+        assert step["status"] == "succeeded"
+        assert step["inputs"] == {entity: written[entity] for entity in step["inputs"]}
+        for entity, artifact in step["outputs"].items():
+            assert artifact["url"].endswith(f"/{entity}/{artifact['digest']}")
+            assert artifact["made_by"] == f"{manifest['run']}/{name}/1"
+        written.update(step["outputs"])
+    assert len(written) == 10
+
+
+def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> None:
+    text = (tiny_run.root / "printed.txt").read_text()
+    assert f"run {manifest['run']}" in text
+    for name in STEPS:
+        assert re.search(rf"^  {name} +succeeded +\d+\.\d s", text, re.MULTILINE)
+    assert re.search(r"model_eval .* mAP \d.* mAP50 \d", text)
+    report = tiny_run.root / re.search(r"^report +(\S+)$", text, re.MULTILINE)[1]
+    assert report.read_text().lower().startswith("<!doctype html")
+    folder = re.search(r"^serve +\S+bentoml serve (\S+) --host 127.0.0.1", text, re.MULTILINE)[1]
+    assert (tiny_run.root / folder / "bento.yaml").is_file()
+
+
+def test_the_manifest_holds_what_a_reader_asks_for(manifest: dict[str, Any]) -> None:
+    assert manifest["mode"] == "dev"
+    assert manifest["pipeline"] == "demo"
+    train = manifest["steps"]["model_train"]
+    assert train["parameters"]["epochs"] == 1
+    assert train["parameters"]["variant"] == "nano"
+    assert train["environment"]["torch"].startswith("2.13.0")
+    assert train["seconds"] > 0
+    assert Path(train["notebook"]).is_file()
+    assert "model_train" in Path(train["report"]).read_text()
+    assert manifest["steps"]["model_pack"]["metrics"]["parity_max_box_difference"] <= 0.01
+    assert manifest["steps"]["model_pack"]["metrics"]["parity_max_score_difference"] <= 1e-4
+    assert manifest["steps"]["model_eval"]["metrics"]["test_image_agrees"] is True
+
+
+def test_the_executed_notebook_shows_its_figures(manifest: dict[str, Any]) -> None:
+    notebook = nbformat.read(manifest["steps"]["data_prep"]["notebook"], as_version=4)
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 4
+
+
+def test_weights_are_plain(tiny_run: Any, manifest: dict[str, Any]) -> None:
+    files = artifact_files(tiny_run, manifest, "model_train", "obj_detect_inference_files")
+    for name in ("best.pth", "last.pth"):
+        assert torch.load(files[name], weights_only=True).keys() == {"meta", "state_dict"}
+
+
+def test_the_model_in_the_bento_is_self_contained(tiny_run: Any, manifest: dict[str, Any]) -> None:
+    files = artifact_files(tiny_run, manifest, "model_pack", "bento_service")
+    [path] = [path for name, path in files.items() if name.endswith("model.onnx")]
+    model = onnx.load(str(path), load_external_data=False)
+    assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def test_splitting_stores_no_image_twice(tiny_run: Any, manifest: dict[str, Any]) -> None:
+    whole = set(artifact_files(tiny_run, manifest, "data_load", "coco_datasets_images").values())
+    for part in ("train", "eval", "test"):
+        files = artifact_files(tiny_run, manifest, "data_prep", f"coco_{part}_dataset")
+        assert {path for name, path in files.items() if name.startswith("images/")} <= whole
+
+
+def test_running_all_again_reuses_all_five_and_says_so(
+    tiny_run: Any, manifest: dict[str, Any], tiny: list[str]
+) -> None:
+    before = tiny_run.artifacts()
+    done = tiny_run.step(*tiny)
+    assert done.returncode == 0, done.stderr
+    for name in STEPS:
+        assert re.search(rf"^  {name} +reused .*from {manifest['run']}/{name}/1$", done.stdout, re.MULTILINE), (
+            done.stdout
+        )
+    again = tiny_run.manifest()
+    assert again["run"] != manifest["run"]
+    for name in STEPS:
+        assert again["steps"][name]["outputs"] == manifest["steps"][name]["outputs"]
+    assert tiny_run.artifacts() == before
+
+
+def test_the_same_work_gives_the_same_artifacts_elsewhere(
+    manifest: dict[str, Any], tmp_path: Path, new_project: Any, tiny: list[str]
+) -> None:
+    """Another folder, no store to reuse from: the same digests, from raw images to the packed service."""
+    other = new_project(tmp_path / "elsewhere")
+    for step in STEPS[:4]:
+        done = other.step(step, *tiny)
+        assert done.returncode == 0, done.stderr
+    for name, step in other.manifest()["steps"].items():
+        assert {entity: a["digest"] for entity, a in step["outputs"].items()} == {
+            entity: a["digest"] for entity, a in manifest["steps"][name]["outputs"].items()
+        }
+
+
+def test_a_changed_parameter_runs_its_step_and_what_follows(tiny_run: Any, tiny: list[str]) -> None:
+    done = tiny_run.step(*tiny, "--set", "model_pack.serving_score_threshold=0.4")
+    assert done.returncode == 0, done.stderr
+    states = {name: step["status"] for name, step in tiny_run.manifest()["steps"].items()}
+    assert states == {
+        "data_load": "reused",
+        "data_prep": "reused",
+        "model_train": "reused",
+        "model_pack": "succeeded",
+        "model_eval": "succeeded",
+    }
+
+
+def test_a_result_below_the_gate_fails_and_keeps_its_report(tiny_run: Any, tiny: list[str]) -> None:
+    done = tiny_run.step("model_eval", *tiny, "--set", "model_eval.min_map50=0.99")
+    assert done.returncode == 1
+    assert "quality gate" in done.stderr
+    assert len(done.stderr.splitlines()) < 40
+    attempt = tiny_run.manifest()["steps"]["model_eval"]
+    assert attempt["status"] == "failed"
+    assert attempt["outputs"]["model_quality_report"]["files"] == 1
+
+
+def test_prod_runs_what_is_committed_and_tags_it(
+    tiny_run: Any, tmp_path: Path, new_project: Any, tiny: list[str]
+) -> None:
+    project = new_project(tmp_path / "prod")
+    project.git("init", "-q")
+    project.git("add", "-A")
+    project.git("commit", "-qm", "all")
+    (project.root / "notes.txt").write_text("mine")
+    refused = project.step("data_load", *tiny, mode="prod")
+    assert refused.returncode == 1
+    assert "notes.txt" in refused.stderr
+    assert (project.root / "notes.txt").read_text() == "mine"
+    assert project.git("tag") == ""
+    assert project.artifacts("prod") == []
+    (project.root / "notes.txt").unlink()
+    done = project.step("data_load", *tiny, mode="prod")
+    assert done.returncode == 0, done.stderr
+    run = project.manifest("--mode", "prod")["run"]
+    assert project.git("tag").split() == [run]
+    assert project.git("rev-parse", f"{run}^{{commit}}") == project.git("rev-parse", "HEAD")
+    assert project.artifacts("dev") == []

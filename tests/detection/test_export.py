@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipeline.detection.config import build_model
+from pipeline.detection.export import OUTPUTS, ExportedModel, export_onnx, load_detector
+from pipeline.detection.parity import check_parity
+from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.weights import fit, read_checkpoint, write_checkpoint
+from pipeline.errors import DataError, StepError
+from pipeline.serving.runtime import onnxruntime
+
+SPEC = DetectorSpec("nano", (256, 256), ("person", "bicycle", "car", "motorcycle", "bus", "truck"))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A real detector of six classes, as weights and as ONNX."""
+
+    weights: Path
+    model: ExportedModel
+    images: list[Path]
+
+
+@pytest.fixture(scope="module")
+def exported(pretrained: Path, photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("exported")
+    network = build_model(SPEC)
+    fit(read_checkpoint(pretrained), network, SPEC.classes)
+    weights = write_checkpoint(folder / "w.pth", network.state_dict(), {"classes": list(SPEC.classes)})
+    return Exported(weights, export_onnx(SPEC, weights, folder / "model.onnx"), photographs)
+
+
+def test_the_file_is_what_serving_expects(exported: Exported) -> None:
+    session = onnxruntime.InferenceSession(str(exported.model.path), providers=["CPUExecutionProvider"])
+    assert [(i.name, i.type, i.shape[1:]) for i in session.get_inputs()] == [("images", "tensor(float)", [3, 256, 256])]
+    assert isinstance(session.get_inputs()[0].shape[0], str)
+    assert tuple(o.name for o in session.get_outputs()) == OUTPUTS
+    content = exported.model.path.read_bytes()
+    assert len(content) == exported.model.size
+    assert b"site-packages" not in content  # the exporter's stack traces
+    model = onnx.load(str(exported.model.path))
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert {entry.key for entry in model.metadata_props} == {
+        "classes",
+        "image_size",
+        "score_threshold",
+        "nms_iou_threshold",
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_any_batch_and_no_detection_at_all(exported: Exported, batch: int) -> None:
+    session = onnxruntime.InferenceSession(str(exported.model.path), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"images": np.full((batch, 3, 256, 256), 114, np.float32)})
+    count = len(found[0])
+    assert [value.shape for value in found] == [(count,), (count, 4), (count,), (count,)]
+    assert found[0].dtype == found[3].dtype == np.int64
+
+
+def test_exporting_twice_gives_the_same_bytes(exported: Exported, tmp_path: Path) -> None:
+    assert export_onnx(SPEC, exported.weights, tmp_path / "m.onnx").sha256 == exported.model.sha256
+
+
+def test_parity_on_photographs(exported: Exported) -> None:
+    parity = check_parity(SPEC, exported.weights, exported.model.path, exported.images)
+    assert parity.images == len(exported.images)
+    assert parity.candidates > parity.detections > 10
+    assert parity.max_box_difference <= 0.01
+    assert parity.max_score_difference <= 1e-4
+    assert parity.metrics()["parity_images"] == parity.images
+
+
+def test_the_file_finds_what_mmdet_finds(exported: Exported) -> None:
+    """End to end against mmdet's own prediction, with its own pipeline and suppression."""
+    from mmdet.structures import DetDataSample
+
+    from pipeline.detection.parity import _letterboxed
+
+    pixels = _letterboxed(SPEC, exported.images)
+    session = onnxruntime.InferenceSession(str(exported.model.path), providers=["CPUExecutionProvider"])
+    batch_index, boxes, scores, labels = session.run(None, {"images": pixels})
+    mmdet_model = load_detector(SPEC, exported.weights).model
+    samples = [DetDataSample(metainfo={"img_shape": (256, 256), "ori_shape": (256, 256)}) for _ in pixels]
+    with torch.no_grad():
+        predicted = mmdet_model.predict(torch.from_numpy(pixels), samples, rescale=False)
+    for number, sample in enumerate(predicted):
+        theirs = sample.pred_instances.numpy()
+        ours = batch_index == number
+        assert ours.sum() == len(theirs)
+        order, other = np.argsort(-scores[ours], kind="stable"), np.argsort(-theirs.scores, kind="stable")
+        np.testing.assert_allclose(scores[ours][order], theirs.scores[other], atol=1e-4)
+        np.testing.assert_array_equal(labels[ours][order], theirs.labels[other])
+        np.testing.assert_allclose(boxes[ours][order], theirs.bboxes[other], atol=0.01)
+
+
+def altered(source: Path, target: Path, name: str, change: float) -> Path:
+    """A copy of the model with one constant shifted."""
+    model = onnx.load(str(source))
+    [tensor] = [t for t in model.graph.initializer if t.name == name]
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values + np.asarray(change, values.dtype), name))
+    onnx.save(model, str(target))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "says"),
+    [
+        pytest.param("iou", -0.3, "suppresses other boxes", id="another IoU threshold"),
+        pytest.param("floor", 0.2, "suppresses other boxes", id="another score floor"),
+        pytest.param("max_per_class", -299, "suppresses other boxes", id="one box a class"),
+        pytest.param("reg", 1e-3, "a box by", id="shifted boxes"),
+        pytest.param("cls", 1e-2, "a score by", id="shifted scores"),
+    ],
+)
+def test_a_wrong_export_is_refused(exported: Exported, tmp_path: Path, part: str, change: float, says: str) -> None:
+    names = [tensor.name for tensor in onnx.load(str(exported.model.path)).graph.initializer]
+    biases = {n.split("_conv_")[1].split(".")[0]: n for n in names if "multi_level_conv_" in n and n.endswith("0.bias")}
+    wrong = altered(exported.model.path, tmp_path / "wrong.onnx", biases.get(part, part), change)
+    with pytest.raises(StepError, match=says):
+        check_parity(SPEC, exported.weights, wrong, exported.images)
+
+
+def test_parity_needs_images(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image"):
+        check_parity(SPEC, exported.weights, exported.model.path, [])
+    (tmp_path / "x.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match="cannot be read"):
+        check_parity(SPEC, exported.weights, exported.model.path, [tmp_path / "x.jpg"])
+
+
+def test_weights_of_other_classes_cannot_be_exported(exported: Exported, tmp_path: Path) -> None:
+    spec = DetectorSpec("nano", (256, 256), ("person", "zebra crossing"))
+    with pytest.raises(StepError, match="do not know every class"):
+        export_onnx(spec, exported.weights, tmp_path / "m.onnx")

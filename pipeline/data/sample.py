@@ -1,7 +1,7 @@
 """The embedded sample: pictures of four plain shapes, drawn on the machine, the same for the same seed.
 
 Made for trying the whole pipeline in minutes on a CPU: a small detector learns it from scratch, yet it has what makes
-real photographs hard in small: four classes of unequal number, any rotation, a fivefold range of sizes, textured and
+real photographs hard in small: four classes of unequal number, any rotation, a threefold range of sizes, textured and
 noisy backgrounds, clutter that is none of the classes, mild overlap, and a few pictures with nothing in them.
 
 The same versions of numpy and OpenCV give the same bytes; every picture depends on the seed and its own number only.

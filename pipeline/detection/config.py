@@ -26,7 +26,7 @@ class Recipe:
         image_size: Side of the square input in pixels, a multiple of 32.
         epochs: Passes over the training set; 0 packs the pretrained weights as they are.
         batch_size: Images a training step.
-        learning_rate: Peak rate of AdamW; 0 chooses 4e-3 from scratch, 1e-4 where pretrained weights meet new classes,
+        learning_rate: Peak rate of AdamW; 0 chooses 1e-2 from scratch, 1e-4 where pretrained weights meet new classes,
             1e-5 where every class is already known to them (higher rates were measured to unlearn it).
         augmentation: "flip" is flips and colour; "mosaic" adds mosaic and random affine (and mixup from size s up);
             "auto" is mosaic from scratch for 50 epochs or more, and flip otherwise.

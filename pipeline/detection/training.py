@@ -26,7 +26,7 @@ from pipeline.errors import DataError, MissingError, StepError, UsageError
 log = logging.getLogger(__name__)
 
 PARITY_IMAGES = 8
-LEARNING_RATES = {"scratch": 4e-3, "new classes": 1e-4, "known classes": 1e-5}
+LEARNING_RATES = {"scratch": 1e-2, "new classes": 1e-4, "known classes": 1e-5}
 MOSAIC_EPOCHS = 50  # a shorter run from scratch has not the steps to learn from mosaics
 
 

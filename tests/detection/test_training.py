@@ -49,7 +49,7 @@ def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult)
     assert [record.epoch for record in trained.history] == [1, 2, 3]
     assert all(record.loss["loss"] > 0 and record.mAP is not None for record in trained.history)
     assert trained.history[-1].learning_rate < trained.history[0].learning_rate
-    assert trained.history[-1].learning_rate == pytest.approx(4e-3 * 0.05, rel=0.5)
+    assert trained.history[-1].learning_rate == pytest.approx(1e-2 * 0.05, rel=0.5)
     best = max(trained.history, key=lambda record: record.mAP or 0.0)
     assert trained.metrics()["eval_mAP"] == best.mAP
     assert json.loads((trained.folder / "history.json").read_text())[2]["epoch"] == 3

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
+import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from pipeline.errors import StepError
+from pipeline.files import sha256_of
 
 PACKAGE = Path(__file__).parent
-RUNTIME = ("cli", "config", "runner", "step", "manifest", "store", "notebook", "code", "console")
+DISTRIBUTION = "detection-pipeline"
+RUNTIME = "step"  # the one module of the runtime that a notebook imports; the domain imports none
+DIFF = (
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+)  # whatever git's config says
+GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
 @dataclass(frozen=True)
@@ -24,7 +36,7 @@ class CodeState:
     Attributes:
         commit: Full hash, empty outside a git checkout or before the first commit.
         dirty: Whether anything differs from the commit.
-        diff: Of the tracked files.
+        diff: Of the tracked files; bytes that are not UTF-8 are shown as such.
         untracked: Names of files that git neither tracks nor ignores, with their SHA-256.
     """
 
@@ -40,25 +52,36 @@ def code_state(root: Path) -> CodeState:
     if top is None or Path(top.strip()).resolve() != root.resolve():
         return CodeState("", True, "", {})
     commit = (_git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip()
-    diff = (_git(root, "diff", "--no-color", "--no-ext-diff", "HEAD") or "") if commit else ""
+    diff = (_git(root, "diff", *DIFF, "HEAD") or "") if commit else ""
     names = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    untracked = {name: _sha256(root / name) for name in names if name and (root / name).is_file()}
+    untracked = {name: sha256_of(root / name) for name in names if name and (root / name).is_file()}
     return CodeState(commit, bool(diff or untracked or not commit), diff, untracked)
 
 
+def changed_files(code: CodeState) -> list[str]:
+    """Names of all files that differ from the commit."""
+    tracked = [line.split(" b/")[-1].rstrip('"') for line in code.diff.splitlines() if line.startswith("diff --git ")]
+    return [*tracked, *code.untracked]
+
+
 def tag(root: Path, commit: str, run: str, step: str) -> str:
-    """Tag a commit with a run id; a run whose later steps ran at another commit gets a tag a step for these.
+    """Tag a commit with a run id; where a run's steps ran at several commits, the later ones get a tag of their own.
+
+    A tag that is there is never moved.
 
     Returns:
         The tag's name.
+
+    Raises:
+        StepError: git refuses.
     """
-    name = run
-    existing = _git(root, "rev-parse", "-q", "--verify", f"refs/tags/{run}^{{commit}}")
-    if existing is not None and existing.strip() == commit:
-        return name
-    if existing is not None:
-        name = f"{run}-{step}"
-    if _git(root, "tag", "--force", name, commit) is None:
+    for name in (run, f"{run}-{step}", f"{run}-{step}-{commit[:12]}"):
+        existing = _git(root, "rev-parse", "-q", "--verify", f"refs/tags/{name}^{{commit}}")
+        if existing is None:
+            break
+        if existing.strip() == commit:
+            return name
+    if _git(root, "tag", "--no-sign", name, commit) is None:
         raise StepError(f"git could not tag the commit with {name}", where=root, remedy=f"git tag {name} {commit}")
     return name
 
@@ -70,22 +93,58 @@ def code_digest(modules: tuple[str, ...]) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(_closure(modules)):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {_sha256(path)}\n".encode())
-        # what a module carries beside it, such as a template, is part of what it does
-        for resource in sorted(path.parent.glob("*.html*")):
-            digest.update(f"{resource.name} {_sha256(resource)}\n".encode())
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 
-def environment(packages: tuple[str, ...]) -> dict[str, str]:
-    """Python, platform and versions of packages."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    for name in packages:
+def imported_modules(tree: ast.Module, package: str = "") -> frozenset[str]:
+    """Modules of this package that a module imports, and every `module.name` that may be one.
+
+    Args:
+        tree: Its source.
+        package: The package it lies in, for relative imports.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in found if name == "pipeline" or name.startswith("pipeline."))
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Python, platform, device, and the versions of the packages that this project asks for."""
+    from importlib import metadata
+
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "device": _device(),
+    }
+    try:
+        asked = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return found
+    names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in asked if "extra ==" not in requirement]
+    for name in sorted(names):
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _device() -> str:
+    """What there is to compute on, asked of the system: importing torch to ask it would take seconds."""
+    reports = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    models = [line.partition(":")[2].strip() for path in reports for line in path.read_text().splitlines()[:1]]
+    gpus = models or [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    return ", ".join(gpus) or f"CPU, {os.cpu_count()} cores"
 
 
 def _closure(modules: tuple[str, ...]) -> set[Path]:
@@ -96,39 +155,36 @@ def _closure(modules: tuple[str, ...]) -> set[Path]:
         if path not in found:
             found.add(path)
             waiting += [other for module in _imported(path) for other in _files_of(module)]
+            # what lies beside a module, such as a template, is part of what it does
+            found |= {other for other in path.parent.iterdir() if _is_resource(other)}
     return found
 
 
-def _files_of(module: str) -> list[Path]:
-    """The module's own file and its packages' `__init__`; none for the runtime, or for a name inside a module."""
+def _files_of(module: str) -> Iterator[Path]:
+    """The module's own file and its packages' `__init__`; none for a name inside a module."""
     parts = module.split(".")[1:]
-    if not parts or parts[0] in RUNTIME:
-        return []
-    files = [PACKAGE.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
-    files.append(PACKAGE.joinpath(*parts).with_suffix(".py"))
-    return [path for path in files if path.is_file()]
+    if parts and parts[0] != RUNTIME:
+        files = [PACKAGE.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
+        files.append(PACKAGE.joinpath(*parts).with_suffix(".py"))
+        yield from (path for path in files if path.is_file())
 
 
 @cache
 def _imported(path: Path) -> frozenset[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline"):
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("pipeline.")}
-    return frozenset(found)
+    package = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).parent.parts])
+    return imported_modules(ast.parse(path.read_text(encoding="utf-8")), package)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _is_resource(path: Path) -> bool:
+    return path.is_file() and path.suffix not in {".py", ".pyc"} and not path.name.startswith(".")
 
 
 def _git(root: Path, *arguments: str) -> str | None:
     """What git prints, or None where it fails or is not installed."""
+    # inside a hook git names another repository than the one `root` is in
+    surroundings = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, env=surroundings, check=False)
     except FileNotFoundError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None

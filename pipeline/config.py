@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import DataError, UsageError
+from pipeline.parameters import holds_password
 
 Values = dict[str, dict[str, Any]]
 
@@ -35,6 +37,23 @@ class Config(BaseModel):
     parameters: Values = {}
     prod: Values = {}
     deliver: dict[str, str] = {}
+
+    @field_validator("store")
+    @classmethod
+    def _without_password(cls, store: str) -> str:
+        if holds_password(store):
+            raise ValueError("it holds a password; give credentials through the environment")
+        return store
+
+    @field_validator("deliver")
+    @classmethod
+    def _only_known_places(cls, deliver: dict[str, str]) -> dict[str, str]:
+        for text in deliver.values():
+            try:
+                text.format(path="", bin="")
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(f"'{text}' may hold {{path}} and {{bin}} only") from error
+        return deliver
 
     def values(self, mode: str) -> Values:
         """Parameters by step as they stand in a mode."""
@@ -65,17 +84,44 @@ def read_config(path: Path) -> Config:
             remedy=f"did you mean {near[0]}?" if near else "",
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return Config.model_validate(content)
-    except yaml.YAMLError as error:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+        return Config.model_validate({} if content is None else content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"the config is not valid YAML: {error}", where=path) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         near = difflib.get_close_matches(key, Config.model_fields, 1, 0.5)
         raise DataError(
-            f"the config has a wrong entry, '{key}': {first['msg']}",
+            f"the config has a wrong entry, '{key}': {first['msg']}" if key else "the config is not a table of keys",
             where=path,
             expected="the keys " + ", ".join(Config.model_fields),
             remedy=f"did you mean '{near[0]}'?" if near and near[0] != key else "",
         ) from error
+
+
+def read_yaml(text: str) -> Any:
+    """YAML, in which 1e-3 is a number and a key may be there only once.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506, the loader is a safe one
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which takes YAML 1.1 at its word: 1e-3 a text, and of two equal keys the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A table, unless a key is there twice."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.status import Status
@@ -57,6 +56,11 @@ class StepDisplay:
         self._last = ""
         self._show()
 
+    @property
+    def where(self) -> str:
+        """Which cell is running, for a person."""
+        return f"cell {self._cell} of {self._cells}: {self._label[:100]}" if self._cell else "starting its kernel"
+
     def write(self, text: str) -> int:
         """The kernel printed something."""
         if self._stream:
@@ -84,19 +88,5 @@ class StepDisplay:
     def _finish_cell(self) -> None:
         if self._cell and not self._status:
             seconds = time.monotonic() - self._since
-            self._console.print(f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {self._label[:90]}", markup=False, soft_wrap=True)
-
-
-def table(rows: list[tuple[Any, ...]], indent: str = "") -> str:
-    """Rows as aligned columns, numbers to the right."""
-    if not rows:
-        return ""
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            str(value).rjust(width) if isinstance(value, int | float) else str(value).ljust(width)
-            for value, width in zip(row, widths, strict=True)
-        ]
-        lines.append((indent + "  ".join(cells)).rstrip())
-    return "\n".join(lines)
+            line = f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {self._label[:90]}"
+            self._console.print(line, markup=False, soft_wrap=True)

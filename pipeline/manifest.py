@@ -1,28 +1,18 @@
-"""The run manifest: what ran, on what, from what, made what.
-
-The truth is a set of small records, each written once: the run was opened, an attempt at a step started, an attempt
-ended. `manifest.json` is rendered from them after each, for people and programs to read, and never read back.
-
-    <root>/runs/RUN/run.json
-    <root>/runs/RUN/attempts/STEP.001.started.json
-    <root>/runs/RUN/attempts/STEP.001.ended.json
-    <root>/runs/RUN/manifest.json
-    <root>/reuse/STEP/FINGERPRINT/RUN.001            an index of successes, by what they were made from
-"""
+"""The run manifest: what ran, on what, from what, made what. How it is kept: see `runs`."""
 
 from __future__ import annotations
 
-import json
+import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.errors import IntegrityError, MissingError, UsageError
-from pipeline.store import Artifact, Store
+from pipeline.store import Artifact
 
 SCHEMA = 1
+RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED, RUNNING = "succeeded", "reused", "failed", "interrupted", "running"
 GOOD = (SUCCEEDED, REUSED)
 
@@ -36,6 +26,7 @@ class StepRecord:
         attempt: 1 for the first in this run.
         started: UTC, ISO 8601.
         parameters: All of them, defaults included.
+        overrides: Those of them that the command line set.
         notebook_digest: SHA-256 of the notebook's cells.
         code_digest: SHA-256 of the modules the notebook imports.
         fingerprint: SHA-256 of everything the result depends on; equal ones are the same work.
@@ -49,7 +40,8 @@ class StepRecord:
         metrics: What the notebook committed.
         notebook: Where the notebook is as it ran.
         report: The same as HTML.
-        error: What went wrong, as the user saw it.
+        error: What went wrong, as the user saw it; the first line says it in short.
+        error_kind: Name of the exception.
         reused_from: `run/step/attempt` whose outputs these are.
     """
 
@@ -63,6 +55,7 @@ class StepRecord:
     inputs: dict[str, Artifact]
     code: dict[str, Any]
     environment: dict[str, str]
+    overrides: dict[str, Any] = field(default_factory=dict)
     status: str = RUNNING
     ended: str = ""
     seconds: float = 0.0
@@ -71,6 +64,7 @@ class StepRecord:
     notebook: str = ""
     report: str = ""
     error: str = ""
+    error_kind: str = ""
     reused_from: str = ""
 
     @classmethod
@@ -111,16 +105,16 @@ class RunManifest:
 
     def of(self, step: str) -> tuple[StepRecord, ...]:
         """The attempts at a step, oldest first."""
-        return tuple(record for record in self.attempts if record.step == step)
+        return tuple(sorted((r for r in self.attempts if r.step == step), key=lambda record: record.attempt))
 
     def success(self, step: str) -> StepRecord | None:
         """The newest attempt at a step that has outputs to build on."""
         return next((record for record in reversed(self.of(step)) if record.status in GOOD), None)
 
     def output(self, entity: str) -> Artifact | None:
-        """The artifact that entity stands for in this run now."""
+        """The artifact that entity stands for in this run now: what the newest success of its step made."""
         good = [record for record in self.attempts if record.status in GOOD and entity in record.outputs]
-        return max(good, key=lambda record: record.started).outputs[entity] if good else None
+        return max(good, key=lambda record: record.attempt).outputs[entity] if good else None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is shown: per step its latest attempt, and the earlier ones below it."""
@@ -144,111 +138,3 @@ def now() -> str:
 def new_run_id() -> str:
     """Sorts by time to the millisecond; the tail keeps two of one millisecond apart."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:18] + "Z-" + secrets.token_hex(3)
-
-
-class Runs:
-    """The runs of one store, read from and written as records."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def open(self, manifest: RunManifest) -> RunManifest:
-        """Record a new run."""
-        content = asdict(manifest)
-        content.pop("attempts")
-        self.store.write_once(f"runs/{manifest.run}/run.json", _dump(content))
-        return self.render(manifest.run)
-
-    def ids(self) -> list[str]:
-        """Oldest first."""
-        return self.store.list("runs")
-
-    def load(self, run: str) -> RunManifest:
-        """Put a run together from its records.
-
-        Raises:
-            MissingError: No such run, with the nearest.
-            UsageError: It was written by a newer version.
-            IntegrityError: A record cannot be read.
-        """
-        folder = f"runs/{run}"
-        if not self.store.exists(f"{folder}/run.json"):
-            known = self.ids()
-            raise MissingError(
-                f"there is no run '{run}'",
-                where=f"{self.store.url}/runs",
-                expected=f"one of {len(known)}, the newest {known[-1]}" if known else "a run; there is none yet",
-                remedy="list them with: python -m pipeline runs",
-            )
-        content = self._read(f"{folder}/run.json")
-        if content.get("schema", 0) > SCHEMA:
-            raise UsageError(
-                f"run {run} was written by a newer version of the pipeline",
-                where=f"{self.store.url}/{folder}/run.json",
-                expected=f"manifest schema {SCHEMA} or older, found {content['schema']}",
-                remedy="update the pipeline",
-            )
-        attempts: dict[tuple[str, str], dict[str, Any]] = {}
-        for name in self.store.list(f"{folder}/attempts"):  # "ended" sorts before "started"
-            step, number, moment, _ = name.split(".")
-            record = self._read(f"{folder}/attempts/{name}")
-            attempts[step, number] = record if moment == "ended" else attempts.get((step, number), record)
-        records = sorted((StepRecord.from_json(a) for a in attempts.values()), key=lambda r: (r.started, r.attempt))
-        return RunManifest(**{**content, "attempts": tuple(records)})
-
-    def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
-        """The newest run, of one pipeline or having an output of one entity where asked for."""
-        for run in reversed(self.ids()):
-            if self.store.exists(f"runs/{run}/run.json"):
-                manifest = self.load(run)
-                if (not pipeline or manifest.pipeline == pipeline) and (not having or manifest.output(having)):
-                    return manifest
-        return None
-
-    def start(self, run: str, record: StepRecord) -> StepRecord:
-        """Record that an attempt starts, under the next free number."""
-        number = len([name for name in self.store.list(f"runs/{run}/attempts") if name.startswith(f"{record.step}.")])
-        while True:
-            number += 1
-            numbered = replace(record, attempt=number)
-            if self.store.write_once(self._key(run, numbered, "started"), _dump(asdict(numbered))):
-                self.render(run)
-                return numbered
-
-    def end(self, run: str, record: StepRecord) -> RunManifest:
-        """Record how an attempt ended, and make a success findable by what it was made from."""
-        self.store.write_once(self._key(run, record, "ended"), _dump(asdict(record)))
-        if record.status == SUCCEEDED:
-            self.store.write_once(
-                f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", _dump(asdict(record))
-            )
-        return self.render(run)
-
-    def same_work(self, step: str, fingerprint: str) -> tuple[str, StepRecord] | None:
-        """The newest success of the same work whose outputs are all still in the store, and its run."""
-        folder = f"reuse/{step}/{fingerprint}"
-        for name in reversed(self.store.list(folder)):
-            record = StepRecord.from_json(self._read(f"{folder}/{name}"))
-            if all(self.store.has(artifact) for artifact in record.outputs.values()):
-                return name.rsplit(".", 1)[0], record
-        return None
-
-    def render(self, run: str) -> RunManifest:
-        """Write `manifest.json` anew from the records."""
-        manifest = self.load(run)
-        self.store.replace(f"runs/{run}/manifest.json", _dump(manifest.to_json()))
-        return manifest
-
-    def _key(self, run: str, record: StepRecord, moment: str) -> str:
-        return f"runs/{run}/attempts/{record.step}.{record.attempt:03}.{moment}.json"
-
-    def _read(self, key: str) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads(self.store.read(key))
-        except ValueError as error:
-            raise IntegrityError(f"a record cannot be read: {error}", where=f"{self.store.url}/{key}") from error
-        return content
-
-
-def _dump(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

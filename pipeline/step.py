@@ -1,14 +1,15 @@
 """What a notebook holds: its declared inputs as local folders, its outputs as folders to fill, and one commit.
 
-Headless, the runner has pinned the inputs and says so in a file named by `PIPELINE_STEP`. Opened by hand in Jupyter there
-is no such file, and the same notebook gets the newest dev run's inputs; what it writes stays in its own folder and is
-published by running the step, so that a record never rests on cells run in some other order.
+Headless, the runner has pinned the inputs and says so in a file named by `PIPELINE_STEP`. Opened by hand in Jupyter
+there is no such file, and the same notebook gets the newest dev run's inputs; what it writes stays in its own folder
+and is published by running the step, so that a record never rests on cells run in some other order.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GateError, MissingError, StepError, UsageError
-from pipeline.manifest import Runs
+from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
 CONTEXT = "PIPELINE_STEP"
-LOCAL_STORE = ".store/default/dev"  # where a notebook opened by hand looks for the newest dev run
+DEV_STORE = ".cache/dev_store"  # names the store of the newest dev run, for notebooks opened by hand
+COMMITTED = "committed.json"  # in the attempt's folder: what the notebook published
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,6 @@ class Folders(Mapping[str, Path]):
             )
         folder = self._folders[name]
         if name in self._artifacts and not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
             log.info("reading %s %s", name, self._artifacts[name].digest[:12])
             self._store.get(self._artifacts[name], folder)
         return folder
@@ -151,14 +152,18 @@ class Step:
         """Publish every output and record the metrics. Until here the step has published nothing.
 
         Args:
-            metrics: Figures by name: numbers, strings and booleans. The first two are what a summary shows.
+            metrics: Figures by name: numbers, strings, booleans, or None for one that is not defined, as which NaN is
+                recorded. The first two are what a summary shows.
             minimum: The quality gate: metric name to the least value that passes; 0 or less is no gate. A step below it
                 fails, yet its outputs are stored, since a bad model's report is what one wants to read.
 
         Raises:
-            StepError: An output is empty.
+            UsageError: A metric is something else, or one in `minimum` is not given.
+            StepError: An output is empty, or the step has committed already.
             GateError: A metric is below its minimum.
         """
+        recorded = {name: _plain(name, value) for name, value in metrics.items()}
+        below = _below(recorded, {name: float(least) for name, least in (minimum or {}).items() if least > 0})
         empty = [name for name in self.outputs if not any(self.outputs[name].iterdir())]
         if empty:
             raise StepError(
@@ -167,15 +172,13 @@ class Step:
                 expected="at least one file in every declared output",
                 remedy=f"write into step.outputs['{empty[0]}']",
             )
-        gates = {name: least for name, least in (minimum or {}).items() if least > 0}
-        reached = {name: -1.0 if metrics[name] is None else float(metrics[name]) for name in gates}
-        below = {name: least for name, least in gates.items() if not reached[name] >= least}
         if self._by_hand:
-            log.info("opened by hand: the outputs stay in %s; publish with: python step.dev.py %s", self.work, self.name)
+            log.info("opened by hand: the outputs stay in %s", self.work / "outputs")
+            log.info("publish with: python step.dev.py %s", self.name)
         else:
-            self._publish(metrics, gates)
+            self._publish(recorded)
         if below:
-            missed = ", ".join(f"{name} is {reached[name]:.4g}, below {least:g}" for name, least in below.items())
+            missed = ", ".join(f"{name} is {_short(recorded[name])}, below {least:g}" for name, least in below.items())
             raise GateError(
                 f"the quality gate is not passed: {missed}",
                 where=self.name,
@@ -183,23 +186,44 @@ class Step:
                 remedy="train longer or on more data, or set a lower minimum in the config",
             )
 
-    def _publish(self, metrics: Mapping[str, Any], gates: Mapping[str, float]) -> None:
+    def _publish(self, metrics: Mapping[str, Any]) -> None:
+        committed = self.work / COMMITTED
+        if committed.exists():
+            raise StepError("the step has committed already", where=self.name, expected="step.commit(...) once")
         stored = {name: self._store.put(name, self.outputs[name], self._context.made_by) for name in self.outputs}
         for name, artifact in stored.items():
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
-        committed = {
-            "outputs": {name: asdict(artifact) for name, artifact in stored.items()},
-            "metrics": {name: _plain(value) for name, value in metrics.items()},
-            "gates": dict(gates),
-        }
-        partial = self.work / "committed.partial"
-        partial.write_text(json.dumps(committed), encoding="utf-8")
-        partial.replace(self.work / "committed.json")
+        content = {"outputs": {name: asdict(artifact) for name, artifact in stored.items()}, "metrics": dict(metrics)}
+        partial = committed.with_suffix(".partial")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(committed)
 
 
-def _plain(value: Any) -> Any:
-    """numpy's numbers as Python's."""
-    return value.item() if hasattr(value, "item") else value
+def _plain(name: str, value: Any) -> bool | int | float | str | None:
+    """A metric as JSON has it: of numpy's numbers Python's, of NaN and infinity None."""
+    plain = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return None
+    if plain is None or isinstance(plain, bool | int | float | str):
+        return plain
+    raise UsageError(
+        f"the metric '{name}' is a {type(value).__name__}",
+        where="step.commit(metrics=...)",
+        expected="a number, a string, a boolean, or None",
+        remedy="write what is larger into an output",
+    )
+
+
+def _below(metrics: Mapping[str, Any], gates: Mapping[str, float]) -> dict[str, float]:
+    """Of the gates those that are not passed; a metric that is not defined passes none."""
+    for name in gates:
+        if name not in metrics:
+            raise UsageError(f"the gate is for '{name}', which is no metric", expected=", ".join(metrics))
+    return {name: least for name, least in gates.items() if metrics[name] is None or not float(metrics[name]) >= least}
+
+
+def _short(value: Any) -> str:
+    return "not defined" if value is None else f"{float(value):.4g}"
 
 
 def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
@@ -209,9 +233,12 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
     if root is None:
         raise MissingError("the project's folder was not found", where=here, expected="a folder with step.dev.py")
     os.chdir(root)  # parameters name files relative to the project, as they do headless
-    store = Store(str(root / LOCAL_STORE))
+    note = root / DEV_STORE
+    store = Store(note.read_text(encoding="utf-8") if note.is_file() else str(root / ".store" / "default" / "dev"))
     inputs: dict[str, Artifact] = {}
     newest = Runs(store).newest(having=reads[-1]) if reads else None
+    if newest:
+        log.info("opened by hand, with the inputs of run %s", newest.run)
     for entity in reads:
         artifact = newest.output(entity) if newest else None
         if artifact is None:
@@ -224,4 +251,4 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
     work = root / ".cache" / "by_hand" / name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    return StepContext(name, f"by-hand/{name}/0", str(root / LOCAL_STORE), str(work), str(root / ".cache"), inputs)
+    return StepContext(name, f"by-hand/{name}/0", store.url, str(work), str(root / ".cache"), inputs)

@@ -1,6 +1,6 @@
 """Folders in and out of any fsspec URL: content-addressed, write-once, the marker last.
 
-    <root>/objects/ab/ab34…        the bytes of one file, named by their SHA-256, kept once however many artifacts hold them
+    <root>/objects/ab/ab34…        the bytes of one file, named by their SHA-256, kept once however many hold them
     <root>/artifacts/NAME/VERSION  the index of one artifact: path, size and SHA-256 of each of its files; written last,
                                    so its presence is what makes an artifact
     <root>/runs/…                  records, see `manifest`
@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from pipeline.errors import DataError, IntegrityError, MissingError
+from pipeline.errors import DataError, IntegrityError, MissingError, UsageError
+from pipeline.files import open_files, sha256_of
 
-CHUNK = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
@@ -57,50 +57,44 @@ class Artifact:
 
 
 class Store:
-    """A place for artifacts and records at a local path or an fsspec URL.
+    """A place for artifacts and records.
 
     Args:
         url: A local path, or a URL such as `s3://bucket/prefix` or `memory://name`.
+
+    Attributes:
+        url: The same as a URL.
+        files: Whole files by key, for records.
     """
 
     def __init__(self, url: str) -> None:
-        self._local = "://" not in url or url.startswith("file://")
-        if self._local:
-            self.url = Path(url.removeprefix("file://")).resolve().as_uri()
-            self._root = str(Path(url.removeprefix("file://")).resolve())
-            self._fs: Any = None
-        else:
-            import fsspec  # imported late: a local store, the usual one, does without
-
-            self.url = url.rstrip("/")
-            self._fs, self._root = fsspec.core.url_to_fs(self.url)
-
-    # --- artifacts ---------------------------------------------------------------------------------------------------
+        self.files = open_files(url)
+        self.url = self.files.url
 
     def put(self, name: str, folder: Path, made_by: str = "") -> Artifact:
         """Store a folder; nothing of it can be read as an artifact before all of it is safe.
 
+        Files only: a folder without any in it is not kept. An index that is there but damaged is made anew.
+
         Raises:
+            UsageError: The name is not one word.
             MissingError: The folder is not there.
-            DataError: It is empty, or holds a link or a special file.
+            DataError: It holds no file, a link, a special file, or a name that is not Unicode.
+            IntegrityError: A file changed meanwhile.
         """
+        if not NAME.fullmatch(name):
+            raise UsageError(f"'{name}' cannot name an artifact", expected="letters, digits, _ and -")
         paths = sorted(_regular_files(folder), key=lambda path: path.relative_to(folder).as_posix())
         if not paths:
             raise DataError("an empty folder cannot be stored", where=folder, expected="at least one file")
         with ThreadPoolExecutor() as pool:
-            hashes = list(pool.map(_sha256, paths))
-            files = [
-                StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
-                for path, digest in zip(paths, hashes, strict=True)
-            ]
-            new = {digest: path for path, digest in zip(paths, hashes, strict=True)}
-            list(pool.map(lambda item: self._put_object(*item), new.items()))
-        index = _index(files)
-        digest = hashlib.sha256(index).hexdigest()
-        self.write_once(f"artifacts/{name}/{digest}", index)
-        return Artifact(
-            name, f"{self.url}/artifacts/{name}/{digest}", digest, sum(f.size for f in files), len(files), made_by
-        )
+            files = list(pool.map(lambda path: _described(path, folder), paths))
+            distinct = {file.sha256: (file, path) for file, path in zip(files, paths, strict=True)}
+            list(pool.map(lambda item: self._put_object(*item), distinct.values()))
+        self.files.flush(["objects", *sorted({str(PurePosixPath(_object(file)).parent) for file in files})])
+        digest = self._put_index(name, _index(files))
+        url = f"{self.url}/{_marker(name, digest)}"
+        return Artifact(name, url, digest, sum(file.size for file in files), len(files), made_by)
 
     def get(self, artifact: Artifact, folder: Path) -> Path:
         """Lay out a stored folder, every byte checked against the index before it appears.
@@ -116,19 +110,39 @@ class Store:
             IntegrityError: The index or a file is not what was stored; the file is named.
         """
         files = self._read_index(artifact)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda file: self._get_object(file, partial, artifact), files))
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return folder
 
     def has(self, artifact: Artifact) -> bool:
-        """Whether the artifact's marker is there."""
-        return artifact.url.startswith(f"{self.url}/") and self.exists(artifact.url.removeprefix(f"{self.url}/"))
+        """Whether the artifact's marker is in this store, wherever the store was when the artifact was recorded."""
+        return self.files.exists(_marker(artifact.name, artifact.digest))
+
+    def keep(self, key: str, source: Path) -> str:
+        """Copy a local file beside the records, and say where it is."""
+        self.files.replace(key, source.read_bytes())
+        return self.files.location(key)
+
+    def _put_object(self, file: StoredFile, source: Path) -> None:
+        """Keep a file's bytes, unless they are kept already; a cut object is made anew."""
+        if self.files.size(_object(file)) != file.size:
+            self.files.upload(_object(file), source, file.sha256)
+
+    def _put_index(self, name: str, index: bytes) -> str:
+        digest = hashlib.sha256(index).hexdigest()
+        key = _marker(name, digest)
+        if not self.files.create(key, index) and self.files.read(key) != index:
+            self.files.set_aside(key)
+            self.files.create(key, index)
+        return digest
 
     def _read_index(self, artifact: Artifact) -> list[StoredFile]:
         if not self.has(artifact):
@@ -137,119 +151,33 @@ class Store:
                 where=artifact.url,
                 remedy="run the step that makes it again with --force, or use the store it was made in",
             )
-        content = self.read(artifact.url.removeprefix(f"{self.url}/"))
+        content = self.files.read(_marker(artifact.name, artifact.digest))
         if hashlib.sha256(content).hexdigest() != artifact.digest:
-            raise _damaged("the index", artifact.name, artifact.url)
+            raise _damaged("the index", artifact, artifact.url)
         return [StoredFile(**entry) for entry in json.loads(content)["files"]]
 
-    def _put_object(self, digest: str, source: Path) -> None:
-        key = f"objects/{digest[:2]}/{digest}"
-        if self.exists(key):
-            return
-        if not self._local:
-            self._fs.put_file(str(source), f"{self._root}/{key}")
-            return
-        target = Path(self._root, key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{secrets.token_hex(8)}")
-        try:
-            if _copy(source, partial) != digest:
-                raise IntegrityError("the file changed while it was being stored", where=source)
-            partial.chmod(0o444)
-            partial.replace(target)  # same name, same bytes: whoever comes second changes nothing
-        finally:
-            partial.unlink(missing_ok=True)
-
     def _get_object(self, file: StoredFile, folder: Path, artifact: Artifact) -> None:
-        target = folder / _safe(file.path)
+        key, target = _object(file), folder / _safe(file.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        key = f"objects/{file.sha256[:2]}/{file.sha256}"
         try:
-            if self._local:
-                _link_or_copy(Path(self._root, key), target)
-            else:
-                self._fs.get_file(f"{self._root}/{key}", str(target))
+            self.files.download(key, target)
         except FileNotFoundError as error:
-            raise _damaged(file.path, artifact.name, f"{self.url}/{key} is gone") from error
-        if target.stat().st_size != file.size or _sha256(target) != file.sha256:
-            self._set_aside(key)
-            raise _damaged(file.path, artifact.name, f"{self.url}/{key}")
+            raise _damaged(file.path, artifact, f"{self.files.location(key)} is gone") from error
+        if target.stat().st_size != file.size or sha256_of(target) != file.sha256:
+            self.files.set_aside(key)  # so that the next put of the right bytes is not skipped
+            raise _damaged(file.path, artifact, self.files.location(key))
 
-    def _set_aside(self, key: str) -> None:
-        """Take a damaged object's name away, so that the next `put` of the right bytes is not skipped."""
-        if self._local:
-            Path(self._root, key).replace(Path(self._root, f"{key}.damaged"))
-        else:
-            self._fs.mv(f"{self._root}/{key}", f"{self._root}/{key}.damaged")
 
-    # --- small files, each written once ------------------------------------------------------------------------------
+def _marker(name: str, digest: str) -> str:
+    return f"artifacts/{name}/{digest}"
 
-    def write_once(self, key: str, content: bytes) -> bool:
-        """Create a small file whole, or leave the one that is there; True when this call made it."""
-        if not self._local:
-            try:
-                self._fs.pipe_file(f"{self._root}/{key}", content, mode="create")
-            except FileExistsError:
-                return False
-            return True
-        return self._place(key, content, exclusive=True)
 
-    def replace(self, key: str, content: bytes) -> None:
-        """Write a small file whole, over the one that is there; only for what is rendered from records."""
-        if self._local:
-            self._place(key, content, exclusive=False)
-        else:
-            self._fs.pipe_file(f"{self._root}/{key}", content)
+def _object(file: StoredFile) -> str:
+    return f"objects/{file.sha256[:2]}/{file.sha256}"
 
-    def read(self, key: str) -> bytes:
-        """A small file's bytes; FileNotFoundError where there is none."""
-        if self._local:
-            return Path(self._root, key).read_bytes()
-        content: bytes = self._fs.cat_file(f"{self._root}/{key}")
-        return content
 
-    def exists(self, key: str) -> bool:
-        """Whether a file is there."""
-        return Path(self._root, key).is_file() if self._local else bool(self._fs.isfile(f"{self._root}/{key}"))
-
-    def list(self, key: str) -> list[str]:
-        """Names directly below a folder, sorted; empty where there is no folder."""
-        try:
-            if self._local:
-                return sorted(entry.name for entry in Path(self._root, key).iterdir() if entry.name[0] != ".")
-            found = self._fs.ls(f"{self._root}/{key}", detail=False, refresh=True)
-        except FileNotFoundError:
-            return []
-        return sorted(PurePosixPath(name).name for name in found)
-
-    def keep(self, key: str, source: Path) -> str:
-        """Copy a local file beside the records, and return where it is: a local path where the store is local."""
-        if self._local:
-            self._place(key, source.read_bytes(), exclusive=False)
-            return str(Path(self._root, key))
-        self._fs.put_file(str(source), f"{self._root}/{key}")
-        return f"{self.url}/{key}"
-
-    def _place(self, key: str, content: bytes, *, exclusive: bool) -> bool:
-        """Write, flush, then give the name: a reader sees all of the file or none of it."""
-        target = Path(self._root, key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{secrets.token_hex(8)}")
-        try:
-            with partial.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if not exclusive:
-                partial.replace(target)
-                return True
-            try:
-                os.link(partial, target)
-            except FileExistsError:
-                return False
-            return True
-        finally:
-            partial.unlink(missing_ok=True)
+def _described(path: Path, folder: Path) -> StoredFile:
+    return StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_of(path))
 
 
 def _index(files: list[StoredFile]) -> bytes:
@@ -269,34 +197,12 @@ def _regular_files(folder: Path) -> Iterator[Path]:
                 expected="no links, no special files",
                 remedy="write the file itself into the output folder",
             )
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError("a file's name is not Unicode", where=ascii(str(path)), remedy="rename it") from error
         if path.is_file():
             yield path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _copy(source: Path, target: Path) -> str:
-    """Copy and flush a file; the digest is of what was written."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            digest.update(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def _safe(path: str) -> PurePosixPath:
@@ -306,10 +212,11 @@ def _safe(path: str) -> PurePosixPath:
     return parts
 
 
-def _damaged(what: str, name: str, where: str) -> IntegrityError:
+def _damaged(what: str, artifact: Artifact, where: str) -> IntegrityError:
+    maker = artifact.made_by.split("/")[1] if artifact.made_by.count("/") == 2 else "the step that makes it"
     return IntegrityError(
-        f"stored bytes are not what was recorded: {what} of {name}",
+        f"stored bytes are not what was recorded: {what} of {artifact.name}",
         where=where,
         expected="the recorded SHA-256",
-        remedy="run the step that makes it again with --force",
+        remedy=f"run {maker} again with --force",
     )

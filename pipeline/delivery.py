@@ -1,0 +1,41 @@
+"""What a run is for, laid out as plain folders below `out/`, with a line of text on each."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pipeline.manifest import RunManifest, StepRecord
+from pipeline.project import Project
+from pipeline.store import Artifact
+
+BELOW_GATE = "below_gate"
+
+
+def deliver(project: Project, manifest: RunManifest) -> list[str]:
+    """Lay out the deliverables of a complete run; of another, nothing."""
+    if not all(manifest.success(name) for name in project.steps):
+        return []
+    found = {entity: manifest.output(entity) for entity in project.config.deliver}
+    return _lay_out(project, {entity: artifact for entity, artifact in found.items() if artifact}, _out(project))
+
+
+def deliver_below_gate(project: Project, record: StepRecord) -> list[str]:
+    """Lay out what a step made that missed its gate, apart from what passed: its report says why."""
+    found = {entity: artifact for entity, artifact in record.outputs.items() if entity in project.config.deliver}
+    return _lay_out(project, found, _out(project) / BELOW_GATE)
+
+
+def _out(project: Project) -> Path:
+    return project.root / "out" / project.mode / project.config.name
+
+
+def _lay_out(project: Project, artifacts: dict[str, Artifact], out: Path) -> list[str]:
+    store, programs = project.runs.store, _short(Path(sys.executable).parent)
+    folders = {entity: store.get(artifact, out / entity) for entity, artifact in artifacts.items()}
+    return [project.config.deliver[entity].format(path=_short(path), bin=programs) for entity, path in folders.items()]
+
+
+def _short(path: Path) -> str:
+    """Relative to where the user stands, if below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

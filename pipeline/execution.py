@@ -1,0 +1,226 @@
+"""Executes a step's notebook with papermill, in a kernel of its own, and says in few lines what went wrong.
+
+Imported only when a notebook is executed: all of Jupyter comes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillException, PapermillExecutionError
+from traitlets.config import Config
+
+from pipeline import errors
+from pipeline.console import StepDisplay
+from pipeline.manifest import FAILED, INTERRUPTED, SUCCEEDED
+from pipeline.notebook import KERNEL, StepNotebook
+from pipeline.step import CONTEXT
+from pipeline.stopping import Stop
+
+ENGINE = "pipeline"
+SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
+OWN_ERRORS = {name for name in vars(errors) if name.endswith("Error")}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a notebook ended.
+
+    Attributes:
+        status: `succeeded`, `failed` or `interrupted`.
+        error: What went wrong; the first line says it in short.
+        error_kind: Name of the exception.
+        signal: The signal that stopped it, or 0.
+    """
+
+    status: str
+    error: str = ""
+    error_kind: str = ""
+    signal: int = 0
+
+
+def execute(
+    root: Path, step: StepNotebook, parameters: dict[str, Any], executed: Path, context: Path, *, stream: bool
+) -> Execution:
+    """Execute a notebook.
+
+    Args:
+        root: The project's folder, in which the kernel works.
+        step: The notebook.
+        parameters: All of them, checked.
+        executed: Where to write the notebook as it ran; as far as it came, when it fails.
+        context: The file that tells the notebook about its step.
+        stream: Show what the kernel prints, whole.
+    """
+    for noisy in ("papermill", "traitlets"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    cells = (
+        sum(cell["cell_type"] == "code" for cell in json.loads(step.content)["cells"]) + 1
+    )  # and papermill's parameters
+    source = executed.with_name("source.ipynb")  # what was read, whatever has become of the file since
+    source.write_text(step.content, encoding="utf-8")
+    papermill_engines.register(ENGINE, _Engine)
+    with Stop() as stop, StepDisplay(step.name, cells, stream=stream) as display:
+        try:
+            with _kernel_environment(context), _transport() as transport:
+                papermill.execute_notebook(
+                    _literal(source),
+                    _literal(executed),
+                    parameters,
+                    engine_name=ENGINE,
+                    kernel_name=KERNEL,
+                    language="python",
+                    cwd=root,
+                    progress_bar=False,
+                    stop=stop,
+                    display=display,
+                    stdout_file=display,
+                    stderr_file=display,
+                    config=transport,
+                )
+        except KeyboardInterrupt:
+            return _stopped(stop)
+        except (PapermillException, RuntimeError, OSError, ValueError) as error:
+            return _stopped(stop) if stop.signal else _failed(error, display.where)
+    return Execution(SUCCEEDED, signal=stop.signal)
+
+
+def write_page(notebook: Path) -> Path:
+    """An executed notebook as HTML beside it."""
+    from nbconvert import HTMLExporter  # slow to import, and not needed before the notebook has run
+
+    body, _ = HTMLExporter(template_name="lab").from_filename(str(notebook))
+    page = notebook.with_suffix(".html")
+    page.write_text(body, encoding="utf-8")
+    return page
+
+
+def _literal(path: Path) -> str:
+    """A path for papermill, which takes it for a format string."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+class _Client(PapermillNotebookClient):  # type: ignore[misc]  # papermill is untyped
+    """papermill's own, telling which process the kernel is, and who is stopped with it."""
+
+    stop: Stop
+
+    def papermill_execute_cells(self) -> None:
+        self.stop.kernel = self.km.provisioner.pid
+        try:
+            super().papermill_execute_cells()
+        finally:
+            self.stop.kernel = None
+
+
+class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
+    """papermill's own, telling the display which cell starts."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, *, stop: Stop, display: StepDisplay, start_timeout: int, **options: Any
+    ) -> Any:
+        start, labels = nb_man.cell_start, _labels(nb_man.nb.cells)
+
+        def cell_start(cell: Any, cell_index: int, **more: Any) -> None:
+            stop.check()
+            if cell.cell_type == "code":
+                display.cell(labels[cell_index])
+            start(cell, cell_index, **more)
+
+        nb_man.cell_start = cell_start
+        options = {key: value for key, value in options.items() if key != "input_path"}
+        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, **options)
+        client.stop = stop
+        return client.execute()
+
+
+def _labels(cells: list[Any]) -> list[str]:
+    """What a person would call each cell: the sentence above it, its tag, or its first line."""
+    labels = []
+    for above, cell in zip([None, *cells[:-1]], cells, strict=True):
+        tags = [tag for tag in cell.metadata.get("tags", []) if tag.replace("-", "").isalpha()]
+        told = above.source.strip().splitlines() if above is not None and above.cell_type == "markdown" else []
+        sentence = told[0] if told and not told[0].startswith("#") else ""
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        first = "imports" if lines and lines[0].startswith(("import ", "from ")) else lines[0] if lines else ""
+        labels.append(sentence or (tags[0] if tags else first))
+    return labels
+
+
+@contextmanager
+def _kernel_environment(context: Path) -> Iterator[None]:
+    """What the kernel inherits: where its step is, and this environment's own kernel before the user's others."""
+    wanted = {CONTEXT: str(context), "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _transport() -> Iterator[Config]:
+    """How runner and kernel talk: over sockets in a folder that no other user can enter."""
+    for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108, the folder made there is this user's alone
+        if len(os.fsencode(place)) + len("/kernel-12345678/k-ipc-5") > SOCKET_PATH or not os.access(place, os.W_OK):
+            continue
+        with tempfile.TemporaryDirectory(prefix="kernel-", dir=place, ignore_cleanup_errors=True) as folder:
+            yield Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/k.json"}})
+        return
+    log.info("the kernel is reached over TCP on this machine: %s is too long a path for sockets", tempfile.gettempdir())
+    yield Config()
+
+
+def _stopped(stop: Stop) -> Execution:
+    number = stop.signal or signal.SIGINT
+    return Execution(INTERRUPTED, f"stopped by {signal.Signals(number).name}", "KeyboardInterrupt", number)
+
+
+def _failed(error: Exception, where: str) -> Execution:
+    """The failing cell and its error in about ten lines; our own errors need no traceback."""
+    if isinstance(error, PapermillExecutionError):
+        return Execution(FAILED, _cell_failure(error, where), str(error.ename))
+    if isinstance(error, DeadKernelError):
+        told = [
+            "the kernel died",
+            f"  in:       {where}",
+            "  do:       look for what used up the memory, and run again",
+        ]
+    elif isinstance(error, NoSuchKernel):
+        told = [f"Jupyter knows no kernel '{KERNEL}'", "  do:       pip install ipykernel into this environment"]
+    else:
+        told = [f"the notebook could not be executed: {str(error).strip()[:600]}", f"  in:       {where}"]
+    return Execution(FAILED, "\n".join(told), type(error).__name__)
+
+
+def _cell_failure(error: PapermillExecutionError, where: str) -> str:
+    if error.ename in OWN_ERRORS:
+        return f"{error.evalue}\n  in:       {where}"
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    frames = [line.strip() for line in plain.splitlines() if line.lstrip().startswith(("File ", "-->", "---->"))]
+    value = [line[:200] for line in str(error.evalue).strip().splitlines()[:4]]
+    first = f"{error.ename}: {value[0]}" if value else str(error.ename)
+    return "\n".join([first, *value[1:], f"  in:       {where}", *(f"  {line[:160]}" for line in frames[-3:])])

@@ -1,0 +1,126 @@
+"""The parameters of a step: declared in its notebook, one a line as `name: type = default  # help`.
+
+They are read as Python, not by pattern: papermill's own inspection loses any line that holds a second equals sign, such
+as a URL with a query.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, UsageError
+
+TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
+KIND = re.compile(r"(list\[)*(int|float|str|bool)\]*")
+CREDENTIALS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a step: its type as written, its default, and its comment."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+    def check(self, value: Any, step: str) -> Any:
+        """The value in the declared type.
+
+        Raises:
+            UsageError: It is of another type, or a URL with a password in it.
+        """
+        where = f"{step}.{self.name}"
+        if holds_password(value):
+            raise UsageError(
+                f"{where} holds a password",
+                where=where,
+                expected="a URL without credentials: parameters are recorded and shown",
+                remedy="give credentials through the environment",
+            )
+        if not _fits(value, self.type):
+            raise UsageError(
+                f"{where} is {value!r}",
+                where=where,
+                expected=f"{self.type}, such as {self.default!r}",
+                remedy=self.help,
+            )
+        return _exact(value, self.type)
+
+
+def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
+    """The parameters that a cell declares, in its order.
+
+    Raises:
+        DataError: A line that is no `name: type = literal`, a type that parameters cannot have, a name twice.
+    """
+    tree = parse(source, path)
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    parameters: dict[str, Parameter] = {}
+    for node in tree.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            raise DataError(
+                f"not a parameter: {ast.unparse(node)}",
+                where=f"{path}, cell 'parameters', line {node.lineno}",
+                expected="name: type = literal  # help",
+            )
+        name, kind = node.target.id, ast.unparse(node.annotation)
+        try:
+            default = ast.literal_eval(node.value)
+        except ValueError as error:
+            raise DataError(f"the default of '{name}' is not a literal", where=path) from error
+        if name in parameters:
+            raise DataError(f"the parameter '{name}' is there twice", where=path)
+        if not KIND.fullmatch(kind) or not _fits(default, kind):
+            raise DataError(
+                f"the parameter '{name}' is declared as {kind} = {default!r}",
+                where=path,
+                expected="int, float, str, bool, or list[...] of one of them, and a default of that type",
+            )
+        parameters[name] = Parameter(name, kind, default, comments.get(node.end_lineno or node.lineno, ""))
+        parameters[name].check(default, path.stem)
+    return parameters
+
+
+def parse(source: str, path: Path) -> ast.Module:
+    """A cell as Python; lines for IPython alone are left out.
+
+    Raises:
+        DataError: It is not Python.
+    """
+    try:
+        return ast.parse("\n".join("" if line.startswith(("%", "!")) else line for line in source.splitlines()))
+    except SyntaxError as error:
+        raise DataError(f"a cell is not valid Python: {error}", where=path) from error
+
+
+def holds_password(value: Any) -> bool:
+    """Whether a value is, or has in it, a URL with a password."""
+    if isinstance(value, list | tuple):
+        return any(holds_password(item) for item in value)
+    return isinstance(value, str) and CREDENTIALS.search(value) is not None
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind.startswith("list["):
+        return isinstance(value, list) and all(_fits(item, kind[5:-1]) for item in value)
+    fits = isinstance(value, TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
+    return fits and (kind != "float" or abs(value) <= sys.float_info.max)  # records are JSON, which has no NaN
+
+
+def _exact(value: Any, kind: str) -> Any:
+    """1 as 1.0 where a float is declared, so that both are the same work."""
+    if kind.startswith("list["):
+        return [_exact(item, kind[5:-1]) for item in value]
+    return float(value) if kind == "float" else value

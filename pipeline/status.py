@@ -1,0 +1,64 @@
+"""Where a run stands: each step done, stale, failed, interrupted, running or not run, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.code import code_digest
+from pipeline.config import Values
+from pipeline.manifest import GOOD, RUNNING, RunManifest, StepRecord
+from pipeline.notebook import StepNotebook
+from pipeline.project import Project
+
+STALE, DONE, NOT_RUN = "stale", "done", "not run"
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """One step of a run: its name, its state, and why it is in it."""
+
+    step: str
+    state: str
+    why: str = ""
+
+
+def run_status(project: Project, manifest: RunManifest) -> list[StepStatus]:
+    """How each step of a run stands to what it would be made from now.
+
+    Args:
+        project: With the run's own config.
+        manifest: The run.
+    """
+    values = project.config.values(manifest.mode)
+    return [_step_status(project, manifest, step, values) for step in project.steps.values()]
+
+
+def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, values: Values) -> StepStatus:
+    attempts = manifest.of(step.name)
+    if not attempts:
+        return StepStatus(step.name, NOT_RUN)
+    record = attempts[-1]
+    if record.status == RUNNING:
+        return StepStatus(step.name, RUNNING, f"since {record.started}, or killed")
+    if record.status not in GOOD:
+        return StepStatus(step.name, record.status, record.error.partition("\n")[0])
+    changed = _changed(record, step, values)
+    store = project.runs.store
+    reasons = [
+        ("the notebook changed", step.digest != record.notebook_digest),
+        ("its code changed", code_digest(step.imports) != record.code_digest),
+        (f"parameters changed: {', '.join(changed)}", bool(changed)),
+        ("inputs changed", any(manifest.output(entity) != artifact for entity, artifact in record.inputs.items())),
+        ("its outputs are gone from the store", not all(store.has(artifact) for artifact in record.outputs.values())),
+    ]
+    why = "; ".join(text for text, true in reasons if true)
+    origin = f"from {record.reused_from}" if record.reused_from else ""
+    return StepStatus(step.name, STALE if why else DONE, why or origin)
+
+
+def _changed(record: StepRecord, step: StepNotebook, values: Values) -> list[str]:
+    """Parameters that the same command would now set otherwise: the config as it is, and what its `--set` said."""
+    now: dict[str, Any] = {name: parameter.default for name, parameter in step.parameters.items()}
+    now |= {**values.get(step.name, {}), **record.overrides}
+    return sorted(name for name in {*now, *record.parameters} if now.get(name) != record.parameters.get(name))

@@ -1,0 +1,55 @@
+"""A folder for each attempt at a step, removed when the attempt ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"
+NEW = ".new."
+
+
+@contextmanager
+def work_folder(parent: Path, name: str) -> Iterator[Path]:
+    """An empty folder for one attempt; those of attempts whose process was killed are removed on the way.
+
+    The folder holds a lock, which the system lets go of when its process is gone. It gets its name once it is locked,
+    so that nobody ever takes a living attempt's folder for a dead one's.
+
+    Args:
+        parent: Where the folders of all attempts lie.
+        name: How the folder's name begins.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    new = Path(tempfile.mkdtemp(prefix=f"{NEW}{name}.", dir=parent))
+    handle = os.open(new / LOCK, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        folder = new.rename(parent / new.name.removeprefix(NEW))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _sweep(parent: Path) -> None:
+    for lock in parent.glob(f"[!.]*/{LOCK}"):
+        try:
+            handle = os.open(lock, os.O_RDWR)
+        except OSError:  # it has just ended by itself, or is another user's
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+        except BlockingIOError:  # it is alive
+            continue
+        finally:
+            os.close(handle)

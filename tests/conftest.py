@@ -1,0 +1,273 @@
+"""A toy project: three notebooks that pass a text on, run by the real command lines, papermill and kernels."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from pipeline import cli
+
+ROOT = Path(__file__).parents[1]
+Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
+
+PARAMETERS = {
+    "first": """\
+text: str = "hello"  # what to write
+times: int = 1  # how often
+url: str = "sample://x?a=1&b=2#c"  # passed on as it is""",
+    "second": """\
+act: str = "go"  # go, fail, refuse, sleep, die, forget or nothing
+note: str = ""  # changes no output
+loud: bool = False  # in capital letters""",
+    "third": """\
+score: float = 0.5  # what it will be
+minimum: float = 0.0  # the quality gate""",
+}
+OPEN = {
+    "first": 'step = Step.open("first", reads=[], writes=["letters"])',
+    "second": 'step = Step.open("second", reads=["letters"], writes=["words"])',
+    "third": 'step = Step.open("third", reads=["letters", "words"], writes=["book", "page"])',
+}
+WORK = {
+    "first": [
+        '(step.outputs["letters"] / "text.txt").write_text(text * times)\n(step.outputs["letters"] / "url").write_text(url)'
+    ],
+    "second": [
+        'text = (step.inputs["letters"] / "text.txt").read_text()\ntext = text.upper() if loud else text',
+        'if act == "fail":\n    raise ValueError("no such luck")\nif act == "refuse":\n'
+        '    raise DataError("the text is bad", where="text.txt", remedy="write a better one")\nprint("so far so good")',
+        'if act in ("sleep", "die"):\n    (step.cache / "kernel.pid").write_text(str(os.getpid()))\n'
+        "    try:\n        time.sleep(120 if act == 'sleep' else 0.2)\n    finally:\n"
+        '        (step.cache / "tidied").write_text("yes")\n'
+        'if act == "die":\n    os.kill(os.getpid(), 9)',
+        'if act != "nothing":\n    (step.outputs["words"] / "text.txt").write_text(text)',
+    ],
+    "third": [
+        'words = (step.inputs["words"] / "text.txt").read_text()\n'
+        '(step.outputs["book"] / "deep").mkdir()\n(step.outputs["book"] / "deep" / "book.txt").write_text(words)\n'
+        '(step.outputs["page"] / "page.txt").write_text(words)',
+    ],
+}
+COMMIT = {
+    "first": 'step.commit(metrics={"length": len(text) * times})',
+    "second": 'if act != "forget":\n    step.commit(metrics={"length": len(text), "odd": float("nan")})',
+    "third": 'step.commit(metrics={"score": score, "pages": 1, "more": 2}, minimum={"score": minimum})',
+}
+IMPORTS = (
+    "import os\nimport time\nfrom pathlib import Path\n\nfrom pipeline.errors import DataError\nfrom pipeline.step import Step"
+)
+CONFIG = """\
+name: toy
+parameters:
+  first:
+    text: hallo
+prod:
+  first:
+    text: servus
+deliver:
+  book: "read it  {path}/deep/book.txt with {bin}"
+  page: "page     {path}"
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code, what it printed, what it logged."""
+
+    code: int
+    out: str
+    log: str
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A folder that looks like a checkout."""
+
+    root: Path
+
+    def notebook(self, name: str, cells: list[Cell], kernel: str = "python3") -> Path:
+        """Write a notebook."""
+        made = []
+        for tag, source in cells:
+            make = nbformat.v4.new_markdown_cell if tag == "md" else nbformat.v4.new_code_cell
+            made.append(make(source, metadata={"tags": [tag]} if tag not in ("", "md") else {}))
+        notebook = nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": {"name": kernel, "display_name": "x"}})
+        path = self.root / "steps" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    def step(self, *arguments: str, mode: str = "dev") -> Outcome:
+        """`python step.MODE.py ...` in this process."""
+        return self._call(lambda: cli.main(mode, arguments, self.root))
+
+    def look(self, *arguments: str) -> Outcome:
+        """`python -m pipeline ...` in this process."""
+        return self._call(lambda: cli.inspect(arguments, self.root))
+
+    def manifest(self, *arguments: str) -> dict[str, Any]:
+        """What `show --json` prints."""
+        content: dict[str, Any] = json.loads(self.look("show", "--json", *arguments).out)
+        return content
+
+    def states(self) -> dict[str, str]:
+        """State of each step by `status`."""
+        return {row["step"]: row["state"] for row in json.loads(self.look("status", "--json").out)["steps"]}
+
+    def statuses(self) -> dict[str, str]:
+        """Status of each step's latest attempt in the newest run."""
+        return {name: step["status"] for name, step in self.manifest()["steps"].items()}
+
+    def spawn(self, *arguments: str, mode: str = "dev", **environment: str) -> subprocess.Popen[str]:
+        """`python step.MODE.py ...` as a process of its own, which Ctrl-C reaches whoever started the tests."""
+        return subprocess.Popen(
+            [sys.executable, f"step.{mode}.py", *arguments],
+            cwd=self.root,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def kernel(self) -> int:
+        """Process of the kernel, once it is at work."""
+        wait_for((self.root / ".cache" / "kernel.pid").is_file, 30)
+        time.sleep(0.1)
+        return int((self.root / ".cache" / "kernel.pid").read_text())
+
+    def git(self, *arguments: str) -> str:
+        """git in the project."""
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgSign=false")
+        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=self.root, capture_output=True, text=True, check=True, env=surroundings
+        )
+        return done.stdout
+
+    def commit(self) -> str:
+        """Make it a git checkout with everything committed, and return the commit."""
+        (self.root / ".gitignore").write_text(".store/\n.cache/\nout/\n__pycache__/\n")
+        self.git("init", "-q")
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "all of it")
+        return self.git("rev-parse", "HEAD").strip()
+
+    def left_over(self) -> list[Path]:
+        """Folders of attempts that were not removed."""
+        return list((self.root / ".cache" / "work").glob("*"))
+
+    def _call(self, action: Callable[[], int]) -> Outcome:
+        out, handler, before = io.StringIO(), _Lines(), Path.cwd()
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().setLevel(logging.INFO)
+        os.chdir(self.root)
+        try:
+            with contextlib.redirect_stdout(out):
+                code = action()
+        except SystemExit as stop:  # argparse
+            code = int(str(stop.code))
+        finally:
+            os.chdir(before)
+            logging.getLogger().removeHandler(handler)
+        return Outcome(code, out.getvalue(), "\n".join(handler.lines))
+
+
+def wait_for(reached: Callable[[], bool], seconds: float) -> None:
+    """Until it is so, or fail."""
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def gone(process: int) -> Callable[[], bool]:
+    """For `wait_for`."""
+    return lambda: not is_alive(process)
+
+
+def cells_of(name: str) -> list[Cell]:
+    """The cells of one of the three notebooks."""
+    work = [cell for source in WORK[name] for cell in (("md", "Work on."), ("", source))]
+    return [
+        ("md", f"# The {name} step\n\nMore on it."),
+        ("", IMPORTS),
+        ("parameters", PARAMETERS[name]),
+        ("interface", OPEN[name]),
+        *work,
+        ("md", "Publish."),
+        ("", COMMIT[name]),
+    ]
+
+
+def make_toy(root: Path, names: tuple[str, ...] = ("first", "second", "third")) -> Toy:
+    """A new project in an empty folder."""
+    root.mkdir(exist_ok=True)
+    toy = Toy(root)
+    for name in names:
+        toy.notebook(name, cells_of(name))
+    (root / "configs").mkdir()
+    config = CONFIG if "third" in names else CONFIG.partition("deliver:")[0]
+    (root / "configs" / "demo.yaml").write_text(config)
+    for script in ("step.dev.py", "step.prod.py"):
+        shutil.copy(ROOT / script, root / script)
+    return toy
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """A new project: first, second, third."""
+    return make_toy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Outcome]:
+    toy = make_toy(tmp_path_factory.mktemp("toy") / "a project, run")
+    return toy, toy.step()
+
+
+@pytest.fixture(scope="session")
+def first_outcome(_ran: tuple[Toy, Outcome]) -> Outcome:
+    """How the run in `ran` ended."""
+    return _ran[1]
+
+
+@pytest.fixture
+def ran(_ran: tuple[Toy, Outcome], tmp_path: Path) -> Toy:
+    """The same project after all three steps ran; a copy, for this test alone."""
+    shutil.copytree(_ran[0].root, tmp_path / "copy")
+    return Toy(tmp_path / "copy")

@@ -93,6 +93,7 @@ def execute(
                     display=display,
                     stdout_file=display,
                     stderr_file=display,
+                    coalesce_streams=True,  # a progress bar's thousand states end as the one a terminal would show
                     config=transport,
                 )
         except KeyboardInterrupt:
@@ -169,6 +170,8 @@ def _labels(cells: list[Any]) -> list[str]:
 def _kernel_environment(context: Path) -> Iterator[None]:
     """What the kernel inherits: where its step is, and this environment's own kernel before the user's others."""
     wanted = {CONTEXT: str(context), "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    # headless there are no widgets to miss
+    wanted["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -129,7 +129,7 @@ class Step:
             StepError: The runner is at another step.
             MissingError: By hand: no dev run has made an input yet.
         """
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         path = os.environ.get(CONTEXT)
         if path is None:
             return cls(_by_hand(name, reads), reads, writes, by_hand=True)
@@ -234,7 +234,8 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
         raise MissingError("the project's folder was not found", where=here, expected="a folder with step.dev.py")
     os.chdir(root)  # parameters name files relative to the project, as they do headless
     note = root / DEV_STORE
-    store = Store(note.read_text(encoding="utf-8") if note.is_file() else str(root / ".store" / "default" / "dev"))
+    place = note.read_text(encoding="utf-8") if note.is_file() else ".store/default/dev"
+    store = Store(place if "://" in place else f"{root.as_uri()}/{place}")
     inputs: dict[str, Artifact] = {}
     newest = Runs(store).newest(having=reads[-1]) if reads else None
     if newest:

@@ -51,7 +51,7 @@ def class_histogram(parts: Split) -> Chart:
     axes.margins(x=0.08)
     more = f" (the {_MOST_CLASSES} most frequent of {len(classes)} classes)" if len(classes) > _MOST_CLASSES else ""
     _finish(axes, f"Boxes per class{more}", "boxes", "")
-    axes.legend(frameon=False, loc="lower right")
+    chart.legend(frameon=False, loc="outside upper right", ncols=3)
     return chart
 
 

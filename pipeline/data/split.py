@@ -68,7 +68,8 @@ def split(
     shares[np.abs(shares) < 1e-9] = 0
     if not (shares >= 0).all():
         raise UsageError(
-            f"The shares {train_share:g} and {eval_share:g} are no shares", expected="0 or more, together at most 1"
+            f"train_share {train_share:g} and eval_share {eval_share:g} are no shares",
+            expected="0 or more, together at most 1",
         )
     names = frozenset(test_names)
     reserved = [image for image in dataset.images if image.file_name in names]

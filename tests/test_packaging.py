@@ -1,0 +1,53 @@
+"""The project's files agree with each other."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SHARED = {"errors", "chart"}  # of neither column, or of the whole domain
+
+
+def locked(name: str) -> dict[str, str]:
+    requirements = [Requirement(line) for line in (ROOT / name).read_text().splitlines() if line.strip()]
+    return {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
+
+
+@pytest.mark.parametrize(
+    ("section", "locks"),
+    [
+        pytest.param("dependencies", ["requirements.lock"], id="what runs"),
+        pytest.param("test", ["requirements.lock"], id="what tests"),
+        pytest.param("lab", ["requirements.lock", "requirements.lab.lock"], id="JupyterLab"),
+    ],
+)
+def test_the_lock_satisfies_the_project(section: str, locks: list[str]) -> None:
+    project = PROJECT["project"]
+    wanted = project["dependencies"] if section == "dependencies" else project["optional-dependencies"][section]
+    versions = {name: version for lock in locks for name, version in locked(lock).items()}
+    for requirement in map(Requirement, wanted):
+        if requirement.name == "torch":
+            assert f"torch{requirement.specifier}" in (ROOT / "Makefile").read_text()
+            continue
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+def test_no_lock_names_a_cuda_package_or_the_opencv_that_needs_a_display() -> None:
+    names = {*locked("requirements.lock"), *locked("requirements.lab.lock")}
+    assert not [name for name in names if name.startswith(("nvidia-c", "nvidia-n", "cuda", "triton"))]
+    assert "opencv-python" not in names
+
+
+def test_every_module_of_the_runtime_is_in_the_contracts() -> None:
+    modules = {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__", "__main__"} - SHARED
+    contracts = {contract["name"]: contract for contract in PROJECT["tool"]["importlinter"]["contracts"]}
+    layers = [name for layer in contracts["The runtime is a stack of layers"]["layers"] for name in layer.split(" | ")]
+    assert {name.removeprefix("pipeline.") for name in layers} == modules | {"errors"}
+    forbidden = contracts["The domain never imports the runtime"]["forbidden_modules"]
+    assert {name.removeprefix("pipeline.") for name in forbidden} == modules

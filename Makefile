@@ -20,7 +20,7 @@ lint: $(VENV)/.installed  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 lab: $(VENV)/.lab  ## JupyterLab, for editing the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir steps

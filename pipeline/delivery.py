@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def _out(project: Project) -> Path:
 def _lay_out(project: Project, artifacts: dict[str, Artifact], out: Path) -> list[str]:
     store, programs = project.runs.store, _short(Path(sys.executable).parent)
     folders = {entity: store.get(artifact, out / entity) for entity, artifact in artifacts.items()}
-    return [project.config.deliver[entity].format(path=_short(path), bin=programs) for entity, path in folders.items()]
+    lines = project.config.deliver
+    return [lines[entity].format(path=shlex.quote(str(path)), bin=programs) for entity, path in folders.items()]
 
 
 def _short(path: Path) -> str:

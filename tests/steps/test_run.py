@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import onnx
 import pytest
+import requests
 import torch
 
 STEPS = ("data_load", "data_prep", "model_train", "model_pack", "model_eval")
@@ -49,10 +54,39 @@ def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> No
     for name in STEPS:
         assert re.search(rf"^  {name} +succeeded +\d+\.\d s", text, re.MULTILINE)
     assert re.search(r"model_eval .* mAP \d.* mAP50 \d", text)
-    report = tiny_run.root / re.search(r"^report +(\S+)$", text, re.MULTILINE)[1]
+    report = Path(re.search(r"^report +(\S+)$", text, re.MULTILINE)[1])
     assert report.read_text().lower().startswith("<!doctype html")
-    folder = re.search(r"^serve +\S+bentoml serve (\S+) --host 127.0.0.1", text, re.MULTILINE)[1]
-    assert (tiny_run.root / folder / "bento.yaml").is_file()
+
+
+def test_the_printed_command_serves_the_model(tiny_run: Any) -> None:
+    text = (tiny_run.root / "printed.txt").read_text()
+    command = re.search(r"^serve +(.*)$", text, re.MULTILINE)[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        shlex.split(command.replace("3000", str(port))),
+        cwd=tiny_run.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        info = wait_for(f"http://127.0.0.1:{port}/info", server)
+        assert info["classes"] == ["circle", "square", "triangle", "star"]
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What a server answers once it is up."""
+    for _ in range(240):
+        assert server.poll() is None, server.stdout.read().decode()
+        try:
+            return requests.post(url, timeout=5).json()
+        except requests.ConnectionError:
+            time.sleep(0.25)
+    raise TimeoutError(url)
 
 
 def test_the_manifest_holds_what_a_reader_asks_for(manifest: dict[str, Any]) -> None:

@@ -127,6 +127,9 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]  # papermill is un
         self.stop.kernel = self.km.provisioner.pid
         try:
             super().papermill_execute_cells()
+        except KeyboardInterrupt:
+            self.shutdown_kernel = "immediate"  # it has been asked to stop, and had its time
+            raise
         finally:
             self.stop.kernel = None
 

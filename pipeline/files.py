@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -122,9 +123,10 @@ class _LocalFiles(Files):
 
     def size(self, key: str) -> int | None:
         try:
-            return (self._root / key).stat().st_size
+            found = (self._root / key).stat()
         except FileNotFoundError:
             return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def names(self, key: str) -> list[str]:
         try:

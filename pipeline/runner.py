@@ -126,10 +126,10 @@ def refuse_dirty(root: Path, code: CodeState) -> None:
 
 
 def _note_store(root: Path, store: Store) -> None:
-    """For notebooks opened by hand, which know of no config."""
+    """For notebooks opened by hand, which know of no config; relative, since a checkout may be moved."""
     note = root / DEV_STORE
     note.parent.mkdir(exist_ok=True)
-    note.write_text(store.url, encoding="utf-8")
+    note.write_text(store.url.removeprefix(f"{root.resolve().as_uri()}/"), encoding="utf-8")
 
 
 def _planned(

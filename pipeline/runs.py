@@ -60,6 +60,8 @@ class Runs:
         return self._load(run, self._records(run))
 
     def _records(self, run: str) -> list[str]:
+        if not RUN_ID.fullmatch(run):
+            return []
         return [name for name in self.store.files.names(f"runs/{run}/attempts") if RECORD.fullmatch(name)]
 
     def _load(self, run: str, names: list[str]) -> RunManifest:
@@ -89,7 +91,7 @@ class Runs:
         try:
             return RunManifest(**{**content, "attempts": tuple(records)})
         except TypeError as error:
-            raise _unreadable(f"{self.store.url}/{folder}/run.json", error) from error
+            raise _unreadable(f"{self.store.url}/{folder}/run.json", str(error)) from error
 
     def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
         """The newest run, of one pipeline or having an output of one entity where asked for."""
@@ -151,9 +153,11 @@ class Runs:
 
     def _read(self, key: str) -> dict[str, Any]:
         try:
-            content: dict[str, Any] = json.loads(self.store.files.read(key))
+            content = json.loads(self.store.files.read(key))
         except ValueError as error:
-            raise _unreadable(f"{self.store.url}/{key}", error) from error
+            raise _unreadable(f"{self.store.url}/{key}", str(error)) from error
+        if not isinstance(content, dict):
+            raise _unreadable(f"{self.store.url}/{key}", "it is no JSON object")
         return content
 
     def _record(self, key: str) -> StepRecord:
@@ -161,12 +165,12 @@ class Runs:
         try:
             return StepRecord.from_json(content)
         except (TypeError, AttributeError) as error:
-            raise _unreadable(f"{self.store.url}/{key}", error) from error
+            raise _unreadable(f"{self.store.url}/{key}", str(error)) from error
 
 
-def _unreadable(where: str, error: Exception) -> IntegrityError:
+def _unreadable(where: str, why: str) -> IntegrityError:
     return IntegrityError(
-        f"a record cannot be read: {error}",
+        f"a record cannot be read: {why}",
         where=where,
         expected=f"JSON of manifest schema {SCHEMA}",
         remedy="update the pipeline if a newer one wrote it; move a damaged run's folder out of the store",

@@ -43,34 +43,48 @@ OPEN = {
     "second": 'step = Step.open("second", reads=["letters"], writes=["words"])',
     "third": 'step = Step.open("third", reads=["letters", "words"], writes=["book", "page"])',
 }
-WORK = {
-    "first": [
-        '(step.outputs["letters"] / "text.txt").write_text(text * times)\n(step.outputs["letters"] / "url").write_text(url)'
-    ],
-    "second": [
-        'text = (step.inputs["letters"] / "text.txt").read_text()\ntext = text.upper() if loud else text',
-        'if act == "fail":\n    raise ValueError("no such luck")\nif act == "refuse":\n'
-        '    raise DataError("the text is bad", where="text.txt", remedy="write a better one")\nprint("so far so good")',
-        'if act in ("sleep", "die"):\n    (step.cache / "kernel.pid").write_text(str(os.getpid()))\n'
-        "    try:\n        time.sleep(120 if act == 'sleep' else 0.2)\n    finally:\n"
-        '        (step.cache / "tidied").write_text("yes")\n'
-        'if act == "die":\n    os.kill(os.getpid(), 9)',
-        'if act != "nothing":\n    (step.outputs["words"] / "text.txt").write_text(text)',
-    ],
-    "third": [
-        'words = (step.inputs["words"] / "text.txt").read_text()\n'
-        '(step.outputs["book"] / "deep").mkdir()\n(step.outputs["book"] / "deep" / "book.txt").write_text(words)\n'
-        '(step.outputs["page"] / "page.txt").write_text(words)',
-    ],
-}
+FIRST = """\
+(step.outputs["letters"] / "text.txt").write_text(text * times)
+(step.outputs["letters"] / "url").write_text(url)"""
+READ = """\
+text = (step.inputs["letters"] / "text.txt").read_text()
+text = text.upper() if loud else text"""
+FAIL = """\
+if act == "fail":
+    raise ValueError("no such luck")
+if act == "refuse":
+    raise DataError("the text is bad", where="text.txt", remedy="write a better one")
+print("so far so good")"""
+WAIT = """\
+if act in ("sleep", "die"):
+    (step.cache / "kernel.pid").write_text(str(os.getpid()))
+    try:
+        time.sleep(120 if act == "sleep" else 0.2)
+    finally:
+        (step.cache / "tidied").write_text("yes")
+if act == "die":
+    os.kill(os.getpid(), 9)"""
+WRITE = """\
+if act != "nothing":
+    (step.outputs["words"] / "text.txt").write_text(text)"""
+THIRD = """\
+words = (step.inputs["words"] / "text.txt").read_text()
+(step.outputs["book"] / "deep").mkdir()
+(step.outputs["book"] / "deep" / "book.txt").write_text(words)
+(step.outputs["page"] / "page.txt").write_text(words)"""
+WORK = {"first": [FIRST], "second": [READ, FAIL, WAIT, WRITE], "third": [THIRD]}
 COMMIT = {
     "first": 'step.commit(metrics={"length": len(text) * times})',
     "second": 'if act != "forget":\n    step.commit(metrics={"length": len(text), "odd": float("nan")})',
     "third": 'step.commit(metrics={"score": score, "pages": 1, "more": 2}, minimum={"score": minimum})',
 }
-IMPORTS = (
-    "import os\nimport time\nfrom pathlib import Path\n\nfrom pipeline.errors import DataError\nfrom pipeline.step import Step"
-)
+IMPORTS = """\
+import os
+import time
+from pathlib import Path
+
+from pipeline.errors import DataError
+from pipeline.step import Step"""
 CONFIG = """\
 name: toy
 parameters:
@@ -157,7 +171,7 @@ class Toy:
 
     def kernel(self) -> int:
         """Process of the kernel, once it is at work."""
-        wait_for((self.root / ".cache" / "kernel.pid").is_file, 30)
+        self.wait_for((self.root / ".cache" / "kernel.pid").is_file)
         time.sleep(0.1)
         return int((self.root / ".cache" / "kernel.pid").read_text())
 
@@ -178,6 +192,23 @@ class Toy:
         self.git("commit", "-q", "-m", "all of it")
         return self.git("rev-parse", "HEAD").strip()
 
+    @staticmethod
+    def wait_for(reached: Callable[[], bool], seconds: float = 30) -> None:
+        """Until it is so, or fail."""
+        end = time.monotonic() + seconds
+        while not reached():
+            assert time.monotonic() < end, "it did not come to that"
+            time.sleep(0.05)
+
+    @staticmethod
+    def is_alive(process: int) -> bool:
+        """Whether a process runs; a zombie does not."""
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        return state != "Z"
+
     def left_over(self) -> list[Path]:
         """Folders of attempts that were not removed."""
         return list((self.root / ".cache" / "work").glob("*"))
@@ -196,28 +227,6 @@ class Toy:
             os.chdir(before)
             logging.getLogger().removeHandler(handler)
         return Outcome(code, out.getvalue(), "\n".join(handler.lines))
-
-
-def wait_for(reached: Callable[[], bool], seconds: float) -> None:
-    """Until it is so, or fail."""
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def gone(process: int) -> Callable[[], bool]:
-    """For `wait_for`."""
-    return lambda: not is_alive(process)
 
 
 def cells_of(name: str) -> list[Cell]:

@@ -1,0 +1,260 @@
+"""Records of runs: written once, put together again, found again."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import IntegrityError, MissingError, UsageError
+from pipeline.manifest import (
+    FAILED,
+    INTERRUPTED,
+    REUSED,
+    RUN_ID,
+    RUNNING,
+    SCHEMA,
+    SUCCEEDED,
+    RunManifest,
+    StepRecord,
+    new_run_id,
+)
+from pipeline.runs import Runs
+from pipeline.store import Artifact, Store
+
+WORDS = Artifact("words", "file:///x/artifacts/words/ab12", "ab12", 5, 1, "run/second/1")
+
+
+@pytest.fixture(params=["local", "memory"])
+def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
+    """An empty store's."""
+    return Runs(Store(str(tmp_path / "store") if request.param == "local" else f"memory://{new_run_id()}"))
+
+
+def opened(runs: Runs, pipeline: str = "toy", run: str = "") -> str:
+    manifest = RunManifest(
+        run=run or new_run_id(),
+        mode="dev",
+        pipeline=pipeline,
+        zone="default",
+        created="2026-01-01T00:00:00.000Z",
+        config_file="configs/demo.yaml",
+        config={"name": pipeline},
+        code={"commit": "", "dirty": True, "diff": "", "untracked": {}},
+    )
+    time.sleep(0.002)  # ids of one millisecond have no order
+    return runs.open(manifest).run
+
+
+def attempt(step: str = "second", **changes: Any) -> StepRecord:
+    record = StepRecord(
+        step=step,
+        attempt=0,
+        started="2026-01-01T00:00:01.000Z",
+        parameters={"note": ""},
+        notebook_digest="n",
+        code_digest="c",
+        fingerprint="f" * 64,
+        inputs={},
+        code={},
+        environment={},
+    )
+    return replace(record, **changes)
+
+
+def ended(runs: Runs, run: str, step: str = "second", **changes: Any) -> StepRecord:
+    record = runs.start(run, attempt(step))
+    record = replace(record, **{"status": SUCCEEDED, "outputs": {"words": WORDS}, **changes})
+    runs.end(run, record)
+    return record
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
+artifacts = st.builds(Artifact, st.text(), st.text(), st.text(), st.integers(0), st.integers(0), st.text())
+
+
+@given(
+    st.builds(
+        StepRecord,
+        parameters=st.dictionaries(st.text(), json_values, max_size=3),
+        inputs=st.dictionaries(st.text(), artifacts, max_size=2),
+        outputs=st.dictionaries(st.text(), artifacts, max_size=2),
+        metrics=st.dictionaries(st.text(), json_values, max_size=3),
+        overrides=st.dictionaries(st.text(), json_values, max_size=2),
+        code=st.dictionaries(st.text(), json_values, max_size=2),
+    )
+)
+def test_a_record_survives_json(record: StepRecord) -> None:
+    assert StepRecord.from_json(json.loads(json.dumps(asdict(record)))) == record
+
+
+def test_a_run_is_put_together_from_its_records(runs: Runs) -> None:
+    run = opened(runs)
+    record = ended(runs, run, metrics={"length": 5})
+    manifest = runs.load(run)
+    assert manifest.attempts == (record,)
+    assert manifest.of("second") == (record,)
+    assert manifest.of("third") == ()
+    assert manifest.success("second") == record
+    assert manifest.output("words") == WORDS
+    assert manifest.output("book") is None
+    assert manifest.schema == SCHEMA
+
+
+def test_the_rendered_manifest_is_what_show_prints(runs: Runs) -> None:
+    run = opened(runs)
+    assert rendered(runs, run)["steps"] == {}
+    ended(runs, run, status=FAILED, outputs={})
+    ended(runs, run)
+    content = rendered(runs, run)
+    assert content == json.loads(json.dumps(runs.load(run).to_json()))
+    assert content["schema"] == SCHEMA
+    assert content["steps"]["second"]["attempt"] == 2
+    assert [earlier["status"] for earlier in content["steps"]["second"]["earlier_attempts"]] == [FAILED]
+
+
+def rendered(runs: Runs, run: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(runs.store.files.read(f"runs/{run}/manifest.json"))
+    return content
+
+
+def test_records_are_written_once(runs: Runs) -> None:
+    run = opened(runs)
+    record = ended(runs, run, metrics={"length": 5})
+    runs.end(run, replace(record, status=FAILED))
+    runs.open(replace(runs.load(run), attempts=(), pipeline="other"))
+    assert runs.load(run).attempts == (record,)
+    assert runs.load(run).pipeline == "toy"
+
+
+def test_a_started_attempt_is_running_until_it_ends(runs: Runs) -> None:
+    run = opened(runs)
+    record = runs.start(run, attempt())
+    assert [r.status for r in runs.load(run).attempts] == [RUNNING]
+    assert rendered(runs, run)["steps"]["second"]["status"] == RUNNING
+    runs.end(run, replace(record, status=INTERRUPTED))
+    assert [r.status for r in runs.load(run).attempts] == [INTERRUPTED]
+
+
+def test_attempts_are_numbered_without_gaps(runs: Runs) -> None:
+    run = opened(runs)
+    numbers = [ended(runs, run, status=FAILED).attempt for _ in range(11)]
+    assert numbers == list(range(1, 12))
+    assert runs.start(run, attempt("secondary")).attempt == 1
+    assert [record.attempt for record in runs.load(run).of("second")] == numbers
+
+
+def test_concurrent_attempts_get_numbers_of_their_own_and_none_is_lost(runs: Runs) -> None:
+    run = opened(runs)
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(lambda n: ended(runs, run, metrics={"n": n}), range(24)))
+    assert sorted(record.attempt for record in records) == list(range(1, 25))
+    assert {r.attempt: r.metrics["n"] for r in runs.load(run).attempts} == {r.attempt: r.metrics["n"] for r in records}
+    step = rendered(runs, run)["steps"]["second"]
+    assert len(step["earlier_attempts"]) == 23, "the last to render saw every record"
+    assert step["status"] == SUCCEEDED
+
+
+def test_the_newest_success_counts_whatever_the_clock_says(runs: Runs) -> None:
+    run = opened(runs)
+    newer = replace(WORDS, digest="cd34")
+    ended(runs, run, started="2026-01-02T00:00:00.000Z")
+    ended(runs, run, outputs={"words": newer}, started="2026-01-01T00:00:00.000Z")
+    ended(runs, run, status=FAILED, outputs={"words": replace(WORDS, digest="bad")})
+    assert runs.load(run).output("words") == newer
+    assert runs.load(run).success("second").attempt == 2  # type: ignore[union-attr]
+
+
+def test_a_newer_schema_is_refused(runs: Runs) -> None:
+    run = new_run_id()
+    runs.store.files.create(f"runs/{run}/run.json", json.dumps({"schema": SCHEMA + 1, "run": run}).encode())
+    with pytest.raises(UsageError, match="newer version") as caught:
+        runs.load(run)
+    assert f"found {SCHEMA + 1}" in str(caught.value)
+    assert "update the pipeline" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff\xfe"])
+def test_an_unreadable_record_is_named(runs: Runs, content: bytes) -> None:
+    run = opened(runs)
+    runs.store.files.create(f"runs/{run}/attempts/second.001.ended.json", content)
+    with pytest.raises(IntegrityError, match=r"second\.001\.ended\.json"):
+        runs.load(run)
+    other = new_run_id()
+    runs.store.files.create(f"runs/{other}/run.json", content)
+    with pytest.raises(IntegrityError, match=other):
+        runs.load(other)
+
+
+def test_a_run_whose_opening_was_cut_short_is_none(runs: Runs) -> None:
+    run = opened(runs)
+    cut = new_run_id()
+    runs.store.files.create(f"runs/{cut}/attempts/x", b"x")
+    runs.store.files.create("runs/notes.txt/x", b"of someone else")
+    assert runs.ids() == [run]
+    assert runs.newest() == runs.load(run)
+    for name in (cut, "notes.txt", "../x", "x" * 400, ""):
+        with pytest.raises(MissingError, match=f"newest {run}"):
+            runs.load(name)
+
+
+def test_the_newest_run_can_be_asked_for_by_pipeline_and_output(runs: Runs) -> None:
+    assert runs.newest() is None
+    first, other = opened(runs), opened(runs, "other")
+    ended(runs, first)
+    empty = opened(runs)
+    assert [getattr(found, "run", None) for found in (runs.newest(), runs.newest(pipeline="other"))] == [empty, other]
+    assert runs.newest(having="words").run == first  # type: ignore[union-attr]
+    assert runs.newest(pipeline="nobody") is None
+    assert runs.ids() == [first, other, empty]
+
+
+def test_the_same_work_is_found_while_its_outputs_exist(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("x")
+    words = runs.store.put("words", tmp_path / "in")
+    first, second = opened(runs), opened(runs)
+    ended(runs, second, outputs={"words": words})
+    newest = ended(runs, second, outputs={"words": words})
+    ended(runs, first, outputs={"words": words})
+    assert runs.same_work("second", "f" * 64) == (second, newest)
+    assert runs.same_work("second", "e" * 64) is None
+    assert runs.same_work("first", "f" * 64) is None
+    ended(runs, opened(runs), outputs={"words": replace(words, digest="0" * 64)})
+    assert runs.same_work("second", "f" * 64) == (second, newest), "outputs that are gone are no use"
+
+
+@pytest.mark.parametrize("status", [FAILED, INTERRUPTED, REUSED])
+def test_only_a_success_is_the_same_work(runs: Runs, status: str) -> None:
+    ended(runs, opened(runs), status=status, outputs={})
+    assert runs.same_work("second", "f" * 64) is None
+
+
+def test_an_unreadable_hint_costs_no_more_than_running_again(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    runs.store.files.create(f"reuse/second/{'f' * 64}/{new_run_id()}.001", b'{"from": "a newer version"}')
+    assert runs.same_work("second", "f" * 64) is None
+    assert "a record cannot be read" in caplog.text
+
+
+def test_run_ids_sort_by_time_and_are_unique() -> None:
+    ids = []
+    for _ in range(20):
+        ids.append(new_run_id())
+        time.sleep(0.0015)
+    assert ids == sorted(ids)
+    many = [new_run_id() for _ in range(2000)]
+    assert len(set(many)) == 2000
+    assert all(RUN_ID.fullmatch(run) for run in many)
+    assert re.match(r"20\d\d[01]\d[0-3]\dT[0-2]\d", many[0])

@@ -105,7 +105,7 @@ def imported_modules(tree: ast.Module, package: str = "") -> frozenset[str]:
         package: The package it lies in, for relative imports.
     """
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -113,6 +113,14 @@ def imported_modules(tree: ast.Module, package: str = "") -> frozenset[str]:
             module = ".".join([*above, *([node.module] if node.module else [])])
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return frozenset(name for name in found if name == "pipeline" or name.startswith("pipeline."))
+
+
+def _statements(block: ast.AST) -> Iterator[ast.AST]:
+    """Every statement at any depth; expressions, which are most of a tree, hold none."""
+    for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for node in getattr(block, name, None) or ():
+            yield node
+            yield from _statements(node)
 
 
 @cache

@@ -31,8 +31,11 @@ from pipeline.manifest import FAILED, INTERRUPTED, SUCCEEDED
 from pipeline.notebook import KERNEL, StepNotebook
 from pipeline.step import CONTEXT
 from pipeline.stopping import Stop
+from pipeline.workspace import work_folder
 
 ENGINE = "pipeline"
+PATIENCE = 2.0  # seconds that a kernel may take to end; one that holds torch would take Jupyter's five and more
+SOCKETS = "pipeline-kernel"
 SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 OWN_ERRORS = {name for name in vars(errors) if name.endswith("Error")}
 
@@ -191,13 +194,15 @@ def _kernel_environment(context: Path) -> Iterator[None]:
 def _transport() -> Iterator[Config]:
     """How runner and kernel talk: over sockets in a folder that no other user can enter."""
     for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108, the folder made there is this user's alone
-        if len(os.fsencode(place)) + len("/kernel-12345678/k-ipc-5") > SOCKET_PATH or not os.access(place, os.W_OK):
+        path = os.fsencode(f"{place}/{SOCKETS}.12345678/k-ipc-5")
+        if len(path) > SOCKET_PATH or not os.access(place, os.W_OK):
             continue
-        with tempfile.TemporaryDirectory(prefix="kernel-", dir=place, ignore_cleanup_errors=True) as folder:
-            yield Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/k.json"}})
+        with work_folder(Path(place), SOCKETS) as folder:
+            sockets = {"transport": "ipc", "connection_file": f"{folder}/k.json"}
+            yield Config({"KernelManager": {**sockets, "shutdown_wait_time": PATIENCE}})
         return
     log.info("the kernel is reached over TCP on this machine: %s is too long a path for sockets", tempfile.gettempdir())
-    yield Config()
+    yield Config({"KernelManager": {"shutdown_wait_time": PATIENCE}})
 
 
 def _stopped(stop: Stop) -> Execution:

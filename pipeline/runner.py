@@ -200,7 +200,7 @@ def _executed(
     from pipeline.execution import execute, write_page  # a run that reuses everything does without Jupyter
 
     cache = project.root / ".cache"
-    with work_folder(cache / "work", step.name) as work:
+    with work_folder(cache / "work", "step", step.name) as work:
         made_by = f"{run}/{step.name}/{record.attempt}"
         context = StepContext(step.name, made_by, store.url, str(work), str(cache), record.inputs)
         context.write(work / "context.json")

@@ -1,4 +1,4 @@
-"""A folder for each attempt at a step, removed when the attempt ends, however it ends."""
+"""Folders that go when what they are for has ended, however it ended."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = ".lock"
-NEW = ".new."
+NEW = ".new"
 
 
 @contextmanager
-def work_folder(parent: Path, name: str) -> Iterator[Path]:
-    """An empty folder for one attempt; those of attempts whose process was killed are removed on the way.
+def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
+    """An empty folder that only this user can enter; those whose process was killed are removed on the way.
 
     The folder holds a lock, which the system lets go of when its process is gone. It gets its name once it is locked,
-    so that nobody ever takes a living attempt's folder for a dead one's.
+    so that nobody ever takes a living process's folder for a dead one's.
 
     Args:
-        parent: Where the folders of all attempts lie.
-        name: How the folder's name begins.
+        parent: Where it is made.
+        kind: What it is for, which its name begins with; folders of other kinds are left alone.
+        name: What it is for in particular.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent)
-    new = Path(tempfile.mkdtemp(prefix=f"{NEW}{name}.", dir=parent))
+    _sweep(parent, kind)
+    new = Path(tempfile.mkdtemp(prefix=f"{NEW}.{kind}.{name}." if name else f"{NEW}.{kind}.", dir=parent))
     handle = os.open(new / LOCK, os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        folder = new.rename(parent / new.name.removeprefix(NEW))
+        folder = new.rename(parent / new.name.removeprefix(f"{NEW}."))
         try:
             yield folder
         finally:
@@ -40,8 +41,8 @@ def work_folder(parent: Path, name: str) -> Iterator[Path]:
         os.close(handle)
 
 
-def _sweep(parent: Path) -> None:
-    for lock in parent.glob(f"[!.]*/{LOCK}"):
+def _sweep(parent: Path, kind: str) -> None:
+    for lock in parent.glob(f"{kind}.*/{LOCK}"):
         try:
             handle = os.open(lock, os.O_RDWR)
         except OSError:  # it has just ended by itself, or is another user's

@@ -24,7 +24,7 @@ class Chart(Figure):
         super().__init__(figsize=(width, height), layout="constrained", facecolor="white")
         FigureCanvasAgg(self)
 
-    def to_png(self, dpi: float = 110) -> bytes:
+    def to_png(self, dpi: float = 100) -> bytes:
         """The figure as a PNG file."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=dpi)

@@ -27,12 +27,10 @@ from pipeline.delivery import deliver, deliver_below_gate
 from pipeline.errors import GateError, MissingError, PipelineError, UsageError
 from pipeline.manifest import RunManifest, StepRecord
 from pipeline.notebook import StepNotebook, read_steps
-from pipeline.project import Project, check_name
+from pipeline.project import DEFAULT_CONFIG, Project, check_name
 from pipeline.runner import missing_input, open_run, refuse_dirty, run_step
 from pipeline.runs import Runs
 from pipeline.status import run_status
-
-DEFAULT_CONFIG = "configs/demo.yaml"
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +122,16 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
     if mode == "prod":
         refuse_dirty(root, code_state(root))  # before a run is opened that could only fail
     chosen = [steps[asked.step]] if asked.step else list(steps.values())
-    manifest = open_run(project, parameters) if fresh else _joined(project, asked.run, chosen[0])
+    if fresh:
+        manifest = open_run(project, parameters, overrides)
+    else:
+        manifest = _joined(project, asked.run, chosen[0])
+        for name in sorted(overrides.keys() - {step.name for step in chosen}):
+            log.info("--set %s.… is not used: only %s runs", name, chosen[0].name)
+        # what was set when the run was opened holds for all its steps
+        opened: Values = manifest.config.get("set", {})
+        overrides = {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
+        parameters = project.parameters(overrides)
     log.info("run %s  %s  %s", manifest.run, mode, project.config.name)
     for step in chosen:
         record = _run_step(project, manifest.run, step, parameters, overrides, asked)
@@ -182,8 +189,7 @@ def _joined(project: Project, run: str | None, step: StepNotebook) -> RunManifes
     if run is None:
         newest = project.runs.newest(pipeline=project.config.name)
         if newest is None:
-            where = f"there is no {project.mode} run of '{project.config.name}' yet"
-            raise missing_input(project, step, step.reads[0], where)
+            raise missing_input(project, step, step.reads[0], None)
         return newest
     manifest = project.runs.load(run)
     if manifest.pipeline != project.config.name:

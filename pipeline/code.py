@@ -89,7 +89,8 @@ def tag(root: Path, commit: str, run: str, step: str) -> str:
 def code_digest(modules: tuple[str, ...]) -> str:
     """SHA-256 over the sources of the given modules of this package and all that they import of it.
 
-    The runtime is left out: it decides when a step runs, not what the step computes.
+    What a module carries as files (`CARRIES`) counts as imported. The runtime is left out: it decides when a step runs,
+    not what the step computes.
     """
     digest = hashlib.sha256()
     for path in sorted(_closure(modules)):
@@ -163,6 +164,7 @@ def _closure(modules: tuple[str, ...]) -> set[Path]:
         if path not in found:
             found.add(path)
             waiting += [other for module in _imported(path) for other in _files_of(module)]
+            waiting += [other for package in _carried(path) for other in sorted(package.glob("*.py"))]
             # what lies beside a module, such as a template, is part of what it does
             found |= {other for other in path.parent.iterdir() if _is_resource(other)}
     return found
@@ -180,7 +182,21 @@ def _files_of(module: str) -> Iterator[Path]:
 @cache
 def _imported(path: Path) -> frozenset[str]:
     package = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).parent.parts])
-    return imported_modules(ast.parse(path.read_text(encoding="utf-8")), package)
+    return imported_modules(_tree(path), package)
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _carried(path: Path) -> tuple[Path, ...]:
+    """Packages whose sources a module works on as files, such as to pack them, named in its `CARRIES = (...)`."""
+    for node in _tree(path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CARRIES":
+            return tuple(PACKAGE.joinpath(*name.split(".")[1:]) for name in ast.literal_eval(node.value))
+    return ()
 
 
 def _is_resource(path: Path) -> bool:

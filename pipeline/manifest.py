@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.store import Artifact
 
 SCHEMA = 1
-RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6}")
+RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED, RUNNING = "succeeded", "reused", "failed", "interrupted", "running"
 GOOD = (SUCCEEDED, REUSED)
 
@@ -137,4 +137,4 @@ def now() -> str:
 
 def new_run_id() -> str:
     """Sorts by time to the millisecond; the tail keeps two of one millisecond apart."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:18] + "Z-" + secrets.token_hex(3)
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:18] + "Z-" + secrets.token_hex(5)

@@ -19,7 +19,12 @@ from pipeline.errors import DataError, UsageError
 
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
 KIND = re.compile(r"(list\[)*(int|float|str|bool)\]*")
-CREDENTIALS = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+CREDENTIALS = re.compile(
+    r"://[^/\s@]*:[^/\s@]+@"  # a password before the host; before an HTTP host a token may stand alone
+    r"|https?://[^/\s@]+@"
+    r"|[?&](x-amz-signature|x-goog-signature|sig|signature|token|access_token|api_?key|password|secret)=[^&\s]",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Parameter:
         where = f"{step}.{self.name}"
         if holds_password(value):
             raise UsageError(
-                f"{where} holds a password",
+                f"{where} holds a password or token",
                 where=where,
                 expected="a URL without credentials: parameters are recorded and shown",
                 remedy="give credentials through the environment",

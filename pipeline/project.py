@@ -13,6 +13,8 @@ from pipeline.notebook import StepNotebook
 from pipeline.runs import Runs
 from pipeline.store import Store
 
+DEFAULT_CONFIG = "configs/demo.yaml"
+
 
 @dataclass(frozen=True)
 class Project:

@@ -18,7 +18,7 @@ from pipeline.config import Values
 from pipeline.errors import GateError, MissingError, StepError
 from pipeline.manifest import FAILED, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
 from pipeline.notebook import StepNotebook
-from pipeline.project import Project
+from pipeline.project import DEFAULT_CONFIG, Project
 from pipeline.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.store import Artifact, Store
 from pipeline.workspace import work_folder
@@ -26,8 +26,14 @@ from pipeline.workspace import work_folder
 log = logging.getLogger(__name__)
 
 
-def open_run(project: Project, parameters: Values) -> RunManifest:
-    """Open a new run."""
+def open_run(project: Project, parameters: Values, overrides: Values | None = None) -> RunManifest:
+    """Open a new run.
+
+    Args:
+        project: Whose config it has.
+        parameters: Of every step, already checked.
+        overrides: Those that the command line set; they hold for all steps of the run.
+    """
     return project.runs.open(
         RunManifest(
             run=new_run_id(),
@@ -36,7 +42,7 @@ def open_run(project: Project, parameters: Values) -> RunManifest:
             zone=project.config.zone,
             created=now(),
             config_file=project.config_file,
-            config={**project.config.model_dump(), "parameters": parameters},
+            config={**project.config.model_dump(), "parameters": parameters, "set": overrides or {}},
             code=asdict(code_state(project.root)),
         )
     )
@@ -162,18 +168,30 @@ def _planned(
 def _pinned(manifest: RunManifest, project: Project, step: StepNotebook, entity: str) -> Artifact:
     artifact = manifest.output(entity)
     if artifact is None:
-        raise missing_input(project, step, entity, f"run {manifest.run}")
+        raise missing_input(project, step, entity, manifest)
     return artifact
 
 
-def missing_input(project: Project, step: StepNotebook, entity: str, where: str) -> MissingError:
-    """An earlier step has to run first."""
-    writer = next(other.name for other in project.steps.values() if entity in other.writes)
+def missing_input(project: Project, step: StepNotebook, entity: str, manifest: RunManifest | None) -> MissingError:
+    """An earlier step has to run first; the remedy names the first that has not.
+
+    Args:
+        project: Whose steps.
+        step: What was to run.
+        entity: What it lacks.
+        manifest: The run, or None when there is none yet.
+    """
+    writers = {name: other for other in project.steps.values() for name in other.writes}
+    first = writer = writers[entity]
+    while lacking := [name for name in first.reads if manifest is None or manifest.output(name) is None]:
+        first = writers[lacking[0]]
+    config = "" if project.config_file == DEFAULT_CONFIG else f" --config {project.config_file}"
+    run = f" --run {manifest.run}" if manifest and first.reads else ""
     return MissingError(
-        f"{step.name} needs {entity}, and {writer} has not made it in this run",
-        where=where,
-        expected=f"a success of {writer}",
-        remedy=f"python step.{project.mode}.py {writer}",
+        f"{step.name} needs {entity}, and {writer.name} has not made it in this run",
+        where=f"run {manifest.run}" if manifest else f"no {project.mode} run of '{project.config.name}' yet",
+        expected=f"a success of {writer.name}",
+        remedy=f"python step.{project.mode}.py {first.name}{config}{run}",
     )
 
 

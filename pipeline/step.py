@@ -25,6 +25,7 @@ from pipeline.store import Artifact, Store
 CONTEXT = "PIPELINE_STEP"
 DEV_STORE = ".cache/dev_store"  # names the store of the newest dev run, for notebooks opened by hand
 COMMITTED = "committed.json"  # in the attempt's folder: what the notebook published
+ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +220,11 @@ def _below(metrics: Mapping[str, Any], gates: Mapping[str, float]) -> dict[str, 
     for name in gates:
         if name not in metrics:
             raise UsageError(f"the gate is for '{name}', which is no metric", expected=", ".join(metrics))
-    return {name: least for name, least in gates.items() if metrics[name] is None or not float(metrics[name]) >= least}
+    return {
+        name: least
+        for name, least in gates.items()
+        if metrics[name] is None or not float(metrics[name]) >= least - ROUNDING
+    }
 
 
 def _short(value: Any) -> str:

@@ -227,10 +227,18 @@ def test_status_says_what_is_stale_and_why(ran: Any) -> None:
 def test_status_does_not_hold_the_command_lines_values_against_a_run(ran: Any) -> None:
     ran.step("--set", "second.loud=true", "--set", "first.text=hallo")
     assert ran.states() == {"first": "done", "second": "done", "third": "done"}
-    ran.step("second")
+    ran.step("second", "--set", "second.loud=false")
     rows = {row["step"]: row for row in json.loads(ran.look("status", "--json").out)["steps"]}
     assert rows["second"]["state"] == "done"
     assert (rows["third"]["state"], rows["third"]["why"]) == ("stale", "inputs changed")
+
+
+def test_what_a_run_was_opened_with_holds_for_its_later_steps(toy: Any) -> None:
+    assert toy.step("first", "--set", "second.loud=true").code == 0
+    done = toy.step("second", "--set", "third.minimum=0.1")
+    assert done.code == 0
+    assert "--set third.… is not used" in done.log
+    assert toy.manifest()["steps"]["second"]["parameters"]["loud"] is True
 
 
 def test_the_graph_is_drawn_from_the_files(toy: Any) -> None:

@@ -154,7 +154,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digest() -> str:
-    code._imported.cache_clear()
+    for cached in (code._tree, code._imported, code._carried):
+        cached.cache_clear()
     source = """
 from pipeline.data.coco import read_coco
 from pipeline.report import page
@@ -229,3 +230,14 @@ def test_the_environment_names_versions_and_device() -> None:
     assert {"papermill", "mmdet", "bentoml", "platform", "machine"} <= set(found)
     assert "pytest" not in found, "what only tests need makes no result"
     assert "CPU" in found["device"] or "NVIDIA" in found["device"]
+
+
+def test_what_is_packed_as_files_counts_as_code() -> None:
+    """Each source that the Bento carries is part of model_pack's digest, imported or not."""
+    from pipeline.code import PACKAGE, _closure
+    from pipeline.notebook import read_notebook
+
+    imports = read_notebook(PACKAGE.parent / "steps" / "model_pack.ipynb").imports
+    closure = _closure(imports)
+    assert {*(PACKAGE / "serving").glob("*.py"), PACKAGE / "errors.py"} <= closure
+    assert PACKAGE / "evaluation" / "report.py" not in closure

@@ -115,6 +115,8 @@ def test_values_are_laid_over_the_defaults(
         pytest.param({"epoch": 3}, "did you mean 'epochs'", id="near name"),
         pytest.param({"zzz": 3}, "one of variant, epochs", id="far name"),
         pytest.param({"url": "https://me:s3cret@host/x"}, "without credentials", id="password"),
+        pytest.param({"url": "https://s3cret@host/x"}, "without credentials", id="token"),
+        pytest.param({"url": "https://host/x?a=1&X-Amz-Signature=s3cret"}, "without credentials", id="signed URL"),
         pytest.param({"classes": ["https://me:s3cret@host/x"]}, "without credentials", id="password in a list"),
         pytest.param({"epochs": "https://me:s3cret@host/x"}, "without credentials", id="password of a wrong type"),
     ],

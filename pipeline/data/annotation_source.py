@@ -40,16 +40,21 @@ def read_annotations(url: str, cache: Path, member: str, sha256: str) -> tuple[C
 
 
 def with_names_as_on_disk(dataset: CocoDataset, files: set[str]) -> CocoDataset:
-    """Take a folder all file names begin with away, where that is what keeps them from being found."""
-    names = [PurePosixPath(image.file_name) for image in dataset.images]
-    if not names or any(name.as_posix() in files for name in names) or len({name.parts[0] for name in names}) > 1:
-        return dataset
-    shorter = [PurePosixPath(*name.parts[1:]).as_posix() for name in names]
-    if not files.intersection(shorter):
-        return dataset
-    logger.info("the annotations' file names begin with %s/, the images' do not: left out", names[0].parts[0])
-    images = (replace(image, file_name=name) for image, name in zip(dataset.images, shorter, strict=True))
-    return replace(dataset, images=tuple(images))
+    """Take folders all file names begin with away, as many as keep the files from being found."""
+    names = [PurePosixPath(image.file_name).parts for image in dataset.images]
+    common = 0  # folders that all names begin with
+    while names and all(len(name) > common + 1 and name[:common] == names[0][:common] for name in names):
+        if len({name[common] for name in names}) > 1:
+            break
+        common += 1
+    for depth in range(common + 1):
+        shorter = ["/".join(name[depth:]) for name in names]
+        if not files.isdisjoint(shorter):
+            if depth:
+                logger.info("the annotations' file names begin with %s/: left out", "/".join(names[0][:depth]))
+            images = (replace(image, file_name=name) for image, name in zip(dataset.images, shorter, strict=True))
+            return replace(dataset, images=tuple(images))
+    return dataset
 
 
 def read_reserved(url: str, cache: Path, known: set[str], files: set[str]) -> list[str]:

@@ -133,12 +133,12 @@ def load_annotations(
     known = {image.file_name for image in dataset.images}
     absent = sorted(known - files)
     if absent and (missing_images == "refuse" or len(absent) == len(known)):
-        raise _absent(absent, len(known), found.url, images_folder)
+        raise _absent(absent, len(known), found.url)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
     write_coco(kept, folder / ANNOTATIONS)
     reserved = read_reserved(test_list_url, cache, known, files) if test_list_url else []
     if reserved:
-        (folder / TEST_LIST).write_text("".join(f"{name}\n" for name in reserved))
+        (folder / TEST_LIST).write_text("".join(f"{name}\n" for name in reserved), encoding="utf-8")
     unused = len(files - known)
     return LoadedAnnotations(
         len(kept.images),
@@ -182,15 +182,15 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "") -> Lo
     elif sha256:
         raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL too")
     source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
-    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n")
+    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return weights
 
 
-def _absent(absent: list[str], known: int, shown: str, images_folder: Path) -> DataError:
+def _absent(absent: list[str], known: int, shown: str) -> DataError:
     return DataError(
         f"{len(absent)} of the {known} images that the annotations name are absent: {first_of(absent)}",
         where=shown,
-        expected=f"all of them in {images_folder}",
+        expected="every one of them among the images",
         remedy="check that images and annotations belong together, or set missing_images to drop",
     )
 

@@ -111,7 +111,7 @@ def _check_sizes(sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], 
         if share > 0 and size == 0:
             raise DataError(
                 f"The {name} set would be empty: {share:.0%} of {count} images",
-                remedy="take more images, give it a larger share, or a share of 0 to go without",
+                remedy="take more images, or give it a larger share",
             )
 
 

@@ -87,6 +87,14 @@ def train(
         raise DataError(
             "the train and eval sets have different classes", where=eval_folder, expected=", ".join(classes)
         )
+    for name, part in (("train", train_folder), ("eval", eval_folder)):
+        if not _count_images(part):
+            raise DataError(
+                f"the {name} set has no images",
+                where=part,
+                expected="images to train on, and images to choose the best epoch by",
+                remedy=f"give data_prep.{name}_share a value above 0",
+            )
     checkpoint = read_checkpoint(weights) if weights else None
     if recipe.epochs == 0:
         if checkpoint is None:

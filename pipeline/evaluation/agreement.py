@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.errors import StepError
 from pipeline.evaluation.client import Detection, DetectionClient
 
 
@@ -30,6 +31,22 @@ class TestImageCheck:
     detections: int
     recorded: int
     unmatched: int
+
+    def require(self) -> TestImageCheck:
+        """The check itself, if it agrees.
+
+        Raises:
+            StepError: It does not: what is served is not what was packed.
+        """
+        if not self.agrees:
+            raise StepError(
+                f"the service no longer finds in its test image what was recorded when it was packed: {self.unmatched} "
+                f"of {self.recorded} detections differ",
+                where="test_data, test_result",
+                expected="the same boxes and scores",
+                remedy="pack again with the versions that serve: model_pack --force",
+            )
+        return self
 
 
 def check_test_image(url: str, *, box_tolerance_px: float = 0.05, score_tolerance: float = 1e-3) -> TestImageCheck:

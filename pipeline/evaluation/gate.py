@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.errors import GateError, UsageError
+from pipeline.errors import UsageError
 from pipeline.evaluation.metrics import DetectionMetrics
 
 _ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
@@ -23,20 +23,6 @@ class Gate:
     minimum_map50: float | None
     map50: float | None
     passed: bool | None
-
-    def enforce(self) -> None:
-        """Stop here with a model below the bar.
-
-        Raises:
-            GateError: There is a bar, and the model is below it.
-        """
-        if self.passed is False:
-            reached = "nothing to measure" if self.map50 is None else f"mAP50 {self.map50:.6g}"
-            raise GateError(
-                f"The model does not pass the quality gate: {reached}",
-                expected=f"mAP50 of at least {self.minimum_map50}",
-                remedy="train longer or on more data, or lower the gate if it is the wrong one",
-            )
 
 
 def judge(metrics: DetectionMetrics, minimum_map50: float | None) -> Gate:

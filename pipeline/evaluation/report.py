@@ -69,7 +69,6 @@ def write_report(
     gate: Gate,
     pictures: Sequence[Picture] = (),
     dataset: Mapping[str, Any] | None = None,
-    model: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     bento: str = "",
@@ -85,9 +84,8 @@ def write_report(
         gate: What `judge` decided.
         pictures: Images beside their ground truth.
         dataset: Rows about the test set, for instance from `dataset_summary`.
-        model: Rows about the model, for instance its model card; nested values are shown as they are.
         parameters: Rows about the step's parameters.
-        provenance: Rows about where everything came from: run, commit, input URLs and digests.
+        provenance: Rows about where everything came from: the attempt and its inputs' digests.
         bento: Tag or folder of the packed service, for the command that serves it.
         title: Of the page.
     """
@@ -112,7 +110,6 @@ def write_report(
         pictures=pictures,
         tables={
             "Data": dataset or {},
-            "Model": model or {},
             "Parameters": parameters or {},
             "Provenance": provenance or {},
         },
@@ -168,7 +165,7 @@ def _service_rows(service: Mapping[str, Any]) -> dict[str, Any]:
 
 def _commands(metrics: DetectionMetrics, bento: str) -> list[str]:
     return [
-        f"bentoml serve {shlex.quote(bento) if bento else 'FOLDER_OF_THE_BENTO'} --port 3000",
+        f"bentoml serve {shlex.quote(bento) if bento else '/path/to/bento_service'} --host 127.0.0.1 --port 3000",
         f"curl -F images=@photo.jpg 'http://127.0.0.1:3000/predict?score_threshold={metrics.threshold:.2f}'",
         "curl -X POST http://127.0.0.1:3000/info",
     ]

@@ -29,6 +29,7 @@ from pipeline.serving.predictor import Predictor
 from pipeline.serving.requirements import pinned_requirements
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
+CARRIES = ("pipeline.serving",)  # packed as files: a change in any of them is a change of the service
 PACKAGES = ("bentoml", "numpy", "onnxruntime", "opencv-python-headless")
 
 _PACKAGE_ROOT = Path(__file__).parents[1]

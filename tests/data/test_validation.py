@@ -316,3 +316,36 @@ class TestFindings:
 
     def test_none(self):
         assert str(apply_rules(dataset(), FACTS)) == "Nothing was found wrong"
+
+
+def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path):
+    """Limits and formats are the service's own; a picture beyond them would fail only after training."""
+    from pipeline.data import inspection
+    from pipeline.serving.decoding import FORMATS, MAX_PIXELS
+    from pipeline.serving.upload import Limits
+
+    assert inspection.MAX_PIXELS == MAX_PIXELS == Limits().pixels
+    assert Limits().body_bytes > inspection.MAX_BYTES
+    pixels = np.full((8, 8, 3), 200, np.uint8)
+    for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
+        assert cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
+    noise = np.random.default_rng(0).integers(0, 255, (3400, 3400, 3), np.uint8)
+    assert cv2.imwrite(str(tmp_path / "heavy.bmp"), noise)
+    assert cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((7100, 7100, 3), np.uint8))
+    facts = inspection.inspect(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
+    refused = {name: fact.problem for name, fact in facts.items() if fact.problem}
+    assert refused.keys() == {"a.tif", "heavy.bmp", "wide.png"}
+    assert "not JPEG, PNG, WebP or BMP" in refused["a.tif"]
+    assert "33 MiB are more than 31" in refused["heavy.bmp"]
+    assert "50 megapixels are more than 50" in refused["wide.png"]
+    assert len(FORMATS) == 4
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_folders_that_only_the_annotations_name(depth):
+    from pipeline.data.annotation_source import with_names_as_on_disk
+
+    folders = "".join(f"f{number}/" for number in range(depth))
+    dataset = CocoDataset(tuple(Image(i, f"{folders}{i}.jpg", 8, 8) for i in (1, 2)), (), (Category(1, "a"),))
+    named = with_names_as_on_disk(dataset, {"1.jpg", "2.jpg"})
+    assert [image.file_name for image in named.images] == ["1.jpg", "2.jpg"]

@@ -71,7 +71,7 @@ def test_exporting_twice_gives_the_same_bytes(exported: Exported, tmp_path: Path
 def test_parity_on_photographs(exported: Exported) -> None:
     parity = check_parity(SPEC, exported.weights, exported.model.path, exported.images)
     assert parity.images == len(exported.images)
-    assert parity.candidates > parity.detections > 10
+    assert parity.compared > parity.detections > 10
     assert parity.max_box_difference <= 0.01
     assert parity.max_score_difference <= 1e-4
     assert parity.metrics()["parity_images"] == parity.images
@@ -126,6 +126,16 @@ def test_a_wrong_export_is_refused(exported: Exported, tmp_path: Path, part: str
     wrong = altered(exported.model.path, tmp_path / "wrong.onnx", biases.get(part, part), change)
     with pytest.raises(StepError, match=says):
         check_parity(SPEC, exported.weights, wrong, exported.images)
+
+
+def test_a_model_that_finds_nothing_is_compared_all_the_same(exported: Exported, tmp_path: Path) -> None:
+    spec = DetectorSpec("nano", (64, 64), ("a",))
+    weights = write_checkpoint(tmp_path / "w.pth", build_model(spec).state_dict(), {"classes": ["a"]})
+    model = export_onnx(spec, weights, tmp_path / "m.onnx")
+    parity = check_parity(spec, weights, model.path, exported.images)
+    assert parity.detections == 0
+    assert parity.compared >= len(exported.images) * 84  # every anchor of a 64 px image
+    assert 0 < parity.max_box_difference <= 0.01
 
 
 def test_parity_needs_images(exported: Exported, tmp_path: Path) -> None:

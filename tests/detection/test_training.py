@@ -119,6 +119,16 @@ def test_different_classes_in_train_and_eval(
         train(RECIPE, datasets[0], other, tmp_path / "out")
 
 
+@pytest.mark.parametrize("part", ["train", "eval"])
+def test_a_set_without_images(part: str, datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    folders = dict(zip(("train", "eval"), datasets, strict=True))
+    content = json.loads((folders[part] / "annotations.json").read_text())
+    (tmp_path / "annotations.json").write_text(json.dumps({**content, "images": [], "annotations": []}))
+    folders[part] = tmp_path
+    with pytest.raises(DataError, match=rf"the {part} set has no images[\s\S]*{part}_share"):
+        train(RECIPE, folders["train"], folders["eval"], tmp_path)
+
+
 def test_a_data_set_that_is_not_there(datasets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="data_prep"):
         train(RECIPE, datasets[0], tmp_path, tmp_path)

@@ -99,7 +99,8 @@ def test_the_manifest_holds_what_a_reader_asks_for(manifest: dict[str, Any]) -> 
     assert train["seconds"] > 0
     assert Path(train["notebook"]).is_file()
     assert "model_train" in Path(train["report"]).read_text()
-    assert manifest["steps"]["model_pack"]["metrics"]["parity_max_box_difference"] <= 0.01
+    assert manifest["steps"]["model_pack"]["metrics"]["parity_compared"] > 0
+    assert 0 < manifest["steps"]["model_pack"]["metrics"]["parity_max_box_difference"] <= 0.01
     assert manifest["steps"]["model_pack"]["metrics"]["parity_max_score_difference"] <= 1e-4
     assert manifest["steps"]["model_eval"]["metrics"]["test_image_agrees"] is True
 

@@ -280,3 +280,12 @@ def ran(_ran: tuple[Toy, Outcome], tmp_path: Path) -> Toy:
     """The same project after all three steps ran; a copy, for this test alone."""
     shutil.copytree(_ran[0].root, tmp_path / "copy")
     return Toy(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with COCO's photographs, annotations and weights that tests on real data read."""
+    folder = Path(os.environ.get("CV_REAL_DATA", ROOT.parent / "shared" / "data")).resolve()
+    if not (folder / "val2017.zip").is_file():
+        pytest.skip(f"no real photographs: {folder} is absent; name their folder in CV_REAL_DATA")
+    return folder

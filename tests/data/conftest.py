@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -101,16 +100,6 @@ def server() -> Iterator[FileServer]:
     files = FileServer()
     yield files
     files.close()
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real photographs, annotations and weights."""
-    root = Path(__file__).parents[2]
-    folder = Path(os.environ.get("CV_REAL_DATA", root / ".." / "shared" / "data")).resolve()
-    if not (folder / "val2017.zip").exists():
-        pytest.skip(f"no real photographs: {folder} is absent; name their folder in CV_REAL_DATA")
-    return folder
 
 
 def _write_picture(path: Path, width: int, height: int) -> None:

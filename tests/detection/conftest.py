@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,24 +11,19 @@ import cv2
 import numpy as np
 import pytest
 
-REAL_DATA = Path(os.environ.get("CV_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 CLASSES = ("disc", "block")
 
 
 @pytest.fixture(scope="session")
-def pretrained() -> Path:
-    path = REAL_DATA / "yolox_nano_coco.pth"
-    if not path.is_file():
-        pytest.skip(f"no pretrained weights at {path}; set CV_REAL_DATA")
-    return path
+def pretrained(real_data: Path) -> Path:
+    """YOLOX-nano's weights of all 80 COCO classes."""
+    return real_data / "yolox_nano_coco.pth"
 
 
 @pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def photographs(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six photographs of COCO."""
-    archive = REAL_DATA / "val2017.zip"
-    if not archive.is_file():
-        pytest.skip(f"no photographs at {archive}; set CV_REAL_DATA")
+    archive = real_data / "val2017.zip"
     folder = tmp_path_factory.mktemp("photographs")
     with zipfile.ZipFile(archive) as opened:
         names = sorted(name for name in opened.namelist() if name.endswith(".jpg"))[:6]

@@ -129,7 +129,7 @@ def test_a_wrong_export_is_refused(exported: Exported, tmp_path: Path, part: str
 
 
 def test_a_model_that_finds_nothing_is_compared_all_the_same(exported: Exported, tmp_path: Path) -> None:
-    spec = DetectorSpec("nano", (64, 64), ("a",))
+    spec = DetectorSpec("nano", (64, 64), ("a",), score_threshold=0.9)
     weights = write_checkpoint(tmp_path / "w.pth", build_model(spec).state_dict(), {"classes": ["a"]})
     model = export_onnx(spec, weights, tmp_path / "m.onnx")
     parity = check_parity(spec, weights, model.path, exported.images)

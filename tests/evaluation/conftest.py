@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 import threading
 import zipfile
@@ -20,14 +19,10 @@ from pipeline.evaluation.server import serve
 from pipeline.serving.card import ModelCard
 from pipeline.serving.packing import pack_service
 
-REAL_DATA = Path(os.environ.get("CV_REAL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
 
 @pytest.fixture(scope="session")
-def real_annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    archive = REAL_DATA / "annotations_trainval2017.zip"
-    if not archive.is_file():
-        pytest.skip(f"no real photographs: {archive} is absent (set CV_REAL_DATA)")
+def real_annotations(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    archive = real_data / "annotations_trainval2017.zip"
     folder = tmp_path_factory.mktemp("real")
     with zipfile.ZipFile(archive) as opened:
         return Path(opened.extract("annotations/instances_val2017.json", folder))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-REAL_DATA = Path(os.environ.get("CV_REAL_DATA", ROOT.parent / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Proje
 
 
 @pytest.fixture(scope="session")
-def real_data_url() -> Iterator[str]:
+def real_data_url(real_data: Path) -> Iterator[str]:
     """Real photographs and weights over loopback HTTP, as the users' URLs give them."""
-    if not (REAL_DATA / "val2017.zip").is_file():
-        pytest.skip(f"no photographs at {REAL_DATA}; set CV_REAL_DATA")
-    handler = functools.partial(QuietHandler, directory=str(REAL_DATA))
+    handler = functools.partial(QuietHandler, directory=str(real_data))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -17,7 +17,7 @@ import supervision as sv
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.chart import PALETTE, Chart
+from pipeline.chart import FONT, PALETTE, Chart
 from pipeline.data.coco import Annotation, CocoDataset, Image, read_coco
 from pipeline.data.conversion import draw_order
 from pipeline.data.split import Split
@@ -161,8 +161,8 @@ def _annotated(path: Path, annotations: Sequence[Annotation], dataset: CocoDatas
 def _draw(pixels: npt.NDArray[Any], detections: Any, labels: list[str]) -> npt.NDArray[Any]:
     palette = sv.ColorPalette.from_hex(list(PALETTE[:7]))
     drawn = sv.BoxAnnotator(color=palette, thickness=2).annotate(pixels, detections)
-    annotator = sv.LabelAnnotator(
-        palette, text_color=_text_colours(), text_scale=0.4, text_padding=2, smart_position=True
+    annotator = sv.RichLabelAnnotator(
+        palette, text_color=_text_colours(), font_path=FONT, font_size=12, text_padding=2, smart_position=True
     )
     labelled: npt.NDArray[Any] = annotator.annotate(drawn, detections, labels)
     return labelled

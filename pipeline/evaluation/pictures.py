@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.chart import FONT
 from pipeline.errors import DataError, MissingError
 from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, read_ground_truth
 from pipeline.evaluation.matching import Floats, Matches, matches_at_half, run_coco_eval
@@ -178,18 +178,11 @@ def _panel(image: Pixels, boxes: Floats, wrong: _Bools, labels: list[str], prefi
     labelled = np.arange(len(order))
     if len(order) > _ALL_LABELLED:
         labelled, texts = np.flatnonzero(wrong[order]), [labels[row] for row in order]
-    annotator = sv.RichLabelAnnotator(
-        _RIGHT_WRONG, font_path=_font_path(), font_size=12, text_padding=2, smart_position=True
-    )
+    annotator = sv.RichLabelAnnotator(_RIGHT_WRONG, font_path=FONT, font_size=12, text_padding=2, smart_position=True)
     scene = annotator.annotate(scene, detections[labelled], [texts[row] for row in labelled])
     strip = Image.new("RGB", (image.shape[1], _HEADING), "white")
-    ImageDraw.Draw(strip).text((2, 4), heading, "black", ImageFont.truetype(_font_path(), 13))
+    ImageDraw.Draw(strip).text((2, 4), heading, "black", ImageFont.truetype(FONT, 13))
     return np.vstack([np.asarray(strip), np.asarray(scene, np.uint8)])
-
-
-def _font_path() -> str:
-    """DejaVu Sans comes with matplotlib, and knows class names in most scripts, unlike OpenCV's letters."""
-    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def _encode(errors: ImageErrors, worst: bool, image: Pixels) -> Picture:

@@ -167,6 +167,24 @@ def test_concurrent_attempts_get_numbers_of_their_own_and_none_is_lost(runs: Run
     assert step["status"] == SUCCEEDED
 
 
+def test_of_two_that_render_at_once_the_last_word_has_every_record(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened(runs)
+    replace_file = runs.store.files.replace
+
+    def late(key: str, content: bytes) -> None:
+        monkeypatch.undo()
+        ended(runs, run, "third", outputs={})  # another process, between this one's reading and its writing
+        replace_file(key, content)
+
+    monkeypatch.setattr(runs.store.files, "replace", late)
+    ended(runs, run)
+    assert set(rendered(runs, run)["steps"]) == {"second", "third"}
+    assert {step["status"] for step in rendered(runs, run)["steps"].values()} == {SUCCEEDED}
+    monkeypatch.setattr(runs.store.files, "replace", late)
+    runs.render(run)
+    assert len(rendered(runs, run)["steps"]["third"]["earlier_attempts"]) == 1
+
+
 def test_the_newest_success_counts_whatever_the_clock_says(runs: Runs) -> None:
     run = opened(runs)
     newer = replace(WORDS, digest="cd34")
@@ -237,8 +255,10 @@ def test_the_same_work_is_found_while_its_outputs_exist(runs: Runs, tmp_path: Pa
 
 
 @pytest.mark.parametrize("status", [FAILED, INTERRUPTED, REUSED])
-def test_only_a_success_is_the_same_work(runs: Runs, status: str) -> None:
-    ended(runs, opened(runs), status=status, outputs={})
+def test_only_a_success_is_the_same_work(runs: Runs, tmp_path: Path, status: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("x")
+    ended(runs, opened(runs), status=status, outputs={"words": runs.store.put("words", tmp_path / "in")})
     assert runs.same_work("second", "f" * 64) is None
 
 

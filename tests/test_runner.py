@@ -265,6 +265,19 @@ def test_a_stop_that_comes_too_late_for_a_step_stops_before_the_next(ran: Any, m
     assert ran.statuses() == {"first": "succeeded"}
 
 
+def test_after_a_cell_that_takes_ctrl_c_for_its_own_no_other_runs(ran: Any) -> None:
+    path = ran.root / "steps" / "second.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source += '\n(Path(".cache") / "kernel.pid").write_text(str(os.getpid()))'
+    notebook.cells[1].source += "\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
+    nbformat.write(notebook, path)
+    process = ran.spawn("second")
+    ran.kernel()
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert ran.manifest()["steps"]["second"]["status"] == "interrupted"
+
+
 def test_a_cell_that_will_not_stop_is_ended_by_the_second_ctrl_c(ran: Any) -> None:
     path = ran.root / "steps" / "second.ipynb"
     notebook = nbformat.read(path, as_version=4)

@@ -23,7 +23,7 @@ lint: $(VENV)/.installed  ## style, types, layers
 	$(BIN)/lint-imports --no-cache --no-logo
 
 lab: $(VENV)/.lab  ## JupyterLab, for editing the notebooks
-	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir steps
+	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir steps $(if $(filter 0,$(shell id -u)),--allow-root)
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

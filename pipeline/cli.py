@@ -133,12 +133,14 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
         overrides = {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
         parameters = project.parameters(overrides)
     log.info("run %s  %s  %s", manifest.run, mode, project.config.name)
+    records = []
     for step in chosen:
         record = _run_step(project, manifest.run, step, parameters, overrides, asked)
+        records.append(record)
         log.info("%s", views.step_line(record, views.name_width(steps)))
     if chosen[-1].name == list(steps)[-1]:
         manifest = project.runs.load(manifest.run)
-        _say("\n".join(["", *views.run_lines(manifest, steps), *deliver(project, manifest)]))
+        _say("\n".join(["", *views.run_lines(manifest, steps, records), *deliver(project, manifest)]))
     return 0
 
 
@@ -228,7 +230,7 @@ def _inspect_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at what was run.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="whose runs (dev)")
-    common.add_argument("--config", metavar="FILE", help=f"whose store ({DEFAULT_CONFIG})")
+    common.add_argument("--config", metavar="FILE", help=f"whose store and runs; {DEFAULT_CONFIG}'s store, all runs")
     common.add_argument("--json", action="store_true", help="for programs")
     commands = parser.add_subparsers(dest="command", required=True)
     status = commands.add_parser("status", parents=[common], help="each step of a run: done, stale, failed, and why")
@@ -250,7 +252,8 @@ def _look(asked: argparse.Namespace, root: Path) -> int:
         runs = [(run, _readable(project.runs, run)) for run in project.runs.ids()]
         _say(_json([views.run_brief(*run) for run in runs]) if asked.json else views.runs_table(runs, steps))
         return 0
-    manifest = project.runs.load(asked.run) if asked.run else project.runs.newest()
+    pipeline = project.config.name if asked.config else ""  # a named config asks for its own runs
+    manifest = project.runs.load(asked.run) if asked.run else project.runs.newest(pipeline=pipeline)
     if manifest is None:
         raise MissingError(
             f"there is no {asked.mode} run yet", where=project.runs.store.url, remedy=f"python step.{asked.mode}.py"

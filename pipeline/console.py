@@ -59,7 +59,7 @@ class StepDisplay:
     @property
     def where(self) -> str:
         """Which cell is running, for a person."""
-        return f"cell {self._cell} of {self._cells}: {self._label[:100]}" if self._cell else "starting its kernel"
+        return f"cell {self._cell} of {self._cells}: {_cut(self._label, 100)}" if self._cell else "starting its kernel"
 
     def write(self, text: str) -> int:
         """The kernel printed something."""
@@ -83,10 +83,15 @@ class StepDisplay:
             self._status.update(line[: self._console.width - 4].replace("[", r"\["))
         elif not self._stream and self._last and now - self._told > PATIENCE:
             self._told = now
-            self._console.print(f"           {self._last[:100]}", markup=False, soft_wrap=True)
+            self._console.print(f"           {_cut(self._last, 108)}", markup=False, soft_wrap=True)
 
     def _finish_cell(self) -> None:
         if self._cell and not self._status:
             seconds = time.monotonic() - self._since
-            line = f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {self._label[:90]}"
+            line = f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {_cut(self._label, 100)}"
             self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _cut(text: str, width: int) -> str:
+    """A text that is too long, with a sign that it goes on."""
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"

@@ -32,12 +32,7 @@ def _out(project: Project) -> Path:
 
 
 def _lay_out(project: Project, artifacts: dict[str, Artifact], out: Path) -> list[str]:
-    store, programs = project.runs.store, shlex.quote(_short(Path(sys.executable).parent))
+    store, programs = project.runs.store, shlex.quote(str(Path(sys.executable).parent))
     folders = {entity: store.get(artifact, out / entity) for entity, artifact in artifacts.items()}
     lines = project.config.deliver
     return [lines[entity].format(path=shlex.quote(str(path)), bin=programs) for entity, path in folders.items()]
-
-
-def _short(path: Path) -> str:
-    """Relative to where the user stands, if below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

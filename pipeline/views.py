@@ -34,9 +34,16 @@ def step_line(record: StepRecord, width: int) -> str:
     return "  ".join(part for part in parts if part).rstrip()
 
 
-def run_lines(manifest: RunManifest, steps: Steps) -> list[str]:
-    """A run in short: its id and a line a step."""
-    records = [manifest.of(name)[-1] for name in steps if manifest.of(name)]
+def run_lines(manifest: RunManifest, steps: Steps, own: Sequence[StepRecord] = ()) -> list[str]:
+    """A run in short: its id and a line a step.
+
+    Args:
+        manifest: The run.
+        steps: All steps.
+        own: The attempts to tell of, whatever another process may have tried in the same run since.
+    """
+    latest = {name: manifest.of(name)[-1] for name in steps if manifest.of(name)}
+    records = {**latest, **{record.step: record for record in own}}.values()
     return [f"run {manifest.run}", *(f"  {step_line(record, name_width(steps))}" for record in records)]
 
 

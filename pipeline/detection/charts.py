@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.chart import PALETTE, Chart
 from pipeline.detection.hooks import EpochRecord
 
+PARTS = {"loss_bbox": PALETTE[2], "loss_cls": PALETTE[1], "loss_obj": PALETTE[3], "loss_l1": PALETTE[4]}
 LOSS, PART, MAP, MAP50 = "#222222", "#999999", PALETTE[0], PALETTE[5]
 
 
@@ -22,25 +23,16 @@ def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> Chart:
     epochs = [record.epoch for record in history]
     for part in sorted({name for record in history for name in record.loss}):
         values = [record.loss.get(part) for record in history]
-        whole = part == "loss"
-        line = left.plot(epochs, [float("nan") if v is None else v for v in values], color=LOSS if whole else PART)[0]
-        line.set_linewidth(2.0 if whole else 1.0)
-        if values[-1] is not None:
-            left.annotate(
-                part.removeprefix("loss_"),
-                (epochs[-1], values[-1]),
-                xytext=(4, 0),
-                fontsize=8,
-                textcoords="offset points",
-                va="center",
-                color=LOSS if whole else PART,
-            )
+        known = [float("nan") if value is None else value for value in values]
+        colour, width = (LOSS, 2.0) if part == "loss" else (PARTS.get(part, PART), 1.2)
+        left.plot(epochs, known, color=colour, linewidth=width, label=part.removeprefix("loss_"))
     for name, colour in (("mAP", MAP), ("mAP50", MAP50)):
         points = [(r.epoch, value) for r in history if (value := getattr(r, name)) is not None]
         right.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=3, label=name)
     if history:
         right.axvline(best_epoch, color=PART, linestyle=":", label=f"best epoch, {best_epoch}")
         right.legend(frameon=False)
+        left.legend(frameon=False)
     for axis, title in ((left, "training loss"), (right, "on the eval set")):
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_xlabel("epoch")

@@ -53,7 +53,9 @@ class ProgressHook(Hook):  # type: ignore[misc]  # mmengine is untyped
 
     def before_train(self, runner: Any) -> None:
         """Open the bar."""
-        self._bar = tqdm(total=runner.max_iters, desc="training", unit="step", mininterval=0.5, ascii=True, ncols=110)
+        # no bar: on one line of a terminal the figures are worth more
+        form = "training {percentage:3.0f}%, step {n_fmt} of {total_fmt}, {elapsed}, {remaining} left{postfix}"
+        self._bar = tqdm(total=runner.max_iters, mininterval=0.5, bar_format=form)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the epoch's means."""

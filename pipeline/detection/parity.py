@@ -8,6 +8,7 @@ let through.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def check_parity(spec: DetectorSpec, weights: Path, model: Path, images: list[Pa
     if not images:
         raise DataError("there is no image to compare PyTorch and ONNX on", where=model, expected="at least one image")
     pixels = _letterboxed(spec, images)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # mmdet's backbone names torch.cuda.amp
         boxes, scores = (value.numpy() for value in load_detector(spec, weights)(torch.from_numpy(pixels)))
     session = _session_with_candidates(model)
     whole = session.run(None, {INPUT: pixels})

@@ -62,7 +62,9 @@ def _draw_classes(
         name = f"{len(others)} rarer classes" if number == 0 else None
         axes.plot(x, curves[label], color=_GREY, linewidth=0.7, label=name, zorder=1)
     ranked = sorted(frequent, key=lambda label: -(figures[label] or 0.0))
-    for (style, colour), label in zip(_STYLES, ranked, strict=False):
+    styles = dict(zip(frequent, _STYLES, strict=False))  # a class looks the same in every chart, whatever its rank
+    for label in ranked:
+        style, colour = styles[label]
         name = f"{_short(metrics.classes[label].name)} {figures[label] or 0:.2f}"
         axes.plot(x, curves[label], style, color=colour, linewidth=1.5, label=name, zorder=2)
     if len(drawn) > 1:

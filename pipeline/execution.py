@@ -80,7 +80,9 @@ def execute(
     source = executed.with_name("source.ipynb")  # what was read, whatever has become of the file since
     source.write_text(step.content, encoding="utf-8")
     papermill_engines.register(ENGINE, _Engine)
-    with Stop() as stop, StepDisplay(step.name, cells, stream=stream) as display:
+    # What the kernel process itself says, past the notebook: that Jupyter interrupts an idle kernel to end it, mostly
+    words = executed.with_name("kernel.log")
+    with Stop() as stop, StepDisplay(step.name, cells, stream=stream) as display, words.open("wb") as kernel_log:
         try:
             with _kernel_environment(context), _transport() as transport:
                 papermill.execute_notebook(
@@ -93,6 +95,7 @@ def execute(
                     cwd=root,
                     progress_bar=False,
                     stop=stop,
+                    kernel_log=kernel_log,
                     display=display,
                     stdout_file=display,
                     stderr_file=display,
@@ -102,7 +105,7 @@ def execute(
         except KeyboardInterrupt:
             return _stopped(stop)
         except (PapermillException, RuntimeError, OSError, ValueError) as error:
-            return _stopped(stop) if stop.signal else _failed(error, display.where)
+            return _stopped(stop) if stop.signal else _failed(error, display.where, words)
     return Execution(SUCCEEDED, signal=stop.signal)
 
 
@@ -142,7 +145,15 @@ class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
 
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, stop: Stop, display: StepDisplay, start_timeout: int, **options: Any
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        stop: Stop,
+        display: StepDisplay,
+        kernel_log: Any,
+        start_timeout: int,
+        **options: Any,
     ) -> Any:
         start, labels = nb_man.cell_start, _labels(nb_man.nb.cells)
 
@@ -156,7 +167,7 @@ class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         options = {key: value for key, value in options.items() if key != "input_path"}
         client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, **options)
         client.stop = stop
-        return client.execute()
+        return client.execute(stdout=kernel_log, stderr=kernel_log)
 
 
 def _labels(cells: list[Any]) -> list[str]:
@@ -210,7 +221,7 @@ def _stopped(stop: Stop) -> Execution:
     return Execution(INTERRUPTED, f"stopped by {signal.Signals(number).name}", "KeyboardInterrupt", number)
 
 
-def _failed(error: Exception, where: str) -> Execution:
+def _failed(error: Exception, where: str, words: Path) -> Execution:
     """The failing cell and its error in about ten lines; our own errors need no traceback."""
     if isinstance(error, PapermillExecutionError):
         return Execution(FAILED, _cell_failure(error, where), str(error.ename))
@@ -220,6 +231,8 @@ def _failed(error: Exception, where: str) -> Execution:
             f"  in:       {where}",
             "  do:       look for what used up the memory, and run again",
         ]
+        said = words.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        told += [f"  said:     {line[:160]}" for line in said]
     elif isinstance(error, NoSuchKernel):
         told = [f"Jupyter knows no kernel '{KERNEL}'", "  do:       pip install ipykernel into this environment"]
     else:

@@ -97,6 +97,7 @@ def test_bad_raw_data(case: Case, project: Any, tmp_path: Path) -> None:
     assert all(text in message for text in case.says), message
     assert len(message.splitlines()) <= 12, message
     assert "Traceback" not in done.stderr
+    assert "IPKernelApp" not in done.stderr  # nor what the kernel says while it is ended
     assert project.artifacts() == []
     assert not list(tmp_path.rglob("escaped.jpg"))
     assert project.manifest()["steps"]["data_load"]["status"] == "failed"

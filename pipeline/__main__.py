@@ -1,5 +1,5 @@
 """`python -m pipeline`."""
 
-from pipeline.cli import inspect
+from pipeline.inspection.commands import inspect
 
 raise SystemExit(inspect())

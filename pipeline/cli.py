@@ -1,36 +1,25 @@
-"""The command lines: `step.dev.py` and `step.prod.py` run steps, `python -m pipeline` looks at what was run.
-
-Exit code 0 when what was asked for succeeded, 1 when a step or gate failed, 2 for a wrong call, 130 after Ctrl-C, 143
-after SIGTERM.
-"""
+"""The command lines that run steps: `step.dev.py` and `step.prod.py`. Looking at what was run: see `inspection`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
 
 from yaml import YAMLError
 
 from pipeline import views
 from pipeline.code import code_state
-from pipeline.config import Values, read_config, read_yaml
+from pipeline.command import config_path, guarded, say, with_config
+from pipeline.config import Values, read_yaml
 from pipeline.delivery import deliver, deliver_below_gate
-from pipeline.errors import GateError, MissingError, PipelineError, UsageError
+from pipeline.errors import GateError, UsageError
 from pipeline.manifest import RunManifest, StepRecord
 from pipeline.notebook import StepNotebook, read_steps
 from pipeline.project import DEFAULT_CONFIG, Project, check_name
-from pipeline.runner import missing_input, open_run, refuse_dirty, run_step
-from pipeline.runs import Runs
-from pipeline.status import run_status
+from pipeline.runner import missing_input, open_run, refuse_dirty, run_step, unfinished_run
 
 log = logging.getLogger(__name__)
 
@@ -47,48 +36,7 @@ def main(mode: str, arguments: Sequence[str] | None = None, root: Path | None = 
         The exit code.
     """
     place = root or Path(sys.argv[0]).resolve().parent
-    return _guarded(lambda: _run(mode, _step_parser(mode).parse_args(arguments), place))
-
-
-def inspect(arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
-    """Look at runs; what `python -m pipeline` calls."""
-    return _guarded(lambda: _look(_inspect_parser().parse_args(arguments), root or _project_root(Path.cwd())))
-
-
-def _guarded(action: Callable[[], int]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        return action()
-    except UsageError as error:
-        log.error("error: %s", error)
-        return 2
-    except PipelineError as error:
-        log.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt as stop:
-        log.error("stopped; what is done is kept, and the same command goes on from there")
-        return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # the disk is full or read-only, a store does not answer
-        log.error("error: %s: %s", type(error).__name__, error)
-        return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminated(number: int, _: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(number)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-# --- running ---------------------------------------------------------------------------------------------------------
+    return guarded(lambda: _run(mode, _step_parser(mode).parse_args(arguments), place))
 
 
 def _step_parser(mode: str) -> argparse.ArgumentParser:
@@ -113,7 +61,7 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
         check_name("step", asked.step, steps)
     if asked.help:
         usage = f"{_step_parser(mode).format_help()}\n{views.step_list(steps)}"
-        _say(views.step_help(steps[asked.step]) if asked.step else usage)
+        say(views.step_help(steps[asked.step]) if asked.step else usage)
         return 0
     fresh = not asked.run and (asked.step is None or not steps[asked.step].reads)
     project = _project(mode, asked, root, steps, fresh=fresh)
@@ -122,8 +70,10 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
     if mode == "prod":
         refuse_dirty(root, code_state(root))  # before a run is opened that could only fail
     chosen = [steps[asked.step]] if asked.step else list(steps.values())
+    names = [step.name for step in chosen]
+    continued = unfinished_run(project, parameters, overrides, names) if fresh and not asked.force else None
     if fresh:
-        manifest = open_run(project, parameters, overrides)
+        manifest = continued or open_run(project, parameters, overrides, names)
     else:
         manifest = _joined(project, asked.run, chosen[0])
         for name in sorted(overrides.keys() - {step.name for step in chosen}):
@@ -132,20 +82,27 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
         opened: Values = manifest.config.get("set", {})
         overrides = {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
         parameters = project.parameters(overrides)
-    log.info("run %s  %s  %s", manifest.run, mode, project.config.name)
+    log.info("run %s  %s  %s%s", manifest.run, mode, project.config.name, "  continued" if continued else "")
     records = []
     for step in chosen:
-        record = _run_step(project, manifest.run, step, parameters, overrides, asked)
+        record = _run_step(project, manifest.run, step, parameters, overrides, asked, continued=bool(continued))
         records.append(record)
         log.info("%s", views.step_line(record, views.name_width(steps)))
     if chosen[-1].name == list(steps)[-1]:
         manifest = project.runs.load(manifest.run)
-        _say("\n".join(["", *views.run_lines(manifest, steps, records), *deliver(project, manifest)]))
+        say("\n".join(["", *views.run_lines(manifest, steps, records), *deliver(project, manifest)]))
     return 0
 
 
 def _run_step(
-    project: Project, run: str, step: StepNotebook, parameters: Values, overrides: Values, asked: argparse.Namespace
+    project: Project,
+    run: str,
+    step: StepNotebook,
+    parameters: Values,
+    overrides: Values,
+    asked: argparse.Namespace,
+    *,
+    continued: bool,
 ) -> StepRecord:
     try:
         return run_step(
@@ -156,6 +113,7 @@ def _run_step(
             overrides=overrides.get(step.name, {}),
             force=asked.force,
             stream=asked.stream,
+            continued=continued,
         )
     except GateError:
         for line in deliver_below_gate(project, project.runs.load(run).of(step.name)[-1]):
@@ -167,23 +125,11 @@ def _project(
     mode: str, asked: argparse.Namespace, root: Path, steps: dict[str, StepNotebook], *, fresh: bool
 ) -> Project:
     """With the named config, or when a run is joined without naming one, with that run's."""
-    project = _with_config(mode, _config_path(root, asked.config), root, steps)
+    project = with_config(mode, config_path(root, asked.config), root, steps)
     if asked.config or fresh:
         return project
     joined = project.runs.load(asked.run) if asked.run else project.runs.newest()
-    return _with_config(mode, root / joined.config_file, root, steps) if joined else project
-
-
-def _config_path(root: Path, typed: str | None) -> Path:
-    """A file is looked for where the user stands, then in the project."""
-    return Path(typed) if typed and Path(typed).is_file() else root / (typed or DEFAULT_CONFIG)
-
-
-def _with_config(mode: str, path: Path, root: Path, steps: dict[str, StepNotebook]) -> Project:
-    """The config is noted relative to the project, where it lies in it."""
-    config, whole, top = read_config(path), path.resolve(), root.resolve()
-    noted = whole.relative_to(top) if whole.is_relative_to(top) else whole
-    return Project(root, mode, config, noted.as_posix(), steps)
+    return with_config(mode, root / joined.config_file, root, steps) if joined else project
 
 
 def _joined(project: Project, run: str | None, step: StepNotebook) -> RunManifest:
@@ -221,69 +167,3 @@ def _overrides(texts: list[str], step: str | None, steps: dict[str, StepNotebook
             raise UsageError(f"--set {text}: {error}", expected="a value in YAML's notation") from error
         values.setdefault(where, {})[parameter] = parsed
     return values
-
-
-# --- looking ---------------------------------------------------------------------------------------------------------
-
-
-def _inspect_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at what was run.")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="whose runs (dev)")
-    common.add_argument("--config", metavar="FILE", help=f"whose store and runs; {DEFAULT_CONFIG}'s store, all runs")
-    common.add_argument("--json", action="store_true", help="for programs")
-    commands = parser.add_subparsers(dest="command", required=True)
-    status = commands.add_parser("status", parents=[common], help="each step of a run: done, stale, failed, and why")
-    status.add_argument("run", nargs="?", help="the newest by default")
-    commands.add_parser("runs", parents=[common], help="all runs, oldest first")
-    show = commands.add_parser("show", parents=[common], help="one run's manifest")
-    show.add_argument("run", nargs="?", help="the newest by default")
-    commands.add_parser("graph", parents=[common], help="the steps and what passes between them, as mermaid")
-    return parser
-
-
-def _look(asked: argparse.Namespace, root: Path) -> int:
-    steps = read_steps(root / "steps")
-    if asked.command == "graph":
-        _say(_json(views.graph(steps)) if asked.json else views.mermaid(steps))
-        return 0
-    project = _with_config(asked.mode, _config_path(root, asked.config), root, steps)
-    if asked.command == "runs":
-        runs = [(run, _readable(project.runs, run)) for run in project.runs.ids()]
-        _say(_json([views.run_brief(*run) for run in runs]) if asked.json else views.runs_table(runs, steps))
-        return 0
-    pipeline = project.config.name if asked.config else ""  # a named config asks for its own runs
-    manifest = project.runs.load(asked.run) if asked.run else project.runs.newest(pipeline=pipeline)
-    if manifest is None:
-        raise MissingError(
-            f"there is no {asked.mode} run yet", where=project.runs.store.url, remedy=f"python step.{asked.mode}.py"
-        )
-    if asked.command == "show":
-        _say(_json(manifest.to_json()) if asked.json else views.run_text(manifest))
-        return 0
-    states = run_status(_with_config(asked.mode, root / manifest.config_file, root, steps), manifest)
-    if asked.json:
-        _say(_json({"run": manifest.run, "steps": [asdict(state) for state in states]}))
-    else:
-        rows = [(state.step, state.state, state.why) for state in states]
-        _say(f"run {manifest.run}  {manifest.mode}  {manifest.pipeline}\n{views.table(rows, '  ')}")
-    return 0
-
-
-def _readable(runs: Runs, run: str) -> RunManifest | str:
-    """A run, or in one line why it cannot be read: one bad run must not hide the others."""
-    try:
-        return runs.load(run)
-    except PipelineError as error:
-        return error.problem
-
-
-def _project_root(here: Path) -> Path:
-    for folder in (here, *here.parents):
-        if (folder / "steps").is_dir() and (folder / "step.dev.py").is_file():
-            return folder
-    raise UsageError("this is not a project's folder", where=here, expected="a folder with steps/ and step.dev.py")
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False)

@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,18 +14,19 @@ from pathlib import Path
 
 from pipeline.errors import StepError
 from pipeline.files import sha256_of
+from pipeline.git import git
 
 PACKAGE = Path(__file__).parent
 DISTRIBUTION = "detection-pipeline"
 RUNTIME = "step"  # the one module of the runtime that a notebook imports; the domain imports none
 DIFF = (
+    "--binary",
     "--no-color",
     "--no-ext-diff",
     "--no-textconv",
     "--src-prefix=a/",
     "--dst-prefix=b/",
 )  # whatever git's config says
-GIT_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class CodeState:
 
 def code_state(root: Path) -> CodeState:
     """Look at the checkout that `root` is the top of."""
-    top = _git(root, "rev-parse", "--show-toplevel")
+    top = git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top.strip()).resolve() != root.resolve():
         return CodeState("", True, "", {})
-    commit = (_git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip()
-    diff = (_git(root, "diff", *DIFF, "HEAD") or "") if commit else ""
-    names = (_git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
+    commit = (git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip()
+    diff = (git(root, "diff", *DIFF, "HEAD") or "") if commit else ""
+    names = (git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
     untracked = {name: sha256_of(root / name) for name in names if name and (root / name).is_file()}
     return CodeState(commit, bool(diff or untracked or not commit), diff, untracked)
 
@@ -76,12 +76,12 @@ def tag(root: Path, commit: str, run: str, step: str) -> str:
         StepError: git refuses.
     """
     for name in (run, f"{run}-{step}", f"{run}-{step}-{commit[:12]}"):
-        existing = _git(root, "rev-parse", "-q", "--verify", f"refs/tags/{name}^{{commit}}")
+        existing = git(root, "rev-parse", "-q", "--verify", f"refs/tags/{name}^{{commit}}")
         if existing is None:
             break
         if existing.strip() == commit:
             return name
-    if _git(root, "tag", "--no-sign", name, commit) is None:
+    if git(root, "tag", "--no-sign", name, commit) is None:
         raise StepError(f"git could not tag the commit with {name}", where=root, remedy=f"git tag {name} {commit}")
     return name
 
@@ -201,14 +201,3 @@ def _carried(path: Path) -> tuple[Path, ...]:
 
 def _is_resource(path: Path) -> bool:
     return path.is_file() and path.suffix not in {".py", ".pyc"} and not path.name.startswith(".")
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints, or None where it fails or is not installed."""
-    # inside a hook git names another repository than the one `root` is in
-    surroundings = {name: value for name, value in os.environ.items() if name not in GIT_PLACES}
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, env=surroundings, check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None

@@ -47,6 +47,10 @@ class IntegrityError(PipelineError, OSError):
     """Stored bytes differ from what was recorded about them."""
 
 
+class StoreError(PipelineError, OSError):
+    """The store could not do what was asked: full, read-only, out of reach, or refusing us. What it holds is whole."""
+
+
 class StepError(PipelineError, RuntimeError):
     """A step could not be run to its end."""
 

@@ -26,6 +26,7 @@ from papermill.exceptions import PapermillException, PapermillExecutionError
 from traitlets.config import Config
 
 from pipeline import errors
+from pipeline.cells import labels
 from pipeline.console import StepDisplay
 from pipeline.manifest import FAILED, INTERRUPTED, SUCCEEDED
 from pipeline.notebook import KERNEL, StepNotebook
@@ -155,12 +156,12 @@ class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         start_timeout: int,
         **options: Any,
     ) -> Any:
-        start, labels = nb_man.cell_start, _labels(nb_man.nb.cells)
+        start, names = nb_man.cell_start, labels(nb_man.nb.cells)
 
         def cell_start(cell: Any, cell_index: int, **more: Any) -> None:
             stop.check()
             if cell.cell_type == "code":
-                display.cell(labels[cell_index])
+                display.cell(names[cell_index])
             start(cell, cell_index, **more)
 
         nb_man.cell_start = cell_start
@@ -168,19 +169,6 @@ class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, **options)
         client.stop = stop
         return client.execute(stdout=kernel_log, stderr=kernel_log)
-
-
-def _labels(cells: list[Any]) -> list[str]:
-    """What a person would call each cell: the sentence above it, its tag, or its first line."""
-    labels = []
-    for above, cell in zip([None, *cells[:-1]], cells, strict=True):
-        tags = [tag for tag in cell.metadata.get("tags", []) if tag.replace("-", "").isalpha()]
-        told = above.source.strip().splitlines() if above is not None and above.cell_type == "markdown" else []
-        sentence = told[0] if told and not told[0].startswith("#") else ""
-        lines = [line for line in cell.source.splitlines() if line.strip()]
-        first = "imports" if lines and lines[0].startswith(("import ", "from ")) else lines[0] if lines else ""
-        labels.append(sentence or (tags[0] if tags else first))
-    return labels
 
 
 @contextmanager

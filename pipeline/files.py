@@ -1,56 +1,62 @@
-"""Whole files by key, on local disk or behind any fsspec URL; what `store` and `manifest` are built on.
+"""Whole files by key: what a store needs of the place it lies in, on local disk or behind any fsspec URL.
 
-A reader sees all of a file or none of it, and a file made with `create` is never overwritten.
+A reader sees all of a file or none of it, and a file made with `create` is never overwritten. The two kinds of place
+are `local_files` and `remote_files`.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
-import secrets
-import shutil
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import unquote
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, PipelineError, StoreError
 
 CHUNK = 1 << 20  # bytes copied at once
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-def open_files(url: str) -> Files:
-    """The files below a local path, `file://` URL, or any URL that fsspec knows.
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as a listing shows it: its key, bytes, and when it was last written, in seconds since 1970."""
 
-    Raises:
-        UsageError: fsspec does not know the URL, or lacks the package for it.
-    """
-    if url.startswith("file://"):
-        return _LocalFiles(Path(unquote(url.removeprefix("file://").removeprefix("localhost"))))
-    return _FsspecFiles(url) if "://" in url else _LocalFiles(Path(url))
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    key: str
+    size: int
+    modified: float
 
 
 class Files(ABC):
     """Files by key; a key is a relative POSIX path.
 
+    Every method raises StoreError where the place does not do what is asked.
+
     Attributes:
         url: Of the folder the keys are relative to, without a trailing slash.
+        parallel: How many transfers at once are worthwhile.
     """
 
     url: str
+    parallel: int
 
     @abstractmethod
     def create(self, key: str, content: bytes) -> bool:
-        """Write a file, or leave the one that is there; True when this call made it. Safe on disk when it returns."""
+        """Write a file that is not there yet; one that is there stays as it is. Safe on disk when it returns.
+
+        Of several writers of one key one has its content there, and each learns whether it is that one. So that a
+        writer can tell after an answer was lost on the way, contents that differ in meaning must differ in bytes.
+
+        Args:
+            key: Where.
+            content: At least one byte.
+
+        Returns:
+            Whether what lies there now is this content.
+        """
 
     @abstractmethod
     def replace(self, key: str, content: bytes) -> None:
@@ -61,20 +67,46 @@ class Files(ABC):
         """All of a file; FileNotFoundError where there is none."""
 
     @abstractmethod
-    def size(self, key: str) -> int | None:
-        """Bytes, or None where there is no such file."""
+    def info(self, key: str) -> FileInfo | None:
+        """Size and time, or None where there is no such file."""
 
     @abstractmethod
     def names(self, key: str) -> list[str]:
         """Names directly below a folder, sorted; empty where there is no folder."""
 
     @abstractmethod
-    def upload(self, key: str, source: Path, sha256: str) -> None:
-        """Copy a local file in; `flush` makes its name safe."""
+    def find(self, key: str) -> Iterator[FileInfo]:
+        """Every file at any depth below a folder; of a killed writer's unfinished ones too."""
 
     @abstractmethod
-    def download(self, key: str, target: Path) -> None:
-        """Lay a file out locally, read-only where it can be shared; FileNotFoundError where there is none."""
+    def upload(self, key: str, source: Path, sha256: str) -> None:
+        """Copy a local file in; `flush` makes it safe.
+
+        Raises:
+            IntegrityError: The file is no longer what `sha256` says.
+        """
+
+    @abstractmethod
+    def download(self, key: str, target: Path, *, link: bool = False) -> None:
+        """Lay a file out locally; FileNotFoundError where there is none.
+
+        Args:
+            key: Which.
+            target: Where.
+            link: Share the stored bytes, read-only, where that can be done.
+        """
+
+    @abstractmethod
+    def renew(self, key: str) -> bool:
+        """Make a file count as just written, so that no collection takes it; False where it has to be written again."""
+
+    @abstractmethod
+    def remove(self, key: str, before: float) -> bool:
+        """Remove a file unless it was written, or renewed, at or after a time; whether it is gone."""
+
+    @abstractmethod
+    def prune(self, key: str) -> None:
+        """Remove a folder that nobody writes to any more, if no file is left in it."""
 
     @abstractmethod
     def set_aside(self, key: str) -> None:
@@ -82,178 +114,58 @@ class Files(ABC):
 
     @abstractmethod
     def flush(self, folders: Iterable[str]) -> None:
-        """Make names in these folders as safe as the bytes they stand for."""
+        """Make what was uploaded to these folders safe against a loss of power."""
+
+    @abstractmethod
+    def location(self, key: str) -> str:
+        """Where a person finds a file: a URL, or a plain path on local disk."""
+
+    def sha256(self, key: str) -> str:
+        """Hex SHA-256 of a file's bytes; FileNotFoundError where there is none."""
+        return hashlib.sha256(self.read(key)).hexdigest()
 
     def exists(self, key: str) -> bool:
         """Whether a file is there."""
-        return self.size(key) is not None
-
-    def location(self, key: str) -> str:
-        """Where a person finds a file: a URL, or a plain path on local disk."""
-        return f"{self.url}/{key}"
+        return self.info(key) is not None
 
 
-class _LocalFiles(Files):
-    """Files on local disk: written under a temporary name, flushed, then named."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
-        self.url = self._root.as_uri()
-
-    def create(self, key: str, content: bytes) -> bool:
-        with self._partial(key) as partial:
-            with partial.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            try:
-                os.link(partial, self._root / key)
-            except FileExistsError:
-                return False
-        self.flush([str(PurePosixPath(key).parent)])
-        return True
-
-    def replace(self, key: str, content: bytes) -> None:
-        with self._partial(key) as partial:
-            partial.write_bytes(content)
-            partial.replace(self._root / key)
-
-    def read(self, key: str) -> bytes:
-        return (self._root / key).read_bytes()
-
-    def size(self, key: str) -> int | None:
-        try:
-            found = (self._root / key).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-    def names(self, key: str) -> list[str]:
-        try:
-            return sorted(entry.name for entry in (self._root / key).iterdir() if not entry.name.startswith("."))
-        except FileNotFoundError:
-            return []
-
-    def upload(self, key: str, source: Path, sha256: str) -> None:
-        with self._partial(key) as partial:
-            if _copy(source, partial) != sha256:
-                raise _changed(source)
-            partial.chmod(0o444)
-            partial.replace(self._root / key)
-
-    def download(self, key: str, target: Path) -> None:
-        try:
-            os.link(self._root / key, target)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system, one without links, or too many links
-            shutil.copyfile(self._root / key, target)
-
-    def set_aside(self, key: str) -> None:
-        with suppress(OSError):  # someone else did it, or the disk is read-only
-            (self._root / key).replace(self._root / f"{key}.damaged")
-
-    def flush(self, folders: Iterable[str]) -> None:
-        for folder in folders:
-            handle = os.open(self._root / folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-    def location(self, key: str) -> str:
-        return str(self._root / key)
-
-    @contextmanager
-    def _partial(self, key: str) -> Iterator[Path]:
-        """A name beside the file's own that no listing shows; gone afterwards."""
-        target = self._root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{secrets.token_hex(8)}")
-        try:
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-class _FsspecFiles(Files):
-    """Files behind an fsspec URL, whose single writes are whole by themselves."""
-
-    def __init__(self, url: str) -> None:
-        import fsspec  # imported late: local disk, the usual place, does without
-
-        self.url = url.rstrip("/")
-        try:
-            # no listing is remembered: another process may have written since
-            self._fs: Any
-            self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise UsageError(
-                f"the store cannot be reached: {error}",
-                where=url,
-                expected="a local path, or a URL that fsspec knows",
-                remedy="install the package it names, such as s3fs for s3://",
-            ) from error
-
-    def create(self, key: str, content: bytes) -> bool:
-        try:
-            self._fs.pipe_file(self._path(key), content, mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    def replace(self, key: str, content: bytes) -> None:
-        self._fs.pipe_file(self._path(key), content)
-
-    def read(self, key: str) -> bytes:
-        content: bytes = self._fs.cat_file(self._path(key))
-        return content
-
-    def size(self, key: str) -> int | None:
-        try:
-            found = self._fs.info(self._path(key))
-        except FileNotFoundError:
-            return None
-        return int(found["size"]) if found["type"] == "file" else None
-
-    def names(self, key: str) -> list[str]:
-        try:
-            found = self._fs.ls(self._path(key), detail=False, refresh=True)
-        except FileNotFoundError:
-            return []
-        return sorted(PurePosixPath(name).name for name in found)
-
-    def upload(self, key: str, source: Path, sha256: str) -> None:
-        self._fs.put_file(str(source), self._path(key))
-        if sha256_of(source) != sha256:
-            self.set_aside(key)
-            raise _changed(source)
-
-    def download(self, key: str, target: Path) -> None:
-        self._fs.get_file(self._path(key), str(target))
-
-    def set_aside(self, key: str) -> None:
-        with suppress(OSError):
-            self._fs.mv(self._path(key), self._path(f"{key}.damaged"))
-
-    def flush(self, folders: Iterable[str]) -> None:
-        """Nothing to do: an object has its name when the write returns."""
-
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key}"
-
-
-def _changed(source: Path) -> IntegrityError:
+def changed(source: Path) -> IntegrityError:
+    """A file differs from what it was a moment ago."""
     return IntegrityError("the file changed while it was being stored", where=source, remedy="run the step again")
 
 
-def _copy(source: Path, target: Path) -> str:
-    """Copy and flush a file; the digest is of what was written."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(CHUNK):
-            digest.update(chunk)
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-    return digest.hexdigest()
+@contextmanager
+def reaching(action: str, where: str) -> Iterator[None]:
+    """Give what a place may fail with one form; that a file is there or not is no failure.
+
+    Args:
+        action: What is being done, as in "could not ...".
+        where: To what.
+
+    Raises:
+        StoreError: In place of any other error.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, PipelineError):
+        raise
+    except Exception as error:  # the libraries behind a URL raise kinds of their own
+        raise _failure(action, where, error) from error
+
+
+def _failure(action: str, where: str, error: Exception) -> StoreError:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in FULL:
+        remedy = "make room, and run the same command again; python -m pipeline gc tells what no run refers to"
+    elif number in REFUSED or isinstance(error, PermissionError):
+        remedy = "check the folder's permissions, or the credentials in the environment, and run the same command again"
+    else:
+        remedy = "see that the store can be reached, and run the same command again: what is done is kept"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    return StoreError(f"the store could not {action}: {said}", where=where, remedy=remedy)

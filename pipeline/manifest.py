@@ -6,14 +6,16 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.process import NOBODY, Process, is_alive
 from pipeline.store import Artifact
 
-SCHEMA = 1
+SCHEMA = 2
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
-SUCCEEDED, REUSED, FAILED, INTERRUPTED, RUNNING = "succeeded", "reused", "failed", "interrupted", "running"
+SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
+RUNNING, KILLED = "running", "killed"  # no end is recorded: the process is, or may be, alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
 
 
@@ -33,7 +35,7 @@ class StepRecord:
         inputs: By entity name, pinned.
         code: Commit, and what differs from it.
         environment: Python, packages and device.
-        status: `running`, `succeeded`, `reused`, `failed` or `interrupted`.
+        status: `running`, `succeeded`, `reused`, `failed`, `interrupted` or `killed`.
         ended: UTC, or empty while it runs.
         seconds: Wall time.
         outputs: By entity name.
@@ -43,6 +45,9 @@ class StepRecord:
         error: What went wrong, as the user saw it; the first line says it in short.
         error_kind: Name of the exception.
         reused_from: `run/step/attempt` whose outputs these are.
+        id: Of this attempt alone, so that its writer knows its own record again.
+        process: Who runs it.
+        schema: Of this record.
     """
 
     step: str
@@ -66,14 +71,28 @@ class StepRecord:
     error: str = ""
     error_kind: str = ""
     reused_from: str = ""
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    process: Process = NOBODY
+    schema: int = SCHEMA
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
-        """From the form `dataclasses.asdict` gives it."""
-        values = dict(content)
+        """From the form `dataclasses.asdict` gives it; of schema 1 too, which has no `id`, `process` and `schema`."""
+        values = {"id": "", "schema": 1, **content}
         for side in ("inputs", "outputs"):
             values[side] = {name: Artifact(**artifact) for name, artifact in values.get(side, {}).items()}
+        values["process"] = Process(**values.get("process", {}))
         return cls(**values)
+
+    @property
+    def made_by(self) -> str:
+        """`step/attempt`, which with the run's id names it."""
+        return f"{self.step}/{self.attempt}"
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether it has no end and never will have: its process is known to be gone."""
+        return self.status == RUNNING and is_alive(self.process) is False
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,9 @@ class RunManifest:
         config: As it was resolved.
         code: Commit when the run was opened, and what differed from it.
         attempts: By step in the order they started.
+        asked: The steps that the command which opened it was to run; none in a run of schema 1.
+        process: Who opened it.
+        schema: Of these records.
     """
 
     run: str
@@ -101,7 +123,15 @@ class RunManifest:
     config: dict[str, Any]
     code: dict[str, Any]
     attempts: tuple[StepRecord, ...] = ()
+    asked: tuple[str, ...] = ()
+    process: Process = NOBODY
     schema: int = SCHEMA
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], attempts: tuple[StepRecord, ...]) -> RunManifest:
+        """From the form `dataclasses.asdict` gives it, and the attempts; of schema 1 too."""
+        process = Process(**content.get("process", {}))
+        return cls(**{**content, "asked": tuple(content.get("asked", ())), "process": process, "attempts": attempts})
 
     def of(self, step: str) -> tuple[StepRecord, ...]:
         """The attempts at a step, oldest first."""
@@ -121,12 +151,9 @@ class RunManifest:
         content = asdict(self)
         content.pop("attempts")
         steps: dict[str, Any] = {}
-        for record in self.attempts:
-            attempts = self.of(record.step)
-            steps[record.step] = {
-                **asdict(attempts[-1]),
-                "earlier_attempts": [asdict(attempt) for attempt in attempts[:-1]],
-            }
+        for step in dict.fromkeys(record.step for record in self.attempts):
+            *earlier, latest = self.of(step)
+            steps[step] = {**asdict(latest), "earlier_attempts": [asdict(attempt) for attempt in earlier]}
         return {"schema": content.pop("schema"), **content, "steps": steps}
 
 
@@ -135,6 +162,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def new_run_id() -> str:
-    """Sorts by time to the millisecond; the tail keeps two of one millisecond apart."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:18] + "Z-" + secrets.token_hex(5)
+def new_run_id(after: str = "") -> str:
+    """Sorts by time to the millisecond; the tail keeps two of one millisecond apart.
+
+    Args:
+        after: A run whose successor it is to be, whatever the clock says.
+    """
+    time = datetime.now(UTC)
+    if after:
+        time = datetime.strptime(after[:18] + "000Z", "%Y%m%dT%H%M%S%f%z") + timedelta(milliseconds=1)
+    return time.strftime("%Y%m%dT%H%M%S%f")[:18] + "Z-" + secrets.token_hex(5)

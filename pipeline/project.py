@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.config import Config, Values
@@ -35,6 +36,11 @@ class Project:
     steps: dict[str, StepNotebook]
 
     @property
+    def resume(self) -> Path:
+        """Where steps leave what a next attempt at the same work may go on from."""
+        return self.root / ".cache" / "resume"
+
+    @cached_property
     def runs(self) -> Runs:
         """The runs of this zone and mode."""
         return Runs(Store(self.config.store_url(self.root, self.mode)))

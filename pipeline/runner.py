@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.code import CodeState, changed_files, code_digest, code_state, environment, tag
 from pipeline.config import Values
-from pipeline.errors import GateError, MissingError, StepError
-from pipeline.manifest import FAILED, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
+from pipeline.errors import GateError, MissingError, PipelineError, StepError
+from pipeline.manifest import FAILED, INTERRUPTED, REUSED, RUNNING, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.notebook import StepNotebook
+from pipeline.process import is_alive, this_process
 from pipeline.project import DEFAULT_CONFIG, Project
 from pipeline.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.store import Artifact, Store
@@ -26,26 +29,58 @@ from pipeline.workspace import work_folder
 log = logging.getLogger(__name__)
 
 
-def open_run(project: Project, parameters: Values, overrides: Values | None = None) -> RunManifest:
+def open_run(
+    project: Project, parameters: Values, overrides: Values | None = None, asked: Sequence[str] = ()
+) -> RunManifest:
     """Open a new run.
 
     Args:
         project: Whose config it has.
         parameters: Of every step, already checked.
         overrides: Those that the command line set; they hold for all steps of the run.
+        asked: The steps that are to run in it now.
     """
     return project.runs.open(
         RunManifest(
-            run=new_run_id(),
+            run=project.runs.new_id(),
             mode=project.mode,
             pipeline=project.config.name,
             zone=project.config.zone,
             created=now(),
             config_file=project.config_file,
-            config={**project.config.model_dump(), "parameters": parameters, "set": overrides or {}},
+            config=_resolved_config(project, parameters, overrides),
             code=asdict(code_state(project.root)),
+            asked=tuple(asked),
+            process=this_process(),
         )
     )
+
+
+def unfinished_run(project: Project, parameters: Values, overrides: Values, asked: Sequence[str]) -> RunManifest | None:
+    """The newest run, where the same command opened it and it came to no end: killed, stopped or failed.
+
+    The same command is one for the same steps, parameters and code. What another process may still be at work on is
+    left to it.
+    """
+    newest = project.runs.newest(pipeline=project.config.name)
+    if newest is None or newest.asked != tuple(asked) or all(newest.success(step) for step in asked):
+        return None
+    latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
+    same = (
+        newest.config == _resolved_config(project, parameters, overrides)
+        and newest.code == asdict(code_state(project.root))
+        and all(_is_of_this_code(record, project.steps[record.step]) for record in latest)
+    )
+    workers = {newest.process, *(record.process for record in latest if record.status == RUNNING)}
+    return newest if same and all(is_alive(each) is False for each in workers - {this_process()}) else None
+
+
+def _resolved_config(project: Project, parameters: Values, overrides: Values | None) -> dict[str, Any]:
+    return {**project.config.model_dump(), "parameters": parameters, "set": overrides or {}}
+
+
+def _is_of_this_code(record: StepRecord, step: StepNotebook) -> bool:
+    return (record.notebook_digest, record.code_digest) == (step.digest, code_digest(step.imports))
 
 
 def run_step(
@@ -57,6 +92,7 @@ def run_step(
     overrides: dict[str, Any] | None = None,
     force: bool = False,
     stream: bool = False,
+    continued: bool = False,
 ) -> StepRecord:
     """Run one step in a run, or reuse what is known to be the same.
 
@@ -68,6 +104,7 @@ def run_step(
         overrides: Those of them that the command line set, for the record.
         force: Run it even when an earlier success would do.
         stream: Show the kernel's output.
+        continued: Let what this run has done already stand.
 
     Returns:
         The attempt as it ended: `succeeded` or `reused`.
@@ -83,8 +120,12 @@ def run_step(
         refuse_dirty(project.root, code)
     else:
         _note_store(project.root, runs.store)
-    record = replace(_planned(runs.load(run), project, step, parameters, code), overrides=overrides or {})
+    manifest = runs.bury(runs.load(run))
+    record = replace(_planned(manifest, project, step, parameters, code), overrides=overrides or {})
     known = None if force else runs.same_work(step.name, record.fingerprint)
+    done = manifest.success(step.name)
+    if continued and known and done and done.fingerprint == record.fingerprint:
+        return done
     began = time.monotonic()
     record = runs.start(run, record)
     stopped = 0
@@ -92,13 +133,19 @@ def run_step(
         if known:
             ended = _reused(record, *known)
         else:
-            ended, stopped = _executed(runs.store, project, run, step, record, stream)
+            ended, stopped = _executed(runs.store, project, run, step, record, fresh=force, stream=stream)
     except BaseException as error:  # whatever it was, the record says that the attempt is over
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-        runs.end(run, _closed(record, began, status=status, error=str(error), error_kind=type(error).__name__))
+        closed = _closed(record, began, status=status, error=str(error), error_kind=type(error).__name__)
+        try:
+            runs.end(run, closed)
+        except PipelineError as lost:  # the first error is the one to tell
+            log.error("the end of %s/%s could not be recorded: %s", run, closed.made_by, lost.problem)
         raise
     ended = _closed(ended, began)
     runs.end(run, ended)
+    if ended.status == SUCCEEDED:
+        shutil.rmtree(_resume_folder(project, ended), ignore_errors=True)
     if ended.status == FAILED:
         raise (GateError if ended.error_kind == GateError.__name__ else StepError)(_failure(ended))
     if project.mode == "prod" and ended.status in (SUCCEEDED, REUSED):
@@ -162,7 +209,13 @@ def _planned(
         inputs=inputs,
         code=asdict(code),
         environment=environment(),
+        process=this_process(),
     )
+
+
+def _resume_folder(project: Project, record: StepRecord) -> Path:
+    """Where an attempt at this very work, and no other, leaves what the next one may go on from."""
+    return project.resume / f"{record.step}.{record.fingerprint[:32]}"
 
 
 def _pinned(manifest: RunManifest, project: Project, step: StepNotebook, entity: str) -> Artifact:
@@ -208,7 +261,7 @@ def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
 
 
 def _executed(
-    store: Store, project: Project, run: str, step: StepNotebook, record: StepRecord, stream: bool
+    store: Store, project: Project, run: str, step: StepNotebook, record: StepRecord, *, fresh: bool, stream: bool
 ) -> tuple[StepRecord, int]:
     """Execute the notebook in a folder of its own, and keep it and its page with the run.
 
@@ -219,8 +272,11 @@ def _executed(
 
     cache = project.root / ".cache"
     with work_folder(cache / "work", "step", step.name) as work:
-        made_by = f"{run}/{step.name}/{record.attempt}"
-        context = StepContext(step.name, made_by, store.url, str(work), str(cache), record.inputs)
+        resume = _resume_folder(project, record)
+        if fresh:
+            shutil.rmtree(resume, ignore_errors=True)
+        made_by = f"{run}/{record.made_by}"
+        context = StepContext(step.name, made_by, store.url, str(work), str(cache), record.inputs, str(resume))
         context.write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)

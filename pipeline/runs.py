@@ -4,6 +4,9 @@ The truth is a set of small records, each written once: the run was opened, an a
 ended. `manifest.json` is rendered from them after each, for people and programs to read, and never read back. So there
 is no read-modify-write and no lock, and two writers lose nothing.
 
+A record ends in a line of its own. One that does not was cut off while it was written, which only places without
+exclusive links or conditional writes allow; nobody was told that it had been written, so it counts as not written.
+
     <root>/runs/RUN/run.json
     <root>/runs/RUN/attempts/STEP.001.started.json
     <root>/runs/RUN/attempts/STEP.001.ended.json
@@ -20,10 +23,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.errors import IntegrityError, MissingError, UsageError
-from pipeline.manifest import RUN_ID, SCHEMA, SUCCEEDED, RunManifest, StepRecord
+from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
+from pipeline.manifest import KILLED, RUN_ID, SCHEMA, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
 from pipeline.store import Store
 
+WHOLE = b"}\n"  # how a record ends
 RECORD = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
 
 log = logging.getLogger(__name__)
@@ -34,20 +38,32 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._read: dict[str, StepRecord] = {}  # records never change
+
+    def new_id(self) -> str:
+        """An id that sorts after every other's, whatever the clock says."""
+        newest = max(self._candidates(), default="")
+        run = new_run_id()
+        if run.partition("-")[0] > newest.partition("-")[0]:
+            return run
+        log.warning("this machine's clock is behind the newest run, %s: its time is taken instead", newest)
+        return new_run_id(after=newest)
 
     def open(self, manifest: RunManifest) -> RunManifest:
-        """Record a new run."""
+        """Record a new run.
+
+        Raises:
+            StepError: There is another run of this id.
+        """
         content = asdict(manifest)
         content.pop("attempts")
-        self.store.files.create(f"runs/{manifest.run}/run.json", _dump(content))
+        if not self.store.files.create(f"runs/{manifest.run}/run.json", _dump(content)):
+            raise StepError(f"there is a run {manifest.run} already", where=self.store.url, remedy="run again")
         return self.render(manifest.run)
 
     def ids(self) -> list[str]:
         """Oldest first. A run whose opening was cut short is none."""
-        return [run for run in self.store.files.names("runs") if self._is_open(run)]
-
-    def _is_open(self, run: str) -> bool:
-        return bool(RUN_ID.fullmatch(run)) and self.store.files.exists(f"runs/{run}/run.json")
+        return [run for run in self._candidates() if self._opening(run) is not None]
 
     def load(self, run: str) -> RunManifest:
         """Put a run together from its records.
@@ -59,14 +75,37 @@ class Runs:
         """
         return self._load(run, self._records(run))
 
+    def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
+        """The newest run, of one pipeline or having an output of one entity where asked for."""
+        for run in reversed(self._candidates()):
+            if self._opening(run) is None:
+                continue
+            manifest = self.load(run)
+            if (not pipeline or manifest.pipeline == pipeline) and (not having or manifest.output(having)):
+                return manifest
+        return None
+
+    def _candidates(self) -> list[str]:
+        return [name for name in self.store.files.names("runs") if RUN_ID.fullmatch(name)]
+
+    def _opening(self, run: str) -> bytes | None:
+        """The record of a run's opening, or None where there is none."""
+        if not RUN_ID.fullmatch(run):
+            return None
+        try:
+            content = self.store.files.read(f"runs/{run}/run.json")
+        except FileNotFoundError:
+            return None
+        return None if _is_cut(content) else content
+
     def _records(self, run: str) -> list[str]:
         if not RUN_ID.fullmatch(run):
             return []
         return [name for name in self.store.files.names(f"runs/{run}/attempts") if RECORD.fullmatch(name)]
 
     def _load(self, run: str, names: list[str]) -> RunManifest:
-        folder = f"runs/{run}"
-        if not self._is_open(run):
+        opening, folder = self._opening(run), f"runs/{run}"
+        if opening is None:
             known = self.ids()
             raise MissingError(
                 f"there is no run '{run}'",
@@ -74,32 +113,22 @@ class Runs:
                 expected=f"one of {len(known)}, the newest {known[-1]}" if known else "a run; there is none yet",
                 remedy="list them with: python -m pipeline runs",
             )
-        content = self._read(f"{folder}/run.json")
-        if content.get("schema", 0) > SCHEMA:
-            raise UsageError(
-                f"run {run} was written by a newer version of the pipeline",
-                where=f"{self.store.url}/{folder}/run.json",
-                expected=f"manifest schema {SCHEMA} or older, found {content['schema']}",
-                remedy="update the pipeline",
-            )
+        content = self._parsed(opening, f"{folder}/run.json")
         attempts: dict[str, StepRecord] = {}
         for name in sorted(names, key=lambda name: name.endswith(".started.json")):  # how it ended, where it has
             key = name.removesuffix(".started.json").removesuffix(".ended.json")
-            if key not in attempts:
-                attempts[key] = self._record(f"{folder}/attempts/{name}")
+            if key not in attempts and (record := self._record(f"{folder}/attempts/{name}")):
+                attempts[key] = record
         records = sorted(attempts.values(), key=lambda record: (record.started, record.attempt))
         try:
-            return RunManifest(**{**content, "attempts": tuple(records)})
-        except TypeError as error:
-            raise _unreadable(f"{self.store.url}/{folder}/run.json", str(error)) from error
+            return RunManifest.from_json(content, tuple(records))
+        except (TypeError, AttributeError) as error:
+            raise self._unreadable(f"{folder}/run.json", str(error)) from error
 
-    def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
-        """The newest run, of one pipeline or having an output of one entity where asked for."""
-        for run in reversed(self.ids()):
-            manifest = self.load(run)
-            if (not pipeline or manifest.pipeline == pipeline) and (not having or manifest.output(having)):
-                return manifest
-        return None
+    def cut_records(self, run: str) -> list[str]:
+        """Where records of a run lie that were cut off while they were written."""
+        keys = [f"runs/{run}/attempts/{name}" for name in self._records(run)]
+        return [self.store.files.location(key) for key in keys if _is_cut(self.store.files.read(key))]
 
     def start(self, run: str, record: StepRecord) -> StepRecord:
         """Record that an attempt starts, under the next free number."""
@@ -113,24 +142,44 @@ class Runs:
                 return numbered
 
     def end(self, run: str, record: StepRecord) -> RunManifest:
-        """Record how an attempt ended, and make a success findable by what it was made from."""
-        self.store.files.create(self._key(run, record, "ended"), _dump(asdict(record)))
+        """Record how an attempt ended, and make a success findable by what it was made from.
+
+        Raises:
+            StepError: Another end of it is recorded already.
+        """
+        if not self.store.files.create(self._key(run, record, "ended"), _dump(asdict(record))):
+            raise StepError(
+                f"another end of {run}/{record.made_by} is recorded already",
+                where=self.store.files.location(self._key(run, record, "ended")),
+                remedy=f"python -m pipeline show {run}",
+            )
         if record.status == SUCCEEDED:
             self.store.files.create(
                 f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", _dump(asdict(record))
             )
         return self.render(run)
 
+    def bury(self, manifest: RunManifest) -> RunManifest:
+        """Record the end of attempts whose process is known to be gone: without it they would run for ever."""
+        killed = [record for record in manifest.attempts if record.is_killed]
+        for record in killed:
+            told = replace(record, status=KILLED, ended=now(), error="its process was killed", error_kind="Killed")
+            self.store.files.create(self._key(manifest.run, record, "ended"), _dump(asdict(told)))
+        return self.render(manifest.run) if killed else manifest
+
     def same_work(self, step: str, fingerprint: str) -> tuple[str, StepRecord] | None:
-        """The newest success of the same work whose outputs are all still in the store, and its run."""
+        """The newest success of the same work whose outputs are all still in the store, and its run.
+
+        They are spared from collection until the record that refers to them is written.
+        """
         folder = f"reuse/{step}/{fingerprint}"
         for name in reversed(self.store.files.names(folder)):
             try:
                 record = self._record(f"{folder}/{name}")
-            except IntegrityError as error:  # the worst that comes of it is that a step runs again
+            except (IntegrityError, UsageError) as error:  # the worst that comes of it is that a step runs again
                 log.warning("%s", error)
                 continue
-            if all(self.store.has(artifact) for artifact in record.outputs.values()):
+            if record and all(self.store.keep_alive(artifact) for artifact in record.outputs.values()):
                 return name.rsplit(".", 1)[0], record
         return None
 
@@ -151,30 +200,58 @@ class Runs:
     def _key(self, run: str, record: StepRecord, moment: str) -> str:
         return f"runs/{run}/attempts/{record.step}.{record.attempt:03}.{moment}.json"
 
-    def _read(self, key: str) -> dict[str, Any]:
+    def _record(self, key: str) -> StepRecord | None:
+        """An attempt's record, or None where it was cut off while it was written."""
+        if key in self._read:
+            return self._read[key]
+        content = self.store.files.read(key)
+        if _is_cut(content):
+            log.warning("a record was cut off while it was written, and does not count: %s", key)
+            return None
+        values = self._parsed(content, key)
         try:
-            content = json.loads(self.store.files.read(key))
-        except ValueError as error:
-            raise _unreadable(f"{self.store.url}/{key}", str(error)) from error
-        if not isinstance(content, dict):
-            raise _unreadable(f"{self.store.url}/{key}", "it is no JSON object")
-        return content
-
-    def _record(self, key: str) -> StepRecord:
-        content = self._read(key)
-        try:
-            return StepRecord.from_json(content)
+            self._read[key] = StepRecord.from_json(values)
         except (TypeError, AttributeError) as error:
-            raise _unreadable(f"{self.store.url}/{key}", str(error)) from error
+            raise self._unreadable(key, str(error)) from error
+        return self._read[key]
+
+    def _parsed(self, content: bytes, key: str) -> dict[str, Any]:
+        """A record's values, of this schema or an older one."""
+        try:
+            values = json.loads(content)
+        except ValueError as error:
+            raise self._unreadable(key, str(error)) from error
+        if not isinstance(values, dict):
+            raise self._unreadable(key, "it is no JSON object")
+        found = values.get("schema", 1)
+        if not isinstance(found, int):
+            raise self._unreadable(key, "its schema is no number")
+        if found > SCHEMA:
+            raise UsageError(
+                f"a record of {key.split('/')[1]} was written by a newer version of the pipeline",
+                where=self.store.files.location(key),
+                expected=f"manifest schema {SCHEMA} or older, found {found}",
+                remedy="update the pipeline",
+            )
+        return values
+
+    def _unreadable(self, key: str, why: str) -> IntegrityError:
+        return IntegrityError(
+            f"a record cannot be read: {why}",
+            where=self.store.files.location(key),
+            expected=f"JSON of manifest schema {SCHEMA} or older",
+            remedy="move a damaged run's folder out of the store",
+        )
 
 
-def _unreadable(where: str, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"a record cannot be read: {why}",
-        where=where,
-        expected=f"JSON of manifest schema {SCHEMA}",
-        remedy="update the pipeline if a newer one wrote it; move a damaged run's folder out of the store",
-    )
+def _is_cut(content: bytes) -> bool:
+    if content.endswith(WHOLE) or content[:1] not in (b"", b"{"):
+        return False
+    try:
+        json.loads(content)
+    except ValueError:
+        return True
+    return False
 
 
 def _dump(content: Mapping[str, Any]) -> bytes:

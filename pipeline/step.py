@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import GateError, MissingError, StepError, UsageError
+from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
@@ -41,6 +41,8 @@ class StepContext:
         work: The attempt's own folder.
         cache: A folder that outlives the attempt.
         inputs: Pinned artifacts by entity name.
+        resume: A folder that outlives a killed attempt at the very same work.
+        by_hand: Whether a person runs the cells, so that nothing is published.
     """
 
     step: str
@@ -49,6 +51,8 @@ class StepContext:
     work: str
     cache: str
     inputs: dict[str, Artifact]
+    resume: str
+    by_hand: bool = False
 
     def write(self, path: Path) -> None:
         """Write it for the kernel to read."""
@@ -70,6 +74,7 @@ class Folders(Mapping[str, Path]):
         self._folders = folders
         self._artifacts = artifacts
         self._store = store
+        self._laid_out: dict[str, dict[str, tuple[int, int, int]]] = {}
 
     def __getitem__(self, name: str) -> Path:
         if name not in self._folders:
@@ -80,10 +85,34 @@ class Folders(Mapping[str, Path]):
                 remedy="declare it in Step.open(...)",
             )
         folder = self._folders[name]
-        if name in self._artifacts and not folder.is_dir():
+        if name in self._artifacts and name not in self._laid_out:
             log.info("reading %s %s", name, self._artifacts[name].digest[:12])
-            self._store.get(self._artifacts[name], folder)
+            self._store.get(self._artifacts[name], folder, link=True)
+            self._laid_out[name] = _seen(folder)
         return folder
+
+    def check(self) -> None:
+        """See that what was laid out is still what was given.
+
+        Raises:
+            IntegrityError: A file was changed or removed: the result would not be made from what the record says.
+        """
+        for name, before in self._laid_out.items():
+            now = _seen(self._folders[name])
+            altered = sorted(path for path in before if now.get(path) != before[path])
+            if altered:
+                self._store.check(
+                    self._artifacts[name]
+                )  # the bytes may have been the store's own: it must not lend them
+                raise IntegrityError(
+                    f"the step changed its input {name}: {', '.join(altered[:3])}{' ...' if len(altered) > 3 else ''}",
+                    where=self._folders[name],
+                    expected="inputs that are only read",
+                    remedy="copy what is to be changed into step.work, then run the step again; if its input is then "
+                    "said to be damaged, first run the step that makes it with --force",
+                )
+            for path in sorted(now.keys() - before.keys())[:3]:
+                log.warning("%s: %s was written into an input; it is not kept", name, path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
@@ -100,18 +129,20 @@ class Step:
         inputs: Entity name to a local folder with its files; to be read only.
         outputs: Entity name to an empty local folder to fill.
         cache: A folder that outlives attempts, for downloads.
+        resume: A folder that outlives an attempt that was killed or failed, and is there again for the next one at the
+            very same work: same notebook, parameters, inputs and code. It goes when the step has succeeded.
         work: A folder of this attempt's own.
     """
 
-    def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str], *, by_hand: bool) -> None:
+    def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str]) -> None:
         self.name = context.step
         self.work = Path(context.work)
         self.cache = Path(context.cache)
+        self.resume = Path(context.resume)
         self._context = context
-        self._by_hand = by_hand
         self._store = Store(context.store)
         outputs = {name: self.work / "outputs" / name for name in writes}
-        for folder in (*outputs.values(), self.cache):
+        for folder in (*outputs.values(), self.cache, self.resume):
             folder.mkdir(parents=True, exist_ok=True)
         inputs = {name: self.work / "inputs" / name for name in reads}
         self.inputs = Folders("inputs", inputs, context.inputs, self._store)
@@ -133,7 +164,7 @@ class Step:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         path = os.environ.get(CONTEXT)
         if path is None:
-            return cls(_by_hand(name, reads), reads, writes, by_hand=True)
+            return cls(_by_hand(name, reads), reads, writes)
         context = StepContext.read(Path(path))
         if context.step != name:
             raise StepError(
@@ -141,7 +172,9 @@ class Step:
                 where="the notebook's interface cell",
                 expected=f"Step.open('{context.step}', ...)",
             )
-        return cls(context, reads, writes, by_hand=False)
+        if context.by_hand:
+            os.chdir(_project_root())  # parameters name files relative to the project, as they do headless
+        return cls(context, reads, writes)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -161,6 +194,7 @@ class Step:
         Raises:
             UsageError: A metric is something else, or one in `minimum` is not given.
             StepError: An output is empty, or the step has committed already.
+            IntegrityError: The step changed its inputs.
             GateError: A metric is below its minimum.
         """
         recorded = {name: _plain(name, value) for name, value in metrics.items()}
@@ -173,7 +207,8 @@ class Step:
                 expected="at least one file in every declared output",
                 remedy=f"write into step.outputs['{empty[0]}']",
             )
-        if self._by_hand:
+        self.inputs.check()
+        if self._context.by_hand:
             log.info("opened by hand: the outputs stay in %s", self.work / "outputs")
             log.info("publish with: python step.dev.py %s", self.name)
         else:
@@ -233,10 +268,7 @@ def _short(value: Any) -> str:
 
 def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
     """The newest dev run's inputs, in a folder that each opening starts afresh."""
-    here = Path.cwd()
-    root = next((p for p in (here, *here.parents) if (p / "step.dev.py").is_file()), None)
-    if root is None:
-        raise MissingError("the project's folder was not found", where=here, expected="a folder with step.dev.py")
+    root = _project_root()
     os.chdir(root)  # parameters name files relative to the project, as they do headless
     note = root / DEV_STORE
     place = note.read_text(encoding="utf-8") if note.is_file() else ".store/default/dev"
@@ -257,4 +289,23 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
     work = root / ".cache" / "by_hand" / name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    return StepContext(name, f"by-hand/{name}/0", store.url, str(work), str(root / ".cache"), inputs)
+    cache = root / ".cache"
+    return StepContext(
+        name, f"by-hand/{name}/0", store.url, str(work), str(cache), inputs, str(work / "resume"), by_hand=True
+    )
+
+
+def _project_root() -> Path:
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "step.dev.py").is_file():
+            return folder
+    raise MissingError("the project's folder was not found", where=here, expected="a folder with step.dev.py")
+
+
+def _seen(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Each file's size, time and identity: what changes when somebody writes it."""
+    files = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): (found.st_size, found.st_mtime_ns, found.st_ino) for path, found in files
+    }

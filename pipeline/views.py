@@ -13,6 +13,13 @@ from pipeline.notebook import StepNotebook
 Steps = Mapping[str, StepNotebook]
 
 
+def figure(value: Any) -> str:
+    """A metric, to four digits."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
     """Rows as aligned columns, numbers to the right."""
     widths = [max(len(str(value)) for value in column) for column in zip(*rows, strict=True)]
@@ -28,10 +35,15 @@ def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
 
 def step_line(record: StepRecord, width: int) -> str:
     """`model_eval  succeeded     41.0 s  mAP 0.612  mAP50 0.874`."""
-    figures = [f"{name} {_figure(value)}" for name, value in list(record.metrics.items())[:2]]
     source = f"from {record.reused_from}" if record.reused_from else ""
-    parts = [record.step.ljust(width), record.status.ljust(11), f"{record.seconds:7.1f} s", *figures, source]
+    parts = [record.step.ljust(width), record.status.ljust(11), f"{record.seconds:7.1f} s", *figures(record), source]
     return "  ".join(part for part in parts if part).rstrip()
+
+
+def figures(record: StepRecord, *, numbers: bool = False) -> list[str]:
+    """The first two metrics, which a notebook commits in the order of their weight; of them the numbers, if wanted."""
+    first = list(record.metrics.items())[:2]
+    return [f"{name} {figure(value)}" for name, value in first if not (numbers and isinstance(value, str))]
 
 
 def run_lines(manifest: RunManifest, steps: Steps, own: Sequence[StepRecord] = ()) -> list[str]:
@@ -134,12 +146,6 @@ def _attempt_lines(record: StepRecord) -> list[str]:
     lines += [table([("  ", name, _json(value)) for name, value in record.metrics.items()])] if record.metrics else []
     lines += [f"  {line}" for line in record.error.splitlines()]
     return [*lines, *(f"  {path}" for path in (record.notebook, record.report) if path)]
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _json(value: Any) -> str:

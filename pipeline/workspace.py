@@ -41,6 +41,21 @@ def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
         os.close(handle)
 
 
+def is_alive(folder: Path) -> bool:
+    """Whether the process that a folder is for is still there."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up below: nothing is kept from anyone
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _sweep(parent: Path, kind: str) -> None:
     for lock in parent.glob(f"{kind}.*/{LOCK}"):
         try:

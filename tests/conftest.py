@@ -7,20 +7,23 @@ import io
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from seaweed import KEY, SECRET, seaweed
 
 from pipeline import cli
+from pipeline.inspection.commands import inspect
 
 ROOT = Path(__file__).parents[1]
 Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
@@ -141,7 +144,7 @@ class Toy:
 
     def look(self, *arguments: str) -> Outcome:
         """`python -m pipeline ...` in this process."""
-        return self._call(lambda: cli.inspect(arguments, self.root))
+        return self._call(lambda: inspect(arguments, self.root))
 
     def manifest(self, *arguments: str) -> dict[str, Any]:
         """What `show --json` prints."""
@@ -155,6 +158,16 @@ class Toy:
     def statuses(self) -> dict[str, str]:
         """Status of each step's latest attempt in the newest run."""
         return {name: step["status"] for name, step in self.manifest()["steps"].items()}
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What `runs --json` prints."""
+        rows: list[dict[str, Any]] = json.loads(self.look("runs", "--json").out)
+        return rows
+
+    @staticmethod
+    def cells_of(name: str) -> list[Cell]:
+        """The cells that one of the three notebooks has at first."""
+        return cells_of(name)
 
     def spawn(self, *arguments: str, mode: str = "dev", **environment: str) -> subprocess.Popen[str]:
         """`python step.MODE.py ...` as a process of its own, which Ctrl-C reaches whoever started the tests."""
@@ -263,6 +276,12 @@ def toy(tmp_path: Path) -> Toy:
     return make_toy(tmp_path)
 
 
+@pytest.fixture
+def new_toy() -> Callable[[Path], Toy]:
+    """Makes a project in a folder that is not there yet."""
+    return make_toy
+
+
 @pytest.fixture(scope="session")
 def _ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, Outcome]:
     toy = make_toy(tmp_path_factory.mktemp("toy") / "a project, run")
@@ -280,6 +299,46 @@ def ran(_ran: tuple[Toy, Outcome], tmp_path: Path) -> Toy:
     """The same project after all three steps ran; a copy, for this test alone."""
     shutil.copytree(_ran[0].root, tmp_path / "copy")
     return Toy(tmp_path / "copy")
+
+
+BACKENDS = ("local", "memory", "s3")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of a real S3 server, which this process and those it starts find by their environment."""
+    import s3fs
+
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        system = s3fs.S3FileSystem()
+        for _ in range(100):  # it accepts connections before it can store anything
+            try:
+                system.mkdir("tests")
+                system.pipe_file("tests/ready", b"yes")
+                break
+            except OSError:
+                time.sleep(0.1)
+        assert system.exists("tests/ready")
+        yield "s3://tests"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each kind of place a store may lie in."""
+    return str(request.param)
+
+
+@pytest.fixture
+def store_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The URL of an empty place of each kind."""
+    name = secrets.token_hex(6)
+    if backend == "local":
+        return str(tmp_path / "the store")
+    return f"{request.getfixturevalue('s3') if backend == 's3' else 'memory://tests'}/{name}"
 
 
 @pytest.fixture(scope="session")

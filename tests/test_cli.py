@@ -187,7 +187,7 @@ def test_runs_are_listed_oldest_first_and_a_broken_one_hides_no_other(ran: Any) 
     ran.step()
     second = ran.manifest()["run"]
     broken, newer = new_run_id(), new_run_id()
-    for run, content in ((broken, "{"), (newer, json.dumps({"schema": 99}))):
+    for run, content in ((broken, "[]"), (newer, json.dumps({"schema": 99}))):
         folder = ran.root / ".store/default/dev/runs" / run
         folder.mkdir()
         (folder / "run.json").write_text(content)
@@ -320,7 +320,7 @@ def test_a_store_that_cannot_be_written_is_told(ran: Any) -> None:
     (ran.root / ".store").write_text("in the way")
     outcome = ran.step("first")
     assert outcome.code == 1
-    assert "error: NotADirectoryError" in outcome.log
+    assert "error: the store could not list a folder: Not a directory" in outcome.log
 
 
 def test_on_a_terminal_there_is_one_live_line_a_step(ran: Any) -> None:

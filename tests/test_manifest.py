@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import IntegrityError, MissingError, UsageError
+from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
 from pipeline.manifest import (
     FAILED,
     INTERRUPTED,
@@ -33,10 +33,10 @@ from pipeline.store import Artifact, Store
 WORDS = Artifact("words", "file:///x/artifacts/words/ab12", "ab12", 5, 1, "run/second/1")
 
 
-@pytest.fixture(params=["local", "memory"])
-def runs(request: pytest.FixtureRequest, tmp_path: Path) -> Runs:
+@pytest.fixture
+def runs(store_url: str) -> Runs:
     """An empty store's."""
-    return Runs(Store(str(tmp_path / "store") if request.param == "local" else f"memory://{new_run_id()}"))
+    return Runs(Store(store_url))
 
 
 def opened(runs: Runs, pipeline: str = "toy", run: str = "") -> str:
@@ -133,8 +133,11 @@ def rendered(runs: Runs, run: str) -> dict[str, Any]:
 def test_records_are_written_once(runs: Runs) -> None:
     run = opened(runs)
     record = ended(runs, run, metrics={"length": 5})
-    runs.end(run, replace(record, status=FAILED))
-    runs.open(replace(runs.load(run), attempts=(), pipeline="other"))
+    runs.end(run, replace(record, status=SUCCEEDED, outputs={"words": WORDS}, metrics={"length": 5}))
+    with pytest.raises(StepError, match=r"another end of .*second/1"):
+        runs.end(run, replace(record, status=FAILED))
+    with pytest.raises(StepError, match="there is a run"):
+        runs.open(replace(runs.load(run), attempts=(), pipeline="other"))
     assert runs.load(run).attempts == (record,)
     assert runs.load(run).pipeline == "toy"
 
@@ -204,7 +207,7 @@ def test_a_newer_schema_is_refused(runs: Runs) -> None:
     assert "update the pipeline" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"[]", b'{"schema": 1}', b"\xff\xfe", b'{"schema": "x"}\n', b"{]}\n"])
 def test_an_unreadable_record_is_named(runs: Runs, content: bytes) -> None:
     run = opened(runs)
     runs.store.files.create(f"runs/{run}/attempts/second.001.ended.json", content)

@@ -301,8 +301,8 @@ def test_after_the_runner_is_killed_the_same_command_completes_the_run(ran: Any)
     process.kill()
     assert ended(process)[0] == -signal.SIGKILL
     ran.wait_for(lambda: not ran.is_alive(kernel))
-    assert ran.states()["second"] == "running"
-    assert "or killed" in ran.look("status").out
+    assert ran.states()["second"] == "killed"
+    assert "its process is gone" in ran.look("status").out
     assert ran.look("runs").code == 0
     assert len(ran.left_over()) == 1
 
@@ -310,6 +310,7 @@ def test_after_the_runner_is_killed_the_same_command_completes_the_run(ran: Any)
     assert again.code == 0
     second = ran.manifest()["steps"]["second"]
     assert (second["status"], second["attempt"]) == ("succeeded", 3)
+    assert [attempt["status"] for attempt in second["earlier_attempts"]] == ["succeeded", "killed"]
     assert ran.left_over() == [], "the killed attempt's folder is gone"
     assert ran.step("third").code == 0
 

@@ -35,7 +35,13 @@ def letters(store: Store, tmp_path: Path) -> Artifact:
 def step(store: Store, letters: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Step:
     """As the runner has it opened."""
     context = StepContext(
-        "second", "run/second/1", store.url, str(tmp_path / "work"), str(tmp_path / "cache"), {"letters": letters}
+        step="second",
+        made_by="run/second/1",
+        store=store.url,
+        work=str(tmp_path / "work"),
+        cache=str(tmp_path / "cache"),
+        inputs={"letters": letters},
+        resume=str(tmp_path / "resume"),
     )
     context.write(tmp_path / "context.json")
     assert StepContext.read(tmp_path / "context.json") == context

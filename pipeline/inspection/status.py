@@ -7,8 +7,9 @@ from typing import Any
 
 from pipeline.code import code_digest
 from pipeline.config import Values
-from pipeline.manifest import GOOD, RUNNING, RunManifest, StepRecord
+from pipeline.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.notebook import StepNotebook
+from pipeline.process import is_alive
 from pipeline.project import Project
 
 STALE, DONE, NOT_RUN = "stale", "done", "not run"
@@ -39,8 +40,10 @@ def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, va
     if not attempts:
         return StepStatus(step.name, NOT_RUN)
     record = attempts[-1]
+    if record.is_killed:
+        return StepStatus(step.name, KILLED, f"its process is gone; it had started at {record.started}")
     if record.status == RUNNING:
-        return StepStatus(step.name, RUNNING, f"since {record.started}, or killed")
+        return StepStatus(step.name, RUNNING, _running(record))
     if record.status not in GOOD:
         return StepStatus(step.name, record.status, record.error.partition("\n")[0])
     changed = _changed(record, step, values)
@@ -55,6 +58,13 @@ def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, va
     why = "; ".join(text for text, true in reasons if true)
     origin = f"from {record.reused_from}" if record.reused_from else ""
     return StepStatus(step.name, STALE if why else DONE, why or origin)
+
+
+def _running(record: StepRecord) -> str:
+    if is_alive(record.process):
+        return f"since {record.started}"
+    host = record.process.host.partition(" ")[0]
+    return f"since {record.started} on {host or 'another machine'}, or killed there"
 
 
 def _changed(record: StepRecord, step: StepNotebook, values: Values) -> list[str]:

@@ -1,0 +1,86 @@
+"""The index of an artifact: path, size and SHA-256 of each of its files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import DataError, IntegrityError, MissingError
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of an artifact: POSIX path below the artifact's folder, bytes, hex SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """Where a store keeps its bytes."""
+        return f"objects/{self.sha256[:2]}/{self.sha256}"
+
+
+def write_index(files: list[StoredFile]) -> bytes:
+    """Canonical bytes: the same folder gives the same index anywhere, and so the same digest."""
+    entries = [asdict(file) for file in files]
+    return (json.dumps({"files": entries}, indent=0, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def read_index(content: bytes, where: str) -> list[StoredFile]:
+    """Read what `write_index` wrote, or someone who means no good: a right digest does not tell.
+
+    Args:
+        content: The index.
+        where: It lies, for the error.
+
+    Raises:
+        IntegrityError: It names no file, a path outside the artifact's folder, or one path twice.
+    """
+    try:
+        files = [StoredFile(**entry) for entry in json.loads(content)["files"]]
+        names = {str(PurePosixPath(file.path)) for file in files}
+        plain = all(_is_safe(file.path) and DIGEST.fullmatch(file.sha256) and file.size >= 0 for file in files)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"an index cannot be read: {error}", where=where) from error
+    above = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    if not files or not plain or len(names) != len(files) or names & above:
+        raise IntegrityError("an index names no path, one outside its artifact, or one twice", where=where)
+    return files
+
+
+def _is_safe(path: str) -> bool:
+    parts = PurePosixPath(path)
+    plain = bool(parts.parts) and str(parts) == path and "\0" not in path
+    return plain and not parts.is_absolute() and ".." not in parts.parts
+
+
+def regular_files(folder: Path) -> Iterator[Path]:
+    """The files at any depth of a folder that is to be stored.
+
+    Raises:
+        MissingError: There is no such folder.
+        DataError: It holds a link, a special file, or a name that is not Unicode.
+    """
+    if not folder.is_dir():
+        raise MissingError("there is no folder to store", where=folder)
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise DataError(
+                "an artifact holds plain files and folders only",
+                where=path,
+                expected="no links, no special files",
+                remedy="write the file itself into the output folder",
+            )
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise DataError("a file's name is not Unicode", where=ascii(str(path)), remedy="rename it") from error
+        if path.is_file():
+            yield path

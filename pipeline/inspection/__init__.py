@@ -1,0 +1,1 @@
+"""Looking at runs, and keeping what they left in order: `python -m pipeline`."""

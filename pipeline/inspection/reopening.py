@@ -1,0 +1,122 @@
+"""A notebook as it ran, with the very inputs and parameters it had, to be worked on by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.code import code_digest
+from pipeline.errors import IntegrityError, MissingError
+from pipeline.inspection.transcript import notebook_key
+from pipeline.manifest import RunManifest, StepRecord
+from pipeline.project import Project
+from pipeline.step import CONTEXT, StepContext
+
+TAG = "opened"
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A notebook that is ready for Jupyter.
+
+    Attributes:
+        notebook: The file; it is left as it is when it is opened again, since there may be work in it.
+        attempt: `run/step/attempt` that it is of.
+        fresh: Whether it was written just now.
+        changes: What is no longer as it was then: the step's notebook, or the code that it imports.
+    """
+
+    notebook: Path
+    attempt: str
+    fresh: bool
+    changes: tuple[str, ...]
+
+
+def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reopened:
+    """Lay out the notebook of an attempt so that running its cells repeats the attempt; nothing is published from it.
+
+    Args:
+        project: Where its run is.
+        manifest: The run.
+        record: The attempt.
+
+    Raises:
+        MissingError: No notebook is kept of it, or an input is not in the store any more.
+        IntegrityError: The notebook cannot be read.
+    """
+    made_by, store = f"{manifest.run}/{record.made_by}", project.runs.store
+    for artifact in record.inputs.values():
+        store.index(artifact)  # now rather than in the middle of the notebook
+    name = f"{record.step}.{record.attempt:03}"
+    work = project.root / ".cache" / "opened" / manifest.run / name
+    cache = project.root / ".cache"
+    context = StepContext(
+        step=record.step,
+        made_by=f"{made_by}, opened by hand",
+        store=store.url,
+        work=str(work),
+        cache=str(cache),
+        inputs=record.inputs,
+        resume=str(work / "resume"),
+        by_hand=True,
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    context.write(work / "context.json")
+    notebook = project.root / "out" / "opened" / manifest.run / f"{name}.ipynb"  # Jupyter hides what is in .cache
+    fresh = not notebook.is_file()
+    if fresh:
+        content = _with_context(_executed(project, manifest, record), made_by, work / "context.json")
+        notebook.parent.mkdir(parents=True, exist_ok=True)
+        notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Reopened(notebook, made_by, fresh, _changes(project, record))
+
+
+def _executed(project: Project, manifest: RunManifest, record: StepRecord) -> dict[str, Any]:
+    key = notebook_key(manifest.run, record)
+    where = project.runs.store.files.location(key)
+    try:
+        content = json.loads(project.runs.store.files.read(key))
+    except FileNotFoundError:
+        raise MissingError(
+            f"no notebook is kept of {manifest.run}/{record.made_by}: it is {record.status}",
+            where=where,
+            expected="an attempt that ended by itself",
+            remedy=f"python -m pipeline log {record.step} {manifest.run}",
+        ) from None
+    except ValueError as error:
+        raise IntegrityError("the notebook cannot be read", where=where, expected="JSON") from error
+    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
+        raise IntegrityError("the file is not a Jupyter notebook", where=where)
+    return content
+
+
+def _with_context(content: dict[str, Any], made_by: str, context: Path) -> dict[str, Any]:
+    """The notebook with a first cell that tells its step where its inputs are."""
+    source = [
+        f"# The inputs and parameters of {made_by}; what is written stays in this machine's .cache.\n",
+        "import os\n",
+        "\n",
+        f'os.environ["{CONTEXT}"] = {json.dumps(str(context))}',
+    ]
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": TAG,
+        "metadata": {"tags": [TAG]},
+        "outputs": [],
+        "source": source,
+    }
+    return {**content, "cells": [cell, *content["cells"]]}
+
+
+def _changes(project: Project, record: StepRecord) -> tuple[str, ...]:
+    step = project.steps.get(record.step)
+    if step is None:
+        return ("the step is no longer part of the project",)
+    found = [
+        ("the step's notebook", step.digest != record.notebook_digest),
+        ("the code it imports", code_digest(step.imports) != record.code_digest),
+    ]
+    return tuple(what for what, changed in found if changed)

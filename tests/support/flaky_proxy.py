@@ -1,0 +1,102 @@
+"""An HTTP proxy before a server, which answers some requests badly: refused, late, or not at all."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+UNAVAILABLE = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Message>try later</Message></Error>"
+
+
+@dataclass
+class Behaviour:
+    """How requests are treated, and how many were.
+
+    Attributes:
+        method: Only these, such as PUT; all when empty.
+        part: Only those with this in their path.
+        refuse: How many are answered with 503 in place of being passed on.
+        lose: How many are passed on, and their answer thrown away.
+        delay: Seconds before each is passed on.
+        seen: How many there were.
+    """
+
+    method: str = ""
+    part: str = ""
+    refuse: int = 0
+    lose: int = 0
+    delay: float = 0.0
+    seen: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def next(self, method: str, path: str) -> str:
+        """What is to be done with a request: `refuse`, `lose` or `pass`."""
+        with self.lock:
+            if (self.method and method != self.method) or self.part not in path:
+                return "pass"
+            self.seen += 1
+            if self.refuse:
+                self.refuse -= 1
+                return "refuse"
+            if self.lose:
+                self.lose -= 1
+                return "lose"
+            return "pass"
+
+
+@contextmanager
+def flaky_proxy(endpoint: str, behaviour: Behaviour) -> Iterator[str]:
+    """Run the proxy while the block runs; yields its own endpoint."""
+    target = urlsplit(endpoint)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _handle(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            action = behaviour.next(self.command, self.path)
+            time.sleep(behaviour.delay)
+            if action == "refuse":
+                self._answer(503, {"Content-Type": "application/xml"}, UNAVAILABLE)
+                return
+            connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            answer = connection.getresponse()
+            content = answer.read()
+            connection.close()
+            if action == "lose":
+                self.close_connection = True
+                self.connection.close()
+                return
+            self._answer(answer.status, dict(answer.getheaders()), content)
+
+        def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response(status)
+            length = headers.get("Content-Length") if self.command == "HEAD" else str(len(content))
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", length or "0")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _handle  # noqa: N815, as http.server calls them
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

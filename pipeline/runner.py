@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import Any
 from pipeline.code import CodeState, changed_files, code_digest, code_state, environment, tag
 from pipeline.config import Values
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
-from pipeline.manifest import FAILED, INTERRUPTED, REUSED, RUNNING, SUCCEEDED, RunManifest, StepRecord, now
+from pipeline.manifest import FAILED, GOOD, INTERRUPTED, REUSED, RUNNING, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.notebook import StepNotebook
 from pipeline.process import is_alive, this_process
 from pipeline.project import DEFAULT_CONFIG, Project
@@ -125,6 +126,7 @@ def run_step(
     known = None if force else runs.same_work(step.name, record.fingerprint)
     done = manifest.success(step.name)
     if continued and known and done and done.fingerprint == record.fingerprint:
+        _tag_in_prod(project, code, run, step)  # it may have been stopped just before
         return done
     began = time.monotonic()
     record = runs.start(run, record)
@@ -148,11 +150,16 @@ def run_step(
         shutil.rmtree(_resume_folder(project, ended), ignore_errors=True)
     if ended.status == FAILED:
         raise (GateError if ended.error_kind == GateError.__name__ else StepError)(_failure(ended))
-    if project.mode == "prod" and ended.status in (SUCCEEDED, REUSED):
-        log.info("tagged %s as %s", code.commit[:12], tag(project.root, code.commit, run, step.name))
+    if ended.status in GOOD:
+        _tag_in_prod(project, code, run, step)
     if stopped:
         raise KeyboardInterrupt(stopped)
     return ended
+
+
+def _tag_in_prod(project: Project, code: CodeState, run: str, step: StepNotebook) -> None:
+    if project.mode == "prod":
+        log.info("tagged %s as %s", code.commit[:12], tag(project.root, code.commit, run, step.name))
 
 
 def refuse_dirty(root: Path, code: CodeState) -> None:
@@ -182,7 +189,9 @@ def _note_store(root: Path, store: Store) -> None:
     """For notebooks opened by hand, which know of no config; relative, since a checkout may be moved."""
     note = root / DEV_STORE
     note.parent.mkdir(exist_ok=True)
-    note.write_text(store.url.removeprefix(f"{root.resolve().as_uri()}/"), encoding="utf-8")
+    partial = note.with_name(f"{note.name}.{os.getpid()}")  # others may be reading it
+    partial.write_text(store.url.removeprefix(f"{root.resolve().as_uri()}/"), encoding="utf-8")
+    partial.replace(note)
 
 
 def _planned(

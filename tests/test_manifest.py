@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -15,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
+from pipeline.inspection.verification import verify
 from pipeline.manifest import (
     FAILED,
     INTERRUPTED,
+    KILLED,
     REUSED,
     RUN_ID,
     RUNNING,
@@ -27,6 +30,7 @@ from pipeline.manifest import (
     StepRecord,
     new_run_id,
 )
+from pipeline.process import Process, this_process
 from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
@@ -94,10 +98,28 @@ artifacts = st.builds(Artifact, st.text(), st.text(), st.text(), st.integers(0),
         metrics=st.dictionaries(st.text(), json_values, max_size=3),
         overrides=st.dictionaries(st.text(), json_values, max_size=2),
         code=st.dictionaries(st.text(), json_values, max_size=2),
+        process=st.builds(Process),
+        error=st.text(),
     )
 )
 def test_a_record_survives_json(record: StepRecord) -> None:
     assert StepRecord.from_json(json.loads(json.dumps(asdict(record)))) == record
+
+
+@given(
+    st.builds(
+        RunManifest,
+        config=st.dictionaries(st.text(), json_values, max_size=3),
+        code=st.dictionaries(st.text(), json_values, max_size=2),
+        asked=st.lists(st.text()).map(tuple),
+        process=st.builds(Process),
+        attempts=st.just(()),
+    )
+)
+def test_an_opening_survives_json(manifest: RunManifest) -> None:
+    content = asdict(manifest)
+    content.pop("attempts")
+    assert RunManifest.from_json(json.loads(json.dumps(content)), ()) == manifest
 
 
 def test_a_run_is_put_together_from_its_records(runs: Runs) -> None:
@@ -281,3 +303,106 @@ def test_run_ids_sort_by_time_and_are_unique() -> None:
     assert len(set(many)) == 2000
     assert all(RUN_ID.fullmatch(run) for run in many)
     assert re.match(r"20\d\d[01]\d[0-3]\dT[0-2]\d", many[0])
+
+
+# --- killed writers, older versions ----------------------------------------------------------------------------------
+
+GONE = replace(this_process(), began="before")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{\n  "step": "second",\n  "attempt": 1'])
+def test_a_record_that_was_cut_off_counts_as_not_written(
+    runs: Runs, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(runs)
+    done = ended(runs, run, "first")
+    key = f"runs/{run}/attempts/second.001.started.json"
+    runs.store.files.replace(key, content) if content else put_empty(runs, key)
+    assert runs.load(run).attempts == (done,)
+    assert "was cut off while it was written" in caplog.text
+    assert runs.cut_records(run) == [runs.store.files.location(key)]
+    assert runs.start(run, attempt()).attempt == 2, "its number stays taken"
+    cut = new_run_id()
+    runs.store.files.replace(f"runs/{cut}/run.json", b'{"run"')
+    assert runs.ids() == [run]
+
+
+def put_empty(runs: Runs, key: str) -> None:
+    """What a killed writer leaves on a place that creates a file before it has its bytes."""
+    if runs.store.url.startswith("file:"):
+        path = Path(runs.store.files.location(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    else:
+        runs.store.files._fs.pipe_file(f"{runs.store.files._root}/{key}", b"")  # type: ignore[attr-defined]
+
+
+def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs) -> None:
+    run = opened(runs)
+    killed = runs.start(run, attempt("first", process=GONE))
+    alive = runs.start(run, attempt("second", process=this_process()))
+    elsewhere = runs.start(run, attempt("third", process=replace(GONE, host="elsewhere")))
+    assert runs.load(run).of("first")[0].is_killed
+    manifest = runs.bury(runs.load(run))
+    assert [record.status for record in manifest.attempts] == [KILLED, RUNNING, RUNNING]
+    assert manifest.of("second") == (alive,)
+    assert manifest.of("third") == (elsewhere,)
+    [record] = manifest.of("first")
+    assert (record.id, record.error) == (killed.id, "its process was killed")
+    assert rendered(runs, run)["steps"]["first"]["status"] == KILLED
+    assert runs.bury(manifest) == manifest
+    with pytest.raises(StepError, match="another end of"):
+        runs.end(run, replace(killed, status=SUCCEEDED))
+
+
+def test_two_attempts_that_are_alike_are_told_apart(runs: Runs) -> None:
+    run = opened(runs)
+    first, second = runs.start(run, attempt()), runs.start(run, attempt())
+    assert first.id != second.id
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert runs.start(run, replace(first, attempt=0)).attempt == 3
+
+
+@pytest.fixture
+def of_schema_1(tmp_path: Path) -> Runs:
+    """A store that the first version wrote, with two runs of the toy project."""
+    shutil.copytree(Path(__file__).parent / "stores" / "schema_1", tmp_path / "old")
+    return Runs(Store(str(tmp_path / "old")))
+
+
+def test_runs_of_schema_1_stay_readable(of_schema_1: Runs, tmp_path: Path) -> None:
+    first, second = (of_schema_1.load(run) for run in of_schema_1.ids())
+    assert (first.schema, second.schema) == (1, 1)
+    assert [(record.step, record.attempt, record.status) for record in first.attempts] == [
+        ("first", 1, SUCCEEDED),
+        ("second", 1, FAILED),
+    ]
+    assert [record.status for record in second.of("second")] == [SUCCEEDED, SUCCEEDED]
+    assert second.of("first")[0].reused_from == f"{first.run}/first/1"
+    assert {record.schema for record in second.attempts} == {1}
+    book = second.output("book")
+    assert book is not None
+    assert (of_schema_1.store.get(book, tmp_path / "out") / "deep" / "book.txt").read_text() == "hallo"
+    assert of_schema_1.same_work("third", second.of("third")[0].fingerprint) == (second.run, second.of("third")[0])
+    assert verify(of_schema_1, of_schema_1.ids()).findings == ()
+
+
+def test_a_run_of_schema_1_takes_attempts_of_this_schema(of_schema_1: Runs) -> None:
+    run = of_schema_1.ids()[-1]
+    record = of_schema_1.start(run, attempt("third"))
+    manifest = of_schema_1.end(run, replace(record, status=FAILED))
+    assert (record.attempt, record.schema) == (2, SCHEMA)
+    assert manifest.of("third")[-1].status == FAILED
+    assert manifest.success("third") is not None
+    assert json.loads(of_schema_1.store.files.read(f"runs/{run}/manifest.json"))["steps"]["third"]["schema"] == SCHEMA
+
+
+def test_an_attempt_of_a_newer_schema_is_refused(runs: Runs) -> None:
+    run = opened(runs)
+    record = runs.start(run, attempt())
+    newer = {**asdict(record), "schema": SCHEMA + 1, "attempt": 2, "something": "new"}
+    runs.store.files.create(f"runs/{run}/attempts/second.002.started.json", json.dumps(newer).encode() + b"\n")
+    with pytest.raises(UsageError, match="newer version") as caught:
+        Runs(runs.store).load(run)
+    assert "update the pipeline" in str(caught.value)
+    assert "second.002.started.json" in str(caught.value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError, GateError, MissingError, StepError, UsageError
+from pipeline.errors import DataError, GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.step import COMMITTED, CONTEXT, Step, StepContext
 from pipeline.store import Artifact, Store
 
@@ -156,6 +158,51 @@ def test_the_runner_and_the_notebook_agree_on_the_step(step: Step) -> None:
 def test_a_report_can_say_what_it_came_from(step: Step, letters: Artifact) -> None:
     assert step.provenance == {"made by": "run/second/1", "letters": letters.digest}
     assert asdict(letters)["digest"] == letters.digest
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda path: (path.chmod(0o644), path.write_text("jello")), "text.txt", id="written in place"),
+        pytest.param(
+            lambda path: (path.unlink(), path.write_text("hello")), "text.txt", id="another of the same bytes"
+        ),
+        pytest.param(lambda path: path.unlink(), "text.txt", id="removed"),
+        pytest.param(lambda path: path.rename(path.with_name("x")), "text.txt", id="renamed"),
+    ],
+)
+def test_a_step_that_changes_its_input_fails(
+    step: Step, store: Store, letters: Artifact, tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    fill(step)
+    spoil(step.inputs["letters"] / "text.txt")
+    with pytest.raises(IntegrityError, match=f"changed its input letters: {says}") as caught:
+        step.commit(metrics={})
+    assert "step.work" in str(caught.value)
+    assert not (step.work / COMMITTED).exists()
+    with suppress(IntegrityError):  # where the store's own bytes were written to, it says so
+        assert (store.get(letters, tmp_path / "again") / "text.txt").read_text() == "hello"
+
+
+def test_what_is_written_beside_an_input_is_told_and_does_no_harm(
+    step: Step, store: Store, letters: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(step)
+    (step.inputs["letters"] / "labels.cache").write_text("of some library")
+    step.commit(metrics={})
+    assert "labels.cache was written into an input" in caplog.text
+    assert [file.path for file in store.index(letters)] == ["text.txt"]
+
+
+def test_an_input_that_was_not_read_is_not_checked(step: Step) -> None:
+    fill(step)
+    step.commit(metrics={})
+    assert not (step.work / "inputs").exists()
+
+
+def test_there_is_a_folder_to_go_on_from(step: Step) -> None:
+    assert step.resume.is_dir()
+    assert not step.resume.is_relative_to(step.work)
 
 
 # --- opened by hand --------------------------------------------------------------------------------------------------

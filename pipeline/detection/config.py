@@ -203,7 +203,8 @@ def _set_data(config: Config, recipe: Recipe, spec: DetectorSpec, workers: int) 
     loader = {
         "batch_size": recipe.batch_size,
         "num_workers": workers,
-        "persistent_workers": workers > 0,
+        # those that outlive an epoch carry their random state into the next, with which no run could then begin
+        "persistent_workers": False,
     }
     config.train_dataloader = {
         **loader,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
+from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.detection.weights import Checkpoint, fit, write_checkpoint
@@ -52,10 +53,11 @@ class ProgressHook(Hook):  # type: ignore[misc]  # mmengine is untyped
         self._bar: Any = None
 
     def before_train(self, runner: Any) -> None:
-        """Open the bar."""
+        """Open the bar, at the step that a continued run has reached."""
         # no bar: on one line of a terminal the figures are worth more
         form = "training {percentage:3.0f}%, step {n_fmt} of {total_fmt}, {elapsed}, {remaining} left{postfix}"
-        self._bar = tqdm(total=runner.max_iters, mininterval=0.5, bar_format=form)
+        # tqdm takes the speed, and so the remaining time, from the steps since `initial`
+        self._bar = tqdm(total=runner.max_iters, initial=runner.iter, mininterval=0.5, bar_format=form)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the epoch's means."""
@@ -110,8 +112,9 @@ class WarmStartHook(Hook):  # type: ignore[misc]
         self.classes = classes
 
     def before_train(self, runner: Any) -> None:
-        """Fit the checkpoint to the model, head rows by class name."""
-        fit(self.checkpoint, runner.model, self.classes)
+        """Fit the checkpoint to the model, head rows by class name; a continued run has its weights already."""
+        if runner.iter == 0:
+            fit(self.checkpoint, runner.model, self.classes)
 
 
 class WeightsHook(Hook):  # type: ignore[misc]
@@ -119,6 +122,11 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
     It runs before the EMA hook (priority 49) puts the unaveraged weights back, so what is kept is what was measured.
     mmengine's CheckpointHook would also save optimiser state and pickled objects that torch then refuses to load.
+
+    Attributes:
+        best_epoch: The epoch of `best.pth`; 0 before the first validation.
+        best: Its mAP.
+        best_state: Its weights, on the CPU.
     """
 
     priority = 48
@@ -128,14 +136,19 @@ class WeightsHook(Hook):  # type: ignore[misc]
         self.meta = dict(meta)
         self.best_epoch = 0
         self.best = float("-inf")
+        self.best_state: dict[str, Tensor] = {}
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Write `last.pth`, and `best.pth` when this epoch's mAP is the highest so far."""
-        # the loop has already counted the epoch it validates
         values = {ours: float((metrics or {}).get(theirs, 0.0)) for theirs, ours in METRICS.items()}
-        meta = {**self.meta, "epoch": runner.epoch, **values}
-        state = runner.model.state_dict()
-        write_checkpoint(self.folder / "last.pth", state, meta)
+        # the loop has already counted the epoch it validates
+        epoch, state = runner.epoch, runner.model.state_dict()
+        self.write("last.pth", state, epoch, values)
         if values["mAP"] > self.best:
-            self.best, self.best_epoch = values["mAP"], runner.epoch
-            write_checkpoint(self.folder / "best.pth", state, meta)
+            self.best, self.best_epoch = values["mAP"], epoch
+            self.best_state = {name: value.to("cpu", copy=True) for name, value in state.items()}
+            self.write("best.pth", state, epoch, values)
+
+    def write(self, name: str, state: Mapping[str, Tensor], epoch: int, metrics: Mapping[str, Any]) -> None:
+        """Write one of the two files: weights with the epoch and the metrics they were measured at."""
+        write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics})

@@ -19,6 +19,7 @@ import torch
 
 from pipeline.detection.config import Recipe, build_model, model_config, set_data_roots, training_config
 from pipeline.detection.hooks import EpochRecord, ProgressHook, WarmStartHook, WeightsHook
+from pipeline.detection.resuming import EpochSeedHook, ResumeHook, arithmetic
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.weights import Checkpoint, fit, read_checkpoint, write_checkpoint
 from pipeline.errors import DataError, MissingError, StepError, UsageError
@@ -62,7 +63,13 @@ class TrainingResult:
 
 
 def train(
-    recipe: Recipe, train_folder: Path, eval_folder: Path, folder: Path, *, weights: Path | None = None
+    recipe: Recipe,
+    train_folder: Path,
+    eval_folder: Path,
+    folder: Path,
+    *,
+    weights: Path | None = None,
+    resume: Path | None = None,
 ) -> TrainingResult:
     """Train YOLOX and write everything that inference needs.
 
@@ -75,6 +82,9 @@ def train(
         eval_folder: The same; decides which epoch is the best.
         folder: Where the result goes; must exist.
         weights: A checkpoint to start from, or None for random initial weights.
+        resume: A folder that outlives the process, of this very work: same inputs, parameters and code. Training keeps
+            `checkpoint.pth` there after each epoch, and goes on from the one it finds, on a CPU with the bytes that an
+            undisturbed run would have given. It need not exist; removing it once the result is safe is the caller's.
 
     Raises:
         UsageError: `epochs=0` without weights.
@@ -105,7 +115,7 @@ def train(
             )
         result = _untouched(recipe, checkpoint, folder)
     else:
-        result = _trained(recipe, checkpoint, classes, train_folder, eval_folder, folder)
+        result = _trained(recipe, checkpoint, classes, train_folder, eval_folder, folder, resume)
     _copy_images(eval_folder, folder)
     history = json.dumps([asdict(record) for record in result.history], indent=1)
     (folder / "history.json").write_text(history + "\n", encoding="utf-8")
@@ -131,6 +141,7 @@ def _trained(
     train_folder: Path,
     eval_folder: Path,
     folder: Path,
+    resume: Path | None,
 ) -> TrainingResult:
     spec = _spec(recipe, classes)
     known, fresh = _known(checkpoint, classes)
@@ -141,19 +152,18 @@ def _trained(
     )
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else "cpu"
+    iterations, workers = ceil(_count_images(train_folder) / recipe.batch_size), _workers(recipe.workers)
     config = training_config(
-        recipe,
-        spec,
-        iterations=ceil(_count_images(train_folder) / recipe.batch_size),
-        learning_rate=rate,
-        mosaic=mosaic,
-        cuda=cuda,
-        workers=_workers(recipe.workers),
+        recipe, spec, iterations=iterations, learning_rate=rate, mosaic=mosaic, cuda=cuda, workers=workers
     )
     config.dump(str(folder / "config.py"))
     set_data_roots(config, train_folder.resolve(), eval_folder.resolve())
     progress = ProgressHook()
     keeper = WeightsHook(folder, {"classes": list(classes), "variant": spec.variant, "seed": recipe.seed})
+    hooks = [EpochSeedHook(recipe.seed), progress, keeper]
+    if resume:
+        facts = {**asdict(recipe), "classes": list(classes), "iterations": iterations, "learning_rate": rate}
+        hooks.append(ResumeHook(resume, facts | arithmetic(workers), progress, keeper))
     log.info(
         "YOLOX-%s on %s, %d classes, %s: learning rate %g, augmentation %s",
         spec.variant,
@@ -163,7 +173,7 @@ def _trained(
         rate,
         "mosaic" if mosaic else "flip",
     )
-    _run(config, checkpoint, classes, [progress, keeper])
+    _run(config, checkpoint, classes, hooks)
     history = tuple(progress.history)
     best = next(record for record in history if record.epoch == keeper.best_epoch)
     facts = {"epochs": recipe.epochs, "best_epoch": best.epoch, "eval_mAP": best.mAP, "eval_mAP50": best.mAP50}

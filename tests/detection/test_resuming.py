@@ -1,0 +1,422 @@
+"""A training that is killed and continued ends in the bytes of one that was left alone."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.detection.config import Recipe, build_model
+from pipeline.detection.hooks import ProgressHook, WeightsHook
+from pipeline.detection.resuming import CHECKPOINT, FORMAT, ResumeHook
+from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.training import TrainingResult, train
+from pipeline.detection.weights import write_checkpoint
+
+RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
+RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json")
+CASES = {
+    "scratch": RECIPE,
+    "workers": replace(RECIPE, workers=2),
+    "warm start": RECIPE,
+    # epochs 1 and 2 with mosaic, 3 without and with the L1 loss
+    "mosaic, workers": replace(RECIPE, augmentation="mosaic", workers=2),
+}
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.detection import saved_state
+from pipeline.detection.config import Recipe
+from pipeline.detection.hooks import ProgressHook
+from pipeline.detection.training import train
+
+moment, workers, train_folder, eval_folder, folder, resume = sys.argv[1:]
+after, save, saves = ProgressHook.after_train_iter, saved_state.torch.save, []
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def step(self, runner, batch_idx, *arguments, **named):
+    after(self, runner, batch_idx, *arguments, **named)
+    if moment == "training" and runner.epoch == 2 and batch_idx == 0:
+        die()
+
+def write(content, file):
+    if moment == "writing" and hasattr(file, "fileno") and content.get("epoch") == 2:
+        file.write(b"PK half of it")
+        file.flush()
+        die()
+    save(content, file)
+
+ProgressHook.after_train_iter = step
+saved_state.torch.save = write
+recipe = Recipe("nano", 64, 3, 8, seed=3, workers=int(workers))
+train(recipe, Path(train_folder), Path(eval_folder), Path(folder), resume=Path(resume))
+"""
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that knows one of the two classes."""
+    torch.manual_seed(5)
+    model = build_model(DetectorSpec("nano", (64, 64), ("disc", "star")))
+    return write_checkpoint(
+        tmp_path_factory.mktemp("weights") / "w.pth", model.state_dict(), {"classes": ["disc", "star"]}
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    datasets: tuple[Path, Path], weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], TrainingResult]:
+    """The result of a case that was left alone, and never heard of resuming."""
+    done: dict[str, TrainingResult] = {}
+
+    def result(case: str) -> TrainingResult:
+        if case not in done:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            done[case] = train(CASES[case], *datasets, folder, weights=weights if case == "warm start" else None)
+        return done[case]
+
+    return result
+
+
+@pytest.fixture(scope="module")
+def kept(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of `RECIPE` that was killed after it had finished: it holds the last epoch."""
+    base = tmp_path_factory.mktemp("kept")
+    (base / "out").mkdir()
+    train(RECIPE, *datasets, base / "out", resume=base / "resume")
+    return base / "resume"
+
+
+@pytest.fixture(scope="module")
+def beginning(
+    kept: Path, datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, ResumeHook]:
+    """A runner of `RECIPE` before its first epoch, and its hook."""
+    runners: list[Any] = []
+
+    def look(self: Any, runner: Any) -> None:
+        runners.append(runner)
+        raise KilledError
+
+    base = tmp_path_factory.mktemp("beginning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProgressHook, "before_train_epoch", look)
+        with pytest.raises(KilledError):
+            train(RECIPE, *datasets, base, resume=base / "resume")
+    [runner] = runners
+    return runner, next(hook for hook in runner.hooks if isinstance(hook, ResumeHook))
+
+
+def train_until(epoch: int, recipe: Recipe, *folders: Path, **named: Any) -> None:
+    """Break training off after the first of the two steps of an epoch, counted from 0."""
+    after = ProgressHook.after_train_iter
+
+    def die(self: Any, runner: Any, batch_idx: int, *arguments: Any, **named: Any) -> None:
+        after(self, runner, batch_idx, *arguments, **named)
+        if runner.epoch == epoch and batch_idx == 0:
+            raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProgressHook, "after_train_iter", die)
+        with pytest.raises(KilledError):
+            train(recipe, *folders, **named)
+
+
+def steps_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Epoch and digest of the images of every training step from now on."""
+    seen: list[tuple[int, str]] = []
+    after = ProgressHook.after_train_iter
+
+    def look(self: Any, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        after(self, runner, batch_idx, data_batch, outputs)
+        digest = hashlib.sha256()
+        for image in data_batch["inputs"]:
+            digest.update(image.numpy().tobytes())
+        seen.append((runner.epoch, digest.hexdigest()))
+
+    monkeypatch.setattr(ProgressHook, "after_train_iter", look)
+    return seen
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def assert_same(folder: Path, expected: TrainingResult) -> None:
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.folder.iterdir()}
+    for name in RESULT:
+        assert (folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("after", [1, 2])
+@pytest.mark.parametrize("case", ["scratch", "warm start", "mosaic, workers"])
+def test_a_continued_training_gives_the_same_bytes(
+    case: str,
+    after: int,
+    undisturbed: Callable[[str], TrainingResult],
+    datasets: tuple[Path, Path],
+    weights: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = weights if case == "warm start" else None
+    resume = tmp_path / "a" / "resume"
+    train_until(after, CASES[case], *datasets, new(tmp_path / "killed"), weights=start, resume=resume)
+    assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
+    caplog.set_level(logging.INFO)
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        steps = steps_of(patch)
+        result = train(CASES[case], *datasets, new(tmp_path / "out"), weights=start, resume=resume)
+    assert f"continuing after epoch {after} of 3" in caplog.messages
+    bar = capsys.readouterr().err
+    assert f"step {2 * after} of 6" in bar
+    assert "step 0 of 6" not in bar
+    assert [epoch for epoch, _ in steps] == [epoch for epoch in range(after, 3) for _ in range(2)]
+    expected = undisturbed(case)
+    assert_same(tmp_path / "out", expected)
+    assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
+    assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
+
+
+def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second epoch is validated. So short a training finds nothing, so it is given a mAP that rises and falls."""
+    for hook in (WeightsHook, ProgressHook):
+        measured = hook.after_val_epoch
+
+        def after_val_epoch(self: Any, runner: Any, metrics: Any = None, measured: Any = measured) -> None:
+            value = {2: 0.1, 4: 0.7, 6: 0.3, 8: 0.9, 10: 0.2}[runner.epoch]
+            measured(self, runner, {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value + 0.05})
+
+        monkeypatch.setattr(hook, "after_val_epoch", after_val_epoch)
+    recipe = replace(RECIPE, epochs=10)
+    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"))
+    assert [record.epoch for record in expected.history if record.mAP is not None] == [2, 4, 6, 8, 10]
+    assert expected.best_epoch == 8
+    for epoch in (1, 3, 6, 9):  # with no best epoch, with 2, with 4 and with 8
+        train_until(epoch, recipe, *datasets, new(tmp_path / f"{epoch}"), resume=tmp_path / "resume")
+        assert torch.load(tmp_path / "resume" / CHECKPOINT, weights_only=True)["epoch"] == epoch
+    train(recipe, *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
+    assert_same(tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize(
+    ("moment", "case", "workers", "left"),
+    [
+        pytest.param("training", "scratch", 0, {2}, id="in an epoch"),
+        pytest.param("training", "workers", 2, {2}, id="in an epoch, with workers"),
+        pytest.param("writing", "scratch", 0, {1, 2}, id="while it writes the checkpoint"),
+    ],
+)
+def test_a_process_is_killed(
+    moment: str,
+    case: str,
+    workers: int,
+    left: set[int],
+    undisturbed: Callable[[str], TrainingResult],
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    resume = tmp_path / "resume"
+    arguments = [moment, str(workers), *map(str, datasets), str(new(tmp_path / "killed")), str(resume)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert len(list(resume.iterdir())) == (2 if moment == "writing" else 1)
+    with pytest.MonkeyPatch.context() as patch:
+        steps = steps_of(patch)
+        train(CASES[case], *datasets, new(tmp_path / "out"), resume=resume)
+    assert {epoch for epoch, _ in steps} == left
+    assert_same(tmp_path / "out", undisturbed(case))
+    assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
+
+
+def test_a_checkpoint_of_the_last_epoch_is_a_result_already(
+    kept: Path,
+    undisturbed: Callable[[str], TrainingResult],
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resume = Path(shutil.copytree(kept, tmp_path / "resume"))
+    before = (resume / CHECKPOINT).read_bytes()
+    steps = steps_of(monkeypatch)
+    train(RECIPE, *datasets, new(tmp_path / "out"), resume=resume)
+    assert steps == []
+    assert_same(tmp_path / "out", undisturbed("scratch"))
+    assert (resume / CHECKPOINT).read_bytes() == before
+
+
+def test_the_checkpoint_is_read_without_running_code(kept: Path) -> None:
+    content = torch.load(kept / CHECKPOINT, weights_only=True)
+    assert content["format"] == FORMAT
+    assert (content["epoch"], content["iteration"], len(content["history"])) == (3, 6, 3)
+    assert content["averaged"]["steps"] == 6
+    assert content["best"].keys() == content["model"].keys()
+    assert any(not torch.equal(content["model"][n], content["averaged"][f"module.{n}"]) for n in content["model"])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    """One bit of one weight, which torch.load does not notice."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def rewrite(**changes: Any) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        for name, value in changes.items():
+            content[name] = value(content[name])
+        torch.save(content, path)
+
+    return change
+
+
+def wider(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: torch.cat([value, value]) if value.ndim else value for name, value in weights.items()}
+
+
+def other_moments(optimizer: dict[str, Any]) -> dict[str, Any]:
+    return {**optimizer, "state": {0: {"exp_avg": torch.zeros(3)}}}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda path: path.write_bytes(b""), "cannot be read", id="empty"),
+        pytest.param(lambda path: path.write_bytes(b"<html>404</html>"), "cannot be read", id="a web page"),
+        pytest.param(cut, "cannot be read", id="cut"),
+        pytest.param(flip, "check sum", id="a flipped bit"),
+        pytest.param(lambda path: torch.save([1, 2], path), "list instead of dict", id="a list"),
+        pytest.param(lambda path: torch.save({"state_dict": {}}, path), "format None", id="other content"),
+        pytest.param(lambda path: torch.save({"e": KilledError()}, path), "cannot be read", id="code"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), "cannot be read", id="a folder"),
+        pytest.param(rewrite(format=lambda old: old + 1), f"format {FORMAT + 1}", id="another format"),
+        pytest.param(rewrite(facts=lambda old: {**old, "epochs": 9}), "epochs is 9, not 3", id="more epochs"),
+        pytest.param(rewrite(facts=lambda old: {**old, "seed": 9}), "seed is 9, not 3", id="another seed"),
+        pytest.param(rewrite(facts=lambda old: {**old, "threads": 99}), "threads is 99", id="other arithmetic"),
+        pytest.param(rewrite(facts=lambda old: {**old, "classes": ["a"]}), "classes is", id="other classes"),
+        pytest.param(rewrite(facts=lambda old: {}), "variant is None", id="no facts"),
+        pytest.param(rewrite(epoch=lambda old: 7), "does not lead to", id="an epoch beyond the end"),
+        pytest.param(rewrite(iteration=lambda old: 7), "does not lead to", id="half an epoch"),
+        pytest.param(rewrite(history=lambda old: old[1:]), "does not lead to", id="a part of the history"),
+        pytest.param(rewrite(history=lambda old: None), "TypeError", id="no history"),
+        pytest.param(rewrite(best_epoch=lambda old: 0), "was not validated", id="no best epoch"),
+        pytest.param(rewrite(model=wider), "'model' has another shape", id="another model"),
+        pytest.param(rewrite(averaged=lambda old: {}), "'averaged' has", id="no averaged model"),
+        pytest.param(rewrite(schedulers=lambda old: old * 2), "'schedulers' has", id="another schedule"),
+        pytest.param(rewrite(best=wider), "'best' has", id="other best weights"),
+        pytest.param(rewrite(optimizer=other_moments), "moments", id="another optimizer"),
+    ],
+)
+def test_what_cannot_be_continued_is_ignored_with_a_warning(
+    spoil: Callable[[Path], object],
+    says: str,
+    kept: Path,
+    beginning: tuple[Any, ResumeHook],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One line says so, and nothing of the run is touched."""
+    runner, hook = beginning
+    path = Path(shutil.copytree(kept, tmp_path / "resume")) / CHECKPOINT
+    spoil(path)
+    monkeypatch.setattr(hook, "path", path)
+    monkeypatch.setattr(hook, "_restore", lambda saved, runner: pytest.fail("restored"))
+    hook.before_train(runner)
+    [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"{path} is ignored" in line
+    assert says in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(cut, id="cut"),
+        pytest.param(rewrite(facts=lambda old: {**old, "epochs": 9}), id="of another training"),
+    ],
+)
+def test_after_a_checkpoint_that_was_ignored_comes_the_whole_training(
+    spoil: Callable[[Path], object],
+    kept: Path,
+    undisturbed: Callable[[str], TrainingResult],
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    resume = Path(shutil.copytree(kept, tmp_path / "resume"))
+    spoil(resume / CHECKPOINT)
+    train(RECIPE, *datasets, new(tmp_path / "out"), resume=resume)
+    assert_same(tmp_path / "out", undisturbed("scratch"))
+    assert torch.load(resume / CHECKPOINT, weights_only=True)["epoch"] == 3
+
+
+def test_a_full_disk_costs_only_the_checkpoint(
+    undisturbed: Callable[[str], TrainingResult],
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    train(RECIPE, *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
+    assert_same(tmp_path / "out", undisturbed("scratch"))
+    assert [line for line in caplog.messages if "No space left" in line and "could not be kept" in line]
+    assert list((tmp_path / "resume").iterdir()) == []
+
+
+def test_without_epochs_there_is_nothing_to_continue(
+    kept: Path, weights: Path, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    resume = Path(shutil.copytree(kept, tmp_path / "resume"))
+    recipe = replace(RECIPE, epochs=0)
+    assert train(recipe, *datasets, new(tmp_path / "out"), weights=weights, resume=resume).history == ()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_two_epochs_see_the_same_augmentations(
+    workers: int, make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All images are one, so that a batch differs from another only by what was done to it."""
+    train_folder, eval_folder = make_dataset(tmp_path / "train", 8, 1), make_dataset(tmp_path / "eval", 3, 2)
+    for path in (train_folder / "images").iterdir():
+        path.write_bytes((train_folder / "images" / "001.png").read_bytes())
+    steps = steps_of(monkeypatch)
+    for seed in (0, 1):
+        recipe = replace(RECIPE, seed=seed, workers=workers, batch_size=4)
+        train(recipe, train_folder, eval_folder, new(tmp_path / f"{seed}"))
+    assert len(steps) == 2 * 3 * 2
+    assert len({images for _, images in steps}) == len(steps)

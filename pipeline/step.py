@@ -174,6 +174,8 @@ class Step:
             )
         if context.by_hand:
             os.chdir(_project_root())  # parameters name files relative to the project, as they do headless
+            for folder in ("inputs", "outputs"):  # its cells may have run before
+                shutil.rmtree(Path(context.work) / folder, ignore_errors=True)
         return cls(context, reads, writes)
 
     @property
@@ -210,7 +212,8 @@ class Step:
         self.inputs.check()
         if self._context.by_hand:
             log.info("opened by hand: the outputs stay in %s", self.work / "outputs")
-            log.info("publish with: python step.dev.py %s", self.name)
+            if CONTEXT not in os.environ:  # otherwise this is not the notebook that a step runs
+                log.info("publish with: python step.dev.py %s", self.name)
         else:
             self._publish(recorded)
         if below:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -195,11 +196,16 @@ def _verify(look: Look) -> Answer:
 )
 def _gc(look: Look) -> Answer:
     from pipeline.inspection.collection import abandoned, collect, find_garbage
-    from pipeline.inspection.upkeep_views import garbage_json, garbage_text
+    from pipeline.inspection.upkeep_views import folder_size, garbage_json, garbage_text
 
-    garbage, left = find_garbage(look.project.runs, keep=look.asked.keep), abandoned(look.project.resume)
-    removed = collect(look.project.runs, garbage, left) if look.asked.yes else None
-    return Answer(garbage_json(garbage, left, removed), garbage_text(garbage, left, removed))
+    asked, garbage = look.asked, find_garbage(look.project.runs, keep=look.asked.keep)
+    left = {path: folder_size(path) for path in abandoned(look.project.resume)}
+    removed = collect(look.project.runs, garbage, left) if asked.yes else None
+    options = [("--mode prod", asked.mode == "prod"), (f"--config {shlex.quote(asked.config or '')}", asked.config)]
+    options.append((f"--keep {asked.keep}", asked.keep is not None))
+    command = " ".join(["python -m pipeline gc", *(option for option, given in options if given)])
+    text = garbage_text(garbage, left, removed, keep=asked.keep, command=command)
+    return Answer(garbage_json(garbage, left, removed), text)
 
 
 @command(

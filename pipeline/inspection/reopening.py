@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.code import code_digest
 from pipeline.errors import IntegrityError, MissingError
 from pipeline.inspection.transcript import notebook_key
-from pipeline.manifest import RunManifest, StepRecord
+from pipeline.manifest import KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.project import Project
 from pipeline.step import CONTEXT, StepContext
 
@@ -25,13 +25,15 @@ class Reopened:
         notebook: The file; it is left as it is when it is opened again, since there may be work in it.
         attempt: `run/step/attempt` that it is of.
         fresh: Whether it was written just now.
-        changes: What is no longer as it was then: the step's notebook, or the code that it imports.
+        changes: What has happened since: the step's notebook or the code that it imports changed, or the step is gone.
+        repeat: The command that runs it with the code of then; empty where that was not kept.
     """
 
     notebook: Path
     attempt: str
     fresh: bool
     changes: tuple[str, ...]
+    repeat: str
 
 
 def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reopened:
@@ -70,26 +72,35 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         content = _with_context(_executed(project, manifest, record), made_by, work / "context.json")
         notebook.parent.mkdir(parents=True, exist_ok=True)
         notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Reopened(notebook, made_by, fresh, _changes(project, record))
+    mode = " --mode prod" if manifest.mode == "prod" else ""
+    repeat = f"python -m pipeline rerun {manifest.run}{mode}" if record.code["commit"] else ""
+    return Reopened(notebook, made_by, fresh, _changes(project, record), repeat)
 
 
 def _executed(project: Project, manifest: RunManifest, record: StepRecord) -> dict[str, Any]:
+    mode = " --mode prod" if manifest.mode == "prod" else ""
     key = notebook_key(manifest.run, record)
     where = project.runs.store.files.location(key)
     try:
         content = json.loads(project.runs.store.files.read(key))
     except FileNotFoundError:
         raise MissingError(
-            f"no notebook is kept of {manifest.run}/{record.made_by}: it is {record.status}",
+            f"no notebook is kept of {manifest.run}/{record.made_by}, which {_came_to(record)}",
             where=where,
-            expected="an attempt that ended by itself",
-            remedy=f"python -m pipeline log {record.step} {manifest.run}",
+            expected="an attempt that came to an end",
+            remedy=f"python -m pipeline show {manifest.run}{mode} has all attempts; choose one with --attempt N",
         ) from None
     except ValueError as error:
         raise IntegrityError("the notebook cannot be read", where=where, expected="JSON") from error
     if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
         raise IntegrityError("the file is not a Jupyter notebook", where=where)
     return content
+
+
+def _came_to(record: StepRecord) -> str:
+    if record.status == KILLED or record.is_killed:
+        return "was killed"
+    return "has not ended yet" if record.status == RUNNING else f"{record.status}; it has been removed"
 
 
 def _with_context(content: dict[str, Any], made_by: str, context: Path) -> dict[str, Any]:
@@ -103,7 +114,7 @@ def _with_context(content: dict[str, Any], made_by: str, context: Path) -> dict[
     cell = {
         "cell_type": "code",
         "execution_count": None,
-        "id": TAG,
+        **({"id": TAG} if (content["nbformat"], content["nbformat_minor"]) >= (4, 5) else {}),  # none has it before
         "metadata": {"tags": [TAG]},
         "outputs": [],
         "source": source,
@@ -114,9 +125,9 @@ def _with_context(content: dict[str, Any], made_by: str, context: Path) -> dict[
 def _changes(project: Project, record: StepRecord) -> tuple[str, ...]:
     step = project.steps.get(record.step)
     if step is None:
-        return ("the step is no longer part of the project",)
+        return ("the step was removed",)
     found = [
-        ("the step's notebook", step.digest != record.notebook_digest),
-        ("the code it imports", code_digest(step.imports) != record.code_digest),
+        ("its notebook in steps/ changed", step.digest != record.notebook_digest),
+        ("the code it imports changed", code_digest(step.imports) != record.code_digest),
     ]
     return tuple(what for what, changed in found if changed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import PipelineError, StoreError
 from pipeline.manifest import RunManifest
+from pipeline.project import DEFAULT_CONFIG
 from pipeline.runs import Runs
 from pipeline.store import Artifact
 
@@ -70,22 +72,30 @@ def verify(runs: Runs, ids: Iterable[str]) -> Verification:
             ]
         except PipelineError as error:
             findings.append(Finding(error.problem, f"run {run}", (run,), "move the run's folder out of the store"))
-    users: dict[tuple[str, str], tuple[Artifact, list[str]]] = {}
+    users: dict[tuple[str, str], tuple[Artifact, list[RunManifest]]] = {}
     for manifest in manifests:
         for record in manifest.attempts:
             for artifact in (*record.inputs.values(), *record.outputs.values()):
-                users.setdefault((artifact.name, artifact.digest), (artifact, []))[1].append(manifest.run)
+                users.setdefault((artifact.name, artifact.digest), (artifact, []))[1].append(manifest)
     passed: set[str] = set()
     for artifact, named in users.values():
-        findings += _findings(runs, artifact, tuple(dict.fromkeys(named)), passed)
+        findings += _findings(runs, artifact, named, passed)
     return Verification(len(manifests), len(users), len(passed), tuple(findings))
 
 
-def _findings(runs: Runs, artifact: Artifact, named: tuple[str, ...], passed: set[str]) -> list[Finding]:
+def _findings(runs: Runs, artifact: Artifact, users: list[RunManifest], passed: set[str]) -> list[Finding]:
     wrong = runs.store.check(artifact, passed)
     if not wrong:
         return []
-    maker = artifact.made_by.split("/")[1] if artifact.made_by.count("/") else "the step that makes it"
     shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
     where = f"{artifact.name}/{artifact.digest[:12]}"
-    return [Finding(f"damaged or missing: {shown}", where, named, f"run {maker} again with --force")]
+    named = tuple(dict.fromkeys(manifest.run for manifest in users))
+    return [Finding(f"damaged or missing: {shown}", where, named, _made_anew(artifact, users[-1]))]
+
+
+def _made_anew(artifact: Artifact, manifest: RunManifest) -> str:
+    """The command that makes an artifact of a run again."""
+    if artifact.made_by.count("/") != 2:
+        return "run the step that makes it again with --force"
+    config = "" if manifest.config_file == DEFAULT_CONFIG else f" --config {shlex.quote(manifest.config_file)}"
+    return f"python step.{manifest.mode}.py {artifact.made_by.split('/')[1]} --force --run {manifest.run}{config}"

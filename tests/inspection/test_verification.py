@@ -55,7 +55,7 @@ def test_a_damaged_file_is_named_with_its_runs_and_its_maker(
     assert finding.what == "damaged or missing: a"
     assert finding.where == f"things/{artifact.digest[:12]}"
     assert finding.runs == tuple(ids)
-    assert finding.remedy == "run maker again with --force"
+    assert finding.remedy == f"python step.dev.py maker --force --run {ids[1]} --config x.yaml"
     runs.store.put("things", tmp_path / "in")
     assert verify(runs, ids).findings == (), "made anew by the next put"
 

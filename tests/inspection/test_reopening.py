@@ -1,0 +1,216 @@
+"""Notebooks as they ran, opened and executed by a real kernel from their own folder, as Jupyter does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+
+def opened(toy: Any, *arguments: str) -> dict[str, Any]:
+    outcome = toy.look("open", *arguments, "--json")
+    assert (outcome.code, outcome.log) == (0, "")
+    content: dict[str, Any] = json.loads(outcome.out)
+    return content
+
+
+def execute(place: str) -> str:
+    """Run all cells of a notebook in a kernel that works in the notebook's folder; what they printed."""
+    path = Path(place)
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    return "".join(
+        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+
+
+def made(toy: Any, run: str, attempt: str, entity: str) -> str:
+    """What an opened notebook wrote."""
+    folder = toy.root / ".cache" / "opened" / run / attempt / "outputs" / entity
+    [file] = [path for path in folder.rglob("*.txt") if path.is_file()]
+    return file.read_text()
+
+
+def stored(toy: Any) -> list[Path]:
+    return sorted(path for path in (toy.root / ".store").rglob("*") if path.is_file())
+
+
+def test_after_newer_runs_and_edits_it_has_the_inputs_and_parameters_of_then(toy: Any) -> None:
+    assert toy.step("--set", "first.text=then", "--set", "second.loud=true").code == 0
+    run = toy.manifest()["run"]
+    cells = toy.cells_of("second")
+    toy.notebook("second", [*cells[:7], ("", 'text = "edited"'), *cells[7:]])
+    assert toy.step("--set", "first.text=now").code == 0
+    before = stored(toy)
+    content = opened(toy, run, "second")
+    assert content == {
+        "notebook": str(toy.root / "out" / "opened" / run / "second.001.ipynb"),
+        "attempt": f"{run}/second/1",
+        "fresh": True,
+        "changes": ["its notebook in steps/ changed"],
+        "repeat": "",
+    }
+    for _ in range(2):  # as often as one likes
+        said = execute(content["notebook"])
+        assert made(toy, run, "second.001", "words") == "THEN"
+    assert "opened by hand: the outputs stay in" in said
+    assert "publish with" not in said, "what a step publishes is its notebook in steps/"
+    assert stored(toy) == before
+    assert len(toy.runs()) == 2
+    assert toy.manifest()["run"] != run
+
+
+def test_what_a_person_did_in_it_stays(ran: Any) -> None:
+    content = opened(ran, "latest", "third")
+    path = Path(content["notebook"])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source = '(step.work / "mine.txt").write_text("mine")'
+    nbformat.write(notebook, path)
+    edited = path.read_bytes()
+    outcome = ran.look("open", "latest", "third")
+    assert "it was opened before, and is as it was left" in outcome.out
+    assert path.read_bytes() == edited
+    execute(str(path))
+    assert (ran.root / ".cache/opened" / ran.manifest()["run"] / "third.001" / "mine.txt").read_text() == "mine"
+    path.unlink()
+    assert opened(ran, "latest", "third")["fresh"]
+
+
+def test_the_printed_lines(ran: Any) -> None:
+    run = ran.manifest()["run"]
+    ran.commit()
+    ran.step("second", "--force")
+    shutil.copytree(ran.root, ran.root.parent / "a project, moved")
+    moved = type(ran)(ran.root.parent / "a project, moved")
+    cells = moved.cells_of("second")
+    moved.notebook("second", [*cells, ("md", "changed")])
+    lines = moved.look("open", "latest", "second").out.splitlines()
+    place = f"out/opened/{run}/second.002.ipynb"
+    assert lines[0] == f"{run}/second/2 is in {place}"
+    assert lines[1:3] == [
+        "since then its notebook in steps/ changed",
+        f"its cells run with today's code; with the code of then: python -m pipeline rerun {run}",
+    ]
+    programs = Path(sys.executable).parent
+    assert ("make .venv/.lab" in lines[3]) == (not (programs / "jupyter-lab").exists())
+    command = shlex.split(lines[-1])
+    assert command[:4] == [str(programs / "jupyter"), "lab", "--ip", "127.0.0.1"]
+    assert ("--allow-root" in command) == (os.geteuid() == 0)
+    assert (moved.root / command[-1]).is_file()
+    command = [sys.executable, "-m", "pipeline", "open", "latest", "second"]
+    below = subprocess.run(command, cwd=moved.root / "steps", capture_output=True, text=True, check=True).stdout
+    assert Path(shlex.split(below.splitlines()[-1])[-1]) == moved.root / place, "from any folder of the project"
+
+
+def test_jupyterlab_opens_what_is_printed(ran: Any) -> None:
+    """Nothing on the way is hidden, which Jupyter would refuse to show; JupyterLab, where installed, is asked."""
+    outcome = ran.look("open", "latest", "third")
+    command = shlex.split(outcome.out.splitlines()[-1])
+    assert not any(part.startswith(".") for part in Path(command[-1]).parts)
+    pytest.importorskip("jupyter_server")
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+
+    assert LargeFileManager(root_dir=str(ran.root)).get(command[-1])["type"] == "notebook"
+
+
+def test_a_step_without_inputs(ran: Any) -> None:
+    content = opened(ran, "latest", "first")
+    execute(content["notebook"])
+    assert made(ran, ran.manifest()["run"], "first.001", "letters") == "hallo"
+
+
+def test_a_reused_attempt_has_the_notebook_of_the_one_that_ran(ran: Any) -> None:
+    origin = ran.manifest()["run"]
+    assert ran.step().code == 0
+    content = opened(ran, "latest", "second")
+    assert content["attempt"] == f"{ran.manifest()['run']}/second/1" != f"{origin}/second/1"
+    kept = json.loads((ran.root / f".store/default/dev/runs/{origin}/notebooks/second.001.ipynb").read_text())
+    assert json.loads(Path(content["notebook"]).read_text())["cells"][1:] == kept["cells"]
+    execute(content["notebook"])
+
+
+def test_a_failed_attempt_fails_again_in_the_same_cell(toy: Any) -> None:
+    assert toy.step("--set", "second.act=fail").code == 1
+    assert toy.step("second", "--run", toy.manifest()["run"], "--set", "act=go").code == 0
+    with pytest.raises(CellExecutionError, match="no such luck"):
+        execute(opened(toy, "latest", "second", "--attempt", "1")["notebook"])
+    execute(opened(toy, "latest", "second")["notebook"])
+
+
+def test_an_attempt_of_prod(toy: Any) -> None:
+    toy.commit()
+    assert toy.step("first", mode="prod").code == 0
+    content = opened(toy, "latest", "first", "--mode", "prod")
+    assert content["repeat"] == f"python -m pipeline rerun {toy.manifest('--mode', 'prod')['run']} --mode prod"
+    execute(content["notebook"])
+    assert made(toy, toy.manifest("--mode", "prod")["run"], "first.001", "letters") == "servus"
+
+
+def test_a_notebook_of_an_older_format_stays_valid(toy: Any) -> None:
+    path = toy.notebook("first", toy.cells_of("first"))
+    notebook = json.loads(path.read_text())
+    notebook["nbformat_minor"] = 4
+    for cell in notebook["cells"]:
+        cell.pop("id")
+    path.write_text(json.dumps(notebook))
+    assert toy.step("first").code == 0
+    content = opened(toy, "latest", "first")
+    nbformat.validate(json.loads(Path(content["notebook"]).read_text()))
+    execute(content["notebook"])
+
+
+def test_a_killed_attempt_and_one_that_runs_have_no_notebook(toy: Any) -> None:
+    process = toy.spawn("--set", "second.act=sleep")
+    kernel = toy.kernel()
+    running = toy.look("open", "latest", "second")
+    process.kill()
+    os.kill(kernel, signal.SIGKILL)
+    process.communicate(timeout=30)
+    killed, run = toy.look("open", "latest", "second"), toy.manifest()["run"]
+    assert (running.code, killed.code) == (1, 1)
+    assert f"no notebook is kept of {run}/second/1, which has not ended yet" in running.log
+    assert f"no notebook is kept of {run}/second/1, which was killed" in killed.log
+    assert f"python -m pipeline show {run}" in killed.log
+    assert not (toy.root / "out" / "opened").exists()
+
+
+def test_what_is_not_there_is_said(ran: Any) -> None:
+    run = ran.manifest()["run"]
+    assert "did you mean 'second'?" in ran.look("open", "latest", "secnd").log
+    assert "third has no attempt 2" in ran.look("open", "latest", "third", "--attempt", "2").log
+    kept = ran.root / f".store/default/dev/runs/{run}/notebooks/third.001.ipynb"
+    content = kept.read_bytes()
+    for damaged, says in ((b"{half", "cannot be read"), (b"[]", "is not a Jupyter notebook")):
+        kept.chmod(0o644)
+        kept.write_bytes(damaged)
+        assert says in ran.look("open", "latest", "third").log
+    kept.unlink()
+    assert "it has been removed" in ran.look("open", "latest", "third").log
+    kept.write_bytes(content)
+    [marker] = (ran.root / ".store/default/dev/artifacts/words").iterdir()
+    marker.unlink()
+    outcome = ran.look("open", "latest", "third")
+    assert outcome.code == 1
+    assert f"the artifact words {marker.name[:12]} is not in the store" in outcome.log
+    assert "run the step that makes it again with --force" in outcome.log
+    assert not (ran.root / "out" / "opened").exists()
+
+
+def test_a_step_that_is_no_more(ran: Any) -> None:
+    for name in ("second", "third"):
+        (ran.root / "steps" / f"{name}.ipynb").unlink()
+    outcome = ran.look("open", "latest", "third")
+    assert outcome.code == 0
+    assert "since then the step was removed" in outcome.out

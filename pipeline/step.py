@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
+from pipeline.files import sha256_of
 from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
@@ -99,7 +100,8 @@ class Folders(Mapping[str, Path]):
         """
         for name, before in self._laid_out.items():
             now = _seen(self._folders[name])
-            altered = sorted(path for path in before if now.get(path) != before[path])
+            touched = [path for path in before if now.get(path) != before[path]]
+            altered = self._altered(name, touched) if touched else []
             if altered:
                 self._store.check(
                     self._artifacts[name]
@@ -113,6 +115,12 @@ class Folders(Mapping[str, Path]):
                 )
             for path in sorted(now.keys() - before.keys())[:3]:
                 log.warning("%s: %s was written into an input; it is not kept", name, path)
+
+    def _altered(self, name: str, touched: list[str]) -> list[str]:
+        """Of files that were touched those with other bytes: one that is shared with the store gets new times there."""
+        given = {file.path: file.sha256 for file in self._store.index(self._artifacts[name])}
+        folder = self._folders[name]
+        return sorted(path for path in touched if not _is_file_of(folder / path, given[path]))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folders)
@@ -304,6 +312,10 @@ def _project_root() -> Path:
         if (folder / "step.dev.py").is_file():
             return folder
     raise MissingError("the project's folder was not found", where=here, expected="a folder with step.dev.py")
+
+
+def _is_file_of(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
 
 
 def _seen(folder: Path) -> dict[str, tuple[int, int, int]]:

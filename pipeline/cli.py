@@ -12,14 +12,15 @@ from yaml import YAMLError
 
 from pipeline import views
 from pipeline.code import code_state
-from pipeline.command import config_path, guarded, say, with_config
+from pipeline.command import config_path, guarded, say, with_config, with_config_of
 from pipeline.config import Values, read_yaml
 from pipeline.delivery import deliver, deliver_below_gate
 from pipeline.errors import GateError, UsageError
 from pipeline.manifest import RunManifest, StepRecord
 from pipeline.notebook import StepNotebook, read_steps
+from pipeline.opening import open_run, unfinished_run
 from pipeline.project import DEFAULT_CONFIG, Project, check_name
-from pipeline.runner import missing_input, open_run, refuse_dirty, run_step, unfinished_run
+from pipeline.runner import missing_input, refuse_dirty, run_step
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def main(mode: str, arguments: Sequence[str] | None = None, root: Path | None = 
         The exit code.
     """
     place = root or Path(sys.argv[0]).resolve().parent
-    return guarded(lambda: _run(mode, _step_parser(mode).parse_args(arguments), place))
+    stopped = "stopped; what is done is kept, and the same command goes on from there"
+    return guarded(lambda: _run(mode, _step_parser(mode).parse_args(arguments), place), stopped)
 
 
 def _step_parser(mode: str) -> argparse.ArgumentParser:
@@ -129,7 +131,7 @@ def _project(
     if asked.config or fresh:
         return project
     joined = project.runs.load(asked.run) if asked.run else project.runs.newest()
-    return with_config(mode, root / joined.config_file, root, steps) if joined else project
+    return with_config_of(joined, root, steps) if joined else project
 
 
 def _joined(project: Project, run: str | None, step: StepNotebook) -> RunManifest:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.errors import StepError
 from pipeline.files import sha256_of
 from pipeline.git import git
+from pipeline.packages import required_versions
 
 PACKAGE = Path(__file__).parent
 DISTRIBUTION = "detection-pipeline"
@@ -27,6 +28,10 @@ DIFF = (
     "--src-prefix=a/",
     "--dst-prefix=b/",
 )  # whatever git's config says
+STATUS = ("status", "--porcelain=v2", "--branch", "--untracked-files=all", "--no-renames", "-z")
+COMMIT = "# branch.oid "
+TRACKED = ("1", "2", "u")  # how an entry on a tracked file begins that differs from the index or the commit
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,26 @@ class CodeState:
 
 
 def code_state(root: Path) -> CodeState:
-    """Look at the checkout that `root` is the top of."""
-    top = git(root, "rev-parse", "--show-toplevel")
-    if top is None or Path(top.strip()).resolve() != root.resolve():
+    """Look at the checkout that `root` is the top of, as it is now: with one call of git where nothing differs."""
+    status = git(root, *STATUS, above=False)
+    if status is None or not _is_top(root.resolve()):
         return CodeState("", True, "", {})
-    commit = (git(root, "rev-parse", "--verify", "-q", "HEAD") or "").strip()
-    diff = (git(root, "diff", *DIFF, "HEAD") or "") if commit else ""
-    names = (git(root, "ls-files", "--others", "--exclude-standard", "-z") or "").split("\0")
-    untracked = {name: sha256_of(root / name) for name in names if name and (root / name).is_file()}
-    return CodeState(commit, bool(diff or untracked or not commit), diff, untracked)
+    entries = status.split("\0")
+    commit = next((entry.removeprefix(COMMIT) for entry in entries if entry.startswith(COMMIT)), "")
+    commit = commit if HASH.fullmatch(commit) else ""  # before the first it says `(initial)`
+    differs = any(entry[:1] in TRACKED for entry in entries)
+    diff = git(root, "diff", *DIFF, "HEAD") if commit and differs else ""
+    names = [entry[2:] for entry in entries if entry.startswith("? ")]
+    untracked = {name: sha256_of(root / name) for name in names if (root / name).is_file()}
+    clean = diff == "" and commit and not untracked  # a diff that cannot be had is no sign of a clean tree
+    return CodeState(commit, not clean, diff or "", untracked)
+
+
+@cache
+def _is_top(root: Path) -> bool:
+    """Whether a folder that holds a repository is the top of its checkout too: git can be told to keep it elsewhere."""
+    top = git(root, "rev-parse", "--show-toplevel")
+    return top is not None and Path(top.strip()).resolve() == root
 
 
 def changed_files(code: CodeState) -> list[str]:
@@ -93,8 +109,9 @@ def code_digest(modules: tuple[str, ...]) -> str:
     not what the step computes.
     """
     digest = hashlib.sha256()
-    for path in sorted(_closure(modules)):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {sha256_of(path)}\n".encode())
+    for path, content in sorted(_closure(modules).items()):
+        of_file = hashlib.sha256(content).hexdigest()
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {of_file}\n".encode())
     return digest.hexdigest()
 
 
@@ -127,25 +144,13 @@ def _statements(block: ast.AST) -> Iterator[ast.AST]:
 @cache
 def environment() -> dict[str, str]:
     """Python, platform, device, and the versions of the packages that this project asks for."""
-    from importlib import metadata
-
-    found = {
+    return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
         "device": _device(),
+        **required_versions(DISTRIBUTION),
     }
-    try:
-        asked = metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:
-        return found
-    names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in asked if "extra ==" not in requirement]
-    for name in sorted(names):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _device() -> str:
@@ -156,17 +161,24 @@ def _device() -> str:
     return ", ".join(gpus) or f"CPU, {os.cpu_count()} cores"
 
 
-def _closure(modules: tuple[str, ...]) -> set[Path]:
-    found: set[Path] = set()
-    waiting = [path for module in modules for path in _files_of(module)]
+def _closure(modules: tuple[str, ...]) -> dict[Path, bytes]:
+    """The files that modules come to, with what is in them now."""
+    found: dict[Path, bytes] = {}
+    waiting, seen, folders = [*modules], {*modules}, set()
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            waiting += [other for module in _imported(path) for other in _files_of(module)]
-            waiting += [other for package in _carried(path) for other in sorted(package.glob("*.py"))]
+        for path in _files_of(waiting.pop()):
+            if path in found:
+                continue
+            found[path] = path.read_bytes()
+            package = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).parent.parts])
+            imported, carried = _uses(found[path], package)
+            new = {*imported, *(module for name in carried for module in _modules_in(name))} - seen
+            waiting += new
+            seen |= new
             # what lies beside a module, such as a template, is part of what it does
-            found |= {other for other in path.parent.iterdir() if _is_resource(other)}
+            if path.parent not in folders:
+                folders.add(path.parent)
+                found |= {other: other.read_bytes() for other in path.parent.iterdir() if _is_resource(other)}
     return found
 
 
@@ -180,23 +192,22 @@ def _files_of(module: str) -> Iterator[Path]:
 
 
 @cache
-def _imported(path: Path) -> frozenset[str]:
-    package = ".".join([PACKAGE.name, *path.relative_to(PACKAGE).parent.parts])
-    return imported_modules(_tree(path), package)
+def _uses(source: bytes, package: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Modules that a module imports and packages that it carries: by what it says, so that an edit is seen at once."""
+    tree = ast.parse(source)
+    return imported_modules(tree, package), _carried(tree)
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-@cache
-def _carried(path: Path) -> tuple[Path, ...]:
+def _carried(tree: ast.Module) -> tuple[str, ...]:
     """Packages whose sources a module works on as files, such as to pack them, named in its `CARRIES = (...)`."""
-    for node in _tree(path).body:
+    for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CARRIES":
-            return tuple(PACKAGE.joinpath(*name.split(".")[1:]) for name in ast.literal_eval(node.value))
+            return tuple(ast.literal_eval(node.value))
     return ()
+
+
+def _modules_in(package: str) -> list[str]:
+    return [f"{package}.{path.stem}" for path in PACKAGE.joinpath(*package.split(".")[1:]).glob("*.py")]
 
 
 def _is_resource(path: Path) -> bool:

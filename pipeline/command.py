@@ -15,16 +15,22 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.config import read_config
+from pipeline.config import as_config, read_config
 from pipeline.errors import PipelineError, UsageError
+from pipeline.manifest import RunManifest
 from pipeline.notebook import StepNotebook
 from pipeline.project import DEFAULT_CONFIG, Project
 
 log = logging.getLogger(__name__)
 
 
-def guarded(action: Callable[[], int]) -> int:
-    """Do what was asked for, and turn what goes wrong into a line of text and an exit code."""
+def guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
+    """Do what was asked for, and turn what goes wrong into a line of text and an exit code.
+
+    Args:
+        action: What to do.
+        stopped: What to say after Ctrl-C.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -36,7 +42,7 @@ def guarded(action: Callable[[], int]) -> int:
         log.error("error: %s", error)
         return 1
     except KeyboardInterrupt as stop:
-        log.error("stopped; what is done is kept, and the same command goes on from there")
+        log.error("%s", stopped)
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,6 +70,15 @@ def with_config(mode: str, path: Path, root: Path, steps: dict[str, StepNotebook
     config, whole, top = read_config(path), path.resolve(), root.resolve()
     noted = whole.relative_to(top) if whole.is_relative_to(top) else whole
     return Project(root, mode, config, noted.as_posix(), steps)
+
+
+def with_config_of(manifest: RunManifest, root: Path, steps: dict[str, StepNotebook]) -> Project:
+    """The project with a run's own config: as its file is now, or as it was recorded where there is none any more."""
+    path = root / manifest.config_file
+    if path.is_file():
+        return with_config(manifest.mode, path, root, steps)
+    recorded = {key: value for key, value in manifest.config.items() if key != "set"}
+    return Project(root, manifest.mode, as_config(recorded, path), manifest.config_file, steps)
 
 
 def _terminated(number: int, _: FrameType | None) -> NoReturn:

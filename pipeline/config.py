@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import DataError, UsageError
 from pipeline.parameters import holds_password
 
+try:  # the parser in C, ten times as fast, which PyYAML is nearly always built with
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 Values = dict[str, dict[str, Any]]
 
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+ZONE = re.compile(r"[A-Za-z0-9_-]+")
 
-class Config(BaseModel):
+
+@dataclass(frozen=True)
+class Config:
     """One scenario.
 
     Attributes:
@@ -29,31 +39,12 @@ class Config(BaseModel):
             shown with `{path}` and `{bin}` (the folder of this Python's programs) filled in.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str
     store: str = ".store"
-    zone: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]+$")
-    parameters: Values = {}
-    prod: Values = {}
-    deliver: dict[str, str] = {}
-
-    @field_validator("store")
-    @classmethod
-    def _without_password(cls, store: str) -> str:
-        if holds_password(store):
-            raise ValueError("it holds a password; give credentials through the environment")
-        return store
-
-    @field_validator("deliver")
-    @classmethod
-    def _only_known_places(cls, deliver: dict[str, str]) -> dict[str, str]:
-        for text in deliver.values():
-            try:
-                text.format(path="", bin="")
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(f"'{text}' may hold {{path}} and {{bin}} only") from error
-        return deliver
+    zone: str = "default"
+    parameters: Values = field(default_factory=dict)
+    prod: Values = field(default_factory=dict)
+    deliver: dict[str, str] = field(default_factory=dict)
 
     def values(self, mode: str) -> Values:
         """Parameters by step as they stand in a mode."""
@@ -85,18 +76,30 @@ def read_config(path: Path) -> Config:
         )
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
-        return Config.model_validate({} if content is None else content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"the config is not valid YAML: {error}", where=path) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        near = difflib.get_close_matches(key, Config.model_fields, 1, 0.5)
+    return as_config({} if content is None else content, path)
+
+
+def as_config(content: Any, path: Path) -> Config:
+    """A config from what its file holds, or a manifest recorded.
+
+    Args:
+        content: A table of keys.
+        path: Where it is, or was, for the error.
+
+    Raises:
+        DataError: An unknown key or a value of the wrong type.
+    """
+    try:
+        return _config(content)
+    except _EntryError as error:
+        near = difflib.get_close_matches(error.key, CHECKS, 1, 0.5)
         raise DataError(
-            f"the config has a wrong entry, '{key}': {first['msg']}" if key else "the config is not a table of keys",
+            f"the config has a wrong entry, '{error.key}': {error}" if error.key else str(error),
             where=path,
-            expected="the keys " + ", ".join(Config.model_fields),
-            remedy=f"did you mean '{near[0]}'?" if near and near[0] != key else "",
+            expected="the keys " + ", ".join(CHECKS),
+            remedy=f"did you mean '{near[0]}'?" if near and near[0] != error.key else "",
         ) from error
 
 
@@ -109,7 +112,7 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506, the loader is a safe one
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """PyYAML's safe loader, which takes YAML 1.1 at its word: 1e-3 a text, and of two equal keys the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -125,3 +128,84 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+class _EntryError(ValueError):
+    """What is wrong with one entry, named by its keys joined with dots."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(problem)
+        self.key = key
+
+
+def _config(content: Any) -> Config:
+    """What a file holds as a config, checked by hand: to import a library for it would take a third of a no-op run."""
+    if not isinstance(content, dict):
+        raise _EntryError("", "the config is not a table of keys")
+    for key in content:
+        if key not in CHECKS:
+            raise _EntryError(str(key), "there is no such key")
+    if "name" not in content:
+        raise _EntryError("name", "it is missing")
+    for key, value in content.items():
+        CHECKS[key](key, value)
+    return Config(**content)
+
+
+def _kind(value: Any) -> str:
+    """What a value is; not the value itself, which may hold a secret."""
+    return "empty" if value is None else f"of type {type(value).__name__}"
+
+
+def _text(key: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise _EntryError(key, f"it is {_kind(value)}, not a text")
+
+
+def _word(pattern: re.Pattern[str]) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        _text(key, value)
+        if not pattern.fullmatch(value):
+            raise _EntryError(key, f"it is not of the form {pattern.pattern}")
+
+    return check
+
+
+def _table(key: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise _EntryError(key, f"it is {_kind(value)}, not a table of keys")
+    for name in value:
+        if not isinstance(name, str):
+            raise _EntryError(f"{key}.{name}", "its name is not a text")
+
+
+def _store(key: str, value: Any) -> None:
+    _text(key, value)
+    if holds_password(value):
+        raise _EntryError(key, "it holds a password; give credentials through the environment")
+
+
+def _values(key: str, value: Any) -> None:
+    _table(key, value)
+    for step, parameters in value.items():
+        _table(f"{key}.{step}", parameters)
+
+
+def _deliver(key: str, value: Any) -> None:
+    _table(key, value)
+    for entity, text in value.items():
+        _text(f"{key}.{entity}", text)
+        try:
+            text.format(path="", bin="")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
+            raise _EntryError(f"{key}.{entity}", f"{text!r} may hold {{path}} and {{bin}} only") from error
+
+
+CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "name": _word(NAME),
+    "store": _store,
+    "zone": _word(ZONE),
+    "parameters": _values,
+    "prod": _values,
+    "deliver": _deliver,
+}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.status import Status
+if TYPE_CHECKING:
+    from rich.status import Status
 
 PATIENCE = 20.0  # seconds between signs of life where the line cannot be redrawn
 
@@ -27,7 +28,6 @@ class StepDisplay:
         self._step = step
         self._cells = cells
         self._stream = stream
-        self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
         self._cell = 0
         self._label = ""
@@ -35,11 +35,13 @@ class StepDisplay:
         self._last = ""
 
     def __enter__(self) -> StepDisplay:
-        if self._console.is_terminal and not self._stream:
-            self._status = self._console.status(self._step)
+        if sys.stderr.isatty() and not self._stream:
+            from rich.console import Console  # slow to import, and not needed where no line is redrawn
+
+            self._status = Console(stderr=True, highlight=False).status(self._step)
             self._status.start()
         else:
-            self._console.print(f"{self._step}", markup=False, soft_wrap=True)
+            _print(self._step)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -80,16 +82,20 @@ class StepDisplay:
         if self._status:
             told = f"  {self._last}" if self._last else f"  {self._label}"
             line = f"{self._step}  cell {self._cell}/{self._cells}{told}"
-            self._status.update(line[: self._console.width - 4].replace("[", r"\["))
+            self._status.update(line[: self._status.console.width - 4].replace("[", r"\["))
         elif not self._stream and self._last and now - self._told > PATIENCE:
             self._told = now
-            self._console.print(f"           {_cut(self._last, 108)}", markup=False, soft_wrap=True)
+            _print(f"           {_cut(self._last, 108)}")
 
     def _finish_cell(self) -> None:
         if self._cell and not self._status:
             seconds = time.monotonic() - self._since
-            line = f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {_cut(self._label, 100)}"
-            self._console.print(line, markup=False, soft_wrap=True)
+            _print(f"  {self._cell:>4}/{self._cells} {seconds:6.1f} s  {_cut(self._label, 100)}")
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _cut(text: str, width: int) -> str:

@@ -6,6 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from pipeline.errors import DataError
+from pipeline.files import sha256_of
+from pipeline.index import StoredFile, regular_files
 from pipeline.manifest import RunManifest, StepRecord
 from pipeline.project import Project
 from pipeline.store import Artifact
@@ -33,6 +36,19 @@ def _out(project: Project) -> Path:
 
 def _lay_out(project: Project, artifacts: dict[str, Artifact], out: Path) -> list[str]:
     store, programs = project.runs.store, shlex.quote(str(Path(sys.executable).parent))
-    folders = {entity: store.get(artifact, out / entity) for entity, artifact in artifacts.items()}
+    for entity, artifact in artifacts.items():
+        if not _holds(out / entity, store.index(artifact)):
+            store.get(artifact, out / entity)
     lines = project.config.deliver
-    return [lines[entity].format(path=shlex.quote(str(path)), bin=programs) for entity, path in folders.items()]
+    return [lines[entity].format(path=shlex.quote(str(out / entity)), bin=programs) for entity in artifacts]
+
+
+def _holds(folder: Path, files: list[StoredFile]) -> bool:
+    """Whether a folder has these very files, byte by byte, and no other: it may be in use, or have been changed."""
+    try:
+        there = {name: (folder / name).stat().st_size for name in regular_files(folder)}
+        if there != {file.path: file.size for file in files}:
+            return False
+        return all(sha256_of(folder / file.path) == file.sha256 for file in files)
+    except (OSError, DataError):  # no such folder, or a link in it
+        return False

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
@@ -30,12 +31,14 @@ from pipeline.cells import labels
 from pipeline.console import StepDisplay
 from pipeline.manifest import FAILED, INTERRUPTED, SUCCEEDED
 from pipeline.notebook import KERNEL, StepNotebook
+from pipeline.pages import prepare_pages
 from pipeline.step import CONTEXT
 from pipeline.stopping import Stop
 from pipeline.workspace import work_folder
 
 ENGINE = "pipeline"
 PATIENCE = 2.0  # seconds that a kernel may take to end; one that holds torch would take Jupyter's five and more
+POLLING = 0.01  # seconds between looks whether it has; at Jupyter's tenth a step would wait that long for nothing
 SOCKETS = "pipeline-kernel"
 SOCKET_PATH = 100  # bytes; Linux takes 107, macOS 103
 OWN_ERRORS = {name for name in vars(errors) if name.endswith("Error")}
@@ -81,6 +84,7 @@ def execute(
     source = executed.with_name("source.ipynb")  # what was read, whatever has become of the file since
     source.write_text(step.content, encoding="utf-8")
     papermill_engines.register(ENGINE, _Engine)
+    prepare_pages()  # while the kernel starts
     # What the kernel process itself says, past the notebook: that Jupyter interrupts an idle kernel to end it, mostly
     words = executed.with_name("kernel.log")
     with Stop() as stop, StepDisplay(step.name, cells, stream=stream) as display, words.open("wb") as kernel_log:
@@ -110,19 +114,18 @@ def execute(
     return Execution(SUCCEEDED, signal=stop.signal)
 
 
-def write_page(notebook: Path) -> Path:
-    """An executed notebook as HTML beside it."""
-    from nbconvert import HTMLExporter  # slow to import, and not needed before the notebook has run
-
-    body, _ = HTMLExporter(template_name="lab").from_filename(str(notebook))
-    page = notebook.with_suffix(".html")
-    page.write_text(body, encoding="utf-8")
-    return page
-
-
 def _literal(path: Path) -> str:
     """A path for papermill, which takes it for a format string."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+class _KernelManager(AsyncKernelManager):  # type: ignore[misc]  # jupyter_client is not followed
+    """Jupyter's own, which sees sooner that a kernel has ended."""
+
+    async def _async_finish_shutdown(
+        self, waittime: float | None = None, pollinterval: float = POLLING, restart: bool = False
+    ) -> None:
+        await super()._async_finish_shutdown(waittime, min(pollinterval, POLLING), restart)
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]  # papermill is untyped
@@ -156,19 +159,37 @@ class _Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         start_timeout: int,
         **options: Any,
     ) -> Any:
-        start, names = nb_man.cell_start, labels(nb_man.nb.cells)
+        start, complete, names = nb_man.cell_start, nb_man.cell_complete, labels(nb_man.nb.cells)
 
         def cell_start(cell: Any, cell_index: int, **more: Any) -> None:
             stop.check()
             if cell.cell_type == "code":
                 display.cell(names[cell_index])
-            start(cell, cell_index, **more)
+                start(cell, cell_index, **more)
+            else:
+                with _unsaved(nb_man):
+                    start(cell, cell_index, **more)
 
-        nb_man.cell_start = cell_start
+        def cell_complete(cell: Any, cell_index: int, **more: Any) -> None:
+            with _unsaved(nb_man):  # the next cell starts, or the notebook ends
+                complete(cell, cell_index, **more)
+
+        nb_man.cell_start, nb_man.cell_complete = cell_start, cell_complete
         options = {key: value for key, value in options.items() if key != "input_path"}
-        client = _Client(nb_man, kernel_name=kernel_name, startup_timeout=start_timeout, timeout=None, **options)
+        options |= {"kernel_manager_class": _KernelManager, "startup_timeout": start_timeout, "timeout": None}
+        client = _Client(nb_man, kernel_name=kernel_name, **options)
         client.stop = stop
         return client.execute(stdout=kernel_log, stderr=kernel_log)
+
+
+@contextmanager
+def _unsaved(manager: Any) -> Iterator[None]:
+    """papermill writes the notebook when a cell starts and when it ends: once a code cell is enough to look on."""
+    save, manager.save = manager.save, lambda **_: None
+    try:
+        yield
+    finally:
+        manager.save = save
 
 
 @contextmanager

@@ -109,8 +109,13 @@ class Files(ABC):
         """Remove a folder that nobody writes to any more, if no file is left in it."""
 
     @abstractmethod
-    def set_aside(self, key: str) -> None:
-        """Take a damaged file's name away, if that can be done."""
+    def set_aside(self, key: str, sha256: str) -> None:
+        """Take a damaged file's name away, if that can be done.
+
+        Args:
+            key: Which.
+            sha256: What its bytes should be; one that has been written anew by now stays.
+        """
 
     @abstractmethod
     def flush(self, folders: Iterable[str]) -> None:
@@ -131,7 +136,7 @@ class Files(ABC):
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
+    with path.open("rb", buffering=0) as stream:  # it is read in large pieces anyway
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

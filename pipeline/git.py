@@ -12,15 +12,16 @@ from pipeline.errors import StepError
 PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
-def git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str, above: bool = True) -> str | None:
     """What git prints, or None where it fails or is not installed.
 
     Args:
         root: The checkout.
         arguments: Of the command line.
+        above: Whether the checkout may be one of the folders above `root`.
     """
     try:
-        done = _run(root, arguments)
+        done = _run(root, arguments, above=above)
     except FileNotFoundError:
         return None
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None
@@ -50,8 +51,14 @@ def git_or_fail(root: Path, *arguments: str, given: str = "") -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _run(root: Path, arguments: tuple[str, ...], given: str = "") -> subprocess.CompletedProcess[bytes]:
+def _run(
+    root: Path, arguments: tuple[str, ...], given: str = "", *, above: bool = True
+) -> subprocess.CompletedProcess[bytes]:
     surroundings = {name: value for name, value in os.environ.items() if name not in PLACES}
+    surroundings["GIT_OPTIONAL_LOCKS"] = "0"  # a person's own git may want the index meanwhile
+    if not above:
+        root = root.resolve()
+        surroundings["GIT_CEILING_DIRECTORIES"] = str(root.parent)
     return subprocess.run(
         ["git", "-C", str(root), *arguments], capture_output=True, env=surroundings, input=given.encode(), check=False
     )

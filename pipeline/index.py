@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DataError, IntegrityError, MissingError
@@ -29,7 +30,7 @@ class StoredFile:
 
 def write_index(files: list[StoredFile]) -> bytes:
     """Canonical bytes: the same folder gives the same index anywhere, and so the same digest."""
-    entries = [asdict(file) for file in files]
+    entries = [vars(file) for file in files]
     return (json.dumps({"files": entries}, indent=0, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
@@ -61,8 +62,8 @@ def _is_safe(path: str) -> bool:
     return plain and not parts.is_absolute() and ".." not in parts.parts
 
 
-def regular_files(folder: Path) -> Iterator[Path]:
-    """The files at any depth of a folder that is to be stored.
+def regular_files(folder: Path) -> Iterator[str]:
+    """The files at any depth of a folder that is to be stored, as POSIX paths below it.
 
     Raises:
         MissingError: There is no such folder.
@@ -70,17 +71,31 @@ def regular_files(folder: Path) -> Iterator[Path]:
     """
     if not folder.is_dir():
         raise MissingError("there is no folder to store", where=folder)
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise DataError(
-                "an artifact holds plain files and folders only",
-                where=path,
-                expected="no links, no special files",
-                remedy="write the file itself into the output folder",
-            )
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError("a file's name is not Unicode", where=ascii(str(path)), remedy="rename it") from error
-        if path.is_file():
-            yield path
+    yield from _files_below(str(folder), "")
+
+
+def _files_below(folder: str, above: str) -> Iterator[str]:
+    try:
+        scanned = os.scandir(folder)
+    except OSError as error:  # it may not be looked into: it must not be left out without a word
+        raise DataError(
+            f"a folder cannot be read: {error.strerror}", where=folder, remedy="see to its rights"
+        ) from error
+    with scanned as entries:  # which knows of most files what they are without a look at each
+        for entry in entries:
+            name = above + entry.name
+            if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
+                raise DataError(
+                    "an artifact holds plain files and folders only",
+                    where=entry.path,
+                    expected="no links, no special files",
+                    remedy="write the file itself into the output folder",
+                )
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError as error:
+                raise DataError("a file's name is not Unicode", where=ascii(entry.path), remedy="rename it") from error
+            if entry.is_dir():
+                yield from _files_below(entry.path, f"{name}/")
+            else:
+                yield name

@@ -51,6 +51,9 @@ class LocalFiles(Files):
             _write(target, content)
         except FileExistsError:
             return target.read_bytes() == content
+        except OSError:
+            target.unlink(missing_ok=True)  # the name is ours; half a file under it would be taken for another's
+            raise
         _flush_folder(target.parent)
         return True
 
@@ -70,7 +73,7 @@ class LocalFiles(Files):
     def info(self, key: str) -> FileInfo | None:
         with reaching("look at a file", self.location(key)):
             try:
-                found = (self._root / key).stat()
+                found = os.stat(self.location(key))  # noqa: PTH116  asked of thousands: a Path takes longer than the look
             except FileNotFoundError:
                 return None
         return FileInfo(key, found.st_size, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
@@ -119,11 +122,13 @@ class LocalFiles(Files):
         return True
 
     def remove(self, key: str, before: float) -> bool:
-        """Takes the name away first, and looks at the time then: who renews a file after that, finds it gone."""
+        """Takes the name away, and looks at the time once more then: who renews a file after that, finds it gone."""
         path = self._root / key
         taken = path.with_name(f".{secrets.token_hex(8)}")
         with reaching("remove a file", str(path)):
             try:
+                if path.stat().st_mtime >= before:
+                    return False
                 path.rename(taken)
             except FileNotFoundError:
                 return True
@@ -140,9 +145,17 @@ class LocalFiles(Files):
             with suppress(OSError):  # it is not empty
                 Path(folder).rmdir()
 
-    def set_aside(self, key: str) -> None:
+    def set_aside(self, key: str, sha256: str) -> None:
+        path = self._root / key
+        taken = path.with_name(f".{secrets.token_hex(8)}")
         with suppress(OSError):  # someone else did it, or the disk is read-only
-            (self._root / key).replace(self._root / f"{key}.damaged")
+            path.rename(taken)
+            if sha256_of(taken) == sha256:  # written anew since it was found damaged
+                with suppress(FileExistsError):
+                    os.link(taken, path)
+                taken.unlink()
+            else:
+                taken.replace(f"{path}.damaged")
 
     def flush(self, folders: Iterable[str]) -> None:
         with reaching("flush a folder", self.location("")):
@@ -150,7 +163,7 @@ class LocalFiles(Files):
                 _flush_folder(self._root / folder)
 
     def location(self, key: str) -> str:
-        return str(self._root / key)
+        return f"{self._root}/{key}" if key else str(self._root)
 
     @contextmanager
     def _writing(self, key: str) -> Iterator[Path]:

@@ -7,10 +7,8 @@ as a URL with a query.
 from __future__ import annotations
 
 import ast
-import io
 import re
 import sys
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +65,7 @@ def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
         DataError: A line that is no `name: type = literal`, a type that parameters cannot have, a name twice.
     """
     tree = parse(source, path)
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    comments = _comments(tree, source)
     parameters: dict[str, Parameter] = {}
     for node in tree.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
@@ -93,9 +87,18 @@ def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
                 where=path,
                 expected="int, float, str, bool, or list[...] of one of them, and a default of that type",
             )
-        parameters[name] = Parameter(name, kind, default, comments.get(node.end_lineno or node.lineno, ""))
+        parameters[name] = Parameter(name, kind, default, comments.get(node.end_lineno, ""))
         parameters[name].check(default, path.stem)
     return parameters
+
+
+def _comments(tree: ast.Module, source: str) -> dict[int | None, str]:
+    """The comment behind the last statement of each line; Python's tokenizer, which is not needed, is slow to start."""
+    lines, comments = source.splitlines(), {}
+    for node in tree.body:
+        behind = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode().lstrip("; \t")
+        comments[node.end_lineno] = behind.lstrip("# ") if behind.startswith("#") else ""
+    return comments
 
 
 def parse(source: str, path: Path) -> ast.Module:

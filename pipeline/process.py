@@ -14,7 +14,8 @@ class Process:
     """A process that can be told from every other.
 
     Attributes:
-        host: The machine, or container, in which `pid` means something.
+        host: The machine, or container, in which `pid` means something: its name, its id where it has one, and the
+            space of process numbers.
         boot: Which of its starts; empty where the system does not say.
         pid: Its number, which is used again after it has ended.
         began: When it began, in the system's own count.
@@ -26,13 +27,14 @@ class Process:
     began: str = ""
 
 
+MACHINE = Path("/etc/machine-id")
 NOBODY = Process()  # where it was not recorded
 
 
 @cache
 def this_process() -> Process:
     """The process that asks."""
-    return Process(*_here(), os.getpid(), _began(os.getpid()))
+    return Process(*_here(), os.getpid(), _began(os.getpid()) or "")
 
 
 def is_alive(process: Process) -> bool | None:
@@ -40,9 +42,10 @@ def is_alive(process: Process) -> bool | None:
     host, boot = _here()
     if not process.pid or process.host != host:
         return None
-    if process.boot != boot:
-        return False  # the machine has been started anew since
-    return _began(process.pid) == process.began
+    if process.boot != boot:  # the machine has been started anew since, if it is that machine: names may be given twice
+        return False if MACHINE.is_file() else None
+    began = _began(process.pid)
+    return None if began is None else began == process.began
 
 
 @cache
@@ -53,16 +56,28 @@ def _here() -> tuple[str, str]:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:  # no Linux
         return platform.node(), ""
-    return f"{platform.node()} {space}", boot
+    machine = MACHINE.read_text(encoding="ascii").strip()[:12] if MACHINE.is_file() else ""
+    return f"{platform.node()} {machine} {space}", boot
 
 
-def _began(pid: int) -> str:
-    """When a process began, or nothing where there is none: a zombie has ended."""
+def _began(pid: int) -> str | None:
+    """When a process began, or nothing where there is none: a zombie has ended. None where one may not look."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
-        return _began_elsewhere(pid) if not Path("/proc/self/stat").exists() else ""
+        return _hidden(pid) if Path("/proc/self/stat").exists() else _began_elsewhere(pid)
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _hidden(pid: int) -> str | None:
+    """A system may hide other users' processes; whether there is one can still be asked."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return None
+    return None
 
 
 def _began_elsewhere(pid: int) -> str:

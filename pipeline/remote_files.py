@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import secrets
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
@@ -19,7 +21,7 @@ from pipeline.files import FileInfo, Files, changed, reaching, sha256_of
 SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that what is sent is what was hashed
 ABILITIES = "abilities.json"  # what the place was found to honour, asked once per store
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # as backends call it
-TRIES = 3
+TRIES = 5
 REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
 _IN_MEMORY = threading.Lock()
 
@@ -55,7 +57,9 @@ class RemoteFiles(Files):
 
     def create(self, key: str, content: bytes) -> bool:
         exclusive = self._is_exclusive
-        for _ in range(TRIES):
+        for number in range(TRIES):
+            if number:  # another write was under way, and came to nothing
+                time.sleep(random.uniform(0.05, 0.2) * 2**number)  # noqa: S311, no secret
             if not exclusive and self.exists(key):
                 return self.read(key) == content
             try:
@@ -160,7 +164,7 @@ class RemoteFiles(Files):
         with reaching("write a file", self.location(key)):
             self._fs.put_file(str(source), self._path(key))
         if sha256_of(source) != sha256:
-            self.set_aside(key)
+            self.set_aside(key, sha256)
             raise changed(source)
 
     def download(self, key: str, target: Path, *, link: bool = False) -> None:  # noqa: ARG002, nothing to link to
@@ -182,8 +186,10 @@ class RemoteFiles(Files):
     def prune(self, key: str) -> None:
         """Nothing to do: where there are no files, there is no folder."""
 
-    def set_aside(self, key: str) -> None:
+    def set_aside(self, key: str, sha256: str) -> None:
         with suppress(FileNotFoundError, StoreError), reaching("move a file", self.location(key)):
+            if self.sha256(key) == sha256:  # written anew since, or read wrong before
+                return
             self._fs.mv(self._path(key), self._path(f"{key}.damaged"))
 
     def flush(self, folders: Iterable[str]) -> None:

@@ -11,77 +11,21 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.code import CodeState, changed_files, code_digest, code_state, environment, tag
-from pipeline.config import Values
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
-from pipeline.manifest import FAILED, GOOD, INTERRUPTED, REUSED, RUNNING, SUCCEEDED, RunManifest, StepRecord, now
+from pipeline.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.notebook import StepNotebook
-from pipeline.process import is_alive, this_process
+from pipeline.process import this_process
 from pipeline.project import DEFAULT_CONFIG, Project
 from pipeline.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.store import Artifact, Store
 from pipeline.workspace import work_folder
 
 log = logging.getLogger(__name__)
-
-
-def open_run(
-    project: Project, parameters: Values, overrides: Values | None = None, asked: Sequence[str] = ()
-) -> RunManifest:
-    """Open a new run.
-
-    Args:
-        project: Whose config it has.
-        parameters: Of every step, already checked.
-        overrides: Those that the command line set; they hold for all steps of the run.
-        asked: The steps that are to run in it now.
-    """
-    return project.runs.open(
-        RunManifest(
-            run=project.runs.new_id(),
-            mode=project.mode,
-            pipeline=project.config.name,
-            zone=project.config.zone,
-            created=now(),
-            config_file=project.config_file,
-            config=_resolved_config(project, parameters, overrides),
-            code=asdict(code_state(project.root)),
-            asked=tuple(asked),
-            process=this_process(),
-        )
-    )
-
-
-def unfinished_run(project: Project, parameters: Values, overrides: Values, asked: Sequence[str]) -> RunManifest | None:
-    """The newest run, where the same command opened it and it came to no end: killed, stopped or failed.
-
-    The same command is one for the same steps, parameters and code. What another process may still be at work on is
-    left to it.
-    """
-    newest = project.runs.newest(pipeline=project.config.name)
-    if newest is None or newest.asked != tuple(asked) or all(newest.success(step) for step in asked):
-        return None
-    latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
-    same = (
-        newest.config == _resolved_config(project, parameters, overrides)
-        and newest.code == asdict(code_state(project.root))
-        and all(_is_of_this_code(record, project.steps[record.step]) for record in latest)
-    )
-    workers = {newest.process, *(record.process for record in latest if record.status == RUNNING)}
-    return newest if same and all(is_alive(each) is False for each in workers - {this_process()}) else None
-
-
-def _resolved_config(project: Project, parameters: Values, overrides: Values | None) -> dict[str, Any]:
-    return {**project.config.model_dump(), "parameters": parameters, "set": overrides or {}}
-
-
-def _is_of_this_code(record: StepRecord, step: StepNotebook) -> bool:
-    return (record.notebook_digest, record.code_digest) == (step.digest, code_digest(step.imports))
 
 
 def run_step(
@@ -277,7 +221,7 @@ def _executed(
     Returns:
         The attempt, and the signal that stopped it or 0.
     """
-    from pipeline.execution import execute, write_page  # a run that reuses everything does without Jupyter
+    from pipeline.execution import execute  # a run that reuses everything does without Jupyter
 
     cache = project.root / ".cache"
     with work_folder(cache / "work", "step", step.name) as work:
@@ -298,10 +242,21 @@ def _executed(
             problem = "the notebook ended without step.commit(...): it has published nothing"
             ended = replace(ended, status=FAILED, error=problem, error_kind=StepError.__name__)
         if executed.is_file():
-            key = f"runs/{run}/notebooks/{step.name}.{record.attempt:03}"
-            ended = replace(ended, notebook=store.keep(f"{key}.ipynb", executed))
-            ended = replace(ended, report=store.keep(f"{key}.html", write_page(executed)))
+            ended = _with_notebook(store, run, ended, executed)
     return ended, done.signal
+
+
+def _with_notebook(store: Store, run: str, record: StepRecord, executed: Path) -> StepRecord:
+    """Keep the notebook as it ran and its page; what the step has made does not hang on either."""
+    from pipeline.pages import write_page
+
+    key = f"runs/{run}/notebooks/{record.step}.{record.attempt:03}"
+    try:
+        record = replace(record, notebook=store.keep(f"{key}.ipynb", executed))
+        return replace(record, report=store.keep(f"{key}.html", write_page(executed)))
+    except Exception as error:  # noqa: BLE001, a converter of other people's outputs may raise anything
+        log.warning("the notebook of %s is not kept whole: %s: %s", record.made_by, type(error).__name__, error)
+        return record
 
 
 def _closed(record: StepRecord, began: float, **changes: Any) -> StepRecord:

@@ -125,10 +125,21 @@ class Runs:
         except (TypeError, AttributeError) as error:
             raise self._unreadable(f"{folder}/run.json", str(error)) from error
 
+    def record_keys(self, run: str) -> list[str]:
+        """Where the records of a run's attempts lie."""
+        return [f"runs/{run}/attempts/{name}" for name in self._records(run)]
+
     def cut_records(self, run: str) -> list[str]:
-        """Where records of a run lie that were cut off while they were written."""
-        keys = [f"runs/{run}/attempts/{name}" for name in self._records(run)]
-        return [self.store.files.location(key) for key in keys if _is_cut(self.store.files.read(key))]
+        """Those of them that were cut off while they were written."""
+        return [key for key in self.record_keys(run) if _is_cut(self._content(key))]
+
+    def _content(self, key: str) -> bytes:
+        try:
+            return self.store.files.read(key)
+        except FileNotFoundError as error:
+            raise MissingError(
+                f"run {key.split('/')[1]} is being removed", where=self.store.files.location(key), remedy="look again"
+            ) from error
 
     def start(self, run: str, record: StepRecord) -> StepRecord:
         """Record that an attempt starts, under the next free number."""
@@ -147,7 +158,7 @@ class Runs:
         Raises:
             StepError: Another end of it is recorded already.
         """
-        if not self.store.files.create(self._key(run, record, "ended"), _dump(asdict(record))):
+        if not self._create_end(run, record):
             raise StepError(
                 f"another end of {run}/{record.made_by} is recorded already",
                 where=self.store.files.location(self._key(run, record, "ended")),
@@ -159,12 +170,21 @@ class Runs:
             )
         return self.render(run)
 
+    def _create_end(self, run: str, record: StepRecord) -> bool:
+        key, content = self._key(run, record, "ended"), _dump(asdict(record))
+        if self.store.files.create(key, content):
+            return True
+        if not _is_cut(self._content(key)):
+            return False
+        self.store.files.replace(key, content)  # only one process ends an attempt, and it was cut off
+        return True
+
     def bury(self, manifest: RunManifest) -> RunManifest:
         """Record the end of attempts whose process is known to be gone: without it they would run for ever."""
         killed = [record for record in manifest.attempts if record.is_killed]
         for record in killed:
             told = replace(record, status=KILLED, ended=now(), error="its process was killed", error_kind="Killed")
-            self.store.files.create(self._key(manifest.run, record, "ended"), _dump(asdict(told)))
+            self._create_end(manifest.run, told)
         return self.render(manifest.run) if killed else manifest
 
     def same_work(self, step: str, fingerprint: str) -> tuple[str, StepRecord] | None:
@@ -189,12 +209,11 @@ class Runs:
         Of two processes that render at once, the last to write may have read before the other's record was there. Each
         therefore looks again after writing, and so the last word has every record in it.
         """
-        names = self._records(run)
+        manifest = self.load(run)
         while True:
-            manifest = self._load(run, names)
             self.store.files.replace(f"runs/{run}/manifest.json", _dump(manifest.to_json()))
-            before, names = names, self._records(run)
-            if names == before:
+            before, manifest = manifest, self.load(run)
+            if manifest == before:
                 return manifest
 
     def _key(self, run: str, record: StepRecord, moment: str) -> str:
@@ -204,7 +223,7 @@ class Runs:
         """An attempt's record, or None where it was cut off while it was written."""
         if key in self._read:
             return self._read[key]
-        content = self.store.files.read(key)
+        content = self._content(key)
         if _is_cut(content):
             log.warning("a record was cut off while it was written, and does not count: %s", key)
             return None

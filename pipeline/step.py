@@ -114,7 +114,7 @@ class Folders(Mapping[str, Path]):
                     "said to be damaged, first run the step that makes it with --force",
                 )
             for path in sorted(now.keys() - before.keys())[:3]:
-                log.warning("%s: %s was written into an input; it is not kept", name, path)
+                log.warning("%s: %s was written into an input; it is not kept: write into step.work", name, path)
 
     def _altered(self, name: str, touched: list[str]) -> list[str]:
         """Of files that were touched those with other bytes: one that is shared with the store gets new times there."""

@@ -18,7 +18,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -103,17 +103,17 @@ class Store:
         """
         if not NAME.fullmatch(name):
             raise UsageError(f"'{name}' cannot name an artifact", expected="letters, digits, _ and -")
-        paths = sorted(regular_files(folder), key=lambda path: path.relative_to(folder).as_posix())
-        if not paths:
+        names = sorted(regular_files(folder))
+        if not names:
             raise DataError("an empty folder cannot be stored", where=folder, expected="at least one file")
-        files = self._each(lambda path: _described(path, folder), paths, f"hashing {name}")
-        distinct = {file.sha256: (file, path) for file, path in zip(files, paths, strict=True)}
-        found = self._each(lambda item: self._put_object(*item), distinct.values(), f"storing {name}")
-        self.files.flush(["objects", *sorted({str(PurePosixPath(file.key).parent) for file in files})])
+        files = self._each(lambda path: _described(path, folder), names, f"hashing {name}")
+        distinct = {file.sha256: file for file in files}.values()
+        found = self._each(lambda file: self._put_object(file, folder), distinct, f"storing {name}")
+        self.files.flush(["objects", *sorted({file.key.rpartition("/")[0] for file in distinct})])
         digest = self._put_index(name, write_index(files))
-        for (file, path), old in zip(distinct.values(), found, strict=True):
+        for file, old in zip(distinct, found, strict=True):
             if old:  # a collection may have looked at it just before it was renewed; from here on the marker guards it
-                self._put_object(file, path)
+                self._put_object(file, folder)
         url = f"{self.url}/{marker(name, digest)}"
         return Artifact(name, url, digest, sum(file.size for file in files), len(files), made_by)
 
@@ -156,14 +156,18 @@ class Store:
 
     def keep_alive(self, artifact: Artifact) -> bool:
         """Spare an artifact that is about to be referred to from collection; False where it is not there."""
+        key = marker(artifact.name, artifact.digest)
         if not self.has(artifact):
             return False
-        key = marker(artifact.name, artifact.digest)
         if self._is_young(key):
             return True
-        if not self.files.renew(key):
-            self.files.replace(key, self.files.read(key))
-        return self.has(artifact)
+        try:
+            if not self.files.renew(key):
+                self.files.replace(key, self.files.read(key))
+            # a collection may have been about to take its objects
+            return all(self._each(lambda file: self.files.exists(file.key), self.index(artifact), "checking"))
+        except FileNotFoundError:
+            return False
 
     def index(self, artifact: Artifact) -> list[StoredFile]:
         """The files of an artifact.
@@ -209,13 +213,13 @@ class Store:
         self.files.replace(key, source.read_bytes())
         return self.files.location(key)
 
-    def _put_object(self, file: StoredFile, source: Path) -> bool:
+    def _put_object(self, file: StoredFile, folder: Path) -> bool:
         """Keep a file's bytes, unless they are kept already; a cut object is made anew. True for one that was old."""
         key = file.key
         found = self.files.info(key)
         old = found is not None and not _is_young(found.modified)
         if found is None or found.size != file.size or (old and not self.files.renew(key)):
-            self.files.upload(key, source, file.sha256)
+            self.files.upload(key, folder / file.path, file.sha256)
         return old
 
     def _put_index(self, name: str, index: bytes) -> str:
@@ -226,8 +230,11 @@ class Store:
         except FileNotFoundError:
             whole = self.files.create(key, index)
         if not whole:  # under its own digest lie other bytes: it was damaged
-            self.files.set_aside(key)
-            self.files.create(key, index)
+            self.files.set_aside(key, digest)
+            if not self.files.create(key, index):
+                raise StoreError(
+                    "a damaged index cannot be replaced", where=self.files.location(key), remedy="remove it"
+                )
         elif not self._is_young(key) and not self.files.renew(key):
             self.files.replace(key, index)
         return digest
@@ -255,7 +262,7 @@ class Store:
                 return True
         except FileNotFoundError:
             return False
-        self.files.set_aside(file.key)  # so that the next put of the right bytes is not skipped
+        self.files.set_aside(file.key, file.sha256)  # so that the next put of the right bytes is not skipped
         return False
 
     def _is_young(self, key: str) -> bool:
@@ -275,8 +282,9 @@ def _is_young(modified: float) -> bool:
     return -AHEAD < time.time() - modified < YOUNG
 
 
-def _described(path: Path, folder: Path) -> StoredFile:
-    return StoredFile(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_of(path))
+def _described(path: str, folder: Path) -> StoredFile:
+    source = folder / path
+    return StoredFile(path, source.stat().st_size, sha256_of(source))
 
 
 def _damaged(what: str, artifact: Artifact, where: str) -> IntegrityError:

@@ -94,6 +94,45 @@ def test_without_a_commit_the_code_is_unknown_and_prod_refuses(
         refuse_dirty(toy.root, state)
 
 
+def test_what_was_changed_and_changed_back_is_clean_and_new_files_of_any_name_are_not(toy: Any) -> None:
+    toy.commit()
+    script = toy.root / "step.dev.py"
+    before = script.read_text()
+    script.write_text("# other\n")
+    toy.git("add", "step.dev.py")
+    script.write_text(before)
+    assert not code_state(toy.root).dirty, "the index is no part of what runs"
+    toy.git("reset", "-q")
+    toy.git("config", "status.showUntrackedFiles", "no")
+    (toy.root / "new\nline").write_text("x")
+    (toy.root / "folder").mkdir()
+    (toy.root / "folder" / "1 M. within").write_text("x")
+    assert set(code_state(toy.root).untracked) == {"new\nline", "folder/1 M. within"}
+
+
+def test_a_checkout_whose_files_lie_elsewhere_is_none(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    toy.commit()
+    toy.git("config", "core.worktree", str(tmp_path_factory.mktemp("elsewhere")))
+    assert (code_state(toy.root).commit, code_state(toy.root).dirty) == ("", True)
+
+
+def test_a_diff_that_cannot_be_had_is_no_sign_of_a_clean_tree(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.commit()
+    edit(toy)
+    asked = code.git
+    monkeypatch.setattr(code, "git", lambda root, name, *a, **k: None if name == "diff" else asked(root, name, *a, **k))
+    assert code_state(toy.root).dirty
+
+
+def test_a_clean_tree_takes_one_call_of_git(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.commit()
+    code_state(toy.root)
+    asked, calls = code.git, []
+    monkeypatch.setattr(code, "git", lambda *a, **k: (calls.append(a), asked(*a, **k))[1])
+    assert not code_state(toy.root).dirty
+    assert len(calls) == 1
+
+
 def test_a_folder_inside_another_checkout_is_none_of_its_own(toy: Any) -> None:
     toy.commit()
     assert code_state(toy.root / "steps").commit == ""
@@ -154,8 +193,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digest() -> str:
-    for cached in (code._tree, code._imported, code._carried):
-        cached.cache_clear()
     source = """
 from pipeline.data.coco import read_coco
 from pipeline.report import page
@@ -184,6 +221,18 @@ def test_the_digest_is_of_what_a_step_uses(package: Path, changed: str, counts: 
     before = digest()
     (package / changed).write_text("# changed\n" + (package / changed).read_text())
     assert (digest() != before) is counts
+
+
+def test_the_digest_follows_what_is_edited_while_a_run_goes_on(package: Path) -> None:
+    before = digest()
+    (package / "data" / "shapes.py").write_text("from pipeline.data import unrelated")
+    imported = digest()
+    (package / "data" / "unrelated.py").write_text("x = 1")
+    changed = digest()
+    (package / "data" / "shapes.py").write_text('CARRIES = ("pipeline.serving",)')
+    carried = digest()
+    (package / "serving" / "new.py").write_text("")
+    assert len({before, imported, changed, carried, digest()}) == 5
 
 
 def test_the_digest_knows_where_a_module_lies(package: Path) -> None:
@@ -238,6 +287,6 @@ def test_what_is_packed_as_files_counts_as_code() -> None:
     from pipeline.notebook import read_notebook
 
     imports = read_notebook(PACKAGE.parent / "steps" / "model_pack.ipynb").imports
-    closure = _closure(imports)
+    closure = set(_closure(imports))
     assert {*(PACKAGE / "serving").glob("*.py"), PACKAGE / "errors.py"} <= closure
     assert PACKAGE / "evaluation" / "report.py" not in closure

@@ -315,3 +315,69 @@ def _clock(ahead: float) -> type[datetime]:
             return datetime.now(tz) + timedelta(seconds=ahead)
 
     return Clock
+
+
+def test_everything_is_on_disk_before_the_marker_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, int, str]] = []
+
+    def watched(name: str) -> None:
+        inner = getattr(os, name)
+
+        def call(what: Any, *more: Any, **options: Any) -> Any:
+            number = os.fstat(what).st_ino if name == "fsync" else Path(what).stat().st_ino
+            result = inner(what, *more, **options)
+            done.append((name, number, str(more[0]) if more else ""))
+            return result
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("fsync", "replace", "link"):
+        watched(name)
+    store = Store(str(tmp_path / "store"))
+    artifact = store.put("things", fill(tmp_path / "in", CONTENTS))
+    monkeypatch.undo()
+    order = {(name, number): place for place, (name, number, _) in enumerate(done)}
+    [marker] = [place for place, (name, _, target) in enumerate(done) if name == "link" and artifact.digest in target]
+    for file in store.index(artifact):
+        path = Path(store.files.location(file.key))
+        number, folder = path.stat().st_ino, path.parent.stat().st_ino
+        assert order["fsync", number] < order["replace", number] < order["fsync", folder] < marker
+    assert order["fsync", (tmp_path / "store" / "objects").stat().st_ino] < marker
+    path = tmp_path / "store" / "artifacts" / "things" / artifact.digest
+    assert order["fsync", path.stat().st_ino] < marker < order["fsync", path.parent.stat().st_ino]
+
+
+def test_right_bytes_are_never_set_aside(store_url: str, tmp_path: Path) -> None:
+    store = Store(store_url)
+    artifact = store.put("things", fill(tmp_path / "in", CONTENTS))
+    for file in store.index(artifact):
+        store.files.set_aside(file.key, file.sha256)
+    assert store.check(artifact) == []
+    [first, *_] = store.index(artifact)
+    store.files.set_aside(first.key, "ab" * 32)
+    assert store.check(artifact) == [first.path]
+    assert store.files.exists(f"{first.key}.damaged")
+
+
+def test_without_hard_links_a_write_that_fails_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files = Store(str(tmp_path / "store")).files
+    files.create("runs/other", b"x")
+    calls, fsync = [], os.fsync
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:  # the first is of the temporary file
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left"):
+        files.create("runs/x", b"content")
+    assert not files.exists("runs/x")
+    assert files.create("runs/x", b"content")

@@ -13,7 +13,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from pipeline import execution
+from pipeline import execution, pages
+from pipeline.errors import StoreError
+from pipeline.store import Store
 from pipeline.workspace import LOCK, work_folder
 
 
@@ -228,6 +230,25 @@ def test_a_failed_prod_step_is_not_tagged(toy: Any) -> None:
     toy.git("commit", "-q", "-a", "-m", "broken")
     assert toy.step("first", mode="prod").code == 1
     assert toy.git("tag") == ""
+
+
+@pytest.mark.parametrize("fault", [StoreError("the store is full"), ValueError("a converter's own")])
+def test_what_a_step_made_does_not_hang_on_its_page(
+    ran: Any, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(
+        Store if isinstance(fault, StoreError) else pages,
+        *(("keep", fail) if isinstance(fault, StoreError) else ("write_page", fail)),
+    )
+    outcome = ran.step("second", "--force")
+    assert outcome.code == 0
+    assert "the notebook of second/2 is not kept whole" in outcome.log
+    second = ran.manifest()["steps"]["second"]
+    assert second["status"] == "succeeded"
+    assert second["outputs"]["words"]["files"] == 1
 
 
 # --- stopping and being killed ---------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import FileInfo
-from pipeline.manifest import RUN_ID, RUNNING, RunManifest
+from pipeline.manifest import RUN_ID, RUNNING, RunManifest, StepRecord
 from pipeline.process import is_alive
 from pipeline.runs import Runs
 from pipeline.store import YOUNG, Artifact, marker
@@ -25,6 +26,7 @@ from pipeline.transfers import in_parallel
 SPARED = 2 * YOUNG  # seconds
 FOLDERS = ("runs", "reuse", "artifacts", "objects", "probes")
 ABANDONED = 14 * 24 * 3600.0  # seconds
+AT_ANY_AGE = float("inf")
 LOST = 7 * 24 * 3600.0  # seconds after which a running attempt of an unreachable machine no longer holds things back
 
 
@@ -114,7 +116,11 @@ def abandoned(resume: Path) -> list[Path]:
 
 
 def _touched(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a training has just put another in its place
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def collect(runs: Runs, garbage: Garbage, left: Iterable[Path] = ()) -> list[FileInfo]:
@@ -133,7 +139,7 @@ def collect(runs: Runs, garbage: Garbage, left: Iterable[Path] = ()) -> list[Fil
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
     files = runs.store.files
-    removed = [info for info in garbage.records if files.remove(info.key, _LATER)]
+    removed = _removed_records(runs, garbage)
     for run in {info.key.split("/")[1] for info in garbage.records if info.key.startswith("runs/")}:
         files.prune(f"runs/{run}")
     removed += _removed(runs, garbage.markers, garbage.before)
@@ -144,7 +150,23 @@ def collect(runs: Runs, garbage: Garbage, left: Iterable[Path] = ()) -> list[Fil
     return [*removed, *_removed(runs, garbage.scraps, garbage.before)]
 
 
-_LATER = float("inf")  # a dropped run's files go whatever their age
+def _removed_records(runs: Runs, garbage: Garbage) -> list[FileInfo]:
+    """What offers a run's results for reuse goes first, then what makes it a run, then the rest.
+
+    A run in which a step has begun meanwhile stays.
+    """
+    known = {info.key for info in garbage.records}
+    in_use = {run for run in garbage.dropped if not set(runs.record_keys(run)) <= known}
+    going = [info for info in garbage.records if _run_of(info) not in in_use]
+    first = [info for info in going if _order(info)[:2] != (True, True)]
+    removed = [info for info in first if runs.store.files.remove(info.key, AT_ANY_AGE)]
+    return removed + _removed(runs, going[len(first) :], AT_ANY_AGE)
+
+
+def _run_of(info: FileInfo) -> str:
+    """The run that a record, or an offer of a run's results, is of."""
+    folder, _, rest = info.key.partition("/")
+    return rest.partition("/")[0] if folder == "runs" else rest.rpartition("/")[2].rpartition(".")[0]
 
 
 def _removed(runs: Runs, found: Iterable[FileInfo], before: float) -> list[FileInfo]:
@@ -160,10 +182,19 @@ def _before(manifests: Iterable[RunManifest], spare: float) -> float:
         datetime.fromisoformat(record.started).timestamp()
         for manifest in manifests
         for record in manifest.attempts
-        if record.status == RUNNING and is_alive(record.process) is not False
+        if _may_run(record, now)
     ]
     # what a step that is at work counts on was young when it began, or has been made so since
-    return min([now - spare, *(start - YOUNG for start in began if now - start < LOST)])
+    return min([now - spare, *(start - YOUNG for start in began)])
+
+
+def _may_run(record: StepRecord, now: float) -> bool:
+    """Whether an attempt runs, or may: one on a machine out of reach is given up after a while."""
+    if record.status != RUNNING:
+        return False
+    alive = is_alive(record.process)
+    lost = now - datetime.fromisoformat(record.started).timestamp() > LOST
+    return alive is True or (alive is None and not lost)
 
 
 def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float) -> set[str]:
@@ -171,7 +202,9 @@ def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float) ->
     for run in sorted(manifests, reverse=True):
         newest.setdefault(manifests[run].pipeline, []).append(run)
     kept = {run for ids in newest.values() for run in ids[:keep]}
+    now = time.time()
     kept |= {run for run, manifest in manifests.items() if _began(manifest) >= before}
+    kept |= {run for run, manifest in manifests.items() if any(_may_run(record, now) for record in manifest.attempts)}
     waiting = list(kept)
     while waiting:
         for record in manifests[waiting.pop()].attempts:
@@ -221,8 +254,7 @@ def _dead_records(
     """Files of dropped runs, whatever their age; old ones of runs that are none; and what points to either."""
     dead = []
     for info in records:
-        folder, _, rest = info.key.partition("/")
-        run = rest.partition("/")[0] if folder == "runs" else rest.rpartition("/")[2].rpartition(".")[0]
+        run = _run_of(info)
         if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before):
             dead.append(info)
     return dead

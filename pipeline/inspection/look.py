@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.command import config_path, with_config
+from pipeline.command import config_path, with_config, with_config_of
 from pipeline.inspection.references import find_run
 from pipeline.manifest import RunManifest
 from pipeline.notebook import StepNotebook, read_steps
@@ -44,7 +44,7 @@ class Look:
 
     def project_of(self, manifest: RunManifest) -> Project:
         """The project with a run's own config."""
-        return with_config(self.asked.mode, self.root / manifest.config_file, self.root, self.steps)
+        return with_config_of(manifest, self.root, self.steps)
 
 
 @dataclass(frozen=True)

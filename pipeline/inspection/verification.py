@@ -64,11 +64,12 @@ def verify(runs: Runs, ids: Iterable[str]) -> Verification:
             manifests.append(runs.load(run))
             with suppress(StoreError):  # one that may only be read is as good as it is
                 runs.render(run)
+            findings += _missing_notebooks(runs, manifests[-1])
             findings += [
                 Finding(
                     "a record was cut off while it was written, and does not count", where, (run,), "run the step again"
                 )
-                for where in runs.cut_records(run)
+                for where in map(runs.store.files.location, runs.cut_records(run))
             ]
         except PipelineError as error:
             findings.append(Finding(error.problem, f"run {run}", (run,), "move the run's folder out of the store"))
@@ -81,6 +82,19 @@ def verify(runs: Runs, ids: Iterable[str]) -> Verification:
     for artifact, named in users.values():
         findings += _findings(runs, artifact, named, passed)
     return Verification(len(manifests), len(users), len(passed), tuple(findings))
+
+
+def _missing_notebooks(runs: Runs, manifest: RunManifest) -> list[Finding]:
+    """Notebooks and pages are for people to read, and no result hangs on them: that they are there is what is asked."""
+    missing = []
+    for record in manifest.attempts:
+        source, step, number = (record.reused_from or f"{manifest.run}/{record.made_by}").split("/")
+        for suffix, location in (("ipynb", record.notebook), ("html", record.report)):
+            key = f"runs/{source}/notebooks/{step}.{int(number):03}.{suffix}"
+            if location and not runs.store.files.exists(key):
+                where = runs.store.files.location(key)
+                missing.append(Finding("a notebook as it ran is gone", where, (manifest.run,), "run the step again"))
+    return missing
 
 
 def _findings(runs: Runs, artifact: Artifact, users: list[RunManifest], passed: set[str]) -> list[Finding]:

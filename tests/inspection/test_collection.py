@@ -105,6 +105,26 @@ def test_the_newest_runs_of_each_pipeline_are_kept(runs: Runs, tmp_path: Path) -
     assert runs.ids() == [ids[1], ids[3]]
 
 
+def test_a_run_with_a_living_attempt_is_kept(runs: Runs) -> None:
+    first = opened(runs)
+    runs.start(first, record(process=this_process()))
+    second = opened(runs)
+    swept(runs, keep=1)
+    assert runs.ids() == [first, second]
+
+
+def test_a_run_in_which_a_step_begins_meanwhile_stays(runs: Runs, tmp_path: Path) -> None:
+    first, second = opened(runs), opened(runs)
+    made(runs, first, tmp_path / "in", "text")
+    time.sleep(0.02 if "s3" not in runs.store.url else 1.1)
+    garbage = find_garbage(runs, keep=1, spare=0)
+    assert garbage.dropped == (first,)
+    begun = runs.start(first, record("second"))
+    collect(runs, garbage)
+    assert runs.ids() == [first, second]
+    assert begun in Runs(runs.store).load(first).attempts
+
+
 def test_a_run_whose_work_a_kept_one_reuses_is_kept(runs: Runs, tmp_path: Path) -> None:
     first, second, third = (opened(runs) for _ in range(3))
     artifact = made(runs, first, tmp_path / "in", "text")
@@ -130,6 +150,7 @@ def test_what_is_young_stays_and_is_told(runs: Runs, tmp_path: Path) -> None:
         pytest.param(this_process(), -5, True, id="running here"),
         pytest.param(Process("elsewhere", "", 1, "x"), -5, True, id="may be running elsewhere"),
         pytest.param(Process("elsewhere", "", 1, "x"), -LOST - 60, False, id="begun elsewhere long ago"),
+        pytest.param(this_process(), -LOST - 60, True, id="running here for long"),
         pytest.param(replace(this_process(), began="before"), -5, False, id="killed here"),
         pytest.param(Process(), -5, True, id="recorded by an older version"),
     ],
@@ -260,3 +281,22 @@ def test_what_a_put_counts_on_stays_while_it_has_no_marker_yet(
     monkeypatch.setattr(collection, "_live_objects", late)
     collect(runs, garbage)
     assert runs.store.check(made_meanwhile[0]) == []
+
+
+def test_a_put_looks_once_more_at_what_was_old(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection takes an object just after it was renewed, as it can on an object store."""
+    opened(runs)
+    put(runs, tmp_path / "in", "text")
+    age(runs, 3.0)
+    monkeypatch.setattr("pipeline.store.YOUNG", 2.0)
+    put_index = Store._put_index
+
+    def late(self: Store, name: str, index: bytes) -> str:
+        for info in list(self.files.find("objects")):
+            self.files.remove(info.key, float("inf"))
+        return put_index(self, name, index)
+
+    monkeypatch.setattr(Store, "_put_index", late)
+    artifact = put(runs, tmp_path / "in", "text")
+    monkeypatch.undo()
+    assert runs.store.check(artifact) == []

@@ -40,7 +40,13 @@ def seaweed(folder: Path) -> Iterator[str]:
     names = ("master", "volume", "filer", "s3")
     numbers = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
     numbers += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=True)]
-    limits = ["-master.volumeSizeLimitMB=64", "-volume.max=100", "-master.telemetry=false", "-s3.port.iceberg=0"]
+    limits = [
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=100",
+        "-master.telemetry=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+    ]
     place = [f"-dir={folder}/data", f"-s3.config={folder}/s3.json", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(

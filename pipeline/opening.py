@@ -1,0 +1,68 @@
+"""Which run a command works in: a new one, or one that the same command opened and that came to no end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.code import code_digest, code_state
+from pipeline.config import Values
+from pipeline.manifest import RUNNING, RunManifest, StepRecord, now
+from pipeline.notebook import StepNotebook
+from pipeline.process import is_alive, this_process
+from pipeline.project import Project
+
+
+def open_run(
+    project: Project, parameters: Values, overrides: Values | None = None, asked: Sequence[str] = ()
+) -> RunManifest:
+    """Open a new run.
+
+    Args:
+        project: Whose config it has.
+        parameters: Of every step, already checked.
+        overrides: Those that the command line set; they hold for all steps of the run.
+        asked: The steps that are to run in it now.
+    """
+    return project.runs.open(
+        RunManifest(
+            run=project.runs.new_id(),
+            mode=project.mode,
+            pipeline=project.config.name,
+            zone=project.config.zone,
+            created=now(),
+            config_file=project.config_file,
+            config=_resolved_config(project, parameters, overrides),
+            code=asdict(code_state(project.root)),
+            asked=tuple(asked),
+            process=this_process(),
+        )
+    )
+
+
+def unfinished_run(project: Project, parameters: Values, overrides: Values, asked: Sequence[str]) -> RunManifest | None:
+    """The newest run, where the same command opened it and it came to no end: killed, stopped or failed.
+
+    The same command is one for the same steps, parameters and code. What another process may still be at work on is
+    left to it.
+    """
+    newest = project.runs.newest(pipeline=project.config.name)
+    if newest is None or newest.asked != tuple(asked) or all(newest.success(step) for step in asked):
+        return None
+    latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
+    same = (
+        newest.config == _resolved_config(project, parameters, overrides)
+        and newest.code == asdict(code_state(project.root))
+        and all(_is_of_this_code(record, project.steps[record.step]) for record in latest)
+    )
+    workers = {newest.process, *(record.process for record in latest if record.status == RUNNING)}
+    return newest if same and all(is_alive(each) is False for each in workers - {this_process()}) else None
+
+
+def _resolved_config(project: Project, parameters: Values, overrides: Values | None) -> dict[str, Any]:
+    return {**asdict(project.config), "parameters": parameters, "set": overrides or {}}
+
+
+def _is_of_this_code(record: StepRecord, step: StepNotebook) -> bool:
+    return (record.notebook_digest, record.code_digest) == (step.digest, code_digest(step.imports))

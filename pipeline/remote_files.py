@@ -56,6 +56,8 @@ class RemoteFiles(Files):
             ) from error
 
     def create(self, key: str, content: bytes) -> bool:
+        if not content:  # s3fs writes an empty body over what is there
+            raise ValueError("an empty file cannot be created, only replaced")
         exclusive = self._is_exclusive
         for number in range(TRIES):
             if number:  # another write was under way, and came to nothing

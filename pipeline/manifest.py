@@ -90,6 +90,11 @@ class StepRecord:
         return f"{self.step}/{self.attempt}"
 
     @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """All that it refers to: what it read and what it made."""
+        return (*self.inputs.values(), *self.outputs.values())
+
+    @property
     def is_killed(self) -> bool:
         """Whether it has no end and never will have: its process is known to be gone."""
         return self.status == RUNNING and is_alive(self.process) is False

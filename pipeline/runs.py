@@ -26,7 +26,9 @@ from typing import Any
 from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
 from pipeline.manifest import KILLED, RUN_ID, SCHEMA, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
 from pipeline.store import Store
+from pipeline.transfers import in_parallel
 
+SECONDS = len("20260101T000000")  # of a run's id
 WHOLE = b"}\n"  # how a record ends
 RECORD = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
 
@@ -42,11 +44,11 @@ class Runs:
 
     def new_id(self) -> str:
         """An id that sorts after every other's, whatever the clock says."""
-        newest = max(self._candidates(), default="")
-        run = new_run_id()
+        newest, run = max(self._candidates(), default=""), new_run_id()
         if run.partition("-")[0] > newest.partition("-")[0]:
             return run
-        log.warning("this machine's clock is behind the newest run, %s: its time is taken instead", newest)
+        if run[:SECONDS] < newest[:SECONDS]:
+            log.warning("this machine's clock is behind the newest run, %s: its time is taken instead", newest)
         return new_run_id(after=newest)
 
     def open(self, manifest: RunManifest) -> RunManifest:
@@ -63,7 +65,9 @@ class Runs:
 
     def ids(self) -> list[str]:
         """Oldest first. A run whose opening was cut short is none."""
-        return [run for run in self._candidates() if self._opening(run) is not None]
+        runs = self._candidates()
+        openings = in_parallel(self._opening, runs, at_once=self.store.files.parallel, label="reading runs")
+        return [run for run, opening in zip(runs, openings, strict=True) if opening is not None]
 
     def load(self, run: str) -> RunManifest:
         """Put a run together from its records.
@@ -78,10 +82,13 @@ class Runs:
     def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
         """The newest run, of one pipeline or having an output of one entity where asked for."""
         for run in reversed(self._candidates()):
-            if self._opening(run) is None:
+            opening = self._opening(run)
+            if opening is None or (
+                pipeline and self._parsed(opening, f"runs/{run}/run.json").get("pipeline") != pipeline
+            ):
                 continue
             manifest = self.load(run)
-            if (not pipeline or manifest.pipeline == pipeline) and (not having or manifest.output(having)):
+            if not having or manifest.output(having):
                 return manifest
         return None
 

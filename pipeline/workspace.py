@@ -41,7 +41,7 @@ def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
         os.close(handle)
 
 
-def is_alive(folder: Path) -> bool:
+def is_held(folder: Path) -> bool:
     """Whether the process that a folder is for is still there."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)

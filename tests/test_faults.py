@@ -18,6 +18,7 @@ from typing import Any
 import faulty
 import pytest
 from faulty import HALF, PLAN, WAYS
+from folders import contents_of, fill
 
 from pipeline import manifest
 from pipeline.errors import PipelineError, StoreError
@@ -27,17 +28,6 @@ from pipeline.store import Artifact, Store
 
 BEFORE_CONTENTS = {"a.txt": b"there before", "b/c.bin": b"shared by both" * 9}
 CONTENTS = {"new.txt": b"new" * 40, "b/d.bin": b"shared by both" * 9, "e": b""}
-
-
-def fill(folder: Path, contents: dict[str, bytes]) -> Path:
-    for name, content in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def contents_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @dataclass

@@ -88,7 +88,8 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
     scraps = [info for infos in found.values() for info in infos if _is_scrap(info)]
     records = [info for folder in ("runs", "reuse") for info in found[folder] if not _is_scrap(info)]
     stored = [info for info in found["artifacts"] if not _is_scrap(info)]
-    referred = {marker(a.name, a.digest) for run in kept for a in _artifacts(manifests[run])}
+    attempts = [record for run in kept for record in manifests[run].attempts]
+    referred = {marker(each.name, each.digest) for record in attempts for each in record.artifacts}
     unreferred = [info for info in stored if info.key not in referred]
     dead = {info.key for info in unreferred if info.modified < before}
     live = _live_objects(runs, [info for info in stored if info.key not in dead])
@@ -219,10 +220,6 @@ def _began(manifest: RunManifest) -> float:
     """When something last began in a run."""
     times = [manifest.created, *(record.started for record in manifest.attempts)]
     return max(datetime.fromisoformat(time).timestamp() for time in times)
-
-
-def _artifacts(manifest: RunManifest) -> list[Artifact]:
-    return [a for record in manifest.attempts for a in (*record.inputs.values(), *record.outputs.values())]
 
 
 def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:

@@ -73,7 +73,7 @@ def trace(artifact: Artifact, manifests: Sequence[RunManifest]) -> Lineage:
         for key in work.inputs:
             readers.setdefault(key, []).append(work)
         record = work.record
-        for one in [*record.inputs.values(), *record.outputs.values()] if record else []:
+        for one in record.artifacts if record else ():
             known.setdefault((one.name, one.digest), one)
     subject = (artifact.name, artifact.digest)
     known.setdefault(subject, artifact)

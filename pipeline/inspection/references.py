@@ -12,6 +12,7 @@ from pipeline.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.project import Project, check_name
 from pipeline.runs import Runs
 from pipeline.store import Artifact
+from pipeline.transfers import in_parallel
 
 LATEST = re.compile(r"latest(?:~(?P<back>\d{1,6}))?")
 PREFIX = re.compile(r"[0-9a-f]{6,64}")
@@ -57,7 +58,9 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
 
 def every_run(runs: Runs) -> list[tuple[str, RunManifest | str]]:
     """Each run, oldest first, or in one line why it cannot be read: one bad run must not hide the others."""
-    return [(run, _readable(runs, run)) for run in runs.ids()]
+    ids = runs.ids()
+    read = in_parallel(lambda run: _readable(runs, run), ids, at_once=runs.store.files.parallel, label="reading runs")
+    return list(zip(ids, read, strict=True))
 
 
 def readable_runs(runs: Runs) -> list[RunManifest]:

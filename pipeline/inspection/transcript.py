@@ -14,7 +14,7 @@ from pipeline.cells import CodeCell, code_cells
 from pipeline.errors import IntegrityError, MissingError
 from pipeline.manifest import INTERRUPTED, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.project import Project
-from pipeline.workspace import is_alive
+from pipeline.workspace import is_held
 
 PENDING = "pending"
 WIDTH = 300  # characters of a line
@@ -63,7 +63,7 @@ def read_transcript(project: Project, manifest: RunManifest, record: StepRecord)
         folder = _work_folder(project.root, record.step, made_by)
         if folder is None:
             raise _nothing_kept(project, manifest, record)
-        status = KILLED if status == RUNNING and not is_alive(folder) else status
+        status = KILLED if status == RUNNING and not is_held(folder) else status
         cells = _unfinished(folder / f"{record.step}.ipynb")
     return Transcript(manifest.run, record.step, record.attempt, status, source, cells)
 

@@ -76,7 +76,7 @@ def verify(runs: Runs, ids: Iterable[str]) -> Verification:
     users: dict[tuple[str, str], tuple[Artifact, list[RunManifest]]] = {}
     for manifest in manifests:
         for record in manifest.attempts:
-            for artifact in (*record.inputs.values(), *record.outputs.values()):
+            for artifact in record.artifacts:
                 users.setdefault((artifact.name, artifact.digest), (artifact, []))[1].append(manifest)
     passed: set[str] = set()
     for artifact, named in users.values():

@@ -17,7 +17,7 @@ from pipeline.command import with_config
 from pipeline.inspection.transcript import notebook_key, read_transcript
 from pipeline.manifest import new_run_id
 from pipeline.notebook import read_steps
-from pipeline.workspace import is_alive, work_folder
+from pipeline.workspace import is_held, work_folder
 
 
 def log(toy: Any, *arguments: str) -> dict[str, Any]:
@@ -151,13 +151,13 @@ def test_where_a_notebook_is_kept() -> None:
     assert notebook_key(run_id(2), reused(record, run_id(1))) == notebook_key(run_id(1), record)
 
 
-def test_a_work_folder_is_alive_while_its_process_is(tmp_path: Path) -> None:
+def test_a_work_folder_is_held_while_its_process_is(tmp_path: Path) -> None:
     with work_folder(tmp_path, "step") as folder:
-        assert is_alive(folder)
+        assert is_held(folder)
     folder.mkdir()
-    assert not is_alive(folder)
+    assert not is_held(folder)
     (folder / ".lock").touch()
-    assert not is_alive(folder)
+    assert not is_held(folder)
 
 
 def test_a_log_is_read_through_a_remote_store(toy: Any) -> None:

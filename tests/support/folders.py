@@ -1,0 +1,18 @@
+"""Folders as tables of contents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def fill(folder: Path, contents: dict[str, bytes]) -> Path:
+    """Write files by their path below a folder, and give the folder."""
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """The files at any depth of a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

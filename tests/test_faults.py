@@ -22,11 +22,14 @@ from folders import contents_of, fill
 
 from pipeline import manifest
 from pipeline.errors import PipelineError, StoreError
+from pipeline.files import sha256_of
+from pipeline.inspection.collection import collect, find_garbage
 from pipeline.manifest import SUCCEEDED, RunManifest, StepRecord
 from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
 BEFORE_CONTENTS = {"a.txt": b"there before", "b/c.bin": b"shared by both" * 9}
+LITTER = {"x": b"nobody's"}
 CONTENTS = {"new.txt": b"new" * 40, "b/d.bin": b"shared by both" * 9, "e": b""}
 
 
@@ -67,7 +70,7 @@ def check_promises(url: str, work: Work, old: Artifact, old_run: RunManifest) ->
         for digest in store.files.names(f"artifacts/{name}"):
             artifact = Artifact(name, "", digest, 0, 0)
             if store.has(artifact):
-                assert contents_of(store.get(artifact, box / digest)) in (CONTENTS, BEFORE_CONTENTS)
+                assert contents_of(store.get(artifact, box / digest)) in (CONTENTS, BEFORE_CONTENTS, LITTER)
     assert contents_of(store.get(old, box / "old")) == BEFORE_CONTENTS
     assert runs.load(old_run.run) == old_run
     for artifact in work.artifacts:
@@ -94,14 +97,42 @@ def prepared(url: str, box: Path) -> tuple[Artifact, RunManifest]:
     return old, runs.load(run)
 
 
-def spoil(url: str, box: Path, arm: Callable[[int], None], disarm: Callable[[], str]) -> int:
+class Upkeep(Work):
+    """What is done to a store beside runs: litter is collected, what is old is counted on, what is damaged mended."""
+
+    def do(self) -> None:
+        """A put of old bytes, a reuse, a collection, and a look at every byte of something damaged."""
+        runs = Runs(Store(self.url))
+        put_artifact = runs.store.put("new", self.box / "in")
+        assert runs.same_work("first", "0" * 64)
+        litter = runs.store.put("litter", fill(self.box / "litter", LITTER))
+        [record] = [record for run in runs.ids() for record in runs.load(run).attempts]
+        collect(runs, find_garbage(runs, spare=-60))
+        assert not runs.store.has(litter)
+        assert not runs.store.has(put_artifact), "no run refers to it"
+        [file, *_] = runs.store.index(record.outputs["old"])
+        runs.store.files.replace(file.key, b"damaged")
+        assert runs.store.check(record.outputs["old"]) == [file.path]
+
+
+def mend(url: str, box: Path) -> None:
+    """What a person does who was told that something is damaged: the step that makes it stores it again."""
+    store = Store(url)
+    for path in (box / "before").rglob("*"):
+        if path.is_file():
+            sha256 = sha256_of(path)
+            store.files.set_aside(f"objects/{sha256[:2]}/{sha256}", sha256)
+    store.put("old", box / "before")
+
+
+def spoil(url: str, box: Path, arm: Callable[[int], None], disarm: Callable[[], str], kind: type[Work] = Work) -> int:
     """Do the work with the first operation going wrong, then the second, ... until none does; how many there were."""
     number = 0
     while True:
         number += 1
         place = f"{url}/{number}"
         old, old_run = prepared(place, box)
-        work = Work(place, box)
+        work = kind(place, box)
         arm(number)
         told = "do:"
         try:
@@ -113,9 +144,28 @@ def spoil(url: str, box: Path, arm: Callable[[int], None], disarm: Callable[[], 
         assert "do:" in told, "an error says what to do"
         if not hit:
             return number - 1
+        if kind is Upkeep:
+            mend(place, box)
         check_promises(place, work, old, old_run)
         Work(place, box).do()
         check_promises(place, work, old, old_run)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_upkeep_on_a_remote_place_may_fail_at_every_operation(
+    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disarm() -> str:
+        hit = PLAN.hit
+        PLAN.disarm()
+        return hit
+
+    monkeypatch.setattr("pipeline.store.YOUNG", -60.0)  # everything is old, and counted on all the same
+    monkeypatch.setattr("pipeline.remote_files.SMALL", 20)  # larger files go by another way
+    points = spoil(f"faulty://{secrets.token_hex(4)}", tmp_path, lambda n: PLAN.arm(n, way), disarm, Upkeep)
+    with capsys.disabled():
+        sys.stdout.write(f"\n    {points} operations of upkeep went wrong: {way}\n")
+    assert points > 60
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -168,7 +168,7 @@ def _failure(action: str, where: str, error: Exception) -> StoreError:
     number = error.errno if isinstance(error, OSError) else None
     if number in FULL:
         remedy = "make room, and run the same command again; python -m pipeline gc tells what no run refers to"
-    elif number in REFUSED or isinstance(error, PermissionError):
+    elif number in REFUSED or isinstance(error, PermissionError) or "credentials" in str(error).lower():
         remedy = "check the folder's permissions, or the credentials in the environment, and run the same command again"
     else:
         remedy = "see that the store can be reached, and run the same command again: what is done is kept"

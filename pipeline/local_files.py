@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.errors import StoreError
 from pipeline.files import CHUNK, FileInfo, Files, changed, reaching, sha256_of
 
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
@@ -170,7 +171,10 @@ class LocalFiles(Files):
         """A name beside the file's own that no listing shows; gone afterwards."""
         target = self._root / key
         with reaching("write a file", str(target)):
-            _make_folder(target.parent)
+            try:
+                _make_folder(target.parent)
+            except FileNotFoundError as error:  # such as below /proc
+                raise StoreError(f"the store's folder cannot be made: {error.strerror}", where=target.parent) from error
             partial = target.with_name(f".{secrets.token_hex(8)}")
             try:
                 yield partial

@@ -95,6 +95,11 @@ class StepRecord:
         return (*self.inputs.values(), *self.outputs.values())
 
     @property
+    def state(self) -> str:
+        """The status as it is known now: a recorded one, or `killed` where there is no end and the process is gone."""
+        return KILLED if self.is_killed else self.status
+
+    @property
     def is_killed(self) -> bool:
         """Whether it has no end and never will have: its process is known to be gone."""
         return self.status == RUNNING and is_alive(self.process) is False

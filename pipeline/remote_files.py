@@ -41,6 +41,7 @@ class RemoteFiles(Files):
     def __init__(self, url: str) -> None:
         import fsspec  # imported late: local disk, the usual place, does without
 
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # which else tells where it found its credentials
         self.url = url.rstrip("/")
         self.parallel = 16  # a transfer mostly waits for an answer
         try:

@@ -36,7 +36,8 @@ def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
 def step_line(record: StepRecord, width: int) -> str:
     """`model_eval  succeeded     41.0 s  mAP 0.612  mAP50 0.874`."""
     source = f"from {record.reused_from}" if record.reused_from else ""
-    parts = [record.step.ljust(width), record.status.ljust(11), f"{record.seconds:7.1f} s", *figures(record), source]
+    took = f"{record.seconds:7.1f} s" if record.seconds else " " * 9  # of what was killed nobody knows
+    parts = [record.step.ljust(width), record.state.ljust(11), took, *figures(record), source]
     return "  ".join(part for part in parts if part).rstrip()
 
 
@@ -89,7 +90,7 @@ def runs_table(runs: Iterable[tuple[str, RunManifest | str]], steps: Steps) -> s
             broken.append(f"{run}  {manifest}")
             continue
         commit = manifest.code["commit"][:8] + ("+" if manifest.code["dirty"] else "")
-        latest = {name: manifest.of(name)[-1].status for name in steps if manifest.of(name)}
+        latest = {name: manifest.of(name)[-1].state for name in steps if manifest.of(name)}
         rows.append((run, manifest.pipeline, commit, *(latest.get(name, "-") for name in steps)))
     return "\n".join([table(rows) if len(rows) > 1 else "", *broken]).strip() or "no runs yet"
 
@@ -98,7 +99,7 @@ def run_brief(run: str, manifest: RunManifest | str) -> dict[str, Any]:
     """A run's line for programs."""
     if isinstance(manifest, str):
         return {"run": run, "error": manifest}
-    steps = {record.step: manifest.of(record.step)[-1].status for record in manifest.attempts}
+    steps = {record.step: manifest.of(record.step)[-1].state for record in manifest.attempts}
     return {"run": run, "mode": manifest.mode, "pipeline": manifest.pipeline, "steps": steps}
 
 
@@ -138,7 +139,8 @@ def mermaid(steps: Steps) -> str:
 
 
 def _attempt_lines(record: StepRecord) -> list[str]:
-    lines = [f"\n{record.step}, attempt {record.attempt}: {record.status}, {record.seconds:.1f} s"]
+    took = f", {record.seconds:.1f} s" if record.seconds else ""
+    lines = [f"\n{record.step}, attempt {record.attempt}: {record.state}{took}"]
     lines += [f"  outputs of {record.reused_from}"] if record.reused_from else []
     sides = [("<-", *item) for item in record.inputs.items()] + [("->", *item) for item in record.outputs.items()]
     rows = [(sign, name, a.digest[:12], a.files, "files", f"{a.size / 1e6:.1f} MB") for sign, name, a in sides]

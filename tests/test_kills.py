@@ -181,3 +181,21 @@ def test_what_a_step_leaves_to_go_on_from_is_there_for_the_same_work_only(toy: A
     assert toy.step("--set", "second.note=2").code == 0
     assert (toy.root / "out/dev/toy/book/deep/book.txt").read_text() == "hallo2"
     assert len(list(left.iterdir())) == 1, "it goes when the step has succeeded"
+
+
+def test_a_killed_attempt_is_told_as_such_before_anyone_records_its_end(toy: Any) -> None:
+    process = toy.spawn("--set", "second.act=sleep")
+    toy.kernel()
+    kill(process, "machine")
+    process.communicate(timeout=30)
+    assert toy.states()["second"] == "killed"
+    assert toy.runs()[0]["steps"]["second"] == "killed"
+    assert "second, attempt 1: killed\n" in toy.look("show").out
+
+
+def test_inputs_of_the_same_bytes_are_not_stale_whoever_made_them(ran: Any) -> None:
+    run = ran.manifest()["run"]
+    assert ran.step("first", "--run", run, "--force").code == 0
+    first = ran.manifest(run)["steps"]["first"]
+    assert first["outputs"]["letters"]["made_by"] == f"{run}/first/2"
+    assert ran.states() == {"first": "done", "second": "done", "third": "done"}

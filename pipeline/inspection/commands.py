@@ -68,7 +68,7 @@ def _project_root(here: Path) -> Path:
 # --- the commands ----------------------------------------------------------------------------------------------------
 
 
-@command("status", "each step of a run: done, stale, failed, and why", RUN)
+@command("status", "each step of a run: done, stale, failed, killed, and why", RUN)
 def _status(look: Look) -> Answer:
     from pipeline.inspection.status import run_status
 
@@ -237,4 +237,4 @@ def _rerun(look: Look) -> Answer:
 
     manifest = look.run(look.asked.run)
     done = rerun(look.project, manifest, reload=look.asked.reload)
-    return Answer({**asdict(done), "is_same": done.is_same}, rerun_text(done), code=0 if done.is_same else 1)
+    return Answer({**asdict(done), "is_same": done.is_same}, rerun_text(done))

@@ -52,12 +52,18 @@ def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, va
         ("the notebook changed", step.digest != record.notebook_digest),
         ("its code changed", code_digest(step.imports) != record.code_digest),
         (f"parameters changed: {', '.join(changed)}", bool(changed)),
-        ("inputs changed", any(manifest.output(entity) != artifact for entity, artifact in record.inputs.items())),
+        ("inputs changed", _inputs_changed(manifest, record)),
         ("its outputs are gone from the store", not all(store.has(artifact) for artifact in record.outputs.values())),
     ]
     why = "; ".join(text for text, true in reasons if true)
     origin = f"from {record.reused_from}" if record.reused_from else ""
     return StepStatus(step.name, STALE if why else DONE, why or origin)
+
+
+def _inputs_changed(manifest: RunManifest, record: StepRecord) -> bool:
+    """Whether an input has other bytes now; who made the same bytes does not matter."""
+    now = {entity: manifest.output(entity) for entity in record.inputs}
+    return any(found is None or found.digest != record.inputs[entity].digest for entity, found in now.items())
 
 
 def _running(record: StepRecord) -> str:

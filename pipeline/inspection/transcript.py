@@ -150,7 +150,9 @@ def _nothing_kept(project: Project, manifest: RunManifest, record: StepRecord) -
             remedy=f"look there, or if it was killed: {again}",
         )
     if record.status in (RUNNING, KILLED):
-        return MissingError(f"there is no notebook of {which}: it was killed, and left nothing", remedy=again)
+        return MissingError(
+            f"there is no notebook of {which}: it was killed, and what it printed was not kept", remedy=again
+        )
     ended = f"was {INTERRUPTED}" if record.status == INTERRUPTED else record.status
     why = record.error.partition("\n")[0]
     return MissingError(

@@ -84,12 +84,12 @@ def test_an_attempt_is_shown_while_it_runs_and_after_it_was_killed(ran: Any) -> 
     shutil.rmtree(ran.root / ".cache" / "work")
     outcome = ran.look("log", "second")
     assert outcome.code == 1
-    assert "it was killed, and left nothing" in outcome.log
+    assert "it was killed, and what it printed was not kept" in outcome.log
     assert "python step.dev.py second --run" in outcome.log
     ran.step("second")
     outcome = ran.look("log", "second", "--attempt", "2")
     assert outcome.code == 1
-    assert "it was killed, and left nothing" in outcome.log
+    assert "it was killed, and what it printed was not kept" in outcome.log
 
 
 def running(toy: Any, work: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_notebook_that_is_not_saved_yet_or_being_written_is_no_error(ran: Any)
         pytest.param("running", {"host": "elsewhere", "pid": 1}, "runs on another machine", id="runs elsewhere"),
         pytest.param("failed", {}, "it failed before one was kept: ValueError: no such luck", id="failed"),
         pytest.param("interrupted", {}, "it was interrupted before one was kept", id="interrupted"),
-        pytest.param("killed", {}, "it was killed, and left nothing", id="killed"),
+        pytest.param("killed", {}, "it was killed, and what it printed was not kept", id="killed"),
     ],
 )
 def test_why_there_is_no_notebook_is_told(ran: Any, status: str, process: dict[str, Any], says: str) -> None:

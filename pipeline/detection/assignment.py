@@ -1,0 +1,242 @@
+"""SimOTA for a batch of images at once: which prior is to learn which object.
+
+The rule is YOLOX's (https://arxiv.org/abs/2107.08430, section 2.1), in the arithmetic of mmdet's `SimOTAAssigner`: an
+object takes the k priors at which predicting it costs least, k being the sum of its best overlaps. mmdet picks them
+object by object from tables of priors x objects x classes; here a table has priors x objects, and all are picked in
+one go, which is faster on a CPU and keeps a GPU from waiting at every object.
+
+Boxes are `(x1, y1, x2, y2)`, priors `(x, y, stride, stride)` with the top left corner of their cell, all in pixels of
+the network's input. Tables are `(B, G, P)` or `(B, G, V)`: `B` images, the `G` objects of the fullest of them, all `P`
+priors or, of each image, the at most `V` that are candidates for any of its objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OUTSIDE = 100000.0  # added to the cost of a prior not both in an object's box and near its centre, as in mmdet
+EPS = 1e-7  # keeps the logarithm of an overlap finite, as in mmdet
+LEAST_UNION = 1e-6  # keeps the overlap of two boxes without area finite, as in mmdet's bbox_overlaps
+LEAST_LOG = -100.0  # where torch's binary_cross_entropy clamps its logarithms
+# Objects times priors that one table of cost may have. A CPU gains by taking images together only while the table stays
+# in its cache (measured: 2**18); a GPU by taking as many as there is memory for, here 128 MiB a table.
+CPU_ELEMENTS = 2**18
+GPU_ELEMENTS = 2**25
+
+Levels = Sequence[tuple[int, int, int]]  # cells down, cells across, and a cell's side in pixels, level by level
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The constants of SimOTA, named as in mmdet's assigner.
+
+    Attributes:
+        center_radius: How near a prior is to an object's centre, in strides of the prior.
+        candidate_topk: Overlaps whose sum is the number of priors that an object takes.
+        iou_weight: Weight of the overlap in the cost.
+        cls_weight: Weight of the class in the cost.
+    """
+
+    center_radius: float = 2.5
+    candidate_topk: int = 10
+    iou_weight: float = 3.0
+    cls_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a head says at each of `P` priors of `B` images, none of it with a gradient, in single precision.
+
+    Attributes:
+        classes: `(B, P, C)` logits.
+        objectness: `(B, P)` logits.
+        boxes: `(B, P, 4)`.
+    """
+
+    classes: Tensor
+    objectness: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What is in `B` images, padded to the `G` objects of the fullest.
+
+    Attributes:
+        boxes: `(B, G, 4)`.
+        labels: `(B, G)` class indices, -1 where there is no object.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The `N` priors that have an object, by image and then by prior; none is in it twice.
+
+    Attributes:
+        images: `(N,)` which image.
+        priors: `(N,)` which prior.
+        objects: `(N,)` which object of that image.
+        overlaps: `(N,)` IoU of the box predicted there with the object's.
+    """
+
+    images: Tensor
+    priors: Tensor
+    objects: Tensor
+    overlaps: Tensor
+
+
+def centres(priors: Tensor) -> Tensor:
+    """The middles of the priors' cells, `(P, 2)`: where SimOTA takes a prior to be."""
+    return priors[:, :2] + priors[:, 2:] * 0.5
+
+
+def within(points: Tensor, boxes: Tensor) -> Tensor:
+    """Which of `(P, 2)` points are inside which of `(..., 4)` boxes, their edges excluded, as `(..., P)`."""
+    x, y = points.unbind(-1)
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    return (x > left) & (x < right) & (y > top) & (y < bottom)
+
+
+@torch.no_grad()
+def assign(predictions: Predictions, objects: Objects, levels: Levels, rule: Rule) -> Assignment:
+    """Give priors to objects.
+
+    Where several priors cost an object the same, it takes the first of them; mmdet takes any.
+
+    Args:
+        predictions: The head's.
+        objects: The ground truth, without ignored regions.
+        levels: The grids that the priors are the cells of, row by row.
+        rule: SimOTA's constants.
+    """
+    images, table = len(objects.labels), objects.labels.shape[1] * predictions.boxes.shape[1]
+    elements = GPU_ELEMENTS if predictions.boxes.is_cuda else CPU_ELEMENTS
+    step = max(1, elements // max(1, table))
+    parts = [_assign(predictions, objects, levels, rule, slice(i, i + step)) for i in range(0, images, step)]
+    return Assignment(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _assign(predictions: Predictions, objects: Objects, levels: Levels, rule: Rule, part: slice) -> tuple[Tensor, ...]:
+    """The columns of an assignment for some of the images."""
+    real = objects.labels[part] >= 0
+    count = int(real.sum(1).max())
+    real, labels, boxes = real[:, :count], objects.labels[part, :count], objects.boxes[part, :count]
+    inside, near = _places(boxes, real, levels, rule.center_radius)
+    index, used = _compact((inside | near).any(1))
+    if index.numel() == 0:
+        return index.new_zeros(0), index.new_zeros(0), index.new_zeros(0), boxes.new_zeros(0)
+    classes, objectness, predicted = (
+        _rows(each[part], index) for each in (predictions.classes, predictions.objectness, predictions.boxes)
+    )
+    overlaps = _overlaps(boxes, predicted).mul_(used[:, None])
+    cost = _class_cost(classes, objectness, labels).mul_(rule.cls_weight)
+    cost += (overlaps + EPS).log_().mul_(-rule.iou_weight)
+    ideal = torch.gather(inside & near, 2, index[:, None].expand(-1, count, -1))
+    cost += (~ideal).mul(OUTSIDE)
+    cost.masked_fill_(~(real[..., None] & used[:, None]), torch.inf)
+    owner = _owners(cost, overlaps, real, rule.candidate_topk)
+    image, slot = (owner >= 0).nonzero(as_tuple=True)
+    owned = owner[image, slot]
+    return image + part.start, index[image, slot], owned, overlaps[image, owned, slot]
+
+
+def _places(boxes: Tensor, real: Tensor, levels: Levels, radius: float) -> tuple[Tensor, Tensor]:
+    """Which priors are in which objects' boxes, and which are near their centres: twice `(B, G, P)`.
+
+    A level is a grid, so its columns and rows are tested, not each of its priors.
+    """
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    across, down = (left + right) / 2.0, (top + bottom) / 2.0
+    inside, near = [], []
+    for height, width, stride in levels:
+        x, y = (torch.arange(cells, device=boxes.device) * stride + 0.5 * stride for cells in (width, height))
+        reach = radius * stride
+        inside.append(_cells(_between(x, left, right) & real[..., None], _between(y, top, bottom)))
+        near_x = _between(x, across - reach, across + reach) & real[..., None]
+        near.append(_cells(near_x, _between(y, down - reach, down + reach)))
+    return torch.cat(inside, -1), torch.cat(near, -1)
+
+
+def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return (values > low) & (values < high)
+
+
+def _cells(columns: Tensor, rows: Tensor) -> Tensor:
+    """The cells in chosen columns `(..., W)` and rows `(..., H)` of a grid, row by row, as `(..., H * W)`."""
+    return (rows[..., :, None] & columns[..., None, :]).flatten(-2)
+
+
+def _compact(candidate: Tensor) -> tuple[Tensor, Tensor]:
+    """The columns that are true in each row of `(B, P)`, in order: their `(B, V)` numbers, and which are no padding."""
+    counts = candidate.sum(1)
+    width = int(counts.max())
+    used = torch.arange(width, device=candidate.device) < counts[:, None]
+    index = used.new_zeros(used.shape, dtype=torch.long)
+    index[used] = candidate.nonzero()[:, 1]
+    return index, used
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """The rows of `(B, P, ...)` that `(B, V)` names, as `(B, V, ...)`."""
+    return values[torch.arange(len(index), device=index.device)[:, None], index]
+
+
+def _overlaps(boxes: Tensor, predicted: Tensor) -> Tensor:
+    """IoU of `(B, G, 4)` with `(B, V, 4)` boxes as `(B, G, V)`, in the order of operations of mmdet's bbox_overlaps."""
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    x1, y1, x2, y2 = predicted[:, None].unbind(-1)
+    inter = (torch.minimum(right, x2) - torch.maximum(left, x1)).clamp_(min=0)
+    inter *= (torch.minimum(bottom, y2) - torch.maximum(top, y1)).clamp_(min=0)
+    union = ((x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)).sub_(inter).clamp_(min=LEAST_UNION)
+    return inter.div_(union)
+
+
+def _class_cost(classes: Tensor, objectness: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross entropy of the scores with each object's class, summed over the classes, as `(B, G, V)`.
+
+    Of a one-hot target it is that of no class at all, less the wrong term and plus the right one at the object's class.
+    """
+    scores = (classes.sigmoid() * objectness.sigmoid()[..., None]).sqrt_()
+    absent = torch.log1p(-scores).clamp_(min=LEAST_LOG)
+    wanted = labels.clamp(min=0)[..., None].expand(-1, -1, scores.shape[1])
+    own = torch.gather(scores.transpose(1, 2), 1, wanted).log_().clamp_(min=LEAST_LOG)
+    return torch.gather(absent.transpose(1, 2), 1, wanted).sub_(own).sub_(absent.sum(-1)[:, None])
+
+
+def _owners(cost: Tensor, overlaps: Tensor, real: Tensor, limit: int) -> Tensor:
+    """Which object each candidate goes to, `(B, V)`, -1 for none.
+
+    Args:
+        cost: `(B, G, V)`, infinite where there is no such object or candidate.
+        overlaps: `(B, G, V)`, 0 where there is no such candidate.
+        real: `(B, G)` whether there is such an object.
+        limit: How many candidates an object may take.
+    """
+    limit = min(limit, cost.shape[2])
+    wishes = overlaps.topk(limit).values.sum(-1).int().clamp_(min=1)
+    cheapest = _distinct(cost).topk(limit, largest=False).indices
+    taken = (torch.arange(limit, device=cost.device) < wishes[..., None]) & real[..., None]
+    taken &= torch.gather(cost, 2, cheapest) < torch.inf
+    image, number, rank = taken.nonzero(as_tuple=True)
+    owner = cheapest.new_full((len(cost), cost.shape[2]), -1)
+    takers = torch.zeros_like(owner)
+    slot = cheapest[image, number, rank]
+    owner[image, slot] = number
+    takers.index_put_((image, slot), torch.ones_like(slot), accumulate=True)
+    shared = takers > 1
+    owner[shared] = cost.transpose(1, 2)[shared].argmin(-1)
+    return owner
+
+
+def _distinct(cost: Tensor) -> Tensor:
+    """Whole numbers in the order of the costs in each row, equal costs in the order of their places."""
+    bits = cost.view(torch.int32)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    return (ordered << 32) | torch.arange(cost.shape[-1], device=cost.device)

@@ -7,13 +7,17 @@ corner, the origin the top left of the image.
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pipeline.errors import DataError, MissingError
+
+logger = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
@@ -42,7 +46,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or with `iscrowd` one region of many; `area` is that of its mask, or of its box without one."""
+    """One object, or with `iscrowd` a region not judged; `area` is that of its mask, or of its box without one."""
 
     id: int
     image_id: int
@@ -86,7 +90,8 @@ def read_coco(path: Path) -> CocoDataset:
     """Read an instances file, checking the type of all that is read.
 
     NaN and infinite numbers in boxes are let through for validation to report. File names that lead out of the
-    images folder are refused.
+    images folder are refused. What a tool marked `ignore` becomes a crowd region, the one kind that pycocotools and
+    mmdet leave out: the former takes no notice of `ignore`, and the latter learns such a place as background.
 
     Raises:
         MissingError: There is no such file.
@@ -99,9 +104,13 @@ def read_coco(path: Path) -> CocoDataset:
     except (ValueError, RecursionError) as error:
         raise DataError(f"The annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
     try:
-        return _parse(raw)
+        dataset = _parse(raw)
     except _SchemaError as error:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
+    ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
+    if ignored:
+        logger.info("%d boxes marked 'ignore' became crowd regions: what is found there is not judged", ignored)
+    return dataset
 
 
 def write_coco(dataset: CocoDataset, path: Path) -> None:
@@ -127,6 +136,9 @@ def unsafe_name(name: str) -> bool:
     parts = PurePosixPath(name).parts
     windows = PureWindowsPath(name)
     return not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or bool(windows.drive)
+
+
+_dump = partial(json.dumps, ensure_ascii=False)
 
 
 class _SchemaError(Exception):
@@ -177,7 +189,7 @@ def _annotation(raw: Any, index: int) -> Annotation:
             _integer(raw, "category_id", ""),
             (x, y, width, height),
             float(width * height if area is None else area),
-            1 if raw.get("iscrowd") else 0,
+            1 if raw.get("iscrowd") or raw.get("ignore") else 0,
             raw.get("segmentation"),
         )
     except (_SchemaError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
@@ -188,11 +200,9 @@ def _annotation_problem(raw: Any, where: str) -> str:
     try:
         for key in ("id", "image_id", "category_id"):
             _integer(raw, key, where)
+        box = _value(raw, "bbox", where)
     except _SchemaError as error:
         return str(error)
-    if "bbox" not in raw:
-        return f"{where} has no 'bbox'"
-    box = raw["bbox"]
     if not isinstance(box, list) or len(box) != 4 or any(each.__class__ not in (int, float) for each in box):
         return f"{where}.bbox is not four numbers [x, y, width, height]"
     return f"{where}.area is not a number"
@@ -239,10 +249,6 @@ def _image_record(image: Image) -> dict[str, Any]:
 def _annotation_record(annotation: Annotation) -> dict[str, Any]:
     record = {name: getattr(annotation, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
     return record if annotation.segmentation is None else record | {"segmentation": annotation.segmentation}
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _dump_list(records: Iterable[Any]) -> str:

@@ -90,7 +90,7 @@ def boxes_outside(dataset: CocoDataset, _: Facts) -> Result:
 
 
 def duplicate_boxes(dataset: CocoDataset, _: Facts) -> Result:
-    """No box twice for one category; the same box for two is kept, and said."""
+    """No box twice for one category; the same object's for two is kept, and said; a region may be ignored for many."""
     rule, findings, annotations = "duplicate box", [], []
     seen: dict[tuple[int, Box, int], set[int]] = {}
     for each in dataset.annotations:
@@ -98,7 +98,7 @@ def duplicate_boxes(dataset: CocoDataset, _: Facts) -> Result:
         if each.category_id in categories:
             findings.append(Finding(rule, annotation_item(each), "dropped", f"{each.bbox} is there already"))
             continue
-        if categories:
+        if categories and not each.iscrowd:
             findings.append(Finding(rule, annotation_item(each), "kept", f"{each.bbox} has another category too"))
         categories.add(each.category_id)
         annotations.append(each)

@@ -33,7 +33,8 @@ class GroundTruth:
         path: The file.
         images: The images, in the file's order.
         categories: Name by category id, in the order of the ids.
-        annotations: COCO annotations as they stand: `bbox` is [x, y, width, height] in pixels.
+        annotations: COCO annotations: `bbox` is [x, y, width, height] in pixels, and `iscrowd` is 1 for a region where
+            what is found of the category is neither right nor wrong, else 0.
     """
 
     path: Path
@@ -85,4 +86,11 @@ def _parse(file: Path, document: dict[str, Any]) -> GroundTruth:
             raise ValueError(f"annotation {annotation.get('id')} is of an unknown image or category")
         if len(annotation["bbox"]) != 4:
             raise ValueError(f"annotation {annotation.get('id')} has no box of four numbers")
-    return GroundTruth(file, images, dict(sorted(categories.items())), tuple(document["annotations"]))
+    annotations = tuple(_with_crowd(annotation) for annotation in document["annotations"])
+    return GroundTruth(file, images, dict(sorted(categories.items())), annotations)
+
+
+def _with_crowd(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Say by `iscrowd` alone what is not to be judged: COCO's evaluation takes no notice of other tools' `ignore`."""
+    own = {key: value for key, value in annotation.items() if key != "ignore"}
+    return own | {"iscrowd": int(bool(annotation.get("iscrowd") or annotation.get("ignore")))}

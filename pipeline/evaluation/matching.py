@@ -110,7 +110,7 @@ def _index(truth: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
 def matches_at_half(evaluation: COCOeval, truth: GroundTruth) -> Matches:
     """Read the matches at IoU 0.5 from a finished evaluation of `truth`."""
     columns = {category_id: label for label, category_id in enumerate(truth.categories)}
-    real = [one for one in evaluation.cocoGt.dataset["annotations"] if not one["iscrowd"] and not one.get("ignore", 0)]
+    real = [one for one in evaluation.cocoGt.dataset["annotations"] if not one["iscrowd"]]
     rows = {one["id"]: row for row, one in enumerate(real)}
     found: list[tuple[int, int, float, list[float], int]] = []
     for one in evaluation.evalImgs:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from pipeline.data.coco import Category
+from pipeline.data.coco import Annotation, Category, read_coco, write_coco
 from pipeline.data.conversion import select
+from pipeline.data.split import split
+from pipeline.data.subsets import write_subset
+from pipeline.data.validation import validate
 from pipeline.errors import DataError, UsageError
 
 
@@ -47,6 +51,46 @@ def test_crowds_stay_however_small(tiny):
     crowd = replace(tiny[0].annotations[0], iscrowd=1)
     dataset = replace(tiny[0], annotations=(crowd, *tiny[0].annotations[1:]))
     assert [each.iscrowd for each in select(dataset, min_box_side=25).annotations] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "crowds"),
+    [
+        pytest.param([], [1, 2, 3], ["cat", "dog"], id="all classes"),
+        pytest.param(["cat"], [1, 2], ["cat"], id="a region of a class that is none goes"),
+        pytest.param(["dog"], [2, 3], ["dog"], id="an image may have nothing but a region"),
+    ],
+)
+def test_ignored_regions_are_of_their_class(tiny, classes, images, crowds):
+    dataset, _ = tiny
+    mask = {"counts": [3, 5, 2392], "size": [40, 60]}
+    regions = tuple(
+        Annotation(id_, image, category, (1.0, 1.0, 2.0, 2.0), 4.0, 1, mask)
+        for id_, image, category in ((8, 1, 7), (9, 3, 3))
+    )
+    found = select(replace(dataset, annotations=dataset.annotations + regions), classes=classes, min_box_side=10)
+    assert [image.id for image in found.images] == images
+    kept = [each for each in found.annotations if each.iscrowd]
+    assert [found.classes[each.category_id - 1] for each in kept] == crowds
+    assert all(each.segmentation == mask for each in kept)
+
+
+def test_ignored_regions_come_through_every_step(tiny, tmp_path):
+    """From the file of a tool that writes `ignore`, through checks, choice and split, to the data sets' files."""
+    dataset, pictures = tiny
+    write_coco(dataset, tmp_path / "raw.json")
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    marks = {"category_id": 7, "bbox": [30, 20, 3, 3], "area": 9, "iscrowd": 0, "ignore": 1}
+    raw["annotations"] += [{"id": 10 + image, "image_id": image} | marks for image in (1, 2, 3)]
+    (tmp_path / "raw.json").write_text(json.dumps(raw))
+    checked = validate(read_coco(tmp_path / "raw.json"), pictures)
+    assert len(checked.findings) == 0
+    parts = split(select(checked.dataset, classes=["cat"], min_box_side=10), train_share=0.34, eval_share=0.33)
+    for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test)):
+        write_subset(part, pictures, tmp_path / name)
+        (written,) = [each for each in read_coco(tmp_path / name / "annotations.json").annotations if each.iscrowd]
+        assert written.bbox == (30, 20, 3, 3)
+        assert "ignore" not in (tmp_path / name / "annotations.json").read_text()
 
 
 def test_max_images_is_a_part_that_the_seed_decides(tiny):

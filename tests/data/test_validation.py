@@ -21,6 +21,7 @@ from pipeline.errors import DataError
 FACTS = {"a.png": ImageFacts(60, 40), "b.png": ImageFacts(60, 40)}
 A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
 BOX = Annotation(1, 1, 1, (5.0, 5.0, 20.0, 10.0), 200.0)
+CROWD = replace(BOX, iscrowd=1, segmentation={"counts": [0, 2400], "size": [40, 60]})
 CATS = (Category(1, "cat"), Category(2, "dog"))
 
 
@@ -111,6 +112,24 @@ RULE_CASES = [
         dataset(annotations=[BOX, replace(BOX, id=2, category_id=2)]),
         [("duplicate box", "kept")],
         id="box of two classes",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
+        dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
+        [],
+        id="a region ignored for two classes, and an object that fills it",
+    ),
+    pytest.param(
+        dataset(annotations=[CROWD, replace(CROWD, id=2)]),
+        dataset(annotations=[CROWD]),
+        [("duplicate box", "dropped")],
+        id="crowd twice",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(CROWD, bbox=(-5.0, -5.0, 90.0, 90.0), area=8100.0)]),
+        dataset(annotations=[replace(CROWD, bbox=(0.0, 0.0, 60.0, 40.0), area=2400.0)]),
+        [("box outside image", "fixed"), ("wrong area", "fixed")],
+        id="crowd over the edges",
     ),
     pytest.param(
         dataset(

@@ -12,7 +12,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.errors import DataError, MissingError
-from pipeline.evaluation.ground_truth import GroundTruth, TestImage
+from pipeline.evaluation.ground_truth import GroundTruth, TestImage, read_ground_truth
+from pipeline.evaluation.matching import matches_at_half, run_coco_eval
 from pipeline.evaluation.metrics import evaluate
 
 BOX, OTHER, FAR = [10, 10, 40, 40], [100, 40, 50, 50], [60, 0, 20, 20]
@@ -199,6 +200,67 @@ def test_detections_in_crowds_are_neither_right_nor_wrong(coco_file):
     assert metrics.objects == 1
     assert metrics.classes[0].best.false_positives == 0
     assert metrics.confusion.sum() == 1
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        pytest.param({"iscrowd": 1}, id="crowd"),
+        pytest.param({"iscrowd": True}, id="crowd, a truth value"),
+        pytest.param({"ignore": 1}, id="ignore"),
+        pytest.param({"ignore": True, "iscrowd": None}, id="ignore, null for a crowd"),
+        pytest.param({"iscrowd": 1, "segmentation": {"counts": "0`k1", "size": [100, 200]}}, id="with a mask"),
+    ],
+)
+def test_an_ignored_region_is_as_if_neither_it_nor_what_is_found_there_were(coco_file, marks):
+    """A region of cats over the right of image 1; another image with nothing else. All at IoU 0.5."""
+    truth = [(1, 1, BOX), (2, 2, BOX), (2, 2, FAR)]
+    regions = [(1, 1, [80, 0, 120, 100], marks), (3, 1, [0, 0, 100, 100], marks)]
+    judged = [
+        found(1, 1, BOX, 0.9),
+        found(1, 1, [50, 40, 50, 40], 0.8),  # two fifths of it are in the region
+        found(1, 2, OTHER, 0.85),  # a dog among ignored cats
+        found(2, 1, OTHER, 0.75),  # where image 1 has its region
+        found(2, 2, BOX, 0.6), found(2, 1, FAR, 0.7),
+        found(4, 1, BOX, 0.3),
+    ]  # fmt: skip
+    not_judged = [
+        found(1, 1, OTHER, 0.95), found(1, 1, OTHER, 0.94), found(1, 1, [120, 0, 60, 60], 0.65),
+        found(1, 1, [60, 40, 40, 40], 0.9),  # half of it is in the region
+        found(3, 1, BOX, 0.99),
+    ]  # fmt: skip
+    without = evaluate(coco_file(truth), judged)
+    metrics = evaluate(coco_file(truth + regions), not_judged + judged)
+    assert metrics.confusion.tolist() == without.confusion.tolist()
+    assert metrics.per_image == without.per_image
+    assert (metrics.threshold, metrics.f1, metrics.map50) == (without.threshold, without.f1, without.map50)
+    for one, other in zip(metrics.classes, without.classes, strict=True):
+        assert (one.best, one.ap50, one.ground_truth) == (other.best, other.ap50, other.ground_truth)
+    for name, values in vars(without.curves).items():
+        assert np.array_equal(getattr(metrics.curves, name), values, equal_nan=True)
+    assert metrics.objects == 3
+    assert metrics.per_image[2].f1 == 1.0
+    as_crowds = coco_file(truth + [(*place, {"iscrowd": 1}) for *place, _ in regions])
+    assert_parity(as_crowds, not_judged + judged)  # at other overlaps too, where the half one is wrong
+
+
+@settings(max_examples=60, deadline=None)
+@given(truth=truths, results=predictions)
+def test_within_an_ignored_region_nothing_is_wrong_and_all_that_was_right_is(tmp_path_factory, truth, results):
+    """The whole of image 1 is ignored for cats."""
+    path = tmp_path_factory.mktemp("coco") / "annotations.json"
+    objects = [each for each in truth if not each[3]["iscrowd"]] + [(1, 1, BOX, {"iscrowd": 0})]
+    results = results + [found(image, label, box, 0.7) for image, label, box, _ in objects[::2]]
+    write_coco(path, objects)
+    before = evaluate(path, results)
+    write_coco(path, [*objects, (1, 1, [-500, -500, 2000, 2000], {"iscrowd": 1})])
+    after = evaluate(path, results)
+    assert after.objects == before.objects
+    read = read_ground_truth(path)
+    matches = matches_at_half(run_coco_eval(read, results), read)
+    assert not ((matches.image_ids == 1) & (matches.labels == 0) & (matches.truth < 0)).any()
+    assert after.classes[0].ap50 >= before.classes[0].ap50 - 1e-12
+    assert [one.ap for one in after.classes[1:]] == [one.ap for one in before.classes[1:]]
 
 
 def test_an_annotation_with_id_zero_counts_as_found(coco_file):

@@ -1,0 +1,144 @@
+"""Training samples whose randomness is a function of seed, epoch and index, whichever process builds them.
+
+mmdet's transforms draw from numpy's global generator, so a sample would depend on all those built before it in the same
+process: on the number of workers, and on the epoch that a training was resumed at. Here each sample has its own seed.
+The epoch reaches the workers, which may outlive it, within the index: sample `index` of an epoch is asked for as
+`epoch * len(dataset) + index`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.registry import DATA_SAMPLERS
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
+from torch.utils.data import Sampler
+
+from pipeline.detection import mmcv_ops
+from pipeline.errors import StepError
+
+mmcv_ops.install()  # importing mmdet needs it
+
+from mmdet.datasets import MultiImageMixDataset  # noqa: E402
+from mmdet.registry import DATASETS  # noqa: E402
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Give numpy's global functions a generator seeded with some numbers for a while, and then their own again.
+
+    Of the global generators YOLOX's transforms use no other. The numbers are hashed together: by sums, seed 0 would
+    have in its second epoch what seed 1 has in its first. The generator is exchanged rather than seeded anew, since
+    that takes a tenth of the time; numpy's own is left untouched, but for a normal deviate it may hold back, of which
+    it makes two at a time.
+    """
+    own = get_bit_generator()
+    set_bit_generator(np.random.PCG64(np.random.SeedSequence(numbers)))
+    try:
+        yield
+    finally:
+        set_bit_generator(own)
+
+
+@DATASETS.register_module()
+class SeededDataset(MultiImageMixDataset):  # type: ignore[misc]  # mmdet is untyped
+    """mmdet's mix of several images, each sample with its own seed, and without the deep copies.
+
+    mmdet copies a sample, its polygons too, before each transform, to try again should that return None. No transform
+    of YOLOX's does, and the copies take longer than the transforms.
+
+    Args:
+        dataset: Config of the data set of single images.
+        pipeline: Configs of the transforms of a sample.
+        seed: Of everything random.
+        skip_type_keys: Types of transforms to leave out.
+    """
+
+    def __init__(
+        self,
+        dataset: dict[str, Any],
+        pipeline: Sequence[dict[str, Any]],
+        seed: int = 0,
+        skip_type_keys: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(dataset, pipeline, skip_type_keys)
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """Build a sample.
+
+        Args:
+            position: `epoch * len(self) + index`, as `EpochSampler` gives it.
+
+        Raises:
+            StepError: A transform gave no sample.
+        """
+        epoch, index = divmod(position, len(self))
+        with seeded(self.seed, epoch, index):
+            return self._mixed(index)
+
+    def _mixed(self, index: int) -> dict[str, Any]:
+        results = self._single(index)
+        for transform, name in zip(self.pipeline, self.pipeline_types, strict=True):
+            if name in (self._skip_type_keys or ()):
+                continue
+            if hasattr(transform, "get_indexes"):
+                chosen = transform.get_indexes(self.dataset)
+                others = chosen if isinstance(chosen, Sequence) else [chosen]
+                results["mix_results"] = [self._single(other) for other in others]
+            results = transform(results)
+            if results is None:
+                raise StepError(f"transform {name} gave no sample", where=f"image {index} of the training set")
+            results.pop("mix_results", None)
+        return results
+
+    def _single(self, index: int) -> dict[str, Any]:
+        results: dict[str, Any] = self.dataset[index]
+        results.pop("instances", None)  # now boxes and labels; Mosaic would copy the polygons, point by point
+        return results
+
+
+@DATA_SAMPLERS.register_module()
+class EpochSampler(Sampler[int]):
+    """The order of an epoch, as positions that `SeededDataset` takes apart into epoch and index.
+
+    The order of all ranks together depends on seed and epoch alone: of it, rank r of n takes every n-th index from the
+    r-th on. So a step of n ranks with b images each sees the images that a step of one rank with n * b sees. Where n
+    does not divide the set, the first few come again at the end, and every rank has equally many.
+
+    Args:
+        dataset: What is sampled; only its length is used.
+        shuffle: Whether to shuffle, anew each epoch.
+        seed: Of the order, the same in all ranks; None lets them agree on one.
+    """
+
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
+        rank, world_size = get_dist_info()
+        self.rank: int = rank
+        self.world_size: int = world_size
+        self.dataset = dataset
+        self.shuffle = shuffle
+        self.seed = sync_random_seed() if seed is None else seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Samples of this rank in an epoch."""
+        return math.ceil(len(self.dataset) / self.world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions of this rank."""
+        size = len(self.dataset)
+        order = np.arange(size)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(size)
+        whole = np.resize(order, len(self) * self.world_size)  # repeats from the beginning
+        return iter((self.epoch * size + whole[self.rank :: self.world_size]).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; mmengine's DistSamplerSeedHook does before each."""
+        self.epoch = epoch

@@ -80,9 +80,11 @@ class StepDisplay:
     def _show(self) -> None:
         now = time.monotonic()
         if self._status:
-            told = f"  {self._last}" if self._last else f"  {self._label}"
-            line = f"{self._step}  cell {self._cell}/{self._cells}{told}"
-            self._status.update(line[: self._status.console.width - 4].replace("[", r"\["))
+            told, width = self._last or self._label, self._status.console.width - 4
+            line = f"{self._step}  cell {self._cell}/{self._cells}  {told}"
+            if len(line) > width:  # what is told is worth more than where
+                line = f"{self._step}  {told}"
+            self._status.update(line[:width].replace("[", r"\["))
         elif not self._stream and self._last and now - self._told > PATIENCE:
             self._told = now
             _print(f"           {_cut(self._last, 108)}")

@@ -229,7 +229,10 @@ def _executed(
         if fresh:
             shutil.rmtree(resume, ignore_errors=True)
         made_by = f"{run}/{record.made_by}"
-        context = StepContext(step.name, made_by, store.url, str(work), str(cache), record.inputs, str(resume))
+        logs = cache / "logs" / made_by
+        context = StepContext(
+            step.name, made_by, store.url, str(work), str(cache), record.inputs, str(resume), str(logs)
+        )
         context.write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)

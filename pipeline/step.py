@@ -43,6 +43,7 @@ class StepContext:
         cache: A folder that outlives the attempt.
         inputs: Pinned artifacts by entity name.
         resume: A folder that outlives a killed attempt at the very same work.
+        logs: A folder that outlives the attempt, for what is to be watched while it runs and is no output.
         by_hand: Whether a person runs the cells, so that nothing is published.
     """
 
@@ -53,6 +54,7 @@ class StepContext:
     cache: str
     inputs: dict[str, Artifact]
     resume: str
+    logs: str
     by_hand: bool = False
 
     def write(self, path: Path) -> None:
@@ -139,6 +141,8 @@ class Step:
         cache: A folder that outlives attempts, for downloads.
         resume: A folder that outlives an attempt that was killed or failed, and is there again for the next one at the
             very same work: same notebook, parameters, inputs and code. It goes when the step has succeeded.
+        logs: A folder of this attempt's own that outlives it; need not exist. What is watched while the step runs goes
+            there, such as TensorBoard's files: with their times and host names in an output, no two runs were equal.
         work: A folder of this attempt's own.
     """
 
@@ -147,6 +151,7 @@ class Step:
         self.work = Path(context.work)
         self.cache = Path(context.cache)
         self.resume = Path(context.resume)
+        self.logs = Path(context.logs)
         self._context = context
         self._store = Store(context.store)
         outputs = {name: self.work / "outputs" / name for name in writes}
@@ -301,9 +306,8 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     cache = root / ".cache"
-    return StepContext(
-        name, f"by-hand/{name}/0", store.url, str(work), str(cache), inputs, str(work / "resume"), by_hand=True
-    )
+    resume, logs = str(work / "resume"), str(cache / "logs" / "by_hand" / name)
+    return StepContext(name, f"by-hand/{name}/0", store.url, str(work), str(cache), inputs, resume, logs, by_hand=True)
 
 
 def _project_root() -> Path:

@@ -45,6 +45,7 @@ def step(store: Store, letters: Artifact, tmp_path: Path, monkeypatch: pytest.Mo
         cache=str(tmp_path / "cache"),
         inputs={"letters": letters},
         resume=str(tmp_path / "resume"),
+        logs=str(tmp_path / "logs"),
     )
     context.write(tmp_path / "context.json")
     assert StepContext.read(tmp_path / "context.json") == context

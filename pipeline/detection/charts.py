@@ -15,20 +15,24 @@ def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> Chart:
     """Loss and its parts by epoch on the left, mAP and mAP50 on the eval set on the right.
 
     Args:
-        history: One record an epoch; may be empty, for weights that were passed on untouched.
+        history: One record an epoch, with epoch 0 for pretrained weights before any training; may be empty, for
+            weights that were passed on untouched.
         best_epoch: Marked on the right.
     """
     figure = Chart(11, 3.6)
     left, right = figure.subplots(1, 2)
-    epochs = [record.epoch for record in history]
-    for part in sorted({name for record in history for name in record.loss}):
-        values = [record.loss.get(part) for record in history]
+    trained = [record for record in history if record.epoch]
+    epochs = [record.epoch for record in trained]
+    for part in sorted({name for record in trained for name in record.loss}):
+        values = [record.loss.get(part) for record in trained]
         known = [float("nan") if value is None else value for value in values]
         colour, width = (LOSS, 2.0) if part == "loss" else (PARTS.get(part, PART), 1.2)
         left.plot(epochs, known, color=colour, linewidth=width, label=part.removeprefix("loss_"))
     for name, colour in (("mAP", MAP), ("mAP50", MAP50)):
         points = [(r.epoch, value) for r in history if (value := getattr(r, name)) is not None]
         right.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=3, label=name)
+    if len(trained) < len(history):
+        right.axhline(history[0].mAP, color=MAP, linestyle="--", linewidth=1, label="mAP of the given weights")
     if history:
         right.axvline(best_epoch, color=PART, linestyle=":", label=f"best epoch, {best_epoch}")
         right.legend(frameon=False)

@@ -10,54 +10,14 @@ from typing import Any
 from mmengine.config import Config
 
 from pipeline.detection import mmcv_ops
-from pipeline.detection.spec import DetectorSpec, check_image_size, check_variant
-from pipeline.errors import UsageError
+from pipeline.detection.datasets import MIXING, set_data
+from pipeline.detection.recipe import Recipe, Tuning
+from pipeline.detection.spec import DetectorSpec, check_variant
 
-PAD_VALUE = 114.0
-AUGMENTATIONS = ("auto", "flip", "mosaic")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    Attributes:
-        variant: YOLOX size: nano, tiny, s, m, l or x.
-        image_size: Side of the square input in pixels, a multiple of 32.
-        epochs: Passes over the training set; 0 packs the pretrained weights as they are.
-        batch_size: Images a training step.
-        learning_rate: Peak rate of AdamW; 0 chooses 1e-2 from scratch, 1e-4 where pretrained weights meet new classes,
-            1e-5 where every class is already known to them (higher rates were measured to unlearn it).
-        augmentation: "flip" is flips and colour; "mosaic" adds mosaic and random affine (and mixup from size s up);
-            "auto" is mosaic from scratch for 50 epochs or more, and flip otherwise.
-        workers: Data loading processes; -1 uses none on two cores or fewer, else up to four.
-        seed: Of everything random.
-    """
-
-    variant: str = "s"
-    image_size: int = 640
-    epochs: int = 10
-    batch_size: int = 8
-    learning_rate: float = 0.0
-    augmentation: str = "auto"
-    workers: int = -1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_variant(self.variant)
-        check_image_size((self.image_size, self.image_size))
-        limits = (("epochs", self.epochs, 0), ("batch_size", self.batch_size, 1), ("workers", self.workers, -1))
-        for name, value, least in limits:
-            if value < least:
-                raise UsageError(f"{name} is {value}", where=name, expected=f"at least {least}")
-        if self.learning_rate < 0:
-            raise UsageError(f"learning_rate is {self.learning_rate}", where="learning_rate", expected="0 or more")
-        if self.augmentation not in AUGMENTATIONS:
-            raise UsageError(
-                f"there is no augmentation '{self.augmentation}'",
-                where="augmentation",
-                expected="one of " + ", ".join(AUGMENTATIONS),
-            )
+FROZEN_STAGES = {"nothing": -1, "stem": 1, "backbone": 4}  # mmdet counts from the stem, 0
+OUR_PARTS = tuple(
+    f"pipeline.detection.{name}" for name in ("detector", "head", "images", "rates", "sampling")
+)  # registered under names that configs use
 
 
 def base_config(variant: str) -> Config:
@@ -100,143 +60,126 @@ def build_model(spec: DetectorSpec) -> Any:
     return MODELS.build(config.model)
 
 
-def training_config(
-    recipe: Recipe, spec: DetectorSpec, *, iterations: int, learning_rate: float, mosaic: bool, cuda: bool, workers: int
-) -> Config:
+@dataclass(frozen=True)
+class Setting:
+    """What a training runs on and is cut into.
+
+    Attributes:
+        iterations: Steps of the optimiser in an epoch.
+        devices: Processes that share each step.
+        micro_batch: Images a process holds at once.
+        workers: Data loading processes of each process; they decide nothing but the speed.
+        mixed: Whether in mixed precision.
+        mosaic: Whether with mosaic and affine, until the last epochs.
+        cuda: Whether on GPUs.
+    """
+
+    iterations: int
+    devices: int = 1
+    micro_batch: int = 0
+    workers: int = 0
+    mixed: bool = False
+    mosaic: bool = False
+    cuda: bool = False
+
+
+def training_config(recipe: Recipe, tuning: Tuning, spec: DetectorSpec, setting: Setting) -> Config:
     """The whole config of a run; its data roots are the names of the two data sets.
 
     Args:
         recipe: What the user asked for.
+        tuning: What was chosen for the rest.
         spec: The detector to be trained.
-        iterations: Training steps in one epoch.
-        learning_rate: Peak rate, already chosen.
-        mosaic: Whether mosaic and affine are on (until the last fifth of the epochs).
-        cuda: Whether a GPU will run it: decides mixed precision, which mmengine refuses on a CPU.
-        workers: Data loading processes.
+        setting: What it runs on.
     """
     config = model_config(spec)
-    size = (recipe.image_size, recipe.image_size)
-    steps = iterations * recipe.epochs
-    _set_pipelines(config, size, mosaic)
-    _set_data(config, recipe, spec, workers)
+    config.custom_imports = {"imports": list(OUR_PARTS), "allow_failed_imports": False}
+    config.model.update(type="PartwiseYOLOX", micro_batch=setting.micro_batch)
+    config.model.bbox_head.type = "IgnoringYOLOXHead"
+    config.model.backbone.update(frozen_stages=FROZEN_STAGES[tuning.freeze], norm_eval=tuning.frozen_norm)
+    set_data(config, recipe, spec, devices=setting.devices, at_once=setting.micro_batch, mosaic=setting.mosaic)
+    _set_optimizer(config, tuning, mixed=setting.mixed)
+    steps = setting.iterations * recipe.epochs
+    config.param_scheduler = _schedule(tuning, steps, setting.iterations)
     config.train_cfg = {
         "type": "EpochBasedTrainLoop",
         "max_epochs": recipe.epochs,
         # looking at the eval set every epoch would take a tenth of a short run; five points draw a curve
-        "val_interval": max(1, recipe.epochs // 5),
+        "val_interval": 1 if recipe.patience else max(1, recipe.epochs // 5),
+    }
+    config.custom_hooks = [*_averaging(tuning, steps), *_mode_switch(tuning, recipe, setting)]
+    config.default_hooks = {"logger": None, "checkpoint": None, "timer": None}
+    for unused in ("visualizer", "tta_model", "tta_pipeline"):
+        config.pop(unused, None)
+    config.log_level = "WARNING"
+    # cuDNN's deterministic kernels cost speed and some operators have none, so only a CPU run is bit-exact
+    config.randomness = {"seed": recipe.seed, "deterministic": not setting.cuda}
+    config.env_cfg.cudnn_benchmark = setting.cuda  # all batches have one size
+    if setting.devices > 1:
+        config.launcher = "pytorch"
+        config.model_wrapper_cfg = {"type": "PartwiseDistributed", **({} if setting.cuda else {"device_ids": None})}
+    return config
+
+
+def _set_optimizer(config: Config, tuning: Tuning, *, mixed: bool) -> None:
+    kinds = {
+        "AdamW": {"type": "AdamW", "fused": True},
+        "SGD": {"type": "SGD", "momentum": 0.9, "nesterov": True, "fused": True},
     }
     config.optim_wrapper = {
-        "type": "AmpOptimWrapper" if cuda else "OptimWrapper",
-        "optimizer": {"type": "AdamW", "lr": learning_rate, "weight_decay": 0.05},
-        "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
-        "clip_grad": {"max_norm": 35.0},
+        "type": "AmpOptimWrapper" if mixed else "OptimWrapper",
+        "constructor": "PartRates",
+        "optimizer": {**kinds[tuning.optimizer], "lr": tuning.learning_rate, "weight_decay": tuning.weight_decay},
+        "paramwise_cfg": {
+            "backbone.": tuning.backbone_rate,
+            "neck.": tuning.neck_rate,
+            "bbox_head.multi_level_conv_cls.": tuning.class_rate,
+        },
+        "clip_grad": {"max_norm": tuning.max_gradient},
     }
-    warm = min(steps // 10, 3 * iterations)
+
+
+def _schedule(tuning: Tuning, steps: int, iterations: int) -> list[dict[str, Any]]:
+    """The rate by steps of the optimiser: up in a line, down in a cosine."""
+    warm = min(int(steps * tuning.warm_up), 3 * iterations)
     warm = warm if warm > 1 else 0  # mmengine's LinearLR over one step would leave the rate at its start factor
     decay = {
         "type": "CosineAnnealingLR",
-        "eta_min": learning_rate * 0.05,
+        "eta_min_ratio": tuning.final_rate,
         "by_epoch": False,
         "begin": warm,
         "T_max": steps - warm,
         "end": steps,
     }
     warm_up = {"type": "LinearLR", "start_factor": 0.01, "by_epoch": False, "begin": 0, "end": warm}
-    config.param_scheduler = [warm_up, decay] if warm else [decay]
-    # The window follows the run: mmdet's gamma of 2000 steps would leave a short run unaveraged, its momentum of
-    # 0.0001 would average over the untrained beginning.
-    ema = {
-        "type": "EMAHook",
-        "ema_type": "ExpMomentumEMA",
-        "momentum": min(0.5, max(0.0002, 20.0 / max(steps, 1))),
-        "gamma": max(1, steps // 20),
-        "update_buffers": True,
-        "priority": 49,
-    }
-    config.custom_hooks = [ema]
-    if mosaic:
-        # mmdet switches one epoch earlier than the name says
-        plain_epochs = max(1, recipe.epochs // 5)
-        config.custom_hooks.append({"type": "YOLOXModeSwitchHook", "num_last_epochs": plain_epochs - 1, "priority": 48})
-    config.default_hooks = {"logger": None, "checkpoint": None, "timer": None}
-    config.pop("visualizer", None)
-    config.pop("tta_model", None)
-    config.pop("tta_pipeline", None)
-    config.log_level = "WARNING"
-    # cuDNN's deterministic kernels cost speed and some operators have none, so only a CPU run is bit-exact
-    config.randomness = {"seed": recipe.seed, "deterministic": not cuda}
-    return config
+    return [warm_up, decay] if warm else [decay]
 
 
-def _set_pipelines(config: Config, size: tuple[int, int], mosaic: bool) -> None:
-    """Put the input size into mmdet's own pipelines; without mosaic, drop what mixes images."""
-    pad = {"type": "Pad", "pad_to_square": True, "pad_val": {"img": (PAD_VALUE,) * 3}}
-    # the loader's, not the file's `train_dataset`: mmdet's smaller variants replace the pipeline only there
-    train, test = config.train_dataloader.dataset, config.val_dataloader.dataset
-    for transform in train.pipeline:
-        if transform.type in ("Mosaic", "MixUp"):
-            transform.img_scale = size
-        elif transform.type == "RandomAffine":
-            transform.border = (-size[0] // 2, -size[1] // 2)
-        elif transform.type == "Resize":
-            transform.scale = size
-    if not mosaic:
-        mixing = ("Mosaic", "RandomAffine", "MixUp")
-        train.pipeline = [t for t in train.pipeline if t.type not in mixing]
-    for transform in test.pipeline:
-        if transform.type == "Resize":
-            transform.scale = size
-        elif transform.type == "Pad":
-            transform.update(pad)
+def _averaging(tuning: Tuning, steps: int) -> list[dict[str, Any]]:
+    """The averaged weights, which are what is validated and kept.
+
+    Their window follows the run: mmdet's gamma of 2000 steps would leave a short run unaveraged, its momentum of 0.0001
+    would average over the untrained beginning.
+    """
+    if not tuning.averaged_steps:
+        return []
+    window = max(1.0, steps * tuning.averaged_steps)
+    return [
+        {
+            "type": "EMAHook",
+            "ema_type": "ExpMomentumEMA",
+            "momentum": min(0.5, max(0.0002, 1.0 / window)),
+            "gamma": max(1, int(window)),
+            "update_buffers": True,
+            "priority": 49,
+        }
+    ]
 
 
-def _set_data(config: Config, recipe: Recipe, spec: DetectorSpec, workers: int) -> None:
-    """Point the loaders at the two data sets and give both the class names mmdet really reads: `classes`."""
-    source = {
-        "metainfo": {"classes": list(spec.classes)},
-        "ann_file": "annotations.json",
-        "data_prefix": {"img": "images/"},
-    }
-    # mmdet drops images under 32 px by default; whether an image stays is data_prep's decision
-    train, test = config.train_dataloader.dataset, config.val_dataloader.dataset
-    train.dataset.update({**source, "data_root": "coco_train_dataset/", "filter_cfg": None})
-    loader = {
-        "batch_size": recipe.batch_size,
-        "num_workers": workers,
-        # those that outlive an epoch carry their random state into the next, with which no run could then begin
-        "persistent_workers": False,
-    }
-    config.train_dataloader = {
-        **loader,
-        "sampler": {"type": "DefaultSampler", "shuffle": True},
-        "dataset": train,
-    }
-    evaluated = {
-        **source,
-        "type": "CocoDataset",
-        "data_root": "coco_eval_dataset/",
-        "test_mode": True,
-        "pipeline": test.pipeline,
-    }
-    config.val_dataloader = {
-        **loader,
-        "drop_last": False,
-        "sampler": {"type": "DefaultSampler", "shuffle": False},
-        "dataset": evaluated,
-    }
-    config.val_evaluator = {
-        "type": "CocoMetric",
-        "ann_file": "coco_eval_dataset/annotations.json",
-        "metric": "bbox",
-        "proposal_nums": (1, 10, 100),  # the default's last entry, 1000, is what AP would be taken at
-        "format_only": False,
-    }
-    for unused in ("train_dataset", "train_pipeline", "test_pipeline", "test_dataloader", "test_evaluator", "test_cfg"):
-        config.pop(unused, None)
-
-
-def set_data_roots(config: Config, train_folder: Path, eval_folder: Path) -> None:
-    """Replace the data sets' names by the folders they lie in on this machine."""
-    config.train_dataloader.dataset.dataset.data_root = f"{train_folder}/"
-    config.val_dataloader.dataset.data_root = f"{eval_folder}/"
-    config.val_evaluator.ann_file = str(eval_folder / "annotations.json")
+def _mode_switch(tuning: Tuning, recipe: Recipe, setting: Setting) -> list[dict[str, Any]]:
+    if not setting.mosaic:
+        return []
+    plain = max(1, int(recipe.epochs * tuning.plain_epochs))
+    # mmdet switches one epoch earlier than the name says
+    hook = {"type": "YOLOXModeSwitchHook", "num_last_epochs": plain - 1, "skip_type_keys": MIXING, "priority": 48}
+    return [hook]

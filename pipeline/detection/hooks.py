@@ -1,19 +1,19 @@
-"""What happens beside the training loop: a progress bar, a history, and the best and last weights."""
-
-# ruff: noqa: ARG002  # mmengine calls every hook with the same arguments
+"""What happens beside the training loop: the untouched weights measured, a history, and the best and last weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from mmengine.hooks import Hook
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
-from tqdm import tqdm
 
+from pipeline.detection.detector import bare
+from pipeline.detection.filters import balance
 from pipeline.detection.weights import Checkpoint, fit, write_checkpoint
 
 METRICS = {"coco/bbox_mAP": "mAP", "coco/bbox_mAP_50": "mAP50"}
@@ -24,9 +24,9 @@ class EpochRecord:
     """One epoch of a run; metrics are None where the eval set was not looked at.
 
     Attributes:
-        epoch: 1 for the first.
-        loss: Mean over the epoch's steps, by part: `loss`, `loss_cls`, `loss_bbox`, `loss_obj`, ...
-        learning_rate: At the epoch's end.
+        epoch: 1 for the first; 0 for the pretrained weights before any training.
+        loss: Mean over the epoch's steps, by part: `loss`, `loss_cls`, `loss_bbox`, `loss_obj`, ...; empty in epoch 0.
+        learning_rate: Of the head, at the epoch's end.
         mAP: On the eval set, IoU 0.50:0.95.
         mAP50: On the eval set, IoU 0.50.
     """
@@ -38,83 +38,49 @@ class EpochRecord:
     mAP50: float | None = None  # noqa: N815
 
 
-class ProgressHook(Hook):  # type: ignore[misc]  # mmengine is untyped
-    """A bar over all steps with loss, the latest mAP and the remaining time; keeps the history of epochs.
+def measured(metrics: Mapping[str, float] | None) -> dict[str, float]:
+    """The two figures of a validation, by our names."""
+    return {ours: float((metrics or {}).get(theirs, 0.0)) for theirs, ours in METRICS.items()}
 
-    The bar's own estimate counts evaluation in, since its clock runs on meanwhile.
+
+class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
+    """Loads pretrained weights when the loop starts: mmengine initialises the model, again, just before.
+
+    Args:
+        checkpoint: The weights.
+        classes: Of the model; head rows go by class name.
+        balanced: Whether filters are brought to one length, after the weights were measured as they are.
     """
-
-    priority = "LOW"
-
-    def __init__(self) -> None:
-        self.history: list[EpochRecord] = []
-        self._sums: dict[str, float] = {}
-        self._steps = 0
-        self._bar: Any = None
-
-    def before_train(self, runner: Any) -> None:
-        """Open the bar, at the step that a continued run has reached."""
-        # no bar: on one line of a terminal the figures are worth more
-        form = "training {percentage:3.0f}%, step {n_fmt} of {total_fmt}, {elapsed}, {remaining} left{postfix}"
-        # tqdm takes the speed, and so the remaining time, from the steps since `initial`
-        self._bar = tqdm(total=runner.max_iters, initial=runner.iter, mininterval=0.5, bar_format=form)
-
-    def before_train_epoch(self, runner: Any) -> None:
-        """Start the epoch's means."""
-        self._sums, self._steps = {}, 0
-
-    def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
-    ) -> None:
-        """Count a step.
-
-        Raises:
-            FloatingPointError: The loss is no longer finite, and no later step would repair it.
-        """
-        self._steps += 1
-        if not isfinite(float((outputs or {}).get("loss", 0.0))):
-            raise FloatingPointError(f"the loss became {float((outputs or {})['loss'])} in step {runner.iter + 1}")
-        for name, value in (outputs or {}).items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._bar.set_postfix(self._shown(runner.epoch + 1), refresh=False)
-        self._bar.update(1)
-
-    def after_train_epoch(self, runner: Any) -> None:
-        """Close the epoch's means; mmengine validates after this."""
-        loss = {name: total / self._steps for name, total in self._sums.items()}
-        rate = float(runner.optim_wrapper.get_lr()["lr"][0])
-        self.history.append(EpochRecord(runner.epoch + 1, loss, rate))
-
-    def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
-        """Put the metrics beside the epoch they belong to."""
-        values = {ours: float((metrics or {}).get(theirs, 0.0)) for theirs, ours in METRICS.items()}
-        last = self.history[-1]
-        self.history[-1] = EpochRecord(last.epoch, last.loss, last.learning_rate, **values)
-        self._bar.set_postfix(self._shown(last.epoch))
-
-    def after_train(self, runner: Any) -> None:
-        """Close the bar."""
-        self._bar.close()
-
-    def _shown(self, epoch: int) -> dict[str, str]:
-        shown = {"epoch": str(epoch), "loss": f"{self._sums.get('loss', 0.0) / max(self._steps, 1):.2f}"}
-        known = [record.mAP50 for record in self.history if record.mAP50 is not None]
-        return shown | ({"mAP50": f"{known[-1]:.3f}"} if known else {})
-
-
-class WarmStartHook(Hook):  # type: ignore[misc]
-    """Loads pretrained weights when the loop starts: mmengine initialises the model, again, just before."""
 
     priority = "VERY_HIGH"
 
-    def __init__(self, checkpoint: Checkpoint, classes: tuple[str, ...]) -> None:
+    def __init__(self, checkpoint: Checkpoint, classes: tuple[str, ...], *, balanced: bool) -> None:
         self.checkpoint = checkpoint
         self.classes = classes
+        self.balanced = balanced
 
     def before_train(self, runner: Any) -> None:
-        """Fit the checkpoint to the model, head rows by class name; a continued run has its weights already."""
+        """Fit the checkpoint to the model and its averaged copy; a continued run has its weights already."""
         if runner.iter == 0:
-            fit(self.checkpoint, runner.model, self.classes)
+            fit(self.checkpoint, bare(runner.model), self.classes)
+            _average_anew(runner)
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Balance, once."""
+        if runner.iter == 0 and self.balanced:
+            balance(bare(runner.model))
+            _average_anew(runner)
+
+
+class FirstLookHook(Hook):  # type: ignore[misc]
+    """Measures the pretrained weights on the eval set before any training: what is packed is never worse than they."""
+
+    priority = "LOWEST"
+
+    def before_train(self, runner: Any) -> None:
+        """Validate; to all other hooks it is epoch 0."""
+        if runner.iter == 0:
+            runner.val_loop.run()
 
 
 class WeightsHook(Hook):  # type: ignore[misc]
@@ -124,9 +90,11 @@ class WeightsHook(Hook):  # type: ignore[misc]
     mmengine's CheckpointHook would also save optimiser state and pickled objects that torch then refuses to load.
 
     Attributes:
-        best_epoch: The epoch of `best.pth`; 0 before the first validation.
+        best_epoch: The epoch of `best.pth`; 0 before the first validation, and for pretrained weights that no epoch
+            has bettered.
         best: Its mAP.
         best_state: Its weights, on the CPU.
+        last_epoch: The epoch of `last.pth`.
     """
 
     priority = 48
@@ -137,13 +105,14 @@ class WeightsHook(Hook):  # type: ignore[misc]
         self.best_epoch = 0
         self.best = float("-inf")
         self.best_state: dict[str, Tensor] = {}
+        self.last_epoch = 0
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Write `last.pth`, and `best.pth` when this epoch's mAP is the highest so far."""
-        values = {ours: float((metrics or {}).get(theirs, 0.0)) for theirs, ours in METRICS.items()}
         # the loop has already counted the epoch it validates
-        epoch, state = runner.epoch, runner.model.state_dict()
+        values, epoch, state = measured(metrics), runner.epoch, bare(runner.model).state_dict()
         self.write("last.pth", state, epoch, values)
+        self.last_epoch = epoch
         if values["mAP"] > self.best:
             self.best, self.best_epoch = values["mAP"], epoch
             self.best_state = {name: value.to("cpu", copy=True) for name, value in state.items()}
@@ -151,4 +120,35 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
     def write(self, name: str, state: Mapping[str, Tensor], epoch: int, metrics: Mapping[str, Any]) -> None:
         """Write one of the two files: weights with the epoch and the metrics they were measured at."""
-        write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics})
+        if is_main_process():
+            write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics})
+
+
+class SameStatisticsHook(Hook):  # type: ignore[misc]
+    """Brings the batch norms' running statistics of all processes to their mean when an epoch ends.
+
+    Each process has seen its own images. From here on all hold the same model, and the same averaged one: what is
+    validated by all, kept by one, and goes on in all from what one has kept. mmdet's SyncNormHook leaves the averaged
+    model out, and epochs that are not validated.
+    """
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Take the mean, in double precision: of equal numbers it is to be that number."""
+        for model in (bare(runner.model), averaged(runner)):
+            buffers = [each for each in model.buffers() if each.is_floating_point()] if model else []
+            if buffers:
+                whole = torch.cat([each.flatten().double() for each in buffers])
+                all_reduce(whole, op="mean")
+                for each, mean in zip(buffers, torch.split(whole, [each.numel() for each in buffers]), strict=True):
+                    each.copy_(mean.view_as(each))
+
+
+def averaged(runner: Any) -> Any:
+    """The EMA hook's copy of the model, which counts its own steps; None where nothing is averaged."""
+    return next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
+
+
+def _average_anew(runner: Any) -> None:
+    copy = averaged(runner)
+    if copy is not None:
+        copy.module.load_state_dict(bare(runner.model).state_dict())

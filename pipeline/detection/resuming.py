@@ -15,16 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 
-from pipeline.detection.hooks import EpochRecord, ProgressHook, WeightsHook
+from pipeline.detection.detector import bare
+from pipeline.detection.hooks import EpochRecord, WeightsHook, averaged
+from pipeline.detection.limits import LimitsHook
+from pipeline.detection.progress import ProgressHook
 from pipeline.detection.saved_state import layout, read_state, remove_partial, write_state
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pth"
-FORMAT = 1  # of its content
+FORMAT = 2  # of its content
 
 
 class EpochSeedHook(Hook):  # type: ignore[misc]  # mmengine is untyped
@@ -34,13 +38,6 @@ class EpochSeedHook(Hook):  # type: ignore[misc]  # mmengine is untyped
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-
-    def before_train(self, runner: Any) -> None:
-        """Leave the seeding of the loader's workers to torch, which draws it from the main process.
-
-        The workers start anew with each epoch, and mmengine's function would give them the same numbers each time.
-        """
-        runner.train_dataloader.worker_init_fn = None
 
     def before_train_epoch(self, runner: Any) -> None:
         """Seed Python, numpy and torch."""
@@ -62,21 +59,26 @@ class ResumeHook(Hook):  # type: ignore[misc]
         facts: Plain values; a checkpoint with others is of another training.
         progress: Holds the history.
         weights: Holds the best weights.
+        limits: Holds the time spent.
     """
 
     priority = "HIGHEST"
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], progress: ProgressHook, weights: WeightsHook) -> None:
+    def __init__(
+        self, folder: Path, facts: Mapping[str, Any], progress: ProgressHook, weights: WeightsHook, limits: LimitsHook
+    ) -> None:
         self.path = folder / CHECKPOINT
         self.facts = dict(facts)
         self.progress = progress
         self.weights = weights
+        self.limits = limits
         self._kept = 0  # epochs in the file
 
     def before_train(self, runner: Any) -> None:
         """Restore all of a checkpoint of this training where there is one; otherwise leave the run as it is."""
         try:
-            remove_partial(self.path)
+            if is_main_process():
+                remove_partial(self.path)
             if not self.path.exists():
                 return
             saved = read_state(self.path)
@@ -97,7 +99,7 @@ class ResumeHook(Hook):  # type: ignore[misc]
         self._keep(runner)
 
     def _keep(self, runner: Any) -> None:
-        if runner.epoch == self._kept:
+        if runner.epoch == self._kept or not is_main_process():
             return
         try:
             write_state(self.path, self._state(runner))
@@ -112,14 +114,15 @@ class ResumeHook(Hook):  # type: ignore[misc]
             "facts": self.facts,
             "epoch": runner.epoch,
             "iteration": runner.iter,
-            "model": runner.model.state_dict(),
-            "averaged": _averaged(runner).state_dict(),
+            "model": bare(runner.model).state_dict(),
+            "averaged": average.state_dict() if (average := averaged(runner)) else {},
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
             "history": [asdict(record) for record in self.progress.history],
             "best_epoch": self.weights.best_epoch,
             "best_value": self.weights.best,
             "best": self.weights.best_state,
+            "seconds": self.limits.elapsed,
         }
 
     def _check(self, saved: dict[str, Any], runner: Any) -> None:
@@ -131,7 +134,8 @@ class ResumeHook(Hook):  # type: ignore[misc]
             if saved["facts"].get(name) != value:
                 raise DataError(f"it is of another training: {name} is {saved['facts'].get(name)}, not {value}")
         epoch, records = saved["epoch"], [EpochRecord(**record) for record in saved["history"]]
-        whole = [record.epoch for record in records] == list(range(1, epoch + 1)) and 0 < epoch <= runner.max_epochs
+        trained = [record.epoch for record in records if record.epoch]
+        whole = trained == list(range(1, epoch + 1)) and 0 < epoch <= runner.max_epochs
         if not whole or saved["iteration"] != epoch * len(runner.train_dataloader):
             raise DataError(f"its history does not lead to epoch {epoch} and step {saved['iteration']}")
         validated = [record.epoch for record in records if record.mAP is not None]
@@ -139,7 +143,7 @@ class ResumeHook(Hook):  # type: ignore[misc]
             raise DataError(f"its best epoch, {saved['best_epoch']}, was not validated")
         expected = {**own, "best": own["model"] if validated else {}, "optimizer": _settings(own["optimizer"])}
         given = {**saved, "optimizer": _settings(saved["optimizer"])}
-        for name in ("model", "averaged", "optimizer", "schedulers", "best_value", "best"):
+        for name in ("model", "averaged", "optimizer", "schedulers", "best_value", "best", "seconds"):
             if layout(given[name]) != layout(expected[name]):
                 raise DataError(f"it is of another training: its part '{name}' has another shape")
         parameters = [p for group in runner.optim_wrapper.optimizer.param_groups for p in group["params"]]
@@ -148,9 +152,10 @@ class ResumeHook(Hook):  # type: ignore[misc]
                 raise DataError("it is of another training: its optimizer's moments have another shape")
 
     def _restore(self, saved: dict[str, Any], runner: Any) -> None:
-        runner.model.load_state_dict(saved["model"])
-        averaged = _averaged(runner)
-        averaged.load_state_dict(saved["averaged"])
+        bare(runner.model).load_state_dict(saved["model"])
+        average = averaged(runner)
+        if average:
+            average.load_state_dict(saved["averaged"])
         runner.optim_wrapper.load_state_dict(saved["optimizer"])
         for scheduler, state in zip(runner.param_schedulers, saved["schedulers"], strict=True):
             scheduler.load_state_dict(state)
@@ -162,21 +167,20 @@ class ResumeHook(Hook):  # type: ignore[misc]
         keeper, epoch = self.weights, runner.epoch
         keeper.best, keeper.best_epoch, keeper.best_state = saved["best_value"], saved["best_epoch"], saved["best"]
         # their files were in the killed attempt's folder; what was validated is the averaged model
-        if keeper.best_epoch:
+        if keeper.best_state:
             keeper.write("best.pth", keeper.best_state, keeper.best_epoch, metrics[keeper.best_epoch])
         if metrics[epoch]["mAP"] is not None:
-            keeper.write("last.pth", averaged.module.state_dict(), epoch, metrics[epoch])
+            keeper.last_epoch = epoch
+            keeper.write(
+                "last.pth", (average.module if average else bare(runner.model)).state_dict(), epoch, metrics[epoch]
+            )
+        self.limits.spent = saved["seconds"]
 
 
-def arithmetic(workers: int) -> dict[str, Any]:
+def arithmetic() -> dict[str, Any]:
     """What decides the last bits of a result beside its inputs; on a GPU no two runs agree in these anyway."""
-    exact = {} if torch.cuda.is_available() else {"workers": workers, "threads": torch.get_num_threads()}
+    exact = {} if torch.cuda.is_available() else {"threads": torch.get_num_threads()}
     return {"device": "cpu" if exact else "cuda", "torch": str(torch.__version__), **exact}
-
-
-def _averaged(runner: Any) -> Any:
-    """The EMA hook's copy of the model, which counts its own steps."""
-    return next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model
 
 
 def _settings(optimizer: Mapping[str, Any]) -> dict[str, Any]:

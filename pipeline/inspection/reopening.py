@@ -62,6 +62,7 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         cache=str(cache),
         inputs=record.inputs,
         resume=str(work / "resume"),
+        logs=str(cache / "logs" / "opened" / manifest.run / name),
         by_hand=True,
     )
     work.mkdir(parents=True, exist_ok=True)

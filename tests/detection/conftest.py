@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.detection.recipe import Recipe, Tuning
+
 CLASSES = ("disc", "block")
 
 
@@ -77,3 +79,20 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A train and an eval set of 64 px images with two classes."""
     base = tmp_path_factory.mktemp("datasets")
     return write_dataset(base / "train", 13, 1), write_dataset(base / "eval", 5, 2)
+
+
+@pytest.fixture(scope="session")
+def skilled(datasets: tuple[Path, Path], pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YOLOX-nano's weights after they have met the discs and blocks: they find some."""
+    from pipeline.detection.training import train  # imported here: slow, and most tests need no training
+
+    folder = tmp_path_factory.mktemp("skilled")
+    result = train(
+        Recipe("nano", 64, 3, 4, seed=3),
+        *datasets,
+        folder,
+        weights=pretrained,
+        tuning=Tuning(freeze="stem", learning_rate=1e-3),
+    )
+    assert (result.metrics()["eval_mAP"] or 0) > 0.1
+    return folder / "best.pth"

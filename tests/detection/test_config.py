@@ -1,21 +1,30 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
 
-from pipeline.detection.config import Recipe, base_config, build_model, set_data_roots, training_config
+from pipeline.detection.config import Setting, base_config, build_model, training_config
+from pipeline.detection.recipe import FROM_SCRATCH, Recipe, Tuning
 from pipeline.detection.spec import VARIANTS, DetectorSpec
-from pipeline.errors import UsageError
 
-MIXING = {"Mosaic", "RandomAffine", "MixUp"}
+PLAIN = Setting(iterations=10, micro_batch=4)
+MOSAIC = replace(PLAIN, mosaic=True)
 
 
-def config_of(**changes):
+def config_of(setting: Setting = MOSAIC, tuning: Tuning = FROM_SCRATCH, **changes: Any) -> Config:
     recipe = Recipe(**{"variant": "nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
     spec = DetectorSpec(recipe.variant, (recipe.image_size, recipe.image_size), ("disc", "block"))
-    return training_config(recipe, spec, iterations=10, learning_rate=1e-3, mosaic=True, cuda=False, workers=0)
+    return training_config(recipe, tuning, spec, setting)
+
+
+def hooks_of(config: Config) -> dict[str, Any]:
+    return {hook["type"]: hook for hook in config.custom_hooks}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -33,55 +42,103 @@ def test_the_schedule_fits_the_run(epochs: int) -> None:
     steps = 10 * epochs
     *warm_up, decay = config.param_scheduler
     begin = warm_up[0]["end"] if warm_up else 0
-    assert begin <= steps // 10
+    assert begin <= min(steps // 10, 30)
     assert (decay["begin"], decay["end"], decay["T_max"]) == (begin, steps, steps - begin)
     assert config.train_cfg.max_epochs == epochs
-    hooks = {hook["type"]: hook for hook in config.custom_hooks}
+    hooks = hooks_of(config)
     assert 0 <= hooks["YOLOXModeSwitchHook"]["num_last_epochs"] < max(1, epochs // 4)
     assert hooks["EMAHook"]["gamma"] <= max(1, steps // 10)
     assert 1 / hooks["EMAHook"]["momentum"] <= max(2, steps / 2)
 
 
-def test_the_data_sets_classes_reach_mmdet(datasets: tuple[Path, Path]) -> None:
-    """Upper-case CLASSES would be ignored without a word, and 80 COCO names would stay."""
-    from mmdet.registry import DATASETS
+@pytest.mark.parametrize(
+    ("epochs", "plain", "last"),
+    [
+        pytest.param(20, 0.2, 4, id="a fifth"),
+        pytest.param(20, 0.5, 10, id="half"),
+        pytest.param(3, 0.0, 1, id="at least one"),
+        pytest.param(2, 1.0, 2, id="all"),
+    ],
+)
+def test_so_many_epochs_at_the_end_are_without_mosaic(epochs: int, plain: float, last: int) -> None:
+    from mmdet.engine.hooks import YOLOXModeSwitchHook
 
-    config = config_of()
-    set_data_roots(config, *datasets)
+    settings = hooks_of(config_of(epochs=epochs, tuning=replace(FROM_SCRATCH, plain_epochs=plain)))
+    hook = YOLOXModeSwitchHook(num_last_epochs=settings["YOLOXModeSwitchHook"]["num_last_epochs"])
+    switched = [epoch for epoch in range(epochs) if epoch + 1 >= epochs - hook.num_last_epochs]  # the hook's own test
+    assert len(switched) == last
+
+
+def test_without_mosaic_nothing_is_switched() -> None:
+    assert "YOLOXModeSwitchHook" not in hooks_of(config_of(PLAIN))
+
+
+def test_without_a_window_nothing_is_averaged() -> None:
+    assert "EMAHook" not in hooks_of(config_of(tuning=replace(FROM_SCRATCH, averaged_steps=0.0)))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "interval"),
+    [
+        pytest.param(3, 0, 1, id="short"),
+        pytest.param(20, 0, 4, id="five points"),
+        pytest.param(20, 2, 1, id="every epoch for patience"),
+    ],
+)
+def test_how_often_the_eval_set_is_looked_at(epochs: int, patience: int, interval: int) -> None:
+    assert config_of(epochs=epochs, patience=patience).train_cfg.val_interval == interval
+
+
+@pytest.mark.parametrize(("mixed", "wrapper"), [(True, "AmpOptimWrapper"), (False, "OptimWrapper")])
+def test_mixed_precision_is_an_optimizer_wrapper(mixed: bool, wrapper: str) -> None:
+    assert config_of(replace(PLAIN, mixed=mixed)).optim_wrapper.type == wrapper
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_what_differs_on_a_gpu(cuda: bool) -> None:
+    config = config_of(replace(PLAIN, cuda=cuda))
+    assert config.randomness == {"seed": 0, "deterministic": not cuda}
+    assert config.env_cfg.cudnn_benchmark == cuda
+
+
+def test_several_devices_share_a_batch_and_meet_in_torch_distributed() -> None:
+    config = config_of(replace(PLAIN, devices=2, micro_batch=2))
+    assert config.launcher == "pytorch"
+    assert config.model_wrapper_cfg == {"type": "PartwiseDistributed", "device_ids": None}
+    assert config.train_dataloader.batch_size == 2
+    assert "device_ids" not in config_of(replace(PLAIN, devices=2, cuda=True)).model_wrapper_cfg
+    assert config_of().get("launcher", "none") == "none"
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [
+        pytest.param("nothing", (), id="nothing"),
+        pytest.param("stem", ("stem", "stage1"), id="stem"),
+        pytest.param("backbone", ("stem", "stage1", "stage2", "stage3", "stage4"), id="backbone"),
+    ],
+)
+@pytest.mark.parametrize("frozen_norm", [False, True])
+def test_what_is_frozen_is_so_in_a_new_detector(freeze: str, frozen: tuple[str, ...], frozen_norm: bool) -> None:
+    """From the first moment: the optimiser, and the wrapper for several devices, look at a detector only once."""
+    model = built(config_of(tuning=Tuning(freeze=freeze, frozen_norm=frozen_norm)))
+    fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    expected = {n for n, _ in model.named_parameters() if n.startswith(tuple(f"backbone.{each}." for each in frozen))}
+    assert fixed == expected
+    model.train()
+    norms = {name: module.training for name, module in model.named_modules() if hasattr(module, "running_mean")}
+    still = {f"backbone.{stage}." for stage in frozen} | ({"backbone."} if frozen_norm else set())
+    assert {name for name, training in norms.items() if not training} == {
+        name for name in norms if name.startswith(tuple(still))
+    }
+
+
+def built(config: Config) -> Any:
+    from mmdet.registry import MODELS
+
+    import_modules_from_strings(**config.custom_imports)
     init_default_scope("mmdet")
-    for dataset in (config.train_dataloader.dataset, config.val_dataloader.dataset):
-        built = DATASETS.build(dataset)
-        assert tuple(built.metainfo["classes"]) == ("disc", "block")
-        assert len(built) in (13, 5)  # the empty image and those under 32 px are data_prep's to drop
-
-
-def test_ap_is_taken_at_a_hundred_detections() -> None:
-    assert tuple(config_of().val_evaluator.proposal_nums) == (1, 10, 100)
-
-
-@pytest.mark.parametrize(("cuda", "wrapper"), [(True, "AmpOptimWrapper"), (False, "OptimWrapper")])
-def test_mixed_precision_is_for_gpus_only(cuda: bool, wrapper: str) -> None:
-    recipe, spec = Recipe("nano", 64), DetectorSpec("nano", (64, 64), ("a",))
-    config = training_config(recipe, spec, iterations=1, learning_rate=1e-3, mosaic=False, cuda=cuda, workers=0)
-    assert config.optim_wrapper.type == wrapper
-
-
-@pytest.mark.parametrize("mosaic", [True, False])
-@pytest.mark.parametrize("variant", ["nano", "s"])
-def test_the_input_size_is_everywhere(variant: str, mosaic: bool) -> None:
-    recipe, spec = Recipe(variant, 96), DetectorSpec(variant, (96, 96), ("a",))
-    config = training_config(recipe, spec, iterations=1, learning_rate=1e-3, mosaic=mosaic, cuda=False, workers=0)
-    training = {step.type: step for step in config.train_dataloader.dataset.pipeline}
-    testing = {step.type: step for step in config.val_dataloader.dataset.pipeline}
-    assert training["Resize"].scale == testing["Resize"].scale == (96, 96)
-    assert testing["Pad"].pad_to_square
-    assert testing["Pad"].pad_val["img"] == (114.0,) * 3
-    expected = MIXING if variant == "s" else MIXING - {"MixUp"}
-    assert training.keys() & MIXING == (expected if mosaic else set())
-    if mosaic:
-        assert training["Mosaic"].img_scale == (96, 96)
-        assert training["RandomAffine"].border == (-48, -48)
-    assert config.model.data_preprocessor.batch_augments is None
+    return MODELS.build(config.model)
 
 
 def test_the_dumped_config_names_no_path_of_this_machine(tmp_path: Path) -> None:
@@ -92,18 +149,12 @@ def test_the_dumped_config_names_no_path_of_this_machine(tmp_path: Path) -> None
     assert "site-packages" not in text
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        pytest.param({"variant": "xl"}, "no YOLOX variant", id="variant"),
-        pytest.param({"image_size": 250}, "224 or 256", id="image size"),
-        pytest.param({"epochs": -1}, "epochs is -1", id="epochs"),
-        pytest.param({"batch_size": 0}, "batch_size is 0", id="batch size"),
-        pytest.param({"learning_rate": -0.1}, "learning_rate", id="learning rate"),
-        pytest.param({"augmentation": "cutout"}, "auto, flip, mosaic", id="augmentation"),
-        pytest.param({"workers": -2}, "workers is -2", id="workers"),
-    ],
-)
-def test_a_wrong_recipe(change: dict[str, object], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        Recipe(**change)
+def test_the_dumped_config_builds_the_detector(tmp_path: Path) -> None:
+    """By itself: our parts are imported by what it says."""
+    config_of().dump(str(tmp_path / "config.py"))
+    model = built(Config.fromfile(str(tmp_path / "config.py")))
+    assert (type(model).__name__, model.micro_batch, model.bbox_head.num_classes) == ("PartwiseYOLOX", 4, 2)
+
+
+def test_multi_scale_batches_are_off() -> None:
+    assert config_of().model.data_preprocessor.batch_augments is None

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +19,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.detection.config import Recipe, build_model
-from pipeline.detection.hooks import ProgressHook, WeightsHook
+from pipeline.detection import limits, training
+from pipeline.detection.config import build_model
+from pipeline.detection.hooks import WeightsHook
+from pipeline.detection.progress import ProgressHook
+from pipeline.detection.recipe import Recipe
 from pipeline.detection.resuming import CHECKPOINT, FORMAT, ResumeHook
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
@@ -27,11 +31,14 @@ from pipeline.detection.weights import write_checkpoint
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
 RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json")
+RUIN = replace(RECIPE, learning_rate=1.0)  # of weights that find something, so that they stay the best
 CASES = {
     "scratch": RECIPE,
     "workers": replace(RECIPE, workers=2),
     "warm start": RECIPE,
+    "ruin": RUIN,
     # epochs 1 and 2 with mosaic, 3 without and with the L1 loss
+    "mosaic": replace(RECIPE, augmentation="mosaic"),
     "mosaic, workers": replace(RECIPE, augmentation="mosaic", workers=2),
 }
 
@@ -39,11 +46,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.detection import saved_state
-from pipeline.detection.config import Recipe
-from pipeline.detection.hooks import ProgressHook
+from pipeline.detection.progress import ProgressHook
+from pipeline.detection.recipe import Recipe
 from pipeline.detection.training import train
 
-moment, workers, train_folder, eval_folder, folder, resume = sys.argv[1:]
+moment, workers, rate, weights, train_folder, eval_folder, folder, resume = sys.argv[1:]
 after, save, saves = ProgressHook.after_train_iter, saved_state.torch.save, []
 
 def die():
@@ -63,8 +70,9 @@ def write(content, file):
 
 ProgressHook.after_train_iter = step
 saved_state.torch.save = write
-recipe = Recipe("nano", 64, 3, 8, seed=3, workers=int(workers))
-train(recipe, Path(train_folder), Path(eval_folder), Path(folder), resume=Path(resume))
+recipe = Recipe("nano", 64, 3, 8, seed=3, workers=int(workers), learning_rate=float(rate))
+start = Path(weights) if weights else None
+train(recipe, Path(train_folder), Path(eval_folder), Path(folder), weights=start, resume=Path(resume))
 """
 
 
@@ -83,8 +91,22 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def start_of(weights: Path, request: pytest.FixtureRequest) -> Callable[[str], Path | None]:
+    """What a case starts from."""
+
+    def start(case: str) -> Path | None:
+        if case == "ruin":
+            return Path(request.getfixturevalue("skilled"))
+        return weights if case == "warm start" else None
+
+    return start
+
+
+@pytest.fixture(scope="module")
 def undisturbed(
-    datasets: tuple[Path, Path], weights: Path, tmp_path_factory: pytest.TempPathFactory
+    datasets: tuple[Path, Path],
+    start_of: Callable[[str], Path | None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], TrainingResult]:
     """The result of a case that was left alone, and never heard of resuming."""
     done: dict[str, TrainingResult] = {}
@@ -92,7 +114,7 @@ def undisturbed(
     def result(case: str) -> TrainingResult:
         if case not in done:
             folder = tmp_path_factory.mktemp("undisturbed")
-            done[case] = train(CASES[case], *datasets, folder, weights=weights if case == "warm start" else None)
+            done[case] = train(CASES[case], *datasets, folder, weights=start_of(case))
         return done[case]
 
     return result
@@ -158,6 +180,19 @@ def steps_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     return seen
 
 
+def validations_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Epoch of every look at the eval set from now on."""
+    seen: list[int] = []
+    after = ProgressHook.after_val_epoch
+
+    def look(self: Any, runner: Any, metrics: Any = None) -> None:
+        after(self, runner, metrics)
+        seen.append(runner.epoch)
+
+    monkeypatch.setattr(ProgressHook, "after_val_epoch", look)
+    return seen
+
+
 def new(folder: Path) -> Path:
     folder.mkdir()
     return folder
@@ -169,33 +204,45 @@ def assert_same(folder: Path, expected: TrainingResult) -> None:
         assert (folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("after", [1, 2])
-@pytest.mark.parametrize("case", ["scratch", "warm start", "mosaic, workers"])
+@pytest.mark.parametrize(
+    ("case", "after"),
+    [
+        ("scratch", 1),
+        ("scratch", 2),
+        ("warm start", 1),
+        ("ruin", 1),
+        ("ruin", 2),
+        ("mosaic", 1),
+        ("mosaic, workers", 1),
+        ("mosaic, workers", 2),
+    ],
+)
 def test_a_continued_training_gives_the_same_bytes(
     case: str,
     after: int,
     undisturbed: Callable[[str], TrainingResult],
     datasets: tuple[Path, Path],
-    weights: Path,
+    start_of: Callable[[str], Path | None],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    start = weights if case == "warm start" else None
+    start = start_of(case)
     resume = tmp_path / "a" / "resume"
     train_until(after, CASES[case], *datasets, new(tmp_path / "killed"), weights=start, resume=resume)
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
     caplog.set_level(logging.INFO)
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        steps = steps_of(patch)
+        steps, validations = steps_of(patch), validations_of(patch)
         result = train(CASES[case], *datasets, new(tmp_path / "out"), weights=start, resume=resume)
     assert f"continuing after epoch {after} of 3" in caplog.messages
     bar = capsys.readouterr().err
-    assert f"step {2 * after} of 6" in bar
-    assert "step 0 of 6" not in bar
+    assert int(re.findall(r"(\d+)%", bar)[0]) >= 100 * 2 * after // 6
     assert [epoch for epoch, _ in steps] == [epoch for epoch in range(after, 3) for _ in range(2)]
+    assert validations == list(range(after + 1, 4))  # and epoch 0 is not looked at again
     expected = undisturbed(case)
+    assert case != "ruin" or expected.best_epoch == 0
     assert_same(tmp_path / "out", expected)
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
@@ -229,6 +276,7 @@ def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
     [
         pytest.param("training", "scratch", 0, {2}, id="in an epoch"),
         pytest.param("training", "workers", 2, {2}, id="in an epoch, with workers"),
+        pytest.param("training", "ruin", 0, {2}, id="in an epoch, with the best before the first"),
         pytest.param("writing", "scratch", 0, {1, 2}, id="while it writes the checkpoint"),
     ],
 )
@@ -239,20 +287,143 @@ def test_a_process_is_killed(
     left: set[int],
     undisturbed: Callable[[str], TrainingResult],
     datasets: tuple[Path, Path],
+    start_of: Callable[[str], Path | None],
     tmp_path: Path,
 ) -> None:
-    resume = tmp_path / "resume"
-    arguments = [moment, str(workers), *map(str, datasets), str(new(tmp_path / "killed")), str(resume)]
+    resume, start = tmp_path / "resume", start_of(case)
+    arguments = [
+        moment,
+        str(workers),
+        str(CASES[case].learning_rate),
+        str(start or ""),
+        *map(str, datasets),
+        str(new(tmp_path / "killed")),
+        str(resume),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert len(list(resume.iterdir())) == (2 if moment == "writing" else 1)
     with pytest.MonkeyPatch.context() as patch:
         steps = steps_of(patch)
-        train(CASES[case], *datasets, new(tmp_path / "out"), resume=resume)
+        train(CASES[case], *datasets, new(tmp_path / "out"), weights=start, resume=resume)
     assert {epoch for epoch, _ in steps} == left
     assert_same(tmp_path / "out", undisturbed(case))
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
+
+
+def test_another_number_of_workers_goes_on_with_it(
+    undisturbed: Callable[[str], TrainingResult],
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Workers decide the speed, and nothing else."""
+    train_until(2, CASES["mosaic, workers"], *datasets, new(tmp_path / "killed"), resume=tmp_path / "resume")
+    steps = steps_of(monkeypatch)
+    train(CASES["mosaic"], *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
+    assert {epoch for epoch, _ in steps} == {2}
+    assert_same(tmp_path / "out", undisturbed("mosaic, workers"))
+
+
+def killed_at_its_end(recipe: Recipe, *folders: Path, **named: Any) -> None:
+    """Break off when all is trained and nothing is recorded."""
+
+    def die(*arguments: Any) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "copy_images", die)
+        with pytest.raises(KilledError):
+            train(recipe, *folders, **named)
+
+
+def test_patience_that_ended_before_the_kill_has_ended(
+    skilled: Path, datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, resume = replace(RUIN, epochs=8, patience=2), tmp_path / "resume"
+    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    assert expected.ended_early == "no better mAP in 2 epochs"
+    killed_at_its_end(recipe, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
+    steps, validations = steps_of(monkeypatch), validations_of(monkeypatch)
+    result = train(recipe, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    assert steps == validations == []
+    assert_same(tmp_path / "out", expected)
+    assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
+
+
+def test_patience_counts_epochs_before_the_kill(skilled: Path, datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, resume = replace(RUIN, epochs=8, patience=3), tmp_path / "resume"
+    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    assert [record.epoch for record in expected.history] == [0, 1, 2, 3]
+    train_until(2, recipe, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
+    train(recipe, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    assert_same(tmp_path / "out", expected)
+
+
+class Clock:
+    """Stands for `time` where limits are judged: an epoch takes 100 seconds, and nothing else any."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        after = ProgressHook.before_train_epoch
+
+        def before_train_epoch(hook: Any, runner: Any) -> None:
+            after(hook, runner)
+            self.now += 100
+
+        monkeypatch.setattr(ProgressHook, "before_train_epoch", before_train_epoch)
+        monkeypatch.setattr(limits, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("killed", [(), (1,), (2,), (1, 2)], ids=lambda epochs: f"killed {len(epochs)} times {epochs}")
+def test_the_time_limit_is_for_all_attempts(
+    killed: tuple[int, ...], datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    recipe, resume = replace(RECIPE, epochs=9, max_minutes=5), tmp_path / "resume"
+    for epoch in killed:
+        train_until(epoch, recipe, *datasets, new(tmp_path / f"{epoch}"), resume=resume)
+    result = train(recipe, *datasets, new(tmp_path / "out"), resume=resume)
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert result.ended_early == "the time limit of 5 minutes"
+
+
+def test_a_time_limit_that_ended_before_the_kill_has_ended(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    recipe, resume = replace(RECIPE, epochs=9, max_minutes=3), tmp_path / "resume"
+    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"))
+    killed_at_its_end(recipe, *datasets, new(tmp_path / "killed"), resume=resume)
+    steps = steps_of(monkeypatch)
+    result = train(recipe, *datasets, new(tmp_path / "out"), resume=resume)
+    assert steps == []
+    assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
+    assert_same(tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "history"),
+    [
+        pytest.param(3, [1], id="which was validated"),
+        pytest.param(10, [1, 2], id="which was not, so another is trained and validated"),
+    ],
+)
+def test_the_time_is_up_with_the_epoch_before_the_kill(
+    epochs: int, history: list[int], datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of 10 epochs every second is validated, and without that there would be no best weights at all."""
+    recipe, resume = replace(RECIPE, epochs=epochs, max_minutes=60), tmp_path / "resume"
+    train_until(1, recipe, *datasets, new(tmp_path / "killed"), resume=resume)
+    rewrite(seconds=lambda old: 3600.0)(resume / CHECKPOINT)
+    result = train(recipe, *datasets, new(tmp_path / "out"), resume=resume)
+    assert [record.epoch for record in result.history] == history
+    assert result.ended_early == "the time limit of 60 minutes"
+    assert result.best_epoch == history[-1]
 
 
 def test_a_checkpoint_of_the_last_epoch_is_a_result_already(
@@ -276,6 +447,7 @@ def test_the_checkpoint_is_read_without_running_code(kept: Path) -> None:
     assert content["format"] == FORMAT
     assert (content["epoch"], content["iteration"], len(content["history"])) == (3, 6, 3)
     assert content["averaged"]["steps"] == 6
+    assert content["seconds"] > 0
     assert content["best"].keys() == content["model"].keys()
     assert any(not torch.equal(content["model"][n], content["averaged"][f"module.{n}"]) for n in content["model"])
 
@@ -334,6 +506,10 @@ def other_moments(optimizer: dict[str, Any]) -> dict[str, Any]:
         pytest.param(rewrite(model=wider), "'model' has another shape", id="another model"),
         pytest.param(rewrite(averaged=lambda old: {}), "'averaged' has", id="no averaged model"),
         pytest.param(rewrite(schedulers=lambda old: old * 2), "'schedulers' has", id="another schedule"),
+        pytest.param(rewrite(facts=lambda old: {**old, "freeze": "stem"}), "freeze is stem", id="another freeze"),
+        pytest.param(rewrite(facts=lambda old: {**old, "tuning": {}}), "tuning is {}", id="another tuning"),
+        pytest.param(rewrite(facts=lambda old: {**old, "setting": {}}), "setting is {}", id="another setting"),
+        pytest.param(rewrite(seconds=lambda old: None), "'seconds' has", id="no time"),
         pytest.param(rewrite(best=wider), "'best' has", id="other best weights"),
         pytest.param(rewrite(optimizer=other_moments), "moments", id="another optimizer"),
     ],

@@ -1,22 +1,35 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.detection.charts import training_chart
-from pipeline.detection.config import Recipe
+from pipeline.detection.detector import PartwiseYOLOX
 from pipeline.detection.hooks import EpochRecord
+from pipeline.detection.recipe import NEW_CLASSES, Recipe, Tuning
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.weights import read_checkpoint, write_checkpoint
+from pipeline.detection.weights import CLASS_LAYER, read_checkpoint, write_checkpoint
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
+RUINOUS = 1.0  # a learning rate that leaves nothing of a detector, and no number infinite
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +88,8 @@ def test_pretrained_weights_are_what_training_starts_from(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """With a vanishing rate the weights stay what they were: mmengine's own initialisation comes not after them."""
-    recipe = Recipe("nano", 64, 1, 4, learning_rate=1e-12)
-    result = train(recipe, *datasets, tmp_path, weights=trained.folder / "last.pth")
+    recipe, tuning = Recipe("nano", 64, 1, 4, learning_rate=1e-12), Tuning(balanced=False)
+    result = train(recipe, *datasets, tmp_path, weights=trained.folder / "last.pth", tuning=tuning)
     before, after = (read_checkpoint(folder / "last.pth").state for folder in (trained.folder, tmp_path))
     assert result.known == ("disc", "block")
     for name, value in before.items():
@@ -145,6 +158,264 @@ def test_images_without_any_box(augmentation: str, datasets: tuple[Path, Path], 
     (tmp_path / "out").mkdir()
     recipe = Recipe("nano", 64, 2, 4, augmentation=augmentation)
     assert len(train(recipe, folder, datasets[1], tmp_path / "out").history) == 2
+
+
+def test_from_scratch_there_is_no_epoch_0(trained: TrainingResult) -> None:
+    assert trained.history[0].epoch == 1
+    assert not {"pretrained_mAP", "gained_mAP"} & trained.metrics().keys()
+
+
+@pytest.fixture(scope="module")
+def ruined(
+    datasets: tuple[Path, Path], skilled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainingResult, Path]:
+    """A training that makes good weights worse and worse; and the weights, of three classes in another order."""
+    base = tmp_path_factory.mktemp("ruined")
+    given = read_checkpoint(skilled)
+    assert given.classes == ("disc", "block")
+    torch.manual_seed(0)
+    state = dict(given.state)
+    for name in [name for name in state if name.startswith(CLASS_LAYER)]:
+        disc, block = state[name]
+        state[name] = torch.stack([block, torch.randn_like(disc), disc])
+    weights = write_checkpoint(base / "w.pth", state, {"classes": ["block", "star", "disc"]})
+    recipe = replace(RECIPE, epochs=8, learning_rate=RUINOUS, patience=2, freeze="nothing")
+    return train(recipe, *datasets, new(base / "out"), weights=weights), weights
+
+
+def test_what_is_packed_is_never_worse_than_what_was_given(ruined: tuple[TrainingResult, Path]) -> None:
+    """The best weights are the given ones, bit for bit: rows of the head by name, and nothing balanced."""
+    result, weights = ruined
+    assert result.best_epoch == 0
+    packed, given = read_checkpoint(result.folder / "best.pth"), read_checkpoint(weights)
+    assert packed.classes == ("disc", "block")
+    assert packed.state.keys() == given.state.keys()
+    for name, value in given.state.items():
+        expected = value[[2, 0]] if name.startswith(CLASS_LAYER) else value
+        assert torch.equal(packed.state[name], expected), name
+    last = read_checkpoint(result.folder / "last.pth").state
+    assert not any(torch.equal(last[n], v) for n, v in packed.state.items() if n.endswith("conv.weight"))
+
+
+def test_the_given_weights_are_epoch_0(ruined: tuple[TrainingResult, Path]) -> None:
+    result, _ = ruined
+    first, *others = result.history
+    assert (first.epoch, first.loss, first.learning_rate) == (0, {}, 0.0)
+    assert [record.epoch for record in others] == [1, 2]
+    assert first.mAP is not None
+    assert first.mAP > 0.1
+    assert all(record.mAP is not None and record.mAP < first.mAP for record in others)
+    metrics = result.metrics()
+    assert metrics["pretrained_mAP"] == metrics["eval_mAP"] == first.mAP
+    assert metrics["gained_mAP"] == 0
+    content = torch.load(result.folder / "best.pth", weights_only=True)["meta"]
+    assert (content["epoch"], content["mAP"]) == (0, first.mAP)
+    assert json.loads((result.folder / "history.json").read_text())[0]["epoch"] == 0
+
+
+def test_patience_ends_training_and_says_why(ruined: tuple[TrainingResult, Path]) -> None:
+    result, _ = ruined
+    reason = "no better mAP in 2 epochs"
+    assert result.ended_early == result.metrics()["ended_early"] == reason
+    assert DetectorSpec.read(result.folder).training["ended_early"] == reason
+    assert torch.load(result.folder / "last.pth", weights_only=True)["meta"]["epoch"] == 2
+
+
+def test_what_is_gained_is_the_difference_to_the_given_weights(
+    datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path
+) -> None:
+    result = train(replace(RECIPE, epochs=2), *datasets, tmp_path, weights=pretrained)
+    first, best = result.history[0], result.history[result.best_epoch]
+    assert result.best_epoch > 0
+    assert result.metrics()["gained_mAP"] == (best.mAP or 0) - (first.mAP or 0) > 0
+    facts = DetectorSpec.read(tmp_path).training
+    assert (facts["pretrained_mAP"], facts["eval_mAP"]) == (first.mAP, best.mAP)
+    assert "ended_early" not in facts
+
+
+@pytest.mark.parametrize("window", [0.0, 0.05], ids=["as trained", "averaged"])
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [
+        pytest.param("nothing", ("-",), id="nothing"),
+        pytest.param("stem", ("backbone.stem.", "backbone.stage1."), id="stem"),
+        pytest.param("backbone", ("backbone.",), id="backbone"),
+    ],
+)
+def test_what_is_frozen_stays_exactly_as_it_was(
+    freeze: str, frozen: tuple[str, ...], window: float, datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path
+) -> None:
+    """Parameters and statistics, none of them balanced; all that is not frozen moves.
+
+    An average of equal numbers is rounded, as mmdet takes it, so there the last bit may differ.
+    """
+    tuning = replace(NEW_CLASSES, averaged_steps=window)
+    train(replace(RECIPE, epochs=1, freeze=freeze), *datasets, tmp_path, weights=pretrained, tuning=tuning)
+    before, after = read_checkpoint(pretrained).state, read_checkpoint(tmp_path / "last.pth").state
+    rounding = 1e-6 if window else 0.0
+    same = set()
+    for name, value in before.items():
+        if not name.startswith(CLASS_LAYER) and torch.allclose(after[name], value, rtol=rounding, atol=rounding):
+            same.add(name)
+    fixed = {name for name in before if name.startswith(frozen)}
+    assert fixed <= same
+    assert {name for name in same - fixed if name.endswith(("conv.weight", "running_mean"))} == set()
+
+
+@pytest.mark.parametrize("pretraining", [False, True], ids=["from scratch", "pretrained"])
+def test_the_time_limit_ends_training_with_an_epoch_that_is_validated(
+    pretraining: bool, datasets: tuple[Path, Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of 20 epochs every fourth would be."""
+    weights = request.getfixturevalue("skilled") if pretraining else None
+    result = train(replace(RECIPE, epochs=20, max_minutes=1e-4), *datasets, tmp_path, weights=weights)
+    assert [record.epoch for record in result.history] == ([0, 1] if pretraining else [1])
+    assert result.history[-1].mAP is not None
+    assert result.ended_early == "the time limit of 0.0001 minutes"
+    assert DetectorSpec.read(tmp_path).training["ended_early"] == result.metrics()["ended_early"] == result.ended_early
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["meta"]["epoch"] == 1
+    assert {"best.pth", "last.pth", "model.json", "history.json"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_limits_that_are_not_reached_change_nothing(
+    trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = train(replace(RECIPE, patience=3, max_minutes=60), *datasets, tmp_path)
+    assert result.ended_early == ""
+    assert result.history == trained.history
+    for name in ("best.pth", "last.pth", "model.json"):
+        assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes(), name
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, images: int, *, part: str = "loss", epoch: int = 0) -> list[int]:
+    """Memory for so many images and no more, from an epoch on; how many there were each time that it sufficed."""
+    method, sizes = getattr(PartwiseYOLOX, part), []
+
+    def counted(self: Any, batch_inputs: Tensor, *arguments: Any, **named: Any) -> Any:
+        if len(batch_inputs) > images and len(sizes) >= epoch * 2:
+            raise torch.OutOfMemoryError(f"CUDA out of memory: there is room for {images} images")
+        sizes.append(len(batch_inputs))
+        return method(self, batch_inputs, *arguments, **named)
+
+    monkeypatch.setattr(PartwiseYOLOX, part, counted)
+    return sizes
+
+
+WHOLE = replace(RECIPE, batch_size=8)  # 2 steps an epoch, of 8 images; 13 are there, so 5 come last
+
+
+@pytest.mark.parametrize(
+    ("asked", "room", "tried", "sizes"),
+    [
+        pytest.param(0, 3, [(8, 4), (4, 2)], [2, 2, 2, 2, 2, 2, 1], id="halved twice"),
+        pytest.param(0, 4, [(8, 4)], [4, 4, 4, 1], id="halved once"),
+        pytest.param(5, 3, [(5, 3)], [3, 3, 2, 3, 2], id="an odd number"),
+        pytest.param(3, 3, [], [3, 3, 2, 3, 2], id="as many as was asked for"),
+        pytest.param(0, 1, [(8, 4), (4, 2), (2, 1)], [1] * 13, id="one at a time"),
+    ],
+)
+def test_where_memory_runs_out_a_step_is_taken_in_smaller_parts(
+    asked: int,
+    room: int,
+    tried: list[tuple[int, int]],
+    sizes: list[int],
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen = limited(monkeypatch, room)
+    result = train(replace(WHOLE, epochs=1, micro_batch=asked), *datasets, tmp_path)
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [tuple(map(int, re.findall(r"\d+", line))) for line in warned] == tried
+    assert all("out of memory with" in line for line in warned)
+    assert seen == sizes
+    assert result.micro_batch == sizes[0]
+    assert f"micro_batch={sizes[0]}" in (tmp_path / "config.py").read_text()
+    assert [record.epoch for record in result.history] == [1]
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["for itself", "in a folder that outlives it"])
+def test_where_memory_runs_out_later_no_finished_epoch_is_trained_again(
+    resumed: bool,
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    seen = limited(monkeypatch, 4, epoch=1)
+    resume = tmp_path / "resume" if resumed else None
+    result = train(WHOLE, *datasets, new(tmp_path / "out"), resume=resume)
+    assert seen == [8, 5, 4, 4, 4, 1, 4, 4, 4, 1]
+    assert "continuing after epoch 1 of 3" in caplog.messages
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert result.micro_batch == 4
+
+
+def test_memory_may_run_out_in_evaluation(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = limited(monkeypatch, 2, part="predict")
+    result = train(replace(WHOLE, epochs=1), *datasets, tmp_path)
+    assert (seen, result.micro_batch) == ([2, 2, 1], 2)
+
+
+def test_where_there_is_no_room_for_one_image_the_error_is_torchs_own(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError, match="room for 0 images"):
+        train(replace(WHOLE, epochs=1, batch_size=2), *datasets, tmp_path)
+
+
+def test_another_error_is_not_taken_for_too_little_memory(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: Any, **named: Any) -> None:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(PartwiseYOLOX, "loss", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        train(WHOLE, *datasets, tmp_path)
+    assert not [line for line in caplog.messages if "memory" in line]
+
+
+def test_parts_as_large_as_the_whole_change_no_byte(
+    trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(replace(RECIPE, micro_batch=4), *datasets, tmp_path)
+    for name in ("best.pth", "last.pth", "config.py", "model.json", "history.json"):
+        assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_decoded_ends_training(
+    workers: int, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """With the words of the error alone, whichever process it was raised in."""
+    folder = Path(shutil.copytree(datasets[0], tmp_path / "train"))
+    (folder / "images" / "003.png").write_bytes(b"<html>404</html>")
+    with pytest.raises(DataError) as caught:
+        train(replace(RECIPE, workers=workers), folder, datasets[1], new(tmp_path / "out"))
+    first, where, expected = str(caught.value).splitlines()
+    assert first == "an image cannot be decoded"
+    assert where.endswith("images/003.png")
+    assert "expected:" in expected
+
+
+def test_no_worker_outlives_a_training(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that ended nor one that failed, though its error is at hand and holds on to everything."""
+    before = set(psutil.Process().children())
+    recipe = replace(RECIPE, epochs=1, workers=2)
+    train(recipe, *datasets, new(tmp_path / "ended"))
+    limited(monkeypatch, 0)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        train(replace(recipe, micro_batch=1), *datasets, new(tmp_path / "failed"))
+    assert set(psutil.Process().children()) <= before
+    assert caught.value.__traceback__ is not None
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,27 @@ def test_it_says_what_a_reader_must_know(report, arguments, expected):
     assert expected in report(**arguments).text
 
 
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        pytest.param(
+            {"best_epoch": 2, "pretrained_mAP": 0.4, "gained_mAP": 0.05},
+            "raised mAP on the eval set by 0.050",
+            id="gain",
+        ),
+        pytest.param(
+            {"best_epoch": 0, "pretrained_mAP": 0.4, "gained_mAP": 0.0}, "these are what is packed", id="none"
+        ),
+        pytest.param({"best_epoch": 2, "eval_mAP": 0.4}, "", id="from scratch"),
+        pytest.param(None, "", id="an older service"),
+    ],
+)
+def test_it_says_what_training_gained(report, training, expected):
+    text = report(service={"name": "object_detector", "classes": ["bright", "dark"], "training": training}).text
+    said = [each for each in ("raised mAP on the eval set by 0.050", "these are what is packed") if each in text]
+    assert said == ([expected] if expected else [])
+
+
 def test_class_names_are_text(report):
     page = report(categories=("bright", "<b>dark</b>"))
     assert "b" not in page.tags[page.tags.index("table") :]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.detection.config import Setting
+from pipeline.detection.hooks import EpochRecord, FirstLookHook, SameStatisticsHook, WarmStartHook
+from pipeline.detection.recipe import NEW_CLASSES, Recipe
+from pipeline.detection.session import Job, Outcome, _facts, _hooks, is_out_of_memory
+from pipeline.detection.tracking import TrackingHook
+
+JOB = Job(
+    recipe=Recipe("nano", 64, 3, 8, max_minutes=2.5),
+    tuning=NEW_CLASSES,
+    classes=("disc", "Fußgänger"),
+    train_folder="/data/train",
+    eval_folder="/data/eval",
+    folder="/out",
+    weights="/w.pth",
+    resume="/resume",
+    setting=Setting(iterations=2, devices=2, micro_batch=4, mosaic=True),
+    logs="/logs",
+)
+
+
+def test_a_job_goes_from_process_to_process(tmp_path: Path) -> None:
+    JOB.write(tmp_path / "job.json")
+    assert Job.read(tmp_path / "job.json") == JOB
+    assert Job.read(tmp_path / "job.json").spec.classes == ("disc", "Fußgänger")
+
+
+def test_an_outcome_goes_from_process_to_process() -> None:
+    records = (EpochRecord(0, {}, 0.0, 0.1, 0.2), EpochRecord(1, {"loss": 1 / 3}, 1e-3))
+    outcome = Outcome(records, 0, "no better mAP in 1 epochs", 12.5, 2**34)
+    assert Outcome.from_json(outcome.to_json()) == outcome
+    assert "\n" not in outcome.to_json()
+
+
+def of_the_allocator() -> BaseException:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(of_the_allocator(), True, id="torch's own on a CPU"),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, id="on a GPU"),
+        pytest.param(RuntimeError("CUDA error: out of memory"), True, id="CUDA's"),
+        pytest.param(RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True, id="on Windows"),
+        pytest.param(RuntimeError("The size of tensor a (4) must match"), False, id="another of torch's"),
+        pytest.param(ValueError("out of memory"), False, id="of another kind"),
+        pytest.param(KeyboardInterrupt(), False, id="Ctrl-C"),
+    ],
+)
+def test_what_says_that_memory_ran_out(error: BaseException, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        pytest.param({"folder": "/elsewhere", "train_folder": "/t", "eval_folder": "/e"}, True, id="places"),
+        pytest.param({"resume": "/r", "logs": ""}, True, id="what is kept where"),
+        pytest.param({"setting": replace(JOB.setting, micro_batch=1)}, True, id="smaller parts"),
+        pytest.param({"setting": replace(JOB.setting, workers=4)}, True, id="workers"),
+        pytest.param({"recipe": replace(JOB.recipe, patience=3, max_minutes=0.0)}, True, id="limits"),
+        pytest.param({"recipe": replace(JOB.recipe, micro_batch=2, workers=3)}, True, id="parts and workers asked for"),
+        pytest.param({"setting": replace(JOB.setting, devices=4)}, False, id="devices"),
+        pytest.param({"setting": replace(JOB.setting, mixed=True)}, False, id="precision"),
+        pytest.param({"setting": replace(JOB.setting, iterations=3)}, False, id="steps"),
+        pytest.param({"recipe": replace(JOB.recipe, batch_size=4)}, False, id="batch"),
+        pytest.param({"recipe": replace(JOB.recipe, seed=1)}, False, id="seed"),
+        pytest.param({"tuning": replace(JOB.tuning, weight_decay=0.1)}, False, id="tuning"),
+        pytest.param({"weights": ""}, False, id="no weights"),
+        pytest.param({"classes": ("disc",)}, False, id="classes"),
+    ],
+)
+def test_what_a_checkpoint_must_agree_in(change: dict[str, object], same: bool) -> None:
+    assert (_facts(replace(JOB, **change)) == _facts(JOB)) == same
+
+
+def test_the_facts_outlive_a_file(tmp_path: Path) -> None:
+    """They are compared with what torch has read again: plain values only."""
+    torch.save(_facts(JOB), tmp_path / "facts.pth")
+    assert torch.load(tmp_path / "facts.pth", weights_only=True) == _facts(JOB)
+    json.dumps(asdict(JOB))
+
+
+@pytest.mark.parametrize(
+    ("devices", "weights", "logs", "rank", "expected"),
+    [
+        pytest.param(1, False, False, 0, set(), id="plain"),
+        pytest.param(2, False, False, 0, {SameStatisticsHook}, id="two devices"),
+        pytest.param(1, True, False, 0, {WarmStartHook, FirstLookHook}, id="pretrained"),
+        pytest.param(1, False, True, 0, {TrackingHook}, id="tracked"),
+        pytest.param(2, False, True, 0, {SameStatisticsHook, TrackingHook}, id="tracked, the first of two"),
+        pytest.param(2, False, True, 1, {SameStatisticsHook}, id="tracked, the second of two"),
+    ],
+)
+def test_which_hooks_there_are(
+    devices: int,
+    weights: bool,
+    logs: bool,
+    rank: int,
+    expected: set[type],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Before processes have met there is only the launcher's word for which of them this is."""
+    monkeypatch.setenv("RANK", str(rank))
+    start = str(request.getfixturevalue("pretrained")) if weights else ""
+    job = replace(JOB, setting=Setting(1, devices=devices), weights=start, logs="/logs" if logs else "")
+    told: list[int] = []
+    progress, _, hooks = _hooks(job, lambda step, steps, line: told.append(step))
+    kinds = {SameStatisticsHook, WarmStartHook, FirstLookHook, TrackingHook}
+    assert {type(hook) for hook in hooks} & kinds == expected
+    progress._tell(7, 8, "")
+    assert told == ([7] if rank == 0 else [])

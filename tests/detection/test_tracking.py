@@ -1,0 +1,151 @@
+"""A training as TensorBoard and MLflow see it: through their own readers."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pipeline.detection import session
+from pipeline.detection.recipe import Recipe
+from pipeline.detection.tracking import MLFLOW_EXPERIMENT, MLFLOW_SERVER, backends, check_mlflow
+from pipeline.detection.training import TrainingResult, train
+from pipeline.errors import StepError, UsageError
+
+RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)  # 4 steps an epoch
+RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json")
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a store in a folder, which current MLflow wants to be asked for."""
+    client = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv(MLFLOW_SERVER, f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv(MLFLOW_EXPERIMENT, "discs and blocks")
+    yield client
+    client.end_run()
+    client.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def untracked(datasets: tuple[Path, Path], skilled: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    return train(RECIPE, *datasets, tmp_path_factory.mktemp("untracked"), weights=skilled)
+
+
+def curves(logs: Path) -> dict[str, list[tuple[int, float]]]:
+    """Points by tag."""
+    reader = EventAccumulator(str(logs)).Reload()
+    return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_tensorboard_shows_losses_rate_and_metrics(
+    untracked: TrainingResult, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
+) -> None:
+    logs = tmp_path / "some" / "logs"
+    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=logs)
+    found = curves(logs)
+    assert {"train/loss", "train/loss_cls", "train/loss_bbox", "train/loss_obj", "train/rate"} < found.keys()
+    for tag in ("train/loss", "train/rate"):
+        assert [step for step, _ in found[tag]] == list(range(1, 13))
+    for tag, name in (("eval/mAP", "mAP"), ("eval/mAP50", "mAP50")):
+        expected = [(4 * record.epoch, pytest.approx(getattr(record, name))) for record in result.history]
+        assert found[tag] == expected  # epoch 0 among them
+    means = [sum(value for _, value in found["train/loss"][4 * e : 4 * e + 4]) / 4 for e in range(3)]
+    assert means == [pytest.approx(record.loss["loss"], rel=1e-5) for record in result.history[1:]]
+
+
+def test_tracking_leaves_no_trace_in_the_result(
+    untracked: TrainingResult, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path, mlflow: Any
+) -> None:
+    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
+    assert result.history == untracked.history
+    names = [sorted(str(p.relative_to(r.folder)) for p in r.folder.rglob("*")) for r in (result, untracked)]
+    assert names[0] == names[1]
+    for name in RESULT:
+        assert (tmp_path / "out" / name).read_bytes() == (untracked.folder / name).read_bytes(), name
+    assert list((tmp_path / "logs").iterdir())
+
+
+def test_a_long_training_has_no_more_points_than_a_curve_needs(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CURVE_POINTS", 2)
+    train(RECIPE, *datasets, new(tmp_path / "out"), logs=tmp_path / "logs")
+    found = curves(tmp_path / "logs")
+    assert [step for step, _ in found["train/loss"]] == [6, 12]
+    assert [step for step, _ in found["eval/mAP"]] == [4, 8, 12]
+
+
+def runs(mlflow: Any) -> list[Any]:
+    client = mlflow.MlflowClient()
+    [experiment] = [each for each in client.search_experiments() if each.name == "discs and blocks"]
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+
+
+def test_mlflow_is_told_where_its_environment_names_a_server(
+    mlflow: Any, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
+) -> None:
+    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
+    [run] = runs(mlflow)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train_cfg.max_epochs"] == "3"
+    history = mlflow.MlflowClient().get_metric_history
+    points = [(point.step, point.value) for point in history(run.info.run_id, "eval/mAP")]
+    assert points == [(4 * record.epoch, record.mAP) for record in result.history]
+    assert [point.step for point in history(run.info.run_id, "train/loss")] == list(range(1, 13))
+    assert curves(tmp_path / "logs").keys() >= {"train/loss", "eval/mAP"}
+
+
+def test_without_logs_nobody_is_told(mlflow: Any, datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    train(replace(RECIPE, epochs=1), *datasets, new(tmp_path / "out"))
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_training_after_one_that_failed_is_a_run_of_its_own(
+    mlflow: Any, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """In one process, as in a notebook; MLflow itself would go on with the run, and refuse other parameters."""
+    with pytest.raises(StepError, match="diverged"):
+        train(replace(RECIPE, learning_rate=1e30), *datasets, new(tmp_path / "a"), logs=tmp_path / "logs" / "a")
+    train(replace(RECIPE, epochs=1), *datasets, new(tmp_path / "b"), logs=tmp_path / "logs" / "b")
+    assert [run.data.params["train_cfg.max_epochs"] for run in runs(mlflow)] == ["3", "1"]
+    assert mlflow.active_run() is None
+
+
+def test_a_server_without_a_client_is_refused_before_training(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MLFLOW_SERVER, "http://localhost:1")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else find(name, *rest)
+    )
+    with pytest.raises(UsageError, match=r"client is not installed[\s\S]*pip install mlflow-skinny"):
+        train(RECIPE, *datasets, tmp_path, logs=tmp_path / "logs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_configured_is_not_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(MLFLOW_SERVER, raising=False)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    check_mlflow()
+    assert [each["type"] for each in backends(tmp_path)] == ["TensorboardVisBackend"]
+
+
+def test_mlflows_experiment_has_a_name_without_being_given_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(MLFLOW_SERVER, "http://localhost:5000")
+    monkeypatch.delenv(MLFLOW_EXPERIMENT, raising=False)
+    assert backends(tmp_path)[1]["exp_name"] == "detection"
+    assert backends(tmp_path)[1]["tracking_uri"] == "http://localhost:5000"

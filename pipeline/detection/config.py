@@ -108,7 +108,8 @@ def training_config(recipe: Recipe, tuning: Tuning, spec: DetectorSpec, setting:
         "val_interval": 1 if recipe.patience else max(1, recipe.epochs // 5),
     }
     config.custom_hooks = [*_averaging(tuning, steps), *_mode_switch(tuning, recipe, setting)]
-    config.default_hooks = {"logger": None, "checkpoint": None, "timer": None}
+    # the hook on the runtime would make a GPU wait for each loss in each step
+    config.default_hooks = dict.fromkeys(("logger", "checkpoint", "timer", "runtime_info"))
     for unused in ("visualizer", "tta_model", "tta_pipeline"):
         config.pop(unused, None)
     config.log_level = "WARNING"
@@ -117,7 +118,12 @@ def training_config(recipe: Recipe, tuning: Tuning, spec: DetectorSpec, setting:
     config.env_cfg.cudnn_benchmark = setting.cuda  # all batches have one size
     if setting.devices > 1:
         config.launcher = "pytorch"
-        config.model_wrapper_cfg = {"type": "PartwiseDistributed", **({} if setting.cuda else {"device_ids": None})}
+        if setting.cuda:
+            config.sync_bn = "torch"  # a device's share may be a few images, too few for statistics of their own
+        # each process keeps its own statistics in an epoch; their mean is taken at its end
+        config.model_wrapper_cfg = {"type": "PartwiseDistributed", "broadcast_buffers": False}
+        if not setting.cuda:
+            config.model_wrapper_cfg.device_ids = None
     return config
 
 
@@ -177,7 +183,7 @@ def _averaging(tuning: Tuning, steps: int) -> list[dict[str, Any]]:
 
 
 def _mode_switch(tuning: Tuning, recipe: Recipe, setting: Setting) -> list[dict[str, Any]]:
-    if not setting.mosaic:
+    if not setting.mosaic or not tuning.plain_epochs:
         return []
     plain = max(1, int(recipe.epochs * tuning.plain_epochs))
     # mmdet switches one epoch earlier than the name says

@@ -15,7 +15,7 @@ PAD_VALUE = 114.0
 MIXING = ("FittedMosaic", "RandomAffine", "MixUp")
 # the same bytes as mmdet's, sooner
 OURS = {"Mosaic": "FittedMosaic", "YOLOXHSVRandomAug": "HSVByTable", "PackDetInputs": "PackChannelsLast"}
-KEPT = 4 * 2**30  # bytes of fitted images that are kept at most, in all processes of a device
+KEPT = 4 * 2**30  # bytes of fitted images that are kept at most, in all processes of a machine
 KEPT_SHARE = 0.25  # of the memory that is free when training starts
 
 
@@ -77,6 +77,8 @@ def set_data(config: Config, recipe: Recipe, spec: DetectorSpec, *, devices: int
         "metric": "bbox",
         "proposal_nums": (1, 10, 100),  # the default's last entry, 1000, is what AP would be taken at
         "format_only": False,
+        # through the process group, a CPU's too; "cpu" would put files into the current folder
+        "collect_device": "gpu",
     }
     for unused in ("train_dataset", "train_pipeline", "test_pipeline", "test_dataloader", "test_evaluator", "test_cfg"):
         config.pop(unused, None)
@@ -108,7 +110,9 @@ def _eval_pipeline(test: list[Any], fitted: dict[str, Any]) -> list[Any]:
     return transforms
 
 
-def set_on_machine(config: Config, train_folder: Path, eval_folder: Path, workers: int) -> None:
+def set_on_machine(
+    config: Config, train_folder: Path, eval_folder: Path, *, workers: int, devices: int = 1, cuda: bool = False
+) -> None:
     """Add what differs from machine to machine, and decides nothing of the result.
 
     Args:
@@ -116,14 +120,18 @@ def set_on_machine(config: Config, train_folder: Path, eval_folder: Path, worker
         train_folder: Where the train set lies.
         eval_folder: Where the eval set lies.
         workers: Data loading processes of each data set.
+        devices: Processes that each keep images in this machine's memory.
+        cuda: Whether batches go to a GPU, which takes them while it computes from pinned memory only.
     """
     train, test = config.train_dataloader, config.val_dataloader
     train.dataset.dataset.data_root = f"{train_folder}/"
     test.dataset.data_root = f"{eval_folder}/"
     config.val_evaluator.ann_file = str(eval_folder / "annotations.json")
-    memory = int(min(KEPT, psutil.virtual_memory().available * KEPT_SHARE)) // max(1, workers)
-    train.dataset.dataset.pipeline[-1].memory = memory
-    test.dataset.pipeline[0].memory = memory // 4
+    memory = int(min(KEPT, psutil.virtual_memory().available * KEPT_SHARE)) // (devices * max(1, workers))
+    train.dataset.dataset.pipeline[-1].memory = memory * 4 // 5
+    test.dataset.pipeline[0].memory = memory // 5
     for loader in (train, test):
         loader.num_workers = workers
         loader.persistent_workers = workers > 0
+        loader.pin_memory = cuda
+    config.model.data_preprocessor.non_blocking = cuda

@@ -70,8 +70,9 @@ def take_step(
 ) -> dict[str, Tensor]:
     """Learn from a batch, in parts that fit into memory.
 
-    Each part's loss, a mean over its own objects, counts by its share of the images. All processes cut their batches
-    into the same number of parts, since they meet in each.
+    The gradient is that of the whole batch, but for the batch norms, whose statistics are a part's: the head divides
+    losses by the number of priors that have an object, and for what is divided by a part's number, it is the whole's
+    that takes its place. All processes cut their batches into the same number of parts, since they meet in each.
 
     Args:
         model: What is called: the detector, or its distributed wrapper.
@@ -84,23 +85,35 @@ def take_step(
     """
     total = len(data["data_samples"])
     size = detector.micro_batch or total
-    shown: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    positives: list[Tensor] = []
     for start in range(0, total, size):
         part = {name: values[start : start + size] for name, values in data.items()}
-        share = len(part["data_samples"]) / total
-        last = start + size >= total
         # gradients of parts before the last stay in their process
-        quiet = model.no_sync() if hasattr(model, "no_sync") and not last else nullcontext()
+        quiet = model.no_sync() if hasattr(model, "no_sync") and start + size < total else nullcontext()
         with quiet:
             with optim_wrapper.optim_context(model):
                 losses = model(**detector.data_preprocessor(part, True), mode="loss")
             loss, named = detector.parse_losses(losses)
+            if size >= total:
+                optim_wrapper.backward(loss)
+                sums = {name: value.detach() for name, value in named.items()}
+                break
+            positives.append(detector.bbox_head.positives)
+            # by the first part's number, so that mixed precision sees gradients of the usual size
+            share = positives[-1].clamp(min=1) / positives[0].clamp(min=1)
             optim_wrapper.backward(loss * share)
         for name, value in named.items():
-            shown[name] = shown[name] + value.detach() * share if name in shown else value.detach() * share
+            sums[name] = sums[name] + value.detach() * share if name in sums else value.detach()
+    if positives:
+        rest = positives[0].clamp(min=1) / torch.stack(positives).sum().clamp(min=1)
+        for parameter in detector.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(rest)
+        sums = {name: value * rest for name, value in sums.items()}
     optim_wrapper.step()
     optim_wrapper.zero_grad()
-    return shown
+    return sums
 
 
 def bare(model: nn.Module) -> nn.Module:

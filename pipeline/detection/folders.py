@@ -35,6 +35,13 @@ def check_sets(train_folder: Path, eval_folder: Path) -> tuple[str, ...]:
                 expected="images to train on, and images to choose the best epoch by",
                 remedy=f"give data_prep.{name}_share a value above 0",
             )
+    if all(each.get("iscrowd") for each in _annotations(eval_folder)["annotations"]):
+        raise DataError(
+            "the eval set has no objects",
+            where=eval_folder,
+            expected="objects to choose the best epoch by",
+            remedy="give data_prep.eval_share a larger value, or data_prep.seed another",
+        )
     return classes
 
 

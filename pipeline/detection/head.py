@@ -28,7 +28,14 @@ from mmdet.utils import reduce_mean  # noqa: E402
 
 @MODELS.register_module()
 class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
-    """mmdet's head, weight for weight; its `assigner` only says SimOTA's constants."""
+    """mmdet's head, weight for weight; its `assigner` only says SimOTA's constants.
+
+    Attributes:
+        positives: Priors that had an object in the last batch, the mean of all processes; what its losses were divided
+            by, but for a batch without any.
+    """
+
+    positives: Tensor
 
     def loss_by_feat(
         self,
@@ -93,7 +100,8 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
         target = torch.zeros_like(outputs.objectness)
         target[image, prior] = 1.0
         weight = counted | (target > 0)
-        samples = reduce_mean(target.sum()).clamp(min=1.0)
+        self.positives = reduce_mean(target.sum())
+        samples = self.positives.clamp(min=1.0)
         losses = {"loss_obj": self.loss_obj(_column(outputs.objectness), _column(target), _column(weight.float()))}
         if len(prior):
             losses |= self._losses_of_objects(outputs, objects, assignment)

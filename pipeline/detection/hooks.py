@@ -143,6 +143,11 @@ class SameStatisticsHook(Hook):  # type: ignore[misc]
                     each.copy_(mean.view_as(each))
 
 
+def peak_rate(runner: Any) -> float:
+    """The highest rate of all groups of parameters."""
+    return max(float(group["lr"]) for group in runner.optim_wrapper.optimizer.param_groups)
+
+
 def averaged(runner: Any) -> Any:
     """The EMA hook's copy of the model, which counts its own steps; None where nothing is averaged."""
     return next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)

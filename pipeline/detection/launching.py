@@ -29,7 +29,7 @@ from pipeline.detection.session import Job, Outcome, is_out_of_memory, rank, run
 
 log = logging.getLogger(__name__)
 
-GRACE = 30.0  # seconds that processes have to end in when they are told to
+GRACE = 45.0  # seconds that torchrun has to end in; it gives its processes 30
 OUT_OF_MEMORY = "OutOfMemory"
 TAIL = 100  # lines of their output that an error shows; torchrun's own report takes 40
 STOPPED_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
@@ -85,7 +85,9 @@ def _outcome(place: Path, code: int, said: deque[str]) -> Outcome:
         found = json.loads(told[0].read_text(encoding="utf-8"))
         if found["kind"] == OUT_OF_MEMORY:
             raise torch.OutOfMemoryError(found["message"])
-        raise getattr(errors, found["kind"])(found["message"])
+        error = getattr(errors, found["kind"])(found["message"])
+        error.problem = found["message"].partition("\n")[0]  # the details are in the message already
+        raise error
     if code or not (place / "outcome.json").is_file():
         raise errors.StepError(
             f"a process of the training ended with exit code {code}",
@@ -102,8 +104,13 @@ def main() -> None:
     if not torch.cuda.is_available():
         # mmengine's launcher would choose a GPU; it leaves a group alone that is there already
         torch.distributed.init_process_group("gloo")
+    out = sys.stdout  # a session puts something else in its place
+    if rank() == 0:
+        own = logging.getLogger("pipeline")
+        own.setLevel(logging.INFO)
+        own.addHandler(_Relay(out))
     try:
-        outcome = run(job, partial(_print, sys.stdout))  # a session takes the place of sys.stdout
+        outcome = run(job, partial(_print, out))
         if rank() == 0:
             (path.parent / "outcome.json").write_text(outcome.to_json(), encoding="utf-8")
     except (errors.PipelineError, RuntimeError) as error:
@@ -116,6 +123,18 @@ def main() -> None:
     torch.distributed.destroy_process_group()
 
 
+class _Relay(logging.Handler):
+    """Passes on, as lines of JSON, what the first process logs: the others would say the same."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        self.out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.out.write(json.dumps({"level": record.levelno, "log": record.getMessage()}) + "\n")
+        self.out.flush()
+
+
 def _print(out: TextIO, step: int, steps: int, line: str) -> None:
     out.write(json.dumps({"step": step, "steps": steps, "line": line}) + "\n")
     out.flush()
@@ -124,6 +143,9 @@ def _print(out: TextIO, step: int, steps: int, line: str) -> None:
 def _told(line: str, tell: Callable[[int, int, str], None]) -> None:
     try:
         values = json.loads(line)
+        if "log" in values:
+            log.log(values["level"], "%s", values["log"])
+            return
         tell(values["step"], values["steps"], values["line"])
     except (ValueError, TypeError, KeyError):  # a library's own print
         log.debug("%s", line.rstrip())
@@ -148,8 +170,12 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _environment(devices: int) -> dict[str, str]:
     """Of this process, with the cores shared out where the CPU does the work; torchrun would give each process one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // devices)), **os.environ}
+    return {"OMP_NUM_THREADS": str(max(1, cores() // devices)), **os.environ}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end_with_parent() -> None:

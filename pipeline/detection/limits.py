@@ -75,7 +75,8 @@ class LimitsHook(Hook):  # type: ignore[misc]  # mmengine is untyped
             return
         if self.seconds and self.spent >= self.seconds:
             self._end(runner, f"the time limit of {self.seconds / 60:g} minutes", runner.epoch)
-        elif self.patience and runner.epoch - self.weights.best_epoch >= self.patience:
+        # from scratch nothing is found in the first epochs, and that is no reason to give up
+        elif self.patience and self.weights.best > 0 and runner.epoch - self.weights.best_epoch >= self.patience:
             self._end(runner, f"no better mAP in {self.patience} epochs", runner.epoch)
 
     def _end(self, runner: Any, reason: str, epoch: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
@@ -12,7 +11,7 @@ from math import ceil
 import torch
 
 from pipeline.detection.config import Setting
-from pipeline.detection.launching import run_on_devices
+from pipeline.detection.launching import cores, run_on_devices
 from pipeline.detection.recipe import MOSAIC_STEPS, Recipe, Tuning
 from pipeline.detection.session import Job, Outcome, is_out_of_memory, run
 from pipeline.errors import UsageError
@@ -28,6 +27,12 @@ def setting_for(recipe: Recipe, tuning: Tuning, images: int) -> Setting:
     devices = recipe.devices or max(n for n in range(1, there + 1) if recipe.batch_size % n == 0)
     if cuda and devices > there:
         raise UsageError(f"there are {there} GPUs, and devices is {devices}", where="devices", expected=f"0 to {there}")
+    if not cuda and devices > cores():
+        raise UsageError(
+            f"devices is {devices}, and there is no GPU and {cores()} cores",
+            where="devices",
+            expected=f"0 to {cores()}",
+        )
     if recipe.precision == "mixed" and not cuda:
         remedy = 'set precision to "auto"'
         raise UsageError("mixed precision needs a GPU", where="precision", expected='"full" or "auto"', remedy=remedy)
@@ -70,5 +75,4 @@ def run_within_memory(job: Job, tell: Callable[[int, int, str], None]) -> tuple[
 
 
 def _workers(asked: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return asked if asked >= 0 else 0 if cores <= 2 else min(4, cores - 1)
+    return asked if asked >= 0 else 0 if cores() <= 2 else min(4, cores() - 1)

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.detection.hooks import EpochRecord, measured
+from pipeline.detection.hooks import EpochRecord, measured, peak_rate
 
 INTERVAL = 0.5  # seconds between two looks at the loss: each makes a GPU wait
 
@@ -68,7 +68,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # mmengine is untyped
             all_reduce(total, op="mean")  # each process has its own share of the images
         self._check(runner)
         loss = {name: float(total) / self._steps for name, total in self._sums.items()}
-        self.history.append(EpochRecord(runner.epoch + 1, loss, _rate(runner)))
+        self.history.append(EpochRecord(runner.epoch + 1, loss, peak_rate(runner)))
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Put the metrics beside the epoch they belong to; before training that is epoch 0."""
@@ -89,7 +89,7 @@ class ProgressHook(Hook):  # type: ignore[misc]  # mmengine is untyped
         if self._steps:
             speed = self._steps * self._images / max(time.monotonic() - self._since, 1e-9)
             loss = float(self._sums["loss"]) / self._steps
-            parts += [f"loss {loss:.2f}", f"rate {_rate(runner):.1e}", f"{speed:.0f} images/s"]
+            parts += [f"loss {loss:.2f}", f"rate {peak_rate(runner):.1e}", f"{speed:.0f} images/s"]
         known = [record.mAP for record in self.history if record.mAP is not None]
         return " ".join(parts + ([f"mAP {known[-1]:.3f}"] if known else []))
 
@@ -114,8 +114,3 @@ class Bar:
         """End the line."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _rate(runner: Any) -> float:
-    """The highest rate of all groups: the head's."""
-    return max(float(group["lr"]) for group in runner.optim_wrapper.optimizer.param_groups)

@@ -70,7 +70,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a user need not know; each value has its ablation in docs/finetuning.md.
+    """What a user need not know; docs/finetuning.md has what was measured.
 
     Attributes:
         optimizer: "AdamW" or "SGD" (with Nesterov's momentum of 0.9).
@@ -86,7 +86,7 @@ class Tuning:
         balanced: Whether filters before a batch norm are brought to length 1 first, see `filters`.
         averaged_steps: Length of the window of the averaged weights, as a share of the steps; 0: not averaged.
         mosaic: Whether "auto" may mean mosaic.
-        plain_epochs: Share of the epochs, at the end, in which mosaic is off.
+        plain_epochs: Share of the epochs, at the end, in which mosaic is off; 0: in none.
         max_gradient: Gradients of a greater norm are scaled down to it.
     """
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 
 from pipeline.detection.detector import bare
@@ -76,19 +76,27 @@ class ResumeHook(Hook):  # type: ignore[misc]
 
     def before_train(self, runner: Any) -> None:
         """Restore all of a checkpoint of this training where there is one; otherwise leave the run as it is."""
+        saved = self._usable(runner)
+        # processes that began at different epochs would wait for each other for ever
+        all_can = torch.tensor(float(saved is not None))
+        all_reduce(all_can, op="min")
+        if saved is not None and all_can:
+            self._restore(saved, runner)
+            log.info("continuing after epoch %d of %d", runner.epoch, runner.max_epochs)
+
+    def _usable(self, runner: Any) -> dict[str, Any] | None:
         try:
             if is_main_process():
                 remove_partial(self.path)
             if not self.path.exists():
-                return
+                return None
             saved = read_state(self.path)
             self._check(saved, runner)
         except Exception as error:  # noqa: BLE001, whatever is wrong with the file, training can start anew
             reason = error.problem if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
             log.warning("%s is ignored, and training starts at its first epoch: %s", self.path, reason)
-            return
-        self._restore(saved, runner)
-        log.info("continuing after epoch %d of %d", runner.epoch, runner.max_epochs)
+            return None
+        return saved
 
     def before_train_epoch(self, runner: Any) -> None:
         """Keep the epoch before; mmengine has no hook of its own between validation and the next epoch."""

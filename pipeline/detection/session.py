@@ -25,10 +25,12 @@ from pipeline.detection.progress import ProgressHook
 from pipeline.detection.recipe import Recipe, Tuning
 from pipeline.detection.resuming import EpochSeedHook, ResumeHook, arithmetic
 from pipeline.detection.spec import DetectorSpec
-from pipeline.detection.tracking import TrackingHook, backends
+from pipeline.detection.tracking import TrackingHook, backends, close
 from pipeline.detection.weights import read_checkpoint
 from pipeline.errors import PipelineError, StepError
 
+# cuDNN's words where none of its algorithms finds the memory it needs
+CUDNN_HAS_NO_MEMORY = ("unable to find a valid cuDNN algorithm", "unable to find an engine to execute")
 CURVE_POINTS = 500  # of a whole training, in TensorBoard
 
 
@@ -87,14 +89,12 @@ class Outcome:
         history: One record an epoch.
         best_epoch: The epoch of `best.pth`.
         ended_early: Why training ended before its last epoch; empty where it did not.
-        seconds: Of training and validation, in all attempts.
         memory: Bytes of GPU memory that tensors took at most; 0 on a CPU.
     """
 
     history: tuple[EpochRecord, ...]
     best_epoch: int
     ended_early: str
-    seconds: float
     memory: int
 
     def to_json(self) -> str:
@@ -125,17 +125,18 @@ def run(job: Job, tell: Callable[[int, int, str], None]) -> Outcome:
     folder = Path(job.folder)
     if rank() == 0:
         config.dump(str(folder / "config.py"))
-    set_on_machine(config, Path(job.train_folder), Path(job.eval_folder), job.setting.workers)
+    setting, train, test = job.setting, Path(job.train_folder), Path(job.eval_folder)
+    set_on_machine(config, train, test, workers=setting.workers, devices=setting.devices, cuda=setting.cuda)
     progress, keeper, hooks = _hooks(job, tell)
     # mmengine and pycocotools print whole configs and tables; what matters is in the line and in the history
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config.work_dir = work
         if rank() == 0:
-            config.visualizer = {"type": "Visualizer", "vis_backends": backends(Path(job.logs)) if job.logs else []}
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+            config.visualizer = {"type": "Visualizer", "vis_backends": backends(job.logs)}
         runner = Runner.from_cfg(config)
+        if torch.cuda.is_available():  # not before: the runner chooses the process's device
+            torch.cuda.reset_peak_memory_stats()
         for hook in hooks:
             runner.register_hook(hook)
         try:
@@ -149,11 +150,11 @@ def run(job: Job, tell: Callable[[int, int, str], None]) -> Outcome:
                 raise
             raise type(error)(str(error).rpartition(own)[2].rstrip()) from error
         finally:
-            runner.visualizer.close()  # or a next training in this process would go on with MLflow's run
             _end_workers(runner)
+            close(runner.visualizer)
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     limits = next(hook for hook in hooks if isinstance(hook, LimitsHook))
-    return Outcome(tuple(progress.history), keeper.best_epoch, limits.reason, limits.elapsed, memory)
+    return Outcome(tuple(progress.history), keeper.best_epoch, limits.reason, memory)
 
 
 def _hooks(job: Job, tell: Callable[[int, int, str], None]) -> tuple[ProgressHook, WeightsHook, list[Any]]:
@@ -167,7 +168,7 @@ def _hooks(job: Job, tell: Callable[[int, int, str], None]) -> tuple[ProgressHoo
     if job.setting.devices > 1:
         hooks.append(SameStatisticsHook())
     if job.weights:
-        checkpoint = read_checkpoint(Path(job.weights))
+        checkpoint = read_checkpoint(Path(job.weights), again=True)
         hooks += [WarmStartHook(checkpoint, job.classes, balanced=job.tuning.balanced), FirstLookHook()]
     if rank() == 0 and job.logs:
         hooks.append(TrackingHook(max(1, job.setting.iterations * recipe.epochs // CURVE_POINTS)))
@@ -194,12 +195,12 @@ def _facts(job: Job) -> dict[str, Any]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory for tensors ran out, on a GPU or on a CPU."""
-    words = ("out of memory", "not enough memory", "can't allocate memory")
+    words = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED", *CUDNN_HAS_NO_MEMORY)
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+        isinstance(error, RuntimeError) and any(word.lower() in str(error).lower() for word in words)
     )
 
 
 def rank() -> int:
-    """Which of several processes this is, as the launcher says."""
-    return int(os.environ.get("RANK", "0"))
+    """Which of several processes this is; 0 outside of torchrun, whatever a cluster has put into `RANK`."""
+    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0

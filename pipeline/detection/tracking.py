@@ -5,18 +5,24 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import requests
 from mmengine.hooks import Hook
+from mmengine.registry import VISBACKENDS
+from mmengine.visualization.vis_backend import MLflowVisBackend
 from torch import Tensor
 
-from pipeline.detection.hooks import measured
+from pipeline.detection.hooks import measured, peak_rate
 from pipeline.errors import UsageError
 
+log = logging.getLogger(__name__)
+
 # MLflow's own; what it needs to log in comes from the environment as well, and nothing of it from a config
+ANSWER_WITHIN = 10.0  # seconds
 MLFLOW_SERVER, MLFLOW_EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 
 
@@ -24,7 +30,7 @@ def check_mlflow() -> None:
     """Refuse to train where MLflow is configured and has no client, before hours go untracked.
 
     Raises:
-        UsageError: `MLFLOW_TRACKING_URI` is set, and the package is not installed.
+        UsageError: `MLFLOW_TRACKING_URI` is set, and the package is not installed or the server does not answer.
     """
     if os.environ.get(MLFLOW_SERVER) and importlib.util.find_spec("mlflow") is None:
         raise UsageError(
@@ -33,22 +39,51 @@ def check_mlflow() -> None:
             expected="the package mlflow-skinny",
             remedy=f"pip install mlflow-skinny, or unset {MLFLOW_SERVER}",
         )
+    server = os.environ.get(MLFLOW_SERVER, "")
+    if server.startswith(("http://", "https://")):
+        try:
+            requests.get(f"{server.rstrip('/')}/health", timeout=ANSWER_WITHIN)  # any answer will do
+        except requests.RequestException as error:
+            raise UsageError(
+                f"the MLflow server does not answer: {type(error).__name__}",
+                where=MLFLOW_SERVER,  # and not its value, which may hold a password
+                expected=f"a server that answers within {ANSWER_WITHIN:.0f} s",
+                remedy=f"start it, or unset {MLFLOW_SERVER}",
+            ) from None
 
 
-def backends(logs: Path) -> list[dict[str, Any]]:
+def backends(logs: str) -> list[dict[str, Any]]:
     """mmengine's settings for TensorBoard, and for MLflow where its environment names a server.
 
     Args:
-        logs: Folder for TensorBoard's event files.
+        logs: Folder for TensorBoard's event files; empty for no tracking at all.
     """
-    settings: list[dict[str, Any]] = [{"type": "TensorboardVisBackend", "save_dir": str(logs)}]
-    server = os.environ.get(MLFLOW_SERVER)
-    if server:
+    settings: list[dict[str, Any]] = [{"type": "TensorboardVisBackend", "save_dir": logs}] if logs else []
+    if logs and os.environ.get(MLFLOW_SERVER):
         experiment = os.environ.get(MLFLOW_EXPERIMENT, "detection")
         # parameters are limited in length there, and a whole config is not what one compares runs by
-        wanted = {"exp_name": experiment, "tracking_uri": server, "tracked_config_keys": ["train_cfg", "randomness"]}
-        settings.append({"type": "MLflowVisBackend", "save_dir": str(logs), **wanted})
+        wanted = {"exp_name": experiment, "tracked_config_keys": ["train_cfg", "randomness"]}
+        settings.append({"type": "ServerOfTheEnvironment", "save_dir": logs, **wanted})
     return settings
+
+
+@VISBACKENDS.register_module()
+class ServerOfTheEnvironment(MLflowVisBackend):  # type: ignore[misc]  # mmengine is untyped
+    """mmengine's, with a server that no config names: configs are written down, and its URL may hold a password."""
+
+    def __init__(self, save_dir: str, **others: Any) -> None:
+        super().__init__(save_dir, tracking_uri=os.environ[MLFLOW_SERVER], **others)
+
+
+def close(visualizer: Any) -> None:
+    """Write what the backends still hold, and end MLflow's run, which a next training would otherwise go on with.
+
+    A training is not lost for its curves: what fails is said.
+    """
+    try:
+        visualizer.close()
+    except Exception as error:  # noqa: BLE001, each client raises its own
+        log.warning("what was tracked could not be finished: %s", _first_line(error))
 
 
 class TrackingHook(Hook):  # type: ignore[misc]  # mmengine is untyped
@@ -62,6 +97,7 @@ class TrackingHook(Hook):  # type: ignore[misc]  # mmengine is untyped
 
     def __init__(self, interval: int) -> None:
         self.interval = interval
+        self._failed = False
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
@@ -70,10 +106,22 @@ class TrackingHook(Hook):  # type: ignore[misc]  # mmengine is untyped
         step = runner.iter + 1
         if step % self.interval == 0 or step == runner.max_iters:
             points = {f"train/{name}": float(value) for name, value in (outputs or {}).items()}
-            rate = max(float(group["lr"]) for group in runner.optim_wrapper.optimizer.param_groups)
-            runner.visualizer.add_scalars({**points, "train/rate": rate}, step=step)
+            self._add(runner, {**points, "train/rate": peak_rate(runner)}, step)
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Add a point to the curves of the eval set, at the same axis of steps."""
         points = {f"eval/{name}": value for name, value in measured(metrics).items()}
-        runner.visualizer.add_scalars(points, step=runner.iter)
+        self._add(runner, points, runner.iter)
+
+    def _add(self, runner: Any, points: dict[str, float], step: int) -> None:
+        if self._failed:
+            return
+        try:
+            runner.visualizer.add_scalars(points, step=step)
+        except Exception as error:  # noqa: BLE001, each client raises its own, and none is worth a training
+            self._failed = True
+            log.warning("training goes on, and is not tracked any more: %s", _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -150,6 +150,12 @@ def _trained(
     places: dict[str, str],
 ) -> TrainingResult:
     known, fresh = _known(checkpoint, classes)
+    if checkpoint is None and recipe.freeze in ("stem", "backbone"):
+        raise UsageError(
+            f"freeze is {recipe.freeze}, and there are no pretrained weights to keep",
+            where="freeze",
+            expected='"auto" or "nothing", or a weights_url in data_load',
+        )
     tuning = settled(recipe, tuning or tuning_for(pretrained=checkpoint is not None, fresh_classes=len(fresh)))
     job = Job(
         recipe=recipe,

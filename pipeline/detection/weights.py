@@ -56,7 +56,7 @@ class CarriedOver:
     fresh: tuple[str, ...]
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, *, again: bool = False) -> Checkpoint:
     """Read a YOLOX `.pth` of mmdet's or Megvii's making, refusing any pickle that would run code.
 
     Class names come from the checkpoint's meta data; an 80-class head without names is taken for COCO's. Where averaged
@@ -88,7 +88,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     left_over += [f"ema_* ({len(twins)} tensors)"] if twins else []
     names = _class_names(beside.get("meta"), len(bias))
     checkpoint = Checkpoint(state, names or _assumed_names(len(bias), path), source, tuple(left_over))
-    _tell(checkpoint, path, named=bool(names))
+    if not again:
+        _tell(checkpoint, path, named=bool(names))
     return checkpoint
 
 

@@ -56,7 +56,7 @@ def test_the_schedule_fits_the_run(epochs: int) -> None:
     [
         pytest.param(20, 0.2, 4, id="a fifth"),
         pytest.param(20, 0.5, 10, id="half"),
-        pytest.param(3, 0.0, 1, id="at least one"),
+        pytest.param(3, 0.1, 1, id="at least one"),
         pytest.param(2, 1.0, 2, id="all"),
     ],
 )
@@ -67,6 +67,11 @@ def test_so_many_epochs_at_the_end_are_without_mosaic(epochs: int, plain: float,
     hook = YOLOXModeSwitchHook(num_last_epochs=settings["YOLOXModeSwitchHook"]["num_last_epochs"])
     switched = [epoch for epoch in range(epochs) if epoch + 1 >= epochs - hook.num_last_epochs]  # the hook's own test
     assert len(switched) == last
+
+
+def test_mosaic_may_be_on_to_the_end() -> None:
+    tuning = replace(FROM_SCRATCH, plain_epochs=0.0)
+    assert "YOLOXModeSwitchHook" not in hooks_of(config_of(epochs=20, tuning=tuning))
 
 
 def test_without_mosaic_nothing_is_switched() -> None:
@@ -104,7 +109,10 @@ def test_what_differs_on_a_gpu(cuda: bool) -> None:
 def test_several_devices_share_a_batch_and_meet_in_torch_distributed() -> None:
     config = config_of(replace(PLAIN, devices=2, micro_batch=2))
     assert config.launcher == "pytorch"
-    assert config.model_wrapper_cfg == {"type": "PartwiseDistributed", "device_ids": None}
+    wrapper = {"type": "PartwiseDistributed", "broadcast_buffers": False}  # or one process's statistics were all
+    assert config.model_wrapper_cfg == {**wrapper, "device_ids": None}
+    assert "sync_bn" not in config
+    assert config_of(replace(PLAIN, devices=2, cuda=True)).sync_bn == "torch"
     assert config.train_dataloader.batch_size == 2
     assert "device_ids" not in config_of(replace(PLAIN, devices=2, cuda=True)).model_wrapper_cfg
     assert config_of().get("launcher", "none") == "none"

@@ -32,7 +32,7 @@ def config_of(
     config = training_config(recipe, FROM_SCRATCH, spec, Setting(iterations=10, mosaic=mosaic))
     import_modules_from_strings(**config.custom_imports)
     if datasets:
-        set_on_machine(config, *datasets, workers)
+        set_on_machine(config, *datasets, workers=workers)
     return config
 
 
@@ -119,7 +119,7 @@ def test_an_evaluated_image_is_the_one_that_mmdet_would_make(photographs: list[P
 def test_only_the_machines_part_names_its_folders(datasets: tuple[Path, Path]) -> None:
     config = config_of()
     before = config.pretty_text
-    set_on_machine(config, *datasets, 2)
+    set_on_machine(config, *datasets, workers=2)
     assert not any(str(folder) in before for folder in datasets)
     assert config.train_dataloader.dataset.dataset.data_root == f"{datasets[0]}/"
     assert config.val_dataloader.dataset.data_root == f"{datasets[1]}/"
@@ -139,12 +139,28 @@ def test_workers_stay_and_share_the_memory(
     kept = config.train_dataloader.dataset.dataset.pipeline[-1].memory
     evaluated = config.val_dataloader.dataset.pipeline[0].memory
     assert 0 < evaluated < kept
-    assert kept * processes <= free * module.KEPT_SHARE
+    assert (kept + evaluated) * processes <= free * module.KEPT_SHARE
 
 
 def test_there_is_a_most_that_is_kept(datasets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**50))
-    assert config_of(datasets).train_dataloader.dataset.dataset.pipeline[-1].memory == module.KEPT
+    assert config_of(datasets).train_dataloader.dataset.dataset.pipeline[-1].memory == module.KEPT * 4 // 5
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_processes_of_a_machine_share_its_memory(devices: int, datasets: tuple[Path, Path]) -> None:
+    config = config_of()
+    set_on_machine(config, *datasets, workers=2, devices=devices)
+    assert config.train_dataloader.dataset.dataset.pipeline[-1].memory * devices * 2 <= module.KEPT
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_gpu_takes_batches_from_pinned_memory(cuda: bool, datasets: tuple[Path, Path]) -> None:
+    config = config_of()
+    set_on_machine(config, *datasets, workers=0, cuda=cuda)
+    loaders = (config.train_dataloader, config.val_dataloader)
+    assert [loader.pin_memory for loader in loaders] == [cuda, cuda]
+    assert config.model.data_preprocessor.non_blocking == cuda
 
 
 def test_devices_share_a_batch() -> None:

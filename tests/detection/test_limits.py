@@ -63,6 +63,7 @@ def weights(best: float = float("-inf"), last_epoch: int = 0) -> Any:
         pytest.param(2, -1.0, [0.1, 0.2, 0.1, 0.1], 4, "", id="over with the last epoch anyway"),
         pytest.param(2, -1.0, [0.5, 0.5, 0.5, 0.5], 3, "no better mAP in 2 epochs", id="as good is not better"),
         pytest.param(2, 0.6, [0.5, 0.5, 0.9, 0.9], 2, "no better mAP in 2 epochs", id="worse than pretrained weights"),
+        pytest.param(2, float("-inf"), [0.0, 0.0, 0.0, 0.0, 0.1, 0.2], 6, "", id="nothing found at first"),
         pytest.param(9, 0.6, [0.1, 0.1, 0.1], 3, "", id="more than there are epochs"),
     ],
 )

@@ -28,6 +28,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
         ),
         pytest.param(4, {"devices": 4, "batch_size": 1}, "set batch_size to 4", id="less than one image each"),
         pytest.param(0, {"devices": 2, "batch_size": 3}, "batch of 3 cannot be shared", id="processes on the CPU"),
+        pytest.param(0, {"devices": 64, "batch_size": 64}, "devices is 64, and there is no GPU", id="more than cores"),
         pytest.param(0, {"precision": "mixed"}, "mixed precision needs a GPU", id="mixed precision on the CPU"),
     ],
 )

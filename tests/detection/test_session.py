@@ -10,7 +10,7 @@ import torch
 from pipeline.detection.config import Setting
 from pipeline.detection.hooks import EpochRecord, FirstLookHook, SameStatisticsHook, WarmStartHook
 from pipeline.detection.recipe import NEW_CLASSES, Recipe
-from pipeline.detection.session import Job, Outcome, _facts, _hooks, is_out_of_memory
+from pipeline.detection.session import Job, Outcome, _facts, _hooks, is_out_of_memory, rank
 from pipeline.detection.tracking import TrackingHook
 
 JOB = Job(
@@ -35,7 +35,7 @@ def test_a_job_goes_from_process_to_process(tmp_path: Path) -> None:
 
 def test_an_outcome_goes_from_process_to_process() -> None:
     records = (EpochRecord(0, {}, 0.0, 0.1, 0.2), EpochRecord(1, {"loss": 1 / 3}, 1e-3))
-    outcome = Outcome(records, 0, "no better mAP in 1 epochs", 12.5, 2**34)
+    outcome = Outcome(records, 0, "no better mAP in 1 epochs", 2**34)
     assert Outcome.from_json(outcome.to_json()) == outcome
     assert "\n" not in outcome.to_json()
 
@@ -53,6 +53,8 @@ def of_the_allocator() -> BaseException:
         pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True, id="on a GPU"),
         pytest.param(RuntimeError("CUDA error: out of memory"), True, id="CUDA's"),
         pytest.param(RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True, id="on Windows"),
+        pytest.param(RuntimeError("GET was unable to find an engine to execute this computation"), True, id="cuDNN's"),
+        pytest.param(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True, id="cuBLAS's"),
         pytest.param(RuntimeError("The size of tensor a (4) must match"), False, id="another of torch's"),
         pytest.param(ValueError("out of memory"), False, id="of another kind"),
         pytest.param(KeyboardInterrupt(), False, id="Ctrl-C"),
@@ -114,6 +116,7 @@ def test_which_hooks_there_are(
 ) -> None:
     """Before processes have met there is only the launcher's word for which of them this is."""
     monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "as torchrun sets it")
     start = str(request.getfixturevalue("pretrained")) if weights else ""
     job = replace(JOB, setting=Setting(1, devices=devices), weights=start, logs="/logs" if logs else "")
     told: list[int] = []
@@ -122,3 +125,10 @@ def test_which_hooks_there_are(
     assert {type(hook) for hook in hooks} & kinds == expected
     progress._tell(7, 8, "")
     assert told == ([7] if rank == 0 else [])
+
+
+def test_a_clusters_rank_is_not_torchruns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes and others set the variable for the whole job."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert rank() == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmengine.visualization import TensorboardVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.detection import session
@@ -141,11 +142,56 @@ def test_what_is_not_configured_is_not_looked_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv(MLFLOW_SERVER, raising=False)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     check_mlflow()
-    assert [each["type"] for each in backends(tmp_path)] == ["TensorboardVisBackend"]
+    assert [each["type"] for each in backends(str(tmp_path))] == ["TensorboardVisBackend"]
+    assert backends("") == []
 
 
 def test_mlflows_experiment_has_a_name_without_being_given_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(MLFLOW_SERVER, "http://localhost:5000")
     monkeypatch.delenv(MLFLOW_EXPERIMENT, raising=False)
-    assert backends(tmp_path)[1]["exp_name"] == "detection"
-    assert backends(tmp_path)[1]["tracking_uri"] == "http://localhost:5000"
+    assert backends(str(tmp_path))[1]["exp_name"] == "detection"
+
+
+def test_a_server_that_does_not_answer_is_told_before_training(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv(MLFLOW_SERVER, "http://user:planted-secret@127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"does not answer[\s\S]*unset MLFLOW_TRACKING_URI") as caught:
+        train(RECIPE, *datasets, tmp_path, logs=tmp_path / "logs")
+    assert "planted-secret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_servers_url_is_written_nowhere(
+    mlflow: Any, datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold a password, and mmengine writes its config down in several places."""
+    store = tmp_path / "planted-secret"
+    monkeypatch.setenv(MLFLOW_SERVER, f"file:{store}")
+    train(replace(RECIPE, epochs=1), *datasets, new(tmp_path / "out"), logs=tmp_path / "logs")
+    written = [*(tmp_path / "logs").rglob("*"), *(tmp_path / "out").rglob("*"), *store.rglob("config.py")]
+    assert len(written) > 8
+    assert not [path for path in written if path.is_file() and b"planted-secret" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("method", ["add_scalars", "close"])
+def test_a_training_is_not_lost_for_its_curves(
+    method: str,
+    untracked: TrainingResult,
+    datasets: tuple[Path, Path],
+    skilled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when the server goes away, or the disk with the logs is full."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(TensorboardVisBackend, method, fail)
+    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
+    assert result.history == untracked.history
+    said = [record.message for record in caplog.records if "no space left" in record.message]
+    assert len(said) == 1, said

@@ -20,7 +20,7 @@ from pipeline.detection.hooks import EpochRecord
 from pipeline.detection.recipe import NEW_CLASSES, Recipe, Tuning
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.weights import CLASS_LAYER, read_checkpoint, write_checkpoint
+from pipeline.detection.weights import CLASS_LAYER, read_checkpoint, variant_of, write_checkpoint
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
@@ -435,3 +435,30 @@ def test_the_chart_is_drawn(history: tuple[EpochRecord, ...], tmp_path: Path) ->
     assert len(chart.axes) == 2
     if history:
         assert chart.axes[1].get_legend() is not None
+
+
+def test_a_frozen_part_needs_weights_to_keep(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"freeze is stem[\s\S]*weights_url"):
+        train(Recipe("nano", 64, 1, 4, freeze="stem"), *datasets, tmp_path)
+
+
+def test_an_eval_set_with_nothing_in_it_decides_nothing(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    """COCO's mAP would be -1 in each epoch, so that the first of all were the best."""
+    folder = tmp_path / "eval"
+    shutil.copytree(datasets[1], folder)
+    content = json.loads((folder / "annotations.json").read_text())
+    crowds = [{**each, "iscrowd": 1} for each in content["annotations"]]
+    (folder / "annotations.json").write_text(json.dumps({**content, "annotations": crowds}))
+    with pytest.raises(DataError, match=r"the eval set has no objects[\s\S]*eval_share"):
+        train(RECIPE, datasets[0], folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["tiny", "s", "m", "l", "x"])
+def test_every_size_trains(variant: str, tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    """Nano does in every other test."""
+    sets = make_dataset(tmp_path / "train", 4, 1), make_dataset(tmp_path / "eval", 3, 2)
+    (tmp_path / "out").mkdir()
+    result = train(Recipe(variant, 64, 1, 4), *sets, tmp_path / "out")
+    assert result.history[0].loss["loss"] > 0
+    assert variant_of(read_checkpoint(tmp_path / "out" / "best.pth").state) == variant

@@ -53,3 +53,57 @@ def test_the_store_is_held_against_the_systems_own_tools(tmp_path: Path) -> None
     text = run("bench_store.py", tmp_path, *small)
     for promised in ("get, copied", "sync", "hashlib", "17 s to put, 12.4 s to get and 3 s to start", "of at most 1.5"):
         assert promised in text
+
+
+@pytest.mark.slow
+def test_training_is_held_against_mmdets_own_runner(real_data: Path) -> None:
+    small = [
+        "--variant",
+        "nano",
+        "--augmentation",
+        "mosaic",
+        "--size",
+        "64",
+        "--batch",
+        "32",
+        "--epochs",
+        "2",
+        "--turns",
+        "1",
+    ]
+    command = [sys.executable, str(BENCHMARKS / "bench_train.py"), *small, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    content = json.loads(done.stdout)
+    [row] = content["rows"]
+    assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"])
+    assert content["met"] == (row["ratio"] >= row["least"] == 1.3)
+    assert row["their_loss"] > 0
+    assert row["our_loss"] > 0
+
+
+@pytest.mark.slow
+def test_a_variant_of_the_recipe_is_measured_and_rendered(real_data: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    asked = ["--task", "sample", "--variant", "chosen", "--seeds", "0", "--recipe", "epochs=1", "--at-once", "1"]
+    command = [sys.executable, str(BENCHMARKS / "finetuning.py"), *asked, "--results", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(results.read_text())
+    assert (record["task"], record["variant"], record["seed"]) == ("sample", "epochs=1", 0)
+    assert len(record["eval"]) == 2, "the untouched weights, and the epoch"
+    assert 0 <= record["last"] <= record["best"] <= 1 or record["best_epoch"] == 0
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (0, ""), "what is there is not run again"
+
+
+def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import finetuning
+
+    page = tmp_path / "finetuning.md"
+    page.write_text(finetuning.PAGE.read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(finetuning, "PAGE", page)
+    finetuning.render(finetuning.read_results(finetuning.RESULTS))
+    assert page.read_text("utf-8") == (BENCHMARKS.parent / "docs" / "finetuning.md").read_text("utf-8")
+    assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

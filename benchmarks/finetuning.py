@@ -92,28 +92,23 @@ KNOWN = {
     "objectness from nothing": Variant(weights="objectness"),
     "former classes are no background": Variant(forgiving=True),
 }
-REGROUPED = {
+NEW_CLASSES = {
     UNTOUCHED: Variant(recipe={"epochs": 0}),
     SCRATCH: Variant(weights="nothing"),
     CHOSEN: Variant(),
     "class layer at the common rate": Variant({"class_rate": 1.0}),
     "only the head learns faster": Variant({"backbone_rate": 0.03, "neck_rate": 0.1}),
     "backbone frozen": Variant({"freeze": "backbone"}),
+}
+REGROUPED = {
+    **NEW_CLASSES,
     "all learn, filters as given": Variant(ALL),
     "all learn, filters balanced": Variant({"freeze": "nothing"}),
-}
-SAMPLE = {
-    UNTOUCHED: Variant(recipe={"epochs": 0}),
-    SCRATCH: Variant(weights="nothing"),
-    CHOSEN: Variant(),
-    "class layer at the common rate": Variant({"class_rate": 1.0}),
-    "only the head learns faster": Variant({"backbone_rate": 0.03, "neck_rate": 0.1}),
-    "backbone frozen": Variant({"freeze": "backbone"}),
 }
 TASKS = {
     "known": Task(416, 5, KNOWN),
     "regrouped": Task(416, 10, REGROUPED),
-    "sample": Task(256, 10, SAMPLE),
+    "sample": Task(256, 10, NEW_CLASSES),
 }
 
 

@@ -120,10 +120,15 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
     """Images a second of the session that model_train runs."""
     from dataclasses import replace
 
+    import torch
+
+    from pipeline.detection import progress
     from pipeline.detection.machine import setting_for
     from pipeline.detection.recipe import FROM_SCRATCH, Recipe
     from pipeline.detection.session import Job, run
 
+    if not torch.cuda.is_available():
+        progress.INTERVAL = 0.0  # each step is told of, as theirs are: a look makes only a GPU wait
     folder = Path(plan["folder"])
     content = json.loads((folder / "train" / "annotations.json").read_text())
     names = tuple(each["name"] for each in content["categories"])
@@ -220,6 +225,8 @@ class Clock:
             if epoch and len(whole) > 1:
                 steps += max(whole) - min(whole)
                 seconds += stops[max(whole)] - stops[min(whole)]
+        if not steps:
+            raise RuntimeError(f"no epoch after the first has two whole batches to time: {self._iterations} an epoch")
         return steps * self._batch / seconds
 
 

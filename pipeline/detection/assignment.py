@@ -237,6 +237,6 @@ def _owners(cost: Tensor, overlaps: Tensor, real: Tensor, limit: int) -> Tensor:
 
 def _distinct(cost: Tensor) -> Tensor:
     """Whole numbers in the order of the costs in each row, equal costs in the order of their places."""
-    bits = cost.view(torch.int32)
+    bits = cost.float().view(torch.int32)
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
     return (ordered << 32) | torch.arange(cost.shape[-1], device=cost.device)

@@ -62,17 +62,18 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
         # mixed precision ends here: in half of it a cost of 100000 is infinite
         with torch.autocast(objectnesses[0].device.type, enabled=False):
             outputs = self._outputs(cls_scores, bbox_preds, objectnesses)
-            objects = _objects(batch_gt_instances)
+            objects = _objects(batch_gt_instances, outputs.priors.dtype)
             assignment = self._assign(outputs, objects)
             ignored = _ignored(batch_gt_instances_ignore or [None] * len(batch_gt_instances), outputs.priors)
             counted = self._counted(outputs.priors, ignored)
             return self._losses(outputs, objects, assignment, counted)
 
     def _outputs(self, classes: Sequence[Tensor], offsets: Sequence[Tensor], objectness: Sequence[Tensor]) -> _Outputs:
-        sizes, device = [(each.shape[2], each.shape[3]) for each in objectness], objectness[0].device
-        priors = self.prior_generator.grid_priors(sizes, torch.float32, device, with_stride=True)
+        sizes = [(each.shape[2], each.shape[3]) for each in objectness]
+        scores = _flat(objectness)[..., 0]
+        priors = self.prior_generator.grid_priors(sizes, scores.dtype, scores.device, with_stride=True)
         levels = tuple((*size, int(stride)) for size, stride in zip(sizes, self.strides, strict=True))
-        return _Outputs(_flat(classes), _flat(offsets), _flat(objectness)[..., 0], torch.cat(priors), levels)
+        return _Outputs(_flat(classes), _flat(offsets), scores, torch.cat(priors), levels)
 
     def _assign(self, outputs: _Outputs, objects: Objects) -> Assignment:
         boxes = self._bbox_decode(outputs.priors, outputs.offsets.detach())
@@ -127,7 +128,7 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
 
 @dataclass(frozen=True)
 class _Outputs:
-    """The head's outputs of all levels in single precision: `(B, P, C)`, `(B, P, 4)`, `(B, P)`, and `(P, 4)` priors."""
+    """The head's outputs of all levels, in single precision at least: `(B, P, C)`, `(B, P, 4)`, `(B, P)`, `(P, 4)`."""
 
     classes: Tensor
     offsets: Tensor
@@ -138,19 +139,20 @@ class _Outputs:
 
 def _flat(levels: Sequence[Tensor]) -> Tensor:
     """`(B, C, H, W)` of each level as one `(B, P, C)`, whatever the memory format."""
-    return torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2) for each in levels], 1).float()
+    flat = torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2) for each in levels], 1)
+    return flat.to(torch.promote_types(flat.dtype, torch.float32))
 
 
 def _column(values: Tensor) -> Tensor:
     return values.reshape(-1, 1)
 
 
-def _objects(instances: Sequence[Any]) -> Objects:
+def _objects(instances: Sequence[Any], dtype: torch.dtype) -> Objects:
     labels = [each.labels.long() for each in instances]
-    boxes = [each.bboxes.float() for each in instances]
+    boxes = [each.bboxes.to(dtype) for each in instances]
     return Objects(pad_sequence(boxes, batch_first=True), pad_sequence(labels, batch_first=True, padding_value=-1))
 
 
 def _ignored(instances: Sequence[Any], priors: Tensor) -> Tensor:
-    nothing = priors[:0]
-    return pad_sequence([nothing if each is None else each.bboxes.float() for each in instances], batch_first=True)
+    regions = [priors[:0] if each is None else each.bboxes.to(priors.dtype) for each in instances]
+    return pad_sequence(regions, batch_first=True)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
-from pipeline.data.archives import extract
 from pipeline.data.coco import CocoDataset, read_coco
-from pipeline.data.download import Download, download
 from pipeline.data.sample import parse_sample_url, sample_dataset
+from pipeline.data.sources.archives import extract
+from pipeline.data.sources.download import Download, download
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)

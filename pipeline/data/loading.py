@@ -16,9 +16,9 @@ from pipeline.data.annotation_source import (
     with_names_as_on_disk,
 )
 from pipeline.data.coco import write_coco
-from pipeline.data.download import Download, download
-from pipeline.data.image_folder import IMAGE_SUFFIXES, copy_images, image_names, unpack_images
 from pipeline.data.sample import make_sample, parse_sample_url
+from pipeline.data.sources.download import Download, download
+from pipeline.data.sources.image_folder import IMAGE_SUFFIXES, copy_images, image_names, unpack_images
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data import geometry_rules, record_rules
 from pipeline.data.coco import CocoDataset
-from pipeline.data.findings import Facts, Finding, Findings, Rule
-from pipeline.data.inspection import inspect
+from pipeline.data.rules import geometry, records
+from pipeline.data.rules.findings import Facts, Finding, Findings, Rule
+from pipeline.data.rules.inspection import inspect
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
 RULES: tuple[Rule, ...] = (
-    record_rules.duplicate_categories,
-    record_rules.duplicate_images,
-    record_rules.duplicate_annotation_ids,
-    record_rules.unknown_references,
-    record_rules.unreadable_images,
-    geometry_rules.exif_orientation,
-    geometry_rules.declared_size,
-    geometry_rules.unsound_boxes,
-    geometry_rules.boxes_outside,
-    geometry_rules.duplicate_boxes,
-    geometry_rules.wrong_areas,
+    records.duplicate_categories,
+    records.duplicate_images,
+    records.duplicate_annotation_ids,
+    records.unknown_references,
+    records.unreadable_images,
+    geometry.exif_orientation,
+    geometry.declared_size,
+    geometry.unsound_boxes,
+    geometry.boxes_outside,
+    geometry.duplicate_boxes,
+    geometry.wrong_areas,
 )
 
 

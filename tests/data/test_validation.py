@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 from pipeline.data.boxes import turn_upright
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
-from pipeline.data.inspection import ImageFacts, inspect
+from pipeline.data.rules.inspection import ImageFacts, inspect
 from pipeline.data.subsets import write_subset
 from pipeline.data.validation import apply_rules, validate
 from pipeline.errors import DataError
@@ -339,7 +339,7 @@ class TestFindings:
 
 def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path):
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
-    from pipeline.data import inspection
+    from pipeline.data.rules import inspection
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS
     from pipeline.serving.upload import Limits
 

@@ -83,7 +83,7 @@ def settings(values: dict[str, object]) -> list[str]:
 
 # smaller than any user's, and every step still does all it does
 TINY = {
-    "data_load.images_url": "sample://shapes?images=24&size=64&seed=3",
+    "data_load.source_url": "sample://shapes?images=24&size=64&seed=3",
     "model_train.image_size": 64,
     "model_train.epochs": 1,
     "model_eval.min_map50": 0.0,

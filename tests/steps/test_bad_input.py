@@ -64,22 +64,22 @@ def a_web_page(folder: Path) -> None:
 
 
 CASES = {
-    "a missing archive": Case(nothing, {"images_url": "{0}/none.zip"}, ("none.zip",)),
-    "a truncated zip": Case(truncated, {"images_url": "{0}/cut.zip", "annotations_url": "{0}/good.json"}, ("cut.zip",)),
+    "a missing archive": Case(nothing, {"source_url": "{0}/none.zip"}, ("none.zip",)),
+    "a truncated zip": Case(truncated, {"source_url": "{0}/cut.zip", "annotations_url": "{0}/good.json"}, ("cut.zip",)),
     "a zip with ../ in it": Case(
-        escaping, {"images_url": "{0}/good.zip", "annotations_url": "{0}/good.json"}, ("../../escaped.jpg",)
+        escaping, {"source_url": "{0}/good.zip", "annotations_url": "{0}/good.json"}, ("../../escaped.jpg",)
     ),
     "an annotation file naming an absent image": Case(
-        naming_an_absent_image, {"images_url": "{0}/good.zip", "annotations_url": "{0}/absent.json"}, ("nowhere.jpg",)
+        naming_an_absent_image, {"source_url": "{0}/good.zip", "annotations_url": "{0}/absent.json"}, ("nowhere.jpg",)
     ),
     "another SHA-256": Case(
         good_images,
-        {"images_url": "{0}/good.zip", "annotations_url": "{0}/good.json", "images_sha256": "0" * 64},
+        {"source_url": "{0}/good.zip", "annotations_url": "{0}/good.json", "images_sha256": "0" * 64},
         ("good.zip", "0" * 12),
     ),
     "weights that are a web page": Case(
         a_web_page,
-        {"images_url": "{0}/good.zip", "annotations_url": "{0}/good.json", "weights_url": "{0}/weights.pth"},
+        {"source_url": "{0}/good.zip", "annotations_url": "{0}/good.json", "weights_url": "{0}/weights.pth"},
         ("weights.pth", "checkpoint"),
     ),
 }
@@ -103,7 +103,7 @@ def test_bad_raw_data(case: Case, project: Any, tmp_path: Path) -> None:
     assert project.manifest()["steps"]["data_load"]["status"] == "failed"
     run = project.manifest()["run"]
     # what the run was opened with holds until it is set otherwise
-    right = {**dict.fromkeys(case.sets, ""), "images_url": GOOD}
+    right = {**dict.fromkeys(case.sets, ""), "source_url": GOOD}
     sets = [part for name, value in right.items() for part in ("--set", f"data_load.{name}={value}")]
     assert project.step("data_load", "--run", run, *sets).returncode == 0
     assert project.manifest()["run"] == run
@@ -113,7 +113,7 @@ def test_bad_raw_data(case: Case, project: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(("data_load", "--set", "data_load.image_url=x"), "images_url", id="an unknown parameter"),
+        pytest.param(("data_load", "--set", "data_load.image_url=x"), "source_url", id="an unknown parameter"),
         pytest.param(("data_load", "--set", "data_prep.seed=one"), "data_prep.seed", id="a value of another type"),
         pytest.param(("data_loda",), "did you mean 'data_load'?", id="an unknown step"),
         pytest.param(("--set", "seed=1"), "STEP.NAME=VALUE", id="a setting without a step"),
@@ -133,7 +133,7 @@ def test_a_wrong_call_starts_nothing(arguments: tuple[str, ...], says: str, proj
 
 
 def test_a_missing_upstream_step(project: Any) -> None:
-    assert project.step("data_load", "--set", f"data_load.images_url={GOOD}").returncode == 0
+    assert project.step("data_load", "--set", f"data_load.source_url={GOOD}").returncode == 0
     before = project.artifacts()
     done = project.step("model_train")
     assert done.returncode in (1, 2)
@@ -155,7 +155,7 @@ def test_a_foreign_kernel(project: Any) -> None:
 
 def test_unknown_classes_and_shares(project: Any) -> None:
     """Wrong values that only the domain can know to be wrong."""
-    assert project.step("data_load", "--set", f"data_load.images_url={GOOD}").returncode == 0
+    assert project.step("data_load", "--set", f"data_load.source_url={GOOD}").returncode == 0
     before = project.artifacts()
     for setting, says in (("data_prep.classes=[circel]", "circle"), ("data_prep.train_share=1.5", "train_share")):
         done = project.step("data_prep", "--set", setting)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def from_outside(url: str) -> list[str]:
     """Just the URLs, the size of the model and of its input."""
     values = {
-        "data_load.images_url": f"{url}/val2017.zip",
+        "data_load.source_url": f"{url}/val2017.zip",
         "data_load.annotations_url": f"{url}/annotations_trainval2017.zip",
         "data_load.weights_url": f"{url}/yolox_nano_coco.pth",
         "model_train.variant": "nano",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 
 from pipeline.data.coco import Annotation, CocoDataset
-from pipeline.data.findings import Facts, Finding, Result, annotation_item, drop_annotations, image_item
+from pipeline.data.rules.findings import Facts, Finding, Result, annotation_item, drop_annotations, image_item
 
 
 def duplicate_categories(dataset: CocoDataset, _: Facts) -> Result:

@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from pipeline.data.fetch import Fetch
-from pipeline.data.partial import PartialFile, Validators
+from pipeline.data.sources.fetch import Fetch
+from pipeline.data.sources.partial import PartialFile, Validators
 from pipeline.errors import DataError, MissingError, UsageError
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.data.coco import Annotation, CocoDataset, Image
-from pipeline.data.inspection import ImageFacts
+from pipeline.data.rules.inspection import ImageFacts
 from pipeline.data.tables import Table
 
 Action = Literal["fixed", "dropped", "kept"]

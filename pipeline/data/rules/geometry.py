@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from pipeline.data.boxes import clip, scale, turn_upright
 from pipeline.data.coco import Annotation, Box, CocoDataset, Image
-from pipeline.data.findings import Facts, Finding, Result, annotation_item, drop_annotations, image_item
-from pipeline.data.inspection import ImageFacts
+from pipeline.data.rules.findings import Facts, Finding, Result, annotation_item, drop_annotations, image_item
+from pipeline.data.rules.inspection import ImageFacts
 
 _SLACK = 0.01  # pixels; COCO's own files round coordinates to two decimals
 

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from tqdm import tqdm
 
-from pipeline.data.partial import PartialFile, Validators
+from pipeline.data.sources.partial import PartialFile, Validators
 from pipeline.errors import DataError, MissingError, UsageError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.download import download, redact
+from pipeline.data.sources.download import download, redact
 from pipeline.errors import DataError, MissingError, UsageError
 
 BODY = np.random.default_rng(0).bytes(3_000_000)

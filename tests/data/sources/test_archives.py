@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from pipeline.data.archives import extract, unpack
+from pipeline.data.sources.archives import extract, unpack
 from pipeline.errors import DataError, MissingError, UsageError
 
 

@@ -1,0 +1,1 @@
+"""Annotation formats, each read into a COCO data set."""

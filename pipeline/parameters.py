@@ -16,13 +16,15 @@ from typing import Any
 from pipeline.errors import DataError, UsageError
 
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
-KIND = re.compile(r"(list\[)*(int|float|str|bool)\]*")
+KIND = re.compile(r"dict\[str, (int|float|str|bool)\]|(list\[)*(int|float|str|bool)\]*")
+PLACEHOLDER = re.compile(r"\$\{\w+\}")  # stands for a variable of the environment, whose value nobody records
 CREDENTIALS = re.compile(
     r"://[^/\s@]*:[^/\s@]+@"  # a password before the host; before an HTTP host a token may stand alone
-    r"|https?://[^/\s@]+@"
+    r"|https?://[^/\s@]*[^/\s@:][^/\s@]*@"
     r"|[?&](x-amz-signature|x-goog-signature|sig|signature|token|access_token|api_?key|password|secret)=[^&\s]",
     re.IGNORECASE,
 )
+SECRET_KEY = re.compile(r"(access_?)?token|api_?key|password|secret|authorization", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Parameter:
             raise UsageError(
                 f"{where} holds a password or token",
                 where=where,
-                expected="a URL without credentials: parameters are recorded and shown",
-                remedy="give credentials through the environment",
+                expected="no credentials: parameters are recorded and shown",
+                remedy="put it into the environment, and in its place write ${NAME}, the name of the variable",
             )
         if not _fits(value, self.type):
             raise UsageError(
@@ -85,7 +87,7 @@ def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
             raise DataError(
                 f"the parameter '{name}' is declared as {kind} = {default!r}",
                 where=path,
-                expected="int, float, str, bool, or list[...] of one of them, and a default of that type",
+                expected="int, float, str, bool, list[...] or dict[str, ...] of these, and a default of that type",
             )
         parameters[name] = Parameter(name, kind, default, comments.get(node.end_lineno, ""))
         parameters[name].check(default, path.stem)
@@ -114,15 +116,29 @@ def parse(source: str, path: Path) -> ast.Module:
 
 
 def holds_password(value: Any) -> bool:
-    """Whether a value is, or has in it, a URL with a password."""
+    """Whether a value is, or has in it, a URL with a password, or something under a name such as `token`.
+
+    `${NAME}`, which a source takes from the environment, is none.
+    """
+    if isinstance(value, dict):
+        return any(_is_secret(str(key), item) or holds_password(item) for key, item in value.items())
     if isinstance(value, list | tuple):
         return any(holds_password(item) for item in value)
-    return isinstance(value, str) and CREDENTIALS.search(value) is not None
+    return isinstance(value, str) and CREDENTIALS.search(PLACEHOLDER.sub("", value)) is not None
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    placeholder = isinstance(value, str) and (not value or PLACEHOLDER.fullmatch(value))
+    return SECRET_KEY.fullmatch(key) is not None and not placeholder
 
 
 def _fits(value: Any, kind: str) -> bool:
     if kind.startswith("list["):
         return isinstance(value, list) and all(_fits(item, kind[5:-1]) for item in value)
+    if kind.startswith("dict["):
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _fits(item, kind[len("dict[str, ") : -1]) for key, item in value.items()
+        )
     fits = isinstance(value, TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
     return fits and (kind != "float" or abs(value) <= sys.float_info.max)  # records are JSON, which has no NaN
 
@@ -131,4 +147,6 @@ def _exact(value: Any, kind: str) -> Any:
     """1 as 1.0 where a float is declared, so that both are the same work."""
     if kind.startswith("list["):
         return [_exact(item, kind[5:-1]) for item in value]
+    if kind.startswith("dict["):
+        return {key: _exact(item, kind[len("dict[str, ") : -1]) for key, item in value.items()}
     return float(value) if kind == "float" else value

@@ -25,6 +25,8 @@ rate: float = 1  # a float that is written as an int
 url: str = "http://x/y?a=1&b=2#c"  # read to its end
 classes: list[str] = []  # names
 shares: list[float] = [0.5, 1]
+limits: dict[str, float] = {"a": 1}
+api: dict[str, str] = {}
 keep: bool = (
     False
 )  # over several lines"""
@@ -55,6 +57,8 @@ def test_the_schema_is_read_from_the_cell(step: StepNotebook) -> None:
         Parameter("url", "str", "http://x/y?a=1&b=2#c", "read to its end"),
         Parameter("classes", "list[str]", [], "names"),
         Parameter("shares", "list[float]", [0.5, 1], ""),
+        Parameter("limits", "dict[str, float]", {"a": 1}, ""),
+        Parameter("api", "dict[str, str]", {}, ""),
         Parameter("keep", "bool", False, "over several lines"),
     ]
 
@@ -85,6 +89,13 @@ def test_the_projects_own_notebooks_are_read() -> None:
         pytest.param({}, "shares", [0.5, 1.0], id="ints in a list of floats"),
         pytest.param({"url": "ssh://git@host/x"}, "url", "ssh://git@host/x", id="user without password"),
         pytest.param({"url": "http://x/a:b@c"}, "url", "http://x/a:b@c", id="at sign in a path"),
+        pytest.param({"limits": {"b": 0.5}}, "limits", {"b": 0.5}, id="table"),
+        pytest.param({"api": {"token_env": "T"}}, "api", {"token_env": "T"}, id="name of a variable"),
+        pytest.param({"api": {"token": "${T}"}}, "api", {"token": "${T}"}, id="variable under a secret's name"),
+        *(
+            pytest.param({"url": url}, "url", url, id=f"variables in {url.partition(':')[0]}")
+            for url in ("postgresql://${USER}:${PW}@host/db", "https://${PW}@host/x", "http://host/x?token=${T}&a=1")
+        ),
     ],
 )
 def test_values_are_laid_over_the_defaults(
@@ -95,6 +106,7 @@ def test_values_are_laid_over_the_defaults(
     assert resolved[name] == value
     assert type(resolved[name]) is type(value)
     assert [type(item) for item in resolved["shares"]] == [float, float]
+    assert [type(item) for item in resolved["limits"].values()] == [float]
 
 
 @pytest.mark.parametrize(
@@ -114,11 +126,20 @@ def test_values_are_laid_over_the_defaults(
         pytest.param({"classes": ["car", 1]}, "list", id="list of something else"),
         pytest.param({"epoch": 3}, "did you mean 'epochs'", id="near name"),
         pytest.param({"zzz": 3}, "one of variant, epochs", id="far name"),
-        pytest.param({"url": "https://me:s3cret@host/x"}, "without credentials", id="password"),
-        pytest.param({"url": "https://s3cret@host/x"}, "without credentials", id="token"),
-        pytest.param({"url": "https://host/x?a=1&X-Amz-Signature=s3cret"}, "without credentials", id="signed URL"),
-        pytest.param({"classes": ["https://me:s3cret@host/x"]}, "without credentials", id="password in a list"),
-        pytest.param({"epochs": "https://me:s3cret@host/x"}, "without credentials", id="password of a wrong type"),
+        pytest.param({"url": "https://me:s3cret@host/x"}, "no credentials", id="password"),
+        pytest.param({"url": "https://s3cret@host/x"}, "no credentials", id="token"),
+        pytest.param({"url": "https://host/x?a=1&X-Amz-Signature=s3cret"}, "no credentials", id="signed URL"),
+        pytest.param({"classes": ["https://me:s3cret@host/x"]}, "no credentials", id="password in a list"),
+        pytest.param({"epochs": "https://me:s3cret@host/x"}, "no credentials", id="password of a wrong type"),
+        pytest.param({"url": "https://${ME}:s3cret@host/x"}, "no credentials", id="password beside a variable"),
+        pytest.param({"url": "https://s3cret${ME}@host/x"}, "no credentials", id="token beside a variable"),
+        pytest.param({"api": {"url": "https://me:s3cret@host/x"}}, "no credentials", id="password in a table"),
+        pytest.param({"api": {"Token": "s3cret"}}, "no credentials", id="token in a table"),
+        pytest.param({"api": {"api_key": "s3cret${T}"}}, "no credentials", id="key beside a variable in a table"),
+        pytest.param({"api": ["a"]}, "dict[str, str], such as {}", id="list is no table"),
+        pytest.param({"api": {1: "a"}}, "dict[str, str]", id="number as a name"),
+        pytest.param({"limits": {"a": "b"}}, "dict[str, float]", id="table of something else"),
+        pytest.param({"limits": {"a": float("nan")}}, "dict[str, float]", id="nan in a table"),
     ],
 )
 def test_a_wrong_value_is_refused(step: StepNotebook, values: dict[str, Any], says: str) -> None:

@@ -1,0 +1,40 @@
+"""What a source gave: image files in one folder, annotation files in another, and what was left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something in the source that was not taken, and why."""
+
+    item: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What was taken from a source.
+
+    Attributes:
+        kind: `sample`, `folder`, `archive`, `video`, `database` or `api`.
+        url: Where it came from, as it may be shown: without anything secret.
+        sha256: Of the source, where it is one file; empty where it is not.
+        images: How many image files were written.
+        bytes: Their size together.
+        skipped: What was not taken.
+        renamed: Name in the source to name in the folder, of images that had to be converted.
+        fields: What the source says of its images, by name in the folder: the clip and frame of a video, and the like.
+    """
+
+    kind: str
+    url: str
+    sha256: str = ""
+    images: int = 0
+    bytes: int = 0
+    skipped: tuple[Skipped, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

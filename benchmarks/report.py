@@ -75,6 +75,8 @@ def shown(
 @contextmanager
 def work_in(parent: Path | None, name: str) -> Iterator[Path]:
     """An empty folder that is removed afterwards, read-only files and all."""
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=parent)).resolve()
     try:
         yield folder

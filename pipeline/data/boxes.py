@@ -12,6 +12,28 @@ def clip(box: Box, width: float, height: float) -> Box:
     return left, top, min(x + across, float(width)) - left, min(y + down, float(height)) - top
 
 
+def normalise(box: Box) -> Box:
+    """The box between the same corners with sides of 0 or more: tools that take any two corners give negative ones."""
+    x, y, across, down = box
+    return min(x, x + across), min(y, y + down), abs(across), abs(down)
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes with sides above 0, 0 to 1."""
+    across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    if across <= 0 or down <= 0:
+        return 0.0
+    both = across * down
+    return both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
+def shown(box: Box) -> str:
+    """A box in words, to a tenth of a pixel."""
+    x, y, across, down = (f"{value:.1f}".removesuffix(".0") for value in box)
+    return f"{across} x {down} at ({x}, {y})"
+
+
 def scale(box: Box, across: float, down: float) -> Box:
     """A box in an image resized by these factors."""
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down

@@ -1,24 +1,29 @@
-"""From a source's categories to those wanted: choose by name, renumber, leave out what is too small or too much."""
+"""From a source's categories to those wanted: choose, rename, merge, drop; leave out what is too small or too much."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
+from types import MappingProxyType
 
-from pipeline.data.coco import Category, CocoDataset, Image
+from pipeline.data.categories import Recoding, recode
+from pipeline.data.coco import Annotation, CocoDataset, Image
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
+
+_NOTHING: Mapping[str, str | None] = MappingProxyType({})
+_REMEDY = "name other classes, or set keep_empty"
 
 
 def select(
     dataset: CocoDataset,
     *,
     classes: Sequence[str] = (),
-    min_box_side: float = 0.0,
+    rename: Mapping[str, str | None] = _NOTHING,
+    drop: Collection[str] = (),
     keep_empty: bool = False,
     max_images: int = 0,
     seed: int = 0,
@@ -26,36 +31,39 @@ def select(
 ) -> CocoDataset:
     """Take the part of a data set that a detector is to know.
 
+    A category that is not taken, or dropped, leaves its objects in the pictures, unmarked: a detector will learn that
+    they are background.
+
     Args:
         dataset: What to take it from.
-        classes: Category names in the order wanted, which become 1..K; empty for all, in the source's order.
-        min_box_side: Boxes whose shorter side is below so many pixels are left out; crowd regions stay.
+        classes: Category names in the order wanted, which become 1..K, as they are called after renaming; empty for
+            all, in the source's order.
+        rename: New names by old ones, None to drop, as `read_class_map` gives them. All are renamed at once, so
+            that two can change names, and a new name is not looked up again. Names that become one are merged.
+        drop: Names to drop, as they are called in the source.
         keep_empty: Keep images that have no annotation left.
-        max_images: Keep at most so many images; 0 for all. The choice depends on the seed and the file names alone.
+        max_images: Keep at most so many images; 0 for all. The choice depends on the seed and the file names alone,
+            image by image: it keeps no groups together.
         seed: What `max_images` draws from.
         reserved: File names that `max_images` takes first, such as those of a fixed test set.
 
     Returns:
-        The selection. Image ids stay the source's; annotations are renumbered from 1 by image.
+        The selection. Image ids stay the source's; annotations are renumbered from 1 by image. Of boxes that merging
+        made the same in image, class and place, the one with the lowest id stays.
 
     Raises:
-        UsageError: A class is unknown, named twice, or a limit is negative.
+        UsageError: A class is unknown, named twice, or both renamed and dropped; or a limit is negative.
         DataError: Nothing is left.
     """
-    if min_box_side < 0 or max_images < 0:
-        raise UsageError("min_box_side and max_images cannot be negative", expected="0 or more")
-    chosen = _chosen(dataset, classes)
-    number = {category.id: i for i, category in enumerate(chosen, 1)}
-    kept = [
-        replace(each, category_id=number[each.category_id])
-        for each in dataset.annotations
-        if each.category_id in number and (each.iscrowd or min(each.bbox[2:]) >= min_box_side)
-    ]
+    if max_images < 0:
+        raise UsageError("max_images cannot be negative", expected="0 or more")
+    recoding = recode(dataset.categories, classes, rename, drop)
+    kept = _recoded([each for each in dataset.annotations if each.category_id in recoding.number], recoding)
     used = {each.image_id for each in kept}
     images = [image for image in dataset.images if keep_empty or image.id in used]
     images = _at_most(images, max_images, seed, frozenset(reserved))
     if not images:
-        names = ", ".join(category.name for category in chosen)
+        names = ", ".join(category.name for category in recoding.categories)
         raise DataError(f"No image is left of {len(dataset.images)}", expected=f"objects of {names}", remedy=_REMEDY)
     ids = {image.id for image in images}
     ordered = sorted((each for each in kept if each.image_id in ids), key=lambda each: (each.image_id, each.id))
@@ -64,11 +72,8 @@ def select(
         dataset,
         images=tuple(sorted(images, key=lambda image: image.id)),
         annotations=tuple(replace(each, id=i) for i, each in enumerate(ordered, 1)),
-        categories=tuple(replace(category, id=number[category.id]) for category in chosen),
+        categories=recoding.categories,
     )
-
-
-_REMEDY = "name other classes, lower min_box_side, or set keep_empty"
 
 
 def draw_order(name: str, seed: int) -> bytes:
@@ -76,19 +81,22 @@ def draw_order(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
-def _chosen(dataset: CocoDataset, classes: Sequence[str]) -> list[Category]:
-    if not classes:
-        return list(dataset.categories)
-    named = {category.name: category for category in dataset.categories}
-    unknown = [name for name in classes if name not in named]
-    if unknown:
-        near = get_close_matches(unknown[0], named, 3, 0.5)
-        remedy = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(named)}"
-        raise UsageError(f"The data set has no class '{unknown[0]}'", remedy=remedy)
-    twice = sorted({name for name in classes if list(classes).count(name) > 1})
-    if twice:
-        raise UsageError(f"The class '{twice[0]}' is asked for twice", remedy="name it once")
-    return [named[name] for name in classes]
+def _recoded(annotations: list[Annotation], recoding: Recoding) -> list[Annotation]:
+    """The annotations under their new classes; what only the old class told apart is there once."""
+    taken: dict[object, int] = {}
+    kept = []
+    for each in sorted(annotations, key=lambda each: each.id):
+        number = recoding.number[each.category_id]
+        if number in recoding.merged:
+            # Two crowd regions can share a box and be different places; of objects, the detector sees no more than it.
+            region = repr(each.segmentation) if each.iscrowd else None
+            key = (each.image_id, number, each.bbox, each.iscrowd, region)
+            if taken.setdefault(key, each.category_id) != each.category_id:
+                continue
+        kept.append(replace(each, category_id=number))
+    if len(kept) < len(annotations):
+        logger.info("merging classes made %d boxes the same as another: dropped", len(annotations) - len(kept))
+    return kept
 
 
 def _at_most(images: list[Image], limit: int, seed: int, reserved: frozenset[str]) -> list[Image]:

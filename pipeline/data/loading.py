@@ -1,41 +1,39 @@
-"""What comes from the outside world, laid out as artifacts: images, their annotations, pretrained weights."""
+"""Raw data as artifacts: the images of whatever source a URL names, and their annotations as one COCO file."""
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-from dataclasses import asdict, dataclass
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from pipeline.data.annotation_source import (
-    first_of,
-    read_annotations,
-    read_reserved,
-    refuse_digest,
-    with_names_as_on_disk,
-)
-from pipeline.data.coco import write_coco
-from pipeline.data.sample import make_sample, parse_sample_url
-from pipeline.data.sources.download import Download, download
-from pipeline.data.sources.image_folder import IMAGE_SUFFIXES, copy_images, image_names, unpack_images
+from PIL import Image as Picture
+
+from pipeline.data.coco import CocoDataset, Image, write_coco
+from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.formats.reading import read_markup
+from pipeline.data.rules.inspection import ImageFacts
+from pipeline.data.rules.pictures import exif_orientation
+from pipeline.data.sample import make_sample, parse_sample_url, sample_dataset
+from pipeline.data.side_lists import first_of, write_class_map, write_test_list
+from pipeline.data.sources.api.loading import is_api, load_api
+from pipeline.data.sources.database.loading import is_database, load_database
+from pipeline.data.sources.files import load_files
+from pipeline.data.sources.image_folder import image_names
+from pipeline.data.sources.raw import Raw
+from pipeline.data.sources.video.loading import extract_frames, is_video, load_video
+from pipeline.data.sources.video.sampling import Sampling
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
-TEST_LIST = "test_images.txt"
-_CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
-
-
-@dataclass(frozen=True)
-class LoadedImages:
-    """How many image files lie in the folder, their bytes together, and what they came from."""
-
-    count: int
-    bytes: int
-    url: str
-    sha256: str  # of the archive; empty for a folder or the sample
+ORIENTATION = "orientation"  # a field of converted images
+_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -49,141 +47,180 @@ class LoadedAnnotations:
     unannotated_images: int  # files that the annotations do not name; they stay unused
     test_images: int  # names reserved for the test set
     url: str
-    sha256: str  # of the file the URL names; empty for the sample
+    sha256: str  # of the one file the URL names; empty for anything else
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """A checkpoint file, or `path` None where none was asked for."""
-
-    path: Path | None
-    url: str
-    sha256: str
-    size: int
-
-
-def load_images(url: str, folder: Path, *, cache: Path, sha256: str = "") -> LoadedImages:
-    """Put image files into a folder, under the names annotations know them by.
-
-    Folders at the top that hold nothing but one other folder, such as `val2017/` in COCO's archives, are taken away.
+def load_source(
+    url: str,
+    images: Path,
+    markup: Path,
+    *,
+    cache: Path,
+    sha256: str = "",
+    query: str = "",
+    api: Mapping[str, str] = _NO_SETTINGS,
+    sampling: Sampling | None = None,
+) -> Raw:
+    """Take images, and whatever annotations lie with them, from the source that a URL names.
 
     Args:
-        url: `sample://…`, a folder, or a zip archive at a path, `file://` or `http(s)://` URL.
-        folder: Where the files go. A file of the user's is copied, never linked.
-        cache: Where downloads are kept.
-        sha256: What the archive's digest must be; empty to accept any.
+        url: `sample://…`; a folder, archive, image or clip at a path or any URL that fsspec knows; a database's URL as
+            SQLAlchemy takes it; or an API's, `api+https://…`, `label-studio+https://…`, `cvat+https://…`. `${NAME}` in
+            it stands for a variable of the environment.
+        images: Where image files go, a new folder.
+        markup: Where annotation files go, another.
+        cache: Where downloads are kept, so that what broke off is continued.
+        sha256: What the digest of a single file must be; empty to accept any.
+        query: Of a database: the SELECT that gives images.
+        api: Of an API: see `ApiSettings`.
+        sampling: Of videos: which frames.
 
     Raises:
-        UsageError: The URL is of an unknown kind.
+        UsageError: The URL is of an unknown kind, or an option is given that its kind does not have.
         MissingError: There is nothing at the URL.
-        DataError: The archive is broken or unsafe, its digest is another, or there is no image in it.
+        DataError: What is there is broken, unsafe, another file than `sha256` says, or has no image in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if url.startswith("sample:"):
-        refuse_digest(url, sha256)
-        make_sample(folder, **asdict(parse_sample_url(url)))
-        found = Download(folder, url, "", 0)
-    else:
-        found = download(url, cache, sha256=sha256)
-        if found.path.is_dir():
-            copy_images(found.path, folder)
-        else:
-            unpack_images(found.path, folder)
-    names = image_names(folder)
-    if not names:
-        raise DataError("There are no images", where=found.url, expected=f"files {', '.join(sorted(IMAGE_SUFFIXES))}")
-    size = sum((folder / name).stat().st_size for name in names)
-    return LoadedImages(len(names), size, found.url, found.sha256)
+    for folder in (images, markup):
+        folder.mkdir(parents=True, exist_ok=True)
+    if query and not is_database(url):
+        raise UsageError("A query was given, and the source is no database", remedy="leave the query empty")
+    if api and not is_api(url):
+        raise UsageError("Settings of an API were given, and the source is none", remedy="begin its URL with api+https")
+    if sha256 and (url.startswith("sample:") or is_database(url) or is_api(url)):
+        raise UsageError("A SHA-256 was given, and the source is not a file", remedy="leave the SHA-256 out")
+    raw = _taken(url, images, markup, cache, sha256, query, api, sampling or Sampling())
+    if not raw.images:
+        raise DataError(f"There are no images\n{raw.left_behind}", where=raw.url, expected="images that Pillow reads")
+    return raw
 
 
 def load_annotations(
-    url: str,
+    raw: Raw,
     folder: Path,
     *,
-    images_folder: Path,
+    images: Path,
+    markup: Path,
     cache: Path,
-    member: str = "annotations/instances_val2017.json",
+    url: str = "",
     sha256: str = "",
+    format: str = "",  # noqa: A002 - the word for it
+    member: str = "",
     missing_images: str = "refuse",
     test_list_url: str = "",
+    class_map_url: str = "",
 ) -> LoadedAnnotations:
-    """Write `annotations.json`, every image of which is there, and the optional list of reserved test images.
+    """Write `annotations.json`, every image of which is there, and the optional lists that go with it.
 
     Args:
-        url: `sample://…`, a COCO instances file, or a zip archive that has one.
+        raw: What `load_source` said.
         folder: Where the files go.
-        images_folder: Where `load_images` put the images.
+        images: Where `load_source` put the images.
+        markup: Where it put the annotations that lay with them.
         cache: Where downloads are kept.
-        member: Which file of an archive holds the annotations.
+        url: A file, folder or archive of annotations; empty for those that lay with the images.
         sha256: What the digest of the file at `url` must be; empty to accept any.
+        format: The annotations' format, one of `formats.reading.FORMATS`; empty to find out.
+        member: Which file of several holds the annotations; empty for all.
         missing_images: What to do about images named but absent: `refuse`, or `drop` them with their annotations.
         test_list_url: A text file with the file names, one a line, that are to be the test set; empty for none.
+        class_map_url: A file that says what classes are to become, as `class_map.read_class_map` reads it; empty for
+            none.
 
     Raises:
         UsageError: An argument has no such value.
-        MissingError: There is nothing at a URL, or no such member in the archive.
-        DataError: The annotations are broken, or images they or the test list name are absent.
+        MissingError: There is nothing at a URL, or no such member.
+        DataError: The annotations are broken or in no known format, or images they or the test list name are absent.
     """
     if missing_images not in {"refuse", "drop"}:
         raise UsageError(f"missing_images cannot be '{missing_images}'", expected="refuse or drop")
+    if sha256 and not url:
+        raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
-    dataset, found = read_annotations(url, cache, member, sha256)
-    files = image_names(images_folder)
-    dataset = with_names_as_on_disk(dataset, files)
+    files = image_names(images)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+        given = _given(url, Path(draft), cache, sha256) if url else raw
+        place = Path(draft) / "markup" if url else markup
+        found = read_markup(place, ImageIndex(images, files, raw.renamed), format=format, member=member)
+    dataset = _as_on_disk(found, raw, images)
     known = {image.file_name for image in dataset.images}
     absent = sorted(known - files)
     if absent and (missing_images == "refuse" or len(absent) == len(known)):
-        raise _absent(absent, len(known), found.url)
+        raise _absent(absent, len(known), given.url)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
     write_coco(kept, folder / ANNOTATIONS)
-    reserved = read_reserved(test_list_url, cache, known, files) if test_list_url else []
-    if reserved:
-        (folder / TEST_LIST).write_text("".join(f"{name}\n" for name in reserved), encoding="utf-8")
-    unused = len(files - known)
-    return LoadedAnnotations(
-        len(kept.images),
-        len(kept.annotations),
-        kept.classes,
-        len(absent),
-        unused,
-        len(reserved),
-        found.url,
-        found.sha256,
-    )
+    reserved = write_test_list(test_list_url, folder, cache, known, files) if test_list_url else 0
+    if class_map_url:
+        write_class_map(class_map_url, folder, cache)
+    figures = len(kept.images), len(kept.annotations), kept.classes
+    return LoadedAnnotations(*figures, len(absent), len(files - known), reserved, given.url, given.sha256)
 
 
-def read_test_list(folder: Path) -> tuple[str, ...]:
-    """The image names that `load_annotations` found reserved for the test set; empty where there are none."""
-    path = folder / TEST_LIST
-    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+def _taken(
+    url: str,
+    images: Path,
+    markup: Path,
+    cache: Path,
+    sha256: str,
+    query: str,
+    api: Mapping[str, str],
+    sampling: Sampling,
+) -> Raw:
+    """What the one source gives that the URL's kind stands for."""
+    if url.startswith("sample:"):
+        return _sample(url, images, markup)
+    if is_api(url):
+        return load_api(url, images, markup, cache=cache, settings=api)
+    if is_database(url):
+        return load_database(url, images, markup, query=query, cache=cache)
+    if is_video(url):
+        return load_video(url, images, markup, cache=cache, sha256=sha256, sampling=sampling)
+
+    def frames(clip: Path, folder: Path, name: str) -> Mapping[str, Mapping[str, Any]]:
+        return extract_frames(clip, folder, name=name, sampling=sampling).fields
+
+    return load_files(url, images, markup, cache=cache, sha256=sha256, frames=frames)
 
 
-def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "") -> LoadedWeights:
-    """Write `source.json`, and `weights.pth` where a URL is given.
+def _sample(url: str, images: Path, markup: Path) -> Raw:
+    recipe = parse_sample_url(url)
+    make_sample(images, **asdict(recipe))
+    write_coco(sample_dataset(recipe), markup / ANNOTATIONS)
+    sizes = [path.stat().st_size for path in images.rglob("*") if path.is_file()]
+    return Raw("sample", url, images=len(sizes), bytes=sum(sizes))
 
-    Args:
-        url: A PyTorch checkpoint at a path, `file://` or `http(s)://` URL; empty to start without.
-        folder: Where the files go.
-        cache: Where downloads are kept.
-        sha256: What the checkpoint's digest must be; empty to accept any.
 
-    Raises:
-        UsageError: A digest is given without a URL.
-        MissingError: There is nothing at the URL.
-        DataError: What is there is no checkpoint, or not the one with that digest.
+def _given(url: str, draft: Path, cache: Path, sha256: str) -> Raw:
+    """Annotations that are not where the images are, put into the draft's folder `markup`."""
+    for name in ("images", "markup"):
+        (draft / name).mkdir()
+    if url.startswith("sample:"):
+        if sha256:
+            raise UsageError("The sample is drawn here: it has no SHA-256", where=url, remedy="leave the SHA-256 out")
+        write_coco(sample_dataset(parse_sample_url(url)), draft / "markup" / ANNOTATIONS)
+        return Raw("sample", url)
+    return load_files(url, draft / "images", draft / "markup", cache=cache, sha256=sha256)
+
+
+def _as_on_disk(dataset: CocoDataset, raw: Raw, folder: Path) -> CocoDataset:
+    """File names as they are in the folder, with what the source says of each image.
+
+    A picture that was converted has been turned upright on the way; boxes drawn on it as it was stored turn with it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = LoadedWeights(None, "", "", 0)
-    if url:
-        found = download(url, cache, sha256=sha256)
-        _check_checkpoint(found)
-        path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
-        weights = LoadedWeights(path, found.url, found.sha256, found.size)
-    elif sha256:
-        raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL too")
-    source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
-    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
-    return weights
+    dataset = replace(dataset, images=tuple(_image_on_disk(image, raw) for image in dataset.images))
+    turned = {name: said[ORIENTATION] for name, said in raw.fields.items() if ORIENTATION in said}
+    if not turned:
+        return dataset
+    facts: dict[str, ImageFacts] = defaultdict(ImageFacts)
+    for name, orientation in turned.items():
+        with Picture.open(folder / name) as picture:
+            facts[name] = ImageFacts(*picture.size, orientation)
+    return exif_orientation(dataset, facts, "repair")[0]
+
+
+def _image_on_disk(image: Image, raw: Raw) -> Image:
+    name = raw.renamed.get(image.file_name, image.file_name)
+    said = {key: value for key, value in raw.fields.get(name, {}).items() if key != ORIENTATION}
+    return replace(image, file_name=name, extra={**image.extra, **said})
 
 
 def _absent(absent: list[str], known: int, shown: str) -> DataError:
@@ -193,12 +230,3 @@ def _absent(absent: list[str], known: int, shown: str) -> DataError:
         expected="every one of them among the images",
         remedy="check that images and annotations belong together, or set missing_images to drop",
     )
-
-
-def _check_checkpoint(found: Download) -> None:
-    start = b""
-    if found.path.is_file():
-        with found.path.open("rb") as file:
-            start = file.read(4)
-    if not start.startswith(_CHECKPOINT_STARTS):
-        raise DataError("The weights are not a PyTorch checkpoint", where=found.url, expected="a file torch.save wrote")

@@ -1,40 +1,62 @@
-"""Train, evaluation and test set: exact in size, balanced in classes, the same for the same seed.
-
-The classes are balanced by iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the Stratification of
-Multi-Label Data, ECML PKDD 2011), over which classes an image shows: the rarest class is dealt out first, each image to
-the subset that still lacks most of that class. Unlike there, a subset that has its number of images takes no more.
-"""
+"""Train, evaluation and test set: groups kept together, classes balanced or places stable, the seed decides."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
+from pipeline.data.dealing import Dealt, Deck, deal, make_deck, objects
+from pipeline.data.groups import read_ties
+from pipeline.data.rules.findings import Finding, Findings
+from pipeline.data.source_split import SUBSETS, TRAIN, Placed, place
+from pipeline.data.stable import spread
 from pipeline.data.tables import Cell, Table
 from pipeline.errors import DataError, UsageError
 
-_NAMES = ("train", "eval", "test")
+logger = logging.getLogger(__name__)
+
+MODES = ("balanced", "stable")
+SOURCE_SPLITS = ("honour", "ignore")
+
+Integers = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.float64]
+
+_NO_GROUPS: Mapping[str, str] = MappingProxyType({})
+_OFF = 0.1  # part of a subset's size that it may miss without a warning
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three data sets that share no image and together are the one they came from."""
+    """Three data sets that share no image, and what was found on the way there.
+
+    Attributes:
+        train: What to train on.
+        eval: What to choose the best weights by.
+        test: What to judge the detector by.
+        findings: Images left out, and groups that straddle the data's own split (`straddles-the-split`); subsets of
+            another size than asked for (`subset-size`); classes that a subset lacks (`class-absent-from-subset`).
+            Together with the images left out, the three are the data set they came from.
+    """
 
     train: CocoDataset
     eval: CocoDataset
     test: CocoDataset
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def shares(self) -> Table:
         """Images and boxes per class and subset, with the percentage of the class that went there."""
         subsets = (self.train, self.eval, self.test)
-        columns = ("class", *(f"{name} {what}" for name in _NAMES for what in ("images", "%", "boxes", "%")))
-        images = np.array([_presence(subset, subset.images).sum(axis=0) for subset in subsets])
+        columns = ("class", *(f"{name} {what}" for name in SUBSETS for what in ("images", "%", "boxes", "%")))
+        images = np.array([_images_per_class(subset) for subset in subsets])
         boxes = np.array([_boxes_per_class(subset) for subset in subsets])
         rows = [_share_row(name, images[:, i], boxes[:, i]) for i, name in enumerate(self.train.classes)]
         total = np.array([len(subset.images) for subset in subsets])
@@ -45,25 +67,75 @@ class Split:
 def split(
     dataset: CocoDataset,
     *,
+    mode: str = "balanced",
     train_share: float = 0.7,
     eval_share: float = 0.15,
     test_names: Collection[str] = (),
     seed: int = 0,
+    groups: Mapping[str, str] = _NO_GROUPS,
+    group_by: str = "",
+    source_split: str = "honour",
 ) -> Split:
-    """Divide a data set into three, each image in exactly one.
+    """Divide a data set into three, each image in at most one.
+
+    In `balanced` mode sizes are exact and the classes are dealt out evenly (`stratify`); another image may move many.
+    In `stable` mode an image's place follows from its own name, or that of its group, and the seed (`stable_place`):
+    other images move none, but sizes hold in expectation only. A group moves if it gets a member that comes before all
+    others by name, or is joined to another; images move if the data's own split gains or loses a subset.
+
+    What belongs together is dealt out as a whole. Where images of it have a subset before, from the test list or from
+    the data's own split, `source_split.place` says what becomes of the others. Of the data's own split:
+      - with train, eval and test it is kept, and images without a subset are shared out;
+      - an eval or test set that it lacks is taken from its train set, in the ratio of their shares: with train and
+        test alone, eval gets eval_share / (train_share + eval_share) of train;
+      - images without a subset then bring, in balanced mode, each subset as near to its share of all as they can; in
+        stable mode they go by the shares as they are;
+      - with train alone, or all images in one subset, it is no split.
 
     Args:
         dataset: What to divide; the order of its images makes no difference.
+        mode: `balanced` or `stable`.
         train_share: Share of the images to train on, 0 to 1.
         eval_share: Share of the images to choose the best weights by; the rest is the test set.
         test_names: File names that are the test set, as far as the data set has them; the other images are then
             shared between train and eval in the ratio of their shares.
-        seed: What decides between equally good places.
+        seed: What decides between equally good places, and in stable mode between all.
+        groups: The group of near duplicates by file name, as `validate` finds them.
+        group_by: A field of the images, such as `video`, whose values each stay together; empty for none.
+        source_split: `honour` or `ignore` the data's own split, the images' field `subset`.
 
     Raises:
-        UsageError: The shares are no shares.
+        UsageError: The shares are no shares, a word is none of those allowed, or no image has the field.
         DataError: A subset with a share would be empty.
     """
+    _check_word("mode", mode, MODES)
+    _check_word("source_split", source_split, SOURCE_SPLITS)
+    shares = _shares(train_share, eval_share)
+    names = frozenset(test_names)
+    images = sorted(dataset.images, key=lambda image: (draw_order(image.file_name, seed), image.id))
+    reserved = sum(image.file_name in names for image in images)
+    if names:
+        shares = _without_test(shares, reserved, len(images) - reserved)
+    ties = read_ties(images, groups, group_by)
+    placed = place(images, ties, test_names=names, honour=source_split == "honour")
+    deck = make_deck(dataset, images, ties, placed, shares)
+    dealt = deal(deck, shares, mode=mode, seed=seed)
+    parts = _subsets(dataset, images, placed, deck, dealt)
+    counts = np.array([len(part.images) for part in parts])
+    _check_empty(counts, shares, images, deck, mode, honoured=bool(placed.brought))
+    findings = [*placed.findings, *_sizes_missed(dealt, images, deck, mode), *_absent_classes(parts)]
+    _warn(findings)
+    return Split(*parts, findings=Findings(tuple(findings)))
+
+
+def _check_word(name: str, word: str, known: Sequence[str]) -> None:
+    if word not in known:
+        near = get_close_matches(word.casefold(), known, 1, 0.5)
+        remedy = f"did you mean {near[0]}?" if near else ""
+        raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=remedy)
+
+
+def _shares(train_share: float, eval_share: float) -> Shares:
     shares = np.array([train_share, eval_share, 1 - train_share - eval_share])
     shares[np.abs(shares) < 1e-9] = 0
     if not (shares >= 0).all():
@@ -71,21 +143,10 @@ def split(
             f"train_share {train_share:g} and eval_share {eval_share:g} are no shares",
             expected="0 or more, together at most 1",
         )
-    names = frozenset(test_names)
-    reserved = [image for image in dataset.images if image.file_name in names]
-    images = [image for image in dataset.images if image.file_name not in names]
-    if names:
-        shares = _without_test(shares, len(reserved), len(images))
-    images = sorted(images, key=lambda image: draw_order(image.file_name, seed))
-    sizes = _sizes(len(images), shares)
-    _check_sizes(sizes, shares, len(images))
-    owner = _assign(_presence(dataset, images), sizes)
-    parts = [[image for image, i in zip(images, owner, strict=True) if i == part] for part in range(3)]
-    parts[2] += reserved
-    return Split(*(dataset.subset(part) for part in parts))
+    return shares
 
 
-def _without_test(shares: npt.NDArray[np.float64], reserved: int, others: int) -> npt.NDArray[np.float64]:
+def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
     if not reserved:
         raise DataError("No image of the test list is in the data set", remedy="set keep_empty, or leave the list out")
     rest = shares[:2].sum()
@@ -97,68 +158,85 @@ def _without_test(shares: npt.NDArray[np.float64], reserved: int, others: int) -
     return np.array([*(shares[:2] / rest if rest else (0.0, 0.0)), 0.0])
 
 
-def _sizes(count: int, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Whole numbers that add up to `count`: rounded down, the remainder to the largest fractions."""
-    exact = count * shares
-    sizes = np.floor(exact + 1e-9).astype(np.int64)
-    missing = count - int(sizes.sum())
-    sizes[np.argsort(sizes - exact, kind="stable")[:missing]] += 1
-    return sizes
+def _subsets(
+    dataset: CocoDataset, images: Sequence[Image], placed: Placed, deck: Deck, dealt: Dealt
+) -> tuple[CocoDataset, CocoDataset, CocoDataset]:
+    chosen: tuple[list[Image], ...] = ([], [], [images[row] for row in placed.listed])
+    for rows, part in zip(deck.rows, dealt.owner.tolist(), strict=True):
+        chosen[part].extend(images[row] for row in rows)
+    return dataset.subset(chosen[0]), dataset.subset(chosen[1]), dataset.subset(chosen[2])
 
 
-def _check_sizes(sizes: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], count: int) -> None:
-    for name, size, share in zip(_NAMES, sizes, shares, strict=True):
+def _check_empty(
+    counts: Integers, shares: Shares, images: Sequence[Image], deck: Deck, mode: str, *, honoured: bool
+) -> None:
+    total = int(deck.units.weights.sum())
+    for name, size, share in zip(SUBSETS, counts, shares, strict=True):
         if share > 0 and size == 0:
-            raise DataError(
-                f"The {name} set would be empty: {share:.0%} of {count} images",
-                remedy="take more images, or give it a larger share",
-            )
+            remedy = "take more images, or give it a larger share"
+            if mode == "stable":
+                remedy = f"{remedy}; the balanced mode gives every subset its share"
+            elif honoured:
+                remedy = f"{remedy}; or set source_split to ignore, not to honour the data's own split"
+            elif total > len(deck.rows):
+                remedy = f"{_largest(images, deck)}: let fewer images belong together"
+            raise DataError(f"The {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
 
 
-def _presence(dataset: CocoDataset, images: Collection[Image]) -> npt.NDArray[np.int64]:
-    """Which image shows which class, `(images, classes)` of 0 and 1; crowd regions do not count."""
-    row = {image.id: i for i, image in enumerate(images)}
-    column = {category.id: i for i, category in enumerate(dataset.categories)}
-    shown = np.zeros((len(images), len(dataset.categories)), np.int64)
-    for each in dataset.annotations:
-        if not each.iscrowd and each.image_id in row and each.category_id in column:
-            shown[row[each.image_id], column[each.category_id]] = 1
-    return shown
+def _sizes_missed(dealt: Dealt, images: Sequence[Image], deck: Deck, mode: str) -> list[Finding]:
+    """Subsets of another size than rounding, or in stable mode chance with single images, would explain."""
+    total = int(deck.units.weights.sum())
+    counts = np.bincount(dealt.owner, deck.units.weights, len(SUBSETS)).astype(np.int64)
+    findings = []
+    for name, count, asked in zip(SUBSETS, counts.tolist(), dealt.asked.tolist(), strict=True):
+        chance = 3 * spread(total, asked / max(1, total)) if mode == "stable" else _OFF * asked
+        if abs(count - asked) > max(1.0, chance):
+            detail = f"{count} of {total} images where {asked:.0f} were asked for"
+            if total > len(deck.rows):
+                detail = f"{detail}: {_largest(images, deck)}"
+            findings.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
+    return findings
 
 
-def _assign(shown: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Which subset each image goes to, `(images,)`; `sizes` are filled to the last place."""
-    share = sizes / max(1, sizes.sum())
-    wanted = np.outer(share, shown.sum(axis=0)).astype(np.float64)  # (subsets, classes) images still lacking
-    places = sizes.copy()
-    owner = np.full(len(shown), -1, np.int64)
-    remaining = shown.sum(axis=0)
-    while remaining.any():
-        rarest = int(np.where(remaining > 0, remaining, np.iinfo(np.int64).max).argmin())
-        for image in np.flatnonzero((owner < 0) & (shown[:, rarest] == 1)):
-            part = _neediest(wanted[:, rarest], places)
-            owner[image] = part
-            places[part] -= 1
-            wanted[part] -= shown[image]
-            remaining -= shown[image]
-    for image in np.flatnonzero(owner < 0):  # nothing to see in these: they fill the places left
-        owner[image] = part = int((places / np.maximum(1, sizes)).argmax())
-        places[part] -= 1
-    return owner
+def _largest(images: Sequence[Image], deck: Deck) -> str:
+    rows = deck.rows[int(deck.units.weights.argmax())]
+    first = min(images[row].file_name for row in rows)
+    return f"the largest group, that of {first}, has {len(rows)} images and goes as a whole"
 
 
-def _neediest(wanted: npt.NDArray[np.float64], places: npt.NDArray[np.int64]) -> int:
-    """The subset with room that lacks most of a class; between equals, the one with most room."""
-    return max(np.flatnonzero(places > 0).tolist(), key=lambda part: (wanted[part], places[part]))
+def _absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:
+    shown = np.array([_images_per_class(part) for part in parts])  # (subsets, classes)
+    findings = []
+    for column, name in enumerate(parts[TRAIN].classes):
+        total = int(shown[:, column].sum())
+        absent = [SUBSETS[i] for i, part in enumerate(parts) if part.images and not shown[i, column]]
+        if absent:
+            images = f"{total} image{'s' * (total != 1)}"
+            detail = f"in {images}, none of them in {' or '.join(absent)}" if total else "no image shows it"
+            findings.append(Finding("class-absent-from-subset", "warning", f"class '{name}'", "reported", detail))
+    return findings
 
 
-def _boxes_per_class(dataset: CocoDataset) -> npt.NDArray[np.int64]:
-    column = {category.id: i for i, category in enumerate(dataset.categories)}
-    columns = [column[each.category_id] for each in dataset.annotations if not each.iscrowd]
-    return np.bincount(np.array(columns, np.int64), minlength=len(column))
+def _warn(findings: Sequence[Finding]) -> None:
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_rule.setdefault(finding.rule, []).append(finding)
+    for rule, found in by_rule.items():
+        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+        logger.warning("%s: %s: %s%s", rule, found[0].item, found[0].detail, more)
 
 
-def _share_row(name: str, images: npt.NDArray[np.int64], boxes: npt.NDArray[np.int64]) -> tuple[Cell, ...]:
+def _images_per_class(dataset: CocoDataset) -> Integers:
+    rows, columns = objects(dataset, dataset.images)
+    width = max(1, len(dataset.categories))
+    return np.bincount(np.unique(rows * width + columns) % width, minlength=len(dataset.categories))
+
+
+def _boxes_per_class(dataset: CocoDataset) -> Integers:
+    return np.bincount(objects(dataset, dataset.images)[1], minlength=len(dataset.categories))
+
+
+def _share_row(name: str, images: Integers, boxes: Integers) -> tuple[Cell, ...]:
     row: list[Cell] = [name]
     for part in range(3):
         for counts in (images, boxes):

@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from pipeline.data.coco import CocoDataset, Image, write_coco
 from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.serving.decoding import read_header
 
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 _JPEG_QUALITY = 95  # what a rewritten photograph loses is below what the eye sees
 
 
@@ -77,10 +79,13 @@ def _place(source: Path, target: Path, turn: bool) -> bool:
 
 
 def _write_upright(source: Path, target: Path) -> None:
-    pixels = cv2.imdecode(np.fromfile(source, np.uint8), cv2.IMREAD_COLOR)  # turns as EXIF says
+    """Write a picture anew in the format its bytes have, whatever its name says, without an EXIF orientation."""
+    data = source.read_bytes()
+    suffix = _SUFFIXES[read_header(data).format]
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # turns as EXIF says
     if pixels is None:
         raise DataError("An image to be turned upright cannot be decoded", where=source)
-    encoded, data = cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    encoded, upright = cv2.imencode(suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])  # WebP is lossless
     if not encoded:
         raise DataError("An image turned upright cannot be written", where=target)
-    target.write_bytes(data.tobytes())
+    target.write_bytes(upright.tobytes())

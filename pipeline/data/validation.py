@@ -1,33 +1,28 @@
-"""A data set checked against its images, record by record: what is unsound is fixed or dropped, and always said."""
+"""A data set held to the table of rules: what falls short is reported, repaired or dropped, as chosen, and always said.
+
+Chosen actions are checked before an image is looked at. What would crash or falsify training, pycocotools or the
+service cannot only be reported.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.rules import geometry, records
-from pipeline.data.rules.findings import Facts, Finding, Findings, Rule
+from pipeline.data.rules.catalogue import Limits, rules
+from pipeline.data.rules.duplicates import duplicate_groups
+from pipeline.data.rules.findings import Action, Facts, Finding, Findings, Rule
 from pipeline.data.rules.inspection import inspect
-from pipeline.errors import DataError
+from pipeline.data.tables import Table
+from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
-RULES: tuple[Rule, ...] = (
-    records.duplicate_categories,
-    records.duplicate_images,
-    records.duplicate_annotation_ids,
-    records.unknown_references,
-    records.unreadable_images,
-    geometry.exif_orientation,
-    geometry.declared_size,
-    geometry.unsound_boxes,
-    geometry.boxes_outside,
-    geometry.duplicate_boxes,
-    geometry.wrong_areas,
-)
+RULES: tuple[Rule, ...] = rules()
 
 
 @dataclass(frozen=True)
@@ -35,15 +30,18 @@ class Validation:
     """A sound data set, and how it came to be.
 
     Attributes:
-        dataset: What is left, with unique ids, known references, and boxes within their images.
+        dataset: What is left, with unique ids, known references, and boxes that can be computed with.
         findings: What was found on the way there.
         upright: File names of images that EXIF wants turned; their boxes are already where they will be, so
             `write_subset` must turn the pixels.
+        groups: What must stay together in a split, because it shows the same: file name to the name of its group;
+            images alone are not in it.
     """
 
     dataset: CocoDataset
     findings: Findings
     upright: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return str(self.findings)
@@ -52,18 +50,38 @@ class Validation:
         return self.findings._repr_html_()
 
 
-def validate(dataset: CocoDataset, images_folder: Path) -> Validation:
+def validate(
+    dataset: CocoDataset,
+    images_folder: Path,
+    *,
+    actions: Mapping[str, str] = {},
+    min_box_side: float = Limits.min_box_side,
+    covering_share: float = Limits.covering_share,
+    overlap: float = Limits.overlap,
+    rare_images: int = Limits.rare_images,
+    reserved: Collection[str] = (),
+) -> Validation:
     """Hold a data set to the rules, decoding every image once.
 
     Args:
         dataset: As it came from outside.
         images_folder: Where its images are.
+        actions: What to do about what a rule finds, `report`, `repair` or `drop` by the rule's name; for the others
+            their default. `rules_table` shows both.
+        min_box_side: See `Limits`, as for the other three.
+        covering_share: Of an image, from which on a box covers it.
+        overlap: Intersection over union above which two boxes are one object's.
+        rare_images: Fewest images of a category.
+        reserved: File names of a fixed test set: of equal pictures, the one in it stays.
 
     Raises:
+        UsageError: No rule has such a name, a rule cannot do what is asked of it, or a limit makes no sense.
         DataError: No image is left.
     """
+    table = rules(Limits(min_box_side, covering_share, overlap, rare_images), frozenset(reserved))
+    chosen = _chosen(actions, table)
     facts = inspect(images_folder, sorted({image.file_name for image in dataset.images}))
-    validation = apply_rules(dataset, facts)
+    validation = apply_rules(dataset, facts, table, actions=chosen)
     if not validation.dataset.images:
         raise DataError(
             f"None of the {len(dataset.images)} images can be used",
@@ -74,19 +92,62 @@ def validate(dataset: CocoDataset, images_folder: Path) -> Validation:
     return validation
 
 
-def apply_rules(dataset: CocoDataset, facts: Facts, rules: Sequence[Rule] = RULES) -> Validation:
-    """Hold a data set to rules, one after another; the same again changes nothing more.
+def apply_rules(
+    dataset: CocoDataset, facts: Facts, table: Sequence[Rule] = RULES, *, actions: Mapping[str, str] = {}
+) -> Validation:
+    """Hold a data set to rules, one after another; the same again repairs and drops nothing more.
 
     Args:
         dataset: What to check.
         facts: What is known of every file it names.
-        rules: Which rules, in order.
+        table: Which rules, in order.
+        actions: What to do where it is not the rule's default, by the rule's name.
+
+    Raises:
+        UsageError: No rule has such a name, or a rule cannot do what is asked of it.
     """
+    chosen = _chosen(actions, table)
     records: list[Finding] = []
-    for rule in rules:
-        dataset, found = rule(dataset, facts)
+    for rule in table:
+        dataset, found = rule.check(dataset, facts, chosen[rule.name])
         records += found
         if found:
-            logger.info("%s: %d findings", found[0].rule, len(found))
+            logger.info("%s: %d %s", rule.name, len(found), found[0].action)
     upright = sorted({image.file_name for image in dataset.images if facts[image.file_name].orientation != 1})
-    return Validation(dataset, Findings(tuple(records)), tuple(upright))
+    return Validation(dataset, Findings(tuple(records)), tuple(upright), duplicate_groups(dataset, facts))
+
+
+def rules_table(table: Sequence[Rule] = RULES) -> Table:
+    """Every rule, what is done by default about what it finds, and what may be chosen instead."""
+    rows = tuple((each.name, each.severity, each.default, ", ".join(each.allowed), each.summary) for each in table)
+    return Table(f"{len(rows)} rules, in the order they are applied in", _COLUMNS, rows)
+
+
+_COLUMNS = ("rule", "severity", "default", "allowed", "what")
+
+
+def _chosen(actions: Mapping[str, str], table: Sequence[Rule]) -> dict[str, Action]:
+    """The action of every rule."""
+    named = {rule.name: rule for rule in table}
+    chosen = {rule.name: rule.default for rule in table}
+    for name, wanted in actions.items():
+        if name not in named:
+            near = get_close_matches(str(name), named, 3, 0.5)
+            remedy = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(named)}"
+            raise UsageError(f"There is no rule '{name}'", remedy=remedy)
+        allowed = {str(each): each for each in named[name].allowed}
+        if str(wanted) not in allowed:
+            raise UsageError(
+                f"The rule '{name}' cannot '{wanted}'{_reason(named[name], wanted)}",
+                expected=" or ".join(allowed),
+                remedy="choose one of these, or leave the rule out for its default",
+            )
+        chosen[name] = allowed[str(wanted)]
+    return chosen
+
+
+def _reason(rule: Rule, wanted: str) -> str:
+    """Why a rule does not do what is wanted, where there is more to say than that it does not."""
+    if wanted == "report" and rule.why:
+        return f": {rule.summary.partition(';')[0]}, and {rule.why}"
+    return ": there is nothing that it could become" if wanted == "repair" else ""

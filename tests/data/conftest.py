@@ -103,9 +103,10 @@ def server() -> Iterator[FileServer]:
 
 
 def _write_picture(path: Path, width: int, height: int) -> None:
-    """A picture of noise, so that no two corners look alike."""
+    """A picture of noise, so that no two corners look alike, and no two pictures of other names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.random.default_rng(width * height).integers(0, 255, (height, width, 3), np.uint8))
+    noise = np.random.default_rng([width, height, *path.name.encode()])
+    cv2.imwrite(str(path), noise.integers(0, 255, (height, width, 3), np.uint8))
 
 
 @pytest.fixture

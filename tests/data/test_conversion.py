@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.data.coco import Annotation, Category, read_coco, write_coco
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.conversion import select
 from pipeline.data.split import split
 from pipeline.data.subsets import write_subset
@@ -42,17 +44,6 @@ def test_empty_images(tiny, keep_empty, images):
     assert [image.id for image in select(tiny[0], keep_empty=keep_empty).images] == images
 
 
-@pytest.mark.parametrize(("side", "boxes"), [(0, 3), (10, 3), (10.5, 1), (30, 1)])
-def test_small_boxes_go_by_their_shorter_side(tiny, side, boxes):
-    assert len(select(tiny[0], min_box_side=side).annotations) == boxes
-
-
-def test_crowds_stay_however_small(tiny):
-    crowd = replace(tiny[0].annotations[0], iscrowd=1)
-    dataset = replace(tiny[0], annotations=(crowd, *tiny[0].annotations[1:]))
-    assert [each.iscrowd for each in select(dataset, min_box_side=25).annotations] == [1, 0]
-
-
 @pytest.mark.parametrize(
     ("classes", "images", "crowds"),
     [
@@ -68,7 +59,7 @@ def test_ignored_regions_are_of_their_class(tiny, classes, images, crowds):
         Annotation(id_, image, category, (1.0, 1.0, 2.0, 2.0), 4.0, 1, mask)
         for id_, image, category in ((8, 1, 7), (9, 3, 3))
     )
-    found = select(replace(dataset, annotations=dataset.annotations + regions), classes=classes, min_box_side=10)
+    found = select(replace(dataset, annotations=dataset.annotations + regions), classes=classes)
     assert [image.id for image in found.images] == images
     kept = [each for each in found.annotations if each.iscrowd]
     assert [found.classes[each.category_id - 1] for each in kept] == crowds
@@ -83,9 +74,9 @@ def test_ignored_regions_come_through_every_step(tiny, tmp_path):
     marks = {"category_id": 7, "bbox": [30, 20, 3, 3], "area": 9, "iscrowd": 0, "ignore": 1}
     raw["annotations"] += [{"id": 10 + image, "image_id": image} | marks for image in (1, 2, 3)]
     (tmp_path / "raw.json").write_text(json.dumps(raw))
-    checked = validate(read_coco(tmp_path / "raw.json"), pictures)
-    assert len(checked.findings) == 0
-    parts = split(select(checked.dataset, classes=["cat"], min_box_side=10), train_share=0.34, eval_share=0.33)
+    checked = validate(read_coco(tmp_path / "raw.json"), pictures, min_box_side=10)
+    assert {each.action for each in checked.findings} <= {"reported"}
+    parts = split(select(checked.dataset, classes=["cat"]), train_share=0.34, eval_share=0.33)
     for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test)):
         write_subset(part, pictures, tmp_path / name)
         (written,) = [each for each in read_coco(tmp_path / name / "annotations.json").annotations if each.iscrowd]
@@ -107,16 +98,118 @@ def test_max_images_is_a_part_that_the_seed_decides(tiny):
     assert reserved <= {image.file_name for image in kept}
 
 
+def relabelled(tiny, *labels):
+    """The data set with boxes of these `(id, image, category)`, all in the same place, and more categories."""
+    dataset, _ = tiny
+    more = (*dataset.categories, Category(20, "puppy"), Category(21, "kitten"))
+    boxes = tuple(Annotation(id_, image, category, (5, 5, 20, 20), 400) for id_, image, category in labels)
+    return replace(dataset, annotations=boxes, categories=more)
+
+
+def test_merging_and_dropping_boxes(tiny):
+    """A kitten becomes a cat, a dog is dropped, and the image that then has nothing goes."""
+    dataset = relabelled(tiny, (1, 1, 21), (2, 2, 7), (3, 3, 3))
+    names = {category.id: category.name for category in dataset.categories}
+    dropped = names[3]
+    found = select(dataset, rename={"kitten": names[7], "puppy": "whelp"}, drop=[dropped])
+    assert found.classes == (names[7], "whelp")
+    assert drawn(found) == [(names[7], 1, (5, 5, 20, 20)), (names[7], 2, (5, 5, 20, 20))]
+    assert len(select(dataset, drop=[dropped], keep_empty=True).images) == 3
+
+
+def test_two_change_names(tiny):
+    found = select(tiny[0], rename={"cat": "dog", "dog": "cat"})
+    other = {"cat": "dog", "dog": "cat"}
+    assert drawn(found) == sorted((other[name], image, box) for name, image, box in drawn(tiny[0]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "kept"),
+    [
+        pytest.param([(5, 1, 20), (4, 1, 21)], {}, 1, id="the same by merging"),
+        pytest.param([(5, 1, 20), (4, 2, 21)], {}, 2, id="of two images"),
+        pytest.param([(5, 1, 20), (4, 1, 20)], {}, 2, id="the same before: for validation to judge"),
+        pytest.param([(5, 1, 20), (4, 1, 20), (6, 1, 21)], {}, 2, id="one of them"),
+        pytest.param([(5, 1, 20), (4, 1, 3)], {}, 2, id="of another class"),
+        pytest.param([(5, 1, 20), (4, 1, 21)], {"rename": {}}, 2, id="not merged"),
+    ],
+)
+def test_boxes_that_merging_makes_the_same(tiny, labels, options, kept, caplog):
+    caplog.set_level("INFO")
+    dataset = relabelled(tiny, *labels)
+    found = select(dataset, **({"rename": {"puppy": "young", "kitten": "young"}} | options))
+    assert len(found.annotations) == kept
+    assert ("the same as another" in caplog.text) == (kept < len(labels))
+    turned = replace(dataset, annotations=dataset.annotations[::-1])
+    assert select(turned, **({"rename": {"puppy": "young", "kitten": "young"}} | options)) == found
+
+
+def test_of_boxes_made_the_same_the_lowest_id_stays(tiny):
+    dataset = relabelled(tiny, (5, 1, 20), (4, 1, 21))
+    marked = tuple(replace(each, area=float(each.id)) for each in dataset.annotations)
+    found = select(replace(dataset, annotations=marked), rename={"puppy": "young", "kitten": "young"})
+    assert [each.area for each in found.annotations] == [4.0]
+
+
+def test_crowd_regions_in_one_box_are_not_the_same(tiny):
+    dataset = relabelled(tiny, (4, 1, 20), (5, 1, 21), (6, 1, 21), (7, 1, 3))
+    masks = [{"counts": [i, 9], "size": [40, 60]} for i in (1, 2, 1, 1)]
+    crowds = tuple(
+        replace(each, iscrowd=1, segmentation=mask) for each, mask in zip(dataset.annotations, masks, strict=True)
+    )
+    found = select(replace(dataset, annotations=crowds), rename={"puppy": "young", "kitten": "young"})
+    young = [each for each in found.annotations if found.classes[each.category_id - 1] == "young"]
+    assert [each.segmentation for each in young] == masks[:2]
+
+
+names_of_classes = st.sampled_from(["a", "b", "c", "d", "e"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=20),
+    st.dictionaries(names_of_classes, st.sampled_from(["a", "b", "x", "y", None])),
+    st.sets(names_of_classes),
+)
+def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop):
+    """Every box, under its new name, is there; nothing else is; and none is there twice that was not before."""
+    annotations = tuple(
+        Annotation(i, image, label, (place, 0, 9, 9), 81) for i, (image, label, place) in enumerate(boxes, 1)
+    )
+    images = tuple(Image(i, f"{i}.jpg", 64, 64) for i in range(1, 5))
+    dataset = CocoDataset(images, annotations, tuple(Category(i, "_abcde"[i]) for i in range(1, 6)))
+    try:
+        found = select(dataset, rename=rename, drop=drop, keep_empty=True)
+    except (UsageError, DataError):
+        assert len(drop | {name for name, new in rename.items() if new is None}) == 5 or any(
+            rename.get(name) for name in drop
+        )
+        return
+    target = {name: None if name in drop else rename.get(name, name) for name in "abcde"}
+    expected = [(target[name], image, box) for name, image, box in drawn(dataset) if target[name]]
+    assert set(drawn(found)) == set(expected)
+    assert len(found.annotations) <= len(expected)
+    assert [category.id for category in found.categories] == list(range(1, len(found.categories) + 1))
+    assert set(found.classes) == {name for name in target.values() if name}
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "problem"),
     [
+        pytest.param({"rename": {"cta": "x"}}, UsageError, "did you mean cat", id="unknown to rename"),
+        pytest.param({"drop": ["Dog"]}, UsageError, "did you mean dog", id="unknown to drop"),
+        pytest.param({"drop": ["dog", "cat"]}, DataError, "Every class is dropped", id="all dropped"),
+        pytest.param({"drop": ["dog"], "rename": {"dog": "cat"}}, UsageError, "both renamed and dropped", id="both"),
         pytest.param({"classes": ["cats"]}, UsageError, "did you mean cat", id="near miss"),
         pytest.param({"classes": ["zebra"]}, UsageError, "there are: cat, dog", id="unknown"),
         pytest.param({"classes": ["cat", "cat"]}, UsageError, "twice", id="twice"),
-        pytest.param({"min_box_side": -1}, UsageError, "negative", id="negative"),
-        pytest.param({"min_box_side": 99}, DataError, "No image is left of 3", id="nothing left"),
+        pytest.param({"max_images": -1}, UsageError, "negative", id="negative"),
     ],
 )
 def test_refused(tiny, options, kind, problem):
     with pytest.raises(kind, match=problem):
         select(tiny[0], **options)
+
+
+def test_nothing_left(tiny):
+    with pytest.raises(DataError, match="No image is left of 3"):
+        select(replace(tiny[0], annotations=()))

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-import hashlib
-import json
+import sqlite3
 import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from clips import write_clip
+from PIL import Image as Picture
 
-from pipeline.data.coco import read_coco, write_coco
-from pipeline.data.loading import load_annotations, load_images, load_weights, read_test_list
+from pipeline.data.coco import Annotation, read_coco, write_coco
+from pipeline.data.loading import load_annotations, load_source
+from pipeline.data.side_lists import read_class_changes, read_test_list
+from pipeline.data.sources.video.sampling import Sampling
 from pipeline.errors import DataError, MissingError, UsageError
 
 
@@ -23,173 +27,232 @@ def names(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+class Place:
+    """Folders for one loading."""
+
+    def __init__(self, root):
+        self.images, self.markup, self.out, self.cache = (root / name for name in ("images", "markup", "out", "cache"))
+
+    def source(self, url, **options):
+        self.raw = load_source(str(url), self.images, self.markup, cache=self.cache, **options)
+        return self.raw
+
+    def annotations(self, url="", **options):
+        folders = {"images": self.images, "markup": self.markup, "cache": self.cache}
+        return load_annotations(self.raw, self.out, url=str(url), **folders, **options)
+
+    @property
+    def dataset(self):
+        return read_coco(self.out / "annotations.json")
+
+
 @pytest.fixture
-def annotated(tiny, tmp_path):
-    """Annotations of the tiny data set as a file, and its images loaded into a folder."""
+def place(tmp_path):
+    return Place(tmp_path / "loaded")
+
+
+@pytest.fixture
+def annotated(tiny, tmp_path, place):
+    """The tiny data set, its annotations as a file, and its images loaded into a folder."""
     dataset, pictures = tiny
     write_coco(dataset, tmp_path / "source.json")
-    load_images(str(pictures), tmp_path / "images", cache=tmp_path / "cache")
-    options = {"images_folder": tmp_path / "images", "cache": tmp_path / "cache"}
-    return dataset, tmp_path / "source.json", tmp_path / "out", options
+    place.source(pictures)
+    return dataset, tmp_path / "source.json", place
 
 
-class TestImages:
-    @pytest.mark.parametrize("prefix", ["", "val2017/", "data/val2017/"])
-    def test_zip_over_http(self, server, tiny, tmp_path, prefix):
-        (tiny[1] / "readme.txt").write_text("not an image")
-        data = zip_folder(tiny[1], tmp_path / "a.zip", prefix).read_bytes()
-        url = server.serve("a.zip", data) + "?token=hunter2"
-        digest = hashlib.sha256(data).hexdigest()
-        loaded = load_images(url, tmp_path / "images", cache=tmp_path / "cache", sha256=digest)
-        assert names(tmp_path / "images") == ["1.png", "2.png", "3.png"]
-        assert (loaded.count, loaded.sha256, loaded.url) == (3, digest, f"{server.root}/a.zip")
-        assert loaded.bytes == sum((tiny[1] / f"{i}.png").stat().st_size for i in (1, 2, 3))
-
-    def test_two_folders_are_kept(self, write_picture, tmp_path):
-        write_picture(tmp_path / "in/a/1.png", 9, 9)
-        write_picture(tmp_path / "in/b/1.jpg", 9, 9)
-        load_images(str(tmp_path / "in"), tmp_path / "images", cache=tmp_path)
-        assert names(tmp_path / "images") == ["a/1.png", "b/1.jpg"]
-
-    def test_archive_of_images_and_annotations(self, tiny, tmp_path):
+class TestSources:
+    def test_folder_of_images_and_annotations(self, tiny, tmp_path, place):
         write_coco(tiny[0], tmp_path / "source/annotations/all.json")
         tiny[1].rename(tmp_path / "source/images")
-        url = str(zip_folder(tmp_path / "source", tmp_path / "a.zip"))
-        load_images(url, tmp_path / "images", cache=tmp_path)
-        assert names(tmp_path / "images") == ["1.png", "2.png", "3.png"]
-        options = {"images_folder": tmp_path / "images", "cache": tmp_path, "member": "annotations/all.json"}
-        assert load_annotations(url, tmp_path / "out", **options).images == 3
+        raw = place.source(tmp_path / "source")
+        assert (raw.kind, raw.images, names(place.markup)) == ("folder", 3, ["annotations/all.json"])
+        loaded = place.annotations()
+        assert (loaded.images, loaded.annotations, loaded.unannotated_images) == (3, 3, 0)
+        assert {image.file_name for image in place.dataset.images} == set(names(place.images))
 
-    def test_users_files_are_copied_not_linked(self, tiny, tmp_path):
-        load_images(f"file://{tiny[1]}", tmp_path / "images", cache=tmp_path)
-        for name in names(tiny[1]):
-            assert (tmp_path / "images" / name).read_bytes() == (tiny[1] / name).read_bytes()
-            assert not (tmp_path / "images" / name).samefile(tiny[1] / name)
+    def test_archive_over_http(self, server, tiny, tmp_path, place):
+        write_coco(tiny[0], tiny[1] / "all.json")
+        data = zip_folder(tiny[1], tmp_path / "a.zip", "data/").read_bytes()
+        raw = place.source(server.serve("a.zip", data) + "?token=hunter2")
+        assert (raw.kind, raw.images, raw.url) == ("archive", 3, f"{server.root}/a.zip")
+        place.annotations()
+        assert place.dataset == tiny[0]
 
-    def test_sample(self, tmp_path):
-        loaded = load_images("sample://shapes?images=3&size=64", tmp_path / "images", cache=tmp_path)
-        assert loaded.count == len(names(tmp_path / "images")) == 3
+    def test_video_with_frames_that_annotations_name(self, tmp_path, place):
+        clip = tmp_path / "street.mp4"
+        write_clip(clip, [np.full((32, 48, 3), shade, np.uint8) for shade in range(0, 240, 12)], rate=10)
+        raw = place.source(clip, sampling=Sampling(per_second=2))
+        assert names(place.images) == [f"street/frame_{number:06d}.jpg" for number in (0, 5, 10, 15)]
+        (tmp_path / "track.xml").write_text(
+            '<annotations><version>1.1</version><meta><source>street.mp4</source></meta><track id="0" label="car">'
+            + "".join(
+                f'<box frame="{n}" outside="0" occluded="0" keyframe="1" xtl="{n}" ytl="2" xbr="{n + 9}" ybr="12"/>'
+                for n in range(20)
+            )
+            + "</track></annotations>"
+        )
+        loaded = place.annotations(tmp_path / "track.xml")
+        assert (raw.kind, loaded.images, loaded.annotations, loaded.missing_images) == ("video", 4, 4, 0)
+        image = next(each for each in place.dataset.images if each.file_name.endswith("000005.jpg"))
+        assert image.extra == {"video": "street.mp4", "frame": 5, "time": 0.5}
+        assert [each.bbox for each in place.dataset.by_image()[image.id]] == [(5, 2, 9, 10)]
 
-    def test_no_images(self, tmp_path):
+    def test_a_clip_in_a_folder_beside_images(self, write_picture, tmp_path, place):
+        write_picture(tmp_path / "in/1.png", 9, 9)
+        write_clip(tmp_path / "in/a.avi", [np.full((32, 48, 3), 9, np.uint8)] * 3, rate=1)
+        assert place.source(tmp_path / "in", sampling=Sampling(per_second=1)).images == 4
+        assert place.raw.fields["a/frame_000002.jpg"]["frame"] == 2
+
+    def test_database(self, tiny, tmp_path, place):
+        with sqlite3.connect(tmp_path / "a.db") as database:
+            database.execute("create table pictures (name, image, x, y, width, height, label)")
+            for image in tiny[0].images:
+                data = (tiny[1] / image.file_name).read_bytes()
+                row = (image.file_name, data, 1, 2, 3, 4, "cat")
+                database.execute("insert into pictures values (?, ?, ?, ?, ?, ?, ?)", row)
+        raw = place.source(f"sqlite:///{tmp_path / 'a.db'}", query="select * from pictures")
+        loaded = place.annotations()
+        assert (raw.kind, loaded.images, loaded.annotations, loaded.classes) == ("database", 3, 3, ("cat",))
+
+    def test_sample(self, place):
+        url = "sample://shapes?images=4&size=64"
+        assert place.source(url).images == len(names(place.images)) == 4
+        loaded = place.annotations()
+        assert (loaded.images, loaded.unannotated_images, loaded.url) == (4, 0, url)
+
+    @pytest.mark.parametrize(
+        ("url", "options", "says"),
+        [
+            pytest.param("sample://shapes?images=1", {"sha256": "0" * 64}, "not a file", id="digest of a sample"),
+            pytest.param("sqlite:///a.db", {"sha256": "0" * 64, "query": "x"}, "not a file", id="digest of a database"),
+            pytest.param("pictures", {"query": "select 1"}, "no database", id="query of a folder"),
+            pytest.param("pictures", {"api": {"items": "x"}}, "the source is none", id="settings of a folder"),
+        ],
+    )
+    def test_an_option_that_the_source_does_not_have(self, place, url, options, says):
+        with pytest.raises(UsageError, match=says):
+            place.source(url, **options)
+
+    def test_no_images(self, tmp_path, place):
         (tmp_path / "in").mkdir()
+        (tmp_path / "in/data.yaml").write_text("names: [cat]")
         with pytest.raises(DataError, match="no images"):
-            load_images(str(tmp_path / "in"), tmp_path / "images", cache=tmp_path)
+            place.source(tmp_path / "in")
 
-    def test_truncated_archive_leaves_nothing(self, tiny, tmp_path):
-        archive = zip_folder(tiny[1], tmp_path / "a.zip")
-        archive.write_bytes(archive.read_bytes()[:-100])
-        with pytest.raises(DataError, match="cut off"):
-            load_images(str(archive), tmp_path / "work" / "images", cache=tmp_path)
-        assert names(tmp_path / "work") == []
 
-    def test_digest_of_a_sample_is_refused(self, tmp_path):
-        with pytest.raises(UsageError, match="no SHA-256"):
-            load_images("sample://shapes?images=1", tmp_path / "images", cache=tmp_path, sha256="0" * 64)
+class TestConverted:
+    """A picture of another format, and one that is turned on the way."""
+
+    def test_annotations_follow_the_new_name(self, tiny, tmp_path, place):
+        Picture.open(tiny[1] / "1.png").save(tiny[1] / "1.tif")
+        (tiny[1] / "1.png").unlink()
+        images = (replace(tiny[0].images[0], file_name="1.tif"), *tiny[0].images[1:])
+        write_coco(replace(tiny[0], images=images), tiny[1] / "all.json")
+        place.source(tiny[1])
+        place.annotations()
+        assert names(place.images) == ["1.tif.png", "2.png", "3.png"]
+        assert [image.file_name for image in place.dataset.images] == ["1.tif.png", "2.png", "3.png"]
+        assert place.dataset.annotations == tiny[0].annotations
+
+    @pytest.mark.parametrize("declared", ["stored", "upright"])
+    def test_boxes_turn_once(self, tmp_path, place, declared, tiny):
+        """A white patch in a sideways photograph: wherever the box was drawn, it ends on the patch."""
+        pixels = np.zeros((40, 60, 3), np.uint8)
+        pixels[5:15, 10:30] = 255  # as stored: x 10, y 5, width 20, height 10
+        exif = Picture.Exif()
+        exif[0x0112] = 6
+        (tmp_path / "in").mkdir()
+        Picture.fromarray(pixels).save(tmp_path / "in/b.avif", quality=100, exif=exif)
+        # orientation 6: what is up is at the right of the stored picture
+        size, box = (
+            ((60, 40), (10.0, 5.0, 20.0, 10.0)) if declared == "stored" else ((40, 60), (25.0, 10.0, 10.0, 20.0))
+        )
+        image = replace(tiny[0].images[0], file_name="b.avif", width=size[0], height=size[1])
+        dataset = replace(tiny[0], images=(image,), annotations=(Annotation(1, 1, 7, box, 200.0),))
+        write_coco(dataset, tmp_path / "in/all.json")
+        place.source(tmp_path / "in")
+        place.annotations()
+        [name] = [each for each in names(place.images) if each.startswith("b.")]
+        with Picture.open(place.images / name) as picture:
+            assert (picture.size, picture.getexif().get(0x0112, 1)) == ((40, 60), 1)
+            found = np.asarray(picture.convert("L")) > 128
+        [image] = place.dataset.images
+        [annotation] = place.dataset.annotations
+        assert (image.file_name, image.width, image.height, image.extra) == (name, 40, 60, {})
+        x, y, width, height = (round(value) for value in annotation.bbox)
+        assert found[y : y + height, x : x + width].mean() > 0.9
+        assert found.sum() == pytest.approx(width * height, rel=0.1)
 
 
 class TestAnnotations:
     def test_file(self, annotated, write_picture):
-        dataset, source, out, options = annotated
-        write_picture(options["images_folder"] / "more.png", 9, 9)
-        loaded = load_annotations(str(source), out, **options)
-        assert read_coco(out / "annotations.json") == dataset
+        dataset, source, place = annotated
+        write_picture(place.images / "more.png", 9, 9)
+        loaded = place.annotations(source)
+        assert place.dataset == dataset
         assert (loaded.images, loaded.annotations, loaded.classes) == (3, 3, ("cat", "dog"))
         assert (loaded.unannotated_images, loaded.missing_images, loaded.test_images) == (1, 0, 0)
-        assert names(out) == ["annotations.json"]
-        assert read_test_list(out) == ()
+        assert names(place.out) == ["annotations.json"]
+        assert (read_test_list(place.out), read_class_changes(place.out)) == ((), {})
+        assert [path.name for path in place.out.parent.iterdir() if path.name.startswith("tmp")] == []
 
     def test_archive_member(self, annotated, tmp_path):
-        dataset, source, out, options = annotated
+        dataset, source, place = annotated
+        other = tmp_path / "other.json"
+        write_coco(replace(dataset, annotations=dataset.annotations[:1]), other)
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
             archive.write(source, "annotations/mine.json")
-        load_annotations(str(tmp_path / "a.zip"), out, member="annotations/mine.json", **options)
-        assert read_coco(out / "annotations.json") == dataset
-        with pytest.raises(MissingError, match=r"annotations/mine\.json"):
-            load_annotations(str(tmp_path / "a.zip"), out, **options)
+            archive.write(other, "annotations/other.json")
+        place.annotations(tmp_path / "a.zip", member="annotations/mine.json")
+        assert place.dataset == dataset
+        with pytest.raises(MissingError, match=r"theirs\.json"):
+            place.annotations(tmp_path / "a.zip", member="annotations/theirs.json")
+
+    def test_none_are_there(self, annotated):
+        _, _, place = annotated
+        with pytest.raises(DataError, match="annotation"):
+            place.annotations()
 
     def test_absent_image_is_refused(self, annotated):
-        _, source, out, options = annotated
-        (options["images_folder"] / "2.png").unlink()
+        _, source, place = annotated
+        (place.images / "2.png").unlink()
         with pytest.raises(DataError, match=r"1 of the 3 images .* absent: 2\.png"):
-            load_annotations(str(source), out, **options)
+            place.annotations(source)
 
     def test_absent_image_is_dropped_when_asked(self, annotated, tmp_path):
-        _, source, out, options = annotated
-        (options["images_folder"] / "2.png").unlink()
+        _, source, place = annotated
+        (place.images / "2.png").unlink()
         (tmp_path / "list.txt").write_text("2.png\n3.png\n")
-        reserved = str(tmp_path / "list.txt")
-        loaded = load_annotations(str(source), out, missing_images="drop", test_list_url=reserved, **options)
+        loaded = place.annotations(source, missing_images="drop", test_list_url=str(tmp_path / "list.txt"))
         assert (loaded.images, loaded.annotations, loaded.missing_images, loaded.test_images) == (2, 1, 1, 1)
-        assert (out / "test_images.txt").read_text() == "3.png\n"
+        assert (place.out / "test_images.txt").read_text() == "3.png\n"
 
     def test_all_absent_is_refused_even_then(self, annotated):
-        _, source, out, options = annotated
-        for path in options["images_folder"].iterdir():
+        _, source, place = annotated
+        for path in place.images.iterdir():
             path.unlink()
         with pytest.raises(DataError, match="3 of the 3"):
-            load_annotations(str(source), out, missing_images="drop", **options)
+            place.annotations(source, missing_images="drop")
 
     def test_folder_before_all_names_is_taken_away(self, annotated):
-        dataset, source, out, options = annotated
-        write_coco(
-            replace(dataset, images=tuple(replace(each, file_name=f"val/{each.file_name}") for each in dataset.images)),
-            source,
-        )
-        load_annotations(str(source), out, **options)
-        assert read_coco(out / "annotations.json") == dataset
-
-    def test_test_list_over_http(self, annotated, server):
-        _, source, out, options = annotated
-        url = server.serve("names.txt", b"\n3.png\r\n 1.png \n3.png\n")
-        assert load_annotations(str(source), out, test_list_url=url, **options).test_images == 2
-        assert (out / "test_images.txt").read_text() == "1.png\n3.png\n"
-        assert read_test_list(out) == ("1.png", "3.png")
+        dataset, source, place = annotated
+        images = tuple(replace(each, file_name=f"val/{each.file_name}") for each in dataset.images)
+        write_coco(replace(dataset, images=images), source)
+        place.annotations(source)
+        assert place.dataset == dataset
 
     @pytest.mark.parametrize(
-        ("content", "problem"), [(b"4.png\n1.png", "names 1 images"), (b"\n", "empty"), (b"\xff\xfe1", "not a text")]
+        ("options", "says"),
+        [
+            pytest.param({"missing_images": "ignore"}, "refuse or drop", id="missing images"),
+            pytest.param({"format": "coca"}, "coco", id="format"),
+        ],
     )
-    def test_wrong_test_list(self, annotated, tmp_path, content, problem):
-        _, source, out, options = annotated
-        (tmp_path / "list.txt").write_bytes(content)
-        with pytest.raises(DataError, match=problem):
-            load_annotations(str(source), out, test_list_url=str(tmp_path / "list.txt"), **options)
+    def test_unknown_value(self, annotated, options, says):
+        _, source, place = annotated
+        with pytest.raises(UsageError, match=says):
+            place.annotations(source, **options)
 
-    def test_unknown_value(self, annotated):
-        _, source, out, options = annotated
-        with pytest.raises(UsageError, match="refuse or drop"):
-            load_annotations(str(source), out, missing_images="ignore", **options)
-
-    def test_sample_and_its_images_agree(self, tmp_path):
-        url = "sample://shapes?images=4&size=64"
-        load_images(url, tmp_path / "images", cache=tmp_path)
-        loaded = load_annotations(url, tmp_path / "out", images_folder=tmp_path / "images", cache=tmp_path)
-        assert (loaded.images, loaded.unannotated_images, loaded.url) == (4, 0, url)
-
-
-class TestWeights:
-    def test_none(self, tmp_path):
-        assert load_weights("", tmp_path / "out", cache=tmp_path).path is None
-        assert json.loads((tmp_path / "out/source.json").read_text()) == {"url": "", "sha256": "", "size": 0}
-        assert names(tmp_path / "out") == ["source.json"]
-
-    def test_over_http(self, server, tmp_path, real_data):
-        data = (real_data / "yolox_nano_coco.pth").read_bytes()
-        url = server.serve("a.pth", data).replace("http://", "http://me:hunter2@")
-        loaded = load_weights(url, tmp_path / "out", cache=tmp_path / "cache")
-        assert loaded.path.read_bytes() == data
-        source = json.loads((tmp_path / "out/source.json").read_text())
-        assert source == {
-            "url": f"{server.root}/a.pth",
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "size": len(data),
-        }
-
-    @pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs"])
-    def test_no_checkpoint(self, tmp_path, content):
-        (tmp_path / "a.pth").write_bytes(content)
-        with pytest.raises(DataError, match="not a PyTorch checkpoint"):
-            load_weights(str(tmp_path / "a.pth"), tmp_path / "out", cache=tmp_path)
-
-    def test_digest_without_url(self, tmp_path):
+    def test_digest_without_url(self, annotated):
         with pytest.raises(UsageError, match="without a URL"):
-            load_weights("", tmp_path / "out", cache=tmp_path, sha256="0" * 64)
+            annotated[2].annotations(sha256="0" * 64)

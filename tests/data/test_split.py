@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import replace
 
@@ -69,6 +70,269 @@ def imbalance(parts):
     return np.abs(shares[:-1] - shares[-1]).mean()
 
 
+videos = st.sampled_from([None, "v", "w", "x", "y"])
+subsets = st.sampled_from([None, None, "train", "train", "eval", "test"])
+pictures = st.lists(
+    st.tuples(st.sets(st.integers(1, 5)), videos, subsets, st.sampled_from(["", "", "p", "q", "r"])),
+    min_size=1,
+    max_size=40,
+)
+modes = st.sampled_from(["balanced", "stable"])
+
+
+def described(pictures):
+    """A data set and its groups of near duplicates, of pictures told by classes, video, subset and duplicates."""
+    plain = dataset_of([shown for shown, *_ in pictures])
+    extra = [
+        {key: value for key, value in (("video", video), ("subset", subset)) if value}
+        for _, video, subset, _ in pictures
+    ]
+    images = tuple(replace(image, extra=more) for image, more in zip(plain.images, extra, strict=True))
+    groups = {image.file_name: key for image, (*_, key) in zip(images, pictures, strict=True) if key}
+    return replace(plain, images=images), groups
+
+
+def owners(parts):
+    """The subset of each image by its file name."""
+    by_name = {"train": parts.train, "eval": parts.eval, "test": parts.test}
+    return {image.file_name: name for name, part in by_name.items() for image in part.images}
+
+
+@given(pictures, modes, st.sampled_from(["honour", "ignore"]), st.booleans(), st.sets(st.integers(1, 50), max_size=3))
+def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed):
+    """Each image in one subset or left out with a finding; no group in two, but those that the data divided so."""
+    dataset, groups = described(pictures)
+    test_names = {f"{i}.jpg" for i in listed}
+    options = {
+        "mode": mode,
+        "groups": groups,
+        "group_by": "video" if by_video and any(video for _, video, *_ in pictures) else "",
+        "source_split": source_split,
+        "test_names": test_names,
+    }
+    try:
+        parts = split(dataset, **options)
+    except DataError:
+        return
+    found = owners(parts)
+    left_out = {each.file_name for each in parts.findings if each.action == "dropped"}
+    assert len(found) == sum(len(part.images) for part in (parts.train, parts.eval, parts.test))
+    assert set(found) | left_out == names(dataset)
+    assert not set(found) & left_out
+    boxes = [each.id for part in (parts.train, parts.eval, parts.test) for each in part.annotations]
+    assert len(boxes) == len(set(boxes)) == sum(image.file_name in found for image in dataset.images for _ in range(
+        len(dataset.by_image()[image.id])))  # fmt: skip
+    assert not test_names or names(parts.test) == test_names & names(dataset)
+    for key in set(groups.values()):
+        assert len({found[name] for name, own in groups.items() if own == key and name in found}) <= 1
+    if options["group_by"]:
+        told = {each.item for each in parts.findings if each.action == "reported"}
+        for video in {video for _, video, *_ in pictures if video}:
+            members = [image for image in dataset.images if image.extra.get("video") == video]
+            of_video = {found[image.file_name] for image in members if image.file_name in found}
+            said = {image.extra.get("subset") for image in members}
+            assert len(of_video) <= 1 or (of_video <= said and f'video "{video}"' in told)
+    order = np.random.default_rng(len(pictures)).permutation(len(dataset.images))
+    turned = replace(dataset, images=tuple(dataset.images[i] for i in order), annotations=dataset.annotations[::-1])
+    again = split(turned, **options)
+    assert owners(again) == found
+    assert again.findings == parts.findings
+
+
+@given(pictures, st.integers(1, 30), st.integers(0, 9))
+def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed):
+    dataset, groups = described(pictures)
+    more_images = tuple(Image(1000 + i, f"more {i}.jpg", 9, 9, {"video": "new"} if i % 3 else {}) for i in range(more))
+    larger = replace(dataset, images=dataset.images + more_images)
+    if not any(video for _, video, *_ in pictures):
+        return
+    try:
+        before = split(dataset, mode="stable", groups=groups, group_by="video", seed=seed)
+    except DataError:
+        return
+    brought = {subset for *_, subset, _ in pictures} - {None}
+    if len(brought) == 1:  # beside images that have none, a single subset starts to be a split
+        return
+    after = owners(split(larger, mode="stable", groups=groups, group_by="video", seed=seed))
+    assert {name: after[name] for name in owners(before)} == owners(before)
+    assert names(larger) - set(after) == names(dataset) - set(owners(before))
+
+
+def in_videos(count, length, seed=0):
+    """Images of which each `length` ones in a row are of one video, and show nearly the same."""
+    shown = long_tailed(-(-count // length), 5, seed)
+    plain = dataset_of([shown[i // length] for i in range(count)])
+    return replace(
+        plain, images=tuple(replace(image, extra={"video": (image.id - 1) // length}) for image in plain.images)
+    )
+
+
+def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable_mode():
+    dataset = in_videos(300, 6)
+    groups = {f"{i}.jpg": f"{i // 50}" for i in range(50, 300, 50)}
+    options = {"mode": "stable", "group_by": "video", "groups": groups}
+    before = owners(split(dataset, **options))
+    frames = tuple(Image(1000 + i, f"0 first {i}.jpg", 9, 9, {"video": i}) for i in range(50))
+    after = owners(
+        split(replace(dataset, images=dataset.images + frames), mode="stable", group_by="video", groups=groups)
+    )
+    assert {name: after[name] for name in before} == before
+    assert all(after[f"0 first {i}.jpg"] == after[f"{6 * i + 1}.jpg"] for i in range(50))
+
+
+@pytest.mark.parametrize("mode", ["balanced", "stable"])
+def test_videos_stay_whole(mode):
+    parts = split(in_videos(600, 12), mode=mode, group_by="video")
+    found = owners(parts)
+    assert all(len({found[f"{12 * video + i}.jpg"] for i in range(1, 13)}) == 1 for video in range(50))
+    if mode == "balanced":
+        assert all(abs(len(part.images) - size) <= 12 for part, size in
+                   zip((parts.train, parts.eval, parts.test), (420, 90, 90), strict=True))  # fmt: skip
+        assert imbalance(parts) < 4.0
+
+
+@pytest.mark.parametrize(
+    ("subsets", "options", "sizes"),
+    [
+        pytest.param({"train": 60, "eval": 20, "test": 20}, {}, (60, 20, 20), id="as the data say"),
+        pytest.param({"train": 60, "eval": 20, "test": 20}, {"source_split": "ignore"}, (70, 15, 15), id="ignored"),
+        pytest.param({"train": 40, "eval": 10, "test": 30, None: 20}, {}, (57, 13, 30), id="the others fill up"),
+        pytest.param({"train": 66, "eval": 9, "test": 15, None: 10}, {}, (70, 15, 15), id="the others fill up exactly"),
+        pytest.param({"train": 85, "test": 15}, {}, (70, 15, 15), id="eval out of train"),
+        pytest.param({"train": 34, "test": 66}, {}, (28, 6, 66), id="eval out of train in the ratio of their shares"),
+        pytest.param({"train": 34, "eval": 66}, {}, (28, 66, 6), id="test out of train"),
+        pytest.param({"train": 34, "eval": 66}, {"eval_share": 0.3}, (34, 66, 0), id="no test wanted"),
+        pytest.param({"train": 50, "eval": 50}, {"train_share": 0.0, "eval_share": 1.0}, (50, 50, 0), id="no share"),
+        pytest.param({"test": 10, None: 90}, {}, (70, 15, 15), id="test alone and others"),
+        pytest.param({"test": 40, None: 60}, {}, (49, 11, 40), id="a large test set and others"),
+        pytest.param({"train": 100}, {}, (70, 15, 15), id="train alone"),
+        pytest.param({"train": 50, None: 50}, {}, (70, 15, 15), id="train alone beside others"),
+        pytest.param({"train": 50, "eval": 40, "test": 10}, {"test_names": {f"{i}.jpg" for i in range(91, 101)}},
+                     (50, 40, 10), id="with a list"),
+        pytest.param({"train": 40, "eval": 50, "test": 10}, {"test_names": {f"{i}.jpg" for i in range(1, 11)}},
+                     (40, 50, 10), id="the list takes from train and gives back test"),
+    ],
+)  # fmt: skip
+def test_a_split_that_comes_with_the_data(subsets, options, sizes):
+    said = [subset for subset, count in subsets.items() for _ in range(count)]
+    plain = dataset_of(long_tailed(100, 5))
+    images = [replace(image, extra={"subset": subset} if subset else {}) for image, subset in
+              zip(plain.images, said, strict=True)]  # fmt: skip
+    parts = split(replace(plain, images=tuple(images)), **options)
+    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
+    assert not any(each.action == "dropped" for each in parts.findings)
+    stable = owners(split(replace(plain, images=tuple(images)), mode="stable", **options))
+    if options.get("source_split") != "ignore" and len(set(subsets) - {None}) > 1:
+        lacking = {"train", "eval", "test"} - set(subsets)
+        for image in images:
+            own = image.extra.get("subset")
+            if own and "test_names" not in options:
+                allowed = {own} | (lacking if own == "train" else set())
+                assert {owners(parts)[image.file_name], stable[image.file_name]} <= allowed
+
+
+def test_a_video_divided_by_the_data_gives_nothing_to_the_set_they_lack():
+    plain = in_videos(200, 20)
+    said = [{"subset": "test" if image.id % 2 or image.id > 190 else "train"} for image in plain.images]
+    images = [replace(image, extra={**image.extra, **more}) for image, more in zip(plain.images, said, strict=True)]
+    singles = [Image(1000 + i, f"single {i}.jpg", 9, 9, {"subset": "train"}) for i in range(40)]
+    for mode in ("balanced", "stable"):
+        found = owners(split(replace(plain, images=(*images, *singles)), group_by="video", mode=mode))
+        assert all(found[image.file_name] == image.extra["subset"] for image in images)
+        assert "eval" in {found[image.file_name] for image in singles}
+
+
+def test_crowd_regions_are_no_objects():
+    """They neither count in the shares nor make a class present."""
+    dataset = dataset_of([{1}] * 20)
+    crowd = [Annotation(100 + i, i, 2, (0, 0, 9, 9), 81, 1) for i in range(1, 21)]
+    parts = split(replace(dataset, annotations=(*dataset.annotations, *crowd)))
+    assert parts.shares.rows[1] == ("class 2", *[0, 0.0] * 6)
+    assert "class 'class 2'" in {each.item for each in parts.findings}
+
+
+def test_an_empty_subset_lacks_no_class():
+    assert not split(
+        replace(dataset_of([{1}] * 9), categories=(Category(1, "a"),)), train_share=1.0, eval_share=0.0
+    ).findings
+
+
+def test_findings(caplog):
+    """What was left out, missed and lacked is in the findings and, a line a rule, in the log."""
+    plain = in_videos(100, 40)
+    subsets = {1: {"subset": "test"}, 2: {"subset": "train"}, 60: {"subset": "eval"}}
+    images = tuple(replace(image, extra={**image.extra, **subsets.get(image.id, {})}) for image in plain.images)
+    dataset = replace(plain, images=images, categories=(*plain.categories, Category(6, "unicorn")))
+    parts = split(dataset, group_by="video", groups={"1.jpg": "x", "2.jpg": "x"})
+    found = {(each.rule, each.item, each.action): each.detail for each in parts.findings}
+    assert found["class-absent-from-subset", "class 'unicorn'", "reported"] == "no image shows it"
+    assert found["straddles-the-split", "image 2 (2.jpg)", "dropped"].startswith("near duplicate of 1.jpg")
+    assert {each.severity for each in parts.findings} == {"warning"}
+    rules = {each.rule for each in parts.findings}
+    assert [record.message.partition(":")[0] for record in caplog.records if record.levelname == "WARNING"] == sorted(
+        rules, key=[each.rule for each in parts.findings].index
+    )
+
+
+def test_a_group_too_large_for_its_share(caplog):
+    dataset = dataset_of([{1}] * 100)
+    parts = split(dataset, groups={f"{i}.jpg": "x" for i in range(1, 91)})
+    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == (90, 5, 5)
+    (train, *others) = [each for each in parts.findings if each.rule == "subset-size"]
+    assert train.item == "train set"
+    assert train.detail.startswith("90 of 100 images where 70 were asked for: the largest group, that of 1.jpg, has 90")
+    assert len(others) == 2
+    assert "subset-size: train set: 90 of 100" in caplog.text
+
+
+def test_a_class_absent_from_a_subset():
+    parts = split(dataset_of([{1, 2}] * 2 + [{1}] * 18), seed=3)
+    (finding,) = [each for each in parts.findings if each.item == "class 'class 2'"]
+    absent = [name for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test))
+              if not any(each.category_id == 2 for each in part.annotations)]  # fmt: skip
+    assert finding.detail == f"in 2 images, none of them in {' or '.join(absent)}"
+    assert not any("class 1" in each.item for each in parts.findings)
+
+
+def test_shares_hold_in_expectation_in_stable_mode():
+    parts = split(dataset_of([{1}] * 2000), mode="stable", seed=5)
+    assert abs(len(parts.train.images) - 1400) < 4 * 20.5
+    assert abs(len(parts.test.images) - 300) < 4 * 16
+    assert not [each for each in parts.findings if each.rule == "subset-size"]
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "seed", "options", "digest"),
+    [
+        pytest.param(40, 5, 3, {}, "d841ff23a6bd245a9593b11b3c5ac18ad4f2591e1cac9ab223345141b4027f84", id="small"),
+        pytest.param(600, 5, 0, {}, "0ef548f3b475e3d22ad168be2a1c189c90def68ec0f2e879fa58c0016b8c0560", id="default"),
+        pytest.param(600, 5, 1, {"train_share": 0.5, "eval_share": 0.3},
+                     "12e9ee985935202bee4cafcdbead085931459ea0d7c04a789c09340bf2db01f7", id="other shares"),
+        pytest.param(300, 5, 2, {"test_names": {f"{i}.jpg" for i in range(1, 40)}},
+                     "a54c26edf098cda24ca6576188e722768978880e61e3cc663cee90b9e0aaa431", id="with a list"),
+    ],
+)  # fmt: skip
+def test_recorded(count, classes, seed, options, digest):
+    """Without groups and subsets the split is what it was before there were any: runs can be compared over time."""
+    dataset = dataset_of(long_tailed(count, classes, seed))
+    found = owners(split(dataset, seed=seed, **options))
+    letters = "".join({"train": "t", "eval": "e", "test": "v"}[found[f"{i}.jpg"]] for i in range(1, count + 1))
+    assert hashlib.sha256(letters.encode()).hexdigest() == digest
+
+
+def test_time_grows_with_the_images_and_not_with_their_square():
+    def seconds(count):
+        dataset = in_videos(count, 5)
+        best = np.inf
+        for _ in range(2):
+            start = time.process_time()
+            split(dataset, group_by="video", groups={f"{i}.jpg": f"{i // 7}" for i in range(0, count, 3)})
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(20_000) < 40 * seconds(1_000)  # 20 and what a larger cache would save; the square would be 400
+
+
 def test_balanced_better_than_by_chance():
     dataset = dataset_of(long_tailed(600, 5))
     chance = []
@@ -125,6 +389,21 @@ def test_sizes(count, options, sizes):
         pytest.param({"train_share": float("nan")}, UsageError, "no shares", id="not a number"),
         pytest.param({"train_share": 0.9, "eval_share": 0.02}, DataError, "eval set would be empty", id="too few"),
         pytest.param({"test_names": {"none.jpg"}}, DataError, "test list", id="list of others"),
+        pytest.param({"mode": "balance"}, UsageError, "did you mean balanced", id="mode"),
+        pytest.param({"source_split": "honor"}, UsageError, "did you mean honour", id="source split"),
+        pytest.param({"group_by": "video"}, UsageError, "No image has a field 'video'", id="field"),
+        pytest.param(
+            {"groups": {f"{i}.jpg": "x" for i in range(11)}},
+            DataError,
+            "(?s)eval set would be empty.*that of 1.jpg, has 10 images",
+            id="a single group",
+        ),
+        pytest.param(
+            {"mode": "stable", "train_share": 0.98, "eval_share": 0.01},
+            DataError,
+            "(?s)eval set would be empty: 1%.*the balanced mode",
+            id="none by chance",
+        ),
         pytest.param(
             {"train_share": 0, "eval_share": 0, "test_names": {"1.jpg"}}, UsageError, "no share", id="nowhere to go"
         ),

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from pipeline.data.coco import read_coco
+from pipeline.data.coco import CocoDataset, Image, read_coco
 from pipeline.data.subsets import write_subset
-from pipeline.errors import MissingError, UsageError
+from pipeline.errors import DataError, MissingError, UsageError
 
 
 def test_exactly_what_is_named(tiny, tmp_path):
@@ -33,6 +33,39 @@ def test_upright_pictures_are_written_anew(tiny, tmp_path):
         assert picture.getexif().get(0x0112, 1) == 1
         assert np.array_equal(np.array(picture)[..., ::-1], cv2.imdecode(np.frombuffer(before, np.uint8), 1))
     assert (pictures / "1.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.PNG", "a.webp", "a.data", "a"])
+def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path, kind, name):
+    """Names from outside need not say what a file is, and everything after reads the bytes alone."""
+    exif = Picture.Exif()
+    exif[0x0112] = 8
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :20] = 250
+    (tmp_path / "in").mkdir()
+    Picture.fromarray(pixels).save(tmp_path / "in" / name, kind, exif=exif)
+    dataset = CocoDataset((Image(1, name, 40, 60),), (), ())
+    write_subset(dataset, tmp_path / "in", tmp_path / "out", upright=(name,))
+    with Picture.open(tmp_path / "out/images" / name) as picture:
+        assert (picture.format, picture.size) == (kind.upper(), (40, 60))
+        assert picture.getexif().get(0x0112, 1) == 1
+        assert np.array(picture.convert("L"))[-20:].min() > 240  # the left edge is below, after a turn to the left
+
+
+def test_bmp_has_nothing_to_turn_and_stays(tmp_path):
+    (tmp_path / "in").mkdir()
+    Picture.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "in/a.bmp")
+    dataset = CocoDataset((Image(1, "a.bmp", 60, 40),), (), ())
+    assert write_subset(dataset, tmp_path / "in", tmp_path / "out", upright=("a.bmp",)).rewritten == 1
+    with Picture.open(tmp_path / "out/images/a.bmp") as picture:
+        assert (picture.format, picture.size) == ("BMP", (60, 40))
+
+
+def test_what_is_no_picture_cannot_be_turned(tiny, tmp_path):
+    (tiny[1] / "2.png").write_bytes(b"hello")
+    with pytest.raises(DataError):
+        write_subset(*tiny, tmp_path / "out", upright=("2.png",))
 
 
 def test_absent_image(tiny, tmp_path):

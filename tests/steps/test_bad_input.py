@@ -74,7 +74,7 @@ CASES = {
     ),
     "another SHA-256": Case(
         good_images,
-        {"source_url": "{0}/good.zip", "annotations_url": "{0}/good.json", "images_sha256": "0" * 64},
+        {"source_url": "{0}/good.zip", "annotations_url": "{0}/good.json", "source_sha256": "0" * 64},
         ("good.zip", "0" * 12),
     ),
     "weights that are a web page": Case(

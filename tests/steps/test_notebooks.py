@@ -18,7 +18,7 @@ TABLE = {  # the entity names are the users'
     "data_load": ([], ["coco_datasets_images", "coco_datasets_annotations", "yolox_pth_pretrain_weights"]),
     "data_prep": (
         ["coco_datasets_images", "coco_datasets_annotations"],
-        ["coco_train_dataset", "coco_eval_dataset", "coco_test_dataset"],
+        ["coco_train_dataset", "coco_eval_dataset", "coco_test_dataset", "data_report"],
     ),
     "model_train": (
         ["coco_train_dataset", "coco_eval_dataset", "yolox_pth_pretrain_weights"],

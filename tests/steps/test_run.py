@@ -45,7 +45,7 @@ def test_each_input_is_the_very_artifact_an_earlier_step_wrote(manifest: dict[st
             assert artifact["url"].endswith(f"/{entity}/{artifact['digest']}")
             assert artifact["made_by"] == f"{manifest['run']}/{name}/1"
         written.update(step["outputs"])
-    assert len(written) == 10
+    assert len(written) == 11
 
 
 def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> None:
@@ -105,10 +105,15 @@ def test_the_manifest_holds_what_a_reader_asks_for(manifest: dict[str, Any]) -> 
     assert manifest["steps"]["model_eval"]["metrics"]["test_image_agrees"] is True
 
 
-def test_the_executed_notebook_shows_its_figures(manifest: dict[str, Any]) -> None:
+def test_the_executed_notebook_shows_the_figures_of_the_page(tiny_run: Any, manifest: dict[str, Any]) -> None:
     notebook = nbformat.read(manifest["steps"]["data_prep"]["notebook"], as_version=4)
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(pictures) >= 4
+    shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = sum("image/png" in data for data in shown)
+    pictures += sum(data.get("text/html", "").count('src="data:image/') for data in shown)
+    files = artifact_files(tiny_run, manifest, "data_prep", "data_report")
+    page = files["report.html"].read_text()
+    assert pictures == page.count('src="data:image/') + 1  # those of the page, and the grid of what the model will see
+    assert page.count("<h2") >= 7
 
 
 def test_weights_are_plain(tiny_run: Any, manifest: dict[str, Any]) -> None:

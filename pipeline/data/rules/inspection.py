@@ -1,26 +1,38 @@
-"""Facts about image files, found by decoding each once, the way training and serving do."""
+"""Facts about image files, found by decoding each once: is it whole, how large is it, what does it look like.
+
+A file's header is read first, so that a picture of too many pixels is refused before it takes any memory. Pictures are
+decoded side by side while they are small, and one at a time when they are large.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Condition
+from typing import Literal
 
-import cv2
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from pipeline.data.rules.looks import look_of
+from pipeline.data.rules.wholeness import BrokenFileError, decode_whole
+from pipeline.errors import DataError
+from pipeline.serving.decoding import FORMATS, MAX_PIXELS, ImageHeader, read_header
+
 # What the packed service takes: pictures it would refuse are of no use in the sets it is trained for and tested on.
-MAX_PIXELS = 50_000_000
 MAX_BYTES = 31 << 20  # of the request's 32 MiB; the form around the file takes a little
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")  # JPEG, PNG, BMP; WebP is told by two marks
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
 _SIDEWAYS = 5  # orientations from here to 8 swap width and height
+_AT_ONCE = 16  # files a thread takes at a time
+
+Kind = Literal["", "missing", "empty", "truncated", "corrupt", "undecodable", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +43,19 @@ class ImageFacts:
         width: Pixels across of the upright picture, 0 where there is none.
         height: Pixels down.
         orientation: EXIF orientation, 1 to 8; 1 is upright as stored.
-        problem: Why there is no picture; empty where there is.
+        problem: Why there is no picture, in words; empty where there is.
+        kind: Which kind of problem it is.
+        digest: SHA-256 of the file's bytes; empty where they were not read.
+        look: The upright picture's fingerprint, see `looks`; empty where there is no picture, or a flat one.
     """
 
     width: int = 0
     height: int = 0
     orientation: int = 1
     problem: str = ""
+    kind: Kind = ""
+    digest: str = field(default="", compare=False)
+    look: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -46,47 +64,103 @@ class ImageFacts:
 
 
 def inspect(folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
-    """Decode each of the files once; what is absent or broken is a fact too."""
-    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter lock
-        found = pool.map(partial(_inspect, folder), names)
-        bar = tqdm(found, desc="checking images", total=len(names), unit="file", mininterval=0.5, ascii=True)
-        return dict(zip(names, bar, strict=True))
+    """Decode each of the files once; what is absent or broken is a fact too.
+
+    What is found whole is what `cv2.imdecode`, and training and serving with it, decodes to the same size.
+    """
+    look = partial(_inspect, folder, _Room(MAX_PIXELS))
+    parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
+    facts: dict[str, ImageFacts] = {}
+    bar = tqdm(desc="checking images", total=len(names), unit="file", mininterval=0.5, ascii=True)
+    with bar, ThreadPoolExecutor() as pool:  # decoders let go of the interpreter lock
+        for part, found in zip(parts, pool.map(lambda part: [look(name) for name in part], parts), strict=True):
+            facts.update(zip(part, found, strict=True))
+            bar.update(len(part))
+    return facts
 
 
-def _inspect(folder: Path, name: str) -> ImageFacts:
+def _inspect(folder: Path, room: _Room, name: str) -> ImageFacts:
+    path = folder / name
     try:
-        data = (folder / name).read_bytes()
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            return _refused(f"{size / 2**20:.0f} MiB are more than {MAX_BYTES >> 20}")
+        data = path.read_bytes()
     except FileNotFoundError:
-        return ImageFacts(problem="the file is missing")
+        return ImageFacts(problem="the file is missing", kind="missing")
     except OSError as error:
-        return ImageFacts(problem=f"the file cannot be read: {error.strerror}")
+        return ImageFacts(problem=f"the file cannot be read: {error.strerror}", kind="undecodable")
     if not data:
-        return ImageFacts(problem="the file is empty")
+        return ImageFacts(problem="the file is empty", kind="empty")
+    digest = hashlib.sha256(data).hexdigest()
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        pixels = None  # too many pixels for OpenCV, most likely
-    if pixels is None:
-        return ImageFacts(problem="the file cannot be decoded")
-    refused = _refused(data, pixels.shape[0] * pixels.shape[1])
-    if refused:
-        return ImageFacts(problem=f"the service would refuse it: {refused}")
-    return ImageFacts(pixels.shape[1], pixels.shape[0], _orientation(data))
+        header = read_header(data)
+    except DataError as error:
+        return _no_header(data, error, digest)
+    if header.pixels > MAX_PIXELS:
+        return _refused(f"{header.pixels / 1e6:.0f} megapixels are more than {MAX_PIXELS // 10**6}", digest)
+    with room.taken(header.pixels):
+        return _decoded(data, header, digest)
 
 
-def _refused(data: bytes, pixels: int) -> str:
-    """Why the service would not take a file; empty where it would."""
-    if not data.startswith(_STARTS) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
-        return "it is not JPEG, PNG, WebP or BMP"
-    if len(data) > MAX_BYTES:
-        return f"{len(data) / 2**20:.0f} MiB are more than {MAX_BYTES >> 20}"
-    return f"{pixels / 1e6:.0f} megapixels are more than {MAX_PIXELS // 10**6}" if pixels > MAX_PIXELS else ""
+def _decoded(data: bytes, header: ImageHeader, digest: str) -> ImageFacts:
+    try:
+        pixels = decode_whole(data, header)
+    except BrokenFileError as error:
+        return ImageFacts(problem=str(error), kind=error.kind, digest=digest)
+    orientation = _orientation(data)
+    size = (header.height, header.width) if orientation >= _SIDEWAYS else (header.width, header.height)
+    return ImageFacts(*size, orientation, digest=digest, look=look_of(pixels, orientation))
+
+
+def _refused(why: str, digest: str = "") -> ImageFacts:
+    return ImageFacts(problem=f"the service would refuse it: {why}", kind="refused", digest=digest)
+
+
+def _no_header(data: bytes, error: DataError, digest: str) -> ImageFacts:
+    """A file that the service cannot tell the size of: of another format, or cut off, or no picture at all."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:  # reads a header only
+            other = picture.format or ""
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        other = ""
+    if other and other.upper() not in {each.upper() for each in FORMATS}:
+        return _refused(f"it is {other}, not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}", digest)
+    kind: Kind = "truncated" if "ends before" in error.problem else "undecodable"
+    return ImageFacts(problem=f"the file cannot be decoded: {error.problem}", kind=kind, digest=digest)
 
 
 def _orientation(data: bytes) -> int:
+    """The EXIF orientation by which OpenCV turns a picture; what XMP says beside it, OpenCV does not know."""
     try:
         with Image.open(io.BytesIO(data)) as header:
-            value = header.getexif().get(_ORIENTATION_TAG, 1)
+            block = header.info.get("exif")
+        if not block:
+            return 1
+        exif = Image.Exif()
+        exif.load(block)
+        value = exif.get(_ORIENTATION_TAG, 1)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 1  # OpenCV made a picture of it, and that is the one that counts
     return value if value in range(1, 9) else 1
+
+
+class _Room:
+    """Room for so many pixels at a time; who wants more than is left waits."""
+
+    def __init__(self, pixels: int) -> None:
+        self._left = pixels
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Hold so many pixels of the room, which are at most all of it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify_all()

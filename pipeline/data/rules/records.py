@@ -1,96 +1,138 @@
-"""Rules on how records hang together: each once, each of something there is, each image a picture."""
+"""Rules on how records hang together: each image and object once, each object of an image and a category there are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
+from pathlib import PurePosixPath
 
-from pipeline.data.coco import Annotation, CocoDataset
-from pipeline.data.rules.findings import Facts, Finding, Result, annotation_item, drop_annotations, image_item
-
-
-def duplicate_categories(dataset: CocoDataset, _: Facts) -> Result:
-    """One category per id and per name: of two with one name, the objects move to the first."""
-    rule, findings = "duplicate category", []
-    kept, moved, ids = [], {}, set()
-    by_name: dict[str, int] = {}
-    for category in dataset.categories:
-        item = f"category {category.id} ({category.name})"
-        if category.id in ids:
-            findings.append(Finding(rule, item, "dropped", "the id is another category's"))
-        elif category.name in by_name:
-            moved[category.id] = by_name[category.name]
-            findings.append(Finding(rule, item, "fixed", f"merged into category {by_name[category.name]} of that name"))
-        else:
-            by_name[category.name] = category.id
-            kept.append(category)
-        ids.add(category.id)
-    annotations = (
-        replace(each, category_id=moved.get(each.category_id, each.category_id)) for each in dataset.annotations
-    )
-    return replace(dataset, categories=tuple(kept), annotations=tuple(annotations)), findings
+from pipeline.data.coco import Annotation, CocoDataset, Image
+from pipeline.data.rules.findings import (
+    DID,
+    Action,
+    Facts,
+    Finding,
+    Result,
+    annotation_finding,
+    drop_images,
+    image_item,
+    judge_annotations,
+    with_annotations,
+)
 
 
-def duplicate_images(dataset: CocoDataset, _: Facts) -> Result:
-    """One image per id and per file: of two with one file, the objects move to the first."""
-    rule, findings = "duplicate image", []
-    kept, moved, ids = [], {}, set()
-    by_name: dict[str, int] = {}
+def duplicate_image_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result:
+    """One image per id: the first keeps it, and the objects, which name it by id, are taken for the first's."""
+    findings: list[Finding] = []
+    first: dict[int, Image] = {}
     for image in dataset.images:
-        if image.id in ids:
-            findings.append(Finding(rule, image_item(image), "dropped", "the id is another image's"))
-        elif image.file_name in by_name:
-            moved[image.id] = by_name[image.file_name]
-            findings.append(Finding(rule, image_item(image), "fixed", f"became image {moved[image.id]} of that file"))
-        else:
-            by_name[image.file_name] = image.id
-            kept.append(image)
-        ids.add(image.id)
-    annotations = (replace(each, image_id=moved.get(each.image_id, each.image_id)) for each in dataset.annotations)
-    return replace(dataset, images=tuple(kept), annotations=tuple(annotations)), findings
+        if first.setdefault(image.id, image) is not image:
+            detail = f"the id is that of {first[image.id].file_name}"
+            findings.append(
+                Finding("duplicate-image-id", "error", image_item(image), "dropped", detail, image.file_name)
+            )
+    return (replace(dataset, images=tuple(first.values())) if findings else dataset), findings
 
 
-def duplicate_annotation_ids(dataset: CocoDataset, _: Facts) -> Result:
-    """Ids unique and above 0: pycocotools takes an object of id 0 for never found."""
-    rule, findings = "annotation id", []
-    taken = {each.id for each in dataset.annotations}
-    fresh = count(max(taken, default=0) + 1 if max(taken, default=0) > 0 else 1)
+def duplicate_image_files(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """One image per file: a repair moves the objects to the first."""
+    findings: list[Finding] = []
+    first: dict[str, Image] = {}
+    moved: dict[int, int] = {}
+    for image in dataset.images:
+        into = first.setdefault(_file(image), image)
+        if into is not image:
+            moved[image.id] = into.id
+            detail = f"the file of {image_item(into)}" + ("; its boxes moved there" if action == "repair" else "")
+            finding = Finding("duplicate-image-file", "error", image_item(image), DID[action], detail, image.file_name)
+            findings.append(finding)
+    if not moved:
+        return dataset, findings
+    if action == "drop":
+        return dataset.subset(first.values()), findings
+
+    def renumbered(each: Annotation) -> Annotation:
+        return replace(each, image_id=moved[each.image_id]) if each.image_id in moved else each
+
+    dataset = with_annotations(dataset, map(renumbered, dataset.annotations))
+    return replace(dataset, images=tuple(first.values())), findings
+
+
+def duplicate_annotation_ids(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """One annotation per id: the first keeps it, and a repair gives the others new ones."""
+    findings: list[Finding] = []
+    kept: list[Annotation] = []
+    names = {image.id: image.file_name for image in dataset.images}
+    fresh = _fresh_ids(dataset)
     seen: set[int] = set()
-    annotations = []
     for each in dataset.annotations:
-        if each.id in seen or each.id < 1:
+        if each.id in seen:
             new = next(fresh)
-            findings.append(Finding(rule, annotation_item(each), "fixed", f"not unique, or not above 0: became {new}"))
+            detail = "the id is another's" + (f": became {new}" if action == "repair" else "")
+            file_name = names.get(each.image_id, "")
+            findings.append(
+                annotation_finding("duplicate-annotation-id", "error", each, DID[action], detail, file_name)
+            )
+            if action == "drop":
+                continue
             each = replace(each, id=new)
         seen.add(each.id)
-        annotations.append(each)
-    return replace(dataset, annotations=tuple(annotations)), findings
+        kept.append(each)
+    return with_annotations(dataset, kept, changed=bool(findings)), findings
 
 
-def unknown_references(dataset: CocoDataset, _: Facts) -> Result:
-    """Objects belong to an image and a category that there are."""
-    images = {image.id for image in dataset.images}
-    categories = {category.id for category in dataset.categories}
+def annotation_ids_below_one(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Annotation ids are above 0: pycocotools takes an object of id 0 for never found."""
+    fresh = _fresh_ids(dataset)
+    return judge_annotations(
+        dataset,
+        "annotation-id-below-one",
+        "error",
+        action,
+        lambda each: "the id is below 1" if each.id < 1 else "",
+        lambda each: replace(each, id=next(fresh)),
+    )
+
+
+def unknown_images(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Objects belong to an image that there is."""
+    known = {image.id for image in dataset.images}
 
     def problem(each: Annotation) -> str:
-        if each.image_id not in images:
-            return f"there is no image {each.image_id}"
-        return "" if each.category_id in categories else f"there is no category {each.category_id}"
+        return "" if each.image_id in known else f"there is no image {each.image_id}"
 
-    return drop_annotations(dataset, "unknown reference", problem)
+    return judge_annotations(dataset, "unknown-image", "error", action, problem)
 
 
-def unreadable_images(dataset: CocoDataset, facts: Facts) -> Result:
-    """Every image has a file that can be decoded."""
-    groups = dataset.by_image()
+def unknown_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Objects belong to a category that there is."""
+    known = {category.id for category in dataset.categories}
+
+    def problem(each: Annotation) -> str:
+        return "" if each.category_id in known else f"there is no category {each.category_id}"
+
+    return judge_annotations(dataset, "unknown-category", "error", action, problem)
+
+
+def images_without_box(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Every image has an annotation; one without is learnt as background."""
+    used = {each.image_id for each in dataset.annotations}
+    problems = {image.id: "no annotation is in it" for image in dataset.images if image.id not in used}
+    if action == "drop":
+        return drop_images(dataset, "image-without-box", "info", problems)
     findings = [
-        Finding(
-            "unreadable image",
-            image_item(image),
-            "dropped",
-            f"{facts[image.file_name].problem}; {len(groups.get(image.id, ()))} boxes went with it",
-        )
+        Finding("image-without-box", "info", image_item(image), "reported", problems[image.id], image.file_name)
         for image in dataset.images
-        if facts[image.file_name].problem
+        if image.id in problems
     ]
-    return dataset.subset(image for image in dataset.images if not facts[image.file_name].problem), findings
+    return dataset, findings
+
+
+def _file(image: Image) -> str:
+    """The same for names of the same file: a//b and ./a/b are a/b."""
+    name = image.file_name
+    return PurePosixPath(name).as_posix() if "//" in name or "./" in name else name
+
+
+def _fresh_ids(dataset: CocoDataset) -> count[int]:
+    return count(max(0, max((each.id for each in dataset.annotations), default=0)) + 1)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from pipeline.data.tables import Table
+
+_SHOWN = 10  # reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +20,12 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Raw:
     """What was taken from a source.
 
     Attributes:
-        kind: `sample`, `folder`, `archive`, `video`, `database` or `api`.
+        kind: `sample`, `folder`, `archive`, `file`, `video`, `database` or `api`.
         url: Where it came from, as it may be shown: without anything secret.
         sha256: Of the source, where it is one file; empty where it is not.
         images: How many image files were written.
@@ -38,3 +43,18 @@ class Raw:
     skipped: tuple[Skipped, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def left_behind(self) -> Table:
+        """What was not taken: how many by reason, each with the first of them."""
+        counts = Counter(each.reason for each in self.skipped)
+        first = {each.reason: each.item for each in reversed(self.skipped)}
+        rows = tuple((reason, count, first[reason]) for reason, count in counts.most_common(_SHOWN))
+        return Table(f"{len(self.skipped)} skipped", ("reason", "count", "such as"), rows)
+
+    def __str__(self) -> str:
+        converted = f", {len(self.renamed)} of them converted" if self.renamed else ""
+        taken = f"{self.images} images, {self.bytes / 1e6:.1f} MB{converted}, from {self.kind} {self.url}"
+        return f"{taken}\n{self.left_behind}" if self.skipped else taken
+
+    __repr__ = __str__

@@ -1,0 +1,97 @@
+"""Images that must stay together: near duplicates, and those that agree in a field such as the video they are from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pipeline.data.coco import Image
+from pipeline.errors import UsageError
+
+_SHOWN = 20  # fields in an error
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What ties images to each other, in the order of the images; empty where an image has no such tie.
+
+    Attributes:
+        duplicates: The group of near duplicates of each image.
+        fields: The value of the field to group by of each image, as JSON, so that `1` and `"1"` are apart.
+        field: What that field is called.
+    """
+
+    duplicates: tuple[str, ...]
+    fields: tuple[str, ...]
+    field: str = ""
+
+    def groups(self, rows: Sequence[int]) -> list[list[int]]:
+        """Images tied to each other, directly or through others of these rows; each image in exactly one group."""
+        groups: dict[int, list[int]] = {}
+        for row, root in zip(rows, _components(rows, (self.duplicates, self.fields)), strict=True):
+            groups.setdefault(root, []).append(row)
+        return list(groups.values())
+
+    def key(self, images: Sequence[Image], group: Sequence[int]) -> str:
+        """What identifies a group of rows: its smallest field value, or without any its smallest file name.
+
+        So another frame of a video leaves the video's key as it was, and so does another near duplicate unless its
+        name comes before those of all the others.
+        """
+        values = [self.fields[row] for row in group if self.fields[row]]
+        return f"{self.field}\0{min(values)}" if values else min(images[row].file_name for row in group)
+
+
+def read_ties(images: Sequence[Image], groups: Mapping[str, str], group_by: str) -> Ties:
+    """Look up what ties images to each other.
+
+    Args:
+        images: In the order that the ties are to have.
+        groups: The key of its group by file name, for images that have near duplicates.
+        group_by: A key of `Image.extra`; empty for none. Images without it, or where it is null, an empty text or NaN,
+            are groups of their own.
+
+    Raises:
+        UsageError: No image has that field.
+    """
+    duplicates = tuple(groups.get(image.file_name, "") for image in images)
+    fields = tuple(_value(image.extra.get(group_by)) if group_by else "" for image in images)
+    if group_by and images and not any(fields):
+        raise _unknown_field(images, group_by)
+    return Ties(duplicates, fields, group_by)
+
+
+def _value(value: Any) -> str:
+    absent = value is None or value == "" or value != value  # NaN is what tables have where there is nothing
+    return "" if absent else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _unknown_field(images: Sequence[Image], field: str) -> UsageError:
+    known = sorted({key for image in images for key, value in image.extra.items() if _value(value)})
+    near = get_close_matches(field, known, 1, 0.6)
+    there = f"there are: {', '.join(known[:_SHOWN])}" if known else "leave group_by empty: the images have no fields"
+    return UsageError(
+        f"No image has a field '{field}' to group by", remedy=f"did you mean {near[0]}? {there}" if near else there
+    )
+
+
+def _components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
+    """For each row the place of the first that it shares a label with, directly or through others: a union-find."""
+    parent = list(range(len(rows)))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for labels in labelings:
+        first: dict[str, int] = {}
+        for item, row in enumerate(rows):
+            if labels[row]:
+                one, other = root(first.setdefault(labels[row], item)), root(item)
+                parent[max(one, other)] = min(one, other)
+    return [root(item) for item in range(len(rows))]

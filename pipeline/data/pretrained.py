@@ -1,0 +1,60 @@
+"""Pretrained weights as an artifact: a checkpoint and where it came from, or only a note that there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.data.sources.remote.download import download
+from pipeline.errors import DataError, UsageError
+
+_CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A checkpoint file, or `path` None where none was asked for."""
+
+    path: Path | None
+    url: str
+    sha256: str
+    size: int
+
+
+def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "") -> LoadedWeights:
+    """Write `source.json`, and `weights.pth` where a URL is given.
+
+    Args:
+        url: A PyTorch checkpoint at a path or any URL that `download` reads; empty to start without.
+        folder: Where the files go.
+        cache: Where downloads are kept.
+        sha256: What the checkpoint's digest must be; empty to accept any.
+
+    Raises:
+        UsageError: A digest is given without a URL.
+        MissingError: There is nothing at the URL.
+        DataError: What is there is no checkpoint, or not the one with that digest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = LoadedWeights(None, "", "", 0)
+    if url:
+        found = download(url, cache, sha256=sha256)
+        _check_checkpoint(found.path, found.url)
+        path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
+        weights = LoadedWeights(path, found.url, found.sha256, found.size)
+    elif sha256:
+        raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL too")
+    source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
+    (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+    return weights
+
+
+def _check_checkpoint(path: Path, shown: str) -> None:
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(4)
+    if not start.startswith(_CHECKPOINT_STARTS):
+        raise DataError("The weights are not a PyTorch checkpoint", where=shown, expected="a file torch.save wrote")

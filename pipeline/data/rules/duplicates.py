@@ -1,0 +1,117 @@
+"""Rules on pictures that are there twice: the same bytes, or the same to the eye.
+
+Of such pictures one stands for the others: one of the test set before one of the eval set before the rest, then the one
+with the most boxes, then the first by name.
+Duplicates that stay must not straddle train and test: `duplicate_groups` says which belong together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from pipeline.data.coco import Annotation, CocoDataset, Image
+from pipeline.data.rules.findings import DID, Action, Facts, Finding, Result, image_item
+from pipeline.data.rules.looks import group_alike
+
+EXACT, NEAR = "exact-duplicate-image", "near-duplicate-image"
+
+
+def exact_duplicates(
+    dataset: CocoDataset, facts: Facts, action: Action, *, reserved: frozenset[str] = frozenset()
+) -> Result:
+    """Images whose files are the same byte for byte; repair: one image, with the boxes of all."""
+    boxes = dataset.by_image()
+    moved: dict[int, int] = {}
+    details: dict[int, str] = {}
+    for first, *others in _same_files(_by_rank(dataset, reserved), facts):
+        for image in others:
+            moved[image.id] = first.id
+            told = _difference(boxes.get(image.id, ()), boxes.get(first.id, ()))
+            details[image.id] = f"the same bytes as {first.file_name}, with {told}"
+    findings = _findings(dataset, EXACT, action, details)
+    if action == "repair" and details:
+        annotations = (replace(each, image_id=moved.get(each.image_id, each.image_id)) for each in dataset.annotations)
+        dataset = replace(dataset, annotations=tuple(annotations))
+    return _without(dataset, details, action), findings
+
+
+def near_duplicates(
+    dataset: CocoDataset, facts: Facts, action: Action, *, reserved: frozenset[str] = frozenset()
+) -> Result:
+    """Images that look alike, though their bytes differ: resized, re-encoded, mirrored, brighter, cropped a little."""
+    findings: list[Finding] = []
+    while True:
+        details: dict[int, str] = {}
+        for first, *others in _alike(_by_rank(dataset, reserved), facts):
+            digest = facts[first.file_name].digest
+            for image in others:
+                if facts[image.file_name].digest != digest:
+                    details[image.id] = f"looks like {first.file_name}"
+        findings += _findings(dataset, NEAR, action, details)
+        dataset = _without(dataset, details, action)
+        if not details or action == "report":  # dropped are they until none is left, as with fewer more can be found
+            return dataset, findings
+
+
+def duplicate_groups(dataset: CocoDataset, facts: Facts) -> dict[str, str]:
+    """The group of each file that is not alone, exact and near duplicates together: the smallest name in it."""
+    groups: dict[str, str] = {}
+    for group in _alike(_by_rank(dataset), facts):
+        names = {image.file_name for image in group}
+        if len(names) > 1:
+            groups |= dict.fromkeys(sorted(names), min(names))
+    return groups
+
+
+def _by_rank(dataset: CocoDataset, reserved: frozenset[str] = frozenset()) -> list[Image]:
+    """The images, those first that stand for others: a test set must not lose a picture to what is learnt from."""
+    boxes = Counter(each.image_id for each in dataset.annotations)
+
+    def rank(image: Image) -> tuple[int, int, str, int]:
+        subset = str(image.extra.get("subset", ""))
+        is_test = image.file_name in reserved if reserved else subset == "test"
+        return 0 if is_test else 1 if subset == "eval" else 2, -boxes[image.id], image.file_name, image.id
+
+    return sorted(dataset.images, key=rank)
+
+
+def _same_files(images: Iterable[Image], facts: Facts) -> list[list[Image]]:
+    """Images grouped by the bytes of their files; those without a picture are left out."""
+    groups: dict[str, list[Image]] = {}
+    for image in images:
+        fact = facts[image.file_name]
+        if fact.digest and not fact.problem:
+            groups.setdefault(fact.digest, []).append(image)
+    return list(groups.values())
+
+
+def _alike(images: Iterable[Image], facts: Facts) -> list[list[Image]]:
+    """Images grouped by what they look like, those of one file among them."""
+    files = _same_files(images, facts)
+    firsts = group_alike([facts[group[0].file_name].look for group in files])
+    groups: dict[int, list[Image]] = {}
+    for group, first in zip(files, firsts, strict=True):
+        groups.setdefault(first, []).extend(group)
+    return list(groups.values())
+
+
+def _difference(one: Sequence[Annotation], other: Sequence[Annotation]) -> str:
+    """How the boxes of two images with one picture differ."""
+    here, there = (Counter((each.category_id, each.bbox, each.iscrowd) for each in boxes) for boxes in (one, other))
+    return "the same boxes" if here == there else f"other boxes: {here.total()} here, {there.total()} there"
+
+
+def _findings(dataset: CocoDataset, rule: str, action: Action, details: dict[int, str]) -> list[Finding]:
+    return [
+        Finding(rule, "warning", image_item(image), DID[action], details[image.id], image.file_name)
+        for image in dataset.images
+        if image.id in details
+    ]
+
+
+def _without(dataset: CocoDataset, details: dict[int, str], action: Action) -> CocoDataset:
+    if action == "report" or not details:
+        return dataset
+    return dataset.subset(image for image in dataset.images if image.id not in details)

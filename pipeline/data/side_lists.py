@@ -1,0 +1,88 @@
+"""Lists that go with annotations: which images are reserved for the test set, and what classes are to become."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from pipeline.data.class_map import read_class_map
+from pipeline.data.sources.remote.download import download
+from pipeline.errors import DataError
+
+TEST_LIST = "test_images.txt"
+CLASS_MAP = "class_map"
+
+
+def write_test_list(url: str, folder: Path, cache: Path, known: Collection[str], files: Collection[str]) -> int:
+    """Keep the names of the images that are reserved for the test set; those of dropped images are left out.
+
+    Args:
+        url: A text file, one file name a line.
+        folder: Where the list goes.
+        cache: Where downloads are kept.
+        known: The names that annotations use.
+        files: Those of them that are there.
+
+    Returns:
+        How many names are kept.
+
+    Raises:
+        MissingError: There is nothing at the URL.
+        DataError: It is no text, empty, or names an image that the annotations do not.
+    """
+    found = download(url, cache)
+    names = _names(found.path, found.url)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, 1)
+        raise DataError(
+            f"The test list names {len(unknown)} images that the annotations do not: {first_of(unknown)}",
+            where=found.url,
+            expected="file names as in the annotations, one a line" + (f", such as {near[0]}" if near else ""),
+        )
+    there = [name for name in names if name in files]
+    if there:
+        (folder / TEST_LIST).write_text("".join(f"{name}\n" for name in there), encoding="utf-8")
+    return len(there)
+
+
+def read_test_list(folder: Path) -> tuple[str, ...]:
+    """The image names that are reserved for the test set; empty where there are none."""
+    path = folder / TEST_LIST
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+
+
+def write_class_map(url: str, folder: Path, cache: Path) -> None:
+    """Keep the file that says what classes are to become, after a look at whether it can be read.
+
+    Raises:
+        MissingError: There is nothing at the URL.
+        DataError: It is no mapping.
+    """
+    path = download(url, cache).path
+    read_class_map(path)
+    shutil.copyfile(path, folder / (CLASS_MAP + path.suffix.lower()))
+
+
+def read_class_changes(folder: Path) -> Mapping[str, str | None]:
+    """What classes are to become, None for those to be dropped; empty where no file says so."""
+    paths = sorted(folder.glob(f"{CLASS_MAP}.*"))
+    return read_class_map(paths[0]) if paths else {}
+
+
+def first_of(names: list[str]) -> str:
+    """The first few of many names, for a message."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _names(path: Path, shown: str) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise DataError("The test list is not a text file", where=shown, expected="a file name a line") from error
+    names = sorted({line.strip() for line in lines} - {""})
+    if not names:
+        raise DataError("The test list is empty", where=shown, remedy="leave the list's URL empty to have none")
+    return names

@@ -1,0 +1,1 @@
+"""Archives from outside, unpacked without trusting a word of them."""

@@ -1,0 +1,1 @@
+"""Images and boxes from a database, by a query."""

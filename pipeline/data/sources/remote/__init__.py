@@ -1,0 +1,1 @@
+"""Files and folders behind any URL as local paths: fetched, continued, verified."""

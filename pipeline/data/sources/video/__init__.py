@@ -1,0 +1,1 @@
+"""Video clips as images: which frames are taken, and how they are decoded."""

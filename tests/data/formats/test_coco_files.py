@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+from markup_files import boxes_of, subsets_of
+
+from pipeline.errors import DataError, MissingError
+
+
+def instances(*names: str, kind: str = "cat", first: int = 1, **fields: object) -> dict[str, object]:
+    """An instances file with one box an image."""
+    return {
+        "images": [{"id": first + i, "file_name": name, "width": 100, "height": 50} for i, name in enumerate(names)],
+        "annotations": [
+            {"id": 7, "image_id": first + i, "category_id": 4, "bbox": [i, 1, 2, 3]} | fields
+            for i, _ in enumerate(names)
+        ],
+        "categories": [{"id": 4, "name": kind}],
+    }
+
+
+CAPTIONS = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 100, "height": 50}],
+    "annotations": [{"id": 1, "image_id": 1, "caption": 'a "bbox" and "categories"'}],
+}
+RESULTS = [{"image_id": 1, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 0.5}]
+
+
+def test_one_file_keeps_its_ids(markup_files):
+    markup_files.image("train/a.jpg", "b.jpg")
+    markup_files.write({"annotations/instances_val2017.json": instances("a.jpg", "x/b.jpg", first=20)})
+    dataset = markup_files.read()
+    assert [(image.id, image.file_name) for image in dataset.images] == [(20, "train/a.jpg"), (21, "b.jpg")]
+    assert [(each.id, each.image_id, each.category_id) for each in dataset.annotations] == [(7, 20, 4), (7, 21, 4)]
+    assert subsets_of(dataset) == {"train/a.jpg": "", "b.jpg": ""}, "one part alone is no split"
+
+
+def test_roboflows_folders_are_put_together_with_their_split(markup_files):
+    markup_files.image("train/a.jpg", "valid/a.jpg", "valid/b.jpg", "test/c.jpg")
+    markup_files.write(
+        {
+            "train/_annotations.coco.json": instances("a.jpg"),
+            "valid/_annotations.coco.json": instances("a.jpg", "b.jpg", kind="dog"),
+            "test/_annotations.coco.json": instances("c.jpg"),
+        }
+    )
+    dataset = markup_files.read()
+    assert boxes_of(dataset) == {
+        "test/c.jpg": [("cat", 0, 1, 2, 3)],
+        "train/a.jpg": [("cat", 0, 1, 2, 3)],
+        "valid/a.jpg": [("dog", 0, 1, 2, 3)],
+        "valid/b.jpg": [("dog", 1, 1, 2, 3)],
+    }
+    assert [image.id for image in dataset.images] == [1, 2, 3, 4]
+    assert len({each.id for each in dataset.annotations}) == 4
+    assert [(each.id, each.name) for each in dataset.categories] == [(1, "cat"), (2, "dog")]
+    assert list(subsets_of(dataset).values()) == ["test", "train", "eval", "eval"]
+
+
+def test_of_several_files_those_with_images_here_count(markup_files, caplog):
+    caplog.set_level("INFO")
+    markup_files.image("a.jpg")
+    markup_files.write(
+        {
+            "annotations/instances_train2017.json": instances("z.jpg", kind="dog"),
+            "annotations/instances_val2017.json": instances("a.jpg", first=9),
+            "annotations/person_keypoints_val2017.json": instances("a.jpg", kind="person", num_keypoints=2),
+            "annotations/captions_val2017.json": CAPTIONS,
+            "results.json": RESULTS,
+        }
+    )
+    dataset = markup_files.read()
+    assert boxes_of(dataset) == {"a.jpg": [("cat", 0, 1, 2, 3)]}
+    assert dataset.images[0].id == 9
+    assert "none of their images is here: annotations/instances_train2017.json" in caplog.text
+    assert "instances beside them: annotations/person_keypoints_val2017.json" in caplog.text
+
+
+def test_an_image_may_say_its_subset_itself(markup_files):
+    names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    markup_files.image(*names)
+    content = instances(*names)
+    for image, own in zip(content["images"], ("validation", "night", ["train"], None), strict=True):
+        image["subset"] = own
+    markup_files.write({"train.json": content})
+    assert list(subsets_of(markup_files.read()).values()) == ["eval", "train", "train", "train"]
+
+
+def test_a_class_may_be_called_as_anothers_formats_key(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.json": instances("a.jpg", kind="shapes")})
+    assert markup_files.read().classes == ("shapes",)
+
+
+def test_keypoints_alone_are_read(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"person_keypoints.json": instances("a.jpg", kind="person", num_keypoints=2)})
+    assert markup_files.read().classes == ("person",)
+
+
+def test_without_any_image_here_all_are_listed(markup_files):
+    markup_files.write({"train.json": instances("a.jpg"), "val.json": instances("b.jpg")})
+    assert subsets_of(markup_files.read()) == {"a.jpg": "train", "b.jpg": "eval"}
+
+
+def test_objects_of_nothing_stay_so_when_put_together(markup_files):
+    markup_files.image("a.jpg", "b.jpg")
+    one, other = instances("a.jpg"), instances("b.jpg", image_id=77, category_id=88)
+    markup_files.write({"a.json": one, "b.json": other})
+    dataset = markup_files.read()
+    orphan = dataset.annotations[1]
+    assert orphan.image_id not in {image.id for image in dataset.images}
+    assert orphan.category_id not in {each.id for each in dataset.categories}
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        pytest.param("annotations/two.json", id="path"),
+        pytest.param("two.json", id="end"),
+        pytest.param("dataset/annotations/two.json", id="with the archive's own folder"),
+    ],
+)
+def test_the_file_named_is_read(markup_files, member):
+    markup_files.image("a.jpg")
+    files = {"annotations/one.json": instances("a.jpg"), "annotations/two.json": instances("a.jpg", kind="dog")}
+    markup_files.write(files)
+    assert markup_files.read(member=member).classes == ("dog",)
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        pytest.param("three.json", "There is no annotation file 'three.json'.*a/one.json", id="none"),
+        pytest.param("one.json", "2 annotation files are meant by 'one.json'.*a/one.json, b/one.json", id="several"),
+    ],
+)
+def test_the_file_named_is_missed(markup_files, member, said):
+    markup_files.write({"a/one.json": instances("a.jpg"), "b/one.json": instances("a.jpg")})
+    with pytest.raises(MissingError, match=f"(?s){said}"):
+        markup_files.read(member=member)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(CAPTIONS, "no 'bbox' in them, as of captions", id="captions"),
+        pytest.param(RESULTS, "is a list, as of detection results", id="results"),
+        pytest.param({"images": []}, "has no 'annotations'", id="no annotations"),
+        pytest.param({"images": [], "annotations": []}, "has no 'categories'", id="no categories"),
+        pytest.param("", "has no 'images'", id="empty"),
+    ],
+)
+def test_other_json_is_none(markup_files, content, why):
+    markup_files.write({"a.json": content})
+    with pytest.raises(DataError, match=why):
+        markup_files.read()
+    with pytest.raises(DataError, match=f"no annotations in the format coco.*{why}"):
+        markup_files.read("coco")
+
+
+def test_a_data_set_without_objects_is_one(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.json": instances("a.jpg") | {"annotations": []}})
+    assert boxes_of(markup_files.read()) == {"a.jpg": []}

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import pytest
+from markup_files import boxes_of, subsets_of
+
+from pipeline.errors import DataError
+
+META = """<meta><task><id>5</id><name>t</name><source>street.mp4</source>
+<original_size><width>100</width><height>50</height></original_size>
+<labels><label><name>dog</name></label><label><name>cat</name></label>
+<label><name>nose</name><parent>dog</parent></label></labels></task></meta>"""
+
+
+def image(*shapes: str, name: str = "a.jpg", rest: str = 'width="100" height="50"') -> str:
+    return f'<image id="0" name="{name}" {rest}>{"".join(shapes)}</image>'
+
+
+def annotations(*inside: str, meta: str = META) -> str:
+    start = "<?xml version='1.0' encoding='utf-8'?><annotations><version>1.1</version>"
+    return f"{start}{meta}{''.join(inside)}</annotations>"
+
+
+BOX = '<box label="cat" xtl="1" ytl="2" xbr="11" ybr="22" occluded="1" z_order="0"/>'
+
+
+@pytest.mark.parametrize(
+    ("drawn", "bbox"),
+    [
+        pytest.param(BOX, (1, 2, 10, 20), id="box"),
+        pytest.param(
+            '<box label="cat" xtl="0" ytl="10" xbr="20" ybr="20" rotation="90"/>', (5, 5, 10, 20), id="turned box"
+        ),
+        pytest.param(
+            '<box label="cat" xtl="9" ytl="2" xbr="1" ybr="22"/>', (9, 2, -8, 20), id="swapped: for validation"
+        ),
+        pytest.param('<polygon label="cat" points="1,2;11,2; 5.5,22"/>', (1, 2, 10, 20), id="polygon"),
+        pytest.param('<polyline label="cat" points="1,2;11,22"/>', (1, 2, 10, 20), id="polyline"),
+        pytest.param('<points label="cat" points="1,2;11,22;3,3"/>', (1, 2, 10, 20), id="points"),
+        pytest.param('<ellipse label="cat" cx="6" cy="12" rx="5" ry="10"/>', (1, 2, 10, 20), id="ellipse"),
+        pytest.param(
+            '<ellipse label="cat" cx="12" cy="7" rx="5" ry="10" rotation="90"/>', (2, 2, 20, 10), id="turned ellipse"
+        ),
+        pytest.param(
+            '<mask label="cat" left="1" top="2" width="10" height="20" rle="3, 197"/>', (1, 2, 10, 20), id="mask"
+        ),
+        pytest.param(
+            '<cuboid label="cat" xtl1="1" ytl1="5" xbl1="1" ybl1="22" xtr1="9" ytr1="5" xbr1="9" ybr1="22"'
+            ' xtl2="3" ytl2="2" xbl2="3" ybl2="19" xtr2="11" ytr2="2" xbr2="11" ybr2="19"/>',
+            (1, 2, 10, 20),
+            id="cuboid",
+        ),
+        pytest.param(
+            '<skeleton label="dog"><points label="nose" outside="0" points="1,2"/><points label="nose" outside="0"'
+            ' points="11,22"/><points label="nose" outside="1" points="90,40"/></skeleton>',
+            (1, 2, 10, 20),
+            id="skeleton",
+        ),
+    ],
+)
+def test_shapes(markup_files, drawn, bbox):
+    markup_files.image("a.jpg")
+    markup_files.write({"annotations.xml": annotations(image(drawn))})
+    dataset = markup_files.read()
+    assert dataset.annotations[0].bbox == pytest.approx(bbox)
+    assert [(each.id, each.name) for each in dataset.categories] == [(1, "dog"), (2, "cat")]
+
+
+def test_outlines_are_kept(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.xml": annotations(image('<polygon label="cat" points="0,0;10,0;0,10"/>'))})
+    (annotation,) = markup_files.read().annotations
+    assert (annotation.segmentation, annotation.area) == ([[0, 0, 10, 0, 0, 10]], 50)
+
+
+def test_what_has_no_area_is_left_out_and_counted(markup_files, caplog):
+    caplog.set_level("INFO")
+    markup_files.image("a.jpg")
+    shapes = (
+        '<points label="cat" points="1,2"/>',
+        '<polyline label="cat" points="1,2;1,9"/>',
+        '<tag label="cat"/>',
+        BOX,
+    )
+    markup_files.write({"a.xml": annotations(image(*shapes))})
+    assert len(markup_files.read().annotations) == 1
+    assert "no area: 1 points, 1 polyline, 1 tag" in caplog.text
+
+
+def test_crowds(markup_files):
+    markup_files.image("a.jpg")
+    crowd, none = (
+        BOX.replace("/>", f'><attribute name="{each}">true</attribute></box>') for each in ("is_crowd", "big")
+    )
+    markup_files.write({"a.xml": annotations(image(crowd, none, BOX))})
+    assert [each.iscrowd for each in markup_files.read().annotations] == [1, 0, 0]
+
+
+def test_names_sizes_and_subsets_of_images(markup_files):
+    markup_files.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
+    images = (
+        image(BOX, rest='width="7" height="9" subset="Train"'),
+        image(name="x/b.jpg", rest='subset="Validation"'),
+        image(name="gone.jpg", rest='width="7" height="9" subset="Test"'),
+        image(name="c.jpg", rest='width="7" height="9" subset="other"'),
+    )
+    markup_files.write({"a.xml": annotations(*images)})
+    dataset = markup_files.read()
+    assert [(each.id, each.file_name, each.width) for each in dataset.images] == [
+        (1, "gone.jpg", 7),
+        (2, "images/a.jpg", 7),
+        (3, "images/c.jpg", 7),
+        (4, "x/b.jpg", 0),
+    ]
+    assert list(subsets_of(dataset).values()) == ["test", "train", "", "eval"]
+
+
+def test_labels_that_the_description_lacks_follow(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.xml": annotations(image(BOX, BOX.replace("cat", "ape")), meta="")})
+    assert markup_files.read().classes == ("ape", "cat")
+
+
+def at(frame: int, left: float, outside: int = 0, **more: object) -> str:
+    rest = " ".join(f'{key}="{value}"' for key, value in more.items())
+    return f'<box frame="{frame}" outside="{outside}" xtl="{left}" ytl="2" xbr="{left + 10}" ybr="22" {rest}/>'
+
+
+def track(*shapes: str, label: str = "cat", rest: str = "") -> str:
+    return f'<track id="0" label="{label}" {rest}>{"".join(shapes)}</track>'
+
+
+def lefts(dataset) -> dict[int, list[float]]:
+    """The left edges of the boxes by frame."""
+    return {int(name[-10:-4]): [each[1] for each in boxes] for name, boxes in boxes_of(dataset).items()}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        pytest.param((at(0, 1), at(1, 2), at(2, 4, 1)), {0: [1], 1: [2], 2: [], 3: [], 4: [], 8: []}, id="each frame"),
+        pytest.param((at(0, 0), at(8, 16)), {0: [0], 1: [2], 2: [4], 3: [6], 4: [8], 8: [16]}, id="between keyframes"),
+        pytest.param((at(8, 16), at(0, 0)), {0: [0], 1: [2], 2: [4], 3: [6], 4: [8], 8: [16]}, id="in any order"),
+        pytest.param(
+            (at(1, 1), at(3, 1, 1), at(8, 5)), {0: [], 1: [1], 2: [1], 3: [], 4: [], 8: [5]}, id="away for a while"
+        ),
+        pytest.param(
+            (at(5, 0), at(7, 10)), {0: [], 1: [], 2: [], 3: [], 4: [], 8: []}, id="on frames that are not there"
+        ),
+        pytest.param((at(2, 0), at(6, 8)), {0: [], 1: [], 2: [0], 3: [2], 4: [4], 8: []}, id="keyframe not there"),
+    ],
+)
+def test_tracks(markup_files, shapes, expected):
+    markup_files.image(*(f"street/frame_{i:06d}.jpg" for i in (0, 1, 2, 3, 4, 8)))
+    markup_files.write({"a.xml": annotations(track(*shapes))})
+    assert lefts(markup_files.read()) == expected
+
+
+def test_several_tracks_over_frames_of_their_own_size(markup_files):
+    markup_files.image("x/street/frame_000000.jpg", "x/street/frame_000001.png", "other.jpg")
+    tracks = track(at(0, 1), at(1, 2)), track(at(1, 7), label="dog")
+    markup_files.write({"a.xml": annotations(*tracks)})
+    dataset = markup_files.read()
+    assert boxes_of(dataset) == {
+        "x/street/frame_000000.jpg": [("cat", 1, 2, 10, 20)],
+        "x/street/frame_000001.png": [("cat", 2, 2, 10, 20), ("dog", 7, 2, 10, 20)],
+    }
+    assert [(each.width, each.height) for each in dataset.images] == [(100, 50)] * 2
+
+
+def test_a_polygon_between_keyframes_is_its_box(markup_files):
+    markup_files.image(*(f"street/frame_{i:06d}.jpg" for i in range(3)))
+    shapes = (f'<polygon frame="{i}" outside="0" points="{i},0;{i + 10},0;{i},10"/>' for i in (0, 2))
+    markup_files.write({"a.xml": annotations(track(*shapes))})
+    first, middle, last = markup_files.read().annotations
+    assert (middle.bbox, middle.segmentation, middle.area) == ((1, 0, 10, 10), None, 100)
+    assert first.area == last.area == 50
+
+
+def test_frames_in_the_only_folder_there_is(markup_files):
+    markup_files.image("frame_000000.PNG", "frame_000001.PNG")
+    markup_files.write({"a.xml": annotations(track(at(1, 3)))})
+    assert lefts(markup_files.read()) == {0: [], 1: [3]}
+
+
+def test_clips_of_a_project_by_their_task(markup_files):
+    markup_files.image("one/frame_000000.jpg", "two/frame_000000.jpg")
+    tasks = "".join(
+        f"<task><id>{i}</id><subset>{subset}</subset><source>{name}.mp4</source></task>"
+        for i, name, subset in ((1, "one", "Train"), (2, "two", "Test"))
+    )
+    both = track(at(0, 1), rest='task_id="1"'), track(at(0, 2), rest='task_id="2"')
+    markup_files.write({"a.xml": annotations(*both, meta=f"<meta><project><tasks>{tasks}</tasks></project></meta>")})
+    dataset = markup_files.read()
+    assert boxes_of(dataset) == {
+        "one/frame_000000.jpg": [("cat", 1, 2, 10, 20)],
+        "two/frame_000000.jpg": [("cat", 2, 2, 10, 20)],
+    }
+    assert subsets_of(dataset) == {"one/frame_000000.jpg": "train", "two/frame_000000.jpg": "test"}
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(
+            annotations(image(BOX.replace('"11"', '"x"'))), "xbr of a box is 'x'.*a.xml: image a.jpg", id="no number"
+        ),
+        pytest.param(annotations(image(BOX.replace('xbr="11"', ""))), "xbr of a box is absent", id="no edge"),
+        pytest.param(
+            annotations(image('<polygon label="cat" points=""/>')), "polygon has no points.*image a.jpg", id="no points"
+        ),
+        pytest.param(annotations(image('<polygon label="cat" points="1,2,3"/>')), "polygon has no points", id="three"),
+        pytest.param(
+            annotations(image(BOX.replace('"cat"', '""'))), "class is '' where a name.*image a.jpg", id="no label"
+        ),
+        pytest.param(annotations(image(name="")), "An image has no name.*a.xml: image 1", id="no name"),
+        pytest.param(annotations(image(name="../../x.jpg")), "none within the images folder", id="path leads out"),
+        pytest.param(
+            annotations(image(rest='width="x" height="1"')), "image's width is 'x'.*image a.jpg", id="size a text"
+        ),
+        pytest.param(annotations(track(at(0, 1)), meta=""), "do not say of which video", id="no video"),
+        pytest.param(
+            annotations(track(at(0, 1))), "None of the frames of street.*street/frame_000000.jpg", id="no frames"
+        ),
+        pytest.param(BOMB + annotations(meta="&b;").partition("?>")[2], "declares entities.*a.xml", id="bomb"),
+        pytest.param(annotations()[:-4], "not XML", id="cut"),
+    ],
+)
+def test_refused(markup_files, content, said):
+    markup_files.write({"a.xml": content})
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        markup_files.read()
+
+
+def test_a_frame_that_is_none_is_refused(markup_files):
+    markup_files.image("street/frame_000000.jpg")
+    markup_files.write({"a.xml": annotations(track(at(0, 1).replace('frame="0"', 'frame="x"')))})
+    with pytest.raises(DataError, match=r"(?s)frame is 'x' where a number.*a.xml: track 0"):
+        markup_files.read()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.data.formats.image_index import ImageIndex
+from pipeline.errors import DataError
+
+SOME = ("images/train/a.jpg", "images/val/a.jpg", "images/val/b.JPG", "c.png", "images/e.f.jpg", "images/train/c.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "found"),
+    [
+        pytest.param("images/train/a.jpg", "", "images/train/a.jpg", id="exact"),
+        pytest.param("c.png", "", "c.png", id="exact, though others end so"),
+        pytest.param("a.jpg", "images/val", "images/val/a.jpg", id="beside"),
+        pytest.param("c.png", "images/train", "images/train/c.png", id="beside before exact"),
+        pytest.param("a.jpg", "labels/train", "images/train/a.jpg", id="in a folder of that name"),
+        pytest.param("a.jpg", "val/labels", "images/val/a.jpg", id="of that subset"),
+        pytest.param("../images/val/a.jpg", "labels", "images/val/a.jpg", id="up from beside"),
+        pytest.param("..\\images\\val\\a.jpg", "labels", "images/val/a.jpg", id="up with backslashes"),
+        pytest.param("../../val/a.jpg", "labels", "images/val/a.jpg", id="out of the folder, and found by its end"),
+        pytest.param("train/a.jpg", "", "images/train/a.jpg", id="folders added"),
+        pytest.param("data/images/train/a.jpg", "", "images/train/a.jpg", id="folders taken away"),
+        pytest.param("/home/me/set/train/a.jpg", "", "images/train/a.jpg", id="absolute"),
+        pytest.param("C:\\set\\train\\a.jpg", "", "images/train/a.jpg", id="absolute on Windows"),
+        pytest.param("file:///set/train/a.jpg", "", "images/train/a.jpg", id="a URL of a file"),
+        pytest.param("./c.png", "", "c.png", id="here"),
+        pytest.param("images\\train\\A.JPG", "", "images/train/a.jpg", id="other case, backslashes"),
+        pytest.param("b.jpg", "", "images/val/b.JPG", id="suffix in other case"),
+        pytest.param("images/train/a", "", "images/train/a.jpg", id="no suffix"),
+        pytest.param("e.f", "", "images/e.f.jpg", id="no suffix, but a dot"),
+        pytest.param("B", "", "images/val/b.JPG", id="no suffix, other case"),
+        pytest.param("a.png", "", None, id="another suffix"),
+        pytest.param("other/b.JPG", "", None, id="in another folder"),
+        pytest.param("b.JPG", "labels/train", None, id="of another subset"),
+        pytest.param("", "", None, id="empty"),
+        pytest.param("..", "labels", None, id="only up"),
+        pytest.param("d.png", "", None, id="absent"),
+    ],
+)
+def test_finds_the_image_meant(name, beside, found):
+    assert ImageIndex(Path("nowhere"), SOME).resolve(name, beside) == found
+
+
+def test_of_several_none_is_guessed():
+    index = ImageIndex(Path("nowhere"), SOME)
+    with pytest.raises(DataError, match=r"2 images may be meant by 'a.jpg': images/train/a.jpg, images/val/a.jpg"):
+        index.resolve("a.jpg")
+    with pytest.raises(DataError, match="2 images may be meant by 'a'"):
+        index.resolve("a", "labels")
+
+
+def test_frames_of_one_name_in_many_clips_are_told_apart(timed):
+    few, many = (
+        ImageIndex(Path("nowhere"), [f"clip{i}/images/frame_{k}.jpg" for i in range(clips) for k in range(2)])
+        for clips in (40, 1200)
+    )
+    assert many.resolve("frame_1.jpg", "clip7/ann") == "clip7/images/frame_1.jpg"
+    assert many.resolve("frame_1", "clip8/ann") == "clip8/images/frame_1.jpg"
+    with pytest.raises(DataError, match="1200 images may be meant"):
+        many.resolve("frame_1", "other/ann")
+
+    def look_up(index):
+        return timed(lambda: [index.resolve("frame_0.jpg", f"clip{i}/ann") for i in (*range(40),) * 10])
+
+    look_up(few), look_up(many)
+    assert look_up(many) < 10 * look_up(few)
+
+
+def test_words_in_a_file_name_say_no_subset():
+    index = ImageIndex(Path("nowhere"), ["images/val/train_1.jpg"])
+    assert index.resolve("train_1", "labels/val") == "images/val/train_1.jpg"
+
+
+def test_several_of_one_name_in_other_case_are_told_apart():
+    index = ImageIndex(Path("nowhere"), ["a.jpg", "A.jpg", "x/B.jpg", "x/b.jpg"])
+    assert (index.resolve("a.jpg"), index.resolve("A.jpg"), index.resolve("b.jpg")) == ("a.jpg", "A.jpg", "x/b.jpg")
+    with pytest.raises(DataError, match=r"2 images may be meant by 'a.JPG'"):
+        index.resolve("a.JPG")
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "../../etc/passwd", "a/../../b.jpg", "a\0.jpg", "..\\..\\a.jpg", "", ".", "\ud800.jpg"]
+)
+def test_names_that_lead_out_are_refused(name):
+    with pytest.raises(DataError, match="none within the images folder") as error:
+        ImageIndex(Path("nowhere"), ["c.png"]).name_of(name, "labels.csv:3")
+    assert "labels.csv:3" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        pytest.param("x/d.jpg", "x/d.jpg", id="as it is"),
+        pytest.param(".\\x\\d.jpg", "x/d.jpg", id="backslashes"),
+        pytest.param("/home/me/d.jpg", "home/me/d.jpg", id="absolute"),
+        pytest.param("images/val/B.jpg", "images/val/b.JPG", id="there"),
+    ],
+)
+def test_absent_images_keep_the_annotations_name(name, own):
+    assert ImageIndex(Path("nowhere"), SOME).name_of(name, "a.json") == own
+
+
+def test_converted_images_have_the_names_of_the_source(tmp_path):
+    Image.new("L", (30, 20)).save(tmp_path / "a.tif.png")
+    index = ImageIndex(tmp_path, ["a.tif.png", "b.png"], {"a.tif": "a.tif.png", "gone.tif": "gone.tif.png"})
+    assert index.names == {"a.tif", "b.png"}
+    assert index.resolve("A.tif") == "a.tif"
+    assert index.resolve("a") == "a.tif"
+    assert index.size("a.tif") == (30, 20)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (5, (20, 30)), (6, (20, 30)), (8, (20, 30))]
+)
+def test_sizes_are_those_of_the_upright_picture(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert ImageIndex(tmp_path, ["a.jpg"]).size("a.jpg") == size
+
+
+def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    (tmp_path / "b.png").write_bytes(b"")
+    index = ImageIndex(tmp_path, ["a.jpg", "b.png"])
+    assert [index.size(name) for name in ("a.jpg", "b.png", "a.jpg", "absent.jpg")] == [(0, 0)] * 4
+    assert index.unreadable == ["a.jpg", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        pytest.param("images/train", ["images/train/a.jpg", "images/train/c.png"], id="exact"),
+        pytest.param("../train/", ["images/train/a.jpg", "images/train/c.png"], id="up"),
+        pytest.param("/data/set/images/val", ["images/val/a.jpg", "images/val/b.JPG"], id="absolute"),
+        pytest.param(".", sorted(SOME), id="all"),
+        pytest.param("test/images", [], id="no such subset"),
+        pytest.param("rain", [], id="an end of a folder's name"),
+    ],
+)
+def test_images_within_a_folder(path, found):
+    assert ImageIndex(Path("nowhere"), SOME).within(path) == found
+
+
+def test_looking_up_takes_no_longer_for_many_images(timed):
+    few, many = (ImageIndex(Path("nowhere"), [f"images/{i % 50}/{i:06d}.jpg" for i in range(n)]) for n in (500, 10_000))
+
+    def look_up(index):
+        return timed(lambda: [index.resolve(f"{i:06d}", f"labels/{i % 50}") for i in range(500)])
+
+    look_up(few), look_up(many)  # the tables are made at the first
+    assert look_up(many) < 10 * look_up(few)
+
+
+@pytest.fixture
+def timed():
+    def measure(action):
+        def once():
+            start = time.process_time()
+            action()
+            return time.process_time() - start
+
+        return min(once() for _ in range(5))  # others use the machine too
+
+    return measure

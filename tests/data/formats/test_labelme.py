@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from markup_files import boxes_of, subsets_of
+
+from pipeline.errors import DataError
+
+
+def shape(kind: object, *points: object, label: object = "cat", **fields: object) -> dict[str, object]:
+    return {"label": label, "shape_type": kind, "points": [list(each) for each in points], **fields}
+
+
+def record(*shapes: object, path: object = "a.jpg", **fields: object) -> dict[str, object]:
+    return {"version": "5.5.0", "flags": {}, "shapes": list(shapes), "imagePath": path, "imageData": None} | fields
+
+
+SIZE = {"imageWidth": 100, "imageHeight": 50}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "bbox"),
+    [
+        pytest.param(shape("rectangle", (1, 2), (11, 22)), (1, 2, 10, 20), id="rectangle"),
+        pytest.param(shape("rectangle", (11, 22), (1, 2)), (1, 2, 10, 20), id="rectangle from below"),
+        pytest.param(shape("rectangle", (1, 2), (11, 2), (11, 22), (1, 22)), (1, 2, 10, 20), id="by four corners"),
+        pytest.param(shape("rotation", (5, 0), (10, 5), (5, 10), (0, 5)), (0, 0, 10, 10), id="turned"),
+        pytest.param(shape("polygon", (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20), id="polygon"),
+        pytest.param(shape(None, (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20), id="no kind: polygon"),
+        pytest.param(shape("circle", (10, 10), (13, 14)), (5, 5, 10, 10), id="circle"),
+        pytest.param(shape("mask", (1, 2), (10, 21), mask="iVBOR"), (1, 2, 10, 20), id="mask: last pixels included"),
+    ],
+)
+def test_shapes(markup_files, drawn, bbox):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.json": record(drawn, **SIZE)})
+    (annotation,) = markup_files.read().annotations
+    assert annotation.bbox == pytest.approx(bbox)
+
+
+def test_outlines_and_areas_are_kept(markup_files):
+    markup_files.image("a.jpg")
+    shapes = [shape("polygon", (0, 0), (10, 0), (0, 10)), shape("circle", (10, 10), (13, 14))]
+    markup_files.write({"a.json": record(*shapes)})
+    triangle, circle = markup_files.read().annotations
+    assert (triangle.segmentation, triangle.area) == ([[0, 0, 10, 0, 0, 10]], 50)
+    assert (circle.segmentation, circle.area) == (None, pytest.approx(25 * math.pi))
+
+
+def test_what_has_no_area_is_left_out_and_counted(markup_files, caplog):
+    caplog.set_level("INFO")
+    markup_files.image("a.jpg")
+    shapes = [shape("point", (1, 2)), shape("line", (1, 2), (3, 4)), shape("line", (1, 2), (3, 4)), shape("linestrip")]
+    markup_files.write({"a.json": record(*shapes, shape("rectangle", (1, 2), (11, 22)))})
+    assert boxes_of(markup_files.read()) == {"a.jpg": [("cat", 1, 2, 10, 20)]}
+    assert "no area: 2 of kind 'line', 1 of kind 'linestrip', 1 of kind 'point'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "crowd"),
+    [
+        pytest.param({"flags": {"crowd": True}}, 1, id="crowd"),
+        pytest.param({"flags": {"ignore": True, "blurred": False}}, 1, id="ignore"),
+        pytest.param({"difficult": True}, 1, id="difficult, as X-AnyLabeling has it"),
+        pytest.param({"flags": {"crowd": False}, "difficult": False}, 0, id="not so"),
+        pytest.param({"flags": {"blurred": True}}, 0, id="another flag"),
+        pytest.param({"flags": None}, 0, id="no flags"),
+    ],
+)
+def test_regions_not_judged(markup_files, fields, crowd):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.json": record(shape("rectangle", (1, 2), (11, 22), **fields))})
+    assert [each.iscrowd for each in markup_files.read().annotations] == [crowd]
+
+
+def test_shapes_of_a_group_stay_apart(markup_files):
+    markup_files.image("a.jpg")
+    shapes = [shape("rectangle", (i, 2), (11, 22), group_id=1) for i in (1, 2)]
+    markup_files.write({"a.json": record(*shapes)})
+    assert len(markup_files.read().annotations) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "found"),
+    [
+        pytest.param("labels/a.json", "..\\images\\a.jpg", "images/a.jpg", id="relative, backslashes"),
+        pytest.param("images/b.json", "b.jpg", "images/b.jpg", id="beside"),
+        pytest.param("train/b.json", "b.jpg", "train/b.jpg", id="beside, where others are called so"),
+        pytest.param("labels/a.json", "D:\\old\\renamed.jpg", "images/a.jpg", id="renamed: by its own name"),
+        pytest.param("labels/a.json", None, "images/a.jpg", id="no path"),
+        pytest.param("labels/gone.json", "..\\images\\gone.jpg", "images/gone.jpg", id="absent"),
+    ],
+)
+def test_the_image(markup_files, file, path, found):
+    markup_files.image("images/a.jpg", "images/b.jpg", "train/b.jpg")
+    markup_files.write({file: record(path=path)})
+    (image,) = markup_files.read().images
+    assert (image.file_name, image.width) == (found, 0 if "gone" in found else 100)
+
+
+def test_several_files(markup_files, caplog):
+    markup_files.image("train/a.jpg", "val/b.jpg")
+    labelled = record(shape("rectangle", (1, 2), (11, 22), label="zebra"), path="b.jpg", imageWidth=7, imageHeight=9)
+    markup_files.write({"val/b.json": labelled, "train/a.json": record(shape("circle", (1, 2), (3, 4)), **SIZE)})
+    markup_files.write({"settings.json": {"shapes": 3, "imagePath": 4}, "other.json": {"x": 1}})
+    dataset = markup_files.read()
+    assert subsets_of(dataset) == {"train/a.jpg": "train", "val/b.jpg": "eval"}
+    assert [(image.width, image.height) for image in dataset.images] == [(100, 50), (7, 9)]
+    assert dataset.classes == ("cat", "zebra")
+
+
+HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", f"[3, {'9' * 4000}]")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(record(shape("polygon", (1, 2), (3, 4))), r"polygon has 2 points.*a.json: shapes\[0\]", id="few"),
+        pytest.param(record(shape("rectangle", (1, 2))), r"rectangle has 1 points", id="one corner"),
+        pytest.param(record(shape("rectangle", (1, 2), (3,))), r"'points' is a list", id="half a point"),
+        pytest.param(record(shape("rectangle", (1, 2), (3, "x"))), r"point's y is 'x'.*shapes\[0\]", id="no number"),
+        pytest.param(record(shape("rectangle", (1, 2), (3, True))), r"point's y is True", id="truth value"),
+        pytest.param(
+            record(shape("rectangle", (1, 2), (3, 4), label=None)), r"class is absent.*shapes\[0\]", id="no label"
+        ),
+        pytest.param(record(shape("rectangle", (1, 2), (3, 4), label="\ud800")), r"class is ", id="half a character"),
+        pytest.param(record(7), r"shape is 7 where an object", id="no object"),
+        pytest.param(record(path=7), r"'imagePath' is 7", id="path a number"),
+        pytest.param(record(path="../../../x.jpg"), r"none within the images folder.*a.json", id="path leads out"),
+        pytest.param(record(imageWidth="wide", imageHeight=1), r"size is 'wide'", id="size a text"),
+        pytest.param(HUGE, r"point's y is a number of 13\d\d\d bits", id="huge integer"),
+        pytest.param(HUGE.replace("9" * 4000, "9" * 5000), r"not JSON", id="endless integer"),
+        pytest.param('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON", id="deep"),
+    ],
+)
+def test_refused(markup_files, content, said):
+    markup_files.write({"labels/a.json": content})
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        markup_files.read()
+
+
+def test_nan_is_left_to_validation(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.json": record(shape("polygon", (1, 2), (3, math.nan), (5, 6)))})
+    assert all(math.isnan(value) for value in markup_files.read().annotations[0].bbox)
+
+
+def test_shapes_without_a_path_are_none(markup_files):
+    markup_files.write({"a.json": {"shapes": []}})
+    with pytest.raises(DataError, match=r"labelme: a.json has shapes, but no 'imagePath'"):
+        markup_files.read()

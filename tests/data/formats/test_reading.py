@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from written_formats import WRITERS
+
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image, write_coco
+from pipeline.data.formats.annotation_files import AnnotationFiles
+from pipeline.data.formats.reading import FORMATS
+from pipeline.errors import DataError, UsageError
+
+
+@pytest.fixture
+def small(markup_files) -> CocoDataset:
+    """Four images in folders, with boxes of two classes."""
+    names = ("train/b.jpg", "train/a.jpg", "val/a.jpg", "c.jpg")
+    markup_files.image(*names)
+    images = tuple(Image(i, name, 100, 50) for i, name in enumerate(names, 1))
+    boxes = tuple(Annotation(i, i % 4 + 1, i % 2 + 3, (i, 2.0, 10.0, 20.0), 200.0) for i in range(1, 9))
+    return CocoDataset(images, boxes, (Category(3, "zebra"), Category(4, "ant")))
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_format_is_detected(markup_files, small, writer, caplog):
+    caplog.set_level("INFO")
+    WRITERS[writer][1](small, markup_files.markup)
+    assert len(markup_files.read().annotations) == 8
+    assert f"annotations read as {WRITERS[writer][0]}: 4 images, 8 boxes" in caplog.text
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_order_of_files_changes_nothing(markup_files, small, writer, tmp_path, monkeypatch):
+    import os
+
+    WRITERS[writer][1](small, markup_files.markup)
+    write_coco(markup_files.read(), tmp_path / "one.json")
+    walk, shuffle = os.walk, random.Random(7).shuffle
+
+    def shuffled(folder):
+        for root, folders, files in walk(folder):
+            shuffle(folders), shuffle(files)
+            yield root, folders, files
+
+    monkeypatch.setattr(os, "walk", shuffled)
+    shuffle(markup_files.names)
+    write_coco(markup_files.read(), tmp_path / "two.json")
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+
+
+@pytest.mark.parametrize("writer", [each for each in WRITERS if each != "coco"])
+def test_numbers_follow_names(markup_files, small, writer):
+    WRITERS[writer][1](small, markup_files.markup)
+    dataset = markup_files.read()
+    assert [(each.id, each.file_name) for each in dataset.images] == list(
+        enumerate(["c.jpg", "train/a.jpg", "train/b.jpg", "val/a.jpg"], 1)
+    )
+    assert [each.id for each in dataset.annotations] == list(range(1, 9))
+    by_source = ("zebra", "ant") if writer in {"yolo", "cvat"} else ("ant", "zebra")
+    assert [(each.id, each.name) for each in dataset.categories] == list(enumerate(by_source, 1))
+
+
+def test_two_formats_are_not_guessed_between(markup_files, small):
+    WRITERS["coco"][1](small, markup_files.markup)
+    WRITERS["yolo"][1](small, markup_files.markup)
+    with pytest.raises(
+        DataError, match=r"(?s)2 formats: coco \(ann.*json\), yolo \(labels/.*annotations_format: coco, yolo"
+    ):
+        markup_files.read()
+    assert markup_files.read("yolo").categories[0].id == 1
+    assert markup_files.read("coco").categories[0].id == 3
+    assert markup_files.read(member="instances.json").categories[0].id == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        pytest.param("yolov8", "no annotation format 'yolov8'.*did you mean yolo", id="near"),
+        pytest.param("COCO", "did you mean coco", id="other case"),
+        pytest.param("?", "coco, voc, yolo, labelme, cvat, csv.*leave it empty", id="far"),
+    ],
+)
+def test_an_unknown_format_is_refused(markup_files, name, said):
+    with pytest.raises(UsageError, match=f"(?s){said}"):
+        markup_files.read(name)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        pytest.param({}, "there are no files at all", id="nothing"),
+        pytest.param({".hidden.json": {}, "__MACOSX/a.xml": "<annotation/>"}, "no files at all", id="hidden"),
+        pytest.param({"a.md": "x", "b.md": "x", "c": "x"}, "there are 2 .md, 1 no suffix", id="others"),
+        pytest.param({"a.xml": "<kml/>"}, "voc: a.xml has <kml> outermost.*cvat: a.xml has <kml>", id="XML"),
+        pytest.param({"a.xml": "not"}, "voc: a.xml has nothing outermost", id="no XML"),
+        pytest.param({"a.txt": "Car 0.0 0 1.5"}, "yolo: a.txt does not begin with a line 'class x-centre", id="KITTI"),
+        pytest.param({"a.csv": "id,caption\n"}, r"csv: a.csv lacks the columns image \(imageid", id="CSV"),
+        pytest.param({"a.json": {"x": 1}}, "coco: a.json has no 'images'", id="JSON"),
+    ],
+)
+def test_what_is_none_of_the_formats_is_said(markup_files, files, said):
+    markup_files.write(files)
+    with pytest.raises(DataError, match=f"(?s)No annotation format is recognised.*{said}") as error:
+        markup_files.read()
+    assert all(name in str(error.value) for name in FORMATS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_named_format_that_is_not_there_is_said(markup_files, name):
+    markup_files.write({"a.md": "x"})
+    with pytest.raises(DataError, match=f"(?s)no annotations in the format {name}.*there are 1 .md"):
+        markup_files.read(name)
+
+
+def test_one_files_kind_does_not_hide_anothers(markup_files, small):
+    """Files that come with a data set and are of no format do not disturb."""
+    WRITERS["voc"][1](small, markup_files.markup)
+    markup_files.write({"README.txt": "0 1 2 3 4", "meta.json": {"x": 1}, "label_map.csv": "id,name\n"})
+    assert len(markup_files.read().annotations) == 8
+
+
+def test_files_are_sorted_and_hidden_ones_left_out(markup_files):
+    markup_files.write({"a/x.txt": "", "b.txt": "", ".b/x.txt": "", "__MACOSX/x.txt": "", "b/.x.txt": ""})
+    assert AnnotationFiles.of(markup_files.markup).names == ("a/x.txt", "b.txt")

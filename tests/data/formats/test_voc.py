@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+from markup_files import boxes_of, subsets_of
+
+from pipeline.errors import DataError
+
+
+def xml(*objects: str, name: str = "a.jpg", size: str = "<width>100</width><height>50</height>", rest: str = "") -> str:
+    inside = f"<size>{size}</size>" if size else ""
+    return f"<annotation><folder>x</folder><filename>{name}</filename>{rest}{inside}{''.join(objects)}</annotation>"
+
+
+def box(*corners: object, kind: str = "cat", rest: str = "") -> str:
+    sides = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+    return f"<object><name>{kind}</name>{rest}<bndbox>{sides}</bndbox></object>"
+
+
+KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC2012</annotation></source>"
+
+
+@pytest.mark.parametrize(
+    ("files", "boxes"),
+    [
+        pytest.param({"a.xml": xml(box(1, 1, 3, 4))}, [("cat", 0, 0, 3, 4)], id="whole numbers: from 1, last included"),
+        pytest.param({"a.xml": xml(box("1.0", 1, 3, 4))}, [("cat", 1, 1, 2, 3)], id="a decimal point: edges from 0"),
+        pytest.param({"a.xml": xml(box(0, 1, 3, 4))}, [("cat", 0, 1, 3, 3)], id="an edge at 0: edges from 0"),
+        pytest.param(
+            {"a.xml": xml(box(2, 1, 3, 4)), "b.xml": xml(box(5, 0, 6, 7), name="b.jpg")},
+            [("cat", 2, 1, 1, 3)],
+            id="an edge at 0 in another file",
+        ),
+        pytest.param({"a.xml": xml(box("1.5", 1, 3, 4), rest=KIT)}, [("cat", 0.5, 0, 2.5, 4)], id="says it is VOC"),
+        pytest.param({"a.xml": xml(box(9, 9, 3, 4))}, [("cat", 8, 8, -5, -4)], id="corners swapped: for validation"),
+        pytest.param(
+            {"a.xml": xml(box(1, 1, 3, 4, rest="<part><name>head</name><bndbox/></part>"))},
+            [("cat", 0, 0, 3, 4)],
+            id="parts of objects are none",
+        ),
+    ],
+)
+def test_coordinates(markup_files, files, boxes):
+    markup_files.image("JPEGImages/a.jpg", "JPEGImages/b.jpg")
+    markup_files.write({f"Annotations/{name}": content for name, content in files.items()})
+    assert boxes_of(markup_files.read())["JPEGImages/a.jpg"] == boxes
+
+
+def test_difficult_objects_are_not_judged(markup_files):
+    markup_files.image("a.jpg")
+    marks = ("<difficult>1</difficult>", "<difficult>0</difficult>", "", "<difficult>Unspecified</difficult>")
+    markup_files.write({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))})
+    assert [each.iscrowd for each in markup_files.read().annotations] == [1, 0, 0, 0]
+
+
+def test_image_sets_are_the_split(markup_files):
+    markup_files.image(*(f"JPEGImages/{name}.jpg" for name in "abcd"))
+    markup_files.write({f"Annotations/{name}.xml": xml(name=f"{name}.jpg") for name in "abcd"})
+    sets = {"train": "a\n", "val": "b\n", "test": "c\n", "trainval": "a\nb\n", "cat_train": "a -1\nb 1\n"}
+    markup_files.write({f"ImageSets/Main/{name}.txt": content for name, content in sets.items()})
+    assert list(subsets_of(markup_files.read()).values()) == ["train", "eval", "test", ""]
+
+
+def test_folders_are_the_split(markup_files):
+    markup_files.image("train/a.jpg", "valid/a.jpg")
+    markup_files.write({"train/a.xml": xml(box(1, 1, 2, 2)), "valid/a.xml": xml(box(1, 1, 3, 3, kind="ant"))})
+    dataset = markup_files.read()
+    assert subsets_of(dataset) == {"train/a.jpg": "train", "valid/a.jpg": "eval"}
+    assert boxes_of(dataset) == {"train/a.jpg": [("cat", 0, 0, 2, 2)], "valid/a.jpg": [("ant", 0, 0, 3, 3)]}
+    assert dataset.classes == ("ant", "cat")
+
+
+@pytest.mark.parametrize(
+    ("named", "size"),
+    [
+        pytest.param("a.jpg", "<width>7</width><height>9</height>", id="declared"),
+        pytest.param("a.jpg", "<width>7.0</width><height>9</height>", id="declared with a point"),
+        pytest.param("a.jpg", "<width>0</width><height>0</height>", id="0"),
+        pytest.param("a.jpg", "", id="none"),
+        pytest.param("C:\\there\\a.jpg", "", id="a path"),
+        pytest.param("a.png", "", id="another suffix, so by the annotation's own name"),
+        pytest.param("a", "", id="no suffix"),
+        pytest.param("", "", id="no name"),
+    ],
+)
+def test_image_and_size(markup_files, named, size):
+    markup_files.image("images/a.jpg")
+    markup_files.write({"a.xml": xml(name=named, size=size)})
+    (image,) = markup_files.read().images
+    assert (image.file_name, image.width, image.height) == ("images/a.jpg", *((7, 9) if "7" in size else (100, 50)))
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
+EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(xml(box(1, 1, 3, "x")), "<ymax> is 'x' where a number.*a.xml: object 1", id="no number"),
+        pytest.param(xml(box(1, 1, 3, "")), "<ymax> is '' where a number", id="empty"),
+        pytest.param(xml(box(1, 1, 3, 4, kind=" ")), "class is ' ' where a name.*a.xml: object 1", id="no class"),
+        pytest.param(xml("<object><name>x</name></object>"), "no <bndbox>.*a.xml: object 1", id="no box"),
+        pytest.param(xml(size="<width>1e400</width><height>1</height>"), "size is '1e400'.*a.xml", id="infinite size"),
+        pytest.param(xml(size="<width>-5</width><height>1</height>"), "size is -5x1", id="negative size"),
+        pytest.param(xml()[:-5], "not XML: .*line 1, column.*a.xml", id="cut"),
+        pytest.param(BOMB + xml(name="&b;"), "declares entities.*a.xml", id="bomb"),
+        pytest.param(EXTERNAL + xml(name="&a;"), "declares entities.*a.xml", id="external entity"),
+        pytest.param(xml(name="../../etc/passwd"), "none within the images folder.*a.xml", id="path that leads out"),
+        pytest.param("<?xml version='1.0' encoding='x-none'?>" + xml(), "not XML", id="unknown encoding"),
+    ],
+)
+def test_refused(markup_files, content, said):
+    markup_files.write({"labels/a.xml": content})
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        markup_files.read()
+
+
+def test_nan_is_left_to_validation(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"a.xml": xml(box("nan", 1, 3, 4))})
+    assert str(markup_files.read().annotations[0].bbox[0]) == "nan"
+
+
+def test_one_image_has_one_file(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"new/a.xml": xml(), "old/a.xml": xml()})
+    with pytest.raises(DataError, match=r"Two annotation files are of one image, a.jpg: new/a.xml and old/a.xml"):
+        markup_files.read()

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from markup_files import boxes_of, subsets_of
+
+from pipeline.errors import DataError
+
+BOX = "0 0.5 0.5 0.2 0.4\n"  # of 100x50: (40, 15, 20, 20)
+CAT = ("cat", 40, 15, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("images", "files"),
+    [
+        pytest.param(["images/train/a.jpg"], ["labels/train/a.txt"], id="labels where the image is in images"),
+        pytest.param(["train/images/a.jpg"], ["train/labels/a.txt"], id="within the split's folder"),
+        pytest.param(["x/a.jpg"], ["x/a.txt"], id="beside the image"),
+        pytest.param(["a.jpg"], ["labels/a.txt"], id="only the labels in a folder"),
+        pytest.param(["images/a.jpg"], ["a.txt"], id="only the images in a folder"),
+        pytest.param(["train/a.jpg"], ["labels/train/a.txt"], id="the folder of images taken away"),
+        pytest.param(["obj_train_data/a.jpg"], ["obj_train_data/a.txt"], id="Darknet"),
+        pytest.param(["images/a.v1.jpg"], ["labels/a.v1.txt"], id="a dot in the name"),
+        pytest.param(["images/a.jpg"], ["labels/a.jpg.txt"], id="the suffix kept"),
+    ],
+)
+def test_labels_find_their_image(markup_files, images, files):
+    markup_files.image(*images)
+    markup_files.write({"classes.txt": "cat\n"} | dict.fromkeys(files, BOX))
+    assert boxes_of(markup_files.read()) == {images[0]: [CAT]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("data.yaml", {"names": ["cat", "dog"]}, id="list"),
+        pytest.param("any.yml", "names:\n  1: dog\n  0: cat\n", id="by index"),
+        pytest.param("data.yaml", "names: {'0': cat, '1': dog}\nnc: 2\n", id="by index as text"),
+        pytest.param("classes.txt", "\ufeffcat\r\ndog\r\n\r\n", id="classes.txt, Windows"),
+        pytest.param("data/obj.names", "cat\ndog", id="obj.names"),
+        pytest.param("train/_darknet.labels", "cat\ndog\n", id="_darknet.labels"),
+    ],
+)
+def test_class_names(markup_files, name, content):
+    markup_files.image("a.jpg")
+    markup_files.write({name: content, "labels/a.txt": "1 0.5 0.5 0.2 0.4"})
+    dataset = markup_files.read()
+    assert [(each.id, each.name) for each in dataset.categories] == [(1, "cat"), (2, "dog")]
+    assert boxes_of(dataset) == {"a.jpg": [("dog", 40, 15, 20, 20)]}
+
+
+def test_names_that_are_no_texts(markup_files):
+    markup_files.image("a.jpg")
+    markup_files.write({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""})
+    assert markup_files.read().classes == ("7", "False", "yes")
+
+
+def test_sizes_are_those_of_the_upright_picture(markup_files):
+    markup_files.image("a.jpg", orientation=6)
+    markup_files.write({"classes.txt": "cat", "a.txt": "0 0.5 0.25 0.2 0.1"})
+    dataset = markup_files.read()
+    assert (dataset.images[0].width, dataset.images[0].height) == (50, 100)
+    assert boxes_of(dataset) == {"a.jpg": [("cat", 20, 20, 10, 10)]}
+
+
+@pytest.mark.parametrize(
+    ("line", "bbox", "segmentation"),
+    [
+        pytest.param("0 0.5 0.5 0.2 0.4", (40, 15, 20, 20), None, id="box"),
+        pytest.param("0 0.5 0.5 0.2 0.4 0.9", (40, 15, 20, 20), None, id="box with confidence"),
+        pytest.param("0.0 5e-1 .5 0.2 0.4", (40, 15, 20, 20), None, id="numbers of other kinds"),
+        pytest.param("0 0.1 0.2 0.3 0.2 0.2 0.6", (10, 10, 20, 20), [[10, 10, 30, 10, 20, 30]], id="polygon"),
+        pytest.param(
+            "0 .1 .2 .3 .2 .3 .6 .1 .6", (10, 10, 20, 20), [[10, 10, 30, 10, 30, 30, 10, 30]], id="four corners"
+        ),
+        pytest.param("0 0.5 0.5 -0.2 0.4", (60, 15, -20, 20), None, id="negative width: for validation"),
+        pytest.param("0 1.5 0.5 0.2 0.4", (140, 15, 20, 20), None, id="outside: for validation"),
+    ],
+)
+def test_lines(markup_files, line, bbox, segmentation):
+    markup_files.image("a.jpg")
+    markup_files.write({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"})
+    (annotation,) = markup_files.read("yolo").annotations
+    assert annotation.bbox == pytest.approx(bbox)
+    assert annotation.segmentation == (segmentation and [pytest.approx(segmentation[0])])
+    if segmentation:
+        assert annotation.area == pytest.approx(200 if len(segmentation[0]) == 6 else 400)
+
+
+def test_key_points_are_left_out(markup_files):
+    markup_files.image("a.jpg")
+    line = "0 0.5 0.5 0.2 0.4 0.1 0.1 2 0.2 0.2 2"
+    markup_files.write({"data.yaml": {"names": ["cat"], "kpt_shape": [2, 3]}, "a.txt": line})
+    assert boxes_of(markup_files.read()) == {"a.jpg": [CAT]}
+
+
+def test_images_without_labels_have_no_objects(markup_files):
+    markup_files.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
+    markup_files.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/b.txt": ""})
+    assert boxes_of(markup_files.read()) == {"images/a.jpg": [CAT], "images/b.jpg": [], "images/c.jpg": []}
+
+
+ULTRALYTICS = ["images/train/a.jpg", "images/train/b.jpg", "images/val/a.jpg", "other.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("images", "data", "subsets"),
+    [
+        pytest.param(
+            ULTRALYTICS,
+            {"path": "../datasets/x", "train": "images/train", "val": "images/val", "test": None},
+            {"images/train/a.jpg": "train", "images/train/b.jpg": "train", "images/val/a.jpg": "eval"},
+            id="Ultralytics",
+        ),
+        pytest.param(
+            ["train/images/a.jpg", "valid/images/a.jpg", "test/images/a.jpg"],
+            {"train": "../train/images", "val": "../valid/images", "test": "../test/images"},
+            {"test/images/a.jpg": "test", "train/images/a.jpg": "train", "valid/images/a.jpg": "eval"},
+            id="Roboflow",
+        ),
+        pytest.param(
+            ["x/a.jpg", "y/b.jpg", "z/c.jpg"],
+            {"train": ["x", "/home/me/y/"], "val": "z"},
+            {"x/a.jpg": "train", "y/b.jpg": "train", "z/c.jpg": "eval"},
+            id="list of folders",
+        ),
+        pytest.param(
+            ["images/a.jpg", "images/b.jpg", "images/c.jpg"],
+            {"train": "train.txt", "val": "lists/val.txt"},
+            {"images/a.jpg": "train", "images/b.jpg": "eval"},
+            id="lists of images",
+        ),
+        pytest.param(
+            ["images/a.jpg", "images/b.jpg"],
+            {"train": "images", "val": "images"},
+            {"images/a.jpg": "", "images/b.jpg": ""},
+            id="the same for both is no split",
+        ),
+        pytest.param(
+            ["train/a.jpg", "val/b.jpg"],
+            {"train": "nowhere/p", "val": "nowhere/q"},
+            {"train/a.jpg": "train", "val/b.jpg": "eval"},
+            id="not here: by the folders",
+        ),
+    ],
+)
+def test_the_split(markup_files, images, data, subsets):
+    markup_files.image(*images)
+    lists = {"train.txt": "./images/a.jpg\n", "lists/val.txt": "/data/x/images/b.jpg\n/data/x/images/gone.jpg\n"}
+    markup_files.write({"data.yaml": {"names": ["cat"]} | data} | (lists if "train.txt" in str(data) else {}))
+    assert subsets_of(markup_files.read()) == subsets
+
+
+def test_darknets_lists_are_the_split(markup_files):
+    markup_files.image("obj/a.jpg", "obj/b.jpg")
+    lists = {"train.txt": "data/obj/a.jpg\n", "valid.txt": "data/obj/b.jpg\n"}
+    markup_files.write({"obj.names": "cat", "obj/a.txt": BOX, "obj/b.txt": BOX} | lists)
+    dataset = markup_files.read()
+    assert subsets_of(dataset) == {"obj/a.jpg": "train", "obj/b.jpg": "eval"}
+    assert boxes_of(dataset) == {"obj/a.jpg": [CAT], "obj/b.jpg": [CAT]}
+
+
+def test_what_is_beside_labels_is_none(markup_files):
+    markup_files.image("a.jpg", "classes.jpg")
+    other = {"README.roboflow.txt": "5 0 0 0 0", "notes.txt": "", "ids.txt": "000001 -1"}
+    markup_files.write({"data.yaml": {"names": ["cat"]}, "a.txt": BOX, "classes.txt": BOX} | other)
+    assert boxes_of(markup_files.read()) == {"a.jpg": [CAT], "classes.jpg": [CAT]}
+
+
+def test_other_yaml_is_not_parsed(markup_files):
+    markup_files.image("a.jpg")
+    other = {"ci.yml": "include: !reference [x]\n", "b.yaml": "- names\n", "c.yaml": "my names: [1\n"}
+    markup_files.write({"data.yaml": {"nc": 1, "names": ["cat"]}, "a.txt": BOX} | other)
+    assert boxes_of(markup_files.read()) == {"a.jpg": [CAT]}
+
+
+def test_labels_without_an_image_are_listed(markup_files):
+    markup_files.image("images/a.jpg")
+    markup_files.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/gone.txt": BOX})
+    assert boxes_of(markup_files.read()) == {"images/a.jpg": [CAT], "labels/gone": []}
+
+
+def test_labels_of_one_split_are_not_those_of_another(markup_files):
+    markup_files.image("images/val/a.jpg")
+    markup_files.write({"classes.txt": "cat", "labels/train/a.txt": BOX})
+    assert boxes_of(markup_files.read()) == {"images/val/a.jpg": [], "labels/train/a": []}
+
+
+def test_a_broken_image_costs_its_own_boxes_only(markup_files, caplog):
+    markup_files.image("a.jpg", "b.jpg")
+    (markup_files.images / "b.jpg").write_bytes(b"\xff\xd8")
+    markup_files.write({"classes.txt": "cat", "a.txt": BOX, "b.txt": BOX})
+    dataset = markup_files.read()
+    assert boxes_of(dataset) == {"a.jpg": [CAT], "b.jpg": []}
+    assert "1 images have no readable header" in caplog.text
+    assert "b.jpg" in caplog.text
+
+
+DEEP = "names: " + "[" * 20_000
+ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, *c]"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        pytest.param({"a.txt": BOX + "1 0.5 0.5 0.1 0.1"}, r"class 1, which has no name.*a.txt:2.*0 to 0", id="class"),
+        pytest.param({"a.txt": BOX + "-1 .5 .5 .1 .1"}, r"class -1, which has no name.*a.txt:2", id="negative class"),
+        pytest.param({"a.txt": BOX + "0.5 .5 .5 .1 .1"}, r"class is '0.5' where an index.*a.txt:2", id="half a class"),
+        pytest.param({"a.txt": BOX + "nan .5 .5 .1 .1"}, r"class is 'nan' where an index.*a.txt:2", id="class NaN"),
+        pytest.param({"a.txt": BOX + "cat .5 .5 .1 .1"}, r"class is 'cat' where a number.*a.txt:2", id="class by name"),
+        pytest.param({"a.txt": BOX + "0 .5 .5 .1"}, r"4 values|5 values", id="too few"),
+        pytest.param({"a.txt": BOX + "0 .5 .5 .1 .1 .1 .1 .1"}, r"8 values.*a.txt:2", id="half a point"),
+        pytest.param({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2", id="no number"),
+        pytest.param({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1", id="first line too short"),
+        pytest.param({"a.txt": b"0 \xff"}, r"not UTF-8.*a.txt", id="not text"),
+        pytest.param({"labels/a.txt": BOX, "a.txt": BOX}, r"Two annotation files are of one image", id="labels twice"),
+        pytest.param({"classes.txt": "", "a.txt": BOX}, r"no names for their classes", id="no names"),
+        pytest.param({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2", id="name empty"),
+        pytest.param(
+            {"obj.names": "dog", "a.txt": BOX}, r"2 files name the classes.*annotations_member", id="names twice"
+        ),
+        pytest.param({"data.yaml": "names: {0: a, 2: b}"}, r"indices of the 2 names.*data.yaml", id="index left out"),
+        pytest.param({"data.yaml": "names: cat"}, r"'names' is 'cat'.*data.yaml", id="names a text"),
+        pytest.param({"data.yaml": "names: [a, [b]]"}, r"class name is a list.*data.yaml", id="name a list"),
+        pytest.param({"data.yaml": 'names: ["\\ud800"]'}, r"class is .*data.yaml", id="half a character"),
+        pytest.param({"data.yaml": ALIASES}, r"class name is a list.*data.yaml", id="aliases"),
+        pytest.param({"data.yaml": DEEP}, r"not YAML.*data.yaml", id="deep"),
+        pytest.param({"data.yaml": "names: !!python/name:os.system"}, r"not YAML.*data.yaml", id="code"),
+        pytest.param({"data.yaml": "names: [a\nb: ["}, r"not YAML.*data.yaml", id="not YAML"),
+        pytest.param({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml", id="key points"),
+    ],
+)
+def test_refused(markup_files, files, said):
+    markup_files.image("a.jpg")
+    markup_files.write({"classes.txt": "cat"} | files)
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        markup_files.read("yolo")
+
+
+def test_the_description_named_is_taken(markup_files):
+    markup_files.image("a.jpg")
+    names = {"one.yaml": json.dumps({"names": ["cat"]}), "two.yaml": json.dumps({"names": ["dog"]})}
+    markup_files.write(names | {"a.txt": BOX})
+    assert markup_files.read(member="two.yaml").classes == ("dog",)
+    with pytest.raises(DataError, match=r"one.yaml, two.yaml"):
+        markup_files.read()

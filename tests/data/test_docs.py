@@ -1,0 +1,36 @@
+"""The page on data says what the code says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from pipeline.data.formats.reading import FORMATS
+from pipeline.data.sources.api.settings import ApiSettings
+from pipeline.data.split import MODES
+from pipeline.data.validation import rules_table
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+
+
+def rules_in_markdown() -> str:
+    table = rules_table()
+    head = f"| {' | '.join(table.columns)} |\n|{'---|' * len(table.columns)}\n"
+    rows = (f"| `{rule}` | {' | '.join(map(str, rest))} |\n" for rule, *rest in table.rows)
+    return head + "".join(rows)
+
+
+def test_the_rules_are_those_of_the_table() -> None:
+    """On a change: put what this prints between the marks."""
+    found = re.search(r"<!-- rules -->\n(.*?)<!-- /rules -->", PAGE, re.DOTALL)
+    assert found
+    assert found[1] == rules_in_markdown(), rules_in_markdown()
+
+
+def test_every_format_mode_and_setting_is_explained() -> None:
+    missing = [name for name in (*FORMATS, *MODES) if f"`{name}`" not in PAGE]
+    settings = PAGE[PAGE.index("| setting |") : PAGE.index("Label Studio needs")]
+    missing += [each.name for each in fields(ApiSettings) if f"`{each.name}`" not in settings]
+    assert missing == []

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data.coco import Image
+from pipeline.data.groups import read_ties
+from pipeline.errors import UsageError
+
+
+def pictures(**fields):
+    return [Image(i, name, 9, 9, extra) for i, (name, extra) in enumerate(fields.items(), 1)]
+
+
+def grouped(images, groups, group_by):
+    ties = read_ties(images, groups, group_by)
+    found = ties.groups(range(len(images)))
+    return {ties.key(images, rows): {images[row].file_name for row in rows} for rows in found}
+
+
+@pytest.mark.parametrize(
+    ("groups", "group_by", "found"),
+    [
+        pytest.param({}, "", {"a": {"a"}, "b": {"b"}, "c": {"c"}, "d": {"d"}}, id="nothing ties them"),
+        pytest.param({"d": "x", "b": "x", "z": "x"}, "", {"a": {"a"}, "b": {"b", "d"}, "c": {"c"}}, id="duplicates"),
+        pytest.param({}, "video", {'video\0"v"': {"a", "b"}, "video\0" + '"w"': {"c"}, "d": {"d"}}, id="field"),
+        pytest.param({"b": "x", "c": "x"}, "video", {'video\0"v"': {"a", "b", "c"}, "d": {"d"}}, id="joined by both"),
+        pytest.param({"d": "x", "c": "x"}, "video", {'video\0"v"': {"a", "b"}, 'video\0"w"': {"c", "d"}},
+                     id="one without the field joins"),
+    ],
+)  # fmt: skip
+def test_groups(groups, group_by, found):
+    images = pictures(a={"video": "v"}, b={"video": "v"}, c={"video": "w"}, d={})
+    assert grouped(images, groups, group_by) == found
+
+
+@pytest.mark.parametrize("nothing", [None, "", float("nan")], ids=["null", "empty", "NaN"])
+def test_no_value_is_no_group(nothing):
+    images = pictures(a={"scene": nothing}, b={"scene": nothing}, c={"scene": 0})
+    assert grouped(images, {}, "scene") == {"a": {"a"}, "b": {"b"}, "scene\0" + "0": {"c"}}
+
+
+def test_values_of_any_kind():
+    images = pictures(a={"at": 1}, b={"at": "1"}, c={"at": [1, 2]}, d={"at": [1, 2]}, e={"at": {"x": 1, "y": 2}},
+                      f={"at": {"y": 2, "x": 1}})  # fmt: skip
+    assert sorted(map(sorted, grouped(images, {}, "at").values())) == [["a"], ["b"], ["c", "d"], ["e", "f"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        pytest.param({"video": "v", "frame": 1}, "did you mean video[?] there are: frame, video", id="near miss"),
+        pytest.param({"scene": 3, "vdeo": None}, "there are: scene", id="one without values is none"),
+        pytest.param({}, "leave group_by empty", id="no fields"),
+    ],
+)
+def test_unknown_field(fields, problem):
+    with pytest.raises(UsageError, match=f"(?s)no image has a field 'vdeo'.*{problem}".replace("no image", "No image")):
+        read_ties(pictures(a=fields), {}, "vdeo")
+
+
+labels = st.lists(st.tuples(st.sampled_from(["", "x", "y", "z"]), st.sampled_from([None, 1, 2, 3])), max_size=12)
+
+
+@given(labels)
+def test_closure_against_plain_search(labels):
+    """The same groups as following every tie until nothing is added, whatever the order of the images."""
+    images = [Image(i, f"{i:02d}", 9, 9, {"at": value, "any": 1}) for i, (_, value) in enumerate(labels)]
+    keys = {image.file_name: key for image, (key, _) in zip(images, labels, strict=True)}
+    field = "at" if any(value for _, value in labels) else ""
+    left, expected = set(range(len(labels))), set()
+    while left:
+        group, border = set(), {min(left)}
+        while border:
+            group |= border
+            border = {
+                other
+                for other in left - group
+                for one in group
+                if (labels[one][0] and labels[one][0] == labels[other][0])
+                or (field and labels[one][1] and labels[one][1] == labels[other][1])
+            }
+        left -= group
+        expected.add(frozenset(images[row].file_name for row in group))
+    found = grouped(images, keys, field)
+    assert set(map(frozenset, found.values())) == expected
+    assert grouped(images[::-1], keys, field) == found
+    for key, names in found.items():
+        values = sorted(json.dumps(images[int(name)].extra["at"]) for name in names if images[int(name)].extra["at"])
+        assert key == (f"at\0{values[0]}" if field and values else min(names))
+
+
+def test_long_chains_are_quick():
+    """Thirty thousand images, each tied to the next one, in the worst order."""
+    count = 30_000
+    images = [Image(i, f"{i}", 9, 9, {"pair": (i + 1) // 2}) for i in range(count)]
+    ties = read_ties(images, {str(i): f"g{i // 2}" for i in range(count)}, "pair")
+    assert len(ties.groups(range(count))) == 1
+    assert len(ties.groups(range(count)[::-1])) == 1

@@ -1,0 +1,214 @@
+"""Every kind of source through the real notebooks, from the outside world to three sets; no secret is left anywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import postgres
+import pytest
+from api_server import api_server
+from clips import write_clip
+from PIL import Image
+
+SECRET = "planted-5ecret-0f-the-test"
+STEPS = ("data_load", "data_prep")
+
+
+@dataclass
+class Given:
+    """What a source wants to be told."""
+
+    parameters: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture
+def pictures() -> dict[str, bytes]:
+    """Twelve pictures that have nothing in common, as PNG files by name."""
+    return {f"p{number:02d}.png": picture(number) for number in range(12)}
+
+
+def picture(seed: int) -> bytes:
+    import io
+
+    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def coco(names: list[str]) -> dict[str, Any]:
+    """A box of one of two classes on each."""
+    return {
+        "images": [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names, 1)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [5, 6, 20, 30], "area": 600, "iscrowd": 0}
+            for i in range(1, len(names) + 1)
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+
+
+def run(project: Any, given: Given, *steps: str, monkeypatch: pytest.MonkeyPatch) -> list[subprocess.CompletedProcess]:
+    for name, value in given.environment.items():
+        monkeypatch.setenv(name, value)
+    sets = [part for name, value in given.parameters.items() for part in ("--set", f"data_load.{name}={value}")]
+    return [project.step(step, *(sets if step == "data_load" else [])) for step in steps]
+
+
+def leaks(project: Any, done: list[subprocess.CompletedProcess], secret: str) -> list[str]:
+    """Where a secret is, plain, encoded or packed: in what was printed, and in every file of the project."""
+    from urllib.parse import quote
+
+    forms = [form.encode() for form in {secret, quote(secret, safe="")}]
+    found = ["printed" for each in done if any(form.decode() in each.stdout + each.stderr for form in forms)]
+    files = [path for path in project.root.rglob("*") if path.is_file()]
+    holding = [path for path in files if any(form in path.read_bytes() for form in forms)]
+    return found + [str(path.relative_to(project.root)) for path in holding]
+
+
+def folder_in_tar(pictures: dict[str, bytes], folder: Path, url_of: Callable[[str, bytes], str]) -> Given:
+    """YOLO's layout in a tar.gz, at a URL with a token."""
+    for name, data in pictures.items():
+        for kind, content in (("images", data), ("labels", b"0 0.5 0.5 0.4 0.4\n")):
+            target = (folder / "set" / kind / "all" / name).with_suffix(".png" if kind == "images" else ".txt")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    (folder / "set/data.yaml").write_text("names: [cat]\ntrain: images/all\n")
+    with tarfile.open(folder / "set.tar.gz", "w:gz") as archive:
+        archive.add(folder / "set", "set")
+    url = url_of("set.tar.gz", (folder / "set.tar.gz").read_bytes())
+    return Given({"source_url": url + "?token=${SET_TOKEN}"}, {"SET_TOKEN": SECRET})
+
+
+@pytest.fixture(params=["archive over HTTP", "API", "Label Studio", "database", "video"])
+def given(request: pytest.FixtureRequest, pictures: dict[str, bytes], tmp_path: Path) -> Given:
+    """A source of each kind, which wants a secret wherever its kind has one."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    if request.param == "video":
+        shades = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(12)]
+        for number, shade in enumerate(shades):
+            shade[:, 4 * number : 4 * number + 9] = 255 - shade[0, 0]
+        write_clip(raw / "street.mkv", shades, rate=5)
+        names = [f"street/frame_{number:06d}.jpg" for number in range(12)]
+        (raw / "all.json").write_text(json.dumps(coco(names)))
+        return Given(
+            {"source_url": str(raw / "street.mkv"), "annotations_url": str(raw / "all.json"), "video_fps": "5"}
+        )
+    if request.param == "database":
+        if postgres.missing():
+            pytest.skip(postgres.missing())
+        server = request.getfixturevalue("gallery")
+        server.run("create table pictures (name text, image bytea, x int, y int, width int, height int, label text)")
+        for name, data in pictures.items():
+            server.run("insert into pictures values (%s, %s, 5, 6, 20, 30, 'cat')", name, data)
+        settings = {"source_url": server.url(), "query": "select * from pictures"}
+        return Given(settings, {"GALLERY_PASSWORD": postgres.PASSWORD})
+    server = request.getfixturevalue("api")
+    server.token = (
+        "" if request.param.startswith("archive") else f"{'Token' if 'L' in request.param else 'Bearer'} {SECRET}"
+    )
+    for name, data in pictures.items():
+        server.file(f"/files/{name}", data)
+    if request.param.startswith("archive"):
+        return folder_in_tar(pictures, raw, lambda name, data: server.file(f"/{name}", data))
+    if request.param == "API":
+        boxes = [{"bbox": [5, 6, 20, 30], "label": "cat"}]
+        items = [{"image": f"/files/{name}", "boxes": boxes} for name in pictures]
+        url = server.pages("/items", items, 5, "url")
+        settings = "{items: data.results, next: next, boxes: boxes, token_env: GALLERY_TOKEN}"
+        return Given({"source_url": f"api+{url}", "api": settings}, {"GALLERY_TOKEN": SECRET})
+    value = {"x": 10, "y": 10, "width": 30, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]}
+    result = {
+        "type": "rectanglelabels",
+        "original_width": 64,
+        "original_height": 48,
+        "value": value,
+        "to_name": "image",
+    }
+    tasks = [
+        {"id": i, "data": {"image": f"/files/{name}"}, "annotations": [{"id": i, "result": [result]}]}
+        for i, name in enumerate(pictures)
+    ]
+    server.json("/api/projects/3/export", tasks)
+    url = f"label-studio+{server.root}/projects/3"
+    return Given({"source_url": url}, {"LABEL_STUDIO_API_KEY": SECRET})
+
+
+@pytest.fixture
+def api():
+    with api_server() as server:
+        yield server
+
+
+@pytest.fixture
+def gallery():
+    with postgres.postgres() as server:
+        yield server
+
+
+def test_a_source_becomes_three_sets_and_leaves_no_secret(
+    given: Given, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(project, given, *STEPS, monkeypatch=monkeypatch)
+    assert [each.returncode for each in done] == [0, 0], "".join(each.stderr for each in done)
+    metrics = project.manifest()["steps"]["data_prep"]["metrics"]
+    assert sum(metrics[f"{name}_images"] for name in ("train", "eval", "test")) == 12
+    assert min(metrics[f"{name}_images"] for name in ("train", "eval", "test")) > 0
+    assert project.manifest()["steps"]["data_load"]["parameters"]["source_url"] == given.parameters["source_url"]
+    for secret in given.environment.values():
+        assert leaks(project, done, secret) == []
+    done = run(project, given, "data_load", monkeypatch=monkeypatch)
+    assert "reused" in done[0].stderr
+
+
+def test_the_search_for_secrets_finds_them(project: Any) -> None:
+    (project.root / ".store").mkdir()
+    (project.root / ".store" / "a").write_bytes(b"x" + SECRET.encode() + zlib.compress(b"x"))
+    assert leaks(project, [], SECRET) == [".store/a"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_refused_secret_is_not_told(project: Any, monkeypatch: pytest.MonkeyPatch, status: int, api: Any) -> None:
+    """Not in the error, the log, the record, or the notebook as it ran; the step goes on once the secret is right."""
+    data = picture(1)
+    api.file("/files/a.png", data)
+    url = api.json("/items", [{"image": "/files/a.png", "boxes": [{"bbox": [1, 2, 3, 4], "label": "cat"}]}])
+    api.token = f"Bearer {SECRET}"
+    wrong = "wrong-" + SECRET[::-1]
+    if status != 401:
+        api.json("/items", {"you sent": f"Bearer {wrong}"}, status)
+        api.token = ""
+    settings = "{boxes: boxes, token_env: GALLERY_TOKEN, requests_per_second: '0'}"
+    given = Given({"source_url": f"api+{url}", "api": settings}, {"GALLERY_TOKEN": wrong})
+    done = run(project, given, "data_load", monkeypatch=monkeypatch)
+    assert done[0].returncode == 1
+    assert "GALLERY_TOKEN" in done[0].stderr or status == 500
+    assert "Traceback" not in done[0].stderr
+    assert len(done[0].stderr[done[0].stderr.index("error: ") :].splitlines()) <= 12
+    assert leaks(project, done, wrong) == []
+    assert project.artifacts() == []
+    api.json("/items", [{"image": "/files/a.png", "boxes": [{"bbox": [1, 2, 3, 4], "label": "cat"}]}])
+    api.token = f"Bearer {SECRET}"
+    monkeypatch.setenv("GALLERY_TOKEN", SECRET)
+    again = [project.step("data_load", "--run", project.manifest()["run"])]
+    assert again[0].returncode == 0, again[0].stderr
+    assert leaks(project, again, SECRET) == []
+
+
+def test_the_environment_is_not_recorded(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the step, a secret among the variables stays there."""
+    monkeypatch.setenv("SOME_TOKEN", SECRET)
+    sets = ("--set", "data_load.source_url=sample://shapes?images=8&size=64")
+    done = [project.step("data_load", *sets), project.look("show"), project.look("export", "--format", "openlineage")]
+    assert [each.returncode for each in done] == [0, 0, 0]
+    assert leaks(project, done, SECRET) == []

@@ -1,0 +1,220 @@
+"""A data set of real pictures with exactly one planted fault of each kind, and what a finding must say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image as Picture
+from pycocotools import mask
+
+from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+
+WIDTH, HEIGHT = 96, 80
+CAT, DOG = 1, 2
+BOX: Box = (10.0, 12.0, 40.0, 30.0)
+ELSEWHERE: Box = (55.0, 45.0, 30.0, 25.0)
+OUTLINE = [[10.0, 12.0, 50.0, 12.0, 50.0, 42.0, 10.0, 42.0]]
+RUNS = {"size": [HEIGHT, WIDTH], "counts": [812, 30, HEIGHT * WIDTH - 842]}
+RUNS_AS_TEXT = {"size": [HEIGHT, WIDTH], "counts": mask.frPyObjects(RUNS, HEIGHT, WIDTH)["counts"].decode()}
+
+
+@dataclass
+class Draft:
+    """A sound data set of six pictures, cats and dogs, to plant faults in; `pictures` is its folder."""
+
+    pictures: Path
+    images: list[Image] = field(default_factory=list)
+    annotations: list[Annotation] = field(default_factory=list)
+    categories: list[Category] = field(default_factory=lambda: [Category(CAT, "cat"), Category(DOG, "dog")])
+
+    def __post_init__(self) -> None:
+        self.pictures.mkdir(parents=True)
+        masks = (OUTLINE, RUNS, RUNS_AS_TEXT, [], None, None)
+        for number, segmentation in enumerate(masks):
+            image = self.picture(f"sound{number}.png", box=None)
+            self.box(image, category=1 + number % 2, segmentation=segmentation)
+
+    @property
+    def dataset(self) -> CocoDataset:
+        return CocoDataset(tuple(self.images), tuple(self.annotations), tuple(self.categories))
+
+    def picture(self, name: str, *, box: Box | None = BOX) -> Image:
+        """A new picture unlike the others, with one cat in it unless told otherwise."""
+        image = Image(len(self.images) + 1, name, WIDTH, HEIGHT)
+        write_picture(self.pictures / name, seed=image.id)
+        self.images.append(image)
+        if box:
+            self.box(image, box)
+        return image
+
+    def box(self, image: Image, box: Box = BOX, category: int = CAT, **fields: Any) -> Annotation:
+        """A new annotation."""
+        new = Annotation(len(self.annotations) + 1, image.id, category, box, box[2] * box[3])
+        self.annotations.append(replace(new, **fields))
+        return self.annotations[-1]
+
+
+def write_picture(path: Path, seed: int) -> None:
+    """Blotches of colour with some noise over them: two seeds look nothing alike, in the large and in the small."""
+    rng = np.random.default_rng(seed)
+    blotches = cv2.resize(rng.uniform(0, 255, (7, 8, 3)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    pixels = np.clip(blotches + rng.normal(0, 6, blotches.shape), 0, 255).astype(np.uint8)
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(path)
+
+
+def image_item(image: Image) -> str:
+    return f"image {image.id} ({image.file_name})"
+
+
+def annotation_item(annotation: Annotation) -> str:
+    return f"annotation {annotation.id} in image {annotation.image_id}"
+
+
+def plant(draft: Draft, rules: Iterable[str]) -> list[tuple[str, str]]:
+    """Plant these rules' faults; the rule and item that are then to be found of each, in no order."""
+    return [(rule, FAULTS[rule](draft)) for rule in rules]
+
+
+def _duplicate_category_id(draft: Draft) -> str:
+    draft.categories.append(Category(CAT, "cow"))
+    return f"category {CAT} (cow)"
+
+
+def _duplicate_category_name(draft: Draft) -> str:
+    draft.categories.append(Category(50, "cat"))
+    draft.box(draft.picture("cats.png"), ELSEWHERE, category=50)
+    return "category 50 (cat)"
+
+
+def _similar_category_names(draft: Draft) -> str:
+    draft.categories.append(Category(51, "D og"))
+    for number in range(3):
+        draft.box(draft.picture(f"dogs{number}.png"), ELSEWHERE, category=51)
+    return "category 51 (D og)"
+
+
+def _duplicate_image_id(draft: Draft) -> str:
+    image = replace(draft.picture("then.png", box=None), id=draft.images[0].id)
+    draft.images[-1] = image
+    return image_item(image)
+
+
+def _duplicate_image_file(draft: Draft) -> str:
+    image = replace(draft.picture("twice.png"), id=900)
+    draft.images.append(image)
+    draft.box(image, ELSEWHERE)
+    return image_item(image)
+
+
+def _unused_category(draft: Draft) -> str:
+    draft.categories.append(Category(61, "ghost"))
+    return "category 61 (ghost)"
+
+
+def _rare_category(draft: Draft) -> str:
+    draft.categories.append(Category(60, "bird"))
+    for number in range(2):
+        draft.box(draft.picture(f"bird{number}.png"), ELSEWHERE, category=60)
+    return "category 60 (bird)"
+
+
+def _image_without_box(draft: Draft) -> str:
+    return image_item(draft.picture("nothing.png", box=None))
+
+
+def _broken(name: str, change: Callable[[bytes], bytes] | None) -> Callable[[Draft], str]:
+    """A picture whose bytes are changed; None: whose file is taken away."""
+
+    def fault(draft: Draft) -> str:
+        image = draft.picture(name)
+        path = draft.pictures / name
+        if change is None:
+            path.unlink()
+        else:
+            path.write_bytes(change(path.read_bytes()))
+        return image_item(image)
+
+    return fault
+
+
+def _damaged(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(64) + data[middle + 64 :]
+
+
+def _exif(draft: Draft) -> str:
+    image = draft.picture("tilted.png")
+    exif = Picture.Exif()
+    exif[0x0112] = 6
+    with Picture.open(draft.pictures / image.file_name) as picture:
+        picture.save(draft.pictures / image.file_name, exif=exif)
+    return image_item(image)
+
+
+def _wrong_size(draft: Draft) -> str:
+    image = draft.picture("resized.png", box=(5.0, 6.0, 20.0, 15.0))
+    draft.images[-1] = replace(image, width=WIDTH // 2, height=HEIGHT // 2)
+    return image_item(image)
+
+
+def _exact_duplicate(draft: Draft) -> str:
+    image, copy = draft.picture("first.png"), draft.picture("first_again.png", box=ELSEWHERE)
+    (draft.pictures / copy.file_name).write_bytes((draft.pictures / image.file_name).read_bytes())
+    return image_item(copy)
+
+
+def _near_duplicate(draft: Draft) -> str:
+    image, copy = draft.picture("look.png"), draft.picture("look_again.png")
+    pixels = cv2.imread(str(draft.pictures / image.file_name))
+    cv2.imwrite(str(draft.pictures / copy.file_name), np.clip(pixels.astype(int) + 3, 0, 255).astype(np.uint8))
+    return image_item(copy)
+
+
+def _odd(box: Box, **fields: Any) -> Callable[[Draft], str]:
+    """A box beside a sound one."""
+    return lambda draft: annotation_item(draft.box(draft.picture(f"odd{len(draft.images)}.png"), box, **fields))
+
+
+FAULTS: dict[str, Callable[[Draft], str]] = {
+    "duplicate-category-id": _duplicate_category_id,
+    "duplicate-category-name": _duplicate_category_name,
+    "similar-category-names": _similar_category_names,
+    "duplicate-image-id": _duplicate_image_id,
+    "duplicate-image-file": _duplicate_image_file,
+    "duplicate-annotation-id": _odd(ELSEWHERE, id=1),
+    "annotation-id-below-one": _odd(ELSEWHERE, id=0),
+    "unknown-image": lambda draft: annotation_item(draft.box(Image(999, "", 1, 1))),
+    "unknown-category": _odd(ELSEWHERE, category=999),
+    "missing-image": _broken("gone.png", None),
+    "empty-image-file": _broken("empty.png", lambda data: b""),
+    "truncated-image": _broken("cut.jpg", lambda data: data[: len(data) // 2]),
+    "corrupt-image": _broken("damaged.png", _damaged),
+    "undecodable-image": _broken("text.png", lambda data: b"hello"),
+    "refused-image": _broken("odd.tif", lambda data: data),
+    "exif-orientation": _exif,
+    "wrong-image-size": _wrong_size,
+    "exact-duplicate-image": _exact_duplicate,
+    "box-not-finite": _odd((5.0, 5.0, float("nan"), 9.0), area=9.0),
+    "negative-box-side": _odd((85.0, 70.0, -30.0, -25.0)),
+    "box-without-area": _odd((55.0, 45.0, 0.0, 25.0)),
+    "box-outside-image": _odd((WIDTH + 1.0, 5.0, 20.0, 20.0)),
+    "box-partly-outside": _odd((-5.0, 45.0, 30.0, 25.0)),
+    "tiny-box": _odd((55.0, 45.0, 0.5, 25.0)),
+    "covering-box": _odd((0.0, 0.0, WIDTH - 0.5, HEIGHT - 0.5)),
+    "duplicate-box": _odd(BOX),
+    "box-of-two-categories": _odd(BOX, category=DOG),
+    "overlapping-boxes": _odd((11.0, 12.0, 40.0, 30.0)),
+    "wrong-area": _odd(ELSEWHERE, area=0.0),
+    "malformed-segmentation": _odd(ELSEWHERE, segmentation=[[55.0, 45.0, 60.0]]),
+    "segmentation-outside-image": _odd(ELSEWHERE, segmentation=[[55.0, 45.0, 85.0, 45.0, 85.0, 700.0]]),
+    "near-duplicate-image": _near_duplicate,
+    "rare-category": _rare_category,
+    "unused-category": _unused_category,
+    "image-without-box": _image_without_box,
+}

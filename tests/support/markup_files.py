@@ -1,0 +1,64 @@
+"""Small folders of annotation files and images, for tests of formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipeline.data.coco import CocoDataset
+from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.formats.reading import read_markup
+
+
+class MarkupFiles:
+    """A folder of images of 100x50 and one of annotation files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images, self.markup = folder / "images", folder / "markup"
+        self.images.mkdir()
+        self.markup.mkdir()
+        self.names: list[str] = []
+
+    def image(self, *names: str, orientation: int = 1) -> None:
+        for name in names:
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            (self.images / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (100, 50)).save(self.images / name, exif=exif)
+            self.names.append(name)
+
+    def write(self, files: Mapping[str, Any]) -> None:
+        """Texts and bytes as they are, all else as JSON."""
+        for name, content in files.items():
+            path = self.markup / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+    @property
+    def index(self) -> ImageIndex:
+        return ImageIndex(self.images, self.names)
+
+    def read(self, format: str = "", member: str = "") -> CocoDataset:  # noqa: A002
+        return read_markup(self.markup, self.index, format=format, member=member)
+
+
+def boxes_of(dataset: CocoDataset) -> dict[str, list[tuple[Any, ...]]]:
+    """Class and box, rounded, by image."""
+    names, groups = {each.id: each.name for each in dataset.categories}, dataset.by_image()
+    return {
+        image.file_name: [
+            (names[each.category_id], *(round(value, 3) for value in each.bbox)) for each in groups.get(image.id, [])
+        ]
+        for image in dataset.images
+    }
+
+
+def subsets_of(dataset: CocoDataset) -> dict[str, str]:
+    return {image.file_name: image.extra.get("subset", "") for image in dataset.images}

@@ -14,7 +14,7 @@ from pipeline import views
 from pipeline.code import code_state
 from pipeline.command import config_path, guarded, say, with_config, with_config_of
 from pipeline.config import Values, read_yaml
-from pipeline.delivery import deliver, deliver_below_gate
+from pipeline.delivery import deliver, deliver_below_gate, deliver_early
 from pipeline.errors import GateError, UsageError
 from pipeline.manifest import RunManifest, StepRecord
 from pipeline.notebook import StepNotebook, read_steps
@@ -85,12 +85,15 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
         overrides = {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
         parameters = project.parameters(overrides)
     log.info("run %s  %s  %s%s", manifest.run, mode, project.config.name, "  continued" if continued else "")
-    records = []
+    records, last = [], list(steps)[-1]
     for step in chosen:
         record = _run_step(project, manifest.run, step, parameters, overrides, asked, continued=bool(continued))
         records.append(record)
         log.info("%s", views.step_line(record, views.name_width(steps)))
-    if chosen[-1].name == list(steps)[-1]:
+        if step.name != last:  # after the last they are all told of together
+            for line in deliver_early(project, record):
+                log.info("%s", line)
+    if chosen[-1].name == last:
         manifest = project.runs.load(manifest.run)
         say("\n".join(["", *views.run_lines(manifest, steps, records), *deliver(project, manifest)]))
     return 0

@@ -35,8 +35,9 @@ class Config:
         zone: A part of the store, to keep teams or experiments apart.
         parameters: Step to parameter to value; what is not named keeps the notebook's default.
         prod: The same, laid over `parameters` in prod mode.
-        deliver: Entity to a line of text: when a run is complete each is laid out as a plain folder, and the line is
-            shown with `{path}` and `{bin}` (the folder of this Python's programs) filled in.
+        deliver: Entity to a line of text: when a run is complete, or, where no step reads the entity, at once, each is
+            laid out as a plain folder, and the line is shown with `{path}` and `{bin}` (the folder of this Python's
+            programs) filled in.
     """
 
     name: str

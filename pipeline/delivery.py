@@ -24,6 +24,14 @@ def deliver(project: Project, manifest: RunManifest) -> list[str]:
     return _lay_out(project, {entity: artifact for entity, artifact in found.items() if artifact}, _out(project))
 
 
+def deliver_early(project: Project, record: StepRecord) -> list[str]:
+    """Lay out those deliverables of one step that no other step reads: nothing later can make them worth less."""
+    read = {entity for step in project.steps.values() for entity in step.reads}
+    wanted = project.config.deliver.keys() - read
+    found = {entity: artifact for entity, artifact in record.outputs.items() if entity in wanted}
+    return _lay_out(project, found, _out(project))
+
+
 def deliver_below_gate(project: Project, record: StepRecord) -> list[str]:
     """Lay out what a step made that missed its gate, apart from what passed: its report says why."""
     found = {entity: artifact for entity, artifact in record.outputs.items() if entity in project.config.deliver}

@@ -42,3 +42,35 @@ def test_what_was_changed_in_it_is_set_right(ran: Any, change: Any) -> None:
     assert ran.step().code == 0
     assert book(ran).read_text() == "hallo"
     assert [path.name for path in book(ran).parent.iterdir()] == ["book.txt"]
+
+
+INTERFACE = 'step = Step.open("second", reads=["letters"], writes=["words", "notes"])'
+
+
+@pytest.fixture
+def noting(toy: Any) -> Any:
+    """A project whose second step also writes notes, which no other step reads."""
+    cells = [(tag, INTERFACE if tag == "interface" else source) for tag, source in toy.cells_of("second")]
+    cells.insert(-2, ("", '(step.outputs["notes"] / "notes.txt").write_text(text)'))
+    toy.notebook("second", cells)
+    config = toy.root / "configs" / "demo.yaml"
+    config.write_text(config.read_text() + '  notes: "notes    {path}"\n  words: "words    {path}"\n')
+    return toy
+
+
+def test_what_no_other_step_reads_is_there_as_soon_as_it_is_made(noting: Any) -> None:
+    out = noting.root / "out" / "dev" / "toy"
+    assert noting.step("first").code == 0
+    done = noting.step("second")
+    assert (done.code, done.log.count(f"notes    {out / 'notes'}")) == (0, 1)
+    assert (out / "notes" / "notes.txt").read_text() == "hallo"
+    assert sorted(path.name for path in out.iterdir()) == ["notes"], "what is built on waits for the whole run"
+    done = noting.step("third")
+    assert [line.split()[0] for line in done.out.splitlines()[-4:]] == ["read", "page", "notes", "words"]
+    assert sorted(path.name for path in out.iterdir()) == ["book", "notes", "page", "words"]
+
+
+def test_it_is_there_when_a_later_step_fails(noting: Any) -> None:
+    done = noting.step("--set", "third.minimum=2.0")
+    assert done.code == 1
+    assert (noting.root / "out" / "dev" / "toy" / "notes" / "notes.txt").is_file()

@@ -568,7 +568,7 @@ class TestActions:
 )
 def test_time_grows_with_the_boxes_and_not_with_their_square(images, times):
     few = min(seconds_of_rules(36_000, 5_000) for _ in range(3))
-    many = seconds_of_rules(720_000, images)
+    many = min(seconds_of_rules(720_000, images) for _ in range(2))  # whoever else is on the machine only adds
     print(f"36,000 boxes {few:.2f} s, 720,000 boxes {many:.2f} s, {many / few:.1f} times")
     assert many <= times * few
 

@@ -11,7 +11,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -138,7 +137,14 @@ def unsafe_name(name: str) -> bool:
     return not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or bool(windows.drive)
 
 
-_dump = partial(json.dumps, ensure_ascii=False)
+def _dump(value: Any) -> str:
+    """JSON in plain letters; half a letter, which a broken name may hold and UTF-8 has no bytes for, as an escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or _is_whole(text) else json.dumps(value)
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class _SchemaError(Exception):

@@ -35,7 +35,8 @@ class Table:
 
     def write_csv(self, path: Path) -> None:
         """Write the rows under a header line, numbers in full."""
-        with path.open("w", newline="", encoding="utf-8") as file:
+        # a broken name may hold half a letter
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(self.columns)
             writer.writerows(self.rows)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.data.coco import CocoDataset, read_coco, unsafe_name, write_coco
+from pipeline.data.coco import Category, CocoDataset, Image, read_coco, unsafe_name, write_coco
 from pipeline.errors import DataError, MissingError
 
 GOOD = {
@@ -130,3 +130,12 @@ def test_real_annotations_round_trip(tmp_path, real_data):
 )  # fmt: skip
 def test_unsafe_name(name, unsafe):
     assert unsafe_name(name) is unsafe
+
+
+@pytest.mark.parametrize("name", ["naïve.jpg", "猫.jpg", "half \ud83d.jpg", "whole \U0001f408.jpg"])
+def test_any_name_is_written_and_read_back(tmp_path, name):
+    """Half a letter too, as a truncated name may end in: JSON can say it, and UTF-8 cannot."""
+    dataset = CocoDataset((Image(1, name, 2, 3, {"note": name}),), (), (Category(1, name),))
+    write_coco(dataset, tmp_path / "a.json")
+    assert read_coco(tmp_path / "a.json") == dataset
+    (tmp_path / "a.json").read_bytes().decode()

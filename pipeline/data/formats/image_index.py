@@ -6,28 +6,24 @@ All names that go in or come out are those of the *source*: where an image had t
 
 from __future__ import annotations
 
-import struct
-import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
+from PIL.Image import DecompressionBombError
 
 from pipeline.data.coco import unsafe_name
 from pipeline.data.formats.fields import is_writable
 from pipeline.data.formats.path_endings import PathEndings, WrittenPath
 from pipeline.data.formats.subset_names import subset_of
+from pipeline.data.headers import UNREADABLE, upright_size
 from pipeline.errors import DataError
 
-_ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
-_SIDEWAYS = range(5, 9)  # these orientations swap width and height
 _SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif"}
     | {".heic", ".heif"}
 )
-_BROKEN = (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, EOFError, OverflowError, struct.error)
 _MANY = 20
 
 
@@ -137,16 +133,11 @@ class ImageIndex:
         return self._sizes[name]
 
     def _measured(self, name: str) -> tuple[int, int]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded here
-            try:
-                with Image.open(self.folder / self._renamed.get(name, name)) as header:
-                    width, height = header.size
-                    sideways = _orientation(header) in _SIDEWAYS
-            except (*_BROKEN, Image.DecompressionBombError):
-                self.unreadable.append(name)
-                return 0, 0
-        return (height, width) if sideways else (width, height)
+        try:
+            return upright_size(self.folder / self._renamed.get(name, name))
+        except (*UNREADABLE, DecompressionBombError):
+            self.unreadable.append(name)
+            return 0, 0
 
     def _ways(self, last: str) -> Iterable[PathEndings]:
         yield self._as_is
@@ -231,10 +222,3 @@ def _the_one(found: list[str], name: str, folders: tuple[str, ...]) -> str:
         expected="names that only one image fits",
         remedy="name images with their folders in the annotations",
     )
-
-
-def _orientation(header: Image.Image) -> int:
-    try:
-        return int(header.getexif().get(_ORIENTATION_TAG, 1))
-    except _BROKEN:
-        return 1  # the picture is still one, and shown as stored

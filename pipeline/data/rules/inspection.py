@@ -20,6 +20,7 @@ from typing import Literal
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from pipeline.data.headers import SIDEWAYS, UNREADABLE, orientation_of
 from pipeline.data.rules.looks import look_of
 from pipeline.data.rules.wholeness import BrokenFileError, decode_whole
 from pipeline.errors import DataError
@@ -28,8 +29,6 @@ from pipeline.serving.decoding import FORMATS, MAX_PIXELS, ImageHeader, read_hea
 # What the packed service takes: pictures it would refuse are of no use in the sets it is trained for and tested on.
 MAX_BYTES = 31 << 20  # of the request's 32 MiB; the form around the file takes a little
 
-_ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
-_SIDEWAYS = 5  # orientations from here to 8 swap width and height
 _AT_ONCE = 16  # files a thread takes at a time
 
 Kind = Literal["", "missing", "empty", "truncated", "corrupt", "undecodable", "refused"]
@@ -60,7 +59,7 @@ class ImageFacts:
     @property
     def stored_size(self) -> tuple[int, int]:
         """Width and height as stored, before the orientation is applied."""
-        return (self.height, self.width) if self.orientation >= _SIDEWAYS else (self.width, self.height)
+        return (self.height, self.width) if self.orientation in SIDEWAYS else (self.width, self.height)
 
 
 def inspect(folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
@@ -109,7 +108,7 @@ def _decoded(data: bytes, header: ImageHeader, digest: str) -> ImageFacts:
     except BrokenFileError as error:
         return ImageFacts(problem=str(error), kind=error.kind, digest=digest)
     orientation = _orientation(data)
-    size = (header.height, header.width) if orientation >= _SIDEWAYS else (header.width, header.height)
+    size = (header.height, header.width) if orientation in SIDEWAYS else (header.width, header.height)
     return ImageFacts(*size, orientation, digest=digest, look=look_of(pixels, orientation))
 
 
@@ -131,18 +130,12 @@ def _no_header(data: bytes, error: DataError, digest: str) -> ImageFacts:
 
 
 def _orientation(data: bytes) -> int:
-    """The EXIF orientation by which OpenCV turns a picture; what XMP says beside it, OpenCV does not know."""
+    """The EXIF orientation by which OpenCV turns a picture."""
     try:
-        with Image.open(io.BytesIO(data)) as header:
-            block = header.info.get("exif")
-        if not block:
-            return 1
-        exif = Image.Exif()
-        exif.load(block)
-        value = exif.get(_ORIENTATION_TAG, 1)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with Image.open(io.BytesIO(data)) as picture:
+            return orientation_of(picture)
+    except (*UNREADABLE, Image.DecompressionBombError):
         return 1  # OpenCV made a picture of it, and that is the one that counts
-    return value if value in range(1, 9) else 1
 
 
 class _Room:

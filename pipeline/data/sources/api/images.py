@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from pipeline.data.headers import UNREADABLE, upright_size
 from pipeline.data.sources.api.answers import RefusedError, is_web_page
 from pipeline.data.sources.api.cache import ImageCache, key_of
 from pipeline.data.sources.api.client import ApiClient
@@ -25,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _THREADS = 4
 _TOLD = 5  # of what is skipped; all of it is in the result
-_SIDEWAYS = frozenset({5, 6, 7, 8})  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
@@ -142,15 +140,10 @@ def _open(path: Path, key: str) -> Picture | str:
     if seen.problem or not seen.format:
         return seen.problem or _why_not(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `look` has set the limit
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
-                sideways = turned and image.format != "TIFF"  # whose size Pillow has turned already
-    except (OSError, SyntaxError, ValueError, EOFError):
+        size = upright_size(path)
+    except UNREADABLE:
         return _why_not(path)
-    return Picture(key, path, (height, width) if sideways else (width, height), seen)
+    return Picture(key, path, size, seen)
 
 
 def _why_not(path: Path) -> str:

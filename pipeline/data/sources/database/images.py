@@ -6,9 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-import struct
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,9 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import PIL.Image
-
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, unsafe_name
+from pipeline.data.headers import upright_size
 from pipeline.data.sources.credentials import redact
 from pipeline.data.sources.database.columns import Labelled, Row
 from pipeline.data.sources.image_folder import is_image_name
@@ -31,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 _DIFFERS = object()  # stands for a value that is not the same in all rows of an image
 _LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
-_ORIENTATION_TAG, _SIDEWAYS = 0x0112, range(5, 9)  # EXIF 2.32, 4.6.4 A
 
 
 @dataclass
@@ -159,7 +155,7 @@ class Gathering:
             source = _drafted(made.data, draft)
         file = name + (made.suffix if made else suffix)
         self._place(row, source, file, ours=source == draft)
-        entry.name, entry.file, entry.size = name + suffix, file, _upright_size(self._images / file)
+        entry.name, entry.file, entry.size = name + suffix, file, upright_size(self._images / file)
 
     def _place(self, row: Row, source: Path, file: str, *, ours: bool) -> None:
         target = self._images / file
@@ -209,22 +205,3 @@ def _name_of(path: str) -> str:
     if "://" in path:
         return unquote(urlsplit(path).path).rpartition("/")[2]
     return PurePosixPath(path).name if unsafe_name(path) else path
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as it is shown, from its header: `look` has read it before."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # `look` has set the limit
-        with PIL.Image.open(path) as image:
-            width, height = image.size
-            turned = _orientation(image.info.get("exif", b"")) in _SIDEWAYS  # getexif() would decode a PNG for it
-    return (height, width) if turned else (width, height)
-
-
-def _orientation(data: bytes) -> int:
-    exif = PIL.Image.Exif()
-    try:
-        exif.load(data)
-        return int(exif.get(_ORIENTATION_TAG, 1))
-    except (SyntaxError, ValueError, TypeError, LookupError, EOFError, OSError, struct.error):
-        return 1  # shown as stored

@@ -76,12 +76,16 @@ def load_source(
         sampling: Of videos: which frames.
 
     Raises:
-        UsageError: The URL is of an unknown kind, or an option is given that its kind does not have.
+        UsageError: The URL is of an unknown kind, an option is given that its kind does not have, or a folder is not
+            empty.
         MissingError: There is nothing at the URL.
         DataError: What is there is broken, unsafe, another file than `sha256` says, or has no image in it.
     """
     for folder in (images, markup):
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            remedy = "name a new folder; in a notebook, run the cells from the interface on again"
+            raise UsageError("A folder to load into is not empty", where=folder, remedy=remedy)
     if query and not is_database(url):
         raise UsageError("A query was given, and the source is no database", remedy="leave the query empty")
     if api and not is_api(url):

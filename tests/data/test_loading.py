@@ -133,6 +133,13 @@ class TestSources:
         with pytest.raises(UsageError, match=says):
             place.source(url, **options)
 
+    @pytest.mark.parametrize("folder", ["images", "markup"])
+    def test_what_another_source_left_is_not_mixed_in(self, tiny, place, folder):
+        getattr(place, folder).mkdir(parents=True)
+        (getattr(place, folder) / "old.json").write_text("{}")
+        with pytest.raises(UsageError, match="not empty"):
+            place.source(tiny[1])
+
     def test_no_images(self, tmp_path, place):
         (tmp_path / "in").mkdir()
         (tmp_path / "in/data.yaml").write_text("names: [cat]")

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
 ORIENTATION = "orientation"  # a field of converted images
+_TOLD = 3  # reasons in an error
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -149,7 +150,7 @@ def load_annotations(
     known = {image.file_name for image in dataset.images}
     absent = sorted(known - files)
     if absent and (missing_images == "refuse" or len(absent) == len(known)):
-        raise _absent(absent, len(known), given.url)
+        raise _absent(absent, len(known), given.url, raw)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
     write_coco(kept, folder / ANNOTATIONS)
     reserved = write_test_list(test_list_url, folder, cache, known, files) if test_list_url else 0
@@ -227,10 +228,24 @@ def _image_on_disk(image: Image, raw: Raw) -> Image:
     return replace(image, file_name=name, extra={**image.extra, **said})
 
 
-def _absent(absent: list[str], known: int, shown: str) -> DataError:
+def _absent(absent: list[str], known: int, shown: str, raw: Raw) -> DataError:
+    reasons = {each.item: each.reason for each in raw.skipped}
+    left = [f"{name} was left out: {reason}" for name, reason in _reasons(absent, reasons)]
     return DataError(
-        f"{len(absent)} of the {known} images that the annotations name are absent: {first_of(absent)}",
+        "\n".join(
+            [f"{len(absent)} of the {known} images that the annotations name are absent: {first_of(absent)}", *left]
+        ),
         where=shown,
         expected="every one of them among the images",
         remedy="check that images and annotations belong together, or set missing_images to drop",
     )
+
+
+def _reasons(absent: list[str], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Of the first absent images those that the source had, and why they were not taken."""
+    found: list[tuple[str, str]] = []
+    for name in absent:
+        item = next((item for item in reasons if item == name or item.endswith(f"/{name}")), "")
+        if item and len(found) < _TOLD:
+            found.append((name, reasons[item]))
+    return found

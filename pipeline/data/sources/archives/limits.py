@@ -34,24 +34,24 @@ class Allowance:
         self._left = self._limit
         self._names: set[str] = set()
 
-    def take(self, size: int) -> None:
-        """Count bytes that came out.
+    def take(self, size: int, item: str = "") -> None:
+        """Count bytes that came out, of the item named where it is known.
 
         Raises:
             DataError: They are more than is allowed.
         """
         self._left -= size
-        self.expect(0)
+        self.expect(0, item)
 
-    def expect(self, size: int) -> None:
-        """Refuse what is announced where it is more than may still come.
+    def expect(self, size: int, item: str = "") -> None:
+        """Refuse what is announced, mostly by the item named, where it is more than may still come.
 
         Raises:
             DataError: It is.
         """
         if size > self._left or self._left < 0:
             raise DataError(
-                f"The archive unpacks to more than {self._limit} bytes",
+                f"The archive unpacks to more than {self._limit} bytes{f', {item!r} among it' if item else ''}",
                 where=self._archive,
                 expected="an archive of pictures or annotations, which grow little",
                 remedy="unpack it yourself, if it is to be trusted, and name the folder",

@@ -68,7 +68,7 @@ def tar_members(stream: IO[bytes], archive: Path, allowance: Allowance) -> Itera
         if header.kind not in _REGULAR or header.sparse:
             problem = f"The archive has a file of a kind that cannot be read: {header.name!r}"
             raise DataError(problem, where=archive, expected="plain files, without holes")
-        allowance.expect(header.size)
+        allowance.expect(header.size, header.name)
         end = source.position + header.padded
         yield Member(allowance.admit(header.name), header.size, partial(source.pieces, header.size))
         source.skip(end - source.position)

@@ -30,7 +30,8 @@ def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterato
         infos = [info for info in opened.infolist() if not is_junk(info.filename)]
         allowance.count(len(infos))
         files = [(allowance.admit(info.filename), info) for info in infos if _is_file(info, archive)]
-        allowance.expect(sum(info.file_size for _, info in files))
+        largest = max(files, key=lambda each: each[1].file_size, default=("", None))[0]
+        allowance.expect(sum(info.file_size for _, info in files), largest)
         for name, info in files:
             yield Member(name, info.file_size, partial(_chunks, opened, info, allowance))
 
@@ -51,5 +52,5 @@ def _is_file(info: zipfile.ZipInfo, archive: Path) -> bool:
 def _chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
     with opened.open(info) as source:
         while chunk := source.read(CHUNK):
-            allowance.take(len(chunk))
+            allowance.take(len(chunk), info.filename)
             yield chunk

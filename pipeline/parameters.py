@@ -18,13 +18,16 @@ from pipeline.errors import DataError, UsageError
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
 KIND = re.compile(r"dict\[str, (int|float|str|bool)\]|(list\[)*(int|float|str|bool)\]*")
 PLACEHOLDER = re.compile(r"\$\{\w+\}")  # stands for a variable of the environment, whose value nobody records
+SENSITIVE = r"(key|token|secret|sig|signature|auth|authorization|pass|passwd|password|pwd|code|credentials?|connect)"
 CREDENTIALS = re.compile(
-    r"://[^/\s@]*:[^/\s@]+@"  # a password before the host; before an HTTP host a token may stand alone
+    r"https?://[^/\s@]*:[^/\s@]+@"  # a password before the host; before an HTTP host a token may stand alone
     r"|https?://[^/\s@]*[^/\s@:][^/\s@]*@"
-    r"|[?&](x-amz-signature|x-goog-signature|sig|signature|token|access_token|api_?key|password|secret)=[^&\s]",
+    r"|(?<!http)(?<!https)://[^:/?#@\s]*:(?!\d+[/?#])[^@\s]+@"  # elsewhere, as in databases' URLs, with / and ? in it
+    rf"|://\S*[?&#;][^=&#\s]*{SENSITIVE}=[^&#\s]",
     re.IGNORECASE,
 )
-SECRET_KEY = re.compile(r"(access_?)?token|api_?key|password|secret|authorization", re.IGNORECASE)
+SECRET_KEY = re.compile(rf".*{SENSITIVE}", re.IGNORECASE)
+SHORTEST_SECRET = 12  # letters; what is shorter under such a key is a word, as in a table of class names
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def parse(source: str, path: Path) -> ast.Module:
 
 
 def holds_password(value: Any) -> bool:
-    """Whether a value is, or has in it, a URL with a password, or something under a name such as `token`.
+    """Whether a value is, or has in it, a URL with a password or token, or a long text under a name such as `token`.
 
     `${NAME}`, which a source takes from the environment, is none.
     """
@@ -128,8 +131,8 @@ def holds_password(value: Any) -> bool:
 
 
 def _is_secret(key: str, value: Any) -> bool:
-    placeholder = isinstance(value, str) and (not value or PLACEHOLDER.fullmatch(value))
-    return SECRET_KEY.fullmatch(key) is not None and not placeholder
+    is_long = isinstance(value, str) and len(PLACEHOLDER.sub("", value)) >= SHORTEST_SECRET
+    return is_long and SECRET_KEY.fullmatch(key) is not None
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -92,6 +92,18 @@ def test_the_projects_own_notebooks_are_read() -> None:
         pytest.param({"limits": {"b": 0.5}}, "limits", {"b": 0.5}, id="table"),
         pytest.param({"api": {"token_env": "T"}}, "api", {"token_env": "T"}, id="name of a variable"),
         pytest.param({"api": {"token": "${T}"}}, "api", {"token": "${T}"}, id="variable under a secret's name"),
+        pytest.param({"api": {"token": "coin"}}, "api", {"token": "coin"}, id="a class that is called so"),
+        *(
+            pytest.param({"url": url}, "url", url, id=url)
+            for url in (
+                "http://host:8080/a@b",
+                "postgresql://me@host:5432/db",
+                "https://host/x?keyword=cat",
+                "sqlite:///a/b@c.db",
+                "postgresql://host:5432/db?options=a@b",
+                "https://host/x?page=1#key",
+            )
+        ),
         *(
             pytest.param({"url": url}, "url", url, id=f"variables in {url.partition(':')[0]}")
             for url in ("postgresql://${USER}:${PW}@host/db", "https://${PW}@host/x", "http://host/x?token=${T}&a=1")
@@ -134,8 +146,32 @@ def test_values_are_laid_over_the_defaults(
         pytest.param({"url": "https://${ME}:s3cret@host/x"}, "no credentials", id="password beside a variable"),
         pytest.param({"url": "https://s3cret${ME}@host/x"}, "no credentials", id="token beside a variable"),
         pytest.param({"api": {"url": "https://me:s3cret@host/x"}}, "no credentials", id="password in a table"),
-        pytest.param({"api": {"Token": "s3cret"}}, "no credentials", id="token in a table"),
-        pytest.param({"api": {"api_key": "s3cret${T}"}}, "no credentials", id="key beside a variable in a table"),
+        *(
+            pytest.param({"api": {key: "s3cret-of-the-test"}}, "no credentials", id=f"{key} in a table")
+            for key in ("Token", "api_token", "auth", "x-api-key", "client_secret")
+        ),
+        pytest.param({"api": {"api_key": "s3cret-of-the-test${T}"}}, "no credentials", id="key beside a variable"),
+        *(
+            pytest.param({"url": f"https://host/x?a=1&{name}=s3cret"}, "no credentials", id=f"{name} in a query")
+            for name in (
+                "key",
+                "sig",
+                "auth",
+                "code",
+                "hapikey",
+                "api-key",
+                "passwd",
+                "private_token",
+                "client_secret",
+                "X-Amz-Credential",
+                "X-Amz-Security-Token",
+                "subscription-key",
+            )
+        ),
+        pytest.param({"url": "https://host/x#access_token=s3cret"}, "no credentials", id="fragment"),
+        pytest.param({"url": "api+https://me:s3cret@host/x"}, "no credentials", id="password of an API"),
+        pytest.param({"url": "postgresql://me:s3cret/of@host/db"}, "no credentials", id="password with a slash"),
+        pytest.param({"url": "mssql://host/db?odbc_connect=PWD%3Ds3cret"}, "no credentials", id="ODBC"),
         pytest.param({"api": ["a"]}, "dict[str, str], such as {}", id="list is no table"),
         pytest.param({"api": {1: "a"}}, "dict[str, str]", id="number as a name"),
         pytest.param({"limits": {"a": "b"}}, "dict[str, float]", id="table of something else"),

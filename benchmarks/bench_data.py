@@ -11,8 +11,9 @@ In turns, each in a process of its own, imports not counted, the files in the pa
   and near duplicates searched for, selection, split, the report, the three subsets written.
 
 Then what grows with boxes, namely the rules, selection, split, the subsets' annotations and the report, for these
-images and boxes, and for twenty times the boxes, once on twenty times the images and once on the same ones. Seconds are
-the processor's there, and facts of files made up; no image is decoded but those that the report shows.
+images and boxes, and for twenty times the boxes, once on twenty times the images and once on the same ones; the latter
+also with boxes all of one class, as in pictures of shelves. Seconds are the processor's there, and facts of files made
+up; no image is decoded but those that the report shows.
 """
 
 from __future__ import annotations
@@ -42,6 +43,14 @@ sys.path.insert(0, str(ROOT))
 MOST_TIME, MOST_MEMORY, MOST_GROWTH = 2.5, 1.0, 25.0  # times decoding; GB; times for twenty times the boxes
 MORE = 20
 WIDTH, HEIGHT, CLASSES = 640, 480, 80
+SIZES = {  # times the images, times the boxes, classes
+    "boxes": (1, 1, CLASSES),
+    "more boxes, images": (MORE, MORE, CLASSES),
+    "more boxes": (1, MORE, CLASSES),
+    "boxes of one class": (1, 1, 1),
+    "more boxes of one class": (1, MORE, 1),
+}
+GROWTH = {"more boxes, images": "boxes", "more boxes": "boxes", "more boxes of one class": "boxes of one class"}
 NOTES = (
     "ratios of one run: on a machine that others use too they swing, and those of processor time swing less;",
     "the report is drawn by one thread, so that with more cores the ratio is higher",
@@ -83,13 +92,12 @@ def compared(source: Path, work: Path, asked: argparse.Namespace) -> int:
         memory.append(prepared["memory"] / 1e9)
         for part, taken in prepared["parts"].items():
             times[f"  {part}"].append(taken)
-    sizes = {"boxes": (1, 1), "more boxes, images": (MORE, MORE), "more boxes": (1, MORE)}
     for turn in range(min(2, asked.turns)):
-        for name, (images, boxes) in sizes.items():
-            size = {"images": asked.images * images, "boxes": asked.boxes * boxes}
+        for name, (images, boxes, classes) in SIZES.items():
+            size = {"images": asked.images * images, "boxes": asked.boxes * boxes, "classes": classes}
             times[name].append(run(what="grow", source=source, out=work / f"{name} {turn}", **size)["seconds"])
     ratios = [mine / theirs for mine, theirs in zip(times["data_prep"], times["decoding"], strict=True)]
-    growth = {name: median(times[name]) / median(times["boxes"]) for name in list(sizes)[1:]}
+    growth = {more: median(times[more]) / median(times[fewer]) for more, fewer in GROWTH.items()}
     files = [path.stat().st_size for path in (source / "images").iterdir()]
     figures = {
         "images": len(files),
@@ -181,7 +189,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
 
     source, out = Path(plan["source"]), Path(plan["out"])
     files = sorted(path for path in Path(source, "images").iterdir())
-    dataset = make_dataset(plan["images"], plan["boxes"])
+    dataset = make_dataset(plan["images"], plan["boxes"], plan["classes"])
     images = out / "images"
     images.mkdir(parents=True)
     facts = {}
@@ -264,13 +272,13 @@ def make_picture(folder: Path, name: str, number: int) -> None:
     (folder / name).write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes())
 
 
-def make_dataset(images: int, boxes: int) -> Any:
+def make_dataset(images: int, boxes: int, kinds: int = CLASSES) -> Any:
     """Images and boxes of classes as unequal as COCO's; a hundredth reaches over the edge, or is there twice."""
     from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 
     noise = np.random.default_rng(7)
-    share = 1 / np.arange(1, CLASSES + 1)
-    classes = noise.choice(np.arange(1, CLASSES + 1), boxes, p=share / share.sum())
+    share = 1 / np.arange(1, kinds + 1)
+    classes = noise.choice(np.arange(1, kinds + 1), boxes, p=share / share.sum())
     sides = np.exp(noise.uniform(np.log(8), np.log(300), (boxes, 2)))
     corners = noise.uniform(0, 1, (boxes, 2)) * np.maximum((WIDTH, HEIGHT) - sides, 0)
     corners[::200] = (WIDTH - 3.0, 5.0)
@@ -287,7 +295,7 @@ def make_dataset(images: int, boxes: int) -> Any:
         Image(i, f"{i:06}.jpg", *((WIDTH // 2, HEIGHT // 2) if (i - 1) % 50 == 49 else (WIDTH, HEIGHT)))
         for i in range(1, images + 1)
     )
-    return CocoDataset(pictures, annotations, tuple(Category(i, f"class {i}") for i in range(1, CLASSES + 1)))
+    return CocoDataset(pictures, annotations, tuple(Category(i, f"class {i}") for i in range(1, kinds + 1)))
 
 
 if __name__ == "__main__":

@@ -35,11 +35,14 @@ def test_figures_follow_from_times(bench: tuple[dict[str, Any], Path]) -> None:
         ("peak memory of data_prep", 1.0),
         ("20 times the boxes: more boxes, images", 25.0),
         ("20 times the boxes: more boxes", 25.0),
+        ("20 times the boxes: more boxes of one class", 25.0),
     ]
     assert all(row["met"] == (row["value"] <= row["limit"]) for row in content["targets"])
     assert (figures["images"], figures["boxes"]) == (60, 430)
     assert figures["data_prep_to_decoding"] == pytest.approx(times["data_prep"][0] / times["decoding"][0])
     assert figures["growth, more boxes"] == pytest.approx(times["more boxes"][0] / times["boxes"][0])
+    one_class = times["more boxes of one class"][0] / times["boxes of one class"][0]
+    assert figures["growth, more boxes of one class"] == pytest.approx(one_class)
     assert 0.05 < figures["memory_gb"] < 1
 
 

@@ -85,12 +85,16 @@ class CocoDataset:
         return replace(self, images=kept, annotations=tuple(each for each in self.annotations if each.image_id in ids))
 
 
-def read_coco(path: Path) -> CocoDataset:
+def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
     """Read an instances file, checking the type of all that is read.
 
     NaN and infinite numbers in boxes are let through for validation to report. File names that lead out of the
     images folder are refused. What a tool marked `ignore` becomes a crowd region, the one kind that pycocotools and
     mmdet leave out: the former takes no notice of `ignore`, and the latter learns such a place as background.
+
+    Args:
+        path: The file.
+        unsized: Whether images may lack width and height, which are 0 then, for the caller to measure.
 
     Raises:
         MissingError: There is no such file.
@@ -103,7 +107,7 @@ def read_coco(path: Path) -> CocoDataset:
     except (ValueError, RecursionError) as error:
         raise DataError(f"The annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
     try:
-        dataset = _parse(raw)
+        dataset = _parse(raw, unsized)
     except _SchemaError as error:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
     ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
@@ -151,11 +155,11 @@ class _SchemaError(Exception):
     """What is wrong with the file, and at which record."""
 
 
-def _parse(raw: Any) -> CocoDataset:
+def _parse(raw: Any, unsized: bool) -> CocoDataset:
     if not isinstance(raw, dict):
         raise _SchemaError(f"The annotation file holds {_kind(raw)} where an object was expected")
     return CocoDataset(
-        tuple(_image(record, f"images[{i}]") for i, record in enumerate(_list(raw, "images"))),
+        tuple(_image(record, f"images[{i}]", unsized) for i, record in enumerate(_list(raw, "images"))),
         tuple(_annotation(record, i) for i, record in enumerate(_list(raw, "annotations"))),
         tuple(_category(record, f"categories[{i}]") for i, record in enumerate(_list(raw, "categories"))),
         raw["info"] if isinstance(raw.get("info"), dict) else {},
@@ -175,13 +179,14 @@ def _category(raw: Any, where: str) -> Category:
     return Category(_integer(raw, "id", where), name, supercategory if isinstance(supercategory, str) else "")
 
 
-def _image(raw: Any, where: str) -> Image:
+def _image(raw: Any, where: str, unsized: bool) -> Image:
     name = _text(raw, "file_name", where)
     if unsafe_name(name):
         raise _SchemaError(f"{where}.file_name leads out of the images folder: {name!r}")
-    size = (_integer(raw, "width", where), _integer(raw, "height", where))
+    sides = ("width", "height")
+    width, height = (0 if unsized and raw.get(side) is None else _integer(raw, side, where) for side in sides)
     extra = {key: value for key, value in raw.items() if key not in {"id", "file_name", "width", "height"}}
-    return Image(_integer(raw, "id", where), name, *size, extra)
+    return Image(_integer(raw, "id", where), name, width, height, extra)
 
 
 def _annotation(raw: Any, index: int) -> Annotation:

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.data.coco import Image
 from pipeline.errors import UsageError
 
+VIDEO, SCENE = "video", "scene"  # fields that the source gives to frames of videos
 _SHOWN = 20  # fields in an error
 
 
@@ -20,7 +21,8 @@ class Ties:
 
     Attributes:
         duplicates: The group of near duplicates of each image.
-        fields: The value of the field to group by of each image, as JSON, so that `1` and `"1"` are apart.
+        fields: The value of the field to group by of each image, as JSON, so that `1` and `"1"` are apart; of a scene
+            of a video, the video and the scene.
         field: What that field is called.
     """
 
@@ -31,7 +33,7 @@ class Ties:
     def groups(self, rows: Sequence[int]) -> list[list[int]]:
         """Images tied to each other, directly or through others of these rows; each image in exactly one group."""
         groups: dict[int, list[int]] = {}
-        for row, root in zip(rows, _components(rows, (self.duplicates, self.fields)), strict=True):
+        for row, root in zip(rows, components(rows, (self.duplicates, self.fields)), strict=True):
             groups.setdefault(root, []).append(row)
         return list(groups.values())
 
@@ -52,16 +54,28 @@ def read_ties(images: Sequence[Image], groups: Mapping[str, str], group_by: str)
         images: In the order that the ties are to have.
         groups: The key of its group by file name, for images that have near duplicates.
         group_by: A key of `Image.extra`; empty for none. Images without it, or where it is null, an empty text or NaN,
-            are groups of their own.
+            are groups of their own. Scenes are counted in each video: with `scene` images that have a field `video`
+            belong together if both agree.
 
     Raises:
         UsageError: No image has that field.
     """
     duplicates = tuple(groups.get(image.file_name, "") for image in images)
-    fields = tuple(_value(image.extra.get(group_by)) if group_by else "" for image in images)
+    fields = tuple(_label(image, group_by) if group_by else "" for image in images)
     if group_by and images and not any(fields):
         raise _unknown_field(images, group_by)
     return Ties(duplicates, fields, group_by)
+
+
+def has_field(images: Sequence[Image], field: str) -> bool:
+    """Whether any image has a value there."""
+    return any(_value(image.extra.get(field)) for image in images)
+
+
+def _label(image: Image, field: str) -> str:
+    value, video = image.extra.get(field), image.extra.get(VIDEO)
+    within_video = field == SCENE and _value(value) and _value(video)
+    return _value([video, value] if within_video else value)
 
 
 def _value(value: Any) -> str:
@@ -78,8 +92,13 @@ def _unknown_field(images: Sequence[Image], field: str) -> UsageError:
     )
 
 
-def _components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
-    """For each row the place of the first that it shares a label with, directly or through others: a union-find."""
+def components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
+    """For each row the place of the first that it shares a label with, directly or through others: a union-find.
+
+    Args:
+        rows: Rows of the labelings, in the order in which one is the first.
+        labelings: Labels of all rows; an empty one is shared with none.
+    """
     parent = list(range(len(rows)))
 
     def root(item: int) -> int:

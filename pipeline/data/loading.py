@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from PIL import Image as Picture
-
-from pipeline.data.coco import CocoDataset, Image, write_coco
+from pipeline.data.coco import write_coco
+from pipeline.data.formats.descriptions import lay_over, only_describe
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.reading import read_markup
-from pipeline.data.rules.inspection import ImageFacts
-from pipeline.data.rules.pictures import exif_orientation
+from pipeline.data.formats.on_disk import as_on_disk
+from pipeline.data.formats.origins import told_of
+from pipeline.data.formats.reading import read_with_format
+from pipeline.data.formats.refusals import absent_images, check_described, check_not_empty
 from pipeline.data.sample import make_sample, parse_sample_url, sample_dataset
-from pipeline.data.side_lists import first_of, write_class_map, write_test_list
+from pipeline.data.side_lists import write_class_map, write_test_list
 from pipeline.data.sources.api.loading import is_api, load_api
 from pipeline.data.sources.database.loading import is_database, load_database
 from pipeline.data.sources.files import load_files
@@ -32,8 +31,6 @@ from pipeline.errors import DataError, UsageError
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
-ORIENTATION = "orientation"  # a field of converted images
-_TOLD = 3  # reasons in an error
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -116,6 +113,9 @@ def load_annotations(
 ) -> LoadedAnnotations:
     """Write `annotations.json`, every image of which is there, and the optional lists that go with it.
 
+    Where the files at `url` only say what classes are called (`data.yaml`, `classes.txt`, Open Images' descriptions),
+    they go with the annotations that lay with the images, in place of what these say of it themselves.
+
     Args:
         raw: What `load_source` said.
         folder: Where the files go.
@@ -134,7 +134,8 @@ def load_annotations(
     Raises:
         UsageError: An argument has no such value.
         MissingError: There is nothing at a URL, or no such member.
-        DataError: The annotations are broken or in no known format, or images they or the test list name are absent.
+        DataError: The annotations are broken, in no known format or without boxes, images they or the test list name
+            are absent, or the class map names a class that they do not have.
     """
     if missing_images not in {"refuse", "drop"}:
         raise UsageError(f"missing_images cannot be '{missing_images}'", expected="refuse or drop")
@@ -142,20 +143,31 @@ def load_annotations(
         raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
     files = image_names(images)
+    index = ImageIndex(images, files, raw.renamed)
     with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
         given = _given(url, Path(draft), cache, sha256) if url else raw
-        place = Path(draft) / "markup" if url else markup
-        found = read_markup(place, ImageIndex(images, files, raw.renamed), format=format, member=member)
-    dataset = _as_on_disk(found, raw, images)
+        place, described = _together(Path(draft), markup, given.url, raw.url) if url else (markup, ())
+        source = raw.url if described else given.url
+        with told_of(source, place, dict.fromkeys(described, given.url)):
+            kind, found = read_with_format(place, index, format=format, member=member)
+    if described:
+        check_described(kind, given.url)
+    dataset = as_on_disk(found, raw, images)
     known = {image.file_name for image in dataset.images}
     absent = sorted(known - files)
     if absent and (missing_images == "refuse" or len(absent) == len(known)):
-        raise _absent(absent, len(known), given.url, raw)
+        raise absent_images(absent, len(known), source, raw)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
+    check_not_empty(kept, kind, source)
     write_coco(kept, folder / ANNOTATIONS)
-    reserved = write_test_list(test_list_url, folder, cache, known, files) if test_list_url else 0
+
+    def on_disk(name: str) -> str:
+        found = index.resolve(name) or name
+        return raw.renamed.get(found, found)
+
+    reserved = write_test_list(test_list_url, folder, cache, known, files, on_disk) if test_list_url else 0
     if class_map_url:
-        write_class_map(class_map_url, folder, cache)
+        write_class_map(class_map_url, folder, cache, kept.classes)
     figures = len(kept.images), len(kept.annotations), kept.classes
     return LoadedAnnotations(*figures, len(absent), len(files - known), reserved, given.url, given.sha256)
 
@@ -206,46 +218,11 @@ def _given(url: str, draft: Path, cache: Path, sha256: str) -> Raw:
     return load_files(url, draft / "images", draft / "markup", cache=cache, sha256=sha256)
 
 
-def _as_on_disk(dataset: CocoDataset, raw: Raw, folder: Path) -> CocoDataset:
-    """File names as they are in the folder, with what the source says of each image.
-
-    A picture that was converted has been turned upright on the way; boxes drawn on it as it was stored turn with it.
-    """
-    dataset = replace(dataset, images=tuple(_image_on_disk(image, raw) for image in dataset.images))
-    turned = {name: said[ORIENTATION] for name, said in raw.fields.items() if ORIENTATION in said}
-    if not turned:
-        return dataset
-    facts: dict[str, ImageFacts] = defaultdict(ImageFacts)
-    for name, orientation in turned.items():
-        with Picture.open(folder / name) as picture:
-            facts[name] = ImageFacts(*picture.size, orientation)
-    return exif_orientation(dataset, facts, "repair")[0]
-
-
-def _image_on_disk(image: Image, raw: Raw) -> Image:
-    name = raw.renamed.get(image.file_name, image.file_name)
-    said = {key: value for key, value in raw.fields.get(name, {}).items() if key != ORIENTATION}
-    return replace(image, file_name=name, extra={**image.extra, **said})
-
-
-def _absent(absent: list[str], known: int, shown: str, raw: Raw) -> DataError:
-    reasons = {each.item: each.reason for each in raw.skipped}
-    left = [f"{name} was left out: {reason}" for name, reason in _reasons(absent, reasons)]
-    return DataError(
-        "\n".join(
-            [f"{len(absent)} of the {known} images that the annotations name are absent: {first_of(absent)}", *left]
-        ),
-        where=shown,
-        expected="every one of them among the images",
-        remedy="check that images and annotations belong together, or set missing_images to drop",
-    )
-
-
-def _reasons(absent: list[str], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Of the first absent images those that the source had, and why they were not taken."""
-    found: list[tuple[str, str]] = []
-    for name in absent:
-        item = next((item for item in reasons if item == name or item.endswith(f"/{name}")), "")
-        if item and len(found) < _TOLD:
-            found.append((name, reasons[item]))
-    return found
+def _together(draft: Path, own: Path, shown: str, own_shown: str) -> tuple[Path, tuple[str, ...]]:
+    """The annotations to read: those given, or, where these only describe, the source's own with them on top."""
+    given = draft / "markup"
+    with told_of(shown, given):
+        if not only_describe(given):
+            return given, ()
+    with told_of(own_shown, own):
+        return draft / "together", lay_over(own, given, draft / "together")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -37,7 +37,7 @@ _MOST_CONCERNS = 40  # lines; all are in the file
 _PAGE, _FINDINGS = "report.html", "findings.csv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """A written report, and what is in it, to be shown one by one.
 
@@ -56,14 +56,14 @@ class Report:
 
     path: Path
     size: int
-    counts: Table = field(repr=False)
-    findings: Findings = field(repr=False)
-    worst: Gallery = field(repr=False)
-    classes: Figures = field(repr=False)
-    boxes: Figures = field(repr=False)
-    images: Figures = field(repr=False)
-    together: Figures = field(repr=False)
-    samples: Gallery = field(repr=False)
+    counts: Table
+    findings: Findings
+    worst: Gallery
+    classes: Figures
+    boxes: Figures
+    images: Figures
+    together: Figures
+    samples: Gallery
 
     @property
     def figures(self) -> Sections:
@@ -80,7 +80,9 @@ class Report:
         )
 
     def __str__(self) -> str:
-        return f"Data report, {self.size / 1e6:.1f} MB: {self.path}\n{self.counts}"
+        return f"Data report, {self.size / 1e6:.1f} MB\n{self.counts}"
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return f"<p>{escape(self.path.name)}, {self.size / 1e6:.1f} MB</p>{self.counts._repr_html_()}"
@@ -144,7 +146,7 @@ def write_report(
     report.path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a name must not cost the page
     findings.write_csv(folder / _FINDINGS)
     report = replace(report, size=report.path.stat().st_size)
-    logger.info("data report of %.1f MB at %s", report.size / 1e6, report.path)
+    logger.info("data report of %.1f MB", report.size / 1e6)
     return report
 
 

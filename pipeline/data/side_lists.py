@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.data.class_map import read_class_map
+from pipeline.data.formats.origins import told_of
 from pipeline.data.sources.remote.download import download
 from pipeline.errors import DataError
 
@@ -15,15 +16,24 @@ TEST_LIST = "test_images.txt"
 CLASS_MAP = "class_map"
 
 
-def write_test_list(url: str, folder: Path, cache: Path, known: Collection[str], files: Collection[str]) -> int:
+def write_test_list(
+    url: str,
+    folder: Path,
+    cache: Path,
+    known: Collection[str],
+    files: Collection[str],
+    on_disk: Callable[[str], str] = str,
+) -> int:
     """Keep the names of the images that are reserved for the test set; those of dropped images are left out.
 
     Args:
         url: A text file, one file name a line.
         folder: Where the list goes.
         cache: Where downloads are kept.
-        known: The names that annotations use.
-        files: Those of them that are there.
+        known: The names in the folder of images that annotations use.
+        files: The images that are there.
+        on_disk: Gives the name in the folder of an image called otherwise, by its name in the source or in the
+            annotations; or the name itself.
 
     Returns:
         How many names are kept.
@@ -33,7 +43,9 @@ def write_test_list(url: str, folder: Path, cache: Path, known: Collection[str],
         DataError: It is no text, empty, or names an image that the annotations do not.
     """
     found = download(url, cache)
-    names = _names(found.path, found.url)
+    lines = _names(found.path, found.url)
+    with told_of(found.url):
+        names = sorted({line if line in known else on_disk(line) for line in lines})
     unknown = [name for name in names if name not in known]
     if unknown:
         near = get_close_matches(unknown[0], known, 1)
@@ -54,15 +66,31 @@ def read_test_list(folder: Path) -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
 
 
-def write_class_map(url: str, folder: Path, cache: Path) -> None:
+def write_class_map(url: str, folder: Path, cache: Path, classes: Collection[str]) -> None:
     """Keep the file that says what classes are to become, after a look at whether it can be read.
+
+    Args:
+        url: The file, as `class_map.read_class_map` reads it.
+        folder: Where it goes.
+        cache: Where downloads are kept.
+        classes: What the data set's classes are called.
 
     Raises:
         MissingError: There is nothing at the URL.
-        DataError: It is no mapping.
+        DataError: It is no mapping, or names a class that the data set does not have.
     """
-    path = download(url, cache).path
-    read_class_map(path)
+    found = download(url, cache)
+    with told_of(found.url, found.path):
+        unknown = [name for name in read_class_map(found.path) if name not in classes]
+    if unknown:
+        near = [each for name in unknown[:5] for each in get_close_matches(name, classes, 1)]
+        raise DataError(
+            f"The class map names {len(unknown)} classes that the annotations do not have: {first_of(unknown)}",
+            where=found.url,
+            expected=f"some of {first_of(list(classes))}",
+            remedy=f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "correct or remove them",
+        )
+    path = found.path
     shutil.copyfile(path, folder / (CLASS_MAP + path.suffix.lower()))
 
 
@@ -79,7 +107,7 @@ def first_of(names: list[str]) -> str:
 
 def _names(path: Path, shown: str) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (UnicodeDecodeError, IsADirectoryError) as error:
         raise DataError("The test list is not a text file", where=shown, expected="a file name a line") from error
     names = sorted({line.strip() for line in lines} - {""})

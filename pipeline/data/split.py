@@ -14,10 +14,17 @@ import numpy.typing as npt
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
 from pipeline.data.dealing import Dealt, Deck, deal, make_deck, objects
-from pipeline.data.groups import read_ties
+from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
 from pipeline.data.rules.findings import Finding, Findings
-from pipeline.data.source_split import SUBSETS, TRAIN, Placed, place
-from pipeline.data.stable import spread
+from pipeline.data.source_split import SUBSETS, Placed, place
+from pipeline.data.split_check import (
+    absent_classes,
+    check_empty,
+    clips_divided,
+    images_per_class,
+    sizes_missed,
+    warn_of_large_group,
+)
 from pipeline.data.tables import Cell, Table
 from pipeline.errors import DataError, UsageError
 
@@ -30,7 +37,7 @@ Integers = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 _NO_GROUPS: Mapping[str, str] = MappingProxyType({})
-_OFF = 0.1  # part of a subset's size that it may miss without a warning
+NO_GROUPING = "none"
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ class Split:
         eval: What to choose the best weights by.
         test: What to judge the detector by.
         findings: Images left out, and groups that straddle the data's own split (`straddles-the-split`); subsets of
-            another size than asked for (`subset-size`); classes that a subset lacks (`class-absent-from-subset`).
+            another size than asked for (`subset-size`); classes that a subset lacks (`class-absent-from-subset`);
+            clips in more than one subset, where there are too few to keep them whole (`split-within-a-clip`).
             Together with the images left out, the three are the data set they came from.
     """
 
@@ -56,7 +64,7 @@ class Split:
         """Images and boxes per class and subset, with the percentage of the class that went there."""
         subsets = (self.train, self.eval, self.test)
         columns = ("class", *(f"{name} {what}" for name in SUBSETS for what in ("images", "%", "boxes", "%")))
-        images = np.array([_images_per_class(subset) for subset in subsets])
+        images = np.array([images_per_class(subset) for subset in subsets])
         boxes = np.array([_boxes_per_class(subset) for subset in subsets])
         rows = [_share_row(name, images[:, i], boxes[:, i]) for i, name in enumerate(self.train.classes)]
         total = np.array([len(subset.images) for subset in subsets])
@@ -81,7 +89,8 @@ def split(
     In `balanced` mode sizes are exact and the classes are dealt out evenly (`stratify`); another image may move many.
     In `stable` mode an image's place follows from its own name, or that of its group, and the seed (`stable_place`):
     other images move none, but sizes hold in expectation only. A group moves if it gets a member that comes before all
-    others by name, or is joined to another; images move if the data's own split gains or loses a subset.
+    others by name, or is joined to another; images move if the data's own split gains or loses a subset, or if there
+    come to be enough videos to keep them whole.
 
     What belongs together is dealt out as a whole. Where images of it have a subset before, from the test list or from
     the data's own split, `source_split.place` says what becomes of the others. Of the data's own split:
@@ -101,7 +110,9 @@ def split(
             shared between train and eval in the ratio of their shares.
         seed: What decides between equally good places, and in stable mode between all.
         groups: The group of near duplicates by file name, as `validate` finds them.
-        group_by: A field of the images, such as `video`, whose values each stay together; empty for none.
+        group_by: A field of the images, such as `video`, whose values each stay together; a `scene` is one of its
+            video. Empty: by `video` where images have that field; if a subset would then be empty, by `scene`; else, or
+            if that leaves one empty too, not at all, with a finding. `none`: not at all.
         source_split: `honour` or `ignore` the data's own split, the images' field `subset`.
 
     Raises:
@@ -116,14 +127,22 @@ def split(
     reserved = sum(image.file_name in names for image in images)
     if names:
         shares = _without_test(shares, reserved, len(images) - reserved)
-    ties = read_ties(images, groups, group_by)
-    placed = place(images, ties, test_names=names, honour=source_split == "honour")
-    deck = make_deck(dataset, images, ties, placed, shares)
-    dealt = deal(deck, shares, mode=mode, seed=seed)
-    parts = _subsets(dataset, images, placed, deck, dealt)
-    counts = np.array([len(part.images) for part in parts])
-    _check_empty(counts, shares, images, deck, mode, honoured=bool(placed.brought))
-    findings = [*placed.findings, *_sizes_missed(dealt, images, deck, mode), *_absent_classes(parts)]
+    fields = _fields_to_try(images, group_by)
+    for each in fields:
+        ties = read_ties(images, groups, each)
+        placed = place(images, ties, test_names=names, honour=source_split == "honour")
+        deck = make_deck(dataset, images, ties, placed, shares)
+        dealt = deal(deck, shares, mode=mode, seed=seed)
+        parts = _subsets(dataset, images, placed, deck, dealt)
+        counts = np.array([len(part.images) for part in parts])
+        if counts[shares > 0].all():
+            break
+    check_empty(counts, shares, images, deck, mode, honoured=bool(placed.brought))
+    findings = [*placed.findings, *sizes_missed(dealt, images, deck, mode), *absent_classes(parts)]
+    if len(fields) > 1:
+        _tell_of_clips(each)
+        findings += clips_divided(images, ties, parts)
+    warn_of_large_group(images, deck)
     _warn(findings)
     return Split(*parts, findings=Findings(tuple(findings)))
 
@@ -133,6 +152,24 @@ def _check_word(name: str, word: str, known: Sequence[str]) -> None:
         near = get_close_matches(word.casefold(), known, 1, 0.5)
         remedy = f"did you mean {near[0]}?" if near else ""
         raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=remedy)
+
+
+def _fields_to_try(images: Sequence[Image], group_by: str) -> tuple[str, ...]:
+    """Fields to group by, the first of which leaves no subset empty is taken; empty for none."""
+    if group_by:
+        return ("" if group_by == NO_GROUPING else group_by,)
+    if not has_field(images, VIDEO):
+        return ("",)
+    return (VIDEO, SCENE, "") if has_field(images, SCENE) else (VIDEO, "")
+
+
+def _tell_of_clips(field: str) -> None:
+    if field:
+        logger.info(
+            "images have a video: those of one %s stay together; group_by=%s shares them out", field, NO_GROUPING
+        )
+    else:
+        logger.info("images have a video, but too few: those of one are shared out")
 
 
 def _shares(train_share: float, eval_share: float) -> Shares:
@@ -167,56 +204,6 @@ def _subsets(
     return dataset.subset(chosen[0]), dataset.subset(chosen[1]), dataset.subset(chosen[2])
 
 
-def _check_empty(
-    counts: Integers, shares: Shares, images: Sequence[Image], deck: Deck, mode: str, *, honoured: bool
-) -> None:
-    total = int(deck.units.weights.sum())
-    for name, size, share in zip(SUBSETS, counts, shares, strict=True):
-        if share > 0 and size == 0:
-            remedy = "take more images, or give it a larger share"
-            if mode == "stable":
-                remedy = f"{remedy}; the balanced mode gives every subset its share"
-            elif honoured:
-                remedy = f"{remedy}; or set source_split to ignore, not to honour the data's own split"
-            elif total > len(deck.rows):
-                remedy = f"{_largest(images, deck)}: let fewer images belong together"
-            raise DataError(f"The {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
-
-
-def _sizes_missed(dealt: Dealt, images: Sequence[Image], deck: Deck, mode: str) -> list[Finding]:
-    """Subsets of another size than rounding, or in stable mode chance with single images, would explain."""
-    total = int(deck.units.weights.sum())
-    counts = np.bincount(dealt.owner, deck.units.weights, len(SUBSETS)).astype(np.int64)
-    findings = []
-    for name, count, asked in zip(SUBSETS, counts.tolist(), dealt.asked.tolist(), strict=True):
-        chance = 3 * spread(total, asked / max(1, total)) if mode == "stable" else _OFF * asked
-        if abs(count - asked) > max(1.0, chance):
-            detail = f"{count} of {total} images where {asked:.0f} were asked for"
-            if total > len(deck.rows):
-                detail = f"{detail}: {_largest(images, deck)}"
-            findings.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
-    return findings
-
-
-def _largest(images: Sequence[Image], deck: Deck) -> str:
-    rows = deck.rows[int(deck.units.weights.argmax())]
-    first = min(images[row].file_name for row in rows)
-    return f"the largest group, that of {first}, has {len(rows)} images and goes as a whole"
-
-
-def _absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:
-    shown = np.array([_images_per_class(part) for part in parts])  # (subsets, classes)
-    findings = []
-    for column, name in enumerate(parts[TRAIN].classes):
-        total = int(shown[:, column].sum())
-        absent = [SUBSETS[i] for i, part in enumerate(parts) if part.images and not shown[i, column]]
-        if absent:
-            images = f"{total} image{'s' * (total != 1)}"
-            detail = f"in {images}, none of them in {' or '.join(absent)}" if total else "no image shows it"
-            findings.append(Finding("class-absent-from-subset", "warning", f"class '{name}'", "reported", detail))
-    return findings
-
-
 def _warn(findings: Sequence[Finding]) -> None:
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -224,12 +211,6 @@ def _warn(findings: Sequence[Finding]) -> None:
     for rule, found in by_rule.items():
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         logger.warning("%s: %s: %s%s", rule, found[0].item, found[0].detail, more)
-
-
-def _images_per_class(dataset: CocoDataset) -> Integers:
-    rows, columns = objects(dataset, dataset.images)
-    width = max(1, len(dataset.categories))
-    return np.bincount(np.unique(rows * width + columns) % width, minlength=len(dataset.categories))
 
 
 def _boxes_per_class(dataset: CocoDataset) -> Integers:

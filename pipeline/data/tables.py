@@ -11,7 +11,7 @@ from pathlib import Path
 Cell = str | int | float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """Rows under column names, with a title. Numbers are set to the right, floats with one decimal."""
 
@@ -26,6 +26,8 @@ class Table:
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         numeric = [_is_numeric(self.rows, i) for i in range(len(self.columns))]
         return "\n".join([self.title, *(_aligned(line, widths, numeric) for line in lines)])
+
+    __repr__ = __str__  # what a notebook leaves in a log
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)

@@ -43,6 +43,18 @@ def test_no_value_is_no_group(nothing):
     assert grouped(images, {}, "scene") == {"a": {"a"}, "b": {"b"}, "scene\0" + "0": {"c"}}
 
 
+def test_a_scene_is_one_of_its_video():
+    images = pictures(a={"video": "v", "scene": 1}, b={"video": "w", "scene": 1}, c={"video": "v", "scene": 1},
+                      d={"video": "v", "scene": 2}, e={"scene": 1}, f={"scene": 1}, g={"video": "v"})  # fmt: skip
+    assert grouped(images, {}, "scene") == {
+        'scene\0["v", 1]': {"a", "c"},
+        'scene\0["w", 1]': {"b"},
+        'scene\0["v", 2]': {"d"},
+        "scene\0" + "1": {"e", "f"},
+        "g": {"g"},
+    }
+
+
 def test_values_of_any_kind():
     images = pictures(a={"at": 1}, b={"at": "1"}, c={"at": [1, 2]}, d={"at": [1, 2]}, e={"at": {"x": 1, "y": 2}},
                       f={"at": {"y": 2, "x": 1}})  # fmt: skip

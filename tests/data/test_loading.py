@@ -9,7 +9,7 @@ import pytest
 from clips import write_clip
 from PIL import Image as Picture
 
-from pipeline.data.coco import Annotation, read_coco, write_coco
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.loading import load_annotations, load_source
 from pipeline.data.side_lists import read_class_changes, read_test_list
 from pipeline.data.sources.video.sampling import Sampling
@@ -94,7 +94,12 @@ class TestSources:
         loaded = place.annotations(tmp_path / "track.xml")
         assert (raw.kind, loaded.images, loaded.annotations, loaded.missing_images) == ("video", 4, 4, 0)
         image = next(each for each in place.dataset.images if each.file_name.endswith("000005.jpg"))
-        assert image.extra == {"video": "street.mp4", "frame": 5, "time": 0.5}
+        assert {key: image.extra[key] for key in ("video", "frame", "time")} == {
+            "video": "street.mp4",
+            "frame": 5,
+            "time": 0.5,
+        }
+        assert set(image.extra) <= {"video", "frame", "time", "scene"}
         assert [each.bbox for each in place.dataset.by_image()[image.id]] == [(5, 2, 9, 10)]
 
     def test_a_clip_in_a_folder_beside_images(self, write_picture, tmp_path, place):
@@ -217,7 +222,7 @@ class TestAnnotations:
 
     def test_none_are_there(self, annotated):
         _, _, place = annotated
-        with pytest.raises(DataError, match="annotation"):
+        with pytest.raises(DataError, match=r"no files at all(?s:.*)do: .*annotations_url"):
             place.annotations()
 
     def test_absent_image_is_refused(self, annotated):
@@ -263,3 +268,158 @@ class TestAnnotations:
     def test_digest_without_url(self, annotated):
         with pytest.raises(UsageError, match="without a URL"):
             annotated[2].annotations(sha256="0" * 64)
+
+    def test_names_of_the_test_list_are_those_that_the_user_knows(self, tmp_path, write_picture, place):
+        """In the folder, as in the annotations, before conversion, and without suffix."""
+        for name in "1234":
+            write_picture(tmp_path / f"in/{name}.png", 9, 9)
+        Picture.open(tmp_path / "in/2.png").save(tmp_path / "in/2.tif")
+        (tmp_path / "in/2.png").unlink()
+        files = ["images/1.png", "images/2.tif", "images/3.png", "images/4.png"]
+        images = tuple(Image(i, name, 9, 9) for i, name in enumerate(files, 1))
+        boxes = tuple(Annotation(i, i, 1, (1, 1, 2, 2), 4) for i in range(1, 5))
+        write_coco(CocoDataset(images, boxes, (Category(1, "cat"),)), tmp_path / "all.json")
+        (tmp_path / "list.txt").write_text("images/1.png\n1.png\n2.tif\n4\n")
+        place.source(tmp_path / "in")
+        loaded = place.annotations(tmp_path / "all.json", test_list_url=str(tmp_path / "list.txt"))
+        assert loaded.test_images == 3
+        assert read_test_list(place.out) == ("1.png", "2.tif.png", "4.png")
+
+    def test_the_class_map_is_held_against_the_classes(self, annotated, tmp_path):
+        _, source, place = annotated
+        (tmp_path / "map.csv").write_text("from,to\ndogg,animal\n")
+        with pytest.raises(DataError, match=r"dogg(?s:.*)did you mean dog\?"):
+            place.annotations(source, class_map_url=str(tmp_path / "map.csv"))
+
+
+class TestDescriptions:
+    """Names of classes that come apart from the images and their labels."""
+
+    @pytest.fixture
+    def labelled(self, tmp_path, write_picture, place):
+        for name in "ab":
+            write_picture(tmp_path / f"set/images/train/{name}.png", 20, 10)
+            (tmp_path / "set/labels/train").mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"set/labels/train/{name}.txt").write_text("1 0.5 0.5 0.2 0.4\n")
+        return tmp_path / "set", place
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            pytest.param("coco128.yaml", "path: ../coco128\ntrain: images/train\nnames: [cat, dog]\n", id="YAML"),
+            pytest.param("classes.txt", "cat\ndog\n", id="list"),
+        ],
+    )
+    @pytest.mark.parametrize("own", ["", "names: [x, y]"])
+    def test_they_go_with_the_sources_labels(self, labelled, tmp_path, name, content, own):
+        folder, place = labelled
+        if own:
+            (folder / "data.yaml").write_text(own)
+        (tmp_path / name).write_text(content)
+        place.source(folder)
+        loaded = place.annotations(tmp_path / name)
+        assert (loaded.images, loaded.annotations, loaded.classes) == (2, 2, ("cat", "dog"))
+        assert loaded.url == str(tmp_path / name)
+        assert place.dataset.annotations[0].bbox == pytest.approx((8, 3, 4, 4))
+        assert {place.dataset.categories[each.category_id - 1].name for each in place.dataset.annotations} == {"dog"}
+
+    def test_open_images(self, tmp_path, write_picture, place):
+        write_picture(tmp_path / "set/a.png", 20, 10)
+        (tmp_path / "set/boxes.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/1,0,0.5,0,1\n")
+        (tmp_path / "class-descriptions-boxable.csv").write_text("/m/1,Cat\n")
+        place.source(tmp_path / "set")
+        assert place.annotations(tmp_path / "class-descriptions-boxable.csv").classes == ("Cat",)
+
+    def test_those_that_change_nothing_are_refused(self, annotated, tmp_path, place):
+        write_coco(annotated[0], place.markup / "all.json")
+        (tmp_path / "classes.txt").write_text("cat\ndog\n")
+        with pytest.raises(DataError, match=r"only say what classes are called.*coco(?s:.*)annotations_url empty"):
+            place.annotations(tmp_path / "classes.txt")
+
+    def test_labels_at_the_url_take_the_place_of_the_sources(self, labelled, tmp_path):
+        folder, place = labelled
+        place.source(folder)
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other/a.txt").write_text("0 0.5 0.5 1 1\n")
+        (tmp_path / "other/classes.txt").write_text("bird\n")
+        loaded = place.annotations(tmp_path / "other")
+        assert (loaded.annotations, loaded.classes) == (1, ("bird",))
+
+
+class TestEmpty:
+    def test_no_box(self, annotated):
+        dataset, source, place = annotated
+        write_coco(replace(dataset, annotations=()), source)
+        with pytest.raises(DataError, match="no box in 3 images, read as coco"):
+            place.annotations(source)
+        assert not names(place.out)
+
+    def test_no_image(self, annotated):
+        dataset, source, place = annotated
+        write_coco(replace(dataset, annotations=(), images=()), source)
+        with pytest.raises(DataError, match="no image, read as coco"):
+            place.annotations(source)
+        assert not names(place.out)
+
+    def test_a_description_without_labels(self, annotated, tmp_path):
+        (tmp_path / "data.yaml").write_text("names: [cat]")
+        with pytest.raises(DataError, match="no box in 3 images, read as yolo"):
+            annotated[2].annotations(tmp_path / "data.yaml")
+
+
+class TestPlaces:
+    """Errors name what the user named, and never a folder that files were put into on the way."""
+
+    @pytest.mark.parametrize(
+        ("files", "where"),
+        [
+            pytest.param({"labels/a.txt": "5 0 0 1 1", "classes.txt": "cat"}, "in: labels/a.txt:1", id="YOLO"),
+            pytest.param(
+                {"x/a.json": '{"images": 1, "annotations": [], "categories": 0, "bbox": 0}', "b.yaml": "x: 1"},
+                "in: x/a.json",
+                id="COCO",
+            ),
+            pytest.param({"a.xml": "<annotations>", "b.xml": "<annotations/>"}, "in: a.xml", id="CVAT"),
+            pytest.param({"labels/a.txt": "0 0 0 1 1"}, "in", id="no names"),
+            pytest.param({"a.txt": "x"}, "in", id="unknown"),
+        ],
+    )
+    @pytest.mark.parametrize("apart", [False, True])
+    def test_file(self, tmp_path, write_picture, place, files, where, apart):
+        write_picture(tmp_path / "pictures/images/a.png", 9, 9)
+        for name, text in files.items():
+            path = tmp_path / "in" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        if not apart:
+            (tmp_path / "pictures/images").rename(tmp_path / "in/images")
+        place.source(tmp_path / ("pictures" if apart else "in"))
+        with pytest.raises((DataError, MissingError)) as error:
+            place.annotations(tmp_path / "in" if apart else "")
+        assert f"where:    {tmp_path / where}\n" in f"{error.value}\n"
+        assert "tmp" not in str(error.value).replace(str(tmp_path), "")
+        assert str(place.markup) not in str(error.value)
+
+    def test_one_file(self, annotated, tmp_path):
+        (tmp_path / "a.json").write_text('{"images": 1, "annotations": [], "categories": 0, "bbox": 0}')
+        with pytest.raises(DataError) as error:
+            annotated[2].annotations(tmp_path / "a.json")
+        assert f"where:    {tmp_path / 'a.json'}\n" in str(error.value)
+
+    def test_member(self, annotated, tmp_path):
+        with pytest.raises(MissingError) as error:
+            annotated[2].annotations(annotated[1], member="none.json")
+        assert f"where:    {annotated[1]}\n" in str(error.value)
+
+    def test_two_sources_together(self, tmp_path, write_picture, place):
+        write_picture(tmp_path / "in/a.png", 9, 9)
+        (tmp_path / "in/a.txt").write_text("5 0 0 1 1")
+        (tmp_path / "data.yaml").write_text("names: [cat]")
+        place.source(tmp_path / "in")
+        with pytest.raises(DataError) as error:
+            place.annotations(tmp_path / "data.yaml")
+        assert f"where:    {tmp_path / 'in'}: a.txt:1\n" in str(error.value)
+        (tmp_path / "data.yaml").write_text("names: 3")
+        with pytest.raises(DataError) as error:
+            place.annotations(tmp_path / "data.yaml")
+        assert f"where:    {tmp_path / 'data.yaml'}\n" in str(error.value)

@@ -45,7 +45,7 @@ def test_nothing_is_there(tmp_path):
 )
 def test_a_class_map_goes_with_the_annotations(tmp_path, server, name, text):
     (tmp_path / "out").mkdir()
-    write_class_map(server.serve(name, text.encode()), tmp_path / "out", tmp_path / "cache")
+    write_class_map(server.serve(name, text.encode()), tmp_path / "out", tmp_path / "cache", ("car", "dog"))
     assert read_class_changes(tmp_path / "out") == {"car": "vehicle", "dog": None}
 
 
@@ -55,12 +55,20 @@ def test_a_class_map_goes_with_the_annotations(tmp_path, server, name, text):
         pytest.param("none.csv", None, MissingError, id="not there"),
         pytest.param("a.csv", "old,new\n", DataError, id="another header"),
         pytest.param("a.ods", "", UsageError, id="a spreadsheet"),
+        pytest.param("a.csv", "from,to\ncat,x\ncar,y\n", DataError, id="an unknown class"),
     ],
 )
 def test_a_wrong_class_map_is_not_kept(tmp_path, name, text, error):
     (tmp_path / "out").mkdir()
     if text is not None:
         (tmp_path / name).write_text(text)
-    with pytest.raises(error, match=r"mapping file|no such file"):
-        write_class_map(str(tmp_path / name), tmp_path / "out", tmp_path)
+    with pytest.raises(error, match=r"mapping file|no such file|names 1 classes.*: cat"):
+        write_class_map(str(tmp_path / name), tmp_path / "out", tmp_path, ("car", "dog"))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_names_may_be_those_of_the_source(tmp_path):
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfa/1\n2.png\n1.png\n")
+    given = {"a/1": "1.png", "2.png": "3.png"}
+    assert write_test_list(str(tmp_path / "list"), tmp_path, tmp_path, NAMES, NAMES, lambda name: given[name]) == 2
+    assert read_test_list(tmp_path) == ("1.png", "2.png"), "a name in the folder is taken as it is"

@@ -98,15 +98,22 @@ def owners(parts):
     return {image.file_name: name for name, part in by_name.items() for image in part.images}
 
 
-@given(pictures, modes, st.sampled_from(["honour", "ignore"]), st.booleans(), st.sets(st.integers(1, 50), max_size=3))
-def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed):
+@given(
+    pictures,
+    modes,
+    st.sampled_from(["honour", "ignore"]),
+    st.booleans(),
+    st.sets(st.integers(1, 50), max_size=3),
+    st.sampled_from(["", "none"]),
+)
+def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed, unasked):
     """Each image in one subset or left out with a finding; no group in two, but those that the data divided so."""
     dataset, groups = described(pictures)
     test_names = {f"{i}.jpg" for i in listed}
     options = {
         "mode": mode,
         "groups": groups,
-        "group_by": "video" if by_video and any(video for _, video, *_ in pictures) else "",
+        "group_by": "video" if by_video and any(video for _, video, *_ in pictures) else unasked,
         "source_split": source_split,
         "test_names": test_names,
     }
@@ -125,7 +132,7 @@ def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_vide
     assert not test_names or names(parts.test) == test_names & names(dataset)
     for key in set(groups.values()):
         assert len({found[name] for name, own in groups.items() if own == key and name in found}) <= 1
-    if options["group_by"]:
+    if options["group_by"] == "video":
         told = {each.item for each in parts.findings if each.action == "reported"}
         for video in {video for _, video, *_ in pictures if video}:
             members = [image for image in dataset.images if image.extra.get("video") == video]
@@ -137,6 +144,81 @@ def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_vide
     again = split(turned, **options)
     assert owners(again) == found
     assert again.findings == parts.findings
+
+
+def in_clips(*scenes):
+    """Three images a scene, of clips with so many scenes; the scenes of each clip are counted from 1."""
+    fields = [
+        {"video": f"clip {clip}", "scene": scene}
+        for clip, count in enumerate(scenes)
+        for scene in range(1, count + 1)
+        for _ in range(3)
+    ]
+    plain = dataset_of([{1}] * len(fields))
+    return replace(
+        plain, images=tuple(replace(each, extra=extra) for each, extra in zip(plain.images, fields, strict=True))
+    )
+
+
+def divided(dataset, parts, *fields):
+    """How many values of the fields are in more than one subset."""
+    found, where = owners(parts), {}
+    for image in dataset.images:
+        where.setdefault(tuple(image.extra[each] for each in fields), set()).add(found[image.file_name])
+    return sum(len(each) > 1 for each in where.values())
+
+
+def test_frames_of_a_clip_stay_together_unasked(caplog):
+    caplog.set_level("INFO")
+    dataset = in_clips(*[2] * 20)
+    parts = split(dataset)
+    assert divided(dataset, parts, "video") == 0
+    assert owners(parts) == owners(split(dataset, group_by="video"))
+    assert sum("group_by=none" in each.message for each in caplog.records) == 1
+    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+
+
+def test_too_few_clips_are_divided_by_scenes(caplog):
+    caplog.set_level("INFO")
+    dataset = in_clips(9, 9)
+    parts = split(dataset)
+    assert divided(dataset, parts, "video", "scene") == 0
+    assert divided(dataset, parts, "video") > 0
+    assert "those of one scene stay together" in caplog.text
+    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+
+
+@pytest.mark.parametrize("scenes", [(1,), (2,), (1, 1)], ids=["a scene", "two scenes", "two clips"])
+def test_too_few_scenes_are_divided_and_it_is_said(scenes, caplog):
+    dataset = in_clips(*scenes)
+    parts = split(dataset, train_share=0.34, eval_share=0.33)
+    (finding,) = [each for each in parts.findings if each.rule == "split-within-a-clip"]
+    assert (finding.severity, finding.action) == ("warning", "reported")
+    assert finding.item.startswith('video "clip 0"')
+    assert "split-within-a-clip" in caplog.text
+
+
+def test_clips_without_scenes_beside_clips_with_them():
+    """Where scenes are kept whole, frames of no scene are in none: it is said that these are shared out."""
+    scened, plain = in_clips(9), [Image(100 + i, f"x{i}.jpg", 9, 9, {"video": "other"}) for i in range(9)]
+    parts = split(replace(scened, images=(*scened.images, *plain)))
+    assert divided(scened, parts, "scene") == 0
+    assert [each.item for each in parts.findings if each.rule == "split-within-a-clip"] == ['video "other"']
+
+
+def test_grouping_turned_off(caplog):
+    caplog.set_level("INFO")
+    dataset = in_clips(*[2] * 20)
+    parts = split(dataset, group_by="none")
+    bare = split(replace(dataset, images=tuple(replace(each, extra={}) for each in dataset.images)))
+    assert owners(parts) == owners(bare)
+    assert "group_by" not in caplog.text
+    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+
+
+def test_most_images_in_one_group_is_said(caplog):
+    split(dataset_of([{1}] * 20), groups={f"{i}.jpg": "x" for i in range(1, 13)}, seed=1)
+    assert "the largest group, that of 1.jpg, has 12 images and goes as a whole, of 20 images" in caplog.text
 
 
 @given(pictures, st.integers(1, 30), st.integers(0, 9))

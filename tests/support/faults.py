@@ -163,6 +163,11 @@ def _wrong_size(draft: Draft) -> str:
     return image_item(image)
 
 
+def _unrelated_size(draft: Draft) -> str:
+    draft.images[-1] = replace(draft.picture("swapped.png"), width=HEIGHT, height=WIDTH)
+    return image_item(draft.images[-1])
+
+
 def _exact_duplicate(draft: Draft) -> str:
     image, copy = draft.picture("first.png"), draft.picture("first_again.png", box=ELSEWHERE)
     (draft.pictures / copy.file_name).write_bytes((draft.pictures / image.file_name).read_bytes())
@@ -199,6 +204,7 @@ FAULTS: dict[str, Callable[[Draft], str]] = {
     "refused-image": _broken("odd.tif", lambda data: data),
     "exif-orientation": _exif,
     "wrong-image-size": _wrong_size,
+    "unrelated-image-size": _unrelated_size,
     "exact-duplicate-image": _exact_duplicate,
     "box-not-finite": _odd((5.0, 5.0, float("nan"), 9.0), area=9.0),
     "negative-box-side": _odd((85.0, 70.0, -30.0, -25.0)),

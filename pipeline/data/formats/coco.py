@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_co
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.assembly import with_split
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named, subset_of
+from pipeline.data.formats.subset_names import subset_named
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     if len(names) > 1:
         plain = [name for name in names if not files.has_json_keys(name, "num_keypoints")]
         names = _left_out(names, plain, "they are keypoints, and there are instances beside them")
-    sets = {name: _resolved(read_coco(files.folder / name), name, images) for name in names}
+    sets = {name: _resolved(read_coco(files.folder / name, unsized=True), name, images) for name in names}
     if len(sets) > 1:
         here = [name for name, each in sets.items() if any(image.file_name in images.names for image in each.images)]
         sets = {name: sets[name] for name in _left_out(names, here, "none of their images is here")}
@@ -78,11 +79,13 @@ def _left_out(names: list[str], kept: list[str], why: str) -> list[str]:
 
 
 def _resolved(dataset: CocoDataset, name: str, images: ImageIndex) -> CocoDataset:
-    beside, subset = PurePosixPath(name).parent.as_posix(), subset_of(name)
+    beside, subset = PurePosixPath(name).parent.as_posix(), images.subset_of(name)
     found = []
     for i, image in enumerate(dataset.images):
         file_name = images.name_of(image.file_name, f"{name}: images[{i}]", beside)
-        found.append(replace(image, file_name=file_name, extra=_with_subset(image, subset)))
+        size = (image.width, image.height) if image.width and image.height else images.size(file_name)
+        extra = _with_subset(image, subset)
+        found.append(replace(image, file_name=file_name, width=size[0], height=size[1], extra=extra))
     return replace(dataset, images=tuple(found))
 
 
@@ -116,9 +119,11 @@ def _merged(sets: Sequence[CocoDataset]) -> CocoDataset:
                 category_ids[each.category_id] = next(unknown_category)
             image_id, category_id = image_ids[each.image_id], category_ids[each.category_id]
             annotations.append(replace(each, id=len(annotations) + 1, image_id=image_id, category_id=category_id))
-    licenses = tuple(each for i, each in enumerate(_licenses(sets)) if each not in _licenses(sets)[:i])
-    return CocoDataset(with_split(images), tuple(annotations), tuple(categories.values()), sets[0].info, licenses)
+    categories_found = tuple(categories.values())
+    return CocoDataset(with_split(images), tuple(annotations), categories_found, sets[0].info, _licenses(sets))
 
 
-def _licenses(sets: Sequence[CocoDataset]) -> list[dict[str, object]]:
-    return [dict(each) for dataset in sets for each in dataset.licenses]
+def _licenses(sets: Sequence[CocoDataset]) -> tuple[Mapping[str, Any], ...]:
+    """Those of all, each once, in the order they come."""
+    once = {json.dumps(each, sort_keys=True): each for dataset in sets for each in dataset.licenses}
+    return tuple(once.values())

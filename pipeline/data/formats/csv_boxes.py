@@ -23,7 +23,7 @@ from pipeline.data.formats.assembly import Mark, Picture, assemble
 from pipeline.data.formats.csv_tables import Layout, has_no_box, layout_of, rows
 from pipeline.data.formats.fields import label, number, whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named, subset_of
+from pipeline.data.formats.subset_names import subset_named
 from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"
@@ -78,7 +78,7 @@ def _add(
     names: dict[str, str],
     found: dict[str, _Rows],
 ) -> None:
-    beside, subset = PurePosixPath(file).parent.as_posix(), subset_of(file)
+    beside, subset = PurePosixPath(file).parent.as_posix(), images.subset_of(file)
     known: dict[str, str] = {}
     for where, row in rows(files, file, layout):
         if row["image"] not in known:
@@ -119,16 +119,21 @@ def _mark(row: dict[str, str], where: str, layout: Layout, size: tuple[int, int]
     return Mark(names.get(kind, kind), box, int(row.get("group") == "1")) if all(size) else None
 
 
+def class_descriptions(files: AnnotationFiles) -> tuple[str, ...]:
+    """The tables that give names for the machine ids of Open Images' classes."""
+    return tuple(name for name in files.ending(".csv") if PurePosixPath(name).name.startswith(_DESCRIPTIONS))
+
+
 def _tables(files: AnnotationFiles) -> Iterator[str]:
-    return (name for name in files.ending(".csv") if not PurePosixPath(name).name.startswith(_DESCRIPTIONS))
+    descriptions = set(class_descriptions(files))
+    return (name for name in files.ending(".csv") if name not in descriptions)
 
 
 def _class_names(files: AnnotationFiles) -> dict[str, str]:
     names: dict[str, str] = {}
-    for name in files.ending(".csv"):
-        if PurePosixPath(name).name.startswith(_DESCRIPTIONS):
-            for i, row in enumerate(csv.reader(files.text(name).splitlines()), 1):
-                if len(row) != 2:
-                    raise DataError(f"A row has {len(row)} values", where=f"{name}:{i}", expected="id and name")
-                names[row[0].strip()] = row[1].strip()
+    for name in class_descriptions(files):
+        for i, row in enumerate(csv.reader(files.text(name).splitlines()), 1):
+            if len(row) != 2:
+                raise DataError(f"A row has {len(row)} values", where=f"{name}:{i}", expected="id and name")
+            names[row[0].strip()] = row[1].strip()
     return names

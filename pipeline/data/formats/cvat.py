@@ -19,7 +19,7 @@ from pipeline.data.formats.cvat_shapes import KINDS, read_shape
 from pipeline.data.formats.cvat_tracks import read_tracks
 from pipeline.data.formats.fields import whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named, subset_of
+from pipeline.data.formats.subset_names import subset_named
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[
             elif shape.tag in KINDS or shape.tag == "tag":
                 without_area[shape.tag] += 1
         name = images.name_of(written, where, beside)
-        subset = subset_named(node.get("subset") or "") or subset_of(PurePosixPath(written).parent.as_posix())
+        subset = subset_named(node.get("subset") or "") or images.subset_of(PurePosixPath(written).parent.as_posix())
         yield Picture(name, *_size(node, name, where, images), marks, subset)
 
 

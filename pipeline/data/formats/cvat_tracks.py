@@ -53,7 +53,7 @@ def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Coun
         without_area: Counts the shapes left out.
 
     Raises:
-        DataError: The file does not name its video, or none of the frames is there.
+        DataError: The file does not name its video, and there are several, or none of the frames is there.
     """
     clips = _clips(root, file, images)
     marks: dict[str, list[Mark]] = defaultdict(list)
@@ -79,7 +79,7 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
     parts = [each for each in root.iterfind("meta//*") if each.find("source") is not None]
     parts = parts or [each for each in root.findall("meta") if each.find("source") is not None]
     if not parts:
-        raise DataError("The tracks do not say of which video", where=file, expected="<meta> with a <source>")
+        return {"": _only_clip(by_folder, file, images)}
     clips: dict[str, _Clip] = {}
     for each in parts:
         name = PurePosixPath((each.findtext("source") or "").replace("\\", "/")).stem
@@ -98,6 +98,19 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
             remedy="load the video as images, or images named so",
         )
     return clips
+
+
+def _only_clip(by_folder: dict[str, dict[int, str]], file: str, images: ImageIndex) -> _Clip:
+    """The one clip that all images are of: tracks that do not say of which can be of no other."""
+    if len(by_folder) != 1 or sum(map(len, by_folder.values())) != len(images.names):
+        raise DataError(
+            "The tracks do not say of which video",
+            where=file,
+            expected="<meta> with a <source>, or the frames of one clip and no other images",
+            remedy="load that video alone, or add the source to the file",
+        )
+    [(folder, frames)] = by_folder.items()
+    return _Clip(PurePosixPath(folder).name, (0, 0), frames, tuple(sorted(frames)), "")
 
 
 def _frames(clip: str, by_folder: dict[str, dict[int, str]], *, alone: bool) -> dict[int, str]:

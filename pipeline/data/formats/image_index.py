@@ -16,14 +16,12 @@ from PIL.Image import DecompressionBombError
 from pipeline.data.coco import unsafe_name
 from pipeline.data.formats.fields import is_writable
 from pipeline.data.formats.path_endings import PathEndings, WrittenPath
-from pipeline.data.formats.subset_names import subset_of
+from pipeline.data.formats.subset_names import class_folders, subset_of
 from pipeline.data.headers import UNREADABLE, upright_size
+from pipeline.data.sources.image_folder import IMAGE_SUFFIXES
 from pipeline.errors import DataError
 
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif"}
-    | {".heic", ".heif"}
-)
+_SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif"}  # which no image here has, but annotations of converted ones may
 _MANY = 20
 
 
@@ -72,7 +70,7 @@ class ImageIndex:
         for endings in self._ways(path.parts[-1]):
             found = self._nearby(endings.find(path), path)
             if len(path.parts) == 1:
-                found = [each for each in found if _may_be_of(_folder(each), beside)]
+                found = [each for each in found if self._may_be_of(_folder(each), beside)]
             if found:
                 return _the_one(found, name, path.folders)
         return None
@@ -93,16 +91,20 @@ class ImageIndex:
         """
         parts = WrittenPath.of(path).parts
         if not parts:
-            return sorted(self.names)
+            return list(self._sorted)
         for i in range(len(parts)):
             tail = "/".join(parts[i:])
-            found = [each for each in self._folders if f"/{each}".endswith(f"/{tail}")]
-            if subset_of(tail) != subset_of(path):
+            if self.subset_of(tail) != self.subset_of(path):
                 break  # `images` is no place to look for `test/images`
-            found = [tail] if tail in found else [each for each in found if _may_be_of(each, path)]
+            found = self._folders.get(tail, [])
+            found = [tail] if tail in found else [each for each in found if self._may_be_of(each, path)]
             if len(found) == 1:
-                return sorted(name for name in self.names if name.startswith(f"{found[0]}/"))
+                return self._in_folder(found[0])
         return []
+
+    def subset_of(self, path: str) -> str:
+        """The subset that a path speaks of, folders of classes called `train` or `test` not counted."""
+        return subset_of(path, self._class_folders)
 
     def name_of(self, name: str, where: str, beside: str = "") -> str:
         """The image that an annotation means, or the annotation's own name for it where it is not there.
@@ -146,10 +148,31 @@ class ImageIndex:
             yield self._stems
             yield self._folded_stems
 
+    def _in_folder(self, folder: str) -> list[str]:
+        end = chr(ord("/") + 1)
+        return self._sorted[bisect_left(self._sorted, f"{folder}/") : bisect_left(self._sorted, folder + end)]
+
+    def _may_be_of(self, folder: str, path: str) -> bool:
+        """Whether a folder is of no other subset than a path is: `labels/train` speaks of no image in `images/val`."""
+        subset = self.subset_of(path)
+        return not subset or self.subset_of(folder) in {"", subset}
+
     @cached_property
-    def _folders(self) -> list[str]:
-        folders = {parent.as_posix() for name in self.names for parent in PurePosixPath(name).parents}
-        return sorted(folders - {"."})
+    def _sorted(self) -> list[str]:
+        return sorted(self.names)
+
+    @cached_property
+    def _class_folders(self) -> frozenset[str]:
+        return class_folders(self.names)
+
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        """Folders by each ending of their paths."""
+        table: dict[str, list[str]] = {}
+        for folder in sorted({folder for name in self.names for folder in PurePosixPath(name).parents if folder.name}):
+            for i in range(len(folder.parts)):
+                table.setdefault("/".join(folder.parts[i:]), []).append(folder.as_posix())
+        return table
 
     def _nearby(self, found: list[str], path: WrittenPath) -> list[str]:
         """Of very many images, those in a folder of the annotation file's, for the folder that fewest are in.
@@ -169,7 +192,7 @@ class ImageIndex:
     def _by_folder(self) -> dict[tuple[str, str], list[str]]:
         """Images by each of their folders' names and their own name without suffix, in lower case."""
         table: dict[tuple[str, str], list[str]] = {}
-        for name in sorted(self.names):
+        for name in self._sorted:
             *folders, last = name.split("/")
             for folder in dict.fromkeys(folders):
                 table.setdefault((folder, _stem(last).casefold()), []).append(name)
@@ -190,12 +213,6 @@ class ImageIndex:
     @cached_property
     def _folded_stems(self) -> PathEndings:
         return PathEndings(self.names, fold=True, stems=True)
-
-
-def _may_be_of(folder: str, path: str) -> bool:
-    """Whether a folder is not of another subset than a path is: `labels/train` speaks of no image in `images/val`."""
-    subset = subset_of(path)
-    return not subset or subset_of(folder) in {"", subset}
 
 
 def _stem(last: str) -> str:

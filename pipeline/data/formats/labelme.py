@@ -22,7 +22,6 @@ from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
 from pipeline.data.formats.fields import label, number, shown, whole
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.outlines import Point, flat, hull, polygon_area
-from pipeline.data.formats.subset_names import subset_of
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def _picture(file: str, content: dict[str, Any], images: ImageIndex, without_are
             without_area[shown(kind).strip("'")] += 1
         else:
             marks.append(_mark(shape, kind, points, where))
-    return Picture(name, *_size(file, content, name, images), marks, subset_of(beside))
+    return Picture(name, *_size(file, content, name, images), marks, images.subset_of(beside))
 
 
 def _points(raw: Any, where: str) -> list[Point]:

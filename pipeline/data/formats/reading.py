@@ -16,6 +16,8 @@ from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
+_GIVE = "name the file, folder or archive with the annotations in annotations_url"
+
 
 @dataclass(frozen=True, slots=True)
 class _Format:
@@ -43,7 +45,18 @@ def read_markup(
     format: str = "",  # noqa: A002 - the word for it
     member: str = "",
 ) -> CocoDataset:
-    """Read the annotation files in a folder.
+    """Read the annotation files in a folder, as `read_with_format` does."""
+    return read_with_format(markup, images, format=format, member=member)[1]
+
+
+def read_with_format(
+    markup: Path,
+    images: ImageIndex,
+    *,
+    format: str = "",  # noqa: A002
+    member: str = "",
+) -> tuple[str, CocoDataset]:
+    """Read the annotation files in a folder, and say which format they are in.
 
     Boxes are in pixels, as the files have them: what lies outside, has no area or is NaN is left to validation. Image
     names are those of the source, and an image that is annotated but absent keeps the annotation's name for it. The
@@ -74,7 +87,7 @@ def read_markup(
     name = _checked(format, files) if format else _detected(files)
     dataset = FORMATS[name].read(files, images)
     _log(name, dataset, images)
-    return dataset
+    return name, dataset
 
 
 def _checked(name: str, files: AnnotationFiles) -> str:
@@ -85,7 +98,9 @@ def _checked(name: str, files: AnnotationFiles) -> str:
         f"There are no annotations in the format {name}" + (f": {recognition.why_not}" if recognition.why_not else ""),
         where=files.folder,
         expected=f"{FORMATS[name].looks_for}; there are {files.summary()}",
-        remedy="name another format in annotations_format, or leave it empty to have it detected",
+        remedy="name another format in annotations_format, or leave it empty to have it detected"
+        if files.names
+        else _GIVE,
     )
 
 
@@ -107,7 +122,9 @@ def _detected(files: AnnotationFiles) -> str:
         f"No annotation format is recognised: there are {files.summary()}" + "".join(f"\n    {each}" for each in near),
         where=files.folder,
         expected="; ".join(f"{name}: {each.looks_for}" for name, each in FORMATS.items()),
-        remedy="check that the annotations are among what is loaded, or name the format in annotations_format",
+        remedy="name the format in annotations_format, or the annotations, if they lie elsewhere, in annotations_url"
+        if files.names
+        else _GIVE,
     )
 
 

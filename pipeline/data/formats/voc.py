@@ -106,7 +106,7 @@ def _picture(file: _File, images: ImageIndex, subsets: dict[str, str], by_the_ki
         x, y = left - shift, top - shift
         marks.append(Mark(kind, (x, y, right - x, bottom - y), int(ignored)))
     stem = PurePosixPath(file.name).stem
-    subset = subsets.get(stem) or subsets.get(PurePosixPath(name).stem) or subset_of(_folder(file.name))
+    subset = subsets.get(stem) or subsets.get(PurePosixPath(name).stem) or images.subset_of(_folder(file.name))
     return Picture(name, *(_size(file) or images.size(name)), marks, subset)
 
 

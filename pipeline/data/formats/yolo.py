@@ -14,7 +14,7 @@ from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named, subset_of
+from pipeline.data.formats.subset_names import subset_named
 from pipeline.data.formats.yolo_data import YoloData, data_files, name_lists, read_data
 from pipeline.data.formats.yolo_lines import EXPECTED, looks_like_labels, read_lines
 
@@ -67,7 +67,7 @@ def _picture(
     size, marks = images.size(image), list[Mark]()
     if image in pairs:
         marks = read_lines(files.text(pairs[image]), pairs[image], data.classes, size, data.keypoint_values)
-    subset = subsets.get(image) or subset_of(PurePosixPath(image).parent.as_posix())
+    subset = subsets.get(image) or images.subset_of(PurePosixPath(image).parent.as_posix())
     return Picture(image, *size, marks if all(size) else (), subset)
 
 

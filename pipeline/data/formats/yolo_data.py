@@ -78,7 +78,7 @@ def read_data(files: AnnotationFiles) -> YoloData:
         "There are YOLO labels, but no names for their classes",
         where=files.folder,
         expected=f"data.yaml with 'names', or one of {', '.join(NAME_LISTS)}",
-        remedy="add a classes.txt with a name a line, in the order of the indices",
+        remedy="add a classes.txt with a name a line, in the order of the indices, or name one in annotations_url",
     )
 
 

@@ -117,8 +117,11 @@ def _on_files(reserved: frozenset[str]) -> tuple[Rule, ...]:
         *unreadable,
         Rule("exif-orientation", "warning", "repair", change, pictures.exif_orientation,
              "a picture stored turned; repair: picture and boxes upright", "boxes would lie elsewhere than objects"),
-        Rule("wrong-image-size", "error", "repair", change, pictures.declared_size,
-             "another size than the file's; repair: the file's, boxes scaled", "boxes are held against the size"),
+        Rule("wrong-image-size", "error", "repair", change, pictures.resized_images,
+             "no size, or the file's scaled; repair: the file's, boxes scaled", "boxes are held against the size"),
+        Rule("unrelated-image-size", "error", "drop", change, pictures.unrelated_sizes,
+             "another shape than the file's, or its sides swapped; repair: the file's, boxes left if they fit",
+             "boxes may lie elsewhere than objects"),
         Rule(duplicates.EXACT, "warning", "drop", _CHOICES["any"], exact,
              "the same picture, byte for byte, in two files; repair: the boxes of both; drop: that with fewer"),
     )  # fmt: skip

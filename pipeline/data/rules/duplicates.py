@@ -2,20 +2,30 @@
 
 Of such pictures one stands for the others: one of the test set before one of the eval set before the rest, then the one
 with the most boxes, then the first by name.
-Duplicates that stay must not straddle train and test: `duplicate_groups` says which belong together.
+Duplicates that stay must not straddle train and test: `duplicate_groups` says which belong together. There a chain of
+pictures, each like the next, is one group; the rule finds and drops only what is like the one that stands for it, so
+that of a slow pan more than one picture is left.
+
+Augmented copies are named by Roboflow `<stem>.rf.<id>.jpg`, the same stem for all copies of one source picture: turned,
+cropped or with other colours they look alike to no one, and are in one group by their names alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.data.coco import Annotation, CocoDataset, Image
+from pipeline.data.groups import components
 from pipeline.data.rules.findings import DID, Action, Facts, Finding, Result, image_item
 from pipeline.data.rules.looks import group_alike
 
 EXACT, NEAR = "exact-duplicate-image", "near-duplicate-image"
+
+# 32 digits of hexadecimal, or as many bits in fewer letters; a suffix more where the picture was converted.
+_AUGMENTED = re.compile(r"(?P<source>[^/]+)\.rf\.[0-9A-Za-z]{16,40}(\.\w+){1,2}")
 
 
 def exact_duplicates(
@@ -40,7 +50,7 @@ def exact_duplicates(
 def near_duplicates(
     dataset: CocoDataset, facts: Facts, action: Action, *, reserved: frozenset[str] = frozenset()
 ) -> Result:
-    """Images that look alike, though their bytes differ: resized, re-encoded, mirrored, brighter, cropped a little."""
+    """Images that look alike, though their bytes differ: resized, re-encoded, turned, mirrored, brighter, cropped."""
     findings: list[Finding] = []
     while True:
         details: dict[int, str] = {}
@@ -56,13 +66,26 @@ def near_duplicates(
 
 
 def duplicate_groups(dataset: CocoDataset, facts: Facts) -> dict[str, str]:
-    """The group of each file that is not alone, exact and near duplicates together: the smallest name in it."""
-    groups: dict[str, str] = {}
-    for group in _alike(_by_rank(dataset), facts):
-        names = {image.file_name for image in group}
-        if len(names) > 1:
-            groups |= dict.fromkeys(sorted(names), min(names))
-    return groups
+    """The group of each file that is not alone: the smallest name in it.
+
+    In one group are exact and near duplicates, directly or through others, and augmented copies of one source picture.
+    """
+    names = sorted({image.file_name for image in dataset.images})
+    alike = {
+        image.file_name: str(number)
+        for number, group in enumerate(_alike(_by_rank(dataset), facts, whole_chains=True))
+        for image in group
+    }
+    labels = [alike.get(name, "") for name in names], [_source_picture(name) for name in names]
+    firsts = components(range(len(names)), labels)
+    sizes = Counter(firsts)
+    return {name: names[first] for name, first in zip(names, firsts, strict=True) if sizes[first] > 1}
+
+
+def _source_picture(name: str) -> str:
+    """What the picture was called of which this is an augmented copy; empty if it does not say so."""
+    found = _AUGMENTED.fullmatch(name.rpartition("/")[2])
+    return found["source"] if found else ""
 
 
 def _by_rank(dataset: CocoDataset, reserved: frozenset[str] = frozenset()) -> list[Image]:
@@ -87,10 +110,10 @@ def _same_files(images: Iterable[Image], facts: Facts) -> list[list[Image]]:
     return list(groups.values())
 
 
-def _alike(images: Iterable[Image], facts: Facts) -> list[list[Image]]:
+def _alike(images: Iterable[Image], facts: Facts, *, whole_chains: bool = False) -> list[list[Image]]:
     """Images grouped by what they look like, those of one file among them."""
     files = _same_files(images, facts)
-    firsts = group_alike([facts[group[0].file_name].look for group in files])
+    firsts = group_alike([facts[group[0].file_name].look for group in files], whole_chains=whole_chains)
     groups: dict[int, list[Image]] = {}
     for group, first in zip(files, firsts, strict=True):
         groups.setdefault(first, []).extend(group)

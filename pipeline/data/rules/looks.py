@@ -2,10 +2,11 @@
 
 A look is a thumbnail of 16 x 16 shades of grey and 4 x 4 of colour. Candidates are found by the signs of its lowest
 frequencies, as a perceptual hash (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html) with
-zero for the threshold: 63 bits, of which those of a mirrored picture are known without looking at it. The bits are
-sorted in several permuted orders, and each look is held against the next few in each, after Manku et al., Detecting
-near-duplicates for web crawling (WWW 2007). So no number of pictures alike makes it quadratic: with N looks it compares
-at most 2 N x 32 orders x 16 neighbours. What is close in bits is then compared by the thumbnails themselves.
+zero for the threshold: 63 bits, of which those of a mirrored or turned picture are known without looking at it. They
+are sorted in several permuted orders, and each look is held against the next few in each, after Manku et al.,
+Detecting near-duplicates for web crawling (WWW 2007). So no number of pictures alike makes it quadratic: N looks, in 2
+turns in 30 orders and in 8 in 2 more, are compared with 16 neighbours at most. What is close in bits is then compared
+by the thumbnails themselves.
 
 The limits were chosen on COCO's photographs: re-encoded, resized, made brighter or cropped by two hundredths, nearly
 all are within them; of all pairs of different ones the nearest are more than twice as far apart. Flat pictures look
@@ -31,6 +32,8 @@ LOOK_BYTES = _GREYS + 2 * _COLOUR_SIDE * _COLOUR_SIDE
 _LEAST_CONTRAST = 3.0  # shades of 255, the standard deviation; below is noise, and what JPEG makes of it
 _FREQUENCIES = 8  # the lowest of each direction
 _ORDERS, _NEIGHBOURS = 32, 16
+_MIRRORINGS, _TURNS = 2, 8  # turns of a look by EXIF orientation, from 0: the first two are it and its mirror image
+_TURNED_ORDERS = 2  # of those, in which looks are in all turns: quarter turns keep every cell, and few bits are off
 _MOST_BITS = 12  # of 63 that differ
 _AT_ONCE = 1 << 13  # looks at a time: 16 MB where all of them have to be compared
 
@@ -59,20 +62,25 @@ def look_of(pixels: Pixels, orientation: int = 1) -> bytes:
     return upright[..., 0].tobytes() + colours.tobytes()
 
 
-def group_alike(looks: Sequence[bytes]) -> list[int]:
+def group_alike(looks: Sequence[bytes], *, whole_chains: bool = False) -> list[int]:
     """For each look, the index of the first one of its group; its own where it is alone.
 
-    Mirrored pictures are alike. Two groups become one where two of theirs are alike and their first ones nearly so,
-    which keeps a long chain of small changes from becoming one group.
+    Pictures mirrored or turned by quarters are alike. Two groups become one where two of theirs are alike and, unless
+    chains are to be whole, their first ones nearly so: then a first one stands for all of its group, and a slow pan is
+    many groups.
+    With whole chains no two looks found alike are in different groups, and a slow pan is one.
 
     Args:
         looks: What `look_of` gives; empty ones are alone. Earlier ones come to stand for their groups.
+        whole_chains: Whether a long chain of small changes is one group.
     """
     seen = np.array([i for i, look in enumerate(looks) if look], np.intp)
     first = list(range(len(looks)))
     if len(seen) > 1:
         table = np.frombuffer(b"".join(look for look in looks if look), np.uint8).reshape(len(seen), LOOK_BYTES)
-        for i, root in zip(seen.tolist(), seen[_Groups(table).found()].tolist(), strict=True):
+        for i, root in zip(
+            seen.tolist(), seen[_Groups(table, whole_chains=whole_chains).found()].tolist(), strict=True
+        ):
             first[i] = root
     return first
 
@@ -80,23 +88,25 @@ def group_alike(looks: Sequence[bytes]) -> list[int]:
 class _Groups:
     """Union-find over a table `(N, LOOK_BYTES)` of looks; the root of a group is its first look."""
 
-    def __init__(self, table: Pixels) -> None:
-        self._table = table
+    def __init__(self, table: Pixels, *, whole_chains: bool) -> None:
+        self._table, self._whole_chains = table, whole_chains
         self._root: Indices = np.arange(len(table))
 
     def found(self) -> Indices:
         """The root of each look."""
         bits = _bits(self._table)
-        bits = np.concatenate([bits, bits ^ _ODD])  # the second half are the mirrored ones
         for number in range(_ORDERS):
-            packed = np.packbits(np.take(bits, _order(number), axis=1), axis=1)
-            keys = np.ascontiguousarray(packed).view(">u8")[:, 0].astype(np.uint64)
-            order = np.argsort(keys, kind="stable")
-            keys = keys[order]
-            for start in range(0, len(order), _AT_ONCE):
-                part = slice(start, start + _AT_ONCE + _NEIGHBOURS)
-                self._link_neighbours(keys[part], order[part])
+            self._link_in_order(bits, _order(number), _MIRRORINGS if number < _ORDERS - _TURNED_ORDERS else _TURNS)
         return self._resolved(np.arange(len(self._table)))
+
+    def _link_in_order(self, bits: npt.NDArray[np.bool_], permutation: Indices, turns: int) -> None:
+        """Put together what is alike in one order of the bits, each look being there in so many turns."""
+        keys = _keys(bits, permutation, turns)
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        for start in range(0, len(order), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE + _NEIGHBOURS)
+            self._link_neighbours(keys[part], order[part])
 
     def _link_neighbours(self, keys: npt.NDArray[np.uint64], order: Indices) -> None:
         """Put together what is alike of each look and the next ones in an order."""
@@ -104,14 +114,14 @@ class _Groups:
         for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
             (at,) = np.nonzero(np.bitwise_count(keys[:-step] ^ keys[step:]) <= _MOST_BITS)
             one, other = order[at], order[at + step]
-            mirrored = (one >= count) != (other >= count)
-            useful = (one < count) | (other < count)  # two mirrored ones are compared as they are, elsewhere
-            one, other = one % count, other % count
-            useful &= self._resolved(one) != self._resolved(other)
-            self._link(one[useful], other[useful], mirrored[useful])
+            some = (one < count) | (other < count)  # two turned ones are compared as they are, elsewhere
+            one, other = one[some], other[some]
+            low, (turn, high) = np.minimum(one, other), np.divmod(np.maximum(one, other), count)
+            useful = self._resolved(low) != self._resolved(high)
+            self._link(low[useful], high[useful], turn[useful])
 
-    def _link(self, one: Indices, other: Indices, mirrored: npt.NDArray[np.bool_]) -> None:
-        alike = _are_alike(self._table[one], self._table[other], mirrored)
+    def _link(self, one: Indices, other: Indices, turn: Indices) -> None:
+        alike = _are_alike(self._table[one], self._table[other], turn)
         for a, b in zip(one[alike].tolist(), other[alike].tolist(), strict=True):
             self._join(a, b)
 
@@ -124,7 +134,9 @@ class _Groups:
 
     def _join(self, a: int, b: int) -> None:
         low, high = sorted((self._find(a), self._find(b)))
-        if low != high and ({low, high} == {a, b} or self._are_nearly_alike(low, high)):
+        if low == high:
+            return
+        if self._whole_chains or {low, high} == {a, b} or self._are_nearly_alike(low, high):
             self._root[high] = low
 
     def _find(self, index: int) -> int:
@@ -133,15 +145,13 @@ class _Groups:
         return index
 
     def _are_nearly_alike(self, a: int, b: int) -> bool:
-        one, other = self._table[[a, a]], self._table[[b, b]]
-        return bool(_are_alike(one, other, np.array([False, True]), _LOOSE).any())
+        one, other = self._table[[a] * _TURNS], self._table[[b] * _TURNS]
+        return bool(_are_alike(one, other, np.arange(_TURNS), _LOOSE).any())
 
 
-def _are_alike(
-    one: Pixels, other: Pixels, mirrored: npt.NDArray[np.bool_], slack: float = 1.0
-) -> npt.NDArray[np.bool_]:
-    """Whether looks `(n, LOOK_BYTES)` are alike, pair by pair, the second of a pair being mirrored where so said."""
-    other = np.where(mirrored[:, None], other[:, _MIRRORED], other)
+def _are_alike(one: Pixels, other: Pixels, turn: Indices, slack: float = 1.0) -> npt.NDArray[np.bool_]:
+    """Whether looks `(n, LOOK_BYTES)` are alike, pair by pair, the second of a pair being turned as told, `(n,)`."""
+    other = np.take_along_axis(other, _CELLS[turn], axis=1)
     a, b = _normalised(one), _normalised(other)
     apart = 1 - np.einsum("ij,ij->i", a, b) / _GREYS
     in_a_cell = np.abs(a - b).max(axis=1)
@@ -168,27 +178,48 @@ def _bits(table: Pixels) -> npt.NDArray[np.bool_]:
     return bits
 
 
+def _keys(bits: npt.NDArray[np.bool_], permutation: Indices, turns: int) -> npt.NDArray[np.uint64]:
+    """The bits `(N, 64)` of looks in so many turns, in the permuted order, as numbers `(turns * N,)`."""
+    as_it_is = _packed(np.take(bits, permutation, axis=1))
+    transposed = _packed(np.take(bits, _TRANSPOSED[permutation], axis=1)) if turns > 4 else as_it_is
+    signs = _packed(_SIGNS[:turns, permutation])
+    return np.concatenate([(as_it_is if turn < 4 else transposed) ^ signs[turn] for turn in range(turns)])
+
+
+def _packed(bits: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    return np.ascontiguousarray(np.packbits(bits, axis=1)).view(">u8")[:, 0].astype(np.uint64)
+
+
 def _order(number: int) -> Indices:
     """One of several permutations of the 64 bits: steps of an odd number meet each of them once."""
     return (np.arange(64) * (2 * number + 1) + 37 * number) % 64
 
 
-def _upright(pixels: npt.NDArray[Any], orientation: int) -> Pixels:
+def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels, np.uint8)
+    return np.ascontiguousarray(pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels)
 
 
-def _mirroring() -> Indices:
-    greys = np.arange(_GREYS).reshape(_SIDE, _SIDE)[:, ::-1]
-    colours = np.arange(_GREYS, LOOK_BYTES).reshape(_COLOUR_SIDE, _COLOUR_SIDE, 2)[:, ::-1]
-    return np.concatenate([greys.ravel(), colours.ravel()])
+def _cells(orientation: int) -> Indices:
+    """Where the bytes of a turned look are in the look, `(LOOK_BYTES,)`."""
+    greys = np.arange(_GREYS).reshape(_SIDE, _SIDE, 1)
+    colours = np.arange(_GREYS, LOOK_BYTES).reshape(_COLOUR_SIDE, _COLOUR_SIDE, 2)
+    return np.concatenate([_upright(each, orientation).ravel() for each in (greys, colours)])
 
 
-_MIRRORED = _mirroring()
-_ODD = np.tile(np.arange(_FREQUENCIES) % 2 == 1, _FREQUENCIES)  # these frequencies change their sign in a mirror
+def _signs(orientation: int) -> npt.NDArray[np.bool_]:
+    """Which bits of a turned look, after transposing, are not those of the look, `(64,)`."""
+    down, across = np.indices((_FREQUENCIES, _FREQUENCIES)) % 2 == 1  # odd frequencies change their sign in a mirror
+    signs: npt.NDArray[np.bool_] = (down & (orientation in (3, 4, 7, 8))) ^ (across & (orientation in (2, 3, 6, 7)))
+    return signs.ravel()
+
+
+_CELLS = np.stack([_cells(turn + 1) for turn in range(_TURNS)])
+_SIGNS = np.stack([_signs(turn + 1) for turn in range(_TURNS)])
+_TRANSPOSED = np.arange(_FREQUENCIES**2).reshape(_FREQUENCIES, _FREQUENCIES).T.ravel()
 _COSINES = np.cos(np.pi / (2 * _SIDE) * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(_SIDE) + 1)).astype(
     np.float32
 )

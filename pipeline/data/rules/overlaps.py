@@ -1,6 +1,7 @@
 """Rules on boxes of one image against each other: none twice, none for two categories, none all but on top of another.
 
-What is near is looked up in a grid, never by comparing every box with every other.
+What is near is found by going through the boxes of an image from left to right; where very many lie above each other,
+in a grid. Never is every box compared with every other.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,10 @@ from pipeline.data.coco import Annotation, Box, CocoDataset
 from pipeline.data.rules.findings import DID, Action, Facts, Result, annotation_finding, with_annotations
 
 _CELL = 4  # side of a grid's cell, in the largest distance between boxes that overlap enough; at least 2
-_FEW = 12  # boxes of a group or a cell that are sooner compared each with each
+_FEW = 12  # boxes of a group that are sooner compared each with each
+_WINDOW = 64  # boxes that start so closely after another that it is sooner compared with each than looked up in a grid
 _ABOUT = 1 - 1e-9  # a little less, as `overlap` decides to the last digit
+_GROUP = attrgetter("image_id", "category_id")
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: spreads numbers over 64 bits, here those of cells
 
 
@@ -65,15 +69,11 @@ def overlapping_boxes(dataset: CocoDataset, _: Facts, action: Action, *, most: f
     places = [i for i, each in enumerate(dataset.annotations) if not each.iscrowd]
     objects = [dataset.annotations[i] for i in places]
     problems = [""] * len(dataset.annotations)
-    for later, earlier in _near([each.bbox for each in objects], list(map(_group, objects)), most).items():
+    for later, earlier in _near(objects, most).items():
         each, other = objects[later], objects[earlier]
         shared = overlap(each.bbox, other.bbox)
         problems[places[later]] = f"{shown(each.bbox)} overlaps annotation {other.id} by {shared:.0%}"
     return _judged(dataset, "overlapping-boxes", problems, action)
-
-
-def _group(annotation: Annotation) -> tuple[int, int]:
-    return annotation.image_id, annotation.category_id
 
 
 def _judged(dataset: CocoDataset, rule: str, problems: list[str], action: Action) -> Result:
@@ -81,40 +81,39 @@ def _judged(dataset: CocoDataset, rule: str, problems: list[str], action: Action
     if not any(problems):
         return dataset, []
     names = {image.id: image.file_name for image in dataset.images}
-    judged = list(zip(dataset.annotations, problems, strict=True))
     findings = [
         annotation_finding(rule, "warning", each, DID[action], problem, names[each.image_id])
-        for each, problem in judged
+        for each, problem in zip(dataset.annotations, problems, strict=True)
         if problem
     ]
-    kept = (each for each, problem in judged if not problem)
+    kept = (each for each, problem in zip(dataset.annotations, problems, strict=True) if not problem)
     return with_annotations(dataset, kept, changed=action == "drop"), findings
 
 
-def _near(boxes: Sequence[Box], groups: Sequence[tuple[int, int]], most: float) -> dict[int, int]:
-    """For boxes that overlap an earlier one of their group by more than `most`, which one, by position.
+def _near(boxes: Sequence[Annotation], most: float) -> dict[int, int]:
+    """For boxes that overlap an earlier one of their image and category by more than `most`, which one, by position.
 
     Args:
         boxes: `N` boxes.
-        groups: `N`, what must be equal.
         most: Intersection over union.
     """
-    numbers = np.fromiter(map(hash, groups), np.int64, len(groups)).astype(np.uint64)
-    index = np.flatnonzero(_company(numbers) > 1)
-    table = np.array([boxes[i] for i in index.tolist()], np.float64).reshape(-1, 4)
-    rows, cells = _candidates(table, numbers[index], most)
+    numbers = np.fromiter(map(hash, map(_GROUP, boxes)), np.int64, len(boxes)).astype(np.uint64)
+    sides = chain.from_iterable(each.bbox for each in boxes)
+    table = np.fromiter(sides, np.float64, 4 * len(boxes)).reshape(-1, 4)
+    rows, cells = _candidates(table, numbers, most)
     where: defaultdict[int, list[int]] = defaultdict(list)
-    for i, cell in zip(index[rows].tolist(), cells.tolist(), strict=True):
+    for i, cell in zip(rows.tolist(), cells.tolist(), strict=True):
         where[i].append(cell)
     found: dict[int, int] = {}
     objects: defaultdict[int, list[int]] = defaultdict(list)  # by cell; few to each, as they do not overlap by much
     for i in sorted(where):
-        candidates = (other for cell in where[i] for other in objects[cell] if groups[other] == groups[i])
-        near = next((other for other in candidates if overlap(boxes[other], boxes[i]) > most), None)
+        each = boxes[i]
+        candidates = (other for cell in where[i] for other in objects[cell] if _GROUP(boxes[other]) == _GROUP(each))
+        near = next((other for other in candidates if overlap(boxes[other].bbox, each.bbox) > most), None)
         if near is None:
             for cell in where[i]:
                 objects[cell].append(i)
-        elif boxes[near] != boxes[i]:
+        elif boxes[near].bbox != each.bbox:
             found[i] = near
     return found
 
@@ -139,30 +138,68 @@ def _candidates(
     Returns:
         `(M,)` rows of boxes and `(M,)` cells.
     """
-    many = _company(group) > _FEW
-    large, small = np.flatnonzero(many), np.flatnonzero(~many)
-    rows, cells = _cells(boxes[large], group[large], most)
-    rows, cells = np.concatenate([large[rows], small]), np.concatenate([cells, group[small]])
-    size = _company(cells)
-    few = np.flatnonzero((size > 1) & (size <= _FEW))
-    chosen = size > _FEW
-    chosen[few[_close(boxes[rows[few]], cells[few], most)]] = True
-    return rows[chosen], cells[chosen]
+    rows = np.flatnonzero(_close(boxes, group, most))
+    many = _company(group[rows]) > _FEW
+    large, small = rows[many], rows[~many]
+    index, cells = _cells(boxes[large], group[large], most)
+    owners = large[index]
+    near = _close(boxes[owners], cells, most)
+    return np.concatenate([owners[near], small]), np.concatenate([cells[near], group[small]])
 
 
-def _close(boxes: NDArray[np.float64], cells: NDArray[np.uint64], most: float) -> NDArray[np.bool_]:
-    """Which boxes `(N, 4)` overlap another of their cell by about `most`; there are few to each cell."""
-    order = np.argsort(cells, kind="stable")
-    close = np.zeros(len(cells), np.bool_)
-    for step in range(1, min(_FEW, len(cells))):
-        same = np.flatnonzero(cells[order[:-step]] == cells[order[step:]])
-        one, other = order[same], order[same + step]
-        a, b = boxes[one], boxes[other]
-        sides = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-        shared = np.maximum(sides, 0).prod(axis=1)
-        near = shared >= _ABOUT * most * (a[:, 2:].prod(axis=1) + b[:, 2:].prod(axis=1) - shared)
-        close[one[near]] = close[other[near]] = True
-    return close
+def _close(boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float) -> NDArray[np.bool_]:
+    """Which boxes overlap another of their group by about `most`; of groups too crowded to say, all.
+
+    Two boxes that overlap by more than t have left edges closer than w(1-t), with w the width of the one further left:
+    of boxes in the order of left edges, each need only be compared with the few that follow so closely.
+
+    Args:
+        boxes: `(N, 4)`.
+        group: `(N,)`.
+        most: Intersection over union.
+
+    Returns:
+        `(N,)`.
+    """
+    order = np.lexsort((boxes[:, 0], group))
+    boxes, group = boxes[order], group[order]
+    left = boxes[:, 0]
+    last = left + boxes[:, 2] * (1 - most) + (1 - _ABOUT) * (np.abs(left) + boxes[:, 2])
+    close = _crowded(left, last, group)
+    left_over = np.flatnonzero(~close)
+    for step in range(1, _WINDOW):
+        left_over = left_over[left_over < len(order) - step]
+        after = left_over + step
+        left_over = left_over[(group[after] == group[left_over]) & (left[after] <= last[left_over])]
+        if not len(left_over):
+            break
+        near = left_over[_overlap_by(boxes[left_over], boxes[left_over + step], _ABOUT * most)]
+        close[near] = close[near + step] = True
+    placed = np.empty_like(close)
+    placed[order] = close
+    return placed
+
+
+def _crowded(left: NDArray[np.float64], last: NDArray[np.float64], group: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which boxes are of a group in which `_WINDOW` boxes or more start closely after another; by group and left edge.
+
+    Args:
+        left: `(N,)`, left edges.
+        last: `(N,)`, up to where another box starts closely after.
+        group: `(N,)`.
+    """
+    crowded = (group[_WINDOW:] == group[:-_WINDOW]) & (left[_WINDOW:] <= last[:-_WINDOW])
+    if not crowded.any():
+        return np.zeros(len(group), np.bool_)
+    return np.isin(group, group[:-_WINDOW][crowded])
+
+
+def _overlap_by(one: NDArray[np.float64], other: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
+    """Which boxes `(N, 4)` overlap their other by `least`."""
+    sides = np.minimum(one[:, :2] + one[:, 2:], other[:, :2] + other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
+    shared = np.maximum(sides, 0).prod(axis=1)
+    enough: NDArray[np.bool_] = shared >= least * (one[:, 2:].prod(axis=1) + other[:, 2:].prod(axis=1) - shared)
+    return enough
 
 
 def _cells(

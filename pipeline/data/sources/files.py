@@ -218,7 +218,8 @@ class _Taking:
             return _Prepared("", 1, (str(error),))
         target = self._free_name(self._inside(name), made.suffix)
         write(made.data, self._images / target)
-        return _Prepared(target, made.orientation, ("only the first of its frames is taken",) * made.first_of_many)
+        said = ("only the first of its frames is taken",) * made.first_of_many
+        return _Prepared(target, made.orientation, (*said, made.brightness) if made.brightness else said)
 
     def _account(self, name: str, prepared: _Prepared) -> None:
         self.skipped += [Skipped(name, reason) for reason in prepared.reasons]

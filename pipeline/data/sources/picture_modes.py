@@ -11,20 +11,28 @@ from PIL import Image
 _ROWS = 256  # at a time, so that wide numbers are never held for the whole picture
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_USUAL_BITS = (8, 10, 12, 14, 16, 24)  # that cameras and scanners give, in numbers of more bits
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded picture as 8 bit RGB.
+def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """A loaded picture as 8 bit RGB, and what there is to say of its brightness, mostly nothing.
 
-    Grey of more than 8 bits is scaled by the range of its type, `0..65535` say, whatever values it holds: pictures of
-    one source stay comparable, and none is clipped to white. Negative values become black. Floating point has no such
-    range: where all values lie in `0..1` that is taken, otherwise the picture's own least and greatest.
+    Grey of more than 8 bits is scaled by the least usual range that holds its greatest value: 8, 10, 12, 14, 16 or 24
+    bits, or that of its type. Cameras put 12 bits into files of 16, and by the range of the type such pictures would
+    be black. The price: a dark picture may be scaled by fewer bits than others of its source, which is said. No value
+    is clipped but negative ones, which become black. Floating point has no such range: where all values lie in `0..1`
+    that is taken, otherwise the picture's own least and greatest.
     What is transparent is laid on white. CMYK and the like are converted by Pillow's plain formulas, without profiles.
     """
+    if image.mode.startswith("I"):
+        grey, said = _grey_of_integers(image)
+        return Image.fromarray(grey).convert("RGB"), said
+    return _plain_rgb(image), ""
+
+
+def _plain_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return Image.fromarray(_grey_of_floats(np.asarray(image))).convert("RGB")
-    if image.mode.startswith("I"):
-        return Image.fromarray(_grey_of_integers(image)).convert("RGB")
     if image.has_transparency_data:
         picture = image.convert("LA") if image.mode == "La" else image
         picture = picture.convert("RGBA")
@@ -33,13 +41,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _grey_of_integers(image: Image.Image) -> NDArray[np.uint8]:
+def _grey_of_integers(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
     top, unsigned, inverted = _range(image)
     values = np.asarray(image)
     if unsigned and values.dtype == np.int32:
         values = values.view(np.uint32)
-    grey = _scaled(values, 0.0, float(top))
-    return 255 - grey if inverted else grey
+    used = _used_range(values, top)
+    bits, of_bits = used.bit_length(), top.bit_length()
+    said = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if used < top else ""
+    grey = _scaled(values, 0.0, float(used))
+    return (255 - grey if inverted else grey), said
+
+
+def _used_range(values: NDArray[Any], top: int) -> int:
+    """The greatest value of the least usual range that holds all; of a picture of zeros, that of its type."""
+    greatest = int(values.max()) if values.size else 0
+    ranges = (2**bits - 1 for bits in _USUAL_BITS)
+    return next((each for each in ranges if greatest <= each < top), top) if greatest > 0 else top
 
 
 def _range(image: Image.Image) -> tuple[int, bool, bool]:

@@ -79,12 +79,14 @@ class Converted:
         suffix: `.png` or `.jpg`.
         orientation: EXIF orientation of the original, 1 to 8, which has been applied.
         first_of_many: Whether the original had more frames, which were left.
+        brightness: What there is to say of how its greys were scaled; mostly nothing.
     """
 
     data: bytes
     suffix: str
     orientation: int
     first_of_many: bool
+    brightness: str = ""
 
 
 class UnreadableError(Exception):
@@ -124,7 +126,7 @@ def convert(path: Path) -> Converted:
             form = image.format or ""
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
             image.load()
-            rgb = to_rgb(image)
+            rgb, said = to_rgb(image)
             upright = _turned_like(rgb, image)
             many = form in _SEQUENCES and _has_second_frame(image)
     except _BROKEN as error:
@@ -134,7 +136,7 @@ def convert(path: Path) -> Converted:
             f"{upright.width} x {upright.height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels"
         )
     data, suffix = _encoded(upright, lossy=form in _LOSSY)
-    return Converted(data, suffix, orientation if orientation in range(1, 9) else 1, many)
+    return Converted(data, suffix, orientation if orientation in range(1, 9) else 1, many, said)
 
 
 def _turned_like(rgb: Image.Image, image: Image.Image) -> Image.Image:

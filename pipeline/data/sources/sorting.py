@@ -15,7 +15,7 @@ from pipeline.data.sources.image_folder import is_image_name
 from pipeline.data.sources.pictures import look
 from pipeline.data.sources.raw import Skipped
 
-MARKUP_SUFFIXES = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml"})
+MARKUP_SUFFIXES = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels"})
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm"})
 # Cameras' raw files are TIFF with a small preview, which is not the picture; the others are read by nothing here.
 _UNREAD_IMAGES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}) | {

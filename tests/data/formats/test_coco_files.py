@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from markup_files import boxes_of, subsets_of
 
@@ -162,3 +164,36 @@ def test_a_data_set_without_objects_is_one(markup_files):
     markup_files.image("a.jpg")
     markup_files.write({"a.json": instances("a.jpg") | {"annotations": []}})
     assert boxes_of(markup_files.read()) == {"a.jpg": []}
+
+
+def test_images_without_a_size_are_measured(markup_files):
+    markup_files.image("a.jpg", "b.jpg")
+    content = instances("a.jpg", "b.jpg")
+    del content["images"][0]["width"], content["images"][0]["height"]
+    content["images"][1] |= {"width": None, "height": 0}
+    markup_files.write({"a.json": content})
+    assert [(each.width, each.height) for each in markup_files.read().images] == [(100, 50)] * 2
+
+
+def test_licences_are_kept_once(markup_files):
+    markup_files.image("a.jpg", "b.jpg")
+    one, two = {"id": 1, "name": "x"}, {"id": 2, "name": "y"}
+    markup_files.write({"a.json": instances("a.jpg") | {"licenses": [one, one]}})
+    markup_files.write({"b.json": instances("b.jpg") | {"licenses": [two, one]}})
+    assert markup_files.read().licenses == (one, two)
+
+
+def test_thousands_of_licences_take_no_time(markup_files):
+    markup_files.image("a.jpg", "b.jpg")
+    licenses = [{"id": i, "name": str(i)} for i in range(5000)]
+    markup_files.write({f"{name}.json": instances(f"{name}.jpg") | {"licenses": licenses} for name in "ab"})
+    began = time.process_time()
+    assert len(markup_files.read().licenses) == 5000
+    assert time.process_time() - began < 2
+
+
+def test_folders_of_classes_are_no_subsets(markup_files):
+    names = ("bus/1.jpg", "train/1.jpg", "car/1.jpg", "test/1.jpg")
+    markup_files.image(*names)
+    markup_files.write({name.replace("1.jpg", "a.json"): instances("1.jpg") for name in names})
+    assert set(subsets_of(markup_files.read()).items()) == {(name, "") for name in names}

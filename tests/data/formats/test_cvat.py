@@ -234,6 +234,15 @@ def test_refused(markup_files, content, said):
         markup_files.read()
 
 
+def test_tracks_of_no_named_video_are_of_the_only_clip(markup_files):
+    markup_files.image("street/frame_000000.jpg", "street/frame_000001.jpg")
+    markup_files.write({"a.xml": annotations(track(at(1, 1)), meta="")})
+    assert len(boxes_of(markup_files.read())["street/frame_000001.jpg"]) == 1
+    markup_files.image("b.jpg")
+    with pytest.raises(DataError, match="do not say of which video"):
+        markup_files.read()
+
+
 def test_a_frame_that_is_none_is_refused(markup_files):
     markup_files.image("street/frame_000000.jpg")
     markup_files.write({"a.xml": annotations(track(at(0, 1).replace('frame="0"', 'frame="x"')))})

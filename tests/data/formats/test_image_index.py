@@ -169,3 +169,17 @@ def timed():
         return min(once() for _ in range(5))  # others use the machine too
 
     return measure
+
+
+def test_many_folders_are_looked_through_in_no_time():
+    names = [f"clips/{i}/frame_{n}.jpg" for i in range(3000) for n in range(3)]
+    index = ImageIndex(Path("nowhere"), names)
+    began = time.process_time()
+    assert all(len(index.within(f"data/clips/{i}")) == 3 for i in range(3000))
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("suffix", [".pbm", ".tga", ".jpe"])
+def test_every_suffix_of_an_image_is_one(suffix):
+    """With it a name is whole, and no other image of that stem is meant."""
+    assert ImageIndex(Path("nowhere"), ["a.jpg"]).resolve(f"a{suffix}") is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.data.formats.subset_names import subset_named, subset_of
+from pipeline.data.formats.subset_names import class_folders, subset_named, subset_of
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,24 @@ def test_paths(path, subset):
 )
 def test_words(word, subset):
     assert subset_named(word) == subset
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        pytest.param(["bus/1.jpg", "train/1.jpg", "car/1.jpg", "test/1.jpg"], {"train", "test"}, id="classes"),
+        pytest.param(["train/bus/1.jpg", "train/train/1.jpg", "val/bus/1.jpg"], {"train/train"}, id="within subsets"),
+        pytest.param(["train/1.jpg", "valid/1.jpg", "test2/1.jpg", "a.jpg"], set(), id="subsets"),
+        pytest.param(["images/train/1.jpg", "images/more/1.jpg"], set(), id="within images"),
+        pytest.param(["train/images/1.jpg", "more/images/1.jpg"], set(), id="around images"),
+        pytest.param(["train/1.jpg", "annotations/1.xml"], set(), id="beside annotations"),
+    ],
+)
+def test_folders_of_classes(names, classes):
+    assert class_folders(names) == classes
+
+
+def test_a_folder_of_a_class_says_no_subset():
+    classes = {"train", "val/train"}
+    paths = ("train/a.xml", "Annotations/train/a.xml", "val/train/a.xml", "x/test/a.xml", "train/test/a.xml")
+    assert [subset_of(path, classes) for path in paths] == ["", "", "eval", "test", "test"]

@@ -146,6 +146,51 @@ def test_what_is_left_has_no_duplicates(files, boxes, case):
         assert len(found.annotations) == len(dataset.annotations)
 
 
+def test_of_a_pan_more_than_one_frame_is_left_and_none_straddles():
+    """What is dropped is like a picture that stays; what stays together is the whole of the pan."""
+    wide = cv2.resize(np.random.default_rng(8).integers(0, 255, (24, 24, 3), np.uint8), (1200, 120))
+    names = [f"{i:03d}" for i in range(120)]
+    facts = {
+        f"{name}.jpg": ImageFacts(160, 120, digest=name, look=look_of(np.ascontiguousarray(wide[:, x : x + 160])))
+        for name, x in zip(names, range(0, 240, 2), strict=True)
+    }
+    dataset = dataset_of(*names)
+    assert set(duplicate_groups(dataset, facts).values()) == {"000.jpg"}
+    assert len(duplicate_groups(dataset, facts)) == 120
+    left, _ = near_duplicates(dataset, facts, "drop")
+    assert 5 < len(left.images) < 100
+    assert duplicate_groups(left, facts) == {}
+
+
+ONE, TWO, SHORT = "0123456789abcdef" * 2, "fedcba9876543210" * 2, "Zx81QuuX0aBcDeFgHi42aa"
+
+
+@pytest.mark.parametrize(
+    ("names", "together"),
+    [
+        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{TWO}.jpg"], True, id="hexadecimal"),
+        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{SHORT}.jpg"], True, id="letters"),
+        pytest.param([f"train/a_jpg.rf.{ONE}.jpg", f"valid/a_jpg.rf.{TWO}.jpg"], True, id="in two folders"),
+        pytest.param([f"a_tif.rf.{ONE}.tif.png", f"a_tif.rf.{TWO}.tif.png"], True, id="converted"),
+        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"b_jpg.rf.{TWO}.jpg"], False, id="two sources"),
+        pytest.param(["a.rf.1.jpg", "a.rf.2.jpg"], False, id="no such ids"),
+        pytest.param([f"a.{ONE}.jpg", f"a.{TWO}.jpg"], False, id="no such names"),
+    ],
+)
+def test_augmented_copies_of_one_picture(names, together):
+    facts = {name: ImageFacts(120, 80, digest=name, look=look_of(picture(i))) for i, name in enumerate(names)}
+    dataset = CocoDataset(tuple(Image(i, name, 120, 80) for i, name in enumerate(names, 1)), (), CATEGORIES)
+    assert duplicate_groups(dataset, facts) == (dict.fromkeys(names, names[0]) if together else {})
+    assert near_duplicates(dataset, facts, "drop") == (dataset, [])
+
+
+def test_augmented_copies_join_what_is_alike():
+    names = [f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{TWO}.jpg", "b.jpg", "c.jpg"]
+    facts = {name: ImageFacts(120, 80, digest=name, look=look_of(picture(i // 2))) for i, name in enumerate(names, 1)}
+    dataset = CocoDataset(tuple(Image(i, name, 120, 80) for i, name in enumerate(names, 1)), (), CATEGORIES)
+    assert duplicate_groups(dataset, facts) == dict.fromkeys(names[:3], names[0])
+
+
 def test_from_files(tmp_path):
     """As validation sees them: one photograph five times over, and others."""
     original, other = cv2.resize(picture(1), (640, 480)), cv2.resize(picture(2), (640, 480))

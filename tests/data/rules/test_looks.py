@@ -42,6 +42,12 @@ CHANGES = [
     pytest.param(lambda p: encoded(cv2.add(p, np.full_like(p, 25))), 1.0, id="25 shades brighter"),
     pytest.param(lambda p: encoded(p[:, ::-1]), 1.0, id="mirrored"),
     pytest.param(lambda p: encoded(scaled(p[:, ::-1], 0.5), 50), 1.0, id="mirrored, half the size, quality 50"),
+    pytest.param(lambda p: encoded(np.rot90(p)), 0.98, id="a quarter turn to the left"),
+    pytest.param(lambda p: encoded(np.rot90(p, -1)), 0.98, id="a quarter turn to the right"),
+    pytest.param(lambda p: encoded(p[::-1, ::-1]), 0.98, id="half a turn"),
+    pytest.param(lambda p: encoded(p[::-1]), 0.98, id="upside down in a mirror"),
+    pytest.param(lambda p: encoded(p.transpose(1, 0, 2)), 0.98, id="a quarter turn in a mirror"),
+    pytest.param(lambda p: encoded(p[::-1, ::-1].transpose(1, 0, 2)), 0.98, id="the other one in a mirror"),
     pytest.param(lambda p: encoded(trimmed(p, 1, 1, 1, 1)), 0.98, id="1 % cropped of each side"),
     pytest.param(lambda p: encoded(trimmed(p, 2, 2, 0, 0)), 0.95, id="2 % cropped of two sides"),
     pytest.param(
@@ -64,6 +70,7 @@ def test_changed_photographs_are_found_and_no_others(photographs, change, least)
     count = len(photographs)
     looks = [look_of(p) for p in photographs] + [look_of(change(p)) for p in photographs]
     firsts = group_alike(looks)
+    assert firsts == group_alike(looks, whole_chains=True)
     assert firsts[:count] == list(range(count))
     assert all(first in (i, count + i) for i, first in enumerate(firsts[count:]))
     assert sum(first == i for i, first in enumerate(firsts[count:])) >= least * count
@@ -75,7 +82,7 @@ def test_the_sample_has_no_two_alike(tmp_path):
     make_sample(tmp_path)
     looks = [look_of(cv2.imread(str(path))) for path in sorted(tmp_path.iterdir())]
     assert len(looks) == 240
-    assert group_alike(looks) == list(range(240))
+    assert group_alike(looks) == group_alike(looks, whole_chains=True) == list(range(240))
 
 
 def picture(seed, size=(120, 80), cells=6):
@@ -131,15 +138,25 @@ def test_another_object_before_the_same_background(side):
     assert group_alike([look_of(scene), look_of(other)]) == [0, 1]
 
 
-def test_a_slow_pan_does_not_become_one_group():
-    """Each frame is like the next one, the first and the last have nothing in common."""
+@pytest.fixture(scope="module")
+def pan():
+    """Looks of frames of which each is like the next one, while the first and the last have nothing in common."""
     wide = picture(8, (2400, 240), 24)
-    frames = [look_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
-    firsts = group_alike(frames)
+    return [look_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
+
+
+def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan):
+    firsts = group_alike(pan)
     assert all(abs(i - first) * 4 < 160 for i, first in enumerate(firsts))
     alone = sum(first == i for i, first in enumerate(firsts))
-    assert alone < len(frames) / 2  # frames next to each other are found
+    assert alone < len(pan) / 2  # frames next to each other are found
     assert sum(a != b for a, b in pairwise(firsts)) > 10
+
+
+def test_a_slow_pan_is_one_whole_chain(pan):
+    """Cut anywhere, the frames beside the cut would be alike: in a split, one to learn from and one to test on."""
+    other = [look_of(picture(100 + seed)) for seed in range(50)]
+    assert group_alike(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
 
 
 def table(count, alike, seed=0):

@@ -57,8 +57,12 @@ annotations_ = st.lists(st.builds(box, clustered, mostly_one, mostly_one, crowds
 
 
 @settings(max_examples=120, deadline=None)
-@given(annotations_, st.sampled_from([0.5, 0.7, 0.9, 0.97]), st.sampled_from([1, 1, 3, 12]))
-def test_the_grid_finds_what_comparing_all_finds(annotations: list[Annotation], most: float, few: int) -> None:
+@given(
+    annotations_, st.sampled_from([0.5, 0.7, 0.9, 0.97]), st.sampled_from([1, 1, 3, 12]), st.sampled_from([1, 2, 5, 64])
+)
+def test_what_is_found_is_what_comparing_all_finds(
+    annotations: list[Annotation], most: float, few: int, window: int
+) -> None:
     given_ = dataset(*annotations)
     kept: list[Annotation] = []
     later = []
@@ -75,6 +79,7 @@ def test_the_grid_finds_what_comparing_all_finds(annotations: list[Annotation], 
     twice = {each.id for each in later if any(other.bbox == each.bbox for other in kept)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlaps, "_FEW", few)
+        patch.setattr(overlaps, "_WINDOW", window)
         dropped, findings = overlapping_boxes(given_, {}, "drop", most=most)
     assert [each.item for each in findings] == [
         f"annotation {each.id} in image {each.image_id}" for each in later if each.id not in twice
@@ -131,3 +136,19 @@ def test_thousands_of_boxes_on_top_of_each_other_take_no_time() -> None:
     """A square of them would be two hundred million comparisons."""
     boxes = [box((5.0 + i % 100 / 1e3, 5.0 + i // 100 / 1e3, 20.0, 20.0)) for i in range(20_000)]
     assert len(overlapping_boxes(dataset(*boxes), {}, "report", most=0.9)[1]) == 19_999
+
+
+def test_many_boxes_side_by_side_are_not_looked_up_in_a_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on shelves: what a grid takes several lookups for, a glance at the next box to the right tells."""
+    looked_up: list[int] = []
+    grid = overlaps._cells
+    monkeypatch.setattr(overlaps, "_cells", lambda boxes, *rest: looked_up.append(len(boxes)) or grid(boxes, *rest))
+    boxes = [box((7.0 * column, 9.0 * row, 8.0, 8.0)) for column in range(12) for row in range(12)]
+    assert overlapping_boxes(dataset(*boxes, box((7.2, 9.0, 8.0, 8.0))), {}, "report", most=0.9)[1] != []
+    assert sum(looked_up) == 0
+
+
+@pytest.mark.parametrize(("left", "found"), [(9.9, 1), (10.1, 0)])
+def test_a_box_may_start_as_far_to_the_right_as_the_overlap_allows(left: float, found: int) -> None:
+    given_ = dataset(box((0.0, 0.0, 100.0, 10.0)), box((left, 0.0, 100.0 - left, 10.0)))
+    assert len(overlapping_boxes(given_, {}, "report", most=0.9)[1]) == found

@@ -67,16 +67,63 @@ def test_a_picture_to_be_turned_can_be_dropped() -> None:
     ("declared", "bbox", "boxes"),
     [
         pytest.param((30, 20), (10.0, 12.0, 40.0, 20.0), "scaled, masks left out", id="resized"),
-        pytest.param((40, 60), (5.0, 6.0, 20.0, 10.0), "left", id="of another shape"),
-        pytest.param((0, 0), (5.0, 6.0, 20.0, 10.0), "left", id="none"),
+        pytest.param((0, 0), (5.0, 6.0, 20.0, 10.0), "left, as no size was declared", id="none"),
     ],
 )
 def test_another_size_than_declared(declared: tuple[int, int], bbox: tuple[float, ...], boxes: str) -> None:
     given = dataset(images=(replace(A, width=declared[0], height=declared[1]), B))
-    found, (finding,) = pictures.declared_size(given, facts(), "repair")
+    found, (finding,) = pictures.resized_images(given, facts(), "repair")
     assert found.images == (A, B)
     assert found.annotations[0].bbox == bbox
     assert found.annotations[0].segmentation == (None if "left out" in boxes else BOX.segmentation)
     assert finding.detail == f"declared {declared[0]}x{declared[1]}, the file has 60x40; boxes {boxes}"
-    dropped, (finding,) = pictures.declared_size(given, facts(), "drop")
+    assert pictures.unrelated_sizes(found, facts(), "drop") == (found, [])
+    dropped, (finding,) = pictures.resized_images(given, facts(), "drop")
     assert (dropped.images, dropped.annotations, finding.action) == ((B,), (), "dropped")
+
+
+@pytest.mark.parametrize(
+    ("declared", "real", "related"),
+    [
+        pytest.param((640, 480), (640, 481), True, id="a pixel off"),
+        pytest.param((375, 250), (6000, 4003), True, id="a small copy, in whole pixels"),
+        pytest.param((6000, 4003), (375, 250), True, id="of a small copy"),
+        pytest.param((480, 640), (640, 480), False, id="sides swapped"),
+        pytest.param((640, 480), (640, 470), False, id="cropped"),
+        pytest.param((1, 1), (640, 480), False, id="of no shape"),
+    ],
+)
+def test_what_is_a_scaling(declared: tuple[int, int], real: tuple[int, int], related: bool) -> None:
+    given = dataset(images=(replace(A, width=declared[0], height=declared[1]), B))
+    known = facts(width=real[0], height=real[1])
+    assert len(pictures.resized_images(given, known, "repair")[1]) == related
+    assert len(pictures.unrelated_sizes(given, known, "drop")[1]) == (not related)
+
+
+def test_boxes_on_a_picture_of_unrelated_size_are_not_guessed_at() -> None:
+    given = dataset(images=(replace(A, width=40, height=60), B))
+    assert pictures.resized_images(given, facts(), "repair") == (given, [])
+    dropped, (finding,) = pictures.unrelated_sizes(given, facts(), "drop")
+    assert (dropped.images, dropped.annotations, finding.action) == ((B,), (), "dropped")
+    assert finding.detail == "declared 40x60, the file has 60x40, which is no scaling of it; 1 box went with it"
+
+
+@pytest.mark.parametrize(
+    ("bbox", "fits"),
+    [
+        pytest.param((30.0, 20.0, 30.5, 20.0), True, id="within, to a pixel"),
+        pytest.param((60.0, 40.0, -20.0, -10.0), True, id="corners swapped"),
+        pytest.param((5.0, 41.0, 20.0, 10.0), False, id="below"),
+        pytest.param((-5.0, 6.0, 20.0, 10.0), False, id="over the left edge"),
+        pytest.param((5.0, float("nan"), 20.0, 10.0), False, id="nowhere"),
+    ],
+)
+def test_on_the_users_word_boxes_stay_that_fit(bbox: tuple[float, ...], fits: bool) -> None:
+    elsewhere = replace(BOX, id=3, image_id=2, bbox=(-9.0, 0.0, 20.0, 10.0))  # its picture is as declared
+    given = dataset(BOX, replace(BOX, id=2, bbox=bbox), elsewhere, images=(replace(A, width=40, height=60), B))
+    found, (finding,) = pictures.unrelated_sizes(given, facts(), "repair")
+    assert found.images == ((A, B) if fits else (B,))
+    assert found.annotations == (given.annotations if fits else (elsewhere,))
+    assert finding.action == ("repaired" if fits else "dropped")
+    assert ("boxes left, as all fit in it" if fits else "a box does not fit in it; 2 boxes went") in finding.detail
+    assert pictures.unrelated_sizes(found, facts(), "repair") == (found, [])

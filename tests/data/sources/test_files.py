@@ -299,6 +299,13 @@ class TestConversion:
         raw, _, _ = load(tmp_path / "source")
         assert raw.skipped == (Skipped("a.gif", "only the first of its frames is taken"),)
 
+    def test_brightened_picture_is_said(self, load, tmp_path):
+        (tmp_path / "source").mkdir()
+        Image.fromarray(np.array([[0, 4095]], np.uint16)).save(tmp_path / "source/a.tif")
+        raw, images, _ = load(tmp_path / "source")
+        assert list(images) == ["a.tif.png"]
+        assert raw.skipped == (Skipped("a.tif", "its greys fill 12 of 16 bits: scaled by 12"),)
+
     def test_same_input_same_bytes(self, tmp_path):
         fill(tmp_path / "source", {f"{i}.tif": picture("TIFF") for i in range(20)} | {"z.gif": picture("GIF")})
         results = []

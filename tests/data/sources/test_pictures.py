@@ -178,9 +178,29 @@ class TestPixelTypes:
         image = Image.frombytes("I;16B" if order == ">" else "I;16", (256, 4), values.tobytes())
         assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == self.RAMP).all()
 
-    def test_16_bits_that_use_few_of_them_stay_dark(self, tmp_path):
-        """Scaled by the type's range, so that pictures of one source stay comparable."""
-        assert grey_of(saved(tmp_path / "a.tif", self.RAMP, "TIFF")).max() == 1
+    @pytest.mark.parametrize(
+        ("greatest", "grey", "bits"),
+        [
+            pytest.param(0, 0, 0, id="black"),
+            pytest.param(1, 1, 8, id="a mask"),
+            pytest.param(255, 255, 8, id="8 bits"),
+            pytest.param(1023, 255, 10, id="10 bits"),
+            pytest.param(1024, 64, 12, id="dark 12 bits"),
+            pytest.param(4095, 255, 12, id="12 bits"),
+            pytest.param(16383, 255, 14, id="14 bits"),
+            pytest.param(16384, 64, 0, id="dark 16 bits"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", [np.uint16, np.int16])
+    def test_16_bits_that_use_few_of_them(self, tmp_path, kind, greatest, grey, bits):
+        """Cameras' 12 bits would be black by the type's range; that a picture was brightened is said."""
+        assert cv2.imwrite(str(tmp_path / "a.tif"), np.array([[0, greatest]], kind))
+        if kind is np.int16 and greatest == 16384:
+            grey = 128
+        assert grey_of(tmp_path / "a.tif").tolist() == [[0, grey]]
+        of_bits = 16 if kind is np.uint16 else 15
+        said = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if bits else ""
+        assert convert(tmp_path / "a.tif").brightness == said
 
     def test_16_bit_pgm(self, tmp_path):
         values = (self.RAMP * 257).astype(">u2")

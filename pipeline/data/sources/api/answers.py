@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from pipeline.data.sources.api.access import Access
+from pipeline.data.sources.remote.failures import BUSY_STATUSES, TransientError, busy, in_words
 from pipeline.data.sources.remote.partial import Validators
 from pipeline.errors import DataError, MissingError
 
 _CHUNK = 1 << 16
 _ACCEPTED = frozenset({201, 202, 204})
-_BUSY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class RefusedError(MissingError):
@@ -27,16 +24,8 @@ class RefusedError(MissingError):
 
     def __init__(self, status: int, where: str) -> None:
         remedy = "open the URL in a browser: has it moved, expired, or does it want a login?"
-        super().__init__(f"The server answered {_words(status)}", where=where, remedy=remedy)
+        super().__init__(f"The server answered {in_words(status)}", where=where, remedy=remedy)
         self.status = status
-
-
-class TransientError(Exception):
-    """What went wrong, where another attempt may go right; `wait` is what the server asked for, in seconds."""
-
-    def __init__(self, problem: str, wait: float = 0.0) -> None:
-        super().__init__(problem)
-        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -60,32 +49,14 @@ def check(response: requests.Response, access: Access) -> None:
     status, url = response.status_code, response.url
     if status in {401, 403} and access.owns(url):
         raise access.refusal(status, url)
-    if status in _BUSY_STATUSES:
-        raise TransientError(f"the server answered {_words(status)}", _retry_after(response))
+    if status in BUSY_STATUSES:
+        raise busy(response)
     if 300 <= status < 400 and status != 304:
         remedy = "name the URL that it redirects to"
-        raise MissingError(f"The server redirects elsewhere ({_words(status)})", where=access.shown(url), remedy=remedy)
+        problem = f"The server redirects elsewhere ({in_words(status)})"
+        raise MissingError(problem, where=access.shown(url), remedy=remedy)
     if status >= 400:
         raise RefusedError(status, access.shown(url))
-
-
-def _words(status: int) -> str:
-    """A status with its standard phrase: what the server itself writes there is not to be trusted."""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
-
-
-def _retry_after(response: requests.Response) -> float:
-    """What a `Retry-After` header asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (ValueError, OverflowError, OSError):
-        return 0.0
 
 
 def read_json(response: requests.Response, max_bytes: int, where: str) -> Answer:

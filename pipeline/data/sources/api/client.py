@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +13,10 @@ from typing import Any, TypeVar
 import requests
 
 from pipeline.data.sources.api.access import Access
-from pipeline.data.sources.api.answers import Answer, TransientError, check, read_json, save_body
+from pipeline.data.sources.api.answers import Answer, check, read_json, save_body
+from pipeline.data.sources.remote.failures import TransientError, requesting
 from pipeline.data.sources.remote.partial import Validators
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class ApiClient:
 
     Attributes:
         access: Signs what goes to the endpoint's own host.
-        pace: When to ask.
+        pace: When to ask the endpoint's own host; others are not held back.
         timeout: Seconds to wait for a connection, and for each piece of an answer.
         backoff: Seconds before the second attempt, doubled for each further one.
         renew: Puts another token into `access` when the server no longer takes the last one; None where there is none.
@@ -108,10 +108,11 @@ class ApiClient:
     ) -> T:
         failures, renewals, shown = 0, 0, self.access.shown(url)
         while True:
-            self.pace.wait()
+            if self.access.owns(url):  # images at another host are not what the API limits
+                self.pace.wait()
             generation = self._generation
             try:
-                with _in_plain_words(shown, self.timeout), self._open(method, url, headers, body) as response:
+                with requesting(shown, self.timeout), self._open(method, url, headers, body) as response:
                     expired = response.status_code == 401 and renewals < _ATTEMPTS
                     if expired and self._renewed(generation, response.url):
                         renewals += 1
@@ -143,31 +144,3 @@ class ApiClient:
                 self.renew()
                 self._generation += 1
         return True
-
-
-@contextmanager
-def _in_plain_words(shown: str, timeout: float) -> Iterator[None]:
-    """Errors of `requests`, whose messages hold the whole URL, put in other words and not chained."""
-    try:
-        yield
-    except requests.exceptions.SSLError:
-        raise MissingError("The server's certificate cannot be verified", where=shown) from None
-    except requests.Timeout:
-        raise TransientError(f"no answer within {timeout:g} s") from None
-    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
-        raise TransientError("the connection broke") from None
-    except requests.ConnectionError as error:
-        raise TransientError(_why(error)) from None
-    except requests.TooManyRedirects:
-        raise MissingError("The server redirects without end", where=shown) from None
-    except (requests.RequestException, UnicodeError):
-        raise UsageError("This is no URL that can be fetched", where=shown) from None
-
-
-def _why(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"no connection to the server ({cause.strerror})"
-        cause = cause.__cause__ or cause.__context__
-    return "no connection to the server"

@@ -7,9 +7,9 @@ answer at `…/dataset` instead.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,13 +22,14 @@ from pipeline.data.sources.api.paths import find
 from pipeline.data.sources.api.settings import ApiSettings
 from pipeline.data.sources.files import load_files
 from pipeline.data.sources.raw import Raw
+from pipeline.data.sources.remote.fetch import Fetch
+from pipeline.data.sources.remote.partial import PartialFile, Validators
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "CVAT for images 1.1"
 _SMALL = 1 << 22  # bytes, of an answer that tells how far the export is
-_LARGEST = 1 << 36  # bytes, of the archive
 _LONGEST_PAUSE = 10.0  # seconds between two questions whether it is done
 
 
@@ -40,7 +41,7 @@ def load_cvat(client: ApiClient, images: Path, markup: Path, *, cache: Path, set
             passed on.
         images: Where the images go.
         markup: Where CVAT's `annotations.xml` goes.
-        cache: Where the archive lies meanwhile.
+        cache: Where the archive lies meanwhile; what came of one whose download broke off is kept for the next run.
         settings: `wait_minutes`.
 
     Raises:
@@ -50,11 +51,17 @@ def load_cvat(client: ApiClient, images: Path, markup: Path, *, cache: Path, set
     """
     site, what, query = _source(client.access.endpoint, client.access.shown(client.access.endpoint))
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="export.", dir=cache) as folder:
-        archive = Path(folder) / "export.zip"
-        url = _Export(client, site, what, query, settings.wait_minutes * 60).url()
-        client.save(url, archive, max_bytes=_LARGEST)
-        return load_files(str(archive), images, markup, cache=cache)
+    url = _Export(client, site, what, query, settings.wait_minutes * 60).url()
+    key = hashlib.sha256(f"{client.access.endpoint} {FORMAT}".encode()).hexdigest()
+    access = client.access
+    with PartialFile(cache / f"export-{key[:12]}.zip", key) as part:
+        # CVAT keeps an export for hours and gives it again as long as nothing has changed: the ETag or date tells.
+        fetch = Fetch(url, access.shown(url), client.timeout, client.backoff, auth=access)
+        fetch.into(part, unless=Validators())
+        try:
+            return load_files(str(part.path), images, markup, cache=cache)
+        finally:
+            part.discard()
 
 
 @dataclass(frozen=True)

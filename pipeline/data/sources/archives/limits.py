@@ -81,15 +81,20 @@ class Allowance:
         return plain
 
 
-def check_name(name: str, archive: Path) -> None:
+def check_name(name: str, archive: Path, written: str = "") -> None:
     """Refuse a member's name that leads out of the folder it is unpacked into.
+
+    Args:
+        name: The name, as it is to be used.
+        archive: Stands for the archive in messages.
+        written: The name as it stands in the archive, where that is another.
 
     Raises:
         DataError: It does.
     """
     if unsafe_name(name):
         raise DataError(
-            f"The archive has a file that leads out of the folder: {name!r}",
+            f"The archive has a file that leads out of the folder: {written or name!r}",
             where=archive,
             expected="plain files under relative names",
         )

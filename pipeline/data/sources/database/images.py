@@ -27,7 +27,7 @@ from pipeline.errors import DataError, MissingError, UsageError
 logger = logging.getLogger(__name__)
 
 _DIFFERS = object()  # stands for a value that is not the same in all rows of an image
-_LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
+_LONGEST = 200  # bytes of a part of a path: file systems take 255, and a suffix may be added; letters in messages
 
 
 @dataclass
@@ -138,7 +138,7 @@ class Gathering:
     def _write(self, row: Row, name: str, entry: _Entry, draft: Path) -> None:
         """Have an image in its place, converted where it has to be, or say why not."""
         source = self._file(row) if row.data is None else _drafted(row.data, draft)
-        entry.problem = f"there is no file {redact(row.path)}" if source is None else ""
+        entry.problem = f"there is no file {redact(row.path)[:_LONGEST]}" if source is None else ""
         if source is None:
             return
         seen = look(source, named_as_image=is_image_name(name))
@@ -203,5 +203,8 @@ def _drafted(data: bytes, draft: Path) -> Path:
 def _name_of(path: str) -> str:
     """What an image is called where only its path is known: that path, where it is relative; else its last part."""
     if "://" in path:
-        return unquote(urlsplit(path).path).rpartition("/")[2]
+        try:
+            return unquote(urlsplit(path).path).rpartition("/")[2]
+        except ValueError:  # no URL: refused with the row when it is fetched
+            return unquote(path).rpartition("/")[2]
     return PurePosixPath(path).name if unsafe_name(path) else path

@@ -73,7 +73,7 @@ def load_database(url: str, images: Path, markup: Path, *, query: str, cache: Pa
 
     The query runs in a transaction that is never committed, and that can only read where the database has such a
     thing: PostgreSQL, SQLite, MySQL, MariaDB and Oracle do. The columns are known by their names, see
-    `database_columns.UNDERSTOOD`; rows of one name are one image with the boxes of all, and a NULL box is none.
+    `columns.UNDERSTOOD`; rows of one name are one image with the boxes of all, and a NULL box is none.
     A relative path starts from the SQLite file's folder, or with other databases from the working folder. What is no
     picture, and a local path where there is nothing, is skipped with its boxes. The same rows in any order give the
     same bytes.

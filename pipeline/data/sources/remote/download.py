@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -22,10 +23,11 @@ from pipeline.data.sources.remote.mirror import mirror
 from pipeline.data.sources.remote.partial import PartialFile, Validators
 from pipeline.data.sources.remote.places import Place, reaching, validators_of
 from pipeline.data.sources.remote.remote_file import fetch_file, persistently
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 
 __all__ = ["Download", "download", "file_digest", "redact"]
 
+_LONGEST_SHOWN = 200  # letters of a path that is too long
 _BAR: dict[str, Any] = {"unit": "B", "unit_scale": True, "mininterval": 0.5, "ascii": True}
 
 
@@ -64,12 +66,15 @@ def download(
         backoff: Seconds before the second attempt, doubled for each further one.
 
     Raises:
-        UsageError: The URL's kind or the digest's form is wrong, or a package or an environment variable is missing.
+        UsageError: The URL is empty, its kind or the digest's form is wrong, a package or an environment variable is
+            missing, or what is on this machine is no plain file or cannot be read.
         MissingError: There is nothing at the path or URL, or it cannot be reached.
         DataError: What is there is not what was asked for: another digest, or a download that stays cut.
     """
     wanted = _checked_digest(sha256)
     shown, url = redact(url), expand(url)
+    if not url.strip():
+        raise UsageError("The URL is empty", where=shown, expected="a path, or a URL; . for the current folder")
     try:
         scheme = urlsplit(url).scheme.lower()
     except ValueError:
@@ -81,7 +86,7 @@ def download(
         return _local(_file_url_path(url), shown, wanted)
     if "://" in url:
         return _from_place(Place(url, shown, timeout), target, _key(url), wanted, backoff)
-    return _local(Path(url).expanduser(), shown, wanted)
+    return _local(_home_expanded(url, shown), shown, wanted)
 
 
 def file_digest(path: Path) -> str:
@@ -100,25 +105,57 @@ def _file_url_path(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"}:
         raise UsageError("A file URL names another machine", where=redact(url), expected="file:///path/to/file")
+    if not parts.path:
+        raise UsageError("A file URL names no file", where=redact(url), expected="file:///path/to/file")
     return Path(url2pathname(parts.path))
 
 
+def _home_expanded(path: str, shown: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        remedy = "write the path out, or ./~name for a file of that name"
+        raise UsageError("There is no home folder of that user", where=shown, remedy=remedy) from None
+
+
 def _local(path: Path, shown: str, wanted: str) -> Download:
-    if not path.exists():
-        near = get_close_matches(path.name, _neighbours(path), 1)
-        hint = f"did you mean {Path(shown).with_name(near[0])}?" if near else "check the path"
-        raise MissingError("There is no such file or folder", where=shown, remedy=hint)
-    if path.is_dir():
-        _refuse_digest(wanted, shown)
-        return Download(path, shown, "", 0)
-    found = file_digest(path)
+    try:
+        if not path.exists():
+            raise _nothing_there(path, shown)
+        if path.is_dir():
+            _refuse_digest(wanted, shown)
+            return Download(path, shown, "", 0)
+        if not path.is_file():  # a device or a pipe, which may never end
+            raise UsageError("This is no plain file", where=shown, expected="a file or a folder")
+        found, size = file_digest(path), path.stat().st_size
+    except PipelineError:
+        raise
+    except OSError as error:
+        raise _unreadable(error, shown) from None
     if wanted and found != wanted:
         raise _digest_error(shown, wanted, found, "the file was left as it is: is it the right one?")
-    return Download(path, shown, found, path.stat().st_size)
+    return Download(path, shown, found, size)
+
+
+def _nothing_there(path: Path, shown: str) -> MissingError:
+    near = get_close_matches(path.name, _neighbours(path), 1)
+    hint = f"did you mean {Path(shown).with_name(near[0])}?" if near else "check the path"
+    return MissingError("There is no such file or folder", where=shown, remedy=hint)
 
 
 def _neighbours(path: Path) -> list[str]:
-    return [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        return sorted(each.name for each in path.parent.iterdir())
+    except OSError:
+        return []
+
+
+def _unreadable(error: OSError, shown: str) -> PipelineError:
+    if error.errno == errno.ENAMETOOLONG:
+        remedy = "check the path: a part of it is longer than names of files can be"
+        return MissingError("There is no such file or folder", where=f"{shown[:_LONGEST_SHOWN]}...", remedy=remedy)
+    problem = f"The file cannot be read: {error.strerror or type(error).__name__}"
+    return UsageError(problem, where=shown, remedy="check its permissions, and the disk it lies on")
 
 
 def _digest_error(shown: str, wanted: str, found: str, remedy: str) -> DataError:

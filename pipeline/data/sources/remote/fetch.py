@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
 from tqdm import tqdm
 
+from pipeline.data.sources.remote.failures import BUSY_STATUSES, TransientError, busy, in_words, requesting
 from pipeline.data.sources.remote.partial import PartialFile, Validators
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.errors import DataError, MissingError
 
 logger = logging.getLogger(__name__)
 
@@ -20,25 +21,17 @@ _CHUNK = 1 << 14  # bytes; what has come of a chunk when the connection breaks i
 _ATTEMPTS = 5  # in a row that bring less than _PROGRESS
 _PROGRESS = 1 << 20  # bytes
 _LONGEST_WAIT = 30.0  # seconds
-_BUSY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class _TransientError(Exception):
-    """What went wrong, where another attempt may go right; `wait` is what the server asked for, in seconds."""
-
-    def __init__(self, problem: str, wait: float = 0.0) -> None:
-        super().__init__(problem)
-        self.wait = wait
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """A file to get: `shown` stands for the URL in messages and never holds a secret."""
+    """A file to get: `shown` stands for the URL in messages and never holds a secret; `auth` signs requests."""
 
     url: str
     shown: str
     timeout: float = 30.0
     backoff: float = 0.5
+    auth: requests.auth.AuthBase | None = field(default=None, repr=False)
 
     def into(self, part: PartialFile, *, unless: Validators) -> bool:
         """Fill a partial file, from where it stands.
@@ -62,7 +55,7 @@ class Fetch:
                 before = part.size
                 try:
                     return self._attempt(session, part, unless)
-                except _TransientError as error:
+                except TransientError as error:
                     problem, wait = str(error), error.wait
                 failures = 1 if part.size - before >= _PROGRESS else failures + 1
                 if failures >= _ATTEMPTS:
@@ -72,35 +65,25 @@ class Fetch:
                 time.sleep(wait)
 
     def _attempt(self, session: requests.Session, part: PartialFile, unless: Validators) -> bool:
-        try:
-            with session.get(self.url, headers=_headers(part, unless), stream=True, timeout=self.timeout) as response:
-                return self._take(response, part, unless)
-        # Messages of these hold the whole URL: they are put in other words, and not chained.
-        except requests.exceptions.SSLError:
-            raise MissingError("The server's certificate cannot be verified", where=self.shown) from None
-        except requests.Timeout:
-            raise _TransientError(f"no answer within {self.timeout:g} s") from None
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
-            raise _TransientError(f"the connection broke after {part.size} bytes") from None
-        except requests.ConnectionError as error:
-            raise _TransientError(_why(error)) from None
-        except requests.TooManyRedirects:
-            raise MissingError("The server redirects without end", where=self.shown) from None
-        except (requests.RequestException, UnicodeError):
-            raise UsageError("This is no URL that can be fetched", where=self.shown) from None
+        options: dict[str, Any] = {"stream": True, "timeout": self.timeout, "auth": self.auth}
+        with (
+            requesting(self.shown, self.timeout),
+            session.get(self.url, headers=_headers(part, unless), **options) as response,
+        ):
+            return self._take(response, part, unless)
 
     def _take(self, response: requests.Response, part: PartialFile, unless: Validators) -> bool:
         status = response.status_code
         if status == 304 and unless.conditions:
             return False
-        if status in _BUSY_STATUSES:
-            raise _TransientError(f"the server answered {status} {response.reason}", _retry_after(response))
+        if status in BUSY_STATUSES:
+            raise busy(response)
         if status == 416:  # what we have is no beginning of what the server has
             part.reset(Validators())
-            raise _TransientError("the server has another file than the one begun")
+            raise TransientError("the server has another file than the one begun")
         if status not in {200, 206}:
             raise MissingError(
-                f"The server answered {status} {response.reason}",
+                f"The server answered {in_words(status)}",
                 where=self.shown,
                 remedy="open the URL in a browser: has it moved, expired, or does it want a login?",
             )
@@ -111,7 +94,7 @@ class Fetch:
             part.reset(validators)
         elif not _continues(response, part):
             part.reset(Validators())
-            raise _TransientError("the server sent another piece than the one asked for")
+            raise TransientError("the server sent another piece than the one asked for")
         self._receive(response, part)
         return True
 
@@ -127,7 +110,7 @@ class Fetch:
         finally:
             part.flush()
         if 0 <= total != part.size:
-            raise _TransientError(f"the download was cut: {part.size} of {total} bytes came")
+            raise TransientError(f"the download was cut: {part.size} of {total} bytes came")
 
     def _gave_up(self, part: PartialFile, problem: str) -> Exception:
         problem = f"The download failed {_ATTEMPTS} times in a row: {problem}"
@@ -159,22 +142,3 @@ def _continues(response: requests.Response, part: PartialFile) -> bool:
     same_size = match[2] == "*" or total < 0 or int(match[2]) == total
     etag = response.headers.get("ETag", part.validators.etag)
     return same_size and etag == part.validators.etag
-
-
-def _retry_after(response: requests.Response) -> float:
-    value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else 0.0
-
-
-def _why(error: requests.ConnectionError) -> str:
-    """The cause of a failed connection without the URL, which the errors' own messages hold."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"no connection to the server ({cause.strerror})"
-        cause = (
-            getattr(cause, "reason", None)
-            or next((each for each in cause.args if isinstance(each, BaseException)), None)
-            or cause.__cause__
-        )
-    return "no connection to the server"

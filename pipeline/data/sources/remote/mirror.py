@@ -20,9 +20,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.data.sources.remote.failures import TransientError
 from pipeline.data.sources.remote.listing import Entry, listed
 from pipeline.data.sources.remote.partial import PartialFile, Validators
-from pipeline.data.sources.remote.places import Place, TransientError, reaching
+from pipeline.data.sources.remote.places import Place, reaching
 from pipeline.data.sources.remote.remote_file import fetch_file, persistently
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipeline.data.sources.remote.failures import TransientError
 from pipeline.data.sources.remote.known_hosts import known_hosts_policy
 from pipeline.data.sources.remote.partial import Validators
 from pipeline.errors import MissingError, PipelineError, UsageError
@@ -38,10 +39,6 @@ _REFUSALS = frozenset(
     {"AuthenticationException", "ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError"}
     | {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "RefreshError", "TokenRetrievalError"}
 )
-
-
-class TransientError(Exception):
-    """What went wrong, where another attempt may go right."""
 
 
 class Place:

@@ -9,8 +9,9 @@ from contextlib import closing, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
+from pipeline.data.sources.remote.failures import TransientError
 from pipeline.data.sources.remote.partial import PartialFile, Validators
-from pipeline.data.sources.remote.places import Place, TransientError, reaching, validators_of
+from pipeline.data.sources.remote.places import Place, reaching, validators_of
 from pipeline.errors import DataError, MissingError
 
 logger = logging.getLogger(__name__)

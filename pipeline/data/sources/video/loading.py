@@ -1,6 +1,6 @@
 """Frames of a video clip as JPEG files, in a stream: memory does not grow with the clip's length.
 
-A clip is taken whole or not at all, see `video_reading`.
+A clip is taken whole or not at all, see `reading`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pipeline.data.coco import unsafe_name
 from pipeline.data.sources.credentials import expand
 from pipeline.data.sources.raw import Raw
 from pipeline.data.sources.remote.download import download
-from pipeline.data.sources.video.reading import EXPECTED, VIDEO_SUFFIXES, open_clip
+from pipeline.data.sources.sorting import CLIP_SUFFIXES
+from pipeline.data.sources.video.reading import EXPECTED, open_clip
 from pipeline.data.sources.video.sampling import Sampler, Sampling
 from pipeline.errors import DataError, UsageError
 
@@ -34,7 +35,8 @@ class Frames:
 
     Attributes:
         names: The files, relative to the images folder, in the clip's order.
-        fields: By name: `video`, the clip; `frame`, the zero-based number; `time`, seconds since the first frame.
+        fields: By name: `video`, the clip; `frame`, the zero-based number; `time`, seconds since the first frame;
+            `scene`, the number of the scene within the clip, from 0, see `Sampler`.
         decoded: How many frames the clip has.
         taken: How many were written.
         seconds: From the first frame to the end of the last.
@@ -51,7 +53,7 @@ class Frames:
 
 def is_video(url: str | Path) -> bool:
     """Whether a path, or the path in a URL, ends like a video file."""
-    return _path_in(str(url)).suffix.lower() in VIDEO_SUFFIXES
+    return _path_in(str(url)).suffix.lower() in CLIP_SUFFIXES
 
 
 def load_video(
@@ -111,12 +113,16 @@ def extract_frames(clip: Path, images: Path, *, name: str, sampling: Sampling) -
                 file = f"{name}/frame_{number:06d}.jpg"
                 written += _write(_upright(frame), images / file, clip)
                 names.append(file)
-                fields[file] = {"video": video, "frame": number, "time": round(seconds, 6)}
+                fields[file] = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
     return Frames(tuple(names), fields, reading.decoded, len(names), reading.end, written)
 
 
 def _path_in(url: str) -> PurePosixPath:
-    return PurePosixPath(unquote(urlsplit(url).path) if "://" in url else url)
+    """The path in a URL; of what is no URL, itself: `download` says what is wrong with it."""
+    try:
+        return PurePosixPath(unquote(urlsplit(url).path) if "://" in url else url)
+    except ValueError:
+        return PurePosixPath(url)
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:

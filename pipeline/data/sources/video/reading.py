@@ -18,12 +18,12 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from tqdm import tqdm
 
+from pipeline.data.sources.sorting import CLIP_SUFFIXES
 from pipeline.data.sources.video.container import damaged_at, missing_bytes
 from pipeline.errors import DataError, MissingError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm"})
 MAX_PIXELS = 50_000_000  # of a frame: 8K has 33 million
-EXPECTED = f"a video file: {', '.join(sorted(VIDEO_SUFFIXES))}"
+EXPECTED = f"a video file: {', '.join(sorted(CLIP_SUFFIXES))}"
 _SLACK = 1.0  # seconds by which a clip may end before its declared end
 # Only these demuxers and local files: a playlist named .mp4 would else open whatever path or URL it holds.
 _OPEN_OPTIONS = {

@@ -52,6 +52,19 @@ def test_pauses_grow(api_of_one):
     assert [wait for wait in waits if wait] == [0.5, 1, 2, 4]
 
 
+def test_other_hosts_are_not_held_back(api_of_one, tmp_path):
+    server, client, waits = api_of_one
+    client.pace = Pace(0.01)
+    with api_server() as other:
+        url = other.file("/a.jpg", b"x")
+        for _ in range(3):
+            client.save(url, tmp_path / "a.jpg", max_bytes=100)
+        assert not [wait for wait in waits if wait]
+    for _ in range(2):
+        client.json(server.root + "/x", max_bytes=100)
+    assert max(waits) == pytest.approx(100, abs=5)
+
+
 def test_what_is_posted_is_not_carried_elsewhere(api_of_one):
     server, client, _ = api_of_one
     with api_server() as other:

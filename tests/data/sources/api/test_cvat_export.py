@@ -4,6 +4,7 @@ import io
 import logging
 import zipfile
 
+import numpy as np
 import pytest
 from api_server import Reply, api_server, json_reply
 from PIL import Image
@@ -15,13 +16,15 @@ TOKEN = "planted-secret-4711"
 XML = b'<annotations><version>1.1</version><image id="0" name="a.png" width="8" height="4"/></annotations>'
 
 
-def archive():
+def archive(noise=0):
+    """What CVAT exports, with so many bytes more."""
     picture, out = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (8, 4)).save(picture, "PNG")
     with zipfile.ZipFile(out, "w") as file:
         file.writestr("annotations.xml", XML)
         file.writestr("images/default/a.png", picture.getvalue())
         file.writestr("images/default/b.png", picture.getvalue()[:-1] + b"x")
+        file.writestr("noise.bin", np.random.default_rng(0).bytes(noise))
     return out.getvalue()
 
 
@@ -139,6 +142,46 @@ def test_broken_archive(cvat, tmp_path):
     with pytest.raises(DataError, match="zip"):
         cvat.load()
     assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
+def ranged(data, etag, cut=-1):
+    """A route that serves a file from where it is asked to; `cut`: bytes after which the connection breaks."""
+
+    def answer(request):
+        headers = {"ETag": etag}
+        if request.headers.get("If-Range") == etag:
+            start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            return Reply(206, data[start:], headers, sent=cut)
+        return Reply(200, data, headers, sent=cut)
+
+    return answer
+
+
+@pytest.mark.parametrize("later", ['"1"', '"2"'], ids=["the same", "another export"])
+def test_continues_where_it_broke_off(cvat, tmp_path, later):
+    path, data = "/api/projects/7/dataset/download", archive(300_000)
+    cvat.route(path, ranged(data, '"1"', cut=20_000))
+    with pytest.raises(DataError, match="it continues where it broke off"):
+        cvat.load()
+    asked = len(cvat.seen(path))
+    assert asked == 5
+    cvat.route(path, ranged(data, later))
+    assert cvat.load()[0].images == 2
+    first = cvat.seen(path)[asked]
+    assert first.headers["Authorization"] == f"Token {TOKEN}"
+    assert first.headers["Range"] == f"bytes={5 * (1 << 14)}-"  # of what came, a started chunk is lost
+    assert len(cvat.seen(path)) == asked + 1
+    assert not list((tmp_path / "cache").rglob("export*"))
+
+
+def test_archive_elsewhere_gets_no_token(cvat):
+    with api_server() as other:
+        other.route("/export.zip", lambda _: Reply(200, archive()))
+        moved = Reply(302, headers={"Location": f"{other.root}/export.zip"})
+        cvat.route("/api/projects/7/dataset/download", lambda _: moved)
+        assert cvat.load()[0].images == 2
+        assert "Authorization" not in other.requests[0].headers
 
 
 @pytest.mark.parametrize("path", ["", "/projects", "/jobs/3", "/tasks/x"])

@@ -40,6 +40,19 @@ def test_whole(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.zip", "out"]
 
 
+def test_backslashes_are_separators(tmp_path):
+    members = [("data\\", ""), ("data\\images\\", ""), ("data\\images\\0.jpg", "12"), ("__MACOSX\\._0.jpg", "x")]
+    found = unpack(zipped(tmp_path / "a.zip", members), tmp_path / "out")
+    assert found.files == ("data/images/0.jpg",)
+    assert (tmp_path / "out/data/images/0.jpg").read_text() == "12"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_twice_by_its_separators(tmp_path):
+    with pytest.raises(DataError, match="'a/b' twice"):
+        unpack(zipped(tmp_path / "a.zip", [("a/b", "1"), ("a\\b", "2")]), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -51,6 +64,11 @@ def test_whole(tmp_path):
         pytest.param("C:/evil.txt", id="drive"),
         pytest.param("C:evil.txt", id="drive, relative"),
         pytest.param("a\\..\\..\\evil.txt", id="backslashes"),
+        pytest.param("..\\..\\evil.txt", id="up, with backslashes"),
+        pytest.param("..\\dir\\", id="a folder up, with backslashes"),
+        pytest.param("C:\\evil.txt", id="drive, with a backslash"),
+        pytest.param("\\evil.txt", id="absolute, with a backslash"),
+        pytest.param("\\\\host\\evil.txt", id="network, with backslashes"),
         pytest.param(link("link"), id="symbolic link"),
         pytest.param(link("pipe", stat.S_IFIFO), id="pipe"),
     ],

@@ -247,6 +247,15 @@ class TestImages:
         load(f"SELECT '{url}' AS path, 'my/name.jpg' AS name", to="2")
         assert image_names(tmp_path / "2/images") == {"my/name.jpg"}
 
+    @pytest.mark.parametrize("path", ["x" * 5000, "~nosuchuser/a.png"], ids=["too long", "no such user"])
+    def test_path_that_no_file_has(self, load, tmp_path, path):
+        (tmp_path / "1.png").write_bytes(PNG)
+        raw, dataset = load(f"SELECT '1.png' AS path, 'b.png' AS name UNION SELECT '{path}', 'c.png' ORDER BY name")
+        assert [each.file_name for each in dataset.images] == ["b.png"]
+        assert [(each.item, each.reason) for each in raw.skipped] == [
+            ("row 2, 'c.png'", f"there is no file {path[:200]}")
+        ]
+
 
 class TestExtra:
     def test_other_columns_are_kept(self, load):
@@ -366,6 +375,9 @@ class TestRefused:
             ),
             pytest.param("'http://127.0.0.1:9/a.png' AS path", "127.0.0.1:9/a.png cannot be fetched", id="no server"),
             pytest.param("'/tmp/${HOME}/a.png' AS path", "placeholder", id="placeholder out of the database"),
+            pytest.param("'http://[bad/a.png' AS path", "This is no URL", id="no URL"),
+            pytest.param("name, 'http://[bad/a.png' AS path", "This is no URL", id="no URL, under a name"),
+            pytest.param("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: This is no plain", id="device"),
         ],
     )
     def test_rows(self, load, columns, problem, monkeypatch):

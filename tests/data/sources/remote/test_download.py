@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -50,12 +51,43 @@ class TestLocal:
             pytest.param("s4://bucket/a.zip", {}, id="unknown scheme"),
             pytest.param("file://other/a.zip", {}, id="another machine"),
             pytest.param("http://[bad/a.zip", {}, id="not a URL"),
+            pytest.param("", {}, id="empty"),
+            pytest.param(" \n", {}, id="blank"),
+            pytest.param("${BLANK}", {}, id="empty in the environment"),
+            pytest.param("file://", {}, id="no path"),
+            pytest.param("~nosuchuser/a.zip", {}, id="no such user"),
+            pytest.param("/dev/zero", {}, id="device"),
             pytest.param("a.zip", {"sha256": "abc"}, id="not a digest"),
         ],
     )
-    def test_wrong_call(self, tmp_path, url, options):
+    def test_wrong_call(self, tmp_path, monkeypatch, url, options):
+        monkeypatch.setenv("BLANK", "")
         with pytest.raises(UsageError):
             get(url, tmp_path, **options)
+
+    @pytest.mark.parametrize("form", ["{}", "{}/a.zip", "file:///{}"])
+    def test_path_too_long(self, tmp_path, form):
+        with pytest.raises(MissingError, match="longer than") as caught:
+            get(form.format("x" * 5000), tmp_path)
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that is there and cannot be read")
+    def test_unreadable(self, tmp_path):
+        with pytest.raises(UsageError, match=r"cannot be read: Input/output error\s+where:\s+/proc/self/mem"):
+            get("/proc/self/mem", tmp_path)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+    @pytest.mark.parametrize("locked", ["a.zip", "."])
+    def test_not_allowed(self, tmp_path, locked):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        (folder / "a.zip").touch()
+        (folder / locked).chmod(0)
+        try:
+            with pytest.raises(UsageError, match=r"Permission denied[\s\S]*permissions"):
+                get(str(folder / "a.zip"), tmp_path)
+        finally:
+            (folder / locked).chmod(0o700)
 
 
 class TestHttp:

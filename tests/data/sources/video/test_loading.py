@@ -36,6 +36,7 @@ def numbers(frames):
         pytest.param("a#1?.mov", True, id="path with marks of a URL"),
         pytest.param("https://host/get?file=a.mp4", False, id="suffix in the query"),
         pytest.param("a/mp4", False, id="no suffix"),
+        pytest.param("http://[bad/x", False, id="no URL"),
         pytest.param("a.mp4.zip", False, id="archive"),
     ],
 )
@@ -65,7 +66,7 @@ class TestNumbers:
         frames = extract(clip, tmp_path / "images", name="deep/clip")
         assert [number_in(tmp_path / "images" / name) for name in frames.names] == list(range(25)) == numbers(frames)
         assert (frames.decoded, frames.taken, frames.names[7]) == (25, 25, "deep/clip/frame_000007.jpg")
-        assert frames.fields[frames.names[7]] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7}
+        assert frames.fields[frames.names[7]] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7, "scene": 0}
         assert frames.seconds == pytest.approx(2.5, abs=0.11)
         assert frames.bytes == sum(each.stat().st_size for each in (tmp_path / "images/deep/clip").iterdir())
 
@@ -116,6 +117,21 @@ class TestSampling:
         assert numbers(extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path / "1", SCENES)) == [0, 9, 18]
         both = Sampling(0.5, 0.15)
         assert numbers(extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path / "2", both)) == [0, 9, 18, 20]
+
+    @pytest.mark.parametrize(
+        ("sampling", "scenes"),
+        [
+            pytest.param(EVERY, [0] * 9 + [1] * 9 + [2] * 9, id="every frame"),
+            pytest.param(Sampling(0.5), [0, 2], id="the scene between the frames taken counts"),
+            pytest.param(SCENES, [0, 1, 2], id="by scene"),
+            pytest.param(Sampling(1, 0.9), [0, 0, 0], id="by the change that is set"),
+        ],
+    )
+    def test_number_of_the_scene(self, tmp_path, sampling, scenes):
+        colours = ((200, 0, 0), (0, 0, 200), (90, 200, 90))
+        pictures = [np.full((HEIGHT, WIDTH, 3), colours[i // 9], np.uint8) for i in range(27)]
+        frames = extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path, sampling)
+        assert [frames.fields[name]["scene"] for name in frames.names] == scenes
 
     def test_steady_motion_is_one_scene(self, tmp_path):
         """Stripes that move on: every frame is unlike the one before it, and none is news."""

@@ -53,7 +53,7 @@ class Finding:
     bbox: Box | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Findings:
     """All findings, in the order of the rules."""
 
@@ -90,6 +90,8 @@ class Findings:
 
     def __str__(self) -> str:
         return str(self.summary)
+
+    __repr__ = __str__  # what a notebook leaves in a log
 
     def _repr_html_(self) -> str:
         if not self.records:

@@ -85,6 +85,37 @@ def group_alike(looks: Sequence[bytes], *, whole_chains: bool = False) -> list[i
     return first
 
 
+def find_alike(looks: Pixels, others: Pixels) -> npt.NDArray[np.bool_]:
+    """Which looks are like at least one of the others, in any of the 8 orientations.
+
+    Every look is compared with every other one by its bits, so that none is missed and the time grows with N times M;
+    pairs that are close in bits are compared by their thumbnails.
+
+    Args:
+        looks: `(N, LOOK_BYTES)`, none of a flat picture.
+        others: `(M, LOOK_BYTES)`, the same.
+
+    Returns:
+        `(N,)`, True where a look is like one of the others.
+    """
+    found = np.zeros(len(looks), np.bool_)
+    order = _order(0)
+    keys = _keys(_bits(looks), order, _TURNS).reshape(_TURNS, -1)
+    other_keys = _keys(_bits(others), order, 1)
+    for start in range(0, len(others), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        for i in np.flatnonzero(~found):
+            found[i] = _is_among(looks[i], keys[:, i], others[part], other_keys[part])
+    return found
+
+
+def _is_among(look: Pixels, keys: npt.NDArray[np.uint64], others: Pixels, other_keys: npt.NDArray[np.uint64]) -> bool:
+    """Whether a look `(LOOK_BYTES,)`, with the keys of its turns `(8,)`, is like one of the others."""
+    turns, at = np.nonzero(np.bitwise_count(keys[:, None] ^ other_keys) <= _MOST_BITS)
+    turned = np.broadcast_to(look, (len(at), LOOK_BYTES))
+    return len(at) > 0 and bool(_are_alike(others[at], turned, turns).any())
+
+
 class _Groups:
     """Union-find over a table `(N, LOOK_BYTES)` of looks; the root of a group is its first look."""
 

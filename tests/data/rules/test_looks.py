@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.rules.looks import LOOK_BYTES, group_alike, look_of
+from pipeline.data.rules.looks import LOOK_BYTES, find_alike, group_alike, look_of
 from pipeline.data.sample import make_sample
 
 
@@ -192,3 +192,27 @@ def test_groups_are_those_of_equal_looks(seeds):
     firsts = group_alike(looks)
     kinds = [(seed // 2 if seed else f"flat {i}") for i, seed in enumerate(seeds)]
     assert firsts == [kinds.index(kind) for kind in kinds]
+
+
+def table_of(pictures):
+    return np.frombuffer(b"".join(look_of(np.ascontiguousarray(p)) for p in pictures), np.uint8).reshape(-1, LOOK_BYTES)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 12), max_size=20), st.lists(st.integers(0, 12), max_size=20), st.integers(1, 8))
+def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, other_seeds, orientation):
+    def turned(pixels):
+        pixels = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
+        return encoded(np.ascontiguousarray(np.rot90(pixels, orientation % 4)))
+
+    found = find_alike(table_of(picture(s) for s in seeds), table_of(turned(picture(s)) for s in other_seeds))
+    assert found.tolist() == [seed in other_seeds for seed in seeds]
+
+
+@pytest.mark.parametrize("place", [0, 8191, 8192, 19_999])
+def test_one_of_many_is_found_wherever_it_stands(place):
+    """Also where the others are taken in parts."""
+    others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, LOOK_BYTES).copy()
+    looks = table_of(picture(seed) for seed in range(3))
+    others[place] = looks[1]
+    assert find_alike(looks, others).tolist() == [False, True, False]

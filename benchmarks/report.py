@@ -1,4 +1,4 @@
-"""What both benchmarks print, and where they work."""
+"""What the benchmarks print, and where they work."""
 
 from __future__ import annotations
 

@@ -108,3 +108,13 @@ def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.Mon
     finetuning.render(finetuning.read_results(finetuning.RESULTS))
     assert page.read_text("utf-8") == (BENCHMARKS.parent / "docs" / "finetuning.md").read_text("utf-8")
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_search_for_learned_images_is_measured(tmp_path: Path) -> None:
+    content = figures("bench_learned.py", tmp_path, "--learned", "300", "--images", "20")
+    assert [(row["name"], row["limit"]) for row in content["targets"]] == [
+        ("search beside decoding", 30.0),
+        ("record, bytes an image", 321.0),
+    ]
+    assert content["figures"]["found"] == 10
+    assert content["figures"]["bytes_an_image"] == pytest.approx(320, rel=0.05)

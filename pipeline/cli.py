@@ -20,7 +20,11 @@ from pipeline.manifest import RunManifest, StepRecord
 from pipeline.notebook import StepNotebook, read_steps
 from pipeline.opening import open_run, unfinished_run
 from pipeline.project import DEFAULT_CONFIG, Project, check_name
+from pipeline.references import find_input
 from pipeline.runner import missing_input, refuse_dirty, run_step
+from pipeline.store import Artifact
+
+Inputs = dict[str, tuple[str, Artifact]]  # named by hand: what was typed, and what it stands for
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,13 @@ def _step_parser(mode: str) -> argparse.ArgumentParser:
     parser.add_argument("step", nargs="?", help="a step's name; all steps when left out")
     parser.add_argument("--config", metavar="FILE", help=f"the scenario; {DEFAULT_CONFIG}, or the joined run's")
     parser.add_argument("--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="set one parameter")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="ENTITY=ARTIFACT|RUN",
+        help="use this input in place of the run's own; it need not agree with the others",
+    )
     parser.add_argument("--run", metavar="ID", help="the run to join; the newest by default")
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     parser.add_argument("--stream", action="store_true", help="show what the notebooks print, as it comes")
@@ -73,9 +84,11 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
         refuse_dirty(root, code_state(root))  # before a run is opened that could only fail
     chosen = [steps[asked.step]] if asked.step else list(steps.values())
     names = [step.name for step in chosen]
-    continued = unfinished_run(project, parameters, overrides, names) if fresh and not asked.force else None
+    inputs = _inputs(project, asked.input, chosen)
+    typed = {entity: text for entity, (text, _) in inputs.items()}
+    continued = unfinished_run(project, parameters, overrides, names, typed) if fresh and not asked.force else None
     if fresh:
-        manifest = continued or open_run(project, parameters, overrides, names)
+        manifest = continued or open_run(project, parameters, overrides, names, typed)
     else:
         manifest = _joined(project, asked.run, chosen[0])
         for name in sorted(overrides.keys() - {step.name for step in chosen}):
@@ -87,9 +100,9 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
     log.info("run %s  %s  %s%s", manifest.run, mode, project.config.name, "  continued" if continued else "")
     records, last = [], list(steps)[-1]
     for step in chosen:
-        record = _run_step(project, manifest.run, step, parameters, overrides, asked, continued=bool(continued))
+        record = _run_step(project, manifest.run, step, parameters, overrides, asked, inputs, continued=bool(continued))
         records.append(record)
-        log.info("%s", views.step_line(record, views.name_width(steps)))
+        log.info("%s", "\n".join([views.step_line(record, views.name_width(steps)), *views.note_lines(record)]))
         if step.name != last:  # after the last they are all told of together
             for line in deliver_early(project, record):
                 log.info("%s", line)
@@ -106,6 +119,7 @@ def _run_step(
     parameters: Values,
     overrides: Values,
     asked: argparse.Namespace,
+    inputs: Inputs,
     *,
     continued: bool,
 ) -> StepRecord:
@@ -119,6 +133,7 @@ def _run_step(
             force=asked.force,
             stream=asked.stream,
             continued=continued,
+            chosen=inputs,
         )
     except GateError:
         for line in deliver_below_gate(project, project.runs.load(run).of(step.name)[-1]):
@@ -153,6 +168,27 @@ def _joined(project: Project, run: str | None, step: StepNotebook) -> RunManifes
             remedy=f"--config {manifest.config_file}",
         )
     return manifest
+
+
+def _inputs(project: Project, texts: list[str], chosen: Sequence[StepNotebook]) -> Inputs:
+    """The inputs that `--input` names, found once, before anything starts."""
+    found: Inputs = {}
+    for text in texts:
+        entity, sign, typed = text.partition("=")
+        if not sign or not typed:
+            raise UsageError(
+                f"--input {text}", expected="ENTITY=ARTIFACT|RUN", remedy="--input coco_test_dataset=latest~1"
+            )
+        check_name("entity", entity, dict.fromkeys(name for step in project.steps.values() for name in step.reads))
+        if not any(entity in step.reads for step in chosen):
+            readers = ", ".join(step.name for step in project.steps.values() if entity in step.reads)
+            raise UsageError(
+                f"--input {text}: {chosen[0].name} does not read {entity}",
+                expected=f"one of {', '.join(chosen[0].reads) or 'none: it reads the outside world'}",
+                remedy=f"name it for {readers}",
+            )
+        found[entity] = typed, find_input(project, entity, typed)
+    return found
 
 
 def _overrides(texts: list[str], step: str | None, steps: dict[str, StepNotebook]) -> Values:

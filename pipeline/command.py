@@ -77,7 +77,7 @@ def with_config_of(manifest: RunManifest, root: Path, steps: dict[str, StepNoteb
     path = root / manifest.config_file
     if path.is_file():
         return with_config(manifest.mode, path, root, steps)
-    recorded = {key: value for key, value in manifest.config.items() if key != "set"}
+    recorded = {key: value for key, value in manifest.config.items() if key not in ("set", "input")}
     return Project(root, manifest.mode, as_config(recorded, path), manifest.config_file, steps)
 
 

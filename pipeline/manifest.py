@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.process import NOBODY, Process, is_alive
 from pipeline.store import Artifact
 
-SCHEMA = 2
+SCHEMA = 3
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # no end is recorded: the process is, or may be, alive; it is known to be gone
@@ -40,6 +40,9 @@ class StepRecord:
         seconds: Wall time.
         outputs: By entity name.
         metrics: What the notebook committed.
+        notes: What the notebook said that a user must know, a sentence each.
+        chosen: Inputs that were named by hand: entity to what was typed. They need not agree with the others.
+        uses: Of each input, with how many different other inputs this step has met it over all runs, see `inputs`.
         notebook: Where the notebook is as it ran.
         report: The same as HTML.
         error: What went wrong, as the user saw it; the first line says it in short.
@@ -66,6 +69,9 @@ class StepRecord:
     seconds: float = 0.0
     outputs: dict[str, Artifact] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    chosen: dict[str, str] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
     notebook: str = ""
     report: str = ""
     error: str = ""
@@ -77,8 +83,12 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
-        """From the form `dataclasses.asdict` gives it; of schema 1 too, which has no `id`, `process` and `schema`."""
+        """From the form `dataclasses.asdict` gives it, of any schema.
+
+        Schema 1 has no `id`, `process` and `schema`; 1 and 2 have no `notes`, `chosen` and `uses`.
+        """
         values = {"id": "", "schema": 1, **content}
+        values["notes"] = tuple(values.get("notes", ()))
         for side in ("inputs", "outputs"):
             values[side] = {name: Artifact(**artifact) for name, artifact in values.get(side, {}).items()}
         values["process"] = Process(**values.get("process", {}))

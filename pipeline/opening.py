@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.code import code_digest, code_state
@@ -13,9 +14,15 @@ from pipeline.notebook import StepNotebook
 from pipeline.process import is_alive, this_process
 from pipeline.project import Project
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
 
 def open_run(
-    project: Project, parameters: Values, overrides: Values | None = None, asked: Sequence[str] = ()
+    project: Project,
+    parameters: Values,
+    overrides: Values | None = None,
+    asked: Sequence[str] = (),
+    chosen: Mapping[str, str] = _NOTHING,
 ) -> RunManifest:
     """Open a new run.
 
@@ -24,6 +31,7 @@ def open_run(
         parameters: Of every step, already checked.
         overrides: Those that the command line set; they hold for all steps of the run.
         asked: The steps that are to run in it now.
+        chosen: Inputs that the command line named by hand.
     """
     return project.runs.open(
         RunManifest(
@@ -33,7 +41,7 @@ def open_run(
             zone=project.config.zone,
             created=now(),
             config_file=project.config_file,
-            config=_resolved_config(project, parameters, overrides),
+            config=_resolved_config(project, parameters, overrides, chosen),
             code=asdict(code_state(project.root)),
             asked=tuple(asked),
             process=this_process(),
@@ -41,18 +49,24 @@ def open_run(
     )
 
 
-def unfinished_run(project: Project, parameters: Values, overrides: Values, asked: Sequence[str]) -> RunManifest | None:
+def unfinished_run(
+    project: Project,
+    parameters: Values,
+    overrides: Values,
+    asked: Sequence[str],
+    chosen: Mapping[str, str] = _NOTHING,
+) -> RunManifest | None:
     """The newest run, where the same command opened it and it came to no end: killed, stopped or failed.
 
-    The same command is one for the same steps, parameters and code. What another process may still be at work on is
-    left to it.
+    The same command is one for the same steps, parameters, inputs named by hand, and code. What another process may
+    still be at work on is left to it.
     """
     newest = project.runs.newest(pipeline=project.config.name)
     if newest is None or newest.asked != tuple(asked) or all(newest.success(step) for step in asked):
         return None
     latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
     same = (
-        newest.config == _resolved_config(project, parameters, overrides)
+        newest.config == _resolved_config(project, parameters, overrides, chosen)
         and newest.code == asdict(code_state(project.root))
         and all(_is_of_this_code(record, project.steps[record.step]) for record in latest)
     )
@@ -60,8 +74,11 @@ def unfinished_run(project: Project, parameters: Values, overrides: Values, aske
     return newest if same and all(is_alive(each) is False for each in workers - {this_process()}) else None
 
 
-def _resolved_config(project: Project, parameters: Values, overrides: Values | None) -> dict[str, Any]:
-    return {**asdict(project.config), "parameters": parameters, "set": overrides or {}}
+def _resolved_config(
+    project: Project, parameters: Values, overrides: Values | None, chosen: Mapping[str, str]
+) -> dict[str, Any]:
+    named = {"input": dict(chosen)} if chosen else {}
+    return {**asdict(project.config), "parameters": parameters, "set": overrides or {}, **named}
 
 
 def _is_of_this_code(record: StepRecord, step: StepNotebook) -> bool:

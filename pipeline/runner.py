@@ -11,12 +11,15 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.code import CodeState, changed_files, code_digest, code_state, environment, tag
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
+from pipeline.inputs import count_uses, require_agreement
 from pipeline.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.notebook import StepNotebook
 from pipeline.process import this_process
@@ -26,6 +29,8 @@ from pipeline.store import Artifact, Store
 from pipeline.workspace import work_folder
 
 log = logging.getLogger(__name__)
+
+_NOTHING: Mapping[str, tuple[str, Artifact]] = MappingProxyType({})
 
 
 def run_step(
@@ -38,6 +43,7 @@ def run_step(
     force: bool = False,
     stream: bool = False,
     continued: bool = False,
+    chosen: Mapping[str, tuple[str, Artifact]] = _NOTHING,
 ) -> StepRecord:
     """Run one step in a run, or reuse what is known to be the same.
 
@@ -50,13 +56,15 @@ def run_step(
         force: Run it even when an earlier success would do.
         stream: Show the kernel's output.
         continued: Let what this run has done already stand.
+        chosen: Inputs named by hand in place of the run's own: what was typed, and the artifact.
 
     Returns:
         The attempt as it ended: `succeeded` or `reused`.
 
     Raises:
         MissingError: An earlier step has not made an input.
-        StepError: The notebook failed, or prod mode found a dirty tree; GateError: below its gate.
+        StepError: The inputs do not agree, the notebook failed, or prod mode found a dirty tree; GateError: a result is
+            beyond its gate.
         KeyboardInterrupt: Stopped, after it has been recorded; its argument is the signal.
     """
     runs = project.runs
@@ -66,13 +74,15 @@ def run_step(
     else:
         _note_store(project.root, runs.store)
     manifest = runs.bury(runs.load(run))
-    record = replace(_planned(manifest, project, step, parameters, code), overrides=overrides or {})
+    record = replace(_planned(manifest, project, step, parameters, code, chosen), overrides=overrides or {})
     known = None if force else runs.same_work(step.name, record.fingerprint)
     done = manifest.success(step.name)
     if continued and known and done and done.fingerprint == record.fingerprint:
         _tag_in_prod(project, code, run, step)  # it may have been stopped just before
         return done
     began = time.monotonic()
+    if not known and len(step.reads) > 1:
+        record = replace(record, uses=count_uses(runs, step.name, record.inputs))
     record = runs.start(run, record)
     stopped = 0
     try:
@@ -139,10 +149,20 @@ def _note_store(root: Path, store: Store) -> None:
 
 
 def _planned(
-    manifest: RunManifest, project: Project, step: StepNotebook, parameters: dict[str, Any], code: CodeState
+    manifest: RunManifest,
+    project: Project,
+    step: StepNotebook,
+    parameters: dict[str, Any],
+    code: CodeState,
+    chosen: Mapping[str, tuple[str, Artifact]],
 ) -> StepRecord:
-    """The attempt as it is known before it starts; inputs are resolved here, once."""
-    inputs = {entity: _pinned(manifest, project, step, entity) for entity in step.reads}
+    """The attempt as it is known before it starts; inputs are resolved here, once, and have to agree."""
+    typed = {entity: chosen[entity][0] for entity in step.reads if entity in chosen}
+    inputs = {
+        entity: chosen[entity][1] if entity in typed else _pinned(manifest, project, step, entity)
+        for entity in step.reads
+    }
+    require_agreement(project.runs, manifest, step.name, inputs, typed)
     modules = code_digest(step.imports)
     basis = {
         "step": step.name,
@@ -150,6 +170,7 @@ def _planned(
         "parameters": parameters,
         "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         "code": modules,
+        **({"chosen": typed} if typed else {}),  # the report says so
     }
     return StepRecord(
         step=step.name,
@@ -160,6 +181,7 @@ def _planned(
         code_digest=modules,
         fingerprint=hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest(),
         inputs=inputs,
+        chosen=typed,
         code=asdict(code),
         environment=environment(),
         process=this_process(),
@@ -207,6 +229,8 @@ def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
         status=REUSED,
         outputs=earlier.outputs,
         metrics=earlier.metrics,
+        notes=earlier.notes,
+        uses=earlier.uses,
         notebook=earlier.notebook,
         report=earlier.report,
         reused_from=f"{source}/{earlier.step}/{earlier.attempt}",
@@ -231,7 +255,17 @@ def _executed(
         made_by = f"{run}/{record.made_by}"
         logs = cache / "logs" / made_by
         context = StepContext(
-            step.name, made_by, store.url, str(work), str(cache), record.inputs, str(resume), str(logs)
+            step=step.name,
+            made_by=made_by,
+            store=store.url,
+            work=str(work),
+            cache=str(cache),
+            inputs=record.inputs,
+            resume=str(resume),
+            logs=str(logs),
+            mode=project.mode,
+            chosen=record.chosen,
+            uses=record.uses,
         )
         context.write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
@@ -240,7 +274,7 @@ def _executed(
         if (work / COMMITTED).is_file():
             committed = json.loads((work / COMMITTED).read_text(encoding="utf-8"))
             outputs = {name: Artifact(**artifact) for name, artifact in committed["outputs"].items()}
-            ended = replace(ended, outputs=outputs, metrics=committed["metrics"])
+            ended = replace(ended, outputs=outputs, metrics=committed["metrics"], notes=tuple(committed["notes"]))
         elif done.status == SUCCEEDED:
             problem = "the notebook ended without step.commit(...): it has published nothing"
             ended = replace(ended, status=FAILED, error=problem, error_kind=StepError.__name__)
@@ -268,6 +302,7 @@ def _closed(record: StepRecord, began: float, **changes: Any) -> StepRecord:
 
 def _failure(record: StepRecord) -> str:
     lines = [f"{record.step} failed", *(f"  {line}" for line in record.error.splitlines())]
+    lines += [f"  note:     {note}" for note in record.notes]
     lines += [f"  notebook: {record.notebook}"] if record.notebook else []
     lines += [f"  page:     {record.report}"] if record.report else []
     return "\n".join(lines)

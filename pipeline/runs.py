@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
+from pipeline.errors import IntegrityError, MissingError, PipelineError, StepError, UsageError
 from pipeline.manifest import KILLED, RUN_ID, SCHEMA, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
 from pipeline.store import Store
 from pipeline.transfers import in_parallel
@@ -69,6 +69,22 @@ class Runs:
         openings = in_parallel(self._opening, runs, at_once=self.store.files.parallel, label="reading runs")
         return [run for run, opening in zip(runs, openings, strict=True) if opening is not None]
 
+    def every(self) -> list[tuple[str, RunManifest | str]]:
+        """Each run, oldest first, or in one line why it cannot be read: one bad run must not hide the others."""
+        runs = self.ids()
+        read = in_parallel(self._readable, runs, at_once=self.store.files.parallel, label="reading runs")
+        return list(zip(runs, read, strict=True))
+
+    def readable(self) -> list[RunManifest]:
+        """Each run that can be read, oldest first; what cannot is logged."""
+        readable = []
+        for run, manifest in self.every():
+            if isinstance(manifest, str):
+                log.warning("run %s is left out: %s", run, manifest)
+            else:
+                readable.append(manifest)
+        return readable
+
     def load(self, run: str) -> RunManifest:
         """Put a run together from its records.
 
@@ -91,6 +107,12 @@ class Runs:
             if not having or manifest.output(having):
                 return manifest
         return None
+
+    def _readable(self, run: str) -> RunManifest | str:
+        try:
+            return self.load(run)
+        except PipelineError as error:
+            return error.problem
 
     def _candidates(self) -> list[str]:
         return [name for name in self.store.files.names("runs") if RUN_ID.fullmatch(name)]

@@ -14,12 +14,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.files import sha256_of
+from pipeline.inputs import count_uses, require_agreement
 from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
@@ -45,6 +46,9 @@ class StepContext:
         resume: A folder that outlives a killed attempt at the very same work.
         logs: A folder that outlives the attempt, for what is to be watched while it runs and is no output.
         by_hand: Whether a person runs the cells, so that nothing is published.
+        mode: `dev` or `prod`.
+        chosen: Inputs that were named by hand: entity to what was typed.
+        uses: Of each input, with how many different other inputs this step has met it, see `inputs.count_uses`.
     """
 
     step: str
@@ -56,6 +60,9 @@ class StepContext:
     resume: str
     logs: str
     by_hand: bool = False
+    mode: str = "dev"
+    chosen: dict[str, str] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write it for the kernel to read."""
@@ -144,6 +151,10 @@ class Step:
         logs: A folder of this attempt's own that outlives it; need not exist. What is watched while the step runs goes
             there, such as TensorBoard's files: with their times and host names in an output, no two runs were equal.
         work: A folder of this attempt's own.
+        mode: `dev` or `prod`.
+        chosen: Inputs that were named by hand, with what was typed.
+        uses: Of each input, with how many different other inputs this step has met it over all runs of the store, those
+            of this attempt included.
     """
 
     def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str]) -> None:
@@ -152,6 +163,9 @@ class Step:
         self.cache = Path(context.cache)
         self.resume = Path(context.resume)
         self.logs = Path(context.logs)
+        self.mode = context.mode
+        self.chosen = dict(context.chosen)
+        self.uses = dict(context.uses)
         self._context = context
         self._store = Store(context.store)
         outputs = {name: self.work / "outputs" / name for name in writes}
@@ -194,26 +208,40 @@ class Step:
     @property
     def provenance(self) -> dict[str, str]:
         """What a report should say it came from: the attempt, and each input's digest."""
-        digests = {name: artifact.digest for name, artifact in self._context.inputs.items()}
+        digests = {
+            name: artifact.digest + (f", chosen by hand: {self.chosen[name]}" if name in self.chosen else "")
+            for name, artifact in self._context.inputs.items()
+        }
         return {"made by": self._context.made_by, **digests}
 
-    def commit(self, *, metrics: Mapping[str, Any], minimum: Mapping[str, float] | None = None) -> None:
+    def commit(
+        self,
+        *,
+        metrics: Mapping[str, Any],
+        minimum: Mapping[str, float] | None = None,
+        maximum: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Publish every output and record the metrics. Until here the step has published nothing.
 
         Args:
             metrics: Figures by name: numbers, strings, booleans, or None for one that is not defined, as which NaN is
                 recorded. The first two are what a summary shows.
-            minimum: The quality gate: metric name to the least value that passes; 0 or less is no gate. A step below it
-                fails, yet its outputs are stored, since a bad model's report is what one wants to read.
+            minimum: The quality gate: metric name to the least value that passes; 0 or less is no gate. A step that
+                misses it fails, yet its outputs are stored, since a bad model's report is what one wants to read.
+            maximum: The same the other way: metric name to the greatest value that passes. A metric that is not defined
+                passes: nothing is above it.
+            notes: What a user must know and no figure says, a sentence each; shown below the step's line.
 
         Raises:
-            UsageError: A metric is something else, or one in `minimum` is not given.
+            UsageError: A metric is something else, or a gate is for one that is not given.
             StepError: An output is empty, or the step has committed already.
             IntegrityError: The step changed its inputs.
-            GateError: A metric is below its minimum.
+            GateError: A metric is below its minimum or above its maximum.
         """
         recorded = {name: _plain(name, value) for name, value in metrics.items()}
-        below = _below(recorded, {name: float(least) for name, least in (minimum or {}).items() if least > 0})
+        missed = _missed(recorded, minimum or {}, maximum or {})
+        told = tuple(str(note) for note in notes)
         empty = [name for name in self.outputs if not any(self.outputs[name].iterdir())]
         if empty:
             raise StepError(
@@ -228,24 +256,24 @@ class Step:
             if CONTEXT not in os.environ:  # otherwise this is not the notebook that a step runs
                 log.info("publish with: python step.dev.py %s", self.name)
         else:
-            self._publish(recorded)
-        if below:
-            missed = ", ".join(f"{name} is {_short(recorded[name])}, below {least:g}" for name, least in below.items())
+            self._publish(recorded, told)
+        if missed:
             raise GateError(
-                f"the quality gate is not passed: {missed}",
+                f"the quality gate is not passed: {', '.join(found for found, _ in missed)}",
                 where=self.name,
-                expected=", ".join(f"{name} of at least {least:g}" for name, least in below.items()),
-                remedy="train longer or on more data, or set a lower minimum in the config",
+                expected=", ".join(wanted for _, wanted in missed),
+                remedy="read the report and mend what it shows, or set another limit in the config",
             )
 
-    def _publish(self, metrics: Mapping[str, Any]) -> None:
+    def _publish(self, metrics: Mapping[str, Any], notes: Sequence[str]) -> None:
         committed = self.work / COMMITTED
         if committed.exists():
             raise StepError("the step has committed already", where=self.name, expected="step.commit(...) once")
         stored = {name: self._store.put(name, self.outputs[name], self._context.made_by) for name in self.outputs}
         for name, artifact in stored.items():
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
-        content = {"outputs": {name: asdict(artifact) for name, artifact in stored.items()}, "metrics": dict(metrics)}
+        outputs = {name: asdict(artifact) for name, artifact in stored.items()}
+        content = {"outputs": outputs, "metrics": dict(metrics), "notes": list(notes)}
         partial = committed.with_suffix(".partial")
         partial.write_text(json.dumps(content), encoding="utf-8")
         partial.replace(committed)
@@ -266,16 +294,25 @@ def _plain(name: str, value: Any) -> bool | int | float | str | None:
     )
 
 
-def _below(metrics: Mapping[str, Any], gates: Mapping[str, float]) -> dict[str, float]:
-    """Of the gates those that are not passed; a metric that is not defined passes none."""
-    for name in gates:
+def _missed(
+    metrics: Mapping[str, Any], minimum: Mapping[str, float], maximum: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """The gates that are not passed: what was found, and what is expected."""
+    least_of = {name: least for name, least in minimum.items() if least > 0}
+    for name in (*least_of, *maximum):
         if name not in metrics:
             raise UsageError(f"the gate is for '{name}', which is no metric", expected=", ".join(metrics))
-    return {
-        name: least
-        for name, least in gates.items()
+    low = [
+        (f"{name} is {_short(metrics[name])}, below {least:g}", f"{name} of at least {least:g}")
+        for name, least in least_of.items()
         if metrics[name] is None or not float(metrics[name]) >= least - ROUNDING
-    }
+    ]
+    high = [
+        (f"{name} is {_short(metrics[name])}, above {most:g}", f"{name} of at most {most:g}")
+        for name, most in maximum.items()
+        if metrics[name] is not None and not float(metrics[name]) <= most + ROUNDING
+    ]
+    return low + high
 
 
 def _short(value: Any) -> str:
@@ -290,7 +327,8 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
     place = note.read_text(encoding="utf-8") if note.is_file() else ".store/default/dev"
     store = Store(place if "://" in place else f"{root.as_uri()}/{place}")
     inputs: dict[str, Artifact] = {}
-    newest = Runs(store).newest(having=reads[-1]) if reads else None
+    runs = Runs(store)
+    newest = runs.newest(having=reads[-1]) if reads else None
     if newest:
         log.info("opened by hand, with the inputs of run %s", newest.run)
     for entity in reads:
@@ -302,12 +340,25 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
                 remedy="run the steps before it: python step.dev.py",
             )
         inputs[entity] = artifact
+    if newest:
+        require_agreement(runs, newest, name, inputs)
     work = root / ".cache" / "by_hand" / name
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     cache = root / ".cache"
     resume, logs = str(work / "resume"), str(cache / "logs" / "by_hand" / name)
-    return StepContext(name, f"by-hand/{name}/0", store.url, str(work), str(cache), inputs, resume, logs, by_hand=True)
+    return StepContext(
+        step=name,
+        made_by=f"by-hand/{name}/0",
+        store=store.url,
+        work=str(work),
+        cache=str(cache),
+        inputs=inputs,
+        resume=resume,
+        logs=logs,
+        by_hand=True,
+        uses=count_uses(runs, name, inputs),
+    )
 
 
 def _project_root() -> Path:

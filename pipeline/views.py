@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -39,6 +40,19 @@ def step_line(record: StepRecord, width: int) -> str:
     took = f"{record.seconds:7.1f} s" if record.seconds else " " * 9  # of what was killed nobody knows
     parts = [record.step.ljust(width), record.state.ljust(11), took, *figures(record), source]
     return "  ".join(part for part in parts if part).rstrip()
+
+
+def note_lines(record: StepRecord) -> list[str]:
+    """What a user must know of a step, and which inputs were named by hand; below the step's line, in 80 columns."""
+    texts = [
+        f"{entity} {record.inputs[entity].digest[:12]} was chosen by hand: {typed}"
+        for entity, typed in record.chosen.items()
+    ]
+    return [
+        line
+        for text in [*texts, *record.notes]
+        for line in textwrap.wrap(text, 78, initial_indent="    - ", subsequent_indent="      ")
+    ]
 
 
 def figures(record: StepRecord, *, numbers: bool = False) -> list[str]:
@@ -143,11 +157,22 @@ def _attempt_lines(record: StepRecord) -> list[str]:
     lines = [f"\n{record.step}, attempt {record.attempt}: {record.state}{took}"]
     lines += [f"  outputs of {record.reused_from}"] if record.reused_from else []
     sides = [("<-", *item) for item in record.inputs.items()] + [("->", *item) for item in record.outputs.items()]
-    rows = [(sign, name, a.digest[:12], a.files, "files", f"{a.size / 1e6:.1f} MB") for sign, name, a in sides]
+    rows = [
+        (sign, name, a.digest[:12], a.files, "files", f"{a.size / 1e6:.1f} MB", _aside(record, name))
+        for sign, name, a in sides
+    ]
     lines += [table(rows, "  ")] if rows else []
     lines += [table([("  ", name, _json(value)) for name, value in record.metrics.items()])] if record.metrics else []
+    lines += [f"  note: {note}" for note in record.notes]
     lines += [f"  {line}" for line in record.error.splitlines()]
     return [*lines, *(f"  {path}" for path in (record.notebook, record.report) if path)]
+
+
+def _aside(record: StepRecord, entity: str) -> str:
+    """What is to be known of an input besides: who chose it, and how often this step has met it."""
+    chosen = f"chosen by hand: {record.chosen[entity]}" if entity in record.chosen else ""
+    uses = record.uses.get(entity, 0)
+    return ", ".join(filter(None, [chosen, f"met {uses} times" if uses > 1 else ""]))
 
 
 def _json(value: Any) -> str:

@@ -17,8 +17,8 @@ from pipeline import views
 from pipeline.command import guarded, say
 from pipeline.errors import UsageError
 from pipeline.inspection.look import COMMANDS, Answer, Look, argument, command
-from pipeline.inspection.references import every_run, find_artifact, find_attempt, makers, readable_runs
 from pipeline.project import DEFAULT_CONFIG, check_name
+from pipeline.references import find_artifact, find_attempt, makers
 
 RUN = argument("run", nargs="?", help="the newest by default; a part of its id will do, or latest~1")
 
@@ -83,7 +83,7 @@ def _status(look: Look) -> Answer:
 
 @command("runs", "all runs, oldest first")
 def _runs(look: Look) -> Answer:
-    runs = every_run(look.project.runs)
+    runs = look.project.runs.every()
     return Answer([views.run_brief(*run) for run in runs], views.runs_table(runs, look.steps))
 
 
@@ -142,7 +142,7 @@ def _lineage(look: Look) -> Answer:
     from pipeline.inspection.lineage import lineage_json, trace
     from pipeline.inspection.lineage_views import lineage_mermaid, lineage_text
 
-    manifests = readable_runs(look.project.runs)
+    manifests = look.project.runs.readable()
     if not manifests:
         look.run(None)  # says that there is none
     lineage = trace(find_artifact(look.asked.artifact, manifests), manifests)

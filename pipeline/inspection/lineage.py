@@ -33,6 +33,10 @@ class Work:
         """What it read."""
         return _keys(self.record.inputs.values()) if self.record else ()
 
+    def chose(self, key: Key) -> bool:
+        """Whether it read this because a person named it."""
+        return self.record is not None and key in self.inputs and key[0] in self.record.chosen
+
     @property
     def outputs(self) -> tuple[Key, ...]:
         """What it made."""
@@ -106,7 +110,7 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
         for key, artifact in lineage.artifacts.items()
     ]
     edges = [
-        {"from": _id(source), "to": _id(key), "by": work.made_by}
+        {"from": _id(source), "to": _id(key), "by": work.made_by, "chosen_by_hand": work.chose(source)}
         for key in lineage.artifacts
         for work in lineage.makers[key]
         for source in work.inputs

@@ -43,7 +43,11 @@ def lineage_mermaid(lineage: Lineage) -> str:
     for number, work in enumerate(drawn):
         run, step, attempt = work.made_by.split("/")
         lines.append(f'    w{number}["{step}<br>{run.rpartition("-")[2]}/{attempt}"]')
-        lines += [f"    {names[key]} --> w{number}" for key in work.inputs if key in names]
+        lines += [
+            f"    {names[key]} -->{'|chosen by hand|' if work.chose(key) else ''} w{number}"
+            for key in work.inputs
+            if key in names
+        ]
         made = [key for key in names if any(one.made_by == work.made_by for one in lineage.makers[key])]
         lines += [f"    w{number} --> {names[key]}" for key in made]
     return "\n".join([*lines, f"    style {names[lineage.subject]} stroke-width:3px"])
@@ -60,11 +64,11 @@ def _sources(lineage: Lineage, key: Key, seen: set[Key | str]) -> list[_Branch]:
 
 def _inputs(lineage: Lineage, work: Work, seen: set[Key | str]) -> list[_Branch]:
     def branch(key: Key) -> _Branch:
-        works = lineage.makers.get(key, [])
+        works, aside = lineage.makers.get(key, []), "  (chosen by hand)" if work.chose(key) else ""
         if key in seen:
-            return _Branch(_line(key, works, seen, again=any(work.inputs for work in works)))
+            return _Branch(_line(key, works, seen, again=any(work.inputs for work in works)) + aside)
         seen.add(key)
-        return _Branch(_line(key, works, seen), _sources(lineage, key, seen))
+        return _Branch(_line(key, works, seen) + aside, _sources(lineage, key, seen))
 
     return [branch(key) for key in work.inputs]
 

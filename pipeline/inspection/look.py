@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.command import config_path, with_config, with_config_of
-from pipeline.inspection.references import find_run
 from pipeline.manifest import RunManifest
 from pipeline.notebook import StepNotebook, read_steps
 from pipeline.project import Project
+from pipeline.references import find_run
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.code import code_digest
 from pipeline.errors import IntegrityError, MissingError
+from pipeline.inputs import count_uses, require_agreement
 from pipeline.inspection.transcript import notebook_key
 from pipeline.manifest import KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.project import Project
@@ -47,8 +48,10 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
     Raises:
         MissingError: No notebook is kept of it, or an input is not in the store any more.
         IntegrityError: The notebook cannot be read.
+        StepError: Its inputs do not agree, as those of a record made before they had to may not.
     """
     made_by, store = f"{manifest.run}/{record.made_by}", project.runs.store
+    require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
     for artifact in record.inputs.values():
         store.index(artifact)  # now rather than in the middle of the notebook
     name = f"{record.step}.{record.attempt:03}"
@@ -64,6 +67,9 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         resume=str(work / "resume"),
         logs=str(cache / "logs" / "opened" / manifest.run / name),
         by_hand=True,
+        mode=manifest.mode,
+        chosen=record.chosen,
+        uses=record.uses or count_uses(project.runs, record.step, record.inputs),
     )
     work.mkdir(parents=True, exist_ok=True)
     context.write(work / "context.json")

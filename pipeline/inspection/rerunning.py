@@ -129,7 +129,7 @@ def _needed(manifest: RunManifest) -> list[StepRecord]:
 def _config(project: Project, tree: Path, manifest: RunManifest) -> str:
     """The config as it was named; written from the manifest where there is none any more."""
     named = Path(manifest.config_file)
-    recorded = {key: value for key, value in manifest.config.items() if key != "set"}
+    recorded = {key: value for key, value in manifest.config.items() if key not in ("set", "input")}
     if named.is_absolute():  # it lay outside of the project
         if _is_as_recorded(named, recorded):
             return str(named)
@@ -187,6 +187,8 @@ def _run_step(
     command = [sys.executable, f"step.{manifest.mode}.py", record.step, "--config", config]
     for value in _values(tree, manifest, record, config, opens=not run):
         command += ["--set", value]
+    for entity in record.chosen:
+        command += ["--input", f"{entity}={entity}/{record.inputs[entity].digest}"]
     command += ["--run", run] if run else []
     command += ["--force"] if record.inputs or reload else []
     code, found = _followed(command, tree, run)

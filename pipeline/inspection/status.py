@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.code import code_digest
 from pipeline.config import Values
+from pipeline.inputs import disagreement
 from pipeline.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.notebook import StepNotebook
 from pipeline.process import is_alive
@@ -53,17 +54,27 @@ def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, va
         ("its code changed", code_digest(step.imports) != record.code_digest),
         (f"parameters changed: {', '.join(changed)}", bool(changed)),
         ("inputs changed", _inputs_changed(manifest, record)),
+        ("its inputs do not agree", not _agree(project, manifest, record)),
         ("its outputs are gone from the store", not all(store.has(artifact) for artifact in record.outputs.values())),
     ]
     why = "; ".join(text for text, true in reasons if true)
     origin = f"from {record.reused_from}" if record.reused_from else ""
+    if record.chosen:
+        named = ", ".join(f"{entity}={typed}" for entity, typed in record.chosen.items())
+        origin = "; ".join(filter(None, [origin, f"chosen by hand: {named}"]))
     return StepStatus(step.name, STALE if why else DONE, why or origin)
 
 
 def _inputs_changed(manifest: RunManifest, record: StepRecord) -> bool:
     """Whether an input has other bytes now; who made the same bytes does not matter."""
-    now = {entity: manifest.output(entity) for entity in record.inputs}
+    now = {entity: manifest.output(entity) for entity in record.inputs if entity not in record.chosen}
     return any(found is None or found.digest != record.inputs[entity].digest for entity, found in now.items())
+
+
+def _agree(project: Project, manifest: RunManifest, record: StepRecord) -> bool:
+    """Whether what it read agrees; a record made before this was asked for may hold what does not."""
+    compared = {entity: artifact for entity, artifact in record.inputs.items() if entity not in record.chosen}
+    return disagreement(project.runs, manifest, compared) is None
 
 
 def _running(record: StepRecord) -> str:

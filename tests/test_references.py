@@ -9,7 +9,7 @@ import pytest
 from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.errors import MissingError, UsageError
-from pipeline.inspection.references import find_artifact, find_attempt, find_run, makers, readable_runs
+from pipeline.references import find_artifact, find_attempt, find_run, makers
 from pipeline.project import Project
 from pipeline.runs import Runs
 from pipeline.store import Store
@@ -146,7 +146,7 @@ def test_what_stands_for_no_artifact_or_several_is_refused(typed: str, error: An
 def test_a_run_that_cannot_be_read_is_told_and_hides_no_other(project: Project, caplog: Any) -> None:
     folder = project.root / ".store/default/dev/runs" / NAMES[1]
     (folder / "run.json").write_text("[]")
-    assert [manifest.run for manifest in readable_runs(project.runs)] == [NAMES[0], NAMES[2]]
+    assert [manifest.run for manifest in project.runs.readable()] == [NAMES[0], NAMES[2]]
     assert f"run {NAMES[1]} is left out: a record cannot be read" in caplog.text
 
 

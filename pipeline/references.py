@@ -11,8 +11,8 @@ from pipeline.errors import MissingError, PipelineError, UsageError
 from pipeline.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.project import Project, check_name
 from pipeline.runs import Runs
-from pipeline.store import Artifact
-from pipeline.transfers import in_parallel
+from pipeline.store import Artifact, Store, marker
+from pipeline.workspace import work_folder
 
 LATEST = re.compile(r"latest(?:~(?P<back>\d{1,6}))?")
 PREFIX = re.compile(r"[0-9a-f]{6,64}")
@@ -54,24 +54,6 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
         expected=f"one of {len(ids)}, the newest {ids[-1]}" if ids else "a run; there is none yet",
         remedy=f"did you mean '{near[0]}'?" if near else _list(project),
     )
-
-
-def every_run(runs: Runs) -> list[tuple[str, RunManifest | str]]:
-    """Each run, oldest first, or in one line why it cannot be read: one bad run must not hide the others."""
-    ids = runs.ids()
-    read = in_parallel(lambda run: _readable(runs, run), ids, at_once=runs.store.files.parallel, label="reading runs")
-    return list(zip(ids, read, strict=True))
-
-
-def readable_runs(runs: Runs) -> list[RunManifest]:
-    """Each run that can be read, oldest first; what cannot is logged."""
-    readable = []
-    for run, manifest in every_run(runs):
-        if isinstance(manifest, str):
-            log.warning("run %s is left out: %s", run, manifest)
-        else:
-            readable.append(manifest)
-    return readable
 
 
 def find_attempt(manifest: RunManifest, step: str, number: int | None = None) -> StepRecord:
@@ -156,18 +138,72 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions or entities))
 
 
+def find_input(project: Project, entity: str, typed: str) -> Artifact:
+    """The artifact that a person names as a step's input.
+
+    Args:
+        project: Whose runs.
+        entity: What it is to be.
+        typed: A run, as `find_run` takes it, whose own version of the entity is meant; a digest of 6 digits or more,
+            perhaps as `ENTITY/DIGEST`; or an artifact's URL. One of another store is copied into this one.
+
+    Raises:
+        MissingError: There is no such run or version, or the run has none.
+        UsageError: It is of another entity, or it may be one of several.
+    """
+    if located := LOCATED.fullmatch(typed):
+        _check_entity(entity, located["entity"], typed)
+        own = f"{project.runs.store.url}/{marker(entity, located['digest'])}" == typed.rstrip("/")
+        return find_artifact(typed, project.runs.readable()) if own else _copied(project, entity, located, typed)
+    if "/" in typed:
+        _check_entity(entity, typed.partition("/")[0], typed)
+        return find_artifact(typed, project.runs.readable())
+    manifests = project.runs.readable() if PREFIX.fullmatch(typed) else []
+    versions = {
+        artifact.digest: artifact
+        for artifact in _artifacts(manifests)
+        if artifact.name == entity and artifact.digest.startswith(typed)
+    }
+    try:
+        run = find_run(project, typed)
+    except (MissingError, UsageError):
+        if versions:
+            return find_artifact(f"{entity}/{typed}", manifests)
+        raise
+    if versions:
+        raise UsageError(
+            f"'{typed}' stands for run {run.run} and for {entity}/{next(iter(versions))[:12]}",
+            expected="one of them",
+            remedy="type more of the run, or ENTITY/DIGEST",
+        )
+    artifact = run.output(entity)
+    if artifact is None:
+        raise MissingError(
+            f"run {run.run} has no {entity}",
+            expected="a run in which its step succeeded",
+            remedy=_list(project),
+        )
+    return artifact
+
+
+def _check_entity(entity: str, named: str, typed: str) -> None:
+    if named != entity:
+        raise UsageError(f"'{typed}' is a {named}, no {entity}", where=f"--input {entity}", expected=f"a {entity}")
+
+
+def _copied(project: Project, entity: str, located: re.Match[str], typed: str) -> Artifact:
+    """An artifact of another store, with every byte checked on its way into this one."""
+    other = Store(typed[: typed.index("/artifacts/")])
+    found = Artifact(entity, typed, located["digest"], 0, 0)
+    with work_folder(project.root / ".cache" / "work", "input", entity) as work:
+        return project.runs.store.put(entity, other.get(found, work / entity))
+
+
 def _artifacts(manifests: Sequence[RunManifest]) -> Iterable[Artifact]:
     for manifest in manifests:
         for record in manifest.attempts:
             yield from record.inputs.values()
             yield from record.outputs.values()
-
-
-def _readable(runs: Runs, run: str) -> RunManifest | str:
-    try:
-        return runs.load(run)
-    except PipelineError as error:
-        return error.problem
 
 
 def _latest(project: Project, back: int, pipeline: str) -> RunManifest:

@@ -156,12 +156,12 @@ def learn_images(*folders: Path, before: LearnedImages | None = None) -> Learned
         MissingError: An annotation file or an image is not there.
         DataError: An annotation file is not one.
     """
-    looks = dict(zip(_rows(before.sha256), _rows(before.looks), strict=True)) if before else {}
+    looks = dict(zip(_rows(before.sha256), _rows(before.looks), strict=True)) if before is not None else {}
     for folder in folders:
         for fact in _facts(folder).values():
             looks.setdefault(bytes.fromhex(fact.digest), fact.look or bytes(LOOK_BYTES))
     digests = sorted(looks)
-    unknown = tuple(sorted(set(before.unknown_weights))) if before else ()
+    unknown = tuple(sorted(set(before.unknown_weights))) if before is not None else ()
     return LearnedImages(
         _table(digests, DIGEST_BYTES), _table((looks[digest] for digest in digests), LOOK_BYTES), unknown
     )

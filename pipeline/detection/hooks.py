@@ -12,6 +12,7 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
+from pipeline.data.learned import LearnedImages
 from pipeline.detection.detector import bare
 from pipeline.detection.filters import balance
 from pipeline.detection.weights import Checkpoint, fit, write_checkpoint
@@ -89,6 +90,11 @@ class WeightsHook(Hook):  # type: ignore[misc]
     It runs before the EMA hook (priority 49) puts the unaveraged weights back, so what is kept is what was measured.
     mmengine's CheckpointHook would also save optimiser state and pickled objects that torch then refuses to load.
 
+    Args:
+        folder: Where the files go.
+        meta: Plain values for both files.
+        learned: The images that these weights learn from, for both files too.
+
     Attributes:
         best_epoch: The epoch of `best.pth`; 0 before the first validation, and for pretrained weights that no epoch
             has bettered.
@@ -99,9 +105,10 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
     priority = 48
 
-    def __init__(self, folder: Path, meta: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, meta: Mapping[str, Any], learned: LearnedImages | None = None) -> None:
         self.folder = folder
         self.meta = dict(meta)
+        self.learned = learned
         self.best_epoch = 0
         self.best = float("-inf")
         self.best_state: dict[str, Tensor] = {}
@@ -121,7 +128,7 @@ class WeightsHook(Hook):  # type: ignore[misc]
     def write(self, name: str, state: Mapping[str, Tensor], epoch: int, metrics: Mapping[str, Any]) -> None:
         """Write one of the two files: weights with the epoch and the metrics they were measured at."""
         if is_main_process():
-            write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics})
+            write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics}, self.learned)
 
 
 class SameStatisticsHook(Hook):  # type: ignore[misc]

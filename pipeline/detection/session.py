@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from pipeline.data.learned import LearnedImages
+
 # registered under the names that configs use; imported rather than named, so that a step's code digest covers them
 from pipeline.detection import detector, head, images, rates, sampling  # noqa: F401
 from pipeline.detection.config import Setting, training_config
@@ -49,6 +51,7 @@ class Job:
         resume: Folder of the checkpoint to go on from, and to leave.
         setting: What it runs on.
         logs: Folder for TensorBoard; empty for no tracking at all.
+        learned: File with the record of the images that the weights learn from, to go into theirs; empty for none.
     """
 
     recipe: Recipe
@@ -61,6 +64,7 @@ class Job:
     resume: str
     setting: Setting
     logs: str = ""
+    learned: str = ""
 
     @property
     def spec(self) -> DetectorSpec:
@@ -161,7 +165,8 @@ def _hooks(job: Job, tell: Callable[[int, int, str], None]) -> tuple[ProgressHoo
     recipe = job.recipe
     meta = {"classes": list(job.classes), "variant": recipe.variant, "seed": recipe.seed}
     progress = ProgressHook(recipe.batch_size, tell if rank() == 0 else lambda *_: None)
-    keeper = WeightsHook(Path(job.folder), meta)
+    learned = LearnedImages.read(Path(job.learned)) if job.learned else None
+    keeper = WeightsHook(Path(job.folder), meta, learned)
     limits = LimitsHook(recipe.patience, recipe.max_minutes * 60, keeper)
     hooks: list[Any] = [EpochSeedHook(recipe.seed), progress, keeper, limits]
     hooks.append(ResumeHook(Path(job.resume), _facts(job), progress, keeper, limits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pipeline.data.learned import FILE_NAME, LearnedImages, UnknownWeights, learn_images
 from pipeline.detection.config import build_model, model_config
 from pipeline.detection.folders import check_sets, copy_images, count_images
 from pipeline.detection.hooks import EpochRecord
@@ -20,7 +22,7 @@ from pipeline.detection.recipe import Recipe, Tuning, settled, tuning_for
 from pipeline.detection.session import Job, Outcome
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.tracking import check_mlflow
-from pipeline.detection.weights import Checkpoint, fit, read_checkpoint, write_checkpoint
+from pipeline.detection.weights import Checkpoint, coco_classes, fit, read_checkpoint, write_checkpoint
 from pipeline.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,8 @@ class TrainingResult:
     """What a run made.
 
     Attributes:
-        folder: Holds `best.pth`, `last.pth`, `config.py`, `model.json`, `history.json`, the test image and
-            `parity_images/`.
+        folder: Holds `best.pth`, `last.pth`, `config.py`, `model.json`, `history.json`, `learned_images.npz`, the test
+            image and `parity_images/`.
         spec: The detector.
         history: One record an epoch; empty for `epochs=0`.
         best_epoch: The epoch of `best.pth`; 0 for untouched pretrained weights.
@@ -76,11 +78,14 @@ def train(
     logs: Path | None = None,
     tuning: Tuning | None = None,
 ) -> TrainingResult:
-    """Train YOLOX and write everything that inference needs.
+    """Train YOLOX and write everything that inference needs, and a record of the images that were learned from.
 
     Runs on the GPUs where there are some, with mixed precision, and on the CPU otherwise. The classes are the train
     set's; with `epochs=0` they are the checkpoint's, and its weights are packed as they are. Pretrained weights are
     measured on the eval set before any training: where no epoch betters them, they are the best.
+
+    The record has the images of both sets, for the eval set chooses the epoch; and those that the given weights learned
+    from, where their file has such a record. It is in the files of the weights too, and so goes where these go.
 
     Args:
         recipe: How to train.
@@ -105,14 +110,17 @@ def train(
         check_mlflow()
     classes = check_sets(train_folder, eval_folder)
     checkpoint = read_checkpoint(weights) if weights else None
-    if recipe.epochs == 0:
-        if checkpoint is None:
-            raise UsageError(
-                "epochs=0 packs pretrained weights, and there are none",
-                where="epochs",
-                expected="a weights_url in data_load, or at least one epoch",
-            )
-        result = _untouched(recipe, checkpoint, folder)
+    if recipe.epochs == 0 and checkpoint is None:
+        raise UsageError(
+            "epochs=0 packs pretrained weights, and there are none",
+            where="epochs",
+            expected="a weights_url in data_load, or at least one epoch",
+        )
+    before = _learned_before(checkpoint, weights) if checkpoint and weights else None
+    learned = learn_images(*((train_folder, eval_folder) if recipe.epochs else ()), before=before)
+    record = learned.write(folder / FILE_NAME)
+    if checkpoint and recipe.epochs == 0:
+        result = _untouched(recipe, checkpoint, folder, learned)
     else:
         with tempfile.TemporaryDirectory() as place:  # where memory runs out, even a run that need not outlive goes on
             places = {
@@ -122,8 +130,11 @@ def train(
                 "weights": str(weights or ""),
                 "resume": str(resume or place),
                 "logs": str(logs or ""),
+                "learned": str(record),
             }
             result = _trained(recipe, tuning, checkpoint, classes, places)
+    spec = replace(result.spec, training={**result.spec.training, "learned_images": learned.summary()})
+    result = replace(result, spec=spec)
     copy_images(eval_folder, folder)
     history = json.dumps([asdict(record) for record in result.history], indent=1)
     (folder / "history.json").write_text(history + "\n", encoding="utf-8")
@@ -131,12 +142,22 @@ def train(
     return result
 
 
-def _untouched(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -> TrainingResult:
+def _learned_before(checkpoint: Checkpoint, weights: Path) -> LearnedImages:
+    """What given weights learned from: by their own record, or unknown."""
+    if checkpoint.learned is not None:
+        return checkpoint.learned
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    unknown = UnknownWeights(sha256, coco=set(coco_classes()) <= set(checkpoint.classes))
+    return replace(learn_images(), unknown_weights=(unknown,))
+
+
+def _untouched(recipe: Recipe, checkpoint: Checkpoint, folder: Path, learned: LearnedImages) -> TrainingResult:
     """The checkpoint itself as both best and last."""
     spec = _spec(recipe, checkpoint.classes)
     carried = fit(checkpoint, build_model(spec), spec.classes)
     for name in ("best.pth", "last.pth"):
-        write_checkpoint(folder / name, checkpoint.state, {"classes": list(spec.classes), "epoch": 0})
+        write_checkpoint(folder / name, checkpoint.state, {"classes": list(spec.classes), "epoch": 0}, learned)
     model_config(spec).dump(str(folder / "config.py"))
     log.info("epochs=0: the pretrained weights are passed on as they are, %d classes", len(spec.classes))
     return TrainingResult(folder, spec, (), 0, carried.known, carried.fresh, "cpu")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.learned import LearnedImages
 from pipeline.detection.megvii import is_megvii, to_mmdet
 from pipeline.errors import DataError, MissingError
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CLASS_LAYER = "bbox_head.multi_level_conv_cls."  # one 1x1 convolution a feature level, one output row a class
 STATE_ENTRIES = ("state_dict", "model")  # where mmdet and Megvii keep the weights; a bare state dict has neither
+LEARNED_ENTRY = "learned_images"  # where this project keeps what the weights learned from, as uint8 tensors
 LISTED = 3  # names of each kind in an error
 
 # Channels of the stem, and bottlenecks of the first stage: 64 and 3 times a variant's width and depth.
@@ -35,12 +37,14 @@ class Checkpoint:
         classes: What its classification rows stand for, in order.
         source: Whose names the file gives its tensors: "mmdet" or "Megvii".
         left_over: What else the file holds and nobody uses: names of entries, tensors summed up by prefix.
+        learned: The images that the weights learned from; None where the file does not tell.
     """
 
     state: dict[str, Tensor]
     classes: tuple[str, ...]
     source: str = "mmdet"
     left_over: tuple[str, ...] = ()
+    learned: LearnedImages | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,12 @@ def read_checkpoint(path: Path, *, again: bool = False) -> Checkpoint:
             expected=f"a parameter named {CLASS_LAYER}0.bias or head.cls_preds.0.bias",
             remedy="use a checkpoint trained with mmdet's or Megvii's YOLOX configs",
         )
-    left_over = [str(name) for name in beside if name != "meta"]
+    learned = _learned(beside.get(LEARNED_ENTRY))
+    used = {"meta", LEARNED_ENTRY} if learned is not None else {"meta"}
+    left_over = [str(name) for name in beside if name not in used]
     left_over += [f"ema_* ({len(twins)} tensors)"] if twins else []
     names = _class_names(beside.get("meta"), len(bias))
-    checkpoint = Checkpoint(state, names or _assumed_names(len(bias), path), source, tuple(left_over))
+    checkpoint = Checkpoint(state, names or _assumed_names(len(bias), path), source, tuple(left_over), learned)
     if not again:
         _tell(checkpoint, path, named=bool(names))
     return checkpoint
@@ -124,10 +130,22 @@ def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]
     return CarriedOver(known, tuple(name for name in classes if name not in rows))
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> Path:
-    """Write `{"meta", "state_dict"}` with CPU tensors and plain values, which `weights_only=True` accepts."""
+def write_checkpoint(
+    path: Path, state: Mapping[str, Tensor], meta: Mapping[str, Any], learned: LearnedImages | None = None
+) -> Path:
+    """Write `{"meta", "state_dict"}` with CPU tensors and plain values, which `weights_only=True` accepts.
+
+    Args:
+        path: The file.
+        state: The weights.
+        meta: Plain values.
+        learned: The images that the weights learned from, to lie beside them as tensors: 320 bytes an image.
+    """
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
-    torch.save({"meta": dict(meta), "state_dict": tensors}, path)
+    content: dict[str, Any] = {"meta": dict(meta), "state_dict": tensors}
+    if learned is not None:
+        content[LEARNED_ENTRY] = {name: torch.tensor(array) for name, array in learned.to_arrays().items()}
+    torch.save(content, path)
     return path
 
 
@@ -168,6 +186,16 @@ def _split(content: object, path: Path) -> tuple[dict[str, Tensor], dict[Any, An
     wrapped = all(str(name).startswith("module.") for name in state)  # by DataParallel
     tensors = {str(name).removeprefix("module.") if wrapped else str(name): value for name, value in state.items()}
     return tensors, beside if entry else {}
+
+
+def _learned(entry: object) -> LearnedImages | None:
+    """The record that `write_checkpoint` put there; an entry that is none is somebody else's."""
+    if not isinstance(entry, Mapping) or not all(isinstance(value, Tensor) for value in entry.values()):
+        return None
+    try:
+        return LearnedImages.from_arrays({str(name): value.numpy() for name, value in entry.items()})
+    except (DataError, TypeError):  # numpy has not all of torch's types
+        return None
 
 
 def _class_names(meta: object, count: int) -> tuple[str, ...]:

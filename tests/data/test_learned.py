@@ -111,6 +111,14 @@ def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path):
     assert np.array_equal(in_turn.looks, learned.looks)
 
 
+def test_unknown_weights_alone_are_passed_on(tmp_path):
+    learned = learn_images(
+        before=LearnedImages(np.empty((0, 32), np.uint8), np.empty((0, LOOK_BYTES), np.uint8), (COCO,))
+    )
+    assert learned.unknown_weights == (COCO,)
+    assert len(learned) == 0
+
+
 def test_image_that_is_not_there(tmp_path):
     train = write_set(tmp_path / "train", {"a.jpg": jpeg(drawn(1))})
     (train / "images" / "a.jpg").unlink()

@@ -32,7 +32,7 @@ from pipeline.detection.training import train
 from pipeline.detection.weights import read_checkpoint
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
-RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json")
+RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
 OUTCOME = Outcome((EpochRecord(1, {"loss": 2.0}, 1e-3, 0.1, 0.2),), 1, "", 0)
 
 CHANGED = """
@@ -154,6 +154,8 @@ def test_a_step_of_two_processes_is_the_step_of_one(
         capsys.readouterr()
         results[name] = train(recipe, *folders, new(tmp_path / name), weights=skilled, tuning=tuning)
         assert "100% epoch 1/1 loss" in capsys.readouterr().err  # who waits sees it, however many processes
+    records = {name: read_checkpoint(tmp_path / name / "last.pth").learned for name in results}
+    assert all(learned and len(learned) == 7 + 13 + 5 for learned in records.values())  # of these and of the weights
     one = results["one"]
     start, expected = (read_checkpoint(path).state for path in (skilled, tmp_path / "one" / "last.pth"))
     moved = [n for n, v in start.items() if n.endswith("weight") and float((expected[n] - v).abs().max()) > 1e-5]

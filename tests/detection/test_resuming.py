@@ -30,7 +30,7 @@ from pipeline.detection.training import TrainingResult, train
 from pipeline.detection.weights import write_checkpoint
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
-RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json")
+RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
 RUIN = replace(RECIPE, learning_rate=1.0)  # of weights that find something, so that they stay the best
 CASES = {
     "scratch": RECIPE,

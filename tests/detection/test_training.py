@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -14,13 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.data.learned import FILE_NAME, LearnedImages, UnknownWeights
 from pipeline.detection.charts import training_chart
+from pipeline.detection.config import build_model
 from pipeline.detection.detector import PartwiseYOLOX
 from pipeline.detection.hooks import EpochRecord
 from pipeline.detection.recipe import NEW_CLASSES, Recipe, Tuning
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.weights import CLASS_LAYER, read_checkpoint, variant_of, write_checkpoint
+from pipeline.detection.weights import CLASS_LAYER, coco_classes, read_checkpoint, variant_of, write_checkpoint
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
@@ -45,6 +48,7 @@ def test_what_inference_needs_is_there(trained: TrainingResult) -> None:
         "config.py",
         "model.json",
         "history.json",
+        "learned_images.npz",
         "test_image.png",
         "parity_images",
     }
@@ -73,7 +77,7 @@ def test_the_same_seed_gives_the_same_weights(
 ) -> None:
     again = train(RECIPE, *datasets, tmp_path)
     assert again.history == trained.history
-    for name in ("best.pth", "last.pth", "config.py", "model.json"):
+    for name in ("best.pth", "last.pth", "config.py", "model.json", "learned_images.npz"):
         assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes(), name
 
 
@@ -116,6 +120,76 @@ def test_no_epochs_passes_the_weights_on_untouched(
 def test_no_epochs_and_no_weights_is_a_wrong_call(datasets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="epochs=0"):
         train(Recipe("nano", 64, epochs=0), *datasets, tmp_path)
+
+
+def digests(*folders: Path) -> set[str]:
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for each in folders for path in (each / "images").iterdir()}
+
+
+def recorded(learned: LearnedImages | None) -> set[str]:
+    assert learned is not None
+    return {row.tobytes().hex() for row in learned.sha256}
+
+
+def test_what_was_learned_from_is_recorded_beside_the_weights_and_in_them(
+    trained: TrainingResult, datasets: tuple[Path, Path]
+) -> None:
+    """The eval set too, for it chooses the epoch."""
+    learned = LearnedImages.read(trained.folder / FILE_NAME)
+    assert recorded(learned) == digests(*datasets)
+    assert learned.unknown_weights == ()
+    for name in ("best.pth", "last.pth"):
+        checkpoint = read_checkpoint(trained.folder / name)
+        assert recorded(checkpoint.learned) == digests(*datasets)
+        assert checkpoint.left_over == ()
+    assert DetectorSpec.read(trained.folder).training["learned_images"] == learned.summary()
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_weights_bring_what_they_learned_from_wherever_their_file_is_copied(
+    epochs: int,
+    trained: TrainingResult,
+    datasets: tuple[Path, Path],
+    tmp_path: Path,
+    make_dataset: Callable[..., Path],
+) -> None:
+    """Of three trainings, each from the weights of the one before, the last lists the images of all."""
+    weights = Path(shutil.copy(trained.folder / "best.pth", tmp_path / "weights.pth"))
+    sets = make_dataset(tmp_path / "train", 4, 11), make_dataset(tmp_path / "eval", 3, 12)
+    second = train(replace(RECIPE, epochs=1), *sets, new(tmp_path / "second"), weights=weights)
+    assert recorded(LearnedImages.read(second.folder / FILE_NAME)) == digests(*datasets, *sets)
+    others = make_dataset(tmp_path / "train 3", 4, 13), make_dataset(tmp_path / "eval 3", 3, 14)
+    recipe = replace(RECIPE, epochs=epochs)
+    third = train(recipe, *others, new(tmp_path / "third"), weights=second.folder / "last.pth")
+    expected = digests(*datasets, *sets, *(others if epochs else ()))  # without epochs nothing is learned
+    for learned in (LearnedImages.read(third.folder / FILE_NAME), read_checkpoint(third.folder / "best.pth").learned):
+        assert recorded(learned) == expected
+        assert learned is not None
+        assert learned.unknown_weights == ()
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize(
+    ("classes", "coco"),
+    [
+        pytest.param(("disc", "block"), False, id="of other classes"),
+        pytest.param(coco_classes(), True, id="of COCO's"),
+        pytest.param((*coco_classes(), "block"), True, id="of COCO's and another"),
+    ],
+)
+def test_given_weights_without_a_record_are_recorded_as_unknown(
+    classes: tuple[str, ...], coco: bool, epochs: int, datasets: tuple[Path, Path], tmp_path: Path
+) -> None:
+    state = build_model(DetectorSpec("nano", (64, 64), classes)).state_dict()
+    weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": list(classes)})
+    result = train(replace(RECIPE, epochs=epochs), *datasets, new(tmp_path / "out"), weights=weights)
+    learned = LearnedImages.read(result.folder / FILE_NAME)
+    unknown = UnknownWeights(hashlib.sha256(weights.read_bytes()).hexdigest(), coco)
+    assert learned.unknown_weights == (unknown,)
+    assert recorded(learned) == (digests(*datasets) if epochs else set())
+    inherited = read_checkpoint(result.folder / "best.pth").learned
+    assert inherited is not None
+    assert inherited.unknown_weights == (unknown,)
 
 
 def test_an_exploding_loss_ends_in_a_clear_error(datasets: tuple[Path, Path], tmp_path: Path) -> None:

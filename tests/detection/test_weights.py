@@ -14,6 +14,8 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage
 
+from pipeline.data.learned import LearnedImages, UnknownWeights
+from pipeline.data.rules.looks import LOOK_BYTES
 from pipeline.detection.config import build_model
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.weights import CLASS_LAYER, coco_classes, fit, read_checkpoint, variant_of, write_checkpoint
@@ -171,6 +173,46 @@ def test_what_is_written_is_read_without_running_code(tmp_path: Path, three_clas
     assert content.keys() == {"meta", "state_dict"}
     assert content["meta"] == {"classes": ["a", "b", "c"], "epoch": 2}
     assert all(torch.equal(value, three_classes[1][name]) for name, value in content["state_dict"].items())
+
+
+def record(count: int = 2) -> LearnedImages:
+    sha256 = np.arange(count * 32, dtype=np.uint8).reshape(-1, 32)
+    return LearnedImages(sha256, np.full((count, LOOK_BYTES), 7, np.uint8), (UnknownWeights("0a" * 32, coco=True),))
+
+
+def test_what_the_weights_learned_from_lies_beside_them(
+    tmp_path: Path, three_classes: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_checkpoint(tmp_path / "w.pth", three_classes[1], {"classes": ["a", "b", "c"]}, record())
+    assert torch.load(path, weights_only=True).keys() == {"meta", "state_dict", "learned_images"}
+    with caplog.at_level(logging.INFO, "pipeline"):
+        checkpoint = read_checkpoint(path)
+    assert caplog.messages == ["w.pth: YOLOX-nano by mmdet, 3 classes"]
+    assert checkpoint.left_over == ()
+    assert checkpoint.learned is not None
+    assert checkpoint.learned.summary() == record().summary()
+    (tmp_path / "more").mkdir()
+    again = write_checkpoint(tmp_path / "more" / "w.pth", three_classes[1], {"classes": ["a", "b", "c"]}, record())
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(["a.jpg", "b.jpg"], id="names"),
+        pytest.param({"sha256": torch.zeros(3)}, id="a part of it"),
+        pytest.param({"sha256": "0a"}, id="no tensors"),
+        pytest.param({"sha256": torch.zeros(3, dtype=torch.bfloat16)}, id="what numpy has not"),
+    ],
+)
+def test_an_entry_of_that_name_that_is_no_record_is_somebody_elses(
+    tmp_path: Path, three_classes: Any, entry: Any
+) -> None:
+    content = {"meta": {"classes": ["a", "b", "c"]}, "state_dict": three_classes[1], "learned_images": entry}
+    torch.save(content, tmp_path / "w.pth")
+    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    assert checkpoint.learned is None
+    assert checkpoint.left_over == ("learned_images",)
 
 
 class Malice:

@@ -10,6 +10,7 @@ import ast
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ def read_steps(folder: Path) -> dict[str, StepNotebook]:
                     where=step.path,
                     expected="one of " + ", ".join(sorted(writers)),
                 )
+    _check_links(left)
     ordered: dict[str, StepNotebook] = {}
     while left:
         ready = [step for step in left.values() if all(writers[entity] in ordered for entity in step.reads)]
@@ -153,6 +155,39 @@ def read_steps(folder: Path) -> dict[str, StepNotebook]:
             raise DataError(f"the steps {', '.join(left)} wait for each other", where=folder)
         ordered[ready[0].name] = left.pop(ready[0].name)
     return ordered
+
+
+def follow_links(
+    steps: Mapping[str, StepNotebook], given: Mapping[str, Mapping[str, Any]], resolved: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """All steps' parameters, with those that were not given and take their value from another step's.
+
+    Args:
+        steps: All steps.
+        given: By step, what a config or command line sets.
+        resolved: By step, all parameters, defaults included.
+    """
+    linked = {name: dict(values) for name, values in resolved.items()}
+    for step in steps.values():
+        for parameter in step.parameters.values():
+            link = parameter.link
+            if link and parameter.name not in given.get(step.name, {}) and linked[step.name][link.own] == link.value:
+                linked[step.name][parameter.name] = resolved[link.step][link.name]
+    return linked
+
+
+def _check_links(steps: Mapping[str, StepNotebook]) -> None:
+    for step in steps.values():
+        for parameter in step.parameters.values():
+            if not (link := parameter.link):
+                continue
+            other = steps[link.step].parameters.get(link.name) if link.step in steps else None
+            if link.own not in step.parameters or other is None or other.type != parameter.type:
+                raise DataError(
+                    f"the comment of '{parameter.name}' names what is not there: {parameter.help}",
+                    where=step.path,
+                    expected="where OWN_PARAMETER is VALUE: STEP.PARAMETER, of the same type",
+                )
 
 
 def _tagged(cells: list[tuple[str, str, list[str]]], tag: str, path: Path) -> str:

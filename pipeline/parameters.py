@@ -18,6 +18,7 @@ from pipeline.errors import DataError, UsageError
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
 KIND = re.compile(r"dict\[str, (int|float|str|bool)\]|(list\[)*(int|float|str|bool)\]*")
 PLACEHOLDER = re.compile(r"\$\{\w+\}")  # stands for a variable of the environment, whose value nobody records
+LINK = re.compile(r"where (?P<own>\w+) is (?P<value>[^\s:]+): (?P<step>\w+)\.(?P<name>\w+)")  # in a comment, see `Link`
 SENSITIVE = r"(key|token|secret|sig|signature|auth|authorization|pass|passwd|password|pwd|code|credentials?|connect)"
 CREDENTIALS = re.compile(
     r"https?://[^/\s@]*:[^/\s@]+@"  # a password before the host; before an HTTP host a token may stand alone
@@ -31,6 +32,23 @@ SHORTEST_SECRET = 12  # letters; what is shorter under such a key is a word, as 
 
 
 @dataclass(frozen=True)
+class Link:
+    """Where a parameter that was not set gets its value: `# where weights_url is coco: model_train.variant`.
+
+    Attributes:
+        own: A parameter of the same step that decides.
+        value: What that has to be; with anything else the parameter keeps its default.
+        step: Whose parameter is taken.
+        name: Which.
+    """
+
+    own: str
+    value: str
+    step: str
+    name: str
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One parameter of a step: its type as written, its default, and its comment."""
 
@@ -38,6 +56,12 @@ class Parameter:
     type: str
     default: Any
     help: str
+
+    @property
+    def link(self) -> Link | None:
+        """Where else its value comes from, which its comment says."""
+        found = LINK.search(self.help)
+        return Link(**found.groupdict()) if found else None
 
     def check(self, value: Any, step: str) -> Any:
         """The value in the declared type.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config import Config, Values
 from pipeline.errors import UsageError
-from pipeline.notebook import StepNotebook
+from pipeline.notebook import StepNotebook, follow_links
 from pipeline.runs import Runs
 from pipeline.store import Store
 
@@ -61,9 +61,8 @@ class Project:
 
     def _resolved(self, mode: str, overrides: Values) -> Values:
         values = self.config.values(mode)
-        return {
-            name: step.resolve({**values.get(name, {}), **overrides.get(name, {})}) for name, step in self.steps.items()
-        }
+        given = {name: {**values.get(name, {}), **overrides.get(name, {})} for name in self.steps}
+        return follow_links(self.steps, given, {name: step.resolve(given[name]) for name, step in self.steps.items()})
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:

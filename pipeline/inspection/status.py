@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.code import code_digest
 from pipeline.config import Values
 from pipeline.inputs import disagreement
 from pipeline.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
-from pipeline.notebook import StepNotebook
+from pipeline.notebook import StepNotebook, follow_links
 from pipeline.process import is_alive
 from pipeline.project import Project
 
@@ -47,7 +46,7 @@ def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, va
         return StepStatus(step.name, RUNNING, _running(record))
     if record.status not in GOOD:
         return StepStatus(step.name, record.status, record.error.partition("\n")[0])
-    changed = _changed(record, step, values)
+    changed = _changed(project, manifest, record, values)
     store = project.runs.store
     reasons = [
         ("the notebook changed", step.digest != record.notebook_digest),
@@ -84,8 +83,15 @@ def _running(record: StepRecord) -> str:
     return f"since {record.started} on {host or 'another machine'}, or killed there"
 
 
-def _changed(record: StepRecord, step: StepNotebook, values: Values) -> list[str]:
+def _changed(project: Project, manifest: RunManifest, record: StepRecord, values: Values) -> list[str]:
     """Parameters that the same command would now set otherwise: the config as it is, and what its `--set` said."""
-    now: dict[str, Any] = {name: parameter.default for name, parameter in step.parameters.items()}
-    now |= {**values.get(step.name, {}), **record.overrides}
+    opened: Values = manifest.config.get("set", {})
+    given = {name: {**values.get(name, {}), **opened.get(name, {})} for name in project.steps}
+    given[record.step] = {**values.get(record.step, {}), **record.overrides}
+    defaults = {
+        step.name: {name: parameter.default for name, parameter in step.parameters.items()}
+        for step in project.steps.values()
+    }
+    everything = {name: {**defaults[name], **given[name]} for name in project.steps}
+    now = follow_links(project.steps, given, everything)[record.step]
     return sorted(name for name in {*now, *record.parameters} if now.get(name) != record.parameters.get(name))

@@ -25,7 +25,9 @@ class ModelCard:
         serving_score_threshold: Least score of an answer when the request names none.
         onnx_sha256: SHA-256 of `model.onnx`, in hexadecimal.
         metrics: Measured figures, for instance the export's parity.
-        training: How the model came to be: epochs, best epoch, source of the weights.
+        training: How the model came to be: epochs, best epoch, and as `learned_images` the number of images that it
+            learned from, the digest of their record, and the weights it started from whose images are unknown. A
+            model that was packed before there were such records has no such entry.
     """
 
     variant: str

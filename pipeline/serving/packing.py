@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import DataError, MissingError, StepError, UsageError
+from pipeline.errors import DataError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.serving.card import ModelCard
 from pipeline.serving.decoding import read_header
 from pipeline.serving.layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
@@ -57,7 +57,9 @@ class PackedService:
     requirements: tuple[str, ...]
 
 
-def pack_service(onnx_path: Path, card: ModelCard, test_image: Path, folder: Path) -> PackedService:
+def pack_service(
+    onnx_path: Path, card: ModelCard, test_image: Path, folder: Path, *, learned: Path | None = None
+) -> PackedService:
     """Build the Bento of a model.
 
     Args:
@@ -65,15 +67,19 @@ def pack_service(onnx_path: Path, card: ModelCard, test_image: Path, folder: Pat
         card: What the graph was made for.
         test_image: Image whose detections are recorded, for checks of the running service.
         folder: Where the Bento goes; absent or empty.
+        learned: The record of the images that the model learned from, of which the card holds the digest. It lies at
+            the root of the Bento, where the service does not read it. None for a model without one.
 
     Raises:
         UsageError: The folder holds something already.
         MissingError: The model, the test image or a required package is not there.
         DataError: The model or the test image is not what it claims to be.
+        IntegrityError: The model or the record of learned images is not the one that the card names.
         StepError: BentoML failed to build.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("the folder for the Bento is not empty", where=folder, remedy="name another, or empty it")
+    _check_record(learned, card)
     requirements = pinned_requirements(PACKAGES)
     with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
@@ -83,8 +89,30 @@ def pack_service(onnx_path: Path, card: ModelCard, test_image: Path, folder: Pat
         built = _build(context, home, version)
         _settle(built)
         shutil.copytree(built, folder, dirs_exist_ok=True)
+    if learned:
+        shutil.copyfile(learned, folder / learned.name)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedService(folder, f"{NAME}:{version}", size, test_result, tuple(requirements))
+
+
+def _check_record(learned: Path | None, card: ModelCard) -> None:
+    """Refuse a record of learned images that is not the card's."""
+    named = _learned_digest(card)
+    if learned and not learned.is_file():
+        raise MissingError(f"there is no {learned.name} to pack", where=learned)
+    found = hashlib.sha256(learned.read_bytes()).hexdigest() if learned else ""
+    if found != named:
+        raise IntegrityError(
+            "the record of learned images is not the one that the model card names",
+            where=learned or "no record",
+            expected=f"SHA-256 {named}" if named else "no record, as the card names none",
+            remedy="train the model again",
+        )
+
+
+def _learned_digest(card: ModelCard) -> str:
+    """SHA-256 of the record of learned images by the card; empty where it names none."""
+    return str(card.training.get("learned_images", {}).get("sha256", ""))
 
 
 def _gather(onnx_path: Path, card: ModelCard, test_image: Path, context: Path) -> Mapping[str, Any]:
@@ -128,6 +156,7 @@ def _write_bentofile(context: Path, requirements: list[str], card: ModelCard) ->
         "name": NAME,
         "description": f"# {NAME}\n\nYOLOX-{card.variant}, {len(card.classes)} classes: {', '.join(card.classes)}.\n",
         "include": _files(context),
+        "labels": {"learned_images": _learned_digest(card) or "unknown"},
         # bentoml adds itself; locking would ask a package index, and every version is pinned as it is
         "python": {
             "packages": [one for one in requirements if not one.startswith("bentoml==")],

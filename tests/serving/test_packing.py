@@ -1,10 +1,13 @@
 """Packing: the Bento's content, its independence of place and time, and what is refused."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,44 @@ def test_the_same_model_gives_the_same_bytes(packed, tiny, tmp_path):
     again = pack_service(tiny.onnx_path, tiny.card, photo, tmp_path / "again")
     assert again.tag == packed.tag
     assert contents(again.folder) == contents(packed.folder)
+
+
+@pytest.fixture
+def with_record(packed, tiny, tmp_path):
+    """Packs the tiny model with a record of what it learned from."""
+
+    def pack(content, name):
+        record = tmp_path / "learned_images.npz"
+        record.write_bytes(content)
+        summary = {"images": 3, "sha256": hashlib.sha256(content).hexdigest(), "unknown_weights": []}
+        card = replace(tiny.card, training={"epochs": 1, "learned_images": summary})
+        photo = packed.folder / "src" / "test_image.png"
+        return pack_service(tiny.onnx_path, card, photo, tmp_path / name, learned=record)
+
+    return pack
+
+
+def test_what_the_model_learned_from_lies_beside_what_is_served(with_record, packed):
+    one, again, other = with_record(b"one", "a"), with_record(b"one", "b"), with_record(b"other", "c")
+    assert (one.folder / "learned_images.npz").read_bytes() == b"one"
+    assert contents(one.folder / "src").keys() == contents(packed.folder / "src").keys()
+    assert (one.tag, contents(one.folder)) == (again.tag, contents(again.folder))
+    assert len({one.tag, other.tag, packed.tag}) == 3
+    assert one.size_bytes == sum(map(len, contents(one.folder).values()))
+    label = yaml.safe_load((one.folder / "bento.yaml").read_text())["labels"]["learned_images"]
+    assert label == hashlib.sha256(b"one").hexdigest()
+    assert yaml.safe_load((packed.folder / "bento.yaml").read_text())["labels"] == {"learned_images": "unknown"}
+
+
+def test_the_service_runs_without_reading_the_record(with_record):
+    packed = with_record(b"no record at all", "bento")
+    with serve(packed.folder) as running:
+        answer = json.loads(urllib.request.urlopen(urllib.request.Request(f"{running.url}/info", b"{}")).read())
+    assert answer["training"]["learned_images"] == {
+        "images": 3,
+        "sha256": hashlib.sha256(b"no record at all").hexdigest(),
+        "unknown_weights": [],
+    }
 
 
 def test_the_users_home_and_store_are_not_touched(tiny, packed, tmp_path, monkeypatch):
@@ -116,6 +157,17 @@ class TestRefusals:
         (tmp_path / "model.onnx").write_bytes(b"other")
         with pytest.raises(IntegrityError, match="SHA-256"):
             pack_service(tmp_path / "model.onnx", tiny.card, photo, tmp_path / "bento")
+
+    def test_a_record_that_is_not_the_cards(self, tiny, photo, tmp_path):
+        record = tmp_path / "learned_images.npz"
+        card = replace(tiny.card, training={"learned_images": {"images": 1, "sha256": "0" * 64}})
+        with pytest.raises(MissingError, match=r"there is no learned_images\.npz to pack"):
+            pack_service(tiny.onnx_path, card, photo, tmp_path / "bento", learned=record)
+        record.write_bytes(b"other")
+        for one, learned in ((card, record), (card, None), (tiny.card, record)):
+            with pytest.raises(IntegrityError, match="not the one that the model card names"):
+                pack_service(tiny.onnx_path, one, photo, tmp_path / "bento", learned=learned)
+        assert not (tmp_path / "bento").exists()
 
     def test_a_test_image_that_is_none(self, tiny, tmp_path):
         (tmp_path / "photo.jpg").write_text("text")

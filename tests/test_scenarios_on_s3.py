@@ -52,6 +52,18 @@ def test_what_looks_at_runs_works_on_s3(machines: tuple[Any, Any]) -> None:
     assert len(there.runs()) == 1
 
 
+def test_inputs_that_two_machines_made_have_to_agree(machines: tuple[Any, Any]) -> None:
+    here, there = machines
+    assert here.step().code == 0
+    run = here.manifest()["run"]
+    assert there.step("first", "--set", "text=anew", "--run", run).code == 0
+    outcome = here.step("third", "--force")
+    assert outcome.code == 1
+    assert "the inputs of third do not agree: second is out of date" in outcome.log
+    assert there.step("second").code == 0
+    assert here.step("third").code == 0
+
+
 def test_a_step_that_runs_on_another_machine_is_told_and_left_alone(machines: tuple[Any, Any]) -> None:
     here, there = machines
     process = here.spawn("--set", "second.act=sleep")

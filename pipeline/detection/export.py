@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 INPUT = "images"
 OUTPUTS = ("batch_index", "boxes", "scores", "labels")
 RAW_OUTPUTS = ("all_boxes", "all_scores")  # before suppression; inside the graph, and outputs only for the parity check
+FLOOR = "floor"  # name of the score threshold in the graph
 MAX_PER_CLASS = 300
 OPSET = 20
 
@@ -160,7 +161,7 @@ def append_suppression(model: onnx.ModelProto, spec: DetectorSpec) -> onnx.Model
     constants = {
         "max_per_class": helper.make_tensor("max_per_class", TensorProto.INT64, [1], [MAX_PER_CLASS]),
         "iou": helper.make_tensor("iou", TensorProto.FLOAT, [1], [spec.nms_iou_threshold]),
-        "floor": helper.make_tensor("floor", TensorProto.FLOAT, [1], [spec.score_threshold]),
+        FLOOR: helper.make_tensor(FLOOR, TensorProto.FLOAT, [1], [spec.score_threshold]),
         "image_and_anchor": helper.make_tensor("image_and_anchor", TensorProto.INT64, [2], [0, 2]),
         "first": helper.make_tensor("first", TensorProto.INT64, [], [0]),
         "second": helper.make_tensor("second", TensorProto.INT64, [], [1]),
@@ -170,7 +171,7 @@ def append_suppression(model: onnx.ModelProto, spec: DetectorSpec) -> onnx.Model
     graph.node.extend(
         [
             # rows of (image, class, anchor); corners may come as x, y for the operator only compares them
-            helper.make_node("NonMaxSuppression", [boxes, scores, "max_per_class", "iou", "floor"], ["kept"]),
+            helper.make_node("NonMaxSuppression", [boxes, scores, "max_per_class", "iou", FLOOR], ["kept"]),
             helper.make_node("Gather", ["kept", "first"], ["batch_index"], axis=1),
             helper.make_node("Gather", ["kept", "second"], ["labels"], axis=1),
             helper.make_node("Gather", ["kept", "image_and_anchor"], ["kept_anchor"], axis=1),

@@ -71,7 +71,9 @@ def test_exporting_twice_gives_the_same_bytes(exported: Exported, tmp_path: Path
 def test_parity_on_photographs(exported: Exported) -> None:
     parity = check_parity(SPEC, exported.weights, exported.model.path, exported.images)
     assert parity.images == len(exported.images)
-    assert parity.compared > parity.detections > 10
+    assert parity.compared >= parity.candidates > parity.detections > 10
+    assert parity.is_shown
+    assert parity.notes() == []
     assert parity.max_box_difference <= 0.01
     assert parity.max_score_difference <= 1e-4
     assert parity.metrics()["parity_images"] == parity.images
@@ -128,14 +130,55 @@ def test_a_wrong_export_is_refused(exported: Exported, tmp_path: Path, part: str
         check_parity(SPEC, exported.weights, wrong, exported.images)
 
 
-def test_a_model_that_finds_nothing_is_compared_all_the_same(exported: Exported, tmp_path: Path) -> None:
-    spec = DetectorSpec("nano", (64, 64), ("a",), score_threshold=0.9)
-    weights = write_checkpoint(tmp_path / "w.pth", build_model(spec).state_dict(), {"classes": ["a"]})
-    model = export_onnx(spec, weights, tmp_path / "m.onnx")
-    parity = check_parity(spec, weights, model.path, exported.images)
+BLIND = DetectorSpec("nano", (64, 64), ("person", "car"), score_threshold=0.99)
+
+
+@pytest.fixture(scope="module")
+def blind(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Weights, and a file of a threshold that nothing reaches."""
+    folder = tmp_path_factory.mktemp("blind")
+    network = build_model(BLIND)
+    fit(read_checkpoint(pretrained), network, BLIND.classes)
+    weights = write_checkpoint(folder / "w.pth", network.state_dict(), {"classes": list(BLIND.classes)})
+    return weights, export_onnx(BLIND, weights, folder / "m.onnx").path
+
+
+def test_a_model_that_finds_nothing_is_compared_on_its_best_candidates(
+    exported: Exported, blind: tuple[Path, Path]
+) -> None:
+    parity = check_parity(BLIND, *blind, exported.images)
+    boxes = len(exported.images) * 84  # every anchor of a 64 px image
     assert parity.detections == 0
-    assert parity.compared >= len(exported.images) * 84  # every anchor of a 64 px image
+    assert parity.compared >= boxes
+    assert 0.9 * boxes <= parity.candidates <= boxes  # those with a score above that of the last one
     assert 0 < parity.max_box_difference <= 0.01
+    assert parity.notes() == [
+        f"the model finds nothing in 6 images; parity is that of {parity.candidates} weaker boxes"
+    ]
+
+
+@pytest.mark.parametrize(("part", "change"), [("iou", -0.3), ("max_per_class", -299)])
+def test_wrong_suppression_is_refused_though_nothing_is_found(
+    exported: Exported, blind: tuple[Path, Path], tmp_path: Path, part: str, change: float
+) -> None:
+    wrong = altered(blind[1], tmp_path / "wrong.onnx", part, change)
+    with pytest.raises(StepError, match="suppresses other boxes"):
+        check_parity(BLIND, blind[0], wrong, exported.images)
+
+
+def test_where_there_is_no_score_at_all_parity_is_not_shown(exported: Exported, tmp_path: Path) -> None:
+    """A score so small that float32 has only 0 for it, of every anchor."""
+    spec = DetectorSpec("nano", (64, 64), ("a",))
+    state = build_model(spec).state_dict()
+    for name, value in state.items():
+        if name.startswith("bbox_head.multi_level_conv_obj.") and name.endswith("bias"):
+            value.fill_(-1000)
+    weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": ["a"]})
+    parity = check_parity(spec, weights, export_onnx(spec, weights, tmp_path / "m.onnx").path, exported.images)
+    assert (parity.candidates, parity.is_shown) == (0, False)
+    assert parity.notes() == ["parity is not shown: no box of 6 images has a score above 0"]
+    assert parity.metrics()["parity_max_box_difference"] is None
+    assert parity.metrics()["parity_max_score_difference"] is None
 
 
 def test_parity_needs_images(exported: Exported, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
+from pipeline.inputs import count_uses, disagreement
 from pipeline.inspection.verification import verify
 from pipeline.manifest import (
     FAILED,
@@ -426,6 +427,22 @@ def test_a_run_of_schema_1_takes_attempts_of_this_schema(of_schema_1: Runs) -> N
     assert manifest.of("third")[-1].status == FAILED
     assert manifest.success("third") is not None
     assert json.loads(of_schema_1.store.files.read(f"runs/{run}/manifest.json"))["steps"]["third"]["schema"] == SCHEMA
+
+
+def test_a_run_of_schema_2_is_read_with_the_disagreement_that_it_has(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "stores" / "schema_2", tmp_path / "old")
+    runs = Runs(Store(str(tmp_path / "old")))
+    (run,) = (runs.load(one) for one in runs.ids())
+    assert (run.schema, {record.schema for record in run.attempts}) == (2, {2})
+    assert all((record.notes, record.chosen, record.uses) == ((), {}, {}) for record in run.attempts)
+    right, wrong = run.of("judge")
+    assert disagreement(runs, run, right.inputs) is None
+    found = disagreement(runs, run, wrong.inputs)
+    assert found is not None
+    assert (found.source, found.stale, found.after) == ("prep", "learn", ("pack", "judge"))
+    assert count_uses(runs, "judge", wrong.inputs) == {"test": 1, "service": 2}
+    findings = verify(runs, runs.ids()).findings
+    assert {finding.what for finding in findings} == {"a notebook as it ran is gone"}, "the copy leaves these out"
 
 
 def test_an_attempt_of_a_newer_schema_is_refused(runs: Runs) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, MissingError, PipelineError, StepError, UsageError
-from pipeline.notebook import StepNotebook, read_notebook, read_steps
+from pipeline.notebook import StepNotebook, follow_links, read_notebook, read_steps
 from pipeline.parameters import Parameter
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +209,44 @@ def test_a_wrong_parameters_cell_is_refused(toy: Any, cell: str, says: str) -> N
         read_notebook(write(toy, parameters=cell))
     assert says in str(caught.value)
     assert "first.ipynb" in str(caught.value)
+
+
+LINKED = 'size: str = "-"  # where text is auto: second.act'
+
+
+def test_a_parameter_takes_its_value_from_another_steps(toy: Any) -> None:
+    cells = [(tag, f"{source}\n{LINKED}" if tag == "parameters" else source) for tag, source in toy.cells_of("first")]
+    toy.notebook("first", cells)
+    steps = read_steps(toy.root / "steps")
+
+    def size(first: dict[str, str], second: dict[str, str]) -> Any:
+        given = {"first": first, "second": second}
+        resolved = {name: step.resolve(given.get(name, {})) for name, step in steps.items()}
+        return follow_links(steps, given, resolved)["first"]["size"]
+
+    assert size({}, {"act": "fail"}) == "-", "the text is not auto"
+    assert size({"text": "auto"}, {"act": "fail"}) == "fail"
+    assert size({"text": "auto"}, {}) == "go", "the other's default"
+    assert size({"text": "auto", "size": "s"}, {"act": "fail"}) == "s", "what is set is not overruled"
+    assert toy.step("first", "--set", "text=auto", "--set", "second.note=x", "--set", "second.act=nothing").code == 0
+    assert toy.manifest()["steps"]["first"]["parameters"]["size"] == "nothing"
+    assert toy.states()["first"] == "done", "the same command would set it so again"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        pytest.param("where text is auto: nobody.act", id="no such step"),
+        pytest.param("where text is auto: second.atc", id="no such parameter"),
+        pytest.param("where txet is auto: second.act", id="no such parameter of its own"),
+        pytest.param("where text is auto: second.loud", id="another type"),
+    ],
+)
+def test_a_link_to_what_is_not_there_is_refused(toy: Any, comment: str) -> None:
+    write(toy, parameters=f'text: str = "a"\nsize: str = "-"  # {comment}')
+    with pytest.raises(DataError, match="names what is not there") as caught:
+        read_steps(toy.root / "steps")
+    assert comment in str(caught.value)
 
 
 @pytest.mark.parametrize(

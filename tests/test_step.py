@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,32 @@ def test_a_gate_of_nothing_is_none(step: Step, least: float) -> None:
     step.commit(metrics={"score": None}, minimum={"score": least, "zzz": least})
 
 
-def test_a_gate_for_no_metric_is_refused(step: Step) -> None:
+@pytest.mark.parametrize("gate", ["minimum", "maximum"])
+def test_a_gate_for_no_metric_is_refused(step: Step, gate: str) -> None:
     fill(step)
     with pytest.raises(UsageError, match="'scor', which is no metric"):
-        step.commit(metrics={"score": 1}, minimum={"scor": 0.5})
+        step.commit(metrics={"score": 1}, **{gate: {"scor": 0.5}})
+    assert not (step.work / COMMITTED).exists()
+
+
+@pytest.mark.parametrize(
+    ("reached", "most", "passes"),
+    [
+        pytest.param(0.0, 0.0, True, id="none"),
+        pytest.param(0.01, 0.0, False, id="one of a hundred"),
+        pytest.param(0.1 + 0.2, 0.3, True, id="rounding"),
+        pytest.param(1.0, 1.0, True, id="no limit"),
+        pytest.param(None, 0.0, True, id="not defined"),
+    ],
+)
+def test_above_its_greatest_value_a_step_fails_and_its_outputs_are_kept(
+    step: Step, reached: float | None, most: float, passes: bool
+) -> None:
+    fill(step)
+    with nullcontext() if passes else pytest.raises(GateError, match=f"share is {reached}, above {most:g}"):
+        step.commit(metrics={"share": reached}, maximum={"share": most}, notes=["one is known"])
+    assert set(committed(step)["outputs"]) == {"words", "more"}
+    assert committed(step)["notes"] == ["one is known"]
 
 
 def test_the_runner_and_the_notebook_agree_on_the_step(step: Step) -> None:
@@ -160,6 +182,21 @@ def test_the_runner_and_the_notebook_agree_on_the_step(step: Step) -> None:
 def test_a_report_can_say_what_it_came_from(step: Step, letters: Artifact) -> None:
     assert step.provenance == {"made by": "run/second/1", "letters": letters.digest}
     assert asdict(letters)["digest"] == letters.digest
+
+
+def test_a_report_can_say_what_was_named_by_hand(
+    store: Store, letters: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: str(tmp_path / name) for name in ("work", "cache", "resume", "logs")}
+    context = StepContext(
+        "second", "run/second/1", store.url, inputs={"letters": letters}, mode="prod",
+        chosen={"letters": "latest~3"}, uses={"letters": 14}, **folders,
+    )  # fmt: skip
+    context.write(tmp_path / "context.json")
+    monkeypatch.setenv(CONTEXT, str(tmp_path / "context.json"))
+    step = Step.open("second", reads=["letters"], writes=["words"])
+    assert step.provenance["letters"] == f"{letters.digest}, chosen by hand: latest~3"
+    assert (step.mode, step.chosen, step.uses) == ("prod", {"letters": "latest~3"}, {"letters": 14})
 
 
 @pytest.mark.parametrize(

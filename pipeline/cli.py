@@ -90,7 +90,8 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
     if fresh:
         manifest = continued or open_run(project, parameters, overrides, names, typed)
     else:
-        manifest = _joined(project, asked.run, chosen[0])
+        joined = _joined(project, asked.run, chosen[0], inputs)
+        manifest = joined or open_run(project, parameters, overrides, names, typed)
         for name in sorted(overrides.keys() - {step.name for step in chosen}):
             log.info("--set %s.… is not used: only %s runs", name, chosen[0].name)
         # what was set when the run was opened holds for all its steps
@@ -152,12 +153,13 @@ def _project(
     return with_config_of(joined, root, steps) if joined else project
 
 
-def _joined(project: Project, run: str | None, step: StepNotebook) -> RunManifest:
-    """The named run, or the newest of this mode and pipeline."""
+def _joined(project: Project, run: str | None, step: StepNotebook, inputs: Inputs) -> RunManifest | None:
+    """The named run, or the newest of this mode and pipeline; None where there is none and none is needed."""
     if run is None:
         newest = project.runs.newest(pipeline=project.config.name)
-        if newest is None:
-            raise missing_input(project, step, step.reads[0], None)
+        lacking = [entity for entity in step.reads if entity not in inputs]
+        if newest is None and lacking:
+            raise missing_input(project, step, lacking[0], None)
         return newest
     manifest = project.runs.load(run)
     if manifest.pipeline != project.config.name:

@@ -280,6 +280,20 @@ def test_what_descends_from_an_input_named_by_hand_is_compared_by_it(project: An
     assert project.step("judge", "--input", "test=latest").code == 0, "by name it is taken"
 
 
+def test_where_all_inputs_are_named_no_run_is_needed(project: Any) -> None:
+    other = project.root / "configs" / "other.yaml"
+    other.write_text("name: other\n")
+    typed = ["judge", "--config", "configs/other.yaml", "--input", "test=latest"]
+    outcome = project.step(*typed)
+    assert (outcome.code, "judge needs service" in outcome.log) == (1, True)
+    outcome = project.step(*typed, "--input", "service=latest")
+    assert outcome.code == 0, outcome.log
+    assert [row["pipeline"] for row in project.runs()] == ["exam", "other"]
+    exported = json.loads(project.look("export", "--format", "intoto", "latest").out)
+    given = exported["predicate"]["buildDefinition"]["externalParameters"]
+    assert given["inputs"] == {"test": "latest", "service": "latest"}
+
+
 def test_all_steps_with_an_input_named_by_hand(project: Any) -> None:
     first = project.manifest()["run"]
     assert project.step("--set", "prep.seed=1", "--input", f"test={first}").code == 0

@@ -9,8 +9,8 @@ import pytest
 from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.errors import MissingError, UsageError
-from pipeline.references import find_artifact, find_attempt, find_run, makers
 from pipeline.project import Project
+from pipeline.references import find_artifact, find_attempt, find_run, makers
 from pipeline.runs import Runs
 from pipeline.store import Store
 

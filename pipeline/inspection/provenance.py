@@ -5,7 +5,7 @@ attempt. Our build type is that a step's notebook was run by this package:
 
 - the subjects are the step's outputs; the digest is the SHA-256 of the artifact's index, which is the file that the URI
   names, and lists the path, size and SHA-256 of every file of the artifact;
-- `externalParameters`: the step, the config, the mode, and all of the step's parameters;
+- `externalParameters`: the step, the config, the mode, all of the step's parameters, and inputs named by hand;
 - `internalParameters`: SHA-256 of the notebook's cells (`notebook`), of the modules it imports (`modules`) and of all
   that the result depends on (`fingerprint`), and the versions of Python and the packages;
 - `resolvedDependencies`: the inputs, the commit, and what was not committed, as the diff and new files.
@@ -49,6 +49,7 @@ def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[st
                     "config": manifest.config_file,
                     "mode": manifest.mode,
                     "parameters": record.parameters,
+                    **({"inputs": record.chosen} if record.chosen else {}),
                 },
                 "internalParameters": {
                     "notebook": record.notebook_digest,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data.published_weights import COCO, coco_weights
 from pipeline.data.sources.remote.download import download
 from pipeline.errors import DataError, UsageError
+
+log = logging.getLogger(__name__)
 
 _CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
 
@@ -23,22 +27,28 @@ class LoadedWeights:
     size: int
 
 
-def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "") -> LoadedWeights:
+def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> LoadedWeights:
     """Write `source.json`, and `weights.pth` where a URL is given.
 
     Args:
-        url: A PyTorch checkpoint at a path or any URL that `download` reads; empty to start without.
+        url: A PyTorch checkpoint at a path or any URL that `download` reads; "coco" for the published weights that fit
+            the variant; empty to start without.
         folder: Where the files go.
         cache: Where downloads are kept.
-        sha256: What the checkpoint's digest must be; empty to accept any.
+        sha256: What the checkpoint's digest must be; empty to accept any, or for "coco" the one in the table.
+        variant: YOLOX size, needed for "coco" only.
 
     Raises:
-        UsageError: A digest is given without a URL.
+        UsageError: A digest is given without a URL, or "coco" without a variant that there is.
         MissingError: There is nothing at the URL.
         DataError: What is there is no checkpoint, or not the one with that digest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = LoadedWeights(None, "", "", 0)
+    if url == COCO:
+        chosen = coco_weights(variant)
+        log.info("coco: YOLOX-%s by %s, mAP %.3f, %s", variant, chosen.source, chosen.mAP, chosen.licence)
+        url, sha256 = chosen.url, sha256 or chosen.sha256
     if url:
         found = download(url, cache, sha256=sha256)
         _check_checkpoint(found.path, found.url)

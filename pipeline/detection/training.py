@@ -19,6 +19,7 @@ from pipeline.detection.hooks import EpochRecord
 from pipeline.detection.machine import run_within_memory, setting_for
 from pipeline.detection.progress import Bar
 from pipeline.detection.recipe import Recipe, Tuning, settled, tuning_for
+from pipeline.detection.scratch import scratch_warnings
 from pipeline.detection.session import Job, Outcome
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.tracking import check_mlflow
@@ -43,6 +44,7 @@ class TrainingResult:
         device: `cpu` or the GPU's name.
         micro_batch: Images that a device held at once.
         ended_early: Why training ended before its last epoch; empty where it did not.
+        warnings: What the user must know, a sentence each: a training from scratch on few images.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class TrainingResult:
     device: str
     micro_batch: int = 0
     ended_early: str = ""
+    warnings: tuple[str, ...] = ()
 
     def metrics(self) -> dict[str, Any]:
         """The figures worth recording beside the artifact."""
@@ -178,14 +181,18 @@ def _trained(
             expected='"auto" or "nothing", or a weights_url in data_load',
         )
     tuning = settled(recipe, tuning or tuning_for(pretrained=checkpoint is not None, fresh_classes=len(fresh)))
+    images = count_images(Path(places["train_folder"]))
     job = Job(
         recipe=recipe,
         tuning=tuning,
         classes=classes,
-        setting=setting_for(recipe, tuning, count_images(Path(places["train_folder"]))),
+        setting=setting_for(recipe, tuning, images),
         **places,
     )
     _say_start(job, known, fresh)
+    warnings = () if checkpoint else scratch_warnings(recipe, images)
+    for warning in warnings:
+        log.warning("%s", warning)
     bar = Bar()
     try:
         outcome, job = run_within_memory(job, bar.tell)
@@ -195,7 +202,7 @@ def _trained(
     device = torch.cuda.get_device_name() if job.setting.cuda else "cpu"
     return TrainingResult(
         Path(job.folder), replace(job.spec, training=facts), outcome.history, outcome.best_epoch, known, fresh,
-        device, job.setting.micro_batch, outcome.ended_early,
+        device, job.setting.micro_batch, outcome.ended_early, warnings,
     )  # fmt: skip
 
 

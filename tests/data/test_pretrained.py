@@ -6,6 +6,7 @@ import json
 import pytest
 
 from pipeline.data.pretrained import load_weights
+from pipeline.data.published_weights import coco_weights
 from pipeline.errors import DataError, UsageError
 
 
@@ -36,3 +37,22 @@ def test_no_checkpoint(tmp_path, content):
 def test_digest_without_url(tmp_path):
     with pytest.raises(UsageError, match="without a URL"):
         load_weights("", tmp_path / "out", cache=tmp_path, sha256="0" * 64)
+
+
+def test_coco_stands_for_the_published_weights_of_the_variant(tmp_path, real_data):
+    """A file of the published name lies in the cache, and its digest is given: nothing needs to be fetched."""
+    data = (real_data / "yolox_nano_coco.pth").read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    url = coco_weights("nano").url
+    cached = tmp_path / "cache" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-yolox_nano.pth"
+    cached.parent.mkdir()
+    cached.write_bytes(data)
+    loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", sha256=sha256, variant="nano")
+    assert (loaded.url, loaded.path.read_bytes()) == (url, data)
+    assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
+
+
+@pytest.mark.parametrize("variant", ["", "huge"])
+def test_coco_needs_a_variant(tmp_path, variant):
+    with pytest.raises(UsageError, match="variant"):
+        load_weights("coco", tmp_path / "out", cache=tmp_path, variant=variant)

@@ -33,22 +33,27 @@ def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
 
 
 def f1_chart(metrics: DetectionMetrics) -> Chart:
-    """F1 over the score threshold at IoU 0.5 for each class, and where their mean is highest."""
+    """F1 over the score threshold at IoU 0.5 for each class, and where their mean is highest, if anywhere."""
     chart = Chart(8.5, 5)
     axes = chart.add_subplot()
     _draw_classes(axes, metrics, metrics.curves.score, metrics.curves.f1, [one.best.f1 for one in metrics.classes])
-    axes.axvline(metrics.threshold, color="black", linewidth=1, linestyle=":")
-    left = metrics.threshold > 0.6
+    if metrics.threshold is not None:
+        _mark(axes, metrics.threshold)
+    _finish(axes, "F1 by score threshold at IoU 0.5", "score threshold", "F1", "best F1")
+    return chart
+
+
+def _mark(axes: Axes, threshold: float) -> None:
+    left = threshold > 0.6
+    axes.axvline(threshold, color="black", linewidth=1, linestyle=":")
     axes.annotate(
-        f"best for all: {metrics.threshold:.2f}",
-        (metrics.threshold, 1.0),
+        f"best for all: {threshold:.2f}",
+        (threshold, 1.0),
         (-4 if left else 4, -3),
         textcoords="offset points",
         ha="right" if left else "left",
         va="top",
     )
-    _finish(axes, "F1 by score threshold at IoU 0.5", "score threshold", "F1", "best F1")
-    return chart
 
 
 def _draw_classes(
@@ -110,7 +115,7 @@ def _draw_bars(axes: Axes, classes: Sequence[ClassMetrics], rows: int) -> None:
 
 
 def confusion_chart(metrics: DetectionMetrics) -> Chart:
-    """Which class was taken for which at the common threshold: counts, shaded by their share of the row.
+    """Which class was taken for which where errors are counted: counts, shaded by their share of the row.
 
     With more than a dozen classes, those most often confused are shown and the others are summed up.
     """
@@ -127,7 +132,7 @@ def confusion_chart(metrics: DetectionMetrics) -> Chart:
     places = np.arange(len(counts))
     axes.set_yticks(places, [*names, "nothing there"], fontsize=8)
     axes.set_xticks(places, [*names, "missed"], fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set(xlabel="detected as", ylabel="truth", title=f"Confusions at score {metrics.threshold:.2f}, IoU 0.5")
+    axes.set(xlabel="detected as", ylabel="truth", title=f"Confusions at score {metrics.errors_at:.2f}, IoU 0.5")
     return chart
 
 

@@ -1,43 +1,137 @@
-"""The quality gate: the mAP50 that a model must reach to be released."""
+"""The quality gate: what a model must reach, and how it must have been examined, to be released."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
+from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics
 
+STRICT_MAP50 = 0.1  # a detector that was trained at all is above it
+_BY_MODE = -1.0
 _ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What was asked for and what was reached.
+class Requirement:
+    """One figure and its limit.
 
     Attributes:
-        minimum_map50: The bar; None without a gate.
-        map50: What the model reached on the test set; None where that holds no object.
-        passed: Whether it clears the bar; None without a gate.
+        metric: The figure's name among the metrics.
+        meaning: The figure in words.
+        reached: Its value; None where it is not defined.
+        minimum: The least value that passes; None without such a limit.
+        maximum: The greatest value that passes; None without such a limit.
     """
 
-    minimum_map50: float | None
-    map50: float | None
-    passed: bool | None
+    metric: str
+    meaning: str
+    reached: float | None
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the figure is within its limit; None without a limit, or without a figure for a maximum."""
+        if self.minimum is not None:
+            return self.reached is not None and self.reached >= self.minimum - _ROUNDING
+        if self.maximum is not None and self.reached is not None:
+            return self.reached <= self.maximum + _ROUNDING
+        return None
 
 
-def judge(metrics: DetectionMetrics, minimum_map50: float | None) -> Gate:
-    """Compare with the bar.
+@dataclass(frozen=True)
+class Gate:
+    """What was asked for and what was reached."""
+
+    requirements: tuple[Requirement, ...]
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether nothing misses its limit; None where nothing was held against one."""
+        verdicts = [one.passed for one in self.requirements if one.passed is not None]
+        return all(verdicts) if verdicts else None
+
+    @property
+    def reached(self) -> dict[str, float | None]:
+        """Each figure by its name."""
+        return {one.metric: one.reached for one in self.requirements}
+
+    @property
+    def minimum(self) -> dict[str, float]:
+        """The least value of each figure that has such a limit."""
+        return {one.metric: one.minimum for one in self.requirements if one.minimum is not None}
+
+    @property
+    def maximum(self) -> dict[str, float]:
+        """The greatest value of each figure that has such a limit."""
+        return {one.metric: one.maximum for one in self.requirements if one.maximum is not None}
+
+
+def judge(
+    metrics: DetectionMetrics,
+    exposure: Exposure,
+    *,
+    min_map50: float,
+    strict: bool = False,
+    allow_no_detections: bool = False,
+    max_seen_exact: float = 0.0,
+    max_seen_similar: float = 1.0,
+) -> Gate:
+    """Hold the figures against their limits.
 
     Args:
         metrics: Of the test set.
-        minimum_map50: The bar, between 0 and 1; None or 0 for no gate.
+        exposure: How far the model knows the test set.
+        min_map50: The least mAP50, see `least_map50`.
+        strict: Whether a limit that was not chosen is that for a release.
+        allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
+        max_seen_exact: Greatest share of test images that may be byte for byte among those learned from; 1: no limit.
+        max_seen_similar: Greatest share of other test images that may look like one of those; 1: no limit.
 
     Raises:
-        UsageError: The bar is not between 0 and 1.
+        UsageError: A limit makes no sense.
     """
-    if not minimum_map50:
-        return Gate(None, metrics.map50, None)
-    if not 0 < minimum_map50 <= 1:
-        raise UsageError(f"A quality gate of {minimum_map50} makes no sense", expected="a mAP50 between 0 and 1")
-    reached = metrics.map50 is not None and metrics.map50 >= minimum_map50 - _ROUNDING
-    return Gate(minimum_map50, metrics.map50, reached)
+    for name, share in (("max_seen_exact", max_seen_exact), ("max_seen_similar", max_seen_similar)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{name} is {share}", expected="a share of the test images, between 0 and 1")
+    least = least_map50(min_map50, strict=strict)
+    must_find = metrics.objects > 0 and not allow_no_detections
+    return Gate(
+        (
+            Requirement("mAP50", "mAP50", metrics.map50, minimum=least or None),
+            Requirement(
+                "detections", "detections in the test set", metrics.detections, minimum=1 if must_find else None
+            ),
+            Requirement(
+                "seen_exact_share",
+                "share of test images byte for byte among those learned from",
+                exposure.exact_share,
+                maximum=max_seen_exact if max_seen_exact < 1 else None,
+            ),
+            Requirement(
+                "seen_similar_share",
+                "share of other test images that look like one learned from",
+                exposure.similar_share,
+                maximum=max_seen_similar if max_seen_similar < 1 else None,
+            ),
+        )
+    )
+
+
+def least_map50(min_map50: float, *, strict: bool) -> float:
+    """The least mAP50 that passes, 0 for no limit.
+
+    Args:
+        min_map50: Between 0 and 1; 0 for no limit; -1 for 0.1 where `strict`, else for no limit.
+        strict: Whether this is for a release.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    if min_map50 == _BY_MODE:
+        return STRICT_MAP50 if strict else 0.0
+    if not 0 <= min_map50 <= 1:
+        raise UsageError(f"min_map50 is {min_map50}", expected="a mAP50 between 0 and 1; 0 or -1 for none of your own")
+    return min_map50

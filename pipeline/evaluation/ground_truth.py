@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,14 @@ class GroundTruth:
     images: tuple[TestImage, ...]
     categories: dict[int, str]
     annotations: tuple[dict[str, Any], ...]
+
+    def only(self, image_ids: Set[int]) -> GroundTruth:
+        """What it says of some of its images; all categories stay."""
+        return replace(
+            self,
+            images=tuple(image for image in self.images if image.id in image_ids),
+            annotations=tuple(one for one in self.annotations if one["image_id"] in image_ids),
+        )
 
 
 def read_ground_truth(path: str | Path) -> GroundTruth:

@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.matching import Floats, Ints, Matches, matches_at_half, run_coco_eval
 from pipeline.evaluation.operating import (
+    NO_THRESHOLD,
     SCORE_LEVELS,
     OperatingPoint,
     best_point,
@@ -98,14 +99,20 @@ class DetectionMetrics:
         map_small, map_medium, map_large: For objects below 32^2 pixels, up to 96^2, and above.
         ar1, ar10, ar100: Average recall with 1, 10 and 100 detections per image and class.
         threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01. The service
-            takes one threshold for all classes, so the errors below are those that its users meet.
+            takes one threshold for all classes, so the errors below are those that its users meet. None where nothing
+            right is found at any threshold, or the test set has no object: there is none to recommend.
         f1: Mean over the classes of F1 there.
+        errors_at: The score threshold at which errors are counted: `threshold`, or 0.5 without one.
         images, detections: Number of them.
         objects: Number of objects, crowd regions not counted.
+        images_with_objects, images_without_objects: Number of them. An image with nothing but crowd regions is
+            neither: it is not empty, and most of what is found in it is neither right nor wrong.
+        fp_per_image_with_objects, fp_per_image_without_objects: Mean number of false positives at `errors_at` on
+            these images; None where there are none.
         classes: In the order of the category ids.
-        per_image: In the test set's order, at the common threshold.
-        confusion: `(K + 1, K + 1)` counts at the common threshold; rows truth, columns detections, the last of each
-            the background.
+        per_image: In the test set's order, at `errors_at`.
+        confusion: `(K + 1, K + 1)` counts at `errors_at`; rows truth, columns detections, the last of each the
+            background.
         curves: For drawing.
     """
 
@@ -118,11 +125,16 @@ class DetectionMetrics:
     ar1: float | None
     ar10: float | None
     ar100: float | None
-    threshold: float
+    threshold: float | None
     f1: float | None
+    errors_at: float
     images: int
     objects: int
     detections: int
+    images_with_objects: int
+    images_without_objects: int
+    fp_per_image_with_objects: float | None
+    fp_per_image_without_objects: float | None
     classes: tuple[ClassMetrics, ...]
     per_image: tuple[ImageErrors, ...]
     confusion: Ints
@@ -165,18 +177,26 @@ def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[st
     matches = matches_at_half(evaluation, truth)
     f1 = f1_by_score(matches, len(truth.categories))
     threshold, best_f1 = common_threshold(f1)
-    points = [best_point(matches, label, threshold) for label in range(len(truth.categories))]
-    kept = matches.scores >= threshold
+    errors_at = NO_THRESHOLD if threshold is None else threshold
+    points = [best_point(matches, label, errors_at) for label in range(len(truth.categories))]
+    kept = matches.scores >= errors_at
+    per_image = _image_errors(truth, matches, kept)
+    with_objects, without_objects = _by_objects(truth, per_image)
     precision: Floats = evaluation.eval["precision"]
     return DetectionMetrics(
         **_coco_summary(evaluation),
         threshold=threshold,
         f1=best_f1,
+        errors_at=errors_at,
         images=len(truth.images),
         objects=len(matches.truth_labels),
         detections=len(results),
+        images_with_objects=len(with_objects),
+        images_without_objects=len(without_objects),
+        fp_per_image_with_objects=_false_positives(with_objects),
+        fp_per_image_without_objects=_false_positives(without_objects),
         classes=_class_metrics(truth, evaluation, matches, points),
-        per_image=_image_errors(truth, matches, kept),
+        per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),
         curves=Curves(
             recall=np.asarray(evaluation.params.recThrs, np.float64),
@@ -244,6 +264,21 @@ def _image_errors(truth: GroundTruth, matches: Matches, kept: npt.NDArray[np.boo
         ImageErrors(image.id, image.file_name, int(right[row]), int(wrong[row]), int(missed[row]))
         for row, image in enumerate(truth.images)
     )
+
+
+def _by_objects(truth: GroundTruth, per_image: Sequence[ImageErrors]) -> tuple[list[ImageErrors], list[ImageErrors]]:
+    """The images with objects and those without; one with nothing but crowd regions is in neither."""
+    annotated = {one["image_id"] for one in truth.annotations}
+    with_objects = {one["image_id"] for one in truth.annotations if not one["iscrowd"]}
+    return (
+        [one for one in per_image if one.image_id in with_objects],
+        [one for one in per_image if one.image_id not in annotated],
+    )
+
+
+def _false_positives(images: Sequence[ImageErrors]) -> float | None:
+    """Their mean number per image."""
+    return sum(one.false_positives for one in images) / len(images) if images else None
 
 
 def _plain(values: Floats) -> list[Any]:

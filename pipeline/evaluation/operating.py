@@ -11,6 +11,7 @@ from pycocotools import mask
 from pipeline.evaluation.matching import Floats, Ints, Matches
 
 SCORE_LEVELS: Floats = np.linspace(0.0, 1.0, 101)
+NO_THRESHOLD = 0.5  # where errors are counted when no threshold can be recommended
 _IOU = 0.5
 
 
@@ -52,20 +53,25 @@ def _f1_at_levels(matches: Matches, label: int) -> Floats:
     return 2 * found / (kept + objects)  # TP + FP is `kept`, TP + FN is `objects`
 
 
-def common_threshold(f1: Floats) -> tuple[float, float | None]:
+def common_threshold(f1: Floats) -> tuple[float | None, float | None]:
     """The one threshold for all classes with the highest mean F1, and that F1.
 
-    Where many thresholds are equally good it is amid them, where new images are least likely to fall off the plateau;
-    0.5 where none is better than another.
+    Where many thresholds are equally good it is amid them, where new images are least likely to fall off the plateau.
+    Where nothing right is found at any there is none to recommend: the threshold is None and F1 0, or None where the
+    test set has no object.
 
     Args:
         f1: From `f1_by_score`.
     """
     present = f1[~np.isnan(f1[:, 0])]
-    mean = present.mean(axis=0) if present.size else np.zeros(len(SCORE_LEVELS))
+    if not present.size:
+        return None, None
+    mean = present.mean(axis=0)
+    if not mean.any():
+        return None, 0.0
     ties = np.flatnonzero(np.isclose(mean, mean.max()))
     best = int(ties[len(ties) // 2])
-    return float(SCORE_LEVELS[best]), float(mean[best]) if present.size else None
+    return float(SCORE_LEVELS[best]), float(mean[best])
 
 
 def best_point(matches: Matches, label: int, fallback: float) -> OperatingPoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.chart import FONT
 from pipeline.errors import DataError, MissingError
-from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, read_ground_truth
+from pipeline.evaluation.ground_truth import IMAGES_FOLDER, read_ground_truth
 from pipeline.evaluation.matching import Floats, Matches, matches_at_half, run_coco_eval
 from pipeline.evaluation.metrics import DetectionMetrics, ImageErrors
 
@@ -31,6 +31,7 @@ _LARGEST_ZOOM = 3.0
 _GAP = 8
 _HEADING = 24
 _ALL_LABELLED = 15  # with more boxes than this, only the wrong ones are labelled
+_THUMBNAIL = 200  # pixels of its longer side
 _JPEG_QUALITY = 82
 
 
@@ -88,7 +89,7 @@ def comparison_pictures(
 ) -> Pictures:
     """Draw the images with the most errors, and images from the quartiles of the others.
 
-    Boxes are those that count at the metrics' common threshold; blue ones are right, orange ones missed or false.
+    Boxes are those that count at the metrics' `errors_at`; blue ones are right, orange ones missed or false.
 
     Args:
         dataset_folder: A folder with `annotations.json` and `images/`.
@@ -104,12 +105,23 @@ def comparison_pictures(
     truth = read_ground_truth(dataset_folder)
     bad, others = _choose(metrics.per_image, worst, typical)
     chosen = {one.image_id for one in (*bad, *others)}
-    part = _only(truth, chosen)
+    part = truth.only(chosen)
     matches = matches_at_half(run_coco_eval(part, [one for one in results if one["image_id"] in chosen]), part)
-    kept = matches.scores >= metrics.threshold
+    kept = matches.scores >= metrics.errors_at
     names = list(truth.categories.values())
     folder = truth.path.parent / IMAGES_FOLDER
     return Pictures(_picture(folder, one, one in bad, matches, kept, names) for one in (*bad, *others))
+
+
+def thumbnail(path: Path) -> bytes:
+    """A small picture of an image, as a JPEG file.
+
+    Raises:
+        MissingError: The image is not there.
+        DataError: It cannot be decoded.
+    """
+    image = _read(path)
+    return _to_jpeg(_zoomed(image, min(_THUMBNAIL / max(image.shape[:2]), 1.0)))
 
 
 def _choose(per_image: Sequence[ImageErrors], worst: int, typical: int) -> tuple[list[ImageErrors], list[ImageErrors]]:
@@ -122,21 +134,12 @@ def _choose(per_image: Sequence[ImageErrors], worst: int, typical: int) -> tuple
     return bad, [rest[row] for row in rows]
 
 
-def _only(truth: GroundTruth, image_ids: set[int]) -> GroundTruth:
-    return replace(
-        truth,
-        images=tuple(image for image in truth.images if image.id in image_ids),
-        annotations=tuple(one for one in truth.annotations if one["image_id"] in image_ids),
-    )
-
-
 def _picture(
     folder: Path, errors: ImageErrors, worst: bool, matches: Matches, kept: _Bools, names: list[str]
 ) -> Picture:
     image = _read(folder / errors.file_name)
     zoom = min(_PANEL / max(image.shape[:2]), _LARGEST_ZOOM)
-    size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC).astype(np.uint8)
+    image = _zoomed(image, zoom)
 
     shown = kept & (matches.image_ids == errors.image_id)
     here = matches.truth_image_ids == errors.image_id
@@ -166,6 +169,11 @@ def _read(path: Path) -> Pixels:
     return image.astype(np.uint8, copy=False)
 
 
+def _zoomed(image: Pixels, zoom: float) -> Pixels:
+    size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC).astype(np.uint8)
+
+
 def _panel(image: Pixels, boxes: Floats, wrong: _Bools, labels: list[str], prefix: str, heading: str) -> Pixels:
     """Draw `(N, 4)` boxes [x, y, w, h] with their labels, the wrong ones on top, below a line of text."""
     order = np.argsort(wrong, kind="stable")
@@ -186,5 +194,8 @@ def _panel(image: Pixels, boxes: Floats, wrong: _Bools, labels: list[str], prefi
 
 
 def _encode(errors: ImageErrors, worst: bool, image: Pixels) -> Picture:
-    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-    return Picture(errors, worst, jpeg, image.shape[1], image.shape[0])
+    return Picture(errors, worst, _to_jpeg(image), image.shape[1], image.shape[0])
+
+
+def _to_jpeg(image: Pixels) -> bytes:
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

@@ -15,25 +15,39 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline.evaluation.agreement import TestImageCheck
 from pipeline.evaluation.curves import ap_chart, confused_pairs, confusion_chart, f1_chart, precision_recall_chart
+from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gate import Gate
 from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import DetectionMetrics
 from pipeline.evaluation.pictures import Picture
 from pipeline.evaluation.prediction import Predictions
+from pipeline.evaluation.remarks import exposure_remarks, notes, remarks
 
 logger = logging.getLogger(__name__)
 
 _TEMPLATE = "report.html.j2"
-_FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
+_COMPARED = (
+    ("images", "images", 0),
+    ("objects", "objects", 0),
+    ("mAP", "map", 3),
+    ("mAP50", "map50", 3),
+    ("mAP75", "map75", 3),
+    ("AR, 100 detections", "ar100", 3),
+    ("best threshold for all", "threshold", 2),
+    ("F1 there, mean", "f1", 2),
+    ("false positives per image with objects", "fp_per_image_with_objects", 2),
+    ("false positives per image without objects", "fp_per_image_without_objects", 2),
+)
 _SMALL, _LARGE = 32**2, 96**2  # COCO's limits of object areas, in pixels
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where the report is, and its size in bytes."""
+    """Where the report is, its size in bytes, and what a user must know who does not open it."""
 
     path: Path
     size: int
+    notes: tuple[str, ...]
 
 
 def dataset_summary(dataset: str | Path | GroundTruth) -> dict[str, Any]:
@@ -48,9 +62,11 @@ def dataset_summary(dataset: str | Path | GroundTruth) -> dict[str, Any]:
     small, large = sum(area < _SMALL for area in areas), sum(area > _LARGE for area in areas)
     widths, heights = sorted(one.width for one in truth.images), sorted(one.height for one in truth.images)
     middle = len(truth.images) // 2
+    ids, annotated = {one.id for one in truth.images}, {one["image_id"] for one in truth.annotations}
     return {
         "images": len(truth.images),
-        "images without objects": len({one.id for one in truth.images} - {one["image_id"] for one in objects}),
+        "images without objects": len(ids - annotated),
+        "images with crowd regions only": len(annotated - {one["image_id"] for one in objects}),
         "objects": len(objects),
         "crowd regions (neither right nor wrong)": len(truth.annotations) - len(objects),
         "small / medium / large objects": f"{small} / {len(objects) - small - large} / {large}",
@@ -67,6 +83,9 @@ def write_report(
     predictions: Predictions,
     check: TestImageCheck,
     gate: Gate,
+    exposure: Exposure,
+    judged: int,
+    chosen: Mapping[str, str] | None = None,
     pictures: Sequence[Picture] = (),
     dataset: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -82,6 +101,9 @@ def write_report(
         predictions: What `predict_dataset` measured.
         check: What `check_test_image` found.
         gate: What `judge` decided.
+        exposure: What `check_exposure` found.
+        judged: How many models have been judged on this test set, this one included.
+        chosen: The inputs that were chosen by hand, and what was typed for each.
         pictures: Images beside their ground truth.
         dataset: Rows about the test set, for instance from `dataset_summary`.
         parameters: Rows about the step's parameters.
@@ -99,14 +121,20 @@ def write_report(
         service=_service_rows(predictions.service),
         check=check,
         gate=gate,
-        remarks=_remarks(metrics, predictions, check),
+        exposure=exposure,
+        exposure_remarks=exposure_remarks(exposure),
+        judged=_ordinal(judged),
+        chosen=chosen or {},
+        remarks=remarks(metrics, predictions, check),
         charts={
             "curves": precision_recall_chart(metrics).to_png(),
             "f1": f1_chart(metrics).to_png(),
             "ap": ap_chart(metrics).to_png(),
             "confusion": confusion_chart(metrics).to_png(),
         },
+        compared=_COMPARED,
         confused=confused_pairs(metrics),
+        crowd_only=metrics.images - metrics.images_with_objects - metrics.images_without_objects,
         pictures=pictures,
         tables={
             "Data": dataset or {},
@@ -117,54 +145,9 @@ def write_report(
     )
     path = Path(path)
     path.write_text(page, "utf-8")
-    report = Report(path, path.stat().st_size)
+    report = Report(path, path.stat().st_size, tuple(notes(metrics, exposure)))
     logger.info("report of %.1f MB at %s", report.size / 1e6, path)
     return report
-
-
-def _remarks(metrics: DetectionMetrics, predictions: Predictions, check: TestImageCheck) -> list[str]:
-    """What a reader must know before believing the figures."""
-    remarks = _gain(predictions.service.get("training") or {})
-    if not check.agrees:
-        remarks.append(
-            "The service does not give the predictions recorded for its test image: what is served is not what was "
-            "packed."
-        )
-    if predictions.unknown_classes:
-        names = ", ".join(predictions.unknown_classes)
-        remarks.append(f"The service does not know these classes of the test set, so their AP is 0: {names}.")
-    if predictions.resized:
-        remarks.append(
-            f"{len(predictions.resized)} images are not of the annotated size, for instance {predictions.resized[0]}."
-        )
-    if predictions.dropped:
-        count = sum(predictions.dropped.values())
-        remarks.append(
-            f"{count} detections of {len(predictions.dropped)} classes that the test set does not have were left out."
-        )
-    rare = [one.name for one in metrics.classes if 0 < one.ground_truth < _FEW_OBJECTS]
-    if rare:
-        remarks.append(
-            f"{len(rare)} of {len(metrics.classes)} classes have fewer than {_FEW_OBJECTS} objects; "
-            "their figures, and the mean's share of them, are rough."
-        )
-    absent = [one.name for one in metrics.classes if not one.ground_truth]
-    if absent:
-        remarks.append(f"Without objects in the test set, and not in the means: {', '.join(absent)}.")
-    return remarks
-
-
-def _gain(training: Mapping[str, Any]) -> list[str]:
-    """What training made of pretrained weights, on the eval set; nothing where it started from none."""
-    before, gained = training.get("pretrained_mAP"), training.get("gained_mAP")
-    if before is None or gained is None:
-        return []
-    if not training.get("best_epoch"):
-        return [
-            f"No epoch of training was better on the eval set than the pretrained weights, mAP {before:.3f}: these are "
-            "what is packed, as they were."
-        ]
-    return [f"Training raised mAP on the eval set by {gained:.3f}, from {before:.3f} with the pretrained weights."]
 
 
 def _service_rows(service: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,11 +160,18 @@ def _service_rows(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _commands(metrics: DetectionMetrics, bento: str) -> list[str]:
+    query = "" if metrics.threshold is None else f"?score_threshold={metrics.threshold:.2f}"
     return [
         f"bentoml serve {shlex.quote(bento) if bento else '/path/to/bento_service'} --host 127.0.0.1 --port 3000",
-        f"curl -F images=@photo.jpg 'http://127.0.0.1:3000/predict?score_threshold={metrics.threshold:.2f}'",
+        f"curl -F images=@photo.jpg 'http://127.0.0.1:3000/predict{query}'",
         "curl -X POST http://127.0.0.1:3000/info",
     ]
+
+
+def _ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th; 11th, 12th, 13th."""
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
 
 
 def _figure(number: float | None, digits: int = 3) -> str:

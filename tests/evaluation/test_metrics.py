@@ -155,15 +155,16 @@ def test_no_predictions_give_zero_and_classes_without_truth_stay_out_of_the_mean
     metrics = evaluate(coco_file([(1, 1, BOX), (2, 2, BOX)]), [])
     assert (metrics.map, metrics.map50, metrics.ar100, metrics.f1) == (0.0, 0.0, 0.0, 0.0)
     assert [one.ap for one in metrics.classes] == [0.0, 0.0, None]
-    assert metrics.threshold == 0.5
+    assert (metrics.threshold, metrics.errors_at) == (None, 0.5)
     assert metrics.confusion[:2, 3].tolist() == [1, 1]
 
 
 def test_without_any_object_there_is_no_figure_and_every_detection_is_wrong(coco_file):
     metrics = evaluate(coco_file([]), [found(1, 1, BOX, 0.9)])
     assert metrics.map is None
-    assert metrics.f1 is None
+    assert (metrics.f1, metrics.threshold) == (None, None)
     assert metrics.detections == 1
+    assert (metrics.fp_per_image_with_objects, metrics.fp_per_image_without_objects) == (None, 1 / 4)
     json.dumps(metrics.to_json(), allow_nan=False)
 
 
@@ -276,6 +277,82 @@ def test_images_are_counted_one_by_one(coco_file):
     assert (two.true_positives, two.false_positives, two.false_negatives, two.f1) == (0, 1, 1, 0.0)
     assert four.f1 == 1.0
     assert three.false_negatives == 0
+
+
+CROWD = {"iscrowd": 1}
+ONE = [(1, 1, BOX)]
+
+
+@pytest.mark.parametrize(
+    ("truth", "results", "images", "false_positives"),
+    [
+        pytest.param(ONE, [], (1, 3), (0.0, 0.0), id="nothing found"),
+        pytest.param(ONE, [found(1, 1, BOX, 0.9)], (1, 3), (0.0, 0.0), id="all right"),
+        pytest.param(
+            ONE, [found(1, 1, BOX, 0.9), found(1, 2, FAR, 0.9), found(3, 2, FAR, 0.9)], (1, 3), (1.0, 1 / 3), id="both"
+        ),
+        pytest.param(
+            [*ONE, (2, 1, BOX)], [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.9)], (2, 2), (0.5, 0.0), id="with objects"
+        ),
+        pytest.param(
+            ONE, [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.1)], (1, 3), (0.0, 0.0), id="below the threshold"
+        ),
+        pytest.param([], [found(4, 3, FAR, 0.9)], (0, 4), (None, 0.25), id="no object anywhere"),
+        pytest.param(
+            [(image, 1, BOX) for image in (1, 2, 3, 4)], [found(1, 1, BOX, 0.9)], (4, 0), (0.0, None), id="all have"
+        ),
+        pytest.param(
+            # neither kind: what is found in the crowd is not judged, and beside it is no empty scene
+            [*ONE, (2, 1, OTHER, CROWD)],
+            [found(1, 1, BOX, 0.9), found(2, 1, OTHER, 0.9), found(2, 1, BOX, 0.9), found(3, 1, BOX, 0.9)],
+            (1, 2), (0.0, 0.5), id="a crowd only",
+        ),
+    ],
+)  # fmt: skip
+def test_false_positives_per_image(coco_file, truth, results, images, false_positives):
+    metrics = evaluate(coco_file(truth), results)
+    assert (metrics.images_with_objects, metrics.images_without_objects) == images
+    assert (metrics.fp_per_image_with_objects, metrics.fp_per_image_without_objects) == false_positives
+
+
+def overlap(one, other) -> float:
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    return both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
+def false_positives(truth, results, image) -> int:
+    """By hand: the best first, each takes the object of its class that it covers best and nobody has taken."""
+    free = [(label, box) for number, label, box, _ in truth if number == image]
+    wrong = 0
+    for one in sorted((one for one in results if one["image_id"] == image), key=lambda one: -one["score"]):
+        left = [each for each in free if each[0] == one["category_id"] and overlap(each[1], one["bbox"]) >= 0.5]
+        if left:
+            free.remove(max(left, key=lambda each: overlap(each[1], one["bbox"])))
+        else:
+            wrong += 1
+    return wrong
+
+
+@settings(max_examples=100, deadline=None)
+@given(truth=truths, results=predictions, echo=st.booleans())
+def test_false_positives_per_image_are_those_counted_by_hand(tmp_path_factory, truth, results, echo):
+    path = tmp_path_factory.mktemp("coco") / "annotations.json"
+    truth = [(image, label, box, {"iscrowd": 0}) for image, label, box, _ in truth]
+    results = results + [found(image, label, box, 0.5) for image, label, box, _ in truth[::2] if echo]
+    results = [one | {"score": one["score"] + number / 1000} for number, one in enumerate(results)]  # no ties
+    write_coco(path, truth)
+    metrics = evaluate(path, results)
+    kept = [one for one in results if one["score"] >= metrics.errors_at]
+    counts = {image: false_positives(truth, kept, image) for image in range(1, 5)}
+    with_objects = {image for image, *_ in truth}
+    for images, figure in (
+        (with_objects, metrics.fp_per_image_with_objects),
+        (set(counts) - with_objects, metrics.fp_per_image_without_objects),
+    ):
+        expected = sum(counts[image] for image in images) / len(images) if images else None
+        assert figure == (pytest.approx(expected) if images else None)
 
 
 def test_json_is_plain_and_says_what_the_object_says(coco_file, tmp_path):

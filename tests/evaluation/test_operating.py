@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evaluation.matching import Matches
-from pipeline.evaluation.operating import SCORE_LEVELS, best_point, f1_by_score, point_at
+from pipeline.evaluation.operating import SCORE_LEVELS, best_point, common_threshold, f1_by_score, point_at
 
 
 def one_class(scores_and_hits, missed=0) -> Matches:
@@ -58,3 +58,20 @@ def test_equal_scores_are_kept_or_dropped_together():
     # cutting amid the scores of 0.5 would find both objects with nothing false; no threshold can
     best = best_point(one_class([(0.9, True), (0.5, True)] + [(0.5, False)] * 5), 0, 0.0)
     assert (best.threshold, best.f1) == (0.9, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "missed", "expected"),
+    [
+        pytest.param([(0.8, True)], 0, (0.4, 1.0), id="amid the plateau from 0 to 0.8"),
+        pytest.param([(0.8, True), (0.3, False)], 1, (0.56, 2 / 3), id="amid the plateau from 0.31 to 0.8"),
+        pytest.param([(0.8, False)], 1, (None, 0.0), id="nothing right"),
+        pytest.param([], 1, (None, 0.0), id="nothing found"),
+        pytest.param([(0.8, False)], 0, (None, None), id="no object"),
+        pytest.param([], 0, (None, None), id="nothing at all"),
+    ],
+)
+def test_a_threshold_is_recommended_where_something_right_is_found(rows, missed, expected):
+    threshold, f1 = common_threshold(f1_by_score(one_class(rows, missed), 1))
+    assert threshold == (pytest.approx(expected[0]) if expected[0] is not None else None)
+    assert f1 == (pytest.approx(expected[1]) if expected[1] is not None else None)

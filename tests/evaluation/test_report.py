@@ -1,19 +1,30 @@
 """The report: whole, self-contained, escaped, and saying what the figures say."""
 
+import json
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import cv2
+import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.data.learned import SeenImage, UnknownWeights
 from pipeline.evaluation.agreement import TestImageCheck
+from pipeline.evaluation.exposure import Exposure, SeenPicture
 from pipeline.evaluation.gate import judge
+from pipeline.evaluation.ground_truth import read_ground_truth
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.pictures import comparison_pictures
 from pipeline.evaluation.prediction import Latency, Predictions
 from pipeline.evaluation.report import dataset_summary, write_report
 
+CLEAN = Exposure(images=3, learned=120, seen=(), pictures=(), unknown_weights=(), coco_names=(), unseen=None)
+UNKNOWN = replace(CLEAN, learned=None)
+COCO = UnknownWeights("c" * 64, True)
 AGREES = TestImageCheck(True, 0.0, 0.0, 3, 3, 0)
+PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 EVIL = "<script>alert('x')</script>"
 
 
@@ -62,7 +73,17 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def report(write_dataset, tmp_path):
-    def write(greys=(250, 240, 60), categories=("bright", "dark"), results=None, gate=0.5, check=AGREES, **changes):
+    def write(
+        greys=(250, 240, 60),
+        categories=("bright", "dark"),
+        results=None,
+        gate=0.5,
+        check=AGREES,
+        exposure=CLEAN,
+        judged=1,
+        chosen=None,
+        **changes,
+    ):
         dataset = write_dataset(greys, categories)
         if results is None:
             results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9 - n / 10} for n in (0, 1)]
@@ -72,7 +93,10 @@ def report(write_dataset, tmp_path):
             metrics=metrics,
             predictions=predictions(results, **changes),
             check=check,
-            gate=judge(metrics, gate),
+            gate=judge(metrics, exposure, min_map50=gate, max_seen_exact=1.0, allow_no_detections=True),
+            exposure=exposure,
+            judged=judged,
+            chosen=chosen,
             pictures=comparison_pictures(dataset, results, metrics),
             dataset=dataset_summary(dataset),
             parameters={"workers": 2, "rate": 0.1 + 0.2, "nothing": None},
@@ -80,7 +104,9 @@ def report(write_dataset, tmp_path):
             bento="my bento",
         )
         assert written.size == written.path.stat().st_size
-        return Page(written.path)
+        page = Page(written.path)
+        page.notes = written.notes
+        return page
 
     return write
 
@@ -93,10 +119,13 @@ def test_it_tells_everything_and_fetches_nothing(report):
     assert len(page.addresses) == 4 + 3  # charts and pictures
     assert all(address.startswith("data:image/") for address in page.addresses)
     for expected in (
-        "Quality gate passed: mAP50 0.5000 ≥ 0.5000", "agrees with the recorded predictions", "median 10.0 ms",
+        "Quality gate passed", "mAP50 ≥ 0.5 0.5 yes", "agrees with the recorded predictions", "median 10.0 ms",
         "longest 23.4 ms", "6.0 images/s", "64 x 96 px (height x width)", "coco_test_dataset: file:///store/abc",
         "0.png: 1 found, 0 missed", "curl -F images=@photo.jpg", "bentoml serve 'my bento'",
-        "2 of 2 classes have fewer", "bright 2 2 1.000 1.000", "dark 1 1 0.000 0.000", "rate 0.3",
+        "2 of 2 classes have fewer", "bright 2 2 1.000 1.000 1.000 0.80 1.00",
+        "dark 1 1 0.000 0.000 0.000 - 0.00", "rate 0.3",
+        "predict?score_threshold=0.40'", "the 1st model judged on these images", "with objects 3 3 0.00",
+        "without objects 0 0 -", "false alarms on empty scenes are not measured",
         "nothing -", EVIL,
     ):  # fmt: skip
         assert expected in page.text
@@ -105,10 +134,16 @@ def test_it_tells_everything_and_fetches_nothing(report):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        pytest.param({"gate": 0.9}, "Quality gate failed: mAP50 0.5000 < 0.9000", id="gate-failed"),
+        pytest.param({"gate": 0.9}, "Quality gate failed", id="gate-failed"),
+        pytest.param({"gate": 0.9}, "mAP50 ≥ 0.9 0.5 no", id="gate-failed, its figures"),
         pytest.param({"gate": 0}, "No quality gate was set", id="no-gate"),
-        pytest.param({"results": []}, "Quality gate failed: mAP50 0.0000", id="no-predictions"),
-        pytest.param({"categories": ("owl",)}, "Quality gate failed: mAP50 -", id="no-objects"),
+        pytest.param({"gate": 0}, "mAP50 none 0.5 not judged", id="no-gate, its figures"),
+        pytest.param({"results": []}, "mAP50 ≥ 0.5 0 no", id="no-predictions"),
+        pytest.param({"categories": ("owl",)}, "mAP50 ≥ 0.5 - no", id="no-objects"),
+        pytest.param({"categories": ("bright",)}, "without objects 1 0 0.00", id="an image without objects"),
+        pytest.param(
+            {"chosen": {"coco_test_dataset": "run 7"}}, "Chosen by hand: coco_test_dataset (run 7).", id="by hand"
+        ),
         pytest.param({"categories": ("bright", "dark", "owl")}, "not in the means: owl", id="class-without-objects"),
         pytest.param({"check": TestImageCheck(False, 9.5, 0.1, 3, 4, 1)}, "differs from the recorded", id="disagrees"),
         pytest.param({"check": TestImageCheck(False, 9.5, 0.1, 3, 4, 1)}, "is not what was packed", id="remark"),
@@ -148,15 +183,102 @@ def test_class_names_are_text(report):
     assert "<b>dark</b>" in page.text
 
 
-def test_the_gate(write_dataset):
-    dataset = write_dataset([250, 60])
-    metrics = evaluate(dataset, [{"image_id": 0, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9}])
-    assert judge(metrics, 0.5).passed is True
-    assert judge(metrics, None).passed is None
-    assert judge(metrics, 0.51).passed is False
-    for nonsense in (-0.1, 1.1, 60):
-        with pytest.raises(UsageError, match="between 0 and 1"):
-            judge(metrics, nonsense)
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (10, "10th"), (11, "11th"), (12, "12th"), (13, "13th"),
+     (14, "14th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (100, "100th"), (101, "101st"), (111, "111th")],
+)  # fmt: skip
+def test_it_counts_the_models(report, number, expected):
+    assert f"This is the {expected} model judged on these images." in report(judged=number).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        pytest.param({"results": []}, "there is no detection", id="nothing found"),
+        pytest.param(
+            {"results": [{"image_id": 0, "category_id": 2, "bbox": [8, 8, 32, 32], "score": 0.9}]},
+            "no detection is right at any", id="nothing right",
+        ),
+        pytest.param({"categories": ("owl",), "results": []}, "the test set has no object", id="no object"),
+    ],
+)  # fmt: skip
+def test_it_recommends_no_threshold_where_there_is_none(report, arguments, reason):
+    page = report(**arguments)
+    assert f"No score threshold can be recommended: {reason}." in page.text
+    assert f"no score threshold can be recommended: {reason}" in page.notes
+    assert "3000/predict' " in page.text
+    assert "score_threshold=" not in page.text
+    assert "At score 0.50 for every class, for no threshold can be recommended" in page.text
+    assert "highest mean F1" not in page.text
+    assert ("the model found nothing in the test set" in page.notes) == (reason == "there is no detection")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "notes"),
+    [
+        pytest.param(
+            {}, ["learned from: 120. No test image is among them"], [], id="a clean test set"
+        ),
+        pytest.param(
+            {"learned": None}, ["It is unknown which images the model learned from, because it was packed before"],
+            ["which images the model learned from is unknown: it was packed before this was recorded"], id="unknown",
+        ),
+        pytest.param(
+            {"learned": None, "coco_names": ("000000000009.jpg",)},
+            ["train2017: 1 of 3, 000000000009.jpg.", "and so did the model if it descends from such weights."],
+            ["which images the model learned from is unknown: it was packed before this was recorded",
+             "test images named like those of COCO train2017, which COCO's weights learned from: 1 of 3"],
+            id="unknown, COCO's names",
+        ),
+        pytest.param(
+            {"unknown_weights": (COCO,)},
+            ["training images are unknown (SHA-256 cccccccccccc…). They know COCO's 80 classes",
+             "No test image is named like an image of COCO train2017."],
+            ["the model descends from weights whose training images are unknown"], id="COCO's weights",
+        ),
+        pytest.param(
+            {"unknown_weights": (replace(COCO, coco=False),)}, ["They may have learned from test images."],
+            ["the model descends from weights whose training images are unknown"], id="other weights",
+        ),
+        pytest.param(
+            {"unknown_weights": (COCO,), "coco_names": tuple(f"{n:012}.jpg" for n in range(12)), "images": 20},
+            ["train2017: 12 of 20, 000000000000.jpg", "000000000009.jpg and 2 more. The public weights"],
+            ["the model descends from weights whose training images are unknown",
+             "test images named like those of COCO train2017, which COCO's weights learned from: 12 of 20"],
+            id="many of COCO's names",
+        ),
+    ],
+)  # fmt: skip
+def test_it_says_what_is_known_of_training_images_in_the_test_set(report, changes, said, notes):
+    page = report(exposure=replace(CLEAN, **changes))
+    for sentence in said:
+        assert sentence in page.text
+    assert list(page.notes) == notes
+    assert all(len(note) <= 100 for note in page.notes)
+
+
+def test_it_shows_training_images_and_the_figures_without_them(report, write_dataset, tmp_path):
+    results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9} for n in (0, 1)]
+    seen = tuple(SeenImage(f"{number}{EVIL}.png", kind) for number, kind in enumerate(("exact", "similar", "similar")))
+    truth = read_ground_truth(write_dataset([250, 240, 60]))
+    shutil.rmtree(truth.path.parent)
+    left = evaluate(truth.only({2}), [])
+    pictures = tuple(SeenPicture(one, PIXEL) for one in seen[:2])
+    page = report(results=results, exposure=replace(CLEAN, seen=seen, pictures=pictures, unseen=left))
+    for expected in (
+        "among them, byte for byte: 1 of 3.", "turned or hardly different: 2.",
+        "images 3 1", "mAP 0.500 0.000", "best threshold for all 0.45 -", f"0{EVIL}.png: the same file",
+        f"1{EVIL}.png: looks like one", "1 more are not shown",
+        "share of test images byte for byte among those learned from none 0.333333 not judged",
+    ):  # fmt: skip
+        assert expected in page.text
+    assert "script" not in page.tags
+    assert page.notes == ("test images that the model learned from: 1 of 3 byte for byte, 2 more by their look",)
+    shutil.rmtree(truth.path.parent)
+    nothing = report(results=results, exposure=replace(CLEAN, seen=seen))
+    assert "Without these images nothing is left to judge by." in nothing.text
+    assert "mAP 0.500 -" in nothing.text
 
 
 def test_the_summary_of_a_data_set(write_dataset):
@@ -164,3 +286,12 @@ def test_the_summary_of_a_data_set(write_dataset):
     assert (rows["images"], rows["images without objects"], rows["objects"], rows["classes"]) == (3, 1, 2, 2)
     assert rows["small / medium / large objects"] == "0 / 2 / 0"
     assert rows["image size, median"] == "64 x 64 px"
+
+
+def test_an_image_with_crowds_only_is_not_one_without_objects(write_dataset):
+    folder = write_dataset([250, 240, 60], categories=("bright", "owl"))
+    document = json.loads((folder / "annotations.json").read_text())
+    document["annotations"][0]["iscrowd"] = 1
+    (folder / "annotations.json").write_text(json.dumps(document))
+    rows = dataset_summary(folder)
+    assert (rows["images without objects"], rows["images with crowd regions only"], rows["objects"]) == (1, 1, 1)

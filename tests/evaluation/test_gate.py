@@ -1,0 +1,98 @@
+"""What passes, and what does not."""
+
+from types import MappingProxyType
+
+import pytest
+
+from pipeline.data.learned import SeenImage
+from pipeline.errors import UsageError
+from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gate import judge, least_map50
+from pipeline.evaluation.metrics import evaluate
+
+RIGHT = ({"image_id": 0, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9},)
+NO_OBJECT = MappingProxyType({"categories": ("owl",)})
+
+
+def exposure(exact=0, similar=0, images=4, learned: int | None = 9) -> Exposure:
+    seen = [SeenImage(f"{number}.png", "exact" if number < exact else "similar") for number in range(exact + similar)]
+    return Exposure(images, learned, tuple(seen), (), (), (), None)
+
+
+@pytest.fixture
+def judged(write_dataset):
+    """Judge a model that finds one of two objects, mAP50 0.5, or as told."""
+
+    def run(results=RIGHT, known=None, categories=("bright", "dark"), **limits):
+        metrics = evaluate(write_dataset([250, 60], categories), results)
+        return judge(metrics, known or exposure(), **({"min_map50": -1.0} | limits))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed", "missed"),
+    [
+        pytest.param({}, True, [], id="as it comes"),
+        pytest.param({"min_map50": 0.5}, True, [], id="at the bar"),
+        pytest.param({"min_map50": 0.51}, False, ["mAP50"], id="below the bar"),
+        pytest.param({"strict": True}, True, [], id="a release"),
+        pytest.param({"results": (), "strict": True}, False, ["mAP50", "detections"], id="nothing found, a release"),
+        pytest.param({"results": ()}, False, ["detections"], id="nothing found"),
+        pytest.param({"results": (), "allow_no_detections": True}, True, [], id="nothing found, as allowed"),
+        pytest.param({"results": (), **NO_OBJECT}, True, [], id="nothing to find, and nothing found"),
+        pytest.param({"min_map50": 0.1, **NO_OBJECT}, False, ["mAP50"], id="no mAP50"),
+        pytest.param({"known": exposure(exact=1)}, False, ["seen_exact_share"], id="any exact image"),
+        pytest.param({"known": exposure(exact=1), "max_seen_exact": 0.25}, True, [], id="as many as allowed"),
+        pytest.param({"known": exposure(exact=2), "max_seen_exact": 0.25}, False, ["seen_exact_share"], id="one more"),
+        pytest.param({"known": exposure(exact=4), "max_seen_exact": 1.0}, True, [], id="no limit"),
+        pytest.param({"known": exposure(similar=4)}, True, [], id="similar images"),
+        pytest.param(
+            {"known": exposure(1, 2), "max_seen_similar": 0.25}, False, ["seen_exact_share", "seen_similar_share"],
+            id="similar images, limited",
+        ),
+        pytest.param({"known": exposure(learned=None)}, True, [], id="nobody knows"),
+    ],
+)  # fmt: skip
+def test_what_passes(judged, arguments, passed, missed) -> None:
+    gate = judged(**arguments)
+    assert gate.passed is passed
+    assert [one.metric for one in gate.requirements if one.passed is False] == missed
+
+
+def test_without_any_limit_nothing_is_passed(judged) -> None:
+    gate = judged(min_map50=0, allow_no_detections=True, max_seen_exact=1.0)
+    assert gate.passed is None
+    assert (gate.minimum, gate.maximum) == ({}, {})
+
+
+def test_every_limit_is_of_a_figure(judged) -> None:
+    gate = judged(min_map50=0.8, max_seen_similar=0.5, known=exposure(1, 1))
+    expected = {"mAP50": 0.5, "detections": 1, "seen_exact_share": 0.25, "seen_similar_share": 0.25}
+    assert gate.reached == pytest.approx(expected)
+    assert gate.minimum == {"mAP50": 0.8, "detections": 1}
+    assert gate.maximum == {"seen_exact_share": 0.0, "seen_similar_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("asked", "strict", "expected"),
+    [
+        (-1.0, True, 0.1),
+        (-1.0, False, 0.0),
+        (0.0, True, 0.0),
+        (0.5, True, 0.5),
+        (0.8, False, 0.8),
+        (1.0, False, 1.0),
+    ],
+)
+def test_the_bar(asked: float, strict: bool, expected: float) -> None:
+    assert least_map50(asked, strict=strict) == expected
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"min_map50": -0.1}, {"min_map50": 1.1}, {"min_map50": 60}, {"max_seen_exact": -1.0}, {"max_seen_similar": 50}],
+)
+def test_nonsense_is_refused(judged, limits) -> None:
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        judged(**limits)

@@ -108,7 +108,8 @@ class DetectionMetrics:
         images_with_objects, images_without_objects: Number of them. An image with nothing but crowd regions is
             neither: it is not empty, and most of what is found in it is neither right nor wrong.
         fp_per_image_with_objects, fp_per_image_without_objects: Mean number of false positives at `errors_at` on
-            these images; None where there are none.
+            these images; None where there are none, and where nothing right is found in a test set with objects: a
+            model that finds nothing raises no false alarm either.
         classes: In the order of the category ids.
         per_image: In the test set's order, at `errors_at`.
         confusion: `(K + 1, K + 1)` counts at `errors_at`; rows truth, columns detections, the last of each the
@@ -182,6 +183,7 @@ def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[st
     kept = matches.scores >= errors_at
     per_image = _image_errors(truth, matches, kept)
     with_objects, without_objects = _by_objects(truth, per_image)
+    finds_nothing = threshold is None and bool(with_objects)
     precision: Floats = evaluation.eval["precision"]
     return DetectionMetrics(
         **_coco_summary(evaluation),
@@ -193,8 +195,8 @@ def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[st
         detections=len(results),
         images_with_objects=len(with_objects),
         images_without_objects=len(without_objects),
-        fp_per_image_with_objects=_false_positives(with_objects),
-        fp_per_image_without_objects=_false_positives(without_objects),
+        fp_per_image_with_objects=None if finds_nothing else _false_positives(with_objects),
+        fp_per_image_without_objects=None if finds_nothing else _false_positives(without_objects),
         classes=_class_metrics(truth, evaluation, matches, points),
         per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),

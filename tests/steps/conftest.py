@@ -87,6 +87,7 @@ TINY = {
     "model_train.image_size": 64,
     "model_train.epochs": 1,
     "model_eval.min_map50": 0.0,
+    "model_eval.allow_no_detections": True,
 }
 
 

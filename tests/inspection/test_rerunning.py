@@ -308,7 +308,9 @@ def test_steps_that_ran_at_several_commits_and_twice(ran: Any) -> None:
     assert ran.step("second", "--run", run, "--set", "loud=true").code == 0
     assert ran.step("first", "--run", run, "--set", "text=two").code == 0
     (ran.root / "notes.txt").write_text("now it is dirty")
-    assert ran.step("third", "--run", run, "--set", "score=0.7", "--force").code == 0
+    typed = ["third", "--run", run, "--set", "score=0.7", "--force"]
+    assert ran.step(*typed).code == 1, "second read other letters"
+    assert ran.step(*typed, "--input", f"letters={run}").code == 0
     old = ran.manifest()
     content = again(ran, run)
     assert [step["step"] for step in content["steps"]] == ["first/1", "second", "first/2", "third"]
@@ -318,6 +320,7 @@ def test_steps_that_ran_at_several_commits_and_twice(ran: Any) -> None:
     assert new["steps"]["second"]["parameters"]["loud"] is True
     assert new["steps"]["first"]["overrides"] == {"text": "two"}
     assert new["steps"]["third"]["metrics"]["score"] == 0.7
+    assert [*new["steps"]["third"]["chosen"]] == ["letters"]
 
 
 def test_a_prod_run_from_a_dirty_tree_tags_the_old_commit(alone: Any) -> None:

@@ -9,7 +9,7 @@ from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics
 
 STRICT_MAP50 = 0.1  # a detector that was trained at all is above it
-_BY_MODE = -1.0
+_NOT_CHOSEN = -1.0
 _ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
 
 
@@ -130,8 +130,8 @@ def least_map50(min_map50: float, *, strict: bool) -> float:
     Raises:
         UsageError: It is none of these.
     """
-    if min_map50 == _BY_MODE:
+    if min_map50 == _NOT_CHOSEN:
         return STRICT_MAP50 if strict else 0.0
     if not 0 <= min_map50 <= 1:
-        raise UsageError(f"min_map50 is {min_map50}", expected="a mAP50 between 0 and 1; 0 or -1 for none of your own")
+        raise UsageError(f"min_map50 is {min_map50}", expected="a mAP50 between 0 and 1, or -1 for the default")
     return min_map50

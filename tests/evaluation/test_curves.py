@@ -90,3 +90,15 @@ def test_confused_pairs_are_the_largest_counts_off_the_diagonal(many):
     assert [count for _, _, count in pairs] == sorted(off.ravel().tolist(), reverse=True)[:3]
     truth, detected, count = pairs[0]
     assert metrics.confusion[int(truth[6:]) - 1, int(detected[6:]) - 1] == count
+
+
+@pytest.mark.parametrize(
+    ("box", "marked"),
+    [pytest.param([10, 10, 40, 40], True, id="found"), pytest.param([150, 10, 40, 40], False, id="nothing right")],
+)
+def test_the_best_threshold_is_marked_where_there_is_one(coco_file, box, marked):
+    path = coco_file([(1, 1, [10, 10, 40, 40])])
+    metrics = evaluate(path, [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}])
+    (axes,) = f1_chart(metrics).axes
+    assert [text.get_text() for text in axes.texts] == (["best for all: 0.45"] if marked else [])
+    assert confusion_chart(metrics).axes[0].get_title().startswith(f"Confusions at score {metrics.errors_at:.2f}")

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import DataError, MissingError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.pictures import comparison_pictures
+from pipeline.evaluation.pictures import comparison_pictures, thumbnail
 
 BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
 BOX = [8, 8, 32, 32]
@@ -90,3 +90,12 @@ def test_an_image_that_cannot_be_read_is_named(dataset, content, error):
         image.unlink() if content is None else image.write_bytes(content)
     with pytest.raises(error, match=r"\.png"):
         comparison_pictures(dataset, [], metrics)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((400, 800), (200, 100)), ((900, 300), (67, 200)), ((30, 20), (20, 30))]
+)  # fmt: skip
+def test_a_thumbnail_is_small_and_never_enlarged(tmp_path, size, expected):
+    width, height = size
+    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((height, width, 3), np.uint8))
+    assert cv2.imdecode(np.frombuffer(thumbnail(tmp_path / "photo.png"), np.uint8), 1).shape[:2] == expected

@@ -82,9 +82,14 @@ def report(write_dataset, tmp_path):
         exposure=CLEAN,
         judged=1,
         chosen=None,
+        crowds=(),
         **changes,
     ):
         dataset = write_dataset(greys, categories)
+        document = json.loads((dataset / "annotations.json").read_text())
+        for row in crowds:
+            document["annotations"][row]["iscrowd"] = 1
+        (dataset / "annotations.json").write_text(json.dumps(document))
         if results is None:
             results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9 - n / 10} for n in (0, 1)]
         metrics = evaluate(dataset, results)
@@ -141,6 +146,9 @@ def test_it_tells_everything_and_fetches_nothing(report):
         pytest.param({"results": []}, "mAP50 ≥ 0.5 0.0000 no", id="no-predictions"),
         pytest.param({"categories": ("owl",)}, "mAP50 ≥ 0.5 - no", id="no-objects"),
         pytest.param({"categories": ("bright",)}, "without objects 1 0 0.00", id="an image without objects"),
+        pytest.param({"crowds": (2,)}, "with objects 2 2 0.00 without objects 0 0 - with crowd", id="two kinds"),
+        pytest.param({"crowds": (2,)}, "with crowd regions only 1 0 -", id="crowd regions"),
+        pytest.param({"crowds": (2,)}, "so it is in neither mean", id="crowd regions, explained"),
         pytest.param(
             {"chosen": {"coco_test_dataset": "run 7"}}, "Chosen by hand: coco_test_dataset (run 7).", id="by hand"
         ),

@@ -11,12 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.data.coco import write_coco
+from pipeline.data.exclusions import exclude, write_exclusions
 from pipeline.data.formats.descriptions import lay_over, only_describe
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.on_disk import as_on_disk
 from pipeline.data.formats.origins import told_of
 from pipeline.data.formats.reading import read_with_format
 from pipeline.data.formats.refusals import absent_images, check_described, check_not_empty
+from pipeline.data.formats.unannotated import check_treatment, settle_unannotated
 from pipeline.data.sample import make_sample, parse_sample_url, sample_dataset
 from pipeline.data.side_lists import write_class_map, write_test_list
 from pipeline.data.sources.api.loading import is_api, load_api
@@ -31,6 +33,7 @@ from pipeline.errors import DataError, UsageError
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
+NOT_ANNOTATED = "nobody annotated them"
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -42,10 +45,11 @@ class LoadedAnnotations:
     annotations: int
     classes: tuple[str, ...]
     missing_images: int  # named but absent, and dropped with their annotations
-    unannotated_images: int  # files that the annotations do not name; they stay unused
+    unannotated_images: int  # images that nobody annotated: excluded, or taken as background
     test_images: int  # names reserved for the test set
     url: str
     sha256: str  # of the one file the URL names; empty for anything else
+    notes: tuple[str, ...] = ()  # what was excluded, and what was taken as background, a sentence each
 
 
 def load_source(
@@ -58,6 +62,7 @@ def load_source(
     query: str = "",
     api: Mapping[str, str] = _NO_SETTINGS,
     sampling: Sampling | None = None,
+    unannotated: str = "exclude",
 ) -> Raw:
     """Take images, and whatever annotations lie with them, from the source that a URL names.
 
@@ -72,6 +77,7 @@ def load_source(
         query: Of a database: the SELECT that gives images.
         api: Of an API: see `ApiSettings`.
         sampling: Of videos: which frames.
+        unannotated: As for `load_annotations`; to exclude them saves fetching a labelling tool's open tasks.
 
     Raises:
         UsageError: The URL is of an unknown kind, an option is given that its kind does not have, or a folder is not
@@ -79,6 +85,7 @@ def load_source(
         MissingError: There is nothing at the URL.
         DataError: What is there is broken, unsafe, another file than `sha256` says, or has no image in it.
     """
+    check_treatment(unannotated)
     for folder in (images, markup):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -90,7 +97,11 @@ def load_source(
         raise UsageError("Settings of an API were given, and the source is none", remedy="begin its URL with api+https")
     if sha256 and (url.startswith("sample:") or is_database(url) or is_api(url)):
         raise UsageError("A SHA-256 was given, and the source is not a file", remedy="leave the SHA-256 out")
-    raw = _taken(url, images, markup, cache, sha256, query, api, sampling or Sampling())
+    if is_api(url):
+        with_unannotated = unannotated == "background"
+        raw = load_api(url, images, markup, cache=cache, settings=api, with_unannotated=with_unannotated)
+    else:
+        raw = _taken(url, images, markup, cache, sha256, query, sampling or Sampling())
     if not raw.images:
         raise DataError(f"There are no images\n{raw.left_behind}", where=raw.url, expected="images that Pillow reads")
     return raw
@@ -108,10 +119,14 @@ def load_annotations(
     format: str = "",  # noqa: A002 - the word for it
     member: str = "",
     missing_images: str = "refuse",
+    unannotated: str = "exclude",
     test_list_url: str = "",
     class_map_url: str = "",
 ) -> LoadedAnnotations:
-    """Write `annotations.json`, every image of which is there, and the optional lists that go with it.
+    """Write `annotations.json`, every image of which is there, and the lists that go with it.
+
+    An image that the annotations name without a box is background; one that nobody annotated is not, unless
+    `unannotated` says so. What is excluded is kept in `exclusions.json` for `read_exclusions`.
 
     Where the files at `url` only say what classes are called (`data.yaml`, `classes.txt`, Open Images' descriptions),
     they go with the annotations that lay with the images, in place of what these say of it themselves.
@@ -127,6 +142,8 @@ def load_annotations(
         format: The annotations' format, one of `formats.reading.FORMATS`; empty to find out.
         member: Which file of several holds the annotations; empty for all.
         missing_images: What to do about images named but absent: `refuse`, or `drop` them with their annotations.
+        unannotated: What to do about images that nobody annotated (see `formats.unannotated`): `exclude` them, or
+            take them as `background`.
         test_list_url: A text file with the file names, one a line, that are to be the test set; empty for none.
         class_map_url: A file that says what classes are to become, as `class_map.read_class_map` reads it; empty for
             none.
@@ -139,6 +156,7 @@ def load_annotations(
     """
     if missing_images not in {"refuse", "drop"}:
         raise UsageError(f"missing_images cannot be '{missing_images}'", expected="refuse or drop")
+    check_treatment(unannotated)
     if sha256 and not url:
         raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,6 +177,13 @@ def load_annotations(
         raise absent_images(absent, len(known), source, raw)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
     check_not_empty(kept, kind, source)
+    kept, open_images = settle_unannotated(kept, files, index, raw, unannotated=unannotated)
+    known = {image.file_name for image in kept.images} | set(absent)
+    open_images += raw.unannotated
+    background = open_images if unannotated == "background" else 0
+    of = len(files) + len(absent) + raw.unannotated
+    excluded = exclude({NOT_ANNOTATED: open_images - background, "their files are absent": len(absent)}, of)
+    write_exclusions(folder, excluded)
     write_coco(kept, folder / ANNOTATIONS)
 
     def on_disk(name: str) -> str:
@@ -168,8 +193,11 @@ def load_annotations(
     reserved = write_test_list(test_list_url, folder, cache, known, files, on_disk) if test_list_url else 0
     if class_map_url:
         write_class_map(class_map_url, folder, cache, kept.classes)
-    figures = len(kept.images), len(kept.annotations), kept.classes
-    return LoadedAnnotations(*figures, len(absent), len(files - known), reserved, given.url, given.sha256)
+    notes = [str(each) for each in excluded]
+    if background:
+        notes.append(f"{background} of {of} images are taken as background: {NOT_ANNOTATED}")
+    figures = len(kept.images), len(kept.annotations), kept.classes, len(absent), open_images, reserved
+    return LoadedAnnotations(*figures, given.url, given.sha256, tuple(notes))
 
 
 def _taken(
@@ -179,14 +207,11 @@ def _taken(
     cache: Path,
     sha256: str,
     query: str,
-    api: Mapping[str, str],
     sampling: Sampling,
 ) -> Raw:
     """What the one source gives that the URL's kind stands for."""
     if url.startswith("sample:"):
         return _sample(url, images, markup)
-    if is_api(url):
-        return load_api(url, images, markup, cache=cache, settings=api)
     if is_database(url):
         return load_database(url, images, markup, query=query, cache=cache)
     if is_video(url):

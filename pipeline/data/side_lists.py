@@ -53,6 +53,7 @@ def write_test_list(
             f"The test list names {len(unknown)} images that the annotations do not: {first_of(unknown)}",
             where=found.url,
             expected="file names as in the annotations, one a line" + (f", such as {near[0]}" if near else ""),
+            remedy="correct the list; images that nobody annotated are in no set, unless unannotated is 'background'",
         )
     there = [name for name in names if name in files]
     if there:

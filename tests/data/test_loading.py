@@ -10,6 +10,7 @@ from clips import write_clip
 from PIL import Image as Picture
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
+from pipeline.data.exclusions import read_exclusions
 from pipeline.data.loading import load_annotations, load_source
 from pipeline.data.side_lists import read_class_changes, read_test_list
 from pipeline.data.sources.video.sampling import Sampling
@@ -199,7 +200,9 @@ class TestAnnotations:
         assert place.dataset == dataset
         assert (loaded.images, loaded.annotations, loaded.classes) == (3, 3, ("cat", "dog"))
         assert (loaded.unannotated_images, loaded.missing_images, loaded.test_images) == (1, 0, 0)
-        assert names(place.out) == ["annotations.json"]
+        assert names(place.out) == ["annotations.json", "exclusions.json"]
+        assert loaded.notes == ("1 of 4 images excluded: nobody annotated them",)
+        assert list(map(str, read_exclusions(place.out))) == list(loaded.notes)
         assert (read_test_list(place.out), read_class_changes(place.out)) == ((), {})
         assert [path.name for path in place.out.parent.iterdir() if path.name.startswith("tmp")] == []
 
@@ -231,6 +234,7 @@ class TestAnnotations:
         (place.images / "2.png").unlink()
         (tmp_path / "list.txt").write_text("2.png\n3.png\n")
         loaded = place.annotations(source, missing_images="drop", test_list_url=str(tmp_path / "list.txt"))
+        assert loaded.notes == ("1 of 3 images excluded: their files are absent",)
         assert (loaded.images, loaded.annotations, loaded.missing_images, loaded.test_images) == (2, 1, 1, 1)
         assert (place.out / "test_images.txt").read_text() == "3.png\n"
 
@@ -252,6 +256,7 @@ class TestAnnotations:
         ("options", "says"),
         [
             pytest.param({"missing_images": "ignore"}, "refuse or drop", id="missing images"),
+            pytest.param({"unannotated": "empty"}, "exclude or background", id="unannotated"),
             pytest.param({"format": "coca"}, "coco", id="format"),
         ],
     )

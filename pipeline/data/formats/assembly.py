@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+from pipeline.data.formats.unannotated import MARK
 from pipeline.errors import DataError
 
 
@@ -30,6 +31,7 @@ class Picture:
     height: int
     marks: Sequence[Mark] = ()
     subset: str = ""
+    annotated: bool = True  # whether it says what is in the image, if only that nothing is
 
 
 def assemble(pictures: Iterable[Picture], classes: Sequence[str] = ()) -> CocoDataset:
@@ -82,7 +84,8 @@ def with_split(images: Sequence[Image]) -> tuple[Image, ...]:
 def _image(number: int, same: Sequence[Picture]) -> Image:
     sized = next((each for each in same if each.width > 0 and each.height > 0), same[0])
     subset = next((each.subset for each in same if each.subset), "")
-    return Image(number, sized.name, sized.width, sized.height, {"subset": subset} if subset else {})
+    mark = {} if any(each.annotated for each in same) else MARK
+    return Image(number, sized.name, sized.width, sized.height, {**({"subset": subset} if subset else {}), **mark})
 
 
 def _annotation(number: int, image: int, category: int, mark: Mark) -> Annotation:

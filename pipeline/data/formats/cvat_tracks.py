@@ -1,7 +1,8 @@
 """CVAT for video: an object is a track of shapes over the frames of a clip.
 
 A frame is an image of the name `<clip>/frame_000123.jpg`, clip being the video's file name without suffix. Only frames
-that are there count. Between two shapes of a track the box moves in a straight line, as CVAT shows it, until a shape
+that are there count; those before the task's `start_frame` or after its `stop_frame`, which nobody annotated, only if
+an object is in them. Between two shapes of a track the box moves in a straight line, as CVAT shows it, until a shape
 that is `outside`; after the last shape there is none. (CVAT's own export lists every frame.)
 """
 
@@ -34,6 +35,12 @@ class _Clip:
     frames: dict[int, str]
     present: tuple[int, ...]
     subset: str
+    first: int = 0
+    last: int | None = None  # of the frames that the task is about
+
+    def has(self, frame: int) -> bool:
+        """Whether a frame is one that the task is about."""
+        return frame >= self.first and (self.last is None or frame <= self.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,8 @@ def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Coun
     return [
         Picture(name, *(clip.size if all(clip.size) else images.size(name)), marks.get(name, ()), clip.subset)
         for clip in clips.values()
-        for name in clip.frames.values()
+        for number, name in clip.frames.items()
+        if clip.has(number) or name in marks
     ]
 
 
@@ -87,7 +95,9 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
         texts = (each.findtext(f"original_size/{side}") or 0 for side in ("width", "height"))
         width, height = (whole(text, "original_size", file) for text in texts)
         subset = subset_named(each.findtext("subset") or "")
-        clip = _Clip(name, (width, height), frames, tuple(sorted(frames)), subset)
+        first, last = (whole(each.findtext(tag) or -1, tag, file) for tag in ("start_frame", "stop_frame"))
+        limits = max(0, first), last if last >= 0 else None
+        clip = _Clip(name, (width, height), frames, tuple(sorted(frames)), subset, *limits)
         clips.setdefault(each.findtext("id") or "", clip)
     if not any(clip.frames for clip in clips.values()):
         names = ", ".join(clip.name for clip in clips.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image as Picture
 
@@ -34,5 +35,9 @@ def as_on_disk(dataset: CocoDataset, raw: Raw, folder: Path) -> CocoDataset:
 
 def _image_on_disk(image: Image, raw: Raw) -> Image:
     name = raw.renamed.get(image.file_name, image.file_name)
-    said = {key: value for key, value in raw.fields.get(name, {}).items() if key != ORIENTATION}
-    return replace(image, file_name=name, extra={**image.extra, **said})
+    return replace(image, file_name=name, extra={**image.extra, **fields_of(name, raw)})
+
+
+def fields_of(name: str, raw: Raw) -> dict[str, Any]:
+    """What the source says of an image, by its name in the folder, and is kept with it."""
+    return {key: value for key, value in raw.fields.get(name, {}).items() if key != ORIENTATION}

@@ -1,7 +1,8 @@
 """YOLO: a text file of labels for each image, beside it or in a folder `labels` where the image's is `images`.
 
-Empty and missing files mean images without objects. Images are those of the splits in `data.yaml`; where it names
-none that is here, all. Sizes are those of the upright pictures, as the format has none.
+An empty file means an image without objects; an image without a file is marked as one that nobody annotated, whatever
+lists name it: they only say its subset. Images are those of the splits in `data.yaml`; where it names none that is
+here, all. Sizes are those of the upright pictures, as the format has none.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _picture(
     if image in pairs:
         marks = read_lines(files.text(pairs[image]), pairs[image], data.classes, size, data.keypoint_values)
     subset = subsets.get(image) or images.subset_of(PurePosixPath(image).parent.as_posix())
-    return Picture(image, *size, marks if all(size) else (), subset)
+    return Picture(image, *size, marks if all(size) else (), subset, annotated=image in pairs)
 
 
 def _image(label: str, images: ImageIndex) -> str:

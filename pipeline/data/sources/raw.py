@@ -9,7 +9,11 @@ from typing import Any
 
 from pipeline.data.tables import Table
 
+NEITHER = "neither an image nor an annotation"
+UNLABELLED = "it is not labelled"
+
 _SHOWN = 10  # reasons
+_NOTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,7 @@ class Raw:
         skipped: What was not taken.
         renamed: Name in the source to name in the folder, of images that had to be converted.
         fields: What the source says of its images, by name in the folder: the clip and frame of a video, and the like.
+        unannotated: How many images were not taken because nobody annotated them.
     """
 
     kind: str
@@ -43,6 +48,7 @@ class Raw:
     skipped: tuple[Skipped, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unannotated: int = 0
 
     @property
     def left_behind(self) -> Table:
@@ -51,6 +57,14 @@ class Raw:
         first = {each.reason: each.item for each in reversed(self.skipped)}
         rows = tuple((reason, count, first[reason]) for reason, count in counts.most_common(_SHOWN))
         return Table(f"{len(self.skipped)} skipped", ("reason", "count", "such as"), rows)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The commonest reasons in `skipped`, a sentence each; papers and open tasks, said elsewhere, are left out."""
+        counts = Counter(each.reason for each in self.skipped if each.reason not in {NEITHER, UNLABELLED})
+        return tuple(
+            f"{count} item{'s' * (count > 1)} of the source: {reason}" for reason, count in counts.most_common(_NOTED)
+        )
 
     def __str__(self) -> str:
         converted = f", {len(self.renamed)} of them converted" if self.renamed else ""

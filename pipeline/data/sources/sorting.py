@@ -13,7 +13,7 @@ from pipeline.data.coco import unsafe_name
 from pipeline.data.sources.archives.kinds import looks_like_archive
 from pipeline.data.sources.image_folder import is_image_name
 from pipeline.data.sources.pictures import look
-from pipeline.data.sources.raw import Skipped
+from pipeline.data.sources.raw import NEITHER, Skipped
 
 MARKUP_SUFFIXES = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels"})
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm"})
@@ -126,4 +126,4 @@ def _kind(folder: Path, name: str) -> tuple[str, str]:
     found = look(path, named_as_image=False)
     if found.format or found.problem:
         return "image", ""
-    return "", "neither an image nor an annotation"
+    return "", NEITHER

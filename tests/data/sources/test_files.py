@@ -245,6 +245,11 @@ class TestSkipped:
             "pipe.jpg": "no plain file",
         }
         assert not (tmp_path / "images/in.jpg").is_symlink()
+        assert raw.notes == (
+            "2 items of the source: a link that leads out of the folder",
+            "2 items of the source: a link to a folder",
+            "1 item of the source: it cannot be read: No such file or directory",
+        )
 
     def test_name_that_is_no_unicode(self, load, tmp_path):
         fill(tmp_path / "source", {"a.jpg": JPEG})

@@ -23,7 +23,7 @@ from pipeline.data.sources.api.paths import find, kind, need
 from pipeline.data.sources.api.records import Record, as_number, read_extra
 from pipeline.data.sources.api.regions import declared_size, read_regions
 from pipeline.data.sources.api.settings import ApiSettings
-from pipeline.data.sources.raw import Raw, Skipped
+from pipeline.data.sources.raw import UNLABELLED, Raw, Skipped
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -34,13 +34,19 @@ _SMALL = 1 << 20  # bytes, of an answer that holds a token
 
 
 def load_label_studio(
-    client: ApiClient, images: Path, markup: Path, *, cache: ImageCache, settings: ApiSettings
+    client: ApiClient,
+    images: Path,
+    markup: Path,
+    *,
+    cache: ImageCache,
+    settings: ApiSettings,
+    with_unannotated: bool = False,
 ) -> Raw:
     """Take a project's labelled tasks.
 
     Of a task's annotations the ground truth counts, else the one changed last; cancelled ones never do. A rotated
-    rectangle becomes the upright box around it, its corners the polygon. Tasks without an annotation are left out; one
-    whose annotation is empty is an image with nothing on it.
+    rectangle becomes the upright box around it, its corners the polygon. Tasks without an annotation are left out, or
+    taken as images that nobody annotated; one whose annotation is empty is an image with nothing on it.
 
     Args:
         client: Its endpoint is `https://host/projects/12`.
@@ -48,6 +54,7 @@ def load_label_studio(
         markup: Where the COCO file goes.
         cache: Where images are kept.
         settings: `image` (the key of the image in a task's data, where there are several), `metadata`.
+        with_unannotated: Whether to take tasks without an annotation.
 
     Raises:
         UsageError: The URL names no project, or the server wants another token.
@@ -61,8 +68,10 @@ def load_label_studio(
     tasks = client.json(export, max_bytes=settings.max_page_mb << 20).data
     if not isinstance(tasks, list):
         raise DataError(f"The export is {kind(tasks)}", where=client.access.shown(export), expected="a list of tasks")
+    places = [f"task {_id(task, index)} of {endpoint}" for index, task in enumerate(tasks)]
     read = [
-        read_task(task, settings, where=f"task {_id(task, index)} of {endpoint}") for index, task in enumerate(tasks)
+        read_task(task, settings, where=where, with_unannotated=with_unannotated)
+        for task, where in zip(tasks, places, strict=True)
     ]
     records = [replace(each, url=_below(site, each.url)) for each in read if isinstance(each, Record)]
     _tell_of_hulls(records)
@@ -73,10 +82,10 @@ def load_label_studio(
     skipped = [each for each in read if isinstance(each, Skipped)] + pictures.skipped
     raw = write_raw(found, images, markup, url=endpoint, skipped=skipped)
     cache.finish()
-    return raw
+    return replace(raw, unannotated=sum(each.reason == UNLABELLED for each in skipped))
 
 
-def read_task(task: Any, settings: ApiSettings, *, where: str) -> Record | Skipped:
+def read_task(task: Any, settings: ApiSettings, *, where: str, with_unannotated: bool = False) -> Record | Skipped:
     """Read a task of an export.
 
     Raises:
@@ -84,17 +93,16 @@ def read_task(task: Any, settings: ApiSettings, *, where: str) -> Record | Skipp
     """
     data = need(task, "data", setting="items", where=where)
     annotation = _best(find(task, "annotations"))
-    if annotation is None:
-        return Skipped(where, "it is not labelled")
-    results = [each for each in annotation.get("result") or () if isinstance(each, dict)]
+    if annotation is None and not with_unannotated:
+        return Skipped(where, UNLABELLED)
+    results = [each for each in (annotation or {}).get("result") or () if isinstance(each, dict)]
     if any(as_number(each.get("image_rotation")) for each in results):
         return Skipped(where, "it was labelled on a turned image, and which way its boxes lie is not documented")
     reference = _reference(data, results, settings, where)
     shapes, left_out = read_regions(results, where)
     url, name = _image(reference, find(task, "id"))
-    return Record(
-        where, url, b"", name, reference, declared_size(results), shapes, "", read_extra(data, settings), left_out
-    )
+    size, extra = declared_size(results), read_extra(data, settings)
+    return Record(where, url, b"", name, reference, size, shapes, "", extra, left_out, annotated=annotation is not None)
 
 
 def _below(site: str, reference: str) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,6 +53,7 @@ def load_api(
     *,
     cache: Path,
     settings: Mapping[str, str],
+    with_unannotated: bool = False,
     timeout: float = 30.0,
     backoff: float = 0.5,
 ) -> Raw:
@@ -64,6 +66,7 @@ def load_api(
         markup: Where the annotations go: for an API and Label Studio one COCO file, for CVAT its own files.
         cache: Where what has come is kept, so that a run that broke off goes on.
         settings: See `ApiSettings`.
+        with_unannotated: Whether to take, from Label Studio, tasks that nobody annotated; others come in any case.
         timeout: Seconds to wait for a connection, and for each piece of an answer.
         backoff: Seconds before the second attempt at a request, doubled for each further one.
 
@@ -83,7 +86,7 @@ def load_api(
         if source == "cvat":
             raw = load_cvat(client, images, markup, cache=cache, settings=parsed)
         else:
-            load = load_label_studio if source == "label-studio" else _load
+            load = partial(load_label_studio, with_unannotated=with_unannotated) if source == "label-studio" else _load
             with image_cache(cache) as kept:
                 raw = load(client, images, markup, cache=kept, settings=parsed)
     return replace(raw, kind="api", url=shown, sha256="")

@@ -48,6 +48,7 @@ class Record:
         subset: `train`, `eval` or `test`; empty where the source does not say.
         extra: What else is to be kept.
         left_out: What of it could not be taken.
+        annotated: Whether the source says what is in the image, if only that nothing is.
     """
 
     where: str
@@ -60,6 +61,7 @@ class Record:
     subset: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[Skipped, ...] = ()
+    annotated: bool = True
 
 
 def read_record(item: Any, settings: ApiSettings, *, where: str) -> Record:
@@ -82,7 +84,8 @@ def read_record(item: Any, settings: ApiSettings, *, where: str) -> Record:
     extra = read_extra(item, settings)
     size = _size(item, settings, where)
     name = _name(item, settings, where)
-    return Record(where, url, data, name, "", size, shapes, subset, extra, tuple(left_out))
+    annotated = not settings.boxes or find(item, settings.boxes) not in (ABSENT, None)
+    return Record(where, url, data, name, "", size, shapes, subset, extra, tuple(left_out), annotated)
 
 
 def read_extra(value: Any, settings: ApiSettings) -> dict[str, Any]:

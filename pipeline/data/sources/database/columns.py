@@ -41,6 +41,7 @@ class Row:
         boxes: The objects it tells of, none for an image without.
         subset: `train`, `eval`, `test`, or empty.
         extra: The other columns but NULLs; None where a value is bytes, which are not kept.
+        annotated: Whether it says what is in the image: a NULL in place of a list of boxes does not.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Row:
     boxes: tuple[Labelled, ...]
     subset: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+    annotated: bool = True
 
 
 class Columns:
@@ -91,6 +93,7 @@ class Columns:
                 self._boxes(values),
                 _subset(self._value(values, "subset")),
                 {key: _kept(values[i]) for key, i in self._others.items() if values[i] is not None},
+                self._form != _LISTS or self._value(values, "boxes") is not None,
             )
         except _RowError as error:
             raise DataError(f"A row of the query cannot be used: {error}", where=f"{self._shown}, {item}") from None

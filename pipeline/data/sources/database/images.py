@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, unsafe_name
+from pipeline.data.formats.unannotated import MARK
 from pipeline.data.headers import upright_size
 from pipeline.data.sources.credentials import redact
 from pipeline.data.sources.database.columns import Labelled, Row
@@ -42,6 +43,7 @@ class _Entry:
     problem: str = "no row has its image"
     subset: str = ""
     boxes: list[Labelled] = field(default_factory=list)
+    annotated: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,6 +101,7 @@ class Gathering:
         for number, entry in enumerate(written, 1):
             extra = {key: value for key, value in entry.extra.items() if value is not _DIFFERS}
             extra |= {"subset": entry.subset} if entry.subset else {}
+            extra |= {} if entry.annotated else MARK
             images.append(Image(number, entry.name, *entry.size, extra))
             for each in sorted(entry.boxes, key=lambda box: (box.label, json.dumps(box.box), box.iscrowd)):
                 area = each.box[2] * each.box[3]
@@ -122,6 +125,7 @@ class Gathering:
             raise self._wrong(row, f"The image '{name}' is in two splits: {entry.subset} and {row.subset}")
         entry.subset = entry.subset or row.subset
         entry.boxes += row.boxes
+        entry.annotated |= row.annotated
         for key, value in row.extra.items():
             if value is None or entry.extra.setdefault(key, value) != value:
                 entry.extra[key] = _DIFFERS

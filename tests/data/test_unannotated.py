@@ -1,0 +1,250 @@
+"""Of every format and source: an image with an object, one said to have none, and one that nobody annotated."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from api_server import api_server
+from clips import write_clip
+
+from pipeline.data.coco import CocoDataset, read_coco
+from pipeline.data.exclusions import read_exclusions
+from pipeline.data.loading import LoadedAnnotations, load_annotations, load_source
+from pipeline.data.sources.video.sampling import Sampling
+from pipeline.errors import DataError
+
+NAMES = ("object.png", "nothing.png", "open.png")  # open: as tools call a task that nobody has done
+SIZE = {"width": 60, "height": 40}
+
+
+@dataclass
+class Given:
+    """A source, and the settings it needs."""
+
+    url: str
+    source: dict[str, Any]
+    annotations: dict[str, Any]
+
+
+def picture(name: str) -> bytes:
+    noise = np.random.default_rng(list(name.encode())).integers(0, 255, (40, 60, 3), np.uint8)
+    return cv2.imencode(".png", noise)[1].tobytes()
+
+
+def in_folder(folder: Path, files: dict[str, Any]) -> Given:
+    """The three pictures, and annotation files beside them."""
+    for name, content in {**{f"images/{name}": picture(name) for name in NAMES}, **files}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Given(str(folder), {}, {})
+
+
+def coco(names: tuple[str, ...], **fields: Any) -> dict[str, Any]:
+    images = [{"id": i, "file_name": name, **SIZE} for i, name in enumerate(names, 1)]
+    images[-1] |= fields
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
+    return {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+
+
+def voc(name: str, inside: str = "") -> str:
+    return f"<annotation><filename>{name}</filename>{inside}</annotation>"
+
+
+VOC_OBJECT = (
+    "<object><name>cat</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>25</xmax><ymax>25</ymax></bndbox></object>"
+)
+CVAT_BOX = '<box label="cat" xtl="5" ytl="5" xbr="25" ybr="25" occluded="0"/>'
+
+
+def labelme(name: str, *shapes: dict[str, Any]) -> dict[str, Any]:
+    return {"imagePath": name, "shapes": list(shapes), "imageWidth": 60, "imageHeight": 40}
+
+
+def shape() -> dict[str, Any]:
+    return {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "rectangle"}
+
+
+YOLO = {"data.yaml": "names: [cat]", "labels/object.txt": "0 0.5 0.5 0.2 0.2\n", "labels/nothing.txt": ""}
+FOLDERS: dict[str, dict[str, Any]] = {
+    "coco": {"all.json": coco(NAMES[:2])},
+    "coco, marked": {"all.json": coco(NAMES, unannotated=True)},
+    "voc": {"a/object.xml": voc("object.png", VOC_OBJECT), "a/nothing.xml": voc("nothing.png")},
+    "yolo": YOLO,
+    "yolo, a folder of data.yaml": {**YOLO, "data.yaml": "names: [cat]\ntrain: images\n"},
+    "yolo, all in a list": {**YOLO, "train.txt": "".join(f"images/{name}\n" for name in NAMES)},
+    "labelme": {"object.json": labelme("object.png", shape()), "nothing.json": labelme("nothing.png")},
+    "cvat": {
+        "all.xml": '<annotations><image name="object.png" width="60" height="40">'
+        + CVAT_BOX
+        + '</image><image name="nothing.png" width="60" height="40"/></annotations>'
+    },
+    "csv": {"all.csv": "filename,class,xmin,ymin,xmax,ymax\nobject.png,cat,5,5,25,25\nnothing.png,,,,,\n"},
+}
+
+
+def frames(folder: Path, annotations: str | dict[str, Any]) -> Given:
+    """A clip of three frames."""
+    folder.mkdir()
+    pictures = [cv2.imdecode(np.frombuffer(picture(name), np.uint8), cv2.IMREAD_COLOR) for name in NAMES]
+    write_clip(folder / "street.mkv", pictures, rate=1)
+    name = "all.xml" if isinstance(annotations, str) else "all.json"
+    (folder / name).write_text(annotations if isinstance(annotations, str) else json.dumps(annotations))
+    return Given(str(folder / "street.mkv"), {"sampling": Sampling(0)}, {"url": str(folder / name)})
+
+
+TRACK = (
+    "<annotations><meta><task><size>2</size><start_frame>0</start_frame><stop_frame>1</stop_frame><source>street.mkv"
+    '</source></task></meta><track id="0" label="cat"><box frame="0" outside="0" occluded="0" keyframe="1" xtl="5" '
+    'ytl="5" xbr="25" ybr="25"/></track></annotations>'
+)
+
+
+def database(folder: Path, create: str, rows: list[tuple[Any, ...]], query: str) -> Given:
+    folder.mkdir()
+    with sqlite3.connect(folder / "a.db") as opened:
+        opened.execute(create)
+        for row in rows:
+            opened.execute(f"insert into pictures values ({', '.join('?' * len(row))})", row)
+    return Given(f"sqlite:///{folder / 'a.db'}", {"query": query}, {})
+
+
+def lists_in_database(folder: Path) -> Given:
+    """NULL says nothing, an empty list that there is nothing."""
+    told = zip(NAMES, ("[[5, 5, 20, 20]]", "[]", None), ('["cat"]', "[]", None), strict=True)
+    rows = [(name, picture(name), boxes, labels) for name, boxes, labels in told]
+    return database(folder, "create table pictures (name, image, boxes, labels)", rows, "select * from pictures")
+
+
+def rows_in_database(folder: Path) -> Given:
+    """An image listed with a NULL box has nothing in it; what is to be open says so in a column."""
+    told = zip(NAMES, (5, None, None), ("cat", None, None), (0, 0, 1), strict=True)
+    rows = [(name, picture(name), at, label, is_open) for name, at, label, is_open in told]
+    query = "select name, image, at as x, at as y, 4 * at as width, 4 * at as height, label, unannotated from pictures"
+    return database(folder, "create table pictures (name, image, at, label, unannotated)", rows, query)
+
+
+def api(server: Any) -> Given:
+    box = {"bbox": [5, 5, 20, 20], "label": "cat"}
+    items = [
+        {"image": f"/files/{name}", **boxes}
+        for name, boxes in zip(NAMES, ({"boxes": [box]}, {"boxes": []}, {"boxes": None}), strict=True)
+    ]
+    settings = {"boxes": "boxes", "requests_per_second": "0"}
+    return Given(f"api+{server.json('/items', items)}", {"api": settings}, {})
+
+
+def label_studio(server: Any) -> Given:
+    value = {"x": 10, "y": 10, "width": 30, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]}
+    result = {
+        "type": "rectanglelabels",
+        "original_width": 60,
+        "original_height": 40,
+        "value": value,
+        "to_name": "image",
+    }
+    annotations: list[Any] = [[{"id": 1, "result": [result]}], [{"id": 2, "result": []}], []]
+    tasks = [
+        {"id": i, "data": {"image": f"/files/{name}"}, "annotations": done}
+        for i, (name, done) in enumerate(zip(NAMES, annotations, strict=True))
+    ]
+    server.json("/api/projects/3/export", tasks)
+    return Given(f"label-studio+{server.root}/projects/3", {"api": {"requests_per_second": "0"}}, {})
+
+
+FRAME_NAMES = tuple(f"street/frame_{number:06d}.jpg" for number in range(3))
+SOURCES = {
+    "video, COCO": lambda folder, _: frames(folder, coco(FRAME_NAMES[:2])),
+    "video, CVAT's task of two frames": lambda folder, _: frames(folder, TRACK),
+    "database, lists": lambda folder, _: lists_in_database(folder),
+    "database, rows": lambda folder, _: rows_in_database(folder),
+    "API": lambda _, server: api(server),
+    "Label Studio": lambda _, server: label_studio(server),
+}
+
+
+@pytest.fixture(params=[*FOLDERS, *SOURCES])
+def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if request.param in FOLDERS:
+        yield in_folder(tmp_path / "in", FOLDERS[request.param])
+        return
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
+    with api_server() as server:
+        for name in NAMES:
+            server.file(f"/files/{name}", picture(name))
+        yield SOURCES[request.param](tmp_path / "in", server)
+
+
+def load(given: Given, place: Path, unannotated: str, **options: Any) -> tuple[LoadedAnnotations, CocoDataset]:
+    images, markup, cache, out = (place / name for name in ("images", "markup", "cache", "out"))
+    raw = load_source(given.url, images, markup, cache=cache, unannotated=unannotated, **given.source)
+    folders = {"images": images, "markup": markup, "cache": cache}
+    options |= given.annotations
+    return load_annotations(raw, out, unannotated=unannotated, **folders, **options), read_coco(
+        out / "annotations.json"
+    )
+
+
+def told(dataset: CocoDataset) -> dict[str, int]:
+    """Boxes by the image's name, frames called like the pictures they are made of."""
+    boxes = dataset.by_image()
+    called = dict(zip(FRAME_NAMES, NAMES, strict=True))
+    return {
+        called.get(image.file_name, image.file_name.rpartition("/")[2]): len(boxes[image.id])
+        for image in dataset.images
+    }
+
+
+def test_what_nobody_annotated_is_excluded_and_said(given: Given, tmp_path: Path) -> None:
+    loaded, dataset = load(given, tmp_path / "out", "exclude")
+    assert told(dataset) == {"object.png": 1, "nothing.png": 0}
+    assert (loaded.images, loaded.unannotated_images) == (2, 1)
+    assert loaded.notes == ("1 of 3 images excluded: nobody annotated them",)
+    assert tuple(map(str, read_exclusions(tmp_path / "out/out"))) == loaded.notes
+    assert not any("unannotated" in image.extra for image in dataset.images)
+
+
+def test_it_is_background_where_the_user_says_so(given: Given, tmp_path: Path) -> None:
+    loaded, dataset = load(given, tmp_path / "out", "background")
+    assert told(dataset) == {"object.png": 1, "nothing.png": 0, "open.png": 0}
+    assert (loaded.images, loaded.unannotated_images) == (3, 1)
+    assert loaded.notes == ("1 of 3 images are taken as background: nobody annotated them",)
+    assert read_exclusions(tmp_path / "out/out") == ()
+    assert not any("unannotated" in image.extra for image in dataset.images)
+    assert {(image.width, image.height) for image in dataset.images} == {(60, 40)}
+    assert len({image.id for image in dataset.images}) == 3
+
+
+def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -> None:
+    _, dataset = load(frames(tmp_path / "in", coco(FRAME_NAMES[:2])), tmp_path / "out", "background")
+    assert [image.extra["frame"] for image in dataset.images] == [0, 1, 2]
+    assert {image.extra["video"] for image in dataset.images} == {"street.mkv"}
+
+
+@pytest.mark.parametrize("unannotated", ["exclude", "background"])
+def test_a_test_list_may_name_background_and_nothing_that_is_excluded(tmp_path: Path, unannotated: str) -> None:
+    given = in_folder(tmp_path / "in", YOLO)
+    (tmp_path / "list.txt").write_text("nothing.png\nopen.png\n")
+    options = {"test_list_url": str(tmp_path / "list.txt")}
+    if unannotated == "background":
+        assert load(given, tmp_path / "out", unannotated, **options)[0].test_images == 2
+    else:
+        with pytest.raises(DataError, match=r"names 1 images(?s:.*)unannotated is 'background'"):
+            load(given, tmp_path / "out", unannotated, **options)
+
+
+def test_background_taken_from_a_folder_of_a_split_is_of_that_split(tmp_path: Path) -> None:
+    files = {f"images/{part}/{name}": picture(part + name) for part in ("train", "val") for name in NAMES[:2]}
+    files |= {f"labels/{part}/object.txt": "0 0.5 0.5 0.2 0.2\n" for part in ("train", "val")}
+    given = in_folder(tmp_path / "in", {**files, "data.yaml": "names: [cat]\ntrain: images/train\nval: images/val\n"})
+    _, dataset = load(given, tmp_path / "out", "background")
+    subsets = {image.file_name: image.extra.get("subset") for image in dataset.images}
+    assert (subsets["images/train/nothing.png"], subsets["images/val/nothing.png"]) == ("train", "eval")

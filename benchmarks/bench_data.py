@@ -163,7 +163,7 @@ def prepare(plan: dict[str, Any]) -> dict[str, Any]:
         checked = validation.validate(raw, source / "images")
     parts["rules"] -= parts["images looked at"] + parts["near duplicates"]
     with clock(parts, "selection"):
-        selected = select(checked.dataset)
+        selected = select(checked.dataset).dataset
     with clock(parts, "split"):
         subsets = split(selected, groups=checked.groups)
         str(subsets.shares)
@@ -199,7 +199,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
         facts[image.file_name] = ImageFacts(WIDTH, HEIGHT, digest=str(number), look=made_up_look(noise))
     start = time.process_time()
     checked = apply_rules(dataset, facts)
-    selected = select(checked.dataset)
+    selected = select(checked.dataset).dataset
     subsets = split(selected, groups=checked.groups)
     for name in ("train", "eval", "test"):
         write_coco(getattr(subsets, name), out / name / "annotations.json")

@@ -71,6 +71,11 @@ class CocoDataset:
         """Category names, in order."""
         return tuple(category.name for category in self.categories)
 
+    @property
+    def background(self) -> int:
+        """How many images have no annotation."""
+        return len({image.id for image in self.images} - {each.image_id for each in self.annotations})
+
     def by_image(self) -> dict[int, list[Annotation]]:
         """Annotations per image id; an image without any has no key, or an empty list when asked for."""
         groups: defaultdict[int, list[Annotation]] = defaultdict(list)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pipeline.data.categories import Recoding, recode
 from pipeline.data.coco import Annotation, CocoDataset, Image
+from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
-_REMEDY = "name other classes, or set keep_empty"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a data set that was asked for, and which images are not in it."""
+
+    dataset: CocoDataset
+    exclusions: tuple[Exclusion, ...] = ()
 
 
 def select(
@@ -24,15 +32,14 @@ def select(
     classes: Sequence[str] = (),
     rename: Mapping[str, str | None] = _NOTHING,
     drop: Collection[str] = (),
-    keep_empty: bool = False,
     max_images: int = 0,
     seed: int = 0,
     reserved: Collection[str] = (),
-) -> CocoDataset:
+) -> Selection:
     """Take the part of a data set that a detector is to know.
 
     A category that is not taken, or dropped, leaves its objects in the pictures, unmarked: a detector will learn that
-    they are background.
+    they are background. Images that are left without an annotation stay, and are background as a whole.
 
     Args:
         dataset: What to take it from.
@@ -41,7 +48,6 @@ def select(
         rename: New names by old ones, None to drop, as `read_class_map` gives them. All are renamed at once, so
             that two can change names, and a new name is not looked up again. Names that become one are merged.
         drop: Names to drop, as they are called in the source.
-        keep_empty: Keep images that have no annotation left.
         max_images: Keep at most so many images; 0 for all. The choice depends on the seed and the file names alone,
             image by image: it keeps no groups together.
         seed: What `max_images` draws from.
@@ -53,27 +59,32 @@ def select(
 
     Raises:
         UsageError: A class is unknown, named twice, or both renamed and dropped; or a limit is negative.
-        DataError: Nothing is left.
+        DataError: No object is left.
     """
     if max_images < 0:
         raise UsageError("max_images cannot be negative", expected="0 or more")
     recoding = recode(dataset.categories, classes, rename, drop)
     kept = _recoded([each for each in dataset.annotations if each.category_id in recoding.number], recoding)
-    used = {each.image_id for each in kept}
-    images = [image for image in dataset.images if keep_empty or image.id in used]
-    images = _at_most(images, max_images, seed, frozenset(reserved))
-    if not images:
-        names = ", ".join(category.name for category in recoding.categories)
-        raise DataError(f"No image is left of {len(dataset.images)}", expected=f"objects of {names}", remedy=_REMEDY)
+    images = _at_most(list(dataset.images), max_images, seed, frozenset(reserved))
     ids = {image.id for image in images}
     ordered = sorted((each for each in kept if each.image_id in ids), key=lambda each: (each.image_id, each.id))
-    logger.info("selected %d of %d images, %d boxes", len(images), len(dataset.images), len(ordered))
-    return replace(
+    if not ordered:
+        names = ", ".join(category.name for category in recoding.categories)
+        remedy = "name other classes" + (
+            f", or take more than {max_images} images" if len(ids) < len(dataset.images) else ""
+        )
+        raise DataError(f"There is no object in {len(images)} images", expected=f"objects of {names}", remedy=remedy)
+    selected = replace(
         dataset,
         images=tuple(sorted(images, key=lambda image: image.id)),
         annotations=tuple(replace(each, id=i) for i, each in enumerate(ordered, 1)),
         categories=recoding.categories,
     )
+    logger.info(
+        "selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(ordered)
+    )
+    counts = {"more than max_images": len(dataset.images) - len(images)}
+    return Selection(selected, exclude(counts, len(dataset.images)))
 
 
 def draw_order(name: str, seed: int) -> bytes:

@@ -143,9 +143,14 @@ def objects(dataset: CocoDataset, images: Sequence[Image]) -> tuple[Integers, In
 
 
 def _units(dataset: CocoDataset, images: Sequence[Image], rows_of: Sequence[Sequence[int]]) -> Units:
+    """What each unit shows; that an image shows nothing is like one class more, to be dealt out as evenly."""
     dealt = [images[row] for rows in rows_of for row in rows]
     unit = np.repeat(np.arange(len(rows_of)), [len(rows) for rows in rows_of]).astype(np.int64)
-    return make_units(unit, *objects(dataset, dealt), len(rows_of), len(dataset.categories))
+    rows, columns = objects(dataset, dealt)
+    nothing, background = np.setdiff1d(np.arange(len(dealt)), rows), len(dataset.categories)
+    rows = np.concatenate([rows, nothing])
+    columns = np.concatenate([columns, np.full(len(nothing), background)])
+    return make_units(unit, rows, columns, len(rows_of), background + 1)
 
 
 def _among(shares: Shares, parts: Collection[int]) -> Shares:

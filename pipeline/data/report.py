@@ -6,7 +6,7 @@ The figures of the page are those that a notebook shows: `write_report` draws ea
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from importlib import resources
@@ -25,6 +25,7 @@ from pipeline.data.charts.shown import Figures, Gallery, Sections, draw
 from pipeline.data.charts.style import unwritten
 from pipeline.data.charts.worst import worst_examples
 from pipeline.data.coco import CocoDataset
+from pipeline.data.exclusions import Exclusion, exclusions_table
 from pipeline.data.rules.findings import Findings
 from pipeline.data.split import Split
 from pipeline.data.tables import Cell, Table
@@ -100,6 +101,7 @@ def write_report(
     seed: int = 0,
     title: str = "Data report",
     facts: Mapping[str, object] | None = None,
+    exclusions: Sequence[Exclusion] = (),
 ) -> Report:
     """Write `report.html`, which needs no network, no script and no other file, and `findings.csv`.
 
@@ -115,6 +117,7 @@ def write_report(
         title: Of the page.
         facts: Rows about where the data came from and what they were prepared with. What is given here is printed:
             URLs must come without their credentials.
+        exclusions: What was left out on the way, for the first table.
 
     Raises:
         UsageError: `sample_images` is below 0.
@@ -138,6 +141,7 @@ def write_report(
         report=report,
         csv=_FINDINGS,
         tiles=_tiles(parts, selected, findings),
+        exclusions=exclusions_table(exclusions),
         shares=parts.shares,
         concerns=_concerns(parts),
         unwritten=unwritten(selected.categories),

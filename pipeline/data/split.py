@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
 from pipeline.data.dealing import Dealt, Deck, deal, make_deck, objects
+from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
 from pipeline.data.rules.findings import Finding, Findings
-from pipeline.data.source_split import SUBSETS, Placed, place
+from pipeline.data.source_split import SUBSETS, TRAIN, Placed, place
 from pipeline.data.split_check import (
     absent_classes,
     check_empty,
@@ -52,12 +54,14 @@ class Split:
             another size than asked for (`subset-size`); classes that a subset lacks (`class-absent-from-subset`);
             clips in more than one subset, where there are too few to keep them whole (`split-within-a-clip`).
             Together with the images left out, the three are the data set they came from.
+        exclusions: How many images were left out, and why.
     """
 
     train: CocoDataset
     eval: CocoDataset
     test: CocoDataset
     findings: Findings = field(default_factory=Findings)
+    exclusions: tuple[Exclusion, ...] = ()
 
     @property
     def shares(self) -> Table:
@@ -83,6 +87,7 @@ def split(
     groups: Mapping[str, str] = _NO_GROUPS,
     group_by: str = "",
     source_split: str = "honour",
+    max_empty_share: float = 1.0,
 ) -> Split:
     """Divide a data set into three, each image in at most one.
 
@@ -101,6 +106,10 @@ def split(
         stable mode they go by the shares as they are;
       - with train alone, or all images in one subset, it is no split.
 
+    Images without an annotation are background. They are shared out like images of a class; at last, of those in the
+    train set no more are kept than `max_empty_share` allows, which moves no image to another subset. The eval and the
+    test set keep all of theirs: a detector is to be judged on pictures with nothing in them too.
+
     Args:
         dataset: What to divide; the order of its images makes no difference.
         mode: `balanced` or `stable`.
@@ -114,6 +123,8 @@ def split(
             video. Empty: by `video` where images have that field; if a subset would then be empty, by `scene`; else, or
             if that leaves one empty too, not at all, with a finding. `none`: not at all.
         source_split: `honour` or `ignore` the data's own split, the images' field `subset`.
+        max_empty_share: Greatest share of the train set that may be images without an annotation, 0 to 1; which of
+            them stay depends on the seed and their names.
 
     Raises:
         UsageError: The shares are no shares, a word is none of those allowed, or no image has the field.
@@ -122,6 +133,8 @@ def split(
     _check_word("mode", mode, MODES)
     _check_word("source_split", source_split, SOURCE_SPLITS)
     shares = _shares(train_share, eval_share)
+    if not 0 <= max_empty_share <= 1:
+        raise UsageError(f"max_empty_share cannot be {max_empty_share:g}", expected="a share from 0 to 1")
     names = frozenset(test_names)
     images = sorted(dataset.images, key=lambda image: (draw_order(image.file_name, seed), image.id))
     reserved = sum(image.file_name in names for image in images)
@@ -144,7 +157,10 @@ def split(
         findings += clips_divided(images, ties, parts)
     warn_of_large_group(images, deck)
     _warn(findings)
-    return Split(*parts, findings=Findings(tuple(findings)))
+    left_out = len(dataset.images) - sum(len(part.images) for part in parts)
+    exclusions = exclude({"they look like, or belong to, images of another set": left_out}, len(dataset.images))
+    train, too_many = _with_less_background(parts[0], max_empty_share, seed)
+    return Split(train, *parts[1:], findings=Findings(tuple(findings)), exclusions=(*exclusions, *too_many))
 
 
 def _check_word(name: str, word: str, known: Sequence[str]) -> None:
@@ -185,7 +201,7 @@ def _shares(train_share: float, eval_share: float) -> Shares:
 
 def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
     if not reserved:
-        raise DataError("No image of the test list is in the data set", remedy="set keep_empty, or leave the list out")
+        raise DataError("No image of the test list is in the data set", remedy="correct the list, or leave it out")
     rest = shares[:2].sum()
     if rest == 0 and others:
         raise UsageError(
@@ -202,6 +218,19 @@ def _subsets(
     for rows, part in zip(deck.rows, dealt.owner.tolist(), strict=True):
         chosen[part].extend(images[row] for row in rows)
     return dataset.subset(chosen[0]), dataset.subset(chosen[1]), dataset.subset(chosen[2])
+
+
+def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
+    """The train set with so few images without an annotation that they are at most this share of it."""
+    used = {each.image_id for each in train.annotations}
+    empty = [image for image in train.images if image.id not in used]
+    others = len(train.images) - len(empty)
+    most = len(empty) if max_share == 1 else math.floor(others * max_share / (1 - max_share) + 1e-9)
+    if train.images and not others and not most:
+        raise DataError("The train set would be empty: no image in it has a box", remedy="give it a larger share")
+    dropped = {image.id for image in sorted(empty, key=lambda image: draw_order(image.file_name, seed))[most:]}
+    exclusions = exclude({"background above max_empty_share": len(dropped)}, len(train.images), subset=SUBSETS[TRAIN])
+    return train.subset(image for image in train.images if image.id not in dropped), exclusions
 
 
 def _warn(findings: Sequence[Finding]) -> None:

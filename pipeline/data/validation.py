@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.data.coco import CocoDataset
+from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.data.rules.catalogue import Limits, rules
 from pipeline.data.rules.duplicates import duplicate_groups
 from pipeline.data.rules.findings import Action, Facts, Finding, Findings, Rule
@@ -36,12 +37,14 @@ class Validation:
             `write_subset` must turn the pixels.
         groups: What must stay together in a split, because it shows the same: file name to the name of its group;
             images alone are not in it.
+        exclusions: How many images which rule dropped, or put together with another.
     """
 
     dataset: CocoDataset
     findings: Findings
     upright: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    exclusions: tuple[Exclusion, ...] = ()
 
     def __str__(self) -> str:
         return str(self.findings)
@@ -108,13 +111,18 @@ def apply_rules(
     """
     chosen = _chosen(actions, table)
     records: list[Finding] = []
+    counts: dict[str, int] = {}
+    loaded = len(dataset.images)
     for rule in table:
+        before = len(dataset.images)
         dataset, found = rule.check(dataset, facts, chosen[rule.name])
+        counts[f"by the rule {rule.name}"] = before - len(dataset.images)
         records += found
         if found:
             logger.info("%s: %d %s", rule.name, len(found), found[0].action)
     upright = sorted({image.file_name for image in dataset.images if facts[image.file_name].orientation != 1})
-    return Validation(dataset, Findings(tuple(records)), tuple(upright), duplicate_groups(dataset, facts))
+    groups, exclusions = duplicate_groups(dataset, facts), exclude(counts, loaded)
+    return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclusions)
 
 
 def rules_table(table: Sequence[Rule] = RULES) -> Table:

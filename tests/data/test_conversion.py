@@ -15,6 +15,10 @@ from pipeline.data.validation import validate
 from pipeline.errors import DataError, UsageError
 
 
+def selected(*arguments, **options):
+    return select(*arguments, **options).dataset
+
+
 def drawn(dataset):
     """What is to be seen: class name, image and box of every object."""
     names = {category.id: category.name for category in dataset.categories}
@@ -22,26 +26,28 @@ def drawn(dataset):
 
 
 def test_all_classes_keep_their_order(tiny):
-    found = select(tiny[0])
+    found = selected(tiny[0])
     assert found.categories == (Category(1, "cat"), Category(2, "dog"))
     assert drawn(found) == drawn(tiny[0])
 
 
 def test_classes_in_the_order_asked_for(tiny):
-    found = select(tiny[0], classes=["dog", "cat"])
+    found = selected(tiny[0], classes=["dog", "cat"])
     assert found.categories == (Category(1, "dog"), Category(2, "cat"))
     assert drawn(found) == drawn(tiny[0])
 
 
 def test_one_class(tiny):
-    found = select(tiny[0], classes=["dog"])
-    assert [image.id for image in found.images] == [2]
+    found = selected(tiny[0], classes=["dog"])
+    assert [image.id for image in found.images] == [1, 2, 3]
     assert [(each.id, each.category_id, each.bbox) for each in found.annotations] == [(1, 1, (30, 10, 30, 30))]
 
 
-@pytest.mark.parametrize(("keep_empty", "images"), [(False, [1, 2]), (True, [1, 2, 3])])
-def test_empty_images(tiny, keep_empty, images):
-    assert [image.id for image in select(tiny[0], keep_empty=keep_empty).images] == images
+def test_images_without_an_object_are_background(tiny):
+    """Those that show nothing, and those that show only what is not asked for; and both are no exclusions."""
+    found = select(tiny[0], classes=["dog"])
+    assert [image.id for image in found.dataset.images] == [1, 2, 3]
+    assert (found.dataset.background, found.exclusions) == (2, ())
 
 
 @pytest.mark.parametrize(
@@ -59,8 +65,8 @@ def test_ignored_regions_are_of_their_class(tiny, classes, images, crowds):
         Annotation(id_, image, category, (1.0, 1.0, 2.0, 2.0), 4.0, 1, mask)
         for id_, image, category in ((8, 1, 7), (9, 3, 3))
     )
-    found = select(replace(dataset, annotations=dataset.annotations + regions), classes=classes)
-    assert [image.id for image in found.images] == images
+    found = selected(replace(dataset, annotations=dataset.annotations + regions), classes=classes)
+    assert sorted({each.image_id for each in found.annotations}) == images
     kept = [each for each in found.annotations if each.iscrowd]
     assert [found.classes[each.category_id - 1] for each in kept] == crowds
     assert all(each.segmentation == mask for each in kept)
@@ -76,7 +82,7 @@ def test_ignored_regions_come_through_every_step(tiny, tmp_path):
     (tmp_path / "raw.json").write_text(json.dumps(raw))
     checked = validate(read_coco(tmp_path / "raw.json"), pictures, min_box_side=10)
     assert {each.action for each in checked.findings} <= {"reported"}
-    parts = split(select(checked.dataset, classes=["cat"]), train_share=0.34, eval_share=0.33)
+    parts = split(selected(checked.dataset, classes=["cat"]), train_share=0.34, eval_share=0.33)
     for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test)):
         write_subset(part, pictures, tmp_path / name)
         (written,) = [each for each in read_coco(tmp_path / name / "annotations.json").annotations if each.iscrowd]
@@ -86,16 +92,20 @@ def test_ignored_regions_come_through_every_step(tiny, tmp_path):
 
 def test_max_images_is_a_part_that_the_seed_decides(tiny):
     image = tiny[0].images[0]
-    many = replace(tiny[0], images=tuple(replace(image, id=i, file_name=f"{i}.png") for i in range(100)))
-    first = {image.id for image in select(many, max_images=10, keep_empty=True).images}
+    boxes = tuple(Annotation(i + 1, i, 7, (1, 1, 9, 9), 81) for i in range(0, 100, 2))
+    images = tuple(replace(image, id=i, file_name=f"{i}.png") for i in range(100))
+    many = replace(tiny[0], images=images, annotations=boxes)
+    first = {image.id for image in selected(many, max_images=10).images}
     again = replace(many, images=many.images[::-1])
-    assert {image.id for image in select(again, max_images=10, keep_empty=True).images} == first
-    assert first < {image.id for image in select(many, max_images=20, keep_empty=True).images}
-    assert {image.id for image in select(many, max_images=10, keep_empty=True, seed=1).images} != first
+    assert {image.id for image in selected(again, max_images=10).images} == first
+    assert first < {image.id for image in selected(many, max_images=20).images}
+    assert {image.id for image in selected(many, max_images=10, seed=1).images} != first
     reserved = {f"{i}.png" for i in range(90, 98)}
-    kept = select(many, max_images=10, keep_empty=True, reserved=reserved).images
+    kept = selected(many, max_images=10, reserved=reserved).images
     assert len(kept) == 10
     assert reserved <= {image.file_name for image in kept}
+    (excluded,) = select(many, max_images=10).exclusions
+    assert str(excluded) == "90 of 100 images excluded: more than max_images"
 
 
 def relabelled(tiny, *labels):
@@ -107,18 +117,18 @@ def relabelled(tiny, *labels):
 
 
 def test_merging_and_dropping_boxes(tiny):
-    """A kitten becomes a cat, a dog is dropped, and the image that then has nothing goes."""
+    """A kitten becomes a cat, a dog is dropped, and the image that then has nothing is background."""
     dataset = relabelled(tiny, (1, 1, 21), (2, 2, 7), (3, 3, 3))
     names = {category.id: category.name for category in dataset.categories}
     dropped = names[3]
-    found = select(dataset, rename={"kitten": names[7], "puppy": "whelp"}, drop=[dropped])
+    found = selected(dataset, rename={"kitten": names[7], "puppy": "whelp"}, drop=[dropped])
     assert found.classes == (names[7], "whelp")
     assert drawn(found) == [(names[7], 1, (5, 5, 20, 20)), (names[7], 2, (5, 5, 20, 20))]
-    assert len(select(dataset, drop=[dropped], keep_empty=True).images) == 3
+    assert (len(found.images), found.background) == (3, 1)
 
 
 def test_two_change_names(tiny):
-    found = select(tiny[0], rename={"cat": "dog", "dog": "cat"})
+    found = selected(tiny[0], rename={"cat": "dog", "dog": "cat"})
     other = {"cat": "dog", "dog": "cat"}
     assert drawn(found) == sorted((other[name], image, box) for name, image, box in drawn(tiny[0]))
 
@@ -137,17 +147,17 @@ def test_two_change_names(tiny):
 def test_boxes_that_merging_makes_the_same(tiny, labels, options, kept, caplog):
     caplog.set_level("INFO")
     dataset = relabelled(tiny, *labels)
-    found = select(dataset, **({"rename": {"puppy": "young", "kitten": "young"}} | options))
+    found = selected(dataset, **({"rename": {"puppy": "young", "kitten": "young"}} | options))
     assert len(found.annotations) == kept
     assert ("the same as another" in caplog.text) == (kept < len(labels))
     turned = replace(dataset, annotations=dataset.annotations[::-1])
-    assert select(turned, **({"rename": {"puppy": "young", "kitten": "young"}} | options)) == found
+    assert selected(turned, **({"rename": {"puppy": "young", "kitten": "young"}} | options)) == found
 
 
 def test_of_boxes_made_the_same_the_lowest_id_stays(tiny):
     dataset = relabelled(tiny, (5, 1, 20), (4, 1, 21))
     marked = tuple(replace(each, area=float(each.id)) for each in dataset.annotations)
-    found = select(replace(dataset, annotations=marked), rename={"puppy": "young", "kitten": "young"})
+    found = selected(replace(dataset, annotations=marked), rename={"puppy": "young", "kitten": "young"})
     assert [each.area for each in found.annotations] == [4.0]
 
 
@@ -157,7 +167,7 @@ def test_crowd_regions_in_one_box_are_not_the_same(tiny):
     crowds = tuple(
         replace(each, iscrowd=1, segmentation=mask) for each, mask in zip(dataset.annotations, masks, strict=True)
     )
-    found = select(replace(dataset, annotations=crowds), rename={"puppy": "young", "kitten": "young"})
+    found = selected(replace(dataset, annotations=crowds), rename={"puppy": "young", "kitten": "young"})
     young = [each for each in found.annotations if found.classes[each.category_id - 1] == "young"]
     assert [each.segmentation for each in young] == masks[:2]
 
@@ -178,11 +188,10 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop):
     images = tuple(Image(i, f"{i}.jpg", 64, 64) for i in range(1, 5))
     dataset = CocoDataset(images, annotations, tuple(Category(i, "_abcde"[i]) for i in range(1, 6)))
     try:
-        found = select(dataset, rename=rename, drop=drop, keep_empty=True)
+        found = selected(dataset, rename=rename, drop=drop)
     except (UsageError, DataError):
-        assert len(drop | {name for name, new in rename.items() if new is None}) == 5 or any(
-            rename.get(name) for name in drop
-        )
+        dropped = drop | {name for name, new in rename.items() if new is None}
+        assert {"abcde"[label - 1] for _, label, _ in boxes} <= dropped or any(rename.get(name) for name in drop)
         return
     target = {name: None if name in drop else rename.get(name, name) for name in "abcde"}
     expected = [(target[name], image, box) for name, image, box in drawn(dataset) if target[name]]
@@ -207,9 +216,17 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop):
 )
 def test_refused(tiny, options, kind, problem):
     with pytest.raises(kind, match=problem):
-        select(tiny[0], **options)
+        selected(tiny[0], **options)
 
 
-def test_nothing_left(tiny):
-    with pytest.raises(DataError, match="No image is left of 3"):
-        select(replace(tiny[0], annotations=()))
+@pytest.mark.parametrize(
+    ("annotations", "options", "says"),
+    [
+        pytest.param(0, {}, r"no object in 3 images(?s:.*)objects of cat, dog(?s:.*)name other classes$", id="none"),
+        pytest.param(1, {"classes": ["dog"]}, r"objects of dog(?s:.*)name other classes$", id="none of a class"),
+        pytest.param(1, {"max_images": 1, "reserved": ["3.png"]}, "take more than 1 images", id="in those drawn"),
+    ],
+)
+def test_nothing_left(tiny, annotations, options, says):
+    with pytest.raises(DataError, match=says):
+        select(replace(tiny[0], annotations=tiny[0].annotations[:annotations]), **options)

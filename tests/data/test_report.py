@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+from pipeline.data.exclusions import exclude
 from pipeline.data.report import write_report
 from pipeline.data.rules.findings import Finding, Findings
 from pipeline.data.sample import make_sample
@@ -185,6 +186,16 @@ def test_what_the_notebook_shows_is_what_the_page_shows(written):
     assert len(str(written).splitlines()) == 7
     assert str(written.counts) in str(written)
     assert "40" in written._repr_html_()
+
+
+def test_what_was_excluded_is_the_first_table(report, written):
+    told = exclude({"nobody annotated them": 80, "by the rule truncated-image": 2}, 159)
+    page = Page(report(exclusions=told).path)
+    assert page.rows[1:3] == [
+        ["80", "159", "all", "nobody annotated them"],
+        ["2", "159", "all", "by the rule truncated-image"],
+    ]
+    assert "No image was excluded" in Page(written.path).text
 
 
 def test_words_from_outside_are_escaped(report, shapes):

@@ -258,6 +258,7 @@ def test_unreadable_images_go_with_their_boxes():
     finding = found.findings.records[0]
     assert (finding.rule, finding.item, finding.action) == ("missing-image", "image 1 (a.png)", "dropped")
     assert (finding.detail, finding.file_name) == ("the file is missing; 1 box went with it", "a.png")
+    assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: by the rule missing-image"]
 
 
 def test_a_problem_of_no_kind_is_one():

@@ -120,10 +120,8 @@ def train(
             expected="a weights_url in data_load, or at least one epoch",
         )
     before = _learned_before(checkpoint, weights) if checkpoint and weights else None
-    learned = learn_images(*((train_folder, eval_folder) if recipe.epochs else ()), before=before)
-    record = learned.write(folder / FILE_NAME)
     if checkpoint and recipe.epochs == 0:
-        result = _untouched(recipe, checkpoint, folder, learned)
+        result = _untouched(recipe, checkpoint, folder, learn_images(before=before))
     else:
         with tempfile.TemporaryDirectory() as place:  # where memory runs out, even a run that need not outlive goes on
             places = {
@@ -133,11 +131,9 @@ def train(
                 "weights": str(weights or ""),
                 "resume": str(resume or place),
                 "logs": str(logs or ""),
-                "learned": str(record),
+                "learned": str(folder / FILE_NAME),
             }
-            result = _trained(recipe, tuning, checkpoint, classes, places)
-    spec = replace(result.spec, training={**result.spec.training, "learned_images": learned.summary()})
-    result = replace(result, spec=spec)
+            result = _trained(recipe, tuning, checkpoint, classes, places, before)
     copy_images(eval_folder, folder)
     history = json.dumps([asdict(record) for record in result.history], indent=1)
     (folder / "history.json").write_text(history + "\n", encoding="utf-8")
@@ -157,11 +153,12 @@ def _learned_before(checkpoint: Checkpoint, weights: Path) -> LearnedImages:
 
 def _untouched(recipe: Recipe, checkpoint: Checkpoint, folder: Path, learned: LearnedImages) -> TrainingResult:
     """The checkpoint itself as both best and last."""
-    spec = _spec(recipe, checkpoint.classes)
+    spec = replace(_spec(recipe, checkpoint.classes), training={"learned_images": learned.summary()})
     carried = fit(checkpoint, build_model(spec), spec.classes)
     for name in ("best.pth", "last.pth"):
         write_checkpoint(folder / name, checkpoint.state, {"classes": list(spec.classes), "epoch": 0}, learned)
     model_config(spec).dump(str(folder / "config.py"))
+    learned.write(folder / FILE_NAME)
     log.info("epochs=0: the pretrained weights are passed on as they are, %d classes", len(spec.classes))
     return TrainingResult(folder, spec, (), 0, carried.known, carried.fresh, "cpu")
 
@@ -172,6 +169,7 @@ def _trained(
     checkpoint: Checkpoint | None,
     classes: tuple[str, ...],
     places: dict[str, str],
+    before: LearnedImages | None,
 ) -> TrainingResult:
     known, fresh = _known(checkpoint, classes)
     if checkpoint is None and recipe.freeze in ("stem", "backbone"):
@@ -193,12 +191,14 @@ def _trained(
     warnings = () if checkpoint else scratch_warnings(recipe, images)
     for warning in warnings:
         log.warning("%s", warning)
+    learned = learn_images(Path(job.train_folder), Path(job.eval_folder), before=before)
+    learned.write(Path(job.learned))
     bar = Bar()
     try:
         outcome, job = run_within_memory(job, bar.tell)
     finally:
         bar.close()
-    facts = _facts(recipe, outcome)
+    facts = {**_facts(recipe, outcome), "learned_images": learned.summary()}
     device = torch.cuda.get_device_name() if job.setting.cuda else "cpu"
     return TrainingResult(
         Path(job.folder), replace(job.spec, training=facts), outcome.history, outcome.best_epoch, known, fresh,

@@ -119,7 +119,7 @@ def test_the_executed_notebook_shows_the_figures_of_the_page(tiny_run: Any, mani
 def test_weights_are_plain(tiny_run: Any, manifest: dict[str, Any]) -> None:
     files = artifact_files(tiny_run, manifest, "model_train", "obj_detect_inference_files")
     for name in ("best.pth", "last.pth"):
-        assert torch.load(files[name], weights_only=True).keys() == {"meta", "state_dict"}
+        assert torch.load(files[name], weights_only=True).keys() == {"meta", "state_dict", "learned_images"}
 
 
 def test_the_model_in_the_bento_is_self_contained(tiny_run: Any, manifest: dict[str, Any]) -> None:

@@ -44,6 +44,10 @@ def test_six_classes_are_fine_tuned_and_served(project: Any, real_data_url: str)
     assert tuple(steps) == STEPS
     assert manifest["pipeline"] == "coco"
     assert steps["data_load"]["metrics"]["images"] == 159
+    prepared = steps["data_prep"]["metrics"]
+    assert (prepared["images"], prepared["excluded_images"]) == (159, 0)
+    assert prepared["background_images"] == 80  # no object of the six classes
+    assert prepared["test_background_images"] > 0
     truth = read_output(project, steps["data_prep"], "coco_test_dataset", "annotations.json")
     assert [category["name"] for category in truth["categories"]] == [
         "person",
@@ -64,7 +68,6 @@ def test_nothing_is_lost_between_the_weights_and_the_rest_api(project: Any, real
     values = {
         "data_load.test_list_url": f"{real_data_url}/official_val2017_names.txt",
         "data_prep.classes": "[]",
-        "data_prep.keep_empty": "true",
         "data_prep.min_box_side": "0.0",
         "model_train.epochs": "0",
     }

@@ -248,3 +248,14 @@ def test_background_taken_from_a_folder_of_a_split_is_of_that_split(tmp_path: Pa
     _, dataset = load(given, tmp_path / "out", "background")
     subsets = {image.file_name: image.extra.get("subset") for image in dataset.images}
     assert (subsets["images/train/nothing.png"], subsets["images/val/nothing.png"]) == ("train", "eval")
+
+
+def test_background_that_was_converted_has_its_size(tmp_path: Path) -> None:
+    given = in_folder(tmp_path / "in", FOLDERS["voc"])
+    open_image = tmp_path / "in/images/open.png"
+    cv2.imwrite(str(open_image.with_suffix(".tif")), cv2.imread(str(open_image)))
+    open_image.unlink()
+    loaded, dataset = load(given, tmp_path / "out", "background")
+    assert (loaded.images, loaded.unannotated_images) == (3, 1)
+    (image,) = [each for each in dataset.images if each.file_name == "images/open.tif.png"]
+    assert (image.width, image.height) == (60, 40)

@@ -57,7 +57,12 @@ def settle_unannotated(
     else:
         has_split = any("subset" in image.extra for image in images)
         first = max((image.id for image in images), default=0) + 1
-        images += [_image(i, name, index, raw, has_split=has_split) for i, name in enumerate(unnamed, first)]
+        in_source = {new: old for old, new in raw.renamed.items()}
+        for i, name in enumerate(unnamed, first):
+            own = in_source.get(name, name)
+            subset = index.subset_of(PurePosixPath(own).parent.as_posix()) if has_split else ""
+            extra = fields_of(name, raw) | ({"subset": subset} if subset else {})
+            images.append(Image(i, name, *index.size(own), extra))
     return replace(dataset, images=tuple(images)), len(marked) + len(unnamed)
 
 
@@ -69,10 +74,3 @@ def _without_mark(image: Image) -> Image:
     if FIELD not in image.extra:
         return image
     return replace(image, extra={key: value for key, value in image.extra.items() if key != FIELD})
-
-
-def _image(number: int, name: str, index: ImageIndex, raw: Raw, *, has_split: bool) -> Image:
-    in_source = next((old for old, new in raw.renamed.items() if new == name), name)
-    subset = index.subset_of(PurePosixPath(in_source).parent.as_posix()) if has_split else ""
-    extra = fields_of(name, raw) | ({"subset": subset} if subset else {})
-    return Image(number, name, *index.size(in_source), extra)

@@ -51,7 +51,14 @@ def note_lines(record: StepRecord) -> list[str]:
     return [
         line
         for text in [*texts, *record.notes]
-        for line in textwrap.wrap(text, 78, initial_indent="    - ", subsequent_indent="      ")
+        for line in textwrap.wrap(
+            text,
+            78,
+            initial_indent="    - ",
+            subsequent_indent="      ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     ]
 
 

@@ -52,12 +52,14 @@ class Variant:
         recipe: Of the recipe, by field.
         weights: "coco", "nothing", or COCO's with the "rows" or the "objectness" of the head made anew.
         forgiving: Whether objects that the given weights know and the data set does not name are no background.
+        max_empty_share: Of the train set, how much of it may be images without an object.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "coco"
     forgiving: bool = False
+    max_empty_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ KNOWN = {
     "class rows from nothing": Variant(weights="rows"),
     "objectness from nothing": Variant(weights="objectness"),
     "former classes are no background": Variant(forgiving=True),
+    "at most a quarter without an object": Variant(max_empty_share=0.25),
+    "at most a tenth without an object": Variant(max_empty_share=0.1),
+    "none without an object": Variant(max_empty_share=0.0),
 }
 NEW_CLASSES = {
     UNTOUCHED: Variant(recipe={"epochs": 0}),
@@ -190,13 +195,14 @@ def run(task: str, variant: str, seed: int, own: dict[str, Any] | None) -> dict[
     logging.disable(logging.INFO)
     plan, chosen = TASKS[task], Variant(**own) if own else TASKS[task].variants[variant]
     with tempfile.TemporaryDirectory() as place:
-        sets = make_sets(task, Path(place))
+        sets = make_sets(task, Path(place), chosen.max_empty_share)
         classes = tuple(
             each["name"] for each in json.loads((sets["test"] / "annotations.json").read_text())["categories"]
         )
         weights = make_weights(chosen.weights, Path(place))
         if variant == UNTOUCHED:
-            return {"task": task, "variant": variant, "seed": seed, "best": untouched(weights, classes, plan, sets)}
+            best, false_alarms = untouched(weights, classes, plan, sets)
+            return {"task": task, "variant": variant, "seed": seed, "best": best, "false_alarms": false_alarms}
         if chosen.forgiving:
             forgive(weights, classes, plan)
         recipe = replace(Recipe("nano", plan.image_size, plan.epochs, 8, seed=seed), **chosen.recipe)
@@ -210,14 +216,15 @@ def run(task: str, variant: str, seed: int, own: dict[str, Any] | None) -> dict[
         seconds = time.monotonic() - since
         last = measure(out / "last.pth", result.spec, sets["test"])
         is_last = result.best_epoch == result.history[-1].epoch
-        best = last if is_last else measure(out / "best.pth", result.spec, sets["test"])
+        best, false_alarms = last if is_last else measure(out / "best.pth", result.spec, sets["test"])
     return {
         "task": task,
         "variant": variant,
         "seed": seed,
         "best": best,
+        "false_alarms": false_alarms,
         "best_epoch": result.best_epoch,
-        "last": last,
+        "last": last[0],
         "eval": [record.mAP for record in result.history],
         "losses": [record.loss for record in result.history],
         "seconds": round(seconds, 1),
@@ -280,8 +287,10 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     detector.MODELS.register_module(name="PartwiseYOLOX", module=ForgivingYOLOX, force=True)
 
 
-def untouched(weights: Path | None, classes: tuple[str, ...], plan: Task, sets: Mapping[str, Path]) -> float:
-    """The test mAP of the given weights; rows of classes that they do not know start from nothing."""
+def untouched(
+    weights: Path | None, classes: tuple[str, ...], plan: Task, sets: Mapping[str, Path]
+) -> tuple[float, float | None]:
+    """What `measure` says of the given weights; rows of classes that they do not know start from nothing."""
     import torch
 
     from pipeline.detection.config import build_model
@@ -296,8 +305,11 @@ def untouched(weights: Path | None, classes: tuple[str, ...], plan: Task, sets: 
     return measure(path, spec, sets["test"])
 
 
-def measure(weights: Path, spec: Any, folder: Path) -> float:
-    """The mAP of a checkpoint on a data set, with the letterbox and the suppression that the service has."""
+def measure(weights: Path, spec: Any, folder: Path) -> tuple[float, float | None]:
+    """Of a checkpoint on a data set the mAP, and the false positives per image on images without an object.
+
+    With the letterbox and the suppression that the service has; false positives at the threshold with the highest F1.
+    """
     import cv2
     import torch
 
@@ -320,10 +332,12 @@ def measure(weights: Path, spec: Any, folder: Path) -> float:
                 x1, y1, x2, y2 = (boxes[0][k] / scale).tolist()
                 found = {"image_id": image["id"], "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
                 results.append({**found, "score": float(row[k])})
-    return round(float(evaluate(folder / "annotations.json", results).map or 0.0), 4)
+    metrics = evaluate(folder / "annotations.json", results)
+    false_alarms = metrics.fp_per_image_without_objects
+    return round(float(metrics.map or 0.0), 4), None if false_alarms is None else round(false_alarms, 4)
 
 
-def make_sets(task: str, folder: Path) -> dict[str, Path]:
+def make_sets(task: str, folder: Path, max_empty_share: float = 1.0) -> dict[str, Path]:
     """Train, eval and test sets: the official val2017 photographs are for testing, a fifth of the others for eval."""
     from pipeline.data.conversion import select
     from pipeline.data.sample import make_sample
@@ -332,11 +346,11 @@ def make_sets(task: str, folder: Path) -> dict[str, Path]:
 
     images = folder / "source"
     if task == "sample":
-        parts = split(make_sample(images))
+        parts = split(make_sample(images), max_empty_share=max_empty_share)
     else:
-        dataset = select(real_dataset(images, task), classes=SIX if task == "known" else (), keep_empty=True)
+        dataset = select(real_dataset(images, task), classes=SIX if task == "known" else ()).dataset
         names = [Path(line).name for line in (DATA / "official_val2017_names.txt").read_text().split()]
-        parts = split(dataset, train_share=0.8, eval_share=0.2, test_names=names)
+        parts = split(dataset, train_share=0.8, eval_share=0.2, test_names=names, max_empty_share=max_empty_share)
     for name in ("train", "eval", "test"):
         write_subset(getattr(parts, name), images, folder / name)
     return {name: folder / name for name in ("train", "eval", "test")}

@@ -18,13 +18,12 @@ from pipeline.delivery import deliver, deliver_below_gate, deliver_early
 from pipeline.errors import GateError, UsageError
 from pipeline.manifest import RunManifest, StepRecord
 from pipeline.notebook import StepNotebook, read_steps
-from pipeline.opening import open_run, unfinished_run
+from pipeline.opening import named_inputs, open_run, unfinished_run
 from pipeline.project import DEFAULT_CONFIG, Project, check_name
-from pipeline.references import find_input
+from pipeline.references import NamedInput, find_input
 from pipeline.runner import missing_input, refuse_dirty, run_step
-from pipeline.store import Artifact
 
-Inputs = dict[str, tuple[str, Artifact]]  # named by hand: what was typed, and what it stands for
+Inputs = dict[str, NamedInput]
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +83,17 @@ def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
         refuse_dirty(root, code_state(root))  # before a run is opened that could only fail
     chosen = [steps[asked.step]] if asked.step else list(steps.values())
     names = [step.name for step in chosen]
-    inputs = _inputs(project, asked.input, chosen)
-    typed = {entity: text for entity, (text, _) in inputs.items()}
+    typed = _named(project, asked.input, chosen)
     continued = unfinished_run(project, parameters, overrides, names, typed) if fresh and not asked.force else None
+    if continued:  # what `latest` stood for then, it stands for now
+        inputs = named_inputs(continued)
+    else:
+        inputs = {entity: find_input(project, entity, text) for entity, text in typed.items()}
     if fresh:
-        manifest = continued or open_run(project, parameters, overrides, names, typed)
+        manifest = continued or open_run(project, parameters, overrides, names, inputs)
     else:
         joined = _joined(project, asked.run, chosen[0], inputs)
-        manifest = joined or open_run(project, parameters, overrides, names, typed)
+        manifest = joined or open_run(project, parameters, overrides, names, inputs)
         for name in sorted(overrides.keys() - {step.name for step in chosen}):
             log.info("--set %s.… is not used: only %s runs", name, chosen[0].name)
         # what was set when the run was opened holds for all its steps
@@ -172,25 +174,26 @@ def _joined(project: Project, run: str | None, step: StepNotebook, inputs: Input
     return manifest
 
 
-def _inputs(project: Project, texts: list[str], chosen: Sequence[StepNotebook]) -> Inputs:
-    """The inputs that `--input` names, found once, before anything starts."""
-    found: Inputs = {}
+def _named(project: Project, texts: list[str], chosen: Sequence[StepNotebook]) -> dict[str, str]:
+    """What `--input` says: entity to what is typed for it."""
+    typed: dict[str, str] = {}
     for text in texts:
-        entity, sign, typed = text.partition("=")
-        if not sign or not typed:
+        entity, sign, source = text.partition("=")
+        if not sign or not source:
             raise UsageError(
                 f"--input {text}", expected="ENTITY=ARTIFACT|RUN", remedy="--input coco_test_dataset=latest~1"
             )
         check_name("entity", entity, dict.fromkeys(name for step in project.steps.values() for name in step.reads))
+        if entity in typed:
+            raise UsageError(f"--input names {entity} twice", expected=f"{typed[entity]} or {source}")
         if not any(entity in step.reads for step in chosen):
-            readers = ", ".join(step.name for step in project.steps.values() if entity in step.reads)
             raise UsageError(
                 f"--input {text}: {chosen[0].name} does not read {entity}",
-                expected=f"one of {', '.join(chosen[0].reads) or 'none: it reads the outside world'}",
-                remedy=f"name it for {readers}",
+                expected=f"one of {', '.join(chosen[0].reads)}" if chosen[0].reads else "no input: it has none",
+                remedy=f"name it for {', '.join(s.name for s in project.steps.values() if entity in s.reads)}",
             )
-        found[entity] = typed, find_input(project, entity, typed)
-    return found
+        typed[entity] = source
+    return typed
 
 
 def _overrides(texts: list[str], step: str | None, steps: dict[str, StepNotebook]) -> Values:

@@ -10,13 +10,17 @@ that step makes descends from it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.errors import StepError
-from pipeline.manifest import RunManifest
+from pipeline.errors import PipelineError, StepError
+from pipeline.manifest import RunManifest, StepRecord
 from pipeline.runs import Runs
 from pipeline.store import Artifact
+
+COUNTED = "uses/counted"  # there once the uses of a store are noted
 
 Digests = Mapping[str, str]  # of artifacts by entity
 
@@ -40,6 +44,7 @@ class Disagreement:
         stale: The first step of the run that read other outputs than the run has now; empty where there is none.
         after: The steps that work on what it makes, in their order.
         read: What `stale` read, and what the run has now: entity, digest and digest.
+        unknown: What an input descends from and no record made, as `ENTITY DIGEST`; empty where there is none.
     """
 
     source: str
@@ -47,6 +52,7 @@ class Disagreement:
     stale: str = ""
     after: tuple[str, ...] = ()
     read: tuple[str, str, str] = ("", "", "")
+    unknown: str = ""
 
 
 def require_agreement(
@@ -70,23 +76,27 @@ def require_agreement(
     found = disagreement(runs, run, compared)
     if found is None:
         return
-    shown = " and ".join(found.entities)
-    script = f"python step.{run.mode}.py"
-    by_hand = f"to use an input all the same, name it: --input {found.entities[0]}={run.run}"
-    if not found.stale:
-        raise StepError(
-            f"the inputs of {step} do not agree: {shown} descend from different outputs of {found.source}",
-            where=f"run {run.run}",
-            expected=f"inputs that descend from one attempt at {found.source}, or from equal bytes",
-            remedy=f"run {found.source} and the steps after it again; {by_hand}",
+    shown, source = " and ".join(found.entities), f"the same outputs of {found.source}"
+    problem, where, remedy = "", f"run {run.run}", f"run {found.source} and the steps after it again"
+    if found.unknown:
+        problem, source = (
+            f"no record tells what {found.unknown} was made from",
+            "what the records of this store tell of",
         )
-    entity, then, now = found.read
-    rest = ", then ".join(["", *(name for name in found.after if name != step), step])
+        remedy = "make it again in this run"
+    elif not found.stale:
+        problem = f"{shown} descend from different outputs of {found.source}"
+    else:
+        entity, then, now = found.read
+        rest = ", then ".join(["", *(name for name in found.after if name != step), step])
+        problem = f"{found.stale} is out of date"
+        where += f": {found.stale} read {entity} {then[:12]}, the run now has {now[:12]}"
+        remedy = f"python step.{run.mode}.py {found.stale} --run {run.run}{rest}"
     raise StepError(
-        f"the inputs of {step} do not agree: {found.stale} is out of date",
-        where=f"run {run.run}: {found.stale} read {entity} {then[:12]}, the run now has {now[:12]}",
-        expected=f"{shown} that descend from the same outputs of {found.source}",
-        remedy=f"{script} {found.stale} --run {run.run}{rest}; {by_hand}",
+        f"the inputs of {step} do not agree: {problem}",
+        where=where,
+        expected=f"{shown} that descend from {source}",
+        remedy=f"{remedy}; an input that need not agree is named with --input ENTITY=RUN",
     )
 
 
@@ -100,51 +110,87 @@ def disagreement(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -
     """
     if len(inputs) < 2:
         return None
-    demands = [(entity, artifact.digest, artifact.made_by) for entity, artifact in inputs.items()]
-    own = _Attempts([run])
-    if own.settle(demands, strict=True):
+    needed = list(_digests(inputs).items())
+    if _Attempts([run]).account_for(needed):
         return None
     every = _Attempts([run, *(other for other in runs.readable() if other.run != run.run)])
-    if every.settle(demands):
+    return None if every.account_for(needed) else _explained(run, inputs, every)
+
+
+def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> dict[str, str]:
+    """Which inputs of earlier steps, from whose outputs these descend, were named by hand: `STEP: ENTITY` to what.
+
+    Args:
+        runs: Of the store.
+        run: The run that the step is to work in.
+        inputs: Of the step.
+    """
+    found: dict[str, str] = {}
+    for entity, artifact in inputs.items():
+        maker = _maker(runs, run, entity, artifact)
+        if maker:
+            found |= maker.chosen_before
+            found |= {f"{maker.step}: {name}": source for name, source in maker.chosen.items()}
+    return found
+
+
+def _maker(runs: Runs, run: RunManifest, entity: str, artifact: Artifact) -> StepRecord | None:
+    """The record of the attempt that made an artifact: the run's newest, or the one that the artifact names."""
+    own = [r for r in run.attempts if entity in r.outputs and r.outputs[entity].digest == artifact.digest]
+    if own:
+        return own[-1]
+    name, _, attempt = artifact.made_by.partition("/")
+    try:
+        made = runs.load(name).attempts if attempt else ()
+    except PipelineError:  # gone or unreadable; where that matters, the inputs do not agree
         return None
-    return _explained(run, inputs, every)
+    return next((record for record in made if record.made_by == attempt), None)
 
 
 def count_uses(runs: Runs, step: str, inputs: Mapping[str, Artifact]) -> dict[str, int]:
     """Of each input, with how many different other inputs a step has made something of it, these included.
 
     Of a test set that is how many models it has judged. Attempts that have outputs count, those below their gate too.
-    What a removed run counted is kept by the records that came after it.
 
     Args:
-        runs: All of which are looked at.
+        runs: Of the store.
         step: The step.
         inputs: Of the attempt that is about to start.
     """
-    records = [
-        record
-        for manifest in runs.readable()
-        for record in manifest.of(step)
-        if record.outputs and not record.reused_from
-    ]
-    counts = {}
-    for entity, artifact in inputs.items():
-        same = [r for r in records if entity in r.inputs and r.inputs[entity].digest == artifact.digest]
-        met = {_beside(entity, record.inputs) for record in same}
-        before = max([len(met), *(record.uses.get(entity, 0) for record in same)])
-        counts[entity] = before + (_beside(entity, inputs) not in met)
-    return counts
+    files = runs.store.files
+    if not files.exists(COUNTED):  # a store of before
+        for record in (record for run in runs.readable() for record in run.attempts):
+            note_uses(runs, record)
+        files.create(COUNTED, b"{}\n")
+    return {entity: len({*files.names(_uses(step, entity, inputs)), _others(entity, inputs)}) for entity in inputs}
 
 
-def _beside(entity: str, inputs: Mapping[str, Artifact]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, artifact.digest) for name, artifact in inputs.items() if name != entity))
+def note_uses(runs: Runs, record: StepRecord) -> None:
+    """Note for each input of an attempt that made something which others it was used with, for `count_uses`.
+
+        <root>/uses/STEP/ENTITY/DIGEST/OTHERS        OTHERS is a digest of the other inputs' names and digests
+
+    What is noted outlives the run, and takes one listing to count.
+    """
+    if record.outputs and not record.reused_from and len(record.inputs) > 1:
+        for entity in record.inputs:
+            key = f"{_uses(record.step, entity, record.inputs)}/{_others(entity, record.inputs)}"
+            runs.store.files.create(key, b"{}\n")
+
+
+def _uses(step: str, entity: str, inputs: Mapping[str, Artifact]) -> str:
+    return f"uses/{step}/{entity}/{inputs[entity].digest}"
+
+
+def _others(entity: str, inputs: Mapping[str, Artifact]) -> str:
+    others = sorted((name, artifact.digest) for name, artifact in inputs.items() if name != entity)
+    return hashlib.sha256(json.dumps(others).encode()).hexdigest()
 
 
 class _Attempts:
-    """The attempts of some runs that made something, by the step and what they made."""
+    """The attempts of some runs that made something, by what they made."""
 
     def __init__(self, manifests: Sequence[RunManifest]) -> None:
-        self._writer: dict[str, str] = {}
         self._made: dict[tuple[str, str], list[_Attempt]] = {}
         seen = set()
         for record in (record for manifest in manifests for record in manifest.attempts if record.outputs):
@@ -152,46 +198,32 @@ class _Attempts:
             key = (record.step, *(tuple(sorted(each.items())) for each in (attempt.inputs, attempt.outputs)))
             if key not in seen:
                 seen.add(key)
-                for entity, digest in attempt.outputs.items():
-                    self._writer[entity] = record.step
-                    self._made.setdefault((entity, digest), []).append(attempt)
+                for made in attempt.outputs.items():
+                    self._made.setdefault(made, []).append(attempt)
 
     def makers(self, entity: str, digest: str) -> list[_Attempt]:
-        """The attempts that made an artifact, oldest first."""
+        """The attempts that made an artifact."""
         return self._made.get((entity, digest), [])
 
-    def settle(self, demands: Sequence[tuple[str, str, str]], *, strict: bool = False) -> bool:
-        """Whether one attempt at each step can account for all that is demanded, and for what these attempts read.
+    def account_for(self, needed: Sequence[tuple[str, str]]) -> bool:
+        """Whether one attempt at each step made all that is needed, and all that these attempts read, and so on.
 
         Args:
-            demands: Entity, digest, and `run/step/attempt` that is said to have made it, or nothing.
-            strict: Whether what no attempt made is a failure; else nothing is known of where it came from, and it may
-                be the only thing of its step.
+            needed: Entities and digests.
         """
-        return self._settled({}, list(demands), strict)
+        return self._complete({}, list(needed))
 
-    def _settled(self, chosen: dict[str, _Attempt], demands: list[tuple[str, str, str]], strict: bool) -> bool:
-        while demands:
-            entity, digest, made_by = demands.pop()
+    def _complete(self, attempts: dict[str, _Attempt], needed: list[tuple[str, str]]) -> bool:
+        """Whether a choice of attempts, by step, can be completed; a wrong one is taken back."""
+        while needed:
+            entity, digest = needed.pop()
             makers = self.makers(entity, digest)
-            step = self._writer.get(entity) or (made_by.split("/")[1] if made_by.count("/") == 2 else "")
-            if step in chosen:
-                if chosen[step].outputs.get(entity) != digest:
-                    return False
-                continue
-            if not makers:
-                if strict:
-                    return False
-                if step:
-                    chosen[step] = _Attempt(step, {}, {entity: digest})
+            if any(attempts.get(maker.step) == maker for maker in makers):
                 continue
             return any(
-                self._settled(
-                    {**chosen, step: maker},
-                    [*demands, *((name, value, "") for name, value in maker.inputs.items())],
-                    strict,
-                )
+                self._complete({**attempts, maker.step: maker}, [*needed, *maker.inputs.items()])
                 for maker in makers
+                if maker.step not in attempts
             )
         return True
 
@@ -199,6 +231,10 @@ class _Attempts:
 def _explained(run: RunManifest, inputs: Mapping[str, Artifact], attempts: _Attempts) -> Disagreement:
     """The nearest step that inputs disagree on, and which step of the run has to be run first."""
     above = {entity: list(_above(entity, artifact.digest, attempts)) for entity, artifact in inputs.items()}
+    read_by = {each for walk in above.values() for maker in walk for each in maker.inputs.items()}
+    for entity, digest in sorted({*_digests(inputs).items(), *read_by}):
+        if not attempts.makers(entity, digest):
+            return Disagreement("", tuple(inputs), unknown=f"{entity} {digest[:12]}")
     steps = {each.step for walk in above.values() for each in walk}
     order = [step for step in dict.fromkeys(record.step for record in run.attempts) if step in steps]
     split = [step for step in order if len(_versions(step, above.values())) > 1]

@@ -41,7 +41,8 @@ class StepRecord:
         outputs: By entity name.
         metrics: What the notebook committed.
         notes: What the notebook said that a user must know, a sentence each.
-        chosen: Inputs that were named by hand: entity to what was typed. They need not agree with the others.
+        chosen: Inputs that were named by hand: entity to the run, artifact or URL. They need not agree with the others.
+        chosen_before: The same of earlier steps, from whose outputs the inputs descend: `STEP: ENTITY` to what.
         uses: Of each input, with how many different other inputs this step has met it over all runs, see `inputs`.
         notebook: Where the notebook is as it ran.
         report: The same as HTML.
@@ -71,6 +72,7 @@ class StepRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     chosen: dict[str, str] = field(default_factory=dict)
+    chosen_before: dict[str, str] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     notebook: str = ""
     report: str = ""
@@ -85,7 +87,7 @@ class StepRecord:
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
         """From the form `dataclasses.asdict` gives it, of any schema.
 
-        Schema 1 has no `id`, `process` and `schema`; 1 and 2 have no `notes`, `chosen` and `uses`.
+        Schema 1 has no `id`, `process` and `schema`; 1 and 2 have no `notes`, `chosen`, `chosen_before` and `uses`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))

@@ -171,7 +171,12 @@ def follow_links(
     for step in steps.values():
         for parameter in step.parameters.values():
             link = parameter.link
-            if link and parameter.name not in given.get(step.name, {}) and linked[step.name][link.own] == link.value:
+            if (
+                link
+                and link.own in step.parameters
+                and parameter.name not in given.get(step.name, {})
+                and linked[step.name][link.own] == link.value
+            ):
                 linked[step.name][parameter.name] = resolved[link.step][link.name]
     return linked
 
@@ -179,14 +184,14 @@ def follow_links(
 def _check_links(steps: Mapping[str, StepNotebook]) -> None:
     for step in steps.values():
         for parameter in step.parameters.values():
-            if not (link := parameter.link):
-                continue
+            if not (link := parameter.link) or link.own not in step.parameters:
+                continue  # a comment that happens to be worded so
             other = steps[link.step].parameters.get(link.name) if link.step in steps else None
-            if link.own not in step.parameters or other is None or other.type != parameter.type:
+            if other is None or other.type != parameter.type:
                 raise DataError(
                     f"the comment of '{parameter.name}' names what is not there: {parameter.help}",
                     where=step.path,
-                    expected="where OWN_PARAMETER is VALUE: STEP.PARAMETER, of the same type",
+                    expected="STEP.PARAMETER of the same type behind the colon",
                 )
 
 

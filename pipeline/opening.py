@@ -13,8 +13,12 @@ from pipeline.manifest import RUNNING, RunManifest, StepRecord, now
 from pipeline.notebook import StepNotebook
 from pipeline.process import is_alive, this_process
 from pipeline.project import Project
+from pipeline.references import NamedInput
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+INPUT = "input"  # where a run's config has the inputs that were named by hand
+
+_NOTHING: Mapping[str, NamedInput] = MappingProxyType({})
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def open_run(
@@ -22,7 +26,7 @@ def open_run(
     parameters: Values,
     overrides: Values | None = None,
     asked: Sequence[str] = (),
-    chosen: Mapping[str, str] = _NOTHING,
+    chosen: Mapping[str, NamedInput] = _NOTHING,
 ) -> RunManifest:
     """Open a new run.
 
@@ -41,7 +45,8 @@ def open_run(
             zone=project.config.zone,
             created=now(),
             config_file=project.config_file,
-            config=_resolved_config(project, parameters, overrides, chosen),
+            config=_resolved_config(project, parameters, overrides)
+            | ({INPUT: {entity: asdict(each) for entity, each in chosen.items()}} if chosen else {}),
             code=asdict(code_state(project.root)),
             asked=tuple(asked),
             process=this_process(),
@@ -54,7 +59,7 @@ def unfinished_run(
     parameters: Values,
     overrides: Values,
     asked: Sequence[str],
-    chosen: Mapping[str, str] = _NOTHING,
+    typed: Mapping[str, str] = _NONE,
 ) -> RunManifest | None:
     """The newest run, where the same command opened it and it came to no end: killed, stopped or failed.
 
@@ -65,8 +70,10 @@ def unfinished_run(
     if newest is None or newest.asked != tuple(asked) or all(newest.success(step) for step in asked):
         return None
     latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
+    config = {key: value for key, value in newest.config.items() if key != INPUT}
     same = (
-        newest.config == _resolved_config(project, parameters, overrides, chosen)
+        config == _resolved_config(project, parameters, overrides)
+        and {entity: each.typed for entity, each in named_inputs(newest).items()} == typed
         and newest.code == asdict(code_state(project.root))
         and all(_is_of_this_code(record, project.steps[record.step]) for record in latest)
     )
@@ -74,11 +81,13 @@ def unfinished_run(
     return newest if same and all(is_alive(each) is False for each in workers - {this_process()}) else None
 
 
-def _resolved_config(
-    project: Project, parameters: Values, overrides: Values | None, chosen: Mapping[str, str]
-) -> dict[str, Any]:
-    named = {"input": dict(chosen)} if chosen else {}
-    return {**asdict(project.config), "parameters": parameters, "set": overrides or {}, **named}
+def named_inputs(run: RunManifest) -> dict[str, NamedInput]:
+    """The inputs that the command which opened a run named by hand: as they were found then, whatever is newest now."""
+    return {entity: NamedInput.from_json(each) for entity, each in run.config.get(INPUT, {}).items()}
+
+
+def _resolved_config(project: Project, parameters: Values, overrides: Values | None) -> dict[str, Any]:
+    return {**asdict(project.config), "parameters": parameters, "set": overrides or {}}
 
 
 def _is_of_this_code(record: StepRecord, step: StepNotebook) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import MissingError, PipelineError, UsageError
 from pipeline.manifest import GOOD, RUN_ID, RunManifest, StepRecord
@@ -16,6 +18,7 @@ from pipeline.workspace import work_folder
 
 LATEST = re.compile(r"latest(?:~(?P<back>\d{1,6}))?")
 PREFIX = re.compile(r"[0-9a-f]{6,64}")
+VERSION = re.compile(r"(?P<entity>[\w-]+)/(?P<digest>[0-9a-f]{6,64})")
 LOCATED = re.compile(r".*/artifacts/(?P<entity>[^/]+)/(?P<digest>[0-9a-f]{64})/?")
 SHOWN = 5  # alternatives that an error names
 
@@ -138,7 +141,27 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions or entities))
 
 
-def find_input(project: Project, entity: str, typed: str) -> Artifact:
+@dataclass(frozen=True)
+class NamedInput:
+    """An input that a person named in place of the run's own.
+
+    Attributes:
+        typed: What was typed, such as `latest~1`.
+        source: What that stood for: a run's id, `ENTITY/DIGEST`, or a URL.
+        artifact: What is read.
+    """
+
+    typed: str
+    source: str
+    artifact: Artifact
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> NamedInput:
+        """From the form `dataclasses.asdict` gives it."""
+        return cls(content["typed"], content["source"], Artifact(**content["artifact"]))
+
+
+def find_input(project: Project, entity: str, typed: str) -> NamedInput:
     """The artifact that a person names as a step's input.
 
     Args:
@@ -148,19 +171,36 @@ def find_input(project: Project, entity: str, typed: str) -> Artifact:
             perhaps as `ENTITY/DIGEST`; or an artifact's URL. One of another store is copied into this one.
 
     Raises:
-        MissingError: There is no such run or version, or the run has none.
+        MissingError: There is no such run or version, the run has none, or it is not in the store any more.
         UsageError: It is of another entity, or it may be one of several.
     """
+    store = project.runs.store
     if located := LOCATED.fullmatch(typed):
         _check_entity(entity, located["entity"], typed)
-        own = f"{project.runs.store.url}/{marker(entity, located['digest'])}" == typed.rstrip("/")
-        return find_artifact(typed, project.runs.readable()) if own else _copied(project, entity, located, typed)
-    if "/" in typed:
-        _check_entity(entity, typed.partition("/")[0], typed)
-        return find_artifact(typed, project.runs.readable())
+        if typed.rstrip("/") != f"{store.url}/{marker(entity, located['digest'])}":
+            return NamedInput(typed, typed, _copied(project, entity, located, typed))
+        artifact = find_artifact(typed, project.runs.readable())
+        source = f"{entity}/{artifact.digest}"
+    elif version := VERSION.fullmatch(typed):
+        _check_entity(entity, version["entity"], typed)
+        artifact = find_artifact(typed, project.runs.readable())
+        source = f"{entity}/{artifact.digest}"
+    else:
+        source, artifact = _of_run_or_digest(project, entity, typed)
+    if not store.has(artifact):
+        raise MissingError(
+            f"{entity} {artifact.digest[:12]} is not in the store any more",
+            where=artifact.url,
+            remedy="name another, or make it again with --force",
+        )
+    return NamedInput(typed, source, artifact)
+
+
+def _of_run_or_digest(project: Project, entity: str, typed: str) -> tuple[str, Artifact]:
+    """What a run has of an entity, or the version that a digest begins; and which of the two it is."""
     manifests = project.runs.readable() if PREFIX.fullmatch(typed) else []
     versions = {
-        artifact.digest: artifact
+        artifact.digest
         for artifact in _artifacts(manifests)
         if artifact.name == entity and artifact.digest.startswith(typed)
     }
@@ -168,22 +208,20 @@ def find_input(project: Project, entity: str, typed: str) -> Artifact:
         run = find_run(project, typed)
     except (MissingError, UsageError):
         if versions:
-            return find_artifact(f"{entity}/{typed}", manifests)
+            artifact = find_artifact(f"{entity}/{typed}", manifests)
+            return f"{entity}/{artifact.digest}", artifact
         raise
     if versions:
         raise UsageError(
-            f"'{typed}' stands for run {run.run} and for {entity}/{next(iter(versions))[:12]}",
+            f"'{typed}' stands for run {run.run} and for {entity}/{min(versions)[:12]}",
             expected="one of them",
             remedy="type more of the run, or ENTITY/DIGEST",
         )
-    artifact = run.output(entity)
-    if artifact is None:
-        raise MissingError(
-            f"run {run.run} has no {entity}",
-            expected="a run in which its step succeeded",
-            remedy=_list(project),
-        )
-    return artifact
+    if own := run.output(entity):
+        return run.run, own
+    raise MissingError(
+        f"run {run.run} has no {entity}", expected="a run in which its step succeeded", remedy=_list(project)
+    )
 
 
 def _check_entity(entity: str, named: str, typed: str) -> None:

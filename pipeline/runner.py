@@ -19,18 +19,19 @@ from typing import Any
 
 from pipeline.code import CodeState, changed_files, code_digest, code_state, environment, tag
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
-from pipeline.inputs import count_uses, require_agreement
+from pipeline.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.notebook import StepNotebook
 from pipeline.process import this_process
 from pipeline.project import DEFAULT_CONFIG, Project
+from pipeline.references import NamedInput
 from pipeline.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.store import Artifact, Store
 from pipeline.workspace import work_folder
 
 log = logging.getLogger(__name__)
 
-_NOTHING: Mapping[str, tuple[str, Artifact]] = MappingProxyType({})
+_NOTHING: Mapping[str, NamedInput] = MappingProxyType({})
 
 
 def run_step(
@@ -43,7 +44,7 @@ def run_step(
     force: bool = False,
     stream: bool = False,
     continued: bool = False,
-    chosen: Mapping[str, tuple[str, Artifact]] = _NOTHING,
+    chosen: Mapping[str, NamedInput] = _NOTHING,
 ) -> StepRecord:
     """Run one step in a run, or reuse what is known to be the same.
 
@@ -56,7 +57,7 @@ def run_step(
         force: Run it even when an earlier success would do.
         stream: Show the kernel's output.
         continued: Let what this run has done already stand.
-        chosen: Inputs named by hand in place of the run's own: what was typed, and the artifact.
+        chosen: Inputs named by hand in place of the run's own.
 
     Returns:
         The attempt as it ended: `succeeded` or `reused`.
@@ -99,6 +100,7 @@ def run_step(
             log.error("the end of %s/%s could not be recorded: %s", run, closed.made_by, lost.problem)
         raise
     ended = _closed(ended, began)
+    note_uses(runs, ended)
     runs.end(run, ended)
     if ended.status == SUCCEEDED:
         shutil.rmtree(_resume_folder(project, ended), ignore_errors=True)
@@ -154,15 +156,16 @@ def _planned(
     step: StepNotebook,
     parameters: dict[str, Any],
     code: CodeState,
-    chosen: Mapping[str, tuple[str, Artifact]],
+    chosen: Mapping[str, NamedInput],
 ) -> StepRecord:
     """The attempt as it is known before it starts; inputs are resolved here, once, and have to agree."""
-    typed = {entity: chosen[entity][0] for entity in step.reads if entity in chosen}
+    named = {entity: chosen[entity].source for entity in step.reads if entity in chosen}
     inputs = {
-        entity: chosen[entity][1] if entity in typed else _pinned(manifest, project, step, entity)
+        entity: chosen[entity].artifact if entity in named else _pinned(manifest, project, step, entity)
         for entity in step.reads
     }
-    require_agreement(project.runs, manifest, step.name, inputs, typed)
+    require_agreement(project.runs, manifest, step.name, inputs, named)
+    before = chosen_before(project.runs, manifest, inputs)
     modules = code_digest(step.imports)
     basis = {
         "step": step.name,
@@ -170,7 +173,7 @@ def _planned(
         "parameters": parameters,
         "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         "code": modules,
-        **({"chosen": typed} if typed else {}),  # the report says so
+        **({"chosen": sorted([*named, *before])} if named or before else {}),  # reports say so
     }
     return StepRecord(
         step=step.name,
@@ -181,7 +184,8 @@ def _planned(
         code_digest=modules,
         fingerprint=hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest(),
         inputs=inputs,
-        chosen=typed,
+        chosen=named,
+        chosen_before=before,
         code=asdict(code),
         environment=environment(),
         process=this_process(),
@@ -264,7 +268,7 @@ def _executed(
             resume=str(resume),
             logs=str(logs),
             mode=project.mode,
-            chosen=record.chosen,
+            chosen={**record.chosen, **record.chosen_before},
             uses=record.uses,
         )
         context.write(work / "context.json")

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.files import sha256_of
-from pipeline.inputs import count_uses, require_agreement
+from pipeline.inputs import chosen_before, count_uses, require_agreement
 from pipeline.runs import Runs
 from pipeline.store import Artifact, Store
 
@@ -47,7 +47,7 @@ class StepContext:
         logs: A folder that outlives the attempt, for what is to be watched while it runs and is no output.
         by_hand: Whether a person runs the cells, so that nothing is published.
         mode: `dev` or `prod`.
-        chosen: Inputs that were named by hand: entity to what was typed.
+        chosen: Inputs that were named by hand, those of earlier steps as `STEP: ENTITY`: to a run, artifact or URL.
         uses: Of each input, with how many different other inputs this step has met it, see `inputs.count_uses`.
     """
 
@@ -152,7 +152,8 @@ class Step:
             there, such as TensorBoard's files: with their times and host names in an output, no two runs were equal.
         work: A folder of this attempt's own.
         mode: `dev` or `prod`.
-        chosen: Inputs that were named by hand, with what was typed.
+        chosen: Inputs that were named by hand, here or, as `STEP: ENTITY`, at an earlier step: to a run, artifact or
+            URL.
         uses: Of each input, with how many different other inputs this step has met it over all runs of the store, those
             of this attempt included.
     """
@@ -212,7 +213,8 @@ class Step:
             name: artifact.digest + (f", chosen by hand: {self.chosen[name]}" if name in self.chosen else "")
             for name, artifact in self._context.inputs.items()
         }
-        return {"made by": self._context.made_by, **digests}
+        before = {name: f"chosen by hand: {source}" for name, source in self.chosen.items() if name not in digests}
+        return {"made by": self._context.made_by, **digests, **before}
 
     def commit(
         self,
@@ -357,6 +359,7 @@ def _by_hand(name: str, reads: Sequence[str]) -> StepContext:
         resume=resume,
         logs=logs,
         by_hand=True,
+        chosen=chosen_before(runs, newest, inputs) if newest else {},
         uses=count_uses(runs, name, inputs),
     )
 

@@ -45,8 +45,11 @@ def step_line(record: StepRecord, width: int) -> str:
 def note_lines(record: StepRecord) -> list[str]:
     """What a user must know of a step, and which inputs were named by hand; below the step's line, in 80 columns."""
     texts = [
-        f"{entity} {record.inputs[entity].digest[:12]} was chosen by hand: {typed}"
-        for entity, typed in record.chosen.items()
+        f"{entity} {record.inputs[entity].digest[:12]} was chosen by hand: {source}"
+        for entity, source in record.chosen.items()
+    ]
+    texts += [
+        f"the inputs descend from {name}, chosen by hand: {source}" for name, source in record.chosen_before.items()
     ]
     return [
         line
@@ -170,6 +173,7 @@ def _attempt_lines(record: StepRecord) -> list[str]:
     ]
     lines += [table(rows, "  ")] if rows else []
     lines += [table([("  ", name, _json(value)) for name, value in record.metrics.items()])] if record.metrics else []
+    lines += [f"  descends from {name}, chosen by hand: {source}" for name, source in record.chosen_before.items()]
     lines += [f"  note: {note}" for note in record.notes]
     lines += [f"  {line}" for line in record.error.splitlines()]
     return [*lines, *(f"  {path}" for path in (record.notebook, record.report) if path)]
@@ -179,7 +183,7 @@ def _aside(record: StepRecord, entity: str) -> str:
     """What is to be known of an input besides: who chose it, and how often this step has met it."""
     chosen = f"chosen by hand: {record.chosen[entity]}" if entity in record.chosen else ""
     uses = record.uses.get(entity, 0)
-    return ", ".join(filter(None, [chosen, f"met {uses} times" if uses > 1 else ""]))
+    return ", ".join(filter(None, [chosen, f"used with {uses} different others" if uses > 1 else ""]))
 
 
 def _json(value: Any) -> str:

@@ -434,7 +434,7 @@ def test_a_run_of_schema_2_is_read_with_the_disagreement_that_it_has(tmp_path: P
     runs = Runs(Store(str(tmp_path / "old")))
     (run,) = (runs.load(one) for one in runs.ids())
     assert (run.schema, {record.schema for record in run.attempts}) == (2, {2})
-    assert all((record.notes, record.chosen, record.uses) == ((), {}, {}) for record in run.attempts)
+    assert all((record.notes, record.chosen, record.chosen_before) == ((), {}, {}) for record in run.attempts)
     right, wrong = run.of("judge")
     assert disagreement(runs, run, right.inputs) is None
     found = disagreement(runs, run, wrong.inputs)

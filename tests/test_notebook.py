@@ -233,12 +233,16 @@ def test_a_parameter_takes_its_value_from_another_steps(toy: Any) -> None:
     assert toy.states()["first"] == "done", "the same command would set it so again"
 
 
+def test_a_comment_that_is_worded_like_a_link_is_none(toy: Any) -> None:
+    write(toy, parameters='text: str = "a"\nsize: str = "-"  # column where mask is stored: masks.png')
+    assert read_steps(toy.root / "steps")["first"].resolve({})["size"] == "-"
+
+
 @pytest.mark.parametrize(
     "comment",
     [
         pytest.param("where text is auto: nobody.act", id="no such step"),
         pytest.param("where text is auto: second.atc", id="no such parameter"),
-        pytest.param("where txet is auto: second.act", id="no such parameter of its own"),
         pytest.param("where text is auto: second.loud", id="another type"),
     ],
 )

@@ -68,7 +68,7 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         logs=str(cache / "logs" / "opened" / manifest.run / name),
         by_hand=True,
         mode=manifest.mode,
-        chosen=record.chosen,
+        chosen={**record.chosen, **record.chosen_before},
         uses=record.uses or count_uses(project.runs, record.step, record.inputs),
     )
     work.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.command import with_config
 from pipeline.config import read_config
 from pipeline.errors import PipelineError, StepError
+from pipeline.inputs import require_agreement
 from pipeline.inspection.worktree import FOLDER, require_code, worktree
 from pipeline.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.notebook import read_steps
@@ -82,7 +83,8 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
         reload: Read the outside world again, too.
 
     Raises:
-        StepError: The code of then cannot be put together again, no step succeeded, or one fails now.
+        StepError: The code of then cannot be put together again, inputs of then do not agree, no step succeeded, or one
+            fails now.
     """
     records = _needed(manifest)
     if not records:
@@ -91,8 +93,9 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
             expected="a run with something to do again",
             remedy=f"python -m pipeline runs{_options(project)}",
         )
-    for record in records:  # before hours go into the first
+    for record in records:  # before hours go into the first; old code may not ask whether inputs agree
         require_code(project.root, manifest, record.code)
+        require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
     run, done = "", []
     for code, of_one_code in itertools.groupby(records, key=lambda record: record.code):
         with worktree(project, manifest, code) as tree:

@@ -51,10 +51,7 @@ def make_exam(make_toy: Callable[[Path, tuple[str, ...]], Any], root: Path) -> A
             [
                 ("md", f"# {name}"),
                 ("", "import json\nfrom pipeline.step import Step"),
-                (
-                    "parameters",
-                    'seed: int = 0  # of the result: even or odd\nwords: str = ""  # changes the note alone',
-                ),
+                ("parameters", PARAMETERS),
                 ("interface", f"step = Step.open({name!r}, reads={list(reads)}, writes={list(WRITES[name])})"),
                 ("", WORK),
                 ("", 'step.commit(metrics={"seed": seed}, notes=[words] if words else [])'),

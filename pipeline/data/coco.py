@@ -72,9 +72,19 @@ class CocoDataset:
         return tuple(category.name for category in self.categories)
 
     @property
+    def background_images(self) -> tuple[Image, ...]:
+        """Images without an annotation.
+
+        An image with crowd regions alone is none of them: something is there, though nothing that is judged. It is no
+        example of a class either.
+        """
+        annotated = {each.image_id for each in self.annotations}
+        return tuple(image for image in self.images if image.id not in annotated)
+
+    @property
     def background(self) -> int:
-        """How many images have no annotation."""
-        return len({image.id for image in self.images} - {each.image_id for each in self.annotations})
+        """How many images are background."""
+        return len(self.background_images)
 
     def by_image(self) -> dict[int, list[Annotation]]:
         """Annotations per image id; an image without any has no key, or an empty list when asked for."""

@@ -143,11 +143,12 @@ def objects(dataset: CocoDataset, images: Sequence[Image]) -> tuple[Integers, In
 
 
 def _units(dataset: CocoDataset, images: Sequence[Image], rows_of: Sequence[Sequence[int]]) -> Units:
-    """What each unit shows; that an image shows nothing is like one class more, to be dealt out as evenly."""
+    """What each unit shows; that an image is background is like one class more, to be dealt out as evenly."""
     dealt = [images[row] for rows in rows_of for row in rows]
     unit = np.repeat(np.arange(len(rows_of)), [len(rows) for rows in rows_of]).astype(np.int64)
     rows, columns = objects(dataset, dealt)
-    nothing, background = np.setdiff1d(np.arange(len(dealt)), rows), len(dataset.categories)
+    ids, background = {image.id for image in dataset.background_images}, len(dataset.categories)
+    nothing = np.array([row for row, image in enumerate(dealt) if image.id in ids], np.int64)
     rows = np.concatenate([rows, nothing])
     columns = np.concatenate([columns, np.full(len(nothing), background)])
     return make_units(unit, rows, columns, len(rows_of), background + 1)

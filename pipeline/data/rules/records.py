@@ -116,8 +116,7 @@ def unknown_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result
 
 def images_without_box(dataset: CocoDataset, _: Facts, action: Action) -> Result:
     """Every image has an annotation; one without is learnt as background."""
-    used = {each.image_id for each in dataset.annotations}
-    problems = {image.id: "no annotation is in it" for image in dataset.images if image.id not in used}
+    problems = {image.id: "no annotation is in it" for image in dataset.background_images}
     if action == "drop":
         return drop_images(dataset, "image-without-box", "info", problems)
     findings = [

@@ -8,8 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.published_weights import COCO, coco_weights
-from pipeline.data.sources.remote.download import download
+from pipeline.data.published_weights import COCO, coco_weights, published_weights
+from pipeline.data.sources.remote.download import Download, download
 from pipeline.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     Raises:
         UsageError: A digest is given without a URL, or "coco" without a variant that there is.
         MissingError: There is nothing at the URL.
-        DataError: What is there is no checkpoint, or not the one with that digest.
+        DataError: What is there is no checkpoint, or not the one with that digest, or not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = LoadedWeights(None, "", "", 0)
@@ -51,6 +51,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
         url, sha256 = chosen.url, sha256 or chosen.sha256
     if url:
         found = download(url, cache, sha256=sha256)
+        _check_published(found)
         _check_checkpoint(found.path, found.url)
         path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
         weights = LoadedWeights(path, found.url, found.sha256, found.size)
@@ -59,6 +60,18 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return weights
+
+
+def _check_published(found: Download) -> None:
+    for entry in published_weights():
+        if entry.url == found.url and not found.sha256.startswith(entry.sha256_start):
+            found.path.unlink()  # of a URL in the table it is a download
+            raise DataError(
+                f"the file's SHA-256 is {found.sha256}, which is not that of the published weights",
+                where=found.url,
+                expected=f"SHA-256 {entry.sha256_start}, and on" if not entry.sha256 else f"SHA-256 {entry.sha256}",
+                remedy="the download was removed: run again; if the same comes, something else is served at this URL",
+            )
 
 
 def _check_checkpoint(path: Path, shown: str) -> None:

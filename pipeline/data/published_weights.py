@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -35,6 +35,13 @@ class PublishedWeights:
     sha256: str
     licence: str
     mAP: float  # noqa: N815  # the field's own spelling
+
+    @property
+    def sha256_start(self) -> str:
+        """What the digest starts with, as far as it is known: in mmdet's file names eight digits of it come last."""
+        if self.sha256 or self.source != "mmdet":
+            return self.sha256
+        return PurePosixPath(self.url).stem.rpartition("-")[2]
 
 
 @cache

@@ -4,7 +4,9 @@ import hashlib
 import json
 
 import pytest
+import yaml
 
+from pipeline.data import published_weights
 from pipeline.data.pretrained import load_weights
 from pipeline.data.published_weights import coco_weights
 from pipeline.errors import DataError, UsageError
@@ -56,3 +58,59 @@ def test_coco_stands_for_the_published_weights_of_the_variant(tmp_path, real_dat
 def test_coco_needs_a_variant(tmp_path, variant):
     with pytest.raises(UsageError, match="variant"):
         load_weights("coco", tmp_path / "out", cache=tmp_path, variant=variant)
+
+
+@pytest.fixture
+def publish(server, tmp_path, monkeypatch):
+    """A table with one entry, at a server on this machine."""
+
+    def write(content, name, source="mmdet", sha256=""):
+        url = server.serve(name, content)
+        entry = {"variant": "tiny", "source": source, "url": url, "sha256": sha256, "licence": "MIT", "mAP": 0.3}
+        (tmp_path / "table.yaml").write_text(yaml.safe_dump([entry]))
+        monkeypatch.setattr(published_weights, "_TABLE", tmp_path / "table.yaml")
+        published_weights.published_weights.cache_clear()
+        return url
+
+    yield write
+    published_weights.published_weights.cache_clear()
+
+
+CHECKPOINT = b"PK\x03\x04 weights"
+DIGEST = hashlib.sha256(CHECKPOINT).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "sha256"),
+    [
+        pytest.param(f"tiny-{DIGEST[:8]}.pth", "mmdet", "", id="the digest of the name"),
+        pytest.param("tiny-00000000.pth", "Megvii", "", id="a name that has none"),
+        pytest.param("tiny-00000000.pth", "mmdet", DIGEST, id="the digest of the table"),
+    ],
+)
+def test_published_weights_are_what_they_claim(publish, tmp_path, name, source, sha256):
+    url = publish(CHECKPOINT, name, source, sha256)
+    loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
+    assert (loaded.url, loaded.sha256) == (url, DIGEST)
+
+
+@pytest.mark.parametrize("typed", ["coco", ""], ids=["coco", "their URL"])
+def test_other_bytes_than_the_published_are_refused_and_not_kept(publish, server, tmp_path, typed):
+    name = f"tiny-{DIGEST[:8]}.pth"
+    url = publish(CHECKPOINT + b"!", name)
+    with pytest.raises(DataError, match=rf"not that of the published weights[\s\S]*SHA-256 {DIGEST[:8]}, and on"):
+        load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
+    assert not (tmp_path / "out/weights.pth").exists()
+    server.serve(name, CHECKPOINT)
+    assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny").sha256 == DIGEST
+
+
+def test_the_name_of_mmdets_weights_holds_in_the_real_table_too(tmp_path, real_data):
+    """A file of the published name lies in the cache, and its digest is given: nothing needs to be fetched."""
+    url = coco_weights("tiny").url
+    cached = tmp_path / "cache" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{url.rpartition('/')[2]}"
+    cached.parent.mkdir()
+    cached.write_bytes((real_data / "yolox_nano_coco.pth").read_bytes())
+    sha256 = hashlib.sha256(cached.read_bytes()).hexdigest()
+    with pytest.raises(DataError, match="SHA-256 b4047906, and on"):
+        load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", sha256=sha256, variant="tiny")

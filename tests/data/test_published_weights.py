@@ -31,6 +31,8 @@ def test_an_entry_makes_sense(entry):
     assert urlsplit(entry.url).path.rpartition("/")[2].startswith(f"yolox_{entry.variant}")
     assert entry.url.endswith(".pth")
     assert re.fullmatch(r"([0-9a-f]{64})?", entry.sha256)
+    assert re.fullmatch(r"[0-9a-f]{8}" if entry.source == "mmdet" else "", entry.sha256_start)
+    assert replace(entry, sha256="0" * 64).sha256_start == "0" * 64
     assert entry.licence == "Apache-2.0"
     assert 0.2 < entry.mAP < 0.6
     assert published_weights().count(replace(entry)) == 1

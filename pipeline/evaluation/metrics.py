@@ -108,8 +108,8 @@ class DetectionMetrics:
         images_with_objects, images_without_objects: Number of them. An image with nothing but crowd regions is
             neither: it is not empty, and most of what is found in it is neither right nor wrong.
         fp_per_image_with_objects, fp_per_image_without_objects: Mean number of false positives at `errors_at` on
-            these images; None where there are none, and where nothing right is found in a test set with objects: a
-            model that finds nothing raises no false alarm either.
+            these images; None where there are none, and where no detection has that score in a test set with objects:
+            a model that finds nothing raises no false alarm either.
         classes: In the order of the category ids.
         per_image: In the test set's order, at `errors_at`.
         confusion: `(K + 1, K + 1)` counts at `errors_at`; rows truth, columns detections, the last of each the
@@ -183,7 +183,7 @@ def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[st
     kept = matches.scores >= errors_at
     per_image = _image_errors(truth, matches, kept)
     with_objects, without_objects = _by_objects(truth, per_image)
-    finds_nothing = threshold is None and bool(with_objects)
+    finds_nothing = bool(with_objects) and all(one["score"] < errors_at for one in results)
     precision: Floats = evaluation.eval["precision"]
     return DetectionMetrics(
         **_coco_summary(evaluation),

@@ -287,7 +287,8 @@ ONE = [(1, 1, BOX)]
     ("truth", "results", "images", "false_positives"),
     [
         pytest.param(ONE, [], (1, 3), (None, None), id="nothing found"),
-        pytest.param(ONE, [found(1, 1, FAR, 0.9), found(2, 1, FAR, 0.9)], (1, 3), (None, None), id="nothing right"),
+        pytest.param(ONE, [found(1, 1, FAR, 0.9), found(2, 1, FAR, 0.9)], (1, 3), (1.0, 1 / 3), id="nothing right"),
+        pytest.param(ONE, [found(1, 1, FAR, 0.4)], (1, 3), (None, None), id="nothing at the score where errors count"),
         pytest.param(ONE, [found(1, 1, BOX, 0.9)], (1, 3), (0.0, 0.0), id="all right"),
         pytest.param(
             ONE, [found(1, 1, BOX, 0.9), found(1, 2, FAR, 0.9), found(3, 2, FAR, 0.9)], (1, 3), (1.0, 1 / 3), id="both"
@@ -352,7 +353,7 @@ def test_false_positives_per_image_are_those_counted_by_hand(tmp_path_factory, t
         (with_objects, metrics.fp_per_image_with_objects),
         (set(counts) - with_objects, metrics.fp_per_image_without_objects),
     ):
-        if not images or (metrics.threshold is None and truth):
+        if not images or not kept:
             assert figure is None
         else:
             assert figure == pytest.approx(sum(counts[image] for image in images) / len(images))

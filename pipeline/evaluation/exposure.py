@@ -40,7 +40,7 @@ class Exposure:
         pictures: Some of these, the exact ones first.
         unknown_weights: Weights that the model descends from, and whose training images nobody recorded.
         coco_names: Test images that are named like images of COCO train2017, where the model descends or may descend
-            from weights that learned these.
+            from weights that learned these: from any of which nobody recorded what they learned from.
         unseen: The metrics without the images seen; None where none was seen, or nothing else is left.
     """
 
@@ -61,6 +61,11 @@ class Exposure:
     def similar(self) -> int:
         """Number of other test images that look like one of those learned from."""
         return len(self.seen) - self.exact
+
+    @property
+    def unseen_images(self) -> int | None:
+        """Number of test images that are not seen; None where it is not known what the model learned from."""
+        return None if self.learned is None else self.images - len(self.seen)
 
     @property
     def exact_share(self) -> float | None:
@@ -95,7 +100,7 @@ def check_exposure(test_set: Path, bento: Path, results: Sequence[Mapping[str, A
     learned = read_learned(bento)
     seen = find_seen(learned, test_set) if learned is not None else ()
     unknown_weights = learned.unknown_weights if learned is not None else ()
-    may_know_coco = learned is None or any(weights.coco for weights in unknown_weights)
+    may_know_coco = learned is None or bool(unknown_weights)  # weights for six classes may descend from COCO's too
     names = [image.file_name for image in truth.images] if may_know_coco else []
     return Exposure(
         images=len(truth.images),

@@ -83,7 +83,7 @@ def exposure_remarks(exposure: Exposure) -> list[str]:
             f"{_listed(exposure.coco_names)}. The public weights for COCO learned from images of these names"
             + ("." if exposure.knows_coco else ", and so did the model if it descends from such weights.")
         )
-    elif exposure.knows_coco:
+    elif exposure.unknown_weights:
         told.append("No test image is named like an image of COCO train2017.")
     return told
 
@@ -107,7 +107,7 @@ def _unknown(weights: UnknownWeights) -> str:
     likely = (
         "They know COCO's 80 classes, so they most likely learned from COCO train2017."
         if weights.coco
-        else "They may have learned from test images."
+        else "They may have learned from test images, or descend from weights that did."
     )
     return (
         f"The model descends from weights whose training images are unknown (SHA-256 {weights.sha256[:12]}…). {likely}"

@@ -97,7 +97,7 @@ def test_training_images_are_found_out(training_set, test_set, packed) -> None:
         SeenImage("copy.png", "exact"), SeenImage("brighter.png", "similar"), SeenImage("flip.jpg", "similar"),
     )  # fmt: skip
     assert (exposure.images, exposure.learned, exposure.exact, exposure.similar) == (5, 6, 1, 2)
-    assert (exposure.exact_share, exposure.similar_share) == (0.2, 0.4)
+    assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (0.2, 0.4, 2)
     assert [one.image.file_name for one in exposure.pictures] == ["copy.png", "brighter.png", "flip.jpg"]
     for one in exposure.pictures:
         assert cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (120, 160, 3)
@@ -137,7 +137,8 @@ def test_a_clean_test_set(test_set, packed, tmp_path) -> None:
     [
         pytest.param((COCO,), ("000000000009.jpg",), True, id="weights for COCO"),
         pytest.param((OTHER, COCO), ("000000000009.jpg",), True, id="among others"),
-        pytest.param((OTHER,), (), False, id="other weights"),
+        pytest.param((OTHER,), ("000000000009.jpg",), False, id="other weights, which may descend from COCO's"),
+        pytest.param((), (), False, id="none"),
     ],
 )
 def test_weights_from_elsewhere(training_set, test_set, packed, weights, names, knows_coco) -> None:
@@ -151,7 +152,7 @@ def test_weights_from_elsewhere(training_set, test_set, packed, weights, names, 
 def test_a_model_that_was_packed_before_is_unknown(test_set, packed) -> None:
     exposure = check_exposure(test_set, packed(None), results(1))
     assert (exposure.learned, exposure.seen, exposure.unseen) == (None, (), None)
-    assert (exposure.exact_share, exposure.similar_share) == (None, None)
+    assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (None, None, None)
     assert exposure.coco_names == ("000000000009.jpg",)  # it may descend from COCO's weights
 
 

@@ -85,6 +85,7 @@ def write_report(
     gate: Gate,
     exposure: Exposure,
     judged: int,
+    mode: str,
     chosen: Mapping[str, str] | None = None,
     pictures: Sequence[Picture] = (),
     dataset: Mapping[str, Any] | None = None,
@@ -102,7 +103,8 @@ def write_report(
         check: What `check_test_image` found.
         gate: What `judge` decided.
         exposure: What `check_exposure` found.
-        judged: How many models have been judged on this test set, this one included.
+        judged: How many models have been judged on this test set, this one included, by the records at hand.
+        mode: Whose records these are: dev and prod keep their own.
         chosen: The inputs that were chosen by hand, and what was typed for each.
         pictures: Images beside their ground truth.
         dataset: Rows about the test set, for instance from `dataset_summary`.
@@ -124,6 +126,7 @@ def write_report(
         exposure=exposure,
         exposure_remarks=exposure_remarks(exposure),
         judged=_ordinal(judged),
+        mode=mode,
         chosen=chosen or {},
         remarks=remarks(metrics, predictions, check),
         charts={

@@ -25,6 +25,7 @@ UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
 AGREES = TestImageCheck(True, 0.0, 0.0, 3, 3, 0)
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+WRONG = {"image_id": 0, "category_id": 2, "bbox": [8, 8, 32, 32], "score": 0.9}
 EVIL = "<script>alert('x')</script>"
 
 
@@ -78,9 +79,11 @@ def report(write_dataset, tmp_path):
         categories=("bright", "dark"),
         results=None,
         gate=0.5,
+        max_seen_exact=1.0,
         check=AGREES,
         exposure=CLEAN,
         judged=1,
+        mode="dev",
         chosen=None,
         crowds=(),
         **changes,
@@ -98,9 +101,10 @@ def report(write_dataset, tmp_path):
             metrics=metrics,
             predictions=predictions(results, **changes),
             check=check,
-            gate=judge(metrics, exposure, min_map50=gate, max_seen_exact=1.0, allow_no_detections=True),
+            gate=judge(metrics, exposure, min_map50=gate, max_seen_exact=max_seen_exact, allow_no_detections=True),
             exposure=exposure,
             judged=judged,
+            mode=mode,
             chosen=chosen,
             pictures=comparison_pictures(dataset, results, metrics),
             dataset=dataset_summary(dataset),
@@ -124,8 +128,9 @@ def test_it_tells_everything_and_fetches_nothing(report):
     assert len(page.addresses) == 4 + 3  # charts and pictures
     assert all(address.startswith("data:image/") for address in page.addresses)
     for expected in (
-        "Quality gate passed", "mAP50 ≥ 0.5 0.5000 yes", "agrees with the recorded predictions", "median 10.0 ms",
-        "longest 23.4 ms", "6.0 images/s", "64 x 96 px (height x width)", "coco_test_dataset: file:///store/abc",
+        "Quality gate passed: mAP50 0.5, at least 0.5 ", "mAP50 ≥ 0.5 0.5000 yes",
+        "agrees with the recorded predictions", "median 10.0 ms", "longest 23.4 ms",
+        "6.0 images/s", "64 x 96 px (height x width)", "coco_test_dataset: file:///store/abc",
         "0.png: 1 found, 0 missed", "curl -F images=@photo.jpg", "bentoml serve 'my bento'",
         "2 of 2 classes have fewer", "bright 2 2 1.000 1.000 1.000 0.80 1.00",
         "dark 1 1 0.000 0.000 0.000 - 0.00", "rate 0.3",
@@ -139,18 +144,28 @@ def test_it_tells_everything_and_fetches_nothing(report):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        pytest.param({"gate": 0.9}, "Quality gate failed: mAP50 ", id="gate-failed"),
+        pytest.param({"gate": 0.9}, "Quality gate failed: mAP50 0.5, at least 0.9 ", id="gate-failed"),
         pytest.param({"gate": 0.9}, "mAP50 ≥ 0.9 0.5000 no", id="gate-failed, its figures"),
-        pytest.param({"gate": 0}, "No quality gate was set", id="no-gate"),
-        pytest.param({"gate": 0}, "mAP50 none 0.5000 not judged", id="no-gate, its figures"),
+        pytest.param({"gate": 0}, "No limit for mAP50 was set, nor any other", id="no-gate"),
+        pytest.param({"gate": 0}, "mAP50 none 0.5000 no limit", id="no-gate, its figures"),
+        pytest.param({"gate": 0, "max_seen_exact": 0.0}, "was set; the other limits are met", id="no limit of mAP50"),
+        pytest.param(
+            {"max_seen_exact": 0.0, "exposure": UNKNOWN}, "those learned from ≤ 0 - unknown", id="a limit, unknown"
+        ),
+        pytest.param({"exposure": UNKNOWN}, "those learned from none - no limit", id="unknown, without a limit"),
         pytest.param({"results": []}, "mAP50 ≥ 0.5 0.0000 no", id="no-predictions"),
         pytest.param({"categories": ("owl",)}, "mAP50 ≥ 0.5 - no", id="no-objects"),
         pytest.param({"categories": ("bright",)}, "without objects 1 0 0.00", id="an image without objects"),
         pytest.param({"crowds": (2,)}, "with objects 2 2 0.00 without objects 0 0 - with crowd", id="two kinds"),
         pytest.param({"crowds": (2,)}, "with crowd regions only 1 0 -", id="crowd regions"),
         pytest.param({"crowds": (2,)}, "so it is in neither mean", id="crowd regions, explained"),
+        pytest.param({"results": []}, "No detection has score 0.50 or more, so false positives", id="nothing to count"),
+        pytest.param({"results": [WRONG]}, "with objects 3 3 0.33", id="nothing right"),
+        pytest.param({"results": [WRONG]}, "counted at score 0.50 and IoU 0.5.", id="nothing right, where counted"),
         pytest.param(
-            {"chosen": {"coco_test_dataset": "run 7"}}, "Chosen by hand: coco_test_dataset (run 7).", id="by hand"
+            {"chosen": {"coco_test_dataset": "run 7", "model_pack: obj_detect_inference_files": "s3://other/a"}},
+            "Inputs chosen by hand coco_test_dataset run 7 model_pack: obj_detect_inference_files s3://other/a What",
+            id="by hand",
         ),
         pytest.param({"categories": ("bright", "dark", "owl")}, "not in the means: owl", id="class-without-objects"),
         pytest.param({"check": TestImageCheck(False, 9.5, 0.1, 3, 4, 1)}, "differs from the recorded", id="disagrees"),
@@ -197,7 +212,22 @@ def test_class_names_are_text(report):
      (14, "14th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (100, "100th"), (101, "101st"), (111, "111th")],
 )  # fmt: skip
 def test_it_counts_the_models(report, number, expected):
-    assert f"This is the {expected} model judged on these images." in report(judged=number).text
+    said = f"This is the {expected} model judged on these images, by the records of this store (prod)."
+    assert said in report(judged=number, mode="prod").text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "colour"),
+    [
+        pytest.param({}, "passed", id="passed"),
+        pytest.param({"gate": 0, "max_seen_exact": 0.0}, "", id="no limit of mAP50"),
+        pytest.param({"gate": 0}, "", id="no limit"),
+        pytest.param({"gate": 0.9}, "failed", id="failed"),
+    ],
+)
+def test_only_what_was_examined_is_green(report, tmp_path, arguments, colour):
+    report(**arguments)
+    assert f'<section class="verdict {colour}">' in (tmp_path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +235,7 @@ def test_it_counts_the_models(report, number, expected):
     [
         pytest.param({"results": []}, "there is no detection", id="nothing found"),
         pytest.param(
-            {"results": [{"image_id": 0, "category_id": 2, "bbox": [8, 8, 32, 32], "score": 0.9}]},
-            "no detection is right at any", id="nothing right",
+            {"results": [WRONG]}, "no detection is right at any", id="nothing right"
         ),
         pytest.param({"categories": ("owl",), "results": []}, "the test set has no object", id="no object"),
     ],
@@ -246,8 +275,17 @@ def test_it_recommends_no_threshold_where_there_is_none(report, arguments, reaso
             ["the model descends from weights whose training images are unknown"], id="COCO's weights",
         ),
         pytest.param(
-            {"unknown_weights": (replace(COCO, coco=False),)}, ["They may have learned from test images."],
+            {"unknown_weights": (replace(COCO, coco=False),)},
+            ["They may have learned from test images, or descend from weights that did.",
+             "No test image is named like an image of COCO train2017."],
             ["the model descends from weights whose training images are unknown"], id="other weights",
+        ),
+        pytest.param(
+            {"unknown_weights": (replace(COCO, coco=False),), "coco_names": ("000000000009.jpg",)},
+            ["train2017: 1 of 3, 000000000009.jpg.", "and so did the model if it descends from such weights."],
+            ["the model descends from weights whose training images are unknown",
+             "test images named like those of COCO train2017, which COCO's weights learned from: 1 of 3"],
+            id="other weights, COCO's names",
         ),
         pytest.param(
             {"unknown_weights": (COCO,), "coco_names": tuple(f"{n:012}.jpg" for n in range(12)), "images": 20},
@@ -279,7 +317,8 @@ def test_it_shows_training_images_and_the_figures_without_them(report, write_dat
         "images 3 1", "mAP 0.500 0.000", "best threshold for all 0.45 -",
         f"0{EVIL}.png: a training image, byte for byte",
         f"1{EVIL}.png: looks like a training image", "1 more are not shown",
-        "share of test images byte for byte among those learned from none 0.3333 not judged",
+        "share of test images byte for byte among those learned from none 0.3333 no limit",
+        "test images that are neither none 0 no limit",
     ):  # fmt: skip
         assert expected in page.text
     assert "script" not in page.tags

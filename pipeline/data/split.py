@@ -130,11 +130,8 @@ def split(
         UsageError: The shares are no shares, a word is none of those allowed, or no image has the field.
         DataError: A subset with a share would be empty.
     """
-    _check_word("mode", mode, MODES)
-    _check_word("source_split", source_split, SOURCE_SPLITS)
+    check_division(mode, train_share, eval_share, source_split=source_split, max_empty_share=max_empty_share)
     shares = _shares(train_share, eval_share)
-    if not 0 <= max_empty_share <= 1:
-        raise UsageError(f"max_empty_share cannot be {max_empty_share:g}", expected="a share from 0 to 1")
     names = frozenset(test_names)
     images = sorted(dataset.images, key=lambda image: (draw_order(image.file_name, seed), image.id))
     reserved = sum(image.file_name in names for image in images)
@@ -161,6 +158,21 @@ def split(
     exclusions = exclude({"they look like, or belong to, images of another set": left_out}, len(dataset.images))
     train, too_many = _with_less_background(parts[0], max_empty_share, seed)
     return Split(train, *parts[1:], findings=Findings(tuple(findings)), exclusions=(*exclusions, *too_many))
+
+
+def check_division(
+    mode: str, train_share: float, eval_share: float, *, source_split: str = "honour", max_empty_share: float = 1.0
+) -> None:
+    """See that `split` will take these arguments, before there is anything to divide.
+
+    Raises:
+        UsageError: The shares are no shares, or a word is none of those allowed.
+    """
+    _check_word("mode", mode, MODES)
+    _check_word("source_split", source_split, SOURCE_SPLITS)
+    _shares(train_share, eval_share)
+    if not 0 <= max_empty_share <= 1:
+        raise UsageError(f"max_empty_share cannot be {max_empty_share:g}", expected="a share from 0 to 1")
 
 
 def _check_word(name: str, word: str, known: Sequence[str]) -> None:
@@ -222,8 +234,7 @@ def _subsets(
 
 def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
     """The train set with so few images without an annotation that they are at most this share of it."""
-    used = {each.image_id for each in train.annotations}
-    empty = [image for image in train.images if image.id not in used]
+    empty = train.background_images
     others = len(train.images) - len(empty)
     most = len(empty) if max_share == 1 else math.floor(others * max_share / (1 - max_share) + 1e-9)
     if train.images and not others and not most:

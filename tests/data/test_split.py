@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.split import split
+from pipeline.data.dealing import make_deck
+from pipeline.data.groups import read_ties
+from pipeline.data.source_split import place
+from pipeline.data.split import check_division, split
 from pipeline.errors import DataError, UsageError
 
 
@@ -340,6 +343,38 @@ def test_crowd_regions_are_no_objects():
     parts = split(replace(dataset, annotations=(*dataset.annotations, *crowd)))
     assert parts.shares.rows[1] == ("class 2", *[0, 0.0] * 6)
     assert "class 'class 2'" in {each.item for each in parts.findings}
+
+
+def test_an_image_with_crowd_regions_alone_is_no_background():
+    dataset = dataset_of([{1}] * 8 + [set()] * 8)
+    crowd = Annotation(99, 9, 1, (0, 0, 9, 9), 81, 1)
+    dataset = replace(dataset, annotations=(*dataset.annotations, crowd))
+    assert [image.id for image in dataset.background_images] == [10, 11, 12, 13, 14, 15, 16]
+    ties = read_ties(dataset.images, {}, "")
+    placed = place(dataset.images, ties, test_names=(), honour=True)
+    deck = make_deck(dataset, dataset.images, ties, placed, np.array([0.7, 0.15, 0.15]))
+    assert deck.units.per_class.tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
+    parts = split(dataset, max_empty_share=0.0)
+    assert sum(each.count for each in parts.exclusions) == len(dataset.images) - sum(
+        len(part.images) for part in (parts.train, parts.eval, parts.test)
+    )
+    assert parts.train.background == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"max_empty_share": 25}, id="a percentage"),
+        pytest.param({"mode": "equal"}, id="mode"),
+        pytest.param({"train_share": 2.0}, id="share"),
+        pytest.param({"source_split": "maybe"}, id="source_split"),
+    ],
+)
+def test_what_is_wrong_is_told_before_there_are_data(wrong):
+    sound = {"mode": "balanced", "train_share": 0.7, "eval_share": 0.15}
+    check_division(**sound)
+    with pytest.raises(UsageError):
+        check_division(**(sound | wrong))
 
 
 def test_an_empty_subset_lacks_no_class():

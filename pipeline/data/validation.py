@@ -16,7 +16,7 @@ from pipeline.data.coco import CocoDataset
 from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.data.rules.catalogue import Limits, rules
 from pipeline.data.rules.duplicates import duplicate_groups
-from pipeline.data.rules.findings import Action, Facts, Finding, Findings, Rule
+from pipeline.data.rules.findings import Action, Facts, Finding, Findings, Result, Rule, drop_images
 from pipeline.data.rules.inspection import inspect
 from pipeline.data.tables import Table
 from pipeline.errors import DataError, UsageError
@@ -24,6 +24,9 @@ from pipeline.errors import DataError, UsageError
 logger = logging.getLogger(__name__)
 
 RULES: tuple[Rule, ...] = rules()
+EMPTIED = "image-without-usable-box"
+NONE_LEFT = "their annotations were all dropped"
+_CHOOSES_CLASSES = "rare-category"  # what only shows classes that a detector is not to know is background for it
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Validation:
             `write_subset` must turn the pixels.
         groups: What must stay together in a split, because it shows the same: file name to the name of its group;
             images alone are not in it.
-        exclusions: How many images which rule dropped, or put together with another.
+        exclusions: How many images which rule dropped, or put together with another; and how many rules left without
+            any of their annotations.
     """
 
     dataset: CocoDataset
@@ -100,6 +104,10 @@ def apply_rules(
 ) -> Validation:
     """Hold a data set to rules, one after another; the same again repairs and drops nothing more.
 
+    An image that loses its last annotation to a rule is dropped too (`image-without-usable-box`): something was drawn
+    on it, so it is no background. One that came without annotations stays, and so does one that keeps a crowd region.
+    The rule on rare categories takes no image along, as it chooses classes.
+
     Args:
         dataset: What to check.
         facts: What is known of every file it names.
@@ -112,14 +120,19 @@ def apply_rules(
     chosen = _chosen(actions, table)
     records: list[Finding] = []
     counts: dict[str, int] = {}
-    loaded = len(dataset.images)
+    loaded, none_left = len(dataset.images), 0
     for rule in table:
-        before = len(dataset.images)
-        dataset, found = rule.check(dataset, facts, chosen[rule.name])
-        counts[f"by the rule {rule.name}"] = before - len(dataset.images)
+        before = dataset
+        dataset, found = rule.check(before, facts, chosen[rule.name])
+        counts[f"by the rule {rule.name}"] = len(before.images) - len(dataset.images)
         records += found
         if found:
             logger.info("%s: %d %s", rule.name, len(found), found[0].action)
+        if rule.name != _CHOOSES_CLASSES:
+            dataset, emptied = _without_emptied(before, dataset, rule.name)
+            records += emptied
+            none_left += len(emptied)
+    counts[NONE_LEFT] = none_left
     upright = sorted({image.file_name for image in dataset.images if facts[image.file_name].orientation != 1})
     groups, exclusions = duplicate_groups(dataset, facts), exclude(counts, loaded)
     return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclusions)
@@ -152,6 +165,15 @@ def _chosen(actions: Mapping[str, str], table: Sequence[Rule]) -> dict[str, Acti
             )
         chosen[name] = allowed[str(wanted)]
     return chosen
+
+
+def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Result:
+    """What a rule left, without the images whose last annotation it took."""
+    if after.annotations is before.annotations:
+        return after, []
+    had = {each.image_id for each in before.annotations}
+    emptied = {image.id: f"{rule} took its last annotation" for image in after.background_images if image.id in had}
+    return drop_images(after, EMPTIED, "warning", emptied)
 
 
 def _reason(rule: Rule, wanted: str) -> str:

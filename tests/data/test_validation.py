@@ -93,14 +93,14 @@ RULE_CASES = [
     ),
     pytest.param(
         dataset(annotations=[box(5, 5, float("nan"), 10), box(float("inf"), 5, 9, 9, id=2)]),
-        dataset(annotations=[]),
-        [("box-not-finite", "dropped")] * 2,
+        dataset([B], []),
+        [*[("box-not-finite", "dropped")] * 2, ("image-without-usable-box", "dropped")],
         id="not finite",
     ),
     pytest.param(
         dataset(annotations=[box(5, 5, 0, 10), box(5, 5, 3, 0, id=2)]),
-        dataset(annotations=[]),
-        [("box-without-area", "dropped")] * 2,
+        dataset([B], []),
+        [*[("box-without-area", "dropped")] * 2, ("image-without-usable-box", "dropped")],
         id="no area",
     ),
     pytest.param(
@@ -117,8 +117,8 @@ RULE_CASES = [
     ),
     pytest.param(
         dataset(annotations=[box(1e300, 5, 9, 9)]),
-        dataset(annotations=[]),
-        [("box-not-finite", "dropped")],
+        dataset([B], []),
+        [("box-not-finite", "dropped"), ("image-without-usable-box", "dropped")],
         id="beyond any image",
     ),
     pytest.param(
@@ -171,8 +171,8 @@ RULE_CASES = [
     ),
     pytest.param(
         dataset(annotations=[box(60, 5, 20, 20)]),
-        dataset(annotations=[]),
-        [("box-outside-image", "dropped")],
+        dataset([B], []),
+        [("box-outside-image", "dropped"), ("image-without-usable-box", "dropped")],
         id="outside",
     ),
     pytest.param(
@@ -261,6 +261,44 @@ def test_unreadable_images_go_with_their_boxes():
     assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: by the rule missing-image"]
 
 
+NO_AREA = box(5, 5, 0, 10)
+RARE = Annotation(2, 2, 2, (5.0, 5.0, 20.0, 10.0), 200.0)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "actions", "left"),
+    [
+        pytest.param([NO_AREA], {}, "b.png", id="no area"),
+        pytest.param([box(60, 5, 20, 20)], {}, "b.png", id="outside"),
+        pytest.param([replace(BOX, category_id=5)], {}, "b.png", id="an unknown category"),
+        pytest.param([box(5, 5, 0.5, 10)], {}, "b.png", id="too small"),
+        pytest.param([replace(NO_AREA, iscrowd=1)], {}, "b.png", id="a crowd region without area"),
+        pytest.param([box(0, 0, 60, 40)], {"covering-box": "drop"}, "b.png", id="as the user wants"),
+        pytest.param([NO_AREA, replace(BOX, id=2)], {}, "a.png b.png", id="one of two boxes"),
+        pytest.param([NO_AREA, replace(CROWD, id=2)], {}, "a.png b.png", id="all but a crowd region"),
+        pytest.param([BOX, RARE], {"rare-category": "drop"}, "a.png b.png", id="of a class not to be known"),
+        pytest.param([], {}, "a.png b.png", id="there were none"),
+        pytest.param([], {"image-without-box": "drop"}, "", id="there were none, and background is not wanted"),
+        pytest.param([NO_AREA], {"image-without-box": "drop"}, "", id="dropped, and background is not wanted"),
+    ],
+)
+def test_an_image_that_loses_all_its_annotations_is_no_background(annotations, actions, left):
+    found = apply_rules(dataset(annotations=annotations), FACTS, actions=actions)
+    assert " ".join(image.file_name for image in found.dataset.images) == left
+    lost = [each for each in found.exclusions if each.reason == "their annotations were all dropped"]
+    emptied = [each.file_name for each in found.findings if each.rule == "image-without-usable-box"]
+    assert sum(each.count for each in lost) == len(emptied)
+    assert (emptied == ["a.png"]) == (bool(annotations) and "a.png" not in left)
+    assert sum(each.count for each in found.exclusions) == 2 - len(found.dataset.images)
+
+
+def test_it_is_said_which_and_why():
+    found = apply_rules(dataset(annotations=[NO_AREA]), FACTS)
+    assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: their annotations were all dropped"]
+    (said,) = [each for each in found.findings if each.rule == "image-without-usable-box"]
+    assert (said.item, said.detail) == ("image 1 (a.png)", "box-without-area took its last annotation")
+
+
 def test_a_problem_of_no_kind_is_one():
     assert apply_rules(dataset(), FACTS | {"a.png": ImageFacts(problem="odd")}).dataset == dataset([B], [])
 
@@ -336,6 +374,8 @@ def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions):
     assert len({each.id for each in sound.annotations if each.id > 0}) == len(sound.annotations)
     categories = {category.id for category in sound.categories}
     assert len(categories) == len(sound.categories) == len(set(sound.classes))
+    if actions.get("rare-category") != "drop":
+        assert not {image.id for image in sound.background_images} & {each.image_id for each in messy.annotations}
     clipped = actions.get("box-partly-outside") != "report"
     for each in sound.annotations:
         x, y, width, height = each.bbox
@@ -542,7 +582,7 @@ class TestActions:
     )
     def test_limits_move_the_line(self, tmp_path, limits, rule):
         draft = Draft(tmp_path / "in")
-        draft.box(draft.images[0], (20.0, 12.0, 40.0, 30.0), CAT)
+        draft.box(draft.images[0], (20.0, 12.0, 40.0, 32.0), CAT)
         assert rule not in {each.rule for each in validate(draft.dataset, draft.pictures).findings}
         assert rule in {each.rule for each in validate(draft.dataset, draft.pictures, **limits).findings}
 

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
 NOT_ANNOTATED = "nobody annotated them"
+NOT_USABLE = "nothing drawn on them can be used as a box"
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -46,6 +47,7 @@ class LoadedAnnotations:
     classes: tuple[str, ...]
     missing_images: int  # named but absent, and dropped with their annotations
     unannotated_images: int  # images that nobody annotated: excluded, or taken as background
+    unusable_images: int  # images excluded because nothing drawn on them can be used as a box
     test_images: int  # names reserved for the test set
     url: str
     sha256: str  # of the one file the URL names; empty for anything else
@@ -126,7 +128,8 @@ def load_annotations(
     """Write `annotations.json`, every image of which is there, and the lists that go with it.
 
     An image that the annotations name without a box is background; one that nobody annotated is not, unless
-    `unannotated` says so. What is excluded is kept in `exclusions.json` for `read_exclusions`.
+    `unannotated` says so. One on which something is drawn that cannot be used as a box, and nothing else, is excluded
+    in any case. What is excluded is kept in `exclusions.json` for `read_exclusions`.
 
     Where the files at `url` only say what classes are called (`data.yaml`, `classes.txt`, Open Images' descriptions),
     they go with the annotations that lay with the images, in place of what these say of it themselves.
@@ -177,12 +180,14 @@ def load_annotations(
         raise absent_images(absent, len(known), source, raw)
     kept = dataset.subset(image for image in dataset.images if image.file_name in files)
     check_not_empty(kept, kind, source)
-    kept, open_images = settle_unannotated(kept, files, index, raw, unannotated=unannotated)
+    settled = settle_unannotated(kept, files, index, raw, unannotated=unannotated)
+    kept = settled.dataset
     known = {image.file_name for image in kept.images} | set(absent)
-    open_images += raw.unannotated
+    open_images = len(settled.unannotated) + raw.unannotated
     background = open_images if unannotated == "background" else 0
     of = len(files) + len(absent) + raw.unannotated
-    excluded = exclude({NOT_ANNOTATED: open_images - background, "their files are absent": len(absent)}, of)
+    counts = {NOT_ANNOTATED: open_images - background, NOT_USABLE: len(settled.unusable)}
+    excluded = exclude({**counts, "their files are absent": len(absent)}, of)
     write_exclusions(folder, excluded)
     write_coco(kept, folder / ANNOTATIONS)
 
@@ -190,14 +195,16 @@ def load_annotations(
         found = index.resolve(name) or name
         return raw.renamed.get(found, found)
 
-    reserved = write_test_list(test_list_url, folder, cache, known, files, on_disk) if test_list_url else 0
+    left_out = dict.fromkeys(settled.unannotated - known, NOT_ANNOTATED) | dict.fromkeys(settled.unusable, NOT_USABLE)
+    reserved = write_test_list(test_list_url, folder, cache, known, files, on_disk, left_out) if test_list_url else 0
     if class_map_url:
         write_class_map(class_map_url, folder, cache, kept.classes)
     notes = [str(each) for each in excluded]
     if background:
         notes.append(f"{background} of {of} images are taken as background: {NOT_ANNOTATED}")
-    figures = len(kept.images), len(kept.annotations), kept.classes, len(absent), open_images, reserved
-    return LoadedAnnotations(*figures, given.url, given.sha256, tuple(notes))
+    figures = len(kept.images), len(kept.annotations), kept.classes, len(absent)
+    in_question = open_images, len(settled.unusable)
+    return LoadedAnnotations(*figures, *in_question, reserved, given.url, given.sha256, tuple(notes))
 
 
 def _taken(

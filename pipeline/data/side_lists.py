@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 
 from pipeline.data.class_map import read_class_map
 from pipeline.data.formats.origins import told_of
@@ -23,6 +24,7 @@ def write_test_list(
     known: Collection[str],
     files: Collection[str],
     on_disk: Callable[[str], str] = str,
+    excluded: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Keep the names of the images that are reserved for the test set; those of dropped images are left out.
 
@@ -34,26 +36,38 @@ def write_test_list(
         files: The images that are there.
         on_disk: Gives the name in the folder of an image called otherwise, by its name in the source or in the
             annotations; or the name itself.
+        excluded: Why images are in no set that are there, by their names in the folder.
 
     Returns:
         How many names are kept.
 
     Raises:
         MissingError: There is nothing at the URL.
-        DataError: It is no text, empty, or names an image that the annotations do not.
+        DataError: It is no text, empty, or names an image that the annotations do not, or one that is excluded.
     """
     found = download(url, cache)
     lines = _names(found.path, found.url)
     with told_of(found.url):
         names = sorted({line if line in known else on_disk(line) for line in lines})
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in known and name not in excluded]
     if unknown:
         near = get_close_matches(unknown[0], known, 1)
         raise DataError(
             f"The test list names {len(unknown)} images that the annotations do not: {first_of(unknown)}",
             where=found.url,
             expected="file names as in the annotations, one a line" + (f", such as {near[0]}" if near else ""),
-            remedy="correct the list; images that nobody annotated are in no set, unless unannotated is 'background'",
+            remedy="correct the list; a labelling tool's open tasks are taken only where unannotated is 'background'",
+        )
+    left_out = [name for name in names if name in excluded]
+    if left_out:
+        why = excluded[left_out[0]]
+        same = [name for name in left_out if excluded[name] == why]
+        raise DataError(
+            f"The test list names {len(same)} images that are excluded, since {why}: {first_of(same)}",
+            where=found.url,
+            expected="images with boxes, or background",
+            remedy="take them off the list or annotate them; or, where nobody annotated them and nothing is on them, "
+            "set unannotated to 'background'",
         )
     there = [name for name in names if name in files]
     if there:

@@ -30,6 +30,18 @@ def test_a_wrong_test_list(tmp_path, content, problem):
         write_test_list(str(tmp_path / "list.txt"), tmp_path / "out", tmp_path, NAMES, NAMES)
 
 
+def test_names_of_excluded_images_are_told_from_unknown_ones(tmp_path):
+    why = {"2.png": "nobody annotated them", "3.png": "nothing drawn on them can be used as a box"}
+    for names, problem in (
+        ("1.png\n2.png\n3.png", "names 1 images that are excluded, since nobody annotated them: 2.png"),
+        ("3.png", "names 1 images that are excluded, since nothing drawn on them can be used as a box: 3.png"),
+        ("2.png\n4.png", "names 1 images that the annotations do not: 4.png"),
+    ):
+        (tmp_path / "list.txt").write_text(names)
+        with pytest.raises(DataError, match=problem):
+            write_test_list(str(tmp_path / "list.txt"), tmp_path, tmp_path, {"1.png"}, NAMES, excluded=why)
+
+
 def test_nothing_is_there(tmp_path):
     assert read_test_list(tmp_path) == ()
     assert read_class_changes(tmp_path) == {}

@@ -142,7 +142,7 @@ def api(server: Any) -> Given:
     return Given(f"api+{server.json('/items', items)}", {"api": settings}, {})
 
 
-def label_studio(server: Any) -> Given:
+def label_studio(server: Any, *second: dict[str, Any]) -> Given:
     value = {"x": 10, "y": 10, "width": 30, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]}
     result = {
         "type": "rectanglelabels",
@@ -151,7 +151,7 @@ def label_studio(server: Any) -> Given:
         "value": value,
         "to_name": "image",
     }
-    annotations: list[Any] = [[{"id": 1, "result": [result]}], [{"id": 2, "result": []}], []]
+    annotations: list[Any] = [[{"id": 1, "result": [result]}], [{"id": 2, "result": list(second)}], []]
     tasks = [
         {"id": i, "data": {"image": f"/files/{name}"}, "annotations": done}
         for i, (name, done) in enumerate(zip(NAMES, annotations, strict=True))
@@ -223,6 +223,99 @@ def test_it_is_background_where_the_user_says_so(given: Given, tmp_path: Path) -
     assert len({image.id for image in dataset.images}) == 3
 
 
+LINE = {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "line"}
+CVAT_LINE = '<polyline label="cat" points="5,5;5,25"/>'
+TRACKED_POINT = (
+    '<track id="1" label="cat"><points frame="1" outside="0" keyframe="1" points="5,5"/><points frame="2" outside="1" '
+    'keyframe="1" points="5,5"/></track></annotations>'
+)
+ONLY_LINES: dict[str, dict[str, Any]] = {
+    "labelme": {**FOLDERS["labelme"], "nothing.json": labelme("nothing.png", LINE)},
+    "cvat": {"all.xml": FOLDERS["cvat"]["all.xml"].replace('height="40"/>', f'height="40">{CVAT_LINE}</image>')},
+}
+
+
+def unusable_api(server: Any) -> Given:
+    given = api(server)
+    box = {"bbox": [5, 5, 20, 20], "label": "cat"}
+    boxes = ([box], [{**box, "label": None}], [box])
+    items = [{"image": f"/files/{name}", "boxes": each} for name, each in zip(NAMES, boxes, strict=True)]
+    server.json("/items", items)
+    return given
+
+
+def unusable_label_studio(server: Any) -> Given:
+    brush = {"type": "brushlabels", "value": {"rle": [1], "format": "rle", "brushlabels": ["cat"]}}
+    return label_studio(server, brush)
+
+
+UNUSABLE = {
+    "labelme": lambda folder, _: in_folder(folder, ONLY_LINES["labelme"]),
+    "cvat": lambda folder, _: in_folder(folder, ONLY_LINES["cvat"]),
+    "video, CVAT": lambda folder, _: frames(folder, TRACK.replace("</annotations>", TRACKED_POINT)),
+    "API": lambda _, server: unusable_api(server),
+    "Label Studio": lambda _, server: unusable_label_studio(server),
+}
+
+
+@pytest.mark.parametrize("unannotated", ["exclude", "background"])
+@pytest.mark.parametrize("source", UNUSABLE)
+def test_what_shows_only_shapes_that_are_no_boxes_is_never_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, unannotated: str
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
+    with api_server() as server:
+        for name in NAMES:
+            server.file(f"/files/{name}", picture(name))
+        loaded, dataset = load(UNUSABLE[source](tmp_path / "in", server), tmp_path / "out", unannotated)
+    assert "nothing.png" not in told(dataset)
+    assert loaded.unusable_images == 1
+    assert "1 of 3 images excluded: nothing drawn on them can be used as a box" in loaded.notes
+    assert not any("unusable_shapes" in image.extra for image in dataset.images)
+    excluded = sum(each.count for each in read_exclusions(tmp_path / "out/out"))
+    assert excluded + loaded.images == 3
+
+
+@pytest.mark.parametrize(
+    ("beside", "boxes"),
+    [
+        pytest.param(labelme("nothing.png", LINE, shape()), 1, id="a line and a box"),
+        pytest.param(labelme("nothing.png", {**shape(), "flags": {"crowd": True}}, LINE), 1, id="a crowd region"),
+    ],
+)
+def test_a_line_beside_a_box_changes_nothing(tmp_path: Path, beside: dict[str, Any], boxes: int) -> None:
+    given = in_folder(tmp_path / "in", {**FOLDERS["labelme"], "nothing.json": beside})
+    loaded, dataset = load(given, tmp_path / "out", "exclude")
+    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (boxes, 0)
+
+
+def test_a_tag_is_not_drawn_on_an_image(tmp_path: Path) -> None:
+    tagged = FOLDERS["cvat"]["all.xml"].replace('height="40"/>', 'height="40"><tag label="cat"/></image>')
+    loaded, dataset = load(in_folder(tmp_path / "in", {"all.xml": tagged}), tmp_path / "out", "exclude")
+    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (0, 0)
+
+
+def test_an_item_without_a_box_is_background_where_an_item_is_a_box(tmp_path: Path) -> None:
+    with api_server() as server:
+        for name in NAMES:
+            server.file(f"/files/{name}", picture(name))
+        box = {"bbox": [5, 5, 20, 20], "label": "cat"}
+        rows = (box, {"bbox": None, "label": None}, {"bbox": None, "label": "cat"})
+        items = [{"image": f"/files/{name}", **row} for name, row in zip(NAMES, rows, strict=True)]
+        settings = {"boxes": ".", "requests_per_second": "0"}
+        given = Given(f"api+{server.json('/items', items)}", {"api": settings}, {})
+        loaded, dataset = load(given, tmp_path / "out", "exclude")
+    assert told(dataset) == {"object.png": 1, "nothing.png": 0}
+    assert (loaded.unannotated_images, loaded.unusable_images) == (0, 1)
+
+
+def test_a_test_list_that_names_what_is_no_box(tmp_path: Path) -> None:
+    given = in_folder(tmp_path / "in", ONLY_LINES["labelme"])
+    (tmp_path / "list.txt").write_text("nothing.png\nobject.png\n")
+    with pytest.raises(DataError, match=r"1 images that are excluded, since nothing drawn .* box: .*nothing\.png"):
+        load(given, tmp_path / "out", "background", test_list_url=str(tmp_path / "list.txt"))
+
+
 def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -> None:
     _, dataset = load(frames(tmp_path / "in", coco(FRAME_NAMES[:2])), tmp_path / "out", "background")
     assert [image.extra["frame"] for image in dataset.images] == [0, 1, 2]
@@ -237,7 +330,7 @@ def test_a_test_list_may_name_background_and_nothing_that_is_excluded(tmp_path: 
     if unannotated == "background":
         assert load(given, tmp_path / "out", unannotated, **options)[0].test_images == 2
     else:
-        with pytest.raises(DataError, match=r"names 1 images(?s:.*)unannotated is 'background'"):
+        with pytest.raises(DataError, match=r"1 images that are excluded, since nobody annotated them: .*open\.png"):
             load(given, tmp_path / "out", unannotated, **options)
 
 

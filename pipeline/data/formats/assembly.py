@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
-from pipeline.data.formats.unannotated import MARK
+from pipeline.data.formats.unannotated import MARK, UNUSABLE
 from pipeline.errors import DataError
 
 
@@ -32,6 +32,7 @@ class Picture:
     marks: Sequence[Mark] = ()
     subset: str = ""
     annotated: bool = True  # whether it says what is in the image, if only that nothing is
+    lost: bool = False  # whether something is drawn on it that cannot be used as a box
 
 
 def assemble(pictures: Iterable[Picture], classes: Sequence[str] = ()) -> CocoDataset:
@@ -85,6 +86,7 @@ def _image(number: int, same: Sequence[Picture]) -> Image:
     sized = next((each for each in same if each.width > 0 and each.height > 0), same[0])
     subset = next((each.subset for each in same if each.subset), "")
     mark = {} if any(each.annotated for each in same) else MARK
+    mark = {**mark, **(UNUSABLE if any(each.lost for each in same) else {})}
     return Image(number, sized.name, sized.width, sized.height, {**({"subset": subset} if subset else {}), **mark})
 
 

@@ -37,6 +37,7 @@ class _Rows:
     size: tuple[int, int]
     subset: str
     marks: list[Mark] = field(default_factory=list)
+    lost: bool = False
 
 
 def recognises(files: AnnotationFiles) -> Recognition:
@@ -67,7 +68,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
         layout = layout_of(files, file)
         if not layout.missing and (layout.header or files.named):
             _add(files, file, layout, images, names, found)
-    return assemble(Picture(name, *each.size, each.marks, each.subset) for name, each in found.items())
+    return assemble(Picture(name, *each.size, each.marks, each.subset, lost=each.lost) for name, each in found.items())
 
 
 def _add(
@@ -90,6 +91,7 @@ def _add(
         if not has_no_box(row):
             mark = _mark(row, where, layout, found[name].size, names)
             found[name].marks += [mark] if mark else []
+            found[name].lost |= mark is None
 
 
 def _image(written: str, where: str, beside: str, images: ImageIndex) -> str:

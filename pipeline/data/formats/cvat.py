@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import Picture, assemble
+from pipeline.data.formats.assembly import Mark, Picture, assemble
 from pipeline.data.formats.cvat_shapes import KINDS, read_shape
 from pipeline.data.formats.cvat_tracks import read_tracks
 from pipeline.data.formats.fields import whole
@@ -76,16 +76,17 @@ def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[
         if not written:
             raise DataError("An image has no name", where=f"{file}: image {i}", expected="its path")
         where = f"{file}: image {written[:100]}"
-        marks = []
+        marks, lost = list[Mark](), False
         for shape in node:
             mark = read_shape(shape, shape.get("label", ""), where) if shape.tag in KINDS else None
             if mark is not None:
                 marks.append(mark)
             elif shape.tag in KINDS or shape.tag == "tag":
                 without_area[shape.tag] += 1
+                lost = lost or shape.tag != "tag"  # which is not drawn: it says something of the whole image
         name = images.name_of(written, where, beside)
         subset = subset_named(node.get("subset") or "") or images.subset_of(PurePosixPath(written).parent.as_posix())
-        yield Picture(name, *_size(node, name, where, images), marks, subset)
+        yield Picture(name, *_size(node, name, where, images), marks, subset, lost=lost)
 
 
 def _size(node: Element, name: str, where: str, images: ImageIndex) -> tuple[int, int]:

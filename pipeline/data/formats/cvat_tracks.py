@@ -64,16 +64,26 @@ def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Coun
     """
     clips = _clips(root, file, images)
     marks: dict[str, list[Mark]] = defaultdict(list)
+    lost: set[str] = set()
     for i, track in enumerate(root.findall("track"), 1):
         where = f"{file}: track {track.get('id', i)}"
         clip = clips.get(track.get("task_id", "")) or next(iter(clips.values()))
         for frame, mark in _positions(_shapes(track, where, without_area), clip.present):
-            marks[clip.frames[frame]].append(mark)
+            if mark is None:
+                lost.add(clip.frames[frame])
+            else:
+                marks[clip.frames[frame]].append(mark)
     return [
-        Picture(name, *(clip.size if all(clip.size) else images.size(name)), marks.get(name, ()), clip.subset)
+        Picture(
+            name,
+            *(clip.size if all(clip.size) else images.size(name)),
+            marks.get(name, ()),
+            clip.subset,
+            lost=name in lost,
+        )
         for clip in clips.values()
         for number, name in clip.frames.items()
-        if clip.has(number) or name in marks
+        if clip.has(number) or name in marks or name in lost
     ]
 
 
@@ -148,14 +158,14 @@ def _shapes(track: Element, where: str, without_area: Counter[str]) -> list[_Sha
     return [shapes[frame] for frame in sorted(shapes)]
 
 
-def _positions(shapes: Sequence[_Shape], present: Sequence[int]) -> Iterator[tuple[int, Mark]]:
-    """Where the object is on each of the frames that are there."""
+def _positions(shapes: Sequence[_Shape], present: Sequence[int]) -> Iterator[tuple[int, Mark | None]]:
+    """Where the object is on each of the frames that are there; None where its shape has no area."""
     for shape, following in zip(shapes, [*shapes[1:], None], strict=True):
-        if shape.outside or shape.mark is None:
+        if shape.outside:
             continue
         last = following.frame - 1 if following else shape.frame
         for frame in present[bisect_left(present, shape.frame) : bisect_right(present, last)]:
-            if frame == shape.frame:
+            if frame == shape.frame or shape.mark is None:
                 yield frame, shape.mark
             elif following:
                 yield frame, _between(shape.mark, following, (frame - shape.frame) / (following.frame - shape.frame))

@@ -69,7 +69,7 @@ def _picture(file: str, content: dict[str, Any], images: ImageIndex, without_are
         raise DataError(f"'imagePath' is {shown(path)}", where=file, expected="the image's path")
     name = images.resolve(path, beside) if path else None
     name = name or images.resolve(own, beside) or images.name_of(path or own, file, beside)
-    marks = []
+    marks, lost = list[Mark](), False
     for i, shape in enumerate(content["shapes"]):
         where = f"{file}: shapes[{i}]"
         if not isinstance(shape, dict):
@@ -77,9 +77,10 @@ def _picture(file: str, content: dict[str, Any], images: ImageIndex, without_are
         points, kind = _points(shape.get("points"), where), str(shape.get("shape_type") or "polygon")
         if kind not in _POINTS:
             without_area[shown(kind).strip("'")] += 1
+            lost = True
         else:
             marks.append(_mark(shape, kind, points, where))
-    return Picture(name, *_size(file, content, name, images), marks, images.subset_of(beside))
+    return Picture(name, *_size(file, content, name, images), marks, images.subset_of(beside), lost=lost)
 
 
 def _points(raw: Any, where: str) -> list[Point]:

@@ -3,12 +3,15 @@
 An image that the annotations name is background where they give it no box: a COCO image without annotations, an empty
 label file, a row without box. What nobody annotated is an image that they do not name, or one that a reader has marked,
 because the source lists it and says nothing about what is in it.
+
+A third kind is neither: an image on which something is drawn that cannot be used as a box, such as a line. Readers mark
+it too. Where it has no other box it is excluded, whatever is to be done about images that nobody annotated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +23,24 @@ from pipeline.errors import UsageError
 
 FIELD = "unannotated"  # the mark: a field of an image that is true
 MARK: Mapping[str, Any] = {FIELD: True}
+UNUSABLE_FIELD = "unusable_shapes"  # the mark of an image that lost shapes
+UNUSABLE: Mapping[str, Any] = {UNUSABLE_FIELD: True}
 TREATMENTS = ("exclude", "background")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A data set whose images without a box are background, and the names of those that were in question.
+
+    Attributes:
+        dataset: What is left, without marks.
+        unannotated: Images that nobody annotated: excluded, or taken as background.
+        unusable: Images that were excluded because nothing drawn on them can be used as a box.
+    """
+
+    dataset: CocoDataset
+    unannotated: frozenset[str]
+    unusable: frozenset[str]
 
 
 def check_treatment(word: str) -> None:
@@ -35,8 +55,8 @@ def check_treatment(word: str) -> None:
 
 def settle_unannotated(
     dataset: CocoDataset, files: Collection[str], index: ImageIndex, raw: Raw, *, unannotated: str
-) -> tuple[CocoDataset, int]:
-    """Leave images out that nobody annotated, or take them as background.
+) -> Settled:
+    """Leave images out that nobody annotated, or take them as background; leave out those that lost all their shapes.
 
     Args:
         dataset: All images that the annotations name, some marked; names as in the folder.
@@ -44,17 +64,15 @@ def settle_unannotated(
         index: The same images by their names in the source.
         raw: What the source gave.
         unannotated: `exclude` or `background`.
-
-    Returns:
-        The data set without marks, and how many images nobody annotated.
     """
-    with_boxes = {each.image_id for each in dataset.annotations}
-    marked = {image.id for image in dataset.images if image.id not in with_boxes and _is_marked(image)}
+    annotated = {each.image_id for each in dataset.annotations}
+    with_boxes = {image.file_name for image in dataset.images if image.id in annotated}
+    unusable = frozenset(_marked(dataset, UNUSABLE_FIELD) - with_boxes)
+    marked = frozenset(_marked(dataset, FIELD) - with_boxes - unusable)
     unnamed = sorted(set(files) - {image.file_name for image in dataset.images})
-    images = [_without_mark(image) for image in dataset.images]
-    if unannotated == "exclude":
-        images = [image for image in images if image.id not in marked]
-    else:
+    left_out = unusable | (marked if unannotated == "exclude" else frozenset())
+    images = [_without_marks(image) for image in dataset.images if image.file_name not in left_out]
+    if unannotated == "background":
         has_split = any("subset" in image.extra for image in images)
         first = max((image.id for image in images), default=0) + 1
         in_source = {new: old for old, new in raw.renamed.items()}
@@ -63,14 +81,15 @@ def settle_unannotated(
             subset = index.subset_of(PurePosixPath(own).parent.as_posix()) if has_split else ""
             extra = fields_of(name, raw) | ({"subset": subset} if subset else {})
             images.append(Image(i, name, *index.size(own), extra))
-    return replace(dataset, images=tuple(images)), len(marked) + len(unnamed)
+    return Settled(replace(dataset, images=tuple(images)), marked.union(unnamed), unusable)
 
 
-def _is_marked(image: Image) -> bool:
-    return image.extra.get(FIELD) in (True, 1)
+def _marked(dataset: CocoDataset, field: str) -> set[str]:
+    return {image.file_name for image in dataset.images if image.extra.get(field) in (True, 1)}
 
 
-def _without_mark(image: Image) -> Image:
-    if FIELD not in image.extra:
+def _without_marks(image: Image) -> Image:
+    marks = {FIELD, UNUSABLE_FIELD}
+    if marks.isdisjoint(image.extra):
         return image
-    return replace(image, extra={key: value for key, value in image.extra.items() if key != FIELD})
+    return replace(image, extra={key: value for key, value in image.extra.items() if key not in marks})

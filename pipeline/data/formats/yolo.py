@@ -1,8 +1,8 @@
 """YOLO: a text file of labels for each image, beside it or in a folder `labels` where the image's is `images`.
 
-An empty file means an image without objects; an image without a file is marked as one that nobody annotated, whatever
-lists name it: they only say its subset. Images are those of the splits in `data.yaml`; where it names none that is
-here, all. Sizes are those of the upright pictures, as the format has none.
+An empty file means an image without objects. An image without a file is marked as one that nobody annotated, even where
+a list names it, as a list says no more than the subset. Images are those of the splits in `data.yaml`; where it names
+none that is here, all. Sizes are those of the upright pictures, as the format has none.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def _picture(
     if image in pairs:
         marks = read_lines(files.text(pairs[image]), pairs[image], data.classes, size, data.keypoint_values)
     subset = subsets.get(image) or images.subset_of(PurePosixPath(image).parent.as_posix())
-    return Picture(image, *size, marks if all(size) else (), subset, annotated=image in pairs)
+    if not all(size):
+        return Picture(image, *size, (), subset, annotated=image in pairs, lost=bool(marks))
+    return Picture(image, *size, marks, subset, annotated=image in pairs)
 
 
 def _image(label: str, images: ImageIndex) -> str:

@@ -60,7 +60,11 @@ class Raw:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The commonest reasons in `skipped`, a sentence each; papers and open tasks, said elsewhere, are left out."""
+        """The commonest reasons in `skipped`, a sentence each, less two.
+
+        Files that are neither images nor annotations are of no interest; tasks that nobody labelled are told of by
+        `unannotated`.
+        """
         counts = Counter(each.reason for each in self.skipped if each.reason not in {NEITHER, UNLABELLED})
         return tuple(
             f"{count} item{'s' * (count > 1)} of the source: {reason}" for reason, count in counts.most_common(_NOTED)

@@ -245,3 +245,19 @@ def test_the_description_named_is_taken(markup_files):
     assert markup_files.read(member="two.yaml").classes == ("dog",)
     with pytest.raises(DataError, match=r"one.yaml, two.yaml"):
         markup_files.read()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param({"classes.txt": "cat\n", "a.txt": BOX}, id="YOLO"),
+        pytest.param({"a.csv": "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.2,0.1,0.2\n"}, id="Open Images"),
+    ],
+)
+def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(markup_files, files):
+    markup_files.image("a.jpg")
+    (markup_files.images / "a.jpg").write_bytes(b"\xff\xd8")
+    markup_files.write(files)
+    dataset = markup_files.read()
+    assert [image.extra for image in dataset.images] == [{"unusable_shapes": True}]
+    assert not dataset.annotations

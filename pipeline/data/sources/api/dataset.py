@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, unsafe_name, write_coco
-from pipeline.data.formats.unannotated import MARK
+from pipeline.data.formats.unannotated import MARK, UNUSABLE
 from pipeline.data.sources.api.images import Picture
 from pipeline.data.sources.api.records import Record, Shape
 from pipeline.data.sources.pictures import UnreadableError, convert
@@ -113,6 +113,7 @@ def _as_one(records: list[Record]) -> Record:
         shapes=tuple(most.elements()),
         subset=subsets[0] if subsets else "",
         extra=agreed,
+        left_out=tuple(each for record in records for each in record.left_out),
         annotated=any(record.annotated for record in records),
     )
 
@@ -165,6 +166,7 @@ def _dataset(entries: dict[str, _Entry]) -> CocoDataset:
         width, height = size = record.size if all(record.size) else entry.picture.size
         extra = dict(record.extra) | ({"subset": record.subset} if record.subset else {})
         extra |= {} if record.annotated else MARK
+        extra |= UNUSABLE if record.left_out else {}
         images.append(Image(image_id, name, width, height, extra))
         for shape in sorted(record.shapes, key=lambda each: (each.label, json.dumps(each.box), repr(each.polygon))):
             annotations.append(_annotation(shape, len(annotations) + 1, image_id, ids[shape.label], size))

@@ -47,7 +47,7 @@ class Record:
         shapes: What is in it.
         subset: `train`, `eval` or `test`; empty where the source does not say.
         extra: What else is to be kept.
-        left_out: What of it could not be taken.
+        left_out: What is drawn on it and could not be taken.
         annotated: Whether the source says what is in the image, if only that nothing is.
     """
 
@@ -169,6 +169,8 @@ def _shape(box: Any, settings: ApiSettings, *, where: str, left_out: list[Skippe
             values = values[0]
         elif values[0] is not None:
             raise DataError(f"api.box leads to {kind(values[0])}", where=where, expected="a list of four numbers")
+    if settings.boxes == "." and label in (None, "") and all(each is None for each in values):
+        return []  # an item that is a box, and has none: there is nothing in its image
     if label in (None, "") or None in values:
         left_out.append(Skipped(where, f"it has no {'label' if label in (None, '') else 'place'}"))
         return []

@@ -153,7 +153,7 @@ def judge(
             ),
             Requirement(
                 "unseen_images",
-                "test images that are neither",
+                "unseen test images",
                 exposure.unseen_images,
                 minimum=1 if max_seen_exact < 1 else None,
                 may_be_unknown=True,

@@ -99,7 +99,7 @@ def test_what_is_unknown_is_not_held_against_its_limit(judged) -> None:
         pytest.param({"min_map50": 0.8}, "Quality gate failed: mAP50 0.5, at least 0.8", True, id="failed"),
         pytest.param(
             {"results": (), "known": exposure(similar=4)},
-            "Quality gate failed: detections in the test set 0, at least 1; test images that are neither 0, at least 1",
+            "Quality gate failed: detections in the test set 0, at least 1; unseen test images 0, at least 1",
             False, id="failed, and mAP50 is not held",
         ),
         pytest.param(

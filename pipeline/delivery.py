@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def deliver(project: Project, manifest: RunManifest) -> list[str]:
     if not all(manifest.success(name) for name in project.steps):
         return []
     found = {entity: manifest.output(entity) for entity in project.config.deliver}
+    shutil.rmtree(_out(project) / BELOW_GATE, ignore_errors=True)  # of a failure that this run has left behind
     return _lay_out(project, {entity: artifact for entity, artifact in found.items() if artifact}, _out(project))
 
 

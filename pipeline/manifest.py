@@ -102,6 +102,18 @@ class StepRecord:
         return f"{self.step}/{self.attempt}"
 
     @property
+    def remarks(self) -> list[str]:
+        """What a user must know of it, a sentence each: which inputs were named by hand, and what the notebook says."""
+        own = [
+            f"{name} {self.inputs[name].digest[:12]} was chosen by hand: {source}"
+            for name, source in self.chosen.items()
+        ]
+        before = [
+            f"the inputs descend from {name}, chosen by hand: {source}" for name, source in self.chosen_before.items()
+        ]
+        return [*own, *before, *self.notes]
+
+    @property
     def artifacts(self) -> tuple[Artifact, ...]:
         """All that it refers to: what it read and what it made."""
         return (*self.inputs.values(), *self.outputs.values())

@@ -185,6 +185,14 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
         _check_entity(entity, version["entity"], typed)
         artifact = find_artifact(typed, project.runs.readable())
         source = f"{entity}/{artifact.digest}"
+    elif "/" in typed:
+        raise UsageError(
+            f"'{typed}' names no artifact",
+            where=f"--input {entity}",
+            expected=f"a run, {entity}/DIGEST with 6 digits or more, or the URL of an artifact in a store, "
+            f".../artifacts/{entity}/DIGEST",
+            remedy="python -m pipeline show RUN has the digests, and with --json the URLs",
+        )
     else:
         source, artifact = _of_run_or_digest(project, entity, typed)
     if not store.has(artifact):

@@ -306,7 +306,7 @@ def _closed(record: StepRecord, began: float, **changes: Any) -> StepRecord:
 
 def _failure(record: StepRecord) -> str:
     lines = [f"{record.step} failed", *(f"  {line}" for line in record.error.splitlines())]
-    lines += [f"  note:     {note}" for note in record.notes]
+    lines += [f"  note:     {remark}" for remark in record.remarks]
     lines += [f"  notebook: {record.notebook}"] if record.notebook else []
     lines += [f"  page:     {record.report}"] if record.report else []
     return "\n".join(lines)

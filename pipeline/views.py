@@ -43,17 +43,10 @@ def step_line(record: StepRecord, width: int) -> str:
 
 
 def note_lines(record: StepRecord) -> list[str]:
-    """What a user must know of a step, and which inputs were named by hand; below the step's line, in 80 columns."""
-    texts = [
-        f"{entity} {record.inputs[entity].digest[:12]} was chosen by hand: {source}"
-        for entity, source in record.chosen.items()
-    ]
-    texts += [
-        f"the inputs descend from {name}, chosen by hand: {source}" for name, source in record.chosen_before.items()
-    ]
+    """What a user must know of a step, for below its line, in 80 columns."""
     return [
         line
-        for text in [*texts, *record.notes]
+        for text in record.remarks
         for line in textwrap.wrap(
             text,
             78,

@@ -406,7 +406,9 @@ def test_all_steps_with_an_input_named_by_hand(project: Any) -> None:
         pytest.param("tset=latest", 2, "did you mean 'test'?", id="no such entity"),
         pytest.param("model=latest", 2, "judge does not read model", id="another step's"),
         pytest.param("test=latest~7", 1, "goes back further", id="no such run"),
-        pytest.param("test=out/dev/exam/test", 1, "there is no run 'out/dev/exam/test'", id="a folder"),
+        pytest.param("test=out/dev/exam/test", 2, "'out/dev/exam/test' names no artifact", id="a folder"),
+        pytest.param("test=http://localhost:9/x", 2, "the URL of an artifact in a store", id="another URL"),
+        pytest.param("test=test/3b0e", 2, "test/DIGEST with 6 digits or more", id="too few digits"),
         pytest.param("test=train/abcdef", 2, "'train/abcdef' is a train, no test", id="another entity"),
         pytest.param("test=abcdef123", 1, "there is no run 'abcdef123'", id="no such digest"),
         pytest.param("test=test/abcdef123", 1, "no run knows an artifact", id="no such version"),
@@ -427,6 +429,15 @@ def test_a_run_without_the_entity_has_nothing_to_give(project: Any) -> None:
     outcome = project.step("judge", "--input", "test=latest")
     assert outcome.code == 1
     assert "has no test" in outcome.log
+
+
+def test_where_a_step_fails_what_was_named_by_hand_is_said_too(project: Any) -> None:
+    notebook = project.root / "steps" / "judge.ipynb"
+    notebook.write_text(notebook.read_text().replace("import json\\n", "import json\\nif True: raise OSError\\n", 1))
+    run = project.manifest()["run"]
+    outcome = project.step("judge", "--input", "test=latest")
+    assert outcome.code == 1
+    assert f"was chosen by hand: {run}" in outcome.log
 
 
 def test_notes_stand_below_the_line_of_their_step(project: Any) -> None:

@@ -173,6 +173,8 @@ def test_below_its_gate_a_step_fails_and_what_it_made_can_be_looked_at(ran: Any)
         name: {**artifact, "made_by": f"{ran.manifest()['run']}/third/1"} for name, artifact in third["outputs"].items()
     }
     assert ran.step("--set", "third.minimum=0.8").code == 1, "a failure is not reused"
+    assert ran.step().code == 0
+    assert not (ran.root / "out/dev/toy/below_gate").exists(), "what passes now leaves no failure beside it"
 
 
 def test_what_missed_its_gate_is_not_built_on(ran: Any) -> None:

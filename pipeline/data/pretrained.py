@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.data.published_weights import COCO, coco_weights, published_weights
@@ -49,6 +50,10 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
         chosen = coco_weights(variant)
         log.info("coco: YOLOX-%s by %s, mAP %.3f, %s", variant, chosen.source, chosen.mAP, chosen.licence)
         url, sha256 = chosen.url, sha256 or chosen.sha256
+    elif get_close_matches(url.lower(), [COCO], 1, 0.7) and not Path(url).exists():
+        raise UsageError(
+            f"There are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=f"did you mean '{COCO}'?"
+        )
     if url:
         found = download(url, cache, sha256=sha256)
         _check_published(found)

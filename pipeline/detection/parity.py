@@ -73,9 +73,8 @@ class Parity:
         if not self.is_shown:
             return [f"parity is not shown: no box of {self.images} images has a score above 0"]
         if not self.detections:
-            return [
-                f"the model finds nothing in {self.images} images; parity is that of {self.candidates} weaker boxes"
-            ]
+            compared = f"parity was measured on its {self.candidates} best boxes"
+            return [f"the model finds nothing in {self.images} images; {compared}"]
         return []
 
 

@@ -128,8 +128,7 @@ def judge(
     Raises:
         UsageError: A limit makes no sense.
     """
-    if not 0 <= max_seen_exact <= 1:
-        raise UsageError(f"max_seen_exact is {max_seen_exact}", expected="a share of the test images, between 0 and 1")
+    check_limits(min_map50=min_map50, max_seen_exact=max_seen_exact, max_seen_similar=max_seen_similar)
     similar = most_similar(max_seen_similar, strict=strict)
     least = least_map50(min_map50, strict=strict)
     must_find = metrics.objects > 0 and not allow_no_detections
@@ -160,6 +159,18 @@ def judge(
             ),
         )
     )
+
+
+def check_limits(*, min_map50: float, max_seen_exact: float, max_seen_similar: float) -> None:
+    """Refuse limits that make no sense, before anything is measured; see `judge`.
+
+    Raises:
+        UsageError: One does not.
+    """
+    least_map50(min_map50, strict=True)
+    most_similar(max_seen_similar, strict=True)
+    if not 0 <= max_seen_exact <= 1:
+        raise UsageError(f"max_seen_exact is {max_seen_exact}", expected="a share of the test images, between 0 and 1")
 
 
 def least_map50(min_map50: float, *, strict: bool) -> float:

@@ -74,6 +74,27 @@ def remarks(metrics: DetectionMetrics, predictions: Predictions, check: TestImag
     return told
 
 
+def warnings(exposure: Exposure, chosen: Mapping[str, str]) -> list[str]:
+    """What may make the figures worth less than they look, for the head of the report.
+
+    Args:
+        exposure: How far the model knows the test set.
+        chosen: The inputs that were chosen by hand, and what for each.
+    """
+    told = []
+    if exposure.seen:
+        left = "" if exposure.unseen_images else " Nothing is left to judge by."
+        told.append(
+            f"The model learned from images of this test set: {exposure.exact} of {exposure.images} byte for byte, and "
+            f"{exposure.similar} more by their look.{left}"
+        )
+    if exposure.learned is None:
+        told.append("It is unknown which images the model learned from.")
+    if chosen:
+        told.append(f"Inputs chosen by hand: {', '.join(chosen)}.")
+    return told
+
+
 def exposure_remarks(exposure: Exposure) -> list[str]:
     """What is known of the test images that the model may have learned from."""
     told = [_seen(exposure), *(_unknown(weights) for weights in exposure.unknown_weights)]

@@ -21,7 +21,7 @@ from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import DetectionMetrics
 from pipeline.evaluation.pictures import Picture
 from pipeline.evaluation.prediction import Predictions
-from pipeline.evaluation.remarks import exposure_remarks, notes, remarks
+from pipeline.evaluation.remarks import exposure_remarks, notes, remarks, warnings
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def write_report(
         judged=_ordinal(judged),
         mode=mode,
         chosen=chosen or {},
-        remarks=remarks(metrics, predictions, check),
+        remarks=[*warnings(exposure, chosen or {}), *remarks(metrics, predictions, check)],
         charts={
             "curves": precision_recall_chart(metrics).to_png(),
             "f1": f1_chart(metrics).to_png(),

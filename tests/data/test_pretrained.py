@@ -114,3 +114,10 @@ def test_the_name_of_mmdets_weights_holds_in_the_real_table_too(tmp_path, real_d
     sha256 = hashlib.sha256(cached.read_bytes()).hexdigest()
     with pytest.raises(DataError, match="SHA-256 b4047906, and on"):
         load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", sha256=sha256, variant="tiny")
+
+
+@pytest.mark.parametrize("typed", ["cocoo", "Coco", "COCO"])
+def test_a_name_that_is_nearly_coco_is_asked_about(tmp_path, typed):
+    with pytest.raises(UsageError, match=f"no weights '{typed}'") as caught:
+        load_weights(typed, tmp_path / "out", cache=tmp_path / "cache", variant="s")
+    assert "did you mean 'coco'?" in str(caught.value)

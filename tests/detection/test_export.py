@@ -153,7 +153,7 @@ def test_a_model_that_finds_nothing_is_compared_on_its_best_candidates(
     assert 0.9 * boxes <= parity.candidates <= boxes  # those with a score above that of the last one
     assert 0 < parity.max_box_difference <= 0.01
     assert parity.notes() == [
-        f"the model finds nothing in 6 images; parity is that of {parity.candidates} weaker boxes"
+        f"the model finds nothing in 6 images; parity was measured on its {parity.candidates} best boxes"
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.data.learned import SeenImage
 from pipeline.errors import UsageError
 from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.gate import judge, least_map50, most_similar
+from pipeline.evaluation.gate import check_limits, judge, least_map50, most_similar
 from pipeline.evaluation.metrics import evaluate
 
 RIGHT = ({"image_id": 0, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9},)
@@ -150,3 +150,5 @@ def test_the_share_that_may_look_alike(asked: float, strict: bool, expected: flo
 def test_nonsense_is_refused(judged, limits) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
         judged(**limits)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        check_limits(**({"min_map50": -1.0, "max_seen_exact": 0.0, "max_seen_similar": -1.0} | limits))

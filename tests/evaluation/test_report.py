@@ -343,3 +343,23 @@ def test_an_image_with_crowds_only_is_not_one_without_objects(write_dataset):
     (folder / "annotations.json").write_text(json.dumps(document))
     rows = dataset_summary(folder)
     assert (rows["images without objects"], rows["images with crowd regions only"], rows["objects"]) == (1, 1, 1)
+
+
+def test_the_head_says_what_makes_the_figures_worth_less(report, tmp_path):
+    seen = tuple(SeenImage(f"{n}.png", "exact" if n else "similar") for n in range(3))
+    page = report(exposure=replace(CLEAN, seen=seen), chosen={"coco_test_dataset": "20260101T000000000Z-abcdef"})
+    head = page.text.partition("Gate figure")[0]
+    assert (
+        "The model learned from images of this test set: 2 of 3 byte for byte, and 1 more by their look. "
+        "Nothing is left to judge by." in head
+    )
+    assert "Inputs chosen by hand: coco_test_dataset." in head
+    assert '<section class="verdict ">' in (tmp_path / "report.html").read_text("utf-8"), (
+        "a limit was lifted: not green"
+    )
+
+
+def test_the_head_says_where_what_was_learned_is_unknown(report):
+    head = report(exposure=UNKNOWN).text.partition("Gate figure")[0]
+    assert "It is unknown which images the model learned from." in head
+    assert "Inputs chosen by hand" not in head

@@ -143,19 +143,18 @@ def decode_all(plan: dict[str, Any]) -> dict[str, Any]:
 
 def prepare(plan: dict[str, Any]) -> dict[str, Any]:
     """What data_prep's notebook does."""
-    from pipeline.data import validation
-    from pipeline.data.charts import sample_grid
+    from pipeline.data.checks import duplicate_rules, validation
     from pipeline.data.coco import read_coco
     from pipeline.data.conversion import select
-    from pipeline.data.report import write_report
-    from pipeline.data.rules import duplicates
-    from pipeline.data.split import split
-    from pipeline.data.subsets import write_subset
+    from pipeline.data.dataset_folder import write_subset
+    from pipeline.data.report.dataset_figures import sample_grid
+    from pipeline.data.report.page import write_report
+    from pipeline.data.split.dataset_split import split
 
     source, out = Path(plan["source"]), Path(plan["out"])
     parts: defaultdict[str, float] = defaultdict(float)
     validation.inspect = timed(validation.inspect, parts, "images looked at")
-    duplicates.group_alike = timed(duplicates.group_alike, parts, "near duplicates")
+    duplicate_rules.group_alike = timed(duplicate_rules.group_alike, parts, "near duplicates")
     start, used = time.perf_counter(), time.process_time()
     with clock(parts, "annotations read"):
         raw = read_coco(source / "annotations.json")
@@ -180,12 +179,12 @@ def prepare(plan: dict[str, Any]) -> dict[str, Any]:
 
 def grow(plan: dict[str, Any]) -> dict[str, Any]:
     """What of data_prep grows with the boxes, on facts of files that are made up."""
+    from pipeline.data.checks.validation import apply_rules
     from pipeline.data.coco import write_coco
     from pipeline.data.conversion import select
-    from pipeline.data.report import write_report
-    from pipeline.data.rules.inspection import ImageFacts
-    from pipeline.data.split import split
-    from pipeline.data.validation import apply_rules
+    from pipeline.data.image_facts import ImageFacts
+    from pipeline.data.report.page import write_report
+    from pipeline.data.split.dataset_split import split
 
     source, out = Path(plan["source"]), Path(plan["out"])
     files = sorted(path for path in Path(source, "images").iterdir())
@@ -209,7 +208,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
 
 def made_up_look(noise: np.random.Generator) -> bytes:
     """What a picture of no other's likeness looks like."""
-    from pipeline.data.rules.looks import look_of
+    from pipeline.data.fingerprints import look_of
 
     return look_of(noise.integers(0, 256, (6, 6, 3), np.uint8).repeat(3, 0).repeat(3, 1))
 

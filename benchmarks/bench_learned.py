@@ -30,9 +30,9 @@ from report import Target, shown, work_in
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.data.learned import FILE_NAME, LearnedImages, find_seen  # noqa: E402, this checkout's
-from pipeline.data.rules.inspection import inspect  # noqa: E402
-from pipeline.data.rules.looks import LOOK_BYTES, look_of  # noqa: E402
+from pipeline.data.fingerprints import LOOK_BYTES, look_of  # noqa: E402
+from pipeline.data.image_facts import inspect  # noqa: E402
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, find_seen  # noqa: E402, this checkout's
 
 SEARCH, BYTES_AN_IMAGE = 30.0, 321.0  # seconds beside decoding; 320 and the file's own part
 CELLS = 8

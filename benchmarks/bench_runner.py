@@ -76,7 +76,7 @@ def measure(project: Path, turns: int) -> dict[str, list[float]]:
         times["ours"].append(python("step.dev.py", "--force"))
         times["no_op"] += [python("step.dev.py") for _ in range(NO_OPS)]
         times["python"].append(python("-c", ""))
-        times["import_cli"].append(python("-c", "import pipeline.cli"))
+        times["import_cli"].append(python("-c", "import pipeline.cli.step_commands"))
     return times
 
 
@@ -111,7 +111,7 @@ def notebook(number: int) -> dict[str, Any]:
     name, reads = STEPS[number], [f"text_{above}" for above in STEPS[number - 1 : number]]
     words = f'(step.inputs["{reads[0]}"] / "text.txt").read_text()' if reads else '"hello"'
     sources = [
-        ([], "from pipeline.step import Step"),
+        ([], "from pipeline.runtime.step import Step"),
         (["parameters"], 'word: str = "word"  # what is added'),
         (["interface"], f'step = Step.open("{name}", reads={reads}, writes=["text_{name}"])'),
         ([], f'(step.outputs["text_{name}"] / "text.txt").write_text({words} + word)'),

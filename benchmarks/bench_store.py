@@ -32,7 +32,7 @@ from report import Target, shown, work_in
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.store import Store  # noqa: E402, this checkout's
+from pipeline.runtime.store.artifact_store import Store  # noqa: E402, this checkout's
 
 PICTURES = 60  # different ones; each file is one of them with a comment of its own
 PUT, AGAIN, GET = 2.0, 0.2, 1.5

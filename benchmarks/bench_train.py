@@ -66,7 +66,7 @@ def main() -> int:
 def make_set(folder: Path) -> None:
     """All photographs, as the train set and as the eval set."""
     from pipeline.data.conversion import select
-    from pipeline.data.subsets import write_subset
+    from pipeline.data.dataset_folder import write_subset
 
     dataset = select(real_dataset(folder / "source", "coco")).dataset
     write_subset(dataset, folder / "source", folder / "train")
@@ -122,13 +122,13 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from pipeline.detection import progress
-    from pipeline.detection.machine import setting_for
-    from pipeline.detection.recipe import FROM_SCRATCH, Recipe
+    from pipeline.detection import training_progress
+    from pipeline.detection.devices import setting_for
+    from pipeline.detection.hyperparameters import FROM_SCRATCH, Recipe
     from pipeline.detection.session import Job, run
 
     if not torch.cuda.is_available():
-        progress.INTERVAL = 0.0  # each step is told of, as theirs are: a look makes only a GPU wait
+        training_progress.INTERVAL = 0.0  # each step is told of, as theirs are: a look makes only a GPU wait
     folder = Path(plan["folder"])
     content = json.loads((folder / "train" / "annotations.json").read_text())
     names = tuple(each["name"] for each in content["categories"])
@@ -149,7 +149,7 @@ def theirs(plan: dict[str, Any]) -> dict[str, Any]:
     import torch
     from mmengine.hooks import Hook
 
-    from pipeline.detection.config import base_config
+    from pipeline.detection.families.yolox.mmdet_config import base_config
 
     config = base_config(plan["variant"])
     from mmengine.runner import Runner

@@ -189,7 +189,7 @@ def run(task: str, variant: str, seed: int, own: dict[str, Any] | None) -> dict[
     """Train once, and measure on the test set."""
     import torch
 
-    from pipeline.detection.recipe import Recipe, tuning_for
+    from pipeline.detection.hyperparameters import Recipe, tuning_for
     from pipeline.detection.training import train
 
     logging.disable(logging.INFO)
@@ -236,7 +236,7 @@ def make_weights(kind: str, folder: Path) -> Path | None:
     """What training starts from; see `Variant.weights`."""
     import torch
 
-    from pipeline.detection.weights import read_checkpoint, write_checkpoint
+    from pipeline.detection.checkpoints import read_checkpoint, write_checkpoint
 
     given = DATA / "yolox_nano_coco.pth"
     if kind in ("coco", "nothing"):
@@ -256,10 +256,10 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     """Have the head leave out of the background what the given weights take for another class of theirs."""
     import torch
 
-    from pipeline.detection import config, detector, head
-    from pipeline.detection.config import build_model
+    from pipeline.detection.checkpoints import fit, read_checkpoint
+    from pipeline.detection.families.yolox import detector, head, mmdet_config
+    from pipeline.detection.families.yolox.mmdet_config import build_model
     from pipeline.detection.spec import DetectorSpec
-    from pipeline.detection.weights import fit, read_checkpoint
 
     checkpoint = read_checkpoint(weights or Path())
     size = (plan.image_size, plan.image_size)
@@ -282,7 +282,7 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
             seen["former"] = (other > 0.05) & (other > sure[:, ~former].amax(1))  # (B, P)
             return super().loss(batch_inputs, batch_data_samples)
 
-    assert config.OUR_PARTS  # the originals are registered by now, and are replaced
+    assert mmdet_config.OUR_PARTS  # the originals are registered by now, and are replaced
     detector.MODELS.register_module(name="IgnoringYOLOXHead", module=ForgivingHead, force=True)
     detector.MODELS.register_module(name="PartwiseYOLOX", module=ForgivingYOLOX, force=True)
 
@@ -293,9 +293,9 @@ def untouched(
     """What `measure` says of the given weights; rows of classes that they do not know start from nothing."""
     import torch
 
-    from pipeline.detection.config import build_model
+    from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
+    from pipeline.detection.families.yolox.mmdet_config import build_model
     from pipeline.detection.spec import DetectorSpec
-    from pipeline.detection.weights import fit, read_checkpoint, write_checkpoint
 
     torch.manual_seed(0)  # of rows that start from nothing
     spec = DetectorSpec("nano", (plan.image_size, plan.image_size), classes)
@@ -340,9 +340,9 @@ def measure(weights: Path, spec: Any, folder: Path) -> tuple[float, float | None
 def make_sets(task: str, folder: Path, max_empty_share: float = 1.0) -> dict[str, Path]:
     """Train, eval and test sets: the official val2017 photographs are for testing, a fifth of the others for eval."""
     from pipeline.data.conversion import select
-    from pipeline.data.sample import make_sample
-    from pipeline.data.split import split
-    from pipeline.data.subsets import write_subset
+    from pipeline.data.dataset_folder import write_subset
+    from pipeline.data.sample.dataset import make_sample
+    from pipeline.data.split.dataset_split import split
 
     images = folder / "source"
     if task == "sample":
@@ -419,24 +419,24 @@ def diagnose() -> None:
     from mmengine.runner import Runner
     from mmengine.utils import import_modules_from_strings
 
-    from pipeline.detection.config import Setting, training_config
-    from pipeline.detection.datasets import set_on_machine
-    from pipeline.detection.filters import balance
-    from pipeline.detection.recipe import KNOWN_CLASSES, Recipe
+    from pipeline.detection.checkpoints import fit, read_checkpoint
+    from pipeline.detection.families.yolox.data_config import set_on_machine
+    from pipeline.detection.families.yolox.mmdet_config import Setting, training_config
+    from pipeline.detection.filter_norms import balance
+    from pipeline.detection.hyperparameters import KNOWN_CLASSES, Recipe
     from pipeline.detection.spec import DetectorSpec
-    from pipeline.detection.weights import fit, read_checkpoint
 
     logging.disable(logging.INFO)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         sets = make_sets("known", Path(place))
         recipe, spec = Recipe("nano", 416, 1, 16), DetectorSpec("nano", (416, 416), SIX)
-        config = training_config(recipe, replace(KNOWN_CLASSES, freeze="nothing"), spec, Setting(4))
-        import_modules_from_strings(**config.custom_imports)
-        set_on_machine(config, sets["train"], sets["eval"], workers=0)
-        config.work_dir = place
-        runner = Runner.from_cfg(config)
-        batch = next(iter(runner.build_dataloader(config.train_dataloader)))
+        mmdet_config = training_config(recipe, replace(KNOWN_CLASSES, freeze="nothing"), spec, Setting(4))
+        import_modules_from_strings(**mmdet_config.custom_imports)
+        set_on_machine(mmdet_config, sets["train"], sets["eval"], workers=0)
+        mmdet_config.work_dir = place
+        runner = Runner.from_cfg(mmdet_config)
+        batch = next(iter(runner.build_dataloader(mmdet_config.train_dataloader)))
         model = runner.model.train()
         fit(read_checkpoint(DATA / "yolox_nano_coco.pth"), model, SIX)
         for title in ("as given", "balanced"):

@@ -1,5 +1,5 @@
 """`python -m pipeline`."""
 
-from pipeline.inspection.commands import inspect
+from pipeline.cli.run_commands import inspect
 
 raise SystemExit(inspect())

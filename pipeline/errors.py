@@ -6,6 +6,8 @@ that knows nothing of the pipeline can still handle it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class PipelineError(Exception):
     """Base of every error meant for a user's eyes.
@@ -57,3 +59,24 @@ class StepError(PipelineError, RuntimeError):
 
 class GateError(StepError):
     """A step ran, and its result is below the bar the config sets."""
+
+
+def did_you_mean(
+    name: object, known: Iterable[object], *, otherwise: str = "", most: int = 1, cutoff: float = 0.5
+) -> str:
+    """A remedy for a wrong name: `did you mean 'epochs'?`, with the nearest known names.
+
+    Args:
+        name: What was given. Case is ignored.
+        known: The right names.
+        otherwise: The remedy where no known name is near.
+        most: How many names to offer.
+        cutoff: The least similarity of a name that is offered, from 0 to 1.
+    """
+    from difflib import get_close_matches  # most calls never need it
+
+    folded: dict[str, str] = {}
+    for each in known:
+        folded.setdefault(str(each).casefold(), str(each))
+    near = get_close_matches(str(name).casefold(), folded, most, cutoff)
+    return f"did you mean {' or '.join(repr(folded[match]) for match in near)}?" if near else otherwise

@@ -22,8 +22,8 @@ import nbformat
 import pytest
 from seaweed import KEY, SECRET, seaweed
 
-from pipeline import cli
-from pipeline.inspection.commands import inspect
+from pipeline.cli import step_commands
+from pipeline.cli.run_commands import inspect
 
 ROOT = Path(__file__).parents[1]
 Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
@@ -87,7 +87,7 @@ import time
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.step import Step"""
+from pipeline.runtime.step import Step"""
 CONFIG = """\
 name: toy
 parameters:
@@ -140,7 +140,7 @@ class Toy:
 
     def step(self, *arguments: str, mode: str = "dev") -> Outcome:
         """`python step.MODE.py ...` in this process."""
-        return self._call(lambda: cli.main(mode, arguments, self.root))
+        return self._call(lambda: step_commands.main(mode, arguments, self.root))
 
     def look(self, *arguments: str) -> Outcome:
         """`python -m pipeline ...` in this process."""

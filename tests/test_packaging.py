@@ -11,7 +11,6 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SHARED = {"errors", "chart"}  # of neither column, or of the whole domain
 
 
 def locked(name: str) -> dict[str, str]:
@@ -42,13 +41,3 @@ def test_no_lock_names_a_cuda_package_or_the_opencv_that_needs_a_display() -> No
     names = {*locked("requirements.lock"), *locked("requirements.lab.lock")}
     assert not [name for name in names if name.startswith(("nvidia-c", "nvidia-n", "cuda", "triton"))]
     assert "opencv-python" not in names
-
-
-def test_every_module_of_the_runtime_is_in_the_contracts() -> None:
-    modules = {path.stem for path in (ROOT / "pipeline").glob("*.py")} - {"__init__", "__main__"} - SHARED
-    modules.add("inspection")
-    contracts = {contract["name"]: contract for contract in PROJECT["tool"]["importlinter"]["contracts"]}
-    layers = [name for layer in contracts["The runtime is a stack of layers"]["layers"] for name in layer.split(" | ")]
-    assert {name.removeprefix("pipeline.") for name in layers} == modules | {"errors"}
-    forbidden = contracts["The domain never imports the runtime"]["forbidden_modules"]
-    assert {name.removeprefix("pipeline.") for name in forbidden} == modules

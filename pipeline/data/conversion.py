@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pipeline.data.categories import Recoding, recode
+from pipeline.data.class_selection import Recoding, recode
 from pipeline.data.coco import Annotation, CocoDataset, Image
 from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.errors import DataError, UsageError

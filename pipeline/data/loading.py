@@ -10,24 +10,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.data.annotation_checks import absent_images, check_described, check_not_empty
 from pipeline.data.coco import write_coco
+from pipeline.data.converted_images import as_on_disk
+from pipeline.data.error_context import told_of
 from pipeline.data.exclusions import exclude, write_exclusions
-from pipeline.data.formats.descriptions import lay_over, only_describe
+from pipeline.data.formats.class_names import lay_over, only_describe
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.on_disk import as_on_disk
-from pipeline.data.formats.origins import told_of
 from pipeline.data.formats.reading import read_with_format
-from pipeline.data.formats.refusals import absent_images, check_described, check_not_empty
-from pipeline.data.formats.unannotated import check_treatment, settle_unannotated
-from pipeline.data.sample import make_sample, parse_sample_url, sample_dataset
-from pipeline.data.side_lists import write_class_map, write_test_list
-from pipeline.data.sources.api.loading import is_api, load_api
-from pipeline.data.sources.database.loading import is_database, load_database
-from pipeline.data.sources.files import load_files
-from pipeline.data.sources.image_folder import image_names
-from pipeline.data.sources.raw import Raw
-from pipeline.data.sources.video.loading import extract_frames, is_video, load_video
-from pipeline.data.sources.video.sampling import Sampling
+from pipeline.data.image_names import image_names
+from pipeline.data.sample.dataset import make_sample, parse_sample_url, sample_dataset
+from pipeline.data.side_files import write_class_map, write_test_list
+from pipeline.data.sources.database import is_database, load_database
+from pipeline.data.sources.file_source import load_files
+from pipeline.data.sources.http_api import is_api, load_api
+from pipeline.data.sources.loaded_source import Raw
+from pipeline.data.sources.video import extract_frames, is_video, load_video
+from pipeline.data.sources.video_sampling import Sampling
+from pipeline.data.unannotated import check_treatment, settle_unannotated
 from pipeline.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipeline.data.fetch.download import Download, download
 from pipeline.data.published_weights import COCO, coco_weights, published_weights
-from pipeline.data.sources.remote.download import Download, download
 from pipeline.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)

@@ -21,9 +21,9 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from pipeline.detection.config import build_model
+from pipeline.detection.checkpoints import fit, read_checkpoint
+from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.spec import DetectorSpec
-from pipeline.detection.weights import fit, read_checkpoint
 from pipeline.errors import StepError
 
 log = logging.getLogger(__name__)

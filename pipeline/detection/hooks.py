@@ -12,10 +12,10 @@ from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from torch import Tensor
 
-from pipeline.data.learned import LearnedImages
-from pipeline.detection.detector import bare
-from pipeline.detection.filters import balance
-from pipeline.detection.weights import Checkpoint, fit, write_checkpoint
+from pipeline.data.learned_images import LearnedImages
+from pipeline.detection.checkpoints import Checkpoint, fit, write_checkpoint
+from pipeline.detection.families.yolox.detector import bare
+from pipeline.detection.filter_norms import balance
 
 METRICS = {"coco/bbox_mAP": "mAP", "coco/bbox_mAP_50": "mAP50"}
 

@@ -18,11 +18,11 @@ import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 
-from pipeline.detection.detector import bare
+from pipeline.detection.families.yolox.detector import bare
 from pipeline.detection.hooks import EpochRecord, WeightsHook, averaged
-from pipeline.detection.limits import LimitsHook
-from pipeline.detection.progress import ProgressHook
 from pipeline.detection.saved_state import layout, read_state, remove_partial, write_state
+from pipeline.detection.stopping_rules import LimitsHook
+from pipeline.detection.training_progress import ProgressHook
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.data.published_weights import COCO, coco_weights
-from pipeline.detection.recipe import Recipe
+from pipeline.detection.hyperparameters import Recipe
 
 # Measured from scratch with YOLOX-nano, see docs/finetuning.md. On photographs 640 samples (80 steps of 8) give a mAP
 # of 0. On the embedded sample, which is easy, 157 images give a mAP of 0.2 after 1,570 samples (10 epochs), an mAP50 of

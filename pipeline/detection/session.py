@@ -15,20 +15,20 @@ from typing import Any
 
 import torch
 
-from pipeline.data.learned import LearnedImages
+from pipeline.data.learned_images import LearnedImages
+from pipeline.detection import cached_images, learning_rates, seeded_samples  # noqa: F401
+from pipeline.detection.checkpoints import read_checkpoint
 
 # registered under the names that configs use; imported rather than named, so that a step's code digest covers them
-from pipeline.detection import detector, head, images, rates, sampling  # noqa: F401
-from pipeline.detection.config import Setting, training_config
-from pipeline.detection.datasets import set_on_machine
+from pipeline.detection.families.yolox.data_config import set_on_machine
+from pipeline.detection.families.yolox.mmdet_config import Setting, training_config
 from pipeline.detection.hooks import EpochRecord, FirstLookHook, SameStatisticsHook, WarmStartHook, WeightsHook
-from pipeline.detection.limits import LimitsHook
-from pipeline.detection.progress import ProgressHook
-from pipeline.detection.recipe import Recipe, Tuning
+from pipeline.detection.hyperparameters import Recipe, Tuning
 from pipeline.detection.resuming import EpochSeedHook, ResumeHook, arithmetic
 from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.stopping_rules import LimitsHook
 from pipeline.detection.tracking import TrackingHook, backends, close
-from pipeline.detection.weights import read_checkpoint
+from pipeline.detection.training_progress import ProgressHook
 from pipeline.errors import PipelineError, StepError
 
 # cuDNN's words where none of its algorithms finds the memory it needs

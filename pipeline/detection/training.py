@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from pipeline.data.learned import FILE_NAME, LearnedImages, UnknownWeights, learn_images
-from pipeline.detection.config import build_model, model_config
-from pipeline.detection.folders import check_sets, copy_images, count_images
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, learn_images
+from pipeline.detection.checkpoints import Checkpoint, coco_classes, fit, read_checkpoint, write_checkpoint
+from pipeline.detection.devices import run_within_memory, setting_for
+from pipeline.detection.families.yolox.mmdet_config import build_model, model_config
 from pipeline.detection.hooks import EpochRecord
-from pipeline.detection.machine import run_within_memory, setting_for
-from pipeline.detection.progress import Bar
-from pipeline.detection.recipe import Recipe, Tuning, settled, tuning_for
+from pipeline.detection.hyperparameters import Recipe, Tuning, settled, tuning_for
 from pipeline.detection.scratch import scratch_warnings
 from pipeline.detection.session import Job, Outcome
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.tracking import check_mlflow
-from pipeline.detection.weights import Checkpoint, coco_classes, fit, read_checkpoint, write_checkpoint
+from pipeline.detection.training_folders import check_sets, copy_images, count_images
+from pipeline.detection.training_progress import Bar
 from pipeline.errors import UsageError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.chart import PALETTE, Chart
+from pipeline.data.figures import PALETTE, Chart
 from pipeline.evaluation.matching import Floats, Ints
 from pipeline.evaluation.metrics import ClassMetrics, DetectionMetrics
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.learned import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
 from pipeline.errors import IntegrityError
 from pipeline.evaluation.coco_names import is_named_like_train2017
 from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
-from pipeline.evaluation.pictures import thumbnail
-from pipeline.serving.card import ModelCard
-from pipeline.serving.layout import CARD_FILE
+from pipeline.evaluation.prediction_images import thumbnail
+from pipeline.serving.bento_layout import CARD_FILE
+from pipeline.serving.model_metadata import ModelCard
 
 _PICTURES = 12
 

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.matching import Floats, Ints, Matches, matches_at_half, run_coco_eval
-from pipeline.evaluation.operating import (
+from pipeline.evaluation.operating_points import (
     NO_THRESHOLD,
     SCORE_LEVELS,
     OperatingPoint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.data.learned import UnknownWeights
+from pipeline.data.learned_images import UnknownWeights
 from pipeline.evaluation.agreement import TestImageCheck
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics

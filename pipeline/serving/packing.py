@@ -22,9 +22,9 @@ from typing import Any
 import yaml
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StepError, UsageError
-from pipeline.serving.card import ModelCard
+from pipeline.serving.bento_layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
 from pipeline.serving.decoding import read_header
-from pipeline.serving.layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
+from pipeline.serving.model_metadata import ModelCard
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.requirements import pinned_requirements
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, IntegrityError, MissingError
-from pipeline.serving.card import ModelCard
 from pipeline.serving.decoding import MAX_PIXELS, decode
+from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.onnx_runtime import onnxruntime, runtime_errors
 from pipeline.serving.postprocessing import Detections, split_detections
 from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
-from pipeline.serving.runtime import onnxruntime, runtime_errors
 
 INPUT = "images"
 OUTPUTS = ("batch_index", "boxes", "scores", "labels")

@@ -24,13 +24,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from pipeline.serving.batching import PromptService
-from pipeline.serving.card import ModelCard
+from pipeline.serving.bento_layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
 from pipeline.serving.decoding import FORMATS
-from pipeline.serving.gate import STATE_KEY, Gate, Query
-from pipeline.serving.layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
+from pipeline.serving.model_metadata import ModelCard
 from pipeline.serving.postprocessing import MAX_DETECTIONS
 from pipeline.serving.predictor import MAX_BATCH, Predictor
-from pipeline.serving.upload import Limits
+from pipeline.serving.upload_middleware import STATE_KEY, Gate, Query
+from pipeline.serving.upload_parsing import Limits
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data.checks.validation import validate
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.conversion import select
-from pipeline.data.split import split
-from pipeline.data.subsets import write_subset
-from pipeline.data.validation import validate
+from pipeline.data.dataset_folder import write_subset
+from pipeline.data.split.dataset_split import split
 from pipeline.errors import DataError, UsageError
 
 

@@ -6,10 +6,10 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from pipeline.data.checks.validation import rules_table
 from pipeline.data.formats.reading import FORMATS
-from pipeline.data.sources.api.settings import ApiSettings
-from pipeline.data.split import MODES
-from pipeline.data.validation import rules_table
+from pipeline.data.sources.api_settings import ApiSettings
+from pipeline.data.split.dataset_split import MODES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")

@@ -12,8 +12,8 @@ from PIL import Image as Picture
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.exclusions import read_exclusions
 from pipeline.data.loading import load_annotations, load_source
-from pipeline.data.side_lists import read_class_changes, read_test_list
-from pipeline.data.sources.video.sampling import Sampling
+from pipeline.data.side_files import read_class_changes, read_test_list
+from pipeline.data.sources.video_sampling import Sampling
 from pipeline.errors import DataError, MissingError, UsageError
 
 

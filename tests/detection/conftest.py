@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.detection.recipe import Recipe, Tuning
+from pipeline.detection.hyperparameters import Recipe, Tuning
 
 CLASSES = ("disc", "block")
 

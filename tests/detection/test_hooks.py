@@ -11,8 +11,8 @@ import torch.multiprocessing
 from mmengine.hooks import EMAHook
 from torch import nn
 
+from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.hooks import SameStatisticsHook, WeightsHook, averaged, measured
-from pipeline.detection.weights import read_checkpoint
 
 
 @pytest.mark.parametrize(

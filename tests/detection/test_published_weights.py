@@ -9,9 +9,9 @@ import torch
 from megvii_network import MegviiNetwork
 
 from pipeline.data.published_weights import PublishedWeights, coco_weights, published_weights
-from pipeline.detection.config import build_model
+from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint, variant_of
+from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.spec import VARIANTS, DetectorSpec
-from pipeline.detection.weights import coco_classes, fit, read_checkpoint, variant_of
 from pipeline.errors import DataError
 
 

@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.detection import limits, training
-from pipeline.detection.config import build_model
+from pipeline.detection import stopping_rules, training
+from pipeline.detection.checkpoints import write_checkpoint
+from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.hooks import WeightsHook
-from pipeline.detection.progress import ProgressHook
-from pipeline.detection.recipe import Recipe
+from pipeline.detection.hyperparameters import Recipe
 from pipeline.detection.resuming import CHECKPOINT, FORMAT, ResumeHook
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.weights import write_checkpoint
+from pipeline.detection.training_progress import ProgressHook
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
 RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
@@ -46,8 +46,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.detection import saved_state
-from pipeline.detection.progress import ProgressHook
-from pipeline.detection.recipe import Recipe
+from pipeline.detection.training_progress import ProgressHook
+from pipeline.detection.hyperparameters import Recipe
 from pipeline.detection.training import train
 
 moment, workers, rate, weights, train_folder, eval_folder, folder, resume = sys.argv[1:]
@@ -373,7 +373,7 @@ class Clock:
             self.now += 100
 
         monkeypatch.setattr(ProgressHook, "before_train_epoch", before_train_epoch)
-        monkeypatch.setattr(limits, "time", self)
+        monkeypatch.setattr(stopping_rules, "time", self)
 
     def monotonic(self) -> float:
         return self.now

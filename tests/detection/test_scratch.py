@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.detection.recipe import Recipe
+from pipeline.detection.hyperparameters import Recipe
 from pipeline.detection.scratch import scratch_warnings
 from pipeline.detection.spec import VARIANTS
 

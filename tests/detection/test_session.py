@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.detection.config import Setting
+from pipeline.detection.families.yolox.mmdet_config import Setting
 from pipeline.detection.hooks import EpochRecord, FirstLookHook, SameStatisticsHook, WarmStartHook
-from pipeline.detection.recipe import NEW_CLASSES, Recipe
+from pipeline.detection.hyperparameters import NEW_CLASSES, Recipe
 from pipeline.detection.session import Job, Outcome, _facts, _hooks, is_out_of_memory, rank
 from pipeline.detection.tracking import TrackingHook
 

@@ -14,7 +14,7 @@ from mmengine.visualization import TensorboardVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.detection import session
-from pipeline.detection.recipe import Recipe
+from pipeline.detection.hyperparameters import Recipe
 from pipeline.detection.tracking import MLFLOW_EXPERIMENT, MLFLOW_SERVER, backends, check_mlflow
 from pipeline.detection.training import TrainingResult, train
 from pipeline.errors import StepError, UsageError

@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.data.learned import FILE_NAME, LearnedImages, UnknownWeights
-from pipeline.detection.charts import training_chart
-from pipeline.detection.config import build_model
-from pipeline.detection.detector import PartwiseYOLOX
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights
+from pipeline.detection.checkpoints import CLASS_LAYER, coco_classes, read_checkpoint, variant_of, write_checkpoint
+from pipeline.detection.families.yolox.detector import PartwiseYOLOX
+from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.hooks import EpochRecord
-from pipeline.detection.recipe import NEW_CLASSES, Recipe, Tuning
+from pipeline.detection.hyperparameters import NEW_CLASSES, Recipe, Tuning
 from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.weights import CLASS_LAYER, coco_classes, read_checkpoint, variant_of, write_checkpoint
+from pipeline.detection.training_figure import training_chart
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 
 RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)

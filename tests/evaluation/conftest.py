@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.evaluation.server import serve
-from pipeline.serving.card import ModelCard
+from pipeline.evaluation.service_process import serve
+from pipeline.serving.model_metadata import ModelCard
 from pipeline.serving.packing import pack_service
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pipeline.evaluation.agreement import _pair, check_test_image
-from pipeline.evaluation.server import serve
+from pipeline.evaluation.service_process import serve
 
 
 def test_a_packed_service_agrees_with_its_record(served):

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.data.learned import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, learn_images
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, learn_images
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.evaluation.exposure import check_exposure
 from pipeline.evaluation.metrics import evaluate
-from pipeline.serving.card import ModelCard
+from pipeline.serving.model_metadata import ModelCard
 
 COCO, OTHER = UnknownWeights("c" * 64, True), UnknownWeights("0" * 64, False)
 CARD = ModelCard("nano", (64, 64), ("blob",), 0.01, 0.65, 0.3, "0" * 64)

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.evaluation.server import serve
-from pipeline.serving.card import ModelCard
+from pipeline.evaluation.service_process import serve
+from pipeline.serving.model_metadata import ModelCard
 from pipeline.serving.packing import pack_service
 from pipeline.serving.predictor import Predictor
 

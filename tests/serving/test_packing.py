@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from pipeline.errors import DataError, IntegrityError, MissingError, UsageError
-from pipeline.evaluation.server import serve
-from pipeline.serving.card import ModelCard
+from pipeline.evaluation.service_process import serve
+from pipeline.serving.model_metadata import ModelCard
 from pipeline.serving.packing import pack_service
 
 REPOSITORY = Path(__file__).parents[2]

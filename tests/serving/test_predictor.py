@@ -99,7 +99,7 @@ def test_nothing_is_reported_nor_written_to_the_users_home(tiny, tmp_path):
     tiny.card.write(tmp_path / "model.json")
     (tmp_path / "home").mkdir()
     program = (
-        "import sys; from pathlib import Path; from pipeline.serving.card import ModelCard;"
+        "import sys; from pathlib import Path; from pipeline.serving.model_metadata import ModelCard;"
         "from pipeline.serving.predictor import Predictor;"
         "Predictor(Path(sys.argv[1]), ModelCard.read(Path(sys.argv[2])))"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import read_config
-from pipeline.notebook import read_notebook, read_steps
-from pipeline.runner import Project
+from pipeline.runtime.config import read_config
+from pipeline.runtime.notebook import read_notebook, read_steps
+from pipeline.runtime.runner import Project
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "steps").glob("*.ipynb"))

@@ -15,11 +15,11 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipeline import store
-from pipeline.inspection import collection
-from pipeline.manifest import SUCCEEDED, StepRecord, now
-from pipeline.runs import Runs
-from pipeline.store import Artifact, Store
+from pipeline.runtime import store_garbage
+from pipeline.runtime.manifest import SUCCEEDED, StepRecord, now
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store import artifact_store
+from pipeline.runtime.store.artifact_store import Artifact, Store
 
 POOL = 12  # different contents, so that the processes meet at the same objects
 
@@ -57,14 +57,14 @@ def litter(runs: Runs, box: Path) -> None:
 def main(url: str, run: str, number: int, seconds: float, young: float) -> None:
     """Until the time is up."""
     if young:
-        store.YOUNG = collection.YOUNG = young
+        artifact_store.YOUNG = store_garbage.YOUNG = young
     done, removed = [], 0
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as place:
         while time.monotonic() < end:
             runs = Runs(Store(url))
             if young and number % 3 == 0:
-                removed += len(collection.collect(runs, collection.find_garbage(runs, spare=2 * young)))
+                removed += len(store_garbage.collect(runs, store_garbage.find_garbage(runs, spare=2 * young)))
                 time.sleep(0.2)
             else:
                 if young:

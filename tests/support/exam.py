@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.execution import Execution
-from pipeline.manifest import FAILED, SUCCEEDED
-from pipeline.notebook import StepNotebook
-from pipeline.step import CONTEXT
+from pipeline.runtime.execution import Execution
+from pipeline.runtime.manifest import FAILED, SUCCEEDED
+from pipeline.runtime.notebook import StepNotebook
+from pipeline.runtime.step import CONTEXT
 
 READS = {
     "load": (),
@@ -50,7 +50,7 @@ def make_exam(make_toy: Callable[[Path, tuple[str, ...]], Any], root: Path) -> A
             name,
             [
                 ("md", f"# {name}"),
-                ("", "import json\nfrom pipeline.step import Step"),
+                ("", "import json\nfrom pipeline.runtime.step import Step"),
                 ("parameters", PARAMETERS),
                 ("interface", f"step = Step.open({name!r}, reads={list(reads)}, writes={list(WRITES[name])})"),
                 ("", WORK),

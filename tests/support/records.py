@@ -6,8 +6,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from pipeline.manifest import FAILED, REUSED, SUCCEEDED, RunManifest, StepRecord
-from pipeline.store import Artifact
+from pipeline.runtime.manifest import FAILED, REUSED, SUCCEEDED, RunManifest, StepRecord
+from pipeline.runtime.store.artifact_store import Artifact
 
 STORE = "file:///store/default/dev"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

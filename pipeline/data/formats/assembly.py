@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
-from pipeline.data.formats.unannotated import MARK, UNUSABLE
+from pipeline.data.image_marks import UNANNOTATED, UNUSABLE
 from pipeline.errors import DataError
 
 
@@ -85,7 +85,7 @@ def with_split(images: Sequence[Image]) -> tuple[Image, ...]:
 def _image(number: int, same: Sequence[Picture]) -> Image:
     sized = next((each for each in same if each.width > 0 and each.height > 0), same[0])
     subset = next((each.subset for each in same if each.subset), "")
-    mark = {} if any(each.annotated for each in same) else MARK
+    mark = {} if any(each.annotated for each in same) else UNANNOTATED
     mark = {**mark, **(UNUSABLE if any(each.lost for each in same) else {})}
     return Image(number, sized.name, sized.width, sized.height, {**({"subset": subset} if subset else {}), **mark})
 

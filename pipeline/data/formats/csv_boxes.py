@@ -21,9 +21,9 @@ from pipeline.data.coco import Box, CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.assembly import Mark, Picture, assemble
 from pipeline.data.formats.csv_tables import Layout, has_no_box, layout_of, rows
-from pipeline.data.formats.fields import label, number, whole
+from pipeline.data.formats.field_values import label, number, whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named
+from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"

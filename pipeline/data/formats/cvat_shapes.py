@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 
 from pipeline.data.coco import Box
 from pipeline.data.formats.assembly import Mark
-from pipeline.data.formats.fields import label, number
-from pipeline.data.formats.outlines import Point, ellipse_hull, flat, hull, polygon_area, rotated_box
+from pipeline.data.formats.field_values import label, number
+from pipeline.data.formats.polygons import Point, ellipse_hull, flat, hull, polygon_area, rotated_box
 from pipeline.errors import DataError
 
 _DRAWN = frozenset({"polyline", "points", "skeleton"})  # shapes that may have no area

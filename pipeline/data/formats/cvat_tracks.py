@@ -18,9 +18,9 @@ from xml.etree.ElementTree import Element
 
 from pipeline.data.formats.assembly import Mark, Picture
 from pipeline.data.formats.cvat_shapes import KINDS, read_shape
-from pipeline.data.formats.fields import whole
+from pipeline.data.formats.field_values import whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named
+from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
 _FRAME = re.compile(r"(?:(.*)/)?frame_(\d+)\.[^./]+")

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from PIL.Image import DecompressionBombError
 
 from pipeline.data.coco import unsafe_name
-from pipeline.data.formats.fields import is_writable
+from pipeline.data.formats.field_values import is_writable
 from pipeline.data.formats.path_endings import PathEndings, WrittenPath
-from pipeline.data.formats.subset_names import class_folders, subset_of
-from pipeline.data.headers import UNREADABLE, upright_size
-from pipeline.data.sources.image_folder import IMAGE_SUFFIXES
+from pipeline.data.image_headers import UNREADABLE, upright_size
+from pipeline.data.image_names import IMAGE_SUFFIXES
+from pipeline.data.subset_names import class_folders, subset_of
 from pipeline.errors import DataError
 
 _SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif"}  # which no image here has, but annotations of converted ones may

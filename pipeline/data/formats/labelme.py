@@ -19,9 +19,9 @@ from typing import Any
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
-from pipeline.data.formats.fields import label, number, shown, whole
+from pipeline.data.formats.field_values import label, number, shown, whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.outlines import Point, flat, hull, polygon_area
+from pipeline.data.formats.polygons import Point, flat, hull, polygon_area
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats import coco, csv_boxes, cvat, labelme, voc, yolo
+from pipeline.data.formats import coco_json, csv_boxes, cvat_xml, labelme, voc, yolo
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.errors import DataError, UsageError
@@ -29,11 +29,11 @@ class _Format:
 
 
 FORMATS = {
-    "coco": _Format(coco.LOOKS_FOR, coco.recognises, coco.read),
+    "coco": _Format(coco_json.LOOKS_FOR, coco_json.recognises, coco_json.read),
     "voc": _Format(voc.LOOKS_FOR, voc.recognises, voc.read),
     "yolo": _Format(yolo.LOOKS_FOR, yolo.recognises, yolo.read),
     "labelme": _Format(labelme.LOOKS_FOR, labelme.recognises, labelme.read),
-    "cvat": _Format(cvat.LOOKS_FOR, cvat.recognises, cvat.read),
+    "cvat": _Format(cvat_xml.LOOKS_FOR, cvat_xml.recognises, cvat_xml.read),
     "csv": _Format(csv_boxes.LOOKS_FOR, csv_boxes.recognises, csv_boxes.read),
 }
 

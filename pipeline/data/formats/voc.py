@@ -25,9 +25,9 @@ from xml.etree.ElementTree import Element
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
-from pipeline.data.formats.fields import label, number, shown, whole
+from pipeline.data.formats.field_values import label, number, shown, whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_of
+from pipeline.data.subset_names import subset_of
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)

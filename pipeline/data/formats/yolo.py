@@ -15,9 +15,9 @@ from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.subset_names import subset_named
 from pipeline.data.formats.yolo_data import YoloData, data_files, name_lists, read_data
 from pipeline.data.formats.yolo_lines import EXPECTED, looks_like_labels, read_lines
+from pipeline.data.subset_names import subset_named
 
 logger = logging.getLogger(__name__)
 

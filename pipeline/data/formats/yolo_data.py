@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from pipeline.data.formats.annotation_files import AnnotationFiles
-from pipeline.data.formats.fields import label, shown
-from pipeline.data.formats.subset_names import subset_named
+from pipeline.data.formats.field_values import label, shown
 from pipeline.data.formats.yolo_lines import looks_like_labels
+from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
 NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")

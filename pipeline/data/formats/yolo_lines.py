@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.data.formats.assembly import Mark
-from pipeline.data.formats.fields import number, shown
-from pipeline.data.formats.outlines import flat, hull, polygon_area
+from pipeline.data.formats.field_values import number, shown
+from pipeline.data.formats.polygons import flat, hull, polygon_area
 from pipeline.errors import DataError
 
 EXPECTED = "class x-centre y-centre width height, or class x1 y1 x2 y2 x3 y3 …, as parts of the image"

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from written_formats import SAYS_CROWD, SAYS_EMPTY, SAYS_UNUSED, WRITERS
 
+from pipeline.data.archives.unpacking import unpack
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.reading import read_markup
-from pipeline.data.sources.archives.unpacking import unpack
 
 SLACK = 0.5 + 1e-3  # pixels; formats round, and so does the comparison
 

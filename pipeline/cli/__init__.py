@@ -1,0 +1,1 @@
+"""Command lines: `step.dev.py`, `step.prod.py` and `python -m pipeline`."""

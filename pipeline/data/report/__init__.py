@@ -1,0 +1,1 @@
+"""The figures, thumbnails and page of the data report."""

@@ -1,0 +1,88 @@
+"""A data set's boxes as arrays, so that no figure loops over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.coco import CocoDataset
+from pipeline.data.split.dataset_split import Split
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+# COCO's bounds of small and medium objects: the sides of squares of that area, in pixels
+SMALL, MEDIUM = 32.0, 96.0
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The N boxes of a data set, without crowd regions.
+
+    Boxes that refer to no image or category, or are not finite, are left out: a sound data set has none.
+
+    Attributes:
+        boxes: `(N, 4)`: x, y, width, height in pixels.
+        areas: `(N,)`: of the mask, or of the box without one.
+        classes: `(N,)`: places in `dataset.categories`.
+        images: `(N,)`: places in `dataset.images`.
+        sizes: `(images, 2)`: width and height of every image.
+    """
+
+    boxes: Floats
+    areas: Floats
+    classes: Integers
+    images: Integers
+    sizes: Floats
+
+    @classmethod
+    def of(cls, dataset: CocoDataset) -> Columns:
+        """Gather them, in the order of the annotations."""
+        image = {each.id: i for i, each in enumerate(dataset.images)}
+        column = {each.id: i for i, each in enumerate(dataset.categories)}
+        kept = [
+            each
+            for each in dataset.annotations
+            if not each.iscrowd and each.image_id in image and each.category_id in column
+        ]
+        boxes = np.fromiter(chain.from_iterable(each.bbox for each in kept), np.float64, 4 * len(kept)).reshape(-1, 4)
+        finite = np.isfinite(boxes).all(axis=1)
+        return cls(
+            boxes[finite],
+            np.fromiter((each.area for each in kept), np.float64, len(kept))[finite],
+            np.fromiter((column[each.category_id] for each in kept), np.int64, len(kept))[finite],
+            np.fromiter((image[each.image_id] for each in kept), np.int64, len(kept))[finite],
+            np.array([(each.width, each.height) for each in dataset.images], np.float64).reshape(-1, 2),
+        )
+
+    def per_class(self, classes: int) -> Integers:
+        """Boxes of each class, `(classes,)`."""
+        return np.bincount(self.classes, minlength=classes)
+
+    def per_image(self) -> Integers:
+        """Boxes on each image, `(images,)`."""
+        return np.bincount(self.images, minlength=len(self.sizes))
+
+    def shown(self, classes: int) -> Integers:
+        """Which image shows which class, as `(K, 2)` pairs of places, each once, ordered by image and class."""
+        pairs = np.unique(self.images * max(1, classes) + self.classes)
+        return np.stack(np.divmod(pairs, max(1, classes)), axis=1)
+
+    def size_class(self) -> Integers:
+        """0 for small, 1 for medium, 2 for large objects in COCO's sense, `(N,)`."""
+        return np.digitize(self.areas, [SMALL**2, MEDIUM**2])
+
+
+def subsets(parts: Split) -> Mapping[str, CocoDataset]:
+    """The three data sets by name."""
+    return {"train": parts.train, "eval": parts.eval, "test": parts.test}
+
+
+def shares(values: npt.NDArray[Any], kinds: int) -> Floats:
+    """Share of each kind 0..`kinds` - 1 among whole numbers; zeros where there are none."""
+    return np.bincount(values, minlength=kinds) / max(1, len(values))

@@ -1,0 +1,208 @@
+"""The data report: one HTML page about a prepared data set, and its findings as a file for a spreadsheet.
+
+The figures of the page are those that a notebook shows: `write_report` draws each once, and its result holds them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined, Template
+
+from pipeline.data.checks.findings import Findings
+from pipeline.data.checks.validation import Validation
+from pipeline.data.coco import CocoDataset
+from pipeline.data.exclusions import Exclusion, exclusions_table
+from pipeline.data.report.box_columns import Columns, subsets
+from pipeline.data.report.box_figures import aspect_ratios, box_sizes, heat_map
+from pipeline.data.report.class_samples import class_samples
+from pipeline.data.report.cooccurrence import co_occurrence
+from pipeline.data.report.count_figures import boxes_per_image, class_histogram
+from pipeline.data.report.figure_style import unwritten
+from pipeline.data.report.finding_samples import worst_examples
+from pipeline.data.report.inline_images import Figures, Gallery, Sections, draw
+from pipeline.data.report.size_figures import image_sizes
+from pipeline.data.split.dataset_split import Split
+from pipeline.data.tables import Cell, Table
+
+logger = logging.getLogger(__name__)
+
+_TEMPLATE = "data_report.html.j2"
+_MOST_CONCERNS = 40  # lines; all are in the file
+_PAGE, _FINDINGS = "report.html", "findings.csv"
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A written report, and what is in it, to be shown one by one.
+
+    Attributes:
+        path: The page; `findings.csv` lies beside it.
+        size: Of the page in bytes.
+        counts: Images, boxes and classes of each subset.
+        findings: What validation and split found.
+        worst: The worst of it as pictures.
+        classes: Boxes per class and subset.
+        boxes: Boxes per image; sizes and aspect ratios of boxes; where on the image they are.
+        images: Sizes of images.
+        together: Which classes appear on one image.
+        samples: Images of each class with their boxes.
+    """
+
+    path: Path
+    size: int
+    counts: Table
+    findings: Findings
+    worst: Gallery
+    classes: Figures
+    boxes: Figures
+    images: Figures
+    together: Figures
+    samples: Gallery
+
+    @property
+    def figures(self) -> Sections:
+        """All figures of the page, in its order."""
+        return Sections(
+            (
+                ("Worst examples", self.worst),
+                ("Classes", self.classes),
+                ("Boxes", self.boxes),
+                ("Images", self.images),
+                ("Classes together", self.together),
+                ("Samples", self.samples),
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"Data report, {self.size / 1e6:.1f} MB\n{self.counts}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self.path.name)}, {self.size / 1e6:.1f} MB</p>{self.counts._repr_html_()}"
+
+
+def write_report(
+    folder: Path,
+    *,
+    checked: Validation,
+    parts: Split,
+    selected: CocoDataset,
+    images_folder: Path,
+    sample_images: int = 4,
+    worst_images: int = 12,
+    seed: int = 0,
+    title: str = "Data report",
+    facts: Mapping[str, object] | None = None,
+    exclusions: Sequence[Exclusion] = (),
+) -> Report:
+    """Write `report.html`, which needs no network, no script and no other file, and `findings.csv`.
+
+    Args:
+        folder: Where to; made if need be, and files of these names replaced.
+        checked: What validation made of the source.
+        parts: The split of `selected`.
+        selected: The images, boxes and classes that were kept.
+        images_folder: Where the images are.
+        sample_images: How many images to show of each class, at most; fewer where there are many classes.
+        worst_images: How many findings to show as pictures, at most.
+        seed: Which images are shown.
+        title: Of the page.
+        facts: Rows about where the data came from and what they were prepared with. What is given here is printed:
+            URLs must come without their credentials.
+        exclusions: What was left out on the way, for the first table.
+
+    Raises:
+        UsageError: `sample_images` is below 0.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    findings = Findings((*checked.findings, *parts.findings))
+    report = Report(
+        folder / _PAGE,
+        0,
+        _counts(parts, selected),
+        findings,
+        samples=class_samples(selected, images_folder, count=sample_images, seed=seed),
+        worst=worst_examples(findings, images_folder, count=worst_images),
+        classes=draw(class_histogram(parts)),
+        boxes=draw(boxes_per_image(parts), box_sizes(selected), aspect_ratios(selected), heat_map(parts)),
+        images=draw(image_sizes(selected)),
+        together=draw(co_occurrence(selected)),
+    )
+    page = _template().render(
+        title=title,
+        report=report,
+        csv=_FINDINGS,
+        tiles=_tiles(parts, selected, findings),
+        exclusions=exclusions_table(exclusions),
+        shares=parts.shares,
+        concerns=_concerns(parts),
+        unwritten=unwritten(selected.categories),
+        facts=facts or {},
+    )
+    report.path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a name must not cost the page
+    findings.write_csv(folder / _FINDINGS)
+    report = replace(report, size=report.path.stat().st_size)
+    logger.info("data report of %.1f MB", report.size / 1e6)
+    return report
+
+
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = _cell
+    return environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+
+
+def _counts(parts: Split, selected: CocoDataset) -> Table:
+    """What is in each subset, and in all that was selected, the images that the split left out among them."""
+    rows = [_count_row(name, each) for name, each in {**subsets(parts), "all": selected}.items()]
+    columns = ("subset", "images", "without boxes", "boxes", "per image", "crowd regions", "classes", "megapixels")
+    return Table("Images, boxes and classes", columns, tuple(rows))
+
+
+def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
+    columns = Columns.of(dataset)
+    images, boxes = len(dataset.images), len(columns.boxes)
+    return (
+        name,
+        images,
+        int((columns.per_image() == 0).sum()),
+        boxes,
+        boxes / max(1, images),
+        sum(bool(each.iscrowd) for each in dataset.annotations),
+        len(np.unique(columns.classes)),
+        float(columns.sizes.prod(axis=1).sum() / 1e6),
+    )
+
+
+def _concerns(parts: Split) -> Table:
+    """What the split has to say: classes that a subset lacks, first of all."""
+    rows = tuple((each.severity, each.rule, each.item, each.detail) for each in parts.findings)
+    more = f"; the first {_MOST_CONCERNS} of {len(rows)}" if len(rows) > _MOST_CONCERNS else ""
+    title = f"What the split left out, or lacks{more}"
+    return Table(title, ("severity", "rule", "item", "detail"), rows[:_MOST_CONCERNS])
+
+
+def _tiles(parts: Split, selected: CocoDataset, findings: Findings) -> dict[str, int]:
+    """The first figures to look at."""
+    return {
+        "images": len(selected.images),
+        "boxes": len(Columns.of(selected).boxes),
+        "classes": len(selected.categories),
+        **{f"{name} images": len(each.images) for name, each in subsets(parts).items()},
+        "findings": len(findings),
+    }
+
+
+def _cell(value: object) -> str:
+    """A number with thin spaces between thousands, floats with one decimal; anything else as it is."""
+    if isinstance(value, float):
+        return f"{value:,.1f}".replace(",", "\u2009")
+    return f"{value:,}".replace(",", "\u2009") if isinstance(value, int) and not isinstance(value, bool) else str(value)

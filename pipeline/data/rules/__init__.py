@@ -1,1 +1,0 @@
-"""What makes a data set sound: a rule is a small pure function, and what it finds is a record."""

@@ -1,0 +1,1 @@
+"""The embedded sample dataset, drawn on this machine."""

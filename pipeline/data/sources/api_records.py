@@ -1,0 +1,193 @@
+"""What an API says of each image: where it is, what is in it; one record an image, whatever the source."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.data.coco import Box
+from pipeline.data.sources.api_settings import ApiSettings
+from pipeline.data.sources.json_paths import ABSENT, find, kind, need
+from pipeline.data.sources.loaded_source import Skipped
+from pipeline.data.subset_names import subset_named
+from pipeline.errors import DataError
+
+_SHORTEST_IMAGE = 48  # characters; the smallest GIF there is takes as many
+_OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # what COCO and the split write themselves
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An object: its class, and its box as fractions of the image's size, or in pixels where `in_pixels` says so.
+
+    `polygon` is a list of points (x, y) in the same units, `area` its own where it has one that is not the box's.
+    """
+
+    label: str
+    box: Box
+    in_pixels: bool = True
+    polygon: tuple[tuple[float, float], ...] = ()
+    area: float = -1.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image of an API, not fetched yet.
+
+    Attributes:
+        where: What to call it in messages.
+        url: Its URL; empty where `data` holds its bytes.
+        data: Its bytes.
+        name: The file name that the source gives it; empty where it gives none.
+        hint: The URL or path to take a name from where there is none; empty for `url`.
+        size: Width and height as declared, in pixels; zeros where they are not.
+        shapes: What is in it.
+        subset: `train`, `eval` or `test`; empty where the source does not say.
+        extra: What else is to be kept.
+        left_out: What is drawn on it and could not be taken.
+        annotated: Whether the source says what is in the image, if only that nothing is.
+    """
+
+    where: str
+    url: str = ""
+    data: bytes = b""
+    name: str = ""
+    hint: str = ""
+    size: tuple[int, int] = (0, 0)
+    shapes: tuple[Shape, ...] = ()
+    subset: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[Skipped, ...] = ()
+    annotated: bool = True
+
+
+def read_record(item: Any, settings: ApiSettings, *, where: str) -> Record:
+    """Read an item of a page as the settings say. Its URL stays as it is, relative or not.
+
+    Raises:
+        DataError: A path leads nowhere, or to what cannot be meant; names item and path.
+    """
+    reference = need(item, settings.image, setting="image", where=where)
+    if reference is not None and not isinstance(reference, str):
+        raise DataError(f"api.image leads to {kind(reference)}", where=where, expected="a URL, or base64 data")
+    url, data = _reference(reference or "", where)
+    left_out: list[Skipped] = []
+    shapes = tuple(
+        shape
+        for place, box in _boxes(item, settings, where)
+        for shape in _shape(box, settings, where=place, left_out=left_out)
+    )
+    subset = subset_named(str(find(item, settings.subset))) if settings.subset else ""
+    extra = read_extra(item, settings)
+    size = _size(item, settings, where)
+    name = _name(item, settings, where)
+    annotated = not settings.boxes or find(item, settings.boxes) not in (ABSENT, None)
+    return Record(where, url, data, name, "", size, shapes, subset, extra, tuple(left_out), annotated)
+
+
+def read_extra(value: Any, settings: ApiSettings) -> dict[str, Any]:
+    """What is to be kept of an item, by its path; what would take the place of COCO's own fields as `source_…`."""
+    there = {path: found for path in settings.metadata_paths if (found := find(value, path)) is not ABSENT}
+    return {f"source_{path}" if path in _OWN_FIELDS else path: found for path, found in there.items()}
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or a text that is one; None for all else. NaN and infinity pass: validation finds them."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _reference(reference: str, where: str) -> tuple[str, bytes]:
+    """A URL, or the bytes of a `data:` URL or of bare base64."""
+    text = reference.strip()
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise DataError("The image's data URL is not in base64", where=where)
+    elif not _bare_base64(text):
+        return text, b""
+    try:
+        return "", base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error:
+        raise DataError("The image's base64 data is broken", where=where) from None
+
+
+def _bare_base64(text: str) -> bool:
+    """Whether a text is the start of a JPEG, PNG, GIF, WebP or TIFF in base64, which no URL looks like."""
+    return len(text) >= _SHORTEST_IMAGE and text.startswith(
+        ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
+    )
+
+
+def _name(item: Any, settings: ApiSettings, where: str) -> str:
+    if not settings.name:
+        return ""
+    name = need(item, settings.name, setting="name", where=where)
+    if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
+        raise DataError(f"api.name leads to {kind(name)}", where=where, expected="a file name")
+    return str(name)
+
+
+def _size(item: Any, settings: ApiSettings, where: str) -> tuple[int, int]:
+    """The declared size, or zeros where one of the two is not given."""
+    sides = []
+    for setting, path in (("width", settings.width), ("height", settings.height)):
+        value = need(item, path, setting=setting, where=where) if path else None
+        number = as_number(value)
+        if value is not None and (number is None or not number.is_integer() or number < 1):
+            raise DataError(f"api.{setting} leads to no size in pixels", where=where, expected="a whole number from 1")
+        sides.append(int(number or 0))
+    return (sides[0], sides[1]) if all(sides) else (0, 0)
+
+
+def _boxes(item: Any, settings: ApiSettings, where: str) -> list[tuple[str, Any]]:
+    """The boxes of an item with their place; none where the path leads nowhere, which the caller counts."""
+    if not settings.boxes:
+        return []
+    found = find(item, settings.boxes)
+    if found is ABSENT or found is None:
+        return []
+    if isinstance(found, dict):
+        return [(where, found)]
+    if not isinstance(found, list):
+        raise DataError(f"api.boxes leads to {kind(found)}", where=where, expected="a list of boxes")
+    return [(f"{where}, box {index}", each) for index, each in enumerate(found)]
+
+
+def _shape(box: Any, settings: ApiSettings, *, where: str, left_out: list[Skipped]) -> list[Shape]:
+    label = need(box, settings.label, setting="label", where=where)
+    values = [need(box, path, setting="box", where=where) for path in settings.box_paths]
+    if len(values) == 1:
+        if isinstance(values[0], list) and len(values[0]) == 4:
+            values = values[0]
+        elif values[0] is not None:
+            raise DataError(f"api.box leads to {kind(values[0])}", where=where, expected="a list of four numbers")
+    if settings.boxes == "." and label in (None, "") and all(each is None for each in values):
+        return []  # an item that is a box, and has none: there is nothing in its image
+    if label in (None, "") or None in values:
+        left_out.append(Skipped(where, f"it has no {'label' if label in (None, '') else 'place'}"))
+        return []
+    if not isinstance(label, str | int) or isinstance(label, bool):
+        raise DataError(f"api.label leads to {kind(label)}", where=where, expected="the class's name")
+    numbers = [as_number(each) for each in values]
+    if None in numbers:
+        raise DataError("The box has something that is no number", where=where, expected="four numbers")
+    scale = {"pixels": 1.0, "fraction": 1.0, "percent": 0.01}[settings.units]
+    corners = _as_xywh([scale * number for number in numbers if number is not None], settings.box_format)
+    return [Shape(str(label), corners, settings.units == "pixels")]
+
+
+def _as_xywh(numbers: list[float], box_format: str) -> Box:
+    a, b, c, d = numbers
+    if box_format == "xyxy":
+        return (a, b, c - a, d - b)
+    if box_format == "cxcywh":
+        return (a - c / 2, b - d / 2, c, d)
+    return (a, b, c, d)

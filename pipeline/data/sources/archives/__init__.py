@@ -1,1 +1,0 @@
-"""Archives from outside, unpacked without trusting a word of them."""

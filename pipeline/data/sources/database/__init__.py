@@ -1,1 +1,0 @@
-"""Images and boxes from a database, by a query."""

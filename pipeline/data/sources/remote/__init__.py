@@ -1,1 +1,0 @@
-"""Files and folders behind any URL as local paths: fetched, continued, verified."""

@@ -1,1 +1,0 @@
-"""Video clips as images: which frames are taken, and how they are decoded."""

@@ -1,0 +1,111 @@
+"""What is wrong with a split: a subset that is empty or of another size than asked for, or that lacks a class."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.checks.findings import Finding
+from pipeline.data.coco import CocoDataset, Image
+from pipeline.data.groups import VIDEO, Ties, read_ties
+from pipeline.data.split.hashed_split import spread
+from pipeline.data.split.predefined import SUBSETS, TRAIN
+from pipeline.data.split.subset_assignment import Dealt, Deck, objects
+from pipeline.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+WITHIN_A_CLIP = "split-within-a-clip"
+_OFF = 0.1  # part of a subset's size that it may miss without a warning
+_LARGE = 0.5  # part of the images that are one group, from which on it is said
+
+Integers = npt.NDArray[np.int64]
+Shares = npt.NDArray[np.float64]
+
+
+def check_empty(
+    counts: Integers, shares: Shares, images: Sequence[Image], deck: Deck, mode: str, *, honoured: bool
+) -> None:
+    """Raise a `DataError` where a subset has a share and no image."""
+    total = int(deck.units.weights.sum())
+    for name, size, share in zip(SUBSETS, counts, shares, strict=True):
+        if share > 0 and size == 0:
+            remedy = "take more images, or give it a larger share"
+            if mode == "stable":
+                remedy = f"{remedy}; the balanced mode gives every subset its share"
+            elif honoured:
+                remedy = f"{remedy}; or set source_split to ignore, not to honour the data's own split"
+            elif total > len(deck.rows):
+                remedy = f"{_largest(images, deck)}: let fewer images belong together, or drop near duplicates"
+            raise DataError(f"The {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
+
+
+def sizes_missed(dealt: Dealt, images: Sequence[Image], deck: Deck, mode: str) -> list[Finding]:
+    """Subsets of another size than rounding, or in stable mode chance with single images, would explain."""
+    total = int(deck.units.weights.sum())
+    counts = np.bincount(dealt.owner, deck.units.weights, len(SUBSETS)).astype(np.int64)
+    findings = []
+    for name, count, asked in zip(SUBSETS, counts.tolist(), dealt.asked.tolist(), strict=True):
+        chance = 3 * spread(total, asked / max(1, total)) if mode == "stable" else _OFF * asked
+        if abs(count - asked) > max(1.0, chance):
+            detail = f"{count} of {total} images where {asked:.0f} were asked for"
+            if total > len(deck.rows):
+                detail = f"{detail}: {_largest(images, deck)}"
+            findings.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
+    return findings
+
+
+def warn_of_large_group(images: Sequence[Image], deck: Deck) -> None:
+    """Say so where one group is most of the images: wherever it goes, that subset shows little else."""
+    total = int(deck.units.weights.sum())
+    if len(deck.rows) > 1 and int(deck.units.weights.max()) > _LARGE * total:
+        logger.warning("%s, of %d images", _largest(images, deck), total)
+
+
+def _largest(images: Sequence[Image], deck: Deck) -> str:
+    rows = deck.rows[int(deck.units.weights.argmax())]
+    first = min(images[row].file_name for row in rows)
+    return f"the largest group, that of {first}, has {len(rows)} images and goes as a whole"
+
+
+def clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDataset]) -> list[Finding]:
+    """Clips of which frames that nothing holds together are in more than one subset, as one finding."""
+    clips = read_ties(images, {}, VIDEO).fields
+    of = {image.id: part for part, subset in enumerate(parts) for image in subset.images}
+    pairs = {
+        (clip, of[image.id])
+        for image, clip, tie in zip(images, clips, ties.fields, strict=True)
+        if clip and not tie and image.id in of
+    }
+    divided = sorted(clip for clip, count in Counter(clip for clip, _ in pairs).items() if count > 1)
+    if not divided:
+        return []
+    more = f" and {len(divided) - 1} more" if len(divided) > 1 else ""
+    detail = "frames of one clip are in more than one subset, so that what is tested on looks like what was learnt from"
+    detail = f"{detail}: kept whole, the clips would leave a subset empty; take more clips"
+    return [Finding(WITHIN_A_CLIP, "warning", f"video {divided[0]}{more}", "reported", detail)]
+
+
+def absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:
+    """Classes that are in no image of a subset."""
+    shown = np.array([images_per_class(part) for part in parts])  # (subsets, classes)
+    findings = []
+    for column, name in enumerate(parts[TRAIN].classes):
+        total = int(shown[:, column].sum())
+        absent = [SUBSETS[i] for i, part in enumerate(parts) if part.images and not shown[i, column]]
+        if absent:
+            images = f"{total} image{'s' * (total != 1)}"
+            detail = f"in {images}, none of them in {' or '.join(absent)}" if total else "no image shows it"
+            findings.append(Finding("class-absent-from-subset", "warning", f"class '{name}'", "reported", detail))
+    return findings
+
+
+def images_per_class(dataset: CocoDataset) -> Integers:
+    """How many images show each class, `(classes,)`."""
+    rows, columns = objects(dataset, dataset.images)
+    width = max(1, len(dataset.categories))
+    return np.bincount(np.unique(rows * width + columns) % width, minlength=len(dataset.categories))

@@ -1,0 +1,1 @@
+"""Detector families: one folder for each."""

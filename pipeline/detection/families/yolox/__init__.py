@@ -1,0 +1,1 @@
+"""YOLOX: configuration, head, assignment and checkpoint names."""

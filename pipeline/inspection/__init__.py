@@ -1,1 +1,0 @@
-"""Looking at runs, and keeping what they left in order: `python -m pipeline`."""

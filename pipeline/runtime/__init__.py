@@ -1,0 +1,1 @@
+"""Steps, runs and artifacts. Knows nothing of images or models."""

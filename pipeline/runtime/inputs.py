@@ -1,0 +1,284 @@
+"""How the inputs of a step relate: to each other, and to the inputs of earlier attempts.
+
+If two inputs of a step descend from the same earlier step, they descend from outputs that one attempt at it made. Only
+so is a model judged on images that were set apart when it was trained. Artifacts are compared by digest: an attempt
+that made the same bytes again is as good as the first.
+
+An input that was named by hand is left out of the comparison at the step that it was named for, and only there: what
+that step makes descends from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import PipelineError, StepError
+from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Artifact
+
+COUNTED = "uses/counted"  # there once the uses of a store are noted
+
+Digests = Mapping[str, str]  # of artifacts by entity
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """An attempt as far as lineage goes: the step, and the digests of what it read and made."""
+
+    step: str
+    inputs: Digests
+    outputs: Digests
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Why inputs do not agree.
+
+    Attributes:
+        source: The earlier step from whose different outputs they descend.
+        entities: The inputs that descend from it.
+        stale: The first step of the run that read other outputs than the run has now; empty where there is none.
+        after: The steps that work on what it makes, in their order.
+        read: What `stale` read, and what the run has now: entity, digest and digest.
+        unknown: What an input descends from and no record made, as `ENTITY DIGEST`; empty where there is none.
+    """
+
+    source: str
+    entities: tuple[str, ...]
+    stale: str = ""
+    after: tuple[str, ...] = ()
+    read: tuple[str, str, str] = ("", "", "")
+    unknown: str = ""
+
+
+def require_agreement(
+    runs: Runs, run: RunManifest, step: str, inputs: Mapping[str, Artifact], chosen: Collection[str] = ()
+) -> None:
+    """Refuse inputs of which two descend from different outputs of one earlier step.
+
+    The run's own attempts are looked at first. Only where they do not settle it are those of all other runs.
+
+    Args:
+        runs: Of the store.
+        run: The run that the step is to work in.
+        step: The step.
+        inputs: All of them, pinned.
+        chosen: Those of them that were named by hand.
+
+    Raises:
+        StepError: They do not agree; says which step is out of date and what to run.
+    """
+    compared = {entity: artifact for entity, artifact in inputs.items() if entity not in chosen}
+    found = disagreement(runs, run, compared)
+    if found is None:
+        return
+    shown, source = " and ".join(found.entities), f"the same outputs of {found.source}"
+    problem, where, remedy = "", f"run {run.run}", f"run {found.source} and the steps after it again"
+    if found.unknown:
+        problem, source = (
+            f"no record tells what {found.unknown} was made from",
+            "what the records of this store tell of",
+        )
+        remedy = "make it again in this run"
+    elif not found.stale:
+        problem = f"{shown} descend from different outputs of {found.source}"
+    else:
+        entity, then, now = found.read
+        rest = ", then ".join(["", *(name for name in found.after if name != step), step])
+        problem = f"{found.stale} is out of date"
+        where += f": {found.stale} read {entity} {then[:12]}, the run now has {now[:12]}"
+        remedy = f"python step.{run.mode}.py {found.stale} --run {run.run}{rest}"
+    raise StepError(
+        f"the inputs of {step} do not agree: {problem}",
+        where=where,
+        expected=f"{shown} that descend from {source}",
+        remedy=f"{remedy}; an input that need not agree is named with --input ENTITY=RUN",
+    )
+
+
+def disagreement(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> Disagreement | None:
+    """What inputs disagree on; None where they agree.
+
+    Args:
+        runs: Of the store.
+        run: The run whose attempts are looked at first.
+        inputs: Those that have to agree.
+    """
+    if len(inputs) < 2:
+        return None
+    needed = list(_digests(inputs).items())
+    if _Attempts([run]).account_for(needed):
+        return None
+    every = _Attempts([run, *(other for other in runs.readable() if other.run != run.run)])
+    return None if every.account_for(needed) else _explained(run, inputs, every)
+
+
+def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> dict[str, str]:
+    """Which inputs of earlier steps, from whose outputs these descend, were named by hand: `STEP: ENTITY` to what.
+
+    Args:
+        runs: Of the store.
+        run: The run that the step is to work in.
+        inputs: Of the step.
+    """
+    found: dict[str, str] = {}
+    for entity, artifact in inputs.items():
+        maker = _maker(runs, run, entity, artifact)
+        if maker:
+            found |= maker.chosen_before
+            found |= {f"{maker.step}: {name}": source for name, source in maker.chosen.items()}
+    return found
+
+
+def _maker(runs: Runs, run: RunManifest, entity: str, artifact: Artifact) -> StepRecord | None:
+    """The record of the attempt that made an artifact: the run's newest, or the one that the artifact names."""
+    own = [r for r in run.attempts if entity in r.outputs and r.outputs[entity].digest == artifact.digest]
+    if own:
+        return own[-1]
+    name, _, attempt = artifact.made_by.partition("/")
+    try:
+        made = runs.load(name).attempts if attempt else ()
+    except PipelineError:  # gone or unreadable; where that matters, the inputs do not agree
+        return None
+    return next((record for record in made if record.made_by == attempt), None)
+
+
+def count_uses(runs: Runs, step: str, inputs: Mapping[str, Artifact]) -> dict[str, int]:
+    """Of each input, with how many different other inputs a step has made something of it, these included.
+
+    Of a test set that is how many models it has judged. Attempts that have outputs count, those below their gate too.
+
+    Args:
+        runs: Of the store.
+        step: The step.
+        inputs: Of the attempt that is about to start.
+    """
+    files = runs.store.files
+    if not files.exists(COUNTED):  # a store of before
+        for record in (record for run in runs.readable() for record in run.attempts):
+            note_uses(runs, record)
+        files.create(COUNTED, b"{}\n")
+    return {entity: len({*files.names(_uses(step, entity, inputs)), _others(entity, inputs)}) for entity in inputs}
+
+
+def note_uses(runs: Runs, record: StepRecord) -> None:
+    """Note for each input of an attempt that made something which others it was used with, for `count_uses`.
+
+        <root>/uses/STEP/ENTITY/DIGEST/OTHERS        OTHERS is a digest of the other inputs' names and digests
+
+    What is noted outlives the run, and takes one listing to count.
+    """
+    if record.outputs and not record.reused_from and len(record.inputs) > 1:
+        for entity in record.inputs:
+            key = f"{_uses(record.step, entity, record.inputs)}/{_others(entity, record.inputs)}"
+            runs.store.files.create(key, b"{}\n")
+
+
+def _uses(step: str, entity: str, inputs: Mapping[str, Artifact]) -> str:
+    return f"uses/{step}/{entity}/{inputs[entity].digest}"
+
+
+def _others(entity: str, inputs: Mapping[str, Artifact]) -> str:
+    others = sorted((name, artifact.digest) for name, artifact in inputs.items() if name != entity)
+    return hashlib.sha256(json.dumps(others).encode()).hexdigest()
+
+
+class _Attempts:
+    """The attempts of some runs that made something, by what they made."""
+
+    def __init__(self, manifests: Sequence[RunManifest]) -> None:
+        self._made: dict[tuple[str, str], list[_Attempt]] = {}
+        seen = set()
+        for record in (record for manifest in manifests for record in manifest.attempts if record.outputs):
+            attempt = _Attempt(record.step, _digests(record.inputs), _digests(record.outputs))
+            key = (record.step, *(tuple(sorted(each.items())) for each in (attempt.inputs, attempt.outputs)))
+            if key not in seen:
+                seen.add(key)
+                for made in attempt.outputs.items():
+                    self._made.setdefault(made, []).append(attempt)
+
+    def makers(self, entity: str, digest: str) -> list[_Attempt]:
+        """The attempts that made an artifact."""
+        return self._made.get((entity, digest), [])
+
+    def account_for(self, needed: Sequence[tuple[str, str]]) -> bool:
+        """Whether one attempt at each step made all that is needed, and all that these attempts read, and so on.
+
+        Args:
+            needed: Entities and digests.
+        """
+        return self._complete({}, list(needed))
+
+    def _complete(self, attempts: dict[str, _Attempt], needed: list[tuple[str, str]]) -> bool:
+        """Whether a choice of attempts, by step, can be completed; a wrong one is taken back."""
+        while needed:
+            entity, digest = needed.pop()
+            makers = self.makers(entity, digest)
+            if any(attempts.get(maker.step) == maker for maker in makers):
+                continue
+            return any(
+                self._complete({**attempts, maker.step: maker}, [*needed, *maker.inputs.items()])
+                for maker in makers
+                if maker.step not in attempts
+            )
+        return True
+
+
+def _explained(run: RunManifest, inputs: Mapping[str, Artifact], attempts: _Attempts) -> Disagreement:
+    """The nearest step that inputs disagree on, and which step of the run has to be run first."""
+    above = {entity: list(_above(entity, artifact.digest, attempts)) for entity, artifact in inputs.items()}
+    read_by = {each for walk in above.values() for maker in walk for each in maker.inputs.items()}
+    for entity, digest in sorted({*_digests(inputs).items(), *read_by}):
+        if not attempts.makers(entity, digest):
+            return Disagreement("", tuple(inputs), unknown=f"{entity} {digest[:12]}")
+    steps = {each.step for walk in above.values() for each in walk}
+    order = [step for step in dict.fromkeys(record.step for record in run.attempts) if step in steps]
+    split = [step for step in order if len(_versions(step, above.values())) > 1]
+    source = split[-1] if split else next(iter(sorted(steps)), "an earlier step")
+    entities = tuple(name for name, walk in above.items() if any(each.step == source for each in walk)) or tuple(inputs)
+    for step in order:
+        record = run.success(step)
+        for entity, artifact in record.inputs.items() if record else ():
+            now = run.output(entity)
+            if now is not None and now.digest != artifact.digest:
+                read = (entity, artifact.digest, now.digest)
+                return Disagreement(source, entities, step, tuple(_after(step, run)), read)
+    return Disagreement(source, entities)
+
+
+def _above(entity: str, digest: str, attempts: _Attempts) -> Iterator[_Attempt]:
+    """The attempts that an artifact descends from, by the newest maker of each artifact, that of itself first."""
+    seen, left = set(), [(entity, digest)]
+    while left:
+        key = left.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        for maker in attempts.makers(*key)[-1:]:
+            yield maker
+            left += maker.inputs.items()
+
+
+def _versions(step: str, walks: Iterable[Sequence[_Attempt]]) -> set[tuple[tuple[str, str], ...]]:
+    return {tuple(sorted(each.outputs.items())) for walk in walks for each in walk if each.step == step}
+
+
+def _after(stale: str, run: RunManifest) -> list[str]:
+    """The steps of a run that work on what a step made, directly or not."""
+    records = [record for name in dict.fromkeys(r.step for r in run.attempts) if (record := run.success(name))]
+    made = {entity for record in records if record.step == stale for entity in record.outputs}
+    after: list[str] = []
+    for _ in records:  # their order is that of their first attempts, which may not be that of the steps
+        for record in records:
+            if made & set(record.inputs) and record.step not in after:
+                after.append(record.step)
+                made |= set(record.outputs)
+    return after
+
+
+def _digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
+    return {entity: artifact.digest for entity, artifact in artifacts.items()}

@@ -1,0 +1,228 @@
+"""What a step's notebook says of itself, read from the file without running it.
+
+The cell tagged `parameters` is the schema of the step's parameters, see `parameters`. The cell tagged `interface` holds
+`Step.open(name, reads=[...], writes=[...])` with literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError, MissingError, StepError, UsageError
+from pipeline.runtime.code import imported_modules
+from pipeline.runtime.parameters import Parameter, parse, read_parameters
+from pipeline.runtime.store.artifact_store import NAME
+
+KERNEL = "python3"
+
+
+@dataclass(frozen=True)
+class StepNotebook:
+    """A step as its file declares it.
+
+    Attributes:
+        name: The file's name without suffix.
+        path: The file.
+        title: The first line of its first markdown cell.
+        digest: SHA-256 of the cells' sources, which outputs and metadata do not change.
+        parameters: By name, in the order of the cell.
+        reads: Entities it needs.
+        writes: Entities it makes.
+        imports: Modules of this package that it imports.
+        content: The file.
+    """
+
+    name: str
+    path: Path
+    title: str
+    digest: str
+    parameters: dict[str, Parameter]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    imports: tuple[str, ...]
+    content: str = field(repr=False)
+
+    def resolve(self, values: dict[str, Any]) -> dict[str, Any]:
+        """All parameters: defaults, with the given values laid over them and checked.
+
+        Raises:
+            UsageError: An unknown name, with the nearest right one, or a value of the wrong type.
+        """
+        for name in values:
+            if name not in self.parameters:
+                near = difflib.get_close_matches(name, self.parameters, 1, 0.4)
+                raise UsageError(
+                    f"{self.name} has no parameter '{name}'",
+                    where=self.path,
+                    expected="one of " + ", ".join(self.parameters),
+                    remedy=f"did you mean '{near[0]}'?" if near else f"see: python step.dev.py {self.name} --help",
+                )
+        return {
+            name: parameter.check(values.get(name, parameter.default), self.name)
+            for name, parameter in self.parameters.items()
+        }
+
+
+def read_notebook(path: Path) -> StepNotebook:
+    """Read a step's notebook.
+
+    Raises:
+        MissingError: No such file.
+        DataError: Not a notebook, or without its tagged cells.
+        StepError: It is for a kernel that is not this Python.
+    """
+    if not path.is_file():
+        raise MissingError("there is no such notebook", where=path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        cells = [
+            (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in content["cells"]
+        ]
+        spec = content["metadata"].get("kernelspec", {"name": KERNEL})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError("the file is not a Jupyter notebook", where=path, expected="nbformat 4 JSON") from error
+    if spec.get("name") != KERNEL:
+        raise StepError(
+            f"the notebook is for the kernel '{spec.get('name')}'",
+            where=path,
+            expected=f"'{KERNEL}', which is the Python that runs the pipeline",
+            remedy="open it in Jupyter, choose the kernel 'Python 3 (ipykernel)' and save",
+        )
+    if not path.stem.isidentifier():
+        raise DataError(
+            f"'{path.stem}' cannot name a step",
+            where=path,
+            expected="a name of letters, digits and _",
+            remedy="rename it",
+        )
+    sources = [source for kind, source, _ in cells if kind == "code"]
+    titles = [
+        source.strip().splitlines()[0].lstrip("# ")
+        for kind, source, _ in cells
+        if kind == "markdown" and source.strip()
+    ]
+    reads, writes = _interface(_tagged(cells, "interface", path), path)
+    return StepNotebook(
+        name=path.stem,
+        path=path,
+        title=next(iter(titles), path.stem),
+        digest=hashlib.sha256(json.dumps([(kind, source) for kind, source, _ in cells]).encode()).hexdigest(),
+        parameters=read_parameters(_tagged(cells, "parameters", path), path),
+        reads=reads,
+        writes=writes,
+        imports=tuple(sorted({name for source in sources for name in imported_modules(parse(source, path))})),
+        content=text,
+    )
+
+
+def read_steps(folder: Path) -> dict[str, StepNotebook]:
+    """Every step in a folder in the order in which they can run: the graph of the pipeline.
+
+    Raises:
+        MissingError: The folder holds no notebooks.
+        DataError: Two steps write one entity, none writes one that is read, or steps wait for each other.
+    """
+    left = {path.stem: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
+    if not left:
+        raise MissingError("there are no steps", where=folder, expected="notebooks, one a step")
+    writers: dict[str, str] = {}
+    for step in left.values():
+        for entity in step.writes:
+            if entity in writers:
+                raise DataError(f"{writers[entity]} and {step.name} both write {entity}", where=step.path)
+            writers[entity] = step.name
+    for step in left.values():
+        for entity in step.reads:
+            if entity not in writers:
+                raise DataError(
+                    f"{step.name} reads {entity}, and no step writes it",
+                    where=step.path,
+                    expected="one of " + ", ".join(sorted(writers)),
+                )
+    _check_links(left)
+    ordered: dict[str, StepNotebook] = {}
+    while left:
+        ready = [step for step in left.values() if all(writers[entity] in ordered for entity in step.reads)]
+        if not ready:
+            raise DataError(f"the steps {', '.join(left)} wait for each other", where=folder)
+        ordered[ready[0].name] = left.pop(ready[0].name)
+    return ordered
+
+
+def follow_links(
+    steps: Mapping[str, StepNotebook], given: Mapping[str, Mapping[str, Any]], resolved: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """All steps' parameters, with those that were not given and take their value from another step's.
+
+    Args:
+        steps: All steps.
+        given: By step, what a config or command line sets.
+        resolved: By step, all parameters, defaults included.
+    """
+    linked = {name: dict(values) for name, values in resolved.items()}
+    for step in steps.values():
+        for parameter in step.parameters.values():
+            link = parameter.link
+            if (
+                link
+                and link.own in step.parameters
+                and parameter.name not in given.get(step.name, {})
+                and linked[step.name][link.own] == link.value
+            ):
+                linked[step.name][parameter.name] = resolved[link.step][link.name]
+    return linked
+
+
+def _check_links(steps: Mapping[str, StepNotebook]) -> None:
+    for step in steps.values():
+        for parameter in step.parameters.values():
+            if not (link := parameter.link) or link.own not in step.parameters:
+                continue  # a comment that happens to be worded so
+            other = steps[link.step].parameters.get(link.name) if link.step in steps else None
+            if other is None or other.type != parameter.type:
+                raise DataError(
+                    f"the comment of '{parameter.name}' names what is not there: {parameter.help}",
+                    where=step.path,
+                    expected="STEP.PARAMETER of the same type behind the colon",
+                )
+
+
+def _tagged(cells: list[tuple[str, str, list[str]]], tag: str, path: Path) -> str:
+    found = [source for kind, source, tags in cells if kind == "code" and tag in tags]
+    if len(found) != 1:
+        raise DataError(
+            f"the notebook has {len(found)} cells tagged '{tag}'",
+            where=path,
+            expected="exactly one",
+            remedy="tag it in Jupyter: property inspector, Cell Tags",
+        )
+    return found[0]
+
+
+def _interface(source: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    for node in ast.walk(parse(source, path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Step.open":
+            try:
+                name = ast.literal_eval(node.args[0])
+                given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+                reads, writes = given["reads"], given["writes"]
+                names = [*reads, *writes]
+                lists = isinstance(reads, list | tuple) and isinstance(writes, list | tuple)
+                if name == path.stem and lists and len({*names}) == len(names) and all(map(NAME.fullmatch, names)):
+                    return tuple(reads), tuple(writes)
+            except (ValueError, KeyError, IndexError, TypeError):
+                pass
+            break
+    raise DataError(
+        "the interface cell does not open the step",
+        where=path,
+        expected=f'step = Step.open("{path.stem}", reads=[...], writes=[...]) with literal names, none of them twice',
+    )

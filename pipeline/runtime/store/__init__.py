@@ -1,0 +1,1 @@
+"""Content-addressed artifacts on local disk or behind any fsspec URL."""

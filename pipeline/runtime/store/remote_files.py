@@ -1,0 +1,223 @@
+"""Files behind an fsspec URL, whose single writes are whole by themselves: object stores, and fsspec's memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.errors import StoreError, UsageError
+from pipeline.runtime.store.file_store import FileInfo, Files, changed, reaching, sha256_of
+
+SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that what is sent is what was hashed
+ABILITIES = "abilities.json"  # what the place was found to honour, asked once per store
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # as backends call it
+TRIES = 5
+REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
+_IN_MEMORY = threading.Lock()
+
+log = logging.getLogger(__name__)
+
+
+class RemoteFiles(Files):
+    """Files below a URL that fsspec knows.
+
+    Args:
+        url: Such as `s3://bucket/prefix` or `memory://name`. Credentials and endpoints come from the environment.
+
+    Raises:
+        UsageError: fsspec does not know the URL, or lacks the package for it.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # imported late: local disk, the usual place, does without
+
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # which else tells where it found its credentials
+        self.url = url.rstrip("/")
+        self.parallel = 16  # a transfer mostly waits for an answer
+        try:
+            # no listing is remembered: another process may have written since
+            self._fs: Any
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UsageError(
+                f"the store cannot be reached: {error}",
+                where=url,
+                expected="a local path, or a URL that fsspec knows",
+                remedy="install the package it names, such as s3fs for s3://",
+            ) from error
+
+    def create(self, key: str, content: bytes) -> bool:
+        if not content:  # s3fs writes an empty body over what is there
+            raise ValueError("an empty file cannot be created, only replaced")
+        exclusive = self._is_exclusive
+        for number in range(TRIES):
+            if number:  # another write was under way, and came to nothing
+                time.sleep(random.uniform(0.05, 0.2) * 2**number)  # noqa: S311, no secret
+            if not exclusive and self.exists(key):
+                return self.read(key) == content
+            try:
+                self._create_once(key, content, exclusive=exclusive)
+            except FileExistsError:
+                with suppress(FileNotFoundError):  # the other write came to nothing
+                    return self.read(key) == content
+            except StoreError:
+                # the answer may have been lost on the way back
+                with suppress(FileNotFoundError, StoreError):
+                    if self.read(key) == content:
+                        return True
+                raise
+            else:
+                return True
+        raise StoreError("the store refuses a file that is not there", where=self.location(key), remedy="run again")
+
+    def _create_once(self, key: str, content: bytes, *, exclusive: bool) -> None:
+        with reaching("write a file", self.location(key)):
+            try:
+                if exclusive and self._fs.protocol == "memory":
+                    with _IN_MEMORY:  # there it is exists-then-write
+                        self._fs.pipe_file(self._path(key), content, mode="create")
+                else:
+                    self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
+            except OSError as error:
+                if _is_refusal(error):
+                    raise FileExistsError(key) from error
+                raise
+
+    @cached_property
+    def _is_exclusive(self) -> bool:
+        """Whether of two that create one file one is refused. Some S3-compatible stores ignore the condition."""
+        try:
+            exclusive = bool(json.loads(self.read(ABILITIES))["create_is_exclusive"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            exclusive = self._refuses_a_second()
+            self.replace(ABILITIES, json.dumps({"create_is_exclusive": exclusive}).encode())
+        if not exclusive:
+            log.warning("single writer only: %s does not honour create-if-absent; run one process at a time", self.url)
+        return exclusive
+
+    def _refuses_a_second(self) -> bool:
+        key = f"probes/{secrets.token_hex(8)}"
+        try:
+            self._create_once(key, b"first", exclusive=True)
+            self._create_once(key, b"second", exclusive=True)
+        except FileExistsError:
+            return True
+        else:
+            return False
+        finally:
+            with suppress(FileNotFoundError, StoreError):
+                self._remove(key)
+
+    def replace(self, key: str, content: bytes) -> None:
+        with reaching("write a file", self.location(key)):
+            self._fs.pipe_file(self._path(key), content)
+
+    def read(self, key: str) -> bytes:
+        with reaching("read a file", self.location(key)):
+            content: bytes = self._fs.cat_file(self._path(key))
+        return content
+
+    def info(self, key: str) -> FileInfo | None:
+        with reaching("look at a file", self.location(key)):
+            try:
+                found = self._fs.info(self._path(key))
+            except FileNotFoundError:
+                return None
+            return self._described(key, found) if found["type"] == "file" else None
+
+    def names(self, key: str) -> list[str]:
+        with reaching("list a folder", self.location(key)):
+            try:
+                found = self._fs.ls(self._path(key), detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
+        folder = self._fs._strip_protocol(self._path(key))
+        # some object stores keep a file of the folder's own name
+        paths = {str(path).rstrip("/") for path in found} - {folder}
+        return sorted(PurePosixPath(path).name for path in paths)
+
+    def find(self, key: str) -> Iterator[FileInfo]:
+        with reaching("list a folder", self.location(key)):
+            try:
+                found = self._fs.find(self._path(key), detail=True)
+            except FileNotFoundError:
+                return
+            start = len(self._fs._strip_protocol(self._root).rstrip("/")) + 1
+            for path, entry in sorted(found.items()):
+                if entry["type"] == "file":
+                    yield self._described(path[start:], entry)
+
+    def upload(self, key: str, source: Path, sha256: str) -> None:
+        if source.stat().st_size <= SMALL:
+            content = source.read_bytes()
+            if hashlib.sha256(content).hexdigest() != sha256:
+                raise changed(source)
+            self.replace(key, content)
+            return
+        with reaching("write a file", self.location(key)):
+            self._fs.put_file(str(source), self._path(key))
+        if sha256_of(source) != sha256:
+            self.set_aside(key, sha256)
+            raise changed(source)
+
+    def download(self, key: str, target: Path, *, link: bool = False) -> None:  # noqa: ARG002, nothing to link to
+        with reaching("read a file", self.location(key)):
+            self._fs.get_file(self._path(key), str(target))
+
+    def renew(self, key: str) -> bool:  # noqa: ARG002, an object's time is that of its writing
+        return False
+
+    def remove(self, key: str, before: float) -> bool:
+        found = self.info(key)
+        if found is not None and found.modified >= before:
+            return False
+        if found is not None:
+            with suppress(FileNotFoundError):
+                self._remove(key)
+        return True
+
+    def prune(self, key: str) -> None:
+        """Nothing to do: where there are no files, there is no folder."""
+
+    def set_aside(self, key: str, sha256: str) -> None:
+        with suppress(FileNotFoundError, StoreError), reaching("move a file", self.location(key)):
+            if self.sha256(key) == sha256:  # written anew since, or read wrong before
+                return
+            self._fs.mv(self._path(key), self._path(f"{key}.damaged"))
+
+    def flush(self, folders: Iterable[str]) -> None:
+        """Nothing to do: an object is safe when the write returns."""
+
+    def location(self, key: str) -> str:
+        return f"{self.url}/{key}"
+
+    def _remove(self, key: str) -> None:
+        with reaching("remove a file", self.location(key)):
+            self._fs.rm_file(self._path(key))
+
+    def _described(self, key: str, found: dict[str, Any]) -> FileInfo:
+        time = next((found[name] for name in TIMES if found.get(name)), None)
+        if time is None:
+            time = self._fs.modified(self._path(key))
+        return FileInfo(key, int(found["size"]), time if isinstance(time, int | float) else time.timestamp())
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+
+def _is_refusal(error: OSError) -> bool:
+    """Whether a write was refused because the file is there; s3fs knows AWS's own words for it only."""
+    answer = getattr(error.__cause__, "response", None)
+    if not isinstance(answer, dict):
+        return False
+    return answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in REFUSED_STATUS

@@ -1,0 +1,267 @@
+"""Garbage collection: what no kept run refers to, and taking just that away.
+
+Nothing that a kept run refers to is garbage, and nothing young: a step that is at work may be about to refer to it.
+What a `put` or a reuse counts on is made young first, and every file's age is looked at once more when it is removed.
+So a collection and any number of steps can go on side by side.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.errors import IntegrityError, UsageError
+from pipeline.runtime.manifest import RUN_ID, RUNNING, RunManifest, StepRecord
+from pipeline.runtime.process import is_alive
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import YOUNG, Artifact, marker
+from pipeline.runtime.store.file_store import FileInfo
+from pipeline.runtime.store.parallel_transfers import in_parallel
+
+SPARED = 2 * YOUNG  # seconds
+FOLDERS = ("runs", "reuse", "artifacts", "objects", "probes")
+ABANDONED = 14 * 24 * 3600.0  # seconds
+AT_ANY_AGE = float("inf")
+LOST = 7 * 24 * 3600.0  # seconds after which a running attempt of an unreachable machine no longer holds things back
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What can be removed.
+
+    Attributes:
+        kept: Runs that stay.
+        dropped: Runs that go, because newer ones were asked to be kept only.
+        before: Only what was last written before this time, in seconds since 1970, goes.
+        records: Files of dropped runs and of runs that were never opened, in the order of their removal.
+        markers: Indexes of artifacts that no kept run refers to.
+        objects: Bytes that no artifact holds which stays.
+        scraps: Unfinished and damaged files.
+        young: What would go if it were older.
+    """
+
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    before: float
+    records: tuple[FileInfo, ...]
+    markers: tuple[FileInfo, ...]
+    objects: tuple[FileInfo, ...]
+    scraps: tuple[FileInfo, ...]
+    young: tuple[FileInfo, ...]
+
+    @property
+    def files(self) -> tuple[FileInfo, ...]:
+        """All of them."""
+        return (*self.records, *self.markers, *self.objects, *self.scraps)
+
+    @property
+    def size(self) -> int:
+        """Bytes that would be free."""
+        return sum(file.size for file in self.files)
+
+
+def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) -> Garbage:
+    """Look for what no kept run refers to; nothing is changed.
+
+    A run that a kept one reuses an attempt of is kept too: its notebooks are the kept one's.
+
+    Args:
+        runs: Of one store.
+        keep: How many runs of each pipeline to keep, the newest; None keeps all.
+        spare: Seconds for which whatever was written stays in any case.
+
+    Raises:
+        UsageError: `keep` is less than 1; or a run was written by a newer version.
+        IntegrityError: A run or an index cannot be read, so that what it refers to is not known.
+    """
+    if keep is not None and keep < 1:
+        raise UsageError(f"--keep {keep}", expected="at least 1: the newest run is never removed")
+    manifests = {run: runs.load(run) for run in runs.ids()}
+    before = _before(manifests.values(), spare)
+    kept = _kept(manifests, keep, before)
+    found = {folder: list(runs.store.files.find(folder)) for folder in FOLDERS}
+    scraps = [info for infos in found.values() for info in infos if _is_scrap(info)]
+    records = [info for folder in ("runs", "reuse") for info in found[folder] if not _is_scrap(info)]
+    stored = [info for info in found["artifacts"] if not _is_scrap(info)]
+    attempts = [record for run in kept for record in manifests[run].attempts]
+    referred = {marker(each.name, each.digest) for record in attempts for each in record.artifacts}
+    unreferred = [info for info in stored if info.key not in referred]
+    dead = {info.key for info in unreferred if info.modified < before}
+    live = _live_objects(runs, [info for info in stored if info.key not in dead])
+    unheld = [info for info in found["objects"] if not _is_scrap(info) and info.key not in live]
+    return Garbage(
+        kept=tuple(run for run in manifests if run in kept),
+        dropped=tuple(run for run in manifests if run not in kept),
+        before=before,
+        records=tuple(sorted(_dead_records(records, manifests, kept, before), key=_order)),
+        markers=tuple(info for info in unreferred if info.modified < before),
+        objects=tuple(info for info in unheld if info.modified < before),
+        scraps=tuple(info for info in scraps if info.modified < before),
+        young=tuple(info for info in (*unreferred, *unheld, *scraps) if info.modified >= before),
+    )
+
+
+def abandoned(resume: Path) -> list[Path]:
+    """What killed attempts on this machine left to go on from, and nobody did for a while.
+
+    Args:
+        resume: The folder that holds a folder for each work.
+    """
+    folders = sorted(resume.iterdir()) if resume.is_dir() else []
+    return [folder for folder in folders if _touched(folder) < time.time() - ABANDONED]
+
+
+def _touched(folder: Path) -> float:
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a training has just put another in its place
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
+def collect(runs: Runs, garbage: Garbage, left: Iterable[Path] = ()) -> list[FileInfo]:
+    """Remove what was found, except what has come into use since.
+
+    A run disappears as a whole with its first file. What is left by a collection that was killed is garbage still.
+
+    Args:
+        runs: Of the same store.
+        garbage: What was found.
+        left: Folders to remove with it.
+
+    Returns:
+        What was removed from the store.
+    """
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    files = runs.store.files
+    removed = _removed_records(runs, garbage)
+    for run in {info.key.split("/")[1] for info in garbage.records if info.key.startswith("runs/")}:
+        files.prune(f"runs/{run}")
+    removed += _removed(runs, garbage.markers, garbage.before)
+    # an artifact that was renewed meanwhile keeps its objects
+    stored = [info for info in files.find("artifacts") if not _is_scrap(info)]
+    live = _live_objects(runs, stored) if garbage.objects else set()
+    removed += _removed(runs, [info for info in garbage.objects if info.key not in live], garbage.before)
+    return [*removed, *_removed(runs, garbage.scraps, garbage.before)]
+
+
+def _removed_records(runs: Runs, garbage: Garbage) -> list[FileInfo]:
+    """What offers a run's results for reuse goes first, then what makes it a run, then the rest.
+
+    A run in which a step has begun meanwhile stays.
+    """
+    known = {info.key for info in garbage.records}
+    in_use = {run for run in garbage.dropped if not set(runs.record_keys(run)) <= known}
+    going = [info for info in garbage.records if _run_of(info) not in in_use]
+    first = [info for info in going if _order(info)[:2] != (True, True)]
+    removed = [info for info in first if runs.store.files.remove(info.key, AT_ANY_AGE)]
+    return removed + _removed(runs, going[len(first) :], AT_ANY_AGE)
+
+
+def _run_of(info: FileInfo) -> str:
+    """The run that a record, or an offer of a run's results, is of."""
+    folder, _, rest = info.key.partition("/")
+    return rest.partition("/")[0] if folder == "runs" else rest.rpartition("/")[2].rpartition(".")[0]
+
+
+def _removed(runs: Runs, found: Iterable[FileInfo], before: float) -> list[FileInfo]:
+    waiting, files = list(found), runs.store.files
+    gone = in_parallel(lambda info: files.remove(info.key, before), waiting, at_once=files.parallel, label="removing")
+    return [info for info, is_gone in zip(waiting, gone, strict=True) if is_gone]
+
+
+def _before(manifests: Iterable[RunManifest], spare: float) -> float:
+    """The end of the past: a while ago, and before anything that is still running began."""
+    now = time.time()
+    began = [
+        datetime.fromisoformat(record.started).timestamp()
+        for manifest in manifests
+        for record in manifest.attempts
+        if _may_run(record, now)
+    ]
+    # what a step that is at work counts on was young when it began, or has been made so since
+    return min([now - spare, *(start - YOUNG for start in began)])
+
+
+def _may_run(record: StepRecord, now: float) -> bool:
+    """Whether an attempt runs, or may: one on a machine out of reach is given up after a while."""
+    if record.status != RUNNING:
+        return False
+    alive = is_alive(record.process)
+    lost = now - datetime.fromisoformat(record.started).timestamp() > LOST
+    return alive is True or (alive is None and not lost)
+
+
+def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float) -> set[str]:
+    newest: dict[str, list[str]] = {}
+    for run in sorted(manifests, reverse=True):
+        newest.setdefault(manifests[run].pipeline, []).append(run)
+    kept = {run for ids in newest.values() for run in ids[:keep]}
+    now = time.time()
+    kept |= {run for run, manifest in manifests.items() if _began(manifest) >= before}
+    kept |= {run for run, manifest in manifests.items() if any(_may_run(record, now) for record in manifest.attempts)}
+    waiting = list(kept)
+    while waiting:
+        for record in manifests[waiting.pop()].attempts:
+            source = record.reused_from.partition("/")[0]
+            if source in manifests and source not in kept:
+                kept.add(source)
+                waiting.append(source)
+    return kept
+
+
+def _began(manifest: RunManifest) -> float:
+    """When something last began in a run."""
+    times = [manifest.created, *(record.started for record in manifest.attempts)]
+    return max(datetime.fromisoformat(time).timestamp() for time in times)
+
+
+def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
+    """Keys of the objects that artifacts hold."""
+
+    def held(info: FileInfo) -> list[str]:
+        _, name, digest = info.key.split("/")
+        try:
+            return [
+                file.key for file in runs.store.index(Artifact(name, runs.store.files.location(info.key), digest, 0, 0))
+            ]
+        except FileNotFoundError:  # another collection has just removed it
+            return []
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"nothing is collected while an index is damaged: {error.problem}",
+                where=runs.store.files.location(info.key),
+                remedy="python -m pipeline verify says which step makes it anew",
+            ) from error
+
+    files = runs.store.files
+    found = in_parallel(held, markers, at_once=files.parallel, label="reading indexes")
+    return {key for keys in found for key in keys}
+
+
+def _dead_records(
+    records: Iterable[FileInfo], manifests: dict[str, RunManifest], kept: set[str], before: float
+) -> list[FileInfo]:
+    """Files of dropped runs, whatever their age; old ones of runs that are none; and what points to either."""
+    dead = []
+    for info in records:
+        run = _run_of(info)
+        if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before):
+            dead.append(info)
+    return dead
+
+
+def _order(info: FileInfo) -> tuple[bool, bool, str]:
+    """What offers a run's results for reuse goes first, then what makes it a run."""
+    return (not info.key.startswith("reuse/"), not info.key.endswith("/run.json"), info.key)
+
+
+def _is_scrap(info: FileInfo) -> bool:
+    name = info.key.rpartition("/")[2]
+    return name.startswith(".") or name.endswith(".damaged") or info.key.startswith("probes/")

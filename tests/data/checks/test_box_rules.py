@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.boxes import normalise, shown
+from pipeline.data.checks import box_rules
+from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+
+
+def dataset(bbox: Box, area: float | None = None, iscrowd: int = 0) -> CocoDataset:
+    annotation = Annotation(1, 1, 1, bbox, bbox[2] * bbox[3] if area is None else area, iscrowd)
+    return CocoDataset((Image(1, "a.png", 60, 40),), (annotation,), (Category(1, "cat"),))
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e9, -1e300])
+def test_numbers_that_are_none(place: int, number: float) -> None:
+    bbox = tuple(number if i == place else 5.0 for i in range(4))
+    found, (finding,) = box_rules.boxes_not_finite(dataset(bbox), {}, "drop")
+    assert found.annotations == ()
+    assert str(number) in finding.detail
+    assert box_rules.boxes_not_finite(dataset((-9e8, 9e8, 9e8, -9e8)), {}, "drop")[1] == []
+
+
+sides = st.floats(-1e6, 1e6)
+
+
+@settings(deadline=None)
+@given(sides, sides, sides, sides)
+def test_swapped_corners_are_the_same_corners(x: float, y: float, across: float, down: float) -> None:
+    left, top, width, height = normalise((x, y, across, down))
+    assert min(width, height) >= 0
+    assert [left, left + width] == pytest.approx(sorted([x, x + across]), abs=1e-6)
+    assert [top, top + height] == pytest.approx(sorted([y, y + down]), abs=1e-6)
+    assert normalise((left, top, width, height)) == (left, top, width, height)
+
+
+@pytest.mark.parametrize(
+    ("bbox", "area", "expected"),
+    [
+        pytest.param((-5.0, 5.0, 20.0, 10.0), 200.0, 150.0, id="the box's own"),
+        pytest.param((-5.0, 5.0, 20.0, 10.0), 120.0, 120.0, id="a mask's"),
+    ],
+)
+def test_the_area_follows_the_box_where_it_was_the_boxs(bbox: Box, area: float, expected: float) -> None:
+    found, (finding,) = box_rules.boxes_partly_outside(dataset(bbox, area), {}, "repair")
+    assert found == dataset((0.0, 5.0, 15.0, 10.0), expected)
+    assert finding.detail == "20 x 10 at (-5, 5) in 60x40, clipped to 15 x 10 at (0, 5)"
+    assert finding.bbox == bbox
+
+
+@pytest.mark.parametrize("bbox", [(-5.0, 5.0, 20.0, 10.0), (50.0, 5.0, 20.0, 10.0), (5.0, 35.0, 20.0, 10.0)], ids=str)
+def test_over_the_edge(bbox: Box) -> None:
+    assert box_rules.boxes_outside(dataset(bbox), {}, "drop")[1] == []
+    reported, (finding,) = box_rules.boxes_partly_outside(dataset(bbox), {}, "report")
+    assert reported == dataset(bbox)
+    assert finding.detail == f"{shown(bbox)} in 60x40"
+    assert box_rules.boxes_partly_outside(dataset(bbox), {}, "drop")[0].annotations == ()
+
+
+@pytest.mark.parametrize("bbox", [(-20.0, 5.0, 20.0, 10.0), (60.0, 5.0, 2.0, 9.0), (5.0, 99.0, 9.0, 9.0)], ids=str)
+def test_outside(bbox: Box) -> None:
+    found, (finding,) = box_rules.boxes_outside(dataset(bbox), {}, "drop")
+    assert found.annotations == ()
+    assert finding.detail == f"nothing of {shown(bbox)} is in the image"
+
+
+@pytest.mark.parametrize(
+    ("bbox", "found"),
+    [
+        pytest.param((0.0, 0.0, 60.0, 40.0), True, id="all"),
+        pytest.param((-99.0, -99.0, 300.0, 300.0), True, id="more than all"),
+        pytest.param((0.0, 0.0, 60.0, 39.2), True, id="just the share"),
+        pytest.param((0.0, 0.0, 60.0, 39.0), False, id="less"),
+        pytest.param((30.0, 20.0, 300.0, 300.0), False, id="large, and most of it outside"),
+    ],
+)
+def test_covering(bbox: Box, found: bool) -> None:
+    assert len(box_rules.covering_boxes(dataset(bbox), {}, "report", share=0.98)[1]) == found
+    assert box_rules.covering_boxes(dataset(bbox, iscrowd=1), {}, "report", share=0.98)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("bbox", "found"), [((5.0, 5.0, 1.9, 9.0), 1), ((5.0, 5.0, 9.0, 1.9), 1), ((5.0, 5.0, 2.0, 2.0), 0)], ids=str
+)
+def test_tiny(bbox: Box, found: int) -> None:
+    assert len(box_rules.tiny_boxes(dataset(bbox), {}, "drop", shortest=2)[1]) == found
+    assert box_rules.tiny_boxes(dataset(bbox, iscrowd=1), {}, "drop", shortest=2)[1] == []
+
+
+def test_area_of_zero_or_too_large() -> None:
+    given_ = dataset((5.0, 5.0, 10.0, 10.0))
+    for area in (0.0, -1.0, 102.0, float("nan"), float("inf")):
+        wrong = replace(given_, annotations=(replace(given_.annotations[0], area=area),))
+        repaired, (finding,) = box_rules.wrong_areas(wrong, {}, "repair")
+        assert repaired == given_
+        assert finding.detail == f"the area is {area:g}, the box's 100"

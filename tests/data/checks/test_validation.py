@@ -1,0 +1,660 @@
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from faults import CAT, FAULTS, Draft, plant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Picture
+from pycocotools.coco import COCO
+
+from pipeline.data.boxes import turn_upright
+from pipeline.data.checks.findings import DID
+from pipeline.data.checks.rule_table import Limits
+from pipeline.data.checks.validation import RULES, Validation, apply_rules, rules_table, validate
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
+from pipeline.data.dataset_folder import write_subset
+from pipeline.data.image_facts import ImageFacts, inspect
+from pipeline.errors import DataError, UsageError
+
+FACTS = {"a.png": ImageFacts(60, 40), "b.png": ImageFacts(60, 40)}
+A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
+BOX = Annotation(1, 1, 1, (5.0, 5.0, 20.0, 10.0), 200.0)
+CROWD = replace(BOX, iscrowd=1, segmentation={"counts": [0, 2400], "size": [40, 60]})
+CATS = (Category(1, "cat"), Category(2, "dog"))
+ON_THE_WHOLE = {"rare-category", "unused-category", "image-without-box"}  # in data sets as small as these, always
+
+
+def dataset(images=(A, B), annotations=(BOX,), categories=CATS):
+    return CocoDataset(tuple(images), tuple(annotations), tuple(categories))
+
+
+def box(*bbox, **fields):
+    return replace(BOX, bbox=tuple(map(float, bbox)), area=float(bbox[2] * bbox[3]), **fields)
+
+
+def changes(validation: Validation) -> list[tuple[str, str]]:
+    """What was not only reported."""
+    return [(each.rule, each.item) for each in validation.findings if each.action != "reported"]
+
+
+RULE_CASES = [
+    pytest.param(dataset(), dataset(), [], id="sound"),
+    pytest.param(
+        dataset(categories=(*CATS, Category(1, "cow"))),
+        dataset(),
+        [("duplicate-category-id", "dropped")],
+        id="category id",
+    ),
+    pytest.param(
+        dataset(categories=(*CATS, Category(9, "cat")), annotations=[replace(BOX, category_id=9)]),
+        dataset(),
+        [("duplicate-category-name", "repaired")],
+        id="category name",
+    ),
+    pytest.param(
+        dataset([A, B, replace(A, file_name="b.png")]), dataset(), [("duplicate-image-id", "dropped")], id="image id"
+    ),
+    pytest.param(
+        dataset([A, B, replace(A, id=7)], [replace(BOX, image_id=7)]),
+        dataset(),
+        [("duplicate-image-file", "repaired")],
+        id="image file",
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, box(0, 0, 9, 9)]),
+        dataset(annotations=[BOX, box(0, 0, 9, 9, id=2)]),
+        [("duplicate-annotation-id", "repaired")],
+        id="annotation id twice",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(BOX, id=0)]),
+        dataset(),
+        [("annotation-id-below-one", "repaired")],
+        id="annotation id 0",
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, box(0, 0, 9, 9, id=2, image_id=5)]),
+        dataset(),
+        [("unknown-image", "dropped")],
+        id="unknown image",
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, box(0, 0, 9, 9, id=2, category_id=5)]),
+        dataset(),
+        [("unknown-category", "dropped")],
+        id="unknown category",
+    ),
+    pytest.param(
+        dataset(annotations=[box(5, 5, float("nan"), 10), box(float("inf"), 5, 9, 9, id=2)]),
+        dataset([B], []),
+        [*[("box-not-finite", "dropped")] * 2, ("image-without-usable-box", "dropped")],
+        id="not finite",
+    ),
+    pytest.param(
+        dataset(annotations=[box(5, 5, 0, 10), box(5, 5, 3, 0, id=2)]),
+        dataset([B], []),
+        [*[("box-without-area", "dropped")] * 2, ("image-without-usable-box", "dropped")],
+        id="no area",
+    ),
+    pytest.param(
+        dataset(annotations=[box(25, 15, -20, -10)]),
+        dataset(),
+        [("negative-box-side", "repaired")],
+        id="corners swapped",
+    ),
+    pytest.param(
+        dataset(annotations=[box(25, 5, -20, 10)]),
+        dataset(),
+        [("negative-box-side", "repaired")],
+        id="one side negative",
+    ),
+    pytest.param(
+        dataset(annotations=[box(1e300, 5, 9, 9)]),
+        dataset([B], []),
+        [("box-not-finite", "dropped"), ("image-without-usable-box", "dropped")],
+        id="beyond any image",
+    ),
+    pytest.param(
+        dataset(annotations=[box(5, 5, 0.9, 10), box(5, 5, 1, 10, id=2), box(9, 9, 0.5, 9, id=3, iscrowd=1)]),
+        dataset(annotations=[box(5, 5, 1, 10, id=2), box(9, 9, 0.5, 9, id=3, iscrowd=1)]),
+        [("tiny-box", "dropped")],
+        id="below a pixel",
+    ),
+    pytest.param(
+        dataset(annotations=[box(0, 0, 60, 39.5), box(0, 0, 60, 39, id=2, image_id=2)]),
+        dataset(annotations=[box(0, 0, 60, 39.5), box(0, 0, 60, 39, id=2, image_id=2)]),
+        [("covering-box", "reported")],
+        id="all of the image",
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2), box(5, 5, 20, 8, id=3)]),
+        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2), box(5, 5, 20, 8, id=3)]),
+        [("overlapping-boxes", "reported")],
+        id="all but on top of another",
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)]),
+        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)]),
+        [],
+        id="on top of another of another class or image",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(BOX, segmentation="mask")]),
+        dataset(),
+        [("malformed-segmentation", "repaired")],
+        id="no mask",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(BOX, segmentation=[[5.0, 5.0, 25.0, 5.0, 25.0, 45.0]])]),
+        dataset(),
+        [("segmentation-outside-image", "repaired")],
+        id="outline outside",
+    ),
+    pytest.param(
+        dataset(categories=(*CATS, Category(3, "C at"))),
+        dataset(categories=(*CATS, Category(3, "C at"))),
+        [("similar-category-names", "reported")],
+        id="names alike",
+    ),
+    pytest.param(
+        dataset(annotations=[box(50, -5, 20, 20)]),
+        dataset(annotations=[box(50, 0, 10, 15)]),
+        [("box-partly-outside", "repaired")],
+        id="partly outside",
+    ),
+    pytest.param(
+        dataset(annotations=[box(60, 5, 20, 20)]),
+        dataset([B], []),
+        [("box-outside-image", "dropped"), ("image-without-usable-box", "dropped")],
+        id="outside",
+    ),
+    pytest.param(
+        dataset(annotations=[box(40.004, 5, 20, 20)]), dataset(annotations=[box(40.004, 5, 20, 20)]), [], id="rounding"
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, replace(BOX, id=2)]), dataset(), [("duplicate-box", "dropped")], id="box twice"
+    ),
+    pytest.param(
+        dataset(annotations=[BOX, replace(BOX, id=2, category_id=2)]),
+        dataset(annotations=[BOX, replace(BOX, id=2, category_id=2)]),
+        [("box-of-two-categories", "reported")],
+        id="box of two classes",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
+        dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
+        [],
+        id="a region ignored for two classes, and an object that fills it",
+    ),
+    pytest.param(
+        dataset(annotations=[CROWD, replace(CROWD, id=2)]),
+        dataset(annotations=[CROWD]),
+        [("duplicate-box", "dropped")],
+        id="crowd twice",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(CROWD, bbox=(-5.0, -5.0, 90.0, 90.0), area=8100.0)]),
+        dataset(annotations=[replace(CROWD, bbox=(0.0, 0.0, 60.0, 40.0), area=2400.0)]),
+        [("box-partly-outside", "repaired")],
+        id="crowd over the edges",
+    ),
+    pytest.param(
+        dataset(
+            annotations=[replace(BOX, area=area, id=i) for i, area in enumerate((0.0, 500.0, float("nan")), 1)][:1]
+        ),
+        dataset(),
+        [("wrong-area", "repaired")],
+        id="area 0",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(BOX, area=500.0)]),
+        dataset(),
+        [("wrong-area", "repaired")],
+        id="area above the box",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(BOX, area=float("nan"))]),
+        dataset(),
+        [("wrong-area", "repaired")],
+        id="area not finite",
+    ),
+    pytest.param(
+        dataset(annotations=[replace(BOX, area=120.0)]), dataset(annotations=[replace(BOX, area=120.0)]), [], id="mask"
+    ),
+    pytest.param(
+        dataset([replace(A, width=40, height=60), B]),
+        dataset([B], []),
+        [("unrelated-image-size", "dropped")],
+        id="size swapped",
+    ),
+    pytest.param(
+        dataset([replace(A, width=30, height=20), B], [box(2.5, 2.5, 10, 5)]),
+        dataset(),
+        [("wrong-image-size", "repaired")],
+        id="picture resized",
+    ),
+    pytest.param(dataset([replace(A, width=0), B]), dataset(), [("wrong-image-size", "repaired")], id="no size"),
+]
+
+
+@pytest.mark.parametrize(("given_", "expected", "findings"), RULE_CASES)
+def test_rule(given_, expected, findings):
+    found = apply_rules(given_, FACTS)
+    assert found.dataset == expected
+    assert [(each.rule, each.action) for each in found.findings if each.rule not in ON_THE_WHOLE] == findings
+
+
+def test_unreadable_images_go_with_their_boxes():
+    facts = FACTS | {"a.png": ImageFacts(problem="the file is missing", kind="missing")}
+    found = apply_rules(dataset(), facts)
+    assert found.dataset == dataset([B], [])
+    finding = found.findings.records[0]
+    assert (finding.rule, finding.item, finding.action) == ("missing-image", "image 1 (a.png)", "dropped")
+    assert (finding.detail, finding.file_name) == ("the file is missing; 1 box went with it", "a.png")
+    assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: by the rule missing-image"]
+
+
+NO_AREA = box(5, 5, 0, 10)
+RARE = Annotation(2, 2, 2, (5.0, 5.0, 20.0, 10.0), 200.0)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "actions", "left"),
+    [
+        pytest.param([NO_AREA], {}, "b.png", id="no area"),
+        pytest.param([box(60, 5, 20, 20)], {}, "b.png", id="outside"),
+        pytest.param([replace(BOX, category_id=5)], {}, "b.png", id="an unknown category"),
+        pytest.param([box(5, 5, 0.5, 10)], {}, "b.png", id="too small"),
+        pytest.param([replace(NO_AREA, iscrowd=1)], {}, "b.png", id="a crowd region without area"),
+        pytest.param([box(0, 0, 60, 40)], {"covering-box": "drop"}, "b.png", id="as the user wants"),
+        pytest.param([NO_AREA, replace(BOX, id=2)], {}, "a.png b.png", id="one of two boxes"),
+        pytest.param([NO_AREA, replace(CROWD, id=2)], {}, "a.png b.png", id="all but a crowd region"),
+        pytest.param([BOX, RARE], {"rare-category": "drop"}, "a.png b.png", id="of a class not to be known"),
+        pytest.param([], {}, "a.png b.png", id="there were none"),
+        pytest.param([], {"image-without-box": "drop"}, "", id="there were none, and background is not wanted"),
+        pytest.param([NO_AREA], {"image-without-box": "drop"}, "", id="dropped, and background is not wanted"),
+    ],
+)
+def test_an_image_that_loses_all_its_annotations_is_no_background(annotations, actions, left):
+    found = apply_rules(dataset(annotations=annotations), FACTS, actions=actions)
+    assert " ".join(image.file_name for image in found.dataset.images) == left
+    lost = [each for each in found.exclusions if each.reason == "their annotations were all dropped"]
+    emptied = [each.file_name for each in found.findings if each.rule == "image-without-usable-box"]
+    assert sum(each.count for each in lost) == len(emptied)
+    assert (emptied == ["a.png"]) == (bool(annotations) and "a.png" not in left)
+    assert sum(each.count for each in found.exclusions) == 2 - len(found.dataset.images)
+
+
+def test_it_is_said_which_and_why():
+    found = apply_rules(dataset(annotations=[NO_AREA]), FACTS)
+    assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: their annotations were all dropped"]
+    (said,) = [each for each in found.findings if each.rule == "image-without-usable-box"]
+    assert (said.item, said.detail) == ("image 1 (a.png)", "box-without-area took its last annotation")
+
+
+def test_a_problem_of_no_kind_is_one():
+    assert apply_rules(dataset(), FACTS | {"a.png": ImageFacts(problem="odd")}).dataset == dataset([B], [])
+
+
+def test_what_is_left_of_the_whole_is_said():
+    found = apply_rules(dataset(), FACTS)
+    assert [(each.rule, each.item) for each in found.findings] == [
+        ("rare-category", "category 1 (cat)"),
+        ("unused-category", "category 2 (dog)"),
+        ("image-without-box", "image 2 (b.png)"),
+    ]
+    dropped = apply_rules(dataset(), FACTS, actions={"unused-category": "drop", "image-without-box": "drop"})
+    assert dropped.dataset == dataset([A], categories=CATS[:1])
+    nothing = apply_rules(dataset(), FACTS, actions=dict.fromkeys(ON_THE_WHOLE, "drop"))
+    assert nothing.dataset == dataset([], [], [])
+
+
+numbers = st.one_of(
+    st.integers(-70, 130).map(float), st.floats(-1e3, 1e3), st.floats(), st.sampled_from([0.0, 1e-9, 60.0, 59.999])
+)
+near = st.sampled_from([5.0, 5.5, 6.0, 20.0, 20.5, 60.0])
+names_ = st.sampled_from(["a.png", "b.png", "c.png", "d.png", "e.png", "./a.png", "gone.png"])
+small = st.integers(0, 4)
+sizes = st.sampled_from([0, 20, 30, 40, 59, 60])
+masks = st.one_of(
+    st.none(),
+    st.lists(st.lists(st.one_of(numbers, near), max_size=8), max_size=2),
+    st.fixed_dictionaries({"size": st.sampled_from([[40, 60], [30, 30]]), "counts": st.lists(small)}),
+    st.just({"size": [40, 60], "counts": [2400]}),
+    st.text(max_size=2),
+)
+annotations_ = st.builds(
+    Annotation,
+    small,
+    small,
+    small,
+    st.one_of(st.tuples(numbers, numbers, numbers, numbers), st.tuples(near, near, near, near)),
+    numbers,
+    st.sampled_from([0, 0, 0, 1]),
+    masks,
+)
+messy_ = st.builds(
+    CocoDataset,
+    st.lists(st.builds(Image, small, names_, sizes, sizes), max_size=6).map(tuple),
+    st.lists(annotations_, max_size=12).map(tuple),
+    st.lists(st.builds(Category, small, st.sampled_from(["cat", "dog", "D og", "cow"])), max_size=4).map(tuple),
+)
+LOOK = bytes(range(32)) * 9
+MESSY_FACTS = {
+    "a.png": ImageFacts(60, 40, digest="a"),
+    "./a.png": ImageFacts(60, 40, digest="a"),
+    "b.png": ImageFacts(40, 60, 6, digest="b"),
+    "c.png": ImageFacts(30, 30, 3, digest="c", look=LOOK),
+    "d.png": ImageFacts(60, 40, digest="a"),
+    "e.png": ImageFacts(60, 40, digest="e", look=LOOK),
+    "gone.png": ImageFacts(problem="the file is missing", kind="missing"),
+}
+chosen_ = st.fixed_dictionaries({rule.name: st.sampled_from(rule.allowed) for rule in RULES})
+
+
+@settings(max_examples=150, deadline=None)
+@given(messy_, st.one_of(st.just({}), chosen_))
+def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions):
+    found = apply_rules(messy, MESSY_FACTS, actions=actions)
+    turned = {name: replace(MESSY_FACTS[name], orientation=1) for name in found.upright}  # as `write_subset` does
+    again = apply_rules(found.dataset, MESSY_FACTS | turned, actions=actions)
+    assert again.dataset == found.dataset
+    assert not changes(again)
+    assert again.groups == found.groups
+    sound = found.dataset
+    images = {image.id: image for image in sound.images}
+    assert len(images) == len(sound.images) == len({image.file_name for image in sound.images})
+    assert len({each.id for each in sound.annotations if each.id > 0}) == len(sound.annotations)
+    categories = {category.id for category in sound.categories}
+    assert len(categories) == len(sound.categories) == len(set(sound.classes))
+    if actions.get("rare-category") != "drop":
+        assert not {image.id for image in sound.background_images} & {each.image_id for each in messy.annotations}
+    clipped = actions.get("box-partly-outside") != "report"
+    for each in sound.annotations:
+        x, y, width, height = each.bbox
+        image = images[each.image_id]
+        assert each.category_id in categories
+        assert min(width, height) > 0
+        assert not clipped or min(x, y) >= -0.02
+        assert not clipped or x + width <= image.width + 0.02
+        assert not clipped or y + height <= image.height + 0.02
+        assert 0 < each.area <= width * height * 1.001 + 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(messy_, chosen_)
+def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actions):
+    once, twice = (apply_rules(messy, MESSY_FACTS, actions=actions) for _ in range(2))
+    assert (once.dataset, once.findings, once.groups) == (twice.dataset, twice.findings, twice.groups)
+
+
+class TestFiles:
+    """Against real files, as `validate` sees them."""
+
+    def test_inspection(self, tmp_path, write_picture):
+        for suffix in (".jpg", ".png", ".webp", ".bmp"):
+            write_picture(tmp_path / f"whole{suffix}", 50, 30)
+            data = (tmp_path / f"whole{suffix}").read_bytes()
+            (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) // 2])
+        (tmp_path / "empty.jpg").touch()
+        (tmp_path / "text.jpg").write_text("hello")
+        names = sorted(path.name for path in tmp_path.iterdir())
+        facts = inspect(tmp_path, [*names, "gone.jpg"])
+        for name, fact in facts.items():
+            expected = (
+                ImageFacts(50, 30)
+                if name.startswith("whole")
+                else ImageFacts(problem=fact.problem or "none", kind=fact.kind)
+            )
+            assert fact == expected, name
+        assert facts["gone.jpg"].problem == "the file is missing"
+
+    def test_sixteen_bits_grey_and_alpha_are_pictures(self, tmp_path):
+        rng = np.random.default_rng(0)
+        cv2.imwrite(str(tmp_path / "grey.png"), rng.integers(0, 255, (30, 50), np.uint8))
+        cv2.imwrite(str(tmp_path / "alpha.png"), rng.integers(0, 255, (30, 50, 4), np.uint8))
+        cv2.imwrite(str(tmp_path / "deep.png"), rng.integers(0, 65535, (30, 50, 3), np.uint16))
+        facts = inspect(tmp_path, ["grey.png", "alpha.png", "deep.png"])
+        assert set(facts.values()) == {ImageFacts(50, 30)}
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("drawn_on", ["stored", "upright"])
+    def test_exif_orientation(self, tmp_path, orientation, drawn_on):
+        """A white patch on black: after writing, the box is still around it, whichever picture it was drawn on."""
+        stored = np.zeros((40, 60, 3), np.uint8)
+        stored[4:14, 8:32] = 255
+        exif = Picture.Exif()
+        exif[0x0112] = orientation
+        (tmp_path / "in").mkdir()
+        Picture.fromarray(stored).save(tmp_path / "in/a.png", exif=exif)
+        upright = cv2.imread(str(tmp_path / "in/a.png"))
+        reference = upright if drawn_on == "upright" or orientation < 5 else stored
+        image = Image(1, "a.png", reference.shape[1], reference.shape[0])
+        bbox = tuple(map(float, cv2.boundingRect(reference[..., 0])))
+        found = validate(dataset([image], [replace(BOX, bbox=bbox, area=240.0)]), tmp_path / "in")
+        assert found.upright == (() if orientation == 1 else ("a.png",))
+        write_subset(found.dataset, tmp_path / "in", tmp_path / "out", upright=found.upright)
+        with Picture.open(tmp_path / "out/images/a.png") as picture:
+            pixels = np.array(picture)
+            assert picture.getexif().get(0x0112, 1) == 1
+        (written,) = read_coco(tmp_path / "out/annotations.json").annotations
+        assert written.bbox == tuple(map(float, cv2.boundingRect(pixels[..., 0])))
+        again = validate(read_coco(tmp_path / "out/annotations.json"), tmp_path / "out/images")
+        assert not changes(again)
+        assert again.upright == ()
+
+    def test_nothing_left_is_an_error(self, tiny):
+        with pytest.raises(DataError, match=r"None of the 3 images[\s\S]*missing-image"):
+            validate(tiny[0], tiny[1] / "elsewhere")
+
+    def test_real_photographs_are_sound(self, tmp_path, real_data):
+        with zipfile.ZipFile(real_data / "val2017.zip") as archive:
+            archive.extractall(tmp_path)
+        with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
+            archive.extractall(tmp_path)
+        raw = read_coco(tmp_path / "annotations/instances_val2017.json")
+        found = validate(raw, tmp_path / "val2017")
+        assert not changes(found)
+        assert found.dataset == raw
+        assert found.upright == ()
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_turned_box_stays_within(orientation):
+    assert turn_upright((0.0, 0.0, 60.0, 40.0), orientation, 40, 60) == (0.0, 0.0, 40.0, 60.0)
+
+
+def with_faults(folder, rules):
+    """The data set with these faults as a file brings it, its pictures' folder, and what is to be found."""
+    draft = Draft(folder / "in")
+    expected = plant(draft, rules)
+    write_coco(draft.dataset, folder / "in.json")
+    return read_coco(folder / "in.json"), draft.pictures, sorted(expected)
+
+
+def written(validation, pictures, folder):
+    """The validated data set as `data_prep` writes it, and what pycocotools makes of it."""
+    write_subset(validation.dataset, pictures, folder, upright=validation.upright)
+    json.loads((folder / "annotations.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    coco = COCO(str(folder / "annotations.json"))
+    assert len(coco.getAnnIds()) == len(validation.dataset.annotations)
+    for each in coco.loadAnns(coco.getAnnIds()):
+        if each.get("segmentation"):
+            image = coco.imgs[each["image_id"]]
+            assert coco.annToMask(each).shape == (image["height"], image["width"])
+    return read_coco(folder / "annotations.json"), folder / "images"
+
+
+class TestPlantedFaults:
+    """The findings name exactly what was planted, and what is written is sound."""
+
+    def test_every_rule_has_one(self):
+        assert [rule.name for rule in RULES] == list(FAULTS)
+
+    def test_without_one_nothing_is_found(self, tmp_path):
+        sound, pictures, _ = with_faults(tmp_path, [])
+        found = validate(sound, pictures)
+        assert found.findings.records == ()
+        assert found.dataset == sound
+
+    @pytest.mark.parametrize("name", FAULTS)
+    def test_one(self, tmp_path, name):
+        (rule,) = (rule for rule in RULES if rule.name == name)
+        for action in rule.allowed:
+            given_, pictures, expected = with_faults(tmp_path / action, [rule.name])
+            found = validate(given_, pictures, actions={rule.name: action})
+            assert [(each.rule, each.item) for each in found.findings] == expected
+            finding = found.findings.records[0]
+            assert (finding.severity, finding.action) == (rule.severity, DID[action])
+            assert (found.dataset == given_) == (action == "report")
+            again = validate(*written(found, pictures, tmp_path / action / "out"), actions={rule.name: action})
+            assert not changes(again)
+            assert [each.rule for each in again.findings] == [rule.name] * (action == "report")
+
+    def test_all(self, tmp_path):
+        given_, pictures, expected = with_faults(tmp_path, FAULTS)
+        found = validate(given_, pictures)
+        assert sorted((each.rule, each.item) for each in found.findings) == expected
+        again = validate(*written(found, pictures, tmp_path / "out"))
+        assert not changes(again)
+        reported = {rule.name for rule in RULES if rule.default == "report"}
+        assert {each.rule for each in again.findings} == reported
+
+    @pytest.mark.slow
+    def test_what_is_written_can_be_trained_on(self, tmp_path):
+        from pipeline.detection.hyperparameters import Recipe
+        from pipeline.detection.training import train
+
+        given_, pictures, _ = with_faults(tmp_path, FAULTS)
+        found = validate(given_, pictures)
+        written(found, pictures, tmp_path / "train")
+        (tmp_path / "model").mkdir()
+        recipe = Recipe(variant="nano", image_size=64, epochs=1, batch_size=4, seed=0)
+        result = train(recipe, tmp_path / "train", tmp_path / "train", tmp_path / "model")
+        assert np.isfinite(result.history[0].loss["loss"])
+        assert result.history[0].mAP is not None
+
+
+class TestActions:
+    @pytest.mark.parametrize(
+        ("actions", "message"),
+        [
+            pytest.param({"tiny-boxes": "drop"}, r"no rule 'tiny-boxes'[\s\S]*did you mean tiny-box", id="near a name"),
+            pytest.param({"zzz": "drop"}, r"no rule 'zzz'[\s\S]*there are: duplicate-category-id, ", id="no name"),
+            pytest.param(
+                {"unknown-image": "report"},
+                r"cannot 'report': an annotation in an image that is not listed, and pycoco[\s\S]*drop",
+                id="would crash",
+            ),
+            pytest.param({"tiny-box": "repair"}, r"nothing that it could become[\s\S]*report or drop", id="no repair"),
+            pytest.param({"tiny-box": "fix"}, r"cannot 'fix'[\s\S]*report or drop", id="no action"),
+            pytest.param({"tiny-box": ["drop"]}, r"cannot '\['drop'\]'", id="no text"),
+        ],
+    )
+    def test_what_cannot_be_done_is_refused_before_an_image_is_read(self, tmp_path, actions, message):
+        with pytest.raises(UsageError, match=message):
+            validate(dataset(), tmp_path / "nowhere", actions=actions)
+
+    @pytest.mark.parametrize(
+        "limits",
+        [{"min_box_side": -1}, {"covering_share": 0}, {"overlap": 1}, {"overlap": 0.1}, {"rare_images": -1}],
+        ids=str,
+    )
+    def test_limits_that_make_no_sense(self, tmp_path, limits):
+        with pytest.raises(UsageError, match=f"{next(iter(limits))} is"):
+            validate(dataset(), tmp_path / "nowhere", **limits)
+
+    @pytest.mark.parametrize(
+        ("limits", "rule"),
+        [
+            pytest.param({"min_box_side": 31}, "tiny-box", id="min_box_side"),
+            pytest.param({"covering_share": 0.02}, "covering-box", id="covering_share"),
+            pytest.param({"overlap": 0.5}, "overlapping-boxes", id="overlap"),
+            pytest.param({"rare_images": 5}, "rare-category", id="rare_images"),
+        ],
+    )
+    def test_limits_move_the_line(self, tmp_path, limits, rule):
+        draft = Draft(tmp_path / "in")
+        draft.box(draft.images[0], (20.0, 12.0, 40.0, 32.0), CAT)
+        assert rule not in {each.rule for each in validate(draft.dataset, draft.pictures).findings}
+        assert rule in {each.rule for each in validate(draft.dataset, draft.pictures, **limits).findings}
+
+    def test_what_would_crash_cannot_only_be_reported(self):
+        assert all(("report" in rule.allowed) == (not rule.why) for rule in RULES)
+        assert all(rule.default in rule.allowed for rule in RULES)
+
+    def test_table(self):
+        table = rules_table()
+        assert table.columns == ("rule", "severity", "default", "allowed", "what")
+        assert [row[0] for row in table.rows] == [rule.name for rule in RULES]
+        assert "below 1 px (min_box_side)" in str(table)
+
+    def test_defaults_are_those_of_the_limits(self):
+        assert [rule.summary for rule in RULES] == [row[4] for row in rules_table().rows]
+        assert Limits() == Limits(1.0, 0.98, 0.9, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("images", "classes", "times"),
+    [
+        pytest.param(5_000, 80, 25, id="more boxes an image"),
+        pytest.param(5_000, 1, 25, id="more boxes of one class an image"),
+        # with as many more images, what is looked up leaves the processor's cache; their square would be 400 times
+        pytest.param(100_000, 80, 40, id="more images"),
+    ],
+)
+def test_time_grows_with_the_boxes_and_not_with_their_square(images, classes, times):
+    few = min(seconds_of_rules(36_000, 5_000, classes) for _ in range(3))
+    many = min(seconds_of_rules(720_000, images, classes) for _ in range(2))  # whoever else is on the machine only adds
+    print(f"36,000 boxes {few:.2f} s, 720,000 boxes {many:.2f} s, {many / few:.1f} times")
+    assert many <= times * few
+
+
+def seconds_of_rules(boxes, images, classes):
+    """Processor time of all rules on made-up boxes."""
+    rng = np.random.default_rng(0)
+    where = np.round(np.hstack([rng.uniform(0, 400, (boxes, 2)), rng.uniform(2, 200, (boxes, 2))]), 2).tolist()
+    owners, kinds = np.sort(rng.integers(images, size=boxes)).tolist(), rng.integers(classes, size=boxes).tolist()
+    given_ = CocoDataset(
+        tuple(Image(i, f"{i}.jpg", 640, 640) for i in range(images)),
+        tuple(
+            Annotation(i, owner, kind, tuple(bbox), bbox[2] * bbox[3])
+            for i, (owner, kind, bbox) in enumerate(zip(owners, kinds, where, strict=True), 1)
+        ),
+        tuple(Category(i, f"class {i}") for i in range(classes)),
+    )
+    facts = {f"{i}.jpg": ImageFacts(640, 640, digest=str(i)) for i in range(images)}
+    started = time.process_time()
+    apply_rules(given_, facts)
+    return time.process_time() - started
+
+
+def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path):
+    """Limits and formats are the service's own; a picture beyond them would fail only after training."""
+    from pipeline.data import image_facts
+    from pipeline.serving.decoding import FORMATS, MAX_PIXELS
+    from pipeline.serving.upload_parsing import Limits
+
+    assert image_facts.MAX_PIXELS == MAX_PIXELS == Limits().pixels
+    assert Limits().body_bytes > image_facts.MAX_BYTES
+    pixels = np.full((8, 8, 3), 200, np.uint8)
+    for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
+        assert cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
+    noise = np.random.default_rng(0).integers(0, 255, (3400, 3400, 3), np.uint8)
+    assert cv2.imwrite(str(tmp_path / "heavy.bmp"), noise)
+    assert cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((7100, 7100, 3), np.uint8))
+    facts = image_facts.inspect(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
+    refused = {name: fact.problem for name, fact in facts.items() if fact.problem}
+    assert refused.keys() == {"a.tif", "heavy.bmp", "wide.png"}
+    assert "not JPEG, PNG, WebP or BMP" in refused["a.tif"]
+    assert "33 MiB are more than 31" in refused["heavy.bmp"]
+    assert "50 megapixels are more than 50" in refused["wide.png"]
+    assert len(FORMATS) == 4

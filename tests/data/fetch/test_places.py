@@ -1,0 +1,460 @@
+"""Files and folders at real places: S3, SFTP, and memory; clear errors from those that cannot be reached here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import secrets
+import zipfile
+from typing import ClassVar
+from urllib.parse import quote, urlsplit
+
+import fsspec
+import numpy as np
+import pytest
+from flaky_proxy import Behaviour, flaky_proxy
+from folders import contents_of, fill
+from fsspec.implementations.memory import MemoryFileSystem
+from seaweed import SECRET
+from sftp import PASSWORD, USER, sftp_server
+
+from pipeline.data.fetch import mirror as mirroring
+from pipeline.data.fetch.download import download
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError
+
+BODY = np.random.default_rng(0).bytes(12_000_000)
+DIGEST = hashlib.sha256(BODY).hexdigest()
+TREE = {"a.txt": b"1", "deep/b.txt": b"22", "deep/er/c d.txt": b"333", "deep/er/empty": b"", "ä.txt": b"4"}
+
+
+def get(url, folder, **options):
+    return download(url, folder, **{"backoff": 0.01, "timeout": 10, **options})
+
+
+def everything_said(error: BaseException | None, caplog) -> str:
+    """The messages of an error and its causes, as a traceback would show them, and the log."""
+    said = [caplog.text]
+    while error is not None:
+        said += [str(error), repr(error)]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(said)
+
+
+class _Late(Behaviour):
+    """Answers well at first, and from some request on not at all."""
+
+    after = 10**9
+
+    def next(self, method, path):
+        with self.lock:
+            if method == "GET" and self.part in path:
+                self.seen += 1
+                return "lose" if self.seen > self.after else "pass"
+        return "pass"
+
+
+@pytest.fixture
+def bucket(s3):
+    return f"{s3}/{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def ssh(tmp_path, monkeypatch):
+    (tmp_path / "served").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SSH_USER", USER)
+    monkeypatch.setenv("SSH_PASSWORD", PASSWORD)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with sftp_server(tmp_path / "served") as server:
+        server.known_hosts(tmp_path / "home")
+        yield server
+
+
+def ssh_url(server, path):
+    return f"sftp://${{SSH_USER}}:${{SSH_PASSWORD}}@127.0.0.1:{server.port}/{path}"
+
+
+class _Memory:
+    def __init__(self):
+        self.url, self.fs = f"memory://{secrets.token_hex(6)}", fsspec.filesystem("memory")
+
+    def put(self, name, content):
+        self.fs.pipe_file(f"{self.url}/{name}", content)
+
+    def remove(self, name):
+        self.fs.rm_file(f"{self.url}/{name}")
+
+
+class _S3(_Memory):
+    def __init__(self, url):
+        import s3fs
+
+        self.url, self.fs = url, s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+
+
+class _Sftp:
+    def __init__(self, server):
+        self.url, self.root = ssh_url(server, "folder"), server.root / "folder"
+
+    def put(self, name, content):
+        fill(self.root, {name: content})
+
+    def remove(self, name):
+        (self.root / name).unlink()
+
+
+@pytest.fixture(params=["memory", "s3", "sftp"])
+def somewhere(request):
+    """Each kind of place, empty, and a way to put files there."""
+    if request.param == "memory":
+        return _Memory()
+    if request.param == "s3":
+        return _S3(request.getfixturevalue("bucket"))
+    return _Sftp(request.getfixturevalue("ssh"))
+
+
+class TestEveryPlace:
+    def test_file(self, somewhere, tmp_path):
+        somewhere.put("a.zip", BODY)
+        found = get(f"{somewhere.url}/a.zip", tmp_path / "cache", sha256=DIGEST.upper())
+        assert found.path.read_bytes() == BODY
+        assert (found.sha256, found.size) == (DIGEST, len(BODY))
+        assert not list((tmp_path / "cache").glob("*.part*"))
+
+    def test_file_is_reused_while_it_is_the_same(self, somewhere, tmp_path, monkeypatch):
+        somewhere.put("a.zip", BODY)
+        url = f"{somewhere.url}/a.zip"
+        first = get(url, tmp_path / "cache")
+        inode = first.path.stat().st_ino
+        assert get(url, tmp_path / "cache") == first
+        assert first.path.stat().st_ino == inode
+        somewhere.put("a.zip", BODY[:10])
+        assert get(url, tmp_path / "cache").size == 10
+        first.path.write_bytes(b"x" * 10)
+        assert get(url, tmp_path / "cache").path.read_bytes() == BODY[:10]
+
+    def test_wrong_digest_is_removed(self, somewhere, tmp_path):
+        somewhere.put("a.zip", BODY[:100])
+        with pytest.raises(DataError, match=hashlib.sha256(BODY[:100]).hexdigest()):
+            get(f"{somewhere.url}/a.zip", tmp_path / "cache", sha256="0" * 64)
+        assert not list((tmp_path / "cache").iterdir())
+
+    def test_missing(self, somewhere, tmp_path):
+        somewhere.put("a.zip", b"x")
+        with pytest.raises(MissingError, match="no such file or folder"):
+            get(f"{somewhere.url}/none.zip", tmp_path / "cache")
+        assert not (tmp_path / "cache").exists()
+
+    def test_folder(self, somewhere, tmp_path):
+        for name, content in TREE.items():
+            somewhere.put(name, content)
+        found = get(somewhere.url, tmp_path / "cache")
+        assert contents_of(found.path) == TREE
+        assert (found.sha256, found.size) == ("", 0)
+        assert get(f"{somewhere.url}/deep/", tmp_path / "other").path.joinpath("b.txt").read_bytes() == b"22"
+
+    def test_folder_is_brought_up_to_date(self, somewhere, tmp_path, monkeypatch):
+        for name, content in TREE.items():
+            somewhere.put(name, content)
+        found = get(somewhere.url, tmp_path / "cache")
+        before = {name: (found.path / name).stat().st_ino for name in TREE}
+        somewhere.put("new.txt", b"n")
+        somewhere.put("a.txt", b"11")
+        somewhere.remove("deep/er/c d.txt")
+        somewhere.remove("deep/er/empty")
+        (found.path / "deep/b.txt").write_bytes(b"xx")
+        (found.path / "stranger.txt").write_bytes(b"xx")
+        found = get(somewhere.url, tmp_path / "cache")
+        assert contents_of(found.path) == {"a.txt": b"11", "deep/b.txt": b"22", "ä.txt": b"4", "new.txt": b"n"}
+        assert (found.path / "ä.txt").stat().st_ino == before["ä.txt"]
+        assert not (found.path / "deep/er").exists()
+
+    def test_digest_of_a_folder_is_refused(self, somewhere, tmp_path):
+        somewhere.put("a.txt", b"1")
+        with pytest.raises(UsageError, match="for a folder"):
+            get(somewhere.url, tmp_path / "cache", sha256=DIGEST)
+
+    def test_large_files_in_a_folder_are_continued(self, somewhere, tmp_path, monkeypatch):
+        monkeypatch.setattr(mirroring, "_SMALL", 1000)
+        somewhere.put("large.bin", BODY)
+        somewhere.put("small.txt", b"1")
+        found = get(somewhere.url, tmp_path / "cache")
+        assert contents_of(found.path) == {"large.bin": BODY, "small.txt": b"1"}
+        assert [each.name for each in (tmp_path / "cache").iterdir() if each.is_dir()] == [found.path.name]
+
+
+class TestS3:
+    def test_resumes_in_a_later_call(self, bucket, tmp_path, monkeypatch):
+        _S3(bucket).put("a.zip", BODY)
+        behaviour = _Late(part="a.zip")
+        behaviour.after = 1
+        with flaky_proxy(os.environ["AWS_ENDPOINT_URL"], behaviour) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+            with pytest.raises(DataError, match="continues where it broke off"):
+                get(f"{bucket}/a.zip", tmp_path)
+            (part,) = tmp_path.glob("*.part")
+            came = part.stat().st_size
+            assert 4_000_000 < came < len(BODY)
+            behaviour.after, behaviour.seen = 10**9, 0
+            assert get(f"{bucket}/a.zip", tmp_path).path.read_bytes() == BODY
+            assert behaviour.seen <= 1 + (len(BODY) - came) // 4_000_000
+
+    def test_begins_anew_when_the_file_changed(self, bucket, tmp_path, monkeypatch):
+        _S3(bucket).put("a.zip", BODY)
+        behaviour = _Late(part="a.zip")
+        behaviour.after = 1
+        with flaky_proxy(os.environ["AWS_ENDPOINT_URL"], behaviour) as proxy, monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", proxy)
+            with pytest.raises(DataError):
+                get(f"{bucket}/a.zip", tmp_path)
+        _S3(bucket).put("a.zip", BODY[::-1])
+        assert get(f"{bucket}/a.zip", tmp_path).path.read_bytes() == BODY[::-1]
+
+    def test_folder_goes_on_where_it_broke(self, bucket, tmp_path, monkeypatch):
+        place = _S3(bucket)
+        for i in range(12):
+            place.put(f"{i:02}.txt", b"%d" % i)
+        place.put("zz.txt", b"z")
+        behaviour = _Late(part="zz.txt")
+        behaviour.after = 0
+        with flaky_proxy(os.environ["AWS_ENDPOINT_URL"], behaviour) as proxy, monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", proxy)
+            with pytest.raises(MissingError, match=r"zz\.txt"):
+                get(bucket, tmp_path)
+        (folder,) = [each for each in tmp_path.iterdir() if each.is_dir() and not each.name.endswith(".parts")]
+        before = {each.name: each.stat().st_ino for each in folder.iterdir()}
+        assert len(before) == 12
+        after = get(bucket, tmp_path).path
+        assert {each.name: each.stat().st_ino for each in after.iterdir() if each.name != "zz.txt"} == before
+
+    def test_busy_server_is_retried(self, bucket, tmp_path, monkeypatch):
+        _S3(bucket).put("a.zip", BODY[:1000])
+        with flaky_proxy(os.environ["AWS_ENDPOINT_URL"], Behaviour("GET", "a.zip", refuse=3)) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy)
+            assert get(f"{bucket}/a.zip", tmp_path).path.read_bytes() == BODY[:1000]
+
+    @pytest.mark.parametrize("names", [["C:/a.txt"], ["a\nb.txt"]], ids=["drive", "line's end"])
+    def test_names_are_not_trusted(self, bucket, tmp_path, names):
+        for name in names:
+            _S3(bucket).put(name, b"x")
+        with pytest.raises(DataError, match="leads out"):
+            get(bucket, tmp_path / "cache")
+
+    def test_names_that_leave_a_folder(self, tmp_path):
+        """Object stores take any name; memory does too."""
+        place = _Memory()
+        name = place.url.removeprefix("memory:/")
+        place.fs.store[f"{name}/../evil.txt"] = place.fs.open(f"{name}/fine.txt", "wb")
+        try:
+            with pytest.raises(DataError, match="leads out"):
+                get(place.url, tmp_path / "cache")
+        finally:
+            place.fs.store.pop(f"{name}/../evil.txt")
+        assert not (tmp_path / "evil.txt").exists()
+
+    def test_wrong_secret(self, bucket, tmp_path, monkeypatch, caplog):
+        caplog.set_level(logging.DEBUG)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+        with pytest.raises(MissingError, match="let us in") as caught:
+            get(f"{bucket}/a.zip", tmp_path)
+        said = everything_said(caught.value, caplog)
+        assert "hunter2" not in said
+        assert SECRET not in said
+
+    def test_no_credentials(self, bucket, tmp_path, monkeypatch):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises(MissingError, match="credentials in the environment"):
+            get(f"{bucket}/a.zip", tmp_path / "cache")
+
+
+class TestSftp:
+    def test_resumes_where_it_broke(self, ssh, tmp_path):
+        fill(ssh.root, {"a.zip": BODY})
+        ssh.cuts = [5_000_000, 9_000_000]
+        assert get(ssh_url(ssh, "a.zip"), tmp_path / "cache", sha256=DIGEST).size == len(BODY)
+        assert not ssh.cuts
+        assert ssh.connections == 3
+        assert ssh.sent < len(BODY) + 2 * 6_000_000
+
+    def test_resumes_in_a_later_call(self, ssh, tmp_path):
+        fill(ssh.root, {"a.zip": BODY})
+        ssh.cuts = [6_000_000] + [0] * 20
+        with pytest.raises(DataError, match="continues where it broke off"):
+            get(ssh_url(ssh, "a.zip"), tmp_path / "cache")
+        (part,) = (tmp_path / "cache").glob("*.part")
+        came = part.stat().st_size
+        assert came > 1_000_000
+        ssh.cuts, ssh.sent = [], 0
+        assert get(ssh_url(ssh, "a.zip"), tmp_path / "cache").path.read_bytes() == BODY
+        assert ssh.sent == len(BODY) - came
+
+    def test_links(self, ssh, tmp_path, caplog):
+        fill(ssh.root / "folder", {"a.txt": b"1"})
+        (ssh.root / "folder" / "b.txt").symlink_to("a.txt")
+        (ssh.root / "folder" / "loop").symlink_to(".")
+        found = get(ssh_url(ssh, "folder"), tmp_path / "cache")
+        assert contents_of(found.path) == {"a.txt": b"1", "b.txt": b"1"}
+        assert "loop is a link to a folder" in caplog.text
+
+    def test_a_folder_that_cannot_be_listed_is_an_error(self, ssh, tmp_path, monkeypatch):
+        """Rather than a folder with less in it."""
+        fill(ssh.root / "folder", {"a.txt": b"1", "deep/b.txt": b"2"})
+        listed = fsspec.implementations.sftp.SFTPFileSystem.ls
+
+        def ls(system, path, detail=False):
+            if "deep" in path:
+                raise OSError("Socket is closed")
+            return listed(system, path, detail)
+
+        monkeypatch.setattr(fsspec.implementations.sftp.SFTPFileSystem, "ls", ls)
+        with pytest.raises(MissingError, match="failed 5 times"):
+            get(ssh_url(ssh, "folder"), tmp_path / "cache")
+
+    @pytest.mark.parametrize("trouble", ["unknown", "changed"])
+    def test_strange_server_gets_no_password(self, ssh, tmp_path, caplog, trouble):
+        known = tmp_path / "home/.ssh/known_hosts"
+        if trouble == "unknown":
+            known.unlink()
+        else:
+            with sftp_server(tmp_path) as other:
+                kind, key = other.key.get_name(), other.key.get_base64()
+            known.write_text(f"[127.0.0.1]:{ssh.port} {kind} {key}\n")
+        with pytest.raises(UsageError, match="not in" if trouble == "unknown" else "not the one in") as caught:
+            get(ssh_url(ssh, "a.zip"), tmp_path / "cache")
+        assert PASSWORD not in everything_said(caught.value, caplog)
+
+    def test_fsspecs_own_setting_takes_precedence(self, ssh, tmp_path, monkeypatch):
+        (tmp_path / "home/.ssh/known_hosts").unlink()
+        fill(ssh.root, {"a.txt": b"1"})
+        monkeypatch.setitem(fsspec.config.conf, "sftp", {"host_key_policy": "auto_add"})
+        assert get(ssh_url(ssh, "a.txt"), tmp_path / "cache").path.read_bytes() == b"1"
+
+    def test_wrong_password(self, ssh, tmp_path, monkeypatch, caplog):
+        caplog.set_level(logging.DEBUG)
+        monkeypatch.setenv("SSH_PASSWORD", "hunter2")
+        with pytest.raises(MissingError, match="AuthenticationException") as caught:
+            get(ssh_url(ssh, "a.zip"), tmp_path / "cache")
+        assert "hunter2" not in everything_said(caught.value, caplog)
+
+    def test_no_server(self, tmp_path):
+        with pytest.raises(MissingError, match="failed 5 times"):
+            get("sftp://me:pw@127.0.0.1:9/a.zip", tmp_path / "cache")
+
+    def test_shown_without_login(self, ssh, tmp_path):
+        fill(ssh.root, {"a.txt": b"1"})
+        assert get(ssh_url(ssh, "a.txt"), tmp_path / "cache").url == f"sftp://127.0.0.1:{ssh.port}/a.txt"
+        assert urlsplit(ssh_url(ssh, quote("a"))).port == ssh.port
+
+
+class _ShortFileSystem(MemoryFileSystem):
+    """Gives half of every file, and says nothing."""
+
+    protocol = "short"
+    store: ClassVar[dict] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("short://"))
+
+    def _open(self, path, mode="rb", **options):
+        opened = super()._open(path, mode, **options)
+        return opened if mode != "rb" else io.BytesIO(opened.getvalue()[: len(opened.getvalue()) // 2])
+
+    def cat_file(self, path, start=None, end=None, **options):
+        content = super().cat_file(path, start, end, **options)
+        return content[: len(content) // 2]
+
+
+class TestCutWithoutAWord:
+    @pytest.fixture
+    def short(self):
+        fsspec.register_implementation("short", _ShortFileSystem, clobber=True)
+        _ShortFileSystem().pipe_file("short://folder/a.zip", BODY[:5_000_000])
+
+    @pytest.mark.parametrize(
+        ("path", "small"), [("folder/a.zip", 0), ("folder", 0), ("folder", 1 << 30)], ids=["file", "folder", "small"]
+    )
+    def test_is_never_accepted(self, short, tmp_path, monkeypatch, path, small):
+        monkeypatch.setattr(mirroring, "_SMALL", small)
+        with pytest.raises((DataError, MissingError), match="was cut: 2500000 of 5000000 bytes"):
+            get(f"short://{path}", tmp_path / "cache")
+        assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
+class TestUnreachable:
+    @pytest.mark.parametrize(
+        ("url", "remedy"),
+        [
+            pytest.param("gs://bucket/a.zip", r"pip install '\.\[gcs\]'", id="gs"),
+            pytest.param("gcs://bucket/a.zip", r"pip install '\.\[gcs\]'", id="gcs"),
+            pytest.param("az://container/a.zip", r"pip install '\.\[azure\]'", id="az"),
+            pytest.param("abfss://c@account.dfs.core.windows.net/a.zip", r"pip install '\.\[azure\]'", id="abfss"),
+            pytest.param("hf://datasets/a/b", "huggingface_hub", id="another that fsspec knows"),
+        ],
+    )
+    def test_package_missing(self, tmp_path, url, remedy):
+        if not url.startswith("hf") and any(_installed(name) for name in ("gcsfs", "adlfs")):
+            pytest.skip("the package is installed here")
+        with pytest.raises(UsageError, match=remedy):
+            get(url, tmp_path)
+
+    @pytest.mark.parametrize(
+        ("url", "near"),
+        [
+            pytest.param("s4://bucket/a.zip", "s3", id="s4"),
+            pytest.param("sfpt://host/a.zip", "sftp", id="sfpt"),
+            pytest.param("zip://a.zip", "how the URL begins|did you mean", id="a file system around another"),
+            pytest.param("simplecache::s3://bucket/a", "how the URL begins|did you mean", id="a chain"),
+        ],
+    )
+    def test_unknown_kind(self, tmp_path, url, near):
+        with pytest.raises(UsageError, match=near):
+            get(url, tmp_path)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "s4://me:hunter2@host/a?x=hunter2",
+            "gs://bucket/a.zip?token=hunter2",
+            "sftp://me:hunter2@127.0.0.1:9/a.zip",
+            "memory://me:hunter2@x/none?hunter2",
+            "ftp://me:hunter2@127.0.0.1:9/a.zip",
+            "https://me:hunter2@127.0.0.1:9/a.zip?hunter2",
+            "zip://x::https://me:hunter2@127.0.0.1:9/a.zip",
+            "file://me:hunter2@host/a.zip?hunter2",
+            "http://[me:hunter2@host/a.zip",
+            "https://${PLANTED}@127.0.0.1:9/${PLANTED}.zip?x=${PLANTED}",
+            "${PLANTED}/a.zip",
+        ],
+    )
+    def test_no_secret_is_shown(self, tmp_path, caplog, monkeypatch, url):
+        monkeypatch.setenv("PLANTED", "hunter2")
+        caplog.set_level(logging.DEBUG)
+        with pytest.raises(PipelineError) as caught:
+            get(url, tmp_path / "cache")
+        assert "hunter2" not in everything_said(caught.value, caplog)
+        assert not any("hunter2" in str(each) for each in (tmp_path / "cache").rglob("*"))
+
+
+def _installed(name):
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
+
+
+def test_archive_behind_s3(bucket, tmp_path):
+    from pipeline.data.sources.file_source import load_files
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("data/a.json", "{}")
+    _S3(bucket).put("a.zip", (tmp_path / "a.zip").read_bytes())
+    raw = load_files(f"{bucket}/a.zip", tmp_path / "images", tmp_path / "markup", cache=tmp_path / "cache")
+    assert (raw.kind, raw.url) == ("archive", f"{bucket}/a.zip")
+    assert contents_of(tmp_path / "markup") == {"a.json": b"{}"}

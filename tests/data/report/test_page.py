@@ -1,0 +1,283 @@
+"""The data report: whole, self-contained, escaped, and saying what the data set is."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import re
+import time
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.data.checks.findings import Finding, Findings
+from pipeline.data.checks.validation import Validation
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+from pipeline.data.exclusions import exclude
+from pipeline.data.report.page import write_report
+from pipeline.data.sample.dataset import make_sample
+from pipeline.data.split.dataset_split import Split, split
+from pipeline.errors import UsageError
+
+EVIL = "<script>alert('1')</script>"
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Text, tags, tables and the addresses that a browser would fetch; tags must close in order."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.text, self.tags, self.addresses, self.open = "", [], [], []
+        self.images, self.ids, self.rows = [], [], []
+        self.feed(path.read_text("utf-8"))
+        self.close()
+        assert self.open == []
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        named = dict(attributes)
+        assert len(named) == len(attributes)
+        assert not [name for name in named if name.startswith("on")]
+        self.addresses += [named[name] for name in ("src", "href", "srcset", "action") if name in named]
+        self.ids += [named["id"]] if "id" in named else []
+        self.images += [named] if tag == "img" else []
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.text += " "
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            assert "url(" not in data
+            assert "@import" not in data
+            return
+        self.text += data
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data.replace("\u2009", "")
+
+    def row(self, first):
+        """The first row that begins with this cell."""
+        return next(row for row in self.rows if row[0] == first)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes")
+    return make_sample(folder, images=40), folder
+
+
+def write(folder, shapes, *, dataset=None, parts=None, findings=None, **options):
+    """A report about the shapes, changed as asked, with some findings."""
+    dataset = dataset or shapes[0]
+    return write_report(
+        folder,
+        checked=Validation(dataset, Findings(FINDINGS if findings is None else tuple(findings))),
+        parts=parts or split(dataset, train_share=0.6, eval_share=0.2),
+        selected=dataset,
+        images_folder=shapes[1],
+        **{"sample_images": 2, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def written(shapes, tmp_path_factory):
+    """The report about the shapes as they are."""
+    folder = tmp_path_factory.mktemp("report") / "new"
+    return write(folder, shapes, facts={"Source": "https://example.org/data.zip"})
+
+
+@pytest.fixture
+def report(shapes, tmp_path):
+    """Writes a report with changes."""
+    return lambda name="report", **changes: write(tmp_path / name, shapes, **changes)
+
+
+FINDINGS = (
+    Finding(
+        "boxes-outside", "warning", "annotation 3", "repaired", "cut", "shapes_000001.jpg", (-9.0, 5.0, 40.0, 40.0)
+    ),
+    Finding(
+        "boxes-outside", "warning", "annotation 4", "repaired", "cut", "shapes_000002.jpg", (240.0, 5.0, 40.0, 40.0)
+    ),
+    Finding("truncated", "error", "image 'x\"y'", "dropped", "ends early", 'x"y <i>.jpg'),
+)
+
+
+def test_the_page_is_whole_and_fetches_nothing(written):
+    page = Page(written.path)
+    assert written.size == written.path.stat().st_size
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
+    outside = [each for each in page.addresses if not each.startswith(("data:image/", "#"))]
+    assert outside == ["findings.csv"]
+    assert (written.path.parent / "findings.csv").is_file()
+    anchors = [each[1:] for each in page.addresses if each.startswith("#")]
+    assert sorted(anchors) == sorted(page.ids)
+    assert len(anchors) == 8
+    assert "default-src 'none'" in written.path.read_text("utf-8")
+
+
+def test_every_picture_can_be_decoded_and_is_described(written):
+    page = Page(written.path)
+    assert len(page.images) == 7 + 2 + 4 * 2  # charts, two findings with an image, two samples of each class
+    for each in page.images:
+        kind, _, data = each["src"].partition(";base64,")
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        assert kind in ("data:image/png", "data:image/jpeg")
+        assert pixels.shape[:2] == (int(each["height"]), int(each["width"]))
+        assert each["alt"].strip()
+
+
+def test_its_numbers_are_those_of_the_data_set(written, shapes):
+    dataset = shapes[0]
+    parts = split(dataset, train_share=0.6, eval_share=0.2)
+    page = Page(written.path)
+    for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test), ("all", dataset)):
+        used = {each.image_id for each in part.annotations}
+        expected = [name, len(part.images), len(part.images) - len(used), len(part.annotations)]
+        assert page.row(name)[:4] == list(map(str, expected))
+    for category in dataset.categories:
+        row = page.row(category.name)
+        for column, part in ((1, parts.train), (5, parts.eval), (9, parts.test)):
+            boxes = [each for each in part.annotations if each.category_id == category.id]
+            assert row[column] == str(len({each.image_id for each in boxes}))
+            assert row[column + 2] == str(len(boxes))
+    assert f"{len(dataset.images)} images" in page.text or f"images {len(dataset.images)}" in page.text
+    assert page.row("boxes-outside")[:4] == ["boxes-outside", "warning", "repaired", "2"]
+    assert page.row("truncated")[:4] == ["truncated", "error", "dropped", "1"]
+
+
+def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_classes(report, shapes):
+    lacks = [
+        Finding("class-absent-from-subset", "warning", f"class 'kind {i}'", "reported", f"none of {i} in eval")
+        for i in range(50)
+    ]
+    written = report(parts=replace(split(shapes[0]), findings=Findings(tuple(lacks))))
+    with (written.path.parent / "findings.csv").open(encoding="utf-8", newline="") as file:
+        rules = Counter(each["rule"] for each in csv.DictReader(file))
+    assert rules == {"boxes-outside": 2, "truncated": 1, "class-absent-from-subset": 50}
+    assert len(written.findings) == 53
+    page = Page(written.path)
+    assert "What the split left out, or lacks; the first 40 of 50" in page.text
+    lines = [row for row in page.rows if row[:2] == ["warning", "class-absent-from-subset"]]
+    assert [line[3] for line in lines] == [f"none of {i} in eval" for i in range(40)]
+
+
+def test_what_the_notebook_shows_is_what_the_page_shows(written):
+    page = written.path.read_text("utf-8")
+    for section in (written.worst, written.classes, written.boxes, written.images, written.together, written.samples):
+        assert section.__html__() in page
+        assert section.__html__() in written.figures._repr_html_()
+    headings = re.findall("<h2[^>]*>([^<]*)</h2>", written.figures._repr_html_())
+    assert headings == re.findall("<h2[^>]*>([^<]*)</h2>", page)[1:7]
+    assert len(repr(written.figures)) < 300
+    assert repr(written) == str(written)
+    assert len(str(written).splitlines()) == 7
+    assert str(written.counts) in str(written)
+    assert "40" in written._repr_html_()
+
+
+def test_what_was_excluded_is_the_first_table(report, written):
+    told = exclude({"nobody annotated them": 80, "by the rule truncated-image": 2}, 159)
+    page = Page(report(exclusions=told).path)
+    assert page.rows[1:3] == [
+        ["80", "159", "all", "nobody annotated them"],
+        ["2", "159", "all", "by the rule truncated-image"],
+    ]
+    assert "No image was excluded" in Page(written.path).text
+
+
+def test_words_from_outside_are_escaped(report, shapes):
+    dataset = shapes[0]
+    first, *others = dataset.categories
+    named = replace(dataset, categories=(replace(first, name=EVIL), *others))
+    bad = Finding(EVIL, "error", EVIL, "dropped", EVIL, f"{EVIL}\"'.jpg")
+    written = report(dataset=named, findings=[bad], title=EVIL, facts={EVIL: EVIL})
+    text = written.path.read_text("utf-8")
+    assert "<script" not in text
+    page = Page(written.path)
+    assert page.row(EVIL)[0] == EVIL
+    assert page.text.count(EVIL) >= 6
+
+
+def test_names_in_any_script(report, shapes):
+    dataset = shapes[0]
+    names = ["日本語のクラス", "Ελλάδα", "a $x$ b", "lone \ud800 surrogate"]
+    cats = tuple(replace(each, name=name) for each, name in zip(dataset.categories, names, strict=True))
+    page = Page(report(dataset=replace(dataset, categories=cats)).path)
+    assert page.row("日本語のクラス")
+    assert f"#{cats[0].id} is 日本語のクラス" in page.text
+    assert page.row("Ελλάδα")
+    assert page.row("a $x$ b")
+
+
+def test_the_same_input_gives_the_same_bytes(written, shapes, tmp_path):
+    facts = {"Source": "https://example.org/data.zip"}
+    again = write(tmp_path, shapes, facts=facts)
+    assert again.path.read_bytes() == written.path.read_bytes()
+    other = write(tmp_path, shapes, facts=facts, seed=1)  # over the older one
+    assert other.path == again.path
+    assert other.path.read_bytes() != written.path.read_bytes()
+
+
+EMPTY = CocoDataset((), (), ())
+ONE = CocoDataset((Image(1, "none.jpg", 64, 48),), (), (Category(1, "cat"),))
+
+
+@pytest.mark.parametrize("dataset", [pytest.param(EMPTY, id="nothing"), pytest.param(ONE, id="an-image-without-boxes")])
+def test_a_data_set_with_little_in_it(report, dataset):
+    none = dataset.subset(())
+    written = report(dataset=dataset, parts=Split(dataset, none, none), findings=())
+    page = Page(written.path)
+    assert "Nothing was found wrong" in page.text
+    assert "There are no boxes to show." in page.text
+
+
+def test_a_negative_number_of_samples_is_refused(report):
+    with pytest.raises(UsageError):
+        report(sample_images=-1)
+
+
+def crowded(boxes, images=200, classes=80):
+    """A data set with so many boxes."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 300, (boxes, 4)).round(1) + np.array([0, 0, 4, 4])
+    owners, kinds = rng.integers(0, images, boxes).tolist(), rng.integers(0, classes, boxes).tolist()
+    annotations = tuple(
+        Annotation(i, owner, kind, tuple(place), place[2] * place[3])
+        for i, (owner, kind, place) in enumerate(zip(owners, kinds, places.tolist(), strict=True))
+    )
+    files = tuple(Image(i, f"shapes_{i % 40 + 1:06d}.jpg", 640, 480) for i in range(images))
+    return CocoDataset(files, annotations, tuple(Category(i, f"kind {i}") for i in range(classes)))
+
+
+def test_a_page_of_eighty_classes_stays_within_six_megabytes(report):
+    dataset = crowded(1600)
+    written = report(dataset=dataset, parts=Split(dataset, dataset, dataset), sample_images=9)
+    assert written.size < 6e6
+    assert len(written.samples.rows) == 80
+
+
+@pytest.mark.slow
+def test_twenty_times_the_boxes_take_at_most_twenty_five_times_as_long(report):
+    few, many = (crowded(boxes, 5000) for boxes in (36_000, 720_000))
+    report(dataset=few, parts=Split(few, few, few))  # what the first one alone must do: fonts, caches
+    times = [_seconds(lambda each=each: report(dataset=each, parts=Split(each, each, each))) for each in (few, many)]
+    assert times[1] <= 25 * times[0]
+
+
+def _seconds(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

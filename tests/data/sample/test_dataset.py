@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.data.sample.dataset import SampleSpec, make_sample, parse_sample_url, sample_dataset
+from pipeline.data.sample.drawing import CLASSES, compose, render
+from pipeline.errors import UsageError
+
+
+def digest(folder):
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
+
+
+def test_same_seed_same_bytes(tmp_path):
+    first = make_sample(tmp_path / "a", images=12, size=128, seed=3)
+    assert make_sample(tmp_path / "b", images=12, size=128, seed=3) == first
+    assert sample_dataset(SampleSpec(12, 128, 3)) == first
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert make_sample(tmp_path / "c", images=12, size=128, seed=4) != first
+    assert digest(tmp_path / "c") != digest(tmp_path / "a")
+
+
+def test_a_larger_sample_begins_with_the_smaller(tmp_path):
+    make_sample(tmp_path / "a", images=3, size=64)
+    make_sample(tmp_path / "b", images=5, size=64)
+    for path in (tmp_path / "a").iterdir():
+        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_files_are_as_declared(tmp_path):
+    dataset = make_sample(tmp_path, images=5, size=96)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [image.file_name for image in dataset.images]
+    for image in dataset.images:
+        assert cv2.imread(str(tmp_path / image.file_name)).shape == (image.height, image.width, 3)
+
+
+def test_what_the_default_sample_holds():
+    dataset = sample_dataset(SampleSpec())
+    assert len(dataset.images) == 240
+    assert dataset.classes == CLASSES
+    per_class = Counter(each.category_id for each in dataset.annotations)
+    assert min(per_class.values()) > 100
+    empty = len(dataset.images) - len({each.image_id for each in dataset.annotations})
+    assert 0 < empty < 24
+    for each in dataset.annotations:
+        x, y, width, height = each.bbox
+        assert x >= 0
+        assert y >= 0
+        assert x + width <= 256
+        assert y + height <= 256
+        assert min(width, height) >= 8
+        assert each.area == width * height
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_boxes_are_tight_and_shapes_visible(number):
+    """Against the masks: every side of a box touches the shape, and most of each shape can be seen."""
+    for shape in compose(np.random.default_rng(number), 256):
+        left, top, width, height = (int(value) for value in shape.box)
+        inside = shape.visible[top : top + height, left : left + width]
+        assert inside.sum() == shape.visible.sum() >= 0.85 * shape.area
+        assert inside[0].any()
+        assert inside[-1].any()
+        assert inside[:, 0].any()
+        assert inside[:, -1].any()
+
+
+def test_shapes_stand_out_from_the_background():
+    rng = np.random.default_rng(1)
+    shapes = compose(rng, 256)
+    picture = render(rng, 256, [shape.mask for shape in shapes])
+    for shape in shapes:
+        around = cv2.dilate(shape.mask, np.ones((9, 9), np.uint8)) - shape.mask > 127
+        contrast = np.linalg.norm(picture[shape.visible].mean(axis=0) - picture[around].mean(axis=0))
+        assert contrast > 30
+
+
+@pytest.mark.parametrize(
+    ("url", "spec"),
+    [
+        ("sample://shapes", SampleSpec(240, 256, 7)),
+        ("sample://shapes/?images=9", SampleSpec(9, 256, 7)),
+        ("sample://shapes?images=9&size=64&seed=0", SampleSpec(9, 64, 0)),
+    ],
+)
+def test_url(url, spec):
+    assert parse_sample_url(url) == spec
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        pytest.param("sample://faces", "no sample", id="unknown sample"),
+        pytest.param("sample:shapes", "no sample", id="no slashes"),
+        pytest.param("sample://shapes?image=9", r"write images", id="near miss"),
+        pytest.param("sample://shapes?images=9&images=8", "one whole number", id="twice"),
+        pytest.param("sample://shapes?images=", "one whole number", id="empty"),
+        pytest.param("sample://shapes?images=-1", "one whole number", id="negative"),
+        pytest.param("sample://shapes?images=0", "cannot be drawn", id="none"),
+        pytest.param("sample://shapes?size=9999", "cannot be drawn", id="too large"),
+    ],
+)
+def test_url_refused(url, problem):
+    with pytest.raises(UsageError, match=problem):
+        parse_sample_url(url)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import io
+import logging
+import zipfile
+
+import numpy as np
+import pytest
+from api_server import Reply, api_server, json_reply
+from PIL import Image
+
+from pipeline.data.sources.http_api import load_api
+from pipeline.errors import DataError, MissingError, UsageError
+
+TOKEN = "planted-secret-4711"
+XML = b'<annotations><version>1.1</version><image id="0" name="a.png" width="8" height="4"/></annotations>'
+
+
+def archive(noise=0):
+    """What CVAT exports, with so many bytes more."""
+    picture, out = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (8, 4)).save(picture, "PNG")
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("annotations.xml", XML)
+        file.writestr("images/default/a.png", picture.getvalue())
+        file.writestr("images/default/b.png", picture.getvalue()[:-1] + b"x")
+        file.writestr("noise.bin", np.random.default_rng(0).bytes(noise))
+    return out.getvalue()
+
+
+@pytest.fixture
+def cvat(tmp_path, monkeypatch):
+    """A server that looks like CVAT's: its states come one after the other; and a function that loads from it."""
+    monkeypatch.delenv("CVAT_ACCESS_TOKEN", raising=False)
+    monkeypatch.setenv("CVAT_TOKEN", TOKEN)
+    with api_server() as server:
+        server.token = f"Token {TOKEN}"
+        server.states = [{"status": "queued"}, {"status": "started"}]
+        server.last = {"status": "finished", "result_url": f"{server.root}/api/projects/7/dataset/download?rq_id=x"}
+        server.route("/api/projects/7/dataset/export", lambda _: json_reply({"rq_id": "action=export&id=7"}, 202))
+        watch = "/api/requests/action%3Dexport%26id%3D7"
+        server.route(watch, lambda _: json_reply(server.states.pop(0) if server.states else server.last))
+        server.route("/api/projects/7/dataset/download", lambda _: Reply(200, archive()))
+
+        def load(path="/projects/7", **settings):
+            images, markup = tmp_path / "images", tmp_path / "markup"
+            settings = {"requests_per_second": "0"} | settings
+            url = f"cvat+{server.root}{path}"
+            raw = load_api(url, images, markup, cache=tmp_path / "cache", settings=settings, backoff=0.01, timeout=2)
+            return raw, images, markup
+
+        server.load = load
+        yield server
+
+
+def test_whole(cvat, tmp_path):
+    raw, images, markup = cvat.load("/projects/7?org=team")
+    first = cvat.requests[0]
+    assert first.method == "POST"
+    assert first.query == {
+        "format": "CVAT for images 1.1",
+        "save_images": "true",
+        "location": "local",
+        "org": "team",
+    }
+    assert len(cvat.requests) == 5
+    assert (raw.kind, raw.url, raw.images) == ("api", f"cvat+{cvat.root}/projects/7", 2)
+    assert (markup / "annotations.xml").read_bytes() == XML
+    assert sorted(path.name for path in images.rglob("*.png")) == ["a.png", "b.png"]
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
+def test_task_below_a_path(cvat):
+    cvat.route("/cvat/api/tasks/3/dataset/export", lambda _: json_reply({"rq_id": "r"}, 202))
+    done = {"status": "finished", "result_url": "/api/projects/7/dataset/download"}
+    cvat.json("/cvat/api/requests/r", done)
+    assert cvat.load("/cvat/tasks/3/jobs/5")[0].images == 2
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "header"),
+    [
+        pytest.param({"CVAT_TOKEN": TOKEN}, {}, f"Token {TOKEN}", id="older token"),
+        pytest.param({"CVAT_TOKEN": "x", "CVAT_ACCESS_TOKEN": TOKEN}, {}, f"Bearer {TOKEN}", id="personal token"),
+        pytest.param({"MINE": TOKEN}, {"token_env": "MINE", "token_scheme": "Token"}, f"Token {TOKEN}", id="set"),
+    ],
+)
+def test_tokens(cvat, monkeypatch, tmp_path, caplog, variables, settings, header):
+    monkeypatch.delenv("CVAT_TOKEN")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level(logging.DEBUG)
+    cvat.token = header
+    raw = cvat.load(**settings)[0]
+    assert {each.headers["Authorization"] for each in cvat.requests} == {header}
+    assert TOKEN not in f"{raw}{caplog.text}"
+    assert all(path.is_dir() or TOKEN.encode() not in path.read_bytes() for path in tmp_path.rglob("*"))
+
+
+def test_no_token(cvat, monkeypatch):
+    monkeypatch.delenv("CVAT_TOKEN")
+    with pytest.raises(UsageError, match="CVAT_ACCESS_TOKEN is not set"):
+        cvat.load()
+
+
+def test_older_server(cvat):
+    del cvat.routes["/api/projects/7/dataset/export"]
+    replies = [Reply(202), json_reply({}, 202), Reply(201)]
+
+    def dataset(request):
+        if request.query.get("action") == "download":
+            return Reply(200, archive())
+        return replies.pop(0)
+
+    cvat.route("/api/projects/7/dataset", dataset)
+    assert cvat.load()[0].images == 2
+    assert not replies
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        pytest.param({"last": {"status": "failed", "message": TOKEN}}, DataError, "could not make", id="failed"),
+        pytest.param({"last": {"status": "finished"}}, DataError, "does not say where", id="no result"),
+        pytest.param({"last": {"status": "started"}}, DataError, r"not done after 0.001 minutes", id="never done"),
+        pytest.param({"token": "other"}, UsageError, r"401[\s\S]*CVAT_TOKEN", id="wrong token"),
+        pytest.param({"routes": {}}, MissingError, r"404[\s\S]*dataset/export", id="no such project"),
+        pytest.param({"planned": [json_reply({}, 202)]}, DataError, "an rq_id", id="no request"),
+        pytest.param({"planned": [Reply(409)]}, MissingError, "409", id="conflict"),
+    ],
+)
+def test_errors(cvat, tmp_path, caplog, change, error, match):
+    for name, value in change.items():
+        setattr(cvat, name, value)
+    with pytest.raises(error, match=match) as caught:
+        cvat.load(wait_minutes="0.001")
+    assert TOKEN not in f"{caught.value}{caplog.text}"
+
+
+def test_broken_archive(cvat, tmp_path):
+    cvat.route("/api/projects/7/dataset/download", lambda _: Reply(200, archive()[:-30]))
+    with pytest.raises(DataError, match="zip"):
+        cvat.load()
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
+def ranged(data, etag, cut=-1):
+    """A route that serves a file from where it is asked to; `cut`: bytes after which the connection breaks."""
+
+    def answer(request):
+        headers = {"ETag": etag}
+        if request.headers.get("If-Range") == etag:
+            start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            return Reply(206, data[start:], headers, sent=cut)
+        return Reply(200, data, headers, sent=cut)
+
+    return answer
+
+
+@pytest.mark.parametrize("later", ['"1"', '"2"'], ids=["the same", "another export"])
+def test_continues_where_it_broke_off(cvat, tmp_path, later):
+    path, data = "/api/projects/7/dataset/download", archive(300_000)
+    cvat.route(path, ranged(data, '"1"', cut=20_000))
+    with pytest.raises(DataError, match="it continues where it broke off"):
+        cvat.load()
+    asked = len(cvat.seen(path))
+    assert asked == 5
+    cvat.route(path, ranged(data, later))
+    assert cvat.load()[0].images == 2
+    first = cvat.seen(path)[asked]
+    assert first.headers["Authorization"] == f"Token {TOKEN}"
+    assert first.headers["Range"] == f"bytes={5 * (1 << 14)}-"  # of what came, a started chunk is lost
+    assert len(cvat.seen(path)) == asked + 1
+    assert not list((tmp_path / "cache").rglob("export*"))
+
+
+def test_archive_elsewhere_gets_no_token(cvat):
+    with api_server() as other:
+        other.route("/export.zip", lambda _: Reply(200, archive()))
+        moved = Reply(302, headers={"Location": f"{other.root}/export.zip"})
+        cvat.route("/api/projects/7/dataset/download", lambda _: moved)
+        assert cvat.load()[0].images == 2
+        assert "Authorization" not in other.requests[0].headers
+
+
+@pytest.mark.parametrize("path", ["", "/projects", "/jobs/3", "/tasks/x"])
+def test_neither_project_nor_task(cvat, path):
+    with pytest.raises(UsageError, match="no project or task"):
+        cvat.load(path)
+
+
+def test_setting_of_no_use(cvat):
+    with pytest.raises(UsageError, match=r"api\.items means nothing for a CVAT export"):
+        cvat.load(items="x")

@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image as Pictures
+
+from pipeline.data.coco import read_coco
+from pipeline.data.image_names import image_names
+from pipeline.data.sources.database import is_database, load_database
+from pipeline.errors import DataError, MissingError, UsageError
+
+
+def picture(form="PNG", size=(60, 40), seed=0, **options):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Pictures.fromarray(pixels).save(file, form, **options)
+    return file.getvalue()
+
+
+def sideways():
+    exif = Pictures.Exif()
+    exif[0x0112] = 6
+    return picture("JPEG", exif=exif)
+
+
+PNG, JPEG = picture(), picture("JPEG", seed=1)
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A SQLite file with the table `pictures`, one row each: a.png 60x40, b.jpg 60x40."""
+    with sqlite3.connect(tmp_path / "gallery.db") as connection:
+        connection.execute("CREATE TABLE pictures (name TEXT, data BLOB)")
+        connection.executemany("INSERT INTO pictures VALUES (?, ?)", [("a.png", PNG), ("b.jpg", JPEG)])
+    connection.close()
+    return tmp_path / "gallery.db"
+
+
+@pytest.fixture
+def load(tmp_path, database):
+    """Runs a query on it, or on another database; gives what came, and the data set."""
+
+    def run(query, url="", to="out", **options):
+        place = tmp_path / to
+        raw = load_database(
+            url or f"sqlite:///{database}",
+            place / "images",
+            place / "markup",
+            query=query,
+            cache=tmp_path / "cache",
+            **options,
+        )
+        return raw, read_coco(place / "markup/annotations.json")
+
+    return run
+
+
+def insert(database, *rows):
+    with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM pictures")
+        connection.executemany("INSERT INTO pictures VALUES (?, ?)", rows)
+    connection.close()
+
+
+def boxes(dataset):
+    """By image name: label, box, iscrowd."""
+    names, labels = (
+        {each.id: each.file_name for each in dataset.images},
+        {each.id: each.name for each in dataset.categories},
+    )
+    found = {name: [] for name in names.values()}
+    for each in dataset.annotations:
+        found[names[each.image_id]].append((labels[each.category_id], each.bbox, each.iscrowd))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("url", "yes"),
+    [
+        pytest.param("sqlite:///a.db", True, id="SQLite"),
+        pytest.param("postgresql+psycopg://me@host/db", True, id="PostgreSQL with its driver"),
+        pytest.param("postgres://host/db", True, id="PostgreSQL as others write it"),
+        pytest.param("mysql://host/db", True, id="MySQL, its driver missing"),
+        pytest.param("duckdb:///a.db", True, id="a dialect of another package"),
+        pytest.param("${GALLERY}", True, id="all of it from the environment"),
+        pytest.param("https://host/a.db", False, id="https"),
+        pytest.param("s3://bucket/a", False, id="S3"),
+        pytest.param("gs://bucket/a", False, id="GCS"),
+        pytest.param("sftp://host/a", False, id="SFTP"),
+        pytest.param("file:///a.db", False, id="file"),
+        pytest.param("sample://shapes", False, id="sample"),
+        pytest.param("a.db", False, id="path"),
+        pytest.param("os.path://a", False, id="a module's name"),
+        pytest.param("", False, id="nothing"),
+    ],
+)
+def test_is_database(url, yes, monkeypatch):
+    monkeypatch.setenv("GALLERY", "postgresql://host/db")
+    assert is_database(url) == yes
+
+
+class TestBoxes:
+    @pytest.mark.parametrize(
+        ("columns", "found"),
+        [
+            pytest.param(
+                "'cat' AS label, 1 AS x, 2.5 AS y, 30 AS width, 4 AS height", [("cat", (1, 2.5, 30, 4), 0)], id="xywh"
+            ),
+            pytest.param(
+                "'cat' AS Label, 1 AS X1, 2 AS Y1, 31 AS X2, 6 AS Y2", [("cat", (1, 2, 30, 4), 0)], id="xyxy, capitals"
+            ),
+            pytest.param(
+                """'[[1,2,3,4],[5,6,7,8.5]]' AS boxes, '["dog","cat"]' AS labels, '[0,1]' AS iscrowd""",
+                [("cat", (5, 6, 7, 8.5), 1), ("dog", (1, 2, 3, 4), 0)],
+                id="lists",
+            ),
+            pytest.param("NULL AS boxes, NULL AS labels", [], id="lists, NULL"),
+            pytest.param("'[]' AS boxes, '[]' AS labels", [], id="lists, empty"),
+            pytest.param("NULL AS label, NULL AS x, NULL AS y, NULL AS width, NULL AS height", [], id="NULL"),
+            pytest.param(
+                "7 AS label, '1' AS x, '2' AS y, '3' AS width, '4' AS height", [("7", (1, 2, 3, 4), 0)], id="text"
+            ),
+            pytest.param(
+                "'c' AS label, -5 AS x, 2 AS y, 1e3 AS width, 0 AS height, 1 AS iscrowd",
+                [("c", (-5, 2, 1000, 0), 1)],
+                id="as given",
+            ),
+            pytest.param("1 AS n", [], id="none"),
+        ],
+    )
+    def test_forms(self, load, columns, found):
+        raw, dataset = load(f"SELECT name, data AS image, {columns} FROM pictures")
+        assert boxes(dataset) == {"a.png": found, "b.jpg": found}
+        assert (raw.kind, raw.images, raw.skipped, raw.sha256) == ("database", 2, (), "")
+
+    ROWS = """
+        WITH boxes(name, label, x, y, width, height) AS (VALUES
+            ('a.png', 'dog', 1, 2, 3, 4), ('a.png', 'cat', 5, 6, 7, 8), ('a.png', 'cat', 1, 6, 7, 8),
+            ('b.jpg', NULL, NULL, NULL, NULL, NULL))
+        SELECT p.name, {image} AS image, label, x, y, width, height, {extra}
+        FROM boxes JOIN pictures p ON p.name = boxes.name ORDER BY {order}"""
+
+    def test_several_rows_of_one_image(self, load):
+        raw, dataset = load(self.ROWS.format(image="data", extra="1 AS n", order="label"))
+        assert raw.images == 2
+        assert boxes(dataset) == {
+            "a.png": [("cat", (1, 6, 7, 8), 0), ("cat", (5, 6, 7, 8), 0), ("dog", (1, 2, 3, 4), 0)],
+            "b.jpg": [],
+        }
+        assert [(each.id, each.name) for each in dataset.categories] == [(1, "cat"), (2, "dog")]
+
+    def test_order_of_rows_does_not_matter(self, load, tmp_path):
+        """The image may come with any of its rows."""
+        for i, order in enumerate(("label, x", "x DESC, label", "height, y", "p.name DESC, label DESC")):
+            image = "CASE WHEN label IS NULL OR label = 'dog' THEN data END"
+            load(
+                self.ROWS.format(image=image, extra="CASE label WHEN 'cat' THEN 1 END AS n, x AS differs", order=order),
+                to=str(i),
+            )
+        contents = {(tmp_path / str(i) / "markup/annotations.json").read_bytes() for i in range(4)}
+        assert len(contents) == 1
+        assert b'"n": 1' in contents.pop()
+        assert {tuple(sorted(image_names(tmp_path / str(i) / "images"))) for i in range(4)} == {("a.png", "b.jpg")}
+
+
+class TestImages:
+    def test_bytes_as_they_are(self, load, tmp_path):
+        raw, dataset = load("SELECT name, data AS image FROM pictures")
+        assert (tmp_path / "out/images/a.png").read_bytes() == PNG
+        assert (tmp_path / "out/images/b.jpg").read_bytes() == JPEG
+        assert raw.bytes == len(PNG) + len(JPEG)
+        assert [(each.id, each.width, each.height) for each in dataset.images] == [(1, 60, 40), (2, 60, 40)]
+
+    @pytest.mark.parametrize(
+        ("name", "data", "called", "file", "size"),
+        [
+            pytest.param("x", PNG, "x.png", "x.png", (60, 40), id="no suffix: PNG"),
+            pytest.param("deep/x.v2", JPEG, "deep/x.v2.jpg", "deep/x.v2.jpg", (60, 40), id="another suffix: JPEG"),
+            pytest.param("./x.jpeg", sideways(), "x.jpeg", "x.jpeg", (40, 60), id="EXIF: upright size"),
+            pytest.param("x.tif", picture("TIFF"), "x.tif", "x.tif.png", (60, 40), id="TIFF: converted"),
+            pytest.param("x", picture("GIF"), "x", "x.png", (60, 40), id="GIF without suffix"),
+            pytest.param("x.ppm", picture("PPM"), "x.ppm", "x.ppm.png", (60, 40), id="PPM: told by its name"),
+        ],
+    )
+    def test_names_and_sizes(self, load, database, tmp_path, name, data, called, file, size):
+        insert(database, (name, data))
+        raw, dataset = load("SELECT name, data AS image FROM pictures")
+        assert [(each.file_name, each.width, each.height) for each in dataset.images] == [(called, *size)]
+        assert image_names(tmp_path / "out/images") == {file}
+        assert raw.renamed == ({} if called == file else {called: file})
+
+    def test_unreadable_is_skipped_with_its_boxes(self, load, database):
+        bomb = bytearray(PNG)
+        bomb[16:24] = (50_000).to_bytes(4, "big") * 2
+        bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+        insert(
+            database,
+            ("a.png", PNG),
+            ("bad.png", b"no picture"),
+            ("bomb.png", bytes(bomb)),
+            ("none.png", None),
+            ("zero.png", b""),
+        )
+        raw, dataset = load(
+            "SELECT name, data AS image, name AS label, 1 AS x, 2 AS y, 3 AS width, 4 AS height FROM pictures"
+        )
+        assert boxes(dataset) == {"a.png": [("a.png", (1, 2, 3, 4), 0)]}
+        assert dataset.classes == ("a.png",)
+        assert [each.item for each in raw.skipped] == [
+            "row 2, 'bad.png'",
+            "row 3, 'bomb.png'",
+            "row 4, 'none.png'",
+            "row 5, 'zero.png'",
+        ]
+        assert "no image" in raw.skipped[0].reason
+        assert "2500 megapixels" in raw.skipped[1].reason
+        assert raw.skipped[2].reason == "no row has its image"
+
+    def test_paths(self, load, database, tmp_path, server, monkeypatch):
+        """Relative ones start from the SQLite file's folder, wherever one works."""
+        (tmp_path / "shots").mkdir()
+        (tmp_path / "shots/1.png").write_bytes(PNG)
+        url = server.serve("far.jpg", JPEG)
+        insert(
+            database,
+            ("shots/1.png", None),
+            (str(tmp_path / "shots/1.png"), None),
+            (f"{url}?sig=planted", None),
+            ("gone.png", None),
+            ("shots", None),
+        )
+        monkeypatch.chdir("/")
+        raw, dataset = load("SELECT name AS path FROM pictures")
+        assert [each.file_name for each in dataset.images] == ["1.png", "far.jpg", "shots/1.png"]
+        assert [(each.item, each.reason) for each in raw.skipped] == [
+            ("row 4, 'gone.png'", "there is no file gone.png"),
+            ("row 5, 'shots'", "there is no file shots"),
+        ]
+        assert (tmp_path / "out/images/far.jpg").read_bytes() == JPEG
+        load(f"SELECT '{url}' AS path, 'my/name.jpg' AS name", to="2")
+        assert image_names(tmp_path / "2/images") == {"my/name.jpg"}
+
+    @pytest.mark.parametrize("path", ["x" * 5000, "~nosuchuser/a.png"], ids=["too long", "no such user"])
+    def test_path_that_no_file_has(self, load, tmp_path, path):
+        (tmp_path / "1.png").write_bytes(PNG)
+        raw, dataset = load(f"SELECT '1.png' AS path, 'b.png' AS name UNION SELECT '{path}', 'c.png' ORDER BY name")
+        assert [each.file_name for each in dataset.images] == ["b.png"]
+        assert [(each.item, each.reason) for each in raw.skipped] == [
+            ("row 2, 'c.png'", f"there is no file {path[:200]}")
+        ]
+
+
+class TestExtra:
+    def test_other_columns_are_kept(self, load):
+        _, dataset = load(
+            "SELECT name, data AS image, 9 AS id, 800 AS width, 600 AS height, 1.5 AS Score, NULL AS none, "
+            "'dusk' AS \"light of day\", 'validation' AS subset FROM pictures WHERE name = 'a.png'"
+        )
+        assert dict(dataset.images[0].extra) == {
+            "Score": 1.5,
+            "light of day": "dusk",
+            "source_height": 600,
+            "source_id": 9,
+            "source_width": 800,
+            "subset": "eval",
+        }
+        assert (dataset.images[0].width, dataset.images[0].height) == (60, 40)
+
+    def test_what_differs_between_rows_or_is_bytes_is_left_out(self, load):
+        raw, dataset = load(
+            "SELECT name, data AS image, n, 'same' AS same, data AS thumbnail "
+            "FROM pictures, (SELECT 1 AS n UNION SELECT 2)"
+        )
+        assert [dict(each.extra) for each in dataset.images] == [{"same": "same"}] * 2
+        assert [each.item for each in raw.skipped] == ["column 'n'", "column 'thumbnail'"]
+        assert "2 images" in raw.skipped[0].reason
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("columns", "problem"),
+        [
+            pytest.param("data AS image", "no column 'name'; it has image", id="no name"),
+            pytest.param("name, data", "neither a column 'image' nor 'path'; it has name, data", id="no image"),
+            pytest.param("name, data AS image, name AS path", "both 'image' and 'path'", id="image and path"),
+            pytest.param("name, data AS image, 1 AS n, 2 AS N", "a column twice: N, n", id="a column twice"),
+            pytest.param("name, data AS image, 'c' AS label", "'label' and no boxes", id="label without box"),
+            pytest.param("name, data AS image, 1 AS iscrowd", "'iscrowd' and no boxes", id="iscrowd without box"),
+            pytest.param(
+                "name, data AS image, 1 AS x, 1 AS y, 1 AS width, 1 AS height",
+                "boxes without label",
+                id="box without label",
+            ),
+            pytest.param(
+                "name, data AS image, 'c' AS label, 1 AS x, 1 AS y", "boxes without width, height", id="half a box"
+            ),
+            pytest.param("name, data AS image, '[]' AS boxes", "boxes without labels", id="lists without labels"),
+            pytest.param("name, data AS image, 1 AS x, 1 AS x1", "boxes in 2 forms", id="two forms"),
+        ],
+    )
+    def test_columns(self, load, columns, problem):
+        with pytest.raises(UsageError, match=rf"{problem}[\s\S]*gallery\.db[\s\S]*name and image"):
+            load(f"SELECT {columns} FROM pictures")
+
+    BOX = "1 AS x, 2 AS y, 3 AS width, 4 AS height"
+
+    @pytest.mark.parametrize(
+        ("columns", "problem"),
+        [
+            pytest.param("NULL AS name, data AS image", "name is NULL", id="no name"),
+            pytest.param("'' AS name, data AS image", "name is empty", id="empty name"),
+            pytest.param("data AS name, data AS image", "name holds bytes", id="name of bytes"),
+            pytest.param("name, 'text' AS image", "image holds str where the bytes", id="image of text"),
+            pytest.param(f"name, data AS image, NULL AS label, {BOX}", "label is NULL", id="box without label"),
+            pytest.param(f"name, data AS image, '' AS label, {BOX}", "label is empty", id="box with an empty label"),
+            pytest.param(
+                "name, data AS image, 'c' AS label, 1 AS x, 2 AS y, NULL AS width, 4 AS height",
+                "width is NULL",
+                id="half a box",
+            ),
+            pytest.param(
+                "name, data AS image, 'c' AS label, 1 AS x, 'two' AS y, 3 AS width, 4 AS height",
+                "y is no number",
+                id="no number",
+            ),
+            pytest.param(
+                "name, data AS image, 'c' AS label, NULL AS x, NULL AS y, NULL AS width, NULL AS height",
+                "a label and no box",
+                id="label without box",
+            ),
+            pytest.param(f"name, data AS image, 'c' AS label, {BOX}, 2 AS iscrowd", "iscrowd is neither", id="iscrowd"),
+            pytest.param("name, data AS image, '[[1,2,3' AS boxes, '[]' AS labels", "boxes is not JSON", id="no JSON"),
+            pytest.param("name, data AS image, '{}' AS boxes, '[]' AS labels", "boxes is not a list", id="no list"),
+            pytest.param(
+                "name, data AS image, '[[1,2,3]]' AS boxes, '[1]' AS labels", "not four numbers", id="three numbers"
+            ),
+            pytest.param(
+                "name, data AS image, '[[1,2,3,4]]' AS boxes, '[]' AS labels",
+                "1 boxes, 0 labels",
+                id="lists of two lengths",
+            ),
+            pytest.param(
+                "name, data AS image, '[[1,2,3,true]]' AS boxes, '[\"c\"]' AS labels",
+                "boxes is no number",
+                id="a truth in a list",
+            ),
+            pytest.param("name, data AS image, 'holdout' AS subset", "subset is 'holdout'", id="subset"),
+            pytest.param("'../' || name AS name, data AS image", "name cannot be used", id="name that leads out"),
+            pytest.param("'.hidden/' || name AS name, data AS image", "name cannot be used", id="hidden name"),
+            pytest.param(
+                "'same' AS name, data AS image", "'same' is another than in row 1", id="two images of one name"
+            ),
+            pytest.param(
+                "CASE name WHEN 'a.png' THEN 'a.png' ELSE 'a.png/b.jpg' END AS name, data AS image",
+                "or inside one's",
+                id="name inside a name",
+            ),
+            pytest.param(
+                "CASE name WHEN 'a.png' THEN 'x.png' ELSE 'x' END AS name, (SELECT min(data) FROM pictures) AS image",
+                "'x.png' is that of another",
+                id="name that comes out the same",
+            ),
+            pytest.param(
+                "'x' AS name, (SELECT min(data) FROM pictures) AS image, "
+                "CASE name WHEN 'a.png' THEN 'train' ELSE 'test' END AS subset",
+                "two splits: train and test",
+                id="two splits",
+            ),
+            pytest.param("'http://127.0.0.1:9/a.png' AS path", "127.0.0.1:9/a.png cannot be fetched", id="no server"),
+            pytest.param("'/tmp/${HOME}/a.png' AS path", "placeholder", id="placeholder out of the database"),
+            pytest.param("'http://[bad/a.png' AS path", "This is no URL", id="no URL"),
+            pytest.param("name, 'http://[bad/a.png' AS path", "This is no URL", id="no URL, under a name"),
+            pytest.param("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: This is no plain", id="device"),
+        ],
+    )
+    def test_rows(self, load, columns, problem, monkeypatch):
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        with pytest.raises(DataError, match=rf"{problem}[\s\S]*gallery\.db, row [12]"):
+            load(f"SELECT {columns} FROM pictures")
+
+    @pytest.mark.parametrize(
+        ("query", "problem"),
+        [
+            pytest.param("DELETE FROM pictures", "does not start with SELECT", id="DELETE"),
+            pytest.param(
+                "-- SELECT\n/* SELECT */ DROP TABLE pictures", "does not start with SELECT", id="behind a comment"
+            ),
+            pytest.param(
+                "WITH a AS (SELECT 1) DELETE FROM pictures", "refuses the query: .*readonly", id="behind WITH"
+            ),
+            pytest.param("SELECT 1; DELETE FROM pictures", "refuses the query", id="behind SELECT"),
+            pytest.param(
+                "SELECT nme FROM pictures", "refuses the query: no such column: nme", id="column that is not there"
+            ),
+            pytest.param("", "does not start with SELECT", id="empty"),
+        ],
+    )
+    def test_queries(self, load, database, query, problem):
+        before = database.read_bytes()
+        with pytest.raises(UsageError, match=rf"{problem}[\s\S]*gallery\.db"):
+            load(query)
+        assert database.read_bytes() == before
+
+    def test_nothing(self, load):
+        with pytest.raises(DataError, match=r"returns nothing[\s\S]*gallery\.db"):
+            load("SELECT name, data AS image FROM pictures WHERE false")
+
+    def test_no_image_at_all(self, load, database):
+        insert(database, ("a.png", b"x"))
+        with pytest.raises(DataError, match=r"None of the query's images can be read: row 1, 'a\.png': it is no image"):
+            load("SELECT name, data AS image FROM pictures")
+
+    @pytest.mark.parametrize(
+        ("url", "error", "problem"),
+        [
+            pytest.param("sqlite:////nowhere/a.db", MissingError, "no such database file", id="no file"),
+            pytest.param("sqlite:///{}/galery.db", MissingError, r"did you mean .*gallery\.db", id="nearly a file"),
+            pytest.param("sqlite://", UsageError, "names no file", id="in memory"),
+            pytest.param("sqlite:///{}/text.db", UsageError, "file is not a database", id="no SQLite file"),
+            pytest.param("duckdb:///a.db", UsageError, r"pip install 'duckdb-engine'", id="no package for the dialect"),
+            pytest.param("mssql+pyodbc://host/a", UsageError, r"pip install 'pyodbc'", id="no driver"),
+            pytest.param(
+                "postgresql://me:planted@127.0.0.1:9/a", MissingError, "cannot be opened: .*refused", id="no server"
+            ),
+            pytest.param("postgresql://me:planted@127.0.0.1:port/a", UsageError, "no database URL", id="no port"),
+            pytest.param(
+                "postgresql://127.0.0.1:9/a?password=planted&nonsense=planted",
+                MissingError,
+                "nonsense",
+                id="no setting",
+            ),
+            pytest.param("sqlite:///{}/gallery.db?timeout=planted", UsageError, "setting", id="no value"),
+        ],
+    )
+    def test_database(self, load, tmp_path, url, error, problem):
+        (tmp_path / "text.db").write_text("no database" * 999)
+        with pytest.raises(error, match=problem) as caught:
+            load("SELECT name, data AS image FROM pictures", url=url.format(tmp_path))
+        assert "planted" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__context__ is None or caught.value.__suppress_context__
+        assert not (tmp_path / "galery.db").exists()
+
+
+PEAK = """\
+import resource, sys
+from pathlib import Path
+from pipeline.data.sources.database import load_database
+url, folder, query = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+raw = load_database(url, folder / "images", folder / "markup", query=query, cache=folder)
+print(raw.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+def peak(url, folder, query):
+    """Images, and the most memory in MiB, of a process of its own."""
+    command = [sys.executable, "-c", PEAK, url, str(folder), query]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    images, memory = map(int, done.stdout.split())
+    return images, memory
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(database, tmp_path):
+    """1,000 images of 120 kB are 120 MB."""
+    insert(database, ("", picture(size=(200, 200))))
+    query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
+    query += "SELECT i || '.png' AS name, data AS image FROM n, pictures"
+    few, many = (peak(f"sqlite:///{database}", tmp_path / str(count), query.format(count)) for count in (50, 1000))
+    assert (few[0], many[0]) == (50, 1000)
+    assert many[1] - few[1] < 40
+
+
+def test_result_says_nothing_of_the_machine(load):
+    """What is recorded with the run: JSON of plain values."""
+    raw, _ = load("SELECT name, data AS image FROM pictures")
+    assert json.dumps([raw.url, raw.skipped, dict(raw.renamed), dict(raw.fields)])
+    assert raw.url.startswith("sqlite:///")

@@ -1,0 +1,406 @@
+"""Folders, archives and single files: what is taken, under which names, and what is left."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from folders import contents_of, fill
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.data.sources.file_sorting import common_depth
+from pipeline.data.sources.file_source import load_files
+from pipeline.data.sources.loaded_source import Skipped
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError
+
+
+def picture(form="JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    ramp = np.arange(24 * 16 * 3, dtype=np.uint16).reshape(16, 24, 3) % 256
+    Image.fromarray(ramp.astype(np.uint8)).save(file, form, **options)
+    return file.getvalue()
+
+
+JPEG, PNG, TIFF = picture(), picture("PNG"), picture("TIFF")
+DATA_SET = {
+    "dataset/images/train/a.jpg": JPEG,
+    "dataset/images/b.PNG": PNG,
+    "dataset/labels/train/a.txt": b"0 0.5 0.5 1 1",
+    "dataset/data.yaml": b"names: [cat]",
+}
+TAKEN_IMAGES = {"images/train/a.jpg": JPEG, "images/b.PNG": PNG}
+TAKEN_MARKUP = {"labels/train/a.txt": b"0 0.5 0.5 1 1", "data.yaml": b"names: [cat]"}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load from a URL, and give what there was with the two folders' contents."""
+
+    def call(url, **options):
+        folders = tmp_path / "images", tmp_path / "markup"
+        raw = load_files(str(url), *folders, cache=tmp_path / "cache", **{"backoff": 0.01, **options})
+        images, markup = map(contents_of, folders)
+        assert raw.images == len(images)
+        assert raw.bytes == sum(map(len, images.values()))
+        assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
+        return raw, images, markup
+
+    return call
+
+
+def zipped(path, contents):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    return path
+
+
+class TestKinds:
+    def test_folder_is_copied(self, load, tmp_path):
+        source = fill(tmp_path / "source", DATA_SET)
+        raw, images, markup = load(source)
+        assert (raw.kind, raw.url, raw.sha256, raw.skipped) == ("folder", str(source), "", ())
+        assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
+        (tmp_path / "images/images/train/a.jpg").write_bytes(b"changed")
+        assert contents_of(source) == DATA_SET
+
+    def test_archive(self, load, tmp_path):
+        raw, images, markup = load(zipped(tmp_path / "a.zip", DATA_SET))
+        assert (raw.kind, len(raw.sha256)) == ("archive", 64)
+        assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
+
+    def test_folder_elsewhere(self, load):
+        import fsspec
+
+        system = fsspec.filesystem("memory")
+        for name, data in DATA_SET.items():
+            system.pipe_file(f"memory://files-elsewhere/{name}", data)
+        raw, images, markup = load("memory://files-elsewhere")
+        assert (raw.kind, raw.url) == ("folder", "memory://files-elsewhere")
+        assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
+
+    @pytest.mark.parametrize(
+        ("name", "data", "images", "markup"),
+        [
+            pytest.param("a.jpg", JPEG, {"a.jpg": JPEG}, {}, id="image"),
+            pytest.param("photo", PNG, {"photo.png": PNG}, {}, id="image without a suffix"),
+            pytest.param("a.json", b"{}", {}, {"a.json": b"{}"}, id="annotations"),
+            pytest.param("A.XML", b"<a/>", {}, {"A.XML": b"<a/>"}, id="annotations in capitals"),
+        ],
+    )
+    @pytest.mark.parametrize("place", ["here", "http", "memory"])
+    def test_single_file(self, load, tmp_path, server, name, data, images, markup, place):
+        if place == "here":
+            url = fill(tmp_path / "source", {name: data, "other.jpg": JPEG}) / name
+        elif place == "http":
+            url = server.serve(name, data)
+        else:
+            import fsspec
+
+            url = f"memory://single-files/{name}"
+            fsspec.filesystem("memory").pipe_file(url, data)
+        raw, taken, annotations = load(url)
+        assert raw.kind == "file"
+        assert (taken, annotations) == (images, markup)
+
+    def test_name_of_a_download_is_that_in_the_url(self, load, server):
+        server.files["/my%20a.jpg"] = JPEG
+        assert load(f"{server.root}/my%20a.jpg?token=x")[1] == {"my a.jpg": JPEG}
+
+    @pytest.mark.parametrize(
+        ("contents", "problem"),
+        [
+            pytest.param({}, "no images and no annotations", id="empty"),
+            pytest.param({"README.md": b"x"}, r"README\.md: neither an image", id="nothing of use"),
+            pytest.param({".hidden/a.jpg": JPEG}, "no images and no annotations", id="hidden"),
+        ],
+    )
+    def test_nothing_to_take(self, load, tmp_path, contents, problem):
+        (tmp_path / "source").mkdir()
+        with pytest.raises(DataError, match=problem):
+            load(fill(tmp_path / "source", contents))
+
+    @pytest.mark.parametrize(
+        ("name", "data", "problem"),
+        [
+            pytest.param("a.zip", b"PK\x03\x04 cut", "cut off", id="cut archive"),
+            pytest.param("a.tar.gz", b"<html>", "web page", id="web page"),
+            pytest.param("a.7z", b"7z\xbc\xaf\x27\x1c", "7z archives cannot be read", id="7z"),
+            pytest.param("a.bin", b"who knows", "not an archive", id="anything"),
+        ],
+    )
+    def test_no_archive(self, load, tmp_path, name, data, problem):
+        with pytest.raises(DataError, match=problem):
+            load(fill(tmp_path / "source", {name: data}) / name)
+
+    def test_wrong_digest(self, load, tmp_path):
+        with pytest.raises(DataError, match="SHA-256"):
+            load(zipped(tmp_path / "a.zip", DATA_SET), sha256="0" * 64)
+
+    def test_absent(self, load, tmp_path):
+        with pytest.raises(MissingError):
+            load(tmp_path / "none.zip")
+
+    def test_variable_in_the_url(self, load, tmp_path, monkeypatch):
+        fill(tmp_path / "source", DATA_SET)
+        monkeypatch.setenv("DATA_HOME", str(tmp_path))
+        raw, images, _ = load("${DATA_HOME}/source")
+        assert (raw.url, images) == ("${DATA_HOME}/source", TAKEN_IMAGES)
+        with pytest.raises(UsageError, match="'DATA_HOUSE'"):
+            load("${DATA_HOUSE}/source")
+
+
+class TestLayout:
+    @pytest.mark.parametrize(
+        ("source", "images", "markup"),
+        [
+            pytest.param(["val2017/a.jpg", "val2017/b.jpg"], ["a.jpg", "b.jpg"], [], id="COCO's images"),
+            pytest.param(["a/b/c/d.jpg"], ["d.jpg"], [], id="single folders"),
+            pytest.param(["a/b/x.jpg", "a/c/x.jpg"], ["b/x.jpg", "c/x.jpg"], [], id="several folders below one"),
+            pytest.param(["a.jpg", "a/b.jpg"], ["a.jpg", "a/b.jpg"], [], id="an image at the top"),
+            pytest.param(["val/a.jpg", "README.md"], ["a.jpg"], [], id="what is not taken does not count"),
+            pytest.param(["val/a.jpg", "README.txt"], ["a.jpg"], [], id="nor does a text to read"),
+            pytest.param(["annotations/a.json", "annotations/b.json"], [], ["a.json", "b.json"], id="annotations only"),
+            pytest.param(["d/images/a.jpg", "d/a.json"], ["images/a.jpg"], ["a.json"], id="both"),
+            pytest.param(["images/a.jpg", "labels/a.txt"], ["images/a.jpg"], ["labels/a.txt"], id="nothing in common"),
+            pytest.param(["d/a.jpg", "d/license_1.txt"], ["a.jpg"], ["license_1.txt"], id="labels of a licence plate"),
+            pytest.param(["ab/a.jpg", "ac/a.jpg"], ["ab/a.jpg", "ac/a.jpg"], [], id="names that begin alike"),
+        ],
+    )
+    def test_single_folders_at_the_top(self, load, tmp_path, source, images, markup):
+        fill(tmp_path / "source", {name: JPEG if name.endswith(".jpg") else b"{}" for name in source})
+        _, taken, annotations = load(tmp_path / "source")
+        assert (sorted(taken), sorted(annotations)) == (images, markup)
+
+    @given(st.lists(st.lists(st.sampled_from("abc"), max_size=4), min_size=1, max_size=6), st.integers(0, 3))
+    def test_common_depth(self, folders, extra):
+        names = ["/".join(["t"] * extra + each + ["f"]) for each in folders]
+        depth = common_depth(names)
+        parts = [name.split("/") for name in names]
+        assert all(len(each) > depth and each[:depth] == parts[0][:depth] for each in parts)
+        assert depth >= extra
+        assert any(len(each) == depth + 1 or each[depth] != parts[0][depth] for each in parts)
+
+
+class TestSkipped:
+    def test_what_is_left_is_said(self, load, tmp_path, caplog):
+        caplog.set_level(logging.INFO)
+        source = fill(
+            tmp_path / "source",
+            {
+                "a.jpg": JPEG,
+                "README.md": b"# hi",
+                "inner.zip": b"PK",
+                "clip.mp4": b"x",
+                "photo.heic": b"x",
+                "back\\slash.jpg": JPEG,
+                ".hidden.jpg": JPEG,
+                "__MACOSX/a.jpg": JPEG,
+                "Thumbs.db": b"x",
+                "cut.tif": TIFF[:-200],
+            },
+        )
+        raw, images, _ = load(source)
+        assert images == {"a.jpg": JPEG}
+        reasons = {each.item: each.reason for each in raw.skipped}
+        assert list(reasons) == sorted(reasons)
+        assert reasons.pop("cut.tif").startswith("it cannot be decoded")
+        assert reasons == {
+            "README.md": "neither an image nor an annotation",
+            "back\\slash.jpg": "its name is not usable on every system",
+            "clip.mp4": "a clip, and no frames were asked for",
+            "inner.zip": "an archive within: unpack it, or give its own URL",
+            "photo.heic": "an image format that is not read: convert it to JPEG or PNG",
+        }
+        assert "README.md" in caplog.text
+
+    def test_links(self, load, tmp_path):
+        fill(tmp_path, {"outside/secret.jpg": JPEG, "source/a.jpg": JPEG, "source/deep/b.jpg": JPEG})
+        for name, target in {
+            "out.jpg": "../outside/secret.jpg",
+            "outs": "../outside",
+            "in.jpg": "a.jpg",
+            "ins": "deep",
+            "nowhere.jpg": "none",
+            "deep/up.jpg": str(tmp_path / "outside/secret.jpg"),
+        }.items():
+            (tmp_path / "source" / name).symlink_to(target)
+        os.mkfifo(tmp_path / "source/pipe.jpg")
+        raw, images, _ = load(tmp_path / "source")
+        assert sorted(images) == ["a.jpg", "deep/b.jpg", "in.jpg"]
+        assert {each.item: each.reason for each in raw.skipped} == {
+            "deep/up.jpg": "a link that leads out of the folder",
+            "ins": "a link to a folder",
+            "nowhere.jpg": "it cannot be read: No such file or directory",
+            "out.jpg": "a link that leads out of the folder",
+            "outs": "a link to a folder",
+            "pipe.jpg": "no plain file",
+        }
+        assert not (tmp_path / "images/in.jpg").is_symlink()
+        assert raw.notes == (
+            "2 items of the source: a link that leads out of the folder",
+            "2 items of the source: a link to a folder",
+            "1 item of the source: it cannot be read: No such file or directory",
+        )
+
+    def test_name_that_is_no_unicode(self, load, tmp_path):
+        fill(tmp_path / "source", {"a.jpg": JPEG})
+        (tmp_path / "source" / os.fsdecode(b"b\xff.jpg")).write_bytes(JPEG)
+        raw, images, _ = load(tmp_path / "source")
+        assert list(images) == ["a.jpg"]
+        assert raw.skipped[0].reason == "its name is not usable on every system"
+
+    def test_images_that_nothing_can_read_stay(self, load, tmp_path):
+        contents = {"a.jpg": b"", "b.png": b"<html>", "c.tif": b"rubbish", "d.jpg": JPEG[:100]}
+        raw, images, _ = load(fill(tmp_path / "source", contents))
+        assert images == contents
+        assert raw.skipped == ()
+
+
+class TestConversion:
+    def test_what_has_to_be_converted(self, load, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        contents = {
+            "d/a.tif": picture("TIFF", exif=exif),
+            "d/b.jp2": picture("JPEG2000"),
+            "d/c.gif": JPEG,
+            "d/e.jpg": TIFF,
+            "d/f": PNG,
+            "d/g.jpg": picture(exif=exif),
+            "d/h.jpg": PNG,
+        }
+        raw, images, _ = load(fill(tmp_path / "source", contents))
+        assert raw.renamed == {
+            "a.tif": "a.tif.png",
+            "b.jp2": "b.jp2.jpg",
+            "c.gif": "c.gif.jpg",
+            "e.jpg": "e.jpg.png",
+            "f": "f.png",
+        }
+        assert sorted(images) == ["a.tif.png", "b.jp2.jpg", "c.gif.jpg", "e.jpg.png", "f.png", "g.jpg", "h.jpg"]
+        assert raw.fields == {"a.tif.png": {"orientation": 6}}
+        assert (images["g.jpg"], images["c.gif.jpg"], images["h.jpg"]) == (contents["d/g.jpg"], JPEG, PNG)
+        with Image.open(io.BytesIO(images["a.tif.png"])) as upright:
+            assert upright.size == (16, 24)
+
+    def test_never_over_another_image(self, load, tmp_path):
+        raw, images, _ = load(fill(tmp_path / "source", {"a.tif": TIFF, "a.tif.png": PNG}))
+        assert raw.renamed == {"a.tif": "a.tif.2.png"}
+        assert images["a.tif.png"] == PNG
+
+    def test_first_frame_is_said(self, load, tmp_path):
+        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+        fill(tmp_path / "source", {"b.jpg": JPEG})
+        frames[0].save(tmp_path / "source/a.gif", save_all=True, append_images=frames[1:])
+        raw, _, _ = load(tmp_path / "source")
+        assert raw.skipped == (Skipped("a.gif", "only the first of its frames is taken"),)
+
+    def test_brightened_picture_is_said(self, load, tmp_path):
+        (tmp_path / "source").mkdir()
+        Image.fromarray(np.array([[0, 4095]], np.uint16)).save(tmp_path / "source/a.tif")
+        raw, images, _ = load(tmp_path / "source")
+        assert list(images) == ["a.tif.png"]
+        assert raw.skipped == (Skipped("a.tif", "its greys fill 12 of 16 bits: scaled by 12"),)
+
+    def test_same_input_same_bytes(self, tmp_path):
+        fill(tmp_path / "source", {f"{i}.tif": picture("TIFF") for i in range(20)} | {"z.gif": picture("GIF")})
+        results = []
+        for run in "ab":
+            folders = tmp_path / run / "images", tmp_path / run / "markup"
+            raw = load_files(str(tmp_path / "source"), *folders, cache=tmp_path / "cache")
+            results.append((raw, contents_of(folders[0])))
+        assert results[0] == results[1]
+
+    def test_bombs_are_left(self, load, tmp_path):
+        header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
+        bomb = header + struct.pack(">I", zlib.crc32(header[12:])) + struct.pack(">I4s", 1 << 20, b"IDAT") + bytes(99)
+        large = io.BytesIO()
+        Image.new("1", (8000, 8000)).save(large, "TIFF", compression="group4")
+        raw, images, _ = load(fill(tmp_path / "source", {"a.png": bomb, "b.tif": large.getvalue(), "c.jpg": JPEG}))
+        assert list(images) == ["c.jpg"]
+        assert raw.skipped == (
+            Skipped("a.png", "2500 megapixels are too many"),
+            Skipped("b.tif", "8000 x 8000 pixels are more than 50 megapixels"),
+        )
+
+
+class TestClips:
+    def test_frames(self, load, tmp_path):
+        calls = []
+
+        def frames(clip, images, name):
+            calls.append((clip.name, name))
+            fill(images, {f"{name}/frame_000000.jpg": JPEG})
+            return {f"{name}/frame_000000.jpg": {"video": clip.name, "frame": 0}}
+
+        contents = {
+            "d/a.mp4": b"1",
+            "d/deep/b.MKV": b"2",
+            "d/c.avi": b"3",
+            "d/c.mov": b"4",
+            "d/e/x.jpg": JPEG,
+            "d/e.mp4": b"5",
+        }
+        raw, images, _ = load(fill(tmp_path / "source", contents), frames=frames)
+        assert calls == [
+            ("a.mp4", "a"),
+            ("c.avi", "c.avi"),
+            ("c.mov", "c.mov"),
+            ("b.MKV", "deep/b"),
+            ("e.mp4", "e.mp4"),
+        ]
+        assert len(images) == 6
+        assert raw.fields["deep/b/frame_000000.jpg"] == {"video": "b.MKV", "frame": 0}
+
+    def test_single_clip(self, load, tmp_path):
+        def frames(clip, images, name):
+            assert clip.read_bytes() == b"1"
+            fill(images, {f"{name}/frame_000000.jpg": JPEG})
+            return {f"{name}/frame_000000.jpg": {"frame": 0}}
+
+        raw, images, _ = load(fill(tmp_path / "source", {"a.mp4": b"1"}) / "a.mp4", frames=frames)
+        assert (raw.kind, list(images)) == ("file", ["a/frame_000000.jpg"])
+
+
+def test_no_secret_in_any_failure(tmp_path, monkeypatch, server, caplog):
+    monkeypatch.setenv("PLANTED", "hunter2")
+    caplog.set_level(logging.DEBUG)
+    server.serve("cut.zip", b"PK\x03\x04")
+    server.serve("page.zip", b"<html>")
+    server.serve("encrypted.zip", _encrypted())
+    login = server.root.replace("http://", "http://me:${PLANTED}@")
+    for name in ("cut.zip", "page.zip", "encrypted.zip", "none.zip"):
+        folders = tmp_path / name / "images", tmp_path / name / "markup"
+        with pytest.raises(PipelineError) as caught:
+            load_files(f"{login}/{name}?token=${{PLANTED}}", *folders, cache=tmp_path / "cache", backoff=0.01)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert "hunter2" not in f"{error}{error!r}"
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    server.serve("hunter2.json", b"{}")
+    folders = tmp_path / "images", tmp_path / "markup"
+    raw = load_files(f"{login}/${{PLANTED}}.json?token=${{PLANTED}}", *folders, cache=tmp_path / "cache")
+    assert raw.url == f"{server.root}/${{PLANTED}}.json"
+    assert "hunter2" not in f"{raw}{caplog.text}"
+    for path in tmp_path.rglob("*"):
+        assert "hunter2" not in path.name
+        assert not path.is_file() or b"hunter2" not in path.read_bytes()
+
+
+def _encrypted() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.txt", "x")
+    data = bytearray(file.getvalue())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+    return bytes(data)

@@ -1,0 +1,623 @@
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import threading
+import time
+
+import pytest
+from api_server import Reply, api_server
+from PIL import Image
+
+from pipeline.data.coco import read_coco
+from pipeline.data.fetch.image_cache import image_cache
+from pipeline.data.sources.http_api import is_api, load_api
+from pipeline.data.sources.loaded_source import Skipped
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError
+
+SECRET = "planted-secret-4711"
+PAGED = {"items": "data.results", "next": "next"}
+BOXES = {"boxes": "objects", "label": "class.name", "box": "bbox"}
+
+
+def picture(width=40, height=20, *, kind="PNG", shade=0, orientation=0):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (shade, 0, 0)).save(out, kind, exif=exif)
+    return out.getvalue()
+
+
+def item(name, *, label="cat", box=(1, 2, 10, 5), **fields):
+    return {"image": f"/files/{name}", "objects": [{"class": {"name": label}, "bbox": list(box)}], **fields}
+
+
+@pytest.fixture
+def api_place(tmp_path):
+    """An API of three images, and a function that loads it."""
+    with api_server() as server:
+        for shade, name in enumerate(("a.png", "b.png", "c.png")):
+            server.file(f"/files/{name}", picture(shade=shade))
+
+        def load(path="/items", run="1", **settings):
+            images, markup = tmp_path / run / "images", tmp_path / run / "markup"
+            for folder in (images, markup):
+                folder.mkdir(parents=True)
+            url = path if "://" in path else f"api+{server.root}{path}"
+            settings = {"requests_per_second": "0"} | settings
+            raw = load_api(url, images, markup, cache=tmp_path / "cache", settings=settings, backoff=0.01, timeout=2)
+            return raw, images, read_coco(markup / "annotations.json")
+
+        server.load = load
+        yield server
+
+
+def names(dataset):
+    return [image.file_name for image in dataset.images]
+
+
+def boxes(dataset):
+    return [(each.image_id, dataset.categories[each.category_id - 1].name, each.bbox) for each in dataset.annotations]
+
+
+@pytest.mark.parametrize(
+    ("url", "yes"),
+    [
+        pytest.param("api+https://host/items", True, id="api"),
+        pytest.param("api+http://host/items", True, id="unencrypted"),
+        pytest.param("label-studio+https://host/projects/1", True, id="label studio"),
+        pytest.param("CVAT+HTTPS://host/tasks/1", True, id="capital letters"),
+        pytest.param("https://host/items.zip", False, id="a file"),
+        pytest.param("s3+https://host/x", False, id="another prefix"),
+        pytest.param("api+ftp://host/x", False, id="no web"),
+        pytest.param("postgresql+psycopg://host/db", False, id="a database"),
+    ],
+)
+def test_is_api(url, yes):
+    assert is_api(url) is yes
+
+
+class TestPaging:
+    @pytest.mark.parametrize(
+        ("manner", "settings"),
+        [
+            pytest.param("url", PAGED, id="absolute next URL"),
+            pytest.param("relative", PAGED, id="relative next URL"),
+            pytest.param("cursor", PAGED | {"cursor_parameter": "after"}, id="cursor"),
+            pytest.param("link", {}, id="link header"),
+            pytest.param("number", {"page_parameter": "page"}, id="page number until an empty page"),
+            pytest.param("missing", {"page_parameter": "page"}, id="page number until 404"),
+            pytest.param("offset", {"page_parameter": "offset", "first_page": "0", "page_step": "2"}, id="offset"),
+        ],
+    )
+    def test_all_pages_come(self, api_place, manner, settings):
+        api_place.pages("/items", [item("c.png"), item("a.png"), item("b.png", label="ant")], 2, manner)
+        raw, images, dataset = api_place.load(**BOXES, **settings)
+        assert names(dataset) == ["a.png", "b.png", "c.png"]
+        assert (raw.kind, raw.images, raw.skipped) == ("api", 3, ())
+        assert raw.url == f"api+{api_place.root}/items"
+        assert raw.bytes == sum(path.stat().st_size for path in images.iterdir())
+        assert [each.name for each in dataset.categories] == ["ant", "cat"]
+        assert boxes(dataset) == [(1, "cat", (1, 2, 10, 5)), (2, "ant", (1, 2, 10, 5)), (3, "cat", (1, 2, 10, 5))]
+
+    def test_order_of_items_and_pages_makes_no_difference(self, api_place, tmp_path):
+        items = [item("a.png"), item("b.png", label="ant"), item("c.png"), item("a.png", label="bee")]
+        written = []
+        for run, order in (("1", items), ("2", items[::-1])):
+            api_place.pages("/items", order, 3, "url")
+            api_place.load(run=run, **BOXES, **PAGED)
+            written.append((tmp_path / run / "markup" / "annotations.json").read_bytes())
+        assert written[0] == written[1]
+
+    def test_query_of_the_url_is_kept(self, api_place):
+        api_place.pages("/items", [item("a.png"), item("b.png"), item("c.png")], 1, "number")
+        api_place.load("/items?size=1&page=1", page_parameter="page")
+        assert [(each.query["size"], each.query["page"]) for each in api_place.seen("/items")] == [
+            ("1", str(page)) for page in (1, 2, 3, 4)
+        ]
+
+    @pytest.mark.parametrize(
+        ("data", "settings", "match"),
+        [
+            pytest.param(
+                {"next": "/items", "data": [item("a.png")]}, {"items": "data", "next": "next"}, "before", id="loop"
+            ),
+            pytest.param([item("a.png")], {"page_parameter": "page"}, "same as the one before", id="parameter ignored"),
+            pytest.param(
+                {"nextPage": "/x", "data": [item("a.png")]},
+                {"items": "data", "next": "nextpage"},
+                "did you mean nextPage",
+                id="next misspelt",
+            ),
+            pytest.param(
+                {"next": "abc", "data": [item("a.png")]},
+                {"items": "data", "next": "next"},
+                "cursor_parameter",
+                id="cursor taken for a URL",
+            ),
+            pytest.param(
+                {"next": ["x"], "data": [item("a.png")]},
+                {"items": "data", "next": "next"},
+                "a list at 'next'",
+                id="next is a list",
+            ),
+            pytest.param(
+                {"data": {"results": []}},
+                {"items": "data.result"},
+                r"leads nowhere[\s\S]*at 'data': results[\s\S]*did you mean data.results",
+                id="items misspelt",
+            ),
+            pytest.param(
+                {"results": [], "count": 0},
+                {},
+                r"an object in the page itself[\s\S]*set api.items to results",
+                id="items not set",
+            ),
+            pytest.param({"results": 5}, {"items": "results"}, "a number at 'results'", id="items is a number"),
+            pytest.param([], {}, "There are no images", id="nothing there"),
+            pytest.param(
+                [{"imgae": "/files/a.png"}],
+                {},
+                r"'image' of api.image leads nowhere[\s\S]*item 0[\s\S]*did you mean imgae",
+                id="image misspelt",
+            ),
+            pytest.param(
+                [item("a.png", objcts=[])],
+                {"boxes": "objetcs"},
+                r"did you mean objects|did you mean objcts",
+                id="boxes misspelt",
+            ),
+            pytest.param(
+                [{"image": "/files/a.png"}],
+                {"boxes": "objects"},
+                r"'objects' of api.boxes leads nowhere",
+                id="no boxes anywhere",
+            ),
+            pytest.param(
+                [item("a.png")],
+                {"boxes": "objects", "label": "class.nme"},
+                r"item 0, box 0[\s\S]*at 'class': name",
+                id="label misspelt",
+            ),
+            pytest.param([item("a.png", box=(1, 2, 3))], BOXES, "a list of four numbers", id="three numbers"),
+            pytest.param(
+                [item("a.png", box=(1, 2, 3, "x"))], BOXES, r"no number[\s\S]*item 0, box 0", id="a word in a box"
+            ),
+            pytest.param(
+                [item("a.png", label=None) | {"objects": 3}], BOXES, "a list of boxes", id="boxes are a number"
+            ),
+            pytest.param([7], {}, "leads nowhere", id="an item is a number"),
+            pytest.param([item("a.png", who="../../x.png")], {"name": "who"}, "name cannot be used", id="name escapes"),
+            pytest.param([item("a.png", who="/etc/x.png")], {"name": "who"}, "name cannot be used", id="absolute name"),
+            pytest.param([item("a.png", who=".x.png")], {"name": "who"}, "name cannot be used", id="hidden name"),
+            pytest.param([item("a.png", who="x" * 300)], {"name": "who"}, "name cannot be used", id="name too long"),
+            pytest.param(
+                [item("a.png", who="x.png"), item("b.png", who="x.png")],
+                {"name": "who"},
+                "the name 'x.png'",
+                id="one name twice",
+            ),
+            pytest.param(
+                [item("a.png", who="x.png"), item("b.png", who="x.png/y.png")],
+                {"name": "who"},
+                "inside that of another",
+                id="name inside a name",
+            ),
+            pytest.param([item("a.png", w=-5)], {"width": "w"}, "no size in pixels", id="negative width"),
+            pytest.param([{"image": "data:image/png;base64,!!"}], {}, "base64 data is broken", id="broken base64"),
+            pytest.param([{"image": 5}], {}, "api.image leads to a number", id="image is a number"),
+            pytest.param(
+                [item("a.png", s="train"), item("a.png", s="val")],
+                {"subset": "s"},
+                "two splits",
+                id="one image in two splits",
+            ),
+        ],
+    )
+    def test_wrong_answers(self, api_place, data, settings, match):
+        api_place.json("/items", data)
+        with pytest.raises(DataError, match=match):
+            api_place.load(**settings)
+
+    def test_missing_next_is_the_end(self, api_place, caplog):
+        api_place.json("/items", {"data": [item("a.png")]})
+        assert names(api_place.load(items="data", next="page.after")[2]) == ["a.png"]
+        assert "taken for the only one" in caplog.text
+
+
+class TestItems:
+    @pytest.mark.parametrize(
+        ("fields", "settings", "expected"),
+        [
+            pytest.param({"b": [1, 2, 10, 5]}, {"box": "b"}, (1, 2, 10, 5), id="xywh"),
+            pytest.param({"b": [1, 2, 11, 7]}, {"box": "b", "box_format": "xyxy"}, (1, 2, 10, 5), id="xyxy"),
+            pytest.param({"b": [6, 4.5, 10, 5]}, {"box": "b", "box_format": "cxcywh"}, (1, 2, 10, 5), id="cxcywh"),
+            pytest.param(
+                {"b": [0.25, 0.5, 0.5, 0.25]}, {"box": "b", "units": "fraction"}, (10, 10, 20, 5), id="fraction"
+            ),
+            pytest.param({"b": [25, 50, 50, 25]}, {"box": "b", "units": "percent"}, (10, 10, 20, 5), id="percent"),
+            pytest.param(
+                {"p": {"x": 1, "y": 2}, "w": "10", "h": 5}, {"box": "p.x, p.y, w, h"}, (1, 2, 10, 5), id="four fields"
+            ),
+            pytest.param(
+                {"c": [[1, 2], [11, 7]]},
+                {"box": "c.0.0,c.0.1,c.1.0,c.1.1", "box_format": "xyxy"},
+                (1, 2, 10, 5),
+                id="indices",
+            ),
+        ],
+    )
+    def test_boxes_in_pixels(self, api_place, fields, settings, expected):
+        api_place.json("/items", [{"image": "files/a.png", "objects": [{"label": 7, **fields}]}])
+        dataset = api_place.load(boxes="objects", **settings)[2]
+        assert [(each.bbox, each.area) for each in dataset.annotations] == [
+            (expected, 50.0 if expected[2] == 10 else 100.0)
+        ]
+        assert dataset.classes == ("7",)
+
+    def test_size_is_the_files_own_upright(self, api_place):
+        api_place.file("/files/a.jpg", picture(40, 20, kind="JPEG", orientation=6))
+        api_place.json("/items", [item("a.jpg", box=(0.5, 0.5, 0.5, 0.5))])
+        dataset = api_place.load(**BOXES, units="fraction")[2]
+        assert [(each.width, each.height) for each in dataset.images] == [(20, 40)]
+        assert dataset.annotations[0].bbox == (10, 20, 10, 20)
+
+    def test_declared_size_is_passed_on(self, api_place):
+        api_place.json("/items", [item("a.png", w=80, h="60", box=(0.5, 0.5, 0.5, 0.5)), item("b.png", w=80, h=None)])
+        dataset = api_place.load(**BOXES, units="fraction", width="w", height="h")[2]
+        assert [(each.width, each.height) for each in dataset.images] == [(80, 60), (40, 20)]
+        assert dataset.annotations[0].bbox == (40, 30, 40, 30)
+
+    def test_metadata_and_subset(self, api_place):
+        fields = {"id": 9, "cam": {"id": "x"}, "weather": None}
+        api_place.json("/items", [item("a.png", s="validation", **fields), item("b.png", s="?")])
+        dataset = api_place.load(subset="s", metadata="id, cam.id, weather, none")[2]
+        assert dict(dataset.images[0].extra) == {
+            "source_id": 9,
+            "cam.id": "x",
+            "weather": None,
+            "subset": "eval",
+        }
+        assert dict(dataset.images[1].extra) == {}
+
+    def test_base64(self, api_place):
+        data = base64.b64encode(picture(30, 10)).decode()
+        api_place.json(
+            "/items", [{"image": f"data:image/png;base64,{data}", "n": "x"}, {"image": data, "n": "y/z.png"}]
+        )
+        _, images, dataset = api_place.load(name="n")
+        assert names(dataset) == ["x.png", "y/z.png"]
+        assert (images / "y" / "z.png").read_bytes() == picture(30, 10)
+        assert (dataset.images[0].width, dataset.images[0].height) == (30, 10)
+
+    def test_one_row_a_box(self, api_place):
+        rows = [
+            {"image": "/files/a.png", "kind": kind, "x": x, "y": 0, "w": 2, "h": 2}
+            for kind, x in (("b", 3), ("a", 1), ("b", 3))
+        ]
+        api_place.pages("/items", rows, 1, "number")
+        dataset = api_place.load(boxes=".", box="x,y,w,h", label="kind", page_parameter="page")[2]
+        assert boxes(dataset) == [(1, "a", (1, 0, 2, 2)), (1, "b", (3, 0, 2, 2))]
+        assert len(api_place.seen("/files/a.png")) == 1
+
+    def test_names_from_urls_are_made_unique(self, api_place):
+        for number in (1, 2):
+            api_place.file(f"/frames/{number}/raw", picture(shade=number))
+        api_place.json("/items", [{"image": f"/frames/{number}/raw?sig=x"} for number in (1, 2)])
+        found = names(api_place.load()[2])
+        assert len(set(found)) == 2
+        assert all(name.startswith("raw-") and name.endswith(".png") for name in found)
+
+    def test_what_cannot_be_had_is_skipped(self, api_place, caplog):
+        api_place.file("/files/text.png", b"not a picture")
+        api_place.file("/files/page.png", b"<!DOCTYPE html><html>log in</html>")
+        api_place.file("/files/empty.png", b"")
+        rows = [
+            *(item(name) for name in ("text.png", "page.png", "empty.png", "gone.png", "a.png")),
+            {"image": None},
+            {"image": "s3://bucket/key.png"},
+            {"image": "http://[bad/a.png"},
+            item("b.png", label=None),
+        ]
+        api_place.json("/items", rows)
+        raw, _, dataset = api_place.load(**BOXES)
+        assert names(dataset) == ["a.png", "b.png"]
+        where, files = f"page 1 of {api_place.root}/items", f"{api_place.root}/files"
+        assert raw.skipped == (
+            Skipped(f"{where}, item 0 ({files}/text.png)", "it is no image that can be read"),
+            Skipped(
+                f"{where}, item 1 ({files}/page.png)", "a web page came instead of an image: the URL may want a login"
+            ),
+            Skipped(f"{where}, item 2 ({files}/empty.png)", "the file is empty"),
+            Skipped(f"{where}, item 3 ({files}/gone.png)", "The server answered 404 Not Found"),
+            Skipped(f"{where}, item 5", "it has no image"),
+            Skipped(f"{where}, item 6", "its URL is of the kind 's3', which cannot be fetched"),
+            Skipped(f"{where}, item 7", "its URL is none"),
+            Skipped(f"{where}, item 8, box 0", "it has no label"),
+        )
+        assert "text.png" in caplog.text
+
+    def test_all_skipped_is_an_error(self, api_place):
+        api_place.json("/items", [item("gone.png")])
+        with pytest.raises(DataError, match=r"no images[\s\S]*404"):
+            api_place.load()
+
+    def test_pixel_bomb(self, api_place):
+        header = b"BM" + (0).to_bytes(12, "little") + (40).to_bytes(4, "little")
+        header += (50_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24)
+        api_place.file("/files/bomb.bmp", header)
+        api_place.json("/items", [item("bomb.bmp")])
+        with pytest.raises(DataError, match=r"no images[\s\S]*bomb\.bmp[\s\S]*2500 megapixels are too many"):
+            api_place.load()
+
+    def test_odd_formats_are_converted(self, api_place):
+        api_place.file("/files/a.tif", picture(kind="TIFF", orientation=6))
+        api_place.file("/files/broken.tif", picture(kind="TIFF")[:-900])
+        api_place.file("/files/a.tif.png", picture())
+        rows = [item("a.tif", box=(0, 0, 0.5, 1)), item("broken.tif"), item("a.tif.png")]
+        api_place.json("/items", rows)
+        raw, images, dataset = api_place.load(**BOXES, units="fraction")
+        assert raw.renamed == {"a.tif": "a.tif.png.png"}
+        assert sorted(path.name for path in images.iterdir()) == ["a.tif.png", "a.tif.png.png"]
+        assert names(dataset) == ["a.tif", "a.tif.png"]
+        with Image.open(images / "a.tif.png.png") as image:
+            assert image.size == (20, 40)
+        assert dataset.annotations[0].bbox == (0, 0, 10, 40)
+        assert [each.item.rpartition(", ")[2] for each in raw.skipped] == ["item 1"]
+
+
+class TestFailures:
+    def test_busy_then_well(self, api_place):
+        api_place.json("/items", [item("a.png")])
+        api_place.planned = [
+            Reply(500),
+            Reply(503),
+            Reply(429, headers={"Retry-After": "0"}),
+            Reply(200, b"[1,2", sent=2),
+        ]
+        assert api_place.load()[0].images == 1
+
+    @pytest.mark.parametrize(
+        ("replies", "error", "match"),
+        [
+            pytest.param(
+                [Reply(500)] * 5, DataError, r"failed 5 times in a row: the server answered 500 Internal", id="down"
+            ),
+            pytest.param(
+                [Reply(500), Reply(500), Reply(401)],
+                UsageError,
+                r"401 Unauthorized[\s\S]*LABELS_TOKEN",
+                id="500 twice, then 401",
+            ),
+            pytest.param([Reply(403)], UsageError, r"403 Forbidden[\s\S]*LABELS_TOKEN", id="forbidden"),
+            pytest.param([Reply(404)], MissingError, r"404 Not Found", id="missing"),
+            pytest.param(
+                [Reply(200, b"[1, 2", sent=2)] * 5, DataError, "the connection broke|was cut", id="always cut"
+            ),
+            pytest.param(
+                [Reply(200, b"<html><body>Log in</body></html>")], DataError, "web page, not JSON", id="login page"
+            ),
+            pytest.param([Reply(200, b"{oops")], DataError, "no JSON: Expecting", id="no JSON"),
+            pytest.param([Reply(200, b"")], DataError, "sent nothing", id="empty"),
+            pytest.param([Reply(200, b"[" * 100_000)], DataError, "no JSON", id="nested too deep"),
+            pytest.param([Reply(200, b"1" * 1_100_000)], DataError, "more than 1 MiB", id="page too large"),
+            pytest.param(
+                [Reply(302, headers={"Location": "/items"})] * 40,
+                MissingError,
+                "redirects without end",
+                id="redirect loop",
+            ),
+            pytest.param([Reply(200, b"[]", delay=3)] * 5, DataError, "no answer within 0.1 s", id="too slow"),
+        ],
+    )
+    def test_one_clear_error_without_secrets(self, api_place, tmp_path, monkeypatch, caplog, replies, error, match):
+        monkeypatch.setenv("LABELS_TOKEN", SECRET)
+        monkeypatch.setenv("KEY", SECRET + "-key")
+        caplog.set_level(logging.DEBUG)
+        api_place.json("/items", [item("a.png")])
+        api_place.planned = list(replies)
+        options = {"token_env": "LABELS_TOKEN", "max_page_mb": "1", "requests_per_second": "0"}
+        if replies[0].delay:
+            api_place.planned = [Reply(200, b"[]", delay=0.3)] * 5
+        with pytest.raises(error, match=match) as caught:
+            load_api(
+                f"api+{api_place.root}/${{KEY}}/items?key=${{KEY}}",
+                tmp_path / "i",
+                tmp_path / "m",
+                cache=tmp_path / "cache",
+                settings=options,
+                backoff=0.01,
+                timeout=0.1 if replies[0].delay else 2,
+            )
+        assert api_place.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+        assert api_place.requests[0].query["key"] == SECRET + "-key"
+        assert_hidden(caught.value, caplog, tmp_path)
+        assert "${KEY}" in str(caught.value)
+
+    def test_refusal_is_not_repeated(self, api_place):
+        api_place.token = "Bearer right"
+        with pytest.raises(UsageError, match=r"set api\.token_env"):
+            api_place.load()
+        assert len(api_place.requests) == 1
+
+    def test_missing_variable(self, api_place):
+        with pytest.raises(UsageError, match="variable LABELS_TOKEN is not set"):
+            api_place.load(token_env="LABELS_TOKEN")
+        assert not api_place.requests
+
+    def test_no_server(self, tmp_path):
+        with pytest.raises(DataError, match="Connection refused"):
+            load_api("api+http://127.0.0.1:9/x", tmp_path, tmp_path, cache=tmp_path, settings={}, backoff=0.01)
+
+    @pytest.mark.parametrize("url", ["api+http://", "api+http://[bad/x", "api+https:///x", "api+http://host:99999/x"])
+    def test_no_url(self, tmp_path, url):
+        with pytest.raises(UsageError, match="no URL of an API"):
+            load_api(url, tmp_path, tmp_path, cache=tmp_path, settings={})
+
+    def test_images_failing_for_good(self, api_place, tmp_path):
+        api_place.json("/items", [item("a.png"), item("b.png")])
+        api_place.route("/files/b.png", lambda _: Reply(500))
+        with pytest.raises(DataError, match=r"failed 5 times[\s\S]*b\.png"):
+            api_place.load()
+
+
+def assert_hidden(error, caplog, folder):
+    while error is not None:
+        assert SECRET not in f"{error!s} {error!r}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert SECRET not in caplog.text
+    for path in folder.rglob("*"):
+        assert SECRET not in path.name
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes()
+
+
+class TestTokens:
+    @pytest.mark.parametrize(
+        ("settings", "header"),
+        [
+            pytest.param({}, f"Bearer {SECRET}", id="usual"),
+            pytest.param({"token_scheme": "Token"}, f"Token {SECRET}", id="scheme"),
+        ],
+    )
+    def test_sent_to_pages_and_images(self, api_place, tmp_path, monkeypatch, caplog, settings, header):
+        monkeypatch.setenv("LABELS_TOKEN", f" {SECRET}\n")
+        caplog.set_level(logging.DEBUG)
+        api_place.token = header
+        api_place.pages("/items", [item("a.png"), item("b.png")], 1, "url")
+        raw, _, dataset = api_place.load(token_env="LABELS_TOKEN", **settings, **PAGED, **BOXES)
+        assert raw.images == 2
+        assert {each.headers.get("Authorization") for each in api_place.requests} == {header}
+        assert SECRET not in f"{raw} {dataset} {caplog.text}"
+        assert_hidden(None, caplog, tmp_path)
+
+    def test_user_and_password_in_the_url(self, api_place, tmp_path, monkeypatch, caplog):
+        monkeypatch.setenv("PASSWORD", SECRET)
+        api_place.token = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
+        api_place.json("/items", [item("a.png")])
+        raw = api_place.load(f"api+{api_place.root.replace('://', '://me:${PASSWORD}@')}/items")[0]
+        assert raw.url == f"api+{api_place.root}/items"
+        assert_hidden(None, caplog, tmp_path)
+
+    def test_not_sent_to_other_hosts(self, api_place, monkeypatch):
+        monkeypatch.setenv("LABELS_TOKEN", SECRET)
+        with api_server() as other:
+            for name in ("x.png", "y.png"):
+                other.file(f"/{name}", picture(shade=ord(name[0])))
+            other.json("/more", [{"image": "/x.png"}])
+            api_place.route("/away.png", lambda _: Reply(302, headers={"Location": f"{other.root}/y.png"}))
+            api_place.token = f"Bearer {SECRET}"
+            link = {"Link": f'<{other.root}/more>; rel="next"'}
+            api_place.json("/items", [{"image": "/away.png"}, item("a.png")], headers=link)
+            found = names(api_place.load(token_env="LABELS_TOKEN")[2])
+            assert found == ["a.png", "away.png", "x.png"]
+            assert other.paths() == ["/y.png", "/more", "/x.png"]
+            assert not any("Authorization" in each.headers for each in other.requests)
+
+    def test_refusal_by_another_host_is_not_ours(self, api_place, monkeypatch):
+        with api_server() as other:
+            other.token = "Bearer other"
+            api_place.json("/items", [{"image": f"{other.root}/x.png"}, item("a.png")])
+            assert api_place.load()[0].skipped[0].reason == "The server answered 401 Unauthorized"
+
+    def test_lost_in_the_middle(self, api_place, monkeypatch):
+        monkeypatch.setenv("LABELS_TOKEN", SECRET)
+        api_place.json("/items", [item("a.png")])
+        api_place.route("/files/a.png", lambda _: Reply(401))
+        with pytest.raises(UsageError, match=r"401[\s\S]*files/a\.png[\s\S]*LABELS_TOKEN"):
+            api_place.load(token_env="LABELS_TOKEN")
+
+
+class TestResume:
+    def files(self, server):
+        return sorted(path for path in server.paths() if path.startswith("/files"))
+
+    def test_broken_run_goes_on(self, api_place):
+        api_place.json("/items", [item("a.png"), item("b.png"), item("c.png")])
+        good = api_place.routes["/files/c.png"]
+        api_place.route("/files/c.png", lambda _: Reply(500))
+        with pytest.raises(DataError):
+            api_place.load(run="1")
+        api_place.route("/files/c.png", good)
+        api_place.requests.clear()
+        assert api_place.load(run="2")[0].images == 3
+        assert self.files(api_place) == ["/files/c.png"]
+
+    def test_finished_run_asks_what_has_changed(self, api_place):
+        api_place.json("/items", [item("a.png"), item("b.png")])
+        api_place.load(run="1")
+        api_place.file("/files/b.png", picture(shade=99))
+        api_place.requests.clear()
+        _, images, _ = api_place.load(run="2")
+        assert [("If-None-Match" in each.headers) for each in api_place.requests[1:]] == [True, True]
+        assert (images / "a.png").read_bytes() == picture(shade=0)
+        assert (images / "b.png").read_bytes() == picture(shade=99)
+
+    def test_signed_anew(self, api_place):
+        api_place.json("/items", [{"image": "/files/a.png?X-Amz-Signature=1"}, item("b.png"), item("gone.png")])
+        api_place.route("/files/b.png", lambda _: Reply(500))
+        with pytest.raises(DataError):
+            api_place.load(run="1")
+        api_place.requests.clear()
+        api_place.json("/items", [{"image": "/files/a.png?X-Amz-Signature=2"}])
+        api_place.load(run="2")
+        assert self.files(api_place) == []
+
+    def test_what_is_gone_from_the_source_goes_here(self, api_place, tmp_path):
+        api_place.json("/items", [item("a.png"), item("b.png")])
+        api_place.load(run="1")
+        kept = sorted(tmp_path.glob("cache/*/*"))
+        api_place.json("/items", [item("a.png")])
+        api_place.load(run="2")
+        assert len(kept) - len(sorted(tmp_path.glob("cache/*/*"))) == 2
+
+    def test_two_at_once(self, api_place, tmp_path):
+        with image_cache(tmp_path / "c") as first, image_cache(tmp_path / "c") as second:
+            assert first.path("x").parent != second.path("x").parent
+        assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+    def test_damaged_here(self, api_place, tmp_path):
+        api_place.json("/items", [item("a.png"), item("b.png")])
+        good = api_place.routes["/files/b.png"]
+        api_place.route("/files/b.png", lambda _: Reply(500))
+        with pytest.raises(DataError):
+            api_place.load(run="1")
+        for path in (tmp_path / "cache").rglob("*"):
+            if path.is_file() and path.read_bytes() == picture(shade=0):
+                path.write_bytes(b"x")
+        api_place.route("/files/b.png", good)
+        _, images, _ = api_place.load(run="2")
+        assert (images / "a.png").read_bytes() == picture(shade=0)
+
+    def test_cut_image_is_fetched_again(self, api_place):
+        api_place.json("/items", [item("a.png")])
+        replies = [Reply(200, picture(shade=0), sent=20)]
+        good = api_place.routes["/files/a.png"]
+        api_place.route("/files/a.png", lambda request: replies.pop() if replies else good(request))
+        _, images, _ = api_place.load()
+        assert (images / "a.png").read_bytes() == picture(shade=0)
+
+
+def test_pace(api_place):
+    api_place.json("/items", [item("a.png"), item("b.png"), item("c.png")])
+    start = time.monotonic()
+    api_place.load(requests_per_second="20")
+    assert 0.15 <= time.monotonic() - start < 1
+
+
+def test_images_are_fetched_side_by_side(api_place):
+    barrier = threading.Barrier(2, timeout=2)
+    for name in ("a", "b"):
+        data = picture(shade=ord(name))
+        api_place.route(f"/files/{name}.png", lambda _, data=data: (barrier.wait(), Reply(200, data))[1])
+    api_place.json("/items", [item("a.png"), item("b.png")])
+    assert api_place.load()[0].images == 2
+
+
+def test_server_cannot_make_us_show_the_token(api_place, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LABELS_TOKEN", SECRET)
+    api_place.json("/items", {"data": [item("a.png")], "next": f"/{SECRET}/items"})
+    with pytest.raises(PipelineError) as caught:
+        api_place.load(token_env="LABELS_TOKEN", items="data", next="next")
+    assert_hidden(caught.value, caplog, tmp_path)

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import math
+
+import pytest
+from api_server import Reply, api_server, json_reply
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.data.coco import read_coco
+from pipeline.data.sources.api_records import Record
+from pipeline.data.sources.api_settings import ApiSettings
+from pipeline.data.sources.http_api import load_api
+from pipeline.data.sources.label_studio import read_task
+from pipeline.data.sources.label_studio_regions import rotated
+from pipeline.data.sources.loaded_source import Skipped
+from pipeline.errors import DataError, MissingError, UsageError
+
+KEY = "0123456789abcdef-planted"
+EXPORT = "/api/projects/12/export"
+
+
+def png(shade=0, size=(200, 100)):
+    out = io.BytesIO()
+    Image.new("RGB", size, (shade, 0, 0)).save(out, "PNG")
+    return out.getvalue()
+
+
+def rectangle(label="cat", x=10, y=20, width=30, height=40, rotation=0, **more):
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": rotation, "rectanglelabels": [label]}
+    own = {"type": "rectanglelabels", "from_name": "label", "to_name": "image", "image_rotation": 0, "value": value}
+    return own | {"original_width": 200, "original_height": 100} | more
+
+
+def polygon(*points, label="cat"):
+    value = {"points": [list(point) for point in points], "polygonlabels": [label]}
+    return {"type": "polygonlabels", "to_name": "image", "original_width": 200, "original_height": 100, "value": value}
+
+
+def task(number, *results, image="/data/upload/12/{}.png", **annotation):
+    own = {"id": number, "result": list(results), "was_cancelled": False, "ground_truth": False}
+    return {"id": number, "data": {"image": image.format(number)}, "annotations": [own | annotation]}
+
+
+@pytest.fixture
+def label_studio(tmp_path, monkeypatch):
+    """A server that looks like Label Studio's below /studio, and a function that loads its project 12."""
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", KEY)
+    with api_server() as server:
+        server.token = f"Token {KEY}"
+        for number in (1, 2, 3):
+            server.file(f"/data/upload/12/{number}.png", png(number))
+
+        def load(path="/projects/12", **settings):
+            images, markup = tmp_path / "images", tmp_path / "markup"
+            images.mkdir(exist_ok=True)
+            markup.mkdir(exist_ok=True)
+            settings = {"requests_per_second": "0"} | settings
+            url = f"label-studio+{server.root}{path}"
+            raw = load_api(url, images, markup, cache=tmp_path / "cache", settings=settings, backoff=0.01, timeout=2)
+            return raw, images, read_coco(markup / "annotations.json")
+
+        server.load = load
+        yield server
+
+
+def read(task, **settings):
+    return read_task(task, ApiSettings(**{"image": "."} | settings), where="task 1")
+
+
+def boxes(record):
+    return [tuple(round(value, 6) for value in shape.box) for shape in record.shapes]
+
+
+class TestProject:
+    def test_whole(self, label_studio, caplog):
+        caplog.set_level(logging.INFO)
+        turned = rectangle("dog", x=50, y=50, width=10, height=10, rotation=90)
+        tasks = [
+            task(2, rectangle("dog"), polygon((0, 0), (50, 0), (0, 100))),
+            task(1, rectangle(), turned),
+            task(3),
+            {"id": 4, "data": {"image": "/data/upload/12/1.png"}, "annotations": []},
+        ]
+        label_studio.json(EXPORT, tasks)
+        raw, images, dataset = label_studio.load("/projects/12/data?tab=3")
+        assert label_studio.seen(EXPORT)[0].query == {"exportType": "JSON"}
+        assert (raw.kind, raw.url, raw.images) == ("api", f"label-studio+{label_studio.root}/projects/12/data", 3)
+        assert [each.reason for each in raw.skipped] == ["it is not labelled"]
+        assert [each.file_name for each in dataset.images] == ["1.png", "2.png", "3.png"]
+        assert dataset.classes == ("cat", "dog")
+        assert [(each.image_id, each.category_id, tuple(map(round, each.bbox))) for each in dataset.annotations] == [
+            (1, 1, (20, 20, 60, 40)),
+            (1, 2, (90, 50, 10, 20)),
+            (2, 1, (0, 0, 100, 100)),
+            (2, 2, (20, 20, 60, 40)),
+        ]
+        assert [each.area for each in dataset.annotations] == pytest.approx([2400, 200, 5000, 2400])
+        assert dataset.annotations[2].segmentation == [[0, 0, 100, 0, 0, 100]]
+        assert "2 rotated rectangles and polygons" in caplog.text
+        assert (images / "2.png").read_bytes() == png(2)
+
+    @pytest.mark.parametrize(
+        "image", ["data/upload/12/{}.png", "/data/upload/12/{}.png", "/studio/data/upload/12/{}.png"]
+    )
+    def test_below_a_path(self, label_studio, image):
+        label_studio.json(f"/studio{EXPORT}", [task(1, rectangle(), image=image)])
+        label_studio.file("/studio/data/upload/12/1.png", png())
+        assert label_studio.load("/studio/projects/12")[0].images == 1
+        assert label_studio.paths()[-1] == "/studio/data/upload/12/1.png"
+
+    def test_local_files_and_storages(self, label_studio):
+        seen = []
+
+        def serve(request):
+            seen.append(request.query)
+            return Reply(200, png(len(seen)))
+
+        label_studio.route("/data/local-files/", serve)
+        label_studio.route("/tasks/2/resolve/", serve)
+        tasks = [task(1, image="/data/local-files/?d=set/a%20b.png"), task(2, image="s3://bucket/deep/c.png")]
+        label_studio.json(EXPORT, tasks)
+        dataset = label_studio.load()[2]
+        assert [each.file_name for each in dataset.images] == ["c.png", "set/a b.png"]
+        assert {"d": "set/a b.png"} in seen
+        assert {"fileuri": base64.b64encode(b"s3://bucket/deep/c.png").decode()} in seen
+
+    def test_images_elsewhere_get_no_token(self, label_studio):
+        with api_server() as other:
+            other.file("/1.png", png())
+            label_studio.json(EXPORT, [task(1, image=other.root + "/{}.png")])
+            label_studio.load()
+            assert "Authorization" not in other.requests[0].headers
+
+    @pytest.mark.parametrize(
+        ("reply", "error", "match"),
+        [
+            pytest.param(Reply(401), UsageError, "LABEL_STUDIO_API_KEY", id="wrong token"),
+            pytest.param(Reply(404), MissingError, "404", id="no such project"),
+            pytest.param(json_reply({"detail": "x"}), DataError, "an object[\\s\\S]*a list of tasks", id="no list"),
+            pytest.param(json_reply([]), DataError, "no images", id="no tasks"),
+            pytest.param(json_reply([1]), DataError, "'data' of api", id="no task"),
+            pytest.param(Reply(200, b"<!doctype html>"), DataError, "web page", id="login page"),
+        ],
+    )
+    def test_errors(self, label_studio, caplog, reply, error, match):
+        label_studio.planned = [reply]
+        with pytest.raises(error, match=match) as caught:
+            label_studio.load()
+        assert KEY not in f"{caught.value}{caplog.text}"
+
+    def test_variable_is_not_set(self, label_studio, monkeypatch):
+        monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+        with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY is not set"):
+            label_studio.load()
+
+    @pytest.mark.parametrize("path", ["", "/projects", "/projects/x", "/12"])
+    def test_no_project(self, label_studio, path):
+        with pytest.raises(UsageError, match="names no project"):
+            label_studio.load(path)
+
+    def test_setting_of_no_use(self, label_studio):
+        with pytest.raises(UsageError, match=r"api\.boxes means nothing for a Label Studio project"):
+            label_studio.load(boxes="x")
+
+
+class TestPersonalTokens:
+    JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.planted"
+
+    @pytest.fixture
+    def expiring(self, label_studio, monkeypatch):
+        """Personal token in, access tokens out, each good for three images."""
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", self.JWT)
+        made = []
+
+        def refresh(request):
+            if json.loads(request.body) != {"refresh": self.JWT} or "Authorization" in request.headers:
+                return json_reply({"detail": "bad"}, 401)
+            made.append(f"access-planted-{len(made)}")
+            label_studio.token, label_studio.left = f"Bearer {made[-1]}", 3
+            return json_reply({"access": made[-1]})
+
+        def spend(request):
+            label_studio.left -= 1
+            if label_studio.left < 0:
+                label_studio.token = "expired"
+                return Reply(401)
+            return Reply(200, png(int(request.path[-5])))
+
+        label_studio.token, label_studio.open, label_studio.made = "nobody", {"/api/token/refresh"}, made
+        label_studio.route("/api/token/refresh", refresh)
+        label_studio.json(EXPORT, [task(number) for number in range(8)])
+        for number in range(8):
+            label_studio.route(f"/data/upload/12/{number}.png", spend)
+        return label_studio
+
+    def test_exchanged_and_renewed(self, expiring, tmp_path, caplog):
+        caplog.set_level(logging.DEBUG)
+        assert expiring.load()[0].images == 8
+        assert len(expiring.made) >= 3
+        for path in tmp_path.rglob("*"):
+            assert path.is_dir() or b"planted" not in path.read_bytes()
+        assert "planted" not in caplog.text
+
+    def test_refused(self, expiring, caplog):
+        expiring.route("/api/token/refresh", lambda _: json_reply({"code": "token_not_valid"}, 401))
+        with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY") as caught:
+            expiring.load()
+        assert "planted" not in f"{caught.value}{caplog.text}"
+
+    def test_never_enough(self, expiring):
+        expiring.route("/data/upload/12/5.png", lambda _: Reply(401))
+        with pytest.raises(UsageError, match=r"401[\s\S]*5\.png"):
+            expiring.load()
+        assert len(expiring.seen("/data/upload/12/5.png")) == 6
+
+    def test_no_token_in_the_answer(self, expiring):
+        expiring.json("/api/token/refresh", {"acess": "x"})
+        with pytest.raises(DataError, match="no access token"):
+            expiring.load()
+
+
+class TestTasks:
+    @pytest.mark.parametrize(
+        ("annotations", "x"),
+        [
+            pytest.param([{"updated_at": "2026-01-02"}, {"updated_at": "2026-01-03"}], 1, id="newest"),
+            pytest.param([{"created_at": "2026-01-04"}, {"updated_at": "2026-01-03"}], 0, id="newest by creation"),
+            pytest.param([{"updated_at": "1", "ground_truth": True}, {"updated_at": "2"}], 0, id="ground truth first"),
+            pytest.param([{"updated_at": "1"}, {"updated_at": "2", "was_cancelled": True}], 0, id="cancelled never"),
+            pytest.param([{"id": 3}, {"id": 20}], 1, id="higher number of those alike"),
+        ],
+    )
+    def test_which_annotation(self, annotations, x):
+        there = [each | {"result": [rectangle(x=index)]} for index, each in enumerate(annotations)]
+        for order in (there, there[::-1]):
+            record = read({"id": 1, "data": {"image": "/a.png"}, "annotations": order})
+            assert record.shapes[0].box[0] == x / 100
+
+    @pytest.mark.parametrize(
+        ("annotations", "reason"),
+        [
+            pytest.param([], "it is not labelled", id="none"),
+            pytest.param([{"was_cancelled": True, "result": [rectangle()]}], "it is not labelled", id="cancelled"),
+            pytest.param([{"result": [rectangle(image_rotation=90)]}], "turned image", id="turned image"),
+        ],
+    )
+    def test_left_out(self, annotations, reason):
+        found = read({"id": 1, "data": {"image": "/a.png"}, "annotations": annotations})
+        assert isinstance(found, Skipped)
+        assert reason in found.reason
+
+    @pytest.mark.parametrize(
+        ("data", "result", "settings", "url"),
+        [
+            pytest.param({"photo": "/a.png", "text": "hi"}, {}, {}, "/a.png", id="the only URL"),
+            pytest.param({"image": "/a.png", "thumb": "/b.png"}, {}, {}, "/a.png", id="named as in the labels"),
+            pytest.param({"p": "/a.png", "q": "/b.png"}, {"source": "$q"}, {}, "/b.png", id="named as source"),
+            pytest.param({"p": "/a.png", "q": "/b.png"}, {}, {"image": "q"}, "/b.png", id="set"),
+            pytest.param({"p": {"url": "/a.png"}}, {}, {"image": "p.url"}, "/a.png", id="set, deeper"),
+        ],
+    )
+    def test_which_image(self, data, result, settings, url):
+        record = read({"id": 1, "data": data, "annotations": [{"result": [rectangle(**result)]}]}, **settings)
+        assert record.url == url
+
+    @pytest.mark.parametrize(
+        ("data", "settings", "match"),
+        [
+            pytest.param({"p": "/a.png", "q": "/b.png"}, {}, r"several URLs[\s\S]*api.image to one of: p, q", id="two"),
+            pytest.param({"text": "hi"}, {}, r"no URL[\s\S]*one of: text", id="none"),
+            pytest.param({"p": "/a.png"}, {"image": "P"}, "did you mean p", id="misspelt"),
+            pytest.param({"p": 7}, {"image": "p"}, "a number", id="a number"),
+        ],
+    )
+    def test_no_image(self, data, settings, match):
+        with pytest.raises(DataError, match=match):
+            read({"id": 1, "data": data, "annotations": [{"result": []}]}, **settings)
+
+    def test_what_is_not_taken_is_told(self):
+        brush = {"type": "brushlabels", "value": {"rle": [1], "format": "rle", "brushlabels": ["cat"]}}
+        choice = {"type": "choices", "value": {"choices": ["sunny"]}}
+        nameless = rectangle()
+        nameless["value"]["rectanglelabels"] = []
+        record = read(
+            task(1, brush, brush, choice, nameless, rectangle(x="here"), polygon((0, 0), (1, 1)), rectangle())
+        )
+        assert isinstance(record, Record)
+        assert boxes(record) == [(0.1, 0.2, 0.3, 0.4)]
+        assert record.left_out == (
+            Skipped("task 1: 2 regions", "of the type 'brushlabels', which is not taken"),
+            Skipped("task 1: 1 regions", "without a label"),
+            Skipped("task 1: 2 regions", "without a place"),
+        )
+
+    def test_several_labels_of_a_region(self):
+        region = rectangle()
+        region["value"]["rectanglelabels"] = ["cat", "pet"]
+        assert [shape.label for shape in read(task(1, region)).shapes] == ["cat", "pet"]
+
+    def test_size_as_label_studio_saw_it(self):
+        assert read(task(1, rectangle())).size == (200, 100)
+        assert read(task(1, rectangle(), rectangle(original_width=7))).size == (0, 0)
+        assert read(task(1)).size == (0, 0)
+
+    def test_metadata(self):
+        own = task(1)
+        own["data"] |= {"camera": {"id": 7}, "hour": 3, "id": 1}
+        assert read(own, metadata="camera.id, hour, id, none").extra == {"camera.id": 7, "hour": 3, "source_id": 1}
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(*[st.floats(0.01, 1)] * 4),
+    st.floats(-360, 360),
+    st.floats(0.2, 5),
+)
+def test_turning_keeps_sides_and_angles(box, degrees, aspect):
+    x, y, width, height = box
+    points = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    turned = [(a * aspect, b) for a, b in rotated(points, degrees, aspect)]
+    assert turned[0] == pytest.approx((x * aspect, y), abs=1e-9)
+    assert math.dist(turned[0], turned[1]) == pytest.approx(width * aspect)
+    assert math.dist(turned[1], turned[2]) == pytest.approx(height)
+    assert math.dist(turned[0], turned[2]) == pytest.approx(math.hypot(width * aspect, height))
+
+
+def test_turning_is_clockwise_as_one_sees_it():
+    points = ((0.5, 0.5), (0.6, 0.5), (0.6, 0.5), (0.5, 0.5))
+    assert rotated(points, 90, 2.0)[1] == pytest.approx((0.5, 0.7))

@@ -1,0 +1,221 @@
+"""The database source on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import postgres
+import pytest
+from PIL import Image as Pictures
+
+from pipeline.data.coco import read_coco
+from pipeline.data.sources.database import load_database
+from pipeline.errors import DataError, MissingError, UsageError
+
+pytestmark = pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing())
+
+
+def picture(side):
+    file = io.BytesIO()
+    Pictures.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+PNG = picture(80)
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    """A server with the tables `shots` (two images), `boxes` (three, of one image) and `large` (one image of 20 kB)."""
+    with postgres.postgres() as server:
+        server.run("CREATE TABLE shots (file text, data bytea, taken timestamptz, score numeric, tags jsonb)")
+        row = "(timestamptz '2026-01-02 03:04:05+00', 0.5, jsonb '{\"b\": [1, 2]}')"
+        for file in ("a.png", "b.png"):
+            server.run(f"INSERT INTO shots SELECT %s, %s, * FROM (VALUES {row}) AS v(t, s, j)", file, PNG)
+        server.run("CREATE TABLE boxes (file text, label text, x real, y real, w int, h numeric)")
+        server.run(
+            "INSERT INTO boxes VALUES ('a.png', 'cat', 1.5, 2, 3, 4.25), ('a.png', 'dog', 5, 6, 7, 8), "
+            "('a.png', 'cat', 0, 0, 9, 9)"
+        )
+        server.run("CREATE SEQUENCE visits")
+        yield server
+
+
+@pytest.fixture
+def load(gallery, tmp_path, monkeypatch):
+    """Runs a query on the server; gives what came, and the data set."""
+    monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
+
+    def run(query, url="", **options):
+        raw = load_database(
+            url or gallery.url(),
+            tmp_path / "images",
+            tmp_path / "markup",
+            query=query,
+            cache=tmp_path / "cache",
+            **options,
+        )
+        return raw, read_coco(tmp_path / "markup/annotations.json")
+
+    return run
+
+
+JOINED = """
+    SELECT s.file AS name, s.data AS image, b.label, b.x, b.y, b.w AS width, b.h AS height, s.taken, s.score, s.tags
+    FROM shots s LEFT JOIN boxes b USING (file) WHERE s.file LIKE '%.png' AND s.file <> ':name'"""
+
+
+def test_bytes_and_boxes(load, tmp_path, gallery):
+    raw, dataset = load(JOINED)
+    assert (raw.kind, raw.images, raw.skipped) == ("database", 2, ())
+    assert raw.url == f"postgresql://127.0.0.1:{gallery.port}/postgres"
+    assert (tmp_path / "images/b.png").read_bytes() == PNG
+    assert [(each.category_id, each.bbox) for each in dataset.annotations] == [
+        (1, (0, 0, 9, 9)),
+        (1, (1.5, 2, 3, 4.25)),
+        (2, (5, 6, 7, 8)),
+    ]
+    extra = dataset.images[0].extra
+    assert (extra["score"], extra["tags"]) == ("0.5", {"b": [1, 2]})
+    assert extra["taken"].startswith("2026-01-02")
+
+
+def test_lists(load):
+    _, dataset = load("""
+        SELECT file AS name, data AS image,
+            (SELECT jsonb_agg(jsonb_build_array(x, y, w, h) ORDER BY x) FROM boxes b WHERE b.file = s.file) AS boxes,
+            (SELECT array_agg(label ORDER BY x) FROM boxes b WHERE b.file = s.file) AS labels
+        FROM shots s""")
+    assert [(each.image_id, each.category_id, each.bbox) for each in dataset.annotations] == [
+        (1, 1, (0, 0, 9, 9)),
+        (1, 1, (1.5, 2, 3, 4.25)),
+        (1, 2, (5, 6, 7, 8)),
+    ]
+
+
+def test_paths(load, tmp_path, server):
+    (tmp_path / "c.png").write_bytes(PNG)
+    far = server.serve("d.png", PNG)
+    raw, dataset = load(f"SELECT path FROM (VALUES ('{tmp_path}/c.png'), ('{far}')) AS places(path)")
+    assert [each.file_name for each in dataset.images] == ["c.png", "d.png"]
+    assert raw.images == 2
+
+
+class TestLogin:
+    LOGIN = f"{postgres.USER}:${{GALLERY_PASSWORD}}@"
+
+    def test_password_from_libpq(self, load, gallery, monkeypatch):
+        monkeypatch.setenv("PGPASSWORD", postgres.PASSWORD)
+        assert load(JOINED, url=gallery.url(f"{postgres.USER}@"))[0].images == 2
+
+    def test_whole_url_from_the_environment(self, load, gallery, monkeypatch):
+        monkeypatch.setenv(
+            "GALLERY", f"postgres://{postgres.USER}:planted%2Fsecret%40%257@127.0.0.1:{gallery.port}/postgres"
+        )
+        raw, _ = load(JOINED, url="${GALLERY}")
+        assert (raw.images, raw.url) == (2, "${GALLERY}")
+
+    @pytest.mark.parametrize(
+        ("login", "password"),
+        [
+            pytest.param(LOGIN, "planted-wrong", id="wrong"),
+            pytest.param(f"{postgres.USER}:planted-wrong@", "", id="wrong, in the URL"),
+            pytest.param(f"{postgres.USER}:planted/wro@ng@", "", id="wrong, and badly written"),
+            pytest.param(f"{postgres.USER}@", "", id="none"),
+            pytest.param("planted-nobody:${GALLERY_PASSWORD}@", postgres.PASSWORD, id="wrong user"),
+        ],
+    )
+    def test_refused(self, load, gallery, monkeypatch, caplog, capfd, login, password):
+        caplog.set_level(logging.DEBUG)
+        monkeypatch.setenv("GALLERY_PASSWORD", password)
+        monkeypatch.delenv("PGPASSWORD", raising=False)
+        with pytest.raises((MissingError, UsageError), match=r"cannot be opened|no database URL") as caught:
+            load(JOINED, url=gallery.url(login))
+        told = "\n".join([str(caught.value), caplog.text, *capfd.readouterr()])
+        for secret in ("planted-wrong", "wro@ng", postgres.PASSWORD):
+            assert secret not in told
+        assert caught.value.__suppress_context__
+
+    def test_value_that_the_server_repeats(self, load, gallery):
+        with pytest.raises(MissingError, match=r"cannot be opened: .*\*\*\*") as caught:
+            load(JOINED, url=f"{gallery.url()}?options=planted-option")
+        assert "planted" not in str(caught.value)
+
+    def test_variable_that_is_not_set(self, load, gallery, monkeypatch):
+        monkeypatch.delenv("GALLERY_PASSWORD")
+        with pytest.raises(UsageError, match="'GALLERY_PASSWORD', which is not set"):
+            load(JOINED)
+
+    def test_password_is_shown_nowhere(self, load, caplog, capfd, tmp_path):
+        caplog.set_level(logging.DEBUG)
+        raw, _ = load(JOINED)
+        with pytest.raises(UsageError) as caught:
+            load("SELECT nothing FROM nowhere")
+        written = "\n".join(each.read_text(errors="replace") for each in tmp_path.rglob("*") if each.is_file())
+        assert "planted" not in "\n".join([repr(raw), str(caught.value), caplog.text, *capfd.readouterr(), written])
+
+
+class TestReadsOnly:
+    @pytest.mark.parametrize(
+        "query",
+        [
+            pytest.param(
+                "WITH gone AS (DELETE FROM shots RETURNING *) SELECT file AS name, data AS image FROM gone", id="WITH"
+            ),
+            pytest.param("SELECT file AS name, data AS image, nextval('visits') FROM shots", id="function"),
+            pytest.param("SELECT 1; DELETE FROM shots", id="two statements"),
+        ],
+    )
+    def test_refused(self, load, gallery, query):
+        with pytest.raises((UsageError, DataError), match=r"refuses the query|broke off after 0 rows"):
+            load(query)
+        assert gallery.run("SELECT count(*) FROM shots") == [(2,)]
+        assert gallery.run("SELECT is_called FROM visits") == [(False,)]
+
+
+def test_connection_lost_on_the_way(load, gallery, tmp_path):
+    def cut():
+        end = time.monotonic() + 20
+        while not list((tmp_path / "images").glob("*.png")) and time.monotonic() < end:
+            time.sleep(0.01)
+        others = "FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid()"
+        gallery.run(f"SELECT pg_terminate_backend(pid) {others}")
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    slow = "SELECT n || '.png' AS name, data AS image, pg_sleep(0.02) AS s FROM generate_series(1, 1000) n, shots"
+    with pytest.raises(DataError, match=r"broke off after \d+ rows: .*terminat[\s\S]*run it again"):
+        load(f"{slow} WHERE file = 'a.png'", rows_per_chunk=4)
+    cutter.join()
+
+
+PEAK = """\
+import resource, sys
+from pathlib import Path
+from pipeline.data.sources.database import load_database
+folder = Path(sys.argv[2])
+raw = load_database(sys.argv[1], folder / "images", folder / "markup", query=sys.argv[3], cache=folder)
+print(raw.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(gallery, tmp_path, monkeypatch):
+    """5,000 images of 20 kB are 100 MB, which a cursor on this side would hold."""
+    monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
+    peaks = []
+    for count in (50, 5000):
+        query = (
+            f"SELECT n || '.png' AS name, data AS image FROM generate_series(1, {count}) n, shots WHERE file = 'a.png'"
+        )
+        command = [sys.executable, "-c", PEAK, gallery.url(), str(tmp_path / str(count)), query]
+        images, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert int(images) == count
+        peaks.append(int(peak))
+    assert peaks[1] - peaks[0] < 30, peaks

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import HEIGHT, WIDTH, number_in, numbered, write_clip, write_sound
+
+from pipeline.data.sources.video import Sampling, extract_frames, is_video, load_video
+from pipeline.errors import DataError, MissingError, UsageError
+
+EVERY = Sampling(0)
+SCENES = Sampling(0, 0.15)
+
+
+def extract(clip, images, sampling=EVERY, name="clip"):
+    return extract_frames(clip, images, name=name, sampling=sampling)
+
+
+def numbers(frames):
+    return [frames.fields[name]["frame"] for name in frames.names]
+
+
+@pytest.mark.parametrize(
+    ("url", "yes"),
+    [
+        pytest.param("a/b.mp4", True, id="path"),
+        pytest.param("B.MKV", True, id="capitals"),
+        pytest.param("https://host/a%20b.avi?token=x.zip#f", True, id="URL with a query"),
+        pytest.param("s3://bucket/a.webm", True, id="S3"),
+        pytest.param("a#1?.mov", True, id="path with marks of a URL"),
+        pytest.param("https://host/get?file=a.mp4", False, id="suffix in the query"),
+        pytest.param("a/mp4", False, id="no suffix"),
+        pytest.param("http://[bad/x", False, id="no URL"),
+        pytest.param("a.mp4.zip", False, id="archive"),
+    ],
+)
+def test_is_video(url, yes):
+    assert is_video(url) == yes
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("suffix", "codec", "options"),
+        [
+            pytest.param(".mp4", "libx264", {}, id="mp4 h264"),
+            pytest.param(".mp4", "libx264", {"movflags": "faststart"}, id="mp4 with its index first"),
+            pytest.param(".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}, id="mp4 in fragments"),
+            pytest.param(".mp4", "mpeg4", {}, id="mp4 mpeg4"),
+            pytest.param(".mov", "libx265", {}, id="mov h265"),
+            pytest.param(".m4v", "mpeg4", {}, id="m4v mpeg4"),
+            pytest.param(".avi", "mjpeg", {}, id="avi mjpeg"),
+            pytest.param(".avi", "mpeg4", {}, id="avi mpeg4"),
+            pytest.param(".mkv", "libx264", {}, id="mkv h264"),
+            pytest.param(".mkv", "ffv1", {}, id="mkv ffv1"),
+            pytest.param(".webm", "libvpx", {}, id="webm vp8"),
+        ],
+    )
+    def test_frame_n_is_the_nth(self, tmp_path, suffix, codec, options):
+        clip = write_clip(tmp_path / f"a{suffix}", 25, codec=codec, **options)
+        frames = extract(clip, tmp_path / "images", name="deep/clip")
+        assert [number_in(tmp_path / "images" / name) for name in frames.names] == list(range(25)) == numbers(frames)
+        assert (frames.decoded, frames.taken, frames.names[7]) == (25, 25, "deep/clip/frame_000007.jpg")
+        assert frames.fields[frames.names[7]] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7, "scene": 0}
+        assert frames.seconds == pytest.approx(2.5, abs=0.11)
+        assert frames.bytes == sum(each.stat().st_size for each in (tmp_path / "images/deep/clip").iterdir())
+
+    def test_number_is_kept_where_frames_are_left_out(self, tmp_path):
+        frames = extract(write_clip(tmp_path / "a.mp4", 30), tmp_path, Sampling(1))
+        assert numbers(frames) == [0, 10, 20] == [number_in(tmp_path / name) for name in frames.names]
+        assert (frames.decoded, frames.taken) == (30, 3)
+
+    def test_same_clip_same_bytes(self, tmp_path):
+        clip = write_clip(tmp_path / "a.mkv", 12)
+        first, second = (extract(clip, tmp_path / each) for each in ("1", "2"))
+        assert first == second
+        assert [(tmp_path / "1" / name).read_bytes() for name in first.names] == [
+            (tmp_path / "2" / name).read_bytes() for name in first.names
+        ]
+
+
+class TestSampling:
+    TIMES = (0, 0.04, 0.3, 0.9, 1.0, 2.7, 2.74, 3.1, 3.999, 4.2)  # one frame in four seconds would be lost at 1 / s
+
+    @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+    @pytest.mark.parametrize(
+        ("per_second", "taken"),
+        [
+            pytest.param(1, [0, 4, 5, 7, 8], id="1 a second; a thousandth early is in time"),
+            pytest.param(0.5, [0, 5, 8], id="every 2 seconds"),
+            pytest.param(1000, list(range(10)), id="more than there are"),
+        ],
+    )
+    def test_variable_rate(self, tmp_path, suffix, per_second, taken):
+        clip = write_clip(tmp_path / f"a{suffix}", len(self.TIMES), times=self.TIMES)
+        frames = extract(clip, tmp_path, Sampling(per_second))
+        assert numbers(frames) == taken == [number_in(tmp_path / name) for name in frames.names]
+        assert [each["time"] for each in frames.fields.values()] == pytest.approx([self.TIMES[i] for i in taken])
+
+    @pytest.mark.parametrize("rate", [24, 25, 30, 60])
+    def test_the_clips_own_rate_takes_every_frame(self, tmp_path, rate):
+        """Matroska rounds 1/30 s to 33 ms, which must not let a frame fall out."""
+        assert extract(write_clip(tmp_path / "a.mkv", 70, rate=rate), tmp_path, Sampling(rate)).taken == 70
+
+    def test_time_counts_from_the_first_frame(self, tmp_path):
+        clip = write_clip(tmp_path / "a.mkv", 20, times=[5.7 + i / 10 for i in range(20)])
+        assert numbers(extract(clip, tmp_path, Sampling(1))) == [0, 10]
+
+    def test_scenes(self, tmp_path):
+        scenes = [np.full((HEIGHT, WIDTH, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200), (90, 200, 90))]
+        pictures = [scenes[i // 9] for i in range(27)]
+        assert numbers(extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path / "1", SCENES)) == [0, 9, 18]
+        both = Sampling(0.5, 0.15)
+        assert numbers(extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path / "2", both)) == [0, 9, 18, 20]
+
+    @pytest.mark.parametrize(
+        ("sampling", "scenes"),
+        [
+            pytest.param(EVERY, [0] * 9 + [1] * 9 + [2] * 9, id="every frame"),
+            pytest.param(Sampling(0.5), [0, 2], id="the scene between the frames taken counts"),
+            pytest.param(SCENES, [0, 1, 2], id="by scene"),
+            pytest.param(Sampling(1, 0.9), [0, 0, 0], id="by the change that is set"),
+        ],
+    )
+    def test_number_of_the_scene(self, tmp_path, sampling, scenes):
+        colours = ((200, 0, 0), (0, 0, 200), (90, 200, 90))
+        pictures = [np.full((HEIGHT, WIDTH, 3), colours[i // 9], np.uint8) for i in range(27)]
+        frames = extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path, sampling)
+        assert [frames.fields[name]["scene"] for name in frames.names] == scenes
+
+    def test_steady_motion_is_one_scene(self, tmp_path):
+        """Stripes that move on: every frame is unlike the one before it, and none is news."""
+        wave = (np.arange(WIDTH) // 20 % 2 * 200 + 25).astype(np.uint8)
+        pictures = [np.broadcast_to(np.roll(wave, 10 * i)[None, :, None], (HEIGHT, WIDTH, 3)) for i in range(20)]
+        clip = write_clip(tmp_path / "a.mp4", map(np.ascontiguousarray, pictures))
+        assert numbers(extract(clip, tmp_path, SCENES)) == [0, 1]  # when it sets off
+
+    @pytest.mark.parametrize(
+        "values", [(-1,), (float("nan"),), (float("inf"),), (1, -0.1), (1, 1.1), (1, float("nan"))]
+    )
+    def test_refused(self, values):
+        with pytest.raises(UsageError, match="cannot be"):
+            Sampling(*values)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_turned_as_the_clip_says(tmp_path, rotation, mirrored):
+    """Anticlockwise by so many degrees, then mirrored, as numpy does it."""
+    picture = numbered(0b000000000001)  # one white square, at the top left
+    frames = extract(write_clip(tmp_path / "a.mp4", [picture] * 3, rotation=rotation, mirrored=mirrored), tmp_path)
+    expected = np.rot90(picture, rotation // 90)
+    expected = expected[:, ::-1] if mirrored else expected
+    found = cv2.imread(str(tmp_path / frames.names[0]))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 6
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("write", "problem"),
+        [
+            pytest.param(
+                lambda path: path.write_text("no video at all\n" * 99), "cannot be read as a video", id="text"
+            ),
+            pytest.param(lambda path: path.write_bytes(b""), "cannot be read as a video", id="empty"),
+            pytest.param(write_sound, "no video stream", id="sound alone"),
+            pytest.param(
+                lambda path: write_clip(
+                    path,
+                    20,
+                    encryption_scheme="cenc-aes-ctr",
+                    encryption_key="76a6c65c5ea762046bd749a2e632ccbb",
+                    encryption_kid="a7e61c373e219033c21091fa607bf3b8",
+                ),
+                "encrypted",
+                id="encrypted",
+            ),
+            pytest.param(
+                lambda path: path.write_text(
+                    f"ffconcat version 1.0\nfile {write_clip(path.parent / 'b.mp4', 9).name}\n"
+                ),
+                "cannot be read as a video",
+                id="playlist that opens another file",
+            ),
+        ],
+    )
+    def test_no_clip(self, tmp_path, write, problem):
+        write(tmp_path / "a.mp4")
+        with pytest.raises(DataError, match=rf"({problem})[\s\S]*a\.mp4"):
+            extract(tmp_path / "a.mp4", tmp_path / "images")
+        assert not list(tmp_path.glob("images/**/*.jpg"))
+
+    def test_absent(self, tmp_path):
+        with pytest.raises(MissingError, match=r"a\.mp4"):
+            extract(tmp_path / "a.mp4", tmp_path)
+
+    @pytest.mark.parametrize("name", ["../a", "/a", "a\\b", "C:a"])
+    def test_name_that_leads_out(self, tmp_path, name):
+        with pytest.raises(DataError, match="leads out"):
+            extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images", name=name)
+
+    def test_two_clips_of_one_name(self, tmp_path):
+        extract(write_clip(tmp_path / "a.mp4", 3), tmp_path)
+        with pytest.raises(DataError, match=r"Two frames would be clip/frame_000000\.jpg"):
+            extract(write_clip(tmp_path / "a.avi", 3), tmp_path)
+
+    @pytest.mark.parametrize(
+        "side", [pytest.param(9_000, id="more than we take"), pytest.param(50_000, id="more than FFmpeg takes")]
+    )
+    def test_huge_frames_before_any_is_decoded(self, tmp_path, side):
+        """A bomb of some kilobytes: the size stands in the container's headers and in each JPEG's."""
+        data = bytearray(write_clip(tmp_path / "a.avi", 3, codec="mjpeg").read_bytes())
+        for start in (data.index(b"strf") + 12, data.index(b"avih") + 40):
+            data[start : start + 8] = side.to_bytes(4, "little") * 2
+        at = -1
+        while (at := data.find(b"\xff\xc0\x00\x11\x08", at + 1)) >= 0:
+            data[at + 5 : at + 9] = side.to_bytes(2, "big") * 2
+        (tmp_path / "a.avi").write_bytes(data)
+        with pytest.raises(DataError, match="over 50000000 pixels"):
+            extract(tmp_path / "a.avi", tmp_path / "images")
+
+    def test_large_frames(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("pipeline.data.sources.video_frames.MAX_PIXELS", WIDTH * HEIGHT - 1)
+        with pytest.raises(DataError, match=f"frames have {WIDTH} x {HEIGHT} pixels"):
+            extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images")
+
+    def test_no_frame(self, tmp_path):
+        """A whole container whose one frame was taken out."""
+        data = write_clip(tmp_path / "a.avi", 1).read_bytes()
+        start = data.index(b"movi") + 4
+        size = 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        gone = data[:start] + b"JUNK" + (size - 8).to_bytes(4, "little") + bytes(size - 8) + data[start + size :]
+        (tmp_path / "a.avi").write_bytes(gone.replace(b"idx1", b"idx0"))
+        with pytest.raises(DataError, match="has no frame"):
+            extract(tmp_path / "a.avi", tmp_path / "images")
+
+
+class TestCut:
+    @pytest.mark.parametrize(
+        "clip",
+        [
+            pytest.param("a.mp4", id="mp4"),
+            pytest.param("faststart.mp4", id="mp4 with its index first"),
+            pytest.param("a.avi", id="avi"),
+            pytest.param("a.mkv", id="mkv"),
+            pytest.param("a.webm", id="webm"),
+        ],
+    )
+    def test_anywhere(self, tmp_path, clip):
+        options = {"movflags": "faststart"} if "fast" in clip else {}
+        data = write_clip(tmp_path / clip, 30, **options).read_bytes()
+        for size in [*range(0, len(data), len(data) // 23), len(data) - 1]:
+            (tmp_path / clip).write_bytes(data[:size])
+            with pytest.raises(DataError, match=rf"(is cut|cut or damaged|cannot be read)[\s\S]*{clip}"):
+                extract(tmp_path / clip, tmp_path / f"{size}")
+
+    def test_says_how_much_is_missing(self, tmp_path):
+        data = write_clip(tmp_path / "a.mkv", 30).read_bytes()
+        (tmp_path / "a.mkv").write_bytes(data[:-100])
+        with pytest.raises(DataError, match=f"100 of its {len(data)} bytes are missing"):
+            extract(tmp_path / "a.mkv", tmp_path)
+
+    def test_bytes_after_the_end_do_no_harm(self, tmp_path):
+        for suffix in (".mp4", ".avi", ".mkv"):
+            clip = write_clip(tmp_path / f"a{suffix}", 9)
+            clip.write_bytes(clip.read_bytes() + b"\0" * 50)
+            assert extract(clip, tmp_path / suffix).decoded == 9
+
+    def test_live_recording_without_sizes(self, tmp_path):
+        assert extract(write_clip(tmp_path / "a.mkv", 9, live="1"), tmp_path).decoded == 9
+
+
+class TestDamaged:
+    @pytest.mark.parametrize(
+        ("suffix", "codec", "share", "size"),
+        [
+            pytest.param(".mp4", "libx264", 0.4, 4000, id="mp4 h264"),
+            pytest.param(".avi", "mpeg4", 0.4, 4000, id="avi mpeg4"),
+            pytest.param(".avi", "mjpeg", 0.4, 4000, id="avi mjpeg, which decodes on"),
+            pytest.param(".mkv", "libx264", 0.4, 4000, id="mkv h264"),
+            pytest.param(".mp4", "libx264", 0.52, 1500, id="mp4 h264, which decodes on, with a mark"),
+        ],
+    )
+    def test_in_the_middle(self, tmp_path, suffix, codec, share, size):
+        noise = np.random.default_rng(0).integers(0, 255, (60, HEIGHT, WIDTH, 3), np.uint8)
+        clip = write_clip(tmp_path / f"a{suffix}", noise, codec=codec)
+        data = bytearray(clip.read_bytes())
+        middle = int(len(data) * share)
+        data[middle : middle + size] = bytes(each ^ 0x5A for each in data[middle : middle + size])
+        clip.write_bytes(data)
+        with pytest.raises(DataError, match=rf"damaged (after [123]\.\d+ s \(frame \d+\)|at byte)[\s\S]*a{suffix}"):
+            extract(clip, tmp_path / "images")
+
+    def test_frames_lost_at_the_end(self, tmp_path):
+        """The container is whole, and says that it lasts longer."""
+        data = write_clip(tmp_path / "a.avi", 40).read_bytes()
+        head, *rest = data.split(b"00dc")
+        kept, lost = rest[:20], rest[20:40]
+        gone = b"00dc".join([head, *kept]) + b"".join(b"JUNK" + each for each in lost)
+        (tmp_path / "a.avi").write_bytes(gone.replace(b"idx1", b"idx0") + data[len(gone) :])
+        with pytest.raises(DataError, match=r"cut or damaged after 2\.00 s \(frame 20\): it should last 4\.0 s"):
+            extract(tmp_path / "a.avi", tmp_path / "images")
+
+    def test_structure_of_matroska(self, tmp_path):
+        """FFmpeg by itself goes on at the next cluster, and the frames between are lost."""
+        clip = write_clip(tmp_path / "a.mkv", 12, cluster_time_limit="300")
+        data = clip.read_bytes()
+        second = data.index(b"\x1f\x43\xb6\x75", data.index(b"\x1f\x43\xb6\x75") + 1)
+        assert extract(clip, tmp_path / "whole").decoded == 12
+        for at in range(second, second + 7):  # the cluster's identifier, its length, and its first element's identifier
+            clip.write_bytes(data[:at] + bytes([data[at] ^ 0x5A]) + data[at + 1 :])
+            with pytest.raises(DataError, match=r"damaged at byte \d+|cut or damaged"):
+                extract(clip, tmp_path / str(at))
+
+
+class TestLoad:
+    def test_a_url(self, tmp_path, server):
+        data = write_clip(tmp_path / "a.mp4", 30).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        url = server.serve("my clip.mp4", data)
+        server.files["/my%20clip.mp4"] = data
+        raw = load_video(
+            f"{url.replace(' ', '%20')}?token=planted",
+            tmp_path / "images",
+            tmp_path / "markup",
+            cache=tmp_path / "cache",
+            sha256=digest,
+        )
+        assert (raw.kind, raw.sha256, raw.images, raw.skipped) == ("video", digest, 3, ())
+        assert sorted(raw.fields) == [f"my clip/frame_0000{i}0.jpg" for i in range(3)]
+        assert sorted(each.name for each in (tmp_path / "images/my clip").iterdir()) == [
+            Path(each).name for each in raw.fields
+        ]
+        assert raw.bytes == sum(each.stat().st_size for each in (tmp_path / "images/my clip").iterdir())
+        assert raw.fields["my clip/frame_000010.jpg"]["video"] == "my clip.mp4"
+        assert "planted" not in json.dumps([raw.url, raw.fields])
+        assert list((tmp_path / "markup").iterdir()) == []
+
+    def test_a_path(self, tmp_path, monkeypatch):
+        write_clip(tmp_path / "a.mkv", 30)
+        monkeypatch.setenv("CLIPS", str(tmp_path))
+        raw = load_video("${CLIPS}/a.mkv", tmp_path / "i", tmp_path / "m", cache=tmp_path / "c", sampling=Sampling(2))
+        assert raw.images == 6
+        assert raw.url == "${CLIPS}/a.mkv"
+
+    def test_a_folder(self, tmp_path):
+        (tmp_path / "a.mp4").mkdir()
+        with pytest.raises(UsageError, match="is a folder"):
+            load_video(str(tmp_path / "a.mp4"), tmp_path / "i", tmp_path / "m", cache=tmp_path)
+
+
+PEAK = """\
+import resource, sys
+from pathlib import Path
+from pipeline.data.sources.video import Sampling, extract_frames
+taken = extract_frames(Path(sys.argv[1]), Path(sys.argv[2]), name="a", sampling=Sampling(0.5, 0.1)).decoded
+print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_clip(tmp_path):
+    """480 frames more would be 320 MB more, if they were kept."""
+    peaks = []
+    for count in (32, 512):
+        clip = write_clip(tmp_path / f"{count}.mp4", (numbered(i, 640, 360) for i in range(count)), codec="mpeg4")
+        command = [sys.executable, "-c", PEAK, str(clip), str(tmp_path / f"{count}")]
+        decoded, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert int(decoded) == count
+        peaks.append(int(peak))
+    assert peaks[1] - peaks[0] < 20, peaks

@@ -1,0 +1,607 @@
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+from pipeline.data.groups import read_ties
+from pipeline.data.split.dataset_split import check_division, split
+from pipeline.data.split.predefined import place
+from pipeline.data.split.subset_assignment import make_deck
+from pipeline.errors import DataError, UsageError
+
+
+def dataset_of(labels):
+    """A data set with an image per item, which shows the classes of that item."""
+    images = tuple(Image(i, f"{i}.jpg", 64, 64) for i in range(1, len(labels) + 1))
+    pairs = [(i, label) for i, shown in enumerate(labels, 1) for label in sorted(shown)]
+    annotations = (Annotation(n, i, label, (0, 0, 9, 9), 81) for n, (i, label) in enumerate(pairs, 1))
+    return CocoDataset(images, tuple(annotations), tuple(Category(i, f"class {i}") for i in range(1, 6)))
+
+
+def names(dataset):
+    return {image.file_name for image in dataset.images}
+
+
+def split_or_none(dataset, **options):
+    """The three subsets, or none where a data set cannot be split so."""
+    try:
+        parts = split(dataset, **options)
+    except (DataError, UsageError):
+        return ()
+    return parts.train, parts.eval, parts.test
+
+
+labels = st.lists(st.sets(st.integers(1, 5)), min_size=1, max_size=60)
+shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.5])
+
+
+@given(labels, shares, shares, st.sets(st.integers(1, 80)), st.integers(0, 9))
+def test_partition(labels, train, evaluation, reserved, seed):
+    """Every image and every box in exactly one subset, the sizes those asked for, or an error."""
+    dataset = dataset_of(labels)
+    test_names = {f"{i}.jpg" for i in reserved}
+    try:
+        parts = split(dataset, train_share=train, eval_share=evaluation, test_names=test_names, seed=seed)
+    except (DataError, UsageError):
+        return
+    subsets = (parts.train, parts.eval, parts.test)
+    assert sorted(image.id for subset in subsets for image in subset.images) == [image.id for image in dataset.images]
+    assert sorted(each.id for subset in subsets for each in subset.annotations) == list(
+        range(1, len(dataset.annotations) + 1)
+    )
+    if test_names:
+        assert names(parts.test) == test_names & names(dataset)
+    else:
+        for subset, share in zip(subsets, (train, evaluation, 1 - train - evaluation), strict=True):
+            assert abs(len(subset.images) - share * len(labels)) < 1
+    turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
+    again = split(turned, train_share=train, eval_share=evaluation, test_names=test_names, seed=seed)
+    assert [names(part) for part in (again.train, again.eval, again.test)] == [names(part) for part in subsets]
+
+
+def long_tailed(count, classes, seed=0):
+    """Images that show 0 to 5 classes, some a hundred times rarer than others; as many boxes as COCO val2017."""
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, classes + 1)
+    return [
+        set((1 + rng.choice(classes, rng.integers(0, 6), p=weights / weights.sum())).tolist()) for _ in range(count)
+    ]
+
+
+def imbalance(parts):
+    """Mean over classes of how far the subsets' shares of the class are from theirs of the images."""
+    rows = np.array([row[1:] for row in parts.shares.rows], float)
+    shares = rows[:, 1::4]
+    return np.abs(shares[:-1] - shares[-1]).mean()
+
+
+videos = st.sampled_from([None, "v", "w", "x", "y"])
+subsets = st.sampled_from([None, None, "train", "train", "eval", "test"])
+pictures = st.lists(
+    st.tuples(st.sets(st.integers(1, 5)), videos, subsets, st.sampled_from(["", "", "p", "q", "r"])),
+    min_size=1,
+    max_size=40,
+)
+modes = st.sampled_from(["balanced", "stable"])
+
+
+def described(pictures):
+    """A data set and its groups of near duplicates, of pictures told by classes, video, subset and duplicates."""
+    plain = dataset_of([shown for shown, *_ in pictures])
+    extra = [
+        {key: value for key, value in (("video", video), ("subset", subset)) if value}
+        for _, video, subset, _ in pictures
+    ]
+    images = tuple(replace(image, extra=more) for image, more in zip(plain.images, extra, strict=True))
+    groups = {image.file_name: key for image, (*_, key) in zip(images, pictures, strict=True) if key}
+    return replace(plain, images=images), groups
+
+
+def owners(parts):
+    """The subset of each image by its file name."""
+    by_name = {"train": parts.train, "eval": parts.eval, "test": parts.test}
+    return {image.file_name: name for name, part in by_name.items() for image in part.images}
+
+
+@given(
+    pictures,
+    modes,
+    st.sampled_from(["honour", "ignore"]),
+    st.booleans(),
+    st.sets(st.integers(1, 50), max_size=3),
+    st.sampled_from(["", "none"]),
+)
+def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed, unasked):
+    """Each image in one subset or left out with a finding; no group in two, but those that the data divided so."""
+    dataset, groups = described(pictures)
+    test_names = {f"{i}.jpg" for i in listed}
+    options = {
+        "mode": mode,
+        "groups": groups,
+        "group_by": "video" if by_video and any(video for _, video, *_ in pictures) else unasked,
+        "source_split": source_split,
+        "test_names": test_names,
+    }
+    try:
+        parts = split(dataset, **options)
+    except DataError:
+        return
+    found = owners(parts)
+    left_out = {each.file_name for each in parts.findings if each.action == "dropped"}
+    assert len(found) == sum(len(part.images) for part in (parts.train, parts.eval, parts.test))
+    assert set(found) | left_out == names(dataset)
+    assert not set(found) & left_out
+    boxes = [each.id for part in (parts.train, parts.eval, parts.test) for each in part.annotations]
+    assert len(boxes) == len(set(boxes)) == sum(image.file_name in found for image in dataset.images for _ in range(
+        len(dataset.by_image()[image.id])))  # fmt: skip
+    assert not test_names or names(parts.test) == test_names & names(dataset)
+    for key in set(groups.values()):
+        assert len({found[name] for name, own in groups.items() if own == key and name in found}) <= 1
+    if options["group_by"] == "video":
+        told = {each.item for each in parts.findings if each.action == "reported"}
+        for video in {video for _, video, *_ in pictures if video}:
+            members = [image for image in dataset.images if image.extra.get("video") == video]
+            of_video = {found[image.file_name] for image in members if image.file_name in found}
+            said = {image.extra.get("subset") for image in members}
+            assert len(of_video) <= 1 or (of_video <= said and f'video "{video}"' in told)
+    order = np.random.default_rng(len(pictures)).permutation(len(dataset.images))
+    turned = replace(dataset, images=tuple(dataset.images[i] for i in order), annotations=dataset.annotations[::-1])
+    again = split(turned, **options)
+    assert owners(again) == found
+    assert again.findings == parts.findings
+
+
+def in_clips(*scenes):
+    """Three images a scene, of clips with so many scenes; the scenes of each clip are counted from 1."""
+    fields = [
+        {"video": f"clip {clip}", "scene": scene}
+        for clip, count in enumerate(scenes)
+        for scene in range(1, count + 1)
+        for _ in range(3)
+    ]
+    plain = dataset_of([{1}] * len(fields))
+    return replace(
+        plain, images=tuple(replace(each, extra=extra) for each, extra in zip(plain.images, fields, strict=True))
+    )
+
+
+def divided(dataset, parts, *fields):
+    """How many values of the fields are in more than one subset."""
+    found, where = owners(parts), {}
+    for image in dataset.images:
+        where.setdefault(tuple(image.extra[each] for each in fields), set()).add(found[image.file_name])
+    return sum(len(each) > 1 for each in where.values())
+
+
+def test_frames_of_a_clip_stay_together_unasked(caplog):
+    caplog.set_level("INFO")
+    dataset = in_clips(*[2] * 20)
+    parts = split(dataset)
+    assert divided(dataset, parts, "video") == 0
+    assert owners(parts) == owners(split(dataset, group_by="video"))
+    assert sum("group_by=none" in each.message for each in caplog.records) == 1
+    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+
+
+def test_too_few_clips_are_divided_by_scenes(caplog):
+    caplog.set_level("INFO")
+    dataset = in_clips(9, 9)
+    parts = split(dataset)
+    assert divided(dataset, parts, "video", "scene") == 0
+    assert divided(dataset, parts, "video") > 0
+    assert "those of one scene stay together" in caplog.text
+    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+
+
+@pytest.mark.parametrize("scenes", [(1,), (2,), (1, 1)], ids=["a scene", "two scenes", "two clips"])
+def test_too_few_scenes_are_divided_and_it_is_said(scenes, caplog):
+    dataset = in_clips(*scenes)
+    parts = split(dataset, train_share=0.34, eval_share=0.33)
+    (finding,) = [each for each in parts.findings if each.rule == "split-within-a-clip"]
+    assert (finding.severity, finding.action) == ("warning", "reported")
+    assert finding.item.startswith('video "clip 0"')
+    assert "split-within-a-clip" in caplog.text
+
+
+def test_clips_without_scenes_beside_clips_with_them():
+    """Where scenes are kept whole, frames of no scene are in none: it is said that these are shared out."""
+    scened, plain = in_clips(9), [Image(100 + i, f"x{i}.jpg", 9, 9, {"video": "other"}) for i in range(9)]
+    parts = split(replace(scened, images=(*scened.images, *plain)))
+    assert divided(scened, parts, "scene") == 0
+    assert [each.item for each in parts.findings if each.rule == "split-within-a-clip"] == ['video "other"']
+
+
+def test_grouping_turned_off(caplog):
+    caplog.set_level("INFO")
+    dataset = in_clips(*[2] * 20)
+    parts = split(dataset, group_by="none")
+    bare = split(replace(dataset, images=tuple(replace(each, extra={}) for each in dataset.images)))
+    assert owners(parts) == owners(bare)
+    assert "group_by" not in caplog.text
+    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+
+
+def test_most_images_in_one_group_is_said(caplog):
+    split(dataset_of([{1}] * 20), groups={f"{i}.jpg": "x" for i in range(1, 13)}, seed=1)
+    assert "the largest group, that of 1.jpg, has 12 images and goes as a whole, of 20 images" in caplog.text
+
+
+@given(pictures, st.integers(1, 30), st.integers(0, 9))
+def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed):
+    dataset, groups = described(pictures)
+    more_images = tuple(Image(1000 + i, f"more {i}.jpg", 9, 9, {"video": "new"} if i % 3 else {}) for i in range(more))
+    larger = replace(dataset, images=dataset.images + more_images)
+    if not any(video for _, video, *_ in pictures):
+        return
+    try:
+        before = split(dataset, mode="stable", groups=groups, group_by="video", seed=seed)
+    except DataError:
+        return
+    brought = {subset for *_, subset, _ in pictures} - {None}
+    if len(brought) == 1:  # beside images that have none, a single subset starts to be a split
+        return
+    after = owners(split(larger, mode="stable", groups=groups, group_by="video", seed=seed))
+    assert {name: after[name] for name in owners(before)} == owners(before)
+    assert names(larger) - set(after) == names(dataset) - set(owners(before))
+
+
+def in_videos(count, length, seed=0):
+    """Images of which each `length` ones in a row are of one video, and show nearly the same."""
+    shown = long_tailed(-(-count // length), 5, seed)
+    plain = dataset_of([shown[i // length] for i in range(count)])
+    return replace(
+        plain, images=tuple(replace(image, extra={"video": (image.id - 1) // length}) for image in plain.images)
+    )
+
+
+def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable_mode():
+    dataset = in_videos(300, 6)
+    groups = {f"{i}.jpg": f"{i // 50}" for i in range(50, 300, 50)}
+    options = {"mode": "stable", "group_by": "video", "groups": groups}
+    before = owners(split(dataset, **options))
+    frames = tuple(Image(1000 + i, f"0 first {i}.jpg", 9, 9, {"video": i}) for i in range(50))
+    after = owners(
+        split(replace(dataset, images=dataset.images + frames), mode="stable", group_by="video", groups=groups)
+    )
+    assert {name: after[name] for name in before} == before
+    assert all(after[f"0 first {i}.jpg"] == after[f"{6 * i + 1}.jpg"] for i in range(50))
+
+
+@pytest.mark.parametrize("mode", ["balanced", "stable"])
+def test_videos_stay_whole(mode):
+    parts = split(in_videos(600, 12), mode=mode, group_by="video")
+    found = owners(parts)
+    assert all(len({found[f"{12 * video + i}.jpg"] for i in range(1, 13)}) == 1 for video in range(50))
+    if mode == "balanced":
+        assert all(abs(len(part.images) - size) <= 12 for part, size in
+                   zip((parts.train, parts.eval, parts.test), (420, 90, 90), strict=True))  # fmt: skip
+        assert imbalance(parts) < 4.0
+
+
+@pytest.mark.parametrize(
+    ("subsets", "options", "sizes"),
+    [
+        pytest.param({"train": 60, "eval": 20, "test": 20}, {}, (60, 20, 20), id="as the data say"),
+        pytest.param({"train": 60, "eval": 20, "test": 20}, {"source_split": "ignore"}, (70, 15, 15), id="ignored"),
+        pytest.param({"train": 40, "eval": 10, "test": 30, None: 20}, {}, (57, 13, 30), id="the others fill up"),
+        pytest.param({"train": 66, "eval": 9, "test": 15, None: 10}, {}, (70, 15, 15), id="the others fill up exactly"),
+        pytest.param({"train": 85, "test": 15}, {}, (70, 15, 15), id="eval out of train"),
+        pytest.param({"train": 34, "test": 66}, {}, (28, 6, 66), id="eval out of train in the ratio of their shares"),
+        pytest.param({"train": 34, "eval": 66}, {}, (28, 66, 6), id="test out of train"),
+        pytest.param({"train": 34, "eval": 66}, {"eval_share": 0.3}, (34, 66, 0), id="no test wanted"),
+        pytest.param({"train": 50, "eval": 50}, {"train_share": 0.0, "eval_share": 1.0}, (50, 50, 0), id="no share"),
+        pytest.param({"test": 10, None: 90}, {}, (70, 15, 15), id="test alone and others"),
+        pytest.param({"test": 40, None: 60}, {}, (49, 11, 40), id="a large test set and others"),
+        pytest.param({"train": 100}, {}, (70, 15, 15), id="train alone"),
+        pytest.param({"train": 50, None: 50}, {}, (70, 15, 15), id="train alone beside others"),
+        pytest.param({"train": 50, "eval": 40, "test": 10}, {"test_names": {f"{i}.jpg" for i in range(91, 101)}},
+                     (50, 40, 10), id="with a list"),
+        pytest.param({"train": 40, "eval": 50, "test": 10}, {"test_names": {f"{i}.jpg" for i in range(1, 11)}},
+                     (40, 50, 10), id="the list takes from train and gives back test"),
+    ],
+)  # fmt: skip
+def test_a_split_that_comes_with_the_data(subsets, options, sizes):
+    said = [subset for subset, count in subsets.items() for _ in range(count)]
+    plain = dataset_of(long_tailed(100, 5))
+    images = [replace(image, extra={"subset": subset} if subset else {}) for image, subset in
+              zip(plain.images, said, strict=True)]  # fmt: skip
+    parts = split(replace(plain, images=tuple(images)), **options)
+    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
+    assert not any(each.action == "dropped" for each in parts.findings)
+    stable = owners(split(replace(plain, images=tuple(images)), mode="stable", **options))
+    if options.get("source_split") != "ignore" and len(set(subsets) - {None}) > 1:
+        lacking = {"train", "eval", "test"} - set(subsets)
+        for image in images:
+            own = image.extra.get("subset")
+            if own and "test_names" not in options:
+                allowed = {own} | (lacking if own == "train" else set())
+                assert {owners(parts)[image.file_name], stable[image.file_name]} <= allowed
+
+
+def test_a_video_divided_by_the_data_gives_nothing_to_the_set_they_lack():
+    plain = in_videos(200, 20)
+    said = [{"subset": "test" if image.id % 2 or image.id > 190 else "train"} for image in plain.images]
+    images = [replace(image, extra={**image.extra, **more}) for image, more in zip(plain.images, said, strict=True)]
+    singles = [Image(1000 + i, f"single {i}.jpg", 9, 9, {"subset": "train"}) for i in range(40)]
+    for mode in ("balanced", "stable"):
+        found = owners(split(replace(plain, images=(*images, *singles)), group_by="video", mode=mode))
+        assert all(found[image.file_name] == image.extra["subset"] for image in images)
+        assert "eval" in {found[image.file_name] for image in singles}
+
+
+def test_crowd_regions_are_no_objects():
+    """They neither count in the shares nor make a class present."""
+    dataset = dataset_of([{1}] * 20)
+    crowd = [Annotation(100 + i, i, 2, (0, 0, 9, 9), 81, 1) for i in range(1, 21)]
+    parts = split(replace(dataset, annotations=(*dataset.annotations, *crowd)))
+    assert parts.shares.rows[1] == ("class 2", *[0, 0.0] * 6)
+    assert "class 'class 2'" in {each.item for each in parts.findings}
+
+
+def test_an_image_with_crowd_regions_alone_is_no_background():
+    dataset = dataset_of([{1}] * 8 + [set()] * 8)
+    crowd = Annotation(99, 9, 1, (0, 0, 9, 9), 81, 1)
+    dataset = replace(dataset, annotations=(*dataset.annotations, crowd))
+    assert [image.id for image in dataset.background_images] == [10, 11, 12, 13, 14, 15, 16]
+    ties = read_ties(dataset.images, {}, "")
+    placed = place(dataset.images, ties, test_names=(), honour=True)
+    deck = make_deck(dataset, dataset.images, ties, placed, np.array([0.7, 0.15, 0.15]))
+    assert deck.units.per_class.tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
+    parts = split(dataset, max_empty_share=0.0)
+    assert sum(each.count for each in parts.exclusions) == len(dataset.images) - sum(
+        len(part.images) for part in (parts.train, parts.eval, parts.test)
+    )
+    assert parts.train.background == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"max_empty_share": 25}, id="a percentage"),
+        pytest.param({"mode": "equal"}, id="mode"),
+        pytest.param({"train_share": 2.0}, id="share"),
+        pytest.param({"source_split": "maybe"}, id="source_split"),
+    ],
+)
+def test_what_is_wrong_is_told_before_there_are_data(wrong):
+    sound = {"mode": "balanced", "train_share": 0.7, "eval_share": 0.15}
+    check_division(**sound)
+    with pytest.raises(UsageError):
+        check_division(**(sound | wrong))
+
+
+def test_an_empty_subset_lacks_no_class():
+    assert not split(
+        replace(dataset_of([{1}] * 9), categories=(Category(1, "a"),)), train_share=1.0, eval_share=0.0
+    ).findings
+
+
+def test_findings(caplog):
+    """What was left out, missed and lacked is in the findings and, a line a rule, in the log."""
+    plain = in_videos(100, 40)
+    subsets = {1: {"subset": "test"}, 2: {"subset": "train"}, 60: {"subset": "eval"}}
+    images = tuple(replace(image, extra={**image.extra, **subsets.get(image.id, {})}) for image in plain.images)
+    dataset = replace(plain, images=images, categories=(*plain.categories, Category(6, "unicorn")))
+    parts = split(dataset, group_by="video", groups={"1.jpg": "x", "2.jpg": "x"})
+    found = {(each.rule, each.item, each.action): each.detail for each in parts.findings}
+    assert found["class-absent-from-subset", "class 'unicorn'", "reported"] == "no image shows it"
+    assert found["straddles-the-split", "image 2 (2.jpg)", "dropped"].startswith("near duplicate of 1.jpg")
+    assert {each.severity for each in parts.findings} == {"warning"}
+    rules = {each.rule for each in parts.findings}
+    assert [record.message.partition(":")[0] for record in caplog.records if record.levelname == "WARNING"] == sorted(
+        rules, key=[each.rule for each in parts.findings].index
+    )
+
+
+def test_a_group_too_large_for_its_share(caplog):
+    dataset = dataset_of([{1}] * 100)
+    parts = split(dataset, groups={f"{i}.jpg": "x" for i in range(1, 91)})
+    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == (90, 5, 5)
+    (train, *others) = [each for each in parts.findings if each.rule == "subset-size"]
+    assert train.item == "train set"
+    assert train.detail.startswith("90 of 100 images where 70 were asked for: the largest group, that of 1.jpg, has 90")
+    assert len(others) == 2
+    assert "subset-size: train set: 90 of 100" in caplog.text
+
+
+def test_a_class_absent_from_a_subset():
+    parts = split(dataset_of([{1, 2}] * 2 + [{1}] * 18), seed=3)
+    (finding,) = [each for each in parts.findings if each.item == "class 'class 2'"]
+    absent = [name for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test))
+              if not any(each.category_id == 2 for each in part.annotations)]  # fmt: skip
+    assert finding.detail == f"in 2 images, none of them in {' or '.join(absent)}"
+    assert not any("class 1" in each.item for each in parts.findings)
+
+
+@given(st.lists(st.integers(0, 5), min_size=10, max_size=80), shares, shares, st.integers(0, 9))
+def test_background_is_dealt_out_evenly(shown, train, evaluation, seed):
+    """Where an image shows at most one class, a subset's background is off by no more than the classes' rounding."""
+    dataset = dataset_of([{label} - {0} for label in shown])
+    parts = split_or_none(dataset, train_share=train, eval_share=evaluation, seed=seed)
+    for part in parts:
+        share = len(part.images) / len(shown)
+        assert abs(part.background - share * dataset.background) <= 0.5 + 0.5 * len(set(shown))
+
+
+@pytest.mark.parametrize(
+    ("mode", "most"), [pytest.param("balanced", 1, id="balanced"), pytest.param("stable", 4 * 7.4, id="stable")]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_background_beside_images_of_many_classes(mode, most, seed):
+    dataset = dataset_of(long_tailed(1500, 5, seed))
+    parts = split(dataset, mode=mode, seed=seed)
+    assert dataset.background > 200
+    for part, share in ((parts.train, 0.7), (parts.eval, 0.15), (parts.test, 0.15)):
+        assert abs(part.background - share * dataset.background) <= most
+
+
+@given(
+    labels,
+    modes,
+    st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.99, 1.0]),
+    st.sets(st.integers(1, 80), max_size=9),
+    st.integers(0, 9),
+)
+def test_less_background_to_learn_from_moves_no_image(labels, mode, most, reserved, seed):
+    """At most that share of the train set is without a box, and it is the only thing that changes."""
+    dataset, listed = dataset_of(labels), {f"{i}.jpg" for i in reserved}
+    options = {"mode": mode, "seed": seed, "test_names": listed, "train_share": 0.5, "eval_share": 0.3}
+    before = split_or_none(dataset, **options)
+    after = split_or_none(dataset, **options, max_empty_share=most)
+    if not before or not after:
+        assert before == after or before[0].background == len(before[0].images)
+        return
+    assert after[1:] == before[1:]
+    assert names(after[0]) <= names(before[0])
+    assert after[0].annotations == before[0].annotations
+    assert after[0].background <= most * len(after[0].images) + 1e-6
+    left_out = len(before[0].images) - len(after[0].images)
+    one_more = (after[0].background + 1) / (len(after[0].images) + 1)
+    assert not left_out or one_more > most, "no more is left out than has to be"
+    said = split(dataset, **options, max_empty_share=most).exclusions
+    assert [str(each) for each in said] == (
+        [f"{left_out} of {len(before[0].images)} images excluded from train: background above max_empty_share"]
+        if left_out
+        else []
+    )
+
+
+def test_which_background_stays_depends_on_the_seed_and_the_names():
+    dataset = dataset_of([{1}] * 40 + [set()] * 40)
+    few, more = (split(dataset, mode="stable", max_empty_share=share).train for share in (0.2, 0.4))
+    assert names(few) < names(more)
+    other = replace(dataset, images=dataset.images[::-1])
+    assert names(split(other, mode="stable", max_empty_share=0.2).train) == names(few)
+
+
+def test_shares_hold_in_expectation_in_stable_mode():
+    parts = split(dataset_of([{1}] * 2000), mode="stable", seed=5)
+    assert abs(len(parts.train.images) - 1400) < 4 * 20.5
+    assert abs(len(parts.test.images) - 300) < 4 * 16
+    assert not [each for each in parts.findings if each.rule == "subset-size"]
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "seed", "options", "digest"),
+    [
+        pytest.param(40, 5, 3, {}, "a54e28f0cd27681f32772b0da68737902ffb92fd1ba847563f602cc0da27e081", id="small"),
+        pytest.param(600, 5, 0, {}, "e847866ee62dbe347bece07c46354b2916cda533288e74539287e59ab9bb27aa", id="default"),
+        pytest.param(600, 5, 1, {"train_share": 0.5, "eval_share": 0.3},
+                     "758218ebe4b8408e59b0869d4240424cd5727d14c98e4ccbc6d38085dd21500e", id="other shares"),
+        pytest.param(300, 5, 2, {"test_names": {f"{i}.jpg" for i in range(1, 40)}},
+                     "8f24c4a1005f6501743d55ce3bdbc8e8ec5f4f9f22a48929b4d282856ff626bd", id="with a list"),
+    ],
+)  # fmt: skip
+def test_recorded(count, classes, seed, options, digest):
+    """Without groups, subsets and background the split is what it was before there were any: runs can be compared."""
+    dataset = dataset_of([shown or {1} for shown in long_tailed(count, classes, seed)])
+    found = owners(split(dataset, seed=seed, **options))
+    letters = "".join({"train": "t", "eval": "e", "test": "v"}[found[f"{i}.jpg"]] for i in range(1, count + 1))
+    assert hashlib.sha256(letters.encode()).hexdigest() == digest
+
+
+def test_time_grows_with_the_images_and_not_with_their_square():
+    def seconds(count):
+        dataset = in_videos(count, 5)
+        best = np.inf
+        for _ in range(2):
+            start = time.process_time()
+            split(dataset, group_by="video", groups={f"{i}.jpg": f"{i // 7}" for i in range(0, count, 3)})
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(20_000) < 40 * seconds(1_000)  # 20 and what a larger cache would save; the square would be 400
+
+
+def test_balanced_better_than_by_chance():
+    dataset = dataset_of(long_tailed(600, 5))
+    chance = []
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(600)
+        parts = split(dataset, seed=seed)
+        drawn = [dataset.subset(dataset.images[i] for i in part) for part in np.split(order, [420, 510])]
+        chance.append(imbalance(type(parts)(*drawn)))
+        assert imbalance(parts) < 1.0  # percentage points
+    assert np.mean(chance) > 2 * imbalance(split(dataset))
+
+
+def test_five_thousand_images_of_eighty_classes_are_quick():
+    labels = long_tailed(5000, 80)
+    dataset = replace(dataset_of(labels), categories=tuple(Category(i, str(i)) for i in range(1, 81)))
+    start = time.perf_counter()
+    split(dataset)
+    assert time.perf_counter() - start < 2
+
+
+def test_seed_decides():
+    dataset = dataset_of(long_tailed(100, 5))
+    assert names(split(dataset, seed=1).test) != names(split(dataset, seed=2).test)
+
+
+def test_test_list_shares_the_rest():
+    dataset = dataset_of([{1}] * 30)
+    parts = split(dataset, train_share=0.6, eval_share=0.2, test_names={f"{i}.jpg" for i in range(1, 11)})
+    assert (len(parts.train.images), len(parts.eval.images), len(parts.test.images)) == (15, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "sizes"),
+    [
+        pytest.param(10, {"train_share": 1.0, "eval_share": 0.0}, (10, 0, 0), id="all to train"),
+        pytest.param(10, {"train_share": 0.0, "eval_share": 0.0}, (0, 0, 10), id="all to test"),
+        pytest.param(10, {"train_share": 0.7, "eval_share": 0.3}, (7, 3, 0), id="no test"),
+        pytest.param(
+            2, {"train_share": 0.0, "eval_share": 0.0, "test_names": {"1.jpg", "2.jpg"}}, (0, 0, 2), id="list"
+        ),
+        pytest.param(240, {}, (168, 36, 36), id="default"),
+    ],
+)
+def test_sizes(count, options, sizes):
+    parts = split(dataset_of([{1}] * count), **options)
+    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "problem"),
+    [
+        pytest.param({"train_share": 0.8, "eval_share": 0.3}, UsageError, "no shares", id="above 1"),
+        pytest.param({"train_share": -0.1}, UsageError, "no shares", id="negative"),
+        pytest.param({"train_share": float("nan")}, UsageError, "no shares", id="not a number"),
+        pytest.param({"train_share": 0.9, "eval_share": 0.02}, DataError, "eval set would be empty", id="too few"),
+        pytest.param({"test_names": {"none.jpg"}}, DataError, "test list", id="list of others"),
+        pytest.param({"mode": "balance"}, UsageError, "did you mean balanced", id="mode"),
+        pytest.param({"source_split": "honor"}, UsageError, "did you mean honour", id="source split"),
+        pytest.param({"group_by": "video"}, UsageError, "No image has a field 'video'", id="field"),
+        pytest.param(
+            {"groups": {f"{i}.jpg": "x" for i in range(11)}},
+            DataError,
+            "(?s)eval set would be empty.*that of 1.jpg, has 10 images",
+            id="a single group",
+        ),
+        pytest.param(
+            {"mode": "stable", "train_share": 0.98, "eval_share": 0.01},
+            DataError,
+            "(?s)eval set would be empty: 1%.*the balanced mode",
+            id="none by chance",
+        ),
+        pytest.param(
+            {"train_share": 0, "eval_share": 0, "test_names": {"1.jpg"}}, UsageError, "no share", id="nowhere to go"
+        ),
+    ],
+)
+def test_refused(options, kind, problem):
+    with pytest.raises(kind, match=problem):
+        split(dataset_of([{1}] * 10), **options)
+
+
+def test_shares_table():
+    parts = split(dataset_of([{1}] * 10), train_share=0.5, eval_share=0.2)
+    assert parts.shares.rows[0] == ("class 1", 5, 50.0, 5, 50.0, 2, 20.0, 2, 20.0, 3, 30.0, 3, 30.0)
+    assert parts.shares.rows[-1][0] == "all"

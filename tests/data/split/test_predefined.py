@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pipeline.data.coco import Image
+from pipeline.data.groups import read_ties
+from pipeline.data.split.predefined import SUBSETS, place
+
+
+def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
+    """Place images a, b, c... with these subsets ("-" for none); groups and videos as texts of their letters."""
+    names = "abcdefgh"[: len(subsets)]
+    images = []
+    for i, (name, subset) in enumerate(zip(names, subsets, strict=True)):
+        extra = {} if subset == "-" else {"subset": {"t": "train", "e": "eval", "s": "test"}.get(subset, subset)}
+        extra |= next(({"video": text} for text in videos if name in text), {})
+        images.append(Image(i, name, 9, 9, extra))
+    keys = {name: text for text in groups for name in text}
+    ties = read_ties(images, keys, "video" if videos else "")
+    found = place(images, ties, test_names=test_names, honour=honour)
+    letters = {0: "t", 1: "e", 2: "s", -1: "-", -2: "x"}
+    return "".join(letters[i] for i in found.owner.tolist()), found
+
+
+@pytest.mark.parametrize(
+    ("subsets", "options", "owners", "brought"),
+    [
+        pytest.param("tes-", {}, "tes-", "train eval test", id="all three and one without"),
+        pytest.param("ts", {}, "ts", "train test", id="train and test"),
+        pytest.param("tte-", {}, "tte-", "train eval", id="train and eval"),
+        pytest.param("s-", {}, "s-", "test", id="test and some without"),
+        pytest.param("ttt", {}, "---", "", id="train alone is no split"),
+        pytest.param("tt-", {}, "---", "", id="train alone is no split beside others either"),
+        pytest.param("sss", {}, "---", "", id="all in test is no split"),
+        pytest.param("tes", {"honour": False}, "---", "", id="ignored"),
+        pytest.param("tes-", {"test_names": "a"}, "se--", "eval", id="the list is the test set"),
+        pytest.param("ts", {"test_names": "a"}, "s-", "", id="the list alone"),
+        pytest.param(("val", "train", "test"), {}, "-ts", "train test", id="a word that is none"),
+    ],
+)
+def test_what_the_data_say(subsets, options, owners, brought):
+    letters, found = placed(subsets, **options)
+    assert (letters, {SUBSETS[i] for i in found.brought}) == (owners, set(brought.split()))
+    assert not found.findings
+
+
+@pytest.mark.parametrize(
+    ("subsets", "options", "owners", "findings"),
+    [
+        pytest.param("tse", {"groups": ["ab"]}, "xse", ["a dropped near duplicate of b, which is in test"],
+                     id="test before train"),
+        pytest.param("tse", {"groups": ["bc"]}, "tsx", ["c dropped near duplicate of b, which is in test"],
+                     id="test before eval"),
+        pytest.param("ets", {"groups": ["ab"]}, "exs", ["b dropped near duplicate of a, which is in eval"],
+                     id="eval before train"),
+        pytest.param("tes", {"groups": ["abc"]}, "xxs", ["a dropped near duplicate of c", "b dropped"], id="all three"),
+        pytest.param("ttes", {"groups": ["ab"]}, "ttes", [], id="duplicates of one subset"),
+        pytest.param("-ts", {"groups": ["ac"]}, "sts", [], id="one without goes with its duplicate"),
+        pytest.param("--ts", {"groups": ["ab"]}, "--ts", [], id="two without stay free"),
+        pytest.param("-tst", {"groups": ["abc"]}, "sxst", ["b dropped"], id="one without goes to the stronger"),
+        pytest.param("tse", {"videos": ["ab"]}, "tse", ["a reported 1 images in train and 1 images in test"],
+                     id="a video is left where its makers put it"),
+        pytest.param("ts-", {"videos": ["ac"]}, "tst", [], id="one without goes with its video"),
+        pytest.param("ts-", {"videos": ["abc"]}, "tss", ["reported 1 images in train and 2 images in test"],
+                     id="one without goes to the stronger of a video"),
+        pytest.param("t-s", {"groups": ["ab"], "videos": ["bc"]}, "txs", ["b dropped tied to images of train"],
+                     id="between a duplicate and a video"),
+        pytest.param("t--s", {"groups": ["bc"], "videos": ["ab", "cd"]}, "txss", ["b dropped tied to images of train"],
+                     id="between two videos"),
+        pytest.param("ttss", {"groups": ["ad", "bc"]}, "xxss", ["a dropped", "b dropped"], id="findings by name"),
+        pytest.param("sts", {"groups": ["ab"]}, "sxs", ["b dropped"], id="the other way round"),
+        pytest.param("stst", {"groups": ["ad", "bc"]}, "sxsx", ["b dropped", "d dropped"], id="by name again"),
+        pytest.param("ttss", {"videos": ["da", "bc"]}, "ttss", ["b reported", "a reported"], id="videos by name"),
+        pytest.param("tsts", {"groups": ["ab"], "videos": ["ac"]}, "xsts", ["a dropped near duplicate of b"],
+                     id="what is left out ties nothing"),
+        pytest.param("----", {"groups": ["ab"], "test_names": "a"}, "sx--", ["b dropped near duplicate of a, which is"],
+                     id="duplicate of a listed image"),
+        pytest.param("----", {"videos": ["ab"], "test_names": "a"}, "sx--", ["b dropped same video as a, which is on"],
+                     id="of a listed image's video"),
+        pytest.param("-te-", {"videos": ["ab"], "test_names": "a"}, "sxe-", ["b dropped same video as a"],
+                     id="of a listed image's video, whatever the data say"),
+        pytest.param("----", {"groups": ["ab"], "test_names": "ab"}, "ss--", [], id="both listed"),
+        pytest.param("---", {"groups": ["bc"], "videos": ["ab"], "test_names": "a"}, "sx-", ["b dropped same video"],
+                     id="only what is tied directly"),
+    ],
+)  # fmt: skip
+def test_what_belongs_together(subsets, options, owners, findings):
+    letters, found = placed(subsets, **options)
+    assert letters == owners
+    said = [f"{each.file_name} {each.action} {each.detail}" for each in found.findings]
+    assert len(said) == len(findings)
+    assert all(part in text for part, text in zip(findings, said, strict=True)), said
+    assert {(each.rule, each.severity) for each in found.findings} <= {("straddles-the-split", "warning")}
+
+
+@pytest.mark.parametrize(
+    ("subsets", "said"),
+    [
+        pytest.param(("val", "train", "test"), "not train, eval or test but val", id="a word that is none"),
+        pytest.param("tt", "all images into train: that is no split", id="train alone"),
+        pytest.param("ts-", "the data's own split: {'test': 1, 'train': 1}; 1 images without", id="a split"),
+    ],
+)
+def test_it_says_so(subsets, said, caplog):
+    caplog.set_level(logging.INFO)
+    placed(subsets)
+    assert said in caplog.text

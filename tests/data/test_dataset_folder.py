@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from pipeline.data.coco import CocoDataset, Image, read_coco
+from pipeline.data.dataset_folder import write_subset
+from pipeline.errors import DataError, MissingError, UsageError
+
+
+def test_exactly_what_is_named(tiny, tmp_path):
+    dataset, pictures = tiny
+    part = dataset.subset(dataset.images[:2])
+    written = write_subset(part, pictures, tmp_path / "train")
+    assert read_coco(tmp_path / "train/annotations.json") == part
+    assert sorted(path.name for path in (tmp_path / "train/images").iterdir()) == ["1.png", "2.png"]
+    assert (written.images, written.annotations, written.classes, written.rewritten) == (2, 3, ("cat", "dog"), 0)
+    assert (tmp_path / "train/images/1.png").samefile(pictures / "1.png")
+
+
+def test_upright_pictures_are_written_anew(tiny, tmp_path):
+    dataset, pictures = tiny
+    exif = Picture.Exif()
+    exif[0x0112] = 6
+    with Picture.open(pictures / "1.png") as picture:
+        picture.save(pictures / "1.png", exif=exif)
+    before = (pictures / "1.png").read_bytes()
+    assert write_subset(dataset, pictures, tmp_path / "out", upright=("1.png",)).rewritten == 1
+    with Picture.open(tmp_path / "out/images/1.png") as picture:
+        assert picture.size == (40, 60)
+        assert picture.getexif().get(0x0112, 1) == 1
+        assert np.array_equal(np.array(picture)[..., ::-1], cv2.imdecode(np.frombuffer(before, np.uint8), 1))
+    assert (pictures / "1.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.PNG", "a.webp", "a.data", "a"])
+def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path, kind, name):
+    """Names from outside need not say what a file is, and everything after reads the bytes alone."""
+    exif = Picture.Exif()
+    exif[0x0112] = 8
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:, :20] = 250
+    (tmp_path / "in").mkdir()
+    Picture.fromarray(pixels).save(tmp_path / "in" / name, kind, exif=exif)
+    dataset = CocoDataset((Image(1, name, 40, 60),), (), ())
+    write_subset(dataset, tmp_path / "in", tmp_path / "out", upright=(name,))
+    with Picture.open(tmp_path / "out/images" / name) as picture:
+        assert (picture.format, picture.size) == (kind.upper(), (40, 60))
+        assert picture.getexif().get(0x0112, 1) == 1
+        assert np.array(picture.convert("L"))[-20:].min() > 240  # the left edge is below, after a turn to the left
+
+
+def test_bmp_has_nothing_to_turn_and_stays(tmp_path):
+    (tmp_path / "in").mkdir()
+    Picture.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "in/a.bmp")
+    dataset = CocoDataset((Image(1, "a.bmp", 60, 40),), (), ())
+    assert write_subset(dataset, tmp_path / "in", tmp_path / "out", upright=("a.bmp",)).rewritten == 1
+    with Picture.open(tmp_path / "out/images/a.bmp") as picture:
+        assert (picture.format, picture.size) == ("BMP", (60, 40))
+
+
+def test_what_is_no_picture_cannot_be_turned(tiny, tmp_path):
+    (tiny[1] / "2.png").write_bytes(b"hello")
+    with pytest.raises(DataError):
+        write_subset(*tiny, tmp_path / "out", upright=("2.png",))
+
+
+def test_absent_image(tiny, tmp_path):
+    (tiny[1] / "2.png").unlink()
+    with pytest.raises(MissingError, match=r"2\.png"):
+        write_subset(*tiny, tmp_path / "out")
+
+
+def test_folder_in_use(tiny, tmp_path):
+    with pytest.raises(UsageError, match="not empty"):
+        write_subset(*tiny, tmp_path)

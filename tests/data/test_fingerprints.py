@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import time
+import zipfile
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.fingerprints import LOOK_BYTES, find_alike, group_alike, look_of
+from pipeline.data.sample.dataset import make_sample
+
+
+def encoded(pixels, quality=90):
+    return cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def scaled(pixels, share):
+    return cv2.resize(pixels, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+
+
+def trimmed(pixels, left, top, right, bottom):
+    """Without so many hundredths of each side."""
+    height, width = pixels.shape[:2]
+    return pixels[
+        height * top // 100 : height - height * bottom // 100, width * left // 100 : width - width * right // 100
+    ]
+
+
+def marked(pixels):
+    return cv2.putText(pixels.copy(), "(c) someone", (8, pixels.shape[0] - 10), 0, 0.8, (255, 255, 255), 2)
+
+
+CHANGES = [
+    pytest.param(lambda p: encoded(p, 50), 1.0, id="quality 50"),
+    pytest.param(lambda p: encoded(scaled(p, 0.5)), 1.0, id="half the size"),
+    pytest.param(lambda p: encoded(scaled(p, 0.25)), 1.0, id="a quarter of the size"),
+    pytest.param(lambda p: encoded(cv2.convertScaleAbs(p, alpha=1.1)), 1.0, id="a tenth brighter"),
+    pytest.param(lambda p: encoded(cv2.add(p, np.full_like(p, 25))), 1.0, id="25 shades brighter"),
+    pytest.param(lambda p: encoded(p[:, ::-1]), 1.0, id="mirrored"),
+    pytest.param(lambda p: encoded(scaled(p[:, ::-1], 0.5), 50), 1.0, id="mirrored, half the size, quality 50"),
+    pytest.param(lambda p: encoded(np.rot90(p)), 0.98, id="a quarter turn to the left"),
+    pytest.param(lambda p: encoded(np.rot90(p, -1)), 0.98, id="a quarter turn to the right"),
+    pytest.param(lambda p: encoded(p[::-1, ::-1]), 0.98, id="half a turn"),
+    pytest.param(lambda p: encoded(p[::-1]), 0.98, id="upside down in a mirror"),
+    pytest.param(lambda p: encoded(p.transpose(1, 0, 2)), 0.98, id="a quarter turn in a mirror"),
+    pytest.param(lambda p: encoded(p[::-1, ::-1].transpose(1, 0, 2)), 0.98, id="the other one in a mirror"),
+    pytest.param(lambda p: encoded(trimmed(p, 1, 1, 1, 1)), 0.98, id="1 % cropped of each side"),
+    pytest.param(lambda p: encoded(trimmed(p, 2, 2, 0, 0)), 0.95, id="2 % cropped of two sides"),
+    pytest.param(
+        lambda p: encoded(scaled(trimmed(p, 1, 1, 1, 1), 0.5), 50), 0.97, id="cropped, half the size, quality 50"
+    ),
+    pytest.param(marked, 0.95, id="with a line of text"),
+]
+
+
+@pytest.fixture(scope="module")
+def photographs(real_data):
+    with zipfile.ZipFile(real_data / "val2017.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::2]
+        return [cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR) for name in names]
+
+
+@pytest.mark.parametrize(("change", "least"), CHANGES)
+def test_changed_photographs_are_found_and_no_others(photographs, change, least):
+    """Each photograph and its changed copy among those of all others."""
+    count = len(photographs)
+    looks = [look_of(p) for p in photographs] + [look_of(change(p)) for p in photographs]
+    firsts = group_alike(looks)
+    assert firsts == group_alike(looks, whole_chains=True)
+    assert firsts[:count] == list(range(count))
+    assert all(first in (i, count + i) for i, first in enumerate(firsts[count:]))
+    assert sum(first == i for i, first in enumerate(firsts[count:])) >= least * count
+
+
+@pytest.mark.slow
+def test_the_sample_has_no_two_alike(tmp_path):
+    """Otherwise the split would hold together what has nothing to do with each other."""
+    make_sample(tmp_path)
+    looks = [look_of(cv2.imread(str(path))) for path in sorted(tmp_path.iterdir())]
+    assert len(looks) == 240
+    assert group_alike(looks) == group_alike(looks, whole_chains=True) == list(range(240))
+
+
+def picture(seed, size=(120, 80), cells=6):
+    cells_ = np.random.default_rng(seed).integers(0, 255, (cells, cells, 3), np.uint8)
+    return cv2.resize(cells_, size, interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_look_is_of_the_upright_picture(orientation):
+    upright = picture(3)
+    # What is stored, so that EXIF's orientation makes it upright again: by the names of the TIFF standard.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    found = np.frombuffer(look_of(np.ascontiguousarray(stored), orientation), np.uint8).astype(int)
+    expected = np.frombuffer(look_of(upright), np.uint8)
+    assert len(found) == LOOK_BYTES
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("noise", [0, 1, 2])
+def test_flat_pictures_look_like_nothing(noise):
+    """Else thousands of walls, skies and blank pages would be one group."""
+    rng = np.random.default_rng(0)
+    grey = np.full((90, 120, 3), 128, np.uint8)
+    flat = [np.clip(grey + rng.normal(0, noise, grey.shape), 0, 255).astype(np.uint8) for _ in range(5)]
+    looks = [look_of(pixels) for pixels in flat]
+    assert looks == [b""] * 5
+    assert group_alike(looks) == list(range(5))
+
+
+def test_same_shape_in_another_colour_is_another_picture():
+    def disc(colour):
+        return cv2.circle(np.full((200, 200, 3), 200, np.uint8), (100, 100), 60, colour, -1)
+
+    red, green = disc((40, 40, 220)), disc((40, 132, 40))  # of about one brightness
+    assert group_alike([look_of(red), look_of(green), look_of(encoded(red, 60))]) == [0, 1, 0]
+
+
+@pytest.mark.parametrize("side", [20, 80])
+def test_another_object_before_the_same_background(side):
+    """A fixed camera: a frame with something in it that stands out is no copy of one without, large or small."""
+    scene = picture(5, (320, 240))
+    other = scene.copy()
+    other[100 : 100 + side, 120 : 120 + side] = 255
+    assert group_alike([look_of(scene), look_of(other)]) == [0, 1]
+
+
+@pytest.fixture(scope="module")
+def pan():
+    """Looks of frames of which each is like the next one, while the first and the last have nothing in common."""
+    wide = picture(8, (2400, 240), 24)
+    return [look_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
+
+
+def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan):
+    firsts = group_alike(pan)
+    assert all(abs(i - first) * 4 < 160 for i, first in enumerate(firsts))
+    alone = sum(first == i for i, first in enumerate(firsts))
+    assert alone < len(pan) / 2  # frames next to each other are found
+    assert sum(a != b for a, b in pairwise(firsts)) > 10
+
+
+def test_a_slow_pan_is_one_whole_chain(pan):
+    """Cut anywhere, the frames beside the cut would be alike: in a split, one to learn from and one to test on."""
+    other = [look_of(picture(100 + seed)) for seed in range(50)]
+    assert group_alike(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
+
+
+def table(count, alike, seed=0):
+    """Looks of which the first ones are alike, up to noise."""
+    rng = np.random.default_rng(seed)
+    greys = [
+        cv2.resize(each, (16, 16), interpolation=cv2.INTER_CUBIC)
+        for each in rng.integers(0, 255, (count, 6, 6), np.uint8)
+    ]
+    looks = np.concatenate([np.reshape(greys, (count, 256)), rng.integers(100, 150, (count, LOOK_BYTES - 256))], axis=1)
+    looks[:alike] = np.clip(looks[0] + rng.integers(-3, 4, (alike, LOOK_BYTES)), 0, 255)
+    return [each.tobytes() for each in looks.astype(np.uint8)]
+
+
+@pytest.mark.slow
+def test_time_grows_with_the_number_though_most_are_alike():
+    def seconds(count):
+        looks = table(count, count // 2)
+        start = time.process_time()
+        firsts = group_alike(looks)
+        assert len(set(firsts)) == count - count // 2 + 1
+        return time.process_time() - start
+
+    small = min(seconds(5_000) for _ in range(3))
+    assert seconds(100_000) <= 25 * small
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 8), max_size=40))
+def test_groups_are_those_of_equal_looks(seeds):
+    """With pictures of which each is equal to or unlike the others, in whatever order, mirrored or not."""
+    looks = [look_of(picture(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
+    firsts = group_alike(looks)
+    kinds = [(seed // 2 if seed else f"flat {i}") for i, seed in enumerate(seeds)]
+    assert firsts == [kinds.index(kind) for kind in kinds]
+
+
+def table_of(pictures):
+    return np.frombuffer(b"".join(look_of(np.ascontiguousarray(p)) for p in pictures), np.uint8).reshape(-1, LOOK_BYTES)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 12), max_size=20), st.lists(st.integers(0, 12), max_size=20), st.integers(1, 8))
+def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, other_seeds, orientation):
+    def turned(pixels):
+        pixels = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
+        return encoded(np.ascontiguousarray(np.rot90(pixels, orientation % 4)))
+
+    found = find_alike(table_of(picture(s) for s in seeds), table_of(turned(picture(s)) for s in other_seeds))
+    assert found.tolist() == [seed in other_seeds for seed in seeds]
+
+
+@pytest.mark.parametrize("place", [0, 8191, 8192, 19_999])
+def test_one_of_many_is_found_wherever_it_stands(place):
+    """Also where the others are taken in parts."""
+    others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, LOOK_BYTES).copy()
+    looks = table_of(picture(seed) for seed in range(3))
+    others[place] = looks[1]
+    assert find_alike(looks, others).tolist() == [False, True, False]

@@ -1,0 +1,307 @@
+"""Formats and pixel types: what stays, what is converted and into which pixels, and what is refused unread."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import tracemalloc
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.data.image_conversion import MAX_PIXELS, UnreadableError, convert, look
+
+SMOOTH = np.stack(np.meshgrid(np.arange(48) * 5, np.arange(32) * 7), -1).astype(np.uint8)
+RGB = np.dstack([SMOOTH, np.full((32, 48), 90, np.uint8)])
+ORIENTATION = 0x0112
+
+
+def saved(path, pixels, form, **options):
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(path, form, **options)
+    return path
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    """As training and serving decode them, which would apply an orientation left in the file."""
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def huge_png(path, width=50_000, height=50_000):
+    """A picture of zeros that decodes to gigabytes, with few bytes of its own."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    rows = packer.compress(bytes(500 * (width // 8 + 1))) + packer.flush(zlib.Z_FULL_FLUSH)
+    data = b"\x78\x9c" + rows * (height // 500) + b"\x03\x00" + bytes(4)  # the checksum is of no matter
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return path
+
+
+class TestLook:
+    @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+    @pytest.mark.parametrize("name", ["a.jpg", "a.gif", "a"])
+    def test_stays(self, tmp_path, form, name):
+        found = look(saved(tmp_path / name, RGB, form), named_as_image=name != "a")
+        assert (found.format, found.stays, found.problem) == (form, True, "")
+        suffix = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}[form]
+        assert found.suffix_for(name) == ("" if name == "a.jpg" else suffix)
+
+    @pytest.mark.parametrize(
+        "form", ["TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI", "DDS"]
+    )
+    def test_is_converted(self, tmp_path, form):
+        found = look(saved(tmp_path / "a.jpg", RGB, form), named_as_image=True)
+        assert (found.format, found.stays) == (form, False)
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            pytest.param("a.jpg", b"", id="empty"),
+            pytest.param("a.jpg", b"<!DOCTYPE html>", id="web page"),
+            pytest.param("a.tif", b"II*\0" + b"\xff" * 40, id="broken header"),
+            pytest.param(
+                "a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", id="a program, which is never run"
+            ),
+        ],
+    )
+    def test_no_image(self, tmp_path, name, data):
+        (tmp_path / name).write_bytes(data)
+        assert look(tmp_path / name, named_as_image=True).format == ""
+
+    @pytest.mark.parametrize("name", ["a.png", "a.tif", "a"])
+    def test_bomb_is_not_decoded(self, tmp_path, name):
+        path = huge_png(tmp_path / name)
+        assert path.stat().st_size < 1 << 20
+        tracemalloc.start()
+        found = look(path, named_as_image=name != "a")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert "2500 megapixels" in found.problem
+        assert peak < 5 << 20
+
+    def test_too_many_pixels_to_convert(self, tmp_path):
+        path = saved(tmp_path / "a.tif", Image.new("1", (8000, 8000)), "TIFF", compression="group4")
+        assert look(path, named_as_image=True).problem == "8000 x 8000 pixels are more than 50 megapixels"
+        assert MAX_PIXELS == 50_000_000
+
+
+class TestConvert:
+    @pytest.mark.parametrize("form", ["TIFF", "GIF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI", "DDS"])
+    def test_lossless_becomes_png(self, tmp_path, form):
+        made = convert(saved(tmp_path / "a.xyz", RGB, form, **({"sizes": [(48, 32)]} if form == "ICO" else {})))
+        assert (made.suffix, made.orientation, made.first_of_many) == (".png", 1, False)
+        near = 5 if form == "GIF" else 0  # 256 colours
+        assert np.abs(pixels_of(made.data).astype(int) - RGB).mean() <= near
+
+    @pytest.mark.parametrize("form", ["JPEG2000", "AVIF"])
+    def test_lossy_becomes_jpeg(self, tmp_path, form):
+        made = convert(saved(tmp_path / "a.xyz", RGB, form))
+        assert made.suffix == ".jpg"
+        assert np.abs(pixels_of(made.data).astype(int) - RGB).mean() < 3
+
+    def test_same_bytes_and_nothing_else_in_the_file(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0132] = "2026:01:01 00:00:00"
+        path = saved(tmp_path / "a.tif", RGB, "TIFF", exif=exif, dpi=(72, 72), icc_profile=b"x" * 200)
+        made = convert(path)
+        assert convert(path).data == made.data
+        with Image.open(io.BytesIO(made.data)) as image:
+            assert (image.mode, image.info, dict(image.getexif())) == ("RGB", {}, {})
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize(
+        ("form", "options"),
+        [
+            pytest.param("TIFF", {}, id="tiff"),
+            pytest.param("TIFF", {"compression": "tiff_lzw"}, id="tiff by libtiff"),
+            pytest.param("AVIF", {"quality": 100, "subsampling": "4:4:4"}, id="avif"),
+        ],
+    )
+    def test_orientation_is_applied_once(self, tmp_path, form, options, orientation):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        path = saved(tmp_path / "a.xyz", RGB, form, exif=exif, **options)
+        exif[ORIENTATION] = orientation  # which saving AVIF takes away
+        reference = io.BytesIO()
+        Image.fromarray(RGB).save(reference, "PNG", exif=exif)
+        with Image.open(reference) as image:
+            upright = np.asarray(ImageOps.exif_transpose(image))
+        made = convert(path)
+        assert made.orientation == orientation
+        assert pixels_of(made.data).shape == upright.shape
+        assert np.abs(pixels_of(made.data).astype(int) - upright).mean() < (3 if form == "AVIF" else 0.001)
+
+    @pytest.mark.parametrize("mode", ["I;16", "L", "1", "P", "CMYK", "F"])
+    def test_orientation_of_other_pixel_types(self, tmp_path, mode):
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        grey = RGB[..., 0]
+        source = {
+            "I;16": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
+            "F": lambda: Image.fromarray(grey.astype(np.float32) / 255),
+        }.get(mode, lambda: Image.fromarray(grey).convert(mode))()
+        upright = np.rot90(
+            np.asarray(source.convert("RGB") if mode not in ("I;16", "F") else Image.fromarray(grey)), -1
+        )
+        made = pixels_of(convert(saved(tmp_path / "a.tif", source, "TIFF", exif=exif)).data)
+        assert np.abs(made.astype(int) - (upright if upright.ndim == 3 else upright[..., None])).max() <= 1
+
+    @pytest.mark.parametrize("orientation", [0, 9, 99])
+    def test_senseless_orientation(self, tmp_path, orientation):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        made = convert(saved(tmp_path / "a.tif", RGB, "TIFF", exif=exif))
+        assert made.orientation == 1
+        assert (pixels_of(made.data) == RGB).all()
+
+
+def grey_of(path) -> np.ndarray:
+    made = pixels_of(convert(path).data)
+    assert (made == made[..., :1]).all()
+    return made[..., 0]
+
+
+class TestPixelTypes:
+    RAMP = np.tile(np.arange(256, dtype=np.uint16), (4, 1))
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_16_bits(self, tmp_path, order):
+        values = (self.RAMP * 257).astype(f"{order}u2")
+        image = Image.frombytes("I;16B" if order == ">" else "I;16", (256, 4), values.tobytes())
+        assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == self.RAMP).all()
+
+    @pytest.mark.parametrize(
+        ("greatest", "grey", "bits"),
+        [
+            pytest.param(0, 0, 0, id="black"),
+            pytest.param(1, 1, 8, id="a mask"),
+            pytest.param(255, 255, 8, id="8 bits"),
+            pytest.param(1023, 255, 10, id="10 bits"),
+            pytest.param(1024, 64, 12, id="dark 12 bits"),
+            pytest.param(4095, 255, 12, id="12 bits"),
+            pytest.param(16383, 255, 14, id="14 bits"),
+            pytest.param(16384, 64, 0, id="dark 16 bits"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", [np.uint16, np.int16])
+    def test_16_bits_that_use_few_of_them(self, tmp_path, kind, greatest, grey, bits):
+        """Cameras' 12 bits would be black by the type's range; that a picture was brightened is said."""
+        assert cv2.imwrite(str(tmp_path / "a.tif"), np.array([[0, greatest]], kind))
+        if kind is np.int16 and greatest == 16384:
+            grey = 128
+        assert grey_of(tmp_path / "a.tif").tolist() == [[0, grey]]
+        of_bits = 16 if kind is np.uint16 else 15
+        said = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if bits else ""
+        assert convert(tmp_path / "a.tif").brightness == said
+
+    def test_16_bit_pgm(self, tmp_path):
+        values = (self.RAMP * 257).astype(">u2")
+        (tmp_path / "a.pgm").write_bytes(b"P5 256 4 65535\n" + values.tobytes())
+        assert (grey_of(tmp_path / "a.pgm") == self.RAMP).all()
+
+    def test_16_bit_colour(self, tmp_path):
+        values = np.repeat((self.RAMP * 257)[..., None], 3, 2)
+        assert cv2.imwrite(str(tmp_path / "a.tif"), values)
+        assert (grey_of(tmp_path / "a.tif") == self.RAMP).all()
+
+    def test_32_bits(self, tmp_path):
+        values = (self.RAMP.astype(np.int64) * (2**31 // 256)).astype(np.int32)
+        image = Image.fromarray(values)
+        assert np.abs(grey_of(saved(tmp_path / "a.tif", image, "TIFF")).astype(int) - self.RAMP).max() <= 1
+
+    def test_unsigned_32_bits(self, tmp_path):
+        values = (self.RAMP.astype(np.int64) * (2**32 // 256)).astype(np.uint32)
+        path = saved(tmp_path / "a.tif", Image.fromarray(values.view(np.int32)), "TIFF")
+        signed = struct.pack("<HHIH", 339, 3, 1, 2)  # SampleFormat, TIFF 6.0, section 19
+        assert signed in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(signed, struct.pack("<HHIH", 339, 3, 1, 1)))
+        assert np.abs(grey_of(path).astype(int) - self.RAMP).max() <= 1
+
+    def test_signed_16_bits(self, tmp_path):
+        values = np.array([[-32768, -1, 0, 16384, 32767]], np.int16)
+        assert cv2.imwrite(str(tmp_path / "a.tif"), values)
+        assert grey_of(tmp_path / "a.tif").tolist() == [[0, 0, 0, 128, 255]]
+
+    @pytest.mark.parametrize(
+        ("values", "grey"),
+        [
+            pytest.param([0, 0.5, 1], [0, 128, 255], id="zero to one"),
+            pytest.param([0.25, 0.5, 0.75], [64, 128, 191], id="within zero to one"),
+            pytest.param([-2, 0, 2], [0, 128, 255], id="own range"),
+            pytest.param([np.nan, 0.5, np.inf], [0, 128, 255], id="not finite"),
+            pytest.param([7, 7, 7], [0, 0, 0], id="one value"),
+            pytest.param([np.nan] * 3, [0, 0, 0], id="nothing finite"),
+        ],
+    )
+    def test_floats(self, tmp_path, values, grey):
+        assert grey_of(saved(tmp_path / "a.tif", np.array([values], np.float32), "TIFF")).tolist() == [grey]
+
+    def test_one_bit(self, tmp_path):
+        image = Image.fromarray(np.eye(8, dtype=bool))
+        assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == np.eye(8) * 255).all()
+
+    def test_palette(self, tmp_path):
+        image = Image.new("P", (2, 1))
+        image.putpalette([10, 20, 30, 200, 100, 50])
+        image.putdata([0, 1])
+        assert pixels_of(convert(saved(tmp_path / "a.gif", image, "GIF")).data).tolist() == [
+            [[10, 20, 30], [200, 100, 50]]
+        ]
+
+    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+    def test_transparency_is_laid_on_white(self, tmp_path, mode):
+        rgba = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 128]]], np.uint8))
+        if mode == "P":
+            image = Image.new("P", (3, 1))
+            image.putpalette([0, 0, 0, 9, 9, 9])
+            image.putdata([0, 1, 0])
+            path, grey = saved(tmp_path / "a.gif", image, "GIF", transparency=0), [255, 9, 255]
+        else:
+            path, grey = saved(tmp_path / "a.tif", rgba.convert(mode), "TIFF"), [255, 0, 127]
+        assert np.abs(grey_of(path)[0].astype(int) - grey).max() <= 1
+
+    def test_cmyk(self, tmp_path):
+        image = Image.fromarray(np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
+        made = pixels_of(convert(saved(tmp_path / "a.tif", image, "TIFF")).data)
+        assert made.tolist() == [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
+
+    @pytest.mark.parametrize("form", ["GIF", "TIFF", "AVIF"])
+    def test_first_of_many_frames(self, tmp_path, form):
+        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+        made = convert(saved(tmp_path / "a.xyz", frames[0], form, save_all=True, append_images=frames[1:]))
+        assert made.first_of_many
+        assert np.abs(pixels_of(made.data).astype(int) - [255, 0, 0]).max() < 12
+
+
+class TestBroken:
+    @pytest.mark.parametrize("form", ["TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "QOI"])
+    @pytest.mark.parametrize("keep", [0.3, 0.7])
+    def test_cut(self, tmp_path, form, keep):
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+        path = saved(tmp_path / "a.xyz", noise, form)
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+        with pytest.raises(UnreadableError, match="decoded"):
+            convert(path)
+
+    @pytest.mark.parametrize("form", ["TIFF", "GIF", "ICO", "TGA", "PCX", "SGI", "DDS", "JPEG2000", "AVIF"])
+    def test_any_bytes_changed_is_an_error_or_a_picture(self, tmp_path, form):
+        path = saved(tmp_path / "a.xyz", RGB[:8, :8], form)
+        data = path.read_bytes()
+        random = np.random.default_rng(0)
+        for _ in range(60):
+            changed = bytearray(data)
+            for position in random.integers(0, min(len(data), 200), 3):
+                changed[position] = random.integers(256)
+            path.write_bytes(changed)
+            if look(path, named_as_image=True).problem or not look(path, named_as_image=True).format:
+                continue
+            with contextlib.suppress(UnreadableError):
+                convert(path)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pipeline.data.fingerprints import LOOK_BYTES
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen, learn_images
+from pipeline.errors import DataError, MissingError
+
+COCO = UnknownWeights("ab" * 32, coco=True)
+OTHER = UnknownWeights("01" * 32, coco=False)
+
+
+def drawn(seed, size=(160, 120)):
+    cells = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
+    return cv2.resize(cells, size, interpolation=cv2.INTER_CUBIC)
+
+
+def jpeg(pixels, quality=90):
+    return cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def write_set(folder, files):
+    """A data set of files by name, without boxes."""
+    (folder / "images").mkdir(parents=True)
+    for name, content in files.items():
+        (folder / "images" / name).write_bytes(content)
+    records = [{"id": i, "file_name": name, "width": 9, "height": 9} for i, name in enumerate(files, 1)]
+    content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(params=["drawn", "photographs"])
+def pictures(request):
+    """Files of 40 different pictures."""
+    if request.param == "drawn":
+        return [jpeg(drawn(seed)) for seed in range(40)]
+    with zipfile.ZipFile(request.getfixturevalue("real_data") / "val2017.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[:40]
+        return [archive.read(name) for name in names]
+
+
+def half(pixels):
+    return cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+CHANGED = {
+    "re-encoded.jpg": lambda p: jpeg(p, 60),
+    "half the size.jpg": lambda p: jpeg(half(p), 80),
+    "brighter.jpg": lambda p: jpeg(cv2.add(p, np.full_like(p, 20))),
+    "flipped.jpg": lambda p: jpeg(p[:, ::-1], 70),
+    "upside down.jpg": lambda p: jpeg(p[::-1], 70),
+    "quarter turn.jpg": lambda p: jpeg(np.rot90(p), 70),
+}
+
+
+def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path, pictures):
+    """The first 20 pictures are learned; a test set has the others, one of the first, and copies of another one."""
+    train = write_set(tmp_path / "train", {f"{i}.jpg": each for i, each in enumerate(pictures[:12])})
+    evaluated = write_set(tmp_path / "eval", {f"{i}.jpg": each for i, each in enumerate(pictures[12:20])})
+    learned = learn_images(train, evaluated)
+    assert len(learned) == 20
+    pixels = cv2.imdecode(np.frombuffer(pictures[15], np.uint8), cv2.IMREAD_COLOR)
+    copies = {name: change(pixels) for name, change in CHANGED.items()}
+    fresh = {f"fresh {i}.jpg": each for i, each in enumerate(pictures[20:])}
+    test = write_set(tmp_path / "test", {"the very file.jpg": pictures[3], **fresh, **copies})
+    assert find_seen(learned, test) == (
+        SeenImage("the very file.jpg", "exact"),
+        *(SeenImage(name, "similar") for name in CHANGED),
+    )
+
+
+def test_flat_picture_is_found_by_its_bytes_alone(tmp_path):
+    flat = np.full((90, 120, 3), 128, np.uint8)
+    learned = learn_images(write_set(tmp_path / "train", {"a.jpg": jpeg(flat), "b.jpg": jpeg(drawn(1))}))
+    test = write_set(tmp_path / "test", {"same.jpg": jpeg(flat), "re-encoded.jpg": jpeg(flat, 50)})
+    assert find_seen(learned, test) == (SeenImage("same.jpg", "exact"),)
+    assert [bool(look.any()) for look in learned.looks].count(False) == 1
+
+
+def test_nothing_learned_is_found_nowhere(tmp_path):
+    test = write_set(tmp_path / "test", {"a.jpg": jpeg(drawn(1))})
+    nothing = learn_images()
+    assert len(nothing) == 0
+    assert find_seen(nothing, test) == ()
+    assert find_seen(learn_images(test), write_set(tmp_path / "empty", {})) == ()
+
+
+def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path):
+    one = write_set(tmp_path / "one", {"a.jpg": jpeg(drawn(1)), "b.jpg": jpeg(drawn(2))})
+    two = write_set(tmp_path / "two", {"c.jpg": jpeg(drawn(2)), "d.jpg": jpeg(drawn(3))})
+    before = learn_images(one)
+    before = LearnedImages(before.sha256, before.looks, (COCO, OTHER, COCO))
+    learned = learn_images(two, before=before)
+    expected = sorted(hashlib.sha256(jpeg(drawn(seed))).hexdigest() for seed in (1, 2, 3))
+    assert [row.tobytes().hex() for row in learned.sha256] == expected
+    assert learned.unknown_weights == (OTHER, COCO)
+    assert len(find_seen(learned, one)) == 2
+    in_turn = learn_images(one, two)
+    assert np.array_equal(in_turn.sha256, learned.sha256)
+    assert np.array_equal(in_turn.looks, learned.looks)
+
+
+def test_unknown_weights_alone_are_passed_on(tmp_path):
+    learned = learn_images(
+        before=LearnedImages(np.empty((0, 32), np.uint8), np.empty((0, LOOK_BYTES), np.uint8), (COCO,))
+    )
+    assert learned.unknown_weights == (COCO,)
+    assert len(learned) == 0
+
+
+def test_image_that_is_not_there(tmp_path):
+    train = write_set(tmp_path / "train", {"a.jpg": jpeg(drawn(1))})
+    (train / "images" / "a.jpg").unlink()
+    with pytest.raises(MissingError, match="the file is missing"):
+        learn_images(train)
+
+
+digests = st.integers(0, 20).flatmap(lambda n: arrays.arrays(np.uint8, (n, 32)))
+weights = st.lists(st.builds(UnknownWeights, st.binary(min_size=32, max_size=32).map(bytes.hex), st.booleans()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(digests, weights)
+def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown):
+    path = tmp_path_factory.mktemp("learned") / FILE_NAME
+    looks = np.arange(len(sha256) * LOOK_BYTES, dtype=np.uint8).reshape(-1, LOOK_BYTES)
+    learned = LearnedImages(sha256, looks, tuple(unknown))
+    read = LearnedImages.read(learned.write(path))
+    assert np.array_equal(read.sha256, sha256)
+    assert np.array_equal(read.looks, looks)
+    assert read.unknown_weights == tuple(unknown)
+    assert path.read_bytes() == read.write(path.with_name("again")).read_bytes()
+    assert read.summary() == {
+        "images": len(sha256),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "unknown_weights": [{"sha256": each.sha256, "coco": each.coco} for each in unknown],
+    }
+
+
+def record(count=3):
+    looks = np.ones((count, LOOK_BYTES), np.uint8)
+    return LearnedImages(np.arange(count * 32, dtype=np.uint8).reshape(-1, 32), looks, (COCO,))
+
+
+def test_size_is_as_stated(tmp_path):
+    size = record(1003).write(tmp_path / "more").stat().st_size - record(3).write(tmp_path / "few").stat().st_size
+    assert size == 1000 * 320
+
+
+def saved(**changes):
+    def write(path):
+        kept = {name: value for name, value in {**record().to_arrays(), **changes}.items() if value is not None}
+        with path.open("wb") as file:
+            np.savez(file, **kept)
+
+    return write
+
+
+def damaged(path):
+    data = bytearray(record().write(path).read_bytes())
+    data[data.index(record().sha256.tobytes()) + 40] ^= 1
+    path.write_bytes(data)
+
+
+FAULTS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("nothing of the kind"),
+    "one array": lambda path: path.write_bytes(npy(record().looks)),
+    "cut off": lambda path: path.write_bytes(record().write(path).read_bytes()[:500]),
+    "a flipped bit": damaged,
+    "no looks": saved(looks=None),
+    "a look too few": saved(looks=np.ones((2, LOOK_BYTES), np.uint8)),
+    "short digests": saved(sha256=np.ones((3, 16), np.uint8)),
+    "other type": saved(sha256=np.ones((3, 32), np.float32)),
+    "a flag too many": saved(unknown_coco=np.ones(2, np.bool_)),
+    "short digest of weights": saved(unknown_sha256=np.ones((1, 16), np.uint8)),
+    "objects": saved(looks=np.array([{}, {}, {}], object)),
+}
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_file_that_is_no_such_record(tmp_path, fault):
+    FAULTS[fault](tmp_path / FILE_NAME)
+    with pytest.raises(DataError, match="record") as caught:
+        LearnedImages.read(tmp_path / FILE_NAME)
+    assert str(tmp_path / FILE_NAME) in str(caught.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(MissingError, match="no record of learned images"):
+        LearnedImages.read(tmp_path / FILE_NAME)
+
+
+def test_same_images_give_the_same_bytes_wherever_they_lie(tmp_path):
+    files = {f"{seed}.jpg": jpeg(drawn(seed)) for seed in range(5)}
+    one = write_set(tmp_path / "one", files)
+    two = write_set(tmp_path / "deep" / "two", dict(reversed(files.items())))
+    first = learn_images(one).write(tmp_path / "1").read_bytes()
+    assert first == learn_images(two).write(tmp_path / "2").read_bytes()

@@ -1,0 +1,149 @@
+"""SimOTA in one go against mmdet's, which takes image by image and object by object."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.detection import mmcv_ops
+from pipeline.detection.families.yolox import assignment
+from pipeline.detection.families.yolox.assignment import Objects, Predictions, Rule, assign
+
+mmcv_ops.install()
+
+from mmdet.models.task_modules.assigners import SimOTAAssigner, sim_ota_assigner  # noqa: E402
+from mmengine.structures import InstanceData  # noqa: E402
+
+RULE = Rule()
+SIZE = 96
+LEVELS = tuple((SIZE // stride, SIZE // stride, stride) for stride in (8, 16, 32))
+POINTS = torch.tensor([[(x + 0.5) * s, (y + 0.5) * s, s, s] for h, w, s in LEVELS for y in range(h) for x in range(w)])
+
+
+def predictions(images: int, classes: int, seed: int, spread: float = 1.0) -> Predictions:
+    """Boxes of some strides about their priors; with a spread of 0 all priors say the same."""
+    g = torch.Generator().manual_seed(seed)
+    shape = (images, len(POINTS))
+    shift, side = torch.randn(*shape, 4, generator=g).mul(spread).split(2, -1)
+    middle, half = POINTS[:, :2] + shift * POINTS[:, 2:], (side * 0.5 + 1).exp() * POINTS[:, 2:] / 2
+    logits = torch.randn(*shape, classes + 1, generator=g) * 2 * spread - 2
+    return Predictions(logits[..., :-1], logits[..., -1], torch.cat([middle - half, middle + half], -1))
+
+
+def some_objects(counts: list[int], classes: int, seed: int, largest: float = 60.0) -> Objects:
+    """Objects of 2 px to `largest`, some of them partly outside the image."""
+    g = torch.Generator().manual_seed(seed)
+    most = max(counts, default=0)
+    middle = torch.rand(len(counts), most, 2, generator=g) * SIZE
+    side = torch.rand(len(counts), most, 2, generator=g) * (largest - 2) + 2
+    real = torch.arange(most) < torch.tensor(counts)[:, None]
+    boxes = torch.cat([middle - side / 2, middle + side / 2], -1) * real[..., None]
+    labels = torch.randint(classes, (len(counts), most), generator=g)
+    return Objects(boxes, torch.where(real, labels, -1))
+
+
+def ours(said: Predictions, objects: Objects, rule: Rule = RULE) -> list[tuple[int, int, int, float]]:
+    return list(zip(*(column.tolist() for column in vars(assign(said, objects, LEVELS, rule)).values()), strict=True))
+
+
+def mmdets(said: Predictions, objects: Objects, rule: Rule = RULE) -> list[tuple[int, int, int, float]]:
+    assigner, rows = SimOTAAssigner(**vars(rule)), []
+    for image, labels in enumerate(objects.labels):
+        real = labels >= 0
+        scores = (said.classes[image].sigmoid() * said.objectness[image].sigmoid()[:, None]).sqrt()
+        found = assigner.assign(
+            InstanceData(bboxes=said.boxes[image], scores=scores, priors=POINTS),
+            InstanceData(bboxes=objects.boxes[image][real], labels=labels[real]),
+        )
+        owners, overlaps = found.gt_inds.tolist(), found.max_overlaps.tolist()
+        rows += [(image, prior, owner - 1, overlaps[prior]) for prior, owner in enumerate(owners) if owner]
+    return rows
+
+
+@pytest.fixture(params=[1, 2**40], ids=["image-by-image", "whole-batch"])
+def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "CPU_ELEMENTS", request.param)
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("counts", "classes", "rule"),
+    [
+        pytest.param([3, 7, 1], 6, RULE, id="a few objects"),
+        pytest.param([60, 0, 35, 2], 6, RULE, id="many, none, some"),
+        pytest.param([12, 30], 80, RULE, id="eighty classes"),
+        pytest.param([9, 9], 1, RULE, id="one class"),
+        pytest.param([20, 5], 3, Rule(1.5, 4, 2.0, 0.5), id="another rule"),
+        pytest.param([20, 5], 3, Rule(candidate_topk=500), id="more wished for than there are"),
+        pytest.param([0, 0], 3, RULE, id="nothing"),
+    ],
+)
+def test_it_is_mmdets(counts: list[int], classes: int, rule: Rule) -> None:
+    for seed in range(5):
+        said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed)
+        assert ours(said, objects, rule) == mmdets(said, objects, rule)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 25), min_size=1, max_size=4),
+    classes=st.integers(1, 10),
+    seed=st.integers(0, 2**31),
+    largest=st.sampled_from([3.0, 20.0, 150.0]),
+)
+def test_any_assignment_is_mmdets_and_gives_a_prior_once(counts, classes, seed, largest) -> None:
+    said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed, largest)
+    found = ours(said, objects)
+    assert found == mmdets(said, objects)
+    assert len({(image, prior) for image, prior, *_ in found}) == len(found)
+    assert found == sorted(found, key=lambda row: row[:2])
+    assert all(0 <= owner < counts[image] for image, _, owner, _ in found)
+
+
+@pytest.mark.usefixtures("tables")
+def test_of_equal_costs_the_first_prior_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained head says the same everywhere, and no box of it may meet an object of 2 px."""
+
+    def first_of_equals(values: torch.Tensor, k: int, dim: int = -1, largest: bool = True) -> tuple[torch.Tensor, ...]:
+        order = values.argsort(dim=dim, descending=largest, stable=True).narrow(dim, 0, int(k))
+        return values.gather(dim, order), order
+
+    said = predictions(3, 4, 0, spread=0.0)
+    objects = some_objects([9, 30, 2], 4, 0, largest=2.5)
+    found = ours(said, objects)
+    monkeypatch.setattr(sim_ota_assigner, "torch", SimpleNamespace(**{**vars(torch), "topk": first_of_equals}))
+    assert found == mmdets(said, objects)
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        pytest.param([200.0, 200, 220, 220], 0, id="outside the image"),
+        pytest.param([9.0, 9, 11, 11], 1, id="between the priors"),
+        pytest.param([0.0, 0, 96, 96], 1, id="the whole image"),
+    ],
+)
+def test_an_object_of_its_own(box: list[float], expected: int) -> None:
+    """No prior predicts a box that overlaps much, so that one prior is all it takes."""
+    still = predictions(1, 2, 0, spread=0.0)
+    small = Predictions(still.classes, still.objectness, torch.cat([POINTS[:, :2] - 0.5, POINTS[:, :2] + 0.5], 1)[None])
+    found = ours(small, Objects(torch.tensor([[box]]), torch.tensor([[1]])))
+    assert len(found) == expected
+
+
+def test_scores_of_zero_and_one_cost_as_much_as_in_torch() -> None:
+    """Where binary_cross_entropy clamps: a logarithm of 0 counts as -100."""
+    said = predictions(1, 3, 1)
+    certain = Predictions(said.classes.sign() * 500, torch.full_like(said.objectness, 500.0), said.boxes)
+    objects = some_objects([12], 3, 1)
+    assert ours(certain, objects) == mmdets(certain, objects)
+
+
+def test_what_is_not_a_number_is_given_to_no_object() -> None:
+    said = predictions(1, 3, 1)
+    broken = Predictions(said.classes * torch.nan, said.objectness, said.boxes)
+    assert ours(broken, some_objects([5], 3, 1)) == []

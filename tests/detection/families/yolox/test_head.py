@@ -1,0 +1,271 @@
+"""The head's losses against mmdet's own head, and what an ignored region changes."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
+from pipeline.detection.families.yolox import head
+from pipeline.detection.families.yolox.mmdet_config import base_config
+
+from mmdet.registry import DATASETS, MODELS  # isort: skip  # after head, which installs what mmdet needs
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+SIZE = 96
+Outputs = tuple[list[Tensor], list[Tensor], list[Tensor]]
+
+
+def make_head(kind: str, classes: int, use_l1: bool = False) -> Any:
+    init_default_scope("mmdet")
+    model = base_config("nano").model
+    made = MODELS.build({**model.bbox_head, "type": kind, "num_classes": classes, "train_cfg": model.train_cfg})
+    made.use_l1 = use_l1
+    return made
+
+
+def outputs(images: int, classes: int, seed: int, size: int = SIZE) -> Outputs:
+    g = torch.Generator().manual_seed(seed)
+    sides = [size // stride for stride in (8, 16, 32)]
+    shapes = [[(images, channels, side, side) for side in sides] for channels in (classes, 4, 1)]
+    scores, boxes, objectness = ([torch.randn(*shape, generator=g) for shape in level] for level in shapes)
+    return [each * 1.5 - 3 for each in scores], boxes, [each * 1.5 - 3 for each in objectness]
+
+
+def instances(counts: list[int], classes: int, seed: int, size: int = SIZE) -> list[InstanceData]:
+    g, made = torch.Generator().manual_seed(seed), []
+    for count in counts:
+        middle = torch.rand(count, 2, generator=g) * size
+        half = torch.rand(count, 2, generator=g).mul(4).exp() / 2
+        labels = torch.randint(classes, (count,), generator=g)
+        made.append(InstanceData(bboxes=torch.cat([middle - half, middle + half], 1).clamp(0, size), labels=labels))
+    return made
+
+
+def regions(*boxes: list[list[float]] | None) -> list[InstanceData | None]:
+    return [None if each is None else InstanceData(bboxes=torch.tensor(each).reshape(-1, 4)) for each in boxes]
+
+
+def losses_and_gradients(
+    made: Any, said: Outputs, objects: list[InstanceData], ignored: list[InstanceData | None] | None = None
+) -> tuple[dict[str, Tensor], Outputs]:
+    leaves = tuple([each.detach().clone().requires_grad_() for each in level] for level in said)
+    losses = made.loss_by_feat(*leaves, objects, [{}] * len(objects), ignored)
+    sum(losses.values()).backward()
+    return losses, tuple([each.grad for each in level] for level in leaves)
+
+
+def assert_equal(one: Outputs, other: Outputs) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(chain(*one), chain(*other), strict=True))
+
+
+def assert_mmdets(said: Outputs, objects: list[InstanceData], classes: int, use_l1: bool) -> None:
+    """To the last bit, the gradients too."""
+    expected, slopes = losses_and_gradients(make_head("YOLOXHead", classes, use_l1), said, objects)
+    found, ours = losses_and_gradients(make_head("IgnoringYOLOXHead", classes, use_l1), said, objects)
+    assert found == expected
+    assert_equal(ours, slopes)
+
+
+@pytest.mark.parametrize("use_l1", [False, True])
+@pytest.mark.parametrize(
+    ("counts", "classes"),
+    [
+        pytest.param([3, 7, 1], 6, id="a few objects"),
+        pytest.param([60, 0, 35, 2], 6, id="many, none, some"),
+        pytest.param([12, 30], 80, id="eighty classes"),
+        pytest.param([4], 1, id="one class"),
+        pytest.param([0, 0], 6, id="nothing"),
+    ],
+)
+def test_the_losses_are_mmdets(counts: list[int], classes: int, use_l1: bool) -> None:
+    for seed in range(3):
+        assert_mmdets(outputs(len(counts), classes, seed), instances(counts, classes, seed), classes, use_l1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=4), seed=st.integers(0, 2**31), use_l1=st.booleans())
+def test_the_losses_are_mmdets_at_random(counts: list[int], seed: int, use_l1: bool) -> None:
+    assert_mmdets(outputs(len(counts), 4, seed), instances(counts, 4, seed), 4, use_l1)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_losses_are_mmdets_on_photographs(real_data, photographs, pretrained, trained: bool) -> None:
+    torch.manual_seed(0)
+    init_default_scope("mmdet")
+    model = MODELS.build(base_config("nano").model)
+    model.init_weights()
+    if trained:
+        fit(read_checkpoint(pretrained), model, coco_classes())
+    said, objects = _of_photographs(real_data, photographs, model)
+    assert sum(len(each) for each in objects) > 20
+    assert_mmdets(said, objects, 80, use_l1=True)
+
+
+def _of_photographs(real_data: Path, photographs: list[Path], model: Any) -> tuple[Outputs, list[InstanceData]]:
+    with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
+        truth = json.loads(archive.read("annotations/instances_val2017.json"))
+    labels = {one["id"]: label for label, one in enumerate(truth["categories"])}
+    objects, pictures = [], []
+    for path in photographs:
+        picture = cv2.imread(str(path))
+        scale = torch.tensor([416 / picture.shape[1], 416 / picture.shape[0]] * 2)
+        boxes = [one for one in truth["annotations"] if one["image_id"] == int(path.stem) and not one["iscrowd"]]
+        corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (one["bbox"] for one in boxes)]).reshape(-1, 4)
+        chosen = torch.tensor([labels[one["category_id"]] for one in boxes], dtype=torch.long)
+        objects.append(InstanceData(bboxes=corners * scale, labels=chosen))
+        pictures.append(torch.from_numpy(cv2.resize(picture, (416, 416))).permute(2, 0, 1).float())
+    with torch.no_grad():
+        return model.eval()(torch.stack(pictures), mode="tensor"), objects
+
+
+class TestIgnoredRegions:
+    def test_nothing_is_learnt_of_objectness_within_them(self) -> None:
+        """The crowd covers the left half of the first image: 32 px and more of it, at stride 8 the first 6 columns."""
+        made, said = make_head("IgnoringYOLOXHead", 3), outputs(2, 3, 0)
+        objects = instances([0, 4], 3, 0)
+        _, (_, _, slopes) = losses_and_gradients(made, said, objects, regions([[0, 0, 48, 96]], None))
+        for stride, slope in zip((8, 16, 32), slopes, strict=True):
+            across = (torch.arange(SIZE // stride) + 0.5) * stride
+            assert (slope[0, 0][:, across < 48] == 0).all()
+            assert (slope[0, 0][:, across > 48] != 0).all()
+            assert (slope[1] != 0).all()
+
+    def test_objects_within_them_are_learnt(self) -> None:
+        made, said, objects = make_head("IgnoringYOLOXHead", 3), outputs(1, 3, 1), instances([5], 3, 1)
+        plain, before = losses_and_gradients(made, said, objects)
+        losses, after = losses_and_gradients(made, said, objects, regions([[0, 0, 96, 96]]))
+        assert losses["loss_cls"] == plain["loss_cls"]
+        assert losses["loss_bbox"] == plain["loss_bbox"]
+        positive = torch.cat([each.abs().sum(1).flatten() for each in before[0]]) > 0
+        slope = torch.cat([each.flatten() for each in after[2]])
+        assert positive.any()
+        assert torch.equal(slope != 0, positive)
+        assert torch.equal(slope[positive], torch.cat([each.flatten() for each in before[2]])[positive])
+
+    def test_they_are_no_objects(self) -> None:
+        made, said = make_head("IgnoringYOLOXHead", 3), outputs(1, 3, 2)
+        losses, (scores, boxes, _) = losses_and_gradients(made, said, instances([0], 3, 0), regions([[8, 8, 60, 60]]))
+        assert losses["loss_cls"] == losses["loss_bbox"] == 0
+        assert not any(each.any() for each in [*scores, *boxes])
+
+    @pytest.mark.parametrize(
+        "ignored",
+        [
+            pytest.param(None, id="not given"),
+            pytest.param(regions(None, None), id="none"),
+            pytest.param(regions([], []), id="empty"),
+            pytest.param(regions(None, [[10, 10, 10, 40]]), id="without area"),
+            pytest.param(regions([[200, 0, 300, 96]], None), id="outside"),
+        ],
+    )
+    def test_none_change_nothing(self, ignored: list[InstanceData | None] | None) -> None:
+        made, said, objects = make_head("IgnoringYOLOXHead", 3), outputs(2, 3, 3), instances([3, 2], 3, 3)
+        plain, before = losses_and_gradients(make_head("YOLOXHead", 3), said, objects)
+        losses, after = losses_and_gradients(made, said, objects, ignored)
+        assert losses == plain
+        assert_equal(before, after)
+
+    def test_what_counts_can_be_narrowed(self) -> None:
+        class Deaf(head.IgnoringYOLOXHead):
+            def _counted(self, priors: Tensor, ignored: Tensor) -> Tensor:
+                return super()._counted(priors, ignored) & (priors[:, 0] >= 32)
+
+        init_default_scope("mmdet")
+        model = base_config("nano").model
+        options = {key: value for key, value in model.bbox_head.items() if key != "type"}
+        made = Deaf(**{**options, "num_classes": 3, "train_cfg": model.train_cfg})
+        crowd = regions([[64, 0, 96, 96]])
+        _, (_, _, slopes) = losses_and_gradients(made, outputs(1, 3, 0), instances([0], 3, 0), crowd)
+        assert torch.equal((slopes[0][0, 0] != 0).any(0), torch.tensor([False] * 4 + [True] * 4 + [False] * 4))
+
+    def test_they_reach_the_head_from_a_data_set(self, datasets: tuple[Path, Path]) -> None:
+        """`iscrowd` in the file, through mmdet's data set, transforms and preprocessor."""
+        transforms = [
+            {"type": "LoadImageFromFile"},
+            {"type": "LoadAnnotations", "with_bbox": True},
+            {"type": "Resize", "scale": (SIZE, SIZE), "keep_ratio": True},
+            {"type": "RandomFlip", "prob": 0.5},
+            {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1)},
+            {"type": "PackDetInputs"},
+        ]
+        init_default_scope("mmdet")
+        config = base_config("nano").model
+        config.bbox_head.update(type="IgnoringYOLOXHead", num_classes=2)
+        config.data_preprocessor.batch_augments = None
+        data = DATASETS.build(
+            {
+                "type": "CocoDataset",
+                "data_root": f"{datasets[0]}/",
+                "ann_file": "annotations.json",
+                "data_prefix": {"img": "images/"},
+                "metainfo": {"classes": ["disc", "block"]},
+                "pipeline": transforms,
+            }
+        )
+        model = MODELS.build(config)
+        annotations = json.loads((datasets[0] / "annotations.json").read_text())["annotations"]
+        crowds = [one["image_id"] for one in annotations if one["iscrowd"]]
+        batch = model.data_preprocessor(pseudo_collate([data[number] for number in range(4)]), training=True)
+        seen: list[Tensor] = []
+        plain = model.bbox_head._counted
+        model.bbox_head._counted = lambda *given: seen.append(plain(*given)) or seen[0]
+        losses = model.loss(batch["inputs"], batch["data_samples"])
+        assert all(torch.isfinite(loss) for loss in losses.values())
+        assert (~seen[0].all(1)).nonzero()[:, 0].tolist() == [number - 1 for number in crowds]
+
+
+def test_weights_have_mmdets_names() -> None:
+    theirs, ours = (make_head(kind, 5).state_dict() for kind in ("YOLOXHead", "IgnoringYOLOXHead"))
+    assert [(name, each.shape) for name, each in ours.items()] == [(name, each.shape) for name, each in theirs.items()]
+
+
+def test_any_memory_format() -> None:
+    made, said, objects = make_head("IgnoringYOLOXHead", 3, True), outputs(3, 3, 0), instances([3, 0, 9], 3, 0)
+    last = tuple([each.contiguous(memory_format=torch.channels_last) for each in level] for level in said)
+    assert made.loss_by_feat(*last, objects, [{}] * 3) == made.loss_by_feat(*said, objects, [{}] * 3)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_ends_at_the_loss(kind: torch.dtype) -> None:
+    """The loss of what mixed precision says is that of the same numbers in single precision."""
+    made, objects = make_head("IgnoringYOLOXHead", 3, True), instances([3, 0, 9], 3, 0)
+    half = tuple([each.to(kind) for each in level] for level in outputs(3, 3, 0))
+    whole = tuple([each.float() for each in level] for level in half)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = made.loss_by_feat(*half, objects, [{}] * 3)
+    assert found == made.loss_by_feat(*whole, objects, [{}] * 3)
+    assert all(loss.dtype == torch.float32 for loss in found.values())
+
+
+@pytest.mark.parametrize("counts", [[3, 2], [0, 0]])
+def test_processes_share_one_number_of_samples(monkeypatch: pytest.MonkeyPatch, counts: list[int]) -> None:
+    """Each divides by the mean over all of them, here ten more than its own."""
+    made, said, objects = make_head("IgnoringYOLOXHead", 3), outputs(2, 3, 0), instances(counts, 3, 0)
+    alone = made.loss_by_feat(*said, objects, [{}] * 2)
+    own: list[float] = []
+    monkeypatch.setattr(head, "reduce_mean", lambda number: own.append(float(number)) or number + 10)
+    together = made.loss_by_feat(*said, objects, [{}] * 2)
+    for name, loss in together.items():
+        assert float(loss) == pytest.approx(float(alone[name]) * max(own[0], 1) / (own[0] + 10))
+
+
+def test_a_diverged_head_has_no_finite_loss() -> None:
+    """Whereupon ProgressHook ends the run; mmdet's head stops in torch, with words about probabilities."""
+    said = outputs(1, 3, 0)
+    said[0][0].fill_(torch.nan)
+    said[2][0].fill_(torch.nan)
+    losses = make_head("IgnoringYOLOXHead", 3).loss_by_feat(*said, instances([3], 3, 0), [{}])
+    assert not torch.isfinite(sum(losses.values()))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from megvii_network import SIZES, MegviiNetwork
+from torch import Tensor
+
+from pipeline.detection.checkpoints import CLASS_LAYER, coco_classes, fit, read_checkpoint, variant_of
+from pipeline.detection.families.yolox.megvii import is_megvii, mmdet_name, to_mmdet
+from pipeline.detection.families.yolox.mmdet_config import build_model
+from pipeline.detection.spec import DetectorSpec
+from pipeline.errors import DataError
+
+
+def picture() -> Tensor:
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def nano() -> tuple[dict[str, Tensor], list[list[Tensor]]]:
+    """Weights of a YOLOX-nano under Megvii's names, and its raw outputs for `picture()`."""
+    network = MegviiNetwork("nano")
+    outputs = network(picture())
+    return network.state, outputs
+
+
+def megvii_file(path: Path, state: dict[str, Tensor], *, archive: bool = True, **more: Any) -> Path:
+    """As `Trainer.save_ckpt` writes it."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], 0.1, momentum=0.9).state_dict()
+    content = {"start_epoch": 3, "model": state, "optimizer": optimizer} | more
+    torch.save(content, path, _use_new_zipfile_serialization=archive)
+    return path
+
+
+@pytest.mark.parametrize("variant", SIZES)
+@torch.no_grad()
+def test_the_mapped_network_computes_what_megviis_does(variant: str) -> None:
+    network = MegviiNetwork(variant)
+    expected = network(picture())
+    count, digest = SIZES[variant][3:]
+    lines = "\n".join(sorted(f"{name} {tuple(value.shape)}" for name, value in network.state.items()))
+    assert (len(network.state), hashlib.sha256(lines.encode()).hexdigest()[:16]) == (count, digest)
+
+    mapped = to_mmdet(network.state)
+    model = build_model(DetectorSpec(variant, (64, 64), coco_classes())).eval()
+    assert {n: v.shape for n, v in mapped.items()} == {n: v.shape for n, v in model.state_dict().items()}
+    assert len(mapped) == count
+    assert variant_of(mapped) == variant
+    model.load_state_dict(mapped)
+    for ours, theirs in zip(model.bbox_head(model.extract_feat(picture())), expected, strict=True):
+        for level, wanted in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("megvii", "mmdet"),
+    [
+        ("backbone.backbone.stem.conv.bn.bias", "backbone.stem.conv.bn.bias"),
+        ("backbone.backbone.dark3.1.conv2.conv.weight", "backbone.stage2.1.short_conv.conv.weight"),
+        ("backbone.backbone.dark5.1.conv2.conv.weight", "backbone.stage4.1.conv2.conv.weight"),
+        ("backbone.backbone.dark5.2.m.0.conv2.conv.weight", "backbone.stage4.2.blocks.0.conv2.conv.weight"),
+        ("backbone.C3_n3.conv3.bn.weight", "neck.bottom_up_blocks.0.final_conv.bn.weight"),
+        ("head.cls_convs.2.1.dconv.conv.weight", "bbox_head.multi_level_cls_convs.2.1.depthwise_conv.conv.weight"),
+        ("head.obj_preds.1.bias", "bbox_head.multi_level_conv_obj.1.bias"),
+        ("backbone.C3_n3.attention.weight", "neck.bottom_up_blocks.0.attention.weight"),
+        ("backbone.fpn.weight", "backbone.fpn.weight"),
+    ],
+)
+def test_names(megvii: str, mmdet: str) -> None:
+    assert mmdet_name(megvii) == mmdet
+
+
+def test_mmdets_own_names_are_not_taken_for_megviis(pretrained: Path) -> None:
+    assert not is_megvii(read_checkpoint(pretrained).state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("archive", [pytest.param(True, id="zip"), pytest.param(False, id="before torch 1.6")])
+@pytest.mark.parametrize("layout", ["training", "published", "bare", "DataParallel"])
+def test_a_file_of_megviis_is_read(
+    tmp_path: Path, nano: Any, layout: str, archive: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, outputs = nano
+    path = tmp_path / "yolox_nano.pth"
+    if layout == "training":
+        megvii_file(path, state, archive=archive, best_ap=0.5, curr_ap=None)
+    else:
+        wrapped = {f"module.{name}": value for name, value in state.items()} if layout == "DataParallel" else state
+        content = wrapped if layout == "bare" else {"model": wrapped}
+        torch.save(content, path, _use_new_zipfile_serialization=archive)
+    with caplog.at_level(logging.INFO, "pipeline"):
+        checkpoint = read_checkpoint(path)
+    rest = ("start_epoch", "optimizer", "best_ap", "curr_ap") if layout == "training" else ()
+    assert (checkpoint.source, checkpoint.classes, checkpoint.left_over) == ("Megvii", coco_classes(), rest)
+    said = "yolox_nano.pth: YOLOX-nano by Megvii, 80 classes taken for COCO's"
+    assert caplog.messages == [said + ("; not used: start_epoch, optimizer, best_ap, curr_ap" if rest else "")]
+
+    model = build_model(DetectorSpec("nano", (64, 64), coco_classes())).eval()
+    fit(checkpoint, model, coco_classes())
+    scores, *_ = model.bbox_head(model.extract_feat(picture()))
+    torch.testing.assert_close(scores[0], outputs[0][0], rtol=1e-4, atol=1e-4)
+
+
+def test_megviis_rows_move_by_class_name(tmp_path: Path, nano: Any) -> None:
+    state, _ = nano
+    model = build_model(DetectorSpec("nano", (64, 64), ("dog", "unicorn", "person")))
+    carried = fit(read_checkpoint(megvii_file(tmp_path / "w.pth", state)), model, ("dog", "unicorn", "person"))
+    assert (carried.known, carried.fresh) == (("dog", "person"), ("unicorn",))
+    for level in range(3):
+        rows, theirs = model.state_dict()[f"{CLASS_LAYER}{level}.weight"], state[f"head.cls_preds.{level}.weight"]
+        assert torch.equal(rows[0], theirs[coco_classes().index("dog")])
+        assert torch.equal(rows[2], theirs[0])
+
+
+def test_megviis_classes_are_cocos_in_the_same_order() -> None:
+    # SHA-256 of the lines of COCO_CLASSES in yolox 0.3.0, yolox/data/datasets/coco_classes.py
+    assert hashlib.sha256("\n".join(coco_classes()).encode()).hexdigest()[:16] == "d7654b2610157284"
+
+
+@pytest.mark.parametrize("meta", [None, {"classes": ["a", "b"]}])
+def test_other_classes_have_the_names_that_are_put_beside_them(
+    tmp_path: Path, nano: Any, meta: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {name: value[:2] if name.startswith("head.cls_preds.") else value for name, value in nano[0].items()}
+    path = megvii_file(tmp_path / "w.pth", state, **({"meta": meta} if meta else {}))
+    assert read_checkpoint(path).classes == (("a", "b") if meta else ("class 0", "class 1"))
+    assert ("save the file again with {'meta'" in caplog.text) is (meta is None)
+
+
+def test_what_megviis_yolox_does_not_have_is_refused_by_name(tmp_path: Path, nano: Any) -> None:
+    state = dict(nano[0])
+    state["backbone.fpn.weight"] = state.pop("backbone.C3_p4.conv1.conv.weight")
+    checkpoint = read_checkpoint(megvii_file(tmp_path / "w.pth", state))
+    model = build_model(DetectorSpec("nano", (64, 64), ("dog",)))
+    says = (
+        r"1 missing, 1 unknown[\s\S]*missing: neck\.top_down_blocks\.0\.main_conv\.conv\.weight; "
+        r"unknown: backbone\.fpn\.weight[\s\S]*unchanged YOLOX-nano"
+    )
+    with pytest.raises(DataError, match=says):
+        fit(checkpoint, model, ("dog",))
+
+
+class Malice:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("place", ["best_ap", "model"])
+def test_a_file_of_megviis_that_runs_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nano: Any, archive: bool, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    megvii_file(Path("w.pth"), nano[0], archive=archive, **{place: Malice()})
+    with pytest.raises(DataError, match=r"wants to run 'posix\.system'"):
+        read_checkpoint(Path("w.pth"))
+    assert not Path("pwned").exists()
+    torch.load("w.pth", weights_only=False)
+    assert Path("pwned").exists(), "the file was harmless all along"

@@ -1,0 +1,77 @@
+"""Working points against an exhaustive search over all thresholds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.evaluation.matching import Matches
+from pipeline.evaluation.operating_points import SCORE_LEVELS, best_point, common_threshold, f1_by_score, point_at
+
+
+def one_class(scores_and_hits, missed=0) -> Matches:
+    """Matches of a single class: detections that are right or wrong, and objects that nothing found."""
+    rows = sorted(scores_and_hits, key=lambda row: -row[0])
+    hits = np.array([hit for _, hit in rows], bool)
+    objects = int(hits.sum()) + missed
+    truth = np.where(hits, np.cumsum(hits) - 1, -1)
+    zeros = np.zeros(len(rows), np.int64)
+    return Matches(
+        image_ids=zeros,
+        labels=zeros,
+        scores=np.array([score for score, _ in rows], float),
+        boxes=np.zeros((len(rows), 4)),
+        truth=truth,
+        truth_image_ids=np.zeros(objects, np.int64),
+        truth_labels=np.zeros(objects, np.int64),
+        truth_boxes=np.zeros((objects, 4)),
+    )
+
+
+rows = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans()), max_size=30)
+
+
+@given(rows=rows, missed=st.integers(0, 5))
+def test_no_threshold_is_better_than_the_best(rows, missed):
+    matches = one_class(rows, missed)
+    best = best_point(matches, 0, 0.37)
+    others = [point_at(matches, 0, threshold).f1 for threshold in matches.scores]
+    if any(hit for _, hit in rows):
+        assert best.f1 == pytest.approx(max(others))
+        assert best == point_at(matches, 0, best.threshold)
+        assert best.f1 == pytest.approx(2 * best.precision * best.recall / (best.precision + best.recall))
+    else:
+        assert best.threshold == 0.37
+
+
+@given(rows=rows, missed=st.integers(0, 5))
+def test_the_curve_is_the_points(rows, missed):
+    matches = one_class(rows, missed)
+    curve = f1_by_score(matches, 1)[0]
+    for level in (0, 1, 33, 50, 77, 100):
+        assert point_at(matches, 0, SCORE_LEVELS[level]).f1 == (
+            pytest.approx(curve[level]) if not np.isnan(curve[level]) else None
+        )
+
+
+def test_equal_scores_are_kept_or_dropped_together():
+    # cutting amid the scores of 0.5 would find both objects with nothing false; no threshold can
+    best = best_point(one_class([(0.9, True), (0.5, True)] + [(0.5, False)] * 5), 0, 0.0)
+    assert (best.threshold, best.f1) == (0.9, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "missed", "expected"),
+    [
+        pytest.param([(0.8, True)], 0, (0.4, 1.0), id="amid the plateau from 0 to 0.8"),
+        pytest.param([(0.8, True), (0.3, False)], 1, (0.56, 2 / 3), id="amid the plateau from 0.31 to 0.8"),
+        pytest.param([(0.8, False)], 1, (None, 0.0), id="nothing right"),
+        pytest.param([], 1, (None, 0.0), id="nothing found"),
+        pytest.param([(0.8, False)], 0, (None, None), id="no object"),
+        pytest.param([], 0, (None, None), id="nothing at all"),
+    ],
+)
+def test_a_threshold_is_recommended_where_something_right_is_found(rows, missed, expected):
+    threshold, f1 = common_threshold(f1_by_score(one_class(rows, missed), 1))
+    assert threshold == (pytest.approx(expected[0]) if expected[0] is not None else None)
+    assert f1 == (pytest.approx(expected[1]) if expected[1] is not None else None)

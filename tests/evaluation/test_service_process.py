@@ -1,0 +1,113 @@
+"""The packed service as a real process: started, answering, and gone afterwards however the block ends."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from pipeline.errors import MissingError, StepError
+from pipeline.evaluation import service_process as server_module
+from pipeline.evaluation.service_process import serve
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def all_gone(processes) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("interruption", [None, KeyboardInterrupt], ids=["normal", "ctrl-c"])
+def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, interruption):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("BENTOML_PORT", "1")
+    log = tmp_path / "logs" / "server.log"
+    processes = []
+    with contextlib.suppress(KeyboardInterrupt), serve(bento, log_path=log) as server:
+        processes = family(server.pid)
+        assert os.getpgid(server.pid) == server.pid != os.getpgid(0)
+        with requests.Session() as session:
+            session.trust_env = False
+            assert session.get(server.url + "/readyz", timeout=5).ok
+        if interruption:
+            raise interruption
+    assert len(processes) >= 1
+    assert all_gone(processes)
+    assert log.read_text()
+
+
+def test_workers_of_a_leader_that_was_killed_are_stopped_too(bento):
+    with serve(bento) as server:
+        processes = family(server.pid)
+        os.kill(server.pid, signal.SIGKILL)
+    assert all_gone(processes)
+
+
+def test_it_does_not_outlive_a_killed_parent(bento):
+    script = "import sys, time; from pipeline.evaluation.service_process import serve\n"
+    script += "with serve(sys.argv[1]) as server: print(server.pid, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script, bento], stdout=subprocess.PIPE, text=True) as parent:
+        processes = family(int(parent.stdout.readline()))
+        parent.kill()
+    assert len(processes) > 1
+    assert all_gone(processes)
+
+
+def test_one_that_ignores_the_polite_request_is_killed(bento, monkeypatch):
+    monkeypatch.setattr(server_module, "_GRACE_SECONDS", 0.5)
+    with serve(bento) as server:
+        processes = family(server.pid)
+        for process in processes:
+            process.suspend()
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert all_gone(processes)
+
+
+def test_a_port_taken_in_between_is_replaced(bento, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        choices = iter([taken.getsockname()[1]])
+        free = server_module._free_port
+        monkeypatch.setattr(server_module, "_free_port", lambda: next(choices, None) or free())
+        with serve(bento) as server:
+            assert not server.url.endswith(f":{taken.getsockname()[1]}")
+
+
+def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path):
+    (tmp_path / "bentofile.yaml").write_text("service: 'absent:Service'\n")
+    with pytest.raises(StepError, match=r"(?s)exit code.*absent"), serve(tmp_path):
+        pass
+
+
+def test_a_service_that_cannot_load_its_model_is_told_at_once(bento, tmp_path):
+    broken = tmp_path / "bento"
+    shutil.copytree(bento, broken)
+    (model,) = broken.rglob("model.onnx")
+    model.write_bytes(b"broken")
+    with pytest.raises(StepError, match=r"(?s)does not start.*model\.onnx"), serve(broken, timeout=60):
+        pass
+
+
+def test_a_server_that_does_not_get_ready_in_time_is_told(bento):
+    with pytest.raises(StepError, match=r"not ready within 0\.01 s"), serve(bento, timeout=0.01):
+        pass
+
+
+def test_no_bento(tmp_path):
+    with pytest.raises(MissingError, match="nowhere"), serve(Path(tmp_path / "nowhere")):
+        pass

@@ -1,0 +1,361 @@
+"""Folders in and out of the store, the same over every backend."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import contents_of, fill
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
+from pipeline.runtime.store.artifact_index import StoredFile, read_index, write_index
+from pipeline.runtime.store.artifact_store import Artifact, Store
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    """An empty one."""
+    return Store(store_url)
+
+
+def size(store: Store, key: str) -> int:
+    found = store.files.info(key)
+    assert found is not None
+    return found.size
+
+
+def objects(store: Store) -> list[str]:
+    prefixes = store.files.names("objects")
+    return [f"objects/{prefix}/{name}" for prefix in prefixes for name in store.files.names(f"objects/{prefix}")]
+
+
+TWO = {"a.txt": b"one", "deep/er/b.bin": bytes(range(256)) * 10}
+
+
+def test_what_goes_in_comes_out(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO), "run/step/1")
+    assert (artifact.files, artifact.size, artifact.made_by) == (2, 2563, "run/step/1")
+    assert artifact.url == f"{store.url}/artifacts/things/{artifact.digest}"
+    assert contents_of(store.get(artifact, tmp_path / "out" / "here")) == TWO
+    assert store.has(artifact)
+
+
+def test_the_version_is_the_content(store: Store, tmp_path: Path) -> None:
+    first = store.put("things", fill(tmp_path / "one", TWO))
+    assert store.put("things", fill(tmp_path / "two", TWO)) == first
+    assert store.put("others", fill(tmp_path / "two", TWO)).digest == first.digest
+    assert store.put("things", fill(tmp_path / "two", {"a.txt": b"other"})).digest != first.digest
+    renamed = store.put("things", fill(tmp_path / "three", {"c.txt": TWO["a.txt"], "deep/er/b.bin": b"x"}))
+    assert renamed.digest != first.digest
+
+
+def test_a_content_is_kept_once(store: Store, tmp_path: Path) -> None:
+    store.put("things", fill(tmp_path / "one", {"a": b"same", "b": b"same", "c": b"other"}))
+    store.put("more", fill(tmp_path / "two", {"d/e": b"same"}))
+    assert len(objects(store)) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "says"),
+    [
+        pytest.param(lambda folder: None, DataError, "empty folder", id="empty"),
+        pytest.param(lambda folder: (folder / "sub").mkdir(), DataError, "empty folder", id="folders only"),
+        pytest.param(lambda folder: (folder / "l").symlink_to("/etc/hostname"), DataError, "no links", id="link"),
+        pytest.param(lambda folder: (folder / "l").symlink_to("nowhere"), DataError, "no links", id="broken link"),
+        pytest.param(lambda folder: (folder / "l").symlink_to("/tmp"), DataError, "no links", id="link to a folder"),
+        pytest.param(lambda folder: os.mkfifo(folder / "pipe"), DataError, "special", id="pipe"),
+        pytest.param(lambda folder: folder.rmdir(), MissingError, "no folder", id="absent"),
+        pytest.param(
+            lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).write_text("x"),
+            DataError,
+            "not Unicode",
+            id="name in no encoding",
+        ),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(
+    store: Store, tmp_path: Path, make: Callable[[Path], object], kind: type[Exception], says: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in")
+    with pytest.raises(kind, match=says):
+        store.put("things", tmp_path / "in")
+    assert store.files.names("artifacts/things") == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "../up", "a/b", "a b", "ä"])
+def test_an_artifact_has_a_plain_name(store: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        store.put(name, fill(tmp_path / "in", TWO))
+
+
+def damage(store: Store, key: str, content: bytes | None) -> None:
+    """Replace a stored file's bytes, or remove it, behind the store's back."""
+    if store.url.startswith("file:"):
+        path = Path(store.files.location(key))
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+    else:
+        system, root = store.files._fs, store.files._root  # type: ignore[attr-defined]
+        system.rm_file(f"{root}/{key}")
+        if content is not None:
+            system.pipe_file(f"{root}/{key}", content)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(lambda content: bytes([content[0] ^ 1]) + content[1:], "not what was recorded", id="flipped bit"),
+        pytest.param(lambda content: content[:-1], "not what was recorded", id="cut"),
+        pytest.param(lambda content: content + b"x", "not what was recorded", id="grown"),
+        pytest.param(lambda content: None, "is gone", id="missing"),
+    ],
+)
+def test_a_damaged_file_is_named_and_made_anew_by_the_next_put(
+    store: Store, tmp_path: Path, change: Callable[[bytes], bytes | None], says: str
+) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO), "run/maker/1")
+    key = next(key for key in objects(store) if size(store, key) == 2560)
+    damage(store, key, change(TWO["deep/er/b.bin"]))
+    with pytest.raises(IntegrityError, match=says) as caught:
+        store.get(artifact, tmp_path / "out" / "x")
+    assert "deep/er/b.bin of things" in str(caught.value)
+    assert key.rsplit("/", 1)[1] in str(caught.value)
+    assert "run maker again with --force" in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == [], "get leaves nothing half"
+    assert store.put("things", tmp_path / "in") == replace(artifact, made_by="")
+    assert contents_of(store.get(artifact, tmp_path / "out" / "x")) == TWO
+
+
+def test_a_damaged_index_is_told_and_made_anew_by_the_next_put(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO))
+    key = f"artifacts/things/{artifact.digest}"
+    damage(store, key, store.files.read(key).replace(b"a.txt", b"b.txt"))
+    with pytest.raises(IntegrityError, match="the index of things"):
+        store.get(artifact, tmp_path / "out")
+    store.put("things", tmp_path / "in")
+    assert contents_of(store.get(artifact, tmp_path / "out")) == TWO
+
+
+def test_a_cut_object_is_made_anew_without_being_read_first(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO))
+    damage(store, next(key for key in objects(store) if size(store, key) == 2560), b"short")
+    store.put("things", tmp_path / "in")
+    assert contents_of(store.get(artifact, tmp_path / "out")) == TWO
+
+
+@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ".", ""])
+def test_an_index_cannot_name_a_path_outside(store: Store, tmp_path: Path, path: str) -> None:
+    good = store.put("things", fill(tmp_path / "in", {"a": b"x"}))
+    entry = json.loads(store.files.read(f"artifacts/things/{good.digest}"))["files"][0]
+    index = json.dumps({"files": [{**entry, "path": path}]}).encode()
+    digest = hashlib.sha256(index).hexdigest()
+    store.files.create(f"artifacts/things/{digest}", index)
+    with pytest.raises(IntegrityError, match="outside"):
+        store.get(replace(good, digest=digest), tmp_path / "box" / "out")
+    assert list(tmp_path.rglob("escaped")) == []
+
+
+def test_an_artifact_of_another_store_is_missing(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO))
+    other = Store(str(tmp_path / "other"))
+    assert not other.has(artifact)
+    with pytest.raises(MissingError, match="--force"):
+        other.get(artifact, tmp_path / "out")
+
+
+def test_getting_again_replaces_the_folder(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO))
+    store.get(artifact, tmp_path / "out")
+    (tmp_path / "out" / "more.txt").write_text("of my own")
+    assert contents_of(store.get(artifact, tmp_path / "out")) == TWO
+
+
+def test_a_marker_is_written_once(store: Store) -> None:
+    assert store.files.create("runs/x/run.json", b"first")
+    assert not store.files.create("runs/x/run.json", b"second")
+    assert store.files.read("runs/x/run.json") == b"first"
+    store.files.replace("runs/x/manifest.json", b"one")
+    store.files.replace("runs/x/manifest.json", b"two")
+    assert store.files.read("runs/x/manifest.json") == b"two"
+    assert store.files.names("runs/x") == ["manifest.json", "run.json"]
+    assert store.files.names("runs/y") == []
+    assert store.files.info("runs/x") is None
+    with pytest.raises(FileNotFoundError):
+        store.files.read("runs/x/nothing")
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=40).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 200
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(names, st.binary(max_size=50), min_size=1, max_size=4), names)
+def test_any_name_and_content_comes_back(store: Store, contents: dict[str, bytes], folder: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        box = Path(place)
+        nested = {f"{folder}/{name}": content for name, content in contents.items()}
+        artifact = store.put("things", fill(box / "in", nested))
+        assert contents_of(store.get(artifact, box / "out")) == nested
+        assert Store(store.url).has(artifact)
+
+
+hostile = st.one_of(
+    names,
+    st.sampled_from(
+        ["..", ".", "", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "a/", "C:\\x", "a\0b", "x" * 300]
+    ),
+    st.lists(st.sampled_from(["..", ".", "", "a", "b", "ü", " "]), max_size=4).map("/".join),
+)
+entries = st.fixed_dictionaries(
+    {
+        "path": hostile | st.integers(),
+        "size": st.integers(-1, 3) | st.text(max_size=2),
+        "sha256": st.sampled_from([hashlib.sha256(b"x").hexdigest(), "../" * 3, "x"]),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(entries, max_size=3))
+def test_no_index_that_someone_made_writes_outside_its_folder(local: Store, listed: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        box = Path(place)
+        local.put("things", fill(box / "in", {"a": b"x"}))
+        index = json.dumps({"files": listed}).encode()
+        digest = hashlib.sha256(index).hexdigest()
+        local.files.create(f"artifacts/things/{digest}", index)
+        before = sorted(path for path in box.rglob("*"))
+        with suppress(IntegrityError, StoreError):
+            local.get(Artifact("things", "", digest, 0, 0), box / "deep" / "out")
+        beyond = [path for path in box.rglob("*") if path not in before and not path.is_relative_to(box / "deep")]
+        assert beyond == []
+        if (box / "deep" / "out").exists():
+            assert {entry["path"] for entry in listed} == set(contents_of(box / "deep" / "out"))
+
+
+@given(
+    st.lists(st.builds(StoredFile, names, st.integers(0), st.just("ab" * 32)), min_size=1, unique_by=lambda f: f.path)
+)
+def test_an_index_survives_being_written(files: list[StoredFile]) -> None:
+    assert read_index(write_index(files), "here") == files
+
+
+def test_a_changing_file_is_not_stored(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "in", {"a": b"before"})
+    upload = type(store.files).upload
+
+    def late(self: object, key: str, source: Path, sha256: str) -> None:
+        source.write_bytes(b"after!")
+        upload(self, key, source, sha256)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(store.files), "upload", late)
+    with pytest.raises(IntegrityError, match="changed while"):
+        store.put("things", folder)
+    assert store.files.names("artifacts/things") == []
+
+
+# --- local disk ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    """On disk."""
+    return Store(str(tmp_path / "the store"))
+
+
+def test_inputs_are_read_only_links(local: Store, tmp_path: Path) -> None:
+    artifact = local.put("things", fill(tmp_path / "in", {"a": b"x"}))
+    path = local.get(artifact, tmp_path / "out", link=True) / "a"
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert path.samefile(local.files.location(objects(local)[0]))
+    assert not path.samefile(tmp_path / "in" / "a"), "what the step goes on writing is not the store's"
+
+
+def test_a_file_is_copied_where_it_cannot_be_linked(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = local.put("things", fill(tmp_path / "in", TWO))
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert contents_of(local.get(artifact, tmp_path / "out", link=True)) == TWO
+
+
+def test_what_is_not_shared_is_ones_own(local: Store, tmp_path: Path) -> None:
+    artifact = local.put("things", fill(tmp_path / "in", TWO))
+    (local.get(artifact, tmp_path / "out") / "a.txt").write_bytes(b"mine")
+    assert contents_of(local.get(artifact, tmp_path / "again")) == TWO
+
+
+def test_writing_into_an_input_does_not_change_the_store_unnoticed(local: Store, tmp_path: Path) -> None:
+    artifact = local.put("things", fill(tmp_path / "in", {"a": b"before"}))
+    path = local.get(artifact, tmp_path / "out", link=True) / "a"
+    path.chmod(0o644)
+    path.write_bytes(b"after!")
+    with pytest.raises(IntegrityError, match="a of things"):
+        local.get(artifact, tmp_path / "again")
+
+
+# --- what is wrong with it -------------------------------------------------------------------------------------------
+
+
+def test_a_check_names_what_is_wrong_and_takes_it_out_of_use(store: Store, tmp_path: Path) -> None:
+    contents = {"a": b"first", "b/c": b"second", "d": b"third"}
+    artifact = store.put("things", fill(tmp_path / "in", contents))
+    assert store.check(artifact) == []
+    keys = {store.files.read(key): key for key in objects(store)}
+    damage(store, keys[b"second"], b"sec0nd")
+    damage(store, keys[b"third"], None)
+    passed: set[str] = set()
+    assert store.check(artifact, passed) == ["b/c", "d"]
+    assert passed == {hashlib.sha256(b"first").hexdigest()}
+    assert not store.files.exists(keys[b"second"])
+    store.put("things", tmp_path / "in")
+    assert store.check(artifact) == []
+
+
+def test_a_check_names_a_damaged_or_missing_index(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO))
+    damage(store, f"artifacts/things/{artifact.digest}", b"{}")
+    assert "the index" in store.check(artifact)[0]
+    damage(store, f"artifacts/things/{artifact.digest}", None)
+    assert "not in the store" in store.check(artifact)[0]
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", "local://{}"])
+def test_a_place_can_be_named_as_path_or_url(tmp_path: Path, form: str) -> None:
+    place = tmp_path / "a b%20ü#1"
+    artifact = Store(str(place)).put("things", fill(tmp_path / "in", TWO))
+    named = form.format(place if form == "{}" else place.as_uri().removeprefix("file://"))
+    assert Store(named).url == place.as_uri() == Store(Store(named).url).url
+    assert Store(named).has(artifact)
+
+
+def test_a_moved_store_still_has_its_artifacts(local: Store, tmp_path: Path) -> None:
+    artifact = local.put("things", fill(tmp_path / "in", TWO))
+    (tmp_path / "the store").rename(tmp_path / "moved")
+    assert contents_of(Store(str(tmp_path / "moved")).get(artifact, tmp_path / "out")) == TWO
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/x", "abfs://container/x"])
+def test_an_unknown_kind_of_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="cannot be reached"):
+        Store(url)

@@ -1,0 +1,187 @@
+"""Files behind a URL: what fsspec and S3 do not do by themselves."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from flaky_proxy import Behaviour, flaky_proxy
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipeline.errors import IntegrityError, StoreError
+from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord, now
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store import remote_files
+from pipeline.runtime.store.artifact_store import Store
+from pipeline.runtime.store.remote_files import ABILITIES, RemoteFiles
+
+
+@pytest.fixture
+def behaviour() -> Behaviour:
+    """How the store is reached; all is well."""
+    return Behaviour()
+
+
+@pytest.fixture
+def flaky(s3: str, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteFiles]:
+    """S3 behind a proxy that does as `behaviour` says."""
+    with flaky_proxy(os.environ["AWS_ENDPOINT_URL"], behaviour) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        fsspec.filesystem("s3").clear_instance_cache()
+        files = RemoteFiles(f"{s3}/{secrets.token_hex(6)}")
+        files.create("first", b"asks what the place honours")
+        behaviour.seen = 0
+        yield files
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_a_refused_store_is_asked_again(flaky: RemoteFiles, behaviour: Behaviour) -> None:
+    behaviour.refuse = 3
+    assert flaky.create("x", b"content")
+    assert flaky.read("x") == b"content"
+    assert behaviour.refuse == 0
+    assert behaviour.seen >= 5
+
+
+@pytest.mark.parametrize("call", ["create", "read", "info", "names"])
+def test_a_store_that_goes_on_refusing_is_told_clearly(
+    flaky: RemoteFiles, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    behaviour.refuse = 10_000
+    calls = {
+        "create": lambda: flaky.create("x", b"content"),
+        "read": lambda: flaky.read("first"),
+        "info": lambda: flaky.info("first"),
+        "names": lambda: flaky.names(""),
+    }
+    with pytest.raises(StoreError, match="could not") as caught:
+        calls[call]()
+    assert "run the same command again" in str(caught.value)
+    behaviour.refuse = 0
+    assert flaky.read("first") == b"asks what the place honours"
+    assert flaky.create("x", b"content")
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_write_whose_answer_was_lost_is_known_as_ones_own(
+    flaky: RemoteFiles, behaviour: Behaviour, lost: int
+) -> None:
+    behaviour.method, behaviour.part, behaviour.lose = "PUT", "/record", lost
+    assert flaky.create("record", b'{"id": "mine"}\n'), "tried again by the SDK, refused, and still ours"
+    assert behaviour.seen == lost + 1
+    assert flaky.read("record") == b'{"id": "mine"}\n'
+    assert not flaky.create("record", b'{"id": "another"}\n')
+    assert flaky.read("record") == b'{"id": "mine"}\n'
+
+
+def test_a_slow_store_is_waited_for(flaky: RemoteFiles, behaviour: Behaviour, tmp_path: Path) -> None:
+    behaviour.delay = 0.3
+    store = Store(flaky.url)
+    (tmp_path / "in").mkdir()
+    for number in range(16):
+        (tmp_path / "in" / f"{number}").write_bytes(os.urandom(100))
+    began = time.monotonic()
+    artifact = store.put("things", tmp_path / "in")
+    store.get(artifact, tmp_path / "out")
+    taken = time.monotonic() - began
+    assert len(list((tmp_path / "out").iterdir())) == 16
+    assert taken < 0.3 * behaviour.seen / 3, "many requests wait side by side"
+
+
+def test_a_put_cut_off_by_its_store_goes_on_where_it_was(
+    flaky: RemoteFiles, behaviour: Behaviour, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        (tmp_path / "in" / f"{number}").write_bytes(os.urandom(100))
+    store = Store(flaky.url)
+    behaviour.method, behaviour.part, behaviour.refuse = "PUT", "/artifacts/", 10_000
+    with pytest.raises(StoreError):
+        store.put("things", tmp_path / "in")
+    assert store.files.names("artifacts/things") == []
+    behaviour.part, behaviour.refuse, behaviour.seen = "/objects/", 0, 0
+    artifact = store.put("things", tmp_path / "in")
+    assert behaviour.seen == 0, "no object is sent twice"
+    assert store.check(artifact) == []
+
+
+class Careless(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
+    """Memory that takes "create" for "overwrite", as some S3-compatible stores take `If-None-Match`."""
+
+    protocol = "careless"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    writes: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> str:
+        return str(super()._strip_protocol(str(path).removeprefix("careless://")))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
+        self.writes.append(path)
+        super().pipe_file(path, value, **options)
+
+
+def test_a_store_that_ignores_conditions_is_for_a_single_writer(caplog: pytest.LogCaptureFixture) -> None:
+    fsspec.register_implementation("careless", Careless, clobber=True)
+    files = RemoteFiles(f"careless://{secrets.token_hex(4)}")
+    assert files.create("a", b"first")
+    assert not files.create("a", b"second"), "still never overwritten by one writer"
+    assert files.read("a") == b"first"
+    assert files.create("a", b"first")
+    assert caplog.text.count("single writer only") == 1
+    Careless.writes.clear()
+    assert RemoteFiles(files.url).create("b", b"x")
+    assert len(Careless.writes) == 1, "what it honours is asked once per store"
+    assert caplog.text.count("single writer only") == 2, "and said to each process"
+
+
+@pytest.mark.parametrize("backend", ["memory", "s3"])
+def test_what_a_place_honours_is_asked_once(store_url: str) -> None:
+    files = RemoteFiles(store_url)
+    assert files.info(ABILITIES) is None
+    assert files.create("a", b"x")
+    assert files.read(ABILITIES) == b'{"create_is_exclusive": true}'
+    assert list(files.find("probes")) == []
+
+
+def test_wrong_credentials_are_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(StoreError, match="could not") as caught:
+        Store(f"{s3}/x").files.read("a")
+    assert "credentials in the environment" in str(caught.value)
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.mark.parametrize("backend", ["memory", "s3"])
+def test_a_large_file_is_sent_in_parts_and_checked(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "SMALL", 10)
+    store = Store(store_url)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "large").write_bytes(os.urandom(1 << 20))
+    artifact = store.put("things", tmp_path / "in")
+    assert store.check(artifact) == []
+    with pytest.raises(IntegrityError, match="changed while"):
+        store.files.upload("objects/aa/aa", tmp_path / "in" / "large", "ab" * 32)
+    assert not store.files.exists("objects/aa/aa")
+
+
+def test_records_on_s3_are_whole_after_refusals(flaky: RemoteFiles, behaviour: Behaviour) -> None:
+    runs = Runs(Store(flaky.url))
+    run = runs.open(RunManifest(runs.new_id(), "dev", "toy", "default", now(), "x.yaml", {}, {})).run
+    behaviour.method, behaviour.lose = "PUT", 2
+    record = runs.start(run, StepRecord("first", 0, now(), {}, "n", "c", "f", {}, {}, {}))
+    assert record.attempt == 1, "its own record is not taken for another's"
+    behaviour.lose = 2
+    runs.end(run, replace(record, status=SUCCEEDED))
+    assert [r.status for r in runs.load(run).attempts] == [SUCCEEDED]

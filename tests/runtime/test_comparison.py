@@ -1,0 +1,186 @@
+"""Two runs side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from records import COMMIT, artifact, attempt, failed, reused, run_id, run_of
+
+from pipeline.cli.comparison_printing import comparison_text
+from pipeline.runtime.comparison import Comparison, compare, comparison_json
+from pipeline.runtime.manifest import RunManifest
+
+DATA, MODEL, OTHER = artifact("data"), artifact("model", "1"), artifact("model", "2")
+LOAD = attempt("load", (), (DATA,), metrics={"images": 24})
+FIT = attempt("fit", (DATA,), (MODEL,), metrics={"mAP": 0.5, "device": "cpu", "ok": True, "odd": None})
+ONE = run_of(1, LOAD, FIT)
+
+
+def differing(left: RunManifest, right: RunManifest) -> dict[str, tuple[Any, Any]]:
+    return {f"{row.section} {row.name}": (row.left, row.right) for row in compare(left, right).rows if row.differs}
+
+
+def described(one: Any) -> dict[str, Any]:
+    return {"digest": one.digest, "files": one.files, "size": one.size}
+
+
+def fit(**changes: Any) -> RunManifest:
+    return run_of(2, LOAD, replace(FIT, **changes))
+
+
+CLEAN = {"commit": COMMIT, "dirty": False, "diff": "", "untracked": {}}
+
+
+@pytest.mark.parametrize(
+    ("other", "differences"),
+    [
+        pytest.param(run_of(2, LOAD, FIT), {}, id="nothing"),
+        pytest.param(
+            run_of(2, reused(LOAD, run_id(1)), reused(FIT, run_id(1))), {}, id="to be reused is no difference"
+        ),
+        pytest.param(fit(parameters={"epochs": 3}), {"parameters fit.epochs": (1, 3)}, id="a parameter"),
+        pytest.param(
+            fit(parameters={"epochs": 1, "seed": 0}), {"parameters fit.seed": (None, 0)}, id="a parameter that is new"
+        ),
+        pytest.param(
+            fit(outputs={"model": OTHER}), {"data model": (described(MODEL), described(OTHER))}, id="an output"
+        ),
+        pytest.param(
+            fit(inputs={"data": OTHER}), {"data data that fit read": (described(DATA), described(OTHER))}, id="an input"
+        ),
+        pytest.param(fit(metrics={**FIT.metrics, "mAP": 0.75}), {"metrics fit.mAP": (0.5, 0.75)}, id="a metric"),
+        pytest.param(fit(notebook_digest="f" * 64), {"code fit.notebook": ("a" * 64, "f" * 64)}, id="a notebook"),
+        pytest.param(fit(code_digest="f" * 64), {"code fit.modules": ("b" * 64, "f" * 64)}, id="the modules"),
+        pytest.param(
+            fit(environment={"python": "3.13.0", "torch": "2.13.0"}),
+            {"environment python": ("3.12.1", "3.12.1, 3.13.0")},
+            id="the environment",
+        ),
+        pytest.param(
+            run_of(2, LOAD, FIT, code={**CLEAN, "commit": "f" * 40}),
+            {"code commit": (COMMIT, "f" * 40)},
+            id="the commit",
+        ),
+        pytest.param(
+            run_of(2, LOAD, FIT, pipeline="coco", config_file="configs/coco.yaml"),
+            {"run pipeline": ("toy", "coco"), "run config": ("configs/demo.yaml", "configs/coco.yaml")},
+            id="the pipeline",
+        ),
+    ],
+)
+def test_what_differs_is_found(other: RunManifest, differences: dict[str, Any]) -> None:
+    assert differing(ONE, other) == differences
+
+
+def test_a_step_that_ran_in_one_run_only_is_no_list_of_parameters() -> None:
+    assert differing(ONE, run_of(2, LOAD)) == {
+        "run fit": ("succeeded", None),
+        "data model": (described(MODEL), None),
+        **{f"metrics fit.{name}": (value, None) for name, value in FIT.metrics.items() if value is not None},
+    }
+
+
+def test_the_newest_success_tells_of_a_step_and_without_one_the_newest_attempt() -> None:
+    later = failed("fit", reads=(DATA,), makes=(OTHER,), attempt=2, metrics={"mAP": 0.1})
+    assert differing(ONE, run_of(2, LOAD, FIT, later)) == {}
+    only = differing(ONE, run_of(2, LOAD, later))
+    assert only["run fit"] == ("succeeded", "failed")
+    assert only["data model"] == (described(MODEL), described(OTHER)), "what missed its gate was made all the same"
+    assert only["metrics fit.mAP"] == (0.5, 0.1)
+
+
+def test_uncommitted_changes_are_told() -> None:
+    diff = "diff --git a/steps/fit.ipynb b/steps/fit.ipynb\n+x"
+    one = run_of(1, LOAD, code={**CLEAN, "dirty": True, "diff": diff, "untracked": {"new.py": "a" * 64}})
+    other = run_of(2, LOAD, code={**CLEAN, "dirty": True, "diff": f"{diff}y", "untracked": {"new.py": "a" * 64}})
+    assert differing(run_of(3, LOAD), one)["code changed files"] == ([], ["steps/fit.ipynb", "new.py"])
+    assert differing(run_of(3, LOAD), one)["code commit"] == (COMMIT, f"{COMMIT} with changes")
+    assert list(differing(one, other)) == ["code changes"], "the same files, changed otherwise"
+    assert differing(run_of(3, LOAD, code={}), run_of(4, LOAD, code={})) == {}, "a record without its code"
+
+
+def lines(comparison: Comparison, *, everything: bool = False) -> list[str]:
+    return [" ".join(line.split()) for line in comparison_text(comparison, everything=everything).splitlines()]
+
+
+def test_to_be_read_there_is_what_differs_and_all_metrics() -> None:
+    other = fit(parameters={"epochs": 3}, metrics={**FIT.metrics, "mAP": 0.5123456}, outputs={"model": OTHER})
+    assert lines(compare(ONE, other)) == [
+        f"{run_id(1)} {run_id(2)}",
+        "parameters",
+        "fit.epochs 1 3",
+        "data",
+        f"model {MODEL.digest[:12]} 3 files 1.5 MB {OTHER.digest[:12]} 3 files 1.5 MB",
+        "metrics",
+        "load.images 24 24",
+        "fit.mAP 0.5 0.5123 +0.01235",
+        "fit.device cpu cpu",
+        "fit.ok True True",
+        "fit.odd - -",
+        "what is not shown is the same in both",
+    ]
+    everything = lines(compare(ONE, other), everything=True)
+    assert f"commit {COMMIT[:12]} {COMMIT[:12]}" in everything
+    assert "torch 2.13.0 2.13.0" in everything
+    assert lines(compare(ONE, run_of(2, LOAD, FIT)))[-1] == "nothing differs"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "shown"),
+    [
+        pytest.param(0.0001, 0.00010001, ("0.0001", "0.00010001"), id="a parameter in all its digits"),
+        pytest.param("", None, ('""', "-"), id="an empty text and none"),
+        pytest.param(["a", "b"], [], ("a, b", "none"), id="lists"),
+        pytest.param([1, 2], {"a": True}, ("[1, 2]", '{"a": true}'), id="other values"),
+        pytest.param("x" * 60, "y" * 60, ("x" * 47 + "…", "y" * 47 + "…"), id="long texts"),
+        pytest.param(
+            "z" * 60 + "1", "z" * 60 + "2", ("…zzzzzzzzzzzz1", "…zzzzzzzzzzzz2"), id="long texts that end apart"
+        ),
+        pytest.param("z" * 60, "z" * 60 + "2", ("…zzzzzzzzzzzz", "…zzzzzzzzzzzz2"), id="one begins as the other ends"),
+    ],
+)
+def test_values_are_shown_so_that_one_sees_how_they_differ(left: Any, right: Any, shown: tuple[str, str]) -> None:
+    one = run_of(1, replace(FIT, parameters={"p": left}, metrics={}))
+    other = run_of(2, replace(FIT, parameters={"p": right}, metrics={}))
+    text = next(line for line in comparison_text(compare(one, other)).splitlines() if "fit.p" in line)
+    assert [part.strip() for part in text.split("fit.p", 1)[1].split("  ") if part.strip()] == list(shown)
+
+
+def test_what_git_says_of_the_commits_is_told_or_that_it_says_nothing() -> None:
+    other = run_of(2, LOAD, FIT, code={**CLEAN, "commit": "f" * 40})
+    text = comparison_text(compare(ONE, other, (" a.py | 2 +-", " 1 file changed")))
+    assert "\nfiles that differ between the commits\n  a.py | 2 +-\n  1 file changed\n" in text
+    assert "this repository does not have both commits" in comparison_text(compare(ONE, other, None))
+    assert "files" not in comparison_text(compare(ONE, run_of(2, LOAD, FIT), ())).replace("3 files", "")
+
+
+def test_for_programs_there_is_all_of_it() -> None:
+    content = comparison_json(compare(ONE, fit(metrics={**FIT.metrics, "mAP": 0.75}), ()))
+    assert json.loads(json.dumps(content)) == content
+    assert (content["left"], content["right"], content["files"]) == (run_id(1), run_id(2), [])
+    assert content["metrics"]["fit.mAP"] == {"left": 0.5, "right": 0.75, "differs": True, "difference": 0.25}
+    assert content["metrics"]["fit.ok"]["difference"] is None
+    assert content["parameters"]["fit.epochs"] == {"left": 1, "right": 1, "differs": False}
+    assert set(content) == {"left", "right", "run", "parameters", "data", "metrics", "code", "environment", "files"}
+
+
+def test_over_real_runs(ran: Any) -> None:
+    ran.commit()
+    ran.step("first", "--set", "times=2")
+    ran.step("second")
+    text = ran.look("compare", "latest~1").out
+    assert "  first.times    1 " in text
+    assert " with changes" not in text.split("commit")[0]
+    assert "second.length  5 " in text
+    assert text.splitlines()[-1] == "what is not shown is the same in both"
+    assert "which files differ is not known" in text, "the first was no checkout yet"
+    (ran.root / "new.txt").write_text("x")
+    ran.git("add", "-A")
+    ran.git("commit", "-q", "-m", "more")
+    ran.step("first")
+    content = json.loads(ran.look("compare", "latest~1", "latest", "--json").out)
+    assert content["files"] == [" new.txt | 1 +", " 1 file changed, 1 insertion(+)"]
+    assert "python" in ran.look("compare", "latest", "latest", "--all").out

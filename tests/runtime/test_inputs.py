@@ -1,0 +1,572 @@
+"""Inputs that agree: what is refused, what is not, and what is named by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import exam
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from records import artifact, attempt, failed, reused, run_id, run_of
+
+from pipeline.errors import StepError
+from pipeline.runtime import execution
+from pipeline.runtime.inputs import count_uses, disagreement, note_uses, require_agreement
+from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.step import Step
+from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.store_garbage import collect, find_garbage
+
+
+def two(name: str) -> tuple[Artifact, Artifact]:
+    return artifact(name, "a"), artifact(name, "b")
+
+
+RAW, TRAIN, TEST, MODEL, SERVICE = (two(name) for name in ("raw", "train", "test", "model", "service"))
+FIXED = artifact("fixed")
+LOAD = [attempt("load", (), (raw, FIXED), attempt=i + 1) for i, raw in enumerate(RAW)]
+PREP = [attempt("prep", (RAW[0],), (TRAIN[i], TEST[i]), attempt=i + 1) for i in range(2)]
+LEARN = [attempt("learn", (TRAIN[i], FIXED), (MODEL[i],), attempt=i + 1) for i in range(2)]
+PACK = [attempt("pack", (MODEL[i],), (SERVICE[i],), attempt=i + 1) for i in range(2)]
+EXAM = {"test": TEST[1], "service": SERVICE[0]}
+SAME_TEST = attempt("prep", (RAW[0],), (TRAIN[1], TEST[0]), attempt=2)
+
+
+class _Kept(Runs):
+    """Runs made by hand."""
+
+    def __init__(self, *manifests: RunManifest, store: str = "memory://none") -> None:
+        super().__init__(Store(store))
+        self._manifests = manifests
+
+    def readable(self) -> list[RunManifest]:
+        return list(self._manifests)
+
+
+def found(inputs: dict[str, Artifact], own: list[StepRecord], *others: list[StepRecord]) -> Any:
+    run = run_of(9, *own)
+    runs = _Kept(*(run_of(i, *attempts) for i, attempts in enumerate(others)), run)
+    return disagreement(runs, run, inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "own", "others"),
+    [
+        pytest.param({"test": TEST[0], "service": SERVICE[0]}, [LOAD[0], PREP[0], LEARN[0], PACK[0]], [], id="one run"),
+        pytest.param(
+            {"test": TEST[0], "service": SERVICE[0]}, [*LOAD, *PREP, *LEARN, PACK[0]], [], id="all of the older attempt"
+        ),
+        pytest.param(
+            {"test": TEST[0], "service": SERVICE[0]},
+            [LOAD[0], PREP[0], SAME_TEST, LEARN[0], PACK[0]],
+            [],
+            id="the newer attempt made the same test set",
+        ),
+        pytest.param({"train": TRAIN[0], "fixed": FIXED}, [*LOAD, PREP[0]], [], id="the same bytes whoever made them"),
+        pytest.param(
+            {"test": TEST[0], "service": SERVICE[0]},
+            [LOAD[0], PREP[0], PACK[0]],
+            [[LOAD[0], PREP[0], LEARN[0]]],
+            id="the model is another run's, of the same sets",
+        ),
+        pytest.param(
+            {"test": TEST[0], "service": SERVICE[0]},
+            [reused(each, run_id(0)) for each in (LOAD[0], PREP[0], LEARN[0], PACK[0])],
+            [],
+            id="reused from a run that is gone",
+        ),
+        pytest.param({"service": SERVICE[0]}, [*PREP, *LEARN, *PACK], [], id="a single input"),
+    ],
+)
+def test_inputs_agree(inputs: dict[str, Artifact], own: list[StepRecord], others: list[list[StepRecord]]) -> None:
+    assert found(inputs, own, *others) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "own", "others", "source", "stale", "after"),
+    [
+        pytest.param(
+            EXAM, [LOAD[0], *PREP, LEARN[0], PACK[0]], [], "prep", "learn", ("pack",), id="the sets were made anew"
+        ),
+        pytest.param(
+            EXAM, [LOAD[0], *PREP, *LEARN, PACK[0]], [], "prep", "pack", (), id="and the model, but not the service"
+        ),
+        pytest.param(
+            {"train": TRAIN[0], "weights": (w := artifact("weights", "b"))},
+            [attempt("load", (), (RAW[0], artifact("weights"))), PREP[0], attempt("load", (), (RAW[1], w), attempt=2)],
+            [],
+            "load",
+            "prep",
+            (),
+            id="other raw data with the weights",
+        ),
+        pytest.param(
+            EXAM,
+            [LOAD[0], PREP[1], PACK[0]],
+            [[LOAD[0], PREP[0], LEARN[0], PACK[0]]],
+            "prep",
+            "",
+            (),
+            id="a service of another run",
+        ),
+        pytest.param(
+            EXAM,
+            [LOAD[0], PREP[1], *(reused(each, run_id(0)) for each in (LEARN[0], PACK[0]))],
+            [[LOAD[0], PREP[0], LEARN[0], PACK[0]]],
+            "prep",
+            "learn",
+            ("pack",),
+            id="reused",
+        ),
+    ],
+)
+def test_inputs_disagree(
+    inputs: dict[str, Artifact],
+    own: list[StepRecord],
+    others: list[list[StepRecord]],
+    source: str,
+    stale: str,
+    after: tuple[str, ...],
+) -> None:
+    told = found(inputs, own, *others)
+    assert (told.source, told.stale, told.after) == (source, stale, after)
+    assert set(told.entities) <= set(inputs)
+
+
+@pytest.mark.parametrize(
+    ("own", "unknown"),
+    [
+        pytest.param([LOAD[0], PREP[1]], SERVICE[0], id="the input"),
+        pytest.param([LOAD[0], PREP[1], PACK[0]], MODEL[0], id="what it was made from"),
+        pytest.param([LOAD[0], PREP[1], LEARN[0], PACK[0]], TRAIN[0], id="and what that was"),
+    ],
+)
+def test_what_nobody_is_known_to_have_made_agrees_with_nothing(own: list[StepRecord], unknown: Artifact) -> None:
+    told = found(EXAM, own)
+    assert told.unknown == f"{unknown.name} {unknown.digest[:12]}"
+    run = run_of(9, *own)
+    with pytest.raises(StepError, match=f"no record tells what {told.unknown} was made from"):
+        require_agreement(_Kept(run), run, "judge", EXAM)
+
+
+def test_the_error_says_which_step_to_run() -> None:
+    run = run_of(9, LOAD[0], *PREP, LEARN[0], PACK[0])
+    with pytest.raises(StepError) as caught:
+        require_agreement(_Kept(run), run, "judge", EXAM)
+    text = str(caught.value)
+    assert "the inputs of judge do not agree: learn is out of date" in text
+    assert f"learn read train {TRAIN[0].digest[:12]}, the run now has {TRAIN[1].digest[:12]}" in text
+    assert f"do:       python step.dev.py learn --run {run.run}, then pack, then judge" in text
+    require_agreement(_Kept(run), run, "judge", EXAM, chosen=["test"])
+
+
+# --- how often an input was used -------------------------------------------------------------------------------------
+
+
+def judged(number: int, service: Artifact, **changes: Any) -> StepRecord:
+    made = (artifact("result", str(number)),)
+    return replace(attempt("judge", (TEST[0], service), made, attempt=number), **changes)
+
+
+def test_a_use_is_another_set_of_the_other_inputs(tmp_path: Path) -> None:
+    gate = failed("judge", reads=(TEST[0], artifact("service", "c")), makes=(artifact("result", "c"),), attempt=4)
+    runs = _Kept(
+        run_of(1, judged(1, SERVICE[0]), judged(2, SERVICE[0])),
+        run_of(2, reused(judged(1, SERVICE[1]), run_id(3)), judged(3, SERVICE[1]), gate),
+        run_of(3, failed("judge", reads=(TEST[0], artifact("service", "d")))),
+        store=str(tmp_path),
+    )
+    new = {"test": TEST[0], "service": artifact("service", "e")}
+    assert count_uses(runs, "judge", new) == {"test": 4, "service": 1}, "below its gate counts, without a result not"
+    assert count_uses(runs, "judge", {"test": TEST[0], "service": SERVICE[0]}) == {"test": 3, "service": 1}
+    assert count_uses(runs, "judge", {"test": TEST[1], "service": SERVICE[0]}) == {"test": 1, "service": 2}
+
+
+def test_what_a_removed_run_counted_is_kept(tmp_path: Path) -> None:
+    for number, service in enumerate(SERVICE):
+        note_uses(_Kept(store=str(tmp_path)), judged(number, service))
+    runs = _Kept(store=str(tmp_path))
+    assert count_uses(runs, "judge", {"test": TEST[0], "service": artifact("service", "e")})["test"] == 3
+    assert count_uses(runs, "judge", {"test": TEST[0], "service": SERVICE[0]})["test"] == 2
+
+
+# --- through the commands --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, new_toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Five steps that ran; cells run in this process."""
+    monkeypatch.setattr(execution, "execute", exam.in_process)
+    toy = exam.make_exam(new_toy, tmp_path / "exam")
+    assert toy.step().code == 0
+    return toy
+
+
+def steps_of(toy: Any) -> dict[str, int]:
+    return {name: step["attempt"] for name, step in toy.manifest()["steps"].items()}
+
+
+def test_a_model_is_not_judged_on_a_split_that_it_was_not_trained_beside(project: Any) -> None:
+    assert project.step("prep", "--set", "seed=1").code == 0
+    before = steps_of(project)
+    outcome = project.step("judge")
+    assert (outcome.code, steps_of(project)) == (1, before), "no attempt was begun"
+    assert "the inputs of judge do not agree: learn is out of date" in outcome.log
+    for step in ("learn", "pack", "judge"):
+        assert project.step(step).code == 0, step
+    assert project.states() == dict.fromkeys(exam.READS, "done")
+
+
+def test_what_differs_in_other_outputs_alone_agrees(project: Any) -> None:
+    assert project.step("prep", "--set", "words=another note").code == 0
+    assert project.step("judge").code == 0
+
+
+def test_a_rerun_that_made_the_same_bytes_agrees(project: Any) -> None:
+    assert project.step("prep", "--force").code == 0
+    assert project.step("prep", "--set", "seed=2").code == 0
+    assert project.step("judge", "--force").code == 0
+
+
+def test_what_the_run_has_now_may_be_older(project: Any) -> None:
+    assert project.step("prep", "--set", "seed=1").code == 0
+    assert project.step("prep").code == 0, "reused"
+    assert project.step("judge", "--force").code == 0
+
+
+def test_a_named_run_is_held_to_the_same(project: Any) -> None:
+    run = project.manifest()["run"]
+    assert project.step("--set", "prep.seed=1").code == 0
+    assert project.step("prep", "--set", "seed=1", "--run", run).code == 0, "reused from the other run"
+    assert project.step("judge", "--run", run).code == 1
+    assert project.step("learn", "--run", run).code == 0
+    assert project.step("judge", "--run", run).code == 1
+    assert project.step("pack", "--run", run).code == 0
+    assert project.step("judge", "--run", run).code == 0
+
+
+def test_an_exam_from_elsewhere_is_asked_for_by_name(project: Any) -> None:
+    frozen = project.manifest()["run"]
+    assert project.step("--set", "prep.seed=1").code == 0
+    digest = project.manifest(frozen)["steps"]["prep"]["outputs"]["test"]["digest"]
+    for typed in (frozen, "latest~1", frozen[-10:], digest[:12], f"test/{digest}"):
+        outcome = project.step("judge", "--input", f"test={typed}", "--force")
+        assert outcome.code == 0, outcome.log
+        source = f"test/{digest}" if digest[:12] in typed else frozen
+        assert f"test {digest[:12]} was chosen by hand: {source}" in outcome.log.replace("\n      ", " ")
+    record = project.manifest()["steps"]["judge"]
+    assert (record["inputs"]["test"]["digest"], record["chosen"]) == (digest, {"test": f"test/{digest}"})
+    assert record["uses"] == {"test": 2, "service": 2}
+    assert f"chosen by hand: test/{digest}, used with 2 different others" in project.look("show").out
+    assert "(chosen by hand)" in project.look("lineage", "result").out
+    assert "|chosen by hand|" in project.look("lineage", "result", "--mermaid").out
+    edges = json.loads(project.look("lineage", "result", "--json").out)["edges"]
+    assert {edge["from"].partition("/")[0] for edge in edges if edge["chosen_by_hand"]} == {"test"}
+    row = json.loads(project.look("status", "--json").out)["steps"][-1]
+    assert (row["state"], row["why"]) == ("done", f"chosen by hand: test=test/{digest}")
+
+
+def test_an_artifact_of_another_store_is_copied(project: Any, tmp_path: Path) -> None:
+    digest = project.manifest()["steps"]["prep"]["outputs"]["test"]["digest"]
+    shutil.copytree(project.root / ".store/default/dev", tmp_path / "elsewhere")
+    assert project.step("--set", "prep.seed=1").code == 0
+    shutil.rmtree(project.root / f".store/default/dev/artifacts/test/{digest}", ignore_errors=True)
+    (project.root / f".store/default/dev/artifacts/test/{digest}").unlink(missing_ok=True)
+    url = f"{(tmp_path / 'elsewhere').as_uri()}/artifacts/test/{digest}"
+    assert project.step("judge", "--input", f"test={url}").code == 0
+    assert project.manifest()["steps"]["judge"]["inputs"]["test"]["digest"] == digest
+
+
+def test_what_descends_from_an_input_named_by_hand_is_compared_by_it(project: Any) -> None:
+    first = project.manifest()["run"]
+    assert project.step("--set", "prep.seed=1").code == 0
+    assert project.step("pack", "--input", f"model={first}").code == 0
+    outcome = project.step("judge")
+    assert outcome.code == 1
+    assert "pack is out of date" in outcome.log
+    assert project.step("judge", "--input", "test=latest").code == 0, "by name it is taken"
+    record = project.manifest()["steps"]["judge"]
+    assert record["chosen_before"] == {"pack: model": first}
+    assert f"descends from pack: model, chosen by hand: {first}" in project.look("show").out
+
+
+def test_what_was_named_for_an_earlier_step_is_said_and_is_other_work(project: Any) -> None:
+    first = project.manifest()["run"]
+    assert project.step("pack", "--input", f"model={first}").code == 0
+    outcome = project.step("judge")
+    assert outcome.code == 0, outcome.log
+    record = project.manifest()["steps"]["judge"]
+    assert (record["status"], record["chosen"]) == ("succeeded", {})
+    assert record["chosen_before"] == {"pack: model": first}
+    assert f"descend from pack: model, chosen by hand: {first}" in outcome.log.replace("\n      ", " ")
+
+
+def _elsewhere(project: Any, place: Path) -> str:
+    """Another store with this project's artifacts, and a split of its own here."""
+    shutil.copytree(project.root / ".store/default/dev", place)
+    assert project.step("--set", "prep.seed=1", "--force").code == 0
+    return place.as_uri()
+
+
+def test_what_descends_from_another_store_has_to_be_named(project: Any, tmp_path: Path) -> None:
+    model = project.manifest()["steps"]["learn"]["outputs"]["model"]["digest"]
+    place = _elsewhere(project, tmp_path / "elsewhere")
+    shutil.rmtree(project.root / f".store/default/dev/runs/{project.runs()[0]['run']}")
+    assert project.step("pack", "--input", f"model={place}/artifacts/model/{model}").code == 0
+    outcome = project.step("judge")
+    assert (outcome.code, "no record tells what model" in outcome.log) == (1, True)
+
+
+@pytest.mark.parametrize("loss", ["collected", "torn"])
+def test_what_descends_from_a_run_that_is_gone_has_to_be_named(project: Any, loss: str) -> None:
+    first = project.manifest()["run"]
+    assert project.step("--set", "prep.seed=1", "--force").code == 0
+    assert project.step("pack", "--input", f"model={first}").code == 0
+    assert project.step("judge").code == 1
+    runs = Runs(Store(str(project.root / ".store/default/dev")))
+    if loss == "collected":
+        collect(runs, find_garbage(runs, keep=1, spare=-1000))
+    else:
+        (project.root / f".store/default/dev/runs/{first}/run.json").write_text("{")
+    assert [row["run"] for row in project.runs()] != [first]
+    outcome = project.step("judge")
+    assert (outcome.code, "no record tells what" in outcome.log) == (1, True)
+
+
+def test_a_continued_run_keeps_what_was_found_for_it(project: Any) -> None:
+    notebook = project.root / "steps" / "learn.ipynb"
+    text = notebook.read_text()
+    digest = project.manifest()["steps"]["prep"]["outputs"]["test"]["digest"]
+    notebook.write_text(text.replace("import json\\n", "import json\\nif True: raise OSError\\n", 1))
+    typed = ["--set", "prep.seed=1", "--input", "test=latest"]
+    assert project.step(*typed).code == 1
+    failed_run = project.manifest()["run"]
+    outcome = project.step(*typed)
+    assert (outcome.code, "continued" in outcome.log) == (1, True)
+    assert project.manifest()["run"] == failed_run
+    assert project.manifest()["config"]["input"]["test"]["artifact"]["digest"] == digest
+
+
+def test_an_input_that_is_gone_from_the_store_is_refused_before_anything_starts(project: Any) -> None:
+    digest = project.manifest()["steps"]["prep"]["outputs"]["test"]["digest"]
+    (project.root / f".store/default/dev/artifacts/test/{digest}").unlink()
+    before = steps_of(project)
+    outcome = project.step("judge", "--input", "test=latest")
+    assert (outcome.code, steps_of(project)) == (1, before)
+    assert "is not in the store any more" in outcome.log
+
+
+def test_an_input_is_named_once(project: Any) -> None:
+    outcome = project.step("judge", "--input", "test=latest", "--input", "test=latest~1")
+    assert (outcome.code, "--input names test twice" in outcome.log) == (2, True)
+    outcome = project.step("load", "--input", "test=latest")
+    assert (outcome.code, "expected: no input: it has none" in outcome.log) == (2, True)
+
+
+def test_where_all_inputs_are_named_no_run_is_needed(project: Any) -> None:
+    other = project.root / "configs" / "other.yaml"
+    other.write_text("name: other\n")
+    typed = ["judge", "--config", "configs/other.yaml", "--input", "test=latest"]
+    outcome = project.step(*typed)
+    assert (outcome.code, "judge needs service" in outcome.log) == (1, True)
+    outcome = project.step(*typed, "--input", "service=latest")
+    assert outcome.code == 0, outcome.log
+    assert [row["pipeline"] for row in project.runs()] == ["exam", "other"]
+    exported = json.loads(project.look("export", "--format", "intoto", "latest").out)
+    given = exported["predicate"]["buildDefinition"]["externalParameters"]
+    run = project.runs()[0]["run"]
+    assert given["inputs"] == {"test": run, "service": run}
+
+
+def test_all_steps_with_an_input_named_by_hand(project: Any) -> None:
+    first = project.manifest()["run"]
+    assert project.step("--set", "prep.seed=1", "--input", f"test={first}").code == 0
+    manifest = project.manifest()
+    assert [name for name, step in manifest["steps"].items() if step["chosen"]] == ["judge"]
+    assert manifest["config"]["input"]["test"]["source"] == first
+    assert project.step("--set", "prep.seed=1", "--input", f"test={first}").code == 0
+    assert project.statuses() == dict.fromkeys(exam.READS, "reused")
+    assert project.step("--set", "prep.seed=1").code == 0
+    assert project.statuses()["judge"] == "succeeded", "what was named by hand is other work"
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "words"),
+    [
+        pytest.param("test", 2, "ENTITY=ARTIFACT|RUN", id="no value"),
+        pytest.param("tset=latest", 2, "did you mean 'test'?", id="no such entity"),
+        pytest.param("model=latest", 2, "judge does not read model", id="another step's"),
+        pytest.param("test=latest~7", 1, "goes back further", id="no such run"),
+        pytest.param("test=out/dev/exam/test", 2, "'out/dev/exam/test' names no artifact", id="a folder"),
+        pytest.param("test=http://localhost:9/x", 2, "the URL of an artifact in a store", id="another URL"),
+        pytest.param("test=test/3b0e", 2, "test/DIGEST with 6 digits or more", id="too few digits"),
+        pytest.param("test=train/abcdef", 2, "'train/abcdef' is a train, no test", id="another entity"),
+        pytest.param("test=abcdef123", 1, "there is no run 'abcdef123'", id="no such digest"),
+        pytest.param("test=test/abcdef123", 1, "no run knows an artifact", id="no such version"),
+        pytest.param(f"test=file:///nowhere/artifacts/test/{'0' * 64}", 1, "/nowhere", id="no such place"),
+    ],
+)
+def test_an_input_that_is_not_there_is_refused_before_anything_starts(
+    project: Any, typed: str, code: int, words: str
+) -> None:
+    before = steps_of(project)
+    outcome = project.step("judge", "--input", typed)
+    assert (outcome.code, steps_of(project)) == (code, before)
+    assert words in outcome.log
+
+
+def test_a_run_without_the_entity_has_nothing_to_give(project: Any) -> None:
+    assert project.step("load", "--set", "seed=1").code == 0
+    outcome = project.step("judge", "--input", "test=latest")
+    assert outcome.code == 1
+    assert "has no test" in outcome.log
+
+
+def test_where_a_step_fails_what_was_named_by_hand_is_said_too(project: Any) -> None:
+    notebook = project.root / "steps" / "judge.ipynb"
+    notebook.write_text(notebook.read_text().replace("import json\\n", "import json\\nif True: raise OSError\\n", 1))
+    run = project.manifest()["run"]
+    outcome = project.step("judge", "--input", "test=latest")
+    assert outcome.code == 1
+    assert f"was chosen by hand: {run}" in outcome.log
+
+
+def test_notes_stand_below_the_line_of_their_step(project: Any) -> None:
+    words = "80 of 159 images excluded: no object of the chosen classes; " * 2
+    outcome = project.step("prep", "--set", f"words={words.strip()}")
+    lines = outcome.log.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("prep ")]
+    notes = lines[at + 1 : at + 3]
+    assert notes[0].startswith("    - 80 of 159 images excluded")
+    assert " ".join(note.strip(" -") for note in notes) == words.strip(), "wrapped, and whole"
+    assert all(len(note) <= 78 for note in notes)
+    assert f"note: {words.strip()}" in project.look("show").out
+    assert project.manifest()["steps"]["prep"]["notes"] == [words.strip()]
+
+
+def test_a_record_made_before_inputs_had_to_agree_is_told_of(project: Any) -> None:
+    assert project.step("prep", "--set", "seed=1").code == 0
+    run = Runs(Store(str(project.root / ".store/default/dev"))).newest()
+    assert run is not None
+    runs, test = Runs(Store(str(project.root / ".store/default/dev"))), run.output("test")
+    assert test is not None
+    (judge,) = run.of("judge")
+    mixed = runs.start(run.run, replace(judge, attempt=0, inputs={**judge.inputs, "test": test}))
+    runs.end(run.run, replace(mixed, notebook=judge.notebook))
+    row = json.loads(project.look("status", "--json").out)["steps"][-1]
+    assert (row["state"], "its inputs do not agree" in row["why"]) == ("stale", True)
+    outcome = project.look("open", "latest", "judge")
+    assert (outcome.code, "do not agree" in outcome.log) == (1, True)
+    assert mixed.attempt == 2
+
+
+def test_a_notebook_opened_by_hand_is_held_to_the_same(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.root)
+    opened = {"reads": exam.READS["judge"], "writes": exam.WRITES["judge"]}
+    assert Step.open("judge", **opened).uses == {"test": 1, "service": 1}
+    assert project.step("prep", "--set", "seed=1").code == 0
+    with pytest.raises(StepError, match="learn is out of date"):
+        Step.open("judge", **opened)
+
+
+# --- with kernels and processes of their own -------------------------------------------------------------------------
+
+
+def test_processes_at_once_make_no_record_whose_inputs_disagree(tmp_path: Path, new_toy: Callable[..., Any]) -> None:
+    toy = exam.make_exam(new_toy, tmp_path / "exam")
+    assert toy.step().code == 0
+
+    def work(step: str, seeds: list[int]) -> list[int]:
+        typed = [[step, "--set", f"seed={seed}", "--force"] for seed in seeds]
+        return [toy.spawn(*each).wait(120) for each in typed]
+
+    with ThreadPoolExecutor() as pool:
+        splits, exams = pool.map(work, ["prep", "judge"], [[1, 0, 1, 0], [0, 1, 0, 1, 0]])
+    assert splits == [0] * 4
+    assert set(exams) <= {0, 1}
+    runs = Runs(Store(str(toy.root / ".store/default/dev")))
+    for record in runs.load(runs.ids()[-1]).attempts:
+        assert exam.agree(*(_content(runs, one) for one in record.inputs.values())), record.made_by
+
+
+def test_a_run_with_an_input_named_by_hand_is_run_again(tmp_path: Path, new_toy: Callable[..., Any]) -> None:
+    toy = exam.make_exam(new_toy, tmp_path / "exam")
+    toy.commit()
+    assert toy.step().code == 0
+    first = toy.manifest()["run"]
+    assert toy.step("--set", "prep.seed=1", "--input", f"test={first}").code == 0
+    old = toy.manifest()["steps"]["judge"]
+    outcome = toy.look("rerun", "latest", "--json")
+    assert outcome.code == 0, outcome.log
+    assert json.loads(outcome.out)["is_same"]
+    new = toy.manifest()["steps"]["judge"]
+    assert new["inputs"]["test"]["digest"] == old["inputs"]["test"]["digest"]
+    assert [*new["chosen"]] == ["test"]
+
+
+# --- any sequence of commands ----------------------------------------------------------------------------------------
+
+SEED = st.integers(0, 2)
+STEP = st.sampled_from([*exam.READS, "prep", "learn", "judge", "judge"])
+RUN = st.sampled_from(["", "", "latest", "latest~1", "latest~2"])
+COMMANDS = st.one_of(
+    st.tuples(st.just("all"), STEP, SEED, RUN, st.sampled_from(["", "0"])),
+    st.tuples(st.sampled_from(["step", "step", "force"]), STEP, SEED, RUN, st.just("")),
+    st.tuples(st.just("step"), STEP, SEED, st.just(""), st.just("")),
+    st.tuples(st.just("input"), st.sampled_from(["learn", "pack", "judge"]), SEED, RUN, st.sampled_from("01")),
+)
+
+
+def arguments(command: tuple[str, str, int, str, str], ids: list[str]) -> list[str]:
+    """As typed: a parameter, the run to join, and an input of another run."""
+    kind, step, seed, run, which = command
+    back = int(run.partition("~")[2] or 0)
+    place = ["--run", ids[-1 - min(back, len(ids) - 1)]] if run and ids and kind != "all" else []
+    value = ["--set", f"{step}.seed={seed}"]
+    if kind == "all":
+        return [*value, *(["--input", f"{exam.READS['judge'][seed % 2]}=latest"] if which and ids else [])]
+    named = exam.READS[step][int(which) % len(exam.READS[step])] if kind == "input" else ""
+    chosen = ["--input", f"{named}={'latest' if run else ids[seed % len(ids)]}"] if named and ids else []
+    return [step, *value, *place, *chosen, *(["--force"] if kind == "force" else [])]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(commands=st.lists(COMMANDS, min_size=2, max_size=7))
+def test_no_sequence_of_commands_makes_a_record_whose_inputs_disagree(
+    project: Any, commands: list[tuple[str, str, int, str, str]]
+) -> None:
+    """And what is refused does disagree. What a file was made from is read from the file, not from the records."""
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "execute", exam.in_process)
+        shutil.copytree(project.root, Path(place) / "exam")
+        toy = replace(project, root=Path(place) / "exam")
+        runs = Runs(Store(str(toy.root / ".store/default/dev")))
+        for command in commands:
+            typed = arguments(command, runs.ids())
+            outcome = toy.step(*typed)
+            if "do not agree" in outcome.log:
+                step = outcome.log.partition("the inputs of ")[2].split()[0]
+                run = runs.load(typed[typed.index("--run") + 1]) if "--run" in typed else runs.newest()
+                assert run is not None
+                named = {typed[typed.index("--input") + 1].partition("=")[0]} if "--input" in typed else set()
+                inputs = {name: run.output(name) for name in exam.READS[step] if name not in named}
+                assert not exam.agree(*(_content(runs, one) for one in inputs.values() if one)), outcome.log
+        for manifest in runs.readable():
+            for record in manifest.attempts:
+                own = [one for name, one in record.inputs.items() if name not in record.chosen]
+                assert exam.agree(*(_content(runs, one) for one in own)), f"{manifest.run}/{record.made_by}"
+
+
+def _content(runs: Runs, one: Artifact) -> dict[str, Any]:
+    (file,) = runs.store.index(one)
+    made: dict[str, Any] = json.loads(runs.store.files.read(file.key))
+    return made

@@ -1,0 +1,201 @@
+"""Real runs, killed: the same command ends what was begun, with the result of an undisturbed run."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Artifact, Store
+
+MOMENTS = 30
+STEPS = ("first", "second", "third")
+
+
+def outputs(toy: Any) -> dict[str, str]:
+    """Entity to digest, of the newest run."""
+    steps = toy.manifest()["steps"]
+    return {entity: artifact["digest"] for name in STEPS for entity, artifact in steps[name]["outputs"].items()}
+
+
+def kill(process: Any, what: str) -> None:
+    """SIGKILL for the runner, for its kernel, or for both at once, as when the machine goes down."""
+    try:
+        kernels = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    victims = kernels if what == "kernel" else [psutil.Process(process.pid)]
+    for victim in [*victims, *(kernels if what == "machine" else [])]:
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def check_store(toy: Any) -> None:
+    """Whatever reads as an artifact is whole, and a record refers to it."""
+    runs = Runs(Store(str(toy.root / ".store/default/dev")))
+    records = [record for run in runs.ids() for record in runs.load(run).attempts]
+    referred = {(name, artifact.digest) for record in records for name, artifact in record.outputs.items()}
+    names = runs.store.files.names("artifacts")
+    stored = {(name, digest) for name in names for digest in runs.store.files.names(f"artifacts/{name}")}
+    assert stored == referred
+    for name, digest in stored:
+        assert runs.store.check(Artifact(name, "", digest, 0, 0)) == []
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_ends_the_run(
+    new_toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    undisturbed, toy = new_toy(tmp_path / "undisturbed"), new_toy(tmp_path / "disturbed")
+    began = time.monotonic()
+    process = undisturbed.spawn("--set", "first.text=warm up")
+    assert process.wait(120) == 0
+    duration = time.monotonic() - began
+    chance, continued, commands = random.Random(7), 0, 0
+    for number in range(MOMENTS):
+        command = ("--set", f"first.text=text {number}")
+        moment = chance.uniform(0, duration)
+        process = toy.spawn(*command)
+        time.sleep(moment)
+        kill(process, ("runner", "kernel", "machine")[number % 3])
+        process.communicate(timeout=60)
+        begun = [row["run"] for row in toy.runs()]
+        for _ in range(3):
+            commands += 1
+            if toy.step(*command).code == 0:
+                break
+        assert set(toy.statuses().values()) <= {"succeeded", "reused"}
+        continued += toy.manifest()["run"] in begun
+        assert undisturbed.step(*command).code == 0
+        assert outputs(toy) == outputs(undisturbed)
+        assert toy.states() == dict.fromkeys(STEPS, "done")
+        check_store(toy)
+    with capsys.disabled():
+        told = f"{MOMENTS} kills within {duration:.1f} s, {commands} commands to end them, {continued} runs went on"
+        sys.stdout.write(f"\n    {told}\n")
+    assert continued > MOMENTS / 3
+    assert toy.left_over() == []
+    killed = [a for row in toy.runs() for step in toy.manifest(row["run"])["steps"].values() for a in attempts(step)]
+    assert "killed" in killed
+    assert "running" not in killed, "every attempt has an end"
+
+
+def attempts(step: dict[str, Any]) -> list[str]:
+    """Status of each."""
+    return [step["status"], *(earlier["status"] for earlier in step["earlier_attempts"])]
+
+
+def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
+    process = toy.spawn("--set", "second.act=sleep")
+    toy.kernel()
+    kill(process, "machine")
+    process.communicate(timeout=30)
+    before = toy.manifest()
+    assert toy.states() == {"first": "done", "second": "killed", "third": "not run"}
+    (toy.root / ".cache" / "kernel.pid").unlink()
+    process = toy.spawn("--set", "second.act=sleep")
+    toy.kernel()
+    process.send_signal(signal.SIGINT)
+    assert f"run {before['run']}  dev  toy  continued" in process.communicate(timeout=30)[1]
+    after = toy.manifest()
+    assert after["run"] == before["run"]
+    assert after["steps"]["first"] == before["steps"]["first"], "what is done is not done again"
+    assert attempts(after["steps"]["second"]) == ["interrupted", "killed"]
+    assert toy.step("--set", "second.act=go").code == 0
+    assert toy.manifest()["run"] != before["run"], "another command opens another run"
+    assert toy.statuses() == {"first": "reused", "second": "succeeded", "third": "succeeded"}
+
+
+def test_a_run_that_failed_is_continued_when_what_failed_it_is_gone(toy: Any) -> None:
+    flag = toy.root / ".cache" / "flag"
+    cells = toy.cells_of("second")
+    cells[5] = ("", cells[5][1] + '\nif not (step.cache / "flag").exists():\n    raise OSError("the world is away")')
+    toy.notebook("second", cells)
+    assert toy.step().code == 1
+    failed = toy.manifest()["run"]
+    flag.touch()
+    assert toy.step().code == 0
+    manifest = toy.manifest()
+    assert manifest["run"] == failed
+    assert attempts(manifest["steps"]["second"]) == ["succeeded", "failed"]
+    assert toy.step().code == 0
+    assert toy.manifest()["run"] != failed, "a complete run is not continued"
+
+
+@pytest.mark.parametrize("change", ["notebook", "config", "force"])
+def test_a_changed_command_opens_a_run_of_its_own(toy: Any, change: str) -> None:
+    assert toy.step("--set", "second.act=fail").code == 1
+    failed = toy.manifest()["run"]
+    if change == "notebook":
+        toy.notebook("third", [*toy.cells_of("third"), ("md", "more")])
+        toy.notebook("first", [*toy.cells_of("first"), ("md", "more")])
+    if change == "config":
+        config = toy.root / "configs" / "demo.yaml"
+        config.write_text(config.read_text().replace("hallo", "hello"))
+    arguments = ["--force"] if change == "force" else []
+    assert toy.step("--set", "second.act=fail", *arguments).code == 1
+    assert toy.manifest()["run"] != failed
+
+
+def test_a_run_that_another_process_is_at_work_on_is_left_to_it(toy: Any) -> None:
+    process = toy.spawn("--set", "second.act=sleep")
+    toy.kernel()
+    first = toy.manifest()["run"]
+    other = toy.spawn("--set", "second.act=sleep")
+    toy.wait_for(lambda: len(toy.runs()) == 2)
+    for each in (process, other):
+        kill(each, "machine")
+        each.communicate(timeout=30)
+    assert toy.runs()[0]["run"] == first
+
+
+RESUME = """\
+done = step.resume / "done.txt"
+already = done.read_text() if done.is_file() else ""
+done.write_text(already + "x")
+if len(already) < int(note or 0):
+    raise OSError("not yet")
+text = text + str(len(already))"""
+
+
+def test_what_a_step_leaves_to_go_on_from_is_there_for_the_same_work_only(toy: Any) -> None:
+    cells = toy.cells_of("second")
+    cells.insert(6, ("", RESUME))
+    toy.notebook("second", cells)
+    left = toy.root / ".cache" / "resume"
+    assert toy.step("--set", "second.note=2").code == 1
+    assert len(list(left.iterdir())) == 1
+    assert toy.step("--set", "second.note=1").code == 1, "other work starts from nothing"
+    assert len(list(left.iterdir())) == 2
+    assert toy.step("--set", "second.note=2", "--force").code == 1, "--force starts from nothing"
+    assert toy.step("--set", "second.note=2").code == 1
+    assert toy.step("--set", "second.note=2").code == 0
+    assert (toy.root / "out/dev/toy/book/deep/book.txt").read_text() == "hallo2"
+    assert len(list(left.iterdir())) == 1, "it goes when the step has succeeded"
+
+
+def test_a_killed_attempt_is_told_as_such_before_anyone_records_its_end(toy: Any) -> None:
+    process = toy.spawn("--set", "second.act=sleep")
+    toy.kernel()
+    kill(process, "machine")
+    process.communicate(timeout=30)
+    assert toy.states()["second"] == "killed"
+    assert toy.runs()[0]["steps"]["second"] == "killed"
+    assert "second, attempt 1: killed\n" in toy.look("show").out
+
+
+def test_inputs_of_the_same_bytes_are_not_stale_whoever_made_them(ran: Any) -> None:
+    run = ran.manifest()["run"]
+    assert ran.step("first", "--run", run, "--force").code == 0
+    first = ran.manifest(run)["steps"]["first"]
+    assert first["outputs"]["letters"]["made_by"] == f"{run}/first/2"
+    assert ran.states() == {"first": "done", "second": "done", "third": "done"}

@@ -1,0 +1,456 @@
+"""Records of runs: written once, put together again, found again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
+from pipeline.runtime.inputs import count_uses, disagreement
+from pipeline.runtime.manifest import (
+    FAILED,
+    INTERRUPTED,
+    KILLED,
+    REUSED,
+    RUN_ID,
+    RUNNING,
+    SCHEMA,
+    SUCCEEDED,
+    RunManifest,
+    StepRecord,
+    new_run_id,
+)
+from pipeline.runtime.process import Process, this_process
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.verification import verify
+
+WORDS = Artifact("words", "file:///x/artifacts/words/ab12", "ab12", 5, 1, "run/second/1")
+
+
+@pytest.fixture
+def runs(store_url: str) -> Runs:
+    """An empty store's."""
+    return Runs(Store(store_url))
+
+
+def opened(runs: Runs, pipeline: str = "toy", run: str = "") -> str:
+    manifest = RunManifest(
+        run=run or new_run_id(),
+        mode="dev",
+        pipeline=pipeline,
+        zone="default",
+        created="2026-01-01T00:00:00.000Z",
+        config_file="configs/demo.yaml",
+        config={"name": pipeline},
+        code={"commit": "", "dirty": True, "diff": "", "untracked": {}},
+    )
+    time.sleep(0.002)  # ids of one millisecond have no order
+    return runs.open(manifest).run
+
+
+def attempt(step: str = "second", **changes: Any) -> StepRecord:
+    record = StepRecord(
+        step=step,
+        attempt=0,
+        started="2026-01-01T00:00:01.000Z",
+        parameters={"note": ""},
+        notebook_digest="n",
+        code_digest="c",
+        fingerprint="f" * 64,
+        inputs={},
+        code={},
+        environment={},
+    )
+    return replace(record, **changes)
+
+
+def ended(runs: Runs, run: str, step: str = "second", **changes: Any) -> StepRecord:
+    record = runs.start(run, attempt(step))
+    record = replace(record, **{"status": SUCCEEDED, "outputs": {"words": WORDS}, **changes})
+    runs.end(run, record)
+    return record
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
+)
+artifacts = st.builds(Artifact, st.text(), st.text(), st.text(), st.integers(0), st.integers(0), st.text())
+
+
+@given(
+    st.builds(
+        StepRecord,
+        parameters=st.dictionaries(st.text(), json_values, max_size=3),
+        inputs=st.dictionaries(st.text(), artifacts, max_size=2),
+        outputs=st.dictionaries(st.text(), artifacts, max_size=2),
+        metrics=st.dictionaries(st.text(), json_values, max_size=3),
+        overrides=st.dictionaries(st.text(), json_values, max_size=2),
+        code=st.dictionaries(st.text(), json_values, max_size=2),
+        process=st.builds(Process),
+        error=st.text(),
+    )
+)
+def test_a_record_survives_json(record: StepRecord) -> None:
+    assert StepRecord.from_json(json.loads(json.dumps(asdict(record)))) == record
+
+
+@given(
+    st.builds(
+        RunManifest,
+        config=st.dictionaries(st.text(), json_values, max_size=3),
+        code=st.dictionaries(st.text(), json_values, max_size=2),
+        asked=st.lists(st.text()).map(tuple),
+        process=st.builds(Process),
+        attempts=st.just(()),
+    )
+)
+def test_an_opening_survives_json(manifest: RunManifest) -> None:
+    content = asdict(manifest)
+    content.pop("attempts")
+    assert RunManifest.from_json(json.loads(json.dumps(content)), ()) == manifest
+
+
+def test_a_run_is_put_together_from_its_records(runs: Runs) -> None:
+    run = opened(runs)
+    record = ended(runs, run, metrics={"length": 5})
+    manifest = runs.load(run)
+    assert manifest.attempts == (record,)
+    assert manifest.of("second") == (record,)
+    assert manifest.of("third") == ()
+    assert manifest.success("second") == record
+    assert manifest.output("words") == WORDS
+    assert manifest.output("book") is None
+    assert manifest.schema == SCHEMA
+
+
+def test_the_rendered_manifest_is_what_show_prints(runs: Runs) -> None:
+    run = opened(runs)
+    assert rendered(runs, run)["steps"] == {}
+    ended(runs, run, status=FAILED, outputs={})
+    ended(runs, run)
+    content = rendered(runs, run)
+    assert content == json.loads(json.dumps(runs.load(run).to_json()))
+    assert content["schema"] == SCHEMA
+    assert content["steps"]["second"]["attempt"] == 2
+    assert [earlier["status"] for earlier in content["steps"]["second"]["earlier_attempts"]] == [FAILED]
+
+
+def rendered(runs: Runs, run: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(runs.store.files.read(f"runs/{run}/manifest.json"))
+    return content
+
+
+def test_records_are_written_once(runs: Runs) -> None:
+    run = opened(runs)
+    record = ended(runs, run, metrics={"length": 5})
+    runs.end(run, replace(record, status=SUCCEEDED, outputs={"words": WORDS}, metrics={"length": 5}))
+    with pytest.raises(StepError, match=r"another end of .*second/1"):
+        runs.end(run, replace(record, status=FAILED))
+    with pytest.raises(StepError, match="there is a run"):
+        runs.open(replace(runs.load(run), attempts=(), pipeline="other"))
+    assert runs.load(run).attempts == (record,)
+    assert runs.load(run).pipeline == "toy"
+
+
+def test_a_started_attempt_is_running_until_it_ends(runs: Runs) -> None:
+    run = opened(runs)
+    record = runs.start(run, attempt())
+    assert [r.status for r in runs.load(run).attempts] == [RUNNING]
+    assert rendered(runs, run)["steps"]["second"]["status"] == RUNNING
+    runs.end(run, replace(record, status=INTERRUPTED))
+    assert [r.status for r in runs.load(run).attempts] == [INTERRUPTED]
+
+
+def test_attempts_are_numbered_without_gaps(runs: Runs) -> None:
+    run = opened(runs)
+    numbers = [ended(runs, run, status=FAILED).attempt for _ in range(11)]
+    assert numbers == list(range(1, 12))
+    assert runs.start(run, attempt("secondary")).attempt == 1
+    assert [record.attempt for record in runs.load(run).of("second")] == numbers
+
+
+def test_concurrent_attempts_get_numbers_of_their_own_and_none_is_lost(runs: Runs) -> None:
+    run = opened(runs)
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(lambda n: ended(runs, run, metrics={"n": n}), range(24)))
+    assert sorted(record.attempt for record in records) == list(range(1, 25))
+    assert {r.attempt: r.metrics["n"] for r in runs.load(run).attempts} == {r.attempt: r.metrics["n"] for r in records}
+    step = rendered(runs, run)["steps"]["second"]
+    assert len(step["earlier_attempts"]) == 23, "the last to render saw every record"
+    assert step["status"] == SUCCEEDED
+
+
+def test_of_two_that_render_at_once_the_last_word_has_every_record(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened(runs)
+    replace_file = runs.store.files.replace
+
+    def late(key: str, content: bytes) -> None:
+        monkeypatch.undo()
+        ended(runs, run, "third", outputs={})  # another process, between this one's reading and its writing
+        replace_file(key, content)
+
+    monkeypatch.setattr(runs.store.files, "replace", late)
+    ended(runs, run)
+    assert set(rendered(runs, run)["steps"]) == {"second", "third"}
+    assert {step["status"] for step in rendered(runs, run)["steps"].values()} == {SUCCEEDED}
+    monkeypatch.setattr(runs.store.files, "replace", late)
+    runs.render(run)
+    assert len(rendered(runs, run)["steps"]["third"]["earlier_attempts"]) == 1
+
+
+def test_the_newest_success_counts_whatever_the_clock_says(runs: Runs) -> None:
+    run = opened(runs)
+    newer = replace(WORDS, digest="cd34")
+    ended(runs, run, started="2026-01-02T00:00:00.000Z")
+    ended(runs, run, outputs={"words": newer}, started="2026-01-01T00:00:00.000Z")
+    ended(runs, run, status=FAILED, outputs={"words": replace(WORDS, digest="bad")})
+    assert runs.load(run).output("words") == newer
+    assert runs.load(run).success("second").attempt == 2  # type: ignore[union-attr]
+
+
+def test_a_newer_schema_is_refused(runs: Runs) -> None:
+    run = new_run_id()
+    runs.store.files.create(f"runs/{run}/run.json", json.dumps({"schema": SCHEMA + 1, "run": run}).encode())
+    with pytest.raises(UsageError, match="newer version") as caught:
+        runs.load(run)
+    assert f"found {SCHEMA + 1}" in str(caught.value)
+    assert "update the pipeline" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"schema": 1}', b"\xff\xfe", b'{"schema": "x"}\n', b"{]}\n"])
+def test_an_unreadable_record_is_named(runs: Runs, content: bytes) -> None:
+    run = opened(runs)
+    runs.store.files.create(f"runs/{run}/attempts/second.001.ended.json", content)
+    with pytest.raises(IntegrityError, match=r"second\.001\.ended\.json"):
+        runs.load(run)
+    other = new_run_id()
+    runs.store.files.create(f"runs/{other}/run.json", content)
+    with pytest.raises(IntegrityError, match=other):
+        runs.load(other)
+
+
+def test_a_run_whose_opening_was_cut_short_is_none(runs: Runs) -> None:
+    run = opened(runs)
+    cut = new_run_id()
+    runs.store.files.create(f"runs/{cut}/attempts/x", b"x")
+    runs.store.files.create("runs/notes.txt/x", b"of someone else")
+    assert runs.ids() == [run]
+    assert runs.newest() == runs.load(run)
+    for name in (cut, "notes.txt", "../x", "x" * 400, ""):
+        with pytest.raises(MissingError, match=f"newest {run}"):
+            runs.load(name)
+
+
+def test_the_newest_run_can_be_asked_for_by_pipeline_and_output(runs: Runs) -> None:
+    assert runs.newest() is None
+    first, other = opened(runs), opened(runs, "other")
+    ended(runs, first)
+    empty = opened(runs)
+    assert [getattr(found, "run", None) for found in (runs.newest(), runs.newest(pipeline="other"))] == [empty, other]
+    assert runs.newest(having="words").run == first  # type: ignore[union-attr]
+    assert runs.newest(pipeline="nobody") is None
+    assert runs.ids() == [first, other, empty]
+
+
+def test_the_same_work_is_found_while_its_outputs_exist(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("x")
+    words = runs.store.put("words", tmp_path / "in")
+    first, second = opened(runs), opened(runs)
+    ended(runs, second, outputs={"words": words})
+    newest = ended(runs, second, outputs={"words": words})
+    ended(runs, first, outputs={"words": words})
+    assert runs.same_work("second", "f" * 64) == (second, newest)
+    assert runs.same_work("second", "e" * 64) is None
+    assert runs.same_work("first", "f" * 64) is None
+    ended(runs, opened(runs), outputs={"words": replace(words, digest="0" * 64)})
+    assert runs.same_work("second", "f" * 64) == (second, newest), "outputs that are gone are no use"
+
+
+@pytest.mark.parametrize("status", [FAILED, INTERRUPTED, REUSED])
+def test_only_a_success_is_the_same_work(runs: Runs, tmp_path: Path, status: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("x")
+    ended(runs, opened(runs), status=status, outputs={"words": runs.store.put("words", tmp_path / "in")})
+    assert runs.same_work("second", "f" * 64) is None
+
+
+def test_an_unreadable_hint_costs_no_more_than_running_again(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    runs.store.files.create(f"reuse/second/{'f' * 64}/{new_run_id()}.001", b'{"from": "a newer version"}')
+    assert runs.same_work("second", "f" * 64) is None
+    assert "a record cannot be read" in caplog.text
+
+
+def test_run_ids_sort_by_time_and_are_unique() -> None:
+    ids = []
+    for _ in range(20):
+        ids.append(new_run_id())
+        time.sleep(0.0015)
+    assert ids == sorted(ids)
+    many = [new_run_id() for _ in range(2000)]
+    assert len(set(many)) == 2000
+    assert all(RUN_ID.fullmatch(run) for run in many)
+    assert re.match(r"20\d\d[01]\d[0-3]\dT[0-2]\d", many[0])
+
+
+# --- killed writers, older versions ----------------------------------------------------------------------------------
+
+GONE = replace(this_process(), began="before")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{\n  "step": "second",\n  "attempt": 1'])
+def test_a_record_that_was_cut_off_counts_as_not_written(
+    runs: Runs, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(runs)
+    done = ended(runs, run, "first")
+    key = f"runs/{run}/attempts/second.001.started.json"
+    runs.store.files.replace(key, content) if content else put_empty(runs, key)
+    assert runs.load(run).attempts == (done,)
+    assert "was cut off while it was written" in caplog.text
+    assert runs.cut_records(run) == [key]
+    assert runs.start(run, attempt()).attempt == 2, "its number stays taken"
+    cut = new_run_id()
+    runs.store.files.replace(f"runs/{cut}/run.json", b'{"run"')
+    assert runs.ids() == [run]
+
+
+def put_empty(runs: Runs, key: str) -> None:
+    """What a killed writer leaves on a place that creates a file before it has its bytes."""
+    if runs.store.url.startswith("file:"):
+        path = Path(runs.store.files.location(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    else:
+        runs.store.files._fs.pipe_file(f"{runs.store.files._root}/{key}", b"")  # type: ignore[attr-defined]
+
+
+def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs) -> None:
+    run = opened(runs)
+    killed = runs.start(run, attempt("first", process=GONE))
+    alive = runs.start(run, attempt("second", process=this_process()))
+    elsewhere = runs.start(run, attempt("third", process=replace(GONE, host="elsewhere")))
+    assert runs.load(run).of("first")[0].is_killed
+    manifest = runs.bury(runs.load(run))
+    assert [record.status for record in manifest.attempts] == [KILLED, RUNNING, RUNNING]
+    assert manifest.of("second") == (alive,)
+    assert manifest.of("third") == (elsewhere,)
+    [record] = manifest.of("first")
+    assert (record.id, record.error) == (killed.id, "its process was killed")
+    assert rendered(runs, run)["steps"]["first"]["status"] == KILLED
+    assert runs.bury(manifest) == manifest
+    with pytest.raises(StepError, match="another end of"):
+        runs.end(run, replace(killed, status=SUCCEEDED))
+
+
+def test_an_end_that_was_cut_off_is_written_anew(runs: Runs) -> None:
+    run = opened(runs)
+    record = runs.start(run, attempt("first", process=GONE))
+    runs.store.files.replace(f"runs/{run}/attempts/first.001.ended.json", b'{"step": "fir')
+    assert [record.status for record in runs.bury(runs.load(run)).attempts] == [KILLED]
+    assert runs.cut_records(run) == []
+    with pytest.raises(StepError, match="another end of"):
+        runs.end(run, replace(record, status=SUCCEEDED))
+
+
+def test_a_manifest_is_rendered_again_when_a_record_was_not_whole_at_first(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = opened(runs)
+    record = runs.start(run, attempt())
+    key = f"runs/{run}/attempts/second.001.ended.json"
+    whole = json.dumps(asdict(replace(record, status=FAILED)), indent=2).encode() + b"\n"
+    runs.store.files.replace(key, whole[:40])
+    replace_file = runs.store.files.replace
+
+    def late(name: str, content: bytes) -> None:
+        monkeypatch.undo()
+        replace_file(key, whole)  # its writer comes to the end meanwhile
+        replace_file(name, content)
+
+    monkeypatch.setattr(runs.store.files, "replace", late)
+    runs.render(run)
+    assert rendered(runs, run)["steps"]["second"]["status"] == FAILED
+
+
+def test_two_attempts_that_are_alike_are_told_apart(runs: Runs) -> None:
+    run = opened(runs)
+    first, second = runs.start(run, attempt()), runs.start(run, attempt())
+    assert first.id != second.id
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert runs.start(run, replace(first, attempt=0)).attempt == 3
+
+
+@pytest.fixture
+def of_schema_1(tmp_path: Path) -> Runs:
+    """A store that the first version wrote, with two runs of the toy project."""
+    shutil.copytree(Path(__file__).parents[1] / "stores" / "schema_1", tmp_path / "old")
+    return Runs(Store(str(tmp_path / "old")))
+
+
+def test_runs_of_schema_1_stay_readable(of_schema_1: Runs, tmp_path: Path) -> None:
+    first, second = (of_schema_1.load(run) for run in of_schema_1.ids())
+    assert (first.schema, second.schema) == (1, 1)
+    assert [(record.step, record.attempt, record.status) for record in first.attempts] == [
+        ("first", 1, SUCCEEDED),
+        ("second", 1, FAILED),
+    ]
+    assert [record.status for record in second.of("second")] == [SUCCEEDED, SUCCEEDED]
+    assert second.of("first")[0].reused_from == f"{first.run}/first/1"
+    assert {record.schema for record in second.attempts} == {1}
+    book = second.output("book")
+    assert book is not None
+    assert (of_schema_1.store.get(book, tmp_path / "out") / "deep" / "book.txt").read_text() == "hallo"
+    assert of_schema_1.same_work("third", second.of("third")[0].fingerprint) == (second.run, second.of("third")[0])
+    findings = verify(of_schema_1, of_schema_1.ids()).findings
+    assert {finding.what for finding in findings} == {"a notebook as it ran is gone"}, "the copy leaves these out"
+
+
+def test_a_run_of_schema_1_takes_attempts_of_this_schema(of_schema_1: Runs) -> None:
+    run = of_schema_1.ids()[-1]
+    record = of_schema_1.start(run, attempt("third"))
+    manifest = of_schema_1.end(run, replace(record, status=FAILED))
+    assert (record.attempt, record.schema) == (2, SCHEMA)
+    assert manifest.of("third")[-1].status == FAILED
+    assert manifest.success("third") is not None
+    assert json.loads(of_schema_1.store.files.read(f"runs/{run}/manifest.json"))["steps"]["third"]["schema"] == SCHEMA
+
+
+def test_a_run_of_schema_2_is_read_with_the_disagreement_that_it_has(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "stores" / "schema_2", tmp_path / "old")
+    runs = Runs(Store(str(tmp_path / "old")))
+    (run,) = (runs.load(one) for one in runs.ids())
+    assert (run.schema, {record.schema for record in run.attempts}) == (2, {2})
+    assert all((record.notes, record.chosen, record.chosen_before) == ((), {}, {}) for record in run.attempts)
+    right, wrong = run.of("judge")
+    assert disagreement(runs, run, right.inputs) is None
+    found = disagreement(runs, run, wrong.inputs)
+    assert found is not None
+    assert (found.source, found.stale, found.after) == ("prep", "learn", ("pack", "judge"))
+    assert count_uses(runs, "judge", wrong.inputs) == {"test": 1, "service": 2}
+    findings = verify(runs, runs.ids()).findings
+    assert {finding.what for finding in findings} == {"a notebook as it ran is gone"}, "the copy leaves these out"
+
+
+def test_an_attempt_of_a_newer_schema_is_refused(runs: Runs) -> None:
+    run = opened(runs)
+    record = runs.start(run, attempt())
+    newer = {**asdict(record), "schema": SCHEMA + 1, "attempt": 2, "something": "new"}
+    runs.store.files.create(f"runs/{run}/attempts/second.002.started.json", json.dumps(newer).encode() + b"\n")
+    with pytest.raises(UsageError, match="newer version") as caught:
+        Runs(runs.store).load(run)
+    assert "update the pipeline" in str(caught.value)
+    assert "second.002.started.json" in str(caught.value)

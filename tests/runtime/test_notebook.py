@@ -1,0 +1,400 @@
+"""What is read from a notebook without running it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import DataError, MissingError, PipelineError, StepError, UsageError
+from pipeline.runtime.notebook import StepNotebook, follow_links, read_notebook, read_steps
+from pipeline.runtime.parameters import Parameter
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = """\
+# a comment of its own
+variant: str = "nano"  # which size: nano # or tiny
+epochs: int = 20
+rate: float = 1  # a float that is written as an int
+url: str = "http://x/y?a=1&b=2#c"  # read to its end
+classes: list[str] = []  # names
+shares: list[float] = [0.5, 1]
+limits: dict[str, float] = {"a": 1}
+api: dict[str, str] = {}
+keep: bool = (
+    False
+)  # over several lines"""
+
+
+@pytest.fixture
+def step(toy: Any) -> StepNotebook:
+    """The first step, with parameters of every kind."""
+    return read_notebook(write(toy, parameters=SCHEMA))
+
+
+def write(toy: Any, name: str = "first", kernel: str = "python3", **changes: str) -> Path:
+    """A notebook as `first`, with other cells for some tags."""
+    cells = {
+        "parameters": 'text: str = "a"',
+        "interface": f'step = Step.open("{name}", reads=[], writes=["letters"])',
+        **changes,
+    }
+    path: Path = toy.notebook(name, [("", "from pipeline.runtime.step import Step"), *cells.items()], kernel)
+    return path
+
+
+def test_the_schema_is_read_from_the_cell(step: StepNotebook) -> None:
+    assert list(step.parameters.values()) == [
+        Parameter("variant", "str", "nano", "which size: nano # or tiny"),
+        Parameter("epochs", "int", 20, ""),
+        Parameter("rate", "float", 1, "a float that is written as an int"),
+        Parameter("url", "str", "http://x/y?a=1&b=2#c", "read to its end"),
+        Parameter("classes", "list[str]", [], "names"),
+        Parameter("shares", "list[float]", [0.5, 1], ""),
+        Parameter("limits", "dict[str, float]", {"a": 1}, ""),
+        Parameter("api", "dict[str, str]", {}, ""),
+        Parameter("keep", "bool", False, "over several lines"),
+    ]
+
+
+def test_the_file_is_known_without_being_run(toy: Any) -> None:
+    steps = read_steps(toy.root / "steps")
+    third = steps["third"]
+    assert list(steps) == ["first", "second", "third"]
+    assert (third.title, third.reads, third.writes) == ("The third step", ("letters", "words"), ("book", "page"))
+    assert third.imports == (
+        "pipeline.errors",
+        "pipeline.errors.DataError",
+        "pipeline.runtime.step",
+        "pipeline.runtime.step.Step",
+    )
+
+
+def test_the_projects_own_notebooks_are_read() -> None:
+    steps = read_steps(ROOT / "steps")
+    assert list(steps) == ["data_load", "data_prep", "model_train", "model_pack", "model_eval"]
+    assert all(parameter.help for step in steps.values() for parameter in step.parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("given_values", "name", "value"),
+    [
+        pytest.param({}, "epochs", 20, id="default"),
+        pytest.param({"epochs": 3}, "epochs", 3, id="int"),
+        pytest.param({"rate": 2}, "rate", 2.0, id="int for float"),
+        pytest.param({"rate": 0.5}, "rate", 0.5, id="float"),
+        pytest.param({"keep": True}, "keep", True, id="bool"),
+        pytest.param({"classes": ["a", "b"]}, "classes", ["a", "b"], id="list"),
+        pytest.param({}, "shares", [0.5, 1.0], id="ints in a list of floats"),
+        pytest.param({"url": "ssh://git@host/x"}, "url", "ssh://git@host/x", id="user without password"),
+        pytest.param({"url": "http://x/a:b@c"}, "url", "http://x/a:b@c", id="at sign in a path"),
+        pytest.param({"limits": {"b": 0.5}}, "limits", {"b": 0.5}, id="table"),
+        pytest.param({"api": {"token_env": "T"}}, "api", {"token_env": "T"}, id="name of a variable"),
+        pytest.param({"api": {"token": "${T}"}}, "api", {"token": "${T}"}, id="variable under a secret's name"),
+        pytest.param({"api": {"token": "coin"}}, "api", {"token": "coin"}, id="a class that is called so"),
+        *(
+            pytest.param({"url": url}, "url", url, id=url)
+            for url in (
+                "http://host:8080/a@b",
+                "postgresql://me@host:5432/db",
+                "https://host/x?keyword=cat",
+                "sqlite:///a/b@c.db",
+                "postgresql://host:5432/db?options=a@b",
+                "https://host/x?page=1#key",
+            )
+        ),
+        *(
+            pytest.param({"url": url}, "url", url, id=f"variables in {url.partition(':')[0]}")
+            for url in ("postgresql://${USER}:${PW}@host/db", "https://${PW}@host/x", "http://host/x?token=${T}&a=1")
+        ),
+    ],
+)
+def test_values_are_laid_over_the_defaults(
+    step: StepNotebook, given_values: dict[str, Any], name: str, value: Any
+) -> None:
+    resolved = step.resolve(given_values)
+    assert list(resolved) == list(step.parameters)
+    assert resolved[name] == value
+    assert type(resolved[name]) is type(value)
+    assert [type(item) for item in resolved["shares"]] == [float, float]
+    assert [type(item) for item in resolved["limits"].values()] == [float]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        pytest.param({"epochs": True}, "int, such as 20", id="bool is no int"),
+        pytest.param({"epochs": 1.0}, "int, such as 20", id="float is no int"),
+        pytest.param({"epochs": "3"}, "int, such as 20", id="text is no int"),
+        pytest.param({"epochs": None}, "int, such as 20", id="nothing"),
+        pytest.param({"rate": True}, "float, such as 1", id="bool is no float"),
+        pytest.param({"rate": float("nan")}, "float", id="nan"),
+        pytest.param({"rate": float("inf")}, "float", id="infinity"),
+        pytest.param({"rate": 10**400}, "float", id="larger than any float"),
+        pytest.param({"keep": 1}, "bool, such as False", id="int is no bool"),
+        pytest.param({"variant": 1}, "str, such as 'nano'", id="int is no text"),
+        pytest.param({"classes": "car"}, "list", id="text is no list"),
+        pytest.param({"classes": ["car", 1]}, "list", id="list of something else"),
+        pytest.param({"epoch": 3}, "did you mean 'epochs'", id="near name"),
+        pytest.param({"zzz": 3}, "one of variant, epochs", id="far name"),
+        pytest.param({"url": "https://me:s3cret@host/x"}, "no credentials", id="password"),
+        pytest.param({"url": "https://s3cret@host/x"}, "no credentials", id="token"),
+        pytest.param({"url": "https://host/x?a=1&X-Amz-Signature=s3cret"}, "no credentials", id="signed URL"),
+        pytest.param({"classes": ["https://me:s3cret@host/x"]}, "no credentials", id="password in a list"),
+        pytest.param({"epochs": "https://me:s3cret@host/x"}, "no credentials", id="password of a wrong type"),
+        pytest.param({"url": "https://${ME}:s3cret@host/x"}, "no credentials", id="password beside a variable"),
+        pytest.param({"url": "https://s3cret${ME}@host/x"}, "no credentials", id="token beside a variable"),
+        pytest.param({"api": {"url": "https://me:s3cret@host/x"}}, "no credentials", id="password in a table"),
+        *(
+            pytest.param({"api": {key: "s3cret-of-the-test"}}, "no credentials", id=f"{key} in a table")
+            for key in ("Token", "api_token", "auth", "x-api-key", "client_secret")
+        ),
+        pytest.param({"api": {"api_key": "s3cret-of-the-test${T}"}}, "no credentials", id="key beside a variable"),
+        *(
+            pytest.param({"url": f"https://host/x?a=1&{name}=s3cret"}, "no credentials", id=f"{name} in a query")
+            for name in (
+                "key",
+                "sig",
+                "auth",
+                "code",
+                "hapikey",
+                "api-key",
+                "passwd",
+                "private_token",
+                "client_secret",
+                "X-Amz-Credential",
+                "X-Amz-Security-Token",
+                "subscription-key",
+            )
+        ),
+        pytest.param({"url": "https://host/x#access_token=s3cret"}, "no credentials", id="fragment"),
+        pytest.param({"url": "api+https://me:s3cret@host/x"}, "no credentials", id="password of an API"),
+        pytest.param({"url": "postgresql://me:s3cret/of@host/db"}, "no credentials", id="password with a slash"),
+        pytest.param({"url": "mssql://host/db?odbc_connect=PWD%3Ds3cret"}, "no credentials", id="ODBC"),
+        pytest.param({"api": ["a"]}, "dict[str, str], such as {}", id="list is no table"),
+        pytest.param({"api": {1: "a"}}, "dict[str, str]", id="number as a name"),
+        pytest.param({"limits": {"a": "b"}}, "dict[str, float]", id="table of something else"),
+        pytest.param({"limits": {"a": float("nan")}}, "dict[str, float]", id="nan in a table"),
+    ],
+)
+def test_a_wrong_value_is_refused(step: StepNotebook, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        step.resolve(values)
+    assert says in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        pytest.param("epochs = 1", "not a parameter: epochs = 1", id="no type"),
+        pytest.param("epochs: int", "not a parameter", id="no default"),
+        pytest.param("import os", "not a parameter", id="statement"),
+        pytest.param("a.b: int = 1", "not a parameter", id="attribute"),
+        pytest.param("epochs: int = 1 + x", "not a literal", id="expression"),
+        pytest.param("epochs: int = 1.5", "declared as int = 1.5", id="default of another type"),
+        pytest.param("epochs: bool = 1", "declared as bool = 1", id="int for bool"),
+        pytest.param("epochs: dict = {}", "declared as dict = {}", id="unknown type"),
+        pytest.param("epochs: int | None = 1", "declared as int | None = 1", id="union"),
+        pytest.param("epochs: list = []", "declared as list = []", id="list of what"),
+        pytest.param("epochs: int = 1\nepochs: int = 2", "there twice", id="twice"),
+        pytest.param("epochs: int = (1", "not valid Python", id="no Python"),
+        pytest.param("  epochs: int = 1", "not valid Python", id="indented"),
+        pytest.param('epochs: str = "abc', "not valid Python", id="open text"),
+    ],
+)
+def test_a_wrong_parameters_cell_is_refused(toy: Any, cell: str, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_notebook(write(toy, parameters=cell))
+    assert says in str(caught.value)
+    assert "first.ipynb" in str(caught.value)
+
+
+LINKED = 'size: str = "-"  # where text is auto: second.act'
+
+
+def test_a_parameter_takes_its_value_from_another_steps(toy: Any) -> None:
+    cells = [(tag, f"{source}\n{LINKED}" if tag == "parameters" else source) for tag, source in toy.cells_of("first")]
+    toy.notebook("first", cells)
+    steps = read_steps(toy.root / "steps")
+
+    def size(first: dict[str, str], second: dict[str, str]) -> Any:
+        given = {"first": first, "second": second}
+        resolved = {name: step.resolve(given.get(name, {})) for name, step in steps.items()}
+        return follow_links(steps, given, resolved)["first"]["size"]
+
+    assert size({}, {"act": "fail"}) == "-", "the text is not auto"
+    assert size({"text": "auto"}, {"act": "fail"}) == "fail"
+    assert size({"text": "auto"}, {}) == "go", "the other's default"
+    assert size({"text": "auto", "size": "s"}, {"act": "fail"}) == "s", "what is set is not overruled"
+    assert toy.step("first", "--set", "text=auto", "--set", "second.note=x", "--set", "second.act=nothing").code == 0
+    assert toy.manifest()["steps"]["first"]["parameters"]["size"] == "nothing"
+    assert toy.states()["first"] == "done", "the same command would set it so again"
+
+
+def test_a_comment_that_is_worded_like_a_link_is_none(toy: Any) -> None:
+    write(toy, parameters='text: str = "a"\nsize: str = "-"  # column where mask is stored: masks.png')
+    assert read_steps(toy.root / "steps")["first"].resolve({})["size"] == "-"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        pytest.param("where text is auto: nobody.act", id="no such step"),
+        pytest.param("where text is auto: second.atc", id="no such parameter"),
+        pytest.param("where text is auto: second.loud", id="another type"),
+    ],
+)
+def test_a_link_to_what_is_not_there_is_refused(toy: Any, comment: str) -> None:
+    write(toy, parameters=f'text: str = "a"\nsize: str = "-"  # {comment}')
+    with pytest.raises(DataError, match="names what is not there") as caught:
+        read_steps(toy.root / "steps")
+    assert comment in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param("pass", id="does not open"),
+        pytest.param('Step.open("second", reads=[], writes=["a"])', id="another name"),
+        pytest.param('Step.open("first", reads=[])', id="no outputs"),
+        pytest.param('Step.open("first", reads=[], writes=names)', id="no literals"),
+        pytest.param('Step.open(name, reads=[], writes=["a"])', id="no literal name"),
+        pytest.param('Step.open("first", reads="letters", writes=["a"])', id="text for a list"),
+        pytest.param('Step.open("first", reads=[], writes=["a", "a"])', id="twice"),
+        pytest.param('Step.open("first", reads=["a"], writes=["a"])', id="in and out"),
+        pytest.param('Step.open("first", reads=[], writes=["../a"])', id="path"),
+        pytest.param('Step.open("first", reads=[], writes=[1])', id="number"),
+    ],
+)
+def test_a_wrong_interface_is_refused(toy: Any, cell: str) -> None:
+    with pytest.raises(DataError, match="does not open the step"):
+        read_notebook(write(toy, interface=cell))
+
+
+@pytest.mark.parametrize("tag", ["parameters", "interface"])
+def test_tags_are_there_exactly_once(toy: Any, tag: str) -> None:
+    path = write(toy)
+    good = nbformat.read(path, as_version=4)
+    cell = next(cell for cell in good.cells if cell.metadata.get("tags") == [tag])
+    good.cells.append(nbformat.v4.new_code_cell(cell.source, metadata={"tags": [tag]}))
+    nbformat.write(good, path)
+    with pytest.raises(DataError, match=f"2 cells tagged '{tag}'"):
+        read_notebook(path)
+    good.cells = [cell for cell in good.cells if cell.metadata.get("tags") != [tag]]
+    nbformat.write(good, path)
+    with pytest.raises(DataError, match=f"0 cells tagged '{tag}'"):
+        read_notebook(path)
+
+
+def test_a_foreign_kernel_is_refused_with_the_remedy(toy: Any) -> None:
+    with pytest.raises(StepError, match="kernel 'ir'") as caught:
+        read_notebook(write(toy, kernel="ir"))
+    assert "choose the kernel 'Python 3 (ipykernel)'" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "no json", '{"cells": [1], "metadata": {}}', '{"worksheets": []}'])
+def test_what_is_no_notebook_is_refused(toy: Any, content: str) -> None:
+    path = toy.root / "steps" / "first.ipynb"
+    path.write_text(content)
+    with pytest.raises(DataError, match="not a Jupyter notebook"):
+        read_notebook(path)
+    path.unlink()
+    with pytest.raises(MissingError):
+        read_notebook(path)
+
+
+def test_a_step_is_named_by_one_word(toy: Any) -> None:
+    with pytest.raises(DataError, match="cannot name a step"):
+        read_notebook(write(toy, name="first.old"))
+
+
+def test_outputs_and_metadata_do_not_change_the_digest_and_sources_do(toy: Any) -> None:
+    path = toy.root / "steps" / "second.ipynb"
+    before = read_notebook(path)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello")]
+    notebook.cells[1].execution_count = 7
+    notebook.cells[1].metadata["collapsed"] = True
+    notebook.metadata["language_info"] = {"name": "python"}
+    nbformat.write(notebook, path)
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4))
+    assert read_notebook(path).digest == before.digest
+    digests = {before.digest}
+    for cell in notebook.cells:
+        cell.source += "\n# more"
+        nbformat.write(notebook, path)
+        digests.add(read_notebook(path).digest)
+    assert len(digests) == len(notebook.cells) + 1
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=4))
+def test_any_text_can_be_a_default(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    source = f"texts: list[str] = {texts!r}  # some"
+    path = tmp_path_factory.mktemp("n") / "first.ipynb"
+    cells = [
+        nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell('Step.open("first", reads=[], writes=["a"])', metadata={"tags": ["interface"]}),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert read_notebook(path).parameters["texts"] == Parameter("texts", "list[str]", texts, "some")
+
+
+def reads(*entities: str) -> Callable[[str], str]:
+    return lambda name: f'Step.open("{name}", reads={list(entities)}, writes=["of_{name}"])'
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        pytest.param({"a": reads("of_b"), "b": reads("of_a")}, "a, b wait for each other", id="cycle"),
+        pytest.param(
+            {"a": reads(), "b": reads("of_c"), "c": reads("of_d"), "d": reads("of_b")},
+            "b, c, d wait for each other",
+            id="cycle of three",
+        ),
+        pytest.param({"a": reads("of_z")}, "a reads of_z, and no step writes it", id="unknown"),
+        pytest.param(
+            {"a": reads(), "b": lambda _: 'Step.open("b", reads=[], writes=["of_a"])'},
+            "a and b both write of_a",
+            id="two",
+        ),
+        pytest.param({}, "there are no steps", id="none"),
+    ],
+)
+def test_what_is_no_graph_is_refused(toy: Any, steps: dict[str, Callable[[str], str]], says: str) -> None:
+    for path in (toy.root / "steps").iterdir():
+        path.unlink()
+    for name, interface in steps.items():
+        write(toy, name=name, interface=interface(name))
+    with pytest.raises(PipelineError) as caught:
+        read_steps(toy.root / "steps")
+    assert says in str(caught.value)
+
+
+def test_steps_come_in_the_order_of_what_they_read(toy: Any) -> None:
+    for path in (toy.root / "steps").iterdir():
+        path.unlink()
+    for name, interface in {"a": reads("of_c"), "b": reads("of_a", "of_d"), "c": reads("of_d"), "d": reads()}.items():
+        write(toy, name=name, interface=interface(name))
+    assert list(read_steps(toy.root / "steps")) == ["d", "c", "a", "b"]
+
+
+def test_magics_are_left_to_ipython(toy: Any) -> None:
+    path = toy.notebook(
+        "first",
+        [
+            ("", "%matplotlib inline\nimport pipeline.data.coco\n!ls"),
+            ("parameters", ""),
+            ("interface", 'Step.open("first", reads=[], writes=["a"])'),
+        ],
+    )
+    assert read_notebook(path).imports == ("pipeline.data.coco",)
+    assert read_notebook(path).parameters == {}
+    assert read_notebook(path).title == "first"

@@ -1,0 +1,50 @@
+"""What git knows of the commits that runs name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.runtime.repository import changed_between, source_url
+
+
+@pytest.mark.parametrize(
+    ("remote", "url"),
+    [
+        pytest.param("https://example.org/a/b.git", "https://example.org/a/b.git", id="HTTPS"),
+        pytest.param("https://user:secret@example.org/b.git?x=1#y", "https://example.org/b.git", id="with a password"),
+        pytest.param("https://token@example.org:8443/b.git", "https://example.org:8443/b.git", id="with a token"),
+        pytest.param("git@example.org:a/b.git", "ssh://git@example.org/a/b.git", id="scp"),
+        pytest.param("ssh://git@example.org:22/a/b.git", "ssh://git@example.org:22/a/b.git", id="SSH"),
+        pytest.param("ssh://git:secret@example.org/a.git", "ssh://git@example.org/a.git", id="SSH with a password"),
+        pytest.param("/srv/a b.git", "file:///srv/a%20b.git", id="a folder"),
+        pytest.param("file:///srv/a.git", "file:///srv/a.git", id="a file URL"),
+    ],
+)
+def test_the_repository_is_named_by_its_remote_without_secrets(toy: Any, remote: str, url: str) -> None:
+    toy.commit()
+    toy.git("remote", "add", "origin", remote)
+    assert source_url(toy.root) == url
+
+
+def test_without_a_remote_or_without_git_it_is_the_folder(toy: Any) -> None:
+    assert source_url(toy.root) == toy.root.resolve().as_uri()
+    toy.commit()
+    assert source_url(toy.root) == toy.root.resolve().as_uri()
+
+
+def test_the_files_between_two_commits_are_named(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changed_between(toy.root, "a" * 40, "b" * 40) is None
+    first = toy.commit()
+    (toy.root / "new.txt").write_text("x\n")
+    toy.git("add", "-A")
+    toy.git("commit", "-q", "-m", "more")
+    second = toy.git("rev-parse", "HEAD").strip()
+    assert changed_between(toy.root, first, second) == (" new.txt | 1 +", " 1 file changed, 1 insertion(+)")
+    assert changed_between(toy.root, first, first) == ()
+    assert changed_between(toy.root, first, "f" * 40) is None
+    assert changed_between(toy.root, "", second) is None
+    monkeypatch.setenv("PATH", "")
+    assert changed_between(toy.root, first, second) is None
+    assert source_url(toy.root) == toy.root.resolve().as_uri()

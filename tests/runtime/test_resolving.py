@@ -1,0 +1,167 @@
+"""Which run, attempt or artifact a person means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from records import artifact, attempt, failed, reused, run_id, run_of
+
+from pipeline.errors import MissingError, UsageError
+from pipeline.runtime.project import Project
+from pipeline.runtime.resolving import find_artifact, find_attempt, find_run, makers
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Store
+
+NAMES = ["20260101T000001000Z-aaaa111111", "20260101T000002000Z-abcd222222", "20260102T000003000Z-bbbb333333"]
+
+
+@pytest.fixture
+def project(tmp_path: Any) -> Any:
+    """Three runs, the second of another pipeline."""
+    from pipeline.runtime.config import Config
+
+    project = Project(tmp_path, "dev", Config(name="toy"), "configs/demo.yaml", {})
+    for number, name in enumerate(NAMES):
+        pipeline = "other" if number == 1 else "toy"
+        project.runs.open(run_of(number, run=name, pipeline=pipeline, attempts=()))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("typed", "number"),
+    [
+        pytest.param(None, 2, id="nothing"),
+        pytest.param("latest", 2, id="latest"),
+        pytest.param("latest~0", 2, id="latest~0"),
+        pytest.param("latest~2", 0, id="two before the latest"),
+        pytest.param(NAMES[1], 1, id="an id"),
+        pytest.param("20260102", 2, id="how it begins"),
+        pytest.param("20260101T000001", 0, id="how it begins, longer"),
+        pytest.param("222", 1, id="how it ends"),
+        pytest.param("abcd222222", 1, id="its last part"),
+        pytest.param("aa", 0, id="how its last part begins"),
+    ],
+)
+def test_a_run_is_found_by_what_a_person_types(project: Project, typed: str | None, number: int) -> None:
+    assert find_run(project, typed).run == NAMES[number]
+
+
+def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:
+    assert find_run(project, pipeline="other").run == NAMES[1]
+    assert find_run(project, "latest~1", pipeline="toy").run == NAMES[0]
+    with pytest.raises(MissingError, match="there is no dev run of 'nobody' yet"):
+        find_run(project, pipeline="nobody")
+
+
+@pytest.mark.parametrize(
+    ("typed", "error", "says"),
+    [
+        pytest.param("20260101", UsageError, f"one of {NAMES[0]}, {NAMES[1]}", id="two begin so"),
+        pytest.param("a", UsageError, "stands for 2 runs", id="the last parts of two begin so"),
+        pytest.param("zzz", MissingError, f"one of 3, the newest {NAMES[2]}", id="none"),
+        pytest.param("20260102T000003000Z-bbbb333334", MissingError, "there is no run", id="an id of no run"),
+        pytest.param("20260102T000003000Z-bbbb33333x", MissingError, f"did you mean '{NAMES[2]}'?", id="a slip"),
+        pytest.param("latest~3", MissingError, "latest to latest~2", id="too far back"),
+        pytest.param("../x", MissingError, "there is no run '../x'", id="a path"),
+    ],
+)
+def test_what_stands_for_no_run_or_several_is_refused(project: Project, typed: str, error: Any, says: str) -> None:
+    with pytest.raises(error) as caught:
+        find_run(project, typed)
+    assert says in str(caught.value)
+
+
+def test_of_many_that_begin_so_the_newest_are_named(project: Project) -> None:
+    for number in range(10, 19):
+        project.runs.open(run_of(number, run=f"20260301T0000{number}000Z-abcdef", attempts=()))
+    with pytest.raises(UsageError) as caught:
+        find_run(project, "202603")
+    assert "20260301T000018000Z-abcdef and 4 more" in str(caught.value)
+    assert "20260301T000013000Z" not in str(caught.value)
+
+
+def test_an_attempt_is_found_by_its_number() -> None:
+    first, second = failed("train"), attempt("train", attempt=2)
+    manifest = run_of(1, first, second)
+    assert find_attempt(manifest, "train") == second
+    assert find_attempt(manifest, "train", 1) == first
+    with pytest.raises(MissingError, match="train has no attempt 3") as caught:
+        find_attempt(manifest, "train", 3)
+    assert "one of 1, 2" in str(caught.value)
+    with pytest.raises(MissingError, match="pack has not run in run") as caught:
+        find_attempt(manifest, "pack")
+    assert f"python step.dev.py pack --run {run_id(1)}" in str(caught.value)
+    with pytest.raises(MissingError, match="none has"):
+        find_attempt(run_of(1), "pack")
+
+
+OLD, NEW, BELOW, IMAGES = artifact("model", "1"), artifact("model", "2"), artifact("report"), artifact("images")
+TWIN = replace(OLD, name="copy")  # equal folders have equal digests, whatever they are called
+RUNS = [
+    run_of(1, attempt("train", (IMAGES,), (OLD,))),
+    run_of(2, attempt("train", (IMAGES,), (NEW,)), failed("eval", reads=(NEW,), makes=(BELOW,))),
+    run_of(3, attempt("other", (), (TWIN,))),
+]
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        pytest.param("model", NEW, id="the newest of an entity"),
+        pytest.param("images", IMAGES, id="one that no readable run made"),
+        pytest.param("report", BELOW, id="one that missed its gate"),
+        pytest.param(f"model/{OLD.digest[:6]}", OLD, id="entity and digest"),
+        pytest.param(f"model/{OLD.digest[:2]}", OLD, id="entity and short digest"),
+        pytest.param(NEW.digest[:6], NEW, id="a digest"),
+        pytest.param(NEW.digest, NEW, id="a whole digest"),
+        pytest.param(OLD.url, OLD, id="a URL"),
+        pytest.param(f"s3://elsewhere/artifacts/model/{OLD.digest}", OLD, id="a URL from before the store was moved"),
+    ],
+)
+def test_an_artifact_is_found_by_what_a_person_types(typed: str, found: Any) -> None:
+    assert find_artifact(typed, RUNS) == found
+
+
+@pytest.mark.parametrize(
+    ("typed", "error", "says"),
+    [
+        pytest.param("modle", UsageError, "did you mean 'model'?", id="a slip"),
+        pytest.param("modle/0123", UsageError, "did you mean 'model'?", id="a slip before a digest"),
+        pytest.param(OLD.digest[:5], UsageError, "there is no artifact", id="a digest that is too short"),
+        pytest.param("000000", MissingError, "one of images, model, report, copy", id="no such digest"),
+        pytest.param(
+            "model/000000", MissingError, f"model/{OLD.digest[:12]}, model/{NEW.digest[:12]}", id="no version"
+        ),
+        pytest.param(OLD.digest[:8], UsageError, f"model/{OLD.digest[:12]}, copy/{OLD.digest[:12]}", id="two entities"),
+    ],
+)
+def test_what_stands_for_no_artifact_or_several_is_refused(typed: str, error: Any, says: str) -> None:
+    with pytest.raises(error) as caught:
+        find_artifact(typed, RUNS)
+    assert says in str(caught.value)
+
+
+def test_a_run_that_cannot_be_read_is_told_and_hides_no_other(project: Project, caplog: Any) -> None:
+    folder = project.root / ".store/default/dev/runs" / NAMES[1]
+    (folder / "run.json").write_text("[]")
+    assert [manifest.run for manifest in project.runs.readable()] == [NAMES[0], NAMES[2]]
+    assert f"run {NAMES[1]} is left out: a record cannot be read" in caplog.text
+
+
+def test_what_made_a_runs_results_is_what_ran(tmp_path: Any, caplog: Any) -> None:
+    runs = Runs(Store(str(tmp_path)))
+    load, gone = attempt("load", (), (IMAGES,)), attempt("prep", (IMAGES,), (OLD,))
+    source = run_of(1)
+    runs.open(source)
+    runs.end(source.run, runs.start(source.run, load))
+    train, bad = attempt("train", (OLD,), (NEW,)), failed("eval", reads=(NEW,), makes=(BELOW,))
+    both = reused(load, run_id(1)), reused(load, run_id(1), attempt=2)
+    manifest = run_of(2, *both, reused(gone, run_id(9)), train, bad, attempt("nothing"))
+    found = makers(runs, manifest)
+    assert [(run.run, record.step, record.status) for run, record in found] == [
+        (run_id(1), "load", "succeeded"),
+        (run_id(2), "train", "succeeded"),
+    ]
+    assert f"{run_id(9)}/prep/1 is left out, which made what prep reused: there is no run" in caplog.text

@@ -1,0 +1,436 @@
+"""Steps that run: through real papermill and kernels."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.runtime import execution, html_export
+from pipeline.runtime.store.artifact_store import Store
+from pipeline.runtime.workspace import LOCK, work_folder
+
+
+def test_all_steps_run_and_what_they_made_is_printed(ran: Any, first_outcome: Any) -> None:
+    assert first_outcome.code == 0
+    run = ran.manifest()["run"]
+    lines = first_outcome.out.strip().splitlines()
+    assert lines[0] == f"run {run}"
+    assert [line.split()[:2] for line in lines[1:4]] == [[s, "succeeded"] for s in ("first", "second", "third")]
+    assert lines[3].endswith("score 0.5  pages 1"), "the first two metrics, not the third"
+    read, it, book, _, programs = shlex.split(lines[4])
+    assert (read, it, Path(book).read_text()) == ("read", "it", "hallo"), "a deliverable is where its line says"
+    assert Path(programs, "python").exists()
+    assert Path(shlex.split(lines[5])[1], "page.txt").read_text() == "hallo"
+    assert ran.left_over() == []
+
+
+def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:
+    manifest = ran.manifest()
+    first, second, third = (manifest["steps"][name] for name in ("first", "second", "third"))
+    assert first["parameters"] == {"text": "hallo", "times": 1, "url": "sample://x?a=1&b=2#c"}
+    assert second["inputs"] == first["outputs"]
+    assert third["inputs"] == {**first["outputs"], **second["outputs"]}
+    assert second["outputs"]["words"]["made_by"] == f"{manifest['run']}/second/1"
+    assert second["metrics"] == {"length": 5, "odd": None}
+    assert second["started"] < second["ended"] <= third["started"]
+    assert second["environment"]["python"]
+    assert manifest["config"]["parameters"]["first"] == first["parameters"]
+    contents = [path.read_text() for path in ran.root.glob(".store/default/dev/objects/*/*")]
+    assert "sample://x?a=1&b=2#c" in contents, "the notebook was given it whole"
+
+
+def test_the_executed_notebook_and_its_page_are_kept(ran: Any) -> None:
+    step = ran.manifest()["steps"]["first"]
+    notebook = nbformat.read(step["notebook"], as_version=4)
+    injected = next(cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", []))
+    assert 'text = "hallo"' in injected.source
+    assert "The first step" in Path(step["report"]).read_text()
+
+
+def test_a_second_run_reuses_everything_and_says_so(ran: Any) -> None:
+    before = ran.manifest()
+    outcome = ran.step()
+    after = ran.manifest()
+    assert outcome.code == 0
+    assert after["run"] > before["run"]
+    for name in ("first", "second", "third"):
+        assert f"from {before['run']}/{name}/1" in outcome.out
+        assert after["steps"][name]["status"] == "reused"
+        for field in ("outputs", "metrics", "fingerprint", "notebook", "report"):
+            assert after["steps"][name][field] == before["steps"][name][field]
+    ran.step()
+    assert ran.manifest()["steps"]["third"]["reused_from"] == f"{before['run']}/third/1", (
+        "who made it, not who reused it"
+    )
+
+
+def test_a_changed_parameter_runs_its_step_and_what_depends_on_a_changed_output(ran: Any) -> None:
+    ran.step("--set", "second.note=changes nothing that third reads")
+    assert ran.statuses() == {"first": "reused", "second": "succeeded", "third": "reused"}
+    ran.step("--set", "second.loud=true")
+    assert ran.statuses() == {"first": "reused", "second": "succeeded", "third": "succeeded"}
+    assert (ran.root / "out/dev/toy/book/deep/book.txt").read_text() == "HALLO"
+    assert ran.manifest()["steps"]["second"]["overrides"] == {"loud": True}
+    assert ran.step().code == 0
+    assert set(ran.statuses().values()) == {"reused"}, "what was made before is still known"
+    assert (ran.root / "out/dev/toy/book/deep/book.txt").read_text() == "hallo"
+
+
+def test_force_runs_what_is_up_to_date(ran: Any) -> None:
+    assert ran.step("second", "--force").code == 0
+    second = ran.manifest()["steps"]["second"]
+    assert (second["status"], second["attempt"]) == ("succeeded", 2)
+    assert [earlier["attempt"] for earlier in second["earlier_attempts"]] == [1]
+
+
+def test_a_changed_notebook_runs_again_and_changed_outputs_of_cells_do_not_count(ran: Any) -> None:
+    path = ran.root / "steps" / "third.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello")]
+    nbformat.write(notebook, path)
+    ran.step()
+    assert set(ran.statuses().values()) == {"reused"}
+    notebook.cells[-1].source += "  # more"
+    nbformat.write(notebook, path)
+    ran.step()
+    assert ran.statuses() == {"first": "reused", "second": "reused", "third": "succeeded"}
+
+
+def test_a_failing_cell_is_told_in_few_lines_and_the_next_command_goes_on_from_there(toy: Any) -> None:
+    outcome = toy.step("--set", "second.act=fail")
+    assert outcome.code == 1
+    error = outcome.log[outcome.log.index("error:") :].splitlines()
+    assert error[0] == "error: second failed"
+    assert error[1] == "  ValueError: no such luck"
+    assert "in:       cell 6 of 9: Work on." in error[2]
+    assert any('raise ValueError("no such luck")' in line for line in error)
+    assert len(error) <= 10
+    assert toy.statuses() == {"first": "succeeded", "second": "failed"}
+    second = toy.manifest()["steps"]["second"]
+    assert (second["outputs"], second["error_kind"]) == ({}, "ValueError")
+    assert not list(toy.root.glob(".store/default/dev/artifacts/words/*")), "it has published nothing"
+    notebook = nbformat.read(second["notebook"], as_version=4)
+    assert any(output.output_type == "error" for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "no such luck" in Path(second["report"]).read_text()
+    assert not (toy.root / "out").exists()
+    assert toy.left_over() == []
+    assert toy.states() == {"first": "done", "second": "failed", "third": "not run"}
+
+    assert toy.step().code == 0
+    assert toy.statuses() == {"first": "reused", "second": "succeeded", "third": "succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("act", "says", "kind"),
+    [
+        pytest.param(
+            "refuse", ["the text is bad", "  where:    text.txt", "  do:       write a better"], "DataError", id="own"
+        ),
+        pytest.param("forget", ["without step.commit(...)"], "StepError", id="no commit"),
+        pytest.param("nothing", ["the step wrote nothing to words"], "StepError", id="empty output"),
+    ],
+)
+def test_a_step_that_fails_says_why(ran: Any, act: str, says: list[str], kind: str) -> None:
+    outcome = ran.step("second", "--set", f"act={act}")
+    assert outcome.code == 1
+    assert [text for text in says if text not in outcome.log] == []
+    assert "Traceback" not in outcome.log
+    assert ran.manifest()["steps"]["second"]["error_kind"] == kind
+    assert ran.step("third").code == 0, "the earlier success still counts"
+
+
+def test_a_killed_kernel_is_told(ran: Any) -> None:
+    outcome = ran.step("second", "--set", "act=die")
+    assert outcome.code == 1
+    assert "second failed\n  the kernel died\n    in:       cell 7 of 9: Work on." in outcome.log
+    assert "memory" in outcome.log
+    second = ran.manifest()["steps"]["second"]
+    assert (second["status"], second["error_kind"]) == ("failed", "DeadKernelError")
+    assert "so far so good" in Path(second["notebook"]).read_text(), "kept as far as it came"
+    assert ran.left_over() == []
+
+
+def test_below_its_gate_a_step_fails_and_what_it_made_can_be_looked_at(ran: Any) -> None:
+    before = ran.manifest()
+    outcome = ran.step("--set", "third.minimum=0.8")
+    assert outcome.code == 1
+    assert "the quality gate is not passed: score is 0.5, below 0.8" in outcome.log
+    assert f"page     {ran.root}/out/dev/toy/below_gate/page" in outcome.log
+    assert (ran.root / "out/dev/toy/below_gate/page/page.txt").read_text() == "hallo"
+    third = ran.manifest()["steps"]["third"]
+    assert (third["status"], third["error_kind"]) == ("failed", "GateError")
+    assert third["metrics"] == before["steps"]["third"]["metrics"]
+    assert third["outputs"] == before["steps"]["third"]["outputs"] | {
+        name: {**artifact, "made_by": f"{ran.manifest()['run']}/third/1"} for name, artifact in third["outputs"].items()
+    }
+    assert ran.step("--set", "third.minimum=0.8").code == 1, "a failure is not reused"
+    assert ran.step().code == 0
+    assert not (ran.root / "out/dev/toy/below_gate").exists(), "what passes now leaves no failure beside it"
+
+
+def test_what_missed_its_gate_is_not_built_on(ran: Any) -> None:
+    path = ran.root / "steps" / "second.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source = 'step.commit(metrics={"length": 1}, minimum={"length": 2})'
+    nbformat.write(notebook, path)
+    assert [ran.step(name).code for name in ("first", "second")] == [0, 1]
+    assert set(ran.manifest()["steps"]["second"]["outputs"]) == {"words"}
+    outcome = ran.step("third")
+    assert outcome.code == 1
+    assert "third needs words, and second has not made it in this run" in outcome.log
+    assert "python step.dev.py second" in outcome.log
+
+
+def test_a_damaged_input_is_named_and_force_repairs_it(ran: Any) -> None:
+    contents = {path.read_text(): path for path in ran.root.glob(".store/default/dev/objects/*/*")}
+    damaged = contents["sample://x?a=1&b=2#c"]
+    damaged.unlink()
+    damaged.write_text("sample://x?a=1&b=2#d")
+    outcome = ran.step("second", "--force")
+    assert outcome.code == 1
+    assert "stored bytes are not what was recorded: url of letters" in outcome.log
+    assert "run first again with --force" in outcome.log
+    assert ran.step("first", "--force").code == 0
+    assert damaged.read_text() == "sample://x?a=1&b=2#c"
+
+
+def test_prod_tags_the_commit_and_keeps_apart_from_dev(ran: Any) -> None:
+    dev, commit = ran.manifest(), ran.commit()
+    assert ran.step("first", mode="prod").code == 0
+    manifest = ran.manifest("--mode", "prod")
+    assert manifest["steps"]["first"]["status"] == "succeeded", "dev's success is not prod's"
+    assert manifest["steps"]["first"]["parameters"]["text"] == "servus"
+    assert (manifest["code"]["commit"], manifest["code"]["dirty"]) == (commit, False)
+    assert ran.git("tag", "--points-at", commit).split() == [manifest["run"]]
+    assert ran.manifest() == dev
+
+    edited = ran.root / "configs" / "demo.yaml"
+    edited.write_text(edited.read_text() + "# my work\n")
+    before = (edited.read_text(), ran.git("status", "--porcelain"), ran.look("runs", "--mode", "prod").out)
+    outcome = ran.step("first", mode="prod")
+    assert outcome.code == 1
+    assert "prod refuses a dirty tree: 1 file" in outcome.log
+    assert "configs/demo.yaml" in outcome.log
+    assert (edited.read_text(), ran.git("status", "--porcelain"), ran.look("runs", "--mode", "prod").out) == before
+
+
+def test_a_failed_prod_step_is_not_tagged(toy: Any) -> None:
+    toy.commit()
+    assert toy.step("first", "--set", "times=x", mode="prod").code == 2
+    notebook = nbformat.read(toy.root / "steps" / "first.ipynb", as_version=4)
+    notebook.cells[1].source += "\n1 / 0"
+    nbformat.write(notebook, toy.root / "steps" / "first.ipynb")
+    toy.git("commit", "-q", "-a", "-m", "broken")
+    assert toy.step("first", mode="prod").code == 1
+    assert toy.git("tag") == ""
+
+
+@pytest.mark.parametrize("fault", [StoreError("the store is full"), ValueError("a converter's own")])
+def test_what_a_step_made_does_not_hang_on_its_page(
+    ran: Any, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(
+        Store if isinstance(fault, StoreError) else html_export,
+        *(("keep", fail) if isinstance(fault, StoreError) else ("write_page", fail)),
+    )
+    outcome = ran.step("second", "--force")
+    assert outcome.code == 0
+    assert "the notebook of second/2 is not kept whole" in outcome.log
+    second = ran.manifest()["steps"]["second"]
+    assert second["status"] == "succeeded"
+    assert second["outputs"]["words"]["files"] == 1
+
+
+# --- stopping and being killed ---------------------------------------------------------------------------------------
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, told = process.communicate(timeout=30)
+    return process.returncode, told
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_step_tidies_up_and_is_recorded(ran: Any, number: signal.Signals, code: int) -> None:
+    process = ran.spawn("second", "--set", "act=sleep")
+    kernel = ran.kernel()
+    process.send_signal(number)
+    assert ended(process)[0] == code
+    assert (ran.root / ".cache" / "tidied").is_file(), "the cell could end what it had begun"
+    ran.wait_for(lambda: not ran.is_alive(kernel))
+    second = ran.manifest()["steps"]["second"]
+    assert (second["status"], second["error"]) == ("interrupted", f"stopped by {number.name}")
+    assert Path(second["notebook"]).is_file()
+    assert ran.left_over() == []
+    assert ran.states()["second"] == "interrupted"
+
+
+def test_a_stop_that_comes_too_late_for_a_step_stops_before_the_next(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = execution.execute
+
+    def late(*arguments: Any, **more: Any) -> execution.Execution:
+        return execution.Execution("succeeded", signal=execute(*arguments, **more).signal or signal.SIGINT)
+
+    monkeypatch.setattr(execution, "execute", late)
+    outcome = ran.step("--force")
+    assert outcome.code == 130
+    assert ran.statuses() == {"first": "succeeded"}
+
+
+def test_after_a_cell_that_takes_ctrl_c_for_its_own_no_other_runs(ran: Any) -> None:
+    path = ran.root / "steps" / "second.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source += '\n(Path(".cache") / "kernel.pid").write_text(str(os.getpid()))'
+    notebook.cells[1].source += "\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
+    nbformat.write(notebook, path)
+    process = ran.spawn("second")
+    ran.kernel()
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert ran.manifest()["steps"]["second"]["status"] == "interrupted"
+
+
+def test_a_cell_that_will_not_stop_is_ended_by_the_second_ctrl_c(ran: Any) -> None:
+    path = ran.root / "steps" / "second.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source += "\nimport signal; signal.signal(signal.SIGINT, lambda *_: None)"
+    notebook.cells[1].source += '\n(Path(".cache") / "kernel.pid").write_text(str(os.getpid()))\ntime.sleep(60)'
+    nbformat.write(notebook, path)
+    process = ran.spawn("second")
+    kernel = ran.kernel()
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    ran.wait_for(lambda: not ran.is_alive(kernel))
+    assert ran.manifest()["steps"]["second"]["status"] == "interrupted"
+
+
+def test_after_the_runner_is_killed_the_same_command_completes_the_run(ran: Any) -> None:
+    process = ran.spawn("second", "--set", "act=sleep")
+    kernel = ran.kernel()
+    process.kill()
+    assert ended(process)[0] == -signal.SIGKILL
+    ran.wait_for(lambda: not ran.is_alive(kernel))
+    assert ran.states()["second"] == "killed"
+    assert "its process is gone" in ran.look("status").out
+    assert ran.look("runs").code == 0
+    assert len(ran.left_over()) == 1
+
+    again = ran.step("second", "--set", "note=now it is well")
+    assert again.code == 0
+    second = ran.manifest()["steps"]["second"]
+    assert (second["status"], second["attempt"]) == ("succeeded", 3)
+    assert [attempt["status"] for attempt in second["earlier_attempts"]] == ["succeeded", "killed"]
+    assert ran.left_over() == [], "the killed attempt's folder is gone"
+    assert ran.step("third").code == 0
+
+
+def test_folders_of_the_living_are_left_alone(tmp_path: Path) -> None:
+    with work_folder(tmp_path, "step", "one") as one:
+        (one / "x").write_text("x")
+        with work_folder(tmp_path, "step", "two") as two:
+            assert (one / "x").is_file()
+            assert (one.name[:9], two.name[:9]) == ("step.one.", "step.two.")
+    assert list(tmp_path.iterdir()) == []
+    for name in ("step.dead", "other.kind", "no lock"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / LOCK).touch()
+        (tmp_path / name / "big").write_text("x")
+    (tmp_path / "no lock").rename(tmp_path / "step.no lock")
+    (tmp_path / "step.no lock" / LOCK).unlink()
+    with work_folder(tmp_path, "step"):
+        assert not (tmp_path / "step.dead").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.kind", "step.no lock"]
+
+
+# --- the kernel's surroundings ---------------------------------------------------------------------------------------
+
+
+def test_sockets_lie_where_only_this_user_can_go_and_are_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path)[:60] if len(str(tmp_path)) <= 60 else None)
+    with execution._transport() as transport:
+        folder = Path(transport.KernelManager.connection_file).parent
+        assert transport.KernelManager.transport == "ipc"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "k-ipc-1").touch()
+    assert not folder.exists()
+
+
+def test_a_long_path_for_temporary_files_does_not_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with execution._transport() as transport:
+        assert len(os.fsencode(transport.KernelManager.connection_file)) < execution.SOCKET_PATH
+
+
+def test_where_no_path_is_short_enough_the_kernel_is_reached_over_tcp(
+    ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "SOCKET_PATH", 5)
+    outcome = ran.step("first", "--force", "--stream")
+    assert outcome.code == 0
+    assert "over TCP" in outcome.log
+
+
+def test_a_kernel_that_does_not_start_is_told_and_recorded(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")
+    outcome = ran.step("second", "--force")
+    assert outcome.code == 1
+    assert "second failed\n  the notebook could not be executed: Kernel died" in outcome.log
+    assert ran.manifest()["steps"]["second"]["status"] == "failed"
+    assert ran.left_over() == []
+
+
+def test_whatever_happens_the_record_is_closed(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(execution, "execute", explode)
+    outcome = ran.step("second", "--force")
+    assert outcome.code == 1
+    assert "No space left on device" in outcome.log
+    second = ran.manifest()["steps"]["second"]
+    assert (second["status"], second["error_kind"]) == ("failed", "OSError")
+    assert "No space left" in second["error"]
+
+
+def test_a_notebook_is_executed_as_it_was_when_the_command_began(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = execution.execute
+    path = ran.root / "steps" / "third.ipynb"
+
+    def edited_meanwhile(*arguments: Any, **more: Any) -> execution.Execution:
+        path.write_text(path.read_text().replace("The third step", "Another step"))
+        return execute(*arguments, **more)
+
+    monkeypatch.setattr(execution, "execute", edited_meanwhile)
+    assert ran.step("third", "--force").code == 0
+    assert "Another step" in path.read_text()
+    third = ran.manifest()["steps"]["third"]
+    assert "The third step" in Path(third["notebook"]).read_text()
+    assert ran.states()["third"] == "stale"
+
+
+def test_a_project_may_lie_anywhere(ran: Any, tmp_path: Path) -> None:
+    odd = tmp_path / "it's {a} [strange] ü place #1 %20"
+    ran.root.rename(odd)
+    moved = type(ran)(odd)
+    assert moved.step().code == 0
+    assert set(moved.statuses().values()) == {"reused"}, "a moved project keeps what it has made"
+    assert moved.step("third", "--force").code == 0
+    assert (odd / "out/dev/toy/book/deep/book.txt").read_text() == "hallo"

@@ -1,0 +1,95 @@
+"""Many processes on one store and one run: nothing is lost, nothing is wrong, nothing is in another's way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import busy
+import pytest
+
+from pipeline.runtime.manifest import SUCCEEDED, RunManifest, now
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Store
+
+PROCESSES = 8
+SECONDS = 30
+
+
+def run_side_by_side(url: str, run: str, *more: float) -> list[dict[str, Any]]:
+    """What each of the processes did."""
+    command = [sys.executable, busy.__file__, url, run]
+    workers = [
+        subprocess.Popen(
+            [*command, str(number), str(SECONDS), *map(str, more)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(PROCESSES)
+    ]
+    told = [worker.communicate(timeout=SECONDS + 120) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * PROCESSES, "\n".join(error[-2000:] for _, error in told)
+    return [json.loads(out) for out, _ in told]
+
+
+def opened(url: str) -> Runs:
+    runs = Runs(Store(url))
+    runs.open(RunManifest(runs.new_id(), "dev", "toy", "default", now(), "x.yaml", {}, {}))
+    return runs
+
+
+def check(runs: Runs, told: list[dict[str, Any]], box: Path) -> int:
+    """Every record and byte that anyone was told is safe; how many records there are."""
+    [run] = runs.ids()
+    runs = Runs(Store(runs.store.url))
+    done = [each for worker in told for each in worker["done"]]
+    attempts = {record.id: record for record in runs.load(run).attempts}
+    assert len(attempts) == len(done)
+    for each in done:
+        record = attempts[each["id"]]
+        assert (record.step, record.attempt, record.status) == (each["step"], each["attempt"], SUCCEEDED)
+        assert record.outputs == {"shared": busy.as_artifact(each["artifact"])}
+    for step in ("first", "second", "third"):
+        numbers = [record.attempt for record in runs.load(run).of(step)]
+        assert numbers == list(range(1, len(numbers) + 1))
+    rendered = json.loads(runs.store.files.read(f"runs/{run}/manifest.json"))
+    assert sum(1 + len(step["earlier_attempts"]) for step in rendered["steps"].values()) == len(done)
+    assert {step["status"] for step in rendered["steps"].values()} == {SUCCEEDED}
+    artifacts = {record.outputs["shared"].digest: record.outputs["shared"] for record in attempts.values()}
+    for artifact in artifacts.values():
+        for path in runs.store.get(artifact, box / artifact.digest).iterdir():
+            assert path.read_bytes() == busy.content(int(path.stem))
+    return len(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["local", "s3"])
+def test_eight_processes_lose_no_record_and_no_byte(
+    store_url: str, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = opened(store_url)
+    told = run_side_by_side(store_url, runs.ids()[0])
+    count = check(runs, told, tmp_path / "out")
+    with capsys.disabled():
+        sys.stdout.write(f"\n    {backend}: {count} attempts by {PROCESSES} processes in {SECONDS} s\n")
+    assert count > PROCESSES
+    objects = [info.key for info in runs.store.files.find("objects")]
+    assert len(objects) == len(set(objects)) <= busy.POOL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["local", "s3"])
+def test_collections_take_nothing_that_is_used_or_about_to_be(
+    store_url: str, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = opened(store_url)
+    told = run_side_by_side(store_url, runs.ids()[0], 2.0)
+    count = check(runs, told, tmp_path / "out")
+    removed = sum(worker["removed"] for worker in told)
+    with capsys.disabled():
+        sys.stdout.write(f"\n    {backend}: {count} attempts while {removed} files were collected\n")
+    assert removed > PROCESSES

@@ -1,0 +1,315 @@
+"""A step at work: what a notebook holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DataError, GateError, IntegrityError, MissingError, StepError, UsageError
+from pipeline.runtime.step import COMMITTED, CONTEXT, Step, StepContext
+from pipeline.runtime.store.artifact_store import Artifact, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """With one artifact, `letters`."""
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def letters(store: Store, tmp_path: Path) -> Artifact:
+    """An input."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.txt").write_text("hello")
+    return store.put("letters", tmp_path / "in", "run/first/1")
+
+
+@pytest.fixture
+def step(store: Store, letters: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Step:
+    """As the runner has it opened."""
+    context = StepContext(
+        step="second",
+        made_by="run/second/1",
+        store=store.url,
+        work=str(tmp_path / "work"),
+        cache=str(tmp_path / "cache"),
+        inputs={"letters": letters},
+        resume=str(tmp_path / "resume"),
+        logs=str(tmp_path / "logs"),
+    )
+    context.write(tmp_path / "context.json")
+    assert StepContext.read(tmp_path / "context.json") == context
+    monkeypatch.setenv(CONTEXT, str(tmp_path / "context.json"))
+    return Step.open("second", reads=["letters"], writes=["words", "more"])
+
+
+def fill(step: Step) -> None:
+    for name in step.outputs:
+        (step.outputs[name] / "text.txt").write_text(name)
+
+
+def committed(step: Step) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((step.work / COMMITTED).read_text())
+    return content
+
+
+def test_inputs_are_laid_out_when_asked_for(step: Step) -> None:
+    assert list(step.inputs) == ["letters"]
+    assert not (step.work / "inputs").exists()
+    assert (step.inputs["letters"] / "text.txt").read_text() == "hello"
+    assert step.inputs["letters"] == step.inputs["letters"]
+
+
+def test_outputs_are_empty_folders(step: Step) -> None:
+    assert list(step.outputs) == ["words", "more"]
+    assert [list(step.outputs[name].iterdir()) for name in step.outputs] == [[], []]
+    assert step.cache.is_dir()
+
+
+@pytest.mark.parametrize(("side", "name"), [("inputs", "words"), ("outputs", "letters"), ("inputs", "zzz")])
+def test_an_undeclared_name_is_refused(step: Step, side: str, name: str) -> None:
+    with pytest.raises(UsageError, match="interface cell"):
+        getattr(step, side)[name]
+
+
+def test_a_commit_publishes_everything(step: Step, store: Store, tmp_path: Path) -> None:
+    fill(step)
+    step.commit(
+        metrics={"length": 5, "rate": np.float32(0.5), "name": "x", "good": np.bool_(True)}, minimum={"rate": 0.5}
+    )
+    content = committed(step)
+    assert content["metrics"] == {"length": 5, "rate": 0.5, "name": "x", "good": True}
+    words = Artifact(**content["outputs"]["words"])
+    assert words.made_by == "run/second/1"
+    assert (store.get(words, tmp_path / "out") / "text.txt").read_text() == "words"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float64("nan"), None])
+def test_what_is_not_defined_is_recorded_as_nothing(step: Step, value: Any) -> None:
+    fill(step)
+    step.commit(metrics={"odd": value})
+    assert committed(step)["metrics"] == {"odd": None}
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, np.zeros(2), object()])
+def test_what_is_no_figure_is_refused_before_anything_is_published(step: Step, value: Any) -> None:
+    fill(step)
+    with pytest.raises(UsageError, match="the metric 'odd'"):
+        step.commit(metrics={"odd": value})
+    assert not (step.work / COMMITTED).exists()
+
+
+def test_an_empty_output_is_refused(step: Step, store: Store) -> None:
+    (step.outputs["words"] / "text.txt").write_text("x")
+    with pytest.raises(StepError, match="wrote nothing to more"):
+        step.commit(metrics={})
+    assert store.files.names("artifacts/words") == []
+
+
+def test_a_bad_output_publishes_none(step: Step) -> None:
+    fill(step)
+    (step.outputs["more"] / "link").symlink_to("text.txt")
+    with pytest.raises(DataError, match="no links"):
+        step.commit(metrics={})
+    assert not (step.work / COMMITTED).exists()
+
+
+def test_a_step_commits_once(step: Step) -> None:
+    fill(step)
+    step.commit(metrics={"n": 1})
+    with pytest.raises(StepError, match="committed already"):
+        step.commit(metrics={"n": 2})
+    assert committed(step)["metrics"] == {"n": 1}
+
+
+@pytest.mark.parametrize("reached", [0.49, float("nan"), None, False])
+def test_below_the_gate_a_step_fails_and_its_outputs_are_kept(step: Step, reached: Any) -> None:
+    fill(step)
+    with pytest.raises(GateError, match=r"below 0\.5"):
+        step.commit(metrics={"score": reached, "other": 1}, minimum={"score": 0.5, "other": 0})
+    assert set(committed(step)["outputs"]) == {"words", "more"}
+
+
+@pytest.mark.parametrize("least", [0, 0.0, -1])
+def test_a_gate_of_nothing_is_none(step: Step, least: float) -> None:
+    fill(step)
+    step.commit(metrics={"score": None}, minimum={"score": least, "zzz": least})
+
+
+@pytest.mark.parametrize("gate", ["minimum", "maximum"])
+def test_a_gate_for_no_metric_is_refused(step: Step, gate: str) -> None:
+    fill(step)
+    with pytest.raises(UsageError, match="'scor', which is no metric"):
+        step.commit(metrics={"score": 1}, **{gate: {"scor": 0.5}})
+    assert not (step.work / COMMITTED).exists()
+
+
+@pytest.mark.parametrize(
+    ("reached", "most", "passes"),
+    [
+        pytest.param(0.0, 0.0, True, id="none"),
+        pytest.param(0.01, 0.0, False, id="one of a hundred"),
+        pytest.param(0.1 + 0.2, 0.3, True, id="rounding"),
+        pytest.param(1.0, 1.0, True, id="no limit"),
+        pytest.param(None, 0.0, True, id="not defined"),
+    ],
+)
+def test_above_its_greatest_value_a_step_fails_and_its_outputs_are_kept(
+    step: Step, reached: float | None, most: float, passes: bool
+) -> None:
+    fill(step)
+    with nullcontext() if passes else pytest.raises(GateError, match=f"share is {reached}, above {most:g}"):
+        step.commit(metrics={"share": reached}, maximum={"share": most}, notes=["one is known"])
+    assert set(committed(step)["outputs"]) == {"words", "more"}
+    assert committed(step)["notes"] == ["one is known"]
+
+
+def test_the_runner_and_the_notebook_agree_on_the_step(step: Step) -> None:
+    with pytest.raises(StepError, match="opens step 'first' while 'second' runs"):
+        Step.open("first", reads=[], writes=["letters"])
+
+
+def test_a_report_can_say_what_it_came_from(step: Step, letters: Artifact) -> None:
+    assert step.provenance == {"made by": "run/second/1", "letters": letters.digest}
+    assert asdict(letters)["digest"] == letters.digest
+
+
+def test_a_report_can_say_what_was_named_by_hand(
+    store: Store, letters: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {name: str(tmp_path / name) for name in ("work", "cache", "resume", "logs")}
+    context = StepContext(
+        "second", "run/second/1", store.url, inputs={"letters": letters}, mode="prod",
+        chosen={"letters": "latest~3"}, uses={"letters": 14}, **folders,
+    )  # fmt: skip
+    context.write(tmp_path / "context.json")
+    monkeypatch.setenv(CONTEXT, str(tmp_path / "context.json"))
+    step = Step.open("second", reads=["letters"], writes=["words"])
+    assert step.provenance["letters"] == f"{letters.digest}, chosen by hand: latest~3"
+    assert (step.mode, step.chosen, step.uses) == ("prod", {"letters": "latest~3"}, {"letters": 14})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(lambda path: (path.chmod(0o644), path.write_text("jello")), "text.txt", id="written in place"),
+        pytest.param(lambda path: path.unlink(), "text.txt", id="removed"),
+        pytest.param(lambda path: path.rename(path.with_name("x")), "text.txt", id="renamed"),
+    ],
+)
+def test_a_step_that_changes_its_input_fails(
+    step: Step, store: Store, letters: Artifact, tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    fill(step)
+    spoil(step.inputs["letters"] / "text.txt")
+    with pytest.raises(IntegrityError, match=f"changed its input letters: {says}") as caught:
+        step.commit(metrics={})
+    assert "step.work" in str(caught.value)
+    assert not (step.work / COMMITTED).exists()
+    with suppress(IntegrityError):  # where the store's own bytes were written to, it says so
+        assert (store.get(letters, tmp_path / "again") / "text.txt").read_text() == "hello"
+
+
+def test_an_input_of_the_same_bytes_is_the_same_input(step: Step, store: Store, letters: Artifact) -> None:
+    fill(step)
+    path = step.inputs["letters"] / "text.txt"
+    store.files.renew(store.index(letters)[0].key)  # as another step does that stores the same bytes
+    os.utime(path, (1, 1))
+    step.commit(metrics={})
+    path.unlink()
+    path.write_text("hello")
+    (step.work / COMMITTED).unlink()
+    step.commit(metrics={})
+
+
+def test_what_is_written_beside_an_input_is_told_and_does_no_harm(
+    step: Step, store: Store, letters: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(step)
+    (step.inputs["letters"] / "labels.cache").write_text("of some library")
+    step.commit(metrics={})
+    assert "labels.cache was written into an input" in caplog.text
+    assert [file.path for file in store.index(letters)] == ["text.txt"]
+
+
+def test_an_input_that_was_not_read_is_not_checked(step: Step) -> None:
+    fill(step)
+    step.commit(metrics={})
+    assert not (step.work / "inputs").exists()
+
+
+def test_there_is_a_folder_to_go_on_from(step: Step) -> None:
+    assert step.resume.is_dir()
+    assert not step.resume.is_relative_to(step.work)
+
+
+# --- opened by hand --------------------------------------------------------------------------------------------------
+
+BY_HAND = """
+from pathlib import Path
+from pipeline.runtime.step import Step
+step = Step.open("second", reads=["letters"], writes=["words"])
+print("here", Path.cwd(), flush=True)
+print("read", (step.inputs["letters"] / "text.txt").read_text())
+print("full", list(step.outputs["words"].iterdir()))
+(step.outputs["words"] / "text.txt").write_text("by hand")
+step.commit(metrics={"length": 1})
+step.commit(metrics={"length": 2})
+"""
+
+
+def by_hand(place: Path, code: str = BY_HAND) -> subprocess.CompletedProcess[str]:
+    """As Jupyter would run it: from the notebooks' folder, with no word from the runner."""
+    return subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
+
+
+def test_opened_by_hand_a_notebook_has_the_newest_dev_runs_inputs_and_publishes_nothing(ran: Any) -> None:
+    newest = ran.manifest()
+    artifacts = sorted((ran.root / ".store").glob("*/dev/artifacts/*/*"))
+    for _ in range(2):
+        done = by_hand(ran.root / "steps")
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.splitlines()
+        assert {f"here {ran.root}", "read hallo", "full []"} <= set(said), "each opening starts afresh"
+        assert f"opened by hand, with the inputs of run {newest['run']}" in said
+        assert "publish with: python step.dev.py second" in said
+    assert sorted((ran.root / ".store").glob("*/dev/artifacts/*/*")) == artifacts
+    assert ran.manifest() == newest
+    written = ran.root / ".cache" / "by_hand" / "second" / "outputs" / "words" / "text.txt"
+    assert written.read_text() == "by hand"
+
+
+def test_opened_by_hand_before_any_run_it_says_what_to_do(toy: Any) -> None:
+    done = by_hand(toy.root / "steps")
+    assert done.returncode == 1
+    assert "no dev run has made it yet" in done.stderr
+    assert "python step.dev.py" in done.stderr
+    done = by_hand(
+        toy.root / "steps", 'from pipeline.runtime.step import Step\nStep.open("first", reads=[], writes=["letters"])'
+    )
+    assert done.returncode == 0, "what reads nothing needs no run"
+
+
+def test_opened_by_hand_it_follows_the_store_of_the_newest_run(ran: Any) -> None:
+    (ran.root / ".store" / "default").rename(ran.root / ".store" / "team")
+    assert by_hand(ran.root / "steps").returncode == 1
+    config = ran.root / "configs" / "demo.yaml"
+    config.write_text(config.read_text() + "zone: team\n")
+    assert ran.step().code == 0
+    assert "read hallo" in by_hand(ran.root / "steps").stdout
+
+
+def test_outside_a_project_it_says_so(tmp_path: Path) -> None:
+    done = by_hand(tmp_path)
+    assert "the project's folder was not found" in done.stderr
+    assert MissingError.__name__ in done.stderr

@@ -1,0 +1,176 @@
+"""What a notebook printed, from wherever its run left it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import attempt, reused, run_id, run_of
+
+from pipeline.runtime.manifest import new_run_id
+from pipeline.runtime.notebook import read_steps
+from pipeline.runtime.project import with_config
+from pipeline.runtime.transcript import notebook_key, read_transcript
+from pipeline.runtime.workspace import is_held, work_folder
+
+
+def log(toy: Any, *arguments: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(toy.look("log", "--json", *arguments).out)
+    return content
+
+
+def printed(content: dict[str, Any]) -> str:
+    return "\n".join(cell["text"] for cell in content["cells"])
+
+
+def test_each_cell_is_shown_under_the_name_it_had_while_it_ran(ran: Any) -> None:
+    lines = ran.look("log", "second").out.splitlines()
+    run = ran.manifest()["run"]
+    assert lines[0].startswith(f"second, attempt 1 of run {run}: succeeded, ")
+    assert [line.split("s  ", 1)[1] for line in lines if line.startswith("  ") and "s  " in line] == [
+        "imports",
+        "parameters",
+        "injected-parameters",
+        "interface",
+        *["Work on."] * 4,
+        "Publish.",
+    ]
+    assert "      so far so good" in lines
+    content = log(ran, "second")
+    assert (content["status"], content["source"]) == ("succeeded", f"{run}/second/1")
+    assert {cell["state"] for cell in content["cells"]} == {"completed"}
+
+
+def test_of_a_reused_attempt_what_the_one_that_ran_printed(ran: Any) -> None:
+    source = ran.manifest()["run"]
+    ran.step()
+    text = ran.look("log", "second").out
+    assert f"what {source}/second/1 printed, whose work it reused" in text
+    assert "so far so good" in text
+    assert log(ran, "second")["source"] == f"{source}/second/1"
+
+
+def test_a_failure_is_shown_as_far_as_it_came(ran: Any) -> None:
+    ran.step("second", "--set", "act=fail")
+    text = ran.look("log", "second").out
+    assert "second, attempt 2 of run" in text
+    assert 'ValueError("no such luck")' in text
+    assert "\x1b" not in text
+    assert text.splitlines()[-1] == "  3 more cells did not run"
+    assert "so far so good" in ran.look("log", "second", "--attempt", "1").out
+
+
+def test_an_attempt_is_shown_while_it_runs_and_after_it_was_killed(ran: Any) -> None:
+    process = ran.spawn("second", "--set", "act=sleep")
+    kernel = ran.kernel()
+    ran.wait_for(lambda: "so far so good" in printed(log(ran, "second")))
+    assert log(ran, "second")["status"] == "running"
+    text = ran.look("log", "second").out
+    assert ": running, since 20" in text
+    assert text.endswith(" more cells to come\n")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert log(ran, "second")["status"] == "killed"
+    text = ran.look("log", "second").out
+    assert "what it had printed when it was last saved" in text
+    assert " cut off  Work on." in text
+    os.kill(kernel, signal.SIGKILL)
+    shutil.rmtree(ran.root / ".cache" / "work")
+    outcome = ran.look("log", "second")
+    assert outcome.code == 1
+    assert "it was killed, and what it printed was not kept" in outcome.log
+    assert "python step.dev.py second --run" in outcome.log
+    ran.step("second")
+    outcome = ran.look("log", "second", "--attempt", "2")
+    assert outcome.code == 1
+    assert "it was killed, and what it printed was not kept" in outcome.log
+
+
+def running(toy: Any, work: Path) -> None:
+    """As if the newest attempt at `second` were at work in a folder."""
+    run = toy.manifest()["run"]
+    ended = toy.root / f".store/default/dev/runs/{run}/attempts/second.001.ended.json"
+    ended.unlink()
+    (work / "context.json").write_text(json.dumps({"made_by": f"{run}/second/1"}))
+
+
+def test_a_notebook_that_is_not_saved_yet_or_being_written_is_no_error(ran: Any) -> None:
+    with work_folder(ran.root / ".cache" / "work", "step", "second") as work:
+        running(ran, work)
+        assert log(ran, "second")["cells"] == []
+        (work / "second.ipynb").write_text('{"cells": [')
+        outcome = ran.look("log", "second")
+        assert (outcome.code, "cannot be read" in outcome.log) == (1, True)
+        (work / "context.json").write_text("{")
+        assert "there is no notebook of second, attempt 1" in ran.look("log", "second").log
+
+
+@pytest.mark.parametrize(
+    ("status", "process", "says"),
+    [
+        pytest.param("running", {"host": "elsewhere", "pid": 1}, "runs on another machine", id="runs elsewhere"),
+        pytest.param("failed", {}, "it failed before one was kept: ValueError: no such luck", id="failed"),
+        pytest.param("interrupted", {}, "it was interrupted before one was kept", id="interrupted"),
+        pytest.param("killed", {}, "it was killed, and what it printed was not kept", id="killed"),
+    ],
+)
+def test_why_there_is_no_notebook_is_told(ran: Any, status: str, process: dict[str, Any], says: str) -> None:
+    run = ran.manifest()["run"]
+    ended = ran.root / f".store/default/dev/runs/{run}/attempts/second.001.ended.json"
+    content = {**json.loads(ended.read_text()), "status": status, "process": process, "notebook": ""}
+    content["error"] = "ValueError: no such luck\n  in: x" if status == "failed" else ""
+    ended.write_text(json.dumps(content) + "\n")
+    outcome = ran.look("log", "second")
+    assert outcome.code == 1
+    assert says in outcome.log
+    assert f"python step.dev.py second --run {run}" in outcome.log
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"cells": [1]}', b"\xff"])
+def test_a_damaged_notebook_is_named(ran: Any, content: bytes) -> None:
+    kept = ran.root / ".store/default/dev/runs" / ran.manifest()["run"] / "notebooks" / "second.001.ipynb"
+    kept.write_bytes(content)
+    outcome = ran.look("log", "second")
+    assert outcome.code == 1
+    assert str(kept) in outcome.log
+    kept.unlink()
+    outcome = ran.look("log", "second")
+    assert "is gone from the store" in outcome.log
+    assert "--force" in outcome.log
+
+
+def test_where_a_notebook_is_kept() -> None:
+    record = attempt("train", attempt=12)
+    assert notebook_key(run_id(1), record) == f"runs/{run_id(1)}/notebooks/train.012.ipynb"
+    assert notebook_key(run_id(2), reused(record, run_id(1))) == notebook_key(run_id(1), record)
+
+
+def test_a_work_folder_is_held_while_its_process_is(tmp_path: Path) -> None:
+    with work_folder(tmp_path, "step") as folder:
+        assert is_held(folder)
+    folder.mkdir()
+    assert not is_held(folder)
+    (folder / ".lock").touch()
+    assert not is_held(folder)
+
+
+def test_a_log_is_read_through_a_remote_store(toy: Any) -> None:
+    """A notebook's place is a URL there, and no path."""
+    config = toy.root / "configs" / "remote.yaml"
+    config.write_text(f"name: remote\nstore: memory://{new_run_id()}\n")
+    project = with_config("dev", config, toy.root, read_steps(toy.root / "steps"))
+    notebook = toy.root / "executed.ipynb"
+    output = {"output_type": "stream", "text": "hello"}
+    cell = {"cell_type": "code", "source": "x", "metadata": {}, "outputs": [output]}
+    notebook.write_text(json.dumps({"cells": [cell]}))
+    record = attempt("first")
+    location = project.runs.store.keep(notebook_key(run_id(1), record), notebook)
+    assert "://" in location
+    manifest = run_of(1, attempt("first", notebook=location))
+    assert asdict(read_transcript(project, manifest, manifest.attempts[0]))["cells"][0]["text"] == "hello"

@@ -1,0 +1,79 @@
+"""What a look at every byte finds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord, now
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.verification import verify
+
+
+@pytest.fixture
+def runs(store_url: str) -> Runs:
+    """An empty store's."""
+    return Runs(Store(store_url))
+
+
+def run_with(runs: Runs, artifact: Artifact) -> str:
+    run = runs.open(RunManifest(runs.new_id(), "dev", "toy", "default", now(), "x.yaml", {}, {})).run
+    record = runs.start(run, StepRecord("maker", 0, now(), {}, "n", "c", "f" * 64, {}, {}, {}))
+    runs.end(run, replace(record, status=SUCCEEDED, outputs={"things": artifact}))
+    return run
+
+
+@pytest.fixture
+def artifact(runs: Runs, tmp_path: Path) -> Artifact:
+    """Two files."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(b"first")
+    (tmp_path / "in" / "b").write_bytes(b"second")
+    return runs.store.put("things", tmp_path / "in", "run/maker/1")
+
+
+def test_when_all_is_well(runs: Runs, artifact: Artifact) -> None:
+    ids = [run_with(runs, artifact), run_with(runs, artifact)]
+    found = verify(runs, ids)
+    assert (found.runs, found.artifacts, found.files, found.findings) == (2, 1, 2, ())
+
+
+@pytest.mark.parametrize("content", [b"first!", b"fir", None])
+def test_a_damaged_file_is_named_with_its_runs_and_its_maker(
+    runs: Runs, artifact: Artifact, tmp_path: Path, content: bytes | None
+) -> None:
+    ids = [run_with(runs, artifact), run_with(runs, artifact)]
+    [key] = [file.key for file in runs.store.index(artifact) if file.path == "a"]
+    runs.store.files.remove(key, float("inf"))
+    if content is not None:
+        runs.store.files.replace(key, content)
+    [finding] = verify(runs, ids).findings
+    assert finding.what == "damaged or missing: a"
+    assert finding.where == f"things/{artifact.digest[:12]}"
+    assert finding.runs == tuple(ids)
+    assert finding.remedy == f"python step.dev.py maker --force --run {ids[1]} --config x.yaml"
+    runs.store.put("things", tmp_path / "in")
+    assert verify(runs, ids).findings == (), "made anew by the next put"
+
+
+def test_unreadable_and_cut_records_are_findings(runs: Runs, artifact: Artifact) -> None:
+    good, bad = run_with(runs, artifact), run_with(runs, artifact)
+    runs.store.files.create(f"runs/{good}/attempts/second.001.started.json", b'{"step": "sec')
+    runs.store.files.create(f"runs/{bad}/attempts/second.001.started.json", b"[]\n")
+    found = verify(runs, [good, bad])
+    assert [(finding.runs, finding.what.partition(":")[0]) for finding in found.findings] == [
+        ((good,), "a record was cut off while it was written, and does not count"),
+        ((bad,), "a record cannot be read"),
+    ]
+    assert found.artifacts == 1
+
+
+def test_a_manifest_that_was_not_rendered_is_rendered(runs: Runs, artifact: Artifact) -> None:
+    run = run_with(runs, artifact)
+    runs.store.files.replace(f"runs/{run}/manifest.json", b"half of i")
+    verify(runs, [run])
+    assert json.loads(runs.store.files.read(f"runs/{run}/manifest.json"))["run"] == run

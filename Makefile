@@ -7,14 +7,21 @@ PIP := $(BIN)/pip --disable-pip-version-check
 # what it needs, which differs between its CPU and CUDA builds.
 INSTALL := $(PIP) install --quiet --no-deps --only-binary :all:
 
-.PHONY: demo test lint lab lock clean
+# Tests run side by side, each worker with one thread of its own.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 10
+
+.PHONY: demo test soak lint lab lock clean clean-store
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the five steps on the embedded sample
 	$(BIN)/python step.dev.py --config configs/demo.yaml
 
-test: lint  ## style, types, layers, and all tests, the slow ones too
-	$(BIN)/python -m pytest -q --durations=10
+test: lint  ## style, types, layers, and every behaviour once
+	$(PYTEST) -m "not slow"
+
+soak: $(VENV)/.installed  ## what needs repetition or size: kills, many writers, bombs, large sets, full trainings
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed  ## style, types, layers
 	$(BIN)/ruff check .
@@ -51,5 +58,11 @@ lock: $(VENV)/.installed  ## resolve pyproject.toml anew
 		| grep -vxFf requirements.lock > requirements.lab.lock
 	rm requirements.full.lock
 
-clean:  ## remove the environment and what runs have made
-	rm -rf $(VENV) .store .cache out
+clean:  ## remove what can be made again: the environment, the cache and the deliverables; .store stays
+	rm -rf $(VENV) .cache out
+
+clean-store:  ## remove .store, with all runs and artifacts; shows its size and asks first
+	@test -d .store || { echo "there is no .store here"; exit 1; }
+	@echo "this deletes $(CURDIR)/.store for good: $$(du -sh .store | cut -f1), $$(find .store -mindepth 4 -maxdepth 4 -path '*/runs/*' -type d | wc -l) runs"
+	@printf "type 'yes' to delete it: "; read answer; test "$$answer" = yes || { echo "nothing was deleted"; exit 1; }
+	rm -rf .store

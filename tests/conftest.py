@@ -348,3 +348,10 @@ def real_data() -> Path:
     if not (folder / "val2017.zip").is_file():
         pytest.skip(f"no real photographs: {folder} is absent; name their folder in CV_REAL_DATA")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under `--dist loadgroup`, keep a file's tests on one worker, so that its fixtures are set up once."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -41,3 +43,13 @@ def test_no_lock_names_a_cuda_package_or_the_opencv_that_needs_a_display() -> No
     names = {*locked("requirements.lock"), *locked("requirements.lab.lock")}
     assert not [name for name in names if name.startswith(("nvidia-c", "nvidia-n", "cuda", "triton"))]
     assert "opencv-python" not in names
+
+
+def test_every_locked_package_and_every_licence_of_weights_is_in_the_table_of_licences() -> None:
+    page = (ROOT / "docs/licences.md").read_text()
+    rows = [line.split(" | ")[1].rstrip(" |") for line in page.splitlines() if line.startswith("| ")]
+    listed = {canonicalize_name(name) for row in rows for name in row.split(", ")}
+    installed = {canonicalize_name(each.name) for each in distributions()}
+    assert {*locked("requirements.lock")} & installed <= listed
+    weights = yaml.safe_load((ROOT / "pipeline/data/published_weights.yaml").read_text())
+    assert {each["licence"] for each in weights} == {"Apache-2.0"}, "say so in docs/licences.md"

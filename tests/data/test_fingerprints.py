@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 import zipfile
 from itertools import pairwise
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data import fingerprints
 from pipeline.data.fingerprints import LOOK_BYTES, find_alike, group_alike, look_of
 from pipeline.data.sample.dataset import make_sample
 
@@ -171,17 +171,32 @@ def table(count, alike, seed=0):
     return [each.tobytes() for each in looks.astype(np.uint8)]
 
 
-@pytest.mark.slow
-def test_time_grows_with_the_number_though_most_are_alike():
-    def seconds(count):
-        looks = table(count, count // 2)
-        start = time.process_time()
-        firsts = group_alike(looks)
-        assert len(set(firsts)) == count - count // 2 + 1
-        return time.process_time() - start
+def test_compared_pairs_grow_with_the_number_though_most_are_alike(monkeypatch):
+    """Pairs compared by their bits, and of those the ones compared by their thumbnails."""
+    compared = {"bits": 0, "thumbnails": 0}
+    bitwise_count, are_alike = np.bitwise_count, fingerprints._are_alike
 
-    small = min(seconds(5_000) for _ in range(3))
-    assert seconds(100_000) <= 25 * small
+    def counted_bits(pairs):
+        compared["bits"] += pairs.size
+        return bitwise_count(pairs)
+
+    def counted_thumbnails(one, *others):
+        compared["thumbnails"] += len(one)
+        return are_alike(one, *others)
+
+    monkeypatch.setattr(np, "bitwise_count", counted_bits)
+    monkeypatch.setattr(fingerprints, "_are_alike", counted_thumbnails)
+
+    def pairs(count):
+        compared.update(bits=0, thumbnails=0)
+        firsts = group_alike(table(count, count // 2))
+        assert len(set(firsts)) == count - count // 2 + 1
+        return dict(compared)
+
+    few, many = pairs(500), pairs(10_000)
+    most = 16 * (2 * 30 + 8 * 2)  # 16 neighbours in each turn of each order
+    assert many["bits"] <= 1.01 * most * 10_000  # a few at the edges of the parts are compared twice
+    assert many["thumbnails"] <= 25 * few["thumbnails"]
 
 
 @settings(max_examples=30, deadline=None)

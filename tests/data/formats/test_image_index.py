@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
+from operations import lines_run
 from PIL import Image
 
 from pipeline.data.formats.image_index import ImageIndex
@@ -69,7 +69,7 @@ def test_frames_of_one_name_in_many_clips_are_told_apart(timed):
         return timed(lambda: [index.resolve("frame_0.jpg", f"clip{i}/ann") for i in (*range(40),) * 10])
 
     look_up(few), look_up(many)
-    assert look_up(many) < 10 * look_up(few)
+    assert look_up(many) <= 1.1 * look_up(few)
 
 
 def test_words_in_a_file_name_say_no_subset():
@@ -148,35 +148,24 @@ def test_images_within_a_folder(path, found):
     assert ImageIndex(Path("nowhere"), SOME).within(path) == found
 
 
-def test_looking_up_takes_no_longer_for_many_images(timed):
+def test_looking_up_takes_no_longer_for_many_images():
     few, many = (ImageIndex(Path("nowhere"), [f"images/{i % 50}/{i:06d}.jpg" for i in range(n)]) for n in (500, 10_000))
 
     def look_up(index):
-        return timed(lambda: [index.resolve(f"{i:06d}", f"labels/{i % 50}") for i in range(500)])
+        return lines_run(lambda: [index.resolve(f"{i:06d}", f"labels/{i % 50}") for i in range(500)])
 
     look_up(few), look_up(many)  # the tables are made at the first
-    assert look_up(many) < 10 * look_up(few)
+    assert look_up(many) <= 1.1 * look_up(few)
 
 
-@pytest.fixture
-def timed():
-    def measure(action):
-        def once():
-            start = time.process_time()
-            action()
-            return time.process_time() - start
+def test_looking_through_folders_takes_no_longer_for_many():
+    def look_through(folders):
+        names = [f"clips/{i}/frame_{n}.jpg" for i in range(folders) for n in range(3)]
+        index = ImageIndex(Path("nowhere"), names)
+        index.within("clips/0")  # the tables are made at the first
+        return lines_run(lambda: [index.within(f"data/clips/{i}") for i in range(100)])
 
-        return min(once() for _ in range(5))  # others use the machine too
-
-    return measure
-
-
-def test_many_folders_are_looked_through_in_no_time():
-    names = [f"clips/{i}/frame_{n}.jpg" for i in range(3000) for n in range(3)]
-    index = ImageIndex(Path("nowhere"), names)
-    began = time.process_time()
-    assert all(len(index.within(f"data/clips/{i}")) == 3 for i in range(3000))
-    assert time.process_time() - began < 2
+    assert look_through(3000) <= 1.1 * look_through(100)
 
 
 @pytest.mark.parametrize("suffix", [".pbm", ".tga", ".jpe"])

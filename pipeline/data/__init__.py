@@ -1,1 +1,27 @@
-"""From outside sources to clean COCO data sets: load, validate, convert, split, look."""
+"""From the outside world to clean COCO datasets. Knows nothing of runs.
+
+**Sources** yield images and annotation files or records; **formats** turn annotation files into one COCO dataset;
+neither knows the other. So a clip in an archive or an image in a database costs no further code. `loading` joins
+the two: it alone maps names in the source to names of converted images, and rotates boxes that were drawn on an
+image as it was stored.
+
+**Checks** are pure functions of a dataset, facts about its files and an action. A rule finds nothing more in its
+own result and undoes nothing of the rules before it, so a second pass changes nothing. Each file is decoded once,
+for integrity, size and fingerprint. JPEGs are decoded by simplejpeg, which reports libjpeg-turbo's warnings and
+decodes at reduced size, still through all of the data.
+
+**Exclusions.** Whatever leaves images out returns an `Exclusion` (how many, of how many, why), and the counts add
+up: a property test compares them with the images loaded less those in the three sets.
+
+**Near duplicates** are found by 63 bits of a small grey image, sorted in many orders of their bits and compared
+with neighbours only, so time grows linearly with the number of images; candidates are then compared by small grey
+and colour images. A split follows chains of near duplicates to their ends and assigns each chain as a whole. The
+rule that drops near duplicates stops where a chain has led to a different image, because a slow pan would otherwise
+leave one frame.
+
+**Same bytes.** COCO JSON is written in a canonical form, and subsets in a fixed order.
+
+**Secrets.** `${NAME}` in a URL is replaced when the URL is used. Errors of SDKs are reworded and not chained,
+because their texts contain whole URLs. A test runs a source of every kind with a planted secret and searches every
+file of the project for it.
+"""

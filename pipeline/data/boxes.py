@@ -1,25 +1,30 @@
-"""Geometry of boxes `(x, y, width, height)` in pixels, origin at the top left of the image."""
+"""Geometry of boxes `(x, y, width, height)` and outlines in pixels; the origin is the image's top left corner."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from pipeline.data.coco import Box
+
+Point = tuple[float, float]
 
 
 def clip(box: Box, width: float, height: float) -> Box:
-    """The part of a box within an image of that size; a side of 0 or less where there is none."""
+    """The part of a box within an image of that size; without such a part a side is 0 or less."""
     x, y, across, down = box
     left, top = max(x, 0.0), max(y, 0.0)
     return left, top, min(x + across, float(width)) - left, min(y + down, float(height)) - top
 
 
 def normalise(box: Box) -> Box:
-    """The box between the same corners with sides of 0 or more: tools that take any two corners give negative ones."""
+    """The box between the same corners with sides of 0 or more."""
     x, y, across, down = box
     return min(x, x + across), min(y, y + down), abs(across), abs(down)
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes with sides above 0, 0 to 1."""
+    """Intersection over union of two boxes with sides above 0, from 0 to 1."""
     across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
     down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
     if across <= 0 or down <= 0:
@@ -40,15 +45,52 @@ def scale(box: Box, across: float, down: float) -> Box:
 
 
 def turn_upright(box: Box, orientation: int, width: int, height: int) -> Box:
-    """A box drawn on a picture as stored, on the picture shown the way EXIF says.
+    """A box drawn on an image as stored, moved to the image as EXIF says it is shown.
 
     Args:
-        box: On the stored picture.
+        box: On the stored image.
         orientation: 5 to 8, those that swap width and height (EXIF 2.32, 4.6.4 A).
-        width: Pixels across of the upright picture.
-        height: Pixels down of the upright picture.
+        width: Width of the upright image in pixels.
+        height: Height of the upright image in pixels.
     """
     x, y, across, down = box
     left = y if orientation in {5, 8} else width - y - down
     top = x if orientation in {5, 6} else height - x - across
     return left, top, down, across
+
+
+def hull(points: Sequence[Point]) -> Box:
+    """The smallest upright box around points; all NaN where a coordinate is not finite, for validation to report."""
+    if not points or not all(math.isfinite(value) for point in points for value in point):
+        return math.nan, math.nan, math.nan, math.nan
+    across, down = [x for x, _ in points], [y for _, y in points]
+    left, top = min(across), min(down)
+    return left, top, max(across) - left, max(down) - top
+
+
+def polygon_area(points: Sequence[Point]) -> float:
+    """The area of a polygon that does not cross itself, by the shoelace formula."""
+    following = [*points[1:], *points[:1]]
+    return abs(sum(x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True))) / 2
+
+
+def rotated_box(box: Box, degrees: float) -> list[Point]:
+    """The corners of a box that is turned clockwise around its centre."""
+    x, y, width, height = box
+    middle = x + width / 2, y + height / 2
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = [(-width, -height), (width, -height), (width, height), (-width, height)]
+    return [(middle[0] + (u * cos - v * sin) / 2, middle[1] + (u * sin + v * cos) / 2) for u, v in corners]
+
+
+def ellipse_hull(centre: Point, radii: Point, degrees: float) -> Box:
+    """The smallest upright box around an ellipse that is turned clockwise around its centre."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    across = math.hypot(radii[0] * cos, radii[1] * sin)
+    down = math.hypot(radii[0] * sin, radii[1] * cos)
+    return centre[0] - across, centre[1] - down, 2 * across, 2 * down
+
+
+def flat(points: Sequence[Point]) -> list[float]:
+    """A polygon as COCO writes it: `[x1, y1, x2, y2, …]`."""
+    return [value for point in points for value in point]

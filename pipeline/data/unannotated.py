@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.converted_images import fields_of
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.image_marks import UNANNOTATED_FIELD, UNUSABLE_FIELD
+from pipeline.data.parsed import UNANNOTATED_FIELD, UNUSABLE_FIELD
 from pipeline.data.sources.loaded_source import Raw
 from pipeline.errors import UsageError
 

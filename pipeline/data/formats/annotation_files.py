@@ -31,6 +31,21 @@ class Recognition:
     why_not: str = ""
 
 
+def claim(claims: dict[str, str], image: str, file: str) -> None:
+    """Note that an annotation file is of an image, of which no other one may be.
+
+    Raises:
+        DataError: Another one is.
+    """
+    other = claims.setdefault(image, file)
+    if other != file:
+        raise DataError(
+            f"Two annotation files are of one image, {image}: {other} and {file}",
+            expected="one for each image",
+            remedy="remove the one that is out of date, or the one whose own image is absent",
+        )
+
+
 @dataclass(frozen=True)
 class AnnotationFiles:
     """Files in a folder, as sorted POSIX paths relative to it; hidden ones are none of them.

@@ -12,7 +12,6 @@ from typing import Any
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import with_split
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.subset_names import subset_named
 
@@ -52,7 +51,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
         sets = {name: sets[name] for name in _left_out(names, here, "none of their images is here")}
     if len(sets) == 1:
         (dataset,) = sets.values()
-        return replace(dataset, images=with_split(dataset.images))
+        return dataset
     return _merged(list(sets.values()))
 
 
@@ -120,7 +119,7 @@ def _merged(sets: Sequence[CocoDataset]) -> CocoDataset:
             image_id, category_id = image_ids[each.image_id], category_ids[each.category_id]
             annotations.append(replace(each, id=len(annotations) + 1, image_id=image_id, category_id=category_id))
     categories_found = tuple(categories.values())
-    return CocoDataset(with_split(images), tuple(annotations), categories_found, sets[0].info, _licenses(sets))
+    return CocoDataset(tuple(images), tuple(annotations), categories_found, sets[0].info, _licenses(sets))
 
 
 def _licenses(sets: Sequence[CocoDataset]) -> tuple[Mapping[str, Any], ...]:

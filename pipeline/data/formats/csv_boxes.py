@@ -19,10 +19,10 @@ from pathlib import PurePosixPath
 
 from pipeline.data.coco import Box, CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import Mark, Picture, assemble
 from pipeline.data.formats.csv_tables import Layout, has_no_box, layout_of, rows
 from pipeline.data.formats.field_values import label, number, whole
 from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
@@ -36,7 +36,7 @@ class _Rows:
 
     size: tuple[int, int]
     subset: str
-    marks: list[Mark] = field(default_factory=list)
+    marks: list[ParsedBox] = field(default_factory=list)
     lost: bool = False
 
 
@@ -68,7 +68,9 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
         layout = layout_of(files, file)
         if not layout.missing and (layout.header or files.named):
             _add(files, file, layout, images, names, found)
-    return assemble(Picture(name, *each.size, each.marks, each.subset, lost=each.lost) for name, each in found.items())
+    return to_coco(
+        ParsedImage(name, *each.size, each.marks, each.subset, unusable=each.lost) for name, each in found.items()
+    )
 
 
 def _add(
@@ -110,15 +112,17 @@ def _size(row: dict[str, str], where: str, layout: Layout, name: str, images: Im
     return size if all(size) else images.size(name)
 
 
-def _mark(row: dict[str, str], where: str, layout: Layout, size: tuple[int, int], names: dict[str, str]) -> Mark | None:
+def _mark(
+    row: dict[str, str], where: str, layout: Layout, size: tuple[int, int], names: dict[str, str]
+) -> ParsedBox | None:
     left, top, right, bottom = (number(row[side], side, where) for side in ("left", "top", "right", "bottom"))
     kind = label(row["class"], where)
     box: Box = (left, top, right - left, bottom - top)
     if not layout.open_images:
-        return Mark(kind, box)
+        return ParsedBox(kind, box)
     width, height = size
     box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
-    return Mark(names.get(kind, kind), box, int(row.get("group") == "1")) if all(size) else None
+    return ParsedBox(names.get(kind, kind), box, int(row.get("group") == "1")) if all(size) else None
 
 
 def class_descriptions(files: AnnotationFiles) -> tuple[str, ...]:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element
 
+from pipeline.data.boxes import Point, ellipse_hull, flat, hull, polygon_area, rotated_box
 from pipeline.data.coco import Box
-from pipeline.data.formats.assembly import Mark
 from pipeline.data.formats.field_values import label, number
-from pipeline.data.formats.polygons import Point, ellipse_hull, flat, hull, polygon_area, rotated_box
+from pipeline.data.parsed import ParsedBox
 from pipeline.errors import DataError
 
 _DRAWN = frozenset({"polyline", "points", "skeleton"})  # shapes that may have no area
 KINDS = frozenset({"box", "polygon", "ellipse", "mask", "cuboid"}) | _DRAWN
 
 
-def read_shape(shape: Element, name: str, where: str) -> Mark | None:
+def read_shape(shape: Element, name: str, where: str) -> ParsedBox | None:
     """A shape as an object of a class, or None for one without an area, such as a single point.
 
     The attribute `is_crowd`, under which CVAT keeps COCO's own, makes it a region that is not judged.
@@ -29,11 +29,11 @@ def read_shape(shape: Element, name: str, where: str) -> Mark | None:
     crowd = int(any(_is_crowd(each) for each in shape.findall("attribute")))
     if shape.tag == "polygon":
         points = _points(shape, where)
-        return Mark(name, hull(points), crowd, [flat(points)], polygon_area(points))
+        return ParsedBox(name, hull(points), crowd, [flat(points)], polygon_area(points))
     box = _box(shape, where)
     if shape.tag in _DRAWN and min(box[2:]) <= 0:
         return None
-    return Mark(name, box, crowd)
+    return ParsedBox(name, box, crowd)
 
 
 def _is_crowd(attribute: Element) -> bool:

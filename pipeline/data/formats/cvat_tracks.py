@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
-from pipeline.data.formats.assembly import Mark, Picture
 from pipeline.data.formats.cvat_shapes import KINDS, read_shape
 from pipeline.data.formats.field_values import whole
 from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.parsed import ParsedBox, ParsedImage
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
@@ -47,10 +47,10 @@ class _Clip:
 class _Shape:
     frame: int
     outside: bool
-    mark: Mark | None
+    mark: ParsedBox | None
 
 
-def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> list[Picture]:
+def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> list[ParsedImage]:
     """The frames that are there of the clips in an annotation file, with the objects of all tracks.
 
     Args:
@@ -63,7 +63,7 @@ def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Coun
         DataError: The file does not name its video, and there are several, or none of the frames is there.
     """
     clips = _clips(root, file, images)
-    marks: dict[str, list[Mark]] = defaultdict(list)
+    marks: dict[str, list[ParsedBox]] = defaultdict(list)
     lost: set[str] = set()
     for i, track in enumerate(root.findall("track"), 1):
         where = f"{file}: track {track.get('id', i)}"
@@ -74,12 +74,12 @@ def read_tracks(root: Element, file: str, images: ImageIndex, without_area: Coun
             else:
                 marks[clip.frames[frame]].append(mark)
     return [
-        Picture(
+        ParsedImage(
             name,
             *(clip.size if all(clip.size) else images.size(name)),
             marks.get(name, ()),
             clip.subset,
-            lost=name in lost,
+            unusable=name in lost,
         )
         for clip in clips.values()
         for number, name in clip.frames.items()
@@ -158,7 +158,7 @@ def _shapes(track: Element, where: str, without_area: Counter[str]) -> list[_Sha
     return [shapes[frame] for frame in sorted(shapes)]
 
 
-def _positions(shapes: Sequence[_Shape], present: Sequence[int]) -> Iterator[tuple[int, Mark | None]]:
+def _positions(shapes: Sequence[_Shape], present: Sequence[int]) -> Iterator[tuple[int, ParsedBox | None]]:
     """Where the object is on each of the frames that are there; None where its shape has no area."""
     for shape, following in zip(shapes, [*shapes[1:], None], strict=True):
         if shape.outside:
@@ -171,7 +171,7 @@ def _positions(shapes: Sequence[_Shape], present: Sequence[int]) -> Iterator[tup
                 yield frame, _between(shape.mark, following, (frame - shape.frame) / (following.frame - shape.frame))
 
 
-def _between(mark: Mark, following: _Shape, part: float) -> Mark:
+def _between(mark: ParsedBox, following: _Shape, part: float) -> ParsedBox:
     end = following.mark.bbox if following.mark else mark.bbox
     x, y, width, height = (old + (new - old) * part for old, new in zip(mark.bbox, end, strict=True))
     return replace(mark, bbox=(x, y, width, height), segmentation=None, area=None)

@@ -14,11 +14,11 @@ from xml.etree.ElementTree import Element
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import Mark, Picture, assemble
 from pipeline.data.formats.cvat_shapes import KINDS, read_shape
 from pipeline.data.formats.cvat_tracks import read_tracks
 from pipeline.data.formats.field_values import whole
 from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
@@ -45,7 +45,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
         DataError: A file is broken; says at which image or track.
     """
     labels: dict[str, None] = {}
-    pictures: list[Picture] = []
+    pictures: list[ParsedImage] = []
     without_area = Counter[str]()
     for name in files.ending(".xml"):
         if files.xml_root(name) != "annotations":
@@ -58,7 +58,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     if without_area:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(without_area.items()))
         logger.info("shapes left out, as they have no area: %s", kinds)
-    return assemble(pictures, tuple(labels))
+    return to_coco(pictures, tuple(labels))
 
 
 def _labels(root: Element) -> Iterator[str]:
@@ -69,14 +69,14 @@ def _labels(root: Element) -> Iterator[str]:
             yield name
 
 
-def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> Iterator[Picture]:
+def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> Iterator[ParsedImage]:
     beside = PurePosixPath(file).parent.as_posix()
     for i, node in enumerate(root.findall("image"), 1):
         written = (node.get("name") or "").strip()
         if not written:
             raise DataError("An image has no name", where=f"{file}: image {i}", expected="its path")
         where = f"{file}: image {written[:100]}"
-        marks, lost = list[Mark](), False
+        marks, lost = list[ParsedBox](), False
         for shape in node:
             mark = read_shape(shape, shape.get("label", ""), where) if shape.tag in KINDS else None
             if mark is not None:
@@ -86,7 +86,7 @@ def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[
                 lost = lost or shape.tag != "tag"  # which is not drawn: it says something of the whole image
         name = images.name_of(written, where, beside)
         subset = subset_named(node.get("subset") or "") or images.subset_of(PurePosixPath(written).parent.as_posix())
-        yield Picture(name, *_size(node, name, where, images), marks, subset, lost=lost)
+        yield ParsedImage(name, *_size(node, name, where, images), marks, subset, unusable=lost)
 
 
 def _size(node: Element, name: str, where: str, images: ImageIndex) -> tuple[int, int]:

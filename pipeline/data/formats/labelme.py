@@ -16,12 +16,12 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipeline.data.boxes import Point, flat, hull, polygon_area
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim
 from pipeline.data.formats.field_values import label, number, shown, whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.polygons import Point, flat, hull, polygon_area
+from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     Raises:
         DataError: A file is broken; says at which shape.
     """
-    pictures, claims, without_area = list[Picture](), dict[str, str](), Counter[str]()
+    pictures, claims, without_area = list[ParsedImage](), dict[str, str](), Counter[str]()
     for name in files.ending(".json"):
         if files.has_json_keys(name, "shapes", "imagePath"):
             content = files.json(name)
@@ -59,17 +59,17 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     if without_area:
         kinds = ", ".join(f"{count} of kind '{kind}'" for kind, count in sorted(without_area.items()))
         logger.info("shapes left out, as they have no area: %s", kinds)
-    return assemble(pictures)
+    return to_coco(pictures)
 
 
-def _picture(file: str, content: dict[str, Any], images: ImageIndex, without_area: Counter[str]) -> Picture:
+def _picture(file: str, content: dict[str, Any], images: ImageIndex, without_area: Counter[str]) -> ParsedImage:
     beside, own = PurePosixPath(file).parent.as_posix(), PurePosixPath(file).stem
     path = content.get("imagePath")
     if path is not None and not isinstance(path, str):
         raise DataError(f"'imagePath' is {shown(path)}", where=file, expected="the image's path")
     name = images.resolve(path, beside) if path else None
     name = name or images.resolve(own, beside) or images.name_of(path or own, file, beside)
-    marks, lost = list[Mark](), False
+    marks, lost = list[ParsedBox](), False
     for i, shape in enumerate(content["shapes"]):
         where = f"{file}: shapes[{i}]"
         if not isinstance(shape, dict):
@@ -80,7 +80,7 @@ def _picture(file: str, content: dict[str, Any], images: ImageIndex, without_are
             lost = True
         else:
             marks.append(_mark(shape, kind, points, where))
-    return Picture(name, *_size(file, content, name, images), marks, images.subset_of(beside), lost=lost)
+    return ParsedImage(name, *_size(file, content, name, images), marks, images.subset_of(beside), unusable=lost)
 
 
 def _points(raw: Any, where: str) -> list[Point]:
@@ -89,7 +89,7 @@ def _points(raw: Any, where: str) -> list[Point]:
     return [(number(x, "A point's x", where), number(y, "A point's y", where)) for x, y in raw]
 
 
-def _mark(shape: dict[str, Any], kind: str, points: list[Point], where: str) -> Mark:
+def _mark(shape: dict[str, Any], kind: str, points: list[Point], where: str) -> ParsedBox:
     if len(points) < _POINTS[kind]:
         problem = f"A {kind} has {len(points)} points"
         raise DataError(problem, where=where, expected=f"at least {_POINTS[kind]}", remedy="draw it again")
@@ -98,13 +98,13 @@ def _mark(shape: dict[str, Any], kind: str, points: list[Point], where: str) -> 
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
         box = (x - radius, y - radius, 2 * radius, 2 * radius)
-        return Mark(name, box, crowd, area=math.pi * radius**2)
+        return ParsedBox(name, box, crowd, area=math.pi * radius**2)
     x, y, across, down = hull(points)
     if kind == "mask":
-        return Mark(name, (x, y, across + 1, down + 1), crowd)
+        return ParsedBox(name, (x, y, across + 1, down + 1), crowd)
     if kind == "polygon" or len(points) > 2:
-        return Mark(name, (x, y, across, down), crowd, [flat(points)], polygon_area(points))
-    return Mark(name, (x, y, across, down), crowd)
+        return ParsedBox(name, (x, y, across, down), crowd, [flat(points)], polygon_area(points))
+    return ParsedBox(name, (x, y, across, down), crowd)
 
 
 def _not_judged(shape: dict[str, Any]) -> bool:

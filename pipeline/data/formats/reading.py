@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -85,9 +85,19 @@ def read_with_format(
     if member:
         files = files.only(member)
     name = _checked(format, files) if format else _detected(files)
-    dataset = FORMATS[name].read(files, images)
+    dataset = _without_lone_subset(FORMATS[name].read(files, images))
     _log(name, dataset, images)
     return name, dataset
+
+
+def _without_lone_subset(dataset: CocoDataset) -> CocoDataset:
+    """The dataset without the field `subset` where all images have the same: one part alone is no split."""
+    subsets = {image.extra.get("subset", "") for image in dataset.images}
+    if len(subsets) != 1 or subsets == {""}:
+        return dataset
+    without = ({key: value for key, value in image.extra.items() if key != "subset"} for image in dataset.images)
+    images = (replace(image, extra=extra) for image, extra in zip(dataset.images, without, strict=True))
+    return replace(dataset, images=tuple(images))
 
 
 def _checked(name: str, files: AnnotationFiles) -> str:

@@ -23,10 +23,10 @@ from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim
 from pipeline.data.formats.field_values import label, number, shown, whole
 from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_of
 from pipeline.errors import DataError
 
@@ -69,12 +69,12 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     shifted = sum(_by_the_kit(each, from_zero) for each in found)
     if shifted:
         logger.info("coordinates counted from 1, as in Pascal VOC, in %d of %d files", shifted, len(found))
-    subsets, claims, pictures = _image_sets(files), dict[str, str](), list[Picture]()
+    subsets, claims, pictures = _image_sets(files), dict[str, str](), list[ParsedImage]()
     for each in found:
         pictures.append(_picture(each, images, subsets, _by_the_kit(each, from_zero)))
         if pictures[-1].name in images.names:
             claim(claims, pictures[-1].name, each.name)
-    return assemble(pictures)
+    return to_coco(pictures)
 
 
 def _parsed(files: AnnotationFiles, name: str) -> _File:
@@ -98,16 +98,16 @@ def _by_the_kit(file: _File, from_zero: bool = False) -> bool:
     return file.official or not (file.decimal or from_zero)
 
 
-def _picture(file: _File, images: ImageIndex, subsets: dict[str, str], by_the_kit: bool) -> Picture:
+def _picture(file: _File, images: ImageIndex, subsets: dict[str, str], by_the_kit: bool) -> ParsedImage:
     name = _image(file, images)
     shift = 1 if by_the_kit else 0
     marks = []
     for kind, (left, top, right, bottom), ignored in file.objects:
         x, y = left - shift, top - shift
-        marks.append(Mark(kind, (x, y, right - x, bottom - y), int(ignored)))
+        marks.append(ParsedBox(kind, (x, y, right - x, bottom - y), int(ignored)))
     stem = PurePosixPath(file.name).stem
     subset = subsets.get(stem) or subsets.get(PurePosixPath(name).stem) or images.subset_of(_folder(file.name))
-    return Picture(name, *(_size(file) or images.size(name)), marks, subset)
+    return ParsedImage(name, *(_size(file) or images.size(name)), marks, subset)
 
 
 def _image(file: _File, images: ImageIndex) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.assembly import Mark, Picture, assemble, claim
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.yolo_data import YoloData, data_files, name_lists, read_data
 from pipeline.data.formats.yolo_lines import EXPECTED, looks_like_labels, read_lines
+from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_named
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
         image = _image(name, images)
         claim(pairs, image, name)
     listed = set(subsets) if subsets else images.names
-    return assemble((_picture(files, each, pairs, images, data, subsets) for each in listed | set(pairs)), data.classes)
+    return to_coco((_picture(files, each, pairs, images, data, subsets) for each in listed | set(pairs)), data.classes)
 
 
 def _picture(
@@ -64,14 +64,14 @@ def _picture(
     images: ImageIndex,
     data: YoloData,
     subsets: dict[str, str],
-) -> Picture:
-    size, marks = images.size(image), list[Mark]()
+) -> ParsedImage:
+    size, marks = images.size(image), list[ParsedBox]()
     if image in pairs:
         marks = read_lines(files.text(pairs[image]), pairs[image], data.classes, size, data.keypoint_values)
     subset = subsets.get(image) or images.subset_of(PurePosixPath(image).parent.as_posix())
     if not all(size):
-        return Picture(image, *size, (), subset, annotated=image in pairs, lost=bool(marks))
-    return Picture(image, *size, marks, subset, annotated=image in pairs)
+        return ParsedImage(image, *size, (), subset, annotated=image in pairs, unusable=bool(marks))
+    return ParsedImage(image, *size, marks, subset, annotated=image in pairs)
 
 
 def _image(label: str, images: ImageIndex) -> str:

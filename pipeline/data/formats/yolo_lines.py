@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.data.formats.assembly import Mark
+from pipeline.data.boxes import flat, hull, polygon_area
 from pipeline.data.formats.field_values import number, shown
-from pipeline.data.formats.polygons import flat, hull, polygon_area
+from pipeline.data.parsed import ParsedBox
 from pipeline.errors import DataError
 
 EXPECTED = "class x-centre y-centre width height, or class x1 y1 x2 y2 x3 y3 …, as parts of the image"
@@ -24,7 +24,7 @@ def looks_like_labels(text: str) -> bool:
 
 def read_lines(
     text: str, where: str, classes: Sequence[str], size: tuple[int, int], keypoint_values: int = 0
-) -> list[Mark]:
+) -> list[ParsedBox]:
     """The objects in a label file.
 
     Args:
@@ -45,7 +45,9 @@ def read_lines(
     return marks
 
 
-def _mark(words: list[str], where: str, classes: Sequence[str], size: tuple[int, int], keypoint_values: int) -> Mark:
+def _mark(
+    words: list[str], where: str, classes: Sequence[str], size: tuple[int, int], keypoint_values: int
+) -> ParsedBox:
     name = _class(words[0], where, classes)
     is_box = len(words) in {5, 6} or (keypoint_values and len(words) == 5 + keypoint_values)
     if not is_box and (len(words) < 7 or len(words) % 2 == 0):
@@ -55,9 +57,9 @@ def _mark(words: list[str], where: str, classes: Sequence[str], size: tuple[int,
     width, height = size
     if is_box:
         x, y, across, down = values[:4]
-        return Mark(name, ((x - across / 2) * width, (y - down / 2) * height, across * width, down * height))
+        return ParsedBox(name, ((x - across / 2) * width, (y - down / 2) * height, across * width, down * height))
     points = [(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)]
-    return Mark(name, hull(points), 0, [flat(points)], polygon_area(points))
+    return ParsedBox(name, hull(points), 0, [flat(points)], polygon_area(points))
 
 
 def _class(word: str, where: str, classes: Sequence[str]) -> str:

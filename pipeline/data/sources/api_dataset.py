@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, unsafe_name, write_coco
 from pipeline.data.image_conversion import UnreadableError, convert
-from pipeline.data.image_marks import UNANNOTATED, UNUSABLE
+from pipeline.data.parsed import UNANNOTATED_FIELD, UNUSABLE_FIELD
 from pipeline.data.sources.api_images import Picture
 from pipeline.data.sources.api_records import Record, Shape
 from pipeline.data.sources.loaded_source import Raw, Skipped
@@ -165,8 +165,8 @@ def _dataset(entries: dict[str, _Entry]) -> CocoDataset:
         record = entry.record
         width, height = size = record.size if all(record.size) else entry.picture.size
         extra = dict(record.extra) | ({"subset": record.subset} if record.subset else {})
-        extra |= {} if record.annotated else UNANNOTATED
-        extra |= UNUSABLE if record.left_out else {}
+        extra |= {} if record.annotated else {UNANNOTATED_FIELD: True}
+        extra |= {UNUSABLE_FIELD: True} if record.left_out else {}
         images.append(Image(image_id, name, width, height, extra))
         for shape in sorted(record.shapes, key=lambda each: (each.label, json.dumps(each.box), repr(each.polygon))):
             annotations.append(_annotation(shape, len(annotations) + 1, image_id, ids[shape.label], size))

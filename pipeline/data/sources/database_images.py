@@ -19,8 +19,8 @@ from pipeline.data.fetch.credentials import redact
 from pipeline.data.fetch.download import download
 from pipeline.data.image_conversion import UnreadableError, convert, look
 from pipeline.data.image_headers import upright_size
-from pipeline.data.image_marks import UNANNOTATED
 from pipeline.data.image_names import is_image_name
+from pipeline.data.parsed import UNANNOTATED_FIELD
 from pipeline.data.sources.database_columns import Labelled, Row
 from pipeline.data.sources.loaded_source import Skipped
 from pipeline.errors import DataError, MissingError, UsageError
@@ -101,7 +101,7 @@ class Gathering:
         for number, entry in enumerate(written, 1):
             extra = {key: value for key, value in entry.extra.items() if value is not _DIFFERS}
             extra |= {"subset": entry.subset} if entry.subset else {}
-            extra |= {} if entry.annotated else UNANNOTATED
+            extra |= {} if entry.annotated else {UNANNOTATED_FIELD: True}
             images.append(Image(number, entry.name, *entry.size, extra))
             for each in sorted(entry.boxes, key=lambda box: (box.label, json.dumps(box.box), box.iscrowd)):
                 area = each.box[2] * each.box[3]

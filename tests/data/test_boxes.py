@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.formats.polygons import ellipse_hull, flat, hull, polygon_area, rotated_box
+from pipeline.data.boxes import ellipse_hull, flat, hull, polygon_area, rotated_box
 
 TRIANGLE = [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)]
 sides = st.floats(0.1, 100)

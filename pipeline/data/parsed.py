@@ -1,0 +1,93 @@
+"""Images and boxes as read from any annotation format or source, and the one way from these to a COCO dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+
+# Fields of an image's COCO record, which loading reads and takes away again.
+UNANNOTATED_FIELD = "unannotated"  # nobody annotated the image
+UNUSABLE_FIELD = "unusable_shapes"  # the image has shapes that cannot be used as boxes
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBox:
+    """A labelled object.
+
+    Attributes:
+        label: Name of its class.
+        bbox: `(x, y, width, height)` in pixels of the upright image.
+        iscrowd: 1 for a region that evaluation does not judge.
+        segmentation: Polygons or run lengths, as in COCO.
+        area: Area of the outline in square pixels; None for that of the box.
+    """
+
+    label: str
+    bbox: Box
+    iscrowd: int = 0
+    segmentation: Any = None
+    area: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedImage:
+    """What one annotation file, or one record of a source, says of an image.
+
+    Attributes:
+        name: Path of the image.
+        width: In pixels; 0 where unknown.
+        height: In pixels; 0 where unknown.
+        boxes: The objects on it.
+        subset: `train`, `eval` or `test`; empty where not stated.
+        annotated: Whether somebody annotated it; without a box it is background then.
+        unusable: Whether a shape on it cannot be used as a box.
+        extra: Other fields to keep.
+    """
+
+    name: str
+    width: int
+    height: int
+    boxes: Sequence[ParsedBox] = ()
+    subset: str = ""
+    annotated: bool = True
+    unusable: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def to_coco(images: Iterable[ParsedImage], classes: Sequence[str] = ()) -> CocoDataset:
+    """Build a COCO dataset.
+
+    Images are numbered by name, objects by image and then in the order given. Several records of one image are merged.
+
+    Args:
+        images: The images, in any order.
+        classes: Class names in the order of their ids; classes that only boxes name follow, sorted.
+    """
+    by_name: dict[str, list[ParsedImage]] = {}
+    for each in images:
+        by_name.setdefault(each.name, []).append(each)
+    used = {box.label for records in by_name.values() for record in records for box in record.boxes}
+    names = [*dict.fromkeys(classes), *sorted(used.difference(classes))]
+    ids = {name: i for i, name in enumerate(names, 1)}
+    found: list[Image] = []
+    annotations: list[Annotation] = []
+    for i, name in enumerate(sorted(by_name), 1):
+        found.append(_image(i, by_name[name]))
+        for box in (box for record in by_name[name] for box in record.boxes):
+            area = box.bbox[2] * box.bbox[3] if box.area is None else box.area
+            number = len(annotations) + 1
+            annotations.append(Annotation(number, i, ids[box.label], box.bbox, area, box.iscrowd, box.segmentation))
+    return CocoDataset(tuple(found), tuple(annotations), tuple(Category(i, name) for name, i in ids.items()))
+
+
+def _image(number: int, records: Sequence[ParsedImage]) -> Image:
+    sized = next((each for each in records if each.width > 0 and each.height > 0), records[0])
+    subset = next((each.subset for each in records if each.subset), "")
+    extra = {key: value for each in reversed(records) for key, value in each.extra.items()}
+    extra |= {"subset": subset} if subset else {}
+    extra |= {} if any(each.annotated for each in records) else {UNANNOTATED_FIELD: True}
+    extra |= {UNUSABLE_FIELD: True} if any(each.unusable for each in records) else {}
+    return Image(number, sized.name, sized.width, sized.height, extra)

@@ -9,23 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-import supervision as sv
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.data.figures import FONT
-from pipeline.errors import DataError, MissingError
+from pipeline.data.figures import FONT, PALETTE
+from pipeline.data.image_drawing import Pixels, draw_labelled, encode_jpeg, read_pixels, scale
 from pipeline.evaluation.ground_truth import IMAGES_FOLDER, read_ground_truth
 from pipeline.evaluation.matching import Floats, Matches, matches_at_half, run_coco_eval
 from pipeline.evaluation.metrics import DetectionMetrics, ImageErrors
 
-Pixels = npt.NDArray[np.uint8]
 _Bools = npt.NDArray[np.bool_]
 
 # blue and vermilion of Okabe and Ito, apart for every kind of colour vision; the words say it too
-_RIGHT_WRONG = sv.ColorPalette.from_hex(["#0072B2", "#D55E00"])
+_RIGHT, _WRONG = PALETTE[0], PALETTE[5]
 _PANEL = 520  # pixels of a panel's longer side
 _LARGEST_ZOOM = 3.0
 _GAP = 8
@@ -120,8 +117,8 @@ def thumbnail(path: Path) -> bytes:
         MissingError: The image is not there.
         DataError: It cannot be decoded.
     """
-    image = _read(path)
-    return _to_jpeg(_zoomed(image, min(_THUMBNAIL / max(image.shape[:2]), 1.0)))
+    image = read_pixels(path)
+    return encode_jpeg(scale(image, min(_THUMBNAIL / max(image.shape[:2]), 1.0)), _JPEG_QUALITY)
 
 
 def _choose(per_image: Sequence[ImageErrors], worst: int, typical: int) -> tuple[list[ImageErrors], list[ImageErrors]]:
@@ -137,9 +134,9 @@ def _choose(per_image: Sequence[ImageErrors], worst: int, typical: int) -> tuple
 def _picture(
     folder: Path, errors: ImageErrors, worst: bool, matches: Matches, kept: _Bools, names: list[str]
 ) -> Picture:
-    image = _read(folder / errors.file_name)
+    image = read_pixels(folder / errors.file_name)
     zoom = min(_PANEL / max(image.shape[:2]), _LARGEST_ZOOM)
-    image = _zoomed(image, zoom)
+    image = scale(image, zoom)
 
     shown = kept & (matches.image_ids == errors.image_id)
     here = matches.truth_image_ids == errors.image_id
@@ -156,46 +153,18 @@ def _picture(
     return _encode(errors, worst, np.hstack([left, np.full((left.shape[0], _GAP, 3), 255, np.uint8), right]))
 
 
-def _read(path: Path) -> Pixels:
-    """Decode as the service does: upright, 8-bit BGR."""
-    try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except FileNotFoundError as error:
-        raise MissingError("An image of the test set is missing", where=path) from error
-    except cv2.error as error:
-        raise DataError(f"An image of the test set cannot be decoded: {error}", where=path) from error
-    if image is None:
-        raise DataError("An image of the test set cannot be decoded", where=path)
-    return image.astype(np.uint8, copy=False)
-
-
-def _zoomed(image: Pixels, zoom: float) -> Pixels:
-    size = (max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC).astype(np.uint8)
-
-
 def _panel(image: Pixels, boxes: Floats, wrong: _Bools, labels: list[str], prefix: str, heading: str) -> Pixels:
     """Draw `(N, 4)` boxes [x, y, w, h] with their labels, the wrong ones on top, below a line of text."""
     order = np.argsort(wrong, kind="stable")
-    detections = sv.Detections(
-        xyxy=np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])[order].astype(np.float32),
-        class_id=wrong[order].astype(int),
-    )
-    scene = sv.BoxAnnotator(_RIGHT_WRONG, thickness=2).annotate(image.copy(), detections)
-    texts = [f"{prefix if wrong[row] else ''}{labels[row]}" for row in order]
-    labelled = np.arange(len(order))
+    colours = [_WRONG if wrong[row] else _RIGHT for row in order]
     if len(order) > _ALL_LABELLED:
-        labelled, texts = np.flatnonzero(wrong[order]), [labels[row] for row in order]
-    annotator = sv.RichLabelAnnotator(_RIGHT_WRONG, font_path=FONT, font_size=12, text_padding=2, smart_position=True)
-    scene = annotator.annotate(scene, detections[labelled], [texts[row] for row in labelled])
+        texts = [labels[row] if wrong[row] else None for row in order]
+    else:
+        texts = [f"{prefix if wrong[row] else ''}{labels[row]}" for row in order]
     strip = Image.new("RGB", (image.shape[1], _HEADING), "white")
     ImageDraw.Draw(strip).text((2, 4), heading, "black", ImageFont.truetype(FONT, 13))
-    return np.vstack([np.asarray(strip), np.asarray(scene, np.uint8)])
+    return np.vstack([np.asarray(strip), draw_labelled(image, boxes[order], colours, texts)])
 
 
 def _encode(errors: ImageErrors, worst: bool, image: Pixels) -> Picture:
-    return Picture(errors, worst, _to_jpeg(image), image.shape[1], image.shape[0])
-
-
-def _to_jpeg(image: Pixels) -> bytes:
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    return Picture(errors, worst, encode_jpeg(image, _JPEG_QUALITY), image.shape[1], image.shape[0])

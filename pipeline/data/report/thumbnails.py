@@ -12,15 +12,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.data.coco import unsafe_name
 from pipeline.data.figures import PALETTE
+from pipeline.data.image_drawing import Pixels, encode_jpeg, outline
 from pipeline.data.report.box_columns import Floats
 from pipeline.errors import DataError
 from pipeline.serving.decoding import MAX_PIXELS, read_header
 
-Pixels = npt.NDArray[np.uint8]
 View = tuple[float, float, float, float]  # left, top, right, bottom on the image, in its pixels
 
 _JPEG_QUALITY = 80
@@ -151,13 +150,12 @@ def _shoot(pixels: Pixels, size: tuple[int, int], shot: Shot, room: tuple[int, i
     marked = (shot.marked - [view[0], view[1], 0, 0]) * zoom
     faint = picture.copy()
     for box in others:
-        _outline(faint, box, "#FFFFFF", 1)
+        outline(faint, box, "#FFFFFF", 1)
     picture = cv2.addWeighted(faint, _FAINT, picture, 1 - _FAINT, 0).astype(np.uint8)
     for box in marked[::-1]:
-        _outline(picture, box, "#FFFFFF", 4)  # an edge, so that the box stands out on dark and on light
-        _outline(picture, box, PALETTE[5], 2)
-    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-    return Developed(jpeg, picture.shape[1], picture.shape[0])
+        outline(picture, box, "#FFFFFF", 4)  # an edge, so that the box stands out on dark and on light
+        outline(picture, box, PALETTE[5], 2)
+    return Developed(encode_jpeg(picture, _JPEG_QUALITY), picture.shape[1], picture.shape[0])
 
 
 def _cut(pixels: Pixels, size: tuple[int, int], view: View, zoom: float) -> Pixels:
@@ -176,16 +174,3 @@ def _cut(pixels: Pixels, size: tuple[int, int], view: View, zoom: float) -> Pixe
     margins = (before[0], after[0], before[1], after[1])
     whole: Any = cv2.copyMakeBorder(small, *margins, cv2.BORDER_CONSTANT, value=_MARGIN)
     return np.ascontiguousarray(whole, np.uint8)
-
-
-def _outline(picture: Pixels, box: Floats, colour: str, thickness: int) -> None:
-    if not np.isfinite(box).all():
-        return
-    height, width = picture.shape[:2]
-    corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
-    left, top, right, bottom = np.clip(corners, -20, [width + 20, height + 20] * 2).round().astype(int).tolist()
-    cv2.rectangle(picture, (left, top), (right, bottom), _bgr(colour), thickness)
-
-
-def _bgr(colour: str) -> tuple[int, int, int]:
-    return int(colour[5:7], 16), int(colour[3:5], 16), int(colour[1:3], 16)

@@ -25,7 +25,7 @@ from pipeline.detection.export import FLOOR, INPUT, MAX_PER_CLASS, OUTPUTS, RAW_
 from pipeline.detection.mmcv_ops import nms
 from pipeline.detection.spec import DetectorSpec
 from pipeline.errors import DataError, StepError
-from pipeline.serving.onnx_runtime import onnxruntime
+from pipeline.serving.predictor import onnxruntime
 
 Floats = NDArray[np.float32]
 

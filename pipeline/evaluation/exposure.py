@@ -14,8 +14,7 @@ from pipeline.evaluation.coco_names import is_named_like_train2017
 from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
 from pipeline.evaluation.prediction_images import thumbnail
-from pipeline.serving.bento_layout import CARD_FILE
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 _PICTURES = 12
 
@@ -92,8 +91,8 @@ def check_exposure(test_set: Path, bento: Path, results: Sequence[Mapping[str, A
         results: The model's predictions for the test set, in COCO's results format.
 
     Raises:
-        MissingError: An image or the model card is not there.
-        DataError: The annotations, the model card or the record of learned images are not what they claim to be.
+        MissingError: An image or the model metadata is not there.
+        DataError: The annotations, the model metadata or the record of learned images are not what they claim to be.
         IntegrityError: The record of learned images is not the one that the model was packed with.
     """
     truth = read_ground_truth(test_set)
@@ -117,12 +116,12 @@ def read_learned(bento: Path) -> LearnedImages | None:
     """The record of what a packed model learned from; None for a Bento that was packed before there was one.
 
     Raises:
-        MissingError: The Bento has no model card.
-        DataError: The model card or the record is damaged.
-        IntegrityError: The record is missing, or is not the one that the model card names.
+        MissingError: The Bento has no model metadata.
+        DataError: The model metadata or the record is damaged.
+        IntegrityError: The record is missing, or is not the one that the model metadata names.
     """
     path = bento / FILE_NAME
-    named = (ModelCard.read(bento / "src" / CARD_FILE).training.get("learned_images") or {}).get("sha256")
+    named = (ModelMetadata.read(bento / "src" / METADATA_FILE).training.get("learned_images") or {}).get("sha256")
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
     if found != named:
         raise IntegrityError(
@@ -130,7 +129,7 @@ def read_learned(bento: Path) -> LearnedImages | None:
             if found
             else "the record of the images that the model learned from is missing",
             where=path,
-            expected=f"SHA-256 {named}" if named else "no such file, for the model card names none",
+            expected=f"SHA-256 {named}" if named else "no such file, for the model metadata names none",
             remedy="pack the model again",
         )
     return LearnedImages.read(path) if found else None

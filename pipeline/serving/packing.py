@@ -7,6 +7,7 @@ The Bento is built by `bentoml build` in a process of its own, with a store of i
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -14,19 +15,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StepError, UsageError
-from pipeline.serving.bento_layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
+from pipeline.files import sha256_of
 from pipeline.serving.decoding import read_header
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import (
+    METADATA_FILE,
+    MODEL_FILE,
+    SERVICE_NAME,
+    TEST_IMAGE_STEM,
+    TEST_RESULT_FILE,
+    ModelMetadata,
+)
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.requirements import pinned_requirements
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
 CARRIES = ("pipeline.serving",)  # packed as files: a change in any of them is a change of the service
@@ -58,66 +67,66 @@ class PackedService:
 
 
 def pack_service(
-    onnx_path: Path, card: ModelCard, test_image: Path, folder: Path, *, learned: Path | None = None
+    onnx_path: Path, metadata: ModelMetadata, test_image: Path, folder: Path, *, learned: Path | None = None
 ) -> PackedService:
     """Build the Bento of a model.
 
     Args:
         onnx_path: The graph; see `Predictor` for its interface.
-        card: What the graph was made for.
+        metadata: What the graph was made for.
         test_image: Image whose detections are recorded, for checks of the running service.
         folder: Where the Bento goes; absent or empty.
-        learned: The record of the images that the model learned from, of which the card holds the digest. It lies at
-            the root of the Bento, where the service does not read it. None for a model without one.
+        learned: The record of the images that the model learned from, of which the metadata holds the
+            digest. It lies at the root of the Bento, where the service does not read it. None for a model without one.
 
     Raises:
         UsageError: The folder holds something already.
         MissingError: The model, the test image or a required package is not there.
         DataError: The model or the test image is not what it claims to be.
-        IntegrityError: The model or the record of learned images is not the one that the card names.
+        IntegrityError: The model or the record of learned images is not the one that the metadata names.
         StepError: BentoML failed to build.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("the folder for the Bento is not empty", where=folder, remedy="name another, or empty it")
-    _check_record(learned, card)
+    _check_record(learned, metadata)
     requirements = pinned_requirements(PACKAGES)
     with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
-        test_result = _gather(onnx_path, card, test_image, context)
+        test_result = _gather(onnx_path, metadata, test_image, context)
         version = _digest(context, requirements)
-        _write_bentofile(context, requirements, card)
+        _write_bentofile(context, requirements, metadata)
         built = _build(context, home, version)
         _settle(built)
         shutil.copytree(built, folder, dirs_exist_ok=True)
     if learned:
         shutil.copyfile(learned, folder / learned.name)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return PackedService(folder, f"{NAME}:{version}", size, test_result, tuple(requirements))
+    return PackedService(folder, f"{SERVICE_NAME}:{version}", size, test_result, tuple(requirements))
 
 
-def _check_record(learned: Path | None, card: ModelCard) -> None:
-    """Refuse a record of learned images that is not the card's."""
-    named = _learned_digest(card)
+def _check_record(learned: Path | None, metadata: ModelMetadata) -> None:
+    """Refuse a record of learned images that the metadata does not name."""
+    named = _learned_digest(metadata)
     if learned and not learned.is_file():
         raise MissingError(f"there is no {learned.name} to pack", where=learned)
-    found = hashlib.sha256(learned.read_bytes()).hexdigest() if learned else ""
+    found = sha256_of(learned) if learned else ""
     if found != named:
         raise IntegrityError(
-            "the record of learned images is not the one that the model card names",
+            "the record of learned images is not the one that the model metadata names",
             where=learned or "no record",
-            expected=f"SHA-256 {named}" if named else "no record, as the card names none",
+            expected=f"SHA-256 {named}" if named else "no record, as the metadata names none",
             remedy="train the model again",
         )
 
 
-def _learned_digest(card: ModelCard) -> str:
-    """SHA-256 of the record of learned images by the card; empty where it names none."""
-    return str(card.training.get("learned_images", {}).get("sha256", ""))
+def _learned_digest(metadata: ModelMetadata) -> str:
+    """SHA-256 of the record of the record of learned images; empty where the metadata names none."""
+    return str(metadata.training.get("learned_images", {}).get("sha256", ""))
 
 
-def _gather(onnx_path: Path, card: ModelCard, test_image: Path, context: Path) -> Mapping[str, Any]:
-    """Lay out what is served: the code, the model, its card, the test image and what is found in it."""
-    sources = [_PACKAGE_ROOT / "__init__.py", _PACKAGE_ROOT / "errors.py"]
+def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> Mapping[str, Any]:
+    """Lay out what is served: the code, the model, its metadata, the test image and the detections in it."""
+    sources = [_PACKAGE_ROOT / name for name in ("__init__.py", "errors.py", "files.py")]
     for source in [*sources, *sorted((_PACKAGE_ROOT / "serving").rglob("*.py"))]:
         target = context / _PACKAGE_ROOT.name / source.relative_to(_PACKAGE_ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -129,13 +138,13 @@ def _gather(onnx_path: Path, card: ModelCard, test_image: Path, context: Path) -
         raise MissingError(f"there is no {Path(error.filename).name} to pack", where=error.filename) from error
     try:
         suffix = _SUFFIXES[read_header(image).format]
-        predictor = Predictor(context / MODEL_FILE, card)
-        (found,) = predictor.predict_bytes([image], score_threshold=card.score_threshold)
+        predictor = Predictor(context / MODEL_FILE, metadata)
+        (found,) = predictor.predict_bytes([image], score_threshold=metadata.score_threshold)
     except DataError as error:
         raise DataError(f"cannot be packed: {error}", where=f"{onnx_path}, {test_image}") from error
     (context / f"{TEST_IMAGE_STEM}{suffix}").write_bytes(image)
-    card.write(context / CARD_FILE)
-    result = found.to_json(card.classes)
+    metadata.write(context / METADATA_FILE)
+    result = found.to_json(metadata.classes)
     (context / TEST_RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
 
@@ -145,18 +154,19 @@ def _files(folder: Path) -> list[str]:
 
 
 def _digest(context: Path, requirements: list[str]) -> str:
-    content = {name: hashlib.sha256((context / name).read_bytes()).hexdigest() for name in _files(context)}
+    content = {name: sha256_of(context / name) for name in _files(context)}
     text = json.dumps([content, requirements, sys.version_info[:2]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _write_bentofile(context: Path, requirements: list[str], card: ModelCard) -> None:
+def _write_bentofile(context: Path, requirements: list[str], metadata: ModelMetadata) -> None:
+    classes = ", ".join(metadata.classes)
     options = {
         "service": SERVICE,
-        "name": NAME,
-        "description": f"# {NAME}\n\nYOLOX-{card.variant}, {len(card.classes)} classes: {', '.join(card.classes)}.\n",
+        "name": SERVICE_NAME,
+        "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: {classes}.\n",
         "include": _files(context),
-        "labels": {"learned_images": _learned_digest(card) or "unknown"},
+        "labels": {"learned_images": _learned_digest(metadata) or "unknown"},
         # bentoml adds itself; locking would ask a package index, and every version is pinned as it is
         "python": {
             "packages": [one for one in requirements if not one.startswith("bentoml==")],
@@ -173,7 +183,7 @@ def _build(context: Path, home: Path, version: str) -> Path:
     ended = subprocess.run(
         command, cwd=context, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-    built = home / "bentos" / NAME / version
+    built = home / "bentos" / SERVICE_NAME / version
     if ended.returncode != 0 or not built.is_dir():
         tail = "\n".join(ended.stderr.splitlines()[-15:])
         raise StepError(f"bentoml build ended with exit code {ended.returncode}; its last lines:\n{tail}")
@@ -187,3 +197,43 @@ def _settle(bento: Path) -> None:
     if count != 1:
         raise StepError(f"bento.yaml has {count} creation times", where=record, expected="one")
     record.write_text(text, encoding="utf-8")
+
+
+def pinned_requirements(packages: Sequence[str]) -> list[str]:
+    """Pin packages and their dependencies to the installed versions; no package index is asked.
+
+    Args:
+        packages: Names of installed distributions.
+
+    Returns:
+        Sorted lines `name==version`.
+
+    Raises:
+        MissingError: A package or a dependency is not installed.
+    """
+    pinned: dict[str, str] = {}
+    waiting = [Requirement(package) for package in packages]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        wanted = waiting.pop()
+        name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        distribution = _find_distribution(name)
+        pinned[name] = distribution.version
+        waiting += [
+            needed
+            for needed in map(Requirement, distribution.requires or [])
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in {"", *extras})
+        ]
+    return [f"{name}=={version}" for name, version in sorted(pinned.items())]
+
+
+def _find_distribution(name: str) -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingError(
+            f"the package {name!r}, which the service needs, is not installed", remedy=f"pip install {name}"
+        ) from error

@@ -10,10 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+# Without it ONNX Runtime 1.29 and later write a device id below the user's home and report every session to Microsoft.
+# It must be set before the library is loaded (microsoft/onnxruntime, docs/Privacy.md). Users who want to report set 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as onnxruntime  # exported: nobody else may load it first
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.serving.decoding import MAX_PIXELS, decode
-from pipeline.serving.model_metadata import ModelCard
-from pipeline.serving.onnx_runtime import onnxruntime, runtime_errors
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.postprocessing import Detections, split_detections
 from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
 
@@ -39,19 +45,19 @@ class Predictor:
     Args:
         onnx_path: The graph: input `images` (B, 3, H, W) float32, outputs `batch_index` (M,), `boxes` (M, 4),
             `scores` (M,) and `labels` (M,) over the whole batch.
-        card: What the graph was made for.
+        metadata: What the graph was made for.
         threads: CPU threads of one run; as many as this process may use when None.
 
     Raises:
         MissingError: There is no such file.
-        IntegrityError: The file is not the one that the card names.
-        DataError: The file is no ONNX graph, or one with other inputs or outputs than the card's.
+        IntegrityError: The file is not the one that the metadata names.
+        DataError: The file is no ONNX graph, or one with other inputs or outputs than the metadata says.
     """
 
-    def __init__(self, onnx_path: Path, card: ModelCard, *, threads: int | None = None) -> None:
-        self.card = card
-        self._session = _open_session(_read_model(onnx_path, card), onnx_path, threads or available_cpus())
-        _check_interface(self._session, onnx_path, card)
+    def __init__(self, onnx_path: Path, metadata: ModelMetadata, *, threads: int | None = None) -> None:
+        self.metadata = metadata
+        self._session = _open_session(_read_model(onnx_path, metadata), onnx_path, threads or available_cpus())
+        _check_interface(self._session, onnx_path, metadata)
 
     @property
     def providers(self) -> list[str]:
@@ -60,20 +66,20 @@ class Predictor:
 
     def prepare(self, image: NDArray[np.uint8]) -> Letterboxed:
         """Letterbox an image, (H, W, 3) uint8 BGR, to the graph's input size."""
-        return letterbox(image, self.card.image_size)
+        return letterbox(image, self.metadata.image_size)
 
     def detect(self, images: Sequence[Letterboxed], *, score_threshold: float | None = None) -> list[Detections]:
         """Run the graph on prepared images.
 
         Args:
             images: Any number, in batches of at most `MAX_BATCH`.
-            score_threshold: Least score that is kept; the card's serving threshold when None. The graph's own floor
-                (the card's `score_threshold`) holds anyway.
+            score_threshold: Least score that is kept; the metadata's serving threshold when None. The graph's own floor
+                (`score_threshold` of the metadata) holds anyway.
 
         Returns:
             One `Detections` per image, in order; each is the same whatever else is in the batch.
         """
-        threshold = self.card.serving_score_threshold if score_threshold is None else score_threshold
+        threshold = self.metadata.serving_score_threshold if score_threshold is None else score_threshold
         found: list[Detections] = []
         for start in range(0, len(images), MAX_BATCH):
             batch = list(images[start : start + MAX_BATCH])
@@ -100,15 +106,18 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _read_model(path: Path, card: ModelCard) -> bytes:
+def _read_model(path: Path, metadata: ModelMetadata) -> bytes:
     try:
         model = path.read_bytes()
     except FileNotFoundError as error:
         raise MissingError("there is no ONNX model", where=path, remedy="pack the model again") from error
     digest = hashlib.sha256(model).hexdigest()
-    if digest != card.onnx_sha256:
+    if digest != metadata.onnx_sha256:
         raise IntegrityError(
-            f"the ONNX model has SHA-256 {digest}", where=path, expected=card.onnx_sha256, remedy="pack the model again"
+            f"the ONNX model has SHA-256 {digest}",
+            where=path,
+            expected=metadata.onnx_sha256,
+            remedy="pack the model again",
         )
     return model
 
@@ -127,13 +136,13 @@ def _open_session(model: bytes, path: Path, threads: int) -> onnxruntime.Inferen
         raise DataError(f"not a usable ONNX model: {error}", where=path) from error
 
 
-def _check_interface(session: onnxruntime.InferenceSession, path: Path, card: ModelCard) -> None:
+def _check_interface(session: onnxruntime.InferenceSession, path: Path, metadata: ModelMetadata) -> None:
     inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
     outputs = [one.name for one in session.get_outputs()]
     kind, shape = inputs.get(INPUT, ("", []))
-    right = len(inputs) == 1 and kind == "tensor(float)" and shape[1:] == [3, *card.image_size]
+    right = len(inputs) == 1 and kind == "tensor(float)" and shape[1:] == [3, *metadata.image_size]
     if not right or not isinstance(shape[0], str) or not set(OUTPUTS) <= set(outputs):
-        height, width = card.image_size
+        height, width = metadata.image_size
         raise DataError(
             f"the ONNX model has inputs {inputs} and outputs {outputs}",
             where=path,

@@ -1,12 +1,12 @@
 """The Bento service: a detector behind a REST API.
 
-One process does it all. The gate (see `gate`) reads and checks uploads and prepares the images in threads; BentoML's
-own dispatcher gathers the prepared images of concurrent requests into batches for `predict`, which runs on one thread
-while ONNX Runtime uses every CPU. The usual alternative, a front service in one process and a batchable one behind
-it, was measured beside it (YOLOX-nano, two busy CPUs): a lone image took 54 ms in place of 36, 8 images in a request
-338 ms in place of 257, and some calls between the two failed ("Server disconnected") and became answers of 500.
+One process does everything. `UploadMiddleware` reads and checks uploads and prepares the images in threads. BentoML's
+dispatcher gathers the prepared images of concurrent requests into batches for `predict`, which runs on one thread while
+ONNX Runtime uses every CPU. The usual alternative, a front service and a batchable service in two processes, was slower
+(YOLOX-nano, two busy CPUs): one image took 54 ms instead of 36, a request with 8 images 338 ms instead of 257, and some
+calls between the two processes failed ("Server disconnected") and became answers of 500.
 
-The folder that holds the package (a Bento's `src`) also holds the files that `layout` names.
+The folder that holds the package (a Bento's `src`) also holds the files that `model_metadata` names.
 """
 
 # mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
@@ -24,21 +24,27 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from pipeline.serving.batching import PromptService
-from pipeline.serving.bento_layout import CARD_FILE, MODEL_FILE, NAME, TEST_IMAGE_STEM, TEST_RESULT_FILE
 from pipeline.serving.decoding import FORMATS
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import (
+    METADATA_FILE,
+    MODEL_FILE,
+    SERVICE_NAME,
+    TEST_IMAGE_STEM,
+    TEST_RESULT_FILE,
+    ModelMetadata,
+)
 from pipeline.serving.postprocessing import MAX_DETECTIONS
 from pipeline.serving.predictor import MAX_BATCH, Predictor
-from pipeline.serving.upload_middleware import STATE_KEY, Gate, Query
-from pipeline.serving.upload_parsing import Limits
+from pipeline.serving.upload_middleware import STATE_KEY, PreparedImage, UploadMiddleware
+from pipeline.serving.upload_parsing import UploadLimits
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
-LIMITS = Limits()
+LIMITS = UploadLimits()
 
 
 class Detection(BaseModel):
-    """One object found."""
+    """One detected object."""
 
     box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     score: float = Field(description="certainty, 0..1")
@@ -47,7 +53,7 @@ class Detection(BaseModel):
 
 
 class ImageDetections(BaseModel):
-    """What was found in one image."""
+    """The detections in one image."""
 
     width: int = Field(description="width of the upright image in pixels")
     height: int = Field(description="height of the upright image in pixels")
@@ -55,7 +61,7 @@ class ImageDetections(BaseModel):
 
 
 class ServiceInfo(BaseModel):
-    """What is served, and what a request may ask for."""
+    """The model, and the limits of a request."""
 
     name: str
     variant: str
@@ -72,26 +78,26 @@ class ServiceInfo(BaseModel):
     training: dict[str, Any]
 
 
-class Upload(bentoml.IODescriptor):
+class UploadedImages(bentoml.IODescriptor):
     """Image files, in parts named `images`."""
 
     images: list[Path] = Field(description=f"JPEG, PNG, WebP or BMP files, at most {LIMITS.images}")
 
     @classmethod
-    async def from_http_request(cls, request: Request, _serde: object) -> Upload:
-        """Take what the gate has prepared, in place of BentoML's own reading of requests, which fetches URLs.
+    async def from_http_request(cls, request: Request, _serde: object) -> UploadedImages:
+        """Take the images that `UploadMiddleware` prepared. BentoML's own reading of requests would fetch URLs.
 
-        A request that did not come through the gate has nothing here, and fails.
+        A request that did not pass the middleware has no such images, and fails.
         """
-        prepared: Upload = cls.model_construct(images=request.scope["state"][STATE_KEY])
+        prepared: UploadedImages = cls.model_construct(images=request.scope["state"][STATE_KEY])
         return prepared
 
 
 @bentoml.service(
-    name=NAME,
+    name=SERVICE_NAME,
     service_class=PromptService,
     traffic={"timeout": TIMEOUT_SECONDS},
-    # Quiet about broken images: they are the client's, who is told. And no usage statistics from a container.
+    # OpenCV does not log broken images: the client is told. A container sends no usage statistics.
     envs=[
         {"name": "OPENCV_LOG_LEVEL", "value": "SILENT"},
         {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},
@@ -102,19 +108,19 @@ class ObjectDetector:
     """Finds objects in images."""
 
     def __init__(self) -> None:
-        self._card = ModelCard.read(ROOT / CARD_FILE)
-        self._predictor = Predictor(ROOT / MODEL_FILE, self._card)
+        self._metadata = ModelMetadata.read(ROOT / METADATA_FILE)
+        self._predictor = Predictor(ROOT / MODEL_FILE, self._metadata)
         cv2.setNumThreads(1)  # requests are decoded side by side already
         (self._test_image,) = ROOT.glob(f"{TEST_IMAGE_STEM}.*")
         self._test_result = ImageDetections(**json.loads((ROOT / TEST_RESULT_FILE).read_text(encoding="utf-8")))
 
     @bentoml.api(
-        input_spec=Upload,
+        input_spec=UploadedImages,
         batchable=True,
         max_batch_size=MAX_BATCH,
         max_latency_ms=TIMEOUT_SECONDS * 1000,
     )
-    def predict(self, images: list[Query]) -> list[ImageDetections]:
+    def predict(self, images: list[PreparedImage]) -> list[ImageDetections]:
         """Detect objects in one or many images.
 
         Send `multipart/form-data` with one or many file parts named `images`:
@@ -124,10 +130,12 @@ class ObjectDetector:
         The answer is a list with one item per image, in the order of the parts. A request that is not served gets a
         4xx and `{"error": {"code", "message", ...}}`; `index` tells which image it is about.
         """
-        found = self._predictor.detect([query.image for query in images], score_threshold=self._card.score_threshold)
+        found = self._predictor.detect(
+            [prepared.image for prepared in images], score_threshold=self._metadata.score_threshold
+        )
         return [
-            ImageDetections(**detections.above(query.score_threshold).to_json(self._card.classes))
-            for detections, query in zip(found, images, strict=True)
+            ImageDetections(**detections.above(prepared.score_threshold).to_json(self._metadata.classes))
+            for detections, prepared in zip(found, images, strict=True)
         ]
 
     @bentoml.api
@@ -137,28 +145,28 @@ class ObjectDetector:
 
     @bentoml.api
     async def test_result(self) -> ImageDetections:
-        """Return what the model found in the test image when it was packed, from the lowest score on."""
+        """Return the detections in the test image at the time of packing, down to the lowest score."""
         return self._test_result
 
     @bentoml.api
     async def info(self) -> ServiceInfo:
-        """Return what is served, and what a request may ask for."""
-        card = self._card
+        """Return facts about the model, and the limits of a request."""
+        metadata = self._metadata
         return ServiceInfo(
-            name=NAME,
-            variant=card.variant,
-            classes=list(card.classes),
-            input_size=card.image_size,
-            score_threshold=card.score_threshold,
-            serving_score_threshold=card.serving_score_threshold,
-            nms_iou_threshold=card.nms_iou_threshold,
+            name=SERVICE_NAME,
+            variant=metadata.variant,
+            classes=list(metadata.classes),
+            input_size=metadata.image_size,
+            score_threshold=metadata.score_threshold,
+            serving_score_threshold=metadata.serving_score_threshold,
+            nms_iou_threshold=metadata.nms_iou_threshold,
             formats=list(FORMATS),
             limits=LIMITS.to_dict(),
-            onnx_sha256=card.onnx_sha256,
+            onnx_sha256=metadata.onnx_sha256,
             providers=self._predictor.providers,
-            metrics=dict(card.metrics),
-            training=dict(card.training),
+            metrics=dict(metadata.metrics),
+            training=dict(metadata.training),
         )
 
 
-ObjectDetector.add_asgi_middleware(Gate, card_path=ROOT / CARD_FILE, limits=LIMITS)  # type: ignore[attr-defined]
+ObjectDetector.add_asgi_middleware(UploadMiddleware, metadata_path=ROOT / METADATA_FILE, limits=LIMITS)  # type: ignore[attr-defined]

@@ -1,15 +1,14 @@
-"""The gate before the service: no request body reaches BentoML, only images that were checked and prepared.
+"""The upload middleware: it reads and checks request bodies, so that BentoML receives only prepared images.
 
-BentoML 1.4 reads bodies of any length, takes a URL for a file and fetches it, and answers 500 to a broken image. So
-this ASGI middleware reads the body itself, refuses what the service does not take, decodes in threads of its own, and
-leaves the prepared images in the request's state, where the service's input picks them up.
+BentoML 1.4 reads bodies of any length, fetches a URL that is sent instead of a file, and answers 500 to a broken image.
+This ASGI middleware reads the body itself, refuses invalid uploads, decodes images in its own threads, and puts the
+prepared images into the request's state, from where the service's input takes them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -21,12 +20,19 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, did_you_mean
 from pipeline.serving.decoding import decode, read_header
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import available_cpus
 from pipeline.serving.preprocessing import Letterboxed, letterbox
-from pipeline.serving.upload_parsing import File, Limits, RefusedError, check_headers, read_files, too_long
+from pipeline.serving.upload_parsing import (
+    RefusedError,
+    UploadedFile,
+    UploadLimits,
+    check_headers,
+    read_files,
+    too_long,
+)
 
 UPLOAD_PATH = "/predict"
 STATE_KEY = "images"
@@ -36,25 +42,25 @@ _DRAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Query:
-    """One prepared image and the least score its sender wants."""
+class PreparedImage:
+    """One letterboxed image, and the lowest score that its sender wants."""
 
     image: Letterboxed
     score_threshold: float
 
 
-class Gate:
+class UploadMiddleware:
     """ASGI middleware; see the module.
 
     Args:
         app: The service.
-        card_path: The model card, for the input size and the thresholds.
+        metadata_path: The `model.json`, for the input size and the thresholds.
         limits: What a request may ask for.
     """
 
-    def __init__(self, app: ASGIApp, card_path: Path, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, metadata_path: Path, limits: UploadLimits) -> None:
         self._app = app
-        self._card = ModelCard.read(card_path)
+        self._metadata = ModelMetadata.read(metadata_path)
         self._limits = limits
         self._held_bytes = 0
         self._decoders = anyio.CapacityLimiter(available_cpus())
@@ -62,7 +68,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, send)  # none of these reads a body
+            await self._app(scope, receive, send)  # these have no body
             return
         request = Request(scope, receive)
         try:
@@ -73,11 +79,13 @@ class Gate:
         except RefusedError as error:
             await _refuse(error, receive, send)
         except ClientDisconnect:
-            await Response(status_code=400)(scope, receive, send)  # unheard, but BentoML's timer waits for an answer
+            await Response(status_code=400)(
+                scope, receive, send
+            )  # nobody receives it, but BentoML's timer waits for an answer
         else:
             await self._app(_without_body(scope), _after_body(receive), send)
 
-    async def _admit(self, request: Request) -> list[Query]:
+    async def _admit(self, request: Request) -> list[PreparedImage]:
         threshold = self._read_threshold(request)
         check_headers(request.headers, self._limits)
         held = [0]
@@ -85,29 +93,28 @@ class Gate:
             files = await read_files(request.headers, self._limited(request, held), self._limits)
             for index, file in enumerate(files):
                 _check_header(index, file, self._limits)
-            return [Query(await self._prepare(index, file), threshold) for index, file in enumerate(files)]
+            return [PreparedImage(await self._prepare(index, file), threshold) for index, file in enumerate(files)]
         finally:
             self._held_bytes -= held[0]
 
     def _read_threshold(self, request: Request) -> float:
         for name in request.query_params:
             if name != "score_threshold":
-                nearest = difflib.get_close_matches(name, ["score_threshold"], cutoff=0.5)
-                hint = ": did you mean 'score_threshold'?" if nearest else ""
-                raise RefusedError(400, "unknown_parameter", f"unknown parameter '{name}'{hint}")
-        text = request.query_params.get("score_threshold", str(self._card.serving_score_threshold))
+                hint = did_you_mean(name, ["score_threshold"], otherwise="the only one is 'score_threshold'")
+                raise RefusedError(400, "unknown_parameter", f"unknown parameter '{name}': {hint}")
+        text = request.query_params.get("score_threshold", str(self._metadata.serving_score_threshold))
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        floor = self._card.score_threshold
+        floor = self._metadata.score_threshold
         if not floor <= value <= 1:
             message = f"score_threshold must be a number within {floor}..1, not '{text[:40]}'"
             raise RefusedError(400, "invalid_parameter", message)
         return value
 
     async def _limited(self, request: Request, held: list[int]) -> AsyncGenerator[bytes, None]:
-        """The body, chunk by chunk, and no further than the limits; `held` counts what this request keeps."""
+        """Yield the body chunk by chunk up to the limits; `held` counts the bytes that this request keeps."""
         async for chunk in request.stream():
             held[0] += len(chunk)
             self._held_bytes += len(chunk)
@@ -117,11 +124,11 @@ class Gate:
                 raise RefusedError(503, "overloaded", "too many uploads at once; try again")
             yield chunk
 
-    async def _prepare(self, index: int, file: File) -> Letterboxed:
-        """Decode and letterbox in a thread; one image at a time per request, so that large requests let others in."""
+    async def _prepare(self, index: int, file: UploadedFile) -> Letterboxed:
+        """Decode and letterbox in a thread: one image of a request at a time, so that others are served too."""
 
         def run() -> Letterboxed:
-            return letterbox(decode(file.data, max_pixels=self._limits.pixels), self._card.image_size)
+            return letterbox(decode(file.data, max_pixels=self._limits.pixels), self._metadata.image_size)
 
         try:
             return await anyio.to_thread.run_sync(run, limiter=self._decoders)
@@ -129,7 +136,7 @@ class Gate:
             raise _bad_image(index, file, error) from error
 
 
-def _check_header(index: int, file: File, limits: Limits) -> None:
+def _check_header(index: int, file: UploadedFile, limits: UploadLimits) -> None:
     try:
         header = read_header(file.data)
     except DataError as error:
@@ -139,12 +146,12 @@ def _check_header(index: int, file: File, limits: Limits) -> None:
         raise RefusedError(413, "image_too_large", message, index=index, file=file.name, limit_pixels=limits.pixels)
 
 
-def _bad_image(index: int, file: File, error: DataError) -> RefusedError:
+def _bad_image(index: int, file: UploadedFile, error: DataError) -> RefusedError:
     return RefusedError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=file.name)
 
 
 async def _discard_body(request: Request) -> None:
-    """Read the body of a call that takes none; a short one is forgiven, since clients like to send `{}`."""
+    """Read and ignore the body of a call without parameters: many clients send `{}`."""
     length = 0
     async for chunk in request.stream():
         length += len(chunk)
@@ -158,7 +165,7 @@ def _without_body(scope: Scope) -> Scope:
 
 
 def _after_body(receive: Receive) -> Receive:
-    """An empty JSON object in the body's place, then what else comes: only the client's going away is left."""
+    """Replace the body by an empty JSON object; later messages, such as a disconnect, are passed on."""
     pending: list[Message] = [{"type": "http.request", "body": b"{}", "more_body": False}]
 
     async def receive_rest() -> Message:
@@ -168,7 +175,7 @@ def _after_body(receive: Receive) -> Receive:
 
 
 async def _refuse(error: RefusedError, receive: Receive, send: Send) -> None:
-    """Answer, then read on for a moment: closing on a client that still sends would destroy the answer underway."""
+    """Answer, then read on for a moment: to close on a client that still sends could destroy the answer."""
     response = error.response()
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
@@ -178,5 +185,5 @@ async def _refuse(error: RefusedError, receive: Receive, send: Send) -> None:
             while more and drained < _DRAIN_BYTES:
                 message = await receive()
                 drained += len(message.get("body", b""))
-                more = message.get("more_body", False)  # which a disconnect has not
+                more = message.get("more_body", False)  # absent in a disconnect
     await send({"type": "http.response.body", "body": b"", "more_body": False})

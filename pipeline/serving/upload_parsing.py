@@ -1,4 +1,4 @@
-"""What a request may bring: limits, refusals, and the files of a multipart body."""
+"""The uploads of a request: their limits, refusals, and the files of a multipart body."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MEDIA_TYPE = "multipart/form-data"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What one request, and all together, may ask of the service.
+class UploadLimits:
+    """Limits of one request, and of all requests together.
 
     Attributes:
         body_bytes: Length of one request's body.
         images: Images in one request.
-        pixels: Pixels of one image, as its header tells them.
-        held_bytes: Bodies of all unfinished requests together; beyond it new ones are put off (503).
+        pixels: Pixels of one image, by its header.
+        held_bytes: Bytes of the bodies of all unfinished requests; above it a request gets a 503.
     """
 
     body_bytes: int = 32 * 2**20
@@ -39,8 +39,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class File:
-    """One uploaded file: its bytes, and the name its sender gave it, which nothing is made of but messages."""
+class UploadedFile:
+    """One uploaded file: its bytes, and the sender's name for it, which is used in messages only."""
 
     data: bytes
     name: str
@@ -62,14 +62,14 @@ class RefusedError(DataError):
         self.body = {"error": {"code": code, "message": message, **details}}
 
     def response(self) -> JSONResponse:
-        """The answer; the connection ends with it, for the rest of the body may be unread."""
+        """The answer. It closes the connection, since the rest of the body may be unread."""
         headers = {"Connection": "close"}
         if self.status == 503:
             headers["Retry-After"] = "1"
         return JSONResponse(self.body, self.status, headers)
 
 
-def check_headers(headers: Mapping[str, str], limits: Limits) -> None:
+def check_headers(headers: Mapping[str, str], limits: UploadLimits) -> None:
     """Refuse by the headers alone, before a byte of the body is read.
 
     Raises:
@@ -90,18 +90,18 @@ def too_long(limit: int) -> RefusedError:
     return RefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
 
 
-async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits: Limits) -> list[File]:
-    """Read the files of a multipart form, all of which must be called `images`.
+async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits: UploadLimits) -> list[UploadedFile]:
+    """Read the files of a multipart form, all of which must be named `images`.
 
-    A part without a file name is refused, whatever it holds: no text, no JSON, and no URL to be fetched.
+    A part without a file name is refused: it could be text, JSON or a URL.
 
     Args:
         headers: The request's headers.
-        body: The request's body, already limited in length.
+        body: The request's body, of limited length.
         limits: How many files there may be.
 
     Raises:
-        RefusedError: The body is no proper form, or has no file, too many, or anything else in it.
+        RefusedError: The body is not a proper form, has no file or too many, or has another part.
     """
     parser = _InMemoryParser(headers, body, max_files=limits.images + 1, max_fields=1)
     try:
@@ -124,7 +124,7 @@ async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits
         raise RefusedError(400, "no_images", f"the form has no file named '{FIELD}'")
     if len(parts) > limits.images:
         raise _too_many(limits.images)
-    files = [File(await part.read(), part.filename or "") for _, part in parts if isinstance(part, UploadFile)]
+    files = [UploadedFile(await part.read(), part.filename or "") for _, part in parts if isinstance(part, UploadFile)]
     await form.close()
     return files
 
@@ -134,7 +134,7 @@ def _too_many(limit: int) -> RefusedError:
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser without its temporary files (the body's length is limited as it is); it knows how it ended."""
+    """Starlette's parser without temporary files. It notes whether the form is complete."""
 
     spool_max_size = 2**40
     closed = False

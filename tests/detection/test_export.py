@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from pipeline.serving.onnx_runtime import onnxruntime
 
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
 from pipeline.detection.export import OUTPUTS, ExportedModel, export_onnx, load_detector
@@ -14,7 +15,6 @@ from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.parity import check_parity
 from pipeline.detection.spec import DetectorSpec
 from pipeline.errors import DataError, StepError
-from pipeline.serving.onnx_runtime import onnxruntime
 
 SPEC = DetectorSpec("nano", (256, 256), ("person", "bicycle", "car", "motorcycle", "bus", "truck"))
 

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.evaluation.service_process import serve
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.packing import pack_service
 
 
@@ -127,8 +127,8 @@ def bento(tmp_path_factory) -> Path:
     model = brightness_model(64)
     (folder / "model.onnx").write_bytes(model)
     cv2.imwrite(str(folder / "photo.png"), np.full((48, 64, 3), 90, np.uint8))
-    card = ModelCard("nano", (64, 64), ("dark", "bright"), 0.01, 0.65, 0.3, hashlib.sha256(model).hexdigest())
-    return pack_service(folder / "model.onnx", card, folder / "photo.png", folder / "bento").folder
+    metadata = ModelMetadata("nano", (64, 64), ("dark", "bright"), 0.01, 0.65, 0.3, hashlib.sha256(model).hexdigest())
+    return pack_service(folder / "model.onnx", metadata, folder / "photo.png", folder / "bento").folder
 
 
 @pytest.fixture(scope="session")

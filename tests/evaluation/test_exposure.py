@@ -13,10 +13,10 @@ from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, Un
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.evaluation.exposure import check_exposure
 from pipeline.evaluation.metrics import evaluate
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import ModelMetadata
 
 COCO, OTHER = UnknownWeights("c" * 64, True), UnknownWeights("0" * 64, False)
-CARD = ModelCard("nano", (64, 64), ("blob",), 0.01, 0.65, 0.3, "0" * 64)
+METADATA = ModelMetadata("nano", (64, 64), ("blob",), 0.01, 0.65, 0.3, "0" * 64)
 FOUND = {"category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9}
 
 
@@ -72,7 +72,7 @@ def test_set(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packed(tmp_path: Path):
-    """What evaluation reads of a Bento: the model card, and the record at the root."""
+    """What evaluation reads of a Bento: the model metadata, and the record at the root."""
 
     def write(learned: LearnedImages | None) -> Path:
         bento = tmp_path / "bento"
@@ -81,7 +81,7 @@ def packed(tmp_path: Path):
         if learned is not None:
             learned.write(bento / FILE_NAME)
             training["learned_images"] = learned.summary()
-        ModelCard.from_dict(CARD.to_dict() | {"training": training}).write(bento / "src" / "model.json")
+        ModelMetadata.from_dict(METADATA.to_dict() | {"training": training}).write(bento / "src" / "model.json")
         return bento
 
     return write
@@ -171,14 +171,14 @@ def replace(bento: Path) -> None:
 
 
 def forget(bento: Path) -> None:
-    CARD.write(bento / "src" / "model.json")
+    METADATA.write(bento / "src" / "model.json")
 
 
 def damage(bento: Path) -> None:
-    """The record, and with it the digest in the card."""
+    """The record, and with it the digest in the metadata."""
     (bento / FILE_NAME).write_bytes(b"no record")
     training = {"learned_images": {"sha256": hashlib.sha256(b"no record").hexdigest()}}
-    ModelCard.from_dict(CARD.to_dict() | {"training": training}).write(bento / "src" / "model.json")
+    ModelMetadata.from_dict(METADATA.to_dict() | {"training": training}).write(bento / "src" / "model.json")
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def damage(bento: Path) -> None:
     [
         pytest.param(remove, IntegrityError, "is missing", id="removed"),
         pytest.param(replace, IntegrityError, "not the one it was packed with", id="replaced"),
-        pytest.param(forget, IntegrityError, "the model card names none", id="one that the card does not name"),
+        pytest.param(forget, IntegrityError, "the model metadata names none", id="one that the metadata does not name"),
         pytest.param(damage, DataError, "cannot be read", id="damaged"),
-        pytest.param(lambda bento: shutil.rmtree(bento / "src"), MissingError, "model card", id="no card"),
+        pytest.param(lambda bento: shutil.rmtree(bento / "src"), MissingError, "model metadata", id="no metadata"),
     ],
 )
 def test_a_record_that_is_not_the_models_is_refused(training_set, test_set, packed, spoil, error, message) -> None:

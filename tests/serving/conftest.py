@@ -1,4 +1,4 @@
-"""A tiny real model and its card: finds one bright rectangle per image."""
+"""A tiny real model and its metadata: finds one bright rectangle per image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.evaluation.service_process import serve
-from pipeline.serving.model_metadata import ModelCard
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.packing import pack_service
 from pipeline.serving.predictor import Predictor
 
@@ -89,7 +89,7 @@ def build_bright_box_graph(size=SIZE, *, batch="batch", input_name="images"):
     return model.SerializeToString()
 
 
-def make_card(onnx_bytes, **changes):
+def make_metadata(onnx_bytes, **changes):
     values = {
         "variant": "nano",
         "image_size": SIZE,
@@ -99,7 +99,7 @@ def make_card(onnx_bytes, **changes):
         "serving_score_threshold": 0.25,
         "onnx_sha256": hashlib.sha256(onnx_bytes).hexdigest(),
     }
-    return ModelCard(**{**values, **changes})
+    return ModelMetadata(**{**values, **changes})
 
 
 def bright_image(width=200, height=120, box=(40, 20, 140, 80)):
@@ -116,18 +116,18 @@ def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "model.onnx"
     model = build_bright_box_graph()
     path.write_bytes(model)
-    card = make_card(model)
-    return SimpleNamespace(onnx_path=path, card=card, predictor=Predictor(path, card, threads=1))
+    metadata = make_metadata(model)
+    return SimpleNamespace(onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata, threads=1))
 
 
 @pytest.fixture(scope="session")
 def write_model():
-    """`write_model(path, model=None, **graph)`: write a graph, the tiny one or the bytes given; its card."""
+    """`write_model(path, model=None, **graph)`: write a graph, the tiny one or the bytes given; its metadata."""
 
     def write(path, model=None, **graph):
         model = build_bright_box_graph(**graph) if model is None else model
         path.write_bytes(model)
-        return make_card(model)
+        return make_metadata(model)
 
     return write
 
@@ -143,7 +143,7 @@ def packed(tiny, tmp_path_factory):
     """The tiny model, packed once as a Bento."""
     folder = tmp_path_factory.mktemp("packed")
     cv2.imwrite(str(folder / "photo.png"), bright_image())
-    return pack_service(tiny.onnx_path, tiny.card, folder / "photo.png", folder / "bento")
+    return pack_service(tiny.onnx_path, tiny.metadata, folder / "photo.png", folder / "bento")
 
 
 @pytest.fixture(scope="session")

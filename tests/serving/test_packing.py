@@ -1,6 +1,7 @@
 """Packing: the Bento's content, its independence of place and time, and what is refused."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -15,8 +16,8 @@ import yaml
 
 from pipeline.errors import DataError, IntegrityError, MissingError, UsageError
 from pipeline.evaluation.service_process import serve
-from pipeline.serving.model_metadata import ModelCard
-from pipeline.serving.packing import pack_service
+from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.packing import pack_service, pinned_requirements
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -29,10 +30,10 @@ def test_what_is_in_it(packed, tiny):
     sources = contents(packed.folder / "src")
     code = {name for name in sources if name.endswith(".py")}
     serving = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pipeline/serving").glob("*.py")}
-    assert code == {"pipeline/__init__.py", "pipeline/errors.py", *serving}
+    assert code == {"pipeline/__init__.py", "pipeline/errors.py", "pipeline/files.py", *serving}
     assert sources.keys() - code == {"model.onnx", "model.json", "test_image.png", "test_result.json", "bentofile.yaml"}
     assert sources["model.onnx"] == tiny.onnx_path.read_bytes()
-    assert ModelCard.read(packed.folder / "src" / "model.json") == tiny.card
+    assert ModelMetadata.read(packed.folder / "src" / "model.json") == tiny.metadata
     assert json.loads(sources["test_result.json"]) == packed.test_result
     assert packed.test_result["detections"]
 
@@ -56,7 +57,7 @@ def test_every_requirement_is_pinned_and_none_is_for_training(packed):
 def test_the_same_model_gives_the_same_bytes(packed, tiny, tmp_path):
     photo = tmp_path / "elsewhere.bin"
     shutil.copyfile(packed.folder / "src" / "test_image.png", photo)
-    again = pack_service(tiny.onnx_path, tiny.card, photo, tmp_path / "again")
+    again = pack_service(tiny.onnx_path, tiny.metadata, photo, tmp_path / "again")
     assert again.tag == packed.tag
     assert contents(again.folder) == contents(packed.folder)
 
@@ -69,9 +70,9 @@ def with_record(packed, tiny, tmp_path):
         record = tmp_path / "learned_images.npz"
         record.write_bytes(content)
         summary = {"images": 3, "sha256": hashlib.sha256(content).hexdigest(), "unknown_weights": []}
-        card = replace(tiny.card, training={"epochs": 1, "learned_images": summary})
+        metadata = replace(tiny.metadata, training={"epochs": 1, "learned_images": summary})
         photo = packed.folder / "src" / "test_image.png"
-        return pack_service(tiny.onnx_path, card, photo, tmp_path / name, learned=record)
+        return pack_service(tiny.onnx_path, metadata, photo, tmp_path / name, learned=record)
 
     return pack
 
@@ -103,7 +104,7 @@ def test_the_users_home_and_store_are_not_touched(tiny, packed, tmp_path, monkey
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
     (tmp_path / "home").mkdir()
-    pack_service(tiny.onnx_path, tiny.card, packed.folder / "src" / "test_image.png", tmp_path / "bento")
+    pack_service(tiny.onnx_path, tiny.metadata, packed.folder / "src" / "test_image.png", tmp_path / "bento")
     assert not list((tmp_path / "home").rglob("*"))
     assert not (tmp_path / "store").exists()
 
@@ -143,33 +144,54 @@ class TestRefusals:
         (tmp_path / "file").write_text("mine")
         for folder in (tmp_path, tmp_path / "file"):
             with pytest.raises(UsageError, match="not empty"):
-                pack_service(tiny.onnx_path, tiny.card, photo, folder)
+                pack_service(tiny.onnx_path, tiny.metadata, photo, folder)
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_a_missing_model_and_a_missing_image(self, tiny, photo, tmp_path):
         with pytest.raises(MissingError, match=r"there is no none\.onnx to pack"):
-            pack_service(tmp_path / "none.onnx", tiny.card, photo, tmp_path / "bento")
+            pack_service(tmp_path / "none.onnx", tiny.metadata, photo, tmp_path / "bento")
         with pytest.raises(MissingError, match=r"there is no none\.png to pack"):
-            pack_service(tiny.onnx_path, tiny.card, tmp_path / "none.png", tmp_path / "bento")
+            pack_service(tiny.onnx_path, tiny.metadata, tmp_path / "none.png", tmp_path / "bento")
         assert not (tmp_path / "bento").exists()
 
-    def test_a_model_that_is_not_the_cards(self, tiny, photo, tmp_path):
+    def test_a_model_that_the_metadata_does_not_name(self, tiny, photo, tmp_path):
         (tmp_path / "model.onnx").write_bytes(b"other")
         with pytest.raises(IntegrityError, match="SHA-256"):
-            pack_service(tmp_path / "model.onnx", tiny.card, photo, tmp_path / "bento")
+            pack_service(tmp_path / "model.onnx", tiny.metadata, photo, tmp_path / "bento")
 
-    def test_a_record_that_is_not_the_cards(self, tiny, photo, tmp_path):
+    def test_a_record_that_the_metadata_does_not_name(self, tiny, photo, tmp_path):
         record = tmp_path / "learned_images.npz"
-        card = replace(tiny.card, training={"learned_images": {"images": 1, "sha256": "0" * 64}})
+        metadata = replace(tiny.metadata, training={"learned_images": {"images": 1, "sha256": "0" * 64}})
         with pytest.raises(MissingError, match=r"there is no learned_images\.npz to pack"):
-            pack_service(tiny.onnx_path, card, photo, tmp_path / "bento", learned=record)
+            pack_service(tiny.onnx_path, metadata, photo, tmp_path / "bento", learned=record)
         record.write_bytes(b"other")
-        for one, learned in ((card, record), (card, None), (tiny.card, record)):
-            with pytest.raises(IntegrityError, match="not the one that the model card names"):
+        for one, learned in ((metadata, record), (metadata, None), (tiny.metadata, record)):
+            with pytest.raises(IntegrityError, match="not the one that the model metadata names"):
                 pack_service(tiny.onnx_path, one, photo, tmp_path / "bento", learned=learned)
         assert not (tmp_path / "bento").exists()
 
     def test_a_test_image_that_is_none(self, tiny, tmp_path):
         (tmp_path / "photo.jpg").write_text("text")
         with pytest.raises(DataError, match="not an image file"):
-            pack_service(tiny.onnx_path, tiny.card, tmp_path / "photo.jpg", tmp_path / "bento")
+            pack_service(tiny.onnx_path, tiny.metadata, tmp_path / "photo.jpg", tmp_path / "bento")
+
+
+def test_a_package_and_all_it_needs() -> None:
+    pinned = dict(line.split("==") for line in pinned_requirements(["requests"]))
+    assert pinned["requests"] == importlib.metadata.version("requests")
+    assert {"requests", "urllib3", "idna", "certifi"} <= pinned.keys()
+    assert "pysocks" not in pinned  # only of an extra
+
+
+def test_spelling_and_repetition_do_not_matter() -> None:
+    assert pinned_requirements(["PyYAML", "pyyaml"]) == [f"pyyaml=={importlib.metadata.version('pyyaml')}"]
+
+
+def test_an_extra_is_followed() -> None:
+    pinned = {line.partition("==")[0] for line in pinned_requirements(["fsspec[http]"])}
+    assert "aiohttp" in pinned
+
+
+def test_a_package_that_is_not_installed() -> None:
+    with pytest.raises(MissingError, match="no-such-package"):
+        pinned_requirements(["no-such-package"])

@@ -51,7 +51,7 @@ def test_an_image_without_anything_and_no_image(tiny):
     assert len(tiny.predictor.predict([np.zeros((50, 50, 3), np.uint8)], score_threshold=0.01)[0]) == 0
 
 
-def test_the_cards_threshold_holds_unless_another_is_given(tiny, picture):
+def test_the_threshold_of_the_metadata_holds_unless_another_is_given(tiny, picture):
     image = picture(200, 200, (0, 0, 60, 60))  # mean of green: (60 * 0.91 + 255 * 0.09) / 255 = 0.30
     assert len(tiny.predictor.predict([image])[0]) == 1
     assert len(tiny.predictor.predict([image], score_threshold=0.4)[0]) == 0
@@ -59,13 +59,13 @@ def test_the_cards_threshold_holds_unless_another_is_given(tiny, picture):
 
 def test_a_missing_model(tiny, tmp_path):
     with pytest.raises(MissingError, match="no ONNX model"):
-        Predictor(tmp_path / "model.onnx", tiny.card)
+        Predictor(tmp_path / "model.onnx", tiny.metadata)
 
 
-def test_a_model_that_is_not_the_cards(tiny, tmp_path):
+def test_a_model_that_the_metadata_does_not_name(tiny, tmp_path):
     (tmp_path / "model.onnx").write_bytes(tiny.onnx_path.read_bytes() + b"\0")
     with pytest.raises(IntegrityError, match="SHA-256"):
-        Predictor(tmp_path / "model.onnx", tiny.card)
+        Predictor(tmp_path / "model.onnx", tiny.metadata)
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_a_model_that_is_not_the_cards(tiny, tmp_path):
     ],
 )
 def test_an_unfit_model(tmp_path, write_model, change, message):
-    card = write_model(tmp_path / "model.onnx", **change)
+    metadata = write_model(tmp_path / "model.onnx", **change)
     with pytest.raises(DataError, match=message):
-        Predictor(tmp_path / "model.onnx", card)
+        Predictor(tmp_path / "model.onnx", metadata)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
@@ -96,12 +96,12 @@ def test_cpus_are_those_this_process_may_use():
 
 def test_nothing_is_reported_nor_written_to_the_users_home(tiny, tmp_path):
     """ONNX Runtime would leave a device id and a store of events below the home; in CI it keeps still by itself."""
-    tiny.card.write(tmp_path / "model.json")
+    tiny.metadata.write(tmp_path / "model.json")
     (tmp_path / "home").mkdir()
     program = (
-        "import sys; from pathlib import Path; from pipeline.serving.model_metadata import ModelCard;"
+        "import sys; from pathlib import Path; from pipeline.serving.model_metadata import ModelMetadata;"
         "from pipeline.serving.predictor import Predictor;"
-        "Predictor(Path(sys.argv[1]), ModelCard.read(Path(sys.argv[2])))"
+        "Predictor(Path(sys.argv[1]), ModelMetadata.read(Path(sys.argv[2])))"
     )
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     subprocess.run(

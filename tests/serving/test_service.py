@@ -68,7 +68,7 @@ class TestAnswers:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("application/json")
         (found,) = tiny.predictor.predict_bytes([png], score_threshold=0.01)
-        assert response.json() == [found.to_json(tiny.card.classes)]
+        assert response.json() == [found.to_json(tiny.metadata.classes)]
 
     def test_many_images_in_order(self, post, picture):
         sizes = [(100 + 7 * i, 60 + 3 * i) for i in range(32)]
@@ -93,7 +93,7 @@ class TestAnswers:
             (one,) = post(f"/predict?score_threshold={threshold}", files=files(png)).json()
             assert len(one["detections"]) == count
 
-    def test_the_cards_threshold_is_the_default(self, post, picture):
+    def test_the_threshold_of_the_metadata_is_the_default(self, post, picture):
         faint = cv2.imencode(".png", picture(200, 200, (0, 0, 4, 4)))[1].tobytes()  # its score is 0.237
         assert post("/predict", files=files(faint)).json()[0]["detections"] == []
         assert len(post("/predict?score_threshold=0.2", files=files(faint)).json()[0]["detections"]) == 1
@@ -109,9 +109,9 @@ class TestAnswers:
     @pytest.mark.parametrize("body", [{}, {"json": {}}, {"data": b"x" * 1000}, {"json": {"url": "http://127.0.0.1/"}}])
     def test_info_whatever_small_body_comes(self, post, tiny, body):
         info = post("/info", **body).json()
-        assert info["classes"] == list(tiny.card.classes)
-        assert info["input_size"] == list(tiny.card.image_size)
-        assert info["onnx_sha256"] == tiny.card.onnx_sha256
+        assert info["classes"] == list(tiny.metadata.classes)
+        assert info["input_size"] == list(tiny.metadata.image_size)
+        assert info["onnx_sha256"] == tiny.metadata.onnx_sha256
         assert info["limits"] == {"body_bytes": 32 * MEBI, "images": 32, "pixels": 50_000_000}
         assert info["formats"] == ["JPEG", "PNG", "WebP", "BMP"]
         assert (info["score_threshold"], info["serving_score_threshold"], info["nms_iou_threshold"]) == (
@@ -346,7 +346,7 @@ class TestLoad:
     def test_64_requests_at_once_share_batches_and_all_get_their_own(self, server, picture, tiny):
         images = [picture(150 + i, 100 + i % 7, (5 + i % 11, 5, 60 + i, 60)) for i in range(64)]
         encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
-        expected = [one.to_json(tiny.card.classes) for one in tiny.predictor.predict(images, score_threshold=0.01)]
+        expected = [one.to_json(tiny.metadata.classes) for one in tiny.predictor.predict(images, score_threshold=0.01)]
 
         def send(data):
             return requests.post(server.url + "/predict?score_threshold=0.01", files=files(data), timeout=60)
@@ -364,7 +364,7 @@ class TestLoad:
     def test_large_and_small_requests_at_once(self, server, picture, tiny):
         images = [picture(150 + i, 100, (5, 5, 60 + i, 60)) for i in range(32)]
         encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
-        expected = [one.to_json(tiny.card.classes) for one in tiny.predictor.predict(images, score_threshold=0.01)]
+        expected = [one.to_json(tiny.metadata.classes) for one in tiny.predictor.predict(images, score_threshold=0.01)]
 
         def send(count):
             response = requests.post(

@@ -125,7 +125,7 @@ def _source(found: Download, images: Path, *, is_ours: bool) -> Iterator[_Source
     kind = kind_by_name(name)
     if archive_kind(found.path) or looks_like_archive(name) or not (kind or _is_image(found.path)):
         with tempfile.TemporaryDirectory(prefix=f".{images.name}.", dir=images.parent) as draft:
-            folder = unpack(found.path, Path(draft) / "unpacked").folder
+            folder = unpack(found.path, Path(draft) / "unpacked")
             yield _Source("archive", folder, sort_files(folder))
         return
     groups = {each: (name,) if each == (kind or "image") else () for each in ("image", "markup", "clip")}

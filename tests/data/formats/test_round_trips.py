@@ -62,8 +62,8 @@ def assert_same(found: CocoDataset, written: CocoDataset, *, crowd: bool, empty:
 def photographs(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[CocoDataset, Path, Path]:
     """COCO's photographs with their annotations: the data set, the images' folder, the annotations' file."""
     folder = tmp_path_factory.mktemp("coco")
-    images = unpack(real_data / "val2017.zip", folder / "unpacked").folder / "val2017"
-    unpacked = unpack(real_data / "annotations_trainval2017.zip", folder / "markup").folder
+    images = unpack(real_data / "val2017.zip", folder / "unpacked") / "val2017"
+    unpacked = unpack(real_data / "annotations_trainval2017.zip", folder / "markup")
     # Without outlines, of which supervision would make masks, and write the boxes around those.
     dataset = read_coco(unpacked / "annotations" / "instances_val2017.json")
     dataset = replace(dataset, annotations=tuple(replace(each, segmentation=None) for each in dataset.annotations))

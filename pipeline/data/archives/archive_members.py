@@ -1,0 +1,269 @@
+"""The regular files of zip and tar archives: every name is checked, and every byte counted.
+
+`tarfile` only parses headers here and extracts nothing. `_TarStream` bounds what headers make it do in some of the
+Python versions that this project takes: move backwards without end (CVE-2025-8194), search long numbers in quadratic
+time (CVE-2024-6232), and take headers of any length into memory.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol, cast
+
+from pipeline.data.coco import unsafe_name
+from pipeline.errors import DataError
+
+_MAX_BYTES = 1 << 36  # 64 GiB: COCO's largest archive, train2017.zip, unpacks to 18 GiB
+_MAX_FILES = 1_000_000
+_MAX_RATIO = 200.0  # bytes out per byte of archive; images stay near 1, annotation files near 10, bombs near 1000
+_FREE_BYTES = 1 << 24  # allowed whatever the ratio: a small archive does no harm, and a blank image packs well
+_CHUNK = 1 << 20
+_ENCRYPTED = 0x1  # of the general purpose flags: APPNOTE 6.3.10, 4.4.4
+_LABEL = b"V"  # GNU tar's name of a volume
+_LONGEST_HEADER = 1 << 20  # bytes of all the headers of one file: its names and attributes
+_LONG_NUMBER = re.compile(rb"\d{300}")  # longer than any file's name
+
+
+class Readable(Protocol):
+    """A stream that is read from front to back."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most `size` bytes; none at the end."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file in an archive: its checked name, and its bytes, which are read before the next member's."""
+
+    name: str
+    chunks: Callable[[], Iterator[bytes]]
+
+
+class Allowance:
+    """Counts the files and bytes that come out of an archive. What headers announce only refuses it sooner."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._limit = min(_MAX_BYTES, max(_FREE_BYTES, int(archive.stat().st_size * _MAX_RATIO)))
+        self._left = self._limit
+        self._names: set[str] = set()
+
+    def take(self, size: int, name: str = "") -> None:
+        """Count bytes that came out, and refuse the archive where they are too many."""
+        self._left -= size
+        self.expect(0, name)
+
+    def expect(self, size: int, name: str = "") -> None:
+        """Refuse the archive where so many announced bytes, of the file `name`, are more than may still come."""
+        if size > self._left or self._left < 0:
+            raise DataError(
+                f"the archive unpacks to more than {self._limit} bytes{f', with {name!r}' if name else ''}",
+                where=self._archive,
+                expected="an archive of images or annotations, which grow little",
+                remedy="if you trust it, unpack it yourself and name the folder",
+            )
+
+    def count(self, files: int) -> None:
+        """Refuse an archive with more files than are allowed."""
+        if files > _MAX_FILES:
+            problem, remedy = f"the archive holds {files} files or more", "split it"
+            raise DataError(problem, where=self._archive, expected=f"at most {_MAX_FILES}", remedy=remedy)
+
+    def admit(self, name: str) -> str:
+        """Return a file's name in its plain form, and refuse the archive where it has been there before."""
+        plain = str(PurePosixPath(name))
+        if plain in self._names:
+            raise DataError(f"the archive holds '{plain}' twice", where=self._archive, remedy="pack it again")
+        self._names.add(plain)
+        return plain
+
+
+def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterator[Member]:
+    """Give the regular files of a zip archive, all of them checked before the first.
+
+    Args:
+        file: The archive, open.
+        archive: Its path, for messages.
+        allowance: Counts the files' bytes as they are read.
+
+    Raises:
+        DataError: The archive is too large, encrypted, or has a link or a name that leads out of the folder.
+    """
+    with zipfile.ZipFile(file) as opened:
+        infos = [info for info in opened.infolist() if not _is_junk(_zip_name(info))]
+        allowance.count(len(infos))
+        files = [(allowance.admit(_zip_name(info)), info) for info in infos if _is_zip_file(info, archive)]
+        largest = max(files, key=lambda each: each[1].file_size, default=("", None))[0]
+        allowance.expect(sum(info.file_size for _, info in files), largest)
+        for name, info in files:
+            yield Member(name, partial(_zip_chunks, opened, info, allowance))
+
+
+def tar_members(stream: Readable, archive: Path, allowance: Allowance) -> Iterator[Member]:
+    """Give the regular files of a tar archive one after the other.
+
+    Args:
+        stream: The tar archive, already decompressed.
+        archive: Its path, for messages.
+        allowance: Counts all bytes of the stream, headers too.
+
+    Raises:
+        DataError: The archive is cut, corrupt or too large, or has a link or a name that leads out of the folder.
+    """
+    source = _TarStream(stream, archive, allowance)
+    for count, info in enumerate(_tar_headers(source), 1):
+        allowance.count(count)
+        name = _text(info.name)
+        is_folder = info.isdir() or name.endswith("/")
+        is_root = is_folder and not PurePosixPath(name).parts  # the folder that was packed
+        if info.type == _LABEL or is_root or _is_junk(name):
+            continue
+        _check_name(name, archive)
+        if info.issym() or info.islnk() or info.isdev():
+            raise _not_plain(name, archive)
+        if is_folder:
+            continue
+        has_holes = info.issparse() or any(key.startswith("GNU.sparse.") for key in info.pax_headers)
+        if not info.isreg() or has_holes or info.size < 0:
+            problem = f"the archive has a file of a kind that cannot be read: {name!r}"
+            raise DataError(problem, where=archive, expected="plain files, without holes", remedy="pack it again")
+        allowance.expect(info.size, name)
+        source.seek(info.offset_data)
+        yield Member(allowance.admit(name), partial(source.pieces, info.size))
+    source.drain()
+
+
+def _tar_headers(source: _TarStream) -> Iterator[tarfile.TarInfo]:
+    try:
+        opened: Any = tarfile.TarFile(fileobj=cast("IO[bytes]", source), encoding="utf-8")
+        while (info := opened.next()) is not None:
+            opened.members = []  # or it keeps them all
+            source.header = 0
+            yield info
+    except (tarfile.TarError, RecursionError) as error:
+        raise source.broken() from error
+    if any(source.last):  # tarfile takes a broken header for the end, which is a block of zeros
+        raise source.broken()
+
+
+class _TarStream:
+    """A file as `tarfile` reads it: forward only, every byte counted, and headers of bounded size.
+
+    Attributes:
+        header: Bytes of headers read since it was last set to 0.
+        last: The last piece of a header.
+    """
+
+    def __init__(self, stream: Readable, archive: Path, allowance: Allowance) -> None:
+        self._stream, self._archive, self._allowance = stream, archive, allowance
+        self._position, self.header, self.last = 0, 0, b""
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        distance = position - self._position
+        if distance < 0:
+            raise ValueError("a header with a negative size")
+        self._allowance.expect(distance)
+        for _ in self.pieces(distance):
+            pass
+
+    def read(self, size: int) -> bytes:
+        self.header += size
+        if size < 0 or self.header > _LONGEST_HEADER:
+            problem = f"the archive has a header of {self.header} bytes"
+            raise DataError(problem, where=self._archive, expected=f"at most {_LONGEST_HEADER}", remedy="pack it again")
+        self.last = b"".join(self.pieces(size))
+        if _LONG_NUMBER.search(self.last):
+            raise ValueError("a number of more than 300 digits in a header")
+        return self.last
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        while size:
+            piece = self._stream.read(min(size, _CHUNK))
+            if not piece:
+                raise EOFError("it ends early")
+            self._allowance.take(len(piece))
+            self._position += len(piece)
+            size -= len(piece)
+            yield piece
+
+    def drain(self) -> None:
+        """Read to the end, where the checksum of a compressed stream is compared."""
+        while piece := self._stream.read(_CHUNK):
+            self._allowance.take(len(piece))
+
+    def broken(self) -> DataError:
+        first = self._position <= tarfile.BLOCKSIZE
+        problem = "no tar archive" if first else f"a broken header at byte {self._position}"
+        return DataError(
+            f"the archive holds {problem}", where=self._archive, remedy="get it again, or pack it again as a tar"
+        )
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A name with slashes, as APPNOTE 6.3.10, 4.4.17 demands; some tools on Windows write backslashes."""
+    return info.filename.replace("\\", "/")
+
+
+def _is_zip_file(info: zipfile.ZipInfo, archive: Path) -> bool:
+    name = _zip_name(info)
+    is_folder = name.endswith("/")
+    if is_folder and not PurePosixPath(name).parts:
+        return False  # the folder that was packed
+    _check_name(name, archive, info.filename)
+    if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise _not_plain(name, archive)
+    if info.flag_bits & _ENCRYPTED:
+        problem, remedy = f"the archive is encrypted: {name!r}", "unpack it with its password, and name the folder"
+        raise DataError(problem, where=archive, expected="an archive without a password", remedy=remedy)
+    return not is_folder
+
+
+def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
+    with opened.open(info) as source:
+        while chunk := source.read(_CHUNK):
+            allowance.take(len(chunk), info.filename)
+            yield chunk
+
+
+def _text(name: str) -> str:
+    """A name in a tar header, which is UTF-8, or Latin-1 where an old system wrote it."""
+    data = name.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _check_name(name: str, archive: Path, written: str = "") -> None:
+    if unsafe_name(name):
+        raise DataError(
+            f"the archive has a file that leads out of the folder: {written or name!r}",
+            where=archive,
+            expected="plain files under relative names",
+            remedy="pack it again from within its folder",
+        )
+
+
+def _not_plain(name: str, archive: Path) -> DataError:
+    return DataError(
+        f"the archive has a link or device where files were expected: {name!r}",
+        where=archive,
+        expected="plain files under relative names",
+        remedy="pack it again with the files themselves: tar --dereference, or zip without -y",
+    )
+
+
+def _is_junk(name: str) -> bool:
+    """Whether a file is there only because macOS packed the archive."""
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or bool(parts and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))

@@ -17,7 +17,7 @@ from pipeline.data.error_context import told_of
 from pipeline.data.exclusions import exclude, write_exclusions
 from pipeline.data.formats.class_names import lay_over, only_describe
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.reading import read_with_format
+from pipeline.data.formats.reading import read_annotations
 from pipeline.data.image_names import image_names
 from pipeline.data.sample.dataset import make_sample, parse_sample_url, sample_dataset
 from pipeline.data.side_files import write_class_map, write_test_list
@@ -170,7 +170,7 @@ def load_annotations(
         place, described = _together(Path(draft), markup, given.url, raw.url) if url else (markup, ())
         source = raw.url if described else given.url
         with told_of(source, place, dict.fromkeys(described, given.url)):
-            kind, found = read_with_format(place, index, format=format, member=member)
+            kind, found = read_annotations(place, index, format=format, member=member)
     if described:
         check_described(kind, given.url)
     dataset = as_on_disk(found, raw, images)

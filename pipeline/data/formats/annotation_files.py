@@ -1,8 +1,12 @@
-"""The annotation files in a folder, opened without trusting them; errors name a file by its path in the folder."""
+"""The annotation files in a folder, read without trusting them, and their fields checked.
+
+Errors name a file by its path in the folder.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import re
@@ -19,41 +23,26 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
 from pipeline.errors import DataError, MissingError
 
-_HEAD = 1 << 16
+_HEAD = 1 << 16  # bytes
 _XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """Whether a format found itself: the first file that is of it, or why what comes near it is not."""
+    """Whether files are of a format: the first file that is, or why the nearest one is not."""
 
     found: str = ""
     why_not: str = ""
 
 
-def claim(claims: dict[str, str], image: str, file: str) -> None:
-    """Note that an annotation file is of an image, of which no other one may be.
-
-    Raises:
-        DataError: Another one is.
-    """
-    other = claims.setdefault(image, file)
-    if other != file:
-        raise DataError(
-            f"Two annotation files are of one image, {image}: {other} and {file}",
-            expected="one for each image",
-            remedy="remove the one that is out of date, or the one whose own image is absent",
-        )
-
-
 @dataclass(frozen=True)
 class AnnotationFiles:
-    """Files in a folder, as sorted POSIX paths relative to it; hidden ones are none of them.
+    """Files in a folder, hidden ones excluded.
 
     Attributes:
-        folder: Where they lie.
-        names: Their paths.
-        named: Whether the caller named the format, so that weak evidence for it is enough.
+        folder: The folder.
+        names: Sorted POSIX paths relative to it.
+        named: Whether the user named the format, so that weak evidence for it is enough.
     """
 
     folder: Path
@@ -62,7 +51,7 @@ class AnnotationFiles:
 
     @classmethod
     def of(cls, folder: Path, *, named: bool = False) -> AnnotationFiles:
-        """The files in a folder and in its folders."""
+        """List the files in a folder and its subfolders."""
         names = []
         for root, folders, files in os.walk(folder):
             folders[:] = [each for each in folders if not each.startswith(".") and each != "__MACOSX"]
@@ -71,19 +60,19 @@ class AnnotationFiles:
         return cls(folder, tuple(sorted(names)), named)
 
     def ending(self, *suffixes: str) -> tuple[str, ...]:
-        """Those with one of the suffixes, given in lower case."""
+        """The files with one of these suffixes, given in lower case."""
         return tuple(name for name in self.names if name.lower().endswith(suffixes))
 
     def only(self, member: str) -> AnnotationFiles:
-        """The one file that a member's name means, and those of other kinds that go with it.
+        """One file, and the files of other kinds that belong to it.
 
         Args:
-            member: A path, or the end of one that no other file has.
+            member: Its path, or the end of its path if no other file ends so.
 
         Raises:
-            MissingError: No file is meant, or several are; names them or the nearest.
+            MissingError: No file ends so, or several do; names them, or the nearest.
         """
-        name = self._meant(member)
+        name = self._member(member)
         suffix = PurePosixPath(name).suffix.lower()
         beside: Iterable[str] = ()
         if suffix in {".yaml", ".yml"}:
@@ -92,36 +81,36 @@ class AnnotationFiles:
             beside = (each for each in self.names if "class-descriptions" in each)
         return AnnotationFiles(self.folder, tuple(sorted({name, *beside})), self.named)
 
-    def _meant(self, member: str) -> str:
+    def _member(self, member: str) -> str:
         wanted = member.strip("/").removeprefix("./")
         if wanted in self.names:
             return wanted
         ending = [name for name in self.names if name.endswith(f"/{wanted}")]
-        # The folder at the top of an archive may have been taken away from the files, but not from the member's name.
+        # Unpacking may have removed an archive's top folder from the files' paths, but not from the member's.
         ending = ending or [name for name in self.names if wanted.endswith(f"/{name}")]
         if len(ending) == 1:
             return ending[0]
         same = [name for name in self.names if PurePosixPath(name).name == PurePosixPath(wanted).name]
         kind = [name for name in self.names if PurePosixPath(name).suffix == PurePosixPath(wanted).suffix]
         near = (ending or same or get_close_matches(wanted, self.names, 3, 0.4) or kind)[:3]
-        problem = f"{len(ending)} annotation files are meant by" if ending else "There is no annotation file"
-        there = f"such as {', '.join(near)}" if near else f"none of the {len(self.names)} files is like it"
-        raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=f"name the one meant: {there}")
+        problem = f"{len(ending)} annotation files match" if ending else "there is no annotation file"
+        known = f"such as {', '.join(near)}" if near else f"none of the {len(self.names)} files is similar"
+        raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=f"name one file: {known}")
 
     def summary(self) -> str:
-        """How many files of which suffixes there are, for a message."""
+        """How many files of each suffix there are, for a message."""
         if not self.names:
             return "no files at all"
         counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.names)
         return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda each: (-each[1], each)))
 
-    def head(self, name: str) -> bytes:
-        """The first 64 KiB."""
+    def head(self, name: str) -> str:
+        """The first 64 KiB as text."""
         with (self.folder / name).open("rb") as file:
-            return file.read(_HEAD)
+            return file.read(_HEAD).decode("utf-8-sig", "replace")
 
     def has_json_keys(self, name: str, *keys: str) -> bool:
-        """Whether each of the texts stands in a JSON file as a string of its own: a scan, much faster than parsing."""
+        """Whether a JSON file contains each of these strings; it is searched, which is much faster than parsing."""
         with (self.folder / name).open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 return False
@@ -129,47 +118,151 @@ class AnnotationFiles:
                 return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
 
     def text(self, name: str) -> str:
-        """The content of a text file in UTF-8, with or without a byte order mark.
+        """The content of a file in UTF-8, with or without a byte order mark.
 
         Raises:
-            DataError: It is not in UTF-8.
+            DataError: The file is not UTF-8.
         """
         try:
             return (self.folder / name).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            problem = f"The file is not UTF-8 text: byte {error.start} cannot be read"
+            problem = f"the file is not UTF-8 text: byte {error.start} cannot be read"
             raise DataError(problem, where=name, remedy="save it as UTF-8") from error
 
     def json(self, name: str) -> Any:
         """The content of a JSON file.
 
         Raises:
-            DataError: It is no JSON, or nested too deep.
+            DataError: The file is not JSON, or nested too deep.
         """
+        text = self.text(name)
         try:
-            return json.loads(self.text(name))
+            return json.loads(text)
         except (ValueError, RecursionError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"The file is not JSON: {error}", where=name, remedy="get it again, whole") from error
+            raise DataError(f"the file is not JSON: {error}", where=name, remedy="get the whole file again") from error
 
     def xml(self, name: str) -> Element:
-        """The root of an XML file; entities, which can blow up or read other files, are refused.
+        """The root of an XML file. Entities are refused: they can take up all memory, or read other files.
 
         Raises:
-            DataError: It is no XML, or declares entities.
+            DataError: The file is not XML, or declares entities.
         """
         try:
             root: Element = fromstring((self.folder / name).read_bytes())
         except (ParseError, ValueError, LookupError) as error:
             if isinstance(error, DefusedXmlException):
-                problem = "The XML file declares entities, which annotations have no need of"
+                problem = "the XML file declares entities, which annotations do not need"
                 raise DataError(problem, where=name, expected="XML without a document type") from error
-            problem = f"The file is not XML: {error}"
-            raise DataError(problem, where=name, remedy="get it again, whole") from error
+            raise DataError(f"the file is not XML: {error}", where=name, remedy="get the whole file again") from error
         return root
 
+    def recognise_xml(self, outermost: str) -> Recognition:
+        """Whether one of the XML files has this outermost element."""
+        why_not = ""
+        for name in self.ending(".xml"):
+            root = self.xml_root(name)
+            if root == outermost:
+                return Recognition(name)
+            why_not = why_not or f"{name} has {f'<{root}>' if root else 'nothing'} outermost"
+        return Recognition(why_not=why_not)
+
     def xml_root(self, name: str) -> str:
-        """The name of an XML file's outermost element by its first bytes; empty where there is none."""
-        found = _XML_ROOT.search(self.head(name))
+        """The name of an XML file's outermost element, by its first bytes; empty where there is none."""
+        with (self.folder / name).open("rb") as file:
+            found = _XML_ROOT.search(file.read(_HEAD))
         return found[1].decode() if found else ""
+
+
+def claim(claims: dict[str, str], image: str, file: str) -> None:
+    """Record which annotation file an image has.
+
+    Raises:
+        DataError: It has another one already.
+    """
+    other = claims.setdefault(image, file)
+    if other != file:
+        raise DataError(
+            f"two annotation files are for one image, {image}: {other} and {file}",
+            expected="one for each image",
+            remedy="remove the outdated one, or the one whose own image is absent",
+        )
+
+
+def number(value: Any, what: str, where: str) -> float:
+    """A number, given as one or as text. NaN and infinity pass, for validation to report.
+
+    Raises:
+        DataError: The value is not a number, or too large.
+    """
+    if value.__class__ in (float, int, str):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    problem = f"{what} is {shown(value)} where a number was expected"
+    raise DataError(problem, where=where, remedy="correct the file")
+
+
+def whole(value: Any, what: str, where: str) -> int:
+    """A whole number, such as `640`, or `640.0` from tools that write all numbers alike.
+
+    Raises:
+        DataError: The value is not a whole number.
+    """
+    found = number(value, what, where)
+    if math.isfinite(found) and found.is_integer():
+        return int(found)
+    problem = f"{what} is {shown(value)} where a whole number was expected"
+    raise DataError(problem, where=where, remedy="correct the file")
+
+
+def declared_size(width: Any, height: Any, where: str) -> tuple[int, int] | None:
+    """An image's size as a file declares it, in pixels; None where a side is absent, empty or 0.
+
+    Raises:
+        DataError: A side is not a whole number, or negative.
+    """
+    if not width or not height:
+        return None
+    size = whole(width, "the image's width", where), whole(height, "the image's height", where)
+    if min(size) < 0:
+        raise DataError(f"the image's size is {size[0]}x{size[1]}", where=where, remedy="correct the file")
+    return size if all(size) else None
+
+
+def label(value: Any, where: str) -> str:
+    """The name of a class, without spaces around it.
+
+    Raises:
+        DataError: The value is no text, an empty one, or has lone surrogates, which JSON and YAML can hold.
+    """
+    if isinstance(value, str) and value.strip() and is_encodable(value):
+        return value.strip()
+    problem = f"the class is {shown(value)} where a name was expected"
+    raise DataError(problem, where=where, remedy="correct the file")
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be written as UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """A value for a message: short, however long it is."""
+    if value is None:
+        return "absent"
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,4 +1,4 @@
-"""Files that only say what classes are called: they may come apart from the annotations they belong to."""
+"""Files that only name the classes, such as `data.yaml`: they may come apart from their annotations."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.data.formats.annotation_files import AnnotationFiles
 from pipeline.data.formats.csv_boxes import class_descriptions
-from pipeline.data.formats.yolo_data import data_files, name_lists
-from pipeline.data.formats.yolo_lines import looks_like_labels
+from pipeline.data.formats.yolo_data import data_files, looks_like_labels, name_lists
 from pipeline.data.subset_names import subset_named
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-DESCRIBED = ("yolo", "csv")  # the formats that take names from such files
+DESCRIBED = ("yolo", "csv")  # the formats that take class names from such files
 
 
 def descriptions(files: AnnotationFiles) -> tuple[str, ...]:
@@ -22,41 +21,35 @@ def descriptions(files: AnnotationFiles) -> tuple[str, ...]:
 
 
 def only_describe(folder: Path) -> bool:
-    """Whether a folder has such files, and beside them at most lists of images such as `train.txt`."""
+    """Whether a folder has such files and nothing else, except lists of images such as `train.txt`."""
     files = AnnotationFiles.of(folder)
     found = descriptions(files)
     return bool(found) and all(name in found or _is_image_list(files, name) for name in files.names)
 
 
 def lay_over(own: Path, given: Path, folder: Path) -> tuple[str, ...]:
-    """Put a source's annotation files into a folder, by links, with descriptions from elsewhere instead of its own.
+    """Link a source's annotation files into a folder, with class names from elsewhere in place of its own.
 
     Args:
         own: The source's annotation files.
-        given: The descriptions.
-        folder: Where they go together; new.
+        given: The files with the class names.
+        folder: The new folder.
 
     Returns:
-        The names in the folder of those that were given.
+        The names in the folder of the given files.
     """
     files, over = AnnotationFiles.of(own), AnnotationFiles.of(given).names
     described = descriptions(files)
-    for name in files.names:
-        if name not in described and name not in over:
-            _link(own / name, folder / name)
-    for name in over:
-        _link(given / name, folder / name)
+    sources = {name: own / name for name in files.names if name not in described}
+    for name, source in (sources | {name: given / name for name in over}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(source.resolve())
     if described:
-        logger.info("left out, as annotations_url says what classes are called: %s", ", ".join(described))
+        log.info("skipped, as annotations_url names the classes: %s", ", ".join(described))
     return over
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source.resolve())
 
 
 def _is_image_list(files: AnnotationFiles, name: str) -> bool:
     path = PurePosixPath(name)
     is_named_so = path.suffix.lower() == ".txt" and bool(subset_named(path.stem))
-    return is_named_so and not looks_like_labels(files.head(name).decode("utf-8-sig", "replace"))
+    return is_named_so and not looks_like_labels(files.head(name))

@@ -1,4 +1,4 @@
-"""COCO instances files: one as it is, several put together."""
+"""COCO instances files: one keeps its ids, several are merged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.subset_names import subset_named
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOOKS_FOR = "a JSON file with images, annotations that have a bbox, and categories"
 
@@ -32,36 +32,34 @@ def recognises(files: AnnotationFiles) -> Recognition:
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read the instances files: of several, those that have images here, and person keypoints only if alone.
+    """Read the instances files.
 
-    One file keeps its ids. Of several, images are numbered by name, objects as they come, categories put together by
-    name; the folder or file name says the subset. An object of an image or a category that its file does not have
-    gets an id that nothing has, for validation to find.
+    Of several files, those without any image here are skipped, and so are person keypoints beside instances. Their
+    images are numbered by name, objects in file order, and categories of one name merged; the folder or file name gives
+    the subset. An object of an image or category that its file does not have gets an id that nothing has, for
+    validation to report.
 
     Raises:
-        DataError: A file is broken; says at which record.
+        DataError: A file is broken; names the record.
     """
     names = [name for name in files.ending(".json") if not _why_not(files, name)]
     if len(names) > 1:
         plain = [name for name in names if not files.has_json_keys(name, "num_keypoints")]
-        names = _left_out(names, plain, "they are keypoints, and there are instances beside them")
-    sets = {name: _resolved(read_coco(files.folder / name, unsized=True), name, images) for name in names}
-    if len(sets) > 1:
-        here = [name for name, each in sets.items() if any(image.file_name in images.names for image in each.images)]
-        sets = {name: sets[name] for name in _left_out(names, here, "none of their images is here")}
-    if len(sets) == 1:
-        (dataset,) = sets.values()
-        return dataset
-    return _merged(list(sets.values()))
+        names = _only(plain, names, "they are keypoints, and there are instances beside them")
+    datasets = {name: _resolved(read_coco(files.folder / name, unsized=True), name, images) for name in names}
+    if len(datasets) > 1:
+        here = [name for name in names if any(each.file_name in images.names for each in datasets[name].images)]
+        datasets = {name: datasets[name] for name in _only(here, names, "none of their images is here")}
+    return _merged(list(datasets.values())) if len(datasets) > 1 else next(iter(datasets.values()))
 
 
 def _why_not(files: AnnotationFiles, name: str) -> str:
-    """Why a JSON file is no instances file; empty where it is one. The file is searched for keys, not parsed."""
+    """Why a JSON file is not an instances file; empty where it is. The file is searched for keys, not parsed."""
     head = files.head(name)
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+    if head.lstrip()[:1] == "[":
         return f"{name} is a list, as of detection results"
-    if b'"shapes"' in head and not any(key in head for key in (b'"images"', b'"annotations"', b'"categories"')):
-        return f"{name} has shapes, as of LabelMe"  # not searched on: the picture may be in it
+    if '"shapes"' in head and not any(key in head for key in ('"images"', '"annotations"', '"categories"')):
+        return f"{name} has shapes, as of LabelMe"  # not searched further: it may contain the image
     missing = [key for key in ("images", "annotations") if not files.has_json_keys(name, key)]
     if missing:
         return f"{name} has no '{missing[0]}'"
@@ -70,36 +68,37 @@ def _why_not(files: AnnotationFiles, name: str) -> str:
     return "" if files.has_json_keys(name, "categories") else f"{name} has no 'categories'"
 
 
-def _left_out(names: list[str], kept: list[str], why: str) -> list[str]:
+def _only(kept: list[str], names: list[str], why: str) -> list[str]:
+    """The files to keep, or all where none is to be kept; the log names the others."""
     if not kept or len(kept) == len(names):
         return names
-    logger.info("left out, as %s: %s", why, ", ".join(name for name in names if name not in kept))
+    log.info("skipped, as %s: %s", why, ", ".join(name for name in names if name not in kept))
     return kept
 
 
 def _resolved(dataset: CocoDataset, name: str, images: ImageIndex) -> CocoDataset:
+    """The dataset with the images' names and sizes as they are here, and the file's subset where they have none."""
     beside, subset = PurePosixPath(name).parent.as_posix(), images.subset_of(name)
     found = []
     for i, image in enumerate(dataset.images):
         file_name = images.name_of(image.file_name, f"{name}: images[{i}]", beside)
-        size = (image.width, image.height) if image.width and image.height else images.size(file_name)
+        width, height = (image.width, image.height) if image.width and image.height else images.size(file_name)
         extra = _with_subset(image, subset)
-        found.append(replace(image, file_name=file_name, width=size[0], height=size[1], extra=extra))
+        found.append(replace(image, file_name=file_name, width=width, height=height, extra=extra))
     return replace(dataset, images=tuple(found))
 
 
 def _with_subset(image: Image, subset: str) -> Mapping[str, Any]:
-    """What else the source says of an image, its subset being its own, or that of the file."""
     own = image.extra.get("subset")
     subset = (subset_named(own) if isinstance(own, str) else "") or subset
     rest = {key: value for key, value in image.extra.items() if key != "subset"}
     return rest | {"subset": subset} if subset else rest
 
 
-def _merged(sets: Sequence[CocoDataset]) -> CocoDataset:
+def _merged(datasets: Sequence[CocoDataset]) -> CocoDataset:
     first: dict[str, Image] = {}
     categories: dict[str, Category] = {}
-    for dataset in sets:
+    for dataset in datasets:
         for image in dataset.images:
             first.setdefault(image.file_name, image)
         for category in dataset.categories:
@@ -108,7 +107,7 @@ def _merged(sets: Sequence[CocoDataset]) -> CocoDataset:
     numbers = {image.file_name: image.id for image in images}
     unknown_image, unknown_category = count(len(images) + 1), count(len(categories) + 1)
     annotations: list[Annotation] = []
-    for dataset in sets:
+    for dataset in datasets:
         image_ids = {image.id: numbers[image.file_name] for image in reversed(dataset.images)}
         category_ids = {each.id: categories[each.name].id for each in reversed(dataset.categories)}
         for each in dataset.annotations:
@@ -118,11 +117,6 @@ def _merged(sets: Sequence[CocoDataset]) -> CocoDataset:
                 category_ids[each.category_id] = next(unknown_category)
             image_id, category_id = image_ids[each.image_id], category_ids[each.category_id]
             annotations.append(replace(each, id=len(annotations) + 1, image_id=image_id, category_id=category_id))
-    categories_found = tuple(categories.values())
-    return CocoDataset(tuple(images), tuple(annotations), categories_found, sets[0].info, _licenses(sets))
-
-
-def _licenses(sets: Sequence[CocoDataset]) -> tuple[Mapping[str, Any], ...]:
-    """Those of all, each once, in the order they come."""
-    once = {json.dumps(each, sort_keys=True): each for dataset in sets for each in dataset.licenses}
-    return tuple(once.values())
+    licenses = {json.dumps(each, sort_keys=True): each for dataset in datasets for each in dataset.licenses}
+    found = tuple(images), tuple(annotations), tuple(categories.values())
+    return CocoDataset(*found, datasets[0].info, tuple(licenses.values()))

@@ -1,68 +1,91 @@
-"""CVAT's own XML, "CVAT for images 1.1" and "CVAT for video 1.1".
+"""CVAT's own XML, "CVAT for images 1.1" and "CVAT for video 1.1": the boxes around shapes.
 
-Reference: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/. Every shape with an area gets the box
-around it; labels come in the order of `<meta>`. Attributes, occlusion and groups are left out, but for `is_crowd`.
+Reference: https://docs.cvat.ai/docs/dataset_management/formats/xml_format/. Coordinates are pixels; rotations are
+clockwise, in degrees. Classes come in the order of `<meta>`. Of the attributes only `is_crowd` is read.
+
+In "CVAT for video" an object is a track of shapes over the frames of a clip. A frame is an image named
+`<clip>/frame_000123.jpg`; the clip is the video's file name without suffix. Only frames that exist count. Frames before
+the task's `start_frame` or after its `stop_frame`, which nobody annotated, count only if an object is on them. Between
+two shapes of a track the box moves in a straight line, as CVAT shows it, until a shape that is `outside`; after the
+last shape there is none. (CVAT's own export lists every frame.)
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
-from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
-from pipeline.data.formats.cvat_shapes import KINDS, read_shape
-from pipeline.data.formats.cvat_tracks import read_tracks
-from pipeline.data.formats.field_values import whole
+from pipeline.data.boxes import Point, ellipse_hull, flat, hull, polygon_area, rotated_box
+from pipeline.data.coco import Box, CocoDataset
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, declared_size, label, number, whole
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOOKS_FOR = "an XML file with <annotations> outermost"
+_FRAME = re.compile(r"(?:(.*)/)?frame_(\d+)\.[^./]+")
+_MAYBE_FLAT = frozenset({"polyline", "points", "skeleton"})  # shapes that may have no area
+_SHAPES = frozenset({"box", "polygon", "ellipse", "mask", "cuboid"}) | _MAYBE_FLAT
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A video: name without suffix, size of its frames, names of those that exist, and the task's first and last."""
+
+    name: str
+    size: tuple[int, int]
+    frames: Mapping[int, str]
+    subset: str
+    first: int = 0
+    last: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class _TrackedShape:
+    frame: int
+    outside: bool
+    box: ParsedBox | None
 
 
 def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether one of the files is an export of CVAT's."""
-    why_not = ""
-    for name in files.ending(".xml"):
-        root = files.xml_root(name)
-        if root == "annotations":
-            return Recognition(name)
-        why_not = why_not or f"{name} has {f'<{root}>' if root else 'nothing'} outermost"
-    return Recognition(why_not=why_not)
+    """Whether one of the files is a CVAT export."""
+    return files.recognise_xml("annotations")
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read images and tracks. Shapes without an area are left out: it is said.
+    """Read images and tracks. Shapes without an area are skipped; the log counts them.
 
     Raises:
-        DataError: A file is broken; says at which image or track.
+        DataError: A file is broken; names the image or track.
     """
     labels: dict[str, None] = {}
-    pictures: list[ParsedImage] = []
+    found: list[ParsedImage] = []
     without_area = Counter[str]()
     for name in files.ending(".xml"):
         if files.xml_root(name) != "annotations":
             continue
         root = files.xml(name)
         labels |= dict.fromkeys(_labels(root))
-        pictures += _images(root, name, images, without_area)
+        found += _images(root, name, images, without_area)
         if root.find("track") is not None:
-            pictures += read_tracks(root, name, images, without_area)
+            found += _tracked_images(root, name, images, without_area)
     if without_area:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(without_area.items()))
-        logger.info("shapes left out, as they have no area: %s", kinds)
-    return to_coco(pictures, tuple(labels))
+        log.info("skipped shapes without an area: %s", kinds)
+    return to_coco(found, tuple(labels))
 
 
 def _labels(root: Element) -> Iterator[str]:
-    """The labels in order, less those of a skeleton's points."""
+    """The labels in order, without those of a skeleton's points."""
     for each in root.iterfind("meta//labels/label"):
         name = (each.findtext("name") or "").strip()
         if name and not each.findtext("parent"):
@@ -74,25 +97,193 @@ def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[
     for i, node in enumerate(root.findall("image"), 1):
         written = (node.get("name") or "").strip()
         if not written:
-            raise DataError("An image has no name", where=f"{file}: image {i}", expected="its path")
+            raise DataError("an image has no name", where=f"{file}: image {i}", expected="its path")
         where = f"{file}: image {written[:100]}"
-        marks, lost = list[ParsedBox](), False
+        boxes, unusable = list[ParsedBox](), False
         for shape in node:
-            mark = read_shape(shape, shape.get("label", ""), where) if shape.tag in KINDS else None
-            if mark is not None:
-                marks.append(mark)
-            elif shape.tag in KINDS or shape.tag == "tag":
+            box = _read_shape(shape, shape.get("label", ""), where) if shape.tag in _SHAPES else None
+            if box is not None:
+                boxes.append(box)
+            elif shape.tag in _SHAPES or shape.tag == "tag":
                 without_area[shape.tag] += 1
-                lost = lost or shape.tag != "tag"  # which is not drawn: it says something of the whole image
+                unusable = unusable or shape.tag != "tag"  # a tag is about the whole image
         name = images.name_of(written, where, beside)
         subset = subset_named(node.get("subset") or "") or images.subset_of(PurePosixPath(written).parent.as_posix())
-        yield ParsedImage(name, *_size(node, name, where, images), marks, subset, unusable=lost)
+        size = declared_size(node.get("width"), node.get("height"), where) or images.size(name)
+        yield ParsedImage(name, *size, boxes, subset, unusable=unusable)
 
 
-def _size(node: Element, name: str, where: str, images: ImageIndex) -> tuple[int, int]:
-    if not node.get("width") or not node.get("height"):
-        return images.size(name)
-    width, height = (whole(node.get(side), f"The image's {side}", where) for side in ("width", "height"))
-    if width < 0 or height < 0:
-        raise DataError(f"The image's size is {width}x{height}", where=where, remedy="correct it there")
-    return width, height
+def _read_shape(shape: Element, name: str, where: str) -> ParsedBox | None:
+    """A shape as a box of a class; None where it has no area, such as a single point.
+
+    The attribute `is_crowd`, which CVAT makes from COCO's field, marks a region that is not judged.
+    """
+    name = label(name, where)
+    crowd = int(any(_is_crowd(each) for each in shape.findall("attribute")))
+    if shape.tag == "polygon":
+        points = _points(shape, where)
+        return ParsedBox(name, hull(points), crowd, [flat(points)], polygon_area(points))
+    box = _box(shape, where)
+    if shape.tag in _MAYBE_FLAT and min(box[2:]) <= 0:
+        return None
+    return ParsedBox(name, box, crowd)
+
+
+def _is_crowd(attribute: Element) -> bool:
+    return attribute.get("name") == "is_crowd" and (attribute.text or "").strip().lower() in {"true", "1"}
+
+
+def _box(shape: Element, where: str) -> Box:
+    if shape.tag == "box":
+        left, top, right, bottom = (_number(shape, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+        box = (left, top, right - left, bottom - top)
+        rotation = _rotation(shape, where)
+        return hull(rotated_box(box, rotation)) if rotation else box
+    if shape.tag == "mask":
+        left, top, width, height = (_number(shape, key, where) for key in ("left", "top", "width", "height"))
+        return left, top, width, height
+    if shape.tag == "ellipse":
+        x, y, across, down = (_number(shape, key, where) for key in ("cx", "cy", "rx", "ry"))
+        return ellipse_hull((x, y), (across, down), _rotation(shape, where))
+    if shape.tag == "cuboid":
+        ends = sorted(key[1:] for key in shape.attrib if key[0] == "x" and f"y{key[1:]}" in shape.attrib)
+        return hull([(_number(shape, f"x{end}", where), _number(shape, f"y{end}", where)) for end in ends])
+    if shape.tag == "skeleton":
+        parts = [each for each in shape.findall("points") if each.get("outside") != "1"]
+        return hull([point for each in parts for point in _points(each, where)]) if parts else (0, 0, 0, 0)
+    return hull(_points(shape, where))
+
+
+def _points(shape: Element, where: str) -> list[Point]:
+    texts = [each.split(",") for each in shape.get("points", "").split(";") if each.strip()]
+    if not texts or any(len(each) != 2 for each in texts):
+        problem = f"a {shape.tag} has no points"
+        raise DataError(problem, where=where, expected='points="x,y;x,y;…"', remedy="export it again")
+    return [(number(x.strip(), "a point's x", where), number(y.strip(), "a point's y", where)) for x, y in texts]
+
+
+def _rotation(shape: Element, where: str) -> float:
+    return number(shape.get("rotation") or "0", "rotation", where)
+
+
+def _number(shape: Element, key: str, where: str) -> float:
+    return number(shape.get(key), f"{key} of a {shape.tag}", where)
+
+
+def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> list[ParsedImage]:
+    """The existing frames of the clips in an annotation file, with the boxes of all tracks."""
+    clips = _clips(root, file, images)
+    present = {task: sorted(clip.frames) for task, clip in clips.items()}
+    boxes: dict[str, list[ParsedBox]] = defaultdict(list)
+    unusable: set[str] = set()
+    for i, track in enumerate(root.findall("track"), 1):
+        where = f"{file}: track {track.get('id', i)}"
+        task = track.get("task_id", "")
+        task = task if task in clips else next(iter(clips))
+        clip = clips[task]
+        for frame, box in _positions(_tracked_shapes(track, where, without_area), present[task]):
+            if box is None:
+                unusable.add(clip.frames[frame])
+            else:
+                boxes[clip.frames[frame]].append(box)
+    return [
+        ParsedImage(
+            name,
+            *(clip.size if all(clip.size) else images.size(name)),
+            boxes.get(name, ()),
+            clip.subset,
+            unusable=name in unusable,
+        )
+        for clip in clips.values()
+        for number, name in clip.frames.items()
+        if clip.first <= number <= clip.last or name in boxes or name in unusable
+    ]
+
+
+def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
+    """The clips by their task's id; a file of one task has one."""
+    by_folder: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in sorted(images.names):
+        found = _FRAME.fullmatch(name)
+        if found:
+            by_folder[found[1] or ""].setdefault(int(found[2]), name)
+    parts = [each for each in root.iterfind("meta//*") if each.find("source") is not None]
+    parts = parts or [each for each in root.findall("meta") if each.find("source") is not None]
+    if not parts:
+        return {"": _only_clip(by_folder, file, images)}
+    clips: dict[str, _Clip] = {}
+    for each in parts:
+        name = PurePosixPath((each.findtext("source") or "").replace("\\", "/")).stem
+        frames = _frames(name, by_folder, alone=len(parts) == 1)
+        texts = (each.findtext(f"original_size/{side}") or 0 for side in ("width", "height"))
+        width, height = (whole(text, "original_size", file) for text in texts)
+        subset = subset_named(each.findtext("subset") or "")
+        first, last = (whole(each.findtext(tag) or -1, tag, file) for tag in ("start_frame", "stop_frame"))
+        clip = _Clip(name, (width, height), frames, subset, first, last if last >= 0 else float("inf"))
+        clips.setdefault(each.findtext("id") or "", clip)
+    if not any(clip.frames for clip in clips.values()):
+        names = ", ".join(clip.name for clip in clips.values())
+        raise DataError(
+            f"no frame of {names} is among the images",
+            where=file,
+            expected=f"images {next(iter(clips.values())).name}/frame_000000.jpg and so on",
+            remedy="load the video as images, or name the images so",
+        )
+    return clips
+
+
+def _only_clip(by_folder: dict[str, dict[int, str]], file: str, images: ImageIndex) -> _Clip:
+    """The clip that all images belong to, where the file does not name its video."""
+    if len(by_folder) != 1 or sum(map(len, by_folder.values())) != len(images.names):
+        raise DataError(
+            "the file does not name the video of its tracks",
+            where=file,
+            expected="<meta> with a <source>, or images that are the frames of one clip",
+            remedy="load that video alone, or add the source to the file",
+        )
+    [(folder, frames)] = by_folder.items()
+    return _Clip(PurePosixPath(folder).name, (0, 0), frames, "")
+
+
+def _frames(clip: str, by_folder: dict[str, dict[int, str]], *, alone: bool) -> dict[int, str]:
+    """The frames in the clip's folder, or in the only folder of frames where there is one clip."""
+    folders = [folder for folder in by_folder if f"/{folder}".endswith(f"/{clip}")]
+    folders = folders or (list(by_folder) if alone and len(by_folder) == 1 else [])
+    if len(folders) > 1:
+        problem = f"{len(folders)} folders may have the frames of '{clip}': {', '.join(folders[:3])}"
+        raise DataError(problem, expected="one", remedy="load one video of that name at a time")
+    return by_folder[folders[0]] if folders else {}
+
+
+def _tracked_shapes(track: Element, where: str, without_area: Counter[str]) -> list[_TrackedShape]:
+    shapes: dict[int, _TrackedShape] = {}
+    for each in track:
+        if each.tag not in _SHAPES:
+            continue
+        frame = whole(each.get("frame"), "frame", where)
+        outside = each.get("outside") == "1"
+        box = _read_shape(each, track.get("label", ""), f"{where}, frame {frame}")
+        if box is None and not outside:
+            without_area[each.tag] += 1
+        shapes[frame] = _TrackedShape(frame, outside, box)
+    return [shapes[frame] for frame in sorted(shapes)]
+
+
+def _positions(shapes: Sequence[_TrackedShape], present: Sequence[int]) -> Iterator[tuple[int, ParsedBox | None]]:
+    """The object's box on each existing frame; None where its shape has no area."""
+    for shape, following in zip(shapes, [*shapes[1:], None], strict=True):
+        if shape.outside:
+            continue
+        last = following.frame - 1 if following else shape.frame
+        for frame in present[bisect_left(present, shape.frame) : bisect_right(present, last)]:
+            if frame == shape.frame or shape.box is None:
+                yield frame, shape.box
+            elif following:
+                fraction = (frame - shape.frame) / (following.frame - shape.frame)
+                yield frame, _between(shape.box, following.box or shape.box, fraction)
+
+
+def _between(start: ParsedBox, end: ParsedBox, fraction: float) -> ParsedBox:
+    pairs = zip(start.bbox, end.bbox, strict=True)
+    x, y, width, height = (old + (new - old) * fraction for old, new in pairs)
+    return replace(start, bbox=(x, y, width, height), segmentation=None, area=None)

@@ -1,7 +1,7 @@
-"""What a YOLO data set says of itself: class names, where its splits are, how many key points there are.
+"""The description of a YOLO dataset: class names, splits, number of key points.
 
-`data.yaml` (https://docs.ultralytics.com/datasets/detect/#ultralytics-yolo-format), or one of the plain lists of names
-that Darknet and labelling tools write.
+It is a `data.yaml` (https://docs.ultralytics.com/datasets/detect/#ultralytics-yolo-format), or one of the plain lists
+of names that Darknet and labelling tools write.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from typing import Any
 
 import yaml
 
-from pipeline.data.formats.annotation_files import AnnotationFiles
-from pipeline.data.formats.field_values import label, shown
-from pipeline.data.formats.yolo_lines import looks_like_labels
+from pipeline.data.formats.annotation_files import AnnotationFiles, is_number, label, shown
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
-NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
+_NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
 _NAMES = re.compile(r"""^[{\s]*["']?names["']?\s*:|[{,]\s*["']?names["']?\s*:""", re.MULTILINE)
-_SPLITS = ("train", "val", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -35,32 +32,35 @@ class YoloData:
 
 
 def data_files(files: AnnotationFiles) -> tuple[str, ...]:
-    """The YAML files that have class names; others, of whatever kind, are not parsed."""
+    """The YAML files with class names; others are not parsed."""
     named = (name for name in files.ending(".yaml", ".yml") if _NAMES.search(files.text(name)))
     return tuple(name for name in named if "names" in _loaded(files, name))
 
 
 def name_lists(files: AnnotationFiles) -> tuple[str, ...]:
-    """The plain lists of class names, the best known first; an image may be called `labels` too, and so its labels."""
-    lists = [
-        name
-        for name in files.names
-        if (PurePosixPath(name).name.lower() in NAME_LISTS or name.endswith(".names"))
-        and not looks_like_labels(files.head(name).decode("utf-8-sig", "replace"))
-    ]
+    """The plain lists of class names, the best known first. A file of labels may be called `labels.txt`, too."""
 
     def rank(name: str) -> tuple[int, str]:
         last = PurePosixPath(name).name.lower()
-        return NAME_LISTS.index(last) if last in NAME_LISTS else len(NAME_LISTS), name
+        return _NAME_LISTS.index(last) if last in _NAME_LISTS else len(_NAME_LISTS), name
 
-    return tuple(sorted(lists, key=rank))
+    lists = (name for name in files.names if rank(name)[0] < len(_NAME_LISTS) or name.endswith(".names"))
+    return tuple(sorted((name for name in lists if not looks_like_labels(files.head(name))), key=rank))
+
+
+def looks_like_labels(text: str) -> bool:
+    """Whether the first non-empty line could be one of a label file."""
+    words = next((line.split() for line in text.splitlines() if line.strip()), [])
+    if len(words) < 5 or not all(map(is_number, words)):
+        return False
+    return float(words[0]).is_integer() and float(words[0]) >= 0
 
 
 def read_data(files: AnnotationFiles) -> YoloData:
-    """Read the data set's description.
+    """Read the dataset's description.
 
     Raises:
-        DataError: There is none, it is broken, or there are several that do not say the same.
+        DataError: There is none, it is broken, or there are several that differ.
     """
     found = data_files(files)
     if found:
@@ -75,35 +75,34 @@ def read_data(files: AnnotationFiles) -> YoloData:
     for classes in lists.values():
         return YoloData(classes)
     raise DataError(
-        "There are YOLO labels, but no names for their classes",
+        "there are YOLO labels, but no names for their classes",
         where=files.folder,
-        expected=f"data.yaml with 'names', or one of {', '.join(NAME_LISTS)}",
-        remedy="add a classes.txt with a name a line, in the order of the indices, or name one in annotations_url",
+        expected=f"data.yaml with 'names', or one of {', '.join(_NAME_LISTS)}",
+        remedy="add a classes.txt with one name a line, in the order of the indices, or name one in annotations_url",
     )
 
 
 def _several(names: tuple[str, ...]) -> DataError:
     return DataError(
-        f"{len(names)} files name the classes, each in another way: {', '.join(names[:5])}",
+        f"{len(names)} files name the classes, and they differ: {', '.join(names[:5])}",
         expected="one of them",
-        remedy="name the one meant in annotations_member, or remove the others",
+        remedy="name the right one in annotations_member, or remove the others",
     )
 
 
 def _loaded(files: AnnotationFiles, name: str) -> dict[str, Any]:
+    text = files.text(name)
     try:
-        content = yaml.safe_load(files.text(name))
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        said = " ".join(str(error).split())[:200]
-        raise DataError(f"The file is not YAML: {said}", where=name, expected="a YOLO data.yaml") from error
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"the file is not YAML: {reason}", where=name, expected="a YOLO data.yaml") from error
     return content if isinstance(content, dict) else {}
 
 
 def _described(content: dict[str, Any], name: str) -> YoloData:
     splits: dict[str, tuple[str, ...]] = {}
-    for key in _SPLITS:
+    for key in ("train", "val", "valid", "test"):
         paths = content.get(key)
         listed = paths if isinstance(paths, list) else [paths]
         texts = tuple(each for each in listed if isinstance(each, str) and each)
@@ -117,15 +116,15 @@ def _names(raw: Any, where: str) -> tuple[str, ...]:
     if isinstance(raw, dict):
         indices = [int(each) if str(each).isdecimal() and len(str(each)) < 10 else -1 for each in raw]
         if sorted(indices) != list(range(len(raw))):
-            problem = f"The indices of the {len(raw)} names are not 0 to {len(raw) - 1}"
-            raise DataError(problem, where=where, expected="each index once, none left out", remedy="correct 'names'")
+            problem = f"the indices of the {len(raw)} names are not 0 to {len(raw) - 1}"
+            raise DataError(problem, where=where, expected="each index once", remedy="correct 'names'")
         names = [each for _, each in sorted(zip(indices, raw.values(), strict=True), key=lambda pair: pair[0])]
     if not isinstance(names, list) or not names:
         raise DataError(f"'names' is {shown(raw)}", where=where, expected="a list of class names, or names by index")
     for each in names:
-        # A YAML scalar may be a number (a class called 7) or a truth value (a class called no).
+        # A YAML scalar may be a number (a class called 7) or a boolean (a class called no).
         if not isinstance(each, str | int | float):
-            raise DataError(f"A class name is {shown(each)}", where=where, expected="a text", remedy="put it in quotes")
+            raise DataError(f"a class name is {shown(each)}", where=where, expected="a text", remedy="put it in quotes")
     return tuple(label(str(each), where) for each in names)
 
 
@@ -139,9 +138,9 @@ def _keypoint_values(shape: Any, where: str) -> int:
 
 
 def _listed(files: AnnotationFiles, name: str) -> tuple[str, ...]:
-    """Names, one a line. An empty line in the middle would shift all after it, and is refused."""
+    """Names, one a line. An empty line between them would shift all later ones, and is refused."""
     lines = [line.strip() for line in files.text(name).rstrip().splitlines()]
     if "" in lines:
-        problem = "A class has no name"
-        raise DataError(problem, where=f"{name}:{lines.index('') + 1}", expected="one name a line", remedy="name it")
+        where = f"{name}:{lines.index('') + 1}"
+        raise DataError("a class has no name", where=where, expected="one name a line", remedy="add the name")
     return tuple(lines)

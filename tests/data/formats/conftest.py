@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from markup_files import MarkupFiles
+from annotation_folder import AnnotationFolder
 
 
 @pytest.fixture
-def markup_files(tmp_path: Path) -> MarkupFiles:
+def annotation_folder(tmp_path: Path) -> AnnotationFolder:
     """An empty folder of images and one of annotation files."""
-    return MarkupFiles(tmp_path)
+    return AnnotationFolder(tmp_path)

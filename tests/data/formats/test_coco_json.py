@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from markup_files import boxes_of, subsets_of
+from annotation_folder import boxes_of, subsets_of
 
 from pipeline.errors import DataError, MissingError
 
@@ -27,25 +27,25 @@ CAPTIONS = {
 RESULTS = [{"image_id": 1, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 0.5}]
 
 
-def test_one_file_keeps_its_ids(markup_files):
-    markup_files.image("train/a.jpg", "b.jpg")
-    markup_files.write({"annotations/instances_val2017.json": instances("a.jpg", "x/b.jpg", first=20)})
-    dataset = markup_files.read()
+def test_one_file_keeps_its_ids(annotation_folder):
+    annotation_folder.image("train/a.jpg", "b.jpg")
+    annotation_folder.write({"annotations/instances_val2017.json": instances("a.jpg", "x/b.jpg", first=20)})
+    dataset = annotation_folder.read()
     assert [(image.id, image.file_name) for image in dataset.images] == [(20, "train/a.jpg"), (21, "b.jpg")]
     assert [(each.id, each.image_id, each.category_id) for each in dataset.annotations] == [(7, 20, 4), (7, 21, 4)]
     assert subsets_of(dataset) == {"train/a.jpg": "", "b.jpg": ""}, "one part alone is no split"
 
 
-def test_roboflows_folders_are_put_together_with_their_split(markup_files):
-    markup_files.image("train/a.jpg", "valid/a.jpg", "valid/b.jpg", "test/c.jpg")
-    markup_files.write(
+def test_roboflows_folders_are_put_together_with_their_split(annotation_folder):
+    annotation_folder.image("train/a.jpg", "valid/a.jpg", "valid/b.jpg", "test/c.jpg")
+    annotation_folder.write(
         {
             "train/_annotations.coco.json": instances("a.jpg"),
             "valid/_annotations.coco.json": instances("a.jpg", "b.jpg", kind="dog"),
             "test/_annotations.coco.json": instances("c.jpg"),
         }
     )
-    dataset = markup_files.read()
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {
         "test/c.jpg": [("cat", 0, 1, 2, 3)],
         "train/a.jpg": [("cat", 0, 1, 2, 3)],
@@ -58,10 +58,10 @@ def test_roboflows_folders_are_put_together_with_their_split(markup_files):
     assert list(subsets_of(dataset).values()) == ["test", "train", "eval", "eval"]
 
 
-def test_of_several_files_those_with_images_here_count(markup_files, caplog):
+def test_of_several_files_those_with_images_here_count(annotation_folder, caplog):
     caplog.set_level("INFO")
-    markup_files.image("a.jpg")
-    markup_files.write(
+    annotation_folder.image("a.jpg")
+    annotation_folder.write(
         {
             "annotations/instances_train2017.json": instances("z.jpg", kind="dog"),
             "annotations/instances_val2017.json": instances("a.jpg", first=9),
@@ -70,45 +70,45 @@ def test_of_several_files_those_with_images_here_count(markup_files, caplog):
             "results.json": RESULTS,
         }
     )
-    dataset = markup_files.read()
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {"a.jpg": [("cat", 0, 1, 2, 3)]}
     assert dataset.images[0].id == 9
     assert "none of their images is here: annotations/instances_train2017.json" in caplog.text
     assert "instances beside them: annotations/person_keypoints_val2017.json" in caplog.text
 
 
-def test_an_image_may_say_its_subset_itself(markup_files):
+def test_an_image_may_say_its_subset_itself(annotation_folder):
     names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    markup_files.image(*names)
+    annotation_folder.image(*names)
     content = instances(*names)
     for image, own in zip(content["images"], ("validation", "night", ["train"], None), strict=True):
         image["subset"] = own
-    markup_files.write({"train.json": content})
-    assert list(subsets_of(markup_files.read()).values()) == ["eval", "train", "train", "train"]
+    annotation_folder.write({"train.json": content})
+    assert list(subsets_of(annotation_folder.read()).values()) == ["eval", "train", "train", "train"]
 
 
-def test_a_class_may_be_called_as_anothers_formats_key(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"a.json": instances("a.jpg", kind="shapes")})
-    assert markup_files.read().classes == ("shapes",)
+def test_a_class_may_be_called_as_anothers_formats_key(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"a.json": instances("a.jpg", kind="shapes")})
+    assert annotation_folder.read().classes == ("shapes",)
 
 
-def test_keypoints_alone_are_read(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"person_keypoints.json": instances("a.jpg", kind="person", num_keypoints=2)})
-    assert markup_files.read().classes == ("person",)
+def test_keypoints_alone_are_read(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"person_keypoints.json": instances("a.jpg", kind="person", num_keypoints=2)})
+    assert annotation_folder.read().classes == ("person",)
 
 
-def test_without_any_image_here_all_are_listed(markup_files):
-    markup_files.write({"train.json": instances("a.jpg"), "val.json": instances("b.jpg")})
-    assert subsets_of(markup_files.read()) == {"a.jpg": "train", "b.jpg": "eval"}
+def test_without_any_image_here_all_are_listed(annotation_folder):
+    annotation_folder.write({"train.json": instances("a.jpg"), "val.json": instances("b.jpg")})
+    assert subsets_of(annotation_folder.read()) == {"a.jpg": "train", "b.jpg": "eval"}
 
 
-def test_objects_of_nothing_stay_so_when_put_together(markup_files):
-    markup_files.image("a.jpg", "b.jpg")
+def test_objects_of_nothing_stay_so_when_put_together(annotation_folder):
+    annotation_folder.image("a.jpg", "b.jpg")
     one, other = instances("a.jpg"), instances("b.jpg", image_id=77, category_id=88)
-    markup_files.write({"a.json": one, "b.json": other})
-    dataset = markup_files.read()
+    annotation_folder.write({"a.json": one, "b.json": other})
+    dataset = annotation_folder.read()
     orphan = dataset.annotations[1]
     assert orphan.image_id not in {image.id for image in dataset.images}
     assert orphan.category_id not in {each.id for each in dataset.categories}
@@ -122,24 +122,24 @@ def test_objects_of_nothing_stay_so_when_put_together(markup_files):
         pytest.param("dataset/annotations/two.json", id="with the archive's own folder"),
     ],
 )
-def test_the_file_named_is_read(markup_files, member):
-    markup_files.image("a.jpg")
+def test_the_file_named_is_read(annotation_folder, member):
+    annotation_folder.image("a.jpg")
     files = {"annotations/one.json": instances("a.jpg"), "annotations/two.json": instances("a.jpg", kind="dog")}
-    markup_files.write(files)
-    assert markup_files.read(member=member).classes == ("dog",)
+    annotation_folder.write(files)
+    assert annotation_folder.read(member=member).classes == ("dog",)
 
 
 @pytest.mark.parametrize(
     ("member", "said"),
     [
-        pytest.param("three.json", "There is no annotation file 'three.json'.*a/one.json", id="none"),
-        pytest.param("one.json", "2 annotation files are meant by 'one.json'.*a/one.json, b/one.json", id="several"),
+        pytest.param("three.json", "there is no annotation file 'three.json'.*a/one.json", id="none"),
+        pytest.param("one.json", "2 annotation files match 'one.json'.*a/one.json, b/one.json", id="several"),
     ],
 )
-def test_the_file_named_is_missed(markup_files, member, said):
-    markup_files.write({"a/one.json": instances("a.jpg"), "b/one.json": instances("a.jpg")})
+def test_the_file_named_is_missed(annotation_folder, member, said):
+    annotation_folder.write({"a/one.json": instances("a.jpg"), "b/one.json": instances("a.jpg")})
     with pytest.raises(MissingError, match=f"(?s){said}"):
-        markup_files.read(member=member)
+        annotation_folder.read(member=member)
 
 
 @pytest.mark.parametrize(
@@ -152,48 +152,48 @@ def test_the_file_named_is_missed(markup_files, member, said):
         pytest.param("", "has no 'images'", id="empty"),
     ],
 )
-def test_other_json_is_none(markup_files, content, why):
-    markup_files.write({"a.json": content})
+def test_other_json_is_none(annotation_folder, content, why):
+    annotation_folder.write({"a.json": content})
     with pytest.raises(DataError, match=why):
-        markup_files.read()
+        annotation_folder.read()
     with pytest.raises(DataError, match=f"no annotations in the format coco.*{why}"):
-        markup_files.read("coco")
+        annotation_folder.read("coco")
 
 
-def test_a_data_set_without_objects_is_one(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"a.json": instances("a.jpg") | {"annotations": []}})
-    assert boxes_of(markup_files.read()) == {"a.jpg": []}
+def test_a_data_set_without_objects_is_one(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"a.json": instances("a.jpg") | {"annotations": []}})
+    assert boxes_of(annotation_folder.read()) == {"a.jpg": []}
 
 
-def test_images_without_a_size_are_measured(markup_files):
-    markup_files.image("a.jpg", "b.jpg")
+def test_images_without_a_size_are_measured(annotation_folder):
+    annotation_folder.image("a.jpg", "b.jpg")
     content = instances("a.jpg", "b.jpg")
     del content["images"][0]["width"], content["images"][0]["height"]
     content["images"][1] |= {"width": None, "height": 0}
-    markup_files.write({"a.json": content})
-    assert [(each.width, each.height) for each in markup_files.read().images] == [(100, 50)] * 2
+    annotation_folder.write({"a.json": content})
+    assert [(each.width, each.height) for each in annotation_folder.read().images] == [(100, 50)] * 2
 
 
-def test_licences_are_kept_once(markup_files):
-    markup_files.image("a.jpg", "b.jpg")
+def test_licences_are_kept_once(annotation_folder):
+    annotation_folder.image("a.jpg", "b.jpg")
     one, two = {"id": 1, "name": "x"}, {"id": 2, "name": "y"}
-    markup_files.write({"a.json": instances("a.jpg") | {"licenses": [one, one]}})
-    markup_files.write({"b.json": instances("b.jpg") | {"licenses": [two, one]}})
-    assert markup_files.read().licenses == (one, two)
+    annotation_folder.write({"a.json": instances("a.jpg") | {"licenses": [one, one]}})
+    annotation_folder.write({"b.json": instances("b.jpg") | {"licenses": [two, one]}})
+    assert annotation_folder.read().licenses == (one, two)
 
 
-def test_thousands_of_licences_take_no_time(markup_files):
-    markup_files.image("a.jpg", "b.jpg")
+def test_thousands_of_licences_take_no_time(annotation_folder):
+    annotation_folder.image("a.jpg", "b.jpg")
     licenses = [{"id": i, "name": str(i)} for i in range(5000)]
-    markup_files.write({f"{name}.json": instances(f"{name}.jpg") | {"licenses": licenses} for name in "ab"})
+    annotation_folder.write({f"{name}.json": instances(f"{name}.jpg") | {"licenses": licenses} for name in "ab"})
     began = time.process_time()
-    assert len(markup_files.read().licenses) == 5000
+    assert len(annotation_folder.read().licenses) == 5000
     assert time.process_time() - began < 2
 
 
-def test_folders_of_classes_are_no_subsets(markup_files):
+def test_folders_of_classes_are_no_subsets(annotation_folder):
     names = ("bus/1.jpg", "train/1.jpg", "car/1.jpg", "test/1.jpg")
-    markup_files.image(*names)
-    markup_files.write({name.replace("1.jpg", "a.json"): instances("1.jpg") for name in names})
-    assert set(subsets_of(markup_files.read()).items()) == {(name, "") for name in names}
+    annotation_folder.image(*names)
+    annotation_folder.write({name.replace("1.jpg", "a.json"): instances("1.jpg") for name in names})
+    assert set(subsets_of(annotation_folder.read()).items()) == {(name, "") for name in names}

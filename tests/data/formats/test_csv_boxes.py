@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from markup_files import boxes_of, subsets_of
+from annotation_folder import boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -24,17 +24,17 @@ CAT = ("cat", 1, 2, 10, 20)
         pytest.param(OPEN + "a.jpg,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n", id="Open Images with suffix"),
     ],
 )
-def test_layouts(markup_files, content):
-    markup_files.image("images/a.jpg")
-    markup_files.write({"boxes.csv": content})
-    dataset = markup_files.read()
+def test_layouts(annotation_folder, content):
+    annotation_folder.image("images/a.jpg")
+    annotation_folder.write({"boxes.csv": content})
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {"images/a.jpg": [CAT]}
     assert (dataset.images[0].width, dataset.images[0].height) == (100, 50)
 
 
-def test_open_images_groups_and_names(markup_files):
-    markup_files.image("train/a.jpg", "validation/b.jpg")
-    markup_files.write(
+def test_open_images_groups_and_names(annotation_folder):
+    annotation_folder.image("train/a.jpg", "validation/b.jpg")
+    annotation_folder.write(
         {
             "oidv6-train-annotations-bbox.csv": OPEN + "a,x,/m/01,1,0.01,0.11,0.04,0.44,-1,-1,1\n",
             "validation-annotations-bbox.csv": OPEN
@@ -42,7 +42,7 @@ def test_open_images_groups_and_names(markup_files):
             "class-descriptions-boxable.csv": '/m/02,"Cat, or not"\n/m/01,Dog\n',
         }
     )
-    dataset = markup_files.read()
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {
         "train/a.jpg": [("Dog", 1, 2, 10, 20)],
         "validation/b.jpg": [("Cat, or not", 1, 2, 10, 20), ("/m/03", 0, 0, 100, 50)],
@@ -51,46 +51,46 @@ def test_open_images_groups_and_names(markup_files):
     assert subsets_of(dataset) == {"train/a.jpg": "train", "validation/b.jpg": "eval"}
 
 
-def test_sizes_without_a_column_are_upright(markup_files):
-    markup_files.image("a.jpg", orientation=6)
-    markup_files.write({"boxes.csv": OPEN + "a,x,cat,1,0,0.5,0,0.5,0,0,0\n"})
-    dataset = markup_files.read()
+def test_sizes_without_a_column_are_upright(annotation_folder):
+    annotation_folder.image("a.jpg", orientation=6)
+    annotation_folder.write({"boxes.csv": OPEN + "a,x,cat,1,0,0.5,0,0.5,0,0,0\n"})
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {"a.jpg": [("cat", 0, 0, 25, 50)]}
 
 
 @pytest.mark.parametrize(
     "size", [pytest.param("7,9", id="declared"), pytest.param("0,0", id="0"), pytest.param(",", id="none")]
 )
-def test_declared_sizes(markup_files, size):
-    markup_files.image("a.jpg")
-    markup_files.write({"boxes.csv": PIXELS + f"a.jpg,{size},cat,1,2,11,22\n"})
-    (image,) = markup_files.read().images
+def test_declared_sizes(annotation_folder, size):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"boxes.csv": PIXELS + f"a.jpg,{size},cat,1,2,11,22\n"})
+    (image,) = annotation_folder.read().images
     assert (image.width, image.height) == ((7, 9) if size == "7,9" else (100, 50))
 
 
-def test_files_and_columns_are_the_split(markup_files):
-    markup_files.image("train/a.jpg", "test/a.jpg", "c.jpg", "d.jpg")
+def test_files_and_columns_are_the_split(annotation_folder):
+    annotation_folder.image("train/a.jpg", "test/a.jpg", "c.jpg", "d.jpg")
     table = "filename,class,xmin,ymin,xmax,ymax,split\nc.jpg,cat,1,2,11,22,val\nd.jpg,,,,,,\n"
     roboflow = PIXELS + "a.jpg,100,50,cat,1,2,11,22\n"
-    markup_files.write({"all.csv": table, "train/_annotations.csv": roboflow, "test/_annotations.csv": roboflow})
-    dataset = markup_files.read()
+    annotation_folder.write({"all.csv": table, "train/_annotations.csv": roboflow, "test/_annotations.csv": roboflow})
+    dataset = annotation_folder.read()
     assert subsets_of(dataset) == {"c.jpg": "eval", "d.jpg": "", "test/a.jpg": "test", "train/a.jpg": "train"}
     assert boxes_of(dataset) == {"c.jpg": [CAT], "d.jpg": [], "test/a.jpg": [CAT], "train/a.jpg": [CAT]}
 
 
-def test_a_table_without_header_is_read_when_named(markup_files):
-    markup_files.image("images/a.jpg", "images/b.jpg")
-    markup_files.write({"boxes.csv": "/x/images/a.jpg,1,2,11,22,cat\n/x/images/b.jpg,,,,,\n"})
-    assert boxes_of(markup_files.read("csv")) == {"images/a.jpg": [CAT], "images/b.jpg": []}
+def test_a_table_without_header_is_read_when_named(annotation_folder):
+    annotation_folder.image("images/a.jpg", "images/b.jpg")
+    annotation_folder.write({"boxes.csv": "/x/images/a.jpg,1,2,11,22,cat\n/x/images/b.jpg,,,,,\n"})
+    assert boxes_of(annotation_folder.read("csv")) == {"images/a.jpg": [CAT], "images/b.jpg": []}
     with pytest.raises(DataError, match=r"csv: boxes.csv has no header: name the format"):
-        markup_files.read()
+        annotation_folder.read()
 
 
-def test_absent_images_are_listed(markup_files):
-    markup_files.write(
+def test_absent_images_are_listed(annotation_folder):
+    annotation_folder.write(
         {"boxes.csv": OPEN + "gone,x,cat,1,0,0.5,0,0.5,0,0,0\n", "b.csv": PIXELS + "b.jpg,7,9,cat,1,2,11,22\n"}
     )
-    assert boxes_of(markup_files.read()) == {"b.jpg": [CAT], "gone": []}
+    assert boxes_of(annotation_folder.read()) == {"b.jpg": [CAT], "gone": []}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,9 @@ def test_absent_images_are_listed(markup_files):
         pytest.param(PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n", "width is 'wide'.*boxes.csv:2", id="size a text"),
         pytest.param(PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n", "size is -1x50.*boxes.csv:2", id="negative size"),
         pytest.param(
-            PIXELS + "../../x.jpg,1,1,cat,1,2,11,22\n", "none within the images folder.*boxes.csv:2", id="leads out"
+            PIXELS + "../../x.jpg,1,1,cat,1,2,11,22\n",
+            "not a path within the images folder.*boxes.csv:2",
+            id="leads out",
         ),
         pytest.param(
             PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n', "not CSV: field larger.*boxes.csv:", id="huge field"
@@ -116,19 +118,19 @@ def test_absent_images_are_listed(markup_files):
         pytest.param("", "lacks the columns image", id="empty"),
     ],
 )
-def test_refused(markup_files, content, said):
-    markup_files.write({"boxes.csv": content})
+def test_refused(annotation_folder, content, said):
+    annotation_folder.write({"boxes.csv": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
-        markup_files.read()
+        annotation_folder.read()
 
 
-def test_descriptions_have_two_columns(markup_files):
-    markup_files.write({"boxes.csv": OPEN, "class-descriptions.csv": "/m/01,Dog\n/m/02\n"})
+def test_descriptions_have_two_columns(annotation_folder):
+    annotation_folder.write({"boxes.csv": OPEN, "class-descriptions.csv": "/m/01,Dog\n/m/02\n"})
     with pytest.raises(DataError, match=r"(?s)1 values.*class-descriptions.csv:2"):
-        markup_files.read()
+        annotation_folder.read()
 
 
-def test_nan_is_left_to_validation(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"boxes.csv": PIXELS + "a.jpg,1,1,cat,nan,2,11,22\n"})
-    assert str(markup_files.read().annotations[0].bbox[0]) == "nan"
+def test_nan_is_left_to_validation(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"boxes.csv": PIXELS + "a.jpg,1,1,cat,nan,2,11,22\n"})
+    assert str(annotation_folder.read().annotations[0].bbox[0]) == "nan"

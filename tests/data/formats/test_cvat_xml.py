@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from markup_files import boxes_of, subsets_of
+from annotation_folder import boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -57,54 +57,54 @@ BOX = '<box label="cat" xtl="1" ytl="2" xbr="11" ybr="22" occluded="1" z_order="
         ),
     ],
 )
-def test_shapes(markup_files, drawn, bbox):
-    markup_files.image("a.jpg")
-    markup_files.write({"annotations.xml": annotations(image(drawn))})
-    dataset = markup_files.read()
+def test_shapes(annotation_folder, drawn, bbox):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"annotations.xml": annotations(image(drawn))})
+    dataset = annotation_folder.read()
     assert dataset.annotations[0].bbox == pytest.approx(bbox)
     assert [(each.id, each.name) for each in dataset.categories] == [(1, "dog"), (2, "cat")]
 
 
-def test_outlines_are_kept(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"a.xml": annotations(image('<polygon label="cat" points="0,0;10,0;0,10"/>'))})
-    (annotation,) = markup_files.read().annotations
+def test_outlines_are_kept(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"a.xml": annotations(image('<polygon label="cat" points="0,0;10,0;0,10"/>'))})
+    (annotation,) = annotation_folder.read().annotations
     assert (annotation.segmentation, annotation.area) == ([[0, 0, 10, 0, 0, 10]], 50)
 
 
-def test_what_has_no_area_is_left_out_and_counted(markup_files, caplog):
+def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog):
     caplog.set_level("INFO")
-    markup_files.image("a.jpg")
+    annotation_folder.image("a.jpg")
     shapes = (
         '<points label="cat" points="1,2"/>',
         '<polyline label="cat" points="1,2;1,9"/>',
         '<tag label="cat"/>',
         BOX,
     )
-    markup_files.write({"a.xml": annotations(image(*shapes))})
-    assert len(markup_files.read().annotations) == 1
-    assert "no area: 1 points, 1 polyline, 1 tag" in caplog.text
+    annotation_folder.write({"a.xml": annotations(image(*shapes))})
+    assert len(annotation_folder.read().annotations) == 1
+    assert "without an area: 1 points, 1 polyline, 1 tag" in caplog.text
 
 
-def test_crowds(markup_files):
-    markup_files.image("a.jpg")
+def test_crowds(annotation_folder):
+    annotation_folder.image("a.jpg")
     crowd, none = (
         BOX.replace("/>", f'><attribute name="{each}">true</attribute></box>') for each in ("is_crowd", "big")
     )
-    markup_files.write({"a.xml": annotations(image(crowd, none, BOX))})
-    assert [each.iscrowd for each in markup_files.read().annotations] == [1, 0, 0]
+    annotation_folder.write({"a.xml": annotations(image(crowd, none, BOX))})
+    assert [each.iscrowd for each in annotation_folder.read().annotations] == [1, 0, 0]
 
 
-def test_names_sizes_and_subsets_of_images(markup_files):
-    markup_files.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
+def test_names_sizes_and_subsets_of_images(annotation_folder):
+    annotation_folder.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
     images = (
         image(BOX, rest='width="7" height="9" subset="Train"'),
         image(name="x/b.jpg", rest='subset="Validation"'),
         image(name="gone.jpg", rest='width="7" height="9" subset="Test"'),
         image(name="c.jpg", rest='width="7" height="9" subset="other"'),
     )
-    markup_files.write({"a.xml": annotations(*images)})
-    dataset = markup_files.read()
+    annotation_folder.write({"a.xml": annotations(*images)})
+    dataset = annotation_folder.read()
     assert [(each.id, each.file_name, each.width) for each in dataset.images] == [
         (1, "gone.jpg", 7),
         (2, "images/a.jpg", 7),
@@ -114,10 +114,10 @@ def test_names_sizes_and_subsets_of_images(markup_files):
     assert list(subsets_of(dataset).values()) == ["test", "train", "", "eval"]
 
 
-def test_labels_that_the_description_lacks_follow(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"a.xml": annotations(image(BOX, BOX.replace("cat", "ape")), meta="")})
-    assert markup_files.read().classes == ("ape", "cat")
+def test_labels_that_the_description_lacks_follow(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"a.xml": annotations(image(BOX, BOX.replace("cat", "ape")), meta="")})
+    assert annotation_folder.read().classes == ("ape", "cat")
 
 
 def at(frame: int, left: float, outside: int = 0, **more: object) -> str:
@@ -149,17 +149,17 @@ def lefts(dataset) -> dict[int, list[float]]:
         pytest.param((at(2, 0), at(6, 8)), {0: [], 1: [], 2: [0], 3: [2], 4: [4], 8: []}, id="keyframe not there"),
     ],
 )
-def test_tracks(markup_files, shapes, expected):
-    markup_files.image(*(f"street/frame_{i:06d}.jpg" for i in (0, 1, 2, 3, 4, 8)))
-    markup_files.write({"a.xml": annotations(track(*shapes))})
-    assert lefts(markup_files.read()) == expected
+def test_tracks(annotation_folder, shapes, expected):
+    annotation_folder.image(*(f"street/frame_{i:06d}.jpg" for i in (0, 1, 2, 3, 4, 8)))
+    annotation_folder.write({"a.xml": annotations(track(*shapes))})
+    assert lefts(annotation_folder.read()) == expected
 
 
-def test_several_tracks_over_frames_of_their_own_size(markup_files):
-    markup_files.image("x/street/frame_000000.jpg", "x/street/frame_000001.png", "other.jpg")
+def test_several_tracks_over_frames_of_their_own_size(annotation_folder):
+    annotation_folder.image("x/street/frame_000000.jpg", "x/street/frame_000001.png", "other.jpg")
     tracks = track(at(0, 1), at(1, 2)), track(at(1, 7), label="dog")
-    markup_files.write({"a.xml": annotations(*tracks)})
-    dataset = markup_files.read()
+    annotation_folder.write({"a.xml": annotations(*tracks)})
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {
         "x/street/frame_000000.jpg": [("cat", 1, 2, 10, 20)],
         "x/street/frame_000001.png": [("cat", 2, 2, 10, 20), ("dog", 7, 2, 10, 20)],
@@ -167,30 +167,32 @@ def test_several_tracks_over_frames_of_their_own_size(markup_files):
     assert [(each.width, each.height) for each in dataset.images] == [(100, 50)] * 2
 
 
-def test_a_polygon_between_keyframes_is_its_box(markup_files):
-    markup_files.image(*(f"street/frame_{i:06d}.jpg" for i in range(3)))
+def test_a_polygon_between_keyframes_is_its_box(annotation_folder):
+    annotation_folder.image(*(f"street/frame_{i:06d}.jpg" for i in range(3)))
     shapes = (f'<polygon frame="{i}" outside="0" points="{i},0;{i + 10},0;{i},10"/>' for i in (0, 2))
-    markup_files.write({"a.xml": annotations(track(*shapes))})
-    first, middle, last = markup_files.read().annotations
+    annotation_folder.write({"a.xml": annotations(track(*shapes))})
+    first, middle, last = annotation_folder.read().annotations
     assert (middle.bbox, middle.segmentation, middle.area) == ((1, 0, 10, 10), None, 100)
     assert first.area == last.area == 50
 
 
-def test_frames_in_the_only_folder_there_is(markup_files):
-    markup_files.image("frame_000000.PNG", "frame_000001.PNG")
-    markup_files.write({"a.xml": annotations(track(at(1, 3)))})
-    assert lefts(markup_files.read()) == {0: [], 1: [3]}
+def test_frames_in_the_only_folder_there_is(annotation_folder):
+    annotation_folder.image("frame_000000.PNG", "frame_000001.PNG")
+    annotation_folder.write({"a.xml": annotations(track(at(1, 3)))})
+    assert lefts(annotation_folder.read()) == {0: [], 1: [3]}
 
 
-def test_clips_of_a_project_by_their_task(markup_files):
-    markup_files.image("one/frame_000000.jpg", "two/frame_000000.jpg")
+def test_clips_of_a_project_by_their_task(annotation_folder):
+    annotation_folder.image("one/frame_000000.jpg", "two/frame_000000.jpg")
     tasks = "".join(
         f"<task><id>{i}</id><subset>{subset}</subset><source>{name}.mp4</source></task>"
         for i, name, subset in ((1, "one", "Train"), (2, "two", "Test"))
     )
     both = track(at(0, 1), rest='task_id="1"'), track(at(0, 2), rest='task_id="2"')
-    markup_files.write({"a.xml": annotations(*both, meta=f"<meta><project><tasks>{tasks}</tasks></project></meta>")})
-    dataset = markup_files.read()
+    annotation_folder.write(
+        {"a.xml": annotations(*both, meta=f"<meta><project><tasks>{tasks}</tasks></project></meta>")}
+    )
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {
         "one/frame_000000.jpg": [("cat", 1, 2, 10, 20)],
         "two/frame_000000.jpg": [("cat", 2, 2, 10, 20)],
@@ -215,36 +217,36 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
         pytest.param(
             annotations(image(BOX.replace('"cat"', '""'))), "class is '' where a name.*image a.jpg", id="no label"
         ),
-        pytest.param(annotations(image(name="")), "An image has no name.*a.xml: image 1", id="no name"),
-        pytest.param(annotations(image(name="../../x.jpg")), "none within the images folder", id="path leads out"),
+        pytest.param(annotations(image(name="")), "an image has no name.*a.xml: image 1", id="no name"),
+        pytest.param(
+            annotations(image(name="../../x.jpg")), "not a path within the images folder", id="path leads out"
+        ),
         pytest.param(
             annotations(image(rest='width="x" height="1"')), "image's width is 'x'.*image a.jpg", id="size a text"
         ),
-        pytest.param(annotations(track(at(0, 1)), meta=""), "do not say of which video", id="no video"),
-        pytest.param(
-            annotations(track(at(0, 1))), "None of the frames of street.*street/frame_000000.jpg", id="no frames"
-        ),
+        pytest.param(annotations(track(at(0, 1)), meta=""), "does not name the video", id="no video"),
+        pytest.param(annotations(track(at(0, 1))), "no frame of street is.*street/frame_000000.jpg", id="no frames"),
         pytest.param(BOMB + annotations(meta="&b;").partition("?>")[2], "declares entities.*a.xml", id="bomb"),
         pytest.param(annotations()[:-4], "not XML", id="cut"),
     ],
 )
-def test_refused(markup_files, content, said):
-    markup_files.write({"a.xml": content})
+def test_refused(annotation_folder, content, said):
+    annotation_folder.write({"a.xml": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
-        markup_files.read()
+        annotation_folder.read()
 
 
-def test_tracks_of_no_named_video_are_of_the_only_clip(markup_files):
-    markup_files.image("street/frame_000000.jpg", "street/frame_000001.jpg")
-    markup_files.write({"a.xml": annotations(track(at(1, 1)), meta="")})
-    assert len(boxes_of(markup_files.read())["street/frame_000001.jpg"]) == 1
-    markup_files.image("b.jpg")
-    with pytest.raises(DataError, match="do not say of which video"):
-        markup_files.read()
+def test_tracks_of_no_named_video_are_of_the_only_clip(annotation_folder):
+    annotation_folder.image("street/frame_000000.jpg", "street/frame_000001.jpg")
+    annotation_folder.write({"a.xml": annotations(track(at(1, 1)), meta="")})
+    assert len(boxes_of(annotation_folder.read())["street/frame_000001.jpg"]) == 1
+    annotation_folder.image("b.jpg")
+    with pytest.raises(DataError, match="does not name the video"):
+        annotation_folder.read()
 
 
-def test_a_frame_that_is_none_is_refused(markup_files):
-    markup_files.image("street/frame_000000.jpg")
-    markup_files.write({"a.xml": annotations(track(at(0, 1).replace('frame="0"', 'frame="x"')))})
+def test_a_frame_that_is_none_is_refused(annotation_folder):
+    annotation_folder.image("street/frame_000000.jpg")
+    annotation_folder.write({"a.xml": annotations(track(at(0, 1).replace('frame="0"', 'frame="x"')))})
     with pytest.raises(DataError, match=r"(?s)frame is 'x' where a number.*a.xml: track 0"):
-        markup_files.read()
+        annotation_folder.read()

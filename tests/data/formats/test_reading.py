@@ -12,29 +12,29 @@ from pipeline.errors import DataError, UsageError
 
 
 @pytest.fixture
-def small(markup_files) -> CocoDataset:
+def small(annotation_folder) -> CocoDataset:
     """Four images in folders, with boxes of two classes."""
     names = ("train/b.jpg", "train/a.jpg", "val/a.jpg", "c.jpg")
-    markup_files.image(*names)
+    annotation_folder.image(*names)
     images = tuple(Image(i, name, 100, 50) for i, name in enumerate(names, 1))
     boxes = tuple(Annotation(i, i % 4 + 1, i % 2 + 3, (i, 2.0, 10.0, 20.0), 200.0) for i in range(1, 9))
     return CocoDataset(images, boxes, (Category(3, "zebra"), Category(4, "ant")))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_format_is_detected(markup_files, small, writer, caplog):
+def test_every_format_is_detected(annotation_folder, small, writer, caplog):
     caplog.set_level("INFO")
-    WRITERS[writer][1](small, markup_files.markup)
-    assert len(markup_files.read().annotations) == 8
+    WRITERS[writer][1](small, annotation_folder.folder)
+    assert len(annotation_folder.read().annotations) == 8
     assert f"annotations read as {WRITERS[writer][0]}: 4 images, 8 boxes" in caplog.text
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_the_order_of_files_changes_nothing(markup_files, small, writer, tmp_path, monkeypatch):
+def test_the_order_of_files_changes_nothing(annotation_folder, small, writer, tmp_path, monkeypatch):
     import os
 
-    WRITERS[writer][1](small, markup_files.markup)
-    write_coco(markup_files.read(), tmp_path / "one.json")
+    WRITERS[writer][1](small, annotation_folder.folder)
+    write_coco(annotation_folder.read(), tmp_path / "one.json")
     walk, shuffle = os.walk, random.Random(7).shuffle
 
     def shuffled(folder):
@@ -43,15 +43,15 @@ def test_the_order_of_files_changes_nothing(markup_files, small, writer, tmp_pat
             yield root, folders, files
 
     monkeypatch.setattr(os, "walk", shuffled)
-    shuffle(markup_files.names)
-    write_coco(markup_files.read(), tmp_path / "two.json")
+    shuffle(annotation_folder.names)
+    write_coco(annotation_folder.read(), tmp_path / "two.json")
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
 @pytest.mark.parametrize("writer", [each for each in WRITERS if each != "coco"])
-def test_numbers_follow_names(markup_files, small, writer):
-    WRITERS[writer][1](small, markup_files.markup)
-    dataset = markup_files.read()
+def test_numbers_follow_names(annotation_folder, small, writer):
+    WRITERS[writer][1](small, annotation_folder.folder)
+    dataset = annotation_folder.read()
     assert [(each.id, each.file_name) for each in dataset.images] == list(
         enumerate(["c.jpg", "train/a.jpg", "train/b.jpg", "val/a.jpg"], 1)
     )
@@ -60,29 +60,29 @@ def test_numbers_follow_names(markup_files, small, writer):
     assert [(each.id, each.name) for each in dataset.categories] == list(enumerate(by_source, 1))
 
 
-def test_two_formats_are_not_guessed_between(markup_files, small):
-    WRITERS["coco"][1](small, markup_files.markup)
-    WRITERS["yolo"][1](small, markup_files.markup)
+def test_two_formats_are_not_guessed_between(annotation_folder, small):
+    WRITERS["coco"][1](small, annotation_folder.folder)
+    WRITERS["yolo"][1](small, annotation_folder.folder)
     with pytest.raises(
         DataError, match=r"(?s)2 formats: coco \(ann.*json\), yolo \(labels/.*annotations_format: coco, yolo"
     ):
-        markup_files.read()
-    assert markup_files.read("yolo").categories[0].id == 1
-    assert markup_files.read("coco").categories[0].id == 3
-    assert markup_files.read(member="instances.json").categories[0].id == 3
+        annotation_folder.read()
+    assert annotation_folder.read("yolo").categories[0].id == 1
+    assert annotation_folder.read("coco").categories[0].id == 3
+    assert annotation_folder.read(member="instances.json").categories[0].id == 3
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        pytest.param("yolov8", "no annotation format 'yolov8'.*did you mean yolo", id="near"),
-        pytest.param("COCO", "did you mean coco", id="other case"),
+        pytest.param("yolov8", "no annotation format 'yolov8'.*did you mean 'yolo'", id="near"),
+        pytest.param("COCO", "did you mean 'coco'", id="other case"),
         pytest.param("?", "coco, voc, yolo, labelme, cvat, csv.*leave it empty", id="far"),
     ],
 )
-def test_an_unknown_format_is_refused(markup_files, name, said):
+def test_an_unknown_format_is_refused(annotation_folder, name, said):
     with pytest.raises(UsageError, match=f"(?s){said}"):
-        markup_files.read(name)
+        annotation_folder.read(name)
 
 
 @pytest.mark.parametrize(
@@ -98,27 +98,27 @@ def test_an_unknown_format_is_refused(markup_files, name, said):
         pytest.param({"a.json": {"x": 1}}, "coco: a.json has no 'images'", id="JSON"),
     ],
 )
-def test_what_is_none_of_the_formats_is_said(markup_files, files, said):
-    markup_files.write(files)
-    with pytest.raises(DataError, match=f"(?s)No annotation format is recognised.*{said}") as error:
-        markup_files.read()
+def test_what_is_none_of_the_formats_is_said(annotation_folder, files, said):
+    annotation_folder.write(files)
+    with pytest.raises(DataError, match=f"(?s)no annotation format is recognised.*{said}") as error:
+        annotation_folder.read()
     assert all(name in str(error.value) for name in FORMATS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_named_format_that_is_not_there_is_said(markup_files, name):
-    markup_files.write({"a.md": "x"})
+def test_a_named_format_that_is_not_there_is_said(annotation_folder, name):
+    annotation_folder.write({"a.md": "x"})
     with pytest.raises(DataError, match=f"(?s)no annotations in the format {name}.*there are 1 .md"):
-        markup_files.read(name)
+        annotation_folder.read(name)
 
 
-def test_one_files_kind_does_not_hide_anothers(markup_files, small):
+def test_one_files_kind_does_not_hide_anothers(annotation_folder, small):
     """Files that come with a data set and are of no format do not disturb."""
-    WRITERS["voc"][1](small, markup_files.markup)
-    markup_files.write({"README.txt": "0 1 2 3 4", "meta.json": {"x": 1}, "label_map.csv": "id,name\n"})
-    assert len(markup_files.read().annotations) == 8
+    WRITERS["voc"][1](small, annotation_folder.folder)
+    annotation_folder.write({"README.txt": "0 1 2 3 4", "meta.json": {"x": 1}, "label_map.csv": "id,name\n"})
+    assert len(annotation_folder.read().annotations) == 8
 
 
-def test_files_are_sorted_and_hidden_ones_left_out(markup_files):
-    markup_files.write({"a/x.txt": "", "b.txt": "", ".b/x.txt": "", "__MACOSX/x.txt": "", "b/.x.txt": ""})
-    assert AnnotationFiles.of(markup_files.markup).names == ("a/x.txt", "b.txt")
+def test_files_are_sorted_and_hidden_ones_left_out(annotation_folder):
+    annotation_folder.write({"a/x.txt": "", "b.txt": "", ".b/x.txt": "", "__MACOSX/x.txt": "", "b/.x.txt": ""})
+    assert AnnotationFiles.of(annotation_folder.folder).names == ("a/x.txt", "b.txt")

@@ -19,7 +19,7 @@ from written_formats import SAYS_CROWD, SAYS_EMPTY, SAYS_UNUSED, WRITERS
 from pipeline.data.archives.unpacking import unpack
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.reading import read_markup
+from pipeline.data.formats.reading import read_annotations
 
 SLACK = 0.5 + 1e-3  # pixels; formats round, and so does the comparison
 
@@ -77,12 +77,12 @@ def test_real_photographs_pass_through_every_format(photographs, tmp_path, write
     name, write = WRITERS[writer]
     write(dataset, tmp_path)
     index = ImageIndex(images, [image.file_name for image in dataset.images])
-    found = read_markup(tmp_path, index)
+    found = read_annotations(tmp_path, index)[1]
     assert (len(dataset.images), len(dataset.annotations)) == (159, 1363)
     assert sum(each.iscrowd for each in found.annotations) == (13 if writer in SAYS_CROWD else 0)
     says = {"crowd": writer in SAYS_CROWD, "empty": writer in SAYS_EMPTY, "unused": writer in SAYS_UNUSED}
     assert_same(found, dataset, **says)
-    assert_same(read_markup(tmp_path, index, format=name), dataset, **says)
+    assert_same(read_annotations(tmp_path, index, format=name)[1], dataset, **says)
     assert index.unreadable == []
 
 
@@ -140,7 +140,9 @@ LIBRARIES = [
 def test_reads_what_the_libraries_write(photographs, tmp_path, name, write, says):
     dataset, images, file = photographs
     write(file, images, tmp_path)
-    found = read_markup(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]), format=name)
+    found = read_annotations(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]), format=name)[
+        1
+    ]
     assert_same(found, dataset, **{"crowd": False, "empty": False, "unused": False} | says)
 
 
@@ -162,10 +164,10 @@ def test_supervision_reads_the_same(photographs, tmp_path, name):
     (tmp_path / "images").mkdir()
     for image in dataset.images:
         (tmp_path / "images" / image.file_name).symlink_to(images / image.file_name)
-    WRITERS[name][1](dataset, tmp_path / "markup")
+    WRITERS[name][1](dataset, tmp_path / "annotations")
     index = ImageIndex(images, [image.file_name for image in dataset.images])
-    ours = objects_of(read_markup(tmp_path / "markup", index))
-    classes, theirs = _read_by_supervision(name, tmp_path / "markup", tmp_path / "images")
+    ours = objects_of(read_annotations(tmp_path / "annotations", index)[1])
+    classes, theirs = _read_by_supervision(name, tmp_path / "annotations", tmp_path / "images")
     assert sorted(theirs) == sorted(ours)
     for image, objects in ours.items():
         assert [each[0] for each in objects] == [classes[i] for i in theirs[image].class_id]
@@ -177,7 +179,7 @@ def test_supervision_reads_the_same(photographs, tmp_path, name):
 def test_globox_reads_the_same(photographs, tmp_path, name):
     dataset, images, _ = photographs
     WRITERS[name][1](dataset, tmp_path)
-    ours = objects_of(read_markup(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images])))
+    ours = objects_of(read_annotations(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]))[1])
     if name == "yolo":
         theirs = globox.AnnotationSet.from_yolo_darknet(tmp_path / "labels", image_folder=images)
         theirs.map_labels({str(i): each for i, each in enumerate(dataset.classes)})
@@ -221,14 +223,14 @@ def datasets(draw: st.DrawFn) -> CocoDataset:
 @given(dataset=datasets())
 def test_any_data_set_survives_conversion(writer, dataset):
     with TemporaryDirectory() as temporary:
-        images, markup = Path(temporary, "images"), Path(temporary, "markup")
+        images, annotations = Path(temporary, "images"), Path(temporary, "annotations")
         for image in dataset.images:
             (images / image.file_name).parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(images / image.file_name), np.zeros((image.height, image.width), np.uint8))
-        WRITERS[writer][1](dataset, markup)
+        WRITERS[writer][1](dataset, annotations)
         index = ImageIndex(images, [image.file_name for image in dataset.images])
         if writer not in SAYS_EMPTY and not dataset.annotations:
             return
-        found = read_markup(markup, index, format=WRITERS[writer][0])
+        found = read_annotations(annotations, index, format=WRITERS[writer][0])[1]
     says = {"crowd": writer in SAYS_CROWD, "empty": writer in SAYS_EMPTY, "unused": writer in SAYS_UNUSED}
     assert_same(found, dataset, **says)

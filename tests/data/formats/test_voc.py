@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from markup_files import boxes_of, subsets_of
+from annotation_folder import boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -39,31 +39,31 @@ KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC20
         ),
     ],
 )
-def test_coordinates(markup_files, files, boxes):
-    markup_files.image("JPEGImages/a.jpg", "JPEGImages/b.jpg")
-    markup_files.write({f"Annotations/{name}": content for name, content in files.items()})
-    assert boxes_of(markup_files.read())["JPEGImages/a.jpg"] == boxes
+def test_coordinates(annotation_folder, files, boxes):
+    annotation_folder.image("JPEGImages/a.jpg", "JPEGImages/b.jpg")
+    annotation_folder.write({f"Annotations/{name}": content for name, content in files.items()})
+    assert boxes_of(annotation_folder.read())["JPEGImages/a.jpg"] == boxes
 
 
-def test_difficult_objects_are_not_judged(markup_files):
-    markup_files.image("a.jpg")
+def test_difficult_objects_are_not_judged(annotation_folder):
+    annotation_folder.image("a.jpg")
     marks = ("<difficult>1</difficult>", "<difficult>0</difficult>", "", "<difficult>Unspecified</difficult>")
-    markup_files.write({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))})
-    assert [each.iscrowd for each in markup_files.read().annotations] == [1, 0, 0, 0]
+    annotation_folder.write({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))})
+    assert [each.iscrowd for each in annotation_folder.read().annotations] == [1, 0, 0, 0]
 
 
-def test_image_sets_are_the_split(markup_files):
-    markup_files.image(*(f"JPEGImages/{name}.jpg" for name in "abcd"))
-    markup_files.write({f"Annotations/{name}.xml": xml(name=f"{name}.jpg") for name in "abcd"})
+def test_image_sets_are_the_split(annotation_folder):
+    annotation_folder.image(*(f"JPEGImages/{name}.jpg" for name in "abcd"))
+    annotation_folder.write({f"Annotations/{name}.xml": xml(name=f"{name}.jpg") for name in "abcd"})
     sets = {"train": "a\n", "val": "b\n", "test": "c\n", "trainval": "a\nb\n", "cat_train": "a -1\nb 1\n"}
-    markup_files.write({f"ImageSets/Main/{name}.txt": content for name, content in sets.items()})
-    assert list(subsets_of(markup_files.read()).values()) == ["train", "eval", "test", ""]
+    annotation_folder.write({f"ImageSets/Main/{name}.txt": content for name, content in sets.items()})
+    assert list(subsets_of(annotation_folder.read()).values()) == ["train", "eval", "test", ""]
 
 
-def test_folders_are_the_split(markup_files):
-    markup_files.image("train/a.jpg", "valid/a.jpg")
-    markup_files.write({"train/a.xml": xml(box(1, 1, 2, 2)), "valid/a.xml": xml(box(1, 1, 3, 3, kind="ant"))})
-    dataset = markup_files.read()
+def test_folders_are_the_split(annotation_folder):
+    annotation_folder.image("train/a.jpg", "valid/a.jpg")
+    annotation_folder.write({"train/a.xml": xml(box(1, 1, 2, 2)), "valid/a.xml": xml(box(1, 1, 3, 3, kind="ant"))})
+    dataset = annotation_folder.read()
     assert subsets_of(dataset) == {"train/a.jpg": "train", "valid/a.jpg": "eval"}
     assert boxes_of(dataset) == {"train/a.jpg": [("cat", 0, 0, 2, 2)], "valid/a.jpg": [("ant", 0, 0, 3, 3)]}
     assert dataset.classes == ("ant", "cat")
@@ -82,10 +82,10 @@ def test_folders_are_the_split(markup_files):
         pytest.param("", "", id="no name"),
     ],
 )
-def test_image_and_size(markup_files, named, size):
-    markup_files.image("images/a.jpg")
-    markup_files.write({"a.xml": xml(name=named, size=size)})
-    (image,) = markup_files.read().images
+def test_image_and_size(annotation_folder, named, size):
+    annotation_folder.image("images/a.jpg")
+    annotation_folder.write({"a.xml": xml(name=named, size=size)})
+    (image,) = annotation_folder.read().images
     assert (image.file_name, image.width, image.height) == ("images/a.jpg", *((7, 9) if "7" in size else (100, 50)))
 
 
@@ -100,29 +100,31 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         pytest.param(xml(box(1, 1, 3, "")), "<ymax> is '' where a number", id="empty"),
         pytest.param(xml(box(1, 1, 3, 4, kind=" ")), "class is ' ' where a name.*a.xml: object 1", id="no class"),
         pytest.param(xml("<object><name>x</name></object>"), "no <bndbox>.*a.xml: object 1", id="no box"),
-        pytest.param(xml(size="<width>1e400</width><height>1</height>"), "size is '1e400'.*a.xml", id="infinite size"),
+        pytest.param(xml(size="<width>1e400</width><height>1</height>"), "width is '1e400'.*a.xml", id="infinite size"),
         pytest.param(xml(size="<width>-5</width><height>1</height>"), "size is -5x1", id="negative size"),
         pytest.param(xml()[:-5], "not XML: .*line 1, column.*a.xml", id="cut"),
         pytest.param(BOMB + xml(name="&b;"), "declares entities.*a.xml", id="bomb"),
         pytest.param(EXTERNAL + xml(name="&a;"), "declares entities.*a.xml", id="external entity"),
-        pytest.param(xml(name="../../etc/passwd"), "none within the images folder.*a.xml", id="path that leads out"),
+        pytest.param(
+            xml(name="../../etc/passwd"), "not a path within the images folder.*a.xml", id="path that leads out"
+        ),
         pytest.param("<?xml version='1.0' encoding='x-none'?>" + xml(), "not XML", id="unknown encoding"),
     ],
 )
-def test_refused(markup_files, content, said):
-    markup_files.write({"labels/a.xml": content})
+def test_refused(annotation_folder, content, said):
+    annotation_folder.write({"labels/a.xml": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
-        markup_files.read()
+        annotation_folder.read()
 
 
-def test_nan_is_left_to_validation(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"a.xml": xml(box("nan", 1, 3, 4))})
-    assert str(markup_files.read().annotations[0].bbox[0]) == "nan"
+def test_nan_is_left_to_validation(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"a.xml": xml(box("nan", 1, 3, 4))})
+    assert str(annotation_folder.read().annotations[0].bbox[0]) == "nan"
 
 
-def test_one_image_has_one_file(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"new/a.xml": xml(), "old/a.xml": xml()})
-    with pytest.raises(DataError, match=r"Two annotation files are of one image, a.jpg: new/a.xml and old/a.xml"):
-        markup_files.read()
+def test_one_image_has_one_file(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"new/a.xml": xml(), "old/a.xml": xml()})
+    with pytest.raises(DataError, match=r"two annotation files are for one image, a.jpg: new/a.xml and old/a.xml"):
+        annotation_folder.read()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from markup_files import boxes_of, subsets_of
+from annotation_folder import boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -25,10 +25,10 @@ CAT = ("cat", 40, 15, 20, 20)
         pytest.param(["images/a.jpg"], ["labels/a.jpg.txt"], id="the suffix kept"),
     ],
 )
-def test_labels_find_their_image(markup_files, images, files):
-    markup_files.image(*images)
-    markup_files.write({"classes.txt": "cat\n"} | dict.fromkeys(files, BOX))
-    assert boxes_of(markup_files.read()) == {images[0]: [CAT]}
+def test_labels_find_their_image(annotation_folder, images, files):
+    annotation_folder.image(*images)
+    annotation_folder.write({"classes.txt": "cat\n"} | dict.fromkeys(files, BOX))
+    assert boxes_of(annotation_folder.read()) == {images[0]: [CAT]}
 
 
 @pytest.mark.parametrize(
@@ -42,24 +42,24 @@ def test_labels_find_their_image(markup_files, images, files):
         pytest.param("train/_darknet.labels", "cat\ndog\n", id="_darknet.labels"),
     ],
 )
-def test_class_names(markup_files, name, content):
-    markup_files.image("a.jpg")
-    markup_files.write({name: content, "labels/a.txt": "1 0.5 0.5 0.2 0.4"})
-    dataset = markup_files.read()
+def test_class_names(annotation_folder, name, content):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({name: content, "labels/a.txt": "1 0.5 0.5 0.2 0.4"})
+    dataset = annotation_folder.read()
     assert [(each.id, each.name) for each in dataset.categories] == [(1, "cat"), (2, "dog")]
     assert boxes_of(dataset) == {"a.jpg": [("dog", 40, 15, 20, 20)]}
 
 
-def test_names_that_are_no_texts(markup_files):
-    markup_files.image("a.jpg")
-    markup_files.write({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""})
-    assert markup_files.read().classes == ("7", "False", "yes")
+def test_names_that_are_no_texts(annotation_folder):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""})
+    assert annotation_folder.read().classes == ("7", "False", "yes")
 
 
-def test_sizes_are_those_of_the_upright_picture(markup_files):
-    markup_files.image("a.jpg", orientation=6)
-    markup_files.write({"classes.txt": "cat", "a.txt": "0 0.5 0.25 0.2 0.1"})
-    dataset = markup_files.read()
+def test_sizes_are_those_of_the_upright_picture(annotation_folder):
+    annotation_folder.image("a.jpg", orientation=6)
+    annotation_folder.write({"classes.txt": "cat", "a.txt": "0 0.5 0.25 0.2 0.1"})
+    dataset = annotation_folder.read()
     assert (dataset.images[0].width, dataset.images[0].height) == (50, 100)
     assert boxes_of(dataset) == {"a.jpg": [("cat", 20, 20, 10, 10)]}
 
@@ -78,27 +78,27 @@ def test_sizes_are_those_of_the_upright_picture(markup_files):
         pytest.param("0 1.5 0.5 0.2 0.4", (140, 15, 20, 20), None, id="outside: for validation"),
     ],
 )
-def test_lines(markup_files, line, bbox, segmentation):
-    markup_files.image("a.jpg")
-    markup_files.write({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"})
-    (annotation,) = markup_files.read("yolo").annotations
+def test_lines(annotation_folder, line, bbox, segmentation):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"})
+    (annotation,) = annotation_folder.read("yolo").annotations
     assert annotation.bbox == pytest.approx(bbox)
     assert annotation.segmentation == (segmentation and [pytest.approx(segmentation[0])])
     if segmentation:
         assert annotation.area == pytest.approx(200 if len(segmentation[0]) == 6 else 400)
 
 
-def test_key_points_are_left_out(markup_files):
-    markup_files.image("a.jpg")
+def test_key_points_are_left_out(annotation_folder):
+    annotation_folder.image("a.jpg")
     line = "0 0.5 0.5 0.2 0.4 0.1 0.1 2 0.2 0.2 2"
-    markup_files.write({"data.yaml": {"names": ["cat"], "kpt_shape": [2, 3]}, "a.txt": line})
-    assert boxes_of(markup_files.read()) == {"a.jpg": [CAT]}
+    annotation_folder.write({"data.yaml": {"names": ["cat"], "kpt_shape": [2, 3]}, "a.txt": line})
+    assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT]}
 
 
-def test_images_without_labels_have_no_objects(markup_files):
-    markup_files.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
-    markup_files.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/b.txt": ""})
-    assert boxes_of(markup_files.read()) == {"images/a.jpg": [CAT], "images/b.jpg": [], "images/c.jpg": []}
+def test_images_without_labels_have_no_objects(annotation_folder):
+    annotation_folder.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
+    annotation_folder.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/b.txt": ""})
+    assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "images/b.jpg": [], "images/c.jpg": []}
 
 
 ULTRALYTICS = ["images/train/a.jpg", "images/train/b.jpg", "images/val/a.jpg", "other.jpg"]
@@ -145,53 +145,53 @@ ULTRALYTICS = ["images/train/a.jpg", "images/train/b.jpg", "images/val/a.jpg", "
         ),
     ],
 )
-def test_the_split(markup_files, images, data, subsets):
-    markup_files.image(*images)
+def test_the_split(annotation_folder, images, data, subsets):
+    annotation_folder.image(*images)
     lists = {"train.txt": "./images/a.jpg\n", "lists/val.txt": "/data/x/images/b.jpg\n/data/x/images/gone.jpg\n"}
-    markup_files.write({"data.yaml": {"names": ["cat"]} | data} | (lists if "train.txt" in str(data) else {}))
-    assert subsets_of(markup_files.read()) == subsets
+    annotation_folder.write({"data.yaml": {"names": ["cat"]} | data} | (lists if "train.txt" in str(data) else {}))
+    assert subsets_of(annotation_folder.read()) == subsets
 
 
-def test_darknets_lists_are_the_split(markup_files):
-    markup_files.image("obj/a.jpg", "obj/b.jpg")
+def test_darknets_lists_are_the_split(annotation_folder):
+    annotation_folder.image("obj/a.jpg", "obj/b.jpg")
     lists = {"train.txt": "data/obj/a.jpg\n", "valid.txt": "data/obj/b.jpg\n"}
-    markup_files.write({"obj.names": "cat", "obj/a.txt": BOX, "obj/b.txt": BOX} | lists)
-    dataset = markup_files.read()
+    annotation_folder.write({"obj.names": "cat", "obj/a.txt": BOX, "obj/b.txt": BOX} | lists)
+    dataset = annotation_folder.read()
     assert subsets_of(dataset) == {"obj/a.jpg": "train", "obj/b.jpg": "eval"}
     assert boxes_of(dataset) == {"obj/a.jpg": [CAT], "obj/b.jpg": [CAT]}
 
 
-def test_what_is_beside_labels_is_none(markup_files):
-    markup_files.image("a.jpg", "classes.jpg")
+def test_what_is_beside_labels_is_none(annotation_folder):
+    annotation_folder.image("a.jpg", "classes.jpg")
     other = {"README.roboflow.txt": "5 0 0 0 0", "notes.txt": "", "ids.txt": "000001 -1"}
-    markup_files.write({"data.yaml": {"names": ["cat"]}, "a.txt": BOX, "classes.txt": BOX} | other)
-    assert boxes_of(markup_files.read()) == {"a.jpg": [CAT], "classes.jpg": [CAT]}
+    annotation_folder.write({"data.yaml": {"names": ["cat"]}, "a.txt": BOX, "classes.txt": BOX} | other)
+    assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT], "classes.jpg": [CAT]}
 
 
-def test_other_yaml_is_not_parsed(markup_files):
-    markup_files.image("a.jpg")
+def test_other_yaml_is_not_parsed(annotation_folder):
+    annotation_folder.image("a.jpg")
     other = {"ci.yml": "include: !reference [x]\n", "b.yaml": "- names\n", "c.yaml": "my names: [1\n"}
-    markup_files.write({"data.yaml": {"nc": 1, "names": ["cat"]}, "a.txt": BOX} | other)
-    assert boxes_of(markup_files.read()) == {"a.jpg": [CAT]}
+    annotation_folder.write({"data.yaml": {"nc": 1, "names": ["cat"]}, "a.txt": BOX} | other)
+    assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT]}
 
 
-def test_labels_without_an_image_are_listed(markup_files):
-    markup_files.image("images/a.jpg")
-    markup_files.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/gone.txt": BOX})
-    assert boxes_of(markup_files.read()) == {"images/a.jpg": [CAT], "labels/gone": []}
+def test_labels_without_an_image_are_listed(annotation_folder):
+    annotation_folder.image("images/a.jpg")
+    annotation_folder.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/gone.txt": BOX})
+    assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "labels/gone": []}
 
 
-def test_labels_of_one_split_are_not_those_of_another(markup_files):
-    markup_files.image("images/val/a.jpg")
-    markup_files.write({"classes.txt": "cat", "labels/train/a.txt": BOX})
-    assert boxes_of(markup_files.read()) == {"images/val/a.jpg": [], "labels/train/a": []}
+def test_labels_of_one_split_are_not_those_of_another(annotation_folder):
+    annotation_folder.image("images/val/a.jpg")
+    annotation_folder.write({"classes.txt": "cat", "labels/train/a.txt": BOX})
+    assert boxes_of(annotation_folder.read()) == {"images/val/a.jpg": [], "labels/train/a": []}
 
 
-def test_a_broken_image_costs_its_own_boxes_only(markup_files, caplog):
-    markup_files.image("a.jpg", "b.jpg")
-    (markup_files.images / "b.jpg").write_bytes(b"\xff\xd8")
-    markup_files.write({"classes.txt": "cat", "a.txt": BOX, "b.txt": BOX})
-    dataset = markup_files.read()
+def test_a_broken_image_costs_its_own_boxes_only(annotation_folder, caplog):
+    annotation_folder.image("a.jpg", "b.jpg")
+    (annotation_folder.images / "b.jpg").write_bytes(b"\xff\xd8")
+    annotation_folder.write({"classes.txt": "cat", "a.txt": BOX, "b.txt": BOX})
+    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {"a.jpg": [CAT], "b.jpg": []}
     assert "1 images have no readable header" in caplog.text
     assert "b.jpg" in caplog.text
@@ -214,7 +214,7 @@ ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, 
         pytest.param({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2", id="no number"),
         pytest.param({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1", id="first line too short"),
         pytest.param({"a.txt": b"0 \xff"}, r"not UTF-8.*a.txt", id="not text"),
-        pytest.param({"labels/a.txt": BOX, "a.txt": BOX}, r"Two annotation files are of one image", id="labels twice"),
+        pytest.param({"labels/a.txt": BOX, "a.txt": BOX}, r"two annotation files are for one image", id="labels twice"),
         pytest.param({"classes.txt": "", "a.txt": BOX}, r"no names for their classes", id="no names"),
         pytest.param({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2", id="name empty"),
         pytest.param(
@@ -231,20 +231,20 @@ ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, 
         pytest.param({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml", id="key points"),
     ],
 )
-def test_refused(markup_files, files, said):
-    markup_files.image("a.jpg")
-    markup_files.write({"classes.txt": "cat"} | files)
+def test_refused(annotation_folder, files, said):
+    annotation_folder.image("a.jpg")
+    annotation_folder.write({"classes.txt": "cat"} | files)
     with pytest.raises(DataError, match=f"(?s){said}"):
-        markup_files.read("yolo")
+        annotation_folder.read("yolo")
 
 
-def test_the_description_named_is_taken(markup_files):
-    markup_files.image("a.jpg")
+def test_the_description_named_is_taken(annotation_folder):
+    annotation_folder.image("a.jpg")
     names = {"one.yaml": json.dumps({"names": ["cat"]}), "two.yaml": json.dumps({"names": ["dog"]})}
-    markup_files.write(names | {"a.txt": BOX})
-    assert markup_files.read(member="two.yaml").classes == ("dog",)
+    annotation_folder.write(names | {"a.txt": BOX})
+    assert annotation_folder.read(member="two.yaml").classes == ("dog",)
     with pytest.raises(DataError, match=r"one.yaml, two.yaml"):
-        markup_files.read()
+        annotation_folder.read()
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def test_the_description_named_is_taken(markup_files):
         pytest.param({"a.csv": "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.2,0.1,0.2\n"}, id="Open Images"),
     ],
 )
-def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(markup_files, files):
-    markup_files.image("a.jpg")
-    (markup_files.images / "a.jpg").write_bytes(b"\xff\xd8")
-    markup_files.write(files)
-    dataset = markup_files.read()
+def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(annotation_folder, files):
+    annotation_folder.image("a.jpg")
+    (annotation_folder.images / "a.jpg").write_bytes(b"\xff\xd8")
+    annotation_folder.write(files)
+    dataset = annotation_folder.read()
     assert [image.extra for image in dataset.images] == [{"unusable_shapes": True}]
     assert not dataset.annotations

@@ -11,16 +11,16 @@ from PIL import Image
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.reading import read_markup
+from pipeline.data.formats.reading import read_annotations
 
 
-class MarkupFiles:
+class AnnotationFolder:
     """A folder of images of 100x50 and one of annotation files."""
 
     def __init__(self, folder: Path) -> None:
-        self.images, self.markup = folder / "images", folder / "markup"
+        self.images, self.folder = folder / "images", folder / "annotations"
         self.images.mkdir()
-        self.markup.mkdir()
+        self.folder.mkdir()
         self.names: list[str] = []
 
     def image(self, *names: str, orientation: int = 1) -> None:
@@ -34,7 +34,7 @@ class MarkupFiles:
     def write(self, files: Mapping[str, Any]) -> None:
         """Texts and bytes as they are, all else as JSON."""
         for name, content in files.items():
-            path = self.markup / name
+            path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, bytes):
                 path.write_bytes(content)
@@ -46,7 +46,7 @@ class MarkupFiles:
         return ImageIndex(self.images, self.names)
 
     def read(self, format: str = "", member: str = "") -> CocoDataset:  # noqa: A002
-        return read_markup(self.markup, self.index, format=format, member=member)
+        return read_annotations(self.folder, self.index, format=format, member=member)[1]
 
 
 def boxes_of(dataset: CocoDataset) -> dict[str, list[tuple[Any, ...]]]:

@@ -1,11 +1,9 @@
-"""Which code ran: the commit, what differs from it, and a digest of just the modules a step uses."""
+"""The code that ran: the commit, the differences from it, and a digest of the modules that a step uses."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import os
-import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,24 +11,16 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import StepError
+from pipeline.files import sha256_of
 from pipeline.runtime.git import git
-from pipeline.runtime.packages import required_versions
-from pipeline.runtime.store.file_store import sha256_of
 
 PACKAGE = Path(__file__).parents[1]
-DISTRIBUTION = "detection-pipeline"
 RUNTIME = "runtime"  # a notebook imports its `step`; the domain imports none of it
-DIFF = (
-    "--binary",
-    "--no-color",
-    "--no-ext-diff",
-    "--no-textconv",
-    "--src-prefix=a/",
-    "--dst-prefix=b/",
-)  # whatever git's config says
+PREFIXES = ("--src-prefix=a/", "--dst-prefix=b/")
+DIFF = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", *PREFIXES)  # whatever git's config says
 STATUS = ("status", "--porcelain=v2", "--branch", "--untracked-files=all", "--no-renames", "-z")
 COMMIT = "# branch.oid "
-TRACKED = ("1", "2", "u")  # how an entry on a tracked file begins that differs from the index or the commit
+TRACKED = ("1", "2", "u")  # first letters of the entries of changed tracked files
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -41,7 +31,7 @@ class CodeState:
     Attributes:
         commit: Full hash, empty outside a git checkout or before the first commit.
         dirty: Whether anything differs from the commit.
-        diff: Of the tracked files; bytes that are not UTF-8 are shown as such.
+        diff: Of the tracked files; bytes that are not UTF-8 are replaced.
         untracked: Names of files that git neither tracks nor ignores, with their SHA-256.
     """
 
@@ -52,24 +42,24 @@ class CodeState:
 
 
 def code_state(root: Path) -> CodeState:
-    """Look at the checkout that `root` is the top of, as it is now: with one call of git where nothing differs."""
+    """The state of the checkout whose top folder is `root`. A clean tree takes one call of git."""
     status = git(root, *STATUS, above=False)
     if status is None or not _is_top(root.resolve()):
         return CodeState("", True, "", {})
     entries = status.split("\0")
     commit = next((entry.removeprefix(COMMIT) for entry in entries if entry.startswith(COMMIT)), "")
-    commit = commit if HASH.fullmatch(commit) else ""  # before the first it says `(initial)`
+    commit = commit if HASH.fullmatch(commit) else ""  # before the first commit it is `(initial)`
     differs = any(entry[:1] in TRACKED for entry in entries)
     diff = git(root, "diff", *DIFF, "HEAD") if commit and differs else ""
     names = [entry[2:] for entry in entries if entry.startswith("? ")]
     untracked = {name: sha256_of(root / name) for name in names if (root / name).is_file()}
-    clean = diff == "" and commit and not untracked  # a diff that cannot be had is no sign of a clean tree
+    clean = diff == "" and commit and not untracked  # if git diff fails, the tree counts as dirty
     return CodeState(commit, not clean, diff or "", untracked)
 
 
 @cache
 def _is_top(root: Path) -> bool:
-    """Whether a folder that holds a repository is the top of its checkout too: git can be told to keep it elsewhere."""
+    """Whether a folder with a repository is the top of its checkout: git can be configured to have it elsewhere."""
     top = git(root, "rev-parse", "--show-toplevel")
     return top is not None and Path(top.strip()).resolve() == root
 
@@ -81,15 +71,15 @@ def changed_files(code: CodeState) -> list[str]:
 
 
 def tag(root: Path, commit: str, run: str, step: str) -> str:
-    """Tag a commit with a run id; where a run's steps ran at several commits, the later ones get a tag of their own.
+    """Tag a commit with a run's id. If the run's steps ran at several commits, each later one gets its own tag.
 
-    A tag that is there is never moved.
+    An existing tag is never moved.
 
     Returns:
         The tag's name.
 
     Raises:
-        StepError: git refuses.
+        StepError: git fails.
     """
     for name in (run, f"{run}-{step}", f"{run}-{step}-{commit[:12]}"):
         existing = git(root, "rev-parse", "-q", "--verify", f"refs/tags/{name}^{{commit}}")
@@ -103,10 +93,10 @@ def tag(root: Path, commit: str, run: str, step: str) -> str:
 
 
 def code_digest(modules: tuple[str, ...]) -> str:
-    """SHA-256 over the sources of the given modules of this package and all that they import of it.
+    """SHA-256 over the sources of the given modules of this package and all that they import from it.
 
-    What a module carries as files (`CARRIES`) counts as imported. The runtime is left out: it decides when a step runs,
-    not what the step computes.
+    The packages that a module names in `CARRIES` count as imported. The runtime does not count: it decides when a step
+    runs, not what the step computes.
     """
     digest = hashlib.sha256()
     for path, content in sorted(_closure(modules).items()):
@@ -116,11 +106,11 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 
 def imported_modules(tree: ast.Module, package: str = "") -> frozenset[str]:
-    """Modules of this package that a module imports, and every `module.name` that may be one.
+    """Modules of this package that a source imports, and every imported `module.name`, which may be a module.
 
     Args:
-        tree: Its source.
-        package: The package it lies in, for relative imports.
+        tree: The parsed source.
+        package: Its package, for relative imports.
     """
     found: set[str] = set()
     for node in _statements(tree):
@@ -134,35 +124,15 @@ def imported_modules(tree: ast.Module, package: str = "") -> frozenset[str]:
 
 
 def _statements(block: ast.AST) -> Iterator[ast.AST]:
-    """Every statement at any depth; expressions, which are most of a tree, hold none."""
+    """Every statement at any depth; expressions, most of a tree, contain none."""
     for name in ("body", "orelse", "handlers", "finalbody", "cases"):
         for node in getattr(block, name, None) or ():
             yield node
             yield from _statements(node)
 
 
-@cache
-def environment() -> dict[str, str]:
-    """Python, platform, device, and the versions of the packages that this project asks for."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "device": _device(),
-        **required_versions(DISTRIBUTION),
-    }
-
-
-def _device() -> str:
-    """What there is to compute on, asked of the system: importing torch to ask it would take seconds."""
-    reports = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    models = [line.partition(":")[2].strip() for path in reports for line in path.read_text().splitlines()[:1]]
-    gpus = models or [path.name for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
-    return ", ".join(gpus) or f"CPU, {os.cpu_count()} cores"
-
-
 def _closure(modules: tuple[str, ...]) -> dict[Path, bytes]:
-    """The files that modules come to, with what is in them now."""
+    """The files that make up the modules and their imports, with their current content."""
     found: dict[Path, bytes] = {}
     waiting, seen, folders = [*modules], {*modules}, set()
     while waiting:
@@ -175,8 +145,7 @@ def _closure(modules: tuple[str, ...]) -> dict[Path, bytes]:
             new = {*imported, *(module for name in carried for module in _modules_in(name))} - seen
             waiting += new
             seen |= new
-            # what lies beside a module, such as a template, is part of what it does
-            if path.parent not in folders:
+            if path.parent not in folders:  # a file beside a module, such as a template, is part of it
                 folders.add(path.parent)
                 found |= {other: other.read_bytes() for other in path.parent.iterdir() if _is_resource(other)}
     return found
@@ -193,13 +162,13 @@ def _files_of(module: str) -> Iterator[Path]:
 
 @cache
 def _uses(source: bytes, package: str) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Modules that a module imports and packages that it carries: by what it says, so that an edit is seen at once."""
+    """Modules that a source imports, and packages that it carries; cached by content, so an edit counts at once."""
     tree = ast.parse(source)
     return imported_modules(tree, package), _carried(tree)
 
 
 def _carried(tree: ast.Module) -> tuple[str, ...]:
-    """Packages whose sources a module works on as files, such as to pack them, named in its `CARRIES = (...)`."""
+    """Packages that a module handles as files, such as to pack them: its `CARRIES = (...)`."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CARRIES":
             return tuple(ast.literal_eval(node.value))

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.files import sha256_of
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.project import Project
 from pipeline.runtime.store.artifact_index import StoredFile, regular_files
 from pipeline.runtime.store.artifact_store import Artifact
-from pipeline.runtime.store.file_store import sha256_of
 
 BELOW_GATE = "below_gate"
 

@@ -1,4 +1,4 @@
-"""git, asked about one checkout and nothing else."""
+"""Runs git in one checkout."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from pipeline.errors import StepError
 
-# inside a hook git names another repository than the one that is asked about
+# inside a hook git sets these to another repository
 PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 
 
 def git(root: Path, *arguments: str, above: bool = True) -> str | None:
-    """What git prints, or None where it fails or is not installed.
+    """git's output, or None if it fails or is not installed.
 
     Args:
         root: The checkout.
-        arguments: Of the command line.
-        above: Whether the checkout may be one of the folders above `root`.
+        arguments: The command line.
+        above: Whether the checkout's top may be a folder above `root`.
     """
     try:
         done = _run(root, arguments, above=above)
@@ -28,15 +28,15 @@ def git(root: Path, *arguments: str, above: bool = True) -> str | None:
 
 
 def git_or_fail(root: Path, *arguments: str, given: str = "") -> str:
-    """What git prints.
+    """git's output.
 
     Args:
         root: The checkout.
-        arguments: Of the command line.
-        given: What it reads.
+        arguments: The command line.
+        given: Its standard input.
 
     Raises:
-        StepError: It fails, or is not installed.
+        StepError: git fails, or is not installed.
     """
     command = f"git {' '.join(arguments[:2])}"
     try:
@@ -55,7 +55,7 @@ def _run(
     root: Path, arguments: tuple[str, ...], given: str = "", *, above: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
     surroundings = {name: value for name, value in os.environ.items() if name not in PLACES}
-    surroundings["GIT_OPTIONAL_LOCKS"] = "0"  # a person's own git may want the index meanwhile
+    surroundings["GIT_OPTIONAL_LOCKS"] = "0"  # a user's own git may need the index meanwhile
     if not above:
         root = root.resolve()
         surroundings["GIT_CEILING_DIRECTORIES"] = str(root.parent)

@@ -1,11 +1,10 @@
-"""How the inputs of a step relate: to each other, and to the inputs of earlier attempts.
+"""Whether the inputs of a step agree, and how often they were used.
 
-If two inputs of a step descend from the same earlier step, they descend from outputs that one attempt at it made. Only
-so is a model judged on images that were set apart when it was trained. Artifacts are compared by digest: an attempt
-that made the same bytes again is as good as the first.
+If two inputs of a step descend from the same earlier step, they must descend from the outputs of one attempt at it.
+This guarantees that a model is evaluated on images that were held out when it was trained. Artifacts are compared by
+digest, so an attempt that made the same bytes again is as good as the first.
 
-An input that was named by hand is left out of the comparison at the step that it was named for, and only there: what
-that step makes descends from it.
+An input named by hand is not compared at the step it was named for; that step's outputs descend from it.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact
 
-COUNTED = "uses/counted"  # there once the uses of a store are noted
+COUNTED = "uses/counted"  # exists once the uses recorded by earlier versions are noted
 
 Digests = Mapping[str, str]  # of artifacts by entity
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """An attempt as far as lineage goes: the step, and the digests of what it read and made."""
+    """The lineage of an attempt: its step, and the digests of its inputs and outputs."""
 
     step: str
     inputs: Digests
@@ -41,10 +40,10 @@ class Disagreement:
     Attributes:
         source: The earlier step from whose different outputs they descend.
         entities: The inputs that descend from it.
-        stale: The first step of the run that read other outputs than the run has now; empty where there is none.
-        after: The steps that work on what it makes, in their order.
-        read: What `stale` read, and what the run has now: entity, digest and digest.
-        unknown: What an input descends from and no record made, as `ENTITY DIGEST`; empty where there is none.
+        stale: The first step of the run whose inputs are no longer the run's outputs, or empty.
+        after: The steps that depend on it, in order.
+        read: An entity, the digest that `stale` read, and the digest that the run has now.
+        unknown: An ancestor of an input that no record made, as `ENTITY DIGEST`, or empty.
     """
 
     source: str
@@ -60,17 +59,15 @@ def require_agreement(
 ) -> None:
     """Refuse inputs of which two descend from different outputs of one earlier step.
 
-    The run's own attempts are looked at first. Only where they do not settle it are those of all other runs.
-
     Args:
-        runs: Of the store.
-        run: The run that the step is to work in.
+        runs: The store's runs. Those other than `run` are read only if its own attempts do not settle it.
+        run: The step's run.
         step: The step.
         inputs: All of them, pinned.
         chosen: Those of them that were named by hand.
 
     Raises:
-        StepError: They do not agree; says which step is out of date and what to run.
+        StepError: They do not agree; names the step that is out of date and what to run.
     """
     compared = {entity: artifact for entity, artifact in inputs.items() if entity not in chosen}
     found = disagreement(runs, run, compared)
@@ -81,7 +78,7 @@ def require_agreement(
     if found.unknown:
         problem, source = (
             f"no record tells what {found.unknown} was made from",
-            "what the records of this store tell of",
+            "artifacts that this store has records of",
         )
         remedy = "make it again in this run"
     elif not found.stale:
@@ -101,12 +98,12 @@ def require_agreement(
 
 
 def disagreement(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> Disagreement | None:
-    """What inputs disagree on; None where they agree.
+    """How inputs disagree, or None if they agree.
 
     Args:
-        runs: Of the store.
-        run: The run whose attempts are looked at first.
-        inputs: Those that have to agree.
+        runs: The store's runs.
+        run: The run whose attempts are read first.
+        inputs: Those that must agree.
     """
     if len(inputs) < 2:
         return None
@@ -118,12 +115,12 @@ def disagreement(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -
 
 
 def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> dict[str, str]:
-    """Which inputs of earlier steps, from whose outputs these descend, were named by hand: `STEP: ENTITY` to what.
+    """The inputs of earlier steps that were named by hand and that these descend from, as `STEP: ENTITY` to source.
 
     Args:
-        runs: Of the store.
-        run: The run that the step is to work in.
-        inputs: Of the step.
+        runs: The store's runs.
+        run: The step's run.
+        inputs: The step's inputs.
     """
     found: dict[str, str] = {}
     for entity, artifact in inputs.items():
@@ -135,30 +132,31 @@ def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) 
 
 
 def _maker(runs: Runs, run: RunManifest, entity: str, artifact: Artifact) -> StepRecord | None:
-    """The record of the attempt that made an artifact: the run's newest, or the one that the artifact names."""
+    """The record of the attempt that made an artifact: the newest in the run, or the one that the artifact names."""
     own = [r for r in run.attempts if entity in r.outputs and r.outputs[entity].digest == artifact.digest]
     if own:
         return own[-1]
     name, _, attempt = artifact.made_by.partition("/")
     try:
         made = runs.load(name).attempts if attempt else ()
-    except PipelineError:  # gone or unreadable; where that matters, the inputs do not agree
+    except PipelineError:  # gone or unreadable; if that matters, `require_agreement` fails
         return None
     return next((record for record in made if record.made_by == attempt), None)
 
 
 def count_uses(runs: Runs, step: str, inputs: Mapping[str, Artifact]) -> dict[str, int]:
-    """Of each input, with how many different other inputs a step has made something of it, these included.
+    """For each input, the number of different other inputs that a step has used it with, these included.
 
-    Of a test set that is how many models it has judged. Attempts that have outputs count, those below their gate too.
+    For a test set this is the number of models evaluated on it. Attempts with outputs count, also those that missed
+    their quality gate.
 
     Args:
-        runs: Of the store.
+        runs: The store's runs.
         step: The step.
-        inputs: Of the attempt that is about to start.
+        inputs: The inputs of the attempt that is about to start.
     """
     files = runs.store.files
-    if not files.exists(COUNTED):  # a store of before
+    if not files.exists(COUNTED):  # an earlier version wrote this store
         for record in (record for run in runs.readable() for record in run.attempts):
             note_uses(runs, record)
         files.create(COUNTED, b"{}\n")
@@ -166,11 +164,11 @@ def count_uses(runs: Runs, step: str, inputs: Mapping[str, Artifact]) -> dict[st
 
 
 def note_uses(runs: Runs, record: StepRecord) -> None:
-    """Note for each input of an attempt that made something which others it was used with, for `count_uses`.
+    """Note for each input of an attempt with outputs which other inputs it was used with, for `count_uses`.
 
         <root>/uses/STEP/ENTITY/DIGEST/OTHERS        OTHERS is a digest of the other inputs' names and digests
 
-    What is noted outlives the run, and takes one listing to count.
+    The notes outlive the run, and counting takes one listing.
     """
     if record.outputs and not record.reused_from and len(record.inputs) > 1:
         for entity in record.inputs:
@@ -188,7 +186,7 @@ def _others(entity: str, inputs: Mapping[str, Artifact]) -> str:
 
 
 class _Attempts:
-    """The attempts of some runs that made something, by what they made."""
+    """The attempts of some runs, by the artifacts they made."""
 
     def __init__(self, manifests: Sequence[RunManifest]) -> None:
         self._made: dict[tuple[str, str], list[_Attempt]] = {}
@@ -206,7 +204,7 @@ class _Attempts:
         return self._made.get((entity, digest), [])
 
     def account_for(self, needed: Sequence[tuple[str, str]]) -> bool:
-        """Whether one attempt at each step made all that is needed, and all that these attempts read, and so on.
+        """Whether one attempt at each step can have made all needed artifacts, and their ancestors.
 
         Args:
             needed: Entities and digests.
@@ -214,7 +212,7 @@ class _Attempts:
         return self._complete({}, list(needed))
 
     def _complete(self, attempts: dict[str, _Attempt], needed: list[tuple[str, str]]) -> bool:
-        """Whether a choice of attempts, by step, can be completed; a wrong one is taken back."""
+        """Complete a choice of attempts by step, with backtracking."""
         while needed:
             entity, digest = needed.pop()
             makers = self.makers(entity, digest)
@@ -229,7 +227,7 @@ class _Attempts:
 
 
 def _explained(run: RunManifest, inputs: Mapping[str, Artifact], attempts: _Attempts) -> Disagreement:
-    """The nearest step that inputs disagree on, and which step of the run has to be run first."""
+    """Find the nearest step that inputs disagree on, and the step of the run to run first."""
     above = {entity: list(_above(entity, artifact.digest, attempts)) for entity, artifact in inputs.items()}
     read_by = {each for walk in above.values() for maker in walk for each in maker.inputs.items()}
     for entity, digest in sorted({*_digests(inputs).items(), *read_by}):
@@ -251,7 +249,7 @@ def _explained(run: RunManifest, inputs: Mapping[str, Artifact], attempts: _Atte
 
 
 def _above(entity: str, digest: str, attempts: _Attempts) -> Iterator[_Attempt]:
-    """The attempts that an artifact descends from, by the newest maker of each artifact, that of itself first."""
+    """The attempts that an artifact descends from, its own first; each artifact's newest maker counts."""
     seen, left = set(), [(entity, digest)]
     while left:
         key = left.pop()
@@ -268,11 +266,11 @@ def _versions(step: str, walks: Iterable[Sequence[_Attempt]]) -> set[tuple[tuple
 
 
 def _after(stale: str, run: RunManifest) -> list[str]:
-    """The steps of a run that work on what a step made, directly or not."""
+    """The steps of a run that depend on a step, directly or not."""
     records = [record for name in dict.fromkeys(r.step for r in run.attempts) if (record := run.success(name))]
     made = {entity for record in records if record.step == stale for entity in record.outputs}
     after: list[str] = []
-    for _ in records:  # their order is that of their first attempts, which may not be that of the steps
+    for _ in records:  # they are in the order of their first attempts, which may not be the steps' order
         for record in records:
             if made & set(record.inputs) and record.step not in after:
                 after.append(record.step)

@@ -1,4 +1,4 @@
-"""The run manifest: what ran, on what, from what, made what. How it is kept: see `runs`."""
+"""The run manifest: what ran, with which inputs, code and parameters, and what it made. `runs` stores it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.runtime.store.artifact_store import Artifact
 SCHEMA = 3
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
-RUNNING, KILLED = "running", "killed"  # no end is recorded: the process is, or may be, alive; it is known to be gone
+RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
 
 
@@ -27,31 +27,31 @@ class StepRecord:
         step: Its name.
         attempt: 1 for the first in this run.
         started: UTC, ISO 8601.
-        parameters: All of them, defaults included.
-        overrides: Those of them that the command line set.
+        parameters: All of them, including defaults.
+        overrides: Those that the command line set.
         notebook_digest: SHA-256 of the notebook's cells.
         code_digest: SHA-256 of the modules the notebook imports.
-        fingerprint: SHA-256 of everything the result depends on; equal ones are the same work.
-        inputs: By entity name, pinned.
-        code: Commit, and what differs from it.
+        fingerprint: SHA-256 of everything the result depends on.
+        inputs: Pinned artifacts by entity name.
+        code: Commit, and the differences from it.
         environment: Python, packages and device.
         status: `running`, `succeeded`, `reused`, `failed`, `interrupted` or `killed`.
         ended: UTC, or empty while it runs.
         seconds: Wall time.
-        outputs: By entity name.
-        metrics: What the notebook committed.
-        notes: What the notebook said that a user must know, a sentence each.
-        chosen: Inputs that were named by hand: entity to the run, artifact or URL. They need not agree with the others.
-        chosen_before: The same of earlier steps, from whose outputs the inputs descend: `STEP: ENTITY` to what.
-        uses: Of each input, with how many different other inputs this step has met it over all runs, see `inputs`.
-        notebook: Where the notebook is as it ran.
-        report: The same as HTML.
-        error: What went wrong, as the user saw it; the first line says it in short.
+        outputs: Artifacts by entity name.
+        metrics: As committed by the notebook.
+        notes: Sentences from the notebook that a user must know.
+        chosen: Inputs named by hand: entity to the run, artifact or URL. They need not agree with the others.
+        chosen_before: Inputs of earlier steps named by hand that these descend from: `STEP: ENTITY` to source.
+        uses: For each input, the number of different other inputs it was used with, see `inputs.count_uses`.
+        notebook: Location of the executed notebook.
+        report: Location of the same as HTML.
+        error: The error as the user saw it; the first line is a summary.
         error_kind: Name of the exception.
-        reused_from: `run/step/attempt` whose outputs these are.
-        id: Of this attempt alone, so that its writer knows its own record again.
-        process: Who runs it.
-        schema: Of this record.
+        reused_from: `run/step/attempt` that made the outputs.
+        id: Random, so that a writer recognises its own record.
+        process: The process that runs it.
+        schema: Version of this record's form.
     """
 
     step: str
@@ -85,9 +85,9 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
-        """From the form `dataclasses.asdict` gives it, of any schema.
+        """Read what `dataclasses.asdict` gives, of any schema.
 
-        Schema 1 has no `id`, `process` and `schema`; 1 and 2 have no `notes`, `chosen`, `chosen_before` and `uses`.
+        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))
@@ -98,12 +98,12 @@ class StepRecord:
 
     @property
     def made_by(self) -> str:
-        """`step/attempt`, which with the run's id names it."""
+        """`step/attempt`."""
         return f"{self.step}/{self.attempt}"
 
     @property
     def remarks(self) -> list[str]:
-        """What a user must know of it, a sentence each: which inputs were named by hand, and what the notebook says."""
+        """Sentences that a user must know: which inputs were named by hand, and the notebook's notes."""
         own = [
             f"{name} {self.inputs[name].digest[:12]} was chosen by hand: {source}"
             for name, source in self.chosen.items()
@@ -115,17 +115,17 @@ class StepRecord:
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
-        """All that it refers to: what it read and what it made."""
+        """Its inputs and outputs."""
         return (*self.inputs.values(), *self.outputs.values())
 
     @property
     def state(self) -> str:
-        """The status as it is known now: a recorded one, or `killed` where there is no end and the process is gone."""
+        """The recorded status, or `killed` if it has no end and its process is gone."""
         return KILLED if self.is_killed else self.status
 
     @property
     def is_killed(self) -> bool:
-        """Whether it has no end and never will have: its process is known to be gone."""
+        """Whether it has no end and its process is known to be gone."""
         return self.status == RUNNING and is_alive(self.process) is False
 
 
@@ -137,15 +137,15 @@ class RunManifest:
         run: Id; sorts by time.
         mode: `dev` or `prod`.
         pipeline: Name of the config.
-        zone: The part of the store it lies in.
+        zone: The part of the store that holds it.
         created: UTC.
-        config_file: As it was given.
-        config: As it was resolved.
-        code: Commit when the run was opened, and what differed from it.
-        attempts: By step in the order they started.
-        asked: The steps that the command which opened it was to run; none in a run of schema 1.
-        process: Who opened it.
-        schema: Of these records.
+        config_file: Path as given.
+        config: Resolved config.
+        code: Commit when the run was opened, and the differences from it.
+        attempts: In the order they started.
+        asked: The steps that the opening command was to run; none in schema 1.
+        process: The process that opened it.
+        schema: Version of the form.
     """
 
     run: str
@@ -163,7 +163,7 @@ class RunManifest:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], attempts: tuple[StepRecord, ...]) -> RunManifest:
-        """From the form `dataclasses.asdict` gives it, and the attempts; of schema 1 too."""
+        """Read what `dataclasses.asdict` gives without the attempts, of any schema."""
         process = Process(**content.get("process", {}))
         return cls(**{**content, "asked": tuple(content.get("asked", ())), "process": process, "attempts": attempts})
 
@@ -172,16 +172,16 @@ class RunManifest:
         return tuple(sorted((r for r in self.attempts if r.step == step), key=lambda record: record.attempt))
 
     def success(self, step: str) -> StepRecord | None:
-        """The newest attempt at a step that has outputs to build on."""
+        """The newest successful attempt at a step."""
         return next((record for record in reversed(self.of(step)) if record.status in GOOD), None)
 
     def output(self, entity: str) -> Artifact | None:
-        """The artifact that entity stands for in this run now: what the newest success of its step made."""
+        """The artifact of an entity that the newest success of its step made."""
         good = [record for record in self.attempts if record.status in GOOD and entity in record.outputs]
         return max(good, key=lambda record: record.attempt).outputs[entity] if good else None
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as it is shown: per step its latest attempt, and the earlier ones below it."""
+        """The manifest as shown: per step its latest attempt, with the earlier ones below it."""
         content = asdict(self)
         content.pop("attempts")
         steps: dict[str, Any] = {}
@@ -197,10 +197,10 @@ def now() -> str:
 
 
 def new_run_id(after: str = "") -> str:
-    """Sorts by time to the millisecond; the tail keeps two of one millisecond apart.
+    """An id that sorts by time to the millisecond, with a random tail.
 
     Args:
-        after: A run whose successor it is to be, whatever the clock says.
+        after: A run that it must sort after, whatever the clock says.
     """
     time = datetime.now(UTC)
     if after:

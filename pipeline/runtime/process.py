@@ -1,4 +1,4 @@
-"""Which process is at work, and whether it still is: what tells a running attempt from a killed one."""
+"""Identity of a process, and whether it is alive, which distinguishes a running attempt from a killed one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process that can be told from every other.
+    """A process, distinguished from every other.
 
     Attributes:
-        host: The machine, or container, in which `pid` means something: its name, its id where it has one, and the
-            space of process numbers.
-        boot: Which of its starts; empty where the system does not say.
-        pid: Its number, which is used again after it has ended.
-        began: When it began, in the system's own count.
+        host: The machine or container: its name, its id if it has one, and the PID namespace.
+        boot: Id of the machine's start, or empty.
+        pid: Process id, which is used again after the process has ended.
+        began: Start time in the system's own count.
     """
 
     host: str = ""
@@ -28,21 +27,21 @@ class Process:
 
 
 MACHINE = Path("/etc/machine-id")
-NOBODY = Process()  # where it was not recorded
+NOBODY = Process()  # not recorded
 
 
 @cache
 def this_process() -> Process:
-    """The process that asks."""
+    """The current process."""
     return Process(*_here(), os.getpid(), _began(os.getpid()) or "")
 
 
 def is_alive(process: Process) -> bool | None:
-    """Whether a process is still at work; None where that cannot be known from here, as for one of another machine."""
+    """Whether a process is alive; None if that is unknown, as on another machine."""
     host, boot = _here()
     if not process.pid or process.host != host:
         return None
-    if process.boot != boot:  # the machine has been started anew since, if it is that machine: names may be given twice
+    if process.boot != boot:  # the machine has restarted, if it is the same one: names are not unique
         return False if MACHINE.is_file() else None
     began = _began(process.pid)
     return None if began is None else began == process.began
@@ -50,7 +49,7 @@ def is_alive(process: Process) -> bool | None:
 
 @cache
 def _here() -> tuple[str, str]:
-    """The machine and its start; of a container its own numbering of processes."""
+    """Host and boot of the current process."""
     try:
         space = Path("/proc/self/ns/pid").readlink().name
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -61,7 +60,7 @@ def _here() -> tuple[str, str]:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, or nothing where there is none: a zombie has ended. None where one may not look."""
+    """When a process began; empty if it has ended, which a zombie has; None if that is hidden."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -70,7 +69,7 @@ def _began(pid: int) -> str | None:
 
 
 def _hidden(pid: int) -> str | None:
-    """A system may hide other users' processes; whether there is one can still be asked."""
+    """The system may hide another user's process from /proc, but not whether it exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -12,7 +12,7 @@ from pipeline.runtime.code import code_digest
 from pipeline.runtime.inputs import count_uses, require_agreement
 from pipeline.runtime.manifest import KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.project import Project
-from pipeline.runtime.step import CONTEXT, StepContext
+from pipeline.runtime.step_context import CONTEXT, StepContext
 from pipeline.runtime.transcript import notebook_key
 
 TAG = "opened"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -18,14 +17,16 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
-from pipeline.runtime.code import CodeState, changed_files, code_digest, code_state, environment, tag
+from pipeline.files import write_atomically
+from pipeline.runtime.code import CodeState, changed_files, code_digest, code_state, tag
+from pipeline.runtime.environment import environment
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.process import this_process
 from pipeline.runtime.project import DEFAULT_CONFIG, Project
 from pipeline.runtime.resolving import NamedInput
-from pipeline.runtime.step import COMMITTED, DEV_STORE, StepContext
+from pipeline.runtime.step_context import COMMITTED, DEV_STORE, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
 from pipeline.runtime.workspace import work_folder
 
@@ -46,17 +47,17 @@ def run_step(
     continued: bool = False,
     chosen: Mapping[str, NamedInput] = _NOTHING,
 ) -> StepRecord:
-    """Run one step in a run, or reuse what is known to be the same.
+    """Run one step in a run, or reuse an earlier success of the same work.
 
     Args:
-        project: Where and in which mode.
+        project: The project and mode.
         run: The run's id.
-        step: What to run.
+        step: The step's notebook.
         parameters: All of them, already checked.
         overrides: Those of them that the command line set, for the record.
         force: Run it even when an earlier success would do.
         stream: Show the kernel's output.
-        continued: Let what this run has done already stand.
+        continued: Let a success that this run already has stand.
         chosen: Inputs named by hand in place of the run's own.
 
     Returns:
@@ -64,9 +65,9 @@ def run_step(
 
     Raises:
         MissingError: An earlier step has not made an input.
-        StepError: The inputs do not agree, the notebook failed, or prod mode found a dirty tree; GateError: a result is
-            beyond its gate.
-        KeyboardInterrupt: Stopped, after it has been recorded; its argument is the signal.
+        StepError: The inputs do not agree, the notebook failed, or the tree is dirty in prod mode. GateError: a result
+            is beyond its gate.
+        KeyboardInterrupt: It was stopped and recorded; the argument is the signal.
     """
     runs = project.runs
     code = code_state(project.root)
@@ -74,7 +75,7 @@ def run_step(
         refuse_dirty(project.root, code)
     else:
         _note_store(project.root, runs.store)
-    manifest = runs.bury(runs.load(run))
+    manifest = runs.end_killed(runs.load(run))
     record = replace(_planned(manifest, project, step, parameters, code, chosen), overrides=overrides or {})
     known = None if force else runs.same_work(step.name, record.fingerprint)
     done = manifest.success(step.name)
@@ -96,7 +97,7 @@ def run_step(
         closed = _closed(record, began, status=status, error=str(error), error_kind=type(error).__name__)
         try:
             runs.end(run, closed)
-        except PipelineError as lost:  # the first error is the one to tell
+        except PipelineError as lost:  # the first error is the one to report
             log.error("the end of %s/%s could not be recorded: %s", run, closed.made_by, lost.problem)
         raise
     ended = _closed(ended, began)
@@ -119,7 +120,7 @@ def _tag_in_prod(project: Project, code: CodeState, run: str, step: StepNotebook
 
 
 def refuse_dirty(root: Path, code: CodeState) -> None:
-    """Prod runs what is committed, and never touches anyone's work to get there.
+    """Refuse to run uncommitted code in prod mode; nothing in the tree is touched.
 
     Raises:
         StepError: Something differs from the commit, or there is none.
@@ -142,12 +143,10 @@ def refuse_dirty(root: Path, code: CodeState) -> None:
 
 
 def _note_store(root: Path, store: Store) -> None:
-    """For notebooks opened by hand, which know of no config; relative, since a checkout may be moved."""
+    """Note the store for notebooks opened by hand, which read no config; relative, since a checkout may be moved."""
     note = root / DEV_STORE
     note.parent.mkdir(exist_ok=True)
-    partial = note.with_name(f"{note.name}.{os.getpid()}")  # others may be reading it
-    partial.write_text(store.url.removeprefix(f"{root.resolve().as_uri()}/"), encoding="utf-8")
-    partial.replace(note)
+    write_atomically(note, store.url.removeprefix(f"{root.resolve().as_uri()}/"))
 
 
 def _planned(
@@ -158,7 +157,7 @@ def _planned(
     code: CodeState,
     chosen: Mapping[str, NamedInput],
 ) -> StepRecord:
-    """The attempt as it is known before it starts; inputs are resolved here, once, and have to agree."""
+    """The attempt before it starts; the inputs are resolved here, once, and must agree."""
     named = {entity: chosen[entity].source for entity in step.reads if entity in chosen}
     inputs = {
         entity: chosen[entity].artifact if entity in named else _pinned(manifest, project, step, entity)
@@ -173,7 +172,7 @@ def _planned(
         "parameters": parameters,
         "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         "code": modules,
-        **({"chosen": sorted([*named, *before])} if named or before else {}),  # reports say so
+        **({"chosen": sorted([*named, *before])} if named or before else {}),  # reports state it
     }
     return StepRecord(
         step=step.name,
@@ -193,7 +192,7 @@ def _planned(
 
 
 def _resume_folder(project: Project, record: StepRecord) -> Path:
-    """Where an attempt at this very work, and no other, leaves what the next one may go on from."""
+    """The folder that attempts at this very work share, to resume from."""
     return project.resume / f"{record.step}.{record.fingerprint[:32]}"
 
 
@@ -205,13 +204,13 @@ def _pinned(manifest: RunManifest, project: Project, step: StepNotebook, entity:
 
 
 def missing_input(project: Project, step: StepNotebook, entity: str, manifest: RunManifest | None) -> MissingError:
-    """An earlier step has to run first; the remedy names the first that has not.
+    """The error for an input that is not made yet; the remedy names the first step to run.
 
     Args:
-        project: Whose steps.
-        step: What was to run.
-        entity: What it lacks.
-        manifest: The run, or None when there is none yet.
+        project: The project.
+        step: The step that cannot run.
+        entity: Its missing input.
+        manifest: The run, or None if there is none yet.
     """
     writers = {name: other for other in project.steps.values() for name in other.writes}
     first = writer = writers[entity]
@@ -244,12 +243,12 @@ def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
 def _executed(
     store: Store, project: Project, run: str, step: StepNotebook, record: StepRecord, *, fresh: bool, stream: bool
 ) -> tuple[StepRecord, int]:
-    """Execute the notebook in a folder of its own, and keep it and its page with the run.
+    """Execute the notebook in a folder of its own, and keep it and its HTML with the run.
 
     Returns:
         The attempt, and the signal that stopped it or 0.
     """
-    from pipeline.runtime.execution import execute  # a run that reuses everything does without Jupyter
+    from pipeline.runtime.execution import execute  # late: reuse needs no Jupyter
 
     cache = project.root / ".cache"
     with work_folder(cache / "work", "step", step.name) as work:
@@ -288,14 +287,14 @@ def _executed(
 
 
 def _with_notebook(store: Store, run: str, record: StepRecord, executed: Path) -> StepRecord:
-    """Keep the notebook as it ran and its page; what the step has made does not hang on either."""
-    from pipeline.runtime.html_export import write_page
+    """Keep the executed notebook and its HTML; an error here does not fail the step."""
+    from pipeline.runtime.executed_notebook import write_html
 
     key = f"runs/{run}/notebooks/{record.step}.{record.attempt:03}"
     try:
         record = replace(record, notebook=store.keep(f"{key}.ipynb", executed))
-        return replace(record, report=store.keep(f"{key}.html", write_page(executed)))
-    except Exception as error:  # noqa: BLE001, a converter of other people's outputs may raise anything
+        return replace(record, report=store.keep(f"{key}.html", write_html(executed)))
+    except Exception as error:  # noqa: BLE001, the converters of outputs may raise anything
         log.warning("the notebook of %s is not kept whole: %s: %s", record.made_by, type(error).__name__, error)
         return record
 

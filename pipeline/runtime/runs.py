@@ -1,17 +1,17 @@
 """The runs of a store, read from and written as records.
 
-The truth is a set of small records, each written once: the run was opened, an attempt at a step started, an attempt
+The truth is a set of small records, each written once: a run was opened, an attempt at a step started, an attempt
 ended. `manifest.json` is rendered from them after each, for people and programs to read, and never read back. So there
-is no read-modify-write and no lock, and two writers lose nothing.
+is no read-modify-write and no lock, and concurrent writers lose nothing.
 
-A record ends in a line of its own. One that does not was cut off while it was written, which only places without
-exclusive links or conditional writes allow; nobody was told that it had been written, so it counts as not written.
+A record ends in a line of its own. One that does not was cut while it was written, which happens only where there are
+no exclusive links or conditional writes. Its writer was never told of success, so it counts as not written.
 
     <root>/runs/RUN/run.json
     <root>/runs/RUN/attempts/STEP.001.started.json
     <root>/runs/RUN/attempts/STEP.001.ended.json
     <root>/runs/RUN/manifest.json
-    <root>/reuse/STEP/FINGERPRINT/RUN.001            an index of successes, by what they were made from
+    <root>/reuse/STEP/FINGERPRINT/RUN.001            an index of successes by the work's fingerprint
 """
 
 from __future__ import annotations
@@ -26,10 +26,8 @@ from typing import Any
 from pipeline.errors import IntegrityError, MissingError, PipelineError, StepError, UsageError
 from pipeline.runtime.manifest import KILLED, RUN_ID, SCHEMA, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
 from pipeline.runtime.store.artifact_store import Store
-from pipeline.runtime.store.parallel_transfers import in_parallel
 
-SECONDS = len("20260101T000000")  # of a run's id
-WHOLE = b"}\n"  # how a record ends
+SECONDS = len("20260101T000000")  # the part of a run's id down to seconds
 RECORD = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
 
 log = logging.getLogger(__name__)
@@ -55,7 +53,7 @@ class Runs:
         """Record a new run.
 
         Raises:
-            StepError: There is another run of this id.
+            StepError: A run of this id exists.
         """
         content = asdict(manifest)
         content.pop("attempts")
@@ -64,19 +62,18 @@ class Runs:
         return self.render(manifest.run)
 
     def ids(self) -> list[str]:
-        """Oldest first. A run whose opening was cut short is none."""
+        """Oldest first, without runs whose opening was cut."""
         runs = self._candidates()
-        openings = in_parallel(self._opening, runs, at_once=self.store.files.parallel, label="reading runs")
+        openings = self.store.files.each(self._opening, runs, "reading runs")
         return [run for run, opening in zip(runs, openings, strict=True) if opening is not None]
 
     def every(self) -> list[tuple[str, RunManifest | str]]:
-        """Each run, oldest first, or in one line why it cannot be read: one bad run must not hide the others."""
+        """Each run, oldest first, or one line on why it cannot be read: a bad run must not hide the others."""
         runs = self.ids()
-        read = in_parallel(self._readable, runs, at_once=self.store.files.parallel, label="reading runs")
-        return list(zip(runs, read, strict=True))
+        return list(zip(runs, self.store.files.each(self._readable, runs, "reading runs"), strict=True))
 
     def readable(self) -> list[RunManifest]:
-        """Each run that can be read, oldest first; what cannot is logged."""
+        """Each run that can be read, oldest first; the others are logged."""
         readable = []
         for run, manifest in self.every():
             if isinstance(manifest, str):
@@ -86,27 +83,127 @@ class Runs:
         return readable
 
     def load(self, run: str) -> RunManifest:
-        """Put a run together from its records.
+        """Assemble a run from its records.
 
         Raises:
             MissingError: No such run.
-            UsageError: It was written by a newer version.
+            UsageError: A newer version wrote it.
             IntegrityError: A record cannot be read.
         """
-        return self._load(run, self._records(run))
+        key, opening = f"runs/{run}/run.json", self._opening(run)
+        if opening is None:
+            known = self.ids()
+            raise MissingError(
+                f"there is no run '{run}'",
+                where=f"{self.store.url}/runs",
+                expected=f"one of {len(known)}, the newest {known[-1]}" if known else "a run; there is none yet",
+                remedy="list them with: python -m pipeline runs",
+            )
+        content = self._parsed(opening, key)
+        attempts: dict[str, StepRecord] = {}
+        for name in sorted(self.record_keys(run), key=lambda name: name.endswith(".started.json")):  # its end first
+            attempt = name.removesuffix(".started.json").removesuffix(".ended.json")
+            if attempt not in attempts and (record := self._record(name)):
+                attempts[attempt] = record
+        records = sorted(attempts.values(), key=lambda record: (record.started, record.attempt))
+        try:
+            return RunManifest.from_json(content, tuple(records))
+        except (TypeError, AttributeError) as error:
+            raise self._unreadable(key, str(error)) from error
 
     def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
-        """The newest run, of one pipeline or having an output of one entity where asked for."""
+        """The newest run.
+
+        Args:
+            pipeline: Only of this pipeline.
+            having: Only with an output of this entity.
+        """
         for run in reversed(self._candidates()):
             opening = self._opening(run)
-            if opening is None or (
-                pipeline and self._parsed(opening, f"runs/{run}/run.json").get("pipeline") != pipeline
-            ):
+            if opening is None:
+                continue
+            if pipeline and self._parsed(opening, f"runs/{run}/run.json").get("pipeline") != pipeline:
                 continue
             manifest = self.load(run)
             if not having or manifest.output(having):
                 return manifest
         return None
+
+    def record_keys(self, run: str) -> list[str]:
+        """Keys of the records of a run's attempts."""
+        folder = f"runs/{run}/attempts"
+        names = self.store.files.names(folder) if RUN_ID.fullmatch(run) else []
+        return [f"{folder}/{name}" for name in names if RECORD.fullmatch(name)]
+
+    def cut_records(self, run: str) -> list[str]:
+        """Keys of those records that were cut while they were written."""
+        return [key for key in self.record_keys(run) if _is_cut(self._content(key))]
+
+    def start(self, run: str, record: StepRecord) -> StepRecord:
+        """Record that an attempt starts, under the next free number."""
+        attempts = [found for key in self.record_keys(run) if (found := RECORD.search(key))]
+        number = max((int(found["number"]) for found in attempts if found["step"] == record.step), default=0)
+        while True:  # another process may take the number first
+            number += 1
+            numbered = replace(record, attempt=number)
+            if self.store.files.create(_record_key(run, numbered, "started"), _dump(asdict(numbered))):
+                self.render(run)
+                return numbered
+
+    def end(self, run: str, record: StepRecord) -> RunManifest:
+        """Record how an attempt ended, and index a success by its fingerprint.
+
+        Raises:
+            StepError: Another end of it is recorded already.
+        """
+        if not self._create_end(run, record):
+            raise StepError(
+                f"another end of {run}/{record.made_by} is recorded already",
+                where=self.store.files.location(_record_key(run, record, "ended")),
+                remedy=f"python -m pipeline show {run}",
+            )
+        if record.status == SUCCEEDED:
+            self.store.files.create(
+                f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", _dump(asdict(record))
+            )
+        return self.render(run)
+
+    def end_killed(self, manifest: RunManifest) -> RunManifest:
+        """Record the end of attempts whose process is known to be gone."""
+        killed = [record for record in manifest.attempts if record.is_killed]
+        for record in killed:
+            end = replace(record, status=KILLED, ended=now(), error="its process was killed", error_kind="Killed")
+            self._create_end(manifest.run, end)
+        return self.render(manifest.run) if killed else manifest
+
+    def same_work(self, step: str, fingerprint: str) -> tuple[str, StepRecord] | None:
+        """The newest success with this fingerprint whose outputs are all in the store, as (run, record).
+
+        Its outputs are protected from collection until the record that refers to them is written.
+        """
+        folder = f"reuse/{step}/{fingerprint}"
+        for name in reversed(self.store.files.names(folder)):
+            try:
+                record = self._record(f"{folder}/{name}")
+            except (IntegrityError, UsageError) as error:  # without it the step only runs again
+                log.warning("%s", error)
+                continue
+            if record and all(self.store.keep_alive(artifact) for artifact in record.outputs.values()):
+                return name.rsplit(".", 1)[0], record
+        return None
+
+    def render(self, run: str) -> RunManifest:
+        """Write `manifest.json` again from the records.
+
+        Of two processes that render at once, the last to write may have read before the other's record was there. So
+        each reads again after writing, and the last version has every record.
+        """
+        manifest = self.load(run)
+        while True:
+            self.store.files.replace(f"runs/{run}/manifest.json", _dump(manifest.to_json()))
+            before, manifest = manifest, self.load(run)
+            if manifest == before:
+                return manifest
 
     def _readable(self, run: str) -> RunManifest | str:
         try:
@@ -118,7 +215,7 @@ class Runs:
         return [name for name in self.store.files.names("runs") if RUN_ID.fullmatch(name)]
 
     def _opening(self, run: str) -> bytes | None:
-        """The record of a run's opening, or None where there is none."""
+        """The record of a run's opening, or None if there is none or it was cut."""
         if not RUN_ID.fullmatch(run):
             return None
         try:
@@ -127,40 +224,14 @@ class Runs:
             return None
         return None if _is_cut(content) else content
 
-    def _records(self, run: str) -> list[str]:
-        if not RUN_ID.fullmatch(run):
-            return []
-        return [name for name in self.store.files.names(f"runs/{run}/attempts") if RECORD.fullmatch(name)]
-
-    def _load(self, run: str, names: list[str]) -> RunManifest:
-        opening, folder = self._opening(run), f"runs/{run}"
-        if opening is None:
-            known = self.ids()
-            raise MissingError(
-                f"there is no run '{run}'",
-                where=f"{self.store.url}/runs",
-                expected=f"one of {len(known)}, the newest {known[-1]}" if known else "a run; there is none yet",
-                remedy="list them with: python -m pipeline runs",
-            )
-        content = self._parsed(opening, f"{folder}/run.json")
-        attempts: dict[str, StepRecord] = {}
-        for name in sorted(names, key=lambda name: name.endswith(".started.json")):  # how it ended, where it has
-            key = name.removesuffix(".started.json").removesuffix(".ended.json")
-            if key not in attempts and (record := self._record(f"{folder}/attempts/{name}")):
-                attempts[key] = record
-        records = sorted(attempts.values(), key=lambda record: (record.started, record.attempt))
-        try:
-            return RunManifest.from_json(content, tuple(records))
-        except (TypeError, AttributeError) as error:
-            raise self._unreadable(f"{folder}/run.json", str(error)) from error
-
-    def record_keys(self, run: str) -> list[str]:
-        """Where the records of a run's attempts lie."""
-        return [f"runs/{run}/attempts/{name}" for name in self._records(run)]
-
-    def cut_records(self, run: str) -> list[str]:
-        """Those of them that were cut off while they were written."""
-        return [key for key in self.record_keys(run) if _is_cut(self._content(key))]
+    def _create_end(self, run: str, record: StepRecord) -> bool:
+        key, content = _record_key(run, record, "ended"), _dump(asdict(record))
+        if self.store.files.create(key, content):
+            return True
+        if not _is_cut(self._content(key)):
+            return False
+        self.store.files.replace(key, content)  # only one process ends an attempt, and its write was cut
+        return True
 
     def _content(self, key: str) -> bytes:
         try:
@@ -170,86 +241,8 @@ class Runs:
                 f"run {key.split('/')[1]} is being removed", where=self.store.files.location(key), remedy="look again"
             ) from error
 
-    def start(self, run: str, record: StepRecord) -> StepRecord:
-        """Record that an attempt starts, under the next free number."""
-        taken = [found for found in map(RECORD.fullmatch, self._records(run)) if found and found["step"] == record.step]
-        number = max((int(found["number"]) for found in taken), default=0)
-        while True:  # until no other process has taken the number
-            number += 1
-            numbered = replace(record, attempt=number)
-            if self.store.files.create(self._key(run, numbered, "started"), _dump(asdict(numbered))):
-                self.render(run)
-                return numbered
-
-    def end(self, run: str, record: StepRecord) -> RunManifest:
-        """Record how an attempt ended, and make a success findable by what it was made from.
-
-        Raises:
-            StepError: Another end of it is recorded already.
-        """
-        if not self._create_end(run, record):
-            raise StepError(
-                f"another end of {run}/{record.made_by} is recorded already",
-                where=self.store.files.location(self._key(run, record, "ended")),
-                remedy=f"python -m pipeline show {run}",
-            )
-        if record.status == SUCCEEDED:
-            self.store.files.create(
-                f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", _dump(asdict(record))
-            )
-        return self.render(run)
-
-    def _create_end(self, run: str, record: StepRecord) -> bool:
-        key, content = self._key(run, record, "ended"), _dump(asdict(record))
-        if self.store.files.create(key, content):
-            return True
-        if not _is_cut(self._content(key)):
-            return False
-        self.store.files.replace(key, content)  # only one process ends an attempt, and it was cut off
-        return True
-
-    def bury(self, manifest: RunManifest) -> RunManifest:
-        """Record the end of attempts whose process is known to be gone: without it they would run for ever."""
-        killed = [record for record in manifest.attempts if record.is_killed]
-        for record in killed:
-            told = replace(record, status=KILLED, ended=now(), error="its process was killed", error_kind="Killed")
-            self._create_end(manifest.run, told)
-        return self.render(manifest.run) if killed else manifest
-
-    def same_work(self, step: str, fingerprint: str) -> tuple[str, StepRecord] | None:
-        """The newest success of the same work whose outputs are all still in the store, and its run.
-
-        They are spared from collection until the record that refers to them is written.
-        """
-        folder = f"reuse/{step}/{fingerprint}"
-        for name in reversed(self.store.files.names(folder)):
-            try:
-                record = self._record(f"{folder}/{name}")
-            except (IntegrityError, UsageError) as error:  # the worst that comes of it is that a step runs again
-                log.warning("%s", error)
-                continue
-            if record and all(self.store.keep_alive(artifact) for artifact in record.outputs.values()):
-                return name.rsplit(".", 1)[0], record
-        return None
-
-    def render(self, run: str) -> RunManifest:
-        """Write `manifest.json` anew from the records.
-
-        Of two processes that render at once, the last to write may have read before the other's record was there. Each
-        therefore looks again after writing, and so the last word has every record in it.
-        """
-        manifest = self.load(run)
-        while True:
-            self.store.files.replace(f"runs/{run}/manifest.json", _dump(manifest.to_json()))
-            before, manifest = manifest, self.load(run)
-            if manifest == before:
-                return manifest
-
-    def _key(self, run: str, record: StepRecord, moment: str) -> str:
-        return f"runs/{run}/attempts/{record.step}.{record.attempt:03}.{moment}.json"
-
     def _record(self, key: str) -> StepRecord | None:
-        """An attempt's record, or None where it was cut off while it was written."""
+        """An attempt's record, or None if it was cut."""
         if key in self._read:
             return self._read[key]
         content = self._content(key)
@@ -271,14 +264,14 @@ class Runs:
             raise self._unreadable(key, str(error)) from error
         if not isinstance(values, dict):
             raise self._unreadable(key, "it is no JSON object")
-        found = values.get("schema", 1)
-        if not isinstance(found, int):
+        schema = values.get("schema", 1)
+        if not isinstance(schema, int):
             raise self._unreadable(key, "its schema is no number")
-        if found > SCHEMA:
+        if schema > SCHEMA:
             raise UsageError(
                 f"a record of {key.split('/')[1]} was written by a newer version of the pipeline",
                 where=self.store.files.location(key),
-                expected=f"manifest schema {SCHEMA} or older, found {found}",
+                expected=f"manifest schema {SCHEMA} or older, found {schema}",
                 remedy="update the pipeline",
             )
         return values
@@ -292,8 +285,12 @@ class Runs:
         )
 
 
+def _record_key(run: str, record: StepRecord, moment: str) -> str:
+    return f"runs/{run}/attempts/{record.step}.{record.attempt:03}.{moment}.json"
+
+
 def _is_cut(content: bytes) -> bool:
-    if content.endswith(WHOLE) or content[:1] not in (b"", b"{"):
+    if content.endswith(b"}\n") or content[:1] not in (b"", b"{"):
         return False
     try:
         json.loads(content)

@@ -21,7 +21,6 @@ from pipeline.runtime.process import is_alive
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import YOUNG, Artifact, marker
 from pipeline.runtime.store.file_store import FileInfo
-from pipeline.runtime.store.parallel_transfers import in_parallel
 
 SPARED = 2 * YOUNG  # seconds
 FOLDERS = ("runs", "reuse", "artifacts", "objects", "probes")
@@ -172,7 +171,7 @@ def _run_of(info: FileInfo) -> str:
 
 def _removed(runs: Runs, found: Iterable[FileInfo], before: float) -> list[FileInfo]:
     waiting, files = list(found), runs.store.files
-    gone = in_parallel(lambda info: files.remove(info.key, before), waiting, at_once=files.parallel, label="removing")
+    gone = files.each(lambda info: files.remove(info.key, before), waiting, "removing")
     return [info for info, is_gone in zip(waiting, gone, strict=True) if is_gone]
 
 
@@ -240,8 +239,7 @@ def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
                 remedy="python -m pipeline verify says which step makes it anew",
             ) from error
 
-    files = runs.store.files
-    found = in_parallel(held, markers, at_once=files.parallel, label="reading indexes")
+    found = runs.store.files.each(held, markers, "reading indexes")
     return {key for keys in found for key in keys}
 
 

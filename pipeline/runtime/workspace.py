@@ -1,4 +1,4 @@
-"""Folders that go when what they are for has ended, however it ended."""
+"""Working folders that are removed when their process has ended, even if it was killed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NEW = ".new"
 
 @contextmanager
 def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
-    """An empty folder that only this user can enter; those whose process was killed are removed on the way.
+    """An empty folder that only this user can enter; folders of killed processes are removed first.
 
-    The folder holds a lock, which the system lets go of when its process is gone. It gets its name once it is locked,
-    so that nobody ever takes a living process's folder for a dead one's.
+    The folder holds a lock file, which the system unlocks when the process ends. The folder gets its name only once it
+    is locked, so that it is never taken for a killed process's.
 
     Args:
-        parent: Where it is made.
-        kind: What it is for, which its name begins with; folders of other kinds are left alone.
-        name: What it is for in particular.
+        parent: The folder to make it in.
+        kind: First part of its name; killed processes' folders of other kinds stay.
+        name: Second part of its name.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent, kind)
@@ -42,13 +42,13 @@ def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether the process that a folder is for is still there."""
+    """Whether the process that made a folder is alive."""
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given up below: nothing is kept from anyone
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing releases it
     except BlockingIOError:
         return True
     finally:
@@ -60,12 +60,12 @@ def _sweep(parent: Path, kind: str) -> None:
     for lock in parent.glob(f"{kind}.*/{LOCK}"):
         try:
             handle = os.open(lock, os.O_RDWR)
-        except OSError:  # it has just ended by itself, or is another user's
+        except OSError:  # it was just removed, or is another user's
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
-        except BlockingIOError:  # it is alive
+        except BlockingIOError:  # its process is alive
             continue
         finally:
             os.close(handle)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StepError
+from pipeline.files import sha256_of
 from pipeline.runtime.git import git, git_or_fail
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.project import Project
-from pipeline.runtime.store.file_store import sha256_of
 from pipeline.runtime.workspace import work_folder
 
 FOLDER = ".cache/rerun"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from pipeline.errors import StepError
 from pipeline.runtime import code
-from pipeline.runtime.code import changed_files, code_digest, code_state, environment, imported_modules, tag
+from pipeline.runtime.code import changed_files, code_digest, code_state, imported_modules, tag
 from pipeline.runtime.notebook import read_steps
 from pipeline.runtime.runner import refuse_dirty
 
@@ -274,15 +273,6 @@ def test_what_evaluation_draws_its_report_from_counts() -> None:
 )
 def test_imports_are_read(source: str, found: set[str]) -> None:
     assert imported_modules(ast.parse(source), "pipeline.data") == found
-
-
-def test_the_environment_names_versions_and_device() -> None:
-    found = environment()
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["torch"].startswith("2.")
-    assert {"papermill", "mmdet", "bentoml", "platform", "machine"} <= set(found)
-    assert "pytest" not in found, "what only tests need makes no result"
-    assert "CPU" in found["device"] or "NVIDIA" in found["device"]
 
 
 def test_what_is_packed_as_files_counts_as_code() -> None:

@@ -21,11 +21,11 @@ from faulty import HALF, PLAN, WAYS
 from folders import contents_of, fill
 
 from pipeline.errors import PipelineError, StoreError
+from pipeline.files import sha256_of
 from pipeline.runtime import manifest
 from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
-from pipeline.runtime.store.file_store import sha256_of
 from pipeline.runtime.store_garbage import collect, find_garbage
 
 BEFORE_CONTENTS = {"a.txt": b"there before", "b/c.bin": b"shared by both" * 9}

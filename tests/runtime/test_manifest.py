@@ -6,16 +6,19 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import exam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError, MissingError, StepError, UsageError
+from pipeline.runtime import execution
 from pipeline.runtime.inputs import count_uses, disagreement
 from pipeline.runtime.manifest import (
     FAILED,
@@ -344,14 +347,14 @@ def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs) -> None:
     alive = runs.start(run, attempt("second", process=this_process()))
     elsewhere = runs.start(run, attempt("third", process=replace(GONE, host="elsewhere")))
     assert runs.load(run).of("first")[0].is_killed
-    manifest = runs.bury(runs.load(run))
+    manifest = runs.end_killed(runs.load(run))
     assert [record.status for record in manifest.attempts] == [KILLED, RUNNING, RUNNING]
     assert manifest.of("second") == (alive,)
     assert manifest.of("third") == (elsewhere,)
     [record] = manifest.of("first")
     assert (record.id, record.error) == (killed.id, "its process was killed")
     assert rendered(runs, run)["steps"]["first"]["status"] == KILLED
-    assert runs.bury(manifest) == manifest
+    assert runs.end_killed(manifest) == manifest
     with pytest.raises(StepError, match="another end of"):
         runs.end(run, replace(killed, status=SUCCEEDED))
 
@@ -360,7 +363,7 @@ def test_an_end_that_was_cut_off_is_written_anew(runs: Runs) -> None:
     run = opened(runs)
     record = runs.start(run, attempt("first", process=GONE))
     runs.store.files.replace(f"runs/{run}/attempts/first.001.ended.json", b'{"step": "fir')
-    assert [record.status for record in runs.bury(runs.load(run)).attempts] == [KILLED]
+    assert [record.status for record in runs.end_killed(runs.load(run)).attempts] == [KILLED]
     assert runs.cut_records(run) == []
     with pytest.raises(StepError, match="another end of"):
         runs.end(run, replace(record, status=SUCCEEDED))
@@ -443,6 +446,29 @@ def test_a_run_of_schema_2_is_read_with_the_disagreement_that_it_has(tmp_path: P
     assert count_uses(runs, "judge", wrong.inputs) == {"test": 1, "service": 2}
     findings = verify(runs, runs.ids()).findings
     assert {finding.what for finding in findings} == {"a notebook as it ran is gone"}, "the copy leaves these out"
+
+
+def test_a_run_of_schema_3_is_read_verified_and_continued(
+    tmp_path: Path, new_toy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commit cede7d4 wrote it: load, prep, learn, prep with other words, and learn forced."""
+    monkeypatch.setattr(execution, "execute", exam.in_process)
+    toy = exam.make_exam(new_toy, tmp_path / "exam")
+    shutil.copytree(Path(__file__).parents[1] / "stores" / "schema_3", toy.root / ".store/default/dev")
+    (run,) = Runs(Store(str(toy.root / ".store/default/dev"))).readable()
+    assert (run.schema, {record.schema for record in run.attempts}) == (3, {3})
+    assert [(record.made_by, record.status, record.notes) for record in run.attempts] == [
+        ("load/1", SUCCEEDED, ()),
+        ("prep/1", SUCCEEDED, ()),
+        ("learn/1", SUCCEEDED, ()),
+        ("prep/2", SUCCEEDED, ("twice",)),
+        ("learn/2", SUCCEEDED, ()),
+    ]
+    assert toy.look("verify").out.startswith("all is as it was recorded: 1 run, 7 artifacts")
+    assert [toy.step(name).code for name in ("pack", "judge")] == [0, 0]
+    assert toy.manifest()["run"] == run.run
+    assert set(toy.statuses()) == set(exam.READS)
+    assert toy.manifest()["steps"]["judge"]["inputs"]["test"] == asdict(run.success("prep").outputs["test"])  # type: ignore[union-attr]
 
 
 def test_an_attempt_of_a_newer_schema_is_refused(runs: Runs) -> None:

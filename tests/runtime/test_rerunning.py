@@ -527,7 +527,8 @@ def test_the_code_that_runs_is_the_code_of_then(alone: Any) -> None:
     (alone.root / "pipeline").mkdir()
     for path in (REPOSITORY / "pipeline").glob("*.py"):
         shutil.copy(path, alone.root / "pipeline")
-    shutil.copytree(REPOSITORY / "pipeline" / "inspection", alone.root / "pipeline" / "inspection")
+    for package in ("cli", "runtime"):
+        shutil.copytree(REPOSITORY / "pipeline" / package, alone.root / "pipeline" / package)
     words = alone.root / "pipeline" / "words.py"
     words.write_text('GREETING = "then"\n')
     cells = alone.cells_of("first")

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.runtime import execution, html_export
+from pipeline.runtime import executed_notebook, execution, kernel
 from pipeline.runtime.store.artifact_store import Store
 from pipeline.runtime.workspace import LOCK, work_folder
 
@@ -242,8 +242,8 @@ def test_what_a_step_made_does_not_hang_on_its_page(
         raise fault
 
     monkeypatch.setattr(
-        Store if isinstance(fault, StoreError) else html_export,
-        *(("keep", fail) if isinstance(fault, StoreError) else ("write_page", fail)),
+        Store if isinstance(fault, StoreError) else executed_notebook,
+        *(("keep", fail) if isinstance(fault, StoreError) else ("write_html", fail)),
     )
     outcome = ran.step("second", "--force")
     assert outcome.code == 0
@@ -363,7 +363,7 @@ def test_sockets_lie_where_only_this_user_can_go_and_are_removed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path)[:60] if len(str(tmp_path)) <= 60 else None)
-    with execution._transport() as transport:
+    with kernel.kernel_sockets() as transport:
         folder = Path(transport.KernelManager.connection_file).parent
         assert transport.KernelManager.transport == "ipc"
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -375,14 +375,14 @@ def test_a_long_path_for_temporary_files_does_not_matter(monkeypatch: pytest.Mon
     long = tmp_path / ("long" * 30)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with execution._transport() as transport:
-        assert len(os.fsencode(transport.KernelManager.connection_file)) < execution.SOCKET_PATH
+    with kernel.kernel_sockets() as transport:
+        assert len(os.fsencode(transport.KernelManager.connection_file)) < kernel.SOCKET_PATH
 
 
 def test_where_no_path_is_short_enough_the_kernel_is_reached_over_tcp(
     ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(execution, "SOCKET_PATH", 5)
+    monkeypatch.setattr(kernel, "SOCKET_PATH", 5)
     outcome = ran.step("first", "--force", "--stream")
     assert outcome.code == 0
     assert "over TCP" in outcome.log

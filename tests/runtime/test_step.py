@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError, GateError, IntegrityError, MissingError, StepError, UsageError
-from pipeline.runtime.step import COMMITTED, CONTEXT, Step, StepContext
+from pipeline.runtime.step import Step
+from pipeline.runtime.step_context import COMMITTED, CONTEXT, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
 

@@ -16,7 +16,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of an artifact: POSIX path below the artifact's folder, bytes, hex SHA-256."""
+    """One file of an artifact: POSIX path below the artifact's folder, bytes, SHA-256."""
 
     path: str
     size: int
@@ -24,7 +24,7 @@ class StoredFile:
 
     @property
     def key(self) -> str:
-        """Where a store keeps its bytes."""
+        """Key of the file's bytes in a store."""
         return f"objects/{self.sha256[:2]}/{self.sha256}"
 
 
@@ -35,11 +35,11 @@ def write_index(files: list[StoredFile]) -> bytes:
 
 
 def read_index(content: bytes, where: str) -> list[StoredFile]:
-    """Read what `write_index` wrote, or someone who means no good: a right digest does not tell.
+    """Read an index, which may be forged: a right digest is no proof.
 
     Args:
         content: The index.
-        where: It lies, for the error.
+        where: Its location, for the error.
 
     Raises:
         IntegrityError: It names no file, a path outside the artifact's folder, or one path twice.
@@ -50,8 +50,8 @@ def read_index(content: bytes, where: str) -> list[StoredFile]:
         plain = all(_is_safe(file.path) and DIGEST.fullmatch(file.sha256) and file.size >= 0 for file in files)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"an index cannot be read: {error}", where=where) from error
-    above = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    if not files or not plain or len(names) != len(files) or names & above:
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    if not files or not plain or len(names) != len(files) or names & folders:
         raise IntegrityError("an index names no path, one outside its artifact, or one twice", where=where)
     return files
 
@@ -66,24 +66,24 @@ def regular_files(folder: Path) -> Iterator[str]:
     """The files at any depth of a folder that is to be stored, as POSIX paths below it.
 
     Raises:
-        MissingError: There is no such folder.
-        DataError: It holds a link, a special file, or a name that is not Unicode.
+        MissingError: The folder is absent.
+        DataError: It holds a link, a special file, a name that is not Unicode, or a folder that cannot be read.
     """
     if not folder.is_dir():
         raise MissingError("there is no folder to store", where=folder)
     yield from _files_below(str(folder), "")
 
 
-def _files_below(folder: str, above: str) -> Iterator[str]:
+def _files_below(folder: str, prefix: str) -> Iterator[str]:
     try:
-        scanned = os.scandir(folder)
-    except OSError as error:  # it may not be looked into: it must not be left out without a word
+        scanned = os.scandir(folder)  # it reports the kind of most entries without a stat of each
+    except OSError as error:
         raise DataError(
-            f"a folder cannot be read: {error.strerror}", where=folder, remedy="see to its rights"
+            f"a folder cannot be read: {error.strerror}", where=folder, remedy="correct its permissions"
         ) from error
-    with scanned as entries:  # which knows of most files what they are without a look at each
+    with scanned as entries:
         for entry in entries:
-            name = above + entry.name
+            name = prefix + entry.name
             if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
                 raise DataError(
                     "an artifact holds plain files and folders only",

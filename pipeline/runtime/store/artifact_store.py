@@ -1,12 +1,12 @@
-"""Folders in and out of any fsspec URL: content-addressed, write-once, the marker last.
+"""Folders in and out of local disk or any fsspec URL: content-addressed, write-once, the marker last.
 
-    <root>/objects/ab/ab34…        the bytes of one file, named by their SHA-256, kept once however many hold them
-    <root>/artifacts/NAME/VERSION  the index of one artifact: path, size and SHA-256 of each of its files; written last,
-                                   so its presence is what makes an artifact
+    <root>/objects/ab/ab34…        the bytes of one file, named by their SHA-256 and kept once
+    <root>/artifacts/NAME/VERSION  the index of one artifact: path, size and SHA-256 of each of its files. It is written
+                                   last, and its presence makes the artifact
     <root>/runs/…                  records, see `runs`
 
-VERSION is the SHA-256 of the index, and an artifact's URL is the URL of its index. What no record refers to is removed
-by `collection`, which spares what is young: so an old object that a `put` finds and counts on is made young again.
+VERSION is the SHA-256 of the index, and an artifact's URL is the URL of its index. `store_garbage` removes what no
+record refers to, but spares recent files. So `put` and `keep_alive` renew the time of an old file that they rely on.
 """
 
 from __future__ import annotations
@@ -16,25 +16,20 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
+from pipeline.files import sha256_of
 from pipeline.runtime.store.artifact_index import StoredFile, read_index, regular_files, write_index
-from pipeline.runtime.store.file_store import Files, reaching, sha256_of
+from pipeline.runtime.store.file_store import FileStore, storage_errors
 from pipeline.runtime.store.local_files import LocalFiles
-from pipeline.runtime.store.parallel_transfers import in_parallel
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-YOUNG = 12 * 3600.0  # seconds; half of what a collection spares, so that no skewed clock or slow run comes between
-TRIES = 2  # that what is read may be damaged on its way
-AHEAD = 300.0  # seconds that a file's time may lie in the future before the clocks are not believed
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+YOUNG = 12 * 3600.0  # seconds; half of what a collection spares, which leaves room for skewed clocks and slow runs
+DOWNLOADS = 2  # attempts, since a file may be damaged on its way
+AHEAD = 300.0  # seconds that a file's time may lie in the future; beyond that the clocks are not trusted
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,8 @@ class Artifact:
 
     Attributes:
         name: Entity name, such as `coco_train_dataset`.
-        url: Of its index; ends in the digest.
-        digest: Hex SHA-256 of the index, and so of every path and byte of the folder.
+        url: URL of its index; ends in the digest.
+        digest: SHA-256 of the index, and so of every path and byte of the folder.
         size: Bytes of all files.
         files: Number of files.
         made_by: `run/step/attempt` that made it.
@@ -58,20 +53,18 @@ class Artifact:
     made_by: str = ""
 
 
-def open_files(url: str) -> Files:
+def open_files(url: str) -> FileStore:
     """The files below a local path, `file://` URL, or any URL that fsspec knows.
 
     Raises:
         UsageError: fsspec does not know the URL, or lacks the package for it.
     """
     scheme, sign, rest = url.partition("://")
-    if scheme in ("file", "local") and sign:  # fsspec's own local files are no place to create a file once
-        return LocalFiles(Path(unquote(rest.removeprefix("localhost"))))
     if not sign:
         return LocalFiles(Path(url))
-    from pipeline.runtime.store.remote_files import (
-        RemoteFiles,  # imported late: local disk, the usual place, does without
-    )
+    if scheme in ("file", "local"):  # fsspec's own local files cannot create a file exclusively
+        return LocalFiles(Path(unquote(rest.removeprefix("localhost"))))
+    from pipeline.runtime.store.remote_files import RemoteFiles  # late: it imports fsspec
 
     return RemoteFiles(url)
 
@@ -92,13 +85,13 @@ class Store:
         self.url = self.files.url
 
     def put(self, name: str, folder: Path, made_by: str = "") -> Artifact:
-        """Store a folder; nothing of it can be read as an artifact before all of it is safe.
+        """Store a folder. It becomes an artifact only when all of it is safe.
 
-        Files only: a folder without any in it is not kept. An index that is there but damaged is made anew.
+        Folders without files are not kept. A damaged index is replaced.
 
         Raises:
             UsageError: The name is not one word.
-            MissingError: The folder is not there.
+            MissingError: The folder is absent.
             DataError: It holds no file, a link, a special file, or a name that is not Unicode.
             IntegrityError: A file changed meanwhile.
             StoreError: The store is full, read-only or out of reach.
@@ -108,44 +101,47 @@ class Store:
         names = sorted(regular_files(folder))
         if not names:
             raise DataError("an empty folder cannot be stored", where=folder, expected="at least one file")
-        files = self._each(lambda path: _described(path, folder), names, f"hashing {name}")
+        files = self.files.each(lambda path: _hashed(path, folder), names, f"hashing {name}")
         distinct = {file.sha256: file for file in files}.values()
-        found = self._each(lambda file: self._put_object(file, folder), distinct, f"storing {name}")
+        were_old = self.files.each(lambda file: self._put_object(file, folder), distinct, f"storing {name}")
         self.files.flush(["objects", *sorted({file.key.rpartition("/")[0] for file in distinct})])
         digest = self._put_index(name, write_index(files))
-        for file, old in zip(distinct, found, strict=True):
-            if old:  # a collection may have looked at it just before it was renewed; from here on the marker guards it
+        for file, was_old in zip(distinct, were_old, strict=True):
+            if was_old:  # a collection may have removed it just before it was renewed; now the index protects it
                 self._put_object(file, folder)
         url = f"{self.url}/{marker(name, digest)}"
         return Artifact(name, url, digest, sum(file.size for file in files), len(files), made_by)
 
     def get(self, artifact: Artifact, folder: Path, *, link: bool = False) -> Path:
-        """Lay out a stored folder, every byte checked against the index before it appears.
+        """Copy an artifact to a folder; every byte is checked against the index first.
 
         Args:
-            artifact: What to get.
-            folder: The folder to create; replaced when it exists.
-            link: Where the file system allows it, share the bytes of a local store instead of copying them. They are
-                read-only, except to root.
+            artifact: The artifact.
+            folder: The folder to create; an existing one is replaced.
+            link: Where the file system allows it, hard-link the files of a local store instead of copying them. They
+                are read-only, except to root.
 
         Raises:
-            MissingError: There is no such artifact in this store.
-            IntegrityError: The index or a file is not what was stored; the file is named.
+            MissingError: The artifact is not in this store.
+            IntegrityError: The index or a file is damaged; the file is named.
             StoreError: The store is out of reach, or the folder cannot be written.
         """
         files = self.index(artifact)
-        partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
-            with reaching("lay out an artifact", str(folder)):
-                for parent in sorted({(partial / file.path).parent for file in files}):
+            with storage_errors("write an artifact's files", str(folder)):
+                for parent in sorted({(draft / file.path).parent for file in files}):
                     parent.mkdir(parents=True, exist_ok=True)
-                lay_out = lambda file: self._get_object(file, partial / file.path, artifact, link=link)  # noqa: E731
-                self._each(lay_out, files, f"reading {artifact.name}")
+                self.files.each(
+                    lambda file: self._get_object(file, draft / file.path, artifact, link=link),
+                    files,
+                    f"reading {artifact.name}",
+                )
                 if folder.exists():
                     shutil.rmtree(folder)
-                partial.rename(folder)
+                draft.rename(folder)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
         return folder
 
     def has(self, artifact: Artifact) -> bool:
@@ -157,7 +153,7 @@ class Store:
         return hashlib.sha256(content).hexdigest() == artifact.digest
 
     def keep_alive(self, artifact: Artifact) -> bool:
-        """Spare an artifact that is about to be referred to from collection; False where it is not there."""
+        """Protect an artifact that is about to be referred to from collection; False if it is not in the store."""
         key = marker(artifact.name, artifact.digest)
         if not self.has(artifact):
             return False
@@ -166,8 +162,8 @@ class Store:
         try:
             if not self.files.renew(key):
                 self.files.replace(key, self.files.read(key))
-            # a collection may have been about to take its objects
-            return all(self._each(lambda file: self.files.exists(file.key), self.index(artifact), "checking"))
+            # a collection may have been about to remove its objects
+            return all(self.files.each(lambda file: self.files.exists(file.key), self.index(artifact), "checking"))
         except FileNotFoundError:
             return False
 
@@ -175,8 +171,8 @@ class Store:
         """The files of an artifact.
 
         Raises:
-            MissingError: There is no such artifact in this store.
-            IntegrityError: The index is not what was stored, or names a path outside its artifact.
+            MissingError: The artifact is not in this store.
+            IntegrityError: The index is damaged, or names a path outside its artifact.
         """
         key = marker(artifact.name, artifact.digest)
         try:
@@ -192,13 +188,14 @@ class Store:
         return read_index(content, self.files.location(key))
 
     def check(self, artifact: Artifact, passed: set[str] | None = None) -> list[str]:
-        """What is wrong with an artifact: its damaged or missing files; none when every byte is right.
-
-        What is damaged is set aside, so that it is missing from then on, and made anew by the step that makes it.
+        """Check every byte of an artifact, and set damaged files aside so that the next `put` stores them again.
 
         Args:
-            artifact: Which.
+            artifact: The artifact.
             passed: Digests of objects that were found right before; those found right now are added.
+
+        Returns:
+            The damaged or missing files, or what is wrong with the index.
         """
         try:
             files = self.index(artifact)
@@ -206,32 +203,31 @@ class Store:
             return [error.problem]
         known = set() if passed is None else passed
         distinct = {file.sha256: file for file in files if file.sha256 not in known}
-        right = self._each(self._object_is_right, distinct.values(), f"checking {artifact.name}")
-        known |= {sha256 for sha256, good in zip(distinct, right, strict=True) if good}
+        right = self.files.each(self._object_is_right, distinct.values(), f"checking {artifact.name}")
+        known |= {sha256 for sha256, is_right in zip(distinct, right, strict=True) if is_right}
         return [file.path for file in files if file.sha256 not in known]
 
     def keep(self, key: str, source: Path) -> str:
-        """Copy a local file beside the records, and say where it is."""
+        """Copy a local file beside the records, and return its location."""
         self.files.replace(key, source.read_bytes())
         return self.files.location(key)
 
     def _put_object(self, file: StoredFile, folder: Path) -> bool:
-        """Keep a file's bytes, unless they are kept already; a cut object is made anew. True for one that was old."""
-        key = file.key
-        found = self.files.info(key)
-        old = found is not None and not _is_young(found.modified)
-        if found is None or found.size != file.size or (old and not self.files.renew(key)):
-            self.files.upload(key, folder / file.path, file.sha256)
-        return old
+        """Store a file's bytes unless they are there; a cut object is replaced. Whether an old one was there."""
+        found = self.files.info(file.key)
+        was_old = found is not None and not _is_recent(found.modified)
+        if found is None or found.size != file.size or (was_old and not self.files.renew(file.key)):
+            self.files.upload(file.key, folder / file.path, file.sha256)
+        return was_old
 
     def _put_index(self, name: str, index: bytes) -> str:
         digest = hashlib.sha256(index).hexdigest()
         key = marker(name, digest)
         try:
-            whole = self.files.read(key) == index
+            is_whole = self.files.read(key) == index
         except FileNotFoundError:
-            whole = self.files.create(key, index)
-        if not whole:  # under its own digest lie other bytes: it was damaged
+            is_whole = self.files.create(key, index)
+        if not is_whole:
             self.files.set_aside(key, digest)
             if not self.files.create(key, index):
                 raise StoreError(
@@ -242,7 +238,7 @@ class Store:
         return digest
 
     def _get_object(self, file: StoredFile, target: Path, artifact: Artifact, *, link: bool) -> None:
-        for _ in range(TRIES):
+        for _ in range(DOWNLOADS):
             try:
                 self.files.download(file.key, target, link=link)
             except FileNotFoundError as error:
@@ -252,10 +248,10 @@ class Store:
             target.unlink()
             if not self._object_is_right(file):
                 raise _damaged(file.path, artifact, self.files.location(file.key))
-        raise StoreError(  # nothing is set aside that is right where it lies
+        raise StoreError(
             f"{file.path} of {artifact.name} does not arrive as it is stored",
             where=self.files.location(file.key),
-            remedy="see what lies between this machine and the store, and run the same command again",
+            remedy="check the connection between this machine and the store, and run the same command again",
         )
 
     def _object_is_right(self, file: StoredFile) -> bool:
@@ -264,15 +260,12 @@ class Store:
                 return True
         except FileNotFoundError:
             return False
-        self.files.set_aside(file.key, file.sha256)  # so that the next put of the right bytes is not skipped
+        self.files.set_aside(file.key, file.sha256)
         return False
 
     def _is_young(self, key: str) -> bool:
         found = self.files.info(key)
-        return found is not None and _is_young(found.modified)
-
-    def _each(self, call: Callable[[_Item], _Result], items: Iterable[_Item], label: str) -> list[_Result]:
-        return in_parallel(call, items, at_once=self.files.parallel, label=label)
+        return found is not None and _is_recent(found.modified)
 
 
 def marker(name: str, digest: str) -> str:
@@ -280,11 +273,11 @@ def marker(name: str, digest: str) -> str:
     return f"artifacts/{name}/{digest}"
 
 
-def _is_young(modified: float) -> bool:
+def _is_recent(modified: float) -> bool:
     return -AHEAD < time.time() - modified < YOUNG
 
 
-def _described(path: str, folder: Path) -> StoredFile:
+def _hashed(path: str, folder: Path) -> StoredFile:
     source = folder / path
     return StoredFile(path, source.stat().st_size, sha256_of(source))
 

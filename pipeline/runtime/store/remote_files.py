@@ -1,35 +1,38 @@
-"""Files behind an fsspec URL, whose single writes are whole by themselves: object stores, and fsspec's memory."""
+"""Files at an fsspec URL whose single writes are atomic: object stores, and fsspec's memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import random
 import secrets
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.runtime.store.file_store import FileInfo, Files, changed, reaching, sha256_of
+from pipeline.files import retrying, sha256_of
+from pipeline.runtime.store.file_store import FileInfo, FileStore, changed_meanwhile, storage_errors
 
-SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that what is sent is what was hashed
-ABILITIES = "abilities.json"  # what the place was found to honour, asked once per store
-TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # as backends call it
-TRIES = 5
+SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that the hashed bytes are the sent ones
+ABILITIES = "abilities.json"  # what the store supports, probed once
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # names of one field in backends
+ATTEMPTS = 5
 REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
 _IN_MEMORY = threading.Lock()
 
 log = logging.getLogger(__name__)
 
 
-class RemoteFiles(Files):
-    """Files below a URL that fsspec knows.
+class _LostWriteError(Exception):
+    """A file was refused as existing, yet does not exist: another write was under way and failed."""
+
+
+class RemoteFiles(FileStore):
+    """Files below a URL.
 
     Args:
         url: Such as `s3://bucket/prefix` or `memory://name`. Credentials and endpoints come from the environment.
@@ -41,11 +44,11 @@ class RemoteFiles(Files):
     def __init__(self, url: str) -> None:
         import fsspec  # imported late: local disk, the usual place, does without
 
-        logging.getLogger("botocore").setLevel(logging.WARNING)  # which else tells where it found its credentials
+        logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found its credentials
         self.url = url.rstrip("/")
-        self.parallel = 16  # a transfer mostly waits for an answer
+        self.parallel = 16  # a transfer mostly waits for a response
         try:
-            # no listing is remembered: another process may have written since
+            # no listing is cached: another process may have written since
             self._fs: Any
             self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
@@ -57,34 +60,41 @@ class RemoteFiles(Files):
             ) from error
 
     def create(self, key: str, content: bytes) -> bool:
-        if not content:  # s3fs writes an empty body over what is there
+        if not content:  # s3fs writes an empty body over an existing file
             raise ValueError("an empty file cannot be created, only replaced")
         exclusive = self._is_exclusive
-        for number in range(TRIES):
-            if number:  # another write was under way, and came to nothing
-                time.sleep(random.uniform(0.05, 0.2) * 2**number)  # noqa: S311, no secret
-            if not exclusive and self.exists(key):
-                return self.read(key) == content
-            try:
-                self._create_once(key, content, exclusive=exclusive)
-            except FileExistsError:
-                with suppress(FileNotFoundError):  # the other write came to nothing
-                    return self.read(key) == content
-            except StoreError:
-                # the answer may have been lost on the way back
-                with suppress(FileNotFoundError, StoreError):
-                    if self.read(key) == content:
-                        return True
-                raise
-            else:
-                return True
-        raise StoreError("the store refuses a file that is not there", where=self.location(key), remedy="run again")
+        attempts = retrying(
+            lambda error: isinstance(error, _LostWriteError), attempts=ATTEMPTS, first_wait=0.2, longest_wait=3
+        )
+        try:
+            return attempts(self._create, key, content, exclusive=exclusive)
+        except _LostWriteError as error:
+            raise StoreError(
+                "the store refuses a file that is not there", where=self.location(key), remedy="run again"
+            ) from error
 
-    def _create_once(self, key: str, content: bytes, *, exclusive: bool) -> None:
-        with reaching("write a file", self.location(key)):
+    def _create(self, key: str, content: bytes, *, exclusive: bool) -> bool:
+        try:
+            if exclusive or not self.exists(key):
+                self._write_new(key, content, exclusive=exclusive)
+                return True
+            return self.read(key) == content
+        except FileExistsError:
+            try:
+                return self.read(key) == content
+            except FileNotFoundError as error:
+                raise _LostWriteError from error
+        except StoreError:
+            with suppress(FileNotFoundError, StoreError):
+                if self.read(key) == content:  # only the response was lost
+                    return True
+            raise
+
+    def _write_new(self, key: str, content: bytes, *, exclusive: bool) -> None:
+        with storage_errors("write a file", self.location(key)):
             try:
                 if exclusive and self._fs.protocol == "memory":
-                    with _IN_MEMORY:  # there it is exists-then-write
+                    with _IN_MEMORY:  # it checks, then writes
                         self._fs.pipe_file(self._path(key), content, mode="create")
                 else:
                     self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
@@ -95,21 +105,21 @@ class RemoteFiles(Files):
 
     @cached_property
     def _is_exclusive(self) -> bool:
-        """Whether of two that create one file one is refused. Some S3-compatible stores ignore the condition."""
+        """Whether the second of two creations is refused. Some S3-compatible stores ignore the condition."""
         try:
             exclusive = bool(json.loads(self.read(ABILITIES))["create_is_exclusive"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
-            exclusive = self._refuses_a_second()
+            exclusive = self._refuses_second_creation()
             self.replace(ABILITIES, json.dumps({"create_is_exclusive": exclusive}).encode())
         if not exclusive:
             log.warning("single writer only: %s does not honour create-if-absent; run one process at a time", self.url)
         return exclusive
 
-    def _refuses_a_second(self) -> bool:
+    def _refuses_second_creation(self) -> bool:
         key = f"probes/{secrets.token_hex(8)}"
         try:
-            self._create_once(key, b"first", exclusive=True)
-            self._create_once(key, b"second", exclusive=True)
+            self._write_new(key, b"first", exclusive=True)
+            self._write_new(key, b"second", exclusive=True)
         except FileExistsError:
             return True
         else:
@@ -119,16 +129,16 @@ class RemoteFiles(Files):
                 self._remove(key)
 
     def replace(self, key: str, content: bytes) -> None:
-        with reaching("write a file", self.location(key)):
+        with storage_errors("write a file", self.location(key)):
             self._fs.pipe_file(self._path(key), content)
 
     def read(self, key: str) -> bytes:
-        with reaching("read a file", self.location(key)):
+        with storage_errors("read a file", self.location(key)):
             content: bytes = self._fs.cat_file(self._path(key))
         return content
 
     def info(self, key: str) -> FileInfo | None:
-        with reaching("look at a file", self.location(key)):
+        with storage_errors("look at a file", self.location(key)):
             try:
                 found = self._fs.info(self._path(key))
             except FileNotFoundError:
@@ -136,18 +146,18 @@ class RemoteFiles(Files):
             return self._described(key, found) if found["type"] == "file" else None
 
     def names(self, key: str) -> list[str]:
-        with reaching("list a folder", self.location(key)):
+        with storage_errors("list a folder", self.location(key)):
             try:
                 found = self._fs.ls(self._path(key), detail=False, refresh=True)
             except FileNotFoundError:
                 return []
         folder = self._fs._strip_protocol(self._path(key))
-        # some object stores keep a file of the folder's own name
+        # some object stores hold a file of the folder's own name
         paths = {str(path).rstrip("/") for path in found} - {folder}
         return sorted(PurePosixPath(path).name for path in paths)
 
     def find(self, key: str) -> Iterator[FileInfo]:
-        with reaching("list a folder", self.location(key)):
+        with storage_errors("list a folder", self.location(key)):
             try:
                 found = self._fs.find(self._path(key), detail=True)
             except FileNotFoundError:
@@ -161,21 +171,18 @@ class RemoteFiles(Files):
         if source.stat().st_size <= SMALL:
             content = source.read_bytes()
             if hashlib.sha256(content).hexdigest() != sha256:
-                raise changed(source)
+                raise changed_meanwhile(source)
             self.replace(key, content)
             return
-        with reaching("write a file", self.location(key)):
+        with storage_errors("write a file", self.location(key)):
             self._fs.put_file(str(source), self._path(key))
         if sha256_of(source) != sha256:
             self.set_aside(key, sha256)
-            raise changed(source)
+            raise changed_meanwhile(source)
 
     def download(self, key: str, target: Path, *, link: bool = False) -> None:  # noqa: ARG002, nothing to link to
-        with reaching("read a file", self.location(key)):
+        with storage_errors("read a file", self.location(key)):
             self._fs.get_file(self._path(key), str(target))
-
-    def renew(self, key: str) -> bool:  # noqa: ARG002, an object's time is that of its writing
-        return False
 
     def remove(self, key: str, before: float) -> bool:
         found = self.info(key)
@@ -186,23 +193,16 @@ class RemoteFiles(Files):
                 self._remove(key)
         return True
 
-    def prune(self, key: str) -> None:
-        """Nothing to do: where there are no files, there is no folder."""
-
     def set_aside(self, key: str, sha256: str) -> None:
-        with suppress(FileNotFoundError, StoreError), reaching("move a file", self.location(key)):
-            if self.sha256(key) == sha256:  # written anew since, or read wrong before
-                return
-            self._fs.mv(self._path(key), self._path(f"{key}.damaged"))
-
-    def flush(self, folders: Iterable[str]) -> None:
-        """Nothing to do: an object is safe when the write returns."""
+        with suppress(FileNotFoundError, StoreError), storage_errors("move a file", self.location(key)):
+            if self.sha256(key) != sha256:  # it may have been written again, or misread before
+                self._fs.mv(self._path(key), self._path(f"{key}.damaged"))
 
     def location(self, key: str) -> str:
         return f"{self.url}/{key}"
 
     def _remove(self, key: str) -> None:
-        with reaching("remove a file", self.location(key)):
+        with storage_errors("remove a file", self.location(key)):
             self._fs.rm_file(self._path(key))
 
     def _described(self, key: str, found: dict[str, Any]) -> FileInfo:
@@ -216,8 +216,8 @@ class RemoteFiles(Files):
 
 
 def _is_refusal(error: OSError) -> bool:
-    """Whether a write was refused because the file is there; s3fs knows AWS's own words for it only."""
-    answer = getattr(error.__cause__, "response", None)
-    if not isinstance(answer, dict):
+    """Whether a write was refused because the file exists; s3fs recognises only AWS's own message."""
+    response = getattr(error.__cause__, "response", None)
+    if not isinstance(response, dict):
         return False
-    return answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in REFUSED_STATUS
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") in REFUSED_STATUS

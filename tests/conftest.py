@@ -277,6 +277,16 @@ def toy(tmp_path: Path) -> Toy:
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs cells in this process: a kernel takes a second, and a project of three steps three."""
+    import exam
+
+    from pipeline.runtime import execution
+
+    monkeypatch.setattr(execution, "execute", exam.in_process)
+
+
+@pytest.fixture(scope="session")
 def new_toy() -> Callable[[Path], Toy]:
     """Makes a project in a folder that is not there yet."""
     return make_toy

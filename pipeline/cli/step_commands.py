@@ -13,7 +13,7 @@ from yaml import YAMLError
 from pipeline.cli import printing
 from pipeline.cli.command import guarded, say
 from pipeline.errors import GateError, UsageError
-from pipeline.runtime.code import code_state
+from pipeline.runtime.code import code_state, refuse_dirty
 from pipeline.runtime.config import Values, read_yaml
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
 from pipeline.runtime.manifest import RunManifest, StepRecord
@@ -21,7 +21,7 @@ from pipeline.runtime.notebook import StepNotebook, read_steps
 from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name, config_path, with_config, with_config_of
 from pipeline.runtime.resolving import NamedInput, find_input
 from pipeline.runtime.run_selection import named_inputs, open_run, unfinished_run
-from pipeline.runtime.runner import missing_input, refuse_dirty, run_step
+from pipeline.runtime.runner import missing_input, run_step
 
 Inputs = dict[str, NamedInput]
 

@@ -70,6 +70,29 @@ def changed_files(code: CodeState) -> list[str]:
     return [*tracked, *code.untracked]
 
 
+def refuse_dirty(root: Path, code: CodeState) -> None:
+    """Refuse to run uncommitted code in prod mode; nothing in the tree is touched.
+
+    Raises:
+        StepError: Something differs from the commit, or there is none.
+    """
+    if not code.commit:
+        raise StepError(
+            "prod needs a commit",
+            where=root,
+            expected="the top folder of a git checkout",
+            remedy="git init, git add, git commit; or run: python step.dev.py",
+        )
+    if code.dirty:
+        names = changed_files(code)
+        raise StepError(
+            f"prod refuses a dirty tree: {len(names)} files differ from the commit",
+            where=", ".join(names[:5]) + (" ..." if len(names) > 5 else ""),
+            expected="everything committed",
+            remedy="commit or stash, or run: python step.dev.py",
+        )
+
+
 def tag(root: Path, commit: str, run: str, step: str) -> str:
     """Tag a commit with a run's id. If the run's steps ran at several commits, each later one gets its own tag.
 

@@ -33,25 +33,15 @@ class _Attempt:
     outputs: Digests
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """Why inputs do not agree.
+def inputs_agree(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> bool:
+    """Whether no two inputs descend from different outputs of one earlier step.
 
-    Attributes:
-        source: The earlier step from whose different outputs they descend.
-        entities: The inputs that descend from it.
-        stale: The first step of the run whose inputs are no longer the run's outputs, or empty.
-        after: The steps that depend on it, in order.
-        read: An entity, the digest that `stale` read, and the digest that the run has now.
-        unknown: An ancestor of an input that no record made, as `ENTITY DIGEST`, or empty.
+    Args:
+        runs: The store's runs. Those other than `run` are read only if its own attempts do not settle it.
+        run: The step's run.
+        inputs: Those that must agree.
     """
-
-    source: str
-    entities: tuple[str, ...]
-    stale: str = ""
-    after: tuple[str, ...] = ()
-    read: tuple[str, str, str] = ("", "", "")
-    unknown: str = ""
+    return _unaccounted(runs, run, inputs) is None
 
 
 def require_agreement(
@@ -60,7 +50,7 @@ def require_agreement(
     """Refuse inputs of which two descend from different outputs of one earlier step.
 
     Args:
-        runs: The store's runs. Those other than `run` are read only if its own attempts do not settle it.
+        runs: The store's runs.
         run: The step's run.
         step: The step.
         inputs: All of them, pinned.
@@ -70,48 +60,24 @@ def require_agreement(
         StepError: They do not agree; names the step that is out of date and what to run.
     """
     compared = {entity: artifact for entity, artifact in inputs.items() if entity not in chosen}
-    found = disagreement(runs, run, compared)
-    if found is None:
-        return
-    shown, source = " and ".join(found.entities), f"the same outputs of {found.source}"
-    problem, where, remedy = "", f"run {run.run}", f"run {found.source} and the steps after it again"
-    if found.unknown:
-        problem, source = (
-            f"no record tells what {found.unknown} was made from",
-            "artifacts that this store has records of",
+    attempts = _unaccounted(runs, run, compared)
+    if attempts:
+        problem, where, expected, remedy = _explained(run, step, compared, attempts)
+        raise StepError(
+            f"the inputs of {step} do not agree: {problem}",
+            where=f"run {run.run}{where}",
+            expected=expected,
+            remedy=f"{remedy}; an input that need not agree is named with --input ENTITY=RUN",
         )
-        remedy = "make it again in this run"
-    elif not found.stale:
-        problem = f"{shown} descend from different outputs of {found.source}"
-    else:
-        entity, then, now = found.read
-        rest = ", then ".join(["", *(name for name in found.after if name != step), step])
-        problem = f"{found.stale} is out of date"
-        where += f": {found.stale} read {entity} {then[:12]}, the run now has {now[:12]}"
-        remedy = f"python step.{run.mode}.py {found.stale} --run {run.run}{rest}"
-    raise StepError(
-        f"the inputs of {step} do not agree: {problem}",
-        where=where,
-        expected=f"{shown} that descend from {source}",
-        remedy=f"{remedy}; an input that need not agree is named with --input ENTITY=RUN",
-    )
 
 
-def disagreement(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> Disagreement | None:
-    """How inputs disagree, or None if they agree.
-
-    Args:
-        runs: The store's runs.
-        run: The run whose attempts are read first.
-        inputs: Those that must agree.
-    """
-    if len(inputs) < 2:
-        return None
+def _unaccounted(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> _Attempts | None:
+    """The attempts of all runs if they cannot account for the inputs, otherwise None."""
     needed = list(_digests(inputs).items())
-    if _Attempts([run]).account_for(needed):
+    if len(needed) < 2 or _Attempts([run]).account_for(needed):
         return None
     every = _Attempts([run, *(other for other in runs.readable() if other.run != run.run)])
-    return None if every.account_for(needed) else _explained(run, inputs, every)
+    return None if every.account_for(needed) else every
 
 
 def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> dict[str, str]:
@@ -226,26 +192,34 @@ class _Attempts:
         return True
 
 
-def _explained(run: RunManifest, inputs: Mapping[str, Artifact], attempts: _Attempts) -> Disagreement:
-    """Find the nearest step that inputs disagree on, and the step of the run to run first."""
+def _explained(
+    run: RunManifest, step: str, inputs: Mapping[str, Artifact], attempts: _Attempts
+) -> tuple[str, str, str, str]:
+    """The problem, the place in the run, what is expected, and the remedy, which names the first step to run."""
     above = {entity: list(_above(entity, artifact.digest, attempts)) for entity, artifact in inputs.items()}
     read_by = {each for walk in above.values() for maker in walk for each in maker.inputs.items()}
     for entity, digest in sorted({*_digests(inputs).items(), *read_by}):
         if not attempts.makers(entity, digest):
-            return Disagreement("", tuple(inputs), unknown=f"{entity} {digest[:12]}")
+            problem = f"no record tells what {entity} {digest[:12]} was made from"
+            expected = f"{' and '.join(inputs)} that descend from artifacts with a record in this store"
+            return problem, "", expected, "make it again in this run"
     steps = {each.step for walk in above.values() for each in walk}
-    order = [step for step in dict.fromkeys(record.step for record in run.attempts) if step in steps]
-    split = [step for step in order if len(_versions(step, above.values())) > 1]
+    order = [name for name in dict.fromkeys(record.step for record in run.attempts) if name in steps]
+    split = [name for name in order if len(_versions(name, above.values())) > 1]
     source = split[-1] if split else next(iter(sorted(steps)), "an earlier step")
-    entities = tuple(name for name, walk in above.items() if any(each.step == source for each in walk)) or tuple(inputs)
-    for step in order:
-        record = run.success(step)
+    entities = [name for name, walk in above.items() if any(each.step == source for each in walk)] or list(inputs)
+    expected = f"{' and '.join(entities)} that descend from the same outputs of {source}"
+    for stale in order:
+        record = run.success(stale)
         for entity, artifact in record.inputs.items() if record else ():
             now = run.output(entity)
             if now is not None and now.digest != artifact.digest:
-                read = (entity, artifact.digest, now.digest)
-                return Disagreement(source, entities, step, tuple(_after(step, run)), read)
-    return Disagreement(source, entities)
+                where = f": {stale} read {entity} {artifact.digest[:12]}, the run now has {now.digest[:12]}"
+                rest = ", then ".join(["", *(name for name in _after(stale, run) if name != step), step])
+                remedy = f"python step.{run.mode}.py {stale} --run {run.run}{rest}"
+                return f"{stale} is out of date", where, expected, remedy
+    problem = f"{' and '.join(entities)} descend from different outputs of {source}"
+    return problem, "", expected, f"run {source} and the steps after it again"
 
 
 def _above(entity: str, digest: str, attempts: _Attempts) -> Iterator[_Attempt]:

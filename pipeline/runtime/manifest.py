@@ -24,7 +24,6 @@ class StepRecord:
     """One attempt at a step.
 
     Attributes:
-        step: Its name.
         attempt: 1 for the first in this run.
         started: UTC, ISO 8601.
         parameters: All of them, including defaults.
@@ -37,9 +36,6 @@ class StepRecord:
         environment: Python, packages and device.
         status: `running`, `succeeded`, `reused`, `failed`, `interrupted` or `killed`.
         ended: UTC, or empty while it runs.
-        seconds: Wall time.
-        outputs: Artifacts by entity name.
-        metrics: As committed by the notebook.
         notes: Sentences from the notebook that a user must know.
         chosen: Inputs named by hand: entity to the run, artifact or URL. They need not agree with the others.
         chosen_before: Inputs of earlier steps named by hand that these descend from: `STEP: ENTITY` to source.
@@ -47,11 +43,9 @@ class StepRecord:
         notebook: Location of the executed notebook.
         report: Location of the same as HTML.
         error: The error as the user saw it; the first line is a summary.
-        error_kind: Name of the exception.
         reused_from: `run/step/attempt` that made the outputs.
         id: Random, so that a writer recognises its own record.
         process: The process that runs it.
-        schema: Version of this record's form.
     """
 
     step: str
@@ -138,14 +132,12 @@ class RunManifest:
         mode: `dev` or `prod`.
         pipeline: Name of the config.
         zone: The part of the store that holds it.
-        created: UTC.
         config_file: Path as given.
         config: Resolved config.
         code: Commit when the run was opened, and the differences from it.
         attempts: In the order they started.
         asked: The steps that the opening command was to run; none in schema 1.
         process: The process that opened it.
-        schema: Version of the form.
     """
 
     run: str

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
-from pipeline.runtime.code import CodeState, changed_files, code_digest, code_state, tag
+from pipeline.runtime.code import CodeState, code_digest, code_state, refuse_dirty, tag
 from pipeline.runtime.environment import environment
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
@@ -119,29 +119,6 @@ def _tag_in_prod(project: Project, code: CodeState, run: str, step: StepNotebook
         log.info("tagged %s as %s", code.commit[:12], tag(project.root, code.commit, run, step.name))
 
 
-def refuse_dirty(root: Path, code: CodeState) -> None:
-    """Refuse to run uncommitted code in prod mode; nothing in the tree is touched.
-
-    Raises:
-        StepError: Something differs from the commit, or there is none.
-    """
-    if not code.commit:
-        raise StepError(
-            "prod needs a commit",
-            where=root,
-            expected="the top folder of a git checkout",
-            remedy="git init, git add, git commit; or run: python step.dev.py",
-        )
-    if code.dirty:
-        names = changed_files(code)
-        raise StepError(
-            f"prod refuses a dirty tree: {len(names)} files differ from the commit",
-            where=", ".join(names[:5]) + (" ..." if len(names) > 5 else ""),
-            expected="everything committed",
-            remedy="commit or stash, or run: python step.dev.py",
-        )
-
-
 def _note_store(root: Path, store: Store) -> None:
     """Note the store for notebooks opened by hand, which read no config; relative, since a checkout may be moved."""
     note = root / DEV_STORE
@@ -159,10 +136,12 @@ def _planned(
 ) -> StepRecord:
     """The attempt before it starts; the inputs are resolved here, once, and must agree."""
     named = {entity: chosen[entity].source for entity in step.reads if entity in chosen}
-    inputs = {
-        entity: chosen[entity].artifact if entity in named else _pinned(manifest, project, step, entity)
-        for entity in step.reads
-    }
+    inputs: dict[str, Artifact] = {}
+    for entity in step.reads:
+        artifact = chosen[entity].artifact if entity in named else manifest.output(entity)
+        if artifact is None:
+            raise missing_input(project, step, entity, manifest)
+        inputs[entity] = artifact
     require_agreement(project.runs, manifest, step.name, inputs, named)
     before = chosen_before(project.runs, manifest, inputs)
     modules = code_digest(step.imports)
@@ -194,13 +173,6 @@ def _planned(
 def _resume_folder(project: Project, record: StepRecord) -> Path:
     """The folder that attempts at this very work share, to resume from."""
     return project.resume / f"{record.step}.{record.fingerprint[:32]}"
-
-
-def _pinned(manifest: RunManifest, project: Project, step: StepNotebook, entity: str) -> Artifact:
-    artifact = manifest.output(entity)
-    if artifact is None:
-        raise missing_input(project, step, entity, manifest)
-    return artifact
 
 
 def missing_input(project: Project, step: StepNotebook, entity: str, manifest: RunManifest | None) -> MissingError:

@@ -1,17 +1,10 @@
-"""The runs of a store, read from and written as records.
+"""The runs of a store, read from and written as records that are each written once; see the package's docstring.
 
-The truth is a set of small records, each written once: a run was opened, an attempt at a step started, an attempt
-ended. `manifest.json` is rendered from them after each, for people and programs to read, and never read back. So there
-is no read-modify-write and no lock, and concurrent writers lose nothing.
-
-A record ends in a line of its own. One that does not was cut while it was written, which happens only where there are
-no exclusive links or conditional writes. Its writer was never told of success, so it counts as not written.
-
-    <root>/runs/RUN/run.json
-    <root>/runs/RUN/attempts/STEP.001.started.json
-    <root>/runs/RUN/attempts/STEP.001.ended.json
-    <root>/runs/RUN/manifest.json
-    <root>/reuse/STEP/FINGERPRINT/RUN.001            an index of successes by the work's fingerprint
+<root>/runs/RUN/run.json
+<root>/runs/RUN/attempts/STEP.001.started.json
+<root>/runs/RUN/attempts/STEP.001.ended.json
+<root>/runs/RUN/manifest.json
+<root>/reuse/STEP/FINGERPRINT/RUN.001            an index of successes by the work's fingerprint
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.runtime.code import code_digest
 from pipeline.runtime.config import Values
-from pipeline.runtime.inputs import disagreement
+from pipeline.runtime.inputs import inputs_agree
 from pipeline.runtime.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook, follow_links
 from pipeline.runtime.process import is_alive
@@ -73,7 +73,7 @@ def _inputs_changed(manifest: RunManifest, record: StepRecord) -> bool:
 def _agree(project: Project, manifest: RunManifest, record: StepRecord) -> bool:
     """Whether what it read agrees; a record made before this was asked for may hold what does not."""
     compared = {entity: artifact for entity, artifact in record.inputs.items() if entity not in record.chosen}
-    return disagreement(project.runs, manifest, compared) is None
+    return inputs_agree(project.runs, manifest, compared)
 
 
 def _running(record: StepRecord) -> str:

@@ -11,18 +11,23 @@ import pytest
 
 from pipeline.errors import StepError
 from pipeline.runtime import code
-from pipeline.runtime.code import changed_files, code_digest, code_state, imported_modules, tag
+from pipeline.runtime.code import changed_files, code_digest, code_state, imported_modules, refuse_dirty, tag
 from pipeline.runtime.notebook import read_steps
-from pipeline.runtime.runner import refuse_dirty
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_clean_checkout(toy: Any) -> None:
+def test_a_clean_checkout(toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commit = toy.commit()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as inside a hook
     state = code_state(toy.root)
     assert (state.commit, state.dirty, state.diff, state.untracked) == (commit, False, "", {})
     refuse_dirty(toy.root, state)
+    assert code_state(toy.root / "steps").commit == "", "a folder inside a checkout is none"
+    asked, calls = code.git, []
+    monkeypatch.setattr(code, "git", lambda *a, **k: (calls.append(a), asked(*a, **k))[1])
+    assert not code_state(toy.root).dirty
+    assert len(calls) == 1, "a clean tree takes one call of git"
 
 
 def test_what_differs_is_recorded(toy: Any) -> None:
@@ -123,26 +128,6 @@ def test_a_diff_that_cannot_be_had_is_no_sign_of_a_clean_tree(toy: Any, monkeypa
     assert code_state(toy.root).dirty
 
 
-def test_a_clean_tree_takes_one_call_of_git(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy.commit()
-    code_state(toy.root)
-    asked, calls = code.git, []
-    monkeypatch.setattr(code, "git", lambda *a, **k: (calls.append(a), asked(*a, **k))[1])
-    assert not code_state(toy.root).dirty
-    assert len(calls) == 1
-
-
-def test_a_folder_inside_another_checkout_is_none_of_its_own(toy: Any) -> None:
-    toy.commit()
-    assert code_state(toy.root / "steps").commit == ""
-
-
-def test_gits_own_surroundings_do_not_mislead(toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    commit = toy.commit()
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    assert code_state(toy.root).commit == commit
-
-
 def test_a_commit_is_tagged_once_and_no_tag_is_moved(toy: Any) -> None:
     first = toy.commit()
     toy.git("config", "tag.gpgSign", "true")
@@ -156,12 +141,8 @@ def test_a_commit_is_tagged_once_and_no_tag_is_moved(toy: Any) -> None:
     assert [tag(toy.root, commit, "run1", "second") for commit in later] == names
     assert tag(toy.root, later[0], "run1", "third") == "run1-third"
     assert toy.git("rev-parse", "run1", *names).split() == [first, *later]
-
-
-def test_a_refused_tag_is_told(toy: Any) -> None:
-    toy.commit()
-    with pytest.raises(StepError, match="git tag run1"):
-        tag(toy.root, "f" * 40, "run1", "first")
+    with pytest.raises(StepError, match="git tag run2"):
+        tag(toy.root, "f" * 40, "run2", "first")
 
 
 @pytest.fixture
@@ -231,30 +212,22 @@ def test_the_digest_follows_what_is_edited_while_a_run_goes_on(package: Path) ->
     (package / "data" / "shapes.py").write_text('CARRIES = ("pipeline.serving",)')
     carried = digest()
     (package / "serving" / "new.py").write_text("")
-    assert len({before, imported, changed, carried, digest()}) == 5
-
-
-def test_the_digest_knows_where_a_module_lies(package: Path) -> None:
-    before = digest()
-    (package / "data" / "shapes.py").write_text("x = 1")
-    middle = digest()
+    packed = digest()
     (package / "data" / "boxes.py").write_text("x = 1")
-    assert len({before, middle, digest()}) == 3
+    assert len({before, imported, changed, carried, packed, digest()}) == 6
 
 
-def test_of_the_real_package_no_step_depends_on_the_runtime() -> None:
-    for step in read_steps(ROOT / "steps").values():
-        closure = code._closure(step.imports)
-        assert closure, step.name
+def test_of_the_real_package_a_step_uses_the_domain_only_with_templates_and_what_it_packs() -> None:
+    steps = read_steps(ROOT / "steps")
+    closures = {name: set(code._closure(step.imports)) for name, step in steps.items()}
+    for name, closure in closures.items():
         folders = {path.relative_to(code.PACKAGE).parts[0] for path in closure}
-        assert folders <= {"__init__.py", "errors.py", "files.py", "data", "detection", "evaluation", "serving"}, (
-            step.name
-        )
-
-
-def test_what_evaluation_draws_its_report_from_counts() -> None:
-    closure = code._closure(read_steps(ROOT / "steps")["model_eval"].imports)
-    assert code.PACKAGE / "evaluation" / "report.html.j2" in closure
+        allowed = {"__init__.py", "errors.py", "files.py", "data", "detection", "evaluation", "serving"}
+        assert closure, name
+        assert folders <= allowed, name
+    assert code.PACKAGE / "evaluation" / "report.html.j2" in closures["model_eval"]
+    assert {*(code.PACKAGE / "serving").glob("*.py"), code.PACKAGE / "errors.py"} <= closures["model_pack"]
+    assert code.PACKAGE / "evaluation" / "quality_report.py" not in closures["model_pack"]
 
 
 @pytest.mark.parametrize(
@@ -273,14 +246,3 @@ def test_what_evaluation_draws_its_report_from_counts() -> None:
 )
 def test_imports_are_read(source: str, found: set[str]) -> None:
     assert imported_modules(ast.parse(source), "pipeline.data") == found
-
-
-def test_what_is_packed_as_files_counts_as_code() -> None:
-    """Each source that the Bento carries is part of model_pack's digest, imported or not."""
-    from pipeline.runtime.code import PACKAGE, _closure
-    from pipeline.runtime.notebook import read_notebook
-
-    imports = read_notebook(PACKAGE.parent / "steps" / "model_pack.ipynb").imports
-    closure = set(_closure(imports))
-    assert {*(PACKAGE / "serving").glob("*.py"), PACKAGE / "errors.py"} <= closure
-    assert PACKAGE / "evaluation" / "quality_report.py" not in closure

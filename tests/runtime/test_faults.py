@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,7 +16,7 @@ from typing import Any
 
 import faulty
 import pytest
-from faulty import HALF, PLAN, WAYS
+from faulty import PLAN, WAYS
 from folders import contents_of, fill
 
 from pipeline.errors import PipelineError, StoreError
@@ -125,11 +124,18 @@ def mend(url: str, box: Path) -> None:
     store.put("old", box / "before")
 
 
-def spoil(url: str, box: Path, arm: Callable[[int], None], disarm: Callable[[], str], kind: type[Work] = Work) -> int:
-    """Do the work with the first operation going wrong, then the second, ... until none does; how many there were."""
-    number = 0
+def spoil(
+    url: str,
+    box: Path,
+    arm: Callable[[int], None],
+    disarm: Callable[[], str],
+    kind: type[Work] = Work,
+    *,
+    stride: int = 1,
+) -> int:
+    """Do the work with the first operation going wrong, then the next by `stride`, until none does; how many did."""
+    number, points = 1, 0
     while True:
-        number += 1
         place = f"{url}/{number}"
         old, old_run = prepared(place, box)
         work = kind(place, box)
@@ -143,7 +149,9 @@ def spoil(url: str, box: Path, arm: Callable[[int], None], disarm: Callable[[], 
             hit = disarm()
         assert "do:" in told, "an error says what to do"
         if not hit:
-            return number - 1
+            return points
+        points += 1
+        number += stride
         if kind is Upkeep:
             mend(place, box)
         check_promises(place, work, old, old_run)
@@ -151,40 +159,27 @@ def spoil(url: str, box: Path, arm: Callable[[int], None], disarm: Callable[[], 
         check_promises(place, work, old, old_run)
 
 
+STRIDES = [pytest.param(1, id="every one", marks=pytest.mark.slow), pytest.param(11, id="some")]
+
+
+def _disarm() -> str:
+    hit = PLAN.hit
+    PLAN.disarm()
+    return hit
+
+
+@pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("way", WAYS)
-def test_upkeep_on_a_remote_place_may_fail_at_every_operation(
-    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [Work, Upkeep])
+def test_operations_on_a_remote_place_may_fail(
+    kind: type[Work], way: str, stride: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def disarm() -> str:
-        hit = PLAN.hit
-        PLAN.disarm()
-        return hit
-
-    monkeypatch.setattr(
-        "pipeline.runtime.store.artifact_store.YOUNG", -60.0
-    )  # everything is old, and counted on all the same
-    monkeypatch.setattr("pipeline.runtime.store.remote_files.SMALL", 20)  # larger files go by another way
-    points = spoil(f"faulty://{secrets.token_hex(4)}", tmp_path, lambda n: PLAN.arm(n, way), disarm, Upkeep)
-    with capsys.disabled():
-        sys.stdout.write(f"\n    {points} operations of upkeep went wrong: {way}\n")
-    assert points > 60
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_every_operation_on_a_remote_place_may_fail(
-    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def disarm() -> str:
-        hit = PLAN.hit
-        PLAN.disarm()
-        return hit
-
+    if kind is Upkeep:  # everything is old, and larger files are sent otherwise
+        monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", -60.0)
+        monkeypatch.setattr("pipeline.runtime.store.remote_files.SMALL", 20)
     url = f"faulty://{secrets.token_hex(4)}"
-    points = spoil(url, tmp_path, lambda number: PLAN.arm(number, way), disarm)
-    how = "were cut half-way" if way == HALF else f"failed {way} they were done"
-    with capsys.disabled():
-        sys.stdout.write(f"\n    {points} operations {how}\n")
-    assert points > 35
+    points = spoil(url, tmp_path, lambda number: PLAN.arm(number, way), _disarm, kind, stride=stride)
+    assert points > 35 / stride
     assert isinstance(Store(url).files._fs, faulty.FaultyFileSystem)  # type: ignore[attr-defined]
 
 
@@ -216,33 +211,30 @@ class Disk:
         return call
 
 
+@pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("way", ["before", "after"])
-def test_every_call_on_a_local_disk_may_fail(way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calls_on_a_local_disk_may_fail(way: str, stride: int, tmp_path: Path) -> None:
     disks: list[Disk] = []
+
+    def arm(number: int) -> None:
+        disks.append(Disk(pytest.MonkeyPatch(), way, number))
 
     def disarm() -> str:
         disks[-1].patch.undo()
         return disks[-1].hit
 
-    points = spoil(
-        str(tmp_path / "store"),
-        tmp_path,
-        lambda number: disks.append(Disk(pytest.MonkeyPatch(), way, number)),
-        disarm,
-    )
-    with capsys.disabled():
-        sys.stdout.write(f"\n    {points} calls failed {way} they were done\n")
-    assert points > 60
+    assert spoil(str(tmp_path / "store"), tmp_path, arm, disarm, stride=stride) > 60 / stride
 
 
-def test_a_process_may_be_killed_at_every_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    killed = 0
+@pytest.mark.parametrize("stride", STRIDES)
+def test_a_process_may_be_killed_at_any_call(tmp_path: Path, stride: int) -> None:
+    number = 1
     while True:
-        place = str(tmp_path / "store" / str(killed + 1))
+        place = str(tmp_path / "store" / str(number))
         old, old_run = prepared(place, tmp_path)
         child = os.fork()
         if child == 0:
-            disk = Disk(pytest.MonkeyPatch(), KILL, killed + 1)
+            disk = Disk(pytest.MonkeyPatch(), KILL, number)
             try:
                 Work(place, tmp_path).do()
             finally:
@@ -252,14 +244,12 @@ def test_a_process_may_be_killed_at_every_call(tmp_path: Path, capsys: pytest.Ca
             assert os.waitstatus_to_exitcode(status) == 0
             break
         assert os.WTERMSIG(status) == signal.SIGKILL
-        killed += 1
+        number += stride
         work = Work(place, tmp_path)
         check_promises(place, work, old, old_run)
         work.do()
         check_promises(place, work, old, old_run)
-    with capsys.disabled():
-        sys.stdout.write(f"\n    killed at {killed} calls\n")
-    assert killed > 60
+    assert number > 60
 
 
 # --- places that do not do what they are asked -----------------------------------------------------------------------
@@ -320,11 +310,17 @@ def test_a_read_only_store_can_be_read_and_says_why_it_is_not_written(small_disk
     assert store.put("things", tmp_path / "in").digest == artifact.digest, "what is there needs no writing"
 
 
-def test_a_disk_without_hard_links_still_keeps_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without hard links."""
+
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refuse)
+
+
+def test_a_disk_without_hard_links_still_keeps_the_first(tmp_path: Path, no_links: None) -> None:
     old, old_run = prepared(str(tmp_path / "store"), tmp_path)
     work = Work(str(tmp_path / "store"), tmp_path)
     work.do()
@@ -402,12 +398,8 @@ def test_right_bytes_are_never_set_aside(store_url: str, tmp_path: Path) -> None
 
 
 def test_without_hard_links_a_write_that_fails_leaves_no_half_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_links: None
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
     files = Store(str(tmp_path / "store")).files
     files.create("runs/other", b"x")
     calls, fsync = [], os.fsync

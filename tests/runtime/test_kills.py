@@ -1,4 +1,4 @@
-"""Real runs, killed: the same command ends what was begun, with the result of an undisturbed run."""
+"""Runs that were killed or failed: the same command completes them, with the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,6 +22,11 @@ def outputs(toy: Any) -> dict[str, str]:
     """Entity to digest, of the newest run."""
     steps = toy.manifest()["steps"]
     return {entity: artifact["digest"] for name in STEPS for entity, artifact in steps[name]["outputs"].items()}
+
+
+def attempts(step: dict[str, Any]) -> list[str]:
+    """Status of each attempt, the newest first."""
+    return [step["status"], *(earlier["status"] for earlier in step["earlier_attempts"])]
 
 
 def kill(process: Any, what: str) -> None:
@@ -53,7 +57,7 @@ def check_store(toy: Any) -> None:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_the_run(
-    new_toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    new_toy: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     undisturbed, toy = new_toy(tmp_path / "undisturbed"), new_toy(tmp_path / "disturbed")
     began = time.monotonic()
@@ -89,11 +93,6 @@ def test_killed_at_any_moment_the_same_command_ends_the_run(
     assert "running" not in killed, "every attempt has an end"
 
 
-def attempts(step: dict[str, Any]) -> list[str]:
-    """Status of each."""
-    return [step["status"], *(earlier["status"] for earlier in step["earlier_attempts"])]
-
-
 def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
     process = toy.spawn("--set", "second.act=sleep")
     toy.kernel()
@@ -101,6 +100,8 @@ def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
     process.communicate(timeout=30)
     before = toy.manifest()
     assert toy.states() == {"first": "done", "second": "killed", "third": "not run"}
+    assert toy.runs()[0]["steps"]["second"] == "killed", "before anyone records its end"
+    assert "second, attempt 1: killed\n" in toy.look("show").out
     (toy.root / ".cache" / "kernel.pid").unlink()
     process = toy.spawn("--set", "second.act=sleep")
     toy.kernel()
@@ -115,7 +116,19 @@ def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
     assert toy.statuses() == {"first": "reused", "second": "succeeded", "third": "succeeded"}
 
 
-def test_a_run_that_failed_is_continued_when_what_failed_it_is_gone(toy: Any) -> None:
+def test_a_run_that_another_process_is_at_work_on_is_left_to_it(toy: Any) -> None:
+    process = toy.spawn("--set", "second.act=sleep")
+    toy.kernel()
+    first = toy.manifest()["run"]
+    other = toy.spawn("--set", "second.act=sleep")
+    toy.wait_for(lambda: len(toy.runs()) == 2)
+    for each in (process, other):
+        kill(each, "machine")
+        each.communicate(timeout=30)
+    assert toy.runs()[0]["run"] == first
+
+
+def test_a_run_that_failed_is_continued_until_it_is_complete(toy: Any, in_process: None) -> None:
     flag = toy.root / ".cache" / "flag"
     cells = toy.cells_of("second")
     cells[5] = ("", cells[5][1] + '\nif not (step.cache / "flag").exists():\n    raise OSError("the world is away")')
@@ -132,7 +145,7 @@ def test_a_run_that_failed_is_continued_when_what_failed_it_is_gone(toy: Any) ->
 
 
 @pytest.mark.parametrize("change", ["notebook", "config", "force"])
-def test_a_changed_command_opens_a_run_of_its_own(toy: Any, change: str) -> None:
+def test_a_changed_command_opens_a_run_of_its_own(toy: Any, in_process: None, change: str) -> None:
     assert toy.step("--set", "second.act=fail").code == 1
     failed = toy.manifest()["run"]
     if change == "notebook":
@@ -146,18 +159,6 @@ def test_a_changed_command_opens_a_run_of_its_own(toy: Any, change: str) -> None
     assert toy.manifest()["run"] != failed
 
 
-def test_a_run_that_another_process_is_at_work_on_is_left_to_it(toy: Any) -> None:
-    process = toy.spawn("--set", "second.act=sleep")
-    toy.kernel()
-    first = toy.manifest()["run"]
-    other = toy.spawn("--set", "second.act=sleep")
-    toy.wait_for(lambda: len(toy.runs()) == 2)
-    for each in (process, other):
-        kill(each, "machine")
-        each.communicate(timeout=30)
-    assert toy.runs()[0]["run"] == first
-
-
 RESUME = """\
 done = step.resume / "done.txt"
 already = done.read_text() if done.is_file() else ""
@@ -167,7 +168,7 @@ if len(already) < int(note or 0):
 text = text + str(len(already))"""
 
 
-def test_what_a_step_leaves_to_go_on_from_is_there_for_the_same_work_only(toy: Any) -> None:
+def test_a_resume_folder_is_there_for_the_same_work_only(toy: Any, in_process: None) -> None:
     cells = toy.cells_of("second")
     cells.insert(6, ("", RESUME))
     toy.notebook("second", cells)
@@ -183,17 +184,7 @@ def test_what_a_step_leaves_to_go_on_from_is_there_for_the_same_work_only(toy: A
     assert len(list(left.iterdir())) == 1, "it goes when the step has succeeded"
 
 
-def test_a_killed_attempt_is_told_as_such_before_anyone_records_its_end(toy: Any) -> None:
-    process = toy.spawn("--set", "second.act=sleep")
-    toy.kernel()
-    kill(process, "machine")
-    process.communicate(timeout=30)
-    assert toy.states()["second"] == "killed"
-    assert toy.runs()[0]["steps"]["second"] == "killed"
-    assert "second, attempt 1: killed\n" in toy.look("show").out
-
-
-def test_inputs_of_the_same_bytes_are_not_stale_whoever_made_them(ran: Any) -> None:
+def test_inputs_of_the_same_bytes_are_not_stale_whoever_made_them(ran: Any, in_process: None) -> None:
     run = ran.manifest()["run"]
     assert ran.step("first", "--run", run, "--force").code == 0
     first = ran.manifest(run)["steps"]["first"]

@@ -15,24 +15,24 @@ from pipeline.runtime.manifest import SUCCEEDED, RunManifest, now
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Store
 
-PROCESSES = 8
-SECONDS = 30
+FEW, MANY = (2, 3), (8, 30)  # processes, seconds
 
 
-def run_side_by_side(url: str, run: str, *more: float) -> list[dict[str, Any]]:
+def run_side_by_side(url: str, run: str, size: tuple[int, int], *more: float) -> list[dict[str, Any]]:
     """What each of the processes did."""
+    processes, seconds = size
     command = [sys.executable, busy.__file__, url, run]
     workers = [
         subprocess.Popen(
-            [*command, str(number), str(SECONDS), *map(str, more)],
+            [*command, str(number), str(seconds), *map(str, more)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(PROCESSES)
+        for number in range(processes)
     ]
-    told = [worker.communicate(timeout=SECONDS + 120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * PROCESSES, "\n".join(error[-2000:] for _, error in told)
+    told = [worker.communicate(timeout=seconds + 120) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * processes, "\n".join(error[-2000:] for _, error in told)
     return [json.loads(out) for out, _ in told]
 
 
@@ -66,30 +66,33 @@ def check(runs: Runs, told: list[dict[str, Any]], box: Path) -> int:
     return len(done)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["local", "s3"])
-def test_eight_processes_lose_no_record_and_no_byte(
-    store_url: str, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+SIZES = [
+    pytest.param("local", FEW, id="few-local"),
+    pytest.param("local", MANY, id="many-local", marks=pytest.mark.slow),
+    pytest.param("s3", MANY, id="many-s3", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("backend", "size"), SIZES)
+def test_processes_side_by_side_lose_no_record_and_no_byte(
+    store_url: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     runs = opened(store_url)
-    told = run_side_by_side(store_url, runs.ids()[0])
-    count = check(runs, told, tmp_path / "out")
-    with capsys.disabled():
-        sys.stdout.write(f"\n    {backend}: {count} attempts by {PROCESSES} processes in {SECONDS} s\n")
-    assert count > PROCESSES
+    told = run_side_by_side(store_url, runs.ids()[0], size)
+    assert check(runs, told, tmp_path / "out") > size[0]
     objects = [info.key for info in runs.store.files.find("objects")]
     assert len(objects) == len(set(objects)) <= busy.POOL
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["local", "s3"])
+@pytest.mark.parametrize(("backend", "size"), SIZES[1:])
 def test_collections_take_nothing_that_is_used_or_about_to_be(
-    store_url: str, backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store_url: str, size: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = opened(store_url)
-    told = run_side_by_side(store_url, runs.ids()[0], 2.0)
+    told = run_side_by_side(store_url, runs.ids()[0], size, 2.0)
     count = check(runs, told, tmp_path / "out")
     removed = sum(worker["removed"] for worker in told)
     with capsys.disabled():
-        sys.stdout.write(f"\n    {backend}: {count} attempts while {removed} files were collected\n")
-    assert removed > PROCESSES
+        sys.stdout.write(f"\n    {count} attempts while {removed} files were collected\n")
+    assert removed > size[0]

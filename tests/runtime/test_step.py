@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +63,15 @@ def committed(step: Step) -> dict[str, Any]:
     return content
 
 
-def test_inputs_are_laid_out_when_asked_for(step: Step) -> None:
+def test_inputs_are_fetched_when_asked_for_and_outputs_are_empty_folders(step: Step) -> None:
     assert list(step.inputs) == ["letters"]
     assert not (step.work / "inputs").exists()
     assert (step.inputs["letters"] / "text.txt").read_text() == "hello"
     assert step.inputs["letters"] == step.inputs["letters"]
-
-
-def test_outputs_are_empty_folders(step: Step) -> None:
-    assert list(step.outputs) == ["words", "more"]
-    assert [list(step.outputs[name].iterdir()) for name in step.outputs] == [[], []]
+    assert {name: list(step.outputs[name].iterdir()) for name in step.outputs} == {"words": [], "more": []}
     assert step.cache.is_dir()
+    assert step.resume.is_dir()
+    assert not step.resume.is_relative_to(step.work)
 
 
 @pytest.mark.parametrize(("side", "name"), [("inputs", "words"), ("outputs", "letters"), ("inputs", "zzz")])
@@ -83,23 +80,20 @@ def test_an_undeclared_name_is_refused(step: Step, side: str, name: str) -> None
         getattr(step, side)[name]
 
 
-def test_a_commit_publishes_everything(step: Step, store: Store, tmp_path: Path) -> None:
+def test_a_commit_publishes_everything_once(step: Step, store: Store, tmp_path: Path) -> None:
     fill(step)
-    step.commit(
-        metrics={"length": 5, "rate": np.float32(0.5), "name": "x", "good": np.bool_(True)}, minimum={"rate": 0.5}
-    )
+    metrics = {"length": 5, "rate": np.float32(0.5), "name": "x", "good": np.bool_(True)}
+    undefined = {"nan": float("nan"), "inf": float("inf"), "numpy": np.float64("nan"), "none": None}
+    step.commit(metrics={**metrics, **undefined}, minimum={"rate": 0.5})
     content = committed(step)
-    assert content["metrics"] == {"length": 5, "rate": 0.5, "name": "x", "good": True}
+    assert content["metrics"] == {"length": 5, "rate": 0.5, "name": "x", "good": True, **dict.fromkeys(undefined)}
     words = Artifact(**content["outputs"]["words"])
     assert words.made_by == "run/second/1"
     assert (store.get(words, tmp_path / "out") / "text.txt").read_text() == "words"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float64("nan"), None])
-def test_what_is_not_defined_is_recorded_as_nothing(step: Step, value: Any) -> None:
-    fill(step)
-    step.commit(metrics={"odd": value})
-    assert committed(step)["metrics"] == {"odd": None}
+    assert not (step.work / "inputs").exists(), "an input that was not read is not checked"
+    with pytest.raises(StepError, match="committed already"):
+        step.commit(metrics={"n": 2})
+    assert committed(step) == content
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, np.zeros(2), object()])
@@ -125,28 +119,6 @@ def test_a_bad_output_publishes_none(step: Step) -> None:
     assert not (step.work / COMMITTED).exists()
 
 
-def test_a_step_commits_once(step: Step) -> None:
-    fill(step)
-    step.commit(metrics={"n": 1})
-    with pytest.raises(StepError, match="committed already"):
-        step.commit(metrics={"n": 2})
-    assert committed(step)["metrics"] == {"n": 1}
-
-
-@pytest.mark.parametrize("reached", [0.49, float("nan"), None, False])
-def test_below_the_gate_a_step_fails_and_its_outputs_are_kept(step: Step, reached: Any) -> None:
-    fill(step)
-    with pytest.raises(GateError, match=r"below 0\.5"):
-        step.commit(metrics={"score": reached, "other": 1}, minimum={"score": 0.5, "other": 0})
-    assert set(committed(step)["outputs"]) == {"words", "more"}
-
-
-@pytest.mark.parametrize("least", [0, 0.0, -1])
-def test_a_gate_of_nothing_is_none(step: Step, least: float) -> None:
-    fill(step)
-    step.commit(metrics={"score": None}, minimum={"score": least, "zzz": least})
-
-
 @pytest.mark.parametrize("gate", ["minimum", "maximum"])
 def test_a_gate_for_no_metric_is_refused(step: Step, gate: str) -> None:
     fill(step)
@@ -156,21 +128,27 @@ def test_a_gate_for_no_metric_is_refused(step: Step, gate: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reached", "most", "passes"),
+    ("gate", "limit", "reached", "says"),
     [
-        pytest.param(0.0, 0.0, True, id="none"),
-        pytest.param(0.01, 0.0, False, id="one of a hundred"),
-        pytest.param(0.1 + 0.2, 0.3, True, id="rounding"),
-        pytest.param(1.0, 1.0, True, id="no limit"),
-        pytest.param(None, 0.0, True, id="not defined"),
+        pytest.param("minimum", 0.5, 0.5, "", id="at the minimum"),
+        pytest.param("minimum", 0.5, 0.49, "score is 0.49, below 0.5", id="below"),
+        pytest.param("minimum", 0.5, float("nan"), "score is not defined, below 0.5", id="not a number"),
+        pytest.param("minimum", 0.5, None, "score is not defined, below 0.5", id="no minimum reached"),
+        pytest.param("minimum", 0.5, False, "score is 0, below 0.5", id="false"),
+        pytest.param("minimum", 0, None, "", id="a minimum of 0 is no gate"),
+        pytest.param("minimum", -1.0, None, "", id="nor is a negative one"),
+        pytest.param("maximum", 0.0, 0.0, "", id="at the maximum"),
+        pytest.param("maximum", 0.0, 0.01, "score is 0.01, above 0", id="above"),
+        pytest.param("maximum", 0.3, 0.1 + 0.2, "", id="rounding"),
+        pytest.param("maximum", 0.0, None, "", id="an undefined metric is not above"),
     ],
 )
-def test_above_its_greatest_value_a_step_fails_and_its_outputs_are_kept(
-    step: Step, reached: float | None, most: float, passes: bool
+def test_beyond_its_gate_a_step_fails_and_its_outputs_are_kept(
+    step: Step, gate: str, limit: float, reached: float | None, says: str
 ) -> None:
     fill(step)
-    with nullcontext() if passes else pytest.raises(GateError, match=f"share is {reached}, above {most:g}"):
-        step.commit(metrics={"share": reached}, maximum={"share": most}, notes=["one is known"])
+    with pytest.raises(GateError, match=says) if says else nullcontext():
+        step.commit(metrics={"score": reached, "other": 1}, notes=["one is known"], **{gate: {"score": limit}})
     assert set(committed(step)["outputs"]) == {"words", "more"}
     assert committed(step)["notes"] == ["one is known"]
 
@@ -180,21 +158,14 @@ def test_the_runner_and_the_notebook_agree_on_the_step(step: Step) -> None:
         Step.open("first", reads=[], writes=["letters"])
 
 
-def test_a_report_can_say_what_it_came_from(step: Step, letters: Artifact) -> None:
+def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifact, tmp_path: Path) -> None:
     assert step.provenance == {"made by": "run/second/1", "letters": letters.digest}
-    assert asdict(letters)["digest"] == letters.digest
-
-
-def test_a_report_can_say_what_was_named_by_hand(
-    store: Store, letters: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     folders = {name: str(tmp_path / name) for name in ("work", "cache", "resume", "logs")}
     context = StepContext(
         "second", "run/second/1", store.url, inputs={"letters": letters}, mode="prod",
         chosen={"letters": "latest~3"}, uses={"letters": 14}, **folders,
     )  # fmt: skip
     context.write(tmp_path / "context.json")
-    monkeypatch.setenv(CONTEXT, str(tmp_path / "context.json"))
     step = Step.open("second", reads=["letters"], writes=["words"])
     assert step.provenance["letters"] == f"{letters.digest}, chosen by hand: latest~3"
     assert (step.mode, step.chosen, step.uses) == ("prod", {"letters": "latest~3"}, {"letters": 14})
@@ -241,17 +212,6 @@ def test_what_is_written_beside_an_input_is_told_and_does_no_harm(
     step.commit(metrics={})
     assert "labels.cache was written into an input" in caplog.text
     assert [file.path for file in store.index(letters)] == ["text.txt"]
-
-
-def test_an_input_that_was_not_read_is_not_checked(step: Step) -> None:
-    fill(step)
-    step.commit(metrics={})
-    assert not (step.work / "inputs").exists()
-
-
-def test_there_is_a_folder_to_go_on_from(step: Step) -> None:
-    assert step.resume.is_dir()
-    assert not step.resume.is_relative_to(step.work)
 
 
 # --- opened by hand --------------------------------------------------------------------------------------------------

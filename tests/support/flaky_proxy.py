@@ -26,6 +26,7 @@ class Behaviour:
         lose: How many are passed on, and their answer thrown away.
         delay: Seconds before each is passed on.
         seen: How many there were.
+        at_once: The most that were under way at one time.
     """
 
     method: str = ""
@@ -34,7 +35,21 @@ class Behaviour:
     lose: int = 0
     delay: float = 0.0
     seen: int = 0
+    at_once: int = 0
+    under_way: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts a request while it is under way."""
+        with self.lock:
+            self.under_way += 1
+            self.at_once = max(self.at_once, self.under_way)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.under_way -= 1
 
     def next(self, method: str, path: str) -> str:
         """What is to be done with a request: `refuse`, `lose` or `pass`."""
@@ -62,7 +77,8 @@ def flaky_proxy(endpoint: str, behaviour: Behaviour) -> Iterator[str]:
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             action = behaviour.next(self.command, self.path)
-            time.sleep(behaviour.delay)
+            with behaviour.counted():
+                time.sleep(behaviour.delay)
             if action == "refuse":
                 self._answer(503, {"Content-Type": "application/xml"}, UNAVAILABLE)
                 return

@@ -1,13 +1,4 @@
-"""Folders in and out of local disk or any fsspec URL: content-addressed, write-once, the marker last.
-
-    <root>/objects/ab/ab34…        the bytes of one file, named by their SHA-256 and kept once
-    <root>/artifacts/NAME/VERSION  the index of one artifact: path, size and SHA-256 of each of its files. It is written
-                                   last, and its presence makes the artifact
-    <root>/runs/…                  records, see `runs`
-
-VERSION is the SHA-256 of the index, and an artifact's URL is the URL of its index. `store_garbage` removes what no
-record refers to, but spares recent files. So `put` and `keep_alive` renew the time of an old file that they rely on.
-"""
+"""Folders in and out of a store: content-addressed, write-once, the marker last; see the package's docstring."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def prepare(plan: dict[str, Any]) -> dict[str, Any]:
     source, out = Path(plan["source"]), Path(plan["out"])
     parts: defaultdict[str, float] = defaultdict(float)
     validation.inspect = timed(validation.inspect, parts, "images looked at")
-    duplicate_rules.group_alike = timed(duplicate_rules.group_alike, parts, "near duplicates")
+    duplicate_rules.group_similar = timed(duplicate_rules.group_similar, parts, "near duplicates")
     start, used = time.perf_counter(), time.process_time()
     with clock(parts, "annotations read"):
         raw = read_coco(source / "annotations.json")
@@ -195,7 +195,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
     noise = np.random.default_rng(0)
     for number, image in enumerate(dataset.images):
         os.link(files[number % len(files)], images / image.file_name)
-        facts[image.file_name] = ImageFacts(WIDTH, HEIGHT, digest=str(number), look=made_up_look(noise))
+        facts[image.file_name] = ImageFacts(WIDTH, HEIGHT, digest=str(number), fingerprint=made_up_look(noise))
     start = time.process_time()
     checked = apply_rules(dataset, facts)
     selected = select(checked.dataset).dataset
@@ -208,9 +208,9 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
 
 def made_up_look(noise: np.random.Generator) -> bytes:
     """What a picture of no other's likeness looks like."""
-    from pipeline.data.fingerprints import look_of
+    from pipeline.data.fingerprints import fingerprint_of
 
-    return look_of(noise.integers(0, 256, (6, 6, 3), np.uint8).repeat(3, 0).repeat(3, 1))
+    return fingerprint_of(noise.integers(0, 256, (6, 6, 3), np.uint8).repeat(3, 0).repeat(3, 1))
 
 
 @contextmanager

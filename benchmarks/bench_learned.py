@@ -30,7 +30,7 @@ from report import Target, shown, work_in
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.data.fingerprints import LOOK_BYTES, look_of  # noqa: E402
+from pipeline.data.fingerprints import FINGERPRINT_BYTES, fingerprint_of  # noqa: E402
 from pipeline.data.image_facts import inspect  # noqa: E402
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, find_seen  # noqa: E402, this checkout's
 
@@ -85,7 +85,7 @@ def make(folder: Path, images: int, learned: int) -> LearnedImages:
     """Write the test set, and give the record of so many images of which half of it are changed copies."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    looks = np.zeros((learned, LOOK_BYTES), np.uint8)
+    looks = np.zeros((learned, FINGERPRINT_BYTES), np.uint8)
     for i in range(max(learned, images)):
         cells = rng.integers(0, 255, (CELLS, CELLS, 3), np.uint8)
         if i < images:
@@ -94,7 +94,7 @@ def make(folder: Path, images: int, learned: int) -> LearnedImages:
             cv2.imwrite(str(folder / "images" / f"{i}.jpg"), changed, [cv2.IMWRITE_JPEG_QUALITY, 80])
         if i < learned and (i >= images or i % 2):
             shape = (640, 480) if i < images else (32, 32)
-            look = look_of(cv2.resize(cells, shape, interpolation=cv2.INTER_CUBIC))
+            look = fingerprint_of(cv2.resize(cells, shape, interpolation=cv2.INTER_CUBIC))
             looks[i] = np.frombuffer(look, np.uint8)
     records = [{"id": i, "file_name": f"{i}.jpg", "width": 640, "height": 480} for i in range(images)]
     content = {"images": records, "annotations": [], "categories": []}

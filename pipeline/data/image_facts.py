@@ -20,7 +20,7 @@ from typing import Literal
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from pipeline.data.fingerprints import look_of
+from pipeline.data.fingerprints import fingerprint_of
 from pipeline.data.image_headers import SIDEWAYS, UNREADABLE, orientation_of
 from pipeline.data.image_integrity import BrokenFileError, decode_whole
 from pipeline.errors import DataError
@@ -45,7 +45,7 @@ class ImageFacts:
         problem: Why there is no picture, in words; empty where there is.
         kind: Which kind of problem it is.
         digest: SHA-256 of the file's bytes; empty where they were not read.
-        look: The upright picture's fingerprint, see `looks`; empty where there is no picture, or a flat one.
+        fingerprint: The upright image's fingerprint, see `fingerprints`; empty for an unreadable or flat image.
     """
 
     width: int = 0
@@ -54,7 +54,7 @@ class ImageFacts:
     problem: str = ""
     kind: Kind = ""
     digest: str = field(default="", compare=False)
-    look: bytes = field(default=b"", compare=False, repr=False)
+    fingerprint: bytes = field(default=b"", compare=False, repr=False)
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -109,7 +109,7 @@ def _decoded(data: bytes, header: ImageHeader, digest: str) -> ImageFacts:
         return ImageFacts(problem=str(error), kind=error.kind, digest=digest)
     orientation = _orientation(data)
     size = (header.height, header.width) if orientation in SIDEWAYS else (header.width, header.height)
-    return ImageFacts(*size, orientation, digest=digest, look=look_of(pixels, orientation))
+    return ImageFacts(*size, orientation, digest=digest, fingerprint=fingerprint_of(pixels, orientation))
 
 
 def _refused(why: str, digest: str = "") -> ImageFacts:

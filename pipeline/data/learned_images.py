@@ -1,14 +1,15 @@
 """Which images a model learned from: a digest and a fingerprint of each, and a search for them in a test set.
 
-The record takes 320 bytes an image: 32 of its file's SHA-256 and 288 of its look, see `rules.looks`. For 100,000 images
-that is 32 MB, which lie in four places: `learned_images.npz` beside the weights, `best.pth`, `last.pth` and the Bento.
+The record takes 320 bytes an image: 32 for its file's SHA-256 and 288 for its fingerprint, see `fingerprints`. For
+100,000 images that is 32 MB, which are stored in four places: `learned_images.npz` beside the weights, `best.pth`,
+`last.pth` and the Bento.
 
 Making the record reads and decodes every train and eval image once more, before training starts. For 1,000 photographs
 of COCO, 640 x 480 pixels and 160 kB, that is 2 to 3 seconds of one processor, 0.8 to 0.9 times what `cv2.imdecode`
 alone takes: JPEGs are decoded to a fraction of their size. Cores share the work. Searching 1,000 test images among
 100,000 takes 2 seconds on two cores, beside decoding these, see `benchmarks/bench_learned.py`.
 
-A flat picture has no look, and is found by its bytes only.
+A flat image has no fingerprint, and is found by its bytes only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.coco import read_coco
-from pipeline.data.fingerprints import LOOK_BYTES, find_alike
+from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar
 from pipeline.data.image_facts import ImageFacts, inspect
 from pipeline.errors import DataError, MissingError
 
@@ -58,16 +59,16 @@ class LearnedImages:
 
     Attributes:
         sha256: `(N, 32)`, the digest of each image's file.
-        looks: `(N, LOOK_BYTES)`, its look; zeros for a flat picture.
+        fingerprints: `(N, FINGERPRINT_BYTES)`, its fingerprint; zeros for a flat image.
         unknown_weights: Weights that the model descends from, and whose images are not known.
     """
 
     sha256: Bytes
-    looks: Bytes
+    fingerprints: Bytes
     unknown_weights: tuple[UnknownWeights, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, width in (("sha256", DIGEST_BYTES), ("looks", LOOK_BYTES)):
+        for name, width in (("sha256", DIGEST_BYTES), ("fingerprints", FINGERPRINT_BYTES)):
             value = getattr(self, name)
             if value.dtype != np.uint8 or value.shape != (len(self.sha256), width):
                 found = f"{value.dtype} {value.shape}"
@@ -81,7 +82,7 @@ class LearnedImages:
         unknown = [bytes.fromhex(each.sha256) for each in self.unknown_weights]
         return {
             "sha256": self.sha256,
-            "looks": self.looks,
+            "looks": self.fingerprints,  # as earlier versions called them
             "unknown_sha256": _table(unknown, DIGEST_BYTES),
             "unknown_coco": np.array([each.coco for each in self.unknown_weights], np.bool_),
         }
@@ -160,22 +161,22 @@ def learn_images(*folders: Path, before: LearnedImages | None = None) -> Learned
         MissingError: An annotation file or an image is not there.
         DataError: An annotation file is not one.
     """
-    looks = dict(zip(_rows(before.sha256), _rows(before.looks), strict=True)) if before is not None else {}
+    prints = dict(zip(_rows(before.sha256), _rows(before.fingerprints), strict=True)) if before is not None else {}
     for folder in folders:
         for fact in _facts(folder).values():
-            looks.setdefault(bytes.fromhex(fact.digest), fact.look or bytes(LOOK_BYTES))
-    digests = sorted(looks)
+            prints.setdefault(bytes.fromhex(fact.digest), fact.fingerprint or bytes(FINGERPRINT_BYTES))
+    digests = sorted(prints)
     unknown = tuple(sorted(set(before.unknown_weights))) if before is not None else ()
     return LearnedImages(
-        _table(digests, DIGEST_BYTES), _table((looks[digest] for digest in digests), LOOK_BYTES), unknown
+        _table(digests, DIGEST_BYTES), _table((prints[digest] for digest in digests), FINGERPRINT_BYTES), unknown
     )
 
 
 def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
     """Find the images of a test set that a model learned from.
 
-    An image is found by its bytes, or by its look in any of the 8 orientations: re-encoded, resized, a little brighter
-    or cropped, mirrored, turned by quarters.
+    An image is found by its bytes, or by its fingerprint in any of the 8 orientations: re-encoded, resized, a little
+    brighter or cropped, mirrored, turned by quarters.
 
     Args:
         learned: What the model learned from.
@@ -191,8 +192,11 @@ def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
     facts = _facts(folder)
     known = set(_rows(learned.sha256))
     exact = {name for name, fact in facts.items() if bytes.fromhex(fact.digest) in known}
-    others = [name for name, fact in facts.items() if name not in exact and fact.look]
-    alike = find_alike(_table((facts[name].look for name in others), LOOK_BYTES), learned.looks[learned.looks.any(1)])
+    others = [name for name, fact in facts.items() if name not in exact and fact.fingerprint]
+    alike = find_similar(
+        _table((facts[name].fingerprint for name in others), FINGERPRINT_BYTES),
+        learned.fingerprints[learned.fingerprints.any(1)],
+    )
     similar = {name for name, is_alike in zip(others, alike.tolist(), strict=True) if is_alike}
     return tuple(
         SeenImage(name, "exact" if name in exact else "similar") for name in facts if name in exact or name in similar
@@ -200,7 +204,7 @@ def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
 
 
 def _facts(folder: Path) -> dict[str, ImageFacts]:
-    """Digest and look of each image of a data set, by file name, in the data set's order."""
+    """Digest and fingerprint of each image of a dataset, by file name, in the dataset's order."""
     dataset = read_coco(folder / "annotations.json")
     facts = inspect(folder / "images", list(dict.fromkeys(image.file_name for image in dataset.images)))
     for name, fact in facts.items():

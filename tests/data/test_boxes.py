@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.boxes import ellipse_hull, flat, hull, polygon_area, rotated_box
@@ -24,6 +24,7 @@ def test_what_is_not_finite_is_nowhere(points):
     assert all(map(math.isnan, hull(points)))
 
 
+@settings(deadline=None)
 @given(width=sides, height=sides, degrees=st.floats(-720, 720))
 def test_a_turned_box_keeps_its_centre_and_area(width, height, degrees):
     corners = rotated_box((5.0, 7.0, width, height), degrees)
@@ -35,6 +36,7 @@ def test_a_box_turns_clockwise_as_seen():
     assert rotated_box((0.0, 0.0, 20.0, 10.0), 90)[0] == pytest.approx((15, -5)), "the top left becomes the top right"
 
 
+@settings(deadline=None)
 @given(across=sides, down=sides, degrees=st.floats(-720, 720))
 def test_an_ellipses_hull_touches_it(across, down, degrees):
     turn = math.radians(degrees)

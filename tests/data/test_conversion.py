@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.checks.validation import validate
@@ -175,6 +175,7 @@ def test_crowd_regions_in_one_box_are_not_the_same(tiny):
 names_of_classes = st.sampled_from(["a", "b", "c", "d", "e"])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=20),
     st.dictionaries(names_of_classes, st.sampled_from(["a", "b", "x", "y", None])),

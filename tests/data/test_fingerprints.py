@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import fingerprints
-from pipeline.data.fingerprints import LOOK_BYTES, find_alike, group_alike, look_of
+from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar, fingerprint_of, group_similar
 from pipeline.data.sample.dataset import make_sample
 
 
@@ -68,9 +68,9 @@ def photographs(real_data):
 def test_changed_photographs_are_found_and_no_others(photographs, change, least):
     """Each photograph and its changed copy among those of all others."""
     count = len(photographs)
-    looks = [look_of(p) for p in photographs] + [look_of(change(p)) for p in photographs]
-    firsts = group_alike(looks)
-    assert firsts == group_alike(looks, whole_chains=True)
+    prints = [fingerprint_of(p) for p in photographs] + [fingerprint_of(change(p)) for p in photographs]
+    firsts = group_similar(prints)
+    assert firsts == group_similar(prints, whole_chains=True)
     assert firsts[:count] == list(range(count))
     assert all(first in (i, count + i) for i, first in enumerate(firsts[count:]))
     assert sum(first == i for i, first in enumerate(firsts[count:])) >= least * count
@@ -80,9 +80,9 @@ def test_changed_photographs_are_found_and_no_others(photographs, change, least)
 def test_the_sample_has_no_two_alike(tmp_path):
     """Otherwise the split would hold together what has nothing to do with each other."""
     make_sample(tmp_path)
-    looks = [look_of(cv2.imread(str(path))) for path in sorted(tmp_path.iterdir())]
-    assert len(looks) == 240
-    assert group_alike(looks) == group_alike(looks, whole_chains=True) == list(range(240))
+    prints = [fingerprint_of(cv2.imread(str(path))) for path in sorted(tmp_path.iterdir())]
+    assert len(prints) == 240
+    assert group_similar(prints) == group_similar(prints, whole_chains=True) == list(range(240))
 
 
 def picture(seed, size=(120, 80), cells=6):
@@ -104,9 +104,9 @@ def test_look_is_of_the_upright_picture(orientation):
         7: upright[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(upright, -1),
     }[orientation]
-    found = np.frombuffer(look_of(np.ascontiguousarray(stored), orientation), np.uint8).astype(int)
-    expected = np.frombuffer(look_of(upright), np.uint8)
-    assert len(found) == LOOK_BYTES
+    found = np.frombuffer(fingerprint_of(np.ascontiguousarray(stored), orientation), np.uint8).astype(int)
+    expected = np.frombuffer(fingerprint_of(upright), np.uint8)
+    assert len(found) == FINGERPRINT_BYTES
     assert np.abs(found - expected).max() <= 1
 
 
@@ -116,9 +116,9 @@ def test_flat_pictures_look_like_nothing(noise):
     rng = np.random.default_rng(0)
     grey = np.full((90, 120, 3), 128, np.uint8)
     flat = [np.clip(grey + rng.normal(0, noise, grey.shape), 0, 255).astype(np.uint8) for _ in range(5)]
-    looks = [look_of(pixels) for pixels in flat]
-    assert looks == [b""] * 5
-    assert group_alike(looks) == list(range(5))
+    prints = [fingerprint_of(pixels) for pixels in flat]
+    assert prints == [b""] * 5
+    assert group_similar(prints) == list(range(5))
 
 
 def test_same_shape_in_another_colour_is_another_picture():
@@ -126,7 +126,7 @@ def test_same_shape_in_another_colour_is_another_picture():
         return cv2.circle(np.full((200, 200, 3), 200, np.uint8), (100, 100), 60, colour, -1)
 
     red, green = disc((40, 40, 220)), disc((40, 132, 40))  # of about one brightness
-    assert group_alike([look_of(red), look_of(green), look_of(encoded(red, 60))]) == [0, 1, 0]
+    assert group_similar([fingerprint_of(red), fingerprint_of(green), fingerprint_of(encoded(red, 60))]) == [0, 1, 0]
 
 
 @pytest.mark.parametrize("side", [20, 80])
@@ -135,18 +135,18 @@ def test_another_object_before_the_same_background(side):
     scene = picture(5, (320, 240))
     other = scene.copy()
     other[100 : 100 + side, 120 : 120 + side] = 255
-    assert group_alike([look_of(scene), look_of(other)]) == [0, 1]
+    assert group_similar([fingerprint_of(scene), fingerprint_of(other)]) == [0, 1]
 
 
 @pytest.fixture(scope="module")
 def pan():
     """Looks of frames of which each is like the next one, while the first and the last have nothing in common."""
     wide = picture(8, (2400, 240), 24)
-    return [look_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
+    return [fingerprint_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
 
 
 def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan):
-    firsts = group_alike(pan)
+    firsts = group_similar(pan)
     assert all(abs(i - first) * 4 < 160 for i, first in enumerate(firsts))
     alone = sum(first == i for i, first in enumerate(firsts))
     assert alone < len(pan) / 2  # frames next to each other are found
@@ -155,8 +155,8 @@ def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan):
 
 def test_a_slow_pan_is_one_whole_chain(pan):
     """Cut anywhere, the frames beside the cut would be alike: in a split, one to learn from and one to test on."""
-    other = [look_of(picture(100 + seed)) for seed in range(50)]
-    assert group_alike(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
+    other = [fingerprint_of(picture(100 + seed)) for seed in range(50)]
+    assert group_similar(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
 
 
 def table(count, alike, seed=0):
@@ -166,15 +166,17 @@ def table(count, alike, seed=0):
         cv2.resize(each, (16, 16), interpolation=cv2.INTER_CUBIC)
         for each in rng.integers(0, 255, (count, 6, 6), np.uint8)
     ]
-    looks = np.concatenate([np.reshape(greys, (count, 256)), rng.integers(100, 150, (count, LOOK_BYTES - 256))], axis=1)
-    looks[:alike] = np.clip(looks[0] + rng.integers(-3, 4, (alike, LOOK_BYTES)), 0, 255)
-    return [each.tobytes() for each in looks.astype(np.uint8)]
+    prints = np.concatenate(
+        [np.reshape(greys, (count, 256)), rng.integers(100, 150, (count, FINGERPRINT_BYTES - 256))], axis=1
+    )
+    prints[:alike] = np.clip(prints[0] + rng.integers(-3, 4, (alike, FINGERPRINT_BYTES)), 0, 255)
+    return [each.tobytes() for each in prints.astype(np.uint8)]
 
 
-def test_compared_pairs_grow_with_the_number_though_most_are_alike(monkeypatch):
+def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch):
     """Pairs compared by their bits, and of those the ones compared by their thumbnails."""
     compared = {"bits": 0, "thumbnails": 0}
-    bitwise_count, are_alike = np.bitwise_count, fingerprints._are_alike
+    bitwise_count, are_similar = np.bitwise_count, fingerprints._are_similar
 
     def counted_bits(pairs):
         compared["bits"] += pairs.size
@@ -182,14 +184,14 @@ def test_compared_pairs_grow_with_the_number_though_most_are_alike(monkeypatch):
 
     def counted_thumbnails(one, *others):
         compared["thumbnails"] += len(one)
-        return are_alike(one, *others)
+        return are_similar(one, *others)
 
     monkeypatch.setattr(np, "bitwise_count", counted_bits)
-    monkeypatch.setattr(fingerprints, "_are_alike", counted_thumbnails)
+    monkeypatch.setattr(fingerprints, "_are_similar", counted_thumbnails)
 
     def pairs(count):
         compared.update(bits=0, thumbnails=0)
-        firsts = group_alike(table(count, count // 2))
+        firsts = group_similar(table(count, count // 2))
         assert len(set(firsts)) == count - count // 2 + 1
         return dict(compared)
 
@@ -203,14 +205,16 @@ def test_compared_pairs_grow_with_the_number_though_most_are_alike(monkeypatch):
 @given(st.lists(st.integers(0, 8), max_size=40))
 def test_groups_are_those_of_equal_looks(seeds):
     """With pictures of which each is equal to or unlike the others, in whatever order, mirrored or not."""
-    looks = [look_of(picture(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
-    firsts = group_alike(looks)
+    prints = [fingerprint_of(picture(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
+    firsts = group_similar(prints)
     kinds = [(seed // 2 if seed else f"flat {i}") for i, seed in enumerate(seeds)]
     assert firsts == [kinds.index(kind) for kind in kinds]
 
 
 def table_of(pictures):
-    return np.frombuffer(b"".join(look_of(np.ascontiguousarray(p)) for p in pictures), np.uint8).reshape(-1, LOOK_BYTES)
+    return np.frombuffer(b"".join(fingerprint_of(np.ascontiguousarray(p)) for p in pictures), np.uint8).reshape(
+        -1, FINGERPRINT_BYTES
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -220,14 +224,14 @@ def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, o
         pixels = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
         return encoded(np.ascontiguousarray(np.rot90(pixels, orientation % 4)))
 
-    found = find_alike(table_of(picture(s) for s in seeds), table_of(turned(picture(s)) for s in other_seeds))
+    found = find_similar(table_of(picture(s) for s in seeds), table_of(turned(picture(s)) for s in other_seeds))
     assert found.tolist() == [seed in other_seeds for seed in seeds]
 
 
 @pytest.mark.parametrize("place", [0, 8191, 8192, 19_999])
 def test_one_of_many_is_found_wherever_it_stands(place):
     """Also where the others are taken in parts."""
-    others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, LOOK_BYTES).copy()
-    looks = table_of(picture(seed) for seed in range(3))
-    others[place] = looks[1]
-    assert find_alike(looks, others).tolist() == [False, True, False]
+    others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, FINGERPRINT_BYTES).copy()
+    prints = table_of(picture(seed) for seed in range(3))
+    others[place] = prints[1]
+    assert find_similar(prints, others).tolist() == [False, True, False]

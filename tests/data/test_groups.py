@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.coco import Image
@@ -77,6 +77,7 @@ def test_unknown_field(fields, problem):
 labels = st.lists(st.tuples(st.sampled_from(["", "x", "y", "z"]), st.sampled_from([None, 1, 2, 3])), max_size=12)
 
 
+@settings(deadline=None)
 @given(labels)
 def test_closure_against_plain_search(labels):
     """The same groups as following every tie until nothing is added, whatever the order of the images."""

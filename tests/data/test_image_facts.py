@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as Picture
 
 from pipeline.data import image_facts
-from pipeline.data.fingerprints import LOOK_BYTES, group_alike
+from pipeline.data.fingerprints import FINGERPRINT_BYTES, group_similar
 from pipeline.data.image_facts import MAX_PIXELS, ImageFacts, inspect
 
 
@@ -84,7 +84,7 @@ class TestKinds:
             "bomb.jpg": "refused",
         }
         for fact in facts.values():
-            assert bool(fact.kind) == bool(fact.problem) == (fact.width == 0) == (fact.look == b"")
+            assert bool(fact.kind) == bool(fact.problem) == (fact.width == 0) == (fact.fingerprint == b"")
         assert "it is TIFF, not JPEG" in facts["a.tif"].problem
         assert "2500 megapixels are more than 50" in facts["bomb.png"].problem
 
@@ -104,7 +104,7 @@ class TestFacts:
         facts = inspect(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
         assert facts["a.jpg"].digest == hashlib.sha256((tmp_path / "a.jpg").read_bytes()).hexdigest()
         assert facts["a.jpg"].digest == facts["b.jpg"].digest != facts["c.jpg"].digest
-        assert facts["a.jpg"].look == facts["b.jpg"].look == facts["c.jpg"].look
+        assert facts["a.jpg"].fingerprint == facts["b.jpg"].fingerprint == facts["c.jpg"].fingerprint
 
     def test_more_files_than_a_thread_takes(self, tmp_path, write_picture):
         for number in range(50):
@@ -118,7 +118,7 @@ class TestFacts:
 
     def test_equal_facts(self):
         """What a rule compares is what it names; a digest is not a size."""
-        assert ImageFacts(60, 40) == ImageFacts(60, 40, digest="ab", look=b"x")
+        assert ImageFacts(60, 40) == ImageFacts(60, 40, digest="ab", fingerprint=b"x")
         assert ImageFacts(60, 40) != ImageFacts(40, 60)
 
     @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
@@ -138,8 +138,8 @@ class TestFacts:
         assert (found.width, found.height) == (decoded.shape[1], decoded.shape[0])
         assert found.stored_size == (96, 64)
         assert found.orientation == (orientation if 1 <= orientation <= 8 else 1)
-        looks = [np.frombuffer(each.look, np.uint8).astype(int) for each in (found, upright)]
-        assert len(looks[0]) == LOOK_BYTES
+        looks = [np.frombuffer(each.fingerprint, np.uint8).astype(int) for each in (found, upright)]
+        assert len(looks[0]) == FINGERPRINT_BYTES
         assert np.abs(looks[0] - looks[1]).max() <= 4
 
     @pytest.mark.parametrize("kind", ["jpg", "webp"])
@@ -165,7 +165,7 @@ class TestPhotographs:
             archive.extractall(tmp_path, names)
         facts = inspect(tmp_path, names)
         assert {fact.kind for fact in facts.values()} == {""}
-        assert group_alike([fact.look for fact in facts.values()]) == list(range(len(names)))
+        assert group_similar([fact.fingerprint for fact in facts.values()]) == list(range(len(names)))
         for name in names[::10]:
             height, width = cv2.imread(str(tmp_path / name)).shape[:2]
             assert (facts[name].width, facts[name].height) == (width, height)
@@ -182,7 +182,7 @@ class TestPhotographs:
         photograph.save(tmp_path / "a.jpg", exif=first + thumbnail.getvalue(), quality=80)
         fact = inspect(tmp_path, ["a.jpg"])["a.jpg"]
         assert fact == ImageFacts(3000, 4000, 6)
-        assert fact.look
+        assert fact.fingerprint
 
 
 class TestRoom:

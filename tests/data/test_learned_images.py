@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.data.fingerprints import LOOK_BYTES
+from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen, learn_images
 from pipeline.errors import DataError, MissingError
 
@@ -85,7 +85,7 @@ def test_flat_picture_is_found_by_its_bytes_alone(tmp_path):
     learned = learn_images(write_set(tmp_path / "train", {"a.jpg": jpeg(flat), "b.jpg": jpeg(drawn(1))}))
     test = write_set(tmp_path / "test", {"same.jpg": jpeg(flat), "re-encoded.jpg": jpeg(flat, 50)})
     assert find_seen(learned, test) == (SeenImage("same.jpg", "exact"),)
-    assert [bool(look.any()) for look in learned.looks].count(False) == 1
+    assert [bool(each.any()) for each in learned.fingerprints].count(False) == 1
 
 
 def test_nothing_learned_is_found_nowhere(tmp_path):
@@ -100,7 +100,7 @@ def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path):
     one = write_set(tmp_path / "one", {"a.jpg": jpeg(drawn(1)), "b.jpg": jpeg(drawn(2))})
     two = write_set(tmp_path / "two", {"c.jpg": jpeg(drawn(2)), "d.jpg": jpeg(drawn(3))})
     before = learn_images(one)
-    before = LearnedImages(before.sha256, before.looks, (COCO, OTHER, COCO))
+    before = LearnedImages(before.sha256, before.fingerprints, (COCO, OTHER, COCO))
     learned = learn_images(two, before=before)
     expected = sorted(hashlib.sha256(jpeg(drawn(seed))).hexdigest() for seed in (1, 2, 3))
     assert [row.tobytes().hex() for row in learned.sha256] == expected
@@ -108,12 +108,12 @@ def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path):
     assert len(find_seen(learned, one)) == 2
     in_turn = learn_images(one, two)
     assert np.array_equal(in_turn.sha256, learned.sha256)
-    assert np.array_equal(in_turn.looks, learned.looks)
+    assert np.array_equal(in_turn.fingerprints, learned.fingerprints)
 
 
 def test_unknown_weights_alone_are_passed_on(tmp_path):
     learned = learn_images(
-        before=LearnedImages(np.empty((0, 32), np.uint8), np.empty((0, LOOK_BYTES), np.uint8), (COCO,))
+        before=LearnedImages(np.empty((0, 32), np.uint8), np.empty((0, FINGERPRINT_BYTES), np.uint8), (COCO,))
     )
     assert learned.unknown_weights == (COCO,)
     assert len(learned) == 0
@@ -134,11 +134,11 @@ weights = st.lists(st.builds(UnknownWeights, st.binary(min_size=32, max_size=32)
 @given(digests, weights)
 def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown):
     path = tmp_path_factory.mktemp("learned") / FILE_NAME
-    looks = np.arange(len(sha256) * LOOK_BYTES, dtype=np.uint8).reshape(-1, LOOK_BYTES)
-    learned = LearnedImages(sha256, looks, tuple(unknown))
+    prints = np.arange(len(sha256) * FINGERPRINT_BYTES, dtype=np.uint8).reshape(-1, FINGERPRINT_BYTES)
+    learned = LearnedImages(sha256, prints, tuple(unknown))
     read = LearnedImages.read(learned.write(path))
     assert np.array_equal(read.sha256, sha256)
-    assert np.array_equal(read.looks, looks)
+    assert np.array_equal(read.fingerprints, prints)
     assert read.unknown_weights == tuple(unknown)
     assert path.read_bytes() == read.write(path.with_name("again")).read_bytes()
     assert read.summary() == {
@@ -149,8 +149,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown):
 
 
 def record(count=3):
-    looks = np.ones((count, LOOK_BYTES), np.uint8)
-    return LearnedImages(np.arange(count * 32, dtype=np.uint8).reshape(-1, 32), looks, (COCO,))
+    prints = np.ones((count, FINGERPRINT_BYTES), np.uint8)
+    return LearnedImages(np.arange(count * 32, dtype=np.uint8).reshape(-1, 32), prints, (COCO,))
 
 
 def test_size_is_as_stated(tmp_path):
@@ -176,11 +176,11 @@ def damaged(path):
 FAULTS = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("nothing of the kind"),
-    "one array": lambda path: path.write_bytes(npy(record().looks)),
+    "one array": lambda path: path.write_bytes(npy(record().fingerprints)),
     "cut off": lambda path: path.write_bytes(record().write(path).read_bytes()[:500]),
     "a flipped bit": damaged,
-    "no looks": saved(looks=None),
-    "a look too few": saved(looks=np.ones((2, LOOK_BYTES), np.uint8)),
+    "no fingerprints": saved(looks=None),
+    "a fingerprint too few": saved(looks=np.ones((2, FINGERPRINT_BYTES), np.uint8)),
     "short digests": saved(sha256=np.ones((3, 16), np.uint8)),
     "other type": saved(sha256=np.ones((3, 32), np.float32)),
     "a flag too many": saved(unknown_coco=np.ones(2, np.bool_)),

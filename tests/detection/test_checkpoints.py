@@ -14,7 +14,7 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage
 
-from pipeline.data.fingerprints import LOOK_BYTES
+from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.learned_images import LearnedImages, UnknownWeights
 from pipeline.detection.checkpoints import CLASS_LAYER, coco_classes, fit, read_checkpoint, variant_of, write_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
@@ -177,7 +177,9 @@ def test_what_is_written_is_read_without_running_code(tmp_path: Path, three_clas
 
 def record(count: int = 2) -> LearnedImages:
     sha256 = np.arange(count * 32, dtype=np.uint8).reshape(-1, 32)
-    return LearnedImages(sha256, np.full((count, LOOK_BYTES), 7, np.uint8), (UnknownWeights("0a" * 32, coco=True),))
+    return LearnedImages(
+        sha256, np.full((count, FINGERPRINT_BYTES), 7, np.uint8), (UnknownWeights("0a" * 32, coco=True),)
+    )
 
 
 def test_what_the_weights_learned_from_lies_beside_them(

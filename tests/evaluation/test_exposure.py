@@ -143,7 +143,7 @@ def test_a_clean_test_set(test_set, packed, tmp_path) -> None:
 )
 def test_weights_from_elsewhere(training_set, test_set, packed, weights, names, knows_coco) -> None:
     known = learn_images(training_set)
-    exposure = check_exposure(test_set, packed(LearnedImages(known.sha256, known.looks, weights)), results(1))
+    exposure = check_exposure(test_set, packed(LearnedImages(known.sha256, known.fingerprints, weights)), results(1))
     assert exposure.unknown_weights == weights
     assert (exposure.coco_names, exposure.knows_coco) == (names, knows_coco)
     assert exposure.exact == 1  # what is known is checked all the same
@@ -166,7 +166,7 @@ def remove(bento: Path) -> None:
 
 
 def replace(bento: Path) -> None:
-    empty = LearnedImages(np.zeros((0, 32), np.uint8), LearnedImages.read(bento / FILE_NAME).looks[:0])
+    empty = LearnedImages(np.zeros((0, 32), np.uint8), LearnedImages.read(bento / FILE_NAME).fingerprints[:0])
     empty.write(bento / FILE_NAME)
 
 

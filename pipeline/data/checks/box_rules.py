@@ -1,20 +1,31 @@
-"""Rules on single boxes: finite, wider and higher than nothing, within their image, of a size that makes sense."""
+"""Rules on single boxes and masks: finite, with an area, within their image, readable.
+
+Detection needs no masks, but existing ones must not break the tools that read them. Polygons are
+`[[x, y, x, y, ...], ...]` in pixels, run lengths `{"size": [height, width], "counts": ...}` down the columns, where
+the counts are a list or pycocotools' text. Many tools write an empty list for a box alone.
+
+Reference: https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/mask.py
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from pipeline.data.boxes import clip, normalise, shown
-from pipeline.data.checks.findings import Action, Facts, Result, judge_annotations
+from pipeline.data.checks.findings import Action
+from pipeline.data.checks.rules import Facts, Result, judge_annotations
 from pipeline.data.coco import Annotation, Box, CocoDataset
 
 _SLACK = 0.01  # pixels; COCO's own files round coordinates to two decimals
-_FARTHEST = 1e9  # pixels; beyond it no coordinate is meant
+_FARTHEST = 1e9  # pixels; larger coordinates are mistakes
+_OUTLINE_SLACK = 1.0  # pixels that an outline may leave the image by: some tools count centres of pixels, some corners
+_OUTLINE_FARTHEST = 1e5  # pixels; pycocotools walks along an outline, and its memory grows with the length
 
 
 def boxes_not_finite(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Boxes are of finite numbers, and none of a size that no image has."""
+    """Coordinates are finite numbers, and none is larger than any image."""
 
     def problem(each: Annotation) -> str:
         x, y, width, height = each.bbox
@@ -27,7 +38,7 @@ def boxes_not_finite(dataset: CocoDataset, _: Facts, action: Action) -> Result:
             return ""
         return f"the box is {each.bbox}"
 
-    return judge_annotations(dataset, "box-not-finite", "error", action, problem)
+    return judge_annotations(dataset, action, problem)
 
 
 def negative_sides(dataset: CocoDataset, _: Facts, action: Action) -> Result:
@@ -36,39 +47,36 @@ def negative_sides(dataset: CocoDataset, _: Facts, action: Action) -> Result:
     def problem(each: Annotation) -> str:
         return f"the corners are swapped: {shown(each.bbox)}" if each.bbox[2] < 0 or each.bbox[3] < 0 else ""
 
-    def repair(each: Annotation) -> Annotation:
-        return _with_box(each, normalise(each.bbox))
-
-    return judge_annotations(dataset, "negative-box-side", "error", action, problem, repair)
+    return judge_annotations(dataset, action, problem, lambda each: _with_box(each, normalise(each.bbox)))
 
 
 def boxes_without_area(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Boxes are wider and higher than nothing."""
+    """Width and height are above 0."""
 
     def problem(each: Annotation) -> str:
         return "" if each.bbox[2] * each.bbox[3] > 0 else f"the box has no area: {shown(each.bbox)}"
 
-    return judge_annotations(dataset, "box-without-area", "error", action, problem)
+    return judge_annotations(dataset, action, problem)
 
 
 def boxes_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Something of each box is in its image."""
+    """A part of each box is in its image."""
     sizes = _sizes(dataset)
 
     def problem(each: Annotation) -> str:
         x, y, across, down = each.bbox
         width, height = sizes[each.image_id]
         if x >= 0 and y >= 0 and x + across <= width and y + down <= height:
-            return ""  # nearly always, and soon said
+            return ""  # nearly always, and quick
         _, _, across, down = clip(each.bbox, width, height)
         inside = across > 0 and down > 0 and across * down > 0
         return "" if inside else f"nothing of {shown(each.bbox)} is in the image"
 
-    return judge_annotations(dataset, "box-outside-image", "error", action, problem)
+    return judge_annotations(dataset, action, problem)
 
 
 def boxes_partly_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Boxes lie within their image: a repair clips them to it."""
+    """Boxes lie within their image: a repair clips them."""
     sizes = _sizes(dataset)
 
     def problem(each: Annotation) -> str:
@@ -82,24 +90,23 @@ def boxes_partly_outside(dataset: CocoDataset, _: Facts, action: Action) -> Resu
     def repair(each: Annotation) -> Annotation:
         return _with_box(each, clip(each.bbox, *sizes[each.image_id]))
 
-    return judge_annotations(dataset, "box-partly-outside", "warning", action, problem, repair)
+    return judge_annotations(dataset, action, problem, repair)
 
 
 def tiny_boxes(dataset: CocoDataset, _: Facts, action: Action, *, shortest: float) -> Result:
-    """An object's shorter side has `shortest` pixels; regions not judged may be any size."""
+    """An object's sides have at least `shortest` pixels; crowd regions may have any size."""
 
     def problem(each: Annotation) -> str:
         if each.iscrowd or (each.bbox[2] >= shortest and each.bbox[3] >= shortest):
             return ""
         return f"{shown(each.bbox)}: a side is below {shortest:g}"
 
-    return judge_annotations(dataset, "tiny-box", "warning", action, problem)
+    return judge_annotations(dataset, action, problem)
 
 
 def covering_boxes(dataset: CocoDataset, _: Facts, action: Action, *, share: float) -> Result:
-    """No object takes up this share of its image, as whole-image labels put in as boxes do."""
+    """No object covers this share of its image, as labels of whole images written as boxes do."""
     sizes = _sizes(dataset)
-
     least = share * min((width * height for width, height in sizes.values()), default=0)
 
     def problem(each: Annotation) -> str:
@@ -110,7 +117,7 @@ def covering_boxes(dataset: CocoDataset, _: Facts, action: Action, *, share: flo
         covered = across * down / (width * height)
         return f"covers {covered:.1%} of the image" if covered >= share else ""
 
-    return judge_annotations(dataset, "covering-box", "warning", action, problem)
+    return judge_annotations(dataset, action, problem)
 
 
 def wrong_areas(dataset: CocoDataset, _: Facts, action: Action) -> Result:
@@ -118,13 +125,34 @@ def wrong_areas(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
     def problem(each: Annotation) -> str:
         box = each.bbox[2] * each.bbox[3]
-        # masks may reach over the box by a part of a pixel
+        # a mask may be larger than the box by a part of a pixel
         return "" if 0 < each.area <= box * 1.001 + 1 else f"the area is {each.area:g}, the box's {box:g}"
 
-    def repair(each: Annotation) -> Annotation:
-        return replace(each, area=each.bbox[2] * each.bbox[3])
+    return judge_annotations(dataset, action, problem, lambda each: replace(each, area=each.bbox[2] * each.bbox[3]))
 
-    return judge_annotations(dataset, "wrong-area", "warning", action, problem, repair)
+
+def malformed_segmentations(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Masks can be read: a repair removes the mask and leaves the box."""
+    sizes = _sizes(dataset)
+
+    def problem(each: Annotation) -> str:
+        return _malformed(each.segmentation, *sizes[each.image_id]) if each.segmentation is not None else ""
+
+    return judge_annotations(dataset, action, problem, _without_mask)
+
+
+def segmentations_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Outlines lie within their image: a repair removes the mask and leaves the box."""
+    sizes = _sizes(dataset)
+
+    def problem(each: Annotation) -> str:
+        if not isinstance(each.segmentation, list):
+            return ""
+        width, height = sizes[each.image_id]
+        outside = any(_outside(polygon, width, height) for polygon in each.segmentation)
+        return f"the outline leaves the image of {width}x{height}" if outside else ""
+
+    return judge_annotations(dataset, action, problem, _without_mask)
 
 
 def _sizes(dataset: CocoDataset) -> dict[int, tuple[int, int]]:
@@ -132,6 +160,65 @@ def _sizes(dataset: CocoDataset) -> dict[int, tuple[int, int]]:
 
 
 def _with_box(annotation: Annotation, box: Box) -> Annotation:
-    """With a new box, whose area becomes the annotation's where it was the old box's too."""
+    """The annotation with a new box; its area follows where it was the old box's."""
     own = math.isclose(abs(annotation.area), abs(annotation.bbox[2] * annotation.bbox[3]), rel_tol=1e-6)
     return replace(annotation, bbox=box, area=box[2] * box[3] if own else annotation.area)
+
+
+def _without_mask(annotation: Annotation) -> Annotation:
+    return replace(annotation, segmentation=None)
+
+
+def _outside(polygon: list[float], width: int, height: int) -> bool:
+    across, down = polygon[0::2], polygon[1::2]
+    far_right, far_down = width + _OUTLINE_SLACK, height + _OUTLINE_SLACK
+    return min(*across, *down) < -_OUTLINE_SLACK or max(across) > far_right or max(down) > far_down
+
+
+def _malformed(segmentation: Any, width: int, height: int) -> str:
+    """What is wrong with a segmentation in an image of that size; empty where nothing is."""
+    if isinstance(segmentation, list):
+        return next(filter(None, map(_malformed_polygon, segmentation)), "")
+    if not isinstance(segmentation, dict):
+        return "the mask is neither polygons nor run lengths"
+    if segmentation.get("size") != [height, width]:
+        return f"the run lengths are not of the image's size, {height} x {width}: {segmentation.get('size')!s:.40}"
+    counts = segmentation.get("counts")
+    lengths = _decoded(counts) if isinstance(counts, str) else counts
+    if not isinstance(lengths, list) or any(each.__class__ is not int or each < 0 for each in lengths):
+        return "the run lengths cannot be read"
+    covered = sum(lengths)
+    return "" if covered == width * height else f"the run lengths cover {covered} of {width * height} pixels"
+
+
+def _malformed_polygon(polygon: Any) -> str:
+    if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
+        return "an outline is not a list of numbers"
+    if len(polygon) < 6 or len(polygon) % 2:
+        return f"an outline has {len(polygon)} numbers, not an even number of 6 or more"
+    if not all(-_OUTLINE_FARTHEST <= value <= _OUTLINE_FARTHEST for value in polygon):  # NaN is in no range
+        return "an outline has numbers that are no coordinates"
+    return ""
+
+
+def _decoded(text: str) -> list[int] | None:
+    """The run lengths that pycocotools' text encodes; None where the text is malformed.
+
+    Each is in groups of 5 bits, low ones first, in characters from '0' on. Bit 32 means that another group follows, bit
+    16 in the last group that the number is negative. From the fourth on a number is the difference to the one two back.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    return None if shift else lengths

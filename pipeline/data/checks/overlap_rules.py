@@ -1,7 +1,7 @@
-"""Rules on boxes of one image against each other: none twice, none for two categories, none all but on top of another.
+"""Rules on pairs of boxes in one image: none twice, none for two categories, no two that overlap almost wholly.
 
-What is near is found by going through the boxes of an image from left to right; where very many lie above each other,
-in a grid. Never is every box compared with every other.
+Neighbours are found by sweeping over the boxes of an image from left to right, and, where very many lie above each
+other, in a grid. The rules never compare every box with every other.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.boxes import overlap, shown
-from pipeline.data.checks.findings import DID, Action, Facts, Result, annotation_finding, with_annotations
+from pipeline.data.checks.findings import Action
+from pipeline.data.checks.rules import Facts, Result, judge_places
 from pipeline.data.coco import Annotation, Box, CocoDataset
 
 _CELL = 4  # side of a grid's cell, in the largest distance between boxes that overlap enough; at least 2
-_FEW = 12  # boxes of a group that are sooner compared each with each
-_WINDOW = 64  # boxes that start so closely after another that it is sooner compared with each than looked up in a grid
-_ABOUT = 1 - 1e-9  # a little less, as `overlap` decides to the last digit
+_FEW = 12  # boxes of a group: comparing all pairs is quicker
+_WINDOW = 64  # boxes that start closely after another, up to which comparing beats a grid
+_ABOUT = 1 - 1e-9  # a little less, as `overlap` decides exactly
 _GROUP = attrgetter("image_id", "category_id")
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: spreads numbers over 64 bits, here those of cells
 
@@ -37,11 +38,11 @@ def duplicate_boxes(dataset: CocoDataset, _: Facts, action: Action) -> Result:
         other = first.setdefault((each.image_id, each.category_id, each.bbox, each.iscrowd), i)
         if other != i:
             problems[i] = f"{shown(each.bbox)} is there already, as annotation {dataset.annotations[other].id}"
-    return _judged(dataset, "duplicate-box", problems, action)
+    return judge_places(dataset, action, problems)
 
 
 def boxes_of_two_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """No box for a second category; a region that is not judged may be one for many."""
+    """No box for a second category; a crowd region may be one for several."""
     problems = [""] * len(dataset.annotations)
     first: dict[tuple[int, Box], Annotation] = {}
     names = {category.id: category.name for category in dataset.categories}
@@ -51,11 +52,11 @@ def boxes_of_two_categories(dataset: CocoDataset, _: Facts, action: Action) -> R
         if other.category_id != each.category_id:
             mine, others = names[each.category_id], names[other.category_id]
             problems[i] = f"{shown(each.bbox)} is '{mine}' here and '{others}' as annotation {other.id}"
-    return _judged(dataset, "box-of-two-categories", problems, action)
+    return judge_places(dataset, action, problems)
 
 
 def _twins(dataset: CocoDataset) -> list[int]:
-    """Positions of annotations whose box is there more than once in their image; a chance few of others too."""
+    """Positions of annotations whose box occurs more than once in their image, and by chance a few others."""
     numbers = (hash((each.image_id, each.bbox)) for each in dataset.annotations)
     return np.flatnonzero(_company(np.fromiter(numbers, np.int64, len(dataset.annotations))) > 1).tolist()
 
@@ -63,8 +64,8 @@ def _twins(dataset: CocoDataset) -> list[int]:
 def overlapping_boxes(dataset: CocoDataset, _: Facts, action: Action, *, most: float) -> Result:
     """No two boxes of one category overlap by more than `most`, as when an object was boxed twice.
 
-    The first of such boxes counts as the object, and later ones are held against it. The same box again is the
-    business of `duplicate_boxes`.
+    The first of such boxes counts as the object, and later ones are compared with it. `duplicate_boxes` handles equal
+    boxes.
     """
     places = [i for i, each in enumerate(dataset.annotations) if not each.iscrowd]
     objects = [dataset.annotations[i] for i in places]
@@ -73,25 +74,11 @@ def overlapping_boxes(dataset: CocoDataset, _: Facts, action: Action, *, most: f
         each, other = objects[later], objects[earlier]
         shared = overlap(each.bbox, other.bbox)
         problems[places[later]] = f"{shown(each.bbox)} overlaps annotation {other.id} by {shared:.0%}"
-    return _judged(dataset, "overlapping-boxes", problems, action)
-
-
-def _judged(dataset: CocoDataset, rule: str, problems: list[str], action: Action) -> Result:
-    """Meet annotations with a problem with the action; `problems` by position."""
-    if not any(problems):
-        return dataset, []
-    names = {image.id: image.file_name for image in dataset.images}
-    findings = [
-        annotation_finding(rule, "warning", each, DID[action], problem, names[each.image_id])
-        for each, problem in zip(dataset.annotations, problems, strict=True)
-        if problem
-    ]
-    kept = (each for each, problem in zip(dataset.annotations, problems, strict=True) if not problem)
-    return with_annotations(dataset, kept, changed=action == "drop"), findings
+    return judge_places(dataset, action, problems)
 
 
 def _near(boxes: Sequence[Annotation], most: float) -> dict[int, int]:
-    """For boxes that overlap an earlier one of their image and category by more than `most`, which one, by position.
+    """The earlier box that a box overlaps by more than `most` in its image and category, by position.
 
     Args:
         boxes: `N` boxes.
@@ -119,7 +106,7 @@ def _near(boxes: Sequence[Annotation], most: float) -> dict[int, int]:
 
 
 def _company(numbers: NDArray[Any]) -> NDArray[np.intp]:
-    """How often each of the numbers is there."""
+    """How often each of the numbers occurs."""
     _, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     several: NDArray[np.intp] = counts[inverse]
     return several
@@ -128,7 +115,7 @@ def _company(numbers: NDArray[Any]) -> NDArray[np.intp]:
 def _candidates(
     boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Boxes that may overlap another by more than `most`, and cells in which to look for it: nearly none in sound data.
+    """Boxes that may overlap another by more than `most`, with the cells to search; nearly none in sound data.
 
     Args:
         boxes: `(N, 4)`.
@@ -148,10 +135,10 @@ def _candidates(
 
 
 def _close(boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float) -> NDArray[np.bool_]:
-    """Which boxes overlap another of their group by about `most`; of groups too crowded to say, all.
+    """Which boxes overlap another of their group by about `most`; all boxes of very crowded groups.
 
-    Two boxes that overlap by more than t have left edges closer than w(1-t), with w the width of the one further left:
-    of boxes in the order of left edges, each need only be compared with the few that follow so closely.
+    Two boxes that overlap by more than t have left edges closer than w(1-t), where w is the width of the left one: in
+    the order of left edges, each box is compared only with the few that follow so closely.
 
     Args:
         boxes: `(N, 4)`.
@@ -181,7 +168,7 @@ def _close(boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float) -
 
 
 def _crowded(left: NDArray[np.float64], last: NDArray[np.float64], group: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which boxes are of a group in which `_WINDOW` boxes or more start closely after another; by group and left edge.
+    """Which boxes, sorted by group and left edge, are of a group where `_WINDOW` boxes start closely after another.
 
     Args:
         left: `(N,)`, left edges.
@@ -205,11 +192,11 @@ def _overlap_by(one: NDArray[np.float64], other: NDArray[np.float64], least: flo
 def _cells(
     boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Cells that boxes are in, `(M,)` indices of boxes and `(M,)` cells: any two that overlap enough share one.
+    """The cells of each box, `(M,)` indices of boxes and `(M,)` cells: any two that overlap enough share one.
 
     Two boxes that overlap by more than t have widths w of a ratio below 1/t, and left edges closer than w(1-t)/t; the
-    same goes for heights and upper edges. So the grid is one of log sizes, and within each of its cells one of places,
-    with cells as large as the sizes there ask for. Each box is in the cells on both sides of a border that is near.
+    same holds for heights and upper edges. So the grid is one of log sizes, and within each of its cells one of
+    places, with cells in proportion to the sizes there. A box near a border is in the cells on both sides.
     """
     slack = -math.log(most)
     size = np.log(boxes[:, 2:]) / (_CELL * slack)
@@ -223,21 +210,21 @@ def _cells(
         for corner in product((-1, 1), repeat=2):
             place = np.floor((boxes[:, :2] + np.array(corner) * reach) / cell)
             twice = ((np.array(corner) > 0) & (place == first)).any(axis=1)
-            chosen = _told_apart(size, side) & ~twice
+            chosen = _differs(size, side) & ~twice
             owners.append(index[chosen])
             cells.append(_number(group[chosen], np.hstack([scale, place])[chosen]))
     return np.concatenate(owners), np.concatenate(cells)
 
 
-def _told_apart(size: NDArray[np.float64], side: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Where looking at this side of a border gives another cell than looking at the first side."""
+def _differs(size: NDArray[np.float64], side: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Where this side of a border is in another cell than the first side."""
     low, high = np.floor(size - 1 / _CELL), np.floor(size + 1 / _CELL)
-    told_apart: NDArray[np.bool_] = ((np.array(side) < 0) | (low != high)).all(axis=1)
-    return told_apart
+    differs: NDArray[np.bool_] = ((np.array(side) < 0) | (low != high)).all(axis=1)
+    return differs
 
 
 def _number(group: NDArray[np.uint64], cell: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """One number for a cell of a group; two may share one by chance, which costs a comparison."""
+    """A number for a cell of a group; two cells may share one by chance, which costs a comparison."""
     number = group
     for column in cell.T:
         number = _mixed(number + column.astype(np.int64).astype(np.uint64))

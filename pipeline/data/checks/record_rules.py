@@ -1,66 +1,110 @@
-"""Rules on how records hang together: each image and object once, each object of an image and a category there are."""
+"""Rules on records: each category, image and object once, each object in an image and of a category that exist."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import PurePosixPath
 
-from pipeline.data.checks.findings import (
-    DID,
-    Action,
+from pipeline.data.checks.findings import DID, Action
+from pipeline.data.checks.rules import (
     Facts,
-    Finding,
+    Problem,
     Result,
-    annotation_finding,
+    annotation_problem,
     drop_images,
-    image_item,
+    image_problem,
+    image_problems,
     judge_annotations,
-    with_annotations,
+    map_annotations,
 )
-from pipeline.data.coco import Annotation, CocoDataset, Image
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+
+
+def duplicate_category_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result:
+    """One category per id: the first keeps it, and objects with the id are taken to be of the first."""
+    first: dict[int, Category] = {}
+    found = [
+        _category_problem(category, "drop", f"the id is that of '{first[category.id].name}'")
+        for category in dataset.categories
+        if first.setdefault(category.id, category) is not category
+    ]
+    return (replace(dataset, categories=tuple(first.values())) if found else dataset), found
+
+
+def duplicate_category_names(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """One category per name: a repair moves the objects to the first."""
+    return _merge_categories(dataset, {each.id: each.name for each in dataset.categories}, action)
+
+
+def similar_category_names(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """No two categories whose names differ only in case or spaces: a repair moves the objects to the first."""
+    keys = {each.id: "".join(each.name.split()).casefold() for each in dataset.categories}
+    return _merge_categories(dataset, keys, action)
+
+
+def rare_categories(dataset: CocoDataset, _: Facts, action: Action, *, fewest: int) -> Result:
+    """Every category in use has objects in at least `fewest` images, so that each part of a split can have one."""
+    images: defaultdict[int, set[int]] = defaultdict(set)
+    for each in dataset.annotations:
+        known = images[each.category_id]
+        if not each.iscrowd:
+            known.add(each.image_id)
+    problems = {
+        category.id: f"objects in {len(images[category.id])} images, fewer than {fewest}"
+        for category in dataset.categories
+        if category.id in images and len(images[category.id]) < fewest
+    }
+    return _judge_categories(dataset, problems, action)
+
+
+def unused_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+    """Every category has an object."""
+    used = {each.category_id for each in dataset.annotations}
+    problems = {category.id: "no object is of it" for category in dataset.categories if category.id not in used}
+    return _judge_categories(dataset, problems, action)
 
 
 def duplicate_image_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result:
-    """One image per id: the first keeps it, and the objects, which name it by id, are taken for the first's."""
-    findings: list[Finding] = []
+    """One image per id: the first keeps it, and objects with the id are taken to be in the first."""
     first: dict[int, Image] = {}
-    for image in dataset.images:
-        if first.setdefault(image.id, image) is not image:
-            detail = f"the id is that of {first[image.id].file_name}"
-            findings.append(
-                Finding("duplicate-image-id", "error", image_item(image), "dropped", detail, image.file_name)
-            )
-    return (replace(dataset, images=tuple(first.values())) if findings else dataset), findings
+    found = [
+        image_problem(image, "drop", f"the id is that of {first[image.id].file_name}")
+        for image in dataset.images
+        if first.setdefault(image.id, image) is not image
+    ]
+    return (replace(dataset, images=tuple(first.values())) if found else dataset), found
 
 
 def duplicate_image_files(dataset: CocoDataset, _: Facts, action: Action) -> Result:
     """One image per file: a repair moves the objects to the first."""
-    findings: list[Finding] = []
+    found: list[Problem] = []
     first: dict[str, Image] = {}
     moved: dict[int, int] = {}
     for image in dataset.images:
-        into = first.setdefault(_file(image), image)
+        name = image.file_name
+        same = PurePosixPath(name).as_posix() if "//" in name or "./" in name else name  # a//b and ./a/b are a/b
+        into = first.setdefault(same, image)
         if into is not image:
             moved[image.id] = into.id
-            detail = f"the file of {image_item(into)}" + ("; its boxes moved there" if action == "repair" else "")
-            finding = Finding("duplicate-image-file", "error", image_item(image), DID[action], detail, image.file_name)
-            findings.append(finding)
+            detail = f"the file of image {into.id} ({into.file_name})"
+            detail += "; its boxes moved there" if action == "repair" else ""
+            found.append(image_problem(image, action, detail))
     if not moved:
-        return dataset, findings
+        return dataset, found
     if action == "drop":
-        return dataset.subset(first.values()), findings
-
-    def renumbered(each: Annotation) -> Annotation:
-        return replace(each, image_id=moved[each.image_id]) if each.image_id in moved else each
-
-    dataset = with_annotations(dataset, map(renumbered, dataset.annotations))
-    return replace(dataset, images=tuple(first.values())), findings
+        return dataset.subset(first.values()), found
+    dataset = map_annotations(
+        dataset, lambda each: replace(each, image_id=moved[each.image_id]) if each.image_id in moved else each
+    )
+    return replace(dataset, images=tuple(first.values())), found
 
 
 def duplicate_annotation_ids(dataset: CocoDataset, _: Facts, action: Action) -> Result:
     """One annotation per id: the first keeps it, and a repair gives the others new ones."""
-    findings: list[Finding] = []
+    found: list[Problem] = []
     kept: list[Annotation] = []
     names = {image.id: image.file_name for image in dataset.images}
     fresh = _fresh_ids(dataset)
@@ -69,16 +113,13 @@ def duplicate_annotation_ids(dataset: CocoDataset, _: Facts, action: Action) -> 
         if each.id in seen:
             new = next(fresh)
             detail = "the id is another's" + (f": became {new}" if action == "repair" else "")
-            file_name = names.get(each.image_id, "")
-            findings.append(
-                annotation_finding("duplicate-annotation-id", "error", each, DID[action], detail, file_name)
-            )
+            found.append(annotation_problem(each, action, detail, names.get(each.image_id, "")))
             if action == "drop":
                 continue
             each = replace(each, id=new)
         seen.add(each.id)
         kept.append(each)
-    return with_annotations(dataset, kept, changed=bool(findings)), findings
+    return (replace(dataset, annotations=tuple(kept)) if found else dataset), found
 
 
 def annotation_ids_below_one(dataset: CocoDataset, _: Facts, action: Action) -> Result:
@@ -86,8 +127,6 @@ def annotation_ids_below_one(dataset: CocoDataset, _: Facts, action: Action) -> 
     fresh = _fresh_ids(dataset)
     return judge_annotations(
         dataset,
-        "annotation-id-below-one",
-        "error",
         action,
         lambda each: "the id is below 1" if each.id < 1 else "",
         lambda each: replace(each, id=next(fresh)),
@@ -95,42 +134,68 @@ def annotation_ids_below_one(dataset: CocoDataset, _: Facts, action: Action) -> 
 
 
 def unknown_images(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Objects belong to an image that there is."""
+    """Objects belong to an image that exists."""
     known = {image.id for image in dataset.images}
-
-    def problem(each: Annotation) -> str:
-        return "" if each.image_id in known else f"there is no image {each.image_id}"
-
-    return judge_annotations(dataset, "unknown-image", "error", action, problem)
+    return judge_annotations(
+        dataset, action, lambda each: "" if each.image_id in known else f"there is no image {each.image_id}"
+    )
 
 
 def unknown_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Objects belong to a category that there is."""
+    """Objects belong to a category that exists."""
     known = {category.id for category in dataset.categories}
-
-    def problem(each: Annotation) -> str:
-        return "" if each.category_id in known else f"there is no category {each.category_id}"
-
-    return judge_annotations(dataset, "unknown-category", "error", action, problem)
+    return judge_annotations(
+        dataset, action, lambda each: "" if each.category_id in known else f"there is no category {each.category_id}"
+    )
 
 
 def images_without_box(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Every image has an annotation; one without is learnt as background."""
+    """Every image has an annotation; one without is background in training."""
     problems = {image.id: "no annotation is in it" for image in dataset.background_images}
     if action == "drop":
-        return drop_images(dataset, "image-without-box", "info", problems)
-    findings = [
-        Finding("image-without-box", "info", image_item(image), "reported", problems[image.id], image.file_name)
-        for image in dataset.images
-        if image.id in problems
-    ]
-    return dataset, findings
+        return drop_images(dataset, problems)
+    return dataset, image_problems(dataset.images, "report", problems)
 
 
-def _file(image: Image) -> str:
-    """The same for names of the same file: a//b and ./a/b are a/b."""
-    name = image.file_name
-    return PurePosixPath(name).as_posix() if "//" in name or "./" in name else name
+def _merge_categories(dataset: CocoDataset, keys: Mapping[int, str], action: Action) -> Result:
+    """Apply the action to categories with the same key as an earlier one; `keys` by id, which are unique here."""
+    found: list[Problem] = []
+    first: dict[str, Category] = {}
+    moved: dict[int, int] = {}
+    for category in dataset.categories:
+        into = first.setdefault(keys[category.id], category)
+        if into is not category:
+            moved[category.id] = into.id
+            detail = f"as {_category_item(into)}" + ("; its objects moved there" if action == "repair" else "")
+            found.append(_category_problem(category, action, detail))
+    if not moved or action == "report":
+        return dataset, found
+    if action == "drop":
+        return _without_categories(dataset, moved), found
+    dataset = map_annotations(
+        dataset, lambda each: replace(each, category_id=moved[each.category_id]) if each.category_id in moved else each
+    )
+    return replace(dataset, categories=tuple(first.values())), found
+
+
+def _judge_categories(dataset: CocoDataset, problems: Mapping[int, str], action: Action) -> Result:
+    wrong = [category for category in dataset.categories if category.id in problems]
+    found = [_category_problem(category, action, problems[category.id]) for category in wrong]
+    return (_without_categories(dataset, problems) if wrong and action == "drop" else dataset), found
+
+
+def _without_categories(dataset: CocoDataset, ids: Mapping[int, object]) -> CocoDataset:
+    kept = tuple(category for category in dataset.categories if category.id not in ids)
+    annotations = tuple(each for each in dataset.annotations if each.category_id not in ids)
+    return replace(dataset, annotations=annotations, categories=kept)
+
+
+def _category_problem(category: Category, action: Action, detail: str) -> Problem:
+    return Problem(_category_item(category), DID[action], detail)
+
+
+def _category_item(category: Category) -> str:
+    return f"category {category.id} ({category.name})"
 
 
 def _fresh_ids(dataset: CocoDataset) -> count[int]:

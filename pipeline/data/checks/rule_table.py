@@ -1,12 +1,11 @@
-"""The table of rules: what each is called, how bad what it finds is, and what may be done about it.
+"""The table of rules: name, severity, and the actions that may be chosen.
 
-The order matters. First what records are about must be plain: categories and images once each, ids that name one thing,
-nothing that belongs to nothing. Then files: rules after them count on a picture for every image. Then pictures are
-turned upright and declared sizes corrected, as both move boxes. Then equal files, whose boxes come together. Then
-boxes one by one, from what cannot be computed with to what is only odd; those that change boxes come before those that
-compare boxes with each other. Areas and masks follow, which are held against the boxes. Last what is about the whole:
-pictures that look alike, of which that with the most boxes is kept, and categories and images with too little left. So
-no rule makes work for one before it, and a second pass changes nothing.
+The order matters. First records must be unambiguous: categories and images once each, unique ids, nothing that belongs
+to nothing. Then files: later rules rely on a readable file for every image. Then images are turned upright and declared
+sizes corrected, as both move boxes. Then equal files are merged. Then boxes one by one, from impossible to only odd;
+rules that change boxes come before those that compare boxes. Areas and masks follow, which are compared with the boxes.
+Last come rules on the whole dataset: similar images, of which the one with the most boxes is kept, and categories and
+images with too little left. So no rule makes work for one before it, and a second pass changes nothing.
 """
 
 from __future__ import annotations
@@ -14,29 +13,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.data.checks import (
-    box_rules,
-    category_rules,
-    duplicate_rules,
-    image_rules,
-    mask_rules,
-    overlap_rules,
-    record_rules,
-)
-from pipeline.data.checks.findings import Action, Rule
+from pipeline.data.checks import box_rules, duplicate_rules, image_rules, overlap_rules, record_rules
+from pipeline.data.checks.findings import Action
+from pipeline.data.checks.rules import Rule
 from pipeline.data.image_facts import Kind
 from pipeline.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Where rules draw their lines.
+class RuleLimits:
+    """Thresholds of the rules.
 
     Attributes:
         min_box_side: Shortest side of an object's box, in pixels; mmdet learns nothing from boxes below 1.
         covering_share: Share of its image from which on a box covers it.
         overlap: Intersection over union above which two boxes of a category are one object's.
         rare_images: Fewest images with objects of a category: one each for train, eval and test.
+
+    Raises:
+        UsageError: A value is out of range.
     """
 
     min_box_side: float = 1.0
@@ -45,18 +40,13 @@ class Limits:
     rare_images: int = 3
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UsageError: One makes no sense.
-        """
-        for name, sound, expected in (
+        for name, valid, expected in (
             ("min_box_side", self.min_box_side >= 0, "0 or more, in pixels"),
             ("covering_share", 0 < self.covering_share <= 1, "above 0 and at most 1"),
             ("overlap", 0.5 <= self.overlap < 1, "from 0.5 to below 1"),
             ("rare_images", self.rare_images >= 0, "0 or more"),
         ):
-            if not sound:
+            if not valid:
                 raise UsageError(f"{name} is {getattr(self, name)}", expected=expected)
 
 
@@ -68,35 +58,35 @@ _CHOICES: dict[str, tuple[Action, ...]] = {
 }
 _AMBIGUOUS = "objects name it by its id, so the two could not be told apart"
 _TWICE = "training and the split would count it twice"
-_PICTURES: tuple[tuple[str, Kind, str], ...] = (
+_UNREADABLE: tuple[tuple[str, Kind, str], ...] = (
     ("missing-image", "missing", "an image's file is not there"),
     ("empty-image-file", "empty", "an image's file has no bytes"),
-    ("truncated-image", "truncated", "an image's file ends before its picture does"),
+    ("truncated-image", "truncated", "an image's file ends before its pixels do"),
     ("corrupt-image", "corrupt", "an image's file is damaged in the middle"),
-    ("undecodable-image", "undecodable", "an image's file is no picture that can be decoded"),
+    ("undecodable-image", "undecodable", "an image's file cannot be decoded"),
     ("refused-image", "refused", "the service would refuse the image: its format, its bytes or its pixels"),
 )
 
 
-def rules(limits: Limits | None = None, reserved: frozenset[str] = frozenset()) -> tuple[Rule, ...]:
-    """Every rule, in the order they are applied in.
+def rules(limits: RuleLimits | None = None, reserved: frozenset[str] = frozenset()) -> tuple[Rule, ...]:
+    """All rules, in the order in which they are applied.
 
     Args:
-        limits: Where they draw their lines.
+        limits: Their thresholds.
         reserved: File names of a fixed test set.
     """
-    limits = limits or Limits()
+    limits = limits or RuleLimits()
     return (*_on_records(), *_on_files(reserved), *_on_boxes(limits), *_on_the_whole(limits, reserved))
 
 
 def _on_records() -> tuple[Rule, ...]:
     change, only = _CHOICES["change"], _CHOICES["drop"]
     return (
-        Rule("duplicate-category-id", "error", "drop", only, category_rules.duplicate_category_ids,
+        Rule("duplicate-category-id", "error", "drop", only, record_rules.duplicate_category_ids,
              "two categories of one id; the first stays", _AMBIGUOUS),
-        Rule("duplicate-category-name", "error", "repair", change, category_rules.duplicate_category_names,
+        Rule("duplicate-category-name", "error", "repair", change, record_rules.duplicate_category_names,
              "two categories of one name; repair: one", "the detector would have one class twice"),
-        Rule("similar-category-names", "warning", "report", _CHOICES["any"], category_rules.similar_category_names,
+        Rule("similar-category-names", "warning", "report", _CHOICES["any"], record_rules.similar_category_names,
              "names that differ only in case or spaces; repair: one category"),
         Rule("duplicate-image-id", "error", "drop", only, record_rules.duplicate_image_ids,
              "two images of one id; the first stays", _AMBIGUOUS),
@@ -117,25 +107,25 @@ def _on_files(reserved: frozenset[str]) -> tuple[Rule, ...]:
     exact = partial(duplicate_rules.exact_duplicates, reserved=reserved)
     change, only = _CHOICES["change"], _CHOICES["drop"]
     unreadable = (
-        Rule(name, "error", "drop", only, partial(image_rules.unreadable_images, rule=name, kind=kind), summary,
+        Rule(name, "error", "drop", only, partial(image_rules.unreadable_images, kind=kind), summary,
              "training or the service fails on it")
-        for name, kind, summary in _PICTURES
+        for name, kind, summary in _UNREADABLE
     )  # fmt: skip
     return (
         *unreadable,
         Rule("exif-orientation", "warning", "repair", change, image_rules.exif_orientation,
-             "a picture stored turned; repair: picture and boxes upright", "boxes would lie elsewhere than objects"),
+             "an image stored turned; repair: image and boxes upright", "boxes would lie elsewhere than objects"),
         Rule("wrong-image-size", "error", "repair", change, image_rules.resized_images,
              "no size, or the file's scaled; repair: the file's, boxes scaled", "boxes are held against the size"),
         Rule("unrelated-image-size", "error", "drop", change, image_rules.unrelated_sizes,
              "another shape than the file's, or its sides swapped; repair: the file's, boxes left if they fit",
              "boxes may lie elsewhere than objects"),
-        Rule(duplicate_rules.EXACT, "warning", "drop", _CHOICES["any"], exact,
-             "the same picture, byte for byte, in two files; repair: the boxes of both; drop: that with fewer"),
+        Rule("exact-duplicate-image", "warning", "drop", _CHOICES["any"], exact,
+             "the same image, byte for byte, in two files; repair: the boxes of both; drop: that with fewer"),
     )  # fmt: skip
 
 
-def _on_boxes(limits: Limits) -> tuple[Rule, ...]:
+def _on_boxes(limits: RuleLimits) -> tuple[Rule, ...]:
     anything, change, see, only = (_CHOICES[each] for each in ("any", "change", "see", "drop"))
     never = "evaluation would count it as an object never found"
     tiny = partial(box_rules.tiny_boxes, shortest=limits.min_box_side)
@@ -164,24 +154,24 @@ def _on_boxes(limits: Limits) -> tuple[Rule, ...]:
              f"boxes of one category with an IoU above {limits.overlap:g} (overlap); drop: the later one"),
         Rule("wrong-area", "warning", "repair", change, box_rules.wrong_areas,
              "an area of 0 or less, or above the box's; repair: the box's", "evaluation sorts objects by it"),
-        Rule("malformed-segmentation", "error", "repair", change, mask_rules.malformed_segmentations,
+        Rule("malformed-segmentation", "error", "repair", change, box_rules.malformed_segmentations,
              "a mask that cannot be read; repair: the box stays, without mask", "pycocotools fails on it"),
-        Rule("segmentation-outside-image", "warning", "repair", anything, mask_rules.segmentations_outside,
+        Rule("segmentation-outside-image", "warning", "repair", anything, box_rules.segmentations_outside,
              "an outline that leaves the image; repair: the box stays, without mask"),
     )  # fmt: skip
 
 
-def _on_the_whole(limits: Limits, reserved: frozenset[str]) -> tuple[Rule, ...]:
+def _on_the_whole(limits: RuleLimits, reserved: frozenset[str]) -> tuple[Rule, ...]:
     near = partial(duplicate_rules.near_duplicates, reserved=reserved)
-    rare = partial(category_rules.rare_categories, fewest=limits.rare_images)
+    rare = partial(record_rules.rare_categories, fewest=limits.rare_images)
     see = _CHOICES["see"]
     return (
-        Rule(duplicate_rules.NEAR, "warning", "report", see, near,
-             "a picture that looks like another; a split keeps them together; drop: that with fewer boxes"),
+        Rule("near-duplicate-image", "warning", "report", see, near,
+             "an image that looks like another; a split keeps them together; drop: that with fewer boxes"),
         Rule("rare-category", "warning", "report", see, rare,
              f"objects in fewer than {limits.rare_images} images (rare_images): too few to split"),
-        Rule("unused-category", "info", "report", see, category_rules.unused_categories,
+        Rule("unused-category", "info", "report", see, record_rules.unused_categories,
              "a category without an object"),
         Rule("image-without-box", "info", "report", see, record_rules.images_without_box,
-             "an image without an annotation: learnt as background"),
+             "an image without an annotation: background in training"),
     )  # fmt: skip

@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from pipeline.data.checks.findings import Finding, Findings, judge_annotations
+from pipeline.data.checks.findings import Finding, Findings
+from pipeline.data.checks.rules import judge_annotations
 from pipeline.data.checks.validation import apply_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.image_facts import ImageFacts
@@ -85,7 +86,7 @@ def test_what_cannot_be_drawn_has_no_box() -> None:
 
 def test_a_data_set_without_problems_is_the_very_same() -> None:
     dataset = CocoDataset((Image(1, "a.png", 60, 40),), (Annotation(1, 1, 1, (1.0, 1.0, 2.0, 2.0), 4.0),), ())
-    found, findings = judge_annotations(dataset, "rule", "error", "drop", lambda each: "")
+    found, findings = judge_annotations(dataset, "drop", lambda each: "")
     assert found is dataset
     assert findings == []
 

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pipeline.data.boxes import turn_upright
 from pipeline.data.checks import overlap_rules
 from pipeline.data.checks.findings import DID
-from pipeline.data.checks.rule_table import Limits
+from pipeline.data.checks.rule_table import RuleLimits
 from pipeline.data.checks.validation import RULES, Validation, apply_rules, rules_table, validate
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.dataset_folder import write_subset
@@ -45,14 +45,9 @@ def changes(validation: Validation) -> list[tuple[str, str]]:
     return [(each.rule, each.item) for each in validation.findings if each.action != "reported"]
 
 
+# Where rules work together; a rule alone is tested beside it, and by the planted faults.
 RULE_CASES = [
     pytest.param(dataset(), dataset(), [], id="sound"),
-    pytest.param(
-        dataset(categories=(*CATS, Category(1, "cow"))),
-        dataset(),
-        [("duplicate-category-id", "dropped")],
-        id="category id",
-    ),
     pytest.param(
         dataset(categories=(*CATS, Category(9, "cat")), annotations=[replace(BOX, category_id=9)]),
         dataset(),
@@ -60,55 +55,10 @@ RULE_CASES = [
         id="category name",
     ),
     pytest.param(
-        dataset([A, B, replace(A, file_name="b.png")]), dataset(), [("duplicate-image-id", "dropped")], id="image id"
-    ),
-    pytest.param(
-        dataset([A, B, replace(A, id=7)], [replace(BOX, image_id=7)]),
-        dataset(),
-        [("duplicate-image-file", "repaired")],
-        id="image file",
-    ),
-    pytest.param(
-        dataset(annotations=[BOX, box(0, 0, 9, 9)]),
-        dataset(annotations=[BOX, box(0, 0, 9, 9, id=2)]),
-        [("duplicate-annotation-id", "repaired")],
-        id="annotation id twice",
-    ),
-    pytest.param(
-        dataset(annotations=[replace(BOX, id=0)]),
-        dataset(),
-        [("annotation-id-below-one", "repaired")],
-        id="annotation id 0",
-    ),
-    pytest.param(
-        dataset(annotations=[BOX, box(0, 0, 9, 9, id=2, image_id=5)]),
-        dataset(),
-        [("unknown-image", "dropped")],
-        id="unknown image",
-    ),
-    pytest.param(
-        dataset(annotations=[BOX, box(0, 0, 9, 9, id=2, category_id=5)]),
-        dataset(),
-        [("unknown-category", "dropped")],
-        id="unknown category",
-    ),
-    pytest.param(
         dataset(annotations=[box(5, 5, float("nan"), 10), box(float("inf"), 5, 9, 9, id=2)]),
         dataset([B], []),
         [*[("box-not-finite", "dropped")] * 2, ("image-without-usable-box", "dropped")],
         id="not finite",
-    ),
-    pytest.param(
-        dataset(annotations=[box(5, 5, 0, 10), box(5, 5, 3, 0, id=2)]),
-        dataset([B], []),
-        [*[("box-without-area", "dropped")] * 2, ("image-without-usable-box", "dropped")],
-        id="no area",
-    ),
-    pytest.param(
-        dataset(annotations=[box(25, 15, -20, -10)]),
-        dataset(),
-        [("negative-box-side", "repaired")],
-        id="corners swapped",
     ),
     pytest.param(
         dataset(annotations=[box(25, 5, -20, 10)]),
@@ -123,52 +73,10 @@ RULE_CASES = [
         id="beyond any image",
     ),
     pytest.param(
-        dataset(annotations=[box(5, 5, 0.9, 10), box(5, 5, 1, 10, id=2), box(9, 9, 0.5, 9, id=3, iscrowd=1)]),
-        dataset(annotations=[box(5, 5, 1, 10, id=2), box(9, 9, 0.5, 9, id=3, iscrowd=1)]),
-        [("tiny-box", "dropped")],
-        id="below a pixel",
-    ),
-    pytest.param(
-        dataset(annotations=[box(0, 0, 60, 39.5), box(0, 0, 60, 39, id=2, image_id=2)]),
-        dataset(annotations=[box(0, 0, 60, 39.5), box(0, 0, 60, 39, id=2, image_id=2)]),
-        [("covering-box", "reported")],
-        id="all of the image",
-    ),
-    pytest.param(
-        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2), box(5, 5, 20, 8, id=3)]),
-        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2), box(5, 5, 20, 8, id=3)]),
-        [("overlapping-boxes", "reported")],
-        id="all but on top of another",
-    ),
-    pytest.param(
         dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)]),
         dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)]),
         [],
         id="on top of another of another class or image",
-    ),
-    pytest.param(
-        dataset(annotations=[replace(BOX, segmentation="mask")]),
-        dataset(),
-        [("malformed-segmentation", "repaired")],
-        id="no mask",
-    ),
-    pytest.param(
-        dataset(annotations=[replace(BOX, segmentation=[[5.0, 5.0, 25.0, 5.0, 25.0, 45.0]])]),
-        dataset(),
-        [("segmentation-outside-image", "repaired")],
-        id="outline outside",
-    ),
-    pytest.param(
-        dataset(categories=(*CATS, Category(3, "C at"))),
-        dataset(categories=(*CATS, Category(3, "C at"))),
-        [("similar-category-names", "reported")],
-        id="names alike",
-    ),
-    pytest.param(
-        dataset(annotations=[box(50, -5, 20, 20)]),
-        dataset(annotations=[box(50, 0, 10, 15)]),
-        [("box-partly-outside", "repaired")],
-        id="partly outside",
     ),
     pytest.param(
         dataset(annotations=[box(60, 5, 20, 20)]),
@@ -178,15 +86,6 @@ RULE_CASES = [
     ),
     pytest.param(
         dataset(annotations=[box(40.004, 5, 20, 20)]), dataset(annotations=[box(40.004, 5, 20, 20)]), [], id="rounding"
-    ),
-    pytest.param(
-        dataset(annotations=[BOX, replace(BOX, id=2)]), dataset(), [("duplicate-box", "dropped")], id="box twice"
-    ),
-    pytest.param(
-        dataset(annotations=[BOX, replace(BOX, id=2, category_id=2)]),
-        dataset(annotations=[BOX, replace(BOX, id=2, category_id=2)]),
-        [("box-of-two-categories", "reported")],
-        id="box of two classes",
     ),
     pytest.param(
         dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
@@ -205,26 +104,6 @@ RULE_CASES = [
         dataset(annotations=[replace(CROWD, bbox=(0.0, 0.0, 60.0, 40.0), area=2400.0)]),
         [("box-partly-outside", "repaired")],
         id="crowd over the edges",
-    ),
-    pytest.param(
-        dataset(
-            annotations=[replace(BOX, area=area, id=i) for i, area in enumerate((0.0, 500.0, float("nan")), 1)][:1]
-        ),
-        dataset(),
-        [("wrong-area", "repaired")],
-        id="area 0",
-    ),
-    pytest.param(
-        dataset(annotations=[replace(BOX, area=500.0)]),
-        dataset(),
-        [("wrong-area", "repaired")],
-        id="area above the box",
-    ),
-    pytest.param(
-        dataset(annotations=[replace(BOX, area=float("nan"))]),
-        dataset(),
-        [("wrong-area", "repaired")],
-        id="area not finite",
     ),
     pytest.param(
         dataset(annotations=[replace(BOX, area=120.0)]), dataset(annotations=[replace(BOX, area=120.0)]), [], id="mask"
@@ -352,9 +231,9 @@ MESSY_FACTS = {
     "a.png": ImageFacts(60, 40, digest="a"),
     "./a.png": ImageFacts(60, 40, digest="a"),
     "b.png": ImageFacts(40, 60, 6, digest="b"),
-    "c.png": ImageFacts(30, 30, 3, digest="c", look=LOOK),
+    "c.png": ImageFacts(30, 30, 3, digest="c", fingerprint=LOOK),
     "d.png": ImageFacts(60, 40, digest="a"),
-    "e.png": ImageFacts(60, 40, digest="e", look=LOOK),
+    "e.png": ImageFacts(60, 40, digest="e", fingerprint=LOOK),
     "gone.png": ImageFacts(problem="the file is missing", kind="missing"),
 }
 chosen_ = st.fixed_dictionaries({rule.name: st.sampled_from(rule.allowed) for rule in RULES})
@@ -452,7 +331,7 @@ class TestFiles:
         assert again.upright == ()
 
     def test_nothing_left_is_an_error(self, tiny):
-        with pytest.raises(DataError, match=r"None of the 3 images[\s\S]*missing-image"):
+        with pytest.raises(DataError, match=r"none of the 3 images[\s\S]*missing-image"):
             validate(tiny[0], tiny[1] / "elsewhere")
 
     def test_real_photographs_are_sound(self, tmp_path, real_data):
@@ -547,7 +426,9 @@ class TestActions:
     @pytest.mark.parametrize(
         ("actions", "message"),
         [
-            pytest.param({"tiny-boxes": "drop"}, r"no rule 'tiny-boxes'[\s\S]*did you mean tiny-box", id="near a name"),
+            pytest.param(
+                {"tiny-boxes": "drop"}, r"no rule 'tiny-boxes'[\s\S]*did you mean 'tiny-box'", id="near a name"
+            ),
             pytest.param({"zzz": "drop"}, r"no rule 'zzz'[\s\S]*there are: duplicate-category-id, ", id="no name"),
             pytest.param(
                 {"unknown-image": "report"},
@@ -599,7 +480,7 @@ class TestActions:
 
     def test_defaults_are_those_of_the_limits(self):
         assert [rule.summary for rule in RULES] == [row[4] for row in rules_table().rows]
-        assert Limits() == Limits(1.0, 0.98, 0.9, 3)
+        assert RuleLimits() == RuleLimits(1.0, 0.98, 0.9, 3)
 
 
 @pytest.mark.parametrize(
@@ -646,10 +527,10 @@ def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path):
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
     from pipeline.data import image_facts
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS
-    from pipeline.serving.upload_parsing import Limits
+    from pipeline.serving.upload_parsing import UploadLimits
 
-    assert image_facts.MAX_PIXELS == MAX_PIXELS == Limits().pixels
-    assert Limits().body_bytes > image_facts.MAX_BYTES
+    assert image_facts.MAX_PIXELS == MAX_PIXELS == UploadLimits().pixels
+    assert UploadLimits().body_bytes > image_facts.MAX_BYTES
     pixels = np.full((8, 8, 3), 200, np.uint8)
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
         assert cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)

@@ -8,7 +8,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -196,6 +196,7 @@ def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypat
     assert ratios == pytest.approx([(100 + 10 * (i % 6)) / 100 for i in range(18)], rel=0.02)
 
 
+@settings(deadline=None)
 @given(
     width=st.integers(1, 9000),
     height=st.integers(1, 9000),

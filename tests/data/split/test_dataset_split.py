@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from operations import lines_run
 
@@ -43,6 +43,7 @@ labels = st.lists(st.sets(st.integers(1, 5)), min_size=1, max_size=60)
 shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.5])
 
 
+@settings(deadline=None)
 @given(labels, shares, shares, st.sets(st.integers(1, 80)), st.integers(0, 9))
 def test_partition(labels, train, evaluation, reserved, seed):
     """Every image and every box in exactly one subset, the sizes those asked for, or an error."""
@@ -111,6 +112,7 @@ def owners(parts):
     return {image.file_name: name for name, part in by_name.items() for image in part.images}
 
 
+@settings(deadline=None)
 @given(
     pictures,
     modes,
@@ -234,6 +236,7 @@ def test_most_images_in_one_group_is_said(caplog):
     assert "the largest group, that of 1.jpg, has 12 images and goes as a whole, of 20 images" in caplog.text
 
 
+@settings(deadline=None)
 @given(pictures, st.integers(1, 30), st.integers(0, 9))
 def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed):
     dataset, groups = described(pictures)
@@ -421,6 +424,7 @@ def test_a_class_absent_from_a_subset():
     assert not any("class 1" in each.item for each in parts.findings)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=10, max_size=80), shares, shares, st.integers(0, 9))
 def test_background_is_dealt_out_evenly(shown, train, evaluation, seed):
     """Where an image shows at most one class, a subset's background is off by no more than the classes' rounding."""
@@ -443,6 +447,7 @@ def test_background_beside_images_of_many_classes(mode, most, seed):
         assert abs(part.background - share * dataset.background) <= most
 
 
+@settings(deadline=None)
 @given(
     labels,
     modes,

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.split.stratification import Held, make_units, stratify
@@ -46,6 +46,7 @@ images = st.sets(st.integers(0, 4))
 groups = st.lists(st.lists(images, min_size=1, max_size=7), min_size=1, max_size=25)
 
 
+@settings(deadline=None)
 @given(groups, st.tuples(*[st.integers(0, 9)] * 3))
 def test_no_subset_misses_by_more_than_the_largest_group(groups, shares):
     units = units_of(groups, 5)
@@ -68,6 +69,7 @@ def test_large_groups_come_first_where_there_is_nothing_to_see():
     assert filled(stratify(units, np.array([8, 2, 2])), units).tolist() == [8, 2, 2]
 
 
+@settings(deadline=None)
 @given(groups, st.tuples(*[st.integers(0, 9)] * 3))
 def test_the_bounds_where_none_is_empty_anyway(groups, shares):
     """Less than a group too many, two thirds of one too few: nothing is spared where subsets have images before."""
@@ -88,6 +90,7 @@ def test_a_group_goes_where_all_of_it_has_room():
     assert filled(stratify(units, np.array([13, 3, 2]), held), units).tolist() == [13, 5, 0]
 
 
+@settings(deadline=None)
 @given(st.lists(images, min_size=1, max_size=40), st.integers(0, 40), st.integers(0, 40))
 def test_single_images_fill_every_place(images, train, evaluation):
     units = units_of([[image] for image in images], 5)

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from pipeline.data.learned_images import LearnedImages
-from pipeline.detection import cached_images, learning_rates, seeded_samples  # noqa: F401
-from pipeline.detection.checkpoints import read_checkpoint
 
 # registered under the names that configs use; imported rather than named, so that a step's code digest covers them
+from pipeline.detection import cached_images, learning_rates, seeded_samples  # noqa: F401
+from pipeline.detection.checkpoints import read_checkpoint
+from pipeline.detection.families.yolox import detector, head  # noqa: F401
 from pipeline.detection.families.yolox.data_config import set_on_machine
 from pipeline.detection.families.yolox.mmdet_config import Setting, training_config
 from pipeline.detection.hooks import EpochRecord, FirstLookHook, SameStatisticsHook, WarmStartHook, WeightsHook

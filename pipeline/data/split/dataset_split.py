@@ -1,4 +1,4 @@
-"""Train, evaluation and test set: groups kept together, classes balanced or places stable, the seed decides."""
+"""The split of a dataset into train, evaluation and test set. Groups stay together; the seed decides between equals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 
 import numpy as np
@@ -17,7 +16,7 @@ from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
 from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
-from pipeline.data.split.predefined import SUBSETS, TRAIN, Placed, place
+from pipeline.data.split.predefined import SUBSETS, TRAIN, PredefinedSubsets, find_predefined
 from pipeline.data.split.split_checks import (
     absent_classes,
     check_empty,
@@ -26,11 +25,11 @@ from pipeline.data.split.split_checks import (
     sizes_missed,
     warn_of_large_group,
 )
-from pipeline.data.split.subset_assignment import Dealt, Deck, deal, make_deck, objects
+from pipeline.data.split.subset_assignment import Assignment, SplitGroups, assign, make_groups, objects
 from pipeline.data.tables import Cell, Table
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MODES = ("balanced", "stable")
 SOURCE_SPLITS = ("honour", "ignore")
@@ -44,17 +43,17 @@ NO_GROUPING = "none"
 
 @dataclass(frozen=True)
 class Split:
-    """Three data sets that share no image, and what was found on the way there.
+    """Three datasets that share no image, and what was found on the way.
 
     Attributes:
         train: What to train on.
         eval: What to choose the best weights by.
         test: What to judge the detector by.
-        findings: Images left out, and groups that straddle the data's own split (`straddles-the-split`); subsets of
+        findings: Images excluded, and groups that straddle the data's own split (`straddles-the-split`); subsets of
             another size than asked for (`subset-size`); classes that a subset lacks (`class-absent-from-subset`);
             clips in more than one subset, where there are too few to keep them whole (`split-within-a-clip`).
-            Together with the images left out, the three are the data set they came from.
-        exclusions: How many images were left out, and why.
+            The three sets and the excluded images are the original dataset.
+        exclusions: How many images were excluded, and why.
     """
 
     train: CocoDataset
@@ -65,7 +64,7 @@ class Split:
 
     @property
     def shares(self) -> Table:
-        """Images and boxes per class and subset, with the percentage of the class that went there."""
+        """Images and boxes per class and subset, with the percentage of the class."""
         subsets = (self.train, self.eval, self.test)
         columns = ("class", *(f"{name} {what}" for name in SUBSETS for what in ("images", "%", "boxes", "%")))
         images = np.array([images_per_class(subset) for subset in subsets])
@@ -89,35 +88,35 @@ def split(
     source_split: str = "honour",
     max_empty_share: float = 1.0,
 ) -> Split:
-    """Divide a data set into three, each image in at most one.
+    """Split a dataset into three, each image in at most one.
 
-    In `balanced` mode sizes are exact and the classes are dealt out evenly (`stratify`); another image may move many.
-    In `stable` mode an image's place follows from its own name, or that of its group, and the seed (`stable_place`):
-    other images move none, but sizes hold in expectation only. A group moves if it gets a member that comes before all
-    others by name, or is joined to another; images move if the data's own split gains or loses a subset, or if there
-    come to be enough videos to keep them whole.
+    In `balanced` mode sizes are exact and the classes are stratified (`stratify`); another image may move many. In
+    `stable` mode an image's subset follows from a hash of its own name, or that of its group, and the seed
+    (`hashed_subset`): other images move none, but sizes hold in expectation only. A group moves if it gets a member
+    that comes before all others by name, or is joined to another; images move if the data's own split gains or loses a
+    subset, or if there are now enough videos to keep them whole.
 
-    What belongs together is dealt out as a whole. Where images of it have a subset before, from the test list or from
-    the data's own split, `source_split.place` says what becomes of the others. Of the data's own split:
-      - with train, eval and test it is kept, and images without a subset are shared out;
+    Groups are not divided. Where images of a group have a subset before, from the test list or from the data's own
+    split, `find_predefined` decides about the others. The data's own split:
+      - with train, eval and test it is kept, and images without a subset are split;
       - an eval or test set that it lacks is taken from its train set, in the ratio of their shares: with train and
         test alone, eval gets eval_share / (train_share + eval_share) of train;
       - images without a subset then bring, in balanced mode, each subset as near to its share of all as they can; in
         stable mode they go by the shares as they are;
       - with train alone, or all images in one subset, it is no split.
 
-    Images without an annotation are background. They are shared out like images of a class; at last, of those in the
-    train set no more are kept than `max_empty_share` allows, which moves no image to another subset. The eval and the
-    test set keep all of theirs: a detector is to be judged on pictures with nothing in them too.
+    Images without an annotation are background. They are split like images of a class; finally the train set keeps
+    only as many as `max_empty_share` allows, which moves no image to another subset. The eval and the test set keep
+    all of theirs, as a detector must be judged on images without objects, too.
 
     Args:
-        dataset: What to divide; the order of its images makes no difference.
+        dataset: The dataset; the order of its images makes no difference.
         mode: `balanced` or `stable`.
         train_share: Share of the images to train on, 0 to 1.
         eval_share: Share of the images to choose the best weights by; the rest is the test set.
         test_names: File names that are the test set, as far as the data set has them; the other images are then
             shared between train and eval in the ratio of their shares.
-        seed: What decides between equally good places, and in stable mode between all.
+        seed: Decides between equally good subsets, and in stable mode between all.
         groups: The group of near duplicates by file name, as `validate` finds them.
         group_by: A field of the images, such as `video`, whose values each stay together; a `scene` is one of its
             video. Empty: by `video` where images have that field; if a subset would then be empty, by `scene`; else, or
@@ -140,19 +139,19 @@ def split(
     fields = _fields_to_try(images, group_by)
     for each in fields:
         ties = read_ties(images, groups, each)
-        placed = place(images, ties, test_names=names, honour=source_split == "honour")
-        deck = make_deck(dataset, images, ties, placed, shares)
-        dealt = deal(deck, shares, mode=mode, seed=seed)
-        parts = _subsets(dataset, images, placed, deck, dealt)
+        predefined = find_predefined(images, ties, test_names=names, honour=source_split == "honour")
+        tied = make_groups(dataset, images, ties, predefined, shares)
+        assigned = assign(tied, shares, mode=mode, seed=seed)
+        parts = _subsets(dataset, images, predefined, tied, assigned)
         counts = np.array([len(part.images) for part in parts])
         if counts[shares > 0].all():
             break
-    check_empty(counts, shares, images, deck, mode, honoured=bool(placed.brought))
-    findings = [*placed.findings, *sizes_missed(dealt, images, deck, mode), *absent_classes(parts)]
+    check_empty(counts, shares, images, tied, mode, honoured=bool(predefined.present))
+    findings = [*predefined.findings, *sizes_missed(assigned, images, tied, mode), *absent_classes(parts)]
     if len(fields) > 1:
-        _tell_of_clips(each)
+        _log_clips(each)
         findings += clips_divided(images, ties, parts)
-    warn_of_large_group(images, deck)
+    warn_of_large_group(images, tied)
     _warn(findings)
     left_out = len(dataset.images) - sum(len(part.images) for part in parts)
     exclusions = exclude({"they look like, or belong to, images of another set": left_out}, len(dataset.images))
@@ -163,7 +162,7 @@ def split(
 def check_division(
     mode: str, train_share: float, eval_share: float, *, source_split: str = "honour", max_empty_share: float = 1.0
 ) -> None:
-    """See that `split` will take these arguments, before there is anything to divide.
+    """Check the arguments of `split` before there is a dataset.
 
     Raises:
         UsageError: The shares are no shares, or a word is none of those allowed.
@@ -177,13 +176,11 @@ def check_division(
 
 def _check_word(name: str, word: str, known: Sequence[str]) -> None:
     if word not in known:
-        near = get_close_matches(word.casefold(), known, 1, 0.5)
-        remedy = f"did you mean {near[0]}?" if near else ""
-        raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=remedy)
+        raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=did_you_mean(word, known))
 
 
 def _fields_to_try(images: Sequence[Image], group_by: str) -> tuple[str, ...]:
-    """Fields to group by, the first of which leaves no subset empty is taken; empty for none."""
+    """Fields to group by in order of preference, of which the first that leaves no subset empty is taken."""
     if group_by:
         return ("" if group_by == NO_GROUPING else group_by,)
     if not has_field(images, VIDEO):
@@ -191,13 +188,11 @@ def _fields_to_try(images: Sequence[Image], group_by: str) -> tuple[str, ...]:
     return (VIDEO, SCENE, "") if has_field(images, SCENE) else (VIDEO, "")
 
 
-def _tell_of_clips(field: str) -> None:
+def _log_clips(field: str) -> None:
     if field:
-        logger.info(
-            "images have a video: those of one %s stay together; group_by=%s shares them out", field, NO_GROUPING
-        )
+        log.info("images have a video: those of one %s stay together; group_by=%s splits them", field, NO_GROUPING)
     else:
-        logger.info("images have a video, but too few: those of one are shared out")
+        log.info("images have a video, but there are too few videos: each may be divided")
 
 
 def _shares(train_share: float, eval_share: float) -> Shares:
@@ -213,7 +208,7 @@ def _shares(train_share: float, eval_share: float) -> Shares:
 
 def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
     if not reserved:
-        raise DataError("No image of the test list is in the data set", remedy="correct the list, or leave it out")
+        raise DataError("no image of the test list is in the dataset", remedy="correct the list, or leave it out")
     rest = shares[:2].sum()
     if rest == 0 and others:
         raise UsageError(
@@ -224,21 +219,25 @@ def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
 
 
 def _subsets(
-    dataset: CocoDataset, images: Sequence[Image], placed: Placed, deck: Deck, dealt: Dealt
+    dataset: CocoDataset,
+    images: Sequence[Image],
+    predefined: PredefinedSubsets,
+    tied: SplitGroups,
+    assigned: Assignment,
 ) -> tuple[CocoDataset, CocoDataset, CocoDataset]:
-    chosen: tuple[list[Image], ...] = ([], [], [images[row] for row in placed.listed])
-    for rows, part in zip(deck.rows, dealt.owner.tolist(), strict=True):
+    chosen: tuple[list[Image], ...] = ([], [], [images[row] for row in predefined.listed])
+    for rows, part in zip(tied.rows, assigned.subset.tolist(), strict=True):
         chosen[part].extend(images[row] for row in rows)
     return dataset.subset(chosen[0]), dataset.subset(chosen[1]), dataset.subset(chosen[2])
 
 
 def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
-    """The train set with so few images without an annotation that they are at most this share of it."""
+    """The train set with background images up to a share of it."""
     empty = train.background_images
     others = len(train.images) - len(empty)
     most = len(empty) if max_share == 1 else math.floor(others * max_share / (1 - max_share) + 1e-9)
     if train.images and not others and not most:
-        raise DataError("The train set would be empty: no image in it has a box", remedy="give it a larger share")
+        raise DataError("the train set would be empty: no image in it has a box", remedy="give it a larger share")
     dropped = {image.id for image in sorted(empty, key=lambda image: draw_order(image.file_name, seed))[most:]}
     exclusions = exclude({"background above max_empty_share": len(dropped)}, len(train.images), subset=SUBSETS[TRAIN])
     return train.subset(image for image in train.images if image.id not in dropped), exclusions
@@ -250,7 +249,7 @@ def _warn(findings: Sequence[Finding]) -> None:
         by_rule.setdefault(finding.rule, []).append(finding)
     for rule, found in by_rule.items():
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
-        logger.warning("%s: %s: %s%s", rule, found[0].item, found[0].detail, more)
+        log.warning("%s: %s: %s%s", rule, found[0].item, found[0].detail, more)
 
 
 def _boxes_per_class(dataset: CocoDataset) -> Integers:

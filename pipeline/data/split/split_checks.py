@@ -1,4 +1,4 @@
-"""What is wrong with a split: a subset that is empty or of another size than asked for, or that lacks a class."""
+"""Problems of a split: a subset that is empty, of another size than asked for, or without a class."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ import numpy.typing as npt
 from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import VIDEO, Ties, read_ties
-from pipeline.data.split.hashed_split import spread
 from pipeline.data.split.predefined import SUBSETS, TRAIN
-from pipeline.data.split.subset_assignment import Dealt, Deck, objects
+from pipeline.data.split.subset_assignment import Assignment, SplitGroups, hash_deviation, objects
 from pipeline.errors import DataError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 WITHIN_A_CLIP = "split-within-a-clip"
-_OFF = 0.1  # part of a subset's size that it may miss without a warning
-_LARGE = 0.5  # part of the images that are one group, from which on it is said
+_OFF = 0.1  # share of its size that a subset may miss without a finding
+_LARGE = 0.5  # share of the images in one group from which on a warning is due
 
 Integers = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 
 def check_empty(
-    counts: Integers, shares: Shares, images: Sequence[Image], deck: Deck, mode: str, *, honoured: bool
+    counts: Integers, shares: Shares, images: Sequence[Image], groups: SplitGroups, mode: str, *, honoured: bool
 ) -> None:
     """Raise a `DataError` where a subset has a share and no image."""
-    total = int(deck.units.weights.sum())
+    total = groups.images
     for name, size, share in zip(SUBSETS, counts, shares, strict=True):
         if share > 0 and size == 0:
             remedy = "take more images, or give it a larger share"
@@ -39,41 +38,41 @@ def check_empty(
                 remedy = f"{remedy}; the balanced mode gives every subset its share"
             elif honoured:
                 remedy = f"{remedy}; or set source_split to ignore, not to honour the data's own split"
-            elif total > len(deck.rows):
-                remedy = f"{_largest(images, deck)}: let fewer images belong together, or drop near duplicates"
-            raise DataError(f"The {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
+            elif total > len(groups.rows):
+                remedy = f"{_largest(images, groups)}: let fewer images belong together, or drop near duplicates"
+            raise DataError(f"the {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
 
 
-def sizes_missed(dealt: Dealt, images: Sequence[Image], deck: Deck, mode: str) -> list[Finding]:
-    """Subsets of another size than rounding, or in stable mode chance with single images, would explain."""
-    total = int(deck.units.weights.sum())
-    counts = np.bincount(dealt.owner, deck.units.weights, len(SUBSETS)).astype(np.int64)
+def sizes_missed(assigned: Assignment, images: Sequence[Image], groups: SplitGroups, mode: str) -> list[Finding]:
+    """Subsets whose size rounding, or in stable mode chance with single images, does not explain."""
+    total = groups.images
+    counts = np.bincount(assigned.subset, groups.units.weights, len(SUBSETS)).astype(np.int64)
     findings = []
-    for name, count, asked in zip(SUBSETS, counts.tolist(), dealt.asked.tolist(), strict=True):
-        chance = 3 * spread(total, asked / max(1, total)) if mode == "stable" else _OFF * asked
+    for name, count, asked in zip(SUBSETS, counts.tolist(), assigned.asked.tolist(), strict=True):
+        chance = 3 * hash_deviation(total, asked / max(1, total)) if mode == "stable" else _OFF * asked
         if abs(count - asked) > max(1.0, chance):
             detail = f"{count} of {total} images where {asked:.0f} were asked for"
-            if total > len(deck.rows):
-                detail = f"{detail}: {_largest(images, deck)}"
+            if total > len(groups.rows):
+                detail = f"{detail}: {_largest(images, groups)}"
             findings.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
     return findings
 
 
-def warn_of_large_group(images: Sequence[Image], deck: Deck) -> None:
-    """Say so where one group is most of the images: wherever it goes, that subset shows little else."""
-    total = int(deck.units.weights.sum())
-    if len(deck.rows) > 1 and int(deck.units.weights.max()) > _LARGE * total:
-        logger.warning("%s, of %d images", _largest(images, deck), total)
+def warn_of_large_group(images: Sequence[Image], groups: SplitGroups) -> None:
+    """Warn where one group has most of the images: the subset that it goes to shows little else."""
+    total = groups.images
+    if len(groups.rows) > 1 and int(groups.units.weights.max()) > _LARGE * total:
+        log.warning("%s, of %d images", _largest(images, groups), total)
 
 
-def _largest(images: Sequence[Image], deck: Deck) -> str:
-    rows = deck.rows[int(deck.units.weights.argmax())]
+def _largest(images: Sequence[Image], groups: SplitGroups) -> str:
+    rows = groups.rows[int(groups.units.weights.argmax())]
     first = min(images[row].file_name for row in rows)
-    return f"the largest group, that of {first}, has {len(rows)} images and goes as a whole"
+    return f"the largest group, that of {first}, has {len(rows)} images and is not divided"
 
 
 def clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDataset]) -> list[Finding]:
-    """Clips of which frames that nothing holds together are in more than one subset, as one finding."""
+    """One finding on clips with frames in more than one subset."""
     clips = read_ties(images, {}, VIDEO).fields
     of = {image.id: part for part, subset in enumerate(parts) for image in subset.images}
     pairs = {
@@ -85,13 +84,13 @@ def clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDatas
     if not divided:
         return []
     more = f" and {len(divided) - 1} more" if len(divided) > 1 else ""
-    detail = "frames of one clip are in more than one subset, so that what is tested on looks like what was learnt from"
-    detail = f"{detail}: kept whole, the clips would leave a subset empty; take more clips"
+    detail = "frames of one clip are in more than one subset, so that test images resemble train images"
+    detail = f"{detail}: undivided, the clips would leave a subset empty; take more clips"
     return [Finding(WITHIN_A_CLIP, "warning", f"video {divided[0]}{more}", "reported", detail)]
 
 
 def absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:
-    """Classes that are in no image of a subset."""
+    """Classes that no image of a subset shows."""
     shown = np.array([images_per_class(part) for part in parts])  # (subsets, classes)
     findings = []
     for column, name in enumerate(parts[TRAIN].classes):

@@ -13,8 +13,8 @@ from operations import lines_run
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.groups import read_ties
 from pipeline.data.split.dataset_split import check_division, split
-from pipeline.data.split.predefined import place
-from pipeline.data.split.subset_assignment import make_deck
+from pipeline.data.split.predefined import find_predefined
+from pipeline.data.split.subset_assignment import make_groups
 from pipeline.errors import DataError, UsageError
 
 
@@ -233,7 +233,7 @@ def test_grouping_turned_off(caplog):
 
 def test_most_images_in_one_group_is_said(caplog):
     split(dataset_of([{1}] * 20), groups={f"{i}.jpg": "x" for i in range(1, 13)}, seed=1)
-    assert "the largest group, that of 1.jpg, has 12 images and goes as a whole, of 20 images" in caplog.text
+    assert "the largest group, that of 1.jpg, has 12 images and is not divided, of 20 images" in caplog.text
 
 
 @settings(deadline=None)
@@ -355,9 +355,9 @@ def test_an_image_with_crowd_regions_alone_is_no_background():
     dataset = replace(dataset, annotations=(*dataset.annotations, crowd))
     assert [image.id for image in dataset.background_images] == [10, 11, 12, 13, 14, 15, 16]
     ties = read_ties(dataset.images, {}, "")
-    placed = place(dataset.images, ties, test_names=(), honour=True)
-    deck = make_deck(dataset, dataset.images, ties, placed, np.array([0.7, 0.15, 0.15]))
-    assert deck.units.per_class.tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
+    placed = find_predefined(dataset.images, ties, test_names=(), honour=True)
+    groups = make_groups(dataset, dataset.images, ties, placed, np.array([0.7, 0.15, 0.15]))
+    assert groups.units.per_class.tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
     parts = split(dataset, max_empty_share=0.0)
     assert sum(each.count for each in parts.exclusions) == len(dataset.images) - sum(
         len(part.images) for part in (parts.train, parts.eval, parts.test)
@@ -578,8 +578,8 @@ def test_sizes(count, options, sizes):
         pytest.param({"train_share": float("nan")}, UsageError, "no shares", id="not a number"),
         pytest.param({"train_share": 0.9, "eval_share": 0.02}, DataError, "eval set would be empty", id="too few"),
         pytest.param({"test_names": {"none.jpg"}}, DataError, "test list", id="list of others"),
-        pytest.param({"mode": "balance"}, UsageError, "did you mean balanced", id="mode"),
-        pytest.param({"source_split": "honor"}, UsageError, "did you mean honour", id="source split"),
+        pytest.param({"mode": "balance"}, UsageError, "did you mean 'balanced'", id="mode"),
+        pytest.param({"source_split": "honor"}, UsageError, "did you mean 'honour'", id="source split"),
         pytest.param({"group_by": "video"}, UsageError, "No image has a field 'video'", id="field"),
         pytest.param(
             {"groups": {f"{i}.jpg": "x" for i in range(11)}},

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.data.coco import Image
 from pipeline.data.groups import read_ties
-from pipeline.data.split.predefined import SUBSETS, place
+from pipeline.data.split.predefined import SUBSETS, find_predefined
 
 
 def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
@@ -19,13 +19,13 @@ def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
         images.append(Image(i, name, 9, 9, extra))
     keys = {name: text for text in groups for name in text}
     ties = read_ties(images, keys, "video" if videos else "")
-    found = place(images, ties, test_names=test_names, honour=honour)
+    found = find_predefined(images, ties, test_names=test_names, honour=honour)
     letters = {0: "t", 1: "e", 2: "s", -1: "-", -2: "x"}
-    return "".join(letters[i] for i in found.owner.tolist()), found
+    return "".join(letters[i] for i in found.subset.tolist()), found
 
 
 @pytest.mark.parametrize(
-    ("subsets", "options", "owners", "brought"),
+    ("subsets", "options", "owners", "present"),
     [
         pytest.param("tes-", {}, "tes-", "train eval test", id="all three and one without"),
         pytest.param("ts", {}, "ts", "train test", id="train and test"),
@@ -40,9 +40,9 @@ def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
         pytest.param(("val", "train", "test"), {}, "-ts", "train test", id="a word that is none"),
     ],
 )
-def test_what_the_data_say(subsets, options, owners, brought):
+def test_what_the_data_say(subsets, options, owners, present):
     letters, found = placed(subsets, **options)
-    assert (letters, {SUBSETS[i] for i in found.brought}) == (owners, set(brought.split()))
+    assert (letters, {SUBSETS[i] for i in found.present}) == (owners, set(present.split()))
     assert not found.findings
 
 
@@ -99,7 +99,7 @@ def test_what_belongs_together(subsets, options, owners, findings):
     ("subsets", "said"),
     [
         pytest.param(("val", "train", "test"), "not train, eval or test but val", id="a word that is none"),
-        pytest.param("tt", "all images into train: that is no split", id="train alone"),
+        pytest.param("tt", "all images in train: that is no split", id="train alone"),
         pytest.param("ts-", "the data's own split: {'test': 1, 'train': 1}; 1 images without", id="a split"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.split.stratification import Held, make_units, stratify
+from pipeline.data.split.stratification import FilledSubsets, make_units, stratify
 
 
 def units_of(groups, classes):
@@ -77,7 +77,7 @@ def test_the_bounds_where_none_is_empty_anyway(groups, shares):
     total, largest = int(units.weights.sum()), int(units.weights.max())
     sizes = np.array([total * share // max(1, sum(shares)) for share in shares], np.int64)
     sizes[0] += total - sizes.sum()
-    held = Held(np.ones(3, np.int64), np.zeros((3, 5), np.int64))
+    held = FilledSubsets(np.ones(3, np.int64), np.zeros((3, 5), np.int64))
     off = filled(stratify(units, sizes, held), units) - sizes
     assert off.max() < largest
     assert off.min() >= -2 * largest / 3
@@ -86,7 +86,7 @@ def test_the_bounds_where_none_is_empty_anyway(groups, shares):
 def test_a_group_goes_where_all_of_it_has_room():
     """Not to a subset that lacks its class and has room for a part: two overfilled ones would leave train short."""
     units = units_of([[{0}] * 4, [set()] * 5, [{0}] * 4, [set()] * 5], 1)
-    held = Held(np.ones(3, np.int64), np.zeros((3, 1), np.int64))
+    held = FilledSubsets(np.ones(3, np.int64), np.zeros((3, 1), np.int64))
     assert filled(stratify(units, np.array([13, 3, 2]), held), units).tolist() == [13, 5, 0]
 
 
@@ -121,7 +121,7 @@ def test_sizes_of_groups(weights, sizes, filled_with):
 def test_what_is_there_already_counts():
     """Train has nearly all of class 0 that is its share: what comes goes to the others."""
     units = units_of([[{0}]] * 4 + [[{1}]] * 4, 2)
-    held = Held(np.array([8, 0, 0]), np.array([[8, 0], [0, 0], [0, 0]]))
+    held = FilledSubsets(np.array([8, 0, 0]), np.array([[8, 0], [0, 0], [0, 0]]))
     sizes = np.array([4, 2, 2])
     assert stratify(units, sizes)[:4].tolist().count(0) == 2
     assert stratify(units, sizes, held)[:4].tolist().count(0) == 1

@@ -1,5 +1,5 @@
-"""Run steps in dev mode; what can be said: python step.dev.py --help."""
+"""Run steps in dev mode; for the arguments see: python step.dev.py --help."""
 
-from pipeline.cli.step_commands import main
+from pipeline.cli.entry import run_steps
 
-raise SystemExit(main(mode="dev"))
+raise SystemExit(run_steps("dev"))

@@ -1,5 +1,5 @@
-"""Run steps in prod mode; what can be said: python step.prod.py --help."""
+"""Run steps in prod mode; for the arguments see: python step.prod.py --help."""
 
-from pipeline.cli.step_commands import main
+from pipeline.cli.entry import run_steps
 
-raise SystemExit(main(mode="prod"))
+raise SystemExit(run_steps("prod"))

@@ -1,5 +1,5 @@
 """`python -m pipeline`."""
 
-from pipeline.cli.run_commands import inspect
+from pipeline.cli.entry import run_command
 
-raise SystemExit(inspect())
+raise SystemExit(run_command())

@@ -23,7 +23,7 @@ import pytest
 from seaweed import KEY, SECRET, seaweed
 
 from pipeline.cli import step_commands
-from pipeline.cli.run_commands import inspect
+from pipeline.cli.entry import run_command
 
 ROOT = Path(__file__).parents[1]
 Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
@@ -31,10 +31,10 @@ Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
 PARAMETERS = {
     "first": """\
 text: str = "hello"  # what to write
-times: int = 1  # how often
+times: int = 1  # how often; at least 1
 url: str = "sample://x?a=1&b=2#c"  # passed on as it is""",
     "second": """\
-act: str = "go"  # go, fail, refuse, sleep, die, forget or nothing
+act: str = "go"  # what to do; one of go, fail, refuse, sleep, die, forget, nothing
 note: str = ""  # changes no output
 loud: bool = False  # in capital letters""",
     "third": """\
@@ -144,7 +144,7 @@ class Toy:
 
     def look(self, *arguments: str) -> Outcome:
         """`python -m pipeline ...` in this process."""
-        return self._call(lambda: inspect(arguments, self.root))
+        return self._call(lambda: run_command(arguments, self.root))
 
     def manifest(self, *arguments: str) -> dict[str, Any]:
         """What `show --json` prints."""

@@ -1,45 +1,154 @@
-"""What every command line has in common: which config a call means, what goes to the screen, how errors end it.
+"""What the command lines share: their commands as objects, exit codes, and errors as text.
 
-Exit code 0 when what was asked for succeeded, 1 when a step or gate failed, 2 for a wrong call, 130 after Ctrl-C, 143
-after SIGTERM.
+Exit code 0 for success, 1 when a step or quality gate failed, 2 for a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.errors import PipelineError, UsageError
+from pipeline.runtime.environment import DISTRIBUTION
+from pipeline.runtime.manifest import RunManifest
+from pipeline.runtime.notebook import StepNotebook, read_steps
+from pipeline.runtime.project import Project, check_name, config_path, with_config, with_config_of
+from pipeline.runtime.resolving import LATEST, find_run
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
 
 log = logging.getLogger(__name__)
 
 
-def guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
-    """Do what was asked for, and turn what goes wrong into a line of text and an exit code.
+@dataclass(frozen=True)
+class CommandContext:
+    """What a command works on.
+
+    Attributes:
+        arguments: The parsed command line.
+        root: The project's folder.
+    """
+
+    arguments: argparse.Namespace
+    root: Path
+
+    @cached_property
+    def steps(self) -> dict[str, StepNotebook]:
+        """All steps, in the order in which they run."""
+        return read_steps(self.root / "steps")
+
+    @cached_property
+    def project(self) -> Project:
+        """The project in the chosen mode, with the named config or the default one."""
+        path = config_path(self.root, self.arguments.config)
+        return with_config(self.arguments.mode, path, self.root, self.steps)
+
+    def find_run(self, name: str | None) -> RunManifest:
+        """The named run, or the newest; with `--config`, `latest` is the newest run of that config."""
+        return find_run(self.project, name, pipeline=self.project.config.name if self.arguments.config else "")
+
+    def find_step_and_run(self) -> tuple[str, RunManifest]:
+        """The step and the run of a command that takes both, in either order."""
+        step, run = self.arguments.step, self.arguments.run
+        looks_like_run = step and (LATEST.fullmatch(step) or step[0].isdigit())
+        if step not in self.steps and (run in self.steps or looks_like_run):
+            step, run = run, step
+        if step is None:
+            raise UsageError("no step is named", expected=f"one of {', '.join(self.steps)}")
+        manifest = self.find_run(run)
+        check_name("step", step, dict.fromkeys([*self.steps, *(record.step for record in manifest.attempts)]))
+        return step, manifest
+
+    def project_of(self, manifest: RunManifest) -> Project:
+        """The project with the config of a run."""
+        return with_config_of(manifest, self.root, self.steps)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """The result of a command: as JSON for `--json`, as text, and the exit code."""
+
+    content: Any
+    text: str
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of `python -m pipeline`: its help, its arguments as argparse takes them, and its function."""
+
+    help: str
+    arguments: tuple[Argument, ...]
+    run: Callable[[CommandContext], CommandResult]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    name: str, purpose: str, *arguments: Argument
+) -> Callable[[Callable[[CommandContext], CommandResult]], Callable[[CommandContext], CommandResult]]:
+    """Register the decorated function as a command; the help lists commands in the order of registration."""
+
+    def add(run: Callable[[CommandContext], CommandResult]) -> Callable[[CommandContext], CommandResult]:
+        COMMANDS[name] = Command(purpose, arguments, run)
+        return run
+
+    return add
+
+
+def argument(*names: str, **options: Any) -> Argument:
+    """One argument, as `ArgumentParser.add_argument` takes it."""
+    return names, options
+
+
+class ShowVersion(argparse.Action):
+    """Prints the version of the pipeline, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        """Print it."""
+        from importlib import metadata  # slow to import, and not needed otherwise
+
+        try:
+            version = metadata.version(DISTRIBUTION)
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print_result(f"{DISTRIBUTION} {version}")
+        parser.exit()
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add `--version` to a command line."""
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
+
+
+def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
+    """Run a command line, and turn what goes wrong into text and an exit code.
 
     Args:
-        action: What to do.
-        stopped: What to say after Ctrl-C.
+        action: Returns the exit code.
+        stopped: The message after Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    before = signal.signal(signal.SIGTERM, _terminated)
+    before = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
         return action()
-    except UsageError as error:
-        log.error("error: %s", error)
-        return 2
     except PipelineError as error:
         log.error("error: %s", error)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as stop:
         log.error("%s", stopped)
         return 128 + int(stop.args[0] if stop.args else signal.SIGINT)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # the disk is full or read-only, a store does not answer
@@ -49,11 +158,23 @@ def guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def say(text: str) -> None:
-    """Print what was asked for; everything else is logged."""
+def print_result(text: str) -> None:
+    """Print to standard output what was asked for; everything else is logged to standard error."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _terminated(number: int, _: FrameType | None) -> NoReturn:
+def project_root(here: Path) -> Path:
+    """The project that a folder is in.
+
+    Raises:
+        UsageError: It is in none.
+    """
+    for folder in (here, *here.parents):
+        if (folder / "steps").is_dir() and (folder / "step.dev.py").is_file():
+            return folder
+    raise UsageError("this is not a project's folder", where=here, expected="a folder with steps/ and step.dev.py")
+
+
+def _raise_interrupt(number: int, _: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(number)

@@ -1,28 +1,28 @@
-"""What the commands print: runs, steps and the graph as text."""
+"""What the commands print: steps, runs, the graph and comparisons, as text, JSON or mermaid."""
 
 from __future__ import annotations
 
 import json
+import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
 
+if TYPE_CHECKING:
+    from pipeline.runtime.comparison import Comparison, ComparisonRow
+
 Steps = Mapping[str, StepNotebook]
 
-
-def figure(value: Any) -> str:
-    """A metric, to four digits."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+VALUE_WIDTH = 48  # characters of a compared value; --json has all of it
+DIGEST = re.compile(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})\b")  # of git, and SHA-256
 
 
 def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
-    """Rows as aligned columns, numbers to the right."""
+    """Rows as aligned columns; numbers are aligned to the right."""
     widths = [max(len(str(value)) for value in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -34,52 +34,17 @@ def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def step_line(record: StepRecord, width: int) -> str:
-    """`model_eval  succeeded     41.0 s  mAP 0.612  mAP50 0.874`."""
-    source = f"from {record.reused_from}" if record.reused_from else ""
-    took = f"{record.seconds:7.1f} s" if record.seconds else " " * 9  # of what was killed nobody knows
-    parts = [record.step.ljust(width), record.state.ljust(11), took, *figures(record), source]
-    return "  ".join(part for part in parts if part).rstrip()
+def count(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def note_lines(record: StepRecord) -> list[str]:
-    """What a user must know of a step, for below its line, in 80 columns."""
-    return [
-        line
-        for text in record.remarks
-        for line in textwrap.wrap(
-            text,
-            78,
-            initial_indent="    - ",
-            subsequent_indent="      ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-    ]
+def megabytes(size: int) -> str:
+    """Bytes as `1.5 MB`."""
+    return f"{size / 1e6:.1f} MB"
 
 
-def figures(record: StepRecord, *, numbers: bool = False) -> list[str]:
-    """The first two metrics, which a notebook commits in the order of their weight; of them the numbers, if wanted."""
-    first = list(record.metrics.items())[:2]
-    return [f"{name} {figure(value)}" for name, value in first if not (numbers and isinstance(value, str))]
-
-
-def run_lines(manifest: RunManifest, steps: Steps, own: Sequence[StepRecord] = ()) -> list[str]:
-    """A run in short: its id and a line a step.
-
-    Args:
-        manifest: The run.
-        steps: All steps.
-        own: The attempts to tell of, whatever another process may have tried in the same run since.
-    """
-    latest = {name: manifest.of(name)[-1] for name in steps if manifest.of(name)}
-    records = {**latest, **{record.step: record for record in own}}.values()
-    return [f"run {manifest.run}", *(f"  {step_line(record, name_width(steps))}" for record in records)]
-
-
-def name_width(steps: Steps) -> int:
-    """Characters of the longest step's name."""
-    return max(map(len, steps))
+# --- steps -----------------------------------------------------------------------------------------------------------
 
 
 def step_help(step: StepNotebook) -> str:
@@ -90,12 +55,71 @@ def step_help(step: StepNotebook) -> str:
 
 
 def step_list(steps: Steps) -> str:
-    """The steps and what each does."""
+    """The steps and their titles."""
     return "steps, in their order:\n" + table([(f"  {step.name}", step.title) for step in steps.values()])
 
 
+def step_line(record: StepRecord, steps: Steps) -> str:
+    """`model_eval  succeeded     41.0 s  mAP 0.612  mAP50 0.874`."""
+    source = f"from {record.reused_from}" if record.reused_from else ""
+    took = f"{record.seconds:7.1f} s" if record.seconds else " " * 9  # unknown for a killed attempt
+    parts = [record.step.ljust(max(map(len, steps))), record.state.ljust(11), took, *main_metrics(record), source]
+    return "  ".join(part for part in parts if part).rstrip()
+
+
+def note_lines(record: StepRecord) -> list[str]:
+    """A step's notes, wrapped to 80 columns, for below its line."""
+    wrapper = textwrap.TextWrapper(
+        78, initial_indent="    - ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+    )
+    return [line for text in record.remarks for line in wrapper.wrap(text)]
+
+
+def graph_json(steps: Steps) -> list[dict[str, Any]]:
+    """The steps as JSON."""
+    return [
+        {
+            "step": step.name,
+            "reads": step.reads,
+            "writes": step.writes,
+            "parameters": [asdict(parameter) for parameter in step.parameters.values()],
+        }
+        for step in steps.values()
+    ]
+
+
+def graph_mermaid(steps: Steps) -> str:
+    """The steps and the entities that pass between them, as a mermaid flowchart."""
+    lines = ["flowchart LR"]
+    for step in steps.values():
+        lines.append(f"    {step.name}[{step.name}]")
+        lines += [f"    {step.name} --> {entity}([{entity}])" for entity in step.writes]
+    lines += [f"    {entity} --> {step.name}" for step in steps.values() for entity in step.reads]
+    return "\n".join(lines)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def run_lines(
+    manifest: RunManifest, steps: Steps, own: Sequence[StepRecord] = (), omit: Collection[str] = ()
+) -> list[str]:
+    """A run in short: its id and a line for each step.
+
+    Args:
+        manifest: The run.
+        steps: All steps.
+        own: Attempts to show even if another process has tried the same step in the run since.
+        omit: Steps to leave out.
+    """
+    latest = {name: manifest.of(name)[-1] for name in steps if manifest.of(name)}
+    records = {**latest, **{record.step: record for record in own}}.values()
+    lines = [f"  {step_line(record, steps)}" for record in records if record.step not in omit]
+    return [f"run {manifest.run}", *lines]
+
+
 def runs_table(runs: Iterable[tuple[str, RunManifest | str]], steps: Steps) -> str:
-    """A line a run.
+    """A line for each run.
 
     Args:
         runs: Id, and the run or why it cannot be read.
@@ -112,8 +136,8 @@ def runs_table(runs: Iterable[tuple[str, RunManifest | str]], steps: Steps) -> s
     return "\n".join([table(rows) if len(rows) > 1 else "", *broken]).strip() or "no runs yet"
 
 
-def run_brief(run: str, manifest: RunManifest | str) -> dict[str, Any]:
-    """A run's line for programs."""
+def run_json(run: str, manifest: RunManifest | str) -> dict[str, Any]:
+    """A run's line as JSON."""
     if isinstance(manifest, str):
         return {"run": run, "error": manifest}
     steps = {record.step: manifest.of(record.step)[-1].state for record in manifest.attempts}
@@ -122,37 +146,14 @@ def run_brief(run: str, manifest: RunManifest | str) -> dict[str, Any]:
 
 def run_text(manifest: RunManifest) -> str:
     """A run's manifest to be read."""
-    tree = " with changes" if manifest.code["dirty"] else ""
+    changes = " with changes" if manifest.code["dirty"] else ""
     lines = [
         f"run       {manifest.run}",
         f"pipeline  {manifest.pipeline}, {manifest.mode}, zone {manifest.zone}",
         f"config    {manifest.config_file}",
-        f"commit    {manifest.code['commit'] or 'none'}{tree}",
+        f"commit    {manifest.code['commit'] or 'none'}{changes}",
     ]
     return "\n".join([*lines, *(line for record in manifest.attempts for line in _attempt_lines(record))])
-
-
-def graph(steps: Steps) -> list[dict[str, Any]]:
-    """The steps for programs."""
-    return [
-        {
-            "step": step.name,
-            "reads": step.reads,
-            "writes": step.writes,
-            "parameters": [asdict(parameter) for parameter in step.parameters.values()],
-        }
-        for step in steps.values()
-    ]
-
-
-def mermaid(steps: Steps) -> str:
-    """The steps and what passes between them, as a mermaid flowchart."""
-    lines = ["flowchart LR"]
-    for step in steps.values():
-        lines.append(f"    {step.name}[{step.name}]")
-        lines += [f"    {step.name} --> {entity}([{entity}])" for entity in step.writes]
-    lines += [f"    {entity} --> {step.name}" for step in steps.values() for entity in step.reads]
-    return "\n".join(lines)
 
 
 def _attempt_lines(record: StepRecord) -> list[str]:
@@ -161,8 +162,8 @@ def _attempt_lines(record: StepRecord) -> list[str]:
     lines += [f"  outputs of {record.reused_from}"] if record.reused_from else []
     sides = [("<-", *item) for item in record.inputs.items()] + [("->", *item) for item in record.outputs.items()]
     rows = [
-        (sign, name, a.digest[:12], a.files, "files", f"{a.size / 1e6:.1f} MB", _aside(record, name))
-        for sign, name, a in sides
+        (sign, name, artifact.digest[:12], artifact.files, "files", megabytes(artifact.size), _remark(record, name))
+        for sign, name, artifact in sides
     ]
     lines += [table(rows, "  ")] if rows else []
     lines += [table([("  ", name, _json(value)) for name, value in record.metrics.items()])] if record.metrics else []
@@ -172,12 +173,71 @@ def _attempt_lines(record: StepRecord) -> list[str]:
     return [*lines, *(f"  {path}" for path in (record.notebook, record.report) if path)]
 
 
-def _aside(record: StepRecord, entity: str) -> str:
-    """What is to be known of an input besides: who chose it, and how often this step has met it."""
+def _remark(record: StepRecord, entity: str) -> str:
+    """Whether an input was chosen by hand, and how many other inputs it was combined with."""
     chosen = f"chosen by hand: {record.chosen[entity]}" if entity in record.chosen else ""
     uses = record.uses.get(entity, 0)
     return ", ".join(filter(None, [chosen, f"used with {uses} different others" if uses > 1 else ""]))
 
 
+def _metric(value: Any) -> str:
+    """A metric with four significant digits."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:
+    """The first two metrics: a notebook commits them in the order of their importance."""
+    first = list(record.metrics.items())[:2]
+    return [f"{name} {_metric(value)}" for name, value in first if not (numbers_only and isinstance(value, str))]
+
+
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+# --- comparison ------------------------------------------------------------------------------------------------------
+
+
+def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
+    """The differences, all metrics and the inputs that were chosen by hand; or everything."""
+    shown = [row for row in comparison.rows if everything or row.differs or row.is_always_shown]
+    cells: list[tuple[str, ...]] = [("", comparison.left, comparison.right, "")]
+    for section in dict.fromkeys(row.section for row in shown):
+        cells.append((section, "", "", ""))
+        cells += [(f"  {row.name}", *_value_pair(row), _difference(row)) for row in shown if row.section == section]
+    text = table(cells)
+    if comparison.files:
+        text += "\nfiles that differ between the commits\n" + "\n".join(f" {line}" for line in comparison.files)
+    elif comparison.files is None and any(row.name == "commit" and row.differs for row in comparison.rows):
+        text += "\nthe files that differ are not known: this repository does not have both commits"
+    if not any(row.differs for row in comparison.rows):
+        return f"{text}\nnothing differs"
+    return text if everything else f"{text}\nall other values are equal"
+
+
+def _value_pair(row: ComparisonRow) -> tuple[str, str]:
+    """Both values, cut to the width; long ones to the part in which they differ."""
+    left, right = (_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right))
+    shorter = min(len(left), len(right))
+    common = next((at for at in range(shorter) if left[at] != right[at]), shorter)
+    is_long = max(len(left), len(right)) > VALUE_WIDTH and common > VALUE_WIDTH // 2
+    skipped = common - VALUE_WIDTH // 4 if row.differs and is_long else 0
+    cut = [f"…{text[skipped:]}" if skipped else text for text in (left, right)]
+    one, other = (text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…" for text in cut)
+    return one, other
+
+
+def _value_text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict) and "digest" in value:
+        return f"{value['digest'][:12]}  {value['files']} files  {megabytes(value['size'])}"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value) or "none"
+    return DIGEST.sub(r"\1", value if isinstance(value, str) and value else _json(value))
+
+
+def _difference(row: ComparisonRow) -> str:
+    return f"{row.difference:+.4g}" if row.is_metric and row.differs and row.difference is not None else ""

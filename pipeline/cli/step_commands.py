@@ -1,4 +1,4 @@
-"""The command lines that run steps: `step.dev.py` and `step.prod.py`. Looking at what was run: see `inspection`."""
+"""The command lines that run steps: `step.dev.py` and `step.prod.py`."""
 
 from __future__ import annotations
 
@@ -11,110 +11,157 @@ from pathlib import Path
 from yaml import YAMLError
 
 from pipeline.cli import printing
-from pipeline.cli.command import guarded, say
+from pipeline.cli.command import CommandContext, add_version, print_result, run_guarded
 from pipeline.errors import GateError, UsageError
 from pipeline.runtime.code import code_state, refuse_dirty
 from pipeline.runtime.config import Values, read_yaml
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
+from pipeline.runtime.environment import environment
 from pipeline.runtime.manifest import RunManifest, StepRecord
-from pipeline.runtime.notebook import StepNotebook, read_steps
-from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name, config_path, with_config, with_config_of
-from pipeline.runtime.resolving import NamedInput, find_input
+from pipeline.runtime.notebook import StepNotebook
+from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name
+from pipeline.runtime.resolving import NamedInput, find_input, find_run
 from pipeline.runtime.run_selection import named_inputs, open_run, unfinished_run
 from pipeline.runtime.runner import missing_input, run_step
-
-Inputs = dict[str, NamedInput]
 
 log = logging.getLogger(__name__)
 
 
 def main(mode: str, arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
-    """Run one step or all of them; what `step.dev.py` and `step.prod.py` call.
+    """Run one step or all of them.
 
     Args:
         mode: `dev` or `prod`.
-        arguments: Of the command line; the process's own by default.
+        arguments: The command line; the process's own by default.
         root: The project's folder; that of the running script by default.
 
     Returns:
         The exit code.
     """
-    place = root or Path(sys.argv[0]).resolve().parent
-    stopped = "stopped; what is done is kept, and the same command goes on from there"
-    return guarded(lambda: _run(mode, _step_parser(mode).parse_args(arguments), place), stopped)
+    folder = root or Path(sys.argv[0]).resolve().parent
+    stopped = "stopped; completed work is kept, and the same command continues from there"
+    return run_guarded(lambda: _run(CommandContext(_parser(mode).parse_args(arguments), folder)), stopped)
 
 
-def _step_parser(mode: str) -> argparse.ArgumentParser:
+def _parser(mode: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"step.{mode}.py",
-        description=f"Run one step of the pipeline in {mode} mode, or all of them; what is up to date is reused.",
+        description=f"Run one step of the pipeline in {mode} mode, or all of them; up-to-date steps are reused.",
         add_help=False,
     )
-    parser.add_argument("step", nargs="?", help="a step's name; all steps when left out")
-    parser.add_argument("--config", metavar="FILE", help=f"the scenario; {DEFAULT_CONFIG}, or the joined run's")
+    parser.set_defaults(mode=mode)
+    parser.add_argument("step", nargs="?", help="a step's name; all steps by default")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"the config; by default {DEFAULT_CONFIG}, or the joined run's"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="set one parameter")
     parser.add_argument(
         "--input",
         action="append",
         default=[],
         metavar="ENTITY=ARTIFACT|RUN",
-        help="use this input in place of the run's own; it need not agree with the others",
+        help="use this input instead of the run's own; it need not agree with the others",
     )
-    parser.add_argument("--run", metavar="ID", help="the run to join; the newest by default")
-    parser.add_argument("--force", action="store_true", help="run even what is up to date")
-    parser.add_argument("--stream", action="store_true", help="show what the notebooks print, as it comes")
-    parser.add_argument("-h", "--help", action="store_true", help="this text, or a step's own parameters")
+    run_help = "the run to join: its id, the beginning or end of it, latest or latest~1; the newest by default"
+    parser.add_argument("--run", metavar="RUN", help=run_help)
+    parser.add_argument("--force", action="store_true", help="run up-to-date steps, too")
+    parser.add_argument("--stream", action="store_true", help="show the notebooks' output as it comes")
+    add_version(parser)
+    parser.add_argument("-h", "--help", action="store_true", help="show this text, or a step's own parameters")
     return parser
 
 
-def _run(mode: str, asked: argparse.Namespace, root: Path) -> int:
-    steps = read_steps(root / "steps")
-    if asked.step is not None:
-        check_name("step", asked.step, steps)
-    if asked.help:
-        usage = f"{_step_parser(mode).format_help()}\n{printing.step_list(steps)}"
-        say(printing.step_help(steps[asked.step]) if asked.step else usage)
+def _run(context: CommandContext) -> int:
+    arguments, steps = context.arguments, context.steps
+    if arguments.step is not None:
+        check_name("step", arguments.step, steps)
+    if arguments.help:
+        usage = f"{_parser(arguments.mode).format_help()}\n{printing.step_list(steps)}"
+        print_result(printing.step_help(steps[arguments.step]) if arguments.step else usage)
         return 0
-    fresh = not asked.run and (asked.step is None or not steps[asked.step].reads)
-    project = _project(mode, asked, root, steps, fresh=fresh)
-    overrides = _overrides(asked.set, asked.step, steps)
+    opens_run = not arguments.run and (arguments.step is None or not steps[arguments.step].reads)
+    project = _select_project(context, opens_run=opens_run)
+    overrides = parse_overrides(arguments.set, arguments.step, steps)
     parameters = project.parameters(overrides)
-    if mode == "prod":
-        refuse_dirty(root, code_state(root))  # before a run is opened that could only fail
-    chosen = [steps[asked.step]] if asked.step else list(steps.values())
-    names = [step.name for step in chosen]
-    typed = _named(project, asked.input, chosen)
-    continued = unfinished_run(project, parameters, overrides, names, typed) if fresh and not asked.force else None
-    if continued:  # what `latest` stood for then, it stands for now
-        inputs = named_inputs(continued)
+    _require_packages()
+    if project.mode == "prod":
+        refuse_dirty(project.root, code_state(project.root))  # before a run is opened
+    selected = [steps[arguments.step]] if arguments.step else list(steps.values())
+    names = [step.name for step in selected]
+    typed = parse_inputs(project, arguments.input, selected)
+    is_continued = opens_run and not arguments.force
+    manifest = unfinished_run(project, parameters, overrides, names, typed) if is_continued else None
+    is_continued = manifest is not None
+    if manifest:  # `latest` keeps the meaning that it had when the run was opened
+        inputs = named_inputs(manifest)
     else:
         inputs = {entity: find_input(project, entity, text) for entity, text in typed.items()}
-    if fresh:
-        manifest = continued or open_run(project, parameters, overrides, names, inputs)
-    else:
-        joined = _joined(project, asked.run, chosen[0], inputs)
-        manifest = joined or open_run(project, parameters, overrides, names, inputs)
-        for name in sorted(overrides.keys() - {step.name for step in chosen}):
-            log.info("--set %s.… is not used: only %s runs", name, chosen[0].name)
-        # what was set when the run was opened holds for all its steps
-        opened: Values = manifest.config.get("set", {})
-        overrides = {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
-        parameters = project.parameters(overrides)
-    log.info("run %s  %s  %s%s", manifest.run, mode, project.config.name, "  continued" if continued else "")
+        manifest = None if opens_run else _joined_run(project, arguments.run, selected[0], inputs)
+        if manifest is None:
+            manifest = open_run(project, parameters, overrides, names, inputs)
+        if not opens_run:
+            overrides = _inherit_overrides(manifest, overrides, names, steps)
+            parameters = project.parameters(overrides)
+    log.info("run %s  %s  %s%s", manifest.run, project.mode, project.config.name, "  continued" if is_continued else "")
     records, last = [], list(steps)[-1]
-    for step in chosen:
-        record = _run_step(project, manifest.run, step, parameters, overrides, asked, inputs, continued=bool(continued))
-        records.append(record)
-        log.info(
-            "%s", "\n".join([printing.step_line(record, printing.name_width(steps)), *printing.note_lines(record)])
+    for step in selected:
+        record = _run_step(
+            project, manifest.run, step, parameters, overrides, arguments, inputs, is_continued=is_continued
         )
-        if step.name != last:  # after the last they are all told of together
-            for line in deliver_early(project, record):
-                log.info("%s", line)
-    if chosen[-1].name == last:
+        records.append(record)
+        log.info("%s", "\n".join([printing.step_line(record, steps), *printing.note_lines(record)]))
+        if step.name != last:  # the last step's deliverables are shown with all others
+            _log_lines(deliver_early(project, record))
+    if selected[-1].name == last:
         manifest = project.runs.load(manifest.run)
-        say("\n".join(["", *printing.run_lines(manifest, steps, records), *deliver(project, manifest)]))
+        is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # which shows these steps' lines already
+        lines = printing.run_lines(manifest, steps, records, omit=names if is_terminal else ())
+        print_result("\n".join(["", *lines, *deliver(project, manifest)]))
     return 0
+
+
+def _select_project(context: CommandContext, *, opens_run: bool) -> Project:
+    """The project with the named config; without one, with that of the joined run, or the default.
+
+    Raises:
+        UsageError: A new run would have the default config, and the newest run has another.
+    """
+    arguments, project = context.arguments, context.project
+    if arguments.config:
+        return project
+    newest = find_run(project, arguments.run) if arguments.run else project.runs.newest()
+    if newest and not opens_run:
+        project = context.project_of(newest)
+    elif newest and (project.root / newest.config_file).resolve() != (project.root / project.config_file).resolve():
+        raise UsageError(
+            f"the newest {project.mode} run is of {newest.config_file}, and a new run without --config is of "
+            f"{project.config_file}",
+            where=f"run {newest.run}",
+            expected="--config, when configs change",
+            remedy=f"--config {newest.config_file}, or --config {project.config_file}",
+        )
+    log.info("config %s", project.config_file)
+    return project
+
+
+def _require_packages() -> None:
+    missing = [name for name, version in environment().items() if version == "not installed"]
+    if missing:
+        raise UsageError(
+            f"packages are missing: {', '.join(missing)}",
+            where=sys.executable,
+            remedy="activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python",
+        )
+
+
+def _inherit_overrides(
+    manifest: RunManifest, overrides: Values, names: Sequence[str], steps: dict[str, StepNotebook]
+) -> Values:
+    """The `--set` of the command that opened the run, which holds for all its steps, with this command's over it."""
+    for name in sorted(overrides.keys() - set(names)):
+        log.info("--set %s.… is not used: only %s runs", name, names[0])
+    opened: Values = manifest.config.get("set", {})
+    return {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
 
 
 def _run_step(
@@ -123,10 +170,10 @@ def _run_step(
     step: StepNotebook,
     parameters: Values,
     overrides: Values,
-    asked: argparse.Namespace,
-    inputs: Inputs,
+    arguments: argparse.Namespace,
+    inputs: dict[str, NamedInput],
     *,
-    continued: bool,
+    is_continued: bool,
 ) -> StepRecord:
     try:
         return run_step(
@@ -135,40 +182,35 @@ def _run_step(
             step,
             parameters[step.name],
             overrides=overrides.get(step.name, {}),
-            force=asked.force,
-            stream=asked.stream,
-            continued=continued,
+            force=arguments.force,
+            stream=arguments.stream,
+            continued=is_continued,
             chosen=inputs,
         )
     except GateError:
-        for line in deliver_below_gate(project, project.runs.load(run).of(step.name)[-1]):
-            log.info("%s", line)
+        _log_lines(deliver_below_gate(project, project.runs.load(run).of(step.name)[-1]))
         raise
 
 
-def _project(
-    mode: str, asked: argparse.Namespace, root: Path, steps: dict[str, StepNotebook], *, fresh: bool
-) -> Project:
-    """With the named config, or when a run is joined without naming one, with that run's."""
-    project = with_config(mode, config_path(root, asked.config), root, steps)
-    if asked.config or fresh:
-        return project
-    joined = project.runs.load(asked.run) if asked.run else project.runs.newest()
-    return with_config_of(joined, root, steps) if joined else project
+def _log_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        log.info("%s", line)
 
 
-def _joined(project: Project, run: str | None, step: StepNotebook, inputs: Inputs) -> RunManifest | None:
+def _joined_run(
+    project: Project, name: str | None, step: StepNotebook, inputs: dict[str, NamedInput]
+) -> RunManifest | None:
     """The named run, or the newest of this mode and pipeline; None where there is none and none is needed."""
-    if run is None:
+    if name is None:
         newest = project.runs.newest(pipeline=project.config.name)
-        lacking = [entity for entity in step.reads if entity not in inputs]
-        if newest is None and lacking:
-            raise missing_input(project, step, lacking[0], None)
+        missing = [entity for entity in step.reads if entity not in inputs]
+        if newest is None and missing:
+            raise missing_input(project, step, missing[0], None)
         return newest
-    manifest = project.runs.load(run)
+    manifest = find_run(project, name)
     if manifest.pipeline != project.config.name:
         raise UsageError(
-            f"run {run} belongs to the pipeline '{manifest.pipeline}'",
+            f"run {manifest.run} belongs to the pipeline '{manifest.pipeline}'",
             where=project.config_file,
             expected=f"a run of '{project.config.name}'",
             remedy=f"--config {manifest.config_file}",
@@ -176,42 +218,43 @@ def _joined(project: Project, run: str | None, step: StepNotebook, inputs: Input
     return manifest
 
 
-def _named(project: Project, texts: list[str], chosen: Sequence[StepNotebook]) -> dict[str, str]:
-    """What `--input` says: entity to what is typed for it."""
+def parse_inputs(project: Project, texts: Sequence[str], selected: Sequence[StepNotebook]) -> dict[str, str]:
+    """The values of `--input`: entity to the text after the equals sign."""
     typed: dict[str, str] = {}
     for text in texts:
-        entity, sign, source = text.partition("=")
-        if not sign or not source:
+        entity, _, source = text.partition("=")
+        if not source:
             raise UsageError(
                 f"--input {text}", expected="ENTITY=ARTIFACT|RUN", remedy="--input coco_test_dataset=latest~1"
             )
         check_name("entity", entity, dict.fromkeys(name for step in project.steps.values() for name in step.reads))
         if entity in typed:
             raise UsageError(f"--input names {entity} twice", expected=f"{typed[entity]} or {source}")
-        if not any(entity in step.reads for step in chosen):
+        if not any(entity in step.reads for step in selected):
             raise UsageError(
-                f"--input {text}: {chosen[0].name} does not read {entity}",
-                expected=f"one of {', '.join(chosen[0].reads)}" if chosen[0].reads else "no input: it has none",
+                f"--input {text}: {selected[0].name} does not read {entity}",
+                expected=f"one of {', '.join(selected[0].reads)}" if selected[0].reads else "no input: it has none",
                 remedy=f"name it for {', '.join(s.name for s in project.steps.values() if entity in s.reads)}",
             )
         typed[entity] = source
     return typed
 
 
-def _overrides(texts: list[str], step: str | None, steps: dict[str, StepNotebook]) -> Values:
+def parse_overrides(texts: Sequence[str], step: str | None, steps: dict[str, StepNotebook]) -> Values:
+    """The values of `--set`, by step and parameter; a parameter without a step is one of `step`."""
     values: Values = {}
     for text in texts:
         name, sign, value = text.partition("=")
-        where, dot, parameter = name.partition(".")
+        owner, dot, parameter = name.partition(".")
         if not dot and step:
-            where, parameter = step, name
+            owner, parameter = step, name
         if not sign or not parameter:
             raise UsageError(f"--set {text}", expected="STEP.NAME=VALUE", remedy="--set model_train.epochs=3")
-        check_name("step", where, steps)
-        declared = steps[where].parameters.get(parameter)
+        check_name("step", owner, steps)
+        declared = steps[owner].parameters.get(parameter)
         try:
             parsed = value if declared and declared.type == "str" else read_yaml(value)
         except YAMLError as error:
             raise UsageError(f"--set {text}: {error}", expected="a value in YAML's notation") from error
-        values.setdefault(where, {})[parameter] = parsed
+        values.setdefault(owner, {})[parameter] = parsed
     return values

@@ -103,10 +103,11 @@ class Bar:
     def tell(self, step: int, steps: int, line: str) -> None:
         """Show how far training is."""
         if self._bar is None:
-            # tqdm takes the speed, and so the remaining time, from the steps since `initial`
-            form = "{percentage:3.0f}% {desc}, {remaining} left"
-            self._bar = tqdm(total=steps, initial=step, mininterval=0, bar_format=form)
-        self._bar.set_description_str(line, refresh=False)
+            form = "{percentage:3.0f}% {desc}"
+            self._bar = tqdm(desc=line, total=steps, initial=step, mininterval=0, bar_format=form)
+        done, elapsed = step - self._bar.initial, self._bar.format_dict["elapsed"]
+        remaining = f", {tqdm.format_interval(elapsed / done * (steps - step))} left" if done else ""
+        self._bar.set_description_str(line + remaining, refresh=False)
         self._bar.update(step - self._bar.n)
         self._bar.refresh()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.runtime.parameters import holds_password
 
 try:  # the parser in C, ten times as fast, which PyYAML is nearly always built with
@@ -68,12 +67,9 @@ def read_config(path: Path) -> Config:
     """
     if not path.is_file():
         known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(str(path), known, 1, 0.3)
+        remedy = did_you_mean(path, known, cutoff=0.3)
         raise UsageError(
-            "there is no such config",
-            where=path,
-            expected=", ".join(known) or "a YAML file",
-            remedy=f"did you mean {near[0]}?" if near else "",
+            "there is no such config", where=path, expected=", ".join(known) or "a YAML file", remedy=remedy
         )
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
@@ -95,12 +91,11 @@ def as_config(content: Any, path: Path) -> Config:
     try:
         return _config(content)
     except _EntryError as error:
-        near = difflib.get_close_matches(error.key, CHECKS, 1, 0.5)
         raise DataError(
             f"the config has a wrong entry, '{error.key}': {error}" if error.key else str(error),
             where=path,
             expected="the keys " + ", ".join(CHECKS),
-            remedy=f"did you mean '{near[0]}'?" if near and near[0] != error.key else "",
+            remedy="" if error.key in CHECKS else did_you_mean(error.key, CHECKS),
         ) from error
 
 

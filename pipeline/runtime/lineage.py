@@ -1,7 +1,7 @@
-"""What an artifact came from and what was made from it, over all runs.
+"""The artifacts that an artifact was made from, and those made from it, over all runs.
 
-An artifact is an entity and its digest, however often it was made. What made it is an attempt that ran: a reused one
-did nothing of its own, and stands for the one whose outputs it took.
+An artifact is an entity and its digest, however often it was made. A reused attempt produced nothing itself: it stands
+for the attempt whose outputs it took.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Key = tuple[str, str]  # entity and digest
 
 
 @dataclass(frozen=True)
-class Work:
-    """An attempt that made something.
+class Production:
+    """An attempt that made artifacts.
 
     Attributes:
         made_by: `run/step/attempt`.
-        record: What is known of it; None where it is only named, and its run is gone or cannot be read.
+        record: Its record; None where its run is gone or cannot be read.
     """
 
     made_by: str
@@ -30,17 +30,17 @@ class Work:
 
     @property
     def inputs(self) -> tuple[Key, ...]:
-        """What it read."""
+        """The artifacts it read."""
         return _keys(self.record.inputs.values()) if self.record else ()
-
-    def chose(self, key: Key) -> bool:
-        """Whether it read this because a person named it."""
-        return self.record is not None and key in self.inputs and key[0] in self.record.chosen
 
     @property
     def outputs(self) -> tuple[Key, ...]:
-        """What it made."""
+        """The artifacts it made."""
         return _keys(self.record.outputs.values()) if self.record else ()
+
+    def chose(self, key: Key) -> bool:
+        """Whether it read this input because a person named it."""
+        return self.record is not None and key in self.inputs and key[0] in self.record.chosen
 
 
 @dataclass(frozen=True)
@@ -49,111 +49,100 @@ class Lineage:
 
     Attributes:
         subject: The artifact.
-        artifacts: It, what it came from, and what was made from it.
-        makers: Of each artifact the attempts that made it, oldest first.
-        readers: Of each artifact the attempts that made something of it, oldest first.
+        artifacts: The subject, its ancestors and its descendants.
+        makers: For each artifact the attempts that made it, oldest first.
+        readers: For each artifact the attempts that made something from it, oldest first.
     """
 
     subject: Key
     artifacts: dict[Key, Artifact]
-    makers: dict[Key, list[Work]]
-    readers: dict[Key, list[Work]]
+    makers: dict[Key, list[Production]]
+    readers: dict[Key, list[Production]]
 
 
 def trace(artifact: Artifact, manifests: Sequence[RunManifest]) -> Lineage:
-    """Follow an artifact through all runs, both ways.
+    """Follow an artifact through all runs, in both directions.
 
     Args:
-        artifact: Where to start.
+        artifact: The subject.
         manifests: The runs, oldest first.
     """
-    works = _works(manifests)
     known: dict[Key, Artifact] = {}
-    makers: dict[Key, list[Work]] = {}
-    readers: dict[Key, list[Work]] = {}
-    for work in works:
-        for key in work.outputs:
-            makers.setdefault(key, []).append(work)
-        for key in work.inputs:
-            readers.setdefault(key, []).append(work)
-        record = work.record
-        for one in record.artifacts if record else ():
+    makers: dict[Key, list[Production]] = {}
+    readers: dict[Key, list[Production]] = {}
+    for production in _productions(manifests):
+        for key in production.outputs:
+            makers.setdefault(key, []).append(production)
+        for key in production.inputs:
+            readers.setdefault(key, []).append(production)
+        for one in production.record.artifacts if production.record else ():
             known.setdefault((one.name, one.digest), one)
     subject = (artifact.name, artifact.digest)
     known.setdefault(subject, artifact)
-    before = _reached(subject, lambda key: (i for work in makers.get(key, []) for i in work.inputs))
-    after = _reached(subject, lambda key: (o for work in readers.get(key, []) for o in work.outputs))
-    told = {key: known[key] for key in known if key in before | after}
-    for key, one in told.items():
-        if key not in makers and one.made_by:  # the run that made it is gone or cannot be read
-            makers[key] = [Work(one.made_by, None)]
+    before = _reachable(subject, lambda key: (name for each in makers.get(key, []) for name in each.inputs))
+    after = _reachable(subject, lambda key: (name for each in readers.get(key, []) for name in each.outputs))
+    related = {key: known[key] for key in known if key in before | after}
+    for key, one in related.items():
+        if key not in makers and one.made_by:  # its maker's run is gone or cannot be read
+            makers[key] = [Production(one.made_by, None)]
     return Lineage(
-        subject,
-        told,
-        {key: makers.get(key, []) for key in told},
-        {key: readers.get(key, []) for key in after},
+        subject, related, {key: makers.get(key, []) for key in related}, {key: readers.get(key, []) for key in after}
     )
 
 
 def lineage_json(lineage: Lineage) -> dict[str, Any]:
-    """As nodes and edges: an edge leads from an artifact to one made of it, `by` an attempt."""
+    """Nodes and edges as JSON: an edge leads from an artifact to one made from it, `by` an attempt."""
     nodes = [
         {
-            "id": _id(key),
+            "id": "/".join(key),
             "entity": artifact.name,
             "digest": artifact.digest,
             "url": artifact.url,
             "size": artifact.size,
             "files": artifact.files,
-            "made_by": [_told(work) for work in lineage.makers[key]],
+            "made_by": [_production_json(each) for each in lineage.makers[key]],
         }
         for key, artifact in lineage.artifacts.items()
     ]
     edges = [
-        {"from": _id(source), "to": _id(key), "by": work.made_by, "chosen_by_hand": work.chose(source)}
+        {"from": "/".join(source), "to": "/".join(key), "by": each.made_by, "chosen_by_hand": each.chose(source)}
         for key in lineage.artifacts
-        for work in lineage.makers[key]
-        for source in work.inputs
+        for each in lineage.makers[key]
+        for source in each.inputs
         if source in lineage.artifacts
     ]
-    return {"artifact": _id(lineage.subject), "nodes": nodes, "edges": edges}
+    return {"artifact": "/".join(lineage.subject), "nodes": nodes, "edges": edges}
 
 
-def _works(manifests: Iterable[RunManifest]) -> list[Work]:
-    """Every attempt that made something, once; of a reused one whose original is not there, what it knows of it."""
-    own: dict[str, Work] = {}
-    borrowed: dict[str, Work] = {}
+def _productions(manifests: Iterable[RunManifest]) -> list[Production]:
+    """Every attempt that made something, once; a reused one only where the original is missing."""
+    own: dict[str, Production] = {}
+    reused: dict[str, Production] = {}
     for manifest in manifests:
         for record in manifest.attempts:
-            if not record.outputs:
-                continue
-            if record.status == REUSED:
-                borrowed.setdefault(record.reused_from, Work(record.reused_from, record))
-            else:
-                made_by = f"{manifest.run}/{record.step}/{record.attempt}"
-                own[made_by] = Work(made_by, record)
-    return sorted({**borrowed, **own}.values(), key=lambda work: work.record.started if work.record else "")
+            if record.outputs and record.status == REUSED:
+                reused.setdefault(record.reused_from, Production(record.reused_from, record))
+            elif record.outputs:
+                made_by = f"{manifest.run}/{record.made_by}"
+                own[made_by] = Production(made_by, record)
+    return sorted({**reused, **own}.values(), key=lambda each: each.record.started if each.record else "")
 
 
-def _reached(start: Key, onward: Callable[[Key], Iterable[Key]]) -> set[Key]:
-    """All that can be got at from a key; each once, so that a record that names itself as its input does no harm."""
-    seen, left = {start}, [start]
-    while left:
-        for key in onward(left.pop()):
-            if key not in seen:
-                seen.add(key)
-                left.append(key)
+def _reachable(start: Key, following: Callable[[Key], Iterable[Key]]) -> set[Key]:
+    """All keys that are reachable from a key. Each is visited once, so a cycle in the records does no harm."""
+    seen, waiting = {start}, [start]
+    while waiting:
+        new = set(following(waiting.pop())) - seen
+        seen |= new
+        waiting += new
     return seen
 
 
-def _told(work: Work) -> dict[str, Any]:
-    known = {"status": work.record.status, "metrics": work.record.metrics} if work.record else {}
-    return {"attempt": work.made_by, **known}
+def _production_json(production: Production) -> dict[str, Any]:
+    record = production.record
+    known = {"status": record.status, "metrics": record.metrics} if record else {}
+    return {"attempt": production.made_by, **known}
 
 
 def _keys(artifacts: Iterable[Artifact]) -> tuple[Key, ...]:
     return tuple((artifact.name, artifact.digest) for artifact in artifacts)
-
-
-def _id(key: Key) -> str:
-    return f"{key[0]}/{key[1]}"

@@ -7,7 +7,6 @@ The cell tagged `parameters` is the schema of the step's parameters, see `parame
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, MissingError, StepError, UsageError
+from pipeline.errors import DataError, MissingError, StepError, UsageError, did_you_mean
 from pipeline.runtime.code import imported_modules
 from pipeline.runtime.parameters import Parameter, parse, read_parameters
 from pipeline.runtime.store.artifact_store import NAME
@@ -57,12 +56,13 @@ class StepNotebook:
         """
         for name in values:
             if name not in self.parameters:
-                near = difflib.get_close_matches(name, self.parameters, 1, 0.4)
                 raise UsageError(
                     f"{self.name} has no parameter '{name}'",
                     where=self.path,
                     expected="one of " + ", ".join(self.parameters),
-                    remedy=f"did you mean '{near[0]}'?" if near else f"see: python step.dev.py {self.name} --help",
+                    remedy=did_you_mean(
+                        name, self.parameters, otherwise=f"see: python step.dev.py {self.name} --help", cutoff=0.4
+                    ),
                 )
         return {
             name: parameter.check(values.get(name, parameter.default), self.name)

@@ -1,7 +1,11 @@
-"""The parameters of a step: declared in its notebook, one a line as `name: type = default  # help`.
+"""The parameters of a step, declared in its notebook, one a line: `name: type = default  # help; constraint`.
 
-They are read as Python, not by pattern: papermill's own inspection loses any line that holds a second equals sign, such
-as a URL with a query.
+The cell is read as Python, not by pattern: papermill's own inspection loses any line with a second equals sign, such as
+a URL with a query.
+
+A comment may declare what values are allowed, each constraint after a semicolon: `one of nano, tiny, s`, `from 0 to 1`,
+`at least 1`, `at most 100`, `above 0`, `a multiple of 32`. In a list or table they hold for each item. The default is
+always allowed, so that it may stand for "off" or "chosen automatically".
 """
 
 from __future__ import annotations
@@ -9,16 +13,27 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
+EXAMPLES = {"int": "1", "float": "0.5", "str": "text", "bool": "true"}
 KIND = re.compile(r"dict\[str, (int|float|str|bool)\]|(list\[)*(int|float|str|bool)\]*")
-PLACEHOLDER = re.compile(r"\$\{\w+\}")  # stands for a variable of the environment, whose value nobody records
+PLACEHOLDER = re.compile(r"\$\{\w+\}")  # an environment variable, whose value is never recorded
 LINK = re.compile(r"where (?P<own>\w+) is (?P<value>[^\s:]+): (?P<step>\w+)\.(?P<name>\w+)")  # in a comment, see `Link`
+CHOICES = re.compile(r"one of (?P<names>[\w.-]+(, [\w.-]+)*)")
+NUMBER = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
+BOUNDS: dict[re.Pattern[str], Callable[..., bool]] = {
+    re.compile(rf"from {NUMBER} to {NUMBER}"): lambda value, low, high: low <= value <= high,
+    re.compile(rf"at least {NUMBER}"): lambda value, low: value >= low,
+    re.compile(rf"at most {NUMBER}"): lambda value, high: value <= high,
+    re.compile(rf"above {NUMBER}"): lambda value, low: value > low,
+    re.compile(rf"a multiple of {NUMBER}"): lambda value, divisor: value % divisor == 0,
+}
 SENSITIVE = r"(key|token|secret|sig|signature|auth|authorization|pass|passwd|password|pwd|code|credentials?|connect)"
 CREDENTIALS = re.compile(
     r"https?://[^/\s@]*:[^/\s@]+@"  # a password before the host; before an HTTP host a token may stand alone
@@ -33,13 +48,13 @@ SHORTEST_SECRET = 12  # letters; what is shorter under such a key is a word, as 
 
 @dataclass(frozen=True)
 class Link:
-    """Where a parameter that was not set gets its value: `# where weights_url is coco: model_train.variant`.
+    """The source of a parameter that is not set, named in its comment: `where url is coco: model_train.variant`.
 
     Attributes:
-        own: A parameter of the same step that decides.
-        value: What that has to be; with anything else the parameter keeps its default.
-        step: Whose parameter is taken.
-        name: Which.
+        own: The parameter of the same step that decides.
+        value: Its deciding value; with any other the linked parameter keeps its default.
+        step: The step of the source.
+        name: The source, a parameter of that step.
     """
 
     own: str
@@ -59,7 +74,7 @@ class Parameter:
 
     @property
     def link(self) -> Link | None:
-        """Where else its value comes from, which its comment says."""
+        """The other parameter that its comment links it to."""
         found = LINK.search(self.help)
         return Link(**found.groupdict()) if found else None
 
@@ -67,7 +82,7 @@ class Parameter:
         """The value in the declared type.
 
         Raises:
-            UsageError: It is of another type, or a URL with a password in it.
+            UsageError: It has another type, breaks a constraint, or has a URL with a password in it.
         """
         where = f"{step}.{self.name}"
         if holds_password(value):
@@ -78,20 +93,32 @@ class Parameter:
                 remedy="put it into the environment, and in its place write ${NAME}, the name of the variable",
             )
         if not _fits(value, self.type):
+            example = repr(self.default) if self.default not in ("", [], {}) else _example(self.type)
             raise UsageError(
-                f"{where} is {value!r}",
-                where=where,
-                expected=f"{self.type}, such as {self.default!r}",
-                remedy=self.help,
+                f"{where} is {value!r}", where=where, expected=f"{self.type}, such as {example}", remedy=self.help
             )
+        if value != self.default:
+            for item in _items(value):
+                self._check_constraints(item, where)
         return _exact(value, self.type)
+
+    def _check_constraints(self, item: Any, where: str) -> None:
+        for clause in map(str.strip, self.help.split(";")):
+            if choices := CHOICES.fullmatch(clause):
+                names = choices["names"].split(", ")
+                if str(item) not in names:
+                    remedy = did_you_mean(item, names, otherwise=self.help)
+                    raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=remedy)
+            for pattern, holds in BOUNDS.items():
+                if (found := pattern.fullmatch(clause)) and not holds(item, *map(float, found.groups())):
+                    raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=self.help)
 
 
 def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
     """The parameters that a cell declares, in its order.
 
     Raises:
-        DataError: A line that is no `name: type = literal`, a type that parameters cannot have, a name twice.
+        DataError: A line is not `name: type = literal`, a type is unknown, or a name is repeated.
     """
     tree = parse(source, path)
     comments = _comments(tree, source)
@@ -122,16 +149,16 @@ def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
 
 
 def _comments(tree: ast.Module, source: str) -> dict[int | None, str]:
-    """The comment behind the last statement of each line; Python's tokenizer, which is not needed, is slow to start."""
+    """The comment after the last statement of each line. Python's tokenizer would be slow to import."""
     lines, comments = source.splitlines(), {}
     for node in tree.body:
-        behind = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode().lstrip("; \t")
-        comments[node.end_lineno] = behind.lstrip("# ") if behind.startswith("#") else ""
+        rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode().lstrip("; \t")
+        comments[node.end_lineno] = rest.lstrip("# ") if rest.startswith("#") else ""
     return comments
 
 
 def parse(source: str, path: Path) -> ast.Module:
-    """A cell as Python; lines for IPython alone are left out.
+    """A cell as Python, without the lines that only IPython understands.
 
     Raises:
         DataError: It is not Python.
@@ -143,9 +170,9 @@ def parse(source: str, path: Path) -> ast.Module:
 
 
 def holds_password(value: Any) -> bool:
-    """Whether a value is, or has in it, a URL with a password or token, or a long text under a name such as `token`.
+    """Whether a value is or contains a URL with a password or token, or a long text under a key such as `token`.
 
-    `${NAME}`, which a source takes from the environment, is none.
+    `${NAME}`, which a source takes from the environment, does not count.
     """
     if isinstance(value, dict):
         return any(_is_secret(str(key), item) or holds_password(item) for key, item in value.items())
@@ -170,8 +197,24 @@ def _fits(value: Any, kind: str) -> bool:
     return fits and (kind != "float" or abs(value) <= sys.float_info.max)  # records are JSON, which has no NaN
 
 
+def _items(value: Any) -> Iterator[Any]:
+    """The value, or the items of a list or table at any depth."""
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _items(item)
+    else:
+        yield value
+
+
+def _example(kind: str) -> str:
+    """A value of a type, in YAML's notation."""
+    if kind.startswith("list["):
+        return f"[{_example(kind[5:-1])}]"
+    return f"{{name: {_example(kind[len('dict[str, ') : -1])}}}" if kind.startswith("dict[") else EXAMPLES[kind]
+
+
 def _exact(value: Any, kind: str) -> Any:
-    """1 as 1.0 where a float is declared, so that both are the same work."""
+    """1 as 1.0 where a float is declared, so that both have the same fingerprint."""
     if kind.startswith("list["):
         return [_exact(item, kind[5:-1]) for item in value]
     if kind.startswith("dict["):

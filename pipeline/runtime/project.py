@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 from pipeline.runtime.config import Config, Values, as_config, read_config
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, follow_links
@@ -95,9 +94,5 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     """
     names = list(known)
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1, 0.4)
-        raise UsageError(
-            f"there is no {kind} '{name}'",
-            expected="one of " + ", ".join(names),
-            remedy=f"did you mean '{near[0]}'?" if near else "",
-        )
+        remedy = did_you_mean(name, names, cutoff=0.4)
+        raise UsageError(f"there is no {kind} '{name}'", expected="one of " + ", ".join(names), remedy=remedy)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import MissingError, PipelineError, UsageError
+from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.project import Project, check_name
 from pipeline.runtime.runs import Runs
@@ -50,12 +49,11 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
         return runs.load(found[0])
     if found:
         raise UsageError(f"'{typed}' stands for {len(found)} runs", expected=_one_of(found), remedy="type more of it")
-    near = difflib.get_close_matches(typed, ids, 1, 0.6)
     raise MissingError(
         f"there is no run '{typed}'",
         where=f"{runs.store.url}/runs",
         expected=f"one of {len(ids)}, the newest {ids[-1]}" if ids else "a run; there is none yet",
-        remedy=f"did you mean '{near[0]}'?" if near else _list(project),
+        remedy=did_you_mean(typed, ids, otherwise=_list(project), cutoff=0.6),
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at runs: what they take, refuse and print. What each finds out is tested beside its module."""
+"""The commands of `python -m pipeline`: their arguments, errors and output. Their findings are tested by module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.run_command import COMMANDS, Answer, Look, argument, command
+from pipeline.cli.command import COMMANDS, CommandContext, CommandResult, argument, command
 
 EACH = {
     "status": ["status"],
@@ -20,41 +20,50 @@ EACH = {
     "log": ["log", "second"],
     "compare": ["compare", "latest"],
     "lineage": ["lineage", "words"],
-    "export": ["export", "--format", "openlineage"],
+    "export": ["export"],
     "verify": ["verify"],
     "gc": ["gc"],
-    "open": ["open", "latest", "second"],
+    "open": ["open", "second"],
 }
 
 
-@pytest.mark.parametrize("arguments", EACH.values(), ids=EACH)
-def test_every_command_prints_text_and_json(ran: Any, arguments: list[str]) -> None:
-    text = ran.look(*arguments)
-    assert (text.code, text.log) == (0, "")
-    assert "\x1b" not in text.out
-    assert text.out.strip()
-    content = ran.look(*arguments, "--json")
-    assert (content.code, content.log) == (0, "")
-    json.loads(content.out)
+def test_every_command_prints_text_and_json_and_has_help(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, arguments in EACH.items():
+        text, content, help_text = ran.look(*arguments), ran.look(*arguments, "--json"), ran.look(name, "--help")
+        assert (text.code, text.log, content.code, content.log, help_text.code) == (0, "", 0, "", 0)
+        assert text.out.strip()
+        assert "\x1b" not in text.out
+        json.loads(content.out)
+        for expected in ("--mode", "--config", "--json", COMMANDS[name].help.split()[0]):
+            assert expected in help_text.out
+    assert {*EACH, "rerun"} == COMMANDS.keys()
 
 
-@pytest.mark.parametrize("arguments", EACH.values(), ids=EACH)
-def test_every_command_has_help(toy: Any, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = toy.look(arguments[0], "--help")
-    assert outcome.code == 0
-    for name in ("--mode", "--config", "--json", COMMANDS[arguments[0]].help.split()[0]):
-        assert name in outcome.out
-
-
-@pytest.mark.parametrize("name", ["latest", "latest~0", "id", "head", "tail"])
-@pytest.mark.parametrize("arguments", [["show"], ["status"], ["log", "first"], ["export", "--format", "intoto"]])
-def test_every_command_takes_a_run_by_any_of_its_names(ran: Any, arguments: list[str], name: str) -> None:
+def test_every_command_takes_a_run_by_any_of_its_names(ran: Any) -> None:
     run = ran.manifest()["run"]
-    typed = {"id": run, "head": run[:15], "tail": run[-6:]}.get(name, name)
-    assert ran.look(*arguments, typed).out == ran.look(*arguments).out
+    for arguments in (["show"], ["status"], ["log", "first"], ["export"]):
+        expected = ran.look(*arguments).out
+        assert {ran.look(*arguments, name).out for name in ("latest", "latest~0", run, run[:15], run[-6:])} == {
+            expected
+        }
 
 
-def test_a_named_config_asks_for_its_own_runs(ran: Any) -> None:
+def test_step_and_run_are_taken_in_either_order(ran: Any) -> None:
+    old = ran.manifest()["run"]
+    ran.step()
+    for name in (old, "latest~1", old[-6:]):
+        for command_name, key in (("log", "run"), ("open", "attempt")):
+            outcomes = [
+                json.loads(ran.look(command_name, *order, "--json").out)
+                for order in (("second", name), (name, "second"))
+            ]
+            assert [outcome[key].startswith(old) for outcome in outcomes] == [True, True]
+    assert "no step is named" in ran.look("log", "latest").log
+    (ran.root / "steps" / "third.ipynb").unlink()
+    assert ran.look("log", "latest~1", "third").code == 0, "a step that was removed since"
+
+
+def test_a_named_config_selects_its_own_runs(ran: Any) -> None:
     (ran.root / "configs" / "other.yaml").write_text("name: other\n")
     own = ran.manifest()["run"]
     ran.step("first", "--config", "configs/other.yaml")
@@ -65,44 +74,45 @@ def test_a_named_config_asks_for_its_own_runs(ran: Any) -> None:
     assert (content["left"], content["right"]) == (own, ran.manifest()["run"])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        pytest.param(["log", "scond"], 2, "did you mean 'second'?", id="step"),
-        pytest.param(["log"], 2, "", id="no step"),
-        pytest.param(["log", "second", "--attempt", "2"], 1, "expected: one of 1", id="attempt"),
-        pytest.param(["log", "second", "zzz"], 1, "there is no run 'zzz'", id="run"),
-        pytest.param(["compare"], 2, "", id="nothing to compare"),
-        pytest.param(["compare", "latest~1"], 1, "latest: there is one run", id="run before the first"),
-        pytest.param(["lineage", "wrods"], 2, "did you mean 'words'?", id="artifact"),
-        pytest.param(["lineage", "000000"], 1, "one of letters, words, book, page", id="digest"),
-        pytest.param(["export"], 2, "", id="no format"),
-        pytest.param(["export", "--format", "rocrate"], 2, "", id="format"),
-        pytest.param(["export", "--format", "intoto", "--output", "no/such/folder/x"], 1, "FileNotFound", id="output"),
-    ],
-)
-def test_a_wrong_look_is_refused_with_the_nearest_right_one(
-    ran: Any, arguments: list[str], code: int, says: str
-) -> None:
-    outcome = ran.look(*arguments)
-    assert outcome.code == code
-    assert says in outcome.log
-    assert outcome.out == ""
+WRONG = {
+    "step": (["log", "scond"], 2, "did you mean 'second'?"),
+    "no step": (["log"], 2, "no step is named"),
+    "attempt": (["log", "second", "--attempt", "2"], 1, "expected: one of 1"),
+    "run": (["log", "second", "zzz"], 1, "there is no run 'zzz'"),
+    "nothing to compare": (["compare"], 2, ""),
+    "run before the first": (["compare", "latest~1"], 1, "latest: there is one run"),
+    "artifact": (["lineage", "wrods"], 2, "did you mean 'words'?"),
+    "digest": (["lineage", "000000"], 1, "one of letters, words, book, page"),
+    "output": (["export", "--output", "no/such/folder/x"], 1, "FileNotFound"),
+    "command": (["shw"], 2, ""),
+    "no command": ([], 2, ""),
+    "config": (["runs", "--config", "zzz.yaml"], 2, "no such config"),
+}
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["log", "second"], ["compare", "latest~1"], ["lineage", "words"], ["export", "--format", "intoto"]],
-    ids=lambda arguments: arguments[0],
-)
-def test_where_nothing_has_run_it_is_said(toy: Any, arguments: list[str]) -> None:
-    outcome = toy.look(*arguments, "--mode", "prod")
-    assert outcome.code == 1
-    assert "there is no prod run yet" in outcome.log
-    assert "python step.prod.py" in outcome.log
+def test_a_wrong_call_is_refused_with_the_nearest_right_one(ran: Any) -> None:
+    for name, (arguments, code, message) in WRONG.items():
+        outcome = ran.look(*arguments)
+        assert (outcome.code, outcome.out) == (code, ""), name
+        assert message in outcome.log, name
 
 
-def test_a_step_that_did_not_run_and_one_that_is_no_more(ran: Any) -> None:
+def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) -> None:
+    for arguments in (
+        ["show"],
+        ["status"],
+        ["log", "second"],
+        ["compare", "latest~1"],
+        ["lineage", "words"],
+        ["export"],
+    ):
+        outcome = toy.look(*arguments, "--mode", "prod")
+        assert outcome.code == 1
+        assert "there is no prod run yet" in outcome.log
+        assert "python step.prod.py" in outcome.log
+
+
+def test_a_step_that_did_not_run_and_one_that_was_removed(ran: Any) -> None:
     ran.step("first")
     outcome = ran.look("log", "third")
     assert outcome.code == 1
@@ -113,27 +123,22 @@ def test_a_step_that_did_not_run_and_one_that_is_no_more(ran: Any) -> None:
 
 
 def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> None:
-    place = tmp_path / "events.jsonl"
-    outcome = ran.look("export", "--format", "openlineage", "--output", str(place))
-    assert outcome.out == f"6 lines in {place}\n"
-    assert place.read_text() == ran.look("export", "--format", "openlineage").out
-    assert [json.loads(line) for line in place.read_text().splitlines()] == json.loads(
-        ran.look("export", "--format", "openlineage", "--json").out
-    )
-    ran.step("first", "--set", "text=")
-    (ran.root / "steps" / "first.ipynb").write_text(
-        (ran.root / "steps" / "first.ipynb").read_text().replace("text * times", "nothing_such")
-    )
+    path = tmp_path / "statements.jsonl"
+    assert ran.look("export", "--output", str(path)).out == f"3 lines in {path}\n"
+    assert path.read_text() == ran.look("export").out
+    assert [json.loads(line) for line in path.read_text().splitlines()] == json.loads(ran.look("export", "--json").out)
+    notebook = ran.root / "steps" / "first.ipynb"
+    notebook.write_text(notebook.read_text().replace("text * times", "nothing_such"))
     ran.step("first")
-    outcome = ran.look("export", "--format", "intoto")
+    outcome = ran.look("export")
     assert (outcome.code, outcome.out) == (0, "")
 
 
 def test_a_command_is_one_function(ran: Any) -> None:
     @command("greet", "say hello", argument("--loud", action="store_true"))
-    def _greet(look: Look) -> Answer:
-        words = "HELLO" if look.asked.loud else "hello"
-        return Answer({"words": words, "steps": list(look.steps)}, words, code=1)
+    def _greet(context: CommandContext) -> CommandResult:
+        words = "HELLO" if context.arguments.loud else "hello"
+        return CommandResult({"words": words, "steps": list(context.steps)}, words, code=1)
 
     try:
         outcome = ran.look("greet", "--loud")
@@ -144,17 +149,15 @@ def test_a_command_is_one_function(ran: Any) -> None:
 
 
 LOADED = """
-import sys
-from pipeline.cli.run_commands import inspect
-sys.stdout.write(str(inspect(sys.argv[1:])))
+import json, sys
+from pipeline.cli.entry import run_command
+codes = [run_command(arguments) for arguments in json.loads(sys.argv[1])]
 heavy = {"torch", "papermill", "nbformat", "nbconvert", "nbclient", "rich", "cv2", "numpy", "matplotlib", "fsspec"}
-sys.stderr.write(" ".join(heavy & set(sys.modules)))
+sys.stderr.write(f"{sum(codes)} {heavy & set(sys.modules)}")
 """
 
 
-@pytest.mark.parametrize("arguments", EACH.values(), ids=EACH)
-def test_to_look_imports_nothing_heavy(ran: Any, arguments: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED, *arguments], cwd=ran.root, capture_output=True, text=True, check=True
-    )
-    assert (done.stdout[-1], done.stderr) == ("0", "")
+def test_no_command_imports_anything_heavy(ran: Any) -> None:
+    command_line = [sys.executable, "-c", LOADED, json.dumps([*EACH.values()])]
+    done = subprocess.run(command_line, cwd=ran.root, capture_output=True, text=True, check=True)
+    assert done.stderr == "0 set()"

@@ -17,46 +17,44 @@ from pipeline.cli import step_commands
 from pipeline.runtime.manifest import SCHEMA, new_run_id
 from pipeline.runtime.notebook import read_steps
 
+WRONG = {
+    "step": (["frist"], "did you mean 'first'?"),
+    "step like none": (["zzz"], "one of first, second, third"),
+    "parameter": (["--set", "first.txt=a"], "did you mean 'text'?"),
+    "step of a parameter": (["--set", "frist.text=a"], "did you mean 'first'?"),
+    "type": (["--set", "first.times=a"], "int, such as 1"),
+    "no value": (["--set", "first.times"], "STEP.NAME=VALUE"),
+    "no step": (["--set", "times=1"], "STEP.NAME=VALUE"),
+    "no name": (["--set", "first.=1"], "STEP.NAME=VALUE"),
+    "no YAML": (["--set", "first.times=[1"], "YAML"),
+    "password": (["first", "--set", "text=http://a:b@c/"], "credentials"),
+    "below its bounds": (["--set", "first.times=0"], "first.times is 0"),
+    "no choice": (["--set", "second.act=fial"], "did you mean 'fail'?"),
+    "config": (["--config", "configs/dmo.yaml"], "did you mean"),
+    "option": (["--nonsense"], ""),
+    "two steps": (["first", "second"], ""),
+}
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        pytest.param(["frist"], "did you mean 'first'?", id="step"),
-        pytest.param(["zzz"], "one of first, second, third", id="step like none"),
-        pytest.param(["--set", "first.txt=a"], "did you mean 'text'?", id="parameter"),
-        pytest.param(["--set", "frist.text=a"], "did you mean 'first'?", id="step of a parameter"),
-        pytest.param(["--set", "first.times=a"], "int, such as 1", id="type"),
-        pytest.param(["--set", "first.times=1.5"], "int, such as 1", id="float for int"),
-        pytest.param(["--set", "third.score=high"], "float, such as 0.5", id="text for float"),
-        pytest.param(["--set", "second.loud=1"], "bool, such as False", id="int for bool"),
-        pytest.param(["--set", "first.times"], "STEP.NAME=VALUE", id="no value"),
-        pytest.param(["--set", "times=1"], "STEP.NAME=VALUE", id="no step"),
-        pytest.param(["--set", "first.=1"], "STEP.NAME=VALUE", id="no name"),
-        pytest.param(["--set", "first.times=[1"], "YAML", id="no yaml"),
-        pytest.param(["first", "--set", "text=http://a:b@c/"], "credentials", id="password"),
-        pytest.param(["--config", "configs/dmo.yaml"], "did you mean", id="config"),
-        pytest.param(["--nonsense"], "", id="option"),
-        pytest.param(["first", "second"], "", id="two steps"),
-    ],
-)
-def test_a_wrong_call_ends_with_2_before_anything_starts(toy: Any, arguments: list[str], says: str) -> None:
-    outcome = toy.step(*arguments)
-    assert outcome.code == 2
-    assert says in outcome.log
+
+def test_a_wrong_call_ends_with_2_before_anything_starts(toy: Any) -> None:
+    for name, (arguments, message) in WRONG.items():
+        outcome = toy.step(*arguments)
+        assert outcome.code == 2, name
+        assert message in outcome.log, name
     assert not (toy.root / ".store").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "says"),
     [
-        pytest.param(["second"], 1, "python step.dev.py first", id="nothing has run"),
-        pytest.param(["third", "--run", "20260101T000000000Z-abcdef"], 1, "python -m pipeline runs", id="no such run"),
-        pytest.param(["third", "--run", "../../x"], 1, "there is no run", id="run that is a path"),
+        pytest.param(["second"], "python step.dev.py first", id="nothing has run"),
+        pytest.param(["third", "--run", "20260101T000000000Z-abcdef"], "python -m pipeline runs", id="no such run"),
+        pytest.param(["third", "--run", "../../x"], "there is no run", id="run that is a path"),
     ],
 )
-def test_a_missing_upstream_is_told_and_opens_no_run(toy: Any, arguments: list[str], code: int, says: str) -> None:
+def test_a_missing_upstream_is_told_and_opens_no_run(toy: Any, arguments: list[str], says: str) -> None:
     outcome = toy.step(*arguments)
-    assert outcome.code == code
+    assert outcome.code == 1
     assert says in outcome.log
     assert toy.look("runs").out == "no runs yet\n"
 
@@ -73,24 +71,21 @@ def test_a_foreign_kernel_or_a_bad_config_ends_with_1(toy: Any) -> None:
     assert not (toy.root / ".store").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("first.text=1", "text", "1"),
-        ("first.text=", "text", ""),
-        ("first.text=a=b [c", "text", "a=b [c"),
-        ("first.times=2", "times", 2),
-        ("text=x", "text", "x"),
-    ],
-)
-def test_values_are_read_by_their_type(toy: Any, text: str, name: str, value: Any) -> None:
+def test_values_are_read_by_their_type(toy: Any) -> None:
     steps = read_steps(toy.root / "steps")
-    overrides = step_commands._overrides([text], "first", steps)
-    assert overrides == {"first": {name: value}}
-    assert steps["first"].resolve(overrides["first"])[name] == value
-    assert (
-        steps["third"].resolve(step_commands._overrides(["third.score=1e-3"], None, steps)["third"])["score"] == 0.001
-    )
+    typed: dict[str, tuple[str, Any]] = {
+        "first.text=1": ("text", "1"),
+        "first.text=": ("text", ""),
+        "first.text=a=b [c": ("text", "a=b [c"),
+        "first.times=2": ("times", 2),
+        "text=x": ("text", "x"),
+    }
+    for text, (name, value) in typed.items():
+        overrides = step_commands.parse_overrides([text], "first", steps)
+        assert overrides == {"first": {name: value}}
+        assert steps["first"].resolve(overrides["first"])[name] == value
+    overrides = step_commands.parse_overrides(["third.score=1e-3"], None, steps)
+    assert steps["third"].resolve(overrides["third"])["score"] == 0.001
 
 
 def test_help_shows_the_steps_and_a_steps_own_parameters(toy: Any) -> None:
@@ -101,7 +96,7 @@ def test_help_shows_the_steps_and_a_steps_own_parameters(toy: Any) -> None:
     outcome = toy.step("second", "--help")
     assert outcome.code == 0
     assert "The second step\n\nreads   letters\nwrites  words\n" in outcome.out
-    assert re.search(r'^  act   str   "go"  +go, fail, refuse', outcome.out, re.MULTILINE)
+    assert re.search(r'^  act   str   "go"  +what to do; one of go, fail, refuse', outcome.out, re.MULTILINE)
     assert re.search(r"^  loud  bool  false  in capital letters", outcome.out, re.MULTILINE)
     assert "reads   the outside world" in toy.step("first", "-h").out
     assert not (toy.root / ".store").exists()
@@ -148,11 +143,32 @@ def test_only_a_first_step_or_none_opens_a_run(ran: Any) -> None:
     assert count() == 3
 
 
+def test_without_config_the_config_is_named_first_and_another_of_the_newest_run_is_asked_for(ran: Any) -> None:
+    assert ran.step("second").log.splitlines()[0] == "config configs/demo.yaml"
+    other_config(ran)
+    assert not ran.step("first", "--config", "configs/other.yaml").log.startswith("config ")
+    count = len(ran.runs())
+    for arguments in ([], ["first"], ["first", "--force"]):
+        outcome = ran.step(*arguments)
+        assert outcome.code == 2
+        assert "do:       --config configs/other.yaml, or --config configs/demo.yaml" in outcome.log
+    assert len(ran.runs()) == count
+    assert ran.step("second").log.splitlines()[0] == "config configs/other.yaml", "the joined run's"
+    assert ran.step("--config", "configs/demo.yaml").code == 0
+    assert ran.step().code == 0
+
+
+def test_a_run_is_joined_by_any_of_its_names(ran: Any) -> None:
+    old = ran.manifest()["run"]
+    ran.step("first")
+    for name in ("latest~1", old[:20], old[-6:], old):
+        assert f"run {old}  dev" in ran.step("second", "--run", name).log
+    assert "latest to latest~1" in ran.step("second", "--run", "latest~2").log
+
+
 def test_a_config_is_found_from_where_the_user_stands_and_noted_relative_to_the_project(
     ran: Any, tmp_path: Path
 ) -> None:
-    from pipeline.cli import step_commands
-
     other_config(ran)
     elsewhere = tmp_path / "mine.yaml"
     shutil.copy(ran.root / "configs" / "other.yaml", elsewhere)
@@ -251,24 +267,12 @@ def test_the_graph_is_drawn_from_the_files(toy: Any) -> None:
     steps = json.loads(toy.look("graph", "--json").out)
     assert [step["step"] for step in steps] == ["first", "second", "third"]
     assert steps[2]["reads"] == ["letters", "words"]
-    assert steps[0]["parameters"][1] == {"name": "times", "type": "int", "default": 1, "help": "how often"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        pytest.param(["show"], 1, "there is no dev run yet", id="no run"),
-        pytest.param(["status", "--mode", "prod"], 1, "python step.prod.py", id="no prod run"),
-        pytest.param(["show", "zzz"], 1, "there is no run 'zzz'", id="unknown run"),
-        pytest.param(["shw"], 2, "", id="unknown command"),
-        pytest.param([], 2, "", id="no command"),
-        pytest.param(["runs", "--config", "zzz.yaml"], 2, "no such config", id="unknown config"),
-    ],
-)
-def test_a_wrong_look_is_refused(toy: Any, arguments: list[str], code: int, says: str) -> None:
-    outcome = toy.look(*arguments)
-    assert outcome.code == code
-    assert says in outcome.log
+    assert steps[0]["parameters"][1] == {
+        "name": "times",
+        "type": "int",
+        "default": 1,
+        "help": "how often; at least 1",
+    }
 
 
 # --- as processes ----------------------------------------------------------------------------------------------------
@@ -284,12 +288,31 @@ def test_the_scripts_and_the_module_are_these_command_lines(ran: Any) -> None:
     assert f"page     {ran.root}/out/dev/toy/page" in done.stdout
     done = python(ran.root, "step.prod.py")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: prod needs a commit\n")
+    assert "\nerror: prod needs a commit\n" in done.stderr
     done = python(ran.root / "steps", "-m", "pipeline", "status", "--json")
     assert json.loads(done.stdout)["steps"][0]["state"] == "done"
     done = python(Path("/"), "-m", "pipeline", "runs")
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: this is not a project's folder")
-    assert python(ran.root, "step.dev.py", "--set", "first.x=1").returncode == 2
+    for arguments in (["step.dev.py"], ["step.prod.py"], ["-m", "pipeline"]):
+        done = python(ran.root, *arguments, "--version")
+        assert (done.returncode, re.fullmatch(r"detection-pipeline \S+\n", done.stdout) is not None) == (0, True)
+
+
+def test_outside_of_the_virtual_environment_one_line_says_to_activate_it(
+    ran: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    activate = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
+    for arguments in (["step.dev.py", "--force"], ["-m", "pipeline", "status"]):
+        done = python(ran.root, "-S", *arguments)  # without site-packages
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "does not have yaml, fsspec" in done.stderr
+        assert done.stderr.endswith(f"{activate}\n")
+    monkeypatch.setattr(step_commands, "environment", lambda: {"python": "3.11.7", "torch": "not installed"})
+    outcome = ran.step("--force")
+    assert outcome.code == 2
+    assert "packages are missing: torch" in outcome.log
+    assert activate in outcome.log
+    assert len(ran.runs()) == 1
 
 
 LOADED = """
@@ -325,9 +348,10 @@ def test_a_store_that_cannot_be_written_is_told(ran: Any) -> None:
     assert "error: the store could not list a folder: Not a directory" in outcome.log
 
 
-def test_on_a_terminal_there_is_one_live_line_a_step(ran: Any) -> None:
+def test_on_a_terminal_there_is_one_live_line_a_step_and_nothing_twice(ran: Any) -> None:
+    command = f"{sys.executable} step.dev.py second --force; {sys.executable} step.dev.py third --force"
     done = subprocess.run(
-        ["script", "-qec", f"{sys.executable} step.dev.py second --force", "/dev/null"],
+        ["script", "-qec", command, "/dev/null"],
         cwd=ran.root,
         capture_output=True,
         text=True,
@@ -340,3 +364,7 @@ def test_on_a_terminal_there_is_one_live_line_a_step(ran: Any) -> None:
     assert re.search(r"second  cell \d/9", done.stdout)
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", done.stdout)
     assert re.search(r"second  succeeded +\d\.\d s  length 5", plain)
+    assert len(re.findall(r"third   succeeded", plain)) == 1
+    assert len(re.findall(r"second  succeeded", plain)) == 2, (
+        "by its own command, and in the summary after the last step"
+    )

@@ -124,8 +124,9 @@ def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str])
     bar.close()
     shown = capsys.readouterr().err
     assert int(re.findall(r"(\d+)%", shown)[0]) == 50
-    assert "75% epoch 3/4" in shown
-    assert " left" in shown
+    assert re.search(r"75% epoch 3/4, \d\d:\d\d left", shown)
+    assert "?" not in shown
+    assert "% ," not in shown
 
 
 def test_a_bar_that_was_never_told_is_closed() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from records import COMMIT, artifact, attempt, failed, reused, run_id, run_of
 
-from pipeline.cli.comparison_printing import comparison_text
+from pipeline.cli.printing import comparison_text
 from pipeline.runtime.comparison import Comparison, compare, comparison_json
 from pipeline.runtime.manifest import RunManifest
 
@@ -120,7 +120,7 @@ def test_to_be_read_there_is_what_differs_and_all_metrics() -> None:
         "fit.device cpu cpu",
         "fit.ok True True",
         "fit.odd - -",
-        "what is not shown is the same in both",
+        "all other values are equal",
     ]
     everything = lines(compare(ONE, other), everything=True)
     assert f"commit {COMMIT[:12]} {COMMIT[:12]}" in everything
@@ -175,8 +175,8 @@ def test_over_real_runs(ran: Any) -> None:
     assert "  first.times    1 " in text
     assert " with changes" not in text.split("commit")[0]
     assert "second.length  5 " in text
-    assert text.splitlines()[-1] == "what is not shown is the same in both"
-    assert "which files differ is not known" in text, "the first was no checkout yet"
+    assert text.splitlines()[-1] == "all other values are equal"
+    assert "the files that differ are not known" in text, "the first was no checkout yet"
     (ran.root / "new.txt").write_text("x")
     ran.git("add", "-A")
     ran.git("commit", "-q", "-m", "more")

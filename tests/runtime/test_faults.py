@@ -22,10 +22,10 @@ from folders import contents_of, fill
 from pipeline.errors import PipelineError, StoreError
 from pipeline.files import sha256_of
 from pipeline.runtime import manifest
+from pipeline.runtime.garbage_collection import collect, find_garbage
 from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
-from pipeline.runtime.store_garbage import collect, find_garbage
 
 BEFORE_CONTENTS = {"a.txt": b"there before", "b/c.bin": b"shared by both" * 9}
 LITTER = {"x": b"nobody's"}

@@ -19,12 +19,12 @@ from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.errors import StepError
 from pipeline.runtime import execution
+from pipeline.runtime.garbage_collection import collect, find_garbage
 from pipeline.runtime.inputs import count_uses, inputs_agree, note_uses, require_agreement
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.step import Step
 from pipeline.runtime.store.artifact_store import Artifact, Store
-from pipeline.runtime.store_garbage import collect, find_garbage
 
 
 def two(name: str) -> tuple[Artifact, Artifact]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from records import artifact, attempt, failed, reused, run_id, run_of
 
-from pipeline.cli.lineage_printing import lineage_mermaid, lineage_text
+from pipeline.cli.lineage_drawing import lineage_mermaid, lineage_text
 from pipeline.runtime.lineage import lineage_json, trace
 
 IMAGES, TRAIN, TEST = artifact("images"), artifact("train"), artifact("test")

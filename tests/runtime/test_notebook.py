@@ -139,7 +139,7 @@ def test_values_are_laid_over_the_defaults(
         pytest.param({"rate": 10**400}, "float", id="larger than any float"),
         pytest.param({"keep": 1}, "bool, such as False", id="int is no bool"),
         pytest.param({"variant": 1}, "str, such as 'nano'", id="int is no text"),
-        pytest.param({"classes": "car"}, "list", id="text is no list"),
+        pytest.param({"classes": "car"}, "list[str], such as [text]", id="text is no list"),
         pytest.param({"classes": ["car", 1]}, "list", id="list of something else"),
         pytest.param({"epoch": 3}, "did you mean 'epochs'", id="near name"),
         pytest.param({"zzz": 3}, "one of variant, epochs", id="far name"),
@@ -177,7 +177,7 @@ def test_values_are_laid_over_the_defaults(
         pytest.param({"url": "api+https://me:s3cret@host/x"}, "no credentials", id="password of an API"),
         pytest.param({"url": "postgresql://me:s3cret/of@host/db"}, "no credentials", id="password with a slash"),
         pytest.param({"url": "mssql://host/db?odbc_connect=PWD%3Ds3cret"}, "no credentials", id="ODBC"),
-        pytest.param({"api": ["a"]}, "dict[str, str], such as {}", id="list is no table"),
+        pytest.param({"api": ["a"]}, "dict[str, str], such as {name: text}", id="list is no table"),
         pytest.param({"api": {1: "a"}}, "dict[str, str]", id="number as a name"),
         pytest.param({"limits": {"a": "b"}}, "dict[str, float]", id="table of something else"),
         pytest.param({"limits": {"a": float("nan")}}, "dict[str, float]", id="nan in a table"),
@@ -214,6 +214,43 @@ def test_a_wrong_parameters_cell_is_refused(toy: Any, cell: str, says: str) -> N
         read_notebook(write(toy, parameters=cell))
     assert says in str(caught.value)
     assert "first.ipynb" in str(caught.value)
+
+
+CONSTRAINED = """\
+size: str = ""  # which size; one of nano, tiny, s
+share: float = -1.0  # a share; -1: by mode; from 0 to 1
+side: int = 64  # in pixels, a multiple of 32 is best; a multiple of 32; at least 32
+rate: float = 1e-4  # above 0; at most 1e-2
+actions: dict[str, str] = {}  # by rule; one of report, drop
+shares: list[float] = []  # from 0 to 1"""
+ALLOWED: dict[str, list[Any]] = {
+    "size": ["", "nano", "s"],
+    "share": [-1, -1.0, 0, 0.5, 1],
+    "side": [32, 640],
+    "rate": [1e-5, 0.01],
+    "actions": [{}, {"a": "drop", "b": "report"}],
+    "shares": [[], [0, 0.5]],
+}
+REFUSED: dict[str, list[tuple[Any, str]]] = {
+    "size": [("tni", "did you mean 'tiny'?"), ("xxl", "one of nano, tiny, s")],
+    "share": [(-0.5, "from 0 to 1"), (1.1, "from 0 to 1")],
+    "side": [(40, "a multiple of 32"), (0, "at least 32")],
+    "rate": [(0, "above 0"), (0.02, "at most 1e-2")],
+    "actions": [({"a": "drop", "b": "drpo"}, "did you mean 'drop'?")],
+    "shares": [([0.5, 2.0], "first.shares is 2.0")],
+}
+
+
+def test_the_choices_and_bounds_in_a_comment_hold_and_the_default_is_always_allowed(toy: Any) -> None:
+    step = read_notebook(write(toy, parameters=CONSTRAINED))
+    assert step.parameters["size"].help == "which size; one of nano, tiny, s"
+    for name, values in ALLOWED.items():
+        assert [step.resolve({name: value})[name] for value in values] == values
+    for name, refused in REFUSED.items():
+        for value, message in refused:
+            with pytest.raises(UsageError) as caught:
+                step.resolve({name: value})
+            assert message in str(caught.value)
 
 
 LINKED = 'size: str = "-"  # where text is auto: second.act'

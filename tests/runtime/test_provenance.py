@@ -91,7 +91,7 @@ def test_over_real_runs_the_digest_is_that_of_the_file_at_the_uri(ran: Any) -> N
     ran.step("first")
     ran.step("second", "--set", "loud=true")
     ran.step("second", "--set", "act=fail")
-    lines = ran.look("export", "--format", "intoto").out.splitlines()
+    lines = ran.look("export").out.splitlines()
     made = [checked(json.loads(line)) for line in lines]
     invocations = [content["predicate"]["runDetails"]["metadata"]["invocationId"] for content in made]
     assert invocations == [f"{first}/first/1", f"{ran.manifest()['run']}/second/1"]

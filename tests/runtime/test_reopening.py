@@ -80,7 +80,7 @@ def test_what_a_person_did_in_it_stays(ran: Any) -> None:
     nbformat.write(notebook, path)
     edited = path.read_bytes()
     outcome = ran.look("open", "latest", "third")
-    assert "it was opened before, and is as it was left" in outcome.out
+    assert "it was opened before, and keeps your changes" in outcome.out
     assert path.read_bytes() == edited
     execute(str(path))
     assert (ran.root / ".cache/opened" / ran.manifest()["run"] / "third.001" / "mine.txt").read_text() == "mine"

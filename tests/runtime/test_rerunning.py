@@ -277,14 +277,14 @@ VALUES = {
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_is_typed_as_set_reads_it(alone: Any, name: str) -> None:
     """What rerun hands to `--set` comes out of the command line as it was."""
-    from pipeline.cli.step_commands import _overrides
+    from pipeline.cli.step_commands import parse_overrides
     from pipeline.runtime.notebook import read_steps
 
     kind, value = VALUES[name]
     empty = {"int": "0", "float": "0.0", "bool": "False", "str": '""'}.get(kind, "[]")
     alone.notebook("first", [("parameters", f"it: {kind} = {empty}"), ("interface", alone.cells_of("first")[3][1])])
     steps = read_steps(alone.root / "steps")
-    read = _overrides([f"first.it={_typed(value)}"], None, steps)
+    read = parse_overrides([f"first.it={_typed(value)}"], None, steps)
     assert steps["first"].resolve(read["first"]) == {"it": value}
     assert {kind for kind, _ in VALUES.values()} >= TYPES.keys()
 

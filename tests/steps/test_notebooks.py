@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.formats.reading import FORMATS
+from pipeline.detection.hyperparameters import AUGMENTATIONS, FROZEN, PRECISIONS
+from pipeline.detection.spec import VARIANTS
 from pipeline.runtime.config import read_config
 from pipeline.runtime.notebook import read_notebook, read_steps
 from pipeline.runtime.runner import Project
@@ -77,3 +80,17 @@ def test_every_config_fits_the_notebooks(path: Path, mode: str) -> None:
     assert project.parameters({}).keys() == TABLE.keys()
     written = {entity for _, writes in TABLE.values() for entity in writes}
     assert project.config.deliver.keys() <= written
+
+
+def test_the_choices_in_the_notebooks_are_those_of_the_domain() -> None:
+    steps = read_steps(ROOT / "steps")
+    expected = {
+        ("data_load", "annotations_format"): FORMATS,
+        ("data_load", "variant"): VARIANTS,
+        ("model_train", "variant"): VARIANTS,
+        ("model_train", "augmentation"): AUGMENTATIONS,
+        ("model_train", "freeze"): FROZEN,
+        ("model_train", "precision"): PRECISIONS,
+    }
+    for (step, name), choices in expected.items():
+        assert steps[step].parameters[name].help.endswith(f"one of {', '.join(choices)}"), name

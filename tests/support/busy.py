@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipeline.runtime import store_garbage
+from pipeline.runtime import garbage_collection
 from pipeline.runtime.manifest import SUCCEEDED, StepRecord, now
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store import artifact_store
@@ -57,14 +57,14 @@ def litter(runs: Runs, box: Path) -> None:
 def main(url: str, run: str, number: int, seconds: float, young: float) -> None:
     """Until the time is up."""
     if young:
-        artifact_store.YOUNG = store_garbage.YOUNG = young
+        artifact_store.YOUNG = garbage_collection.YOUNG = young
     done, removed = [], 0
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as place:
         while time.monotonic() < end:
             runs = Runs(Store(url))
             if young and number % 3 == 0:
-                removed += len(store_garbage.collect(runs, store_garbage.find_garbage(runs, spare=2 * young)))
+                removed += len(garbage_collection.collect(runs, garbage_collection.find_garbage(runs, spare=2 * young)))
                 time.sleep(0.2)
             else:
                 if young:

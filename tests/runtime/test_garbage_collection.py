@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from pipeline.errors import IntegrityError, UsageError
-from pipeline.runtime import store_garbage
+from pipeline.runtime import garbage_collection
+from pipeline.runtime.garbage_collection import LOST, SPARED, collect, find_garbage
 from pipeline.runtime.manifest import REUSED, SUCCEEDED, RunManifest, StepRecord
 from pipeline.runtime.process import Process, this_process
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import YOUNG, Artifact, Store
 from pipeline.runtime.store.file_store import FileInfo
-from pipeline.runtime.store_garbage import LOST, SPARED, collect, find_garbage
 
 LONG_AGO = "2026-01-01T00:00:00.000Z"
 
@@ -271,14 +271,14 @@ def test_what_a_put_counts_on_stays_while_it_has_no_marker_yet(
     monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
     garbage = find_garbage(runs, spare=2.5)
     assert len(garbage.objects) == 2
-    look, made_meanwhile = store_garbage._live_objects, []
+    look, made_meanwhile = garbage_collection._live_objects, []
 
     def late(*arguments: Any) -> set[str]:
         live = look(*arguments)
         made_meanwhile.append(put(Runs(Store(runs.store.url)), tmp_path / "in", "text"))
         return live
 
-    monkeypatch.setattr(store_garbage, "_live_objects", late)
+    monkeypatch.setattr(garbage_collection, "_live_objects", late)
     collect(runs, garbage)
     assert runs.store.check(made_meanwhile[0]) == []
 

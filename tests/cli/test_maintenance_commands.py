@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.runtime.garbage_collection import ABANDONED, SPARED
 from pipeline.runtime.store.artifact_store import YOUNG
-from pipeline.runtime.store_garbage import ABANDONED, SPARED
 
 DEV = ".store/default/dev"
 
@@ -215,7 +215,7 @@ def test_what_killed_attempts_left_behind_goes_with_it(ran: Any) -> None:
     for path in (left / "epoch.pth", left):
         os.utime(path, (past, past))
     lines = ran.look("gc").out.splitlines()
-    assert lines[1] == f"  what a killed attempt left to go on from, 3.0 MB: {left}"
+    assert lines[1] == f"  left by a killed attempt, 3.0 MB: {left}"
     assert lines[-1] == "this would free 3.0 MB; do it with: python -m pipeline gc --yes"
     assert json.loads(ran.look("gc", "--json").out)["bytes"] == 3_000_000
     assert left.is_dir()

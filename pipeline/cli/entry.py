@@ -1,0 +1,88 @@
+"""The entry of all three command lines, which checks the environment before it imports any package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+OLDEST_PYTHON = (3, 11)
+PACKAGES = ("yaml", "fsspec", "tenacity", "ipykernel", "nbformat", "nbconvert", "papermill")
+
+
+def run_steps(mode: str) -> int:
+    """Run `step.dev.py` or `step.prod.py`.
+
+    Args:
+        mode: `dev` or `prod`.
+
+    Returns:
+        The exit code.
+    """
+    if problem := environment_problem():
+        return _refuse(problem)
+    from pipeline.cli import step_commands
+
+    return step_commands.main(mode)
+
+
+def run_command(arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
+    """Run `python -m pipeline COMMAND`.
+
+    Args:
+        arguments: The command line; the process's own by default.
+        root: The project's folder; the one around the working directory by default.
+
+    Returns:
+        The exit code.
+    """
+    if problem := environment_problem():
+        return _refuse(problem)
+    from pipeline.cli.command import COMMANDS, CommandContext, print_result, project_root, run_guarded
+
+    def run() -> int:
+        parsed = _parser().parse_args(arguments)
+        result = COMMANDS[parsed.command].run(CommandContext(parsed, root or project_root(Path.cwd())))
+        text = json.dumps(result.content, indent=2, ensure_ascii=False) if parsed.json else result.text
+        if text:
+            print_result(text)
+        return result.code
+
+    return run_guarded(run)
+
+
+def environment_problem() -> str:
+    """Why this Python cannot run the pipeline; empty where it can. Packages are looked for, not imported."""
+    if sys.version_info < OLDEST_PYTHON:
+        return f"{sys.executable} is Python {sys.version_info.major}.{sys.version_info.minor}, too old"
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    return f"{sys.executable} does not have {', '.join(missing)}" if missing else ""
+
+
+def _refuse(problem: str) -> int:
+    activate = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
+    sys.stderr.write(f"error: {problem}: {activate}\n")
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pipeline.cli import maintenance_commands, run_commands  # noqa: F401  # they register their commands
+    from pipeline.cli.command import COMMANDS, add_version
+    from pipeline.runtime.project import DEFAULT_CONFIG
+
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs, and maintain their store.")
+    add_version(parser)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="the mode of the runs (dev)")
+    config_help = f"the store and runs of this config; by default all runs in the store of {DEFAULT_CONFIG}"
+    common.add_argument("--config", metavar="FILE", help=config_help)
+    common.add_argument("--json", action="store_true", help="print JSON, for programs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, parents=[common], help=command.help, description=command.help)
+        for names, options in command.arguments:
+            own.add_argument(*names, **options)
+    return parser

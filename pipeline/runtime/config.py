@@ -1,10 +1,10 @@
-"""`configs/*.yaml`: typed, unknown keys refused, nothing hidden."""
+"""Configs, `configs/*.yaml`: typed, and unknown keys are refused."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,28 @@ import yaml
 from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.runtime.parameters import holds_password
 
-try:  # the parser in C, ten times as fast, which PyYAML is nearly always built with
+try:  # the parser in C is ten times as fast
     from yaml import CSafeLoader as SafeLoader
 except ImportError:
     from yaml import SafeLoader  # type: ignore[assignment]
 
 Values = dict[str, dict[str, Any]]
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-ZONE = re.compile(r"[A-Za-z0-9_-]+")
+PATTERNS = {"name": re.compile(r"[a-z][a-z0-9_]*"), "zone": re.compile(r"[A-Za-z0-9_-]+")}
 
 
 @dataclass(frozen=True)
 class Config:
-    """One scenario.
+    """One config.
 
     Attributes:
-        name: Of the pipeline; runs of one name belong together.
-        store: Where artifacts and runs lie: a path relative to the project, or an fsspec URL.
+        name: The pipeline's name; runs of one name belong together.
+        store: The place of artifacts and runs: a path relative to the project, or an fsspec URL.
         zone: A part of the store, to keep teams or experiments apart.
-        parameters: Step to parameter to value; what is not named keeps the notebook's default.
+        parameters: Step to parameter to value; the others keep the notebook's default.
         prod: The same, laid over `parameters` in prod mode.
-        deliver: Entity to a line of text: when a run is complete, or, where no step reads the entity, at once, each is
-            laid out as a plain folder, and the line is shown with `{path}` and `{bin}` (the folder of this Python's
-            programs) filled in.
+        deliver: Entity to a line of text. Each is laid out as a plain folder when a run is complete, or at once if no
+            step reads it; the line is shown with `{path}` and `{bin}` (the folder of this Python's programs).
     """
 
     name: str
@@ -47,13 +45,12 @@ class Config:
     deliver: dict[str, str] = field(default_factory=dict)
 
     def values(self, mode: str) -> Values:
-        """Parameters by step as they stand in a mode."""
+        """Parameters by step in a mode."""
         over = self.prod if mode == "prod" else {}
-        steps = {*self.parameters, *over}
-        return {step: {**self.parameters.get(step, {}), **over.get(step, {})} for step in steps}
+        return {step: {**self.parameters.get(step, {}), **over.get(step, {})} for step in {*self.parameters, *over}}
 
     def store_url(self, root: Path, mode: str) -> str:
-        """The part of the store that holds this zone's and mode's artifacts, and nothing else's."""
+        """The part of the store that holds the artifacts and runs of this zone and mode only."""
         base = self.store if "://" in self.store else str(root / self.store)
         return f"{base.rstrip('/')}/{self.zone}/{mode}"
 
@@ -62,15 +59,13 @@ def read_config(path: Path) -> Config:
     """Read a config.
 
     Raises:
-        UsageError: No such file; the nearest is named.
-        DataError: Not YAML, or with an unknown key or a value of the wrong type.
+        UsageError: There is no such file.
+        DataError: It is not YAML, or has an unknown key or a value of the wrong type.
     """
     if not path.is_file():
-        known = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        remedy = did_you_mean(path, known, cutoff=0.3)
-        raise UsageError(
-            "there is no such config", where=path, expected=", ".join(known) or "a YAML file", remedy=remedy
-        )
+        known = sorted(map(str, path.parent.glob("*.yaml")))
+        remedy, expected = did_you_mean(path, known, cutoff=0.3), ", ".join(known) or "a YAML file"
+        raise UsageError("there is no such config", where=path, expected=expected, remedy=remedy)
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -79,28 +74,27 @@ def read_config(path: Path) -> Config:
 
 
 def as_config(content: Any, path: Path) -> Config:
-    """A config from what its file holds, or a manifest recorded.
+    """A config from the content of its file, or from a manifest.
 
     Args:
         content: A table of keys.
-        path: Where it is, or was, for the error.
+        path: The file, for errors.
 
     Raises:
-        DataError: An unknown key or a value of the wrong type.
+        DataError: It has an unknown key or a value of the wrong type.
     """
-    try:
-        return _config(content)
-    except _EntryError as error:
+    for key, problem in _problems(content):
         raise DataError(
-            f"the config has a wrong entry, '{error.key}': {error}" if error.key else str(error),
+            f"the config has a wrong entry, '{key}': {problem}" if key else problem,
             where=path,
-            expected="the keys " + ", ".join(CHECKS),
-            remedy="" if error.key in CHECKS else did_you_mean(error.key, CHECKS),
-        ) from error
+            expected="the keys " + ", ".join(_keys()),
+            remedy="" if key in _keys() else did_you_mean(key, _keys()),
+        )
+    return Config(**content)
 
 
 def read_yaml(text: str) -> Any:
-    """YAML, in which 1e-3 is a number and a key may be there only once.
+    """Parse YAML in which 1e-3 is a number and a key occurs only once.
 
     Raises:
         yaml.YAMLError: It is not YAML.
@@ -109,10 +103,10 @@ def read_yaml(text: str) -> Any:
 
 
 class _Loader(SafeLoader):
-    """PyYAML's safe loader, which takes YAML 1.1 at its word: 1e-3 a text, and of two equal keys the last."""
+    """PyYAML's safe loader reads YAML 1.1, in which 1e-3 is a text, and takes the last of two equal keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A table, unless a key is there twice."""
+        """A table, unless a key occurs twice."""
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -126,82 +120,50 @@ _Loader.add_implicit_resolver(
 )
 
 
-class _EntryError(ValueError):
-    """What is wrong with one entry, named by its keys joined with dots."""
-
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(problem)
-        self.key = key
+def _keys() -> list[str]:
+    return [each.name for each in fields(Config)]
 
 
-def _config(content: Any) -> Config:
-    """What a file holds as a config, checked by hand: to import a library for it would take a third of a no-op run."""
+def _problems(content: Any) -> Iterator[tuple[str, str]]:
+    """Keys joined with dots, and what is wrong there. Checked by hand: to import pydantic would take 0.1 s."""
     if not isinstance(content, dict):
-        raise _EntryError("", "the config is not a table of keys")
-    for key in content:
-        if key not in CHECKS:
-            raise _EntryError(str(key), "there is no such key")
+        yield "", "the config is not a table of keys"
+        return
+    yield from ((str(key), "there is no such key") for key in content if key not in _keys())
     if "name" not in content:
-        raise _EntryError("name", "it is missing")
+        yield "name", "it is missing"
     for key, value in content.items():
-        CHECKS[key](key, value)
-    return Config(**content)
+        if key == "deliver":
+            yield from _deliver_problems(value)
+        elif key in ("parameters", "prod"):
+            yield from _table_problems(key, value)
+            for step, parameters in value.items():
+                yield from _table_problems(f"{key}.{step}", parameters)
+        elif not isinstance(value, str):
+            yield key, f"it is {_type_name(value)}, not a text"
+        elif key in PATTERNS and not PATTERNS[key].fullmatch(value):
+            yield key, f"it is not of the form {PATTERNS[key].pattern}"
+        elif key == "store" and holds_password(value):
+            yield key, "it holds a password; give credentials through the environment"
 
 
-def _kind(value: Any) -> str:
-    """What a value is; not the value itself, which may hold a secret."""
-    return "empty" if value is None else f"of type {type(value).__name__}"
-
-
-def _text(key: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise _EntryError(key, f"it is {_kind(value)}, not a text")
-
-
-def _word(pattern: re.Pattern[str]) -> Callable[[str, Any], None]:
-    def check(key: str, value: Any) -> None:
-        _text(key, value)
-        if not pattern.fullmatch(value):
-            raise _EntryError(key, f"it is not of the form {pattern.pattern}")
-
-    return check
-
-
-def _table(key: str, value: Any) -> None:
+def _table_problems(key: str, value: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(value, dict):
-        raise _EntryError(key, f"it is {_kind(value)}, not a table of keys")
-    for name in value:
-        if not isinstance(name, str):
-            raise _EntryError(f"{key}.{name}", "its name is not a text")
+        yield key, f"it is {_type_name(value)}, not a table of keys"
+    yield from ((f"{key}.{name}", "its name is not a text") for name in value if not isinstance(name, str))
 
 
-def _store(key: str, value: Any) -> None:
-    _text(key, value)
-    if holds_password(value):
-        raise _EntryError(key, "it holds a password; give credentials through the environment")
-
-
-def _values(key: str, value: Any) -> None:
-    _table(key, value)
-    for step, parameters in value.items():
-        _table(f"{key}.{step}", parameters)
-
-
-def _deliver(key: str, value: Any) -> None:
-    _table(key, value)
+def _deliver_problems(value: Any) -> Iterator[tuple[str, str]]:
+    yield from _table_problems("deliver", value)
     for entity, text in value.items():
-        _text(f"{key}.{entity}", text)
+        if not isinstance(text, str):
+            yield f"deliver.{entity}", f"it is {_type_name(text)}, not a text"
         try:
             text.format(path="", bin="")
-        except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise _EntryError(f"{key}.{entity}", f"{text!r} may hold {{path}} and {{bin}} only") from error
+        except (KeyError, IndexError, ValueError, AttributeError):
+            yield f"deliver.{entity}", f"{text!r} may hold {{path}} and {{bin}} only"
 
 
-CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "name": _word(NAME),
-    "store": _store,
-    "zone": _word(ZONE),
-    "parameters": _values,
-    "prod": _values,
-    "deliver": _deliver,
-}
+def _type_name(value: Any) -> str:
+    """The type, not the value: that may hold a secret."""
+    return "empty" if value is None else f"of type {type(value).__name__}"

@@ -172,6 +172,15 @@ class RunManifest:
         good = [record for record in self.attempts if record.status in GOOD and entity in record.outputs]
         return max(good, key=lambda record: record.attempt).outputs[entity] if good else None
 
+    @property
+    def recorded_config(self) -> dict[str, Any]:
+        """The config without what the command line added."""
+        return {key: value for key, value in self.config.items() if key not in ("set", "input")}
+
+    def origin(self, record: StepRecord) -> str:
+        """`run/step/attempt` that made an attempt's outputs: that of another run if it was reused."""
+        return record.reused_from or f"{self.run}/{record.made_by}"
+
     def to_json(self) -> dict[str, Any]:
         """The manifest as shown: per step its latest attempt, with the earlier ones below it."""
         content = asdict(self)
@@ -181,6 +190,17 @@ class RunManifest:
             *earlier, latest = self.of(step)
             steps[step] = {**asdict(latest), "earlier_attempts": [asdict(attempt) for attempt in earlier]}
         return {"schema": content.pop("schema"), **content, "steps": steps}
+
+
+def notebook_key(origin: str, suffix: str = "ipynb") -> str:
+    """The key in the store of an executed notebook, or with the suffix `html` of its page.
+
+    Args:
+        origin: `run/step/attempt`.
+        suffix: Of the file.
+    """
+    run, step, attempt = origin.split("/")
+    return f"runs/{run}/notebooks/{step}.{int(attempt):03}.{suffix}"
 
 
 def now() -> str:

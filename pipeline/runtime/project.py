@@ -1,7 +1,8 @@
-"""A checkout with its steps, a scenario and a mode: what every command works on."""
+"""A project: a checkout with its steps, a config and a mode, which every command works on."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,14 +20,14 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 
 @dataclass(frozen=True)
 class Project:
-    """Where things are, and in which mode.
+    """A project in one mode.
 
     Attributes:
         root: The checkout's top folder.
         mode: `dev` or `prod`.
-        config: The scenario.
-        config_file: Where it was read.
-        steps: All of them, in the order in which they can run.
+        config: The config.
+        config_file: Its file, relative to the project where it lies in it.
+        steps: All steps, in the order in which they can run.
     """
 
     root: Path
@@ -37,7 +38,7 @@ class Project:
 
     @property
     def resume(self) -> Path:
-        """Where steps leave what a next attempt at the same work may go on from."""
+        """The folder in which killed attempts leave what the next attempt at the same work continues from."""
         return self.root / ".cache" / "resume"
 
     @cached_property
@@ -45,52 +46,65 @@ class Project:
         """The runs of this zone and mode."""
         return Runs(Store(self.config.store_url(self.root, self.mode)))
 
+    @property
+    def options(self) -> str:
+        """The options with which `python -m pipeline` works on these runs, for a command in a message."""
+        return config_option(self.config_file) + mode_option(self.mode)
+
     def parameters(self, overrides: Values) -> Values:
-        """Every step's parameters, checked before anything starts; those of the other mode are checked with them.
+        """Every step's parameters, checked in both modes before anything starts.
 
         Raises:
-            UsageError: An unknown step, parameter or entity, or a value of the wrong type.
+            UsageError: There is an unknown step, parameter or entity, or a value that is not allowed.
         """
         for step in (*self.config.parameters, *self.config.prod, *overrides):
             check_name("step", step, self.steps)
         for entity in self.config.deliver:
             check_name("entity", entity, [entity for step in self.steps.values() for entity in step.writes])
         for mode in {"dev", "prod"} - {self.mode}:
-            self._resolved(mode, {})
-        return self._resolved(self.mode, overrides)
+            self._resolve(mode, {})
+        return self._resolve(self.mode, overrides)
 
-    def _resolved(self, mode: str, overrides: Values) -> Values:
+    def _resolve(self, mode: str, overrides: Values) -> Values:
         values = self.config.values(mode)
         given = {name: {**values.get(name, {}), **overrides.get(name, {})} for name in self.steps}
         return follow_links(self.steps, given, {name: step.resolve(given[name]) for name, step in self.steps.items()})
 
 
 def config_path(root: Path, typed: str | None) -> Path:
-    """A config is looked for where the user stands, then in the project."""
+    """The config's file: relative to the working directory, else to the project."""
     return Path(typed) if typed and Path(typed).is_file() else root / (typed or DEFAULT_CONFIG)
 
 
 def with_config(mode: str, path: Path, root: Path, steps: dict[str, StepNotebook]) -> Project:
-    """The project in one mode with one config, which is noted relative to the project where it lies in it."""
-    config, whole, top = read_config(path), path.resolve(), root.resolve()
-    noted = whole.relative_to(top) if whole.is_relative_to(top) else whole
-    return Project(root, mode, config, noted.as_posix(), steps)
+    """The project in one mode with one config."""
+    config, file, top = read_config(path), path.resolve(), root.resolve()
+    return Project(root, mode, config, (file.relative_to(top) if file.is_relative_to(top) else file).as_posix(), steps)
 
 
 def with_config_of(manifest: RunManifest, root: Path, steps: dict[str, StepNotebook]) -> Project:
-    """The project with a run's own config: as its file is now, or as it was recorded where there is none any more."""
+    """The project with a run's config: from its file, or as it was recorded if that is gone."""
     path = root / manifest.config_file
     if path.is_file():
         return with_config(manifest.mode, path, root, steps)
-    recorded = {key: value for key, value in manifest.config.items() if key not in ("set", "input")}
-    return Project(root, manifest.mode, as_config(recorded, path), manifest.config_file, steps)
+    return Project(root, manifest.mode, as_config(manifest.recorded_config, path), manifest.config_file, steps)
+
+
+def config_option(config_file: str) -> str:
+    """` --config FILE`, unless it is the default."""
+    return "" if config_file == DEFAULT_CONFIG else f" --config {shlex.quote(config_file)}"
+
+
+def mode_option(mode: str) -> str:
+    """` --mode prod`, unless the mode is dev."""
+    return " --mode prod" if mode == "prod" else ""
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a name that stands for nothing.
+    """Refuse an unknown name.
 
     Raises:
-        UsageError: With the nearest right one.
+        UsageError: With the nearest known name.
     """
     names = list(known)
     if name not in names:

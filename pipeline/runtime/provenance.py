@@ -1,16 +1,16 @@
-"""How an artifact was made, as in-toto Statements with SLSA provenance: what cosign signs and admission policies check.
+"""Provenance of artifacts as in-toto Statements with SLSA provenance, which cosign signs and admission policies check.
 
-https://github.com/in-toto/attestation/tree/main/spec/v1 and https://slsa.dev/provenance/v1, one Statement a successful
-attempt. Our build type is that a step's notebook was run by this package:
+There is one Statement for each successful attempt, see https://github.com/in-toto/attestation/tree/main/spec/v1 and
+https://slsa.dev/provenance/v1. The build type means that this package ran a step's notebook:
 
-- the subjects are the step's outputs; the digest is the SHA-256 of the artifact's index, which is the file that the URI
-  names, and lists the path, size and SHA-256 of every file of the artifact;
-- `externalParameters`: the step, the config, the mode, all of the step's parameters, and inputs named by hand;
-- `internalParameters`: SHA-256 of the notebook's cells (`notebook`), of the modules it imports (`modules`) and of all
-  that the result depends on (`fingerprint`), and the versions of Python and the packages;
-- `resolvedDependencies`: the inputs, the commit, and what was not committed, as the diff and new files.
+- the subjects are the step's outputs; their digest is the SHA-256 of the file that the URI names, the artifact's index,
+  which lists the path, size and SHA-256 of every file of the artifact;
+- `externalParameters`: the step, the config, the mode, all of the step's parameters, and inputs chosen by hand;
+- `internalParameters`: SHA-256 of the notebook's cells (`notebook`), of the modules it imports (`modules`) and of
+  everything that the result depends on (`fingerprint`), and the versions of Python and the packages;
+- `resolvedDependencies`: the inputs, the commit, and the uncommitted changes as a diff and new files.
 
-The Statement says what the records say. It is no more trustworthy than who signs it.
+A Statement repeats the records; it is only as trustworthy as its signer.
 """
 
 from __future__ import annotations
@@ -21,55 +21,48 @@ from typing import Any
 from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "pkg:generic/detection-pipeline"
-BUILD_TYPE = f"{BUILDER}#step/v1"
 
 
 def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[str, Any]:
-    """What is attested of one attempt.
+    """The Statement about one attempt.
 
     Args:
         manifest: Its run.
-        record: The attempt; it succeeded, and not by reusing another's work.
-        source: URL of the repository that the code is from.
+        record: The attempt; it succeeded without reusing another's work.
+        source: URL of the code's repository.
     """
     if record.status != SUCCEEDED:
         raise ValueError(f"an attempt that {record.status} made nothing to attest")
+    definition = {
+        "buildType": f"{BUILDER}#step/v1",
+        "externalParameters": {
+            "step": record.step,
+            "config": manifest.config_file,
+            "mode": manifest.mode,
+            "parameters": record.parameters,
+            **({"inputs": record.chosen} if record.chosen else {}),
+        },
+        "internalParameters": {
+            "notebook": record.notebook_digest,
+            "modules": record.code_digest,
+            "fingerprint": record.fingerprint,
+            "environment": record.environment,
+        },
+        "resolvedDependencies": [*map(_resource, record.inputs.values()), *_code_resources(record.code, source)],
+    }
+    metadata = {
+        "invocationId": f"{manifest.run}/{record.made_by}",
+        "startedOn": record.started,
+        "finishedOn": record.ended,
+    }
     return {
-        "_type": STATEMENT,
+        "_type": "https://in-toto.io/Statement/v1",
         "subject": [_resource(artifact) for artifact in record.outputs.values()],
-        "predicateType": PREDICATE,
+        "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": {
-                    "step": record.step,
-                    "config": manifest.config_file,
-                    "mode": manifest.mode,
-                    "parameters": record.parameters,
-                    **({"inputs": record.chosen} if record.chosen else {}),
-                },
-                "internalParameters": {
-                    "notebook": record.notebook_digest,
-                    "modules": record.code_digest,
-                    "fingerprint": record.fingerprint,
-                    "environment": record.environment,
-                },
-                "resolvedDependencies": [
-                    *(_resource(artifact) for artifact in record.inputs.values()),
-                    *_code(record.code, source),
-                ],
-            },
-            "runDetails": {
-                "builder": {"id": BUILDER},
-                "metadata": {
-                    "invocationId": f"{manifest.run}/{record.step}/{record.attempt}",
-                    "startedOn": record.started,
-                    "finishedOn": record.ended,
-                },
-            },
+            "buildDefinition": definition,
+            "runDetails": {"builder": {"id": BUILDER}, "metadata": metadata},
         },
     }
 
@@ -78,8 +71,8 @@ def _resource(artifact: Artifact) -> dict[str, Any]:
     return {"name": artifact.name, "uri": artifact.url, "digest": {"sha256": artifact.digest}}
 
 
-def _code(code: dict[str, Any], source: str) -> list[dict[str, Any]]:
-    """The commit, and what of the code was in no commit."""
+def _code_resources(code: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """The commit, and the uncommitted changes."""
     resources: list[dict[str, Any]] = []
     if commit := code.get("commit"):
         resources.append({"uri": f"git+{source}", "digest": {"gitCommit": commit}})

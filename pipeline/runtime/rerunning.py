@@ -1,4 +1,4 @@
-"""An old run again: the same commit, differences, config and inputs, in a git worktree of its own."""
+"""Repeats an old run: the same commit, uncommitted changes, config and inputs, in a git worktree of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import itertools
 import json
 import logging
 import re
-import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,25 @@ from pipeline.runtime.config import read_config
 from pipeline.runtime.inputs import require_agreement
 from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.notebook import read_steps
-from pipeline.runtime.project import DEFAULT_CONFIG, Project, with_config
+from pipeline.runtime.project import Project, with_config
+from pipeline.runtime.store.artifact_store import Artifact
 from pipeline.runtime.worktree import FOLDER, require_code, worktree
 
-GOODBYE = "stopped;"  # with which a command ends on Ctrl-C: this one has its own
+STOPPED = "stopped;"  # the beginning of a step command's message after Ctrl-C
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StepComparison:
-    """A step of the old run beside the same of the new one.
+    """A step of the old run beside the same step of the new one.
 
     Attributes:
-        step: Its name; of several attempts that went into the run, each with its number.
-        status: In the new run.
-        same: Outputs that are the same to the byte.
+        step: Its name, with the attempt's number where several attempts went into the run.
+        status: Its status in the new run.
+        same: Outputs that are equal to the byte.
         different: Outputs that are not.
-        causes: What else is not as it was: its notebook, code, parameters, or an input.
+        causes: Other differences: its notebook, code, parameters, or an input.
     """
 
     step: str
@@ -49,14 +49,14 @@ class StepComparison:
 
 @dataclass(frozen=True)
 class Rerun:
-    """What came of it.
+    """The result of a rerun.
 
     Attributes:
-        old: The run that was run again.
-        new: The run that came of it.
-        mode: Of both.
+        old: The run that was repeated.
+        new: The new run.
+        mode: The mode of both.
         steps: In the order in which they ran.
-        environment: Name to what it was and what it is now, where that differs.
+        environment: Name to the values then and now, where they differ.
     """
 
     old: str
@@ -67,50 +67,51 @@ class Rerun:
 
     @property
     def is_same(self) -> bool:
-        """Whether every output is the same to the byte."""
+        """Whether every output is equal to the byte."""
         return not any(step.different for step in self.steps)
 
 
 def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> Rerun:
-    """Run every step that succeeded in a run again, each with the code, parameters and inputs it had then.
+    """Repeat every step that succeeded in a run, each with the code, parameters and inputs it had then.
 
-    What reads the outside world, which may have changed, is not run again while its outputs are in the store.
+    A step that reads external sources, which may have changed, is reused while its outputs are in the store.
 
     Args:
-        project: Whose run.
+        project: The run's project.
         manifest: The run.
-        reload: Read the outside world again, too.
+        reload: Read external sources again, too.
 
     Raises:
-        StepError: The code of then cannot be put together again, inputs of then do not agree, no step succeeded, or one
-            fails now.
+        StepError: The old code cannot be restored, the old inputs do not agree, no step succeeded, or one fails now.
     """
     records = _needed(manifest)
     if not records:
         raise StepError(
             f"no step of run {manifest.run} succeeded",
-            expected="a run with something to do again",
-            remedy=f"python -m pipeline runs{_options(project)}",
+            expected="a run with a success to repeat",
+            remedy=f"python -m pipeline runs{project.options}",
         )
-    for record in records:  # before hours go into the first; old code may not ask whether inputs agree
+    for record in records:  # before hours go into the first; old code may not check whether inputs agree
         require_code(project.root, manifest, record.code)
         require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
-    run, done = "", []
+    run, new = "", []
     for code, of_one_code in itertools.groupby(records, key=lambda record: record.code):
         with worktree(project, manifest, code) as tree:
-            config = _config(project, tree, manifest)
+            config = _config_file(project, tree, manifest)
             for record in of_one_code:
                 run = _run_step(project, tree, manifest, record, config, run=run, reload=reload)
-                done.append(project.runs.load(run).of(record.step)[-1])
-    pairs = list(zip(records, done, strict=True))
-    return Rerun(manifest.run, run, manifest.mode, tuple(_compared(records, *pair) for pair in pairs), _changed(pairs))
+                new.append(project.runs.load(run).of(record.step)[-1])
+    pairs = list(zip(records, new, strict=True))
+    comparisons = tuple(_compare(records, old, repeated) for old, repeated in pairs)
+    return Rerun(manifest.run, run, manifest.mode, comparisons, _environment_changes(pairs))
 
 
 def _needed(manifest: RunManifest) -> list[StepRecord]:
-    """The newest success of each step and the attempts that these were made from, in the order in which they ran."""
+    """The newest success of each step and the attempts that made its inputs, in the order in which they ran."""
     found: dict[str, StepRecord] = {}
-    names = dict.fromkeys(record.step for record in manifest.attempts)
-    waiting = [record for name in names if (record := manifest.success(name))]
+    waiting = [
+        record for name in dict.fromkeys(r.step for r in manifest.attempts) if (record := manifest.success(name))
+    ]
     while waiting:
         record = waiting.pop()
         found[record.made_by] = record
@@ -118,35 +119,33 @@ def _needed(manifest: RunManifest) -> list[StepRecord]:
             makers = [
                 maker
                 for maker in manifest.attempts
-                if maker.status in GOOD and maker.ended <= record.started
-                if name in maker.outputs and maker.outputs[name].digest == artifact.digest
+                if maker.status in GOOD and maker.ended <= record.started and _has_same(maker.outputs, name, artifact)
             ]
             waiting += [maker for maker in makers[-1:] if maker.made_by not in found]
     return sorted(found.values(), key=lambda record: (record.started, record.ended))
 
 
-# --- the config and parameters of then -------------------------------------------------------------------------------
+# --- the old config and parameters -----------------------------------------------------------------------------------
 
 
-def _config(project: Project, tree: Path, manifest: RunManifest) -> str:
-    """The config as it was named; written from the manifest where there is none any more."""
-    named = Path(manifest.config_file)
-    recorded = {key: value for key, value in manifest.config.items() if key not in ("set", "input")}
-    if named.is_absolute():  # it lay outside of the project
+def _config_file(project: Project, tree: Path, manifest: RunManifest) -> str:
+    """The run's config file, written from the manifest if it is gone or has changed."""
+    named, recorded = Path(manifest.config_file), manifest.recorded_config
+    path = tree / named
+    if named.is_absolute():  # outside of the project
         if _is_as_recorded(named, recorded):
             return str(named)
-        # outside of the worktree, which prod wants clean, and left there: whoever looks at the new run reads it
-        kept = (project.root / FOLDER / f"{manifest.run}.yaml").resolve()
-        kept.write_text(_yaml(recorded, indent=2), encoding="utf-8")
-        return str(kept)
-    if not (tree / named).is_file():
-        (tree / named).parent.mkdir(parents=True, exist_ok=True)
-        (tree / named).write_text(_yaml(recorded, indent=2), encoding="utf-8")
-    return named.as_posix()
+        # outside of the worktree, which must be clean in prod, and kept: the new run's manifest names it
+        path = (project.root / FOLDER / f"{manifest.run}.yaml").resolve()
+    elif path.is_file():
+        return named.as_posix()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_to_yaml(recorded, indent=2), encoding="utf-8")
+    return str(path) if named.is_absolute() else named.as_posix()
 
 
 def _is_as_recorded(config: Path, recorded: Mapping[str, Any]) -> bool:
-    """Whether a config is there and names the same pipeline and store; what parameters it gives is looked at later."""
+    """Whether a config exists and names the same pipeline and store; its parameters are compared later."""
     try:
         found = read_config(config)
     except PipelineError:
@@ -154,59 +153,58 @@ def _is_as_recorded(config: Path, recorded: Mapping[str, Any]) -> bool:
     return (found.name, found.store, found.zone) == (recorded["name"], recorded["store"], recorded["zone"])
 
 
-def _values(tree: Path, manifest: RunManifest, record: StepRecord, config: str, *, opens: bool) -> list[str]:
-    """What `--set` has to say for the parameters of then: what it said then, and what the config gives otherwise."""
-    overrides = {**(manifest.config.get("set", {}) if opens else {}), record.step: dict(record.overrides)}
+def _set_options(tree: Path, manifest: RunManifest, record: StepRecord, config: str, *, opens_run: bool) -> list[str]:
+    """The values of `--set`: those of the old command, and those that the config gives otherwise now."""
+    overrides = {**(manifest.config.get("set", {}) if opens_run else {}), record.step: dict(record.overrides)}
     try:
         here = with_config(manifest.mode, tree / config, tree, read_steps(tree / "steps"))
         given = here.parameters(overrides)[record.step]
-    except PipelineError:  # a config or notebook of then that only the code of then understands
+    except PipelineError:  # an old config or notebook that only its own code can read
         given = record.parameters
     overrides[record.step] |= {
         name: value for name, value in record.parameters.items() if given.get(name, value) != value
     }
-    return [f"{step}.{name}={_typed(value)}" for step, some in overrides.items() for name, value in some.items()]
+    return [f"{step}.{name}={_to_set(value)}" for step, values in overrides.items() for name, value in values.items()]
 
 
-def _typed(value: Any) -> str:
-    """As `--set` takes it: a text as it is, anything else in YAML's notation."""
-    return value if isinstance(value, str) else _yaml(value)
+def _to_set(value: Any) -> str:
+    """A value as `--set` takes it: a text as it is, anything else as YAML."""
+    return value if isinstance(value, str) else _to_yaml(value)
 
 
-def _yaml(value: Any, indent: int | None = None) -> str:
-    """As JSON, which is YAML but for how characters are escaped; PyYAML would leave texts such as 1e-3 unquoted."""
+def _to_yaml(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, which is YAML except for escapes; PyYAML would leave texts such as 1e-3 unquoted."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return re.sub(r"[^\x00-\x7e]", lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
-# --- running it ------------------------------------------------------------------------------------------------------
+# --- running the steps -----------------------------------------------------------------------------------------------
 
 
 def _run_step(
     project: Project, tree: Path, manifest: RunManifest, record: StepRecord, config: str, *, run: str, reload: bool
 ) -> str:
-    """Run a step as a person would, and tell which run it ran in."""
+    """Run a step by its command line, and return the run that it ran in."""
     command = [sys.executable, f"step.{manifest.mode}.py", record.step, "--config", config]
-    for value in _values(tree, manifest, record, config, opens=not run):
+    for value in _set_options(tree, manifest, record, config, opens_run=not run):
         command += ["--set", value]
     for entity in record.chosen:
         command += ["--input", f"{entity}={entity}/{record.inputs[entity].digest}"]
     command += ["--run", run] if run else []
     command += ["--force"] if record.inputs or reload else []
-    code, found = _followed(command, tree, run)
+    code, run = _follow(command, tree, run)
     if code:
-        of = f"{record.step} {found}" if found else ""
         raise StepError(
             f"{record.step} fails where it once succeeded",
-            where=f"run {found}" if found else f"commit {str(record.code['commit'])[:12]}",
-            expected=f"what {manifest.run}/{record.made_by} gave",
-            remedy=f"python -m pipeline log {of}{_options(project)}" if of else "",
+            where=f"run {run}" if run else f"commit {str(record.code['commit'])[:12]}",
+            expected=f"the outputs of {manifest.run}/{record.made_by}",
+            remedy=f"python -m pipeline log {record.step} {run}{project.options}" if run else "",
         )
-    return found
+    return run
 
 
-def _followed(command: list[str], tree: Path, run: str) -> tuple[int, str]:
-    """Run a command, logging what it says, and passing on what is to stop it.
+def _follow(command: list[str], tree: Path, run: str) -> tuple[int, str]:
+    """Run a command, log its messages, and pass signals on to it.
 
     Returns:
         Its exit code, and the run that it works on.
@@ -216,17 +214,17 @@ def _followed(command: list[str], tree: Path, run: str) -> tuple[int, str]:
         command,
         cwd=tree,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,  # where things were delivered to, which is gone in a moment
+        stdout=subprocess.DEVNULL,  # it names deliverables in the worktree, which is removed soon
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        process_group=0,  # a terminal's Ctrl-C would reach it twice: the second stops it without tidying up
+        process_group=0,  # otherwise a terminal's Ctrl-C reaches it twice, and the second stops it without tidying up
     ) as process:
         while process.returncode is None:
             try:
                 for line in process.stderr or ():
                     found = re.match(rf"run ({RUN_ID.pattern})  ", line)
-                    if not line.startswith(GOODBYE) and not (found and found[1] == run):
+                    if not line.startswith(STOPPED) and not (found and found[1] == run):
                         log.info("%s", line.rstrip())
                     run = found[1] if found else run
                 process.wait()
@@ -238,40 +236,33 @@ def _followed(command: list[str], tree: Path, run: str) -> tuple[int, str]:
     return process.returncode, run
 
 
-# --- what came of it -------------------------------------------------------------------------------------------------
+# --- comparing the runs ----------------------------------------------------------------------------------------------
 
 
-def _compared(records: list[StepRecord], old: StepRecord, new: StepRecord) -> StepComparison:
-    same = tuple(name for name in old.outputs if _has(new.outputs, old.outputs, name))
-    causes = [
-        ("its notebook", old.notebook_digest != new.notebook_digest),
-        ("its code", old.code_digest != new.code_digest),
-        ("its parameters", old.parameters != new.parameters),
-        *((f"its input {name}", not _has(new.inputs, old.inputs, name)) for name in old.inputs),
-    ]
-    alone = sum(record.step == old.step for record in records) == 1
+def _compare(records: Iterable[StepRecord], old: StepRecord, new: StepRecord) -> StepComparison:
+    is_same = {name: _has_same(new.outputs, name, artifact) for name, artifact in old.outputs.items()}
+    causes = {
+        "its notebook": old.notebook_digest != new.notebook_digest,
+        "its code": old.code_digest != new.code_digest,
+        "its parameters": old.parameters != new.parameters,
+    }
+    causes |= {f"its input {name}": not _has_same(new.inputs, name, one) for name, one in old.inputs.items()}
     return StepComparison(
-        step=old.step if alone else old.made_by,
+        step=old.step if sum(record.step == old.step for record in records) == 1 else old.made_by,
         status=new.status,
-        same=same,
-        different=tuple(name for name in old.outputs if name not in same),
-        causes=tuple(cause for cause, true in causes if true),
+        same=tuple(name for name, same in is_same.items() if same),
+        different=tuple(name for name, same in is_same.items() if not same),
+        causes=tuple(cause for cause, applies in causes.items() if applies),
     )
 
 
-def _has(artifacts: Mapping[str, Any], others: Mapping[str, Any], name: str) -> bool:
-    return name in artifacts and bool(artifacts[name].digest == others[name].digest)
+def _has_same(artifacts: Mapping[str, Artifact], name: str, artifact: Artifact) -> bool:
+    return name in artifacts and artifacts[name].digest == artifact.digest
 
 
-def _changed(pairs: list[tuple[StepRecord, StepRecord]]) -> dict[str, tuple[str, str]]:
-    """What of the environment was another; of a step that was not run again nothing counts."""
+def _environment_changes(pairs: list[tuple[StepRecord, StepRecord]]) -> dict[str, tuple[str, str]]:
+    """The differences between the environments of the steps that ran again."""
     ran = [pair for pair in pairs if not pair[1].reused_from]
     then, now = ({key: value for pair in ran for key, value in pair[side].environment.items()} for side in (0, 1))
     names = dict.fromkeys([*then, *now])
     return {name: (then.get(name, ""), now.get(name, "")) for name in names if then.get(name) != now.get(name)}
-
-
-def _options(project: Project) -> str:
-    """What a command has to be told, to look at the same runs."""
-    config = "" if project.config_file == DEFAULT_CONFIG else f" --config {shlex.quote(project.config_file)}"
-    return config + (" --mode prod" if project.mode == "prod" else "")

@@ -17,8 +17,18 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pipeline.errors import IntegrityError, MissingError, PipelineError, StepError, UsageError
-from pipeline.runtime.manifest import KILLED, RUN_ID, SCHEMA, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
-from pipeline.runtime.store.artifact_store import Store
+from pipeline.runtime.manifest import (
+    KILLED,
+    RUN_ID,
+    SCHEMA,
+    SUCCEEDED,
+    RunManifest,
+    StepRecord,
+    new_run_id,
+    notebook_key,
+    now,
+)
+from pipeline.runtime.store.artifact_store import Artifact, Store, marker
 
 SECONDS = len("20260101T000000")  # the part of a run's id down to seconds
 RECORD = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
@@ -244,10 +254,26 @@ class Runs:
             return None
         values = self._parsed(content, key)
         try:
-            self._read[key] = StepRecord.from_json(values)
+            self._read[key] = self._relocated(key, StepRecord.from_json(values))
         except (TypeError, AttributeError) as error:
             raise self._unreadable(key, str(error)) from error
         return self._read[key]
+
+    def _relocated(self, key: str, record: StepRecord) -> StepRecord:
+        """The record with the URLs of today: the store may have been moved or copied since it was written."""
+        run = key.split("/")[1] if key.startswith("runs/") else key.rpartition("/")[2].rpartition(".")[0]
+        origin = record.reused_from or f"{run}/{record.made_by}"
+        notebook, page = (self.store.files.location(notebook_key(origin, suffix)) for suffix in ("ipynb", "html"))
+        return replace(
+            record,
+            inputs={name: self._located(artifact) for name, artifact in record.inputs.items()},
+            outputs={name: self._located(artifact) for name, artifact in record.outputs.items()},
+            notebook=record.notebook and notebook,
+            report=record.report and page,
+        )
+
+    def _located(self, artifact: Artifact) -> Artifact:
+        return replace(artifact, url=f"{self.store.url}/{marker(artifact.name, artifact.digest)}")
 
     def _parsed(self, content: bytes, key: str) -> dict[str, Any]:
         """A record's values, of this schema or an older one."""

@@ -1,6 +1,6 @@
-"""What a notebook printed as it ran, from the executed notebook that is kept with the run.
+"""The output of a notebook, from the executed notebook that is kept with the run.
 
-While an attempt runs on this machine, its notebook lies in the attempt's own folder, and that is read instead.
+While an attempt runs on this machine, its notebook is read from the attempt's work folder instead.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from pathlib import Path
 
 from pipeline.errors import IntegrityError, MissingError
 from pipeline.runtime.executed_notebook import CodeCell, code_cells
-from pipeline.runtime.manifest import INTERRUPTED, KILLED, RUNNING, RunManifest, StepRecord
+from pipeline.runtime.manifest import INTERRUPTED, KILLED, RUNNING, RunManifest, StepRecord, notebook_key
 from pipeline.runtime.project import Project
 from pipeline.runtime.workspace import is_held
 
 PENDING = "pending"
 WIDTH = 300  # characters of a line
-TRIES = 5  # at reading a notebook that papermill may be writing
+READS = 5  # of a notebook that papermill may be writing
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What an attempt's notebook printed.
+    """The output of an attempt's notebook.
 
     Attributes:
-        run: Whose attempt was asked for.
+        run: The attempt's run.
         step: Its step.
         attempt: Its number.
-        status: As it is recorded; `killed` where it is recorded as running, and its process is gone.
-        source: `run/step/attempt` that printed this: another one where its work was reused.
+        status: Its recorded status; `killed` where that is `running` and its process is gone.
+        source: `run/step/attempt` that printed this: another attempt where its work was reused.
         cells: The code cells.
     """
 
@@ -43,59 +43,47 @@ class Transcript:
 
 
 def read_transcript(project: Project, manifest: RunManifest, record: StepRecord) -> Transcript:
-    """Read what an attempt printed.
+    """Read the output of an attempt.
 
     Args:
-        project: Where its run is.
+        project: The project of its run.
         manifest: The run.
         record: The attempt.
 
     Raises:
-        MissingError: There is no notebook of it: it was killed, runs elsewhere, or never got that far.
+        MissingError: There is no notebook: the attempt was killed, runs elsewhere, or failed before its notebook began.
         IntegrityError: The notebook cannot be read.
     """
-    made_by = f"{manifest.run}/{record.step}/{record.attempt}"
-    source, status = record.reused_from or made_by, record.status
+    source, status = manifest.origin(record), record.status
     if record.notebook:
-        where = project.runs.store.files.location(notebook_key(manifest.run, record))
-        cells = _parsed(_kept(project, manifest, record, where), where)
+        cells = _parse(_read_kept(project, manifest, record), record.notebook)
     else:
-        folder = _work_folder(project.root, record.step, made_by)
+        folder = _work_folder(project.root, record.step, source)
         if folder is None:
-            raise _nothing_kept(project, manifest, record)
+            raise _no_notebook(manifest, record)
         status = KILLED if status == RUNNING and not is_held(folder) else status
-        cells = _unfinished(folder / f"{record.step}.ipynb")
+        cells = _read_unfinished(folder / f"{record.step}.ipynb")
     return Transcript(manifest.run, record.step, record.attempt, status, source, cells)
 
 
-def notebook_key(run: str, record: StepRecord) -> str:
-    """Where in the store an attempt's executed notebook is; of a reused attempt, that of the one that ran."""
-    made_by = record.reused_from or f"{run}/{record.step}/{record.attempt}"
-    source, step, attempt = made_by.split("/")
-    return f"runs/{source}/notebooks/{step}.{int(attempt):03}.ipynb"
-
-
 def transcript_text(transcript: Transcript, record: StepRecord) -> str:
-    """A transcript to be read: a line a cell as the progress display has it, and below it what the cell printed."""
-    since = "since" if transcript.status == RUNNING else "started"
-    told = f"{record.seconds:.1f} s" if record.ended else f"{since} {record.started}"
-    lines = [f"{record.step}, attempt {record.attempt} of run {transcript.run}: {transcript.status}, {told}"]
-    lines += [f"what {transcript.source} printed, whose work it reused"] if record.reused_from else []
-    lines += ["what it had printed when it was last saved"] if transcript.status == KILLED else []
-    ran = [cell for cell in transcript.cells if cell.state != PENDING]
-    for number, cell in enumerate(ran, 1):
-        state = "cut off" if transcript.status == KILLED and cell.state == RUNNING else cell.state
+    """A line for each cell, as in the progress display, and below it the cell's output."""
+    is_killed, is_running = transcript.status == KILLED, transcript.status == RUNNING
+    when = f"{record.seconds:.1f} s" if record.ended else f"{'since' if is_running else 'started'} {record.started}"
+    lines = [f"{record.step}, attempt {record.attempt} of run {transcript.run}: {transcript.status}, {when}"]
+    lines += [f"the output of {transcript.source}, whose work it reused"] if record.reused_from else []
+    lines += ["its output when the notebook was last saved"] if is_killed else []
+    begun = [cell for cell in transcript.cells if cell.state != PENDING]
+    for number, cell in enumerate(begun, 1):
+        state = "cut off" if is_killed and cell.state == RUNNING else cell.state
         took = f"{cell.seconds:6.1f} s" if cell.seconds is not None else f"{state:>8}"
         lines.append(f"  {number:>4}/{len(transcript.cells)} {took}  {cell.label}")
-        lines += [f"      {_cut(line)}".rstrip() for line in cell.text.splitlines()]
-    if left := len(transcript.cells) - len(ran):
-        lines.append(f"  {left} more cells {'to come' if transcript.status == RUNNING else 'did not run'}")
+        for line in cell.text.splitlines():
+            more = f"… and {len(line) - WIDTH} characters more" if len(line) > WIDTH else ""
+            lines.append(f"      {line[:WIDTH]}{more}".rstrip())
+    if rest := len(transcript.cells) - len(begun):
+        lines.append(f"  {rest} more cells {'to come' if is_running else 'did not run'}")
     return "\n".join(lines)
-
-
-def _cut(line: str) -> str:
-    """The picture in the repr of a value that holds one is nothing to read; --json has it whole."""
-    return line if len(line) <= WIDTH else f"{line[:WIDTH]}… and {len(line) - WIDTH} characters more"
 
 
 def _work_folder(root: Path, step: str, made_by: str) -> Path | None:
@@ -103,26 +91,26 @@ def _work_folder(root: Path, step: str, made_by: str) -> Path | None:
         try:
             if json.loads(context.read_text(encoding="utf-8"))["made_by"] == made_by:
                 return context.parent
-        except (OSError, ValueError, KeyError, TypeError):  # being written, or going away
+        except (OSError, ValueError, KeyError, TypeError):  # being written or removed
             continue
     return None
 
 
-def _unfinished(notebook: Path) -> list[CodeCell]:
-    """As it was last saved; none before it was saved at all."""
-    for attempt in range(TRIES):
+def _read_unfinished(notebook: Path) -> list[CodeCell]:
+    """The notebook as it was last saved; no cells before the first time."""
+    for reads in range(1, READS + 1):
         try:
-            return _parsed(notebook.read_bytes(), str(notebook))
+            return _parse(notebook.read_bytes(), str(notebook))
         except FileNotFoundError:
-            return []
+            break
         except IntegrityError:  # it is being written
-            if attempt == TRIES - 1:
+            if reads == READS:
                 raise
             time.sleep(0.1)
     return []
 
 
-def _parsed(content: bytes, where: str) -> list[CodeCell]:
+def _parse(content: bytes, where: str) -> list[CodeCell]:
     try:
         return code_cells(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -130,35 +118,32 @@ def _parsed(content: bytes, where: str) -> list[CodeCell]:
         raise IntegrityError(problem, where=where, expected="a Jupyter notebook as papermill writes it") from error
 
 
-def _kept(project: Project, manifest: RunManifest, record: StepRecord, where: str) -> bytes:
+def _read_kept(project: Project, manifest: RunManifest, record: StepRecord) -> bytes:
     try:
-        return project.runs.store.files.read(notebook_key(manifest.run, record))
+        return project.runs.store.files.read(notebook_key(manifest.origin(record)))
     except FileNotFoundError as error:
         raise MissingError(
             f"the executed notebook of {record.step}, attempt {record.attempt}, is gone from the store",
-            where=where,
-            remedy=f"{_again(project, manifest, record)} --force",
+            where=record.notebook,
+            remedy=f"{_rerun_command(manifest, record)} --force",
         ) from error
 
 
-def _nothing_kept(project: Project, manifest: RunManifest, record: StepRecord) -> MissingError:
-    which, again = f"{record.step}, attempt {record.attempt} of run {manifest.run}", _again(project, manifest, record)
+def _no_notebook(manifest: RunManifest, record: StepRecord) -> MissingError:
+    problem = f"there is no notebook of {record.step}, attempt {record.attempt} of run {manifest.run}: it "
+    again = _rerun_command(manifest, record)
     if record.status == RUNNING and not record.is_killed:
         return MissingError(
-            f"there is no notebook of {which}: it runs on another machine, or was killed there",
+            problem + "runs on another machine, or was killed there",
             where=f"started {record.started}, no end recorded",
             remedy=f"look there, or if it was killed: {again}",
         )
     if record.status in (RUNNING, KILLED):
-        return MissingError(
-            f"there is no notebook of {which}: it was killed, and what it printed was not kept", remedy=again
-        )
+        return MissingError(problem + "was killed, and its output was not kept", remedy=again)
     ended = f"was {INTERRUPTED}" if record.status == INTERRUPTED else record.status
     why = record.error.partition("\n")[0]
-    return MissingError(
-        f"there is no notebook of {which}: it {ended} before one was kept" + (f": {why}" if why else ""), remedy=again
-    )
+    return MissingError(f"{problem}{ended} before one was kept{f': {why}' if why else ''}", remedy=again)
 
 
-def _again(project: Project, manifest: RunManifest, record: StepRecord) -> str:
-    return f"python step.{project.mode}.py {record.step} --run {manifest.run}"
+def _rerun_command(manifest: RunManifest, record: StepRecord) -> str:
+    return f"python step.{manifest.mode}.py {record.step} --run {manifest.run}"

@@ -1,28 +1,27 @@
-"""Whether everything that runs refer to is there and as it was recorded: every record, index and byte."""
+"""Checks that everything that runs refer to is as it was recorded: every record, index and byte."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.runtime.manifest import RunManifest
-from pipeline.runtime.project import DEFAULT_CONFIG
+from pipeline.runtime.manifest import RunManifest, notebook_key
+from pipeline.runtime.project import config_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that is not as it was recorded.
+class VerificationFinding:
+    """A difference from what was recorded.
 
     Attributes:
-        what: In one line.
+        what: The difference, in one line.
         where: The artifact or record.
-        runs: That refer to it.
-        remedy: What to do.
+        runs: The runs that refer to it.
+        remedy: The next action.
     """
 
     what: str
@@ -33,83 +32,78 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at, and what is wrong with it.
+    """The result of a verification.
 
     Attributes:
-        runs: How many were read.
-        artifacts: How many were checked.
-        files: How many different contents were hashed and found right.
-        findings: None when all is well.
+        runs: Number of runs that were read.
+        artifacts: Number of artifacts that were checked.
+        files: Number of different contents that were hashed and found right.
+        findings: The differences.
     """
 
     runs: int
     artifacts: int
     files: int
-    findings: tuple[Finding, ...]
+    findings: tuple[VerificationFinding, ...]
 
 
 def verify(runs: Runs, ids: Iterable[str]) -> Verification:
-    """Read the records of runs, hash every byte of the artifacts they refer to, and render their manifests anew.
+    """Read the records of runs, hash every byte of their artifacts, and render their manifests anew.
 
-    What is damaged is set aside, so that the step that makes it can make it anew.
+    Damaged files are set aside, so that the step that makes them can make them anew.
 
     Args:
-        runs: Of one store.
-        ids: Which.
+        runs: The runs of a store.
+        ids: The runs to verify.
     """
-    findings: list[Finding] = []
+    findings: list[VerificationFinding] = []
     manifests: list[RunManifest] = []
     for run in ids:
         try:
             manifests.append(runs.load(run))
-            with suppress(StoreError):  # one that may only be read is as good as it is
+            with suppress(StoreError):  # the store may be read-only
                 runs.render(run)
-            findings += _missing_notebooks(runs, manifests[-1])
-            findings += [
-                Finding(
-                    "a record was cut off while it was written, and does not count", where, (run,), "run the step again"
-                )
-                for where in map(runs.store.files.location, runs.cut_records(run))
-            ]
+            findings += _record_findings(runs, manifests[-1])
         except PipelineError as error:
-            findings.append(Finding(error.problem, f"run {run}", (run,), "move the run's folder out of the store"))
+            remedy = "move the run's folder out of the store"
+            findings.append(VerificationFinding(error.problem, f"run {run}", (run,), remedy))
     users: dict[tuple[str, str], tuple[Artifact, list[RunManifest]]] = {}
     for manifest in manifests:
         for record in manifest.attempts:
             for artifact in record.artifacts:
                 users.setdefault((artifact.name, artifact.digest), (artifact, []))[1].append(manifest)
     passed: set[str] = set()
-    for artifact, named in users.values():
-        findings += _findings(runs, artifact, named, passed)
+    for artifact, used_by in users.values():
+        findings += _artifact_findings(runs, artifact, used_by, passed)
     return Verification(len(manifests), len(users), len(passed), tuple(findings))
 
 
-def _missing_notebooks(runs: Runs, manifest: RunManifest) -> list[Finding]:
-    """Notebooks and pages are for people to read, and no result hangs on them: that they are there is what is asked."""
-    missing = []
+def _record_findings(runs: Runs, manifest: RunManifest) -> Iterator[VerificationFinding]:
+    """Missing notebooks, whose content no result depends on, and records that were cut off."""
+    files, again = runs.store.files, "run the step again"
     for record in manifest.attempts:
-        source, step, number = (record.reused_from or f"{manifest.run}/{record.made_by}").split("/")
         for suffix, location in (("ipynb", record.notebook), ("html", record.report)):
-            key = f"runs/{source}/notebooks/{step}.{int(number):03}.{suffix}"
-            if location and not runs.store.files.exists(key):
-                where = runs.store.files.location(key)
-                missing.append(Finding("a notebook as it ran is gone", where, (manifest.run,), "run the step again"))
-    return missing
+            if location and not files.exists(notebook_key(manifest.origin(record), suffix)):
+                yield VerificationFinding("an executed notebook is gone", location, (manifest.run,), again)
+    for key in runs.cut_records(manifest.run):
+        problem = "a record was cut off while it was written, and does not count"
+        yield VerificationFinding(problem, files.location(key), (manifest.run,), again)
 
 
-def _findings(runs: Runs, artifact: Artifact, users: list[RunManifest], passed: set[str]) -> list[Finding]:
-    wrong = runs.store.check(artifact, passed)
+def _artifact_findings(
+    runs: Runs, artifact: Artifact, used_by: list[RunManifest], passed: set[str]
+) -> Iterator[VerificationFinding]:
+    wrong, manifest = runs.store.check(artifact, passed), used_by[-1]
     if not wrong:
-        return []
-    shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-    where = f"{artifact.name}/{artifact.digest[:12]}"
-    named = tuple(dict.fromkeys(manifest.run for manifest in users))
-    return [Finding(f"damaged or missing: {shown}", where, named, _made_anew(artifact, users[-1]))]
-
-
-def _made_anew(artifact: Artifact, manifest: RunManifest) -> str:
-    """The command that makes an artifact of a run again."""
-    if artifact.made_by.count("/") != 2:
-        return "run the step that makes it again with --force"
-    config = "" if manifest.config_file == DEFAULT_CONFIG else f" --config {shlex.quote(manifest.config_file)}"
-    return f"python step.{manifest.mode}.py {artifact.made_by.split('/')[1]} --force --run {manifest.run}{config}"
+        return
+    remedy = "run the step that makes it again with --force"
+    if artifact.made_by.count("/") == 2:
+        step, config = artifact.made_by.split("/")[1], config_option(manifest.config_file)
+        remedy = f"python step.{manifest.mode}.py {step} --force --run {manifest.run}{config}"
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    yield VerificationFinding(
+        f"damaged or missing: {', '.join(wrong[:3])}{more}",
+        f"{artifact.name}/{artifact.digest[:12]}",
+        tuple(dict.fromkeys(each.run for each in used_by)),
+        remedy,
+    )

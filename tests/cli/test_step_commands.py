@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -188,9 +189,17 @@ def test_a_config_is_found_from_where_the_user_stands_and_noted_relative_to_the_
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-def test_show_prints_the_manifest_as_it_is_kept(ran: Any) -> None:
-    manifest = ran.manifest()
+def test_show_prints_the_manifest_with_the_paths_of_now(ran: Any) -> None:
+    manifest = ran.manifest()  # the project was copied after it ran
     kept = ran.root / ".store/default/dev/runs" / manifest["run"] / "manifest.json"
+    places = [step[name] for step in manifest["steps"].values() for name in ("notebook", "report")]
+    places += [artifact["url"] for step in manifest["steps"].values() for artifact in step["outputs"].values()]
+    assert len(places) == 10
+    for place in places:
+        path = Path(unquote(urlsplit(place).path))
+        assert path.is_relative_to(ran.root)
+        assert path.is_file()
+    assert ran.look("verify").code == 0, "which renders the manifest anew"
     assert json.loads(kept.read_text()) == manifest == ran.manifest(manifest["run"])
     assert manifest["schema"] == SCHEMA
     text = ran.look("show").out

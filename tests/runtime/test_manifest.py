@@ -37,8 +37,6 @@ from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 from pipeline.runtime.verification import verify
 
-WORDS = Artifact("words", "file:///x/artifacts/words/ab12", "ab12", 5, 1, "run/second/1")
-
 
 @pytest.fixture
 def runs(store_url: str) -> Runs:
@@ -61,6 +59,10 @@ def opened(runs: Runs, pipeline: str = "toy", run: str = "") -> str:
     return runs.open(manifest).run
 
 
+def words(runs: Runs, digest: str = "ab12") -> Artifact:
+    return Artifact("words", f"{runs.store.url}/artifacts/words/{digest}", digest, 5, 1, "run/second/1")
+
+
 def attempt(step: str = "second", **changes: Any) -> StepRecord:
     record = StepRecord(
         step=step,
@@ -79,7 +81,7 @@ def attempt(step: str = "second", **changes: Any) -> StepRecord:
 
 def ended(runs: Runs, run: str, step: str = "second", **changes: Any) -> StepRecord:
     record = runs.start(run, attempt(step))
-    record = replace(record, **{"status": SUCCEEDED, "outputs": {"words": WORDS}, **changes})
+    record = replace(record, **{"status": SUCCEEDED, "outputs": {"words": words(runs)}, **changes})
     runs.end(run, record)
     return record
 
@@ -130,12 +132,12 @@ def test_a_run_is_put_together_from_its_records(runs: Runs) -> None:
     record = runs.start(run, attempt())
     assert [r.status for r in runs.load(run).attempts] == [RUNNING]
     assert rendered(runs, run)["steps"]["second"]["status"] == RUNNING
-    record = replace(record, status=SUCCEEDED, outputs={"words": WORDS}, metrics={"length": 5})
+    record = replace(record, status=SUCCEEDED, outputs={"words": words(runs)}, metrics={"length": 5})
     runs.end(run, record)
     manifest = runs.load(run)
     assert manifest.attempts == manifest.of("second") == (record,)
     assert (manifest.of("third"), manifest.success("second"), manifest.schema) == ((), record, SCHEMA)
-    assert (manifest.output("words"), manifest.output("book")) == (WORDS, None)
+    assert (manifest.output("words"), manifest.output("book")) == (words(runs), None)
 
 
 def test_the_rendered_manifest_is_what_show_prints(runs: Runs) -> None:
@@ -158,7 +160,7 @@ def rendered(runs: Runs, run: str) -> dict[str, Any]:
 def test_records_are_written_once(runs: Runs) -> None:
     run = opened(runs)
     record = ended(runs, run, metrics={"length": 5})
-    runs.end(run, replace(record, status=SUCCEEDED, outputs={"words": WORDS}, metrics={"length": 5}))
+    runs.end(run, replace(record, status=SUCCEEDED, outputs={"words": words(runs)}, metrics={"length": 5}))
     with pytest.raises(StepError, match=r"another end of .*second/1"):
         runs.end(run, replace(record, status=FAILED))
     with pytest.raises(StepError, match="there is a run"):
@@ -208,10 +210,10 @@ def test_of_two_that_render_at_once_the_last_word_has_every_record(runs: Runs, m
 
 def test_the_newest_success_counts_whatever_the_clock_says(runs: Runs) -> None:
     run = opened(runs)
-    newer = replace(WORDS, digest="cd34")
+    newer = words(runs, "cd34")
     ended(runs, run, started="2026-01-02T00:00:00.000Z")
     ended(runs, run, outputs={"words": newer}, started="2026-01-01T00:00:00.000Z")
-    ended(runs, run, status=FAILED, outputs={"words": replace(WORDS, digest="bad")})
+    ended(runs, run, status=FAILED, outputs={"words": words(runs, "bad")})
     assert runs.load(run).output("words") == newer
     assert runs.load(run).success("second").attempt == 2  # type: ignore[union-attr]
 
@@ -401,7 +403,7 @@ def test_runs_of_schema_1_stay_readable(of_schema_1: Runs, tmp_path: Path) -> No
     assert (of_schema_1.store.get(book, tmp_path / "out") / "deep" / "book.txt").read_text() == "hallo"
     assert of_schema_1.same_work("third", second.of("third")[0].fingerprint) == (second.run, second.of("third")[0])
     findings = verify(of_schema_1, of_schema_1.ids()).findings
-    assert {finding.what for finding in findings} == {"a notebook as it ran is gone"}, "the copy leaves these out"
+    assert {finding.what for finding in findings} == {"an executed notebook is gone"}, "the copy leaves these out"
 
 
 def test_a_run_of_schema_1_takes_attempts_of_this_schema(of_schema_1: Runs) -> None:
@@ -426,7 +428,7 @@ def test_a_run_of_schema_2_is_read_with_the_disagreement_that_it_has(tmp_path: P
         require_agreement(runs, run, "judge", wrong.inputs)
     assert count_uses(runs, "judge", wrong.inputs) == {"test": 1, "service": 2}
     findings = verify(runs, runs.ids()).findings
-    assert {finding.what for finding in findings} == {"a notebook as it ran is gone"}, "the copy leaves these out"
+    assert {finding.what for finding in findings} == {"an executed notebook is gone"}, "the copy leaves these out"
 
 
 def test_a_run_of_schema_3_is_read_verified_and_continued(

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from pipeline.runtime.parameters import TYPES
-from pipeline.runtime.rerunning import _needed, _typed
+from pipeline.runtime.rerunning import _needed, _to_set
 from pipeline.runtime.worktree import worktree
 
 REPOSITORY = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ def test_a_diff_that_was_not_recorded_to_the_byte_is_refused(alone: Any) -> None
     before = snapshot(alone)
     outcome = alone.look("rerun", "latest")
     assert outcome.code == 1
-    assert "what differed from the commit" in outcome.log
+    assert "the uncommitted changes of run" in outcome.log
     assert "expected: files in UTF-8, or binary ones" in outcome.log
     assert len(alone.runs()) == 1
     assert snapshot(alone) == before
@@ -245,8 +245,8 @@ def test_a_notebook_that_git_did_not_know(alone: Any, change: str) -> None:
         alone.notebook("other", [*alone.cells_of("first")[:3], ("interface", OTHER)])
     outcome = alone.look("rerun", "latest")
     assert outcome.code == 1
-    assert "steps/first.ipynb was not known to git, and is no longer what it was then" in outcome.log
-    assert "put it back" in outcome.log
+    assert "steps/first.ipynb was not known to git, and has changed since" in outcome.log
+    assert "restore it" in outcome.log
     assert len(alone.runs()) == 1
     shutil.copy(alone.root / "kept", notebook)
     outcome = alone.look("rerun", "latest")
@@ -284,7 +284,7 @@ def test_a_value_is_typed_as_set_reads_it(alone: Any, name: str) -> None:
     empty = {"int": "0", "float": "0.0", "bool": "False", "str": '""'}.get(kind, "[]")
     alone.notebook("first", [("parameters", f"it: {kind} = {empty}"), ("interface", alone.cells_of("first")[3][1])])
     steps = read_steps(alone.root / "steps")
-    read = parse_overrides([f"first.it={_typed(value)}"], None, steps)
+    read = parse_overrides([f"first.it={_to_set(value)}"], None, steps)
     assert steps["first"].resolve(read["first"]) == {"it": value}
     assert {kind for kind, _ in VALUES.values()} >= TYPES.keys()
 
@@ -402,7 +402,7 @@ def test_a_step_that_fails_now_is_told_with_how_to_see_it(ran: Any, tmp_path: Pa
     assert outcome.log.splitlines()[-4:] == [
         "error: second fails where it once succeeded",
         f"  where:    run {new}",
-        f"  expected: what {old}/second/1 gave",
+        f"  expected: the outputs of {old}/second/1",
         f"  do:       python -m pipeline log second {new}",
     ]
     assert "the world is away" in ran.look("log", "second", new).out

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from records import attempt, reused, run_id, run_of
 
-from pipeline.runtime.manifest import new_run_id
+from pipeline.runtime.manifest import new_run_id, notebook_key
 from pipeline.runtime.notebook import read_steps
 from pipeline.runtime.project import with_config
-from pipeline.runtime.transcript import notebook_key, read_transcript
+from pipeline.runtime.transcript import read_transcript
 from pipeline.runtime.workspace import is_held, work_folder
 
 
@@ -51,7 +51,7 @@ def test_of_a_reused_attempt_what_the_one_that_ran_printed(ran: Any) -> None:
     source = ran.manifest()["run"]
     ran.step()
     text = ran.look("log", "second").out
-    assert f"what {source}/second/1 printed, whose work it reused" in text
+    assert f"the output of {source}/second/1, whose work it reused" in text
     assert "so far so good" in text
     assert log(ran, "second")["source"] == f"{source}/second/1"
 
@@ -78,18 +78,18 @@ def test_an_attempt_is_shown_while_it_runs_and_after_it_was_killed(ran: Any) -> 
     process.wait()
     assert log(ran, "second")["status"] == "killed"
     text = ran.look("log", "second").out
-    assert "what it had printed when it was last saved" in text
+    assert "its output when the notebook was last saved" in text
     assert " cut off  Work on." in text
     os.kill(kernel, signal.SIGKILL)
     shutil.rmtree(ran.root / ".cache" / "work")
     outcome = ran.look("log", "second")
     assert outcome.code == 1
-    assert "it was killed, and what it printed was not kept" in outcome.log
+    assert "it was killed, and its output was not kept" in outcome.log
     assert "python step.dev.py second --run" in outcome.log
     ran.step("second")
     outcome = ran.look("log", "second", "--attempt", "2")
     assert outcome.code == 1
-    assert "it was killed, and what it printed was not kept" in outcome.log
+    assert "it was killed, and its output was not kept" in outcome.log
 
 
 def running(toy: Any, work: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_notebook_that_is_not_saved_yet_or_being_written_is_no_error(ran: Any)
         pytest.param("running", {"host": "elsewhere", "pid": 1}, "runs on another machine", id="runs elsewhere"),
         pytest.param("failed", {}, "it failed before one was kept: ValueError: no such luck", id="failed"),
         pytest.param("interrupted", {}, "it was interrupted before one was kept", id="interrupted"),
-        pytest.param("killed", {}, "it was killed, and what it printed was not kept", id="killed"),
+        pytest.param("killed", {}, "it was killed, and its output was not kept", id="killed"),
     ],
 )
 def test_why_there_is_no_notebook_is_told(ran: Any, status: str, process: dict[str, Any], says: str) -> None:
@@ -147,8 +147,8 @@ def test_a_damaged_notebook_is_named(ran: Any, content: bytes) -> None:
 
 def test_where_a_notebook_is_kept() -> None:
     record = attempt("train", attempt=12)
-    assert notebook_key(run_id(1), record) == f"runs/{run_id(1)}/notebooks/train.012.ipynb"
-    assert notebook_key(run_id(2), reused(record, run_id(1))) == notebook_key(run_id(1), record)
+    assert notebook_key(run_of(1).origin(record)) == f"runs/{run_id(1)}/notebooks/train.012.ipynb"
+    assert run_of(2).origin(reused(record, run_id(1))) == run_of(1).origin(record)
 
 
 def test_a_work_folder_is_held_while_its_process_is(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_log_is_read_through_a_remote_store(toy: Any) -> None:
     cell = {"cell_type": "code", "source": "x", "metadata": {}, "outputs": [output]}
     notebook.write_text(json.dumps({"cells": [cell]}))
     record = attempt("first")
-    location = project.runs.store.keep(notebook_key(run_id(1), record), notebook)
+    location = project.runs.store.keep(notebook_key(run_of(1).origin(record)), notebook)
     assert "://" in location
     manifest = run_of(1, attempt("first", notebook=location))
     assert asdict(read_transcript(project, manifest, manifest.attempts[0]))["cells"][0]["text"] == "hello"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from pipeline.data.fetch.download import Download, download
+from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.published_weights import COCO, coco_weights, published_weights
 from pipeline.errors import DataError, UsageError
 
@@ -32,7 +32,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     """Write `source.json`, and `weights.pth` where a URL is given.
 
     Args:
-        url: A PyTorch checkpoint at a path or any URL that `download` reads; "coco" for the published weights that fit
+        url: A PyTorch checkpoint at a path or any URL that `fetch` reads; "coco" for the published weights that fit
             the variant; empty to start without.
         folder: Where the files go.
         cache: Where downloads are kept.
@@ -55,7 +55,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
             f"There are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=f"did you mean '{COCO}'?"
         )
     if url:
-        found = download(url, cache, sha256=sha256)
+        found = fetch(url, cache, sha256=sha256)
         _check_published(found)
         _check_checkpoint(found.path, found.url)
         path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
@@ -67,7 +67,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     return weights
 
 
-def _check_published(found: Download) -> None:
+def _check_published(found: Fetched) -> None:
     for entry in published_weights():
         if entry.url == found.url and not found.sha256.startswith(entry.sha256_start):
             found.path.unlink()  # of a URL in the table it is a download

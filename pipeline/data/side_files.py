@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from pipeline.data.class_map import read_class_map
 from pipeline.data.error_context import told_of
-from pipeline.data.fetch.download import download
+from pipeline.data.fetch.fetching import fetch
 from pipeline.errors import DataError
 
 TEST_LIST = "test_images.txt"
@@ -45,7 +45,7 @@ def write_test_list(
         MissingError: There is nothing at the URL.
         DataError: It is no text, empty, or names an image that the annotations do not, or one that is excluded.
     """
-    found = download(url, cache)
+    found = fetch(url, cache)
     lines = _names(found.path, found.url)
     with told_of(found.url):
         names = sorted({line if line in known else on_disk(line) for line in lines})
@@ -94,7 +94,7 @@ def write_class_map(url: str, folder: Path, cache: Path, classes: Collection[str
         MissingError: There is nothing at the URL.
         DataError: It is no mapping, or names a class that the data set does not have.
     """
-    found = download(url, cache)
+    found = fetch(url, cache)
     with told_of(found.url, found.path):
         unknown = [name for name in read_class_map(found.path) if name not in classes]
     if unknown:

@@ -22,6 +22,7 @@ class Behaviour:
     Attributes:
         method: Only these, such as PUT; all when empty.
         part: Only those with this in their path.
+        spare: How many of these are passed on before any is treated badly.
         refuse: How many are answered with 503 in place of being passed on.
         lose: How many are passed on, and their answer thrown away.
         delay: Seconds before each is passed on.
@@ -31,6 +32,7 @@ class Behaviour:
 
     method: str = ""
     part: str = ""
+    spare: int = 0
     refuse: int = 0
     lose: int = 0
     delay: float = 0.0
@@ -57,6 +59,8 @@ class Behaviour:
             if (self.method and method != self.method) or self.part not in path:
                 return "pass"
             self.seen += 1
+            if self.seen <= self.spare:
+                return "pass"
             if self.refuse:
                 self.refuse -= 1
                 return "refuse"

@@ -1,15 +1,14 @@
-"""Secrets in URLs: named as `${NAME}`, taken from the environment when used, left out when shown."""
+"""Secrets in URLs: named as `${NAME}`, read from the environment when used, and left out of what is shown."""
 
 from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from urllib.parse import quote
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 
-_PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
+PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/?#]*)([^?#]*)", re.DOTALL)
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.\-]*://)")  # fsspec's URLs of several parts
@@ -18,23 +17,23 @@ _WEB = ("http", "https")
 
 
 def expand(url: str) -> str:
-    """Put the values of environment variables in the place of their names, written `${NAME}`.
+    """Replace `${NAME}` by the value of the environment variable. The result is to be used, never to be shown.
 
-    Before the host, where user and password stand, a value is percent-encoded: give it as it is. Anywhere else it is
-    taken over unchanged, so that it may be a whole signed query. What comes out is to be used, never to be shown.
+    Before the host, in the user and password, the value is percent-encoded; set it as it is. Elsewhere it is inserted
+    unchanged, so that it may be a whole signed query.
 
     Raises:
-        UsageError: A variable is not set, or its name cannot be one. Names it, and shows no value.
+        UsageError: A variable is not set, or its name is not valid. Names it, and shows no value.
     """
-    login = _login_end(url)
-    return _PLACEHOLDER.sub(lambda match: _value(match, encoded=match.end() <= login), url)
+    match = _URL.match(url)
+    login_end = match.start(2) + match[2].rfind("@") if match and "@" in match[2] else 0
+    return PLACEHOLDER.sub(lambda found: _value(found, encoded=found.end() <= login_end), url)
 
 
 def redact(url: str) -> str:
-    """A URL as it may be shown: without user, password, query and fragment, where tokens and signatures travel.
+    """A URL as it may be shown: without user, password, query and fragment, where tokens and signatures are.
 
-    A plain path, and a `sample://` recipe, which holds no secret, come back as they are. So do placeholders like
-    `${NAME}` in what is left.
+    A plain path and a `sample://` recipe, which hold no secret, stay as they are, and so do other placeholders.
     """
     return "::".join(_redacted(part) for part in _CHAIN.split(url.strip()))
 
@@ -53,17 +52,10 @@ def _redacted(url: str) -> str:
     return f"{scheme}://{host}{path}"
 
 
-def _login_end(url: str) -> int:
-    """Where the part with user and password ends; 0 where there is none."""
-    match = _URL.match(url)
-    return match.start(2) + match[2].rfind("@") if match and "@" in match[2] else 0
-
-
 def _value(match: re.Match[str], *, encoded: bool) -> str:
     name = match[1]
     value = os.environ.get(name) if _NAME.fullmatch(name) else None
     if value is None:
-        near = get_close_matches(name, os.environ, 1)
-        hint = f"set it, or did you mean {near[0]}?" if near else "set it before the run"
-        raise UsageError(f"The URL names the environment variable '{name}', which is not set", remedy=hint)
+        problem = f"the URL names the environment variable '{name}', which is not set"
+        raise UsageError(problem, remedy=did_you_mean(name, os.environ, otherwise="set it before the run", cutoff=0.6))
     return quote(value, safe="") if encoded else value

@@ -1,22 +1,22 @@
-"""What a server answers: which statuses end a request, which call for another attempt, and bodies of bounded size."""
+"""HTTP responses: which statuses end a request, which call for another attempt, and bodies of bounded size."""
 
 from __future__ import annotations
 
+import email.utils
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from http import HTTPStatus
 from typing import Any
 
 import requests
 
-from pipeline.data.fetch.failures import BUSY_STATUSES, TransientError, busy, in_words
-from pipeline.data.fetch.http_access import Access
-from pipeline.data.fetch.partial import Validators
-from pipeline.errors import DataError, MissingError
+from pipeline.data.fetch.failures import TransientError
+from pipeline.errors import DataError, MissingError, UsageError
 
-_CHUNK = 1 << 16
-_ACCEPTED = frozenset({201, 202, 204})
+_EMPTY = frozenset({201, 202, 204})  # of a successful response that may have no body
 
 
 class RefusedError(MissingError):
@@ -24,13 +24,13 @@ class RefusedError(MissingError):
 
     def __init__(self, status: int, where: str) -> None:
         remedy = "open the URL in a browser: has it moved, expired, or does it want a login?"
-        super().__init__(f"The server answered {in_words(status)}", where=where, remedy=remedy)
+        super().__init__(f"the server answered {in_words(status)}", where=where, remedy=remedy)
         self.status = status
 
 
 @dataclass(frozen=True)
-class Answer:
-    """JSON from a server (None for "accepted" and nothing more), and the URL that its `Link` header calls the next."""
+class JsonResponse:
+    """JSON from a server, None where there is no body, and the next page's URL from its `Link` header."""
 
     status: int
     data: Any
@@ -38,99 +38,112 @@ class Answer:
     next_link: str = ""
 
 
-def check(response: requests.Response, access: Access) -> None:
-    """Raise what a status means, unless it means success.
+@contextmanager
+def wrapped_errors(shown: str, timeout: float) -> Iterator[None]:
+    """Replace errors of `requests`, whose messages hold the whole URL, and do not chain them.
+
+    Args:
+        shown: The URL without secrets, for messages.
+        timeout: Seconds that were waited for an answer.
 
     Raises:
-        UsageError: The endpoint wants another token.
-        RefusedError: The server refuses for another reason.
-        TransientError: Another attempt may go right.
+        MissingError: The server's certificate is wrong, or it redirects without end.
+        UsageError: The URL is not valid.
+        TransientError: Another attempt may succeed.
     """
-    status, url = response.status_code, response.url
-    if status in {401, 403} and access.owns(url):
-        raise access.refusal(status, url)
-    if status in BUSY_STATUSES:
-        raise busy(response)
-    if 300 <= status < 400 and status != 304:
-        remedy = "name the URL that it redirects to"
-        problem = f"The server redirects elsewhere ({in_words(status)})"
-        raise MissingError(problem, where=access.shown(url), remedy=remedy)
-    if status >= 400:
-        raise RefusedError(status, access.shown(url))
+    try:
+        yield
+    except requests.exceptions.SSLError:
+        remedy = "check the host's name, or REQUESTS_CA_BUNDLE"
+        raise MissingError("the server's certificate cannot be verified", where=shown, remedy=remedy) from None
+    except requests.Timeout:
+        raise TransientError(f"no answer within {timeout:g} s") from None
+    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+        raise TransientError("the connection broke") from None
+    except requests.ConnectionError as error:
+        raise TransientError(_cause(error)) from None
+    except requests.TooManyRedirects:
+        raise MissingError("the server redirects without end", where=shown, remedy="check the URL") from None
+    except (requests.RequestException, UnicodeError):
+        raise UsageError("this is no URL that can be fetched", where=shown, expected="http(s)://host/path") from None
 
 
-def read_json(response: requests.Response, max_bytes: int, where: str) -> Answer:
+def read_json(response: requests.Response, max_bytes: int, where: str) -> JsonResponse:
     """Read a body as JSON.
 
     Raises:
         DataError: It is none, or larger than `max_bytes`.
         TransientError: It was cut.
     """
-    body = b"".join(_chunks(response, max_bytes, where, "ask for smaller pages, or raise api.max_page_mb"))
+    body = b"".join(body_chunks(response, max_bytes, where, "ask for smaller pages, or raise api.max_page_mb"))
     try:
-        data = None if not body and response.status_code in _ACCEPTED else json.loads(body)
+        data = None if not body and response.status_code in _EMPTY else json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _no_json(body, error, where) from None
-    link = response.links.get("next", {}).get("url", "")
-    return Answer(response.status_code, data, response.url, link)
+        if is_web_page(body):
+            problem = "the server sent a web page, not JSON: the URL may want a login"
+        else:
+            problem = f"the server sent no JSON: {error}" if body else "the server sent nothing where JSON was expected"
+        remedy = "check the URL: it must be the API's endpoint, not a page for people"
+        raise DataError(problem, where=where, expected="JSON", remedy=remedy) from None
+    return JsonResponse(response.status_code, data, response.url, response.links.get("next", {}).get("url", ""))
 
 
-def _no_json(body: bytes, error: Exception, where: str) -> DataError:
-    if is_web_page(body):
-        problem = "The server sent a web page, not JSON: the URL may want a login"
-    elif not body:
-        problem = "The server sent nothing where JSON was expected"
-    else:
-        problem = f"The server sent no JSON: {error}"
-    remedy = "check the URL: it must be the API's endpoint, not a page for people"
-    return DataError(problem, where=where, expected="JSON", remedy=remedy)
+def body_chunks(
+    response: requests.Response, max_bytes: int, where: str, remedy: str, chunk_size: int = 1 << 16
+) -> Iterator[bytes]:
+    """The body piece by piece, checked against its announced length at the end."""
+    size, announced = 0, body_length(response)
+    for chunk in response.iter_content(chunk_size):
+        size += len(chunk)
+        if size > max_bytes:
+            raise DataError(f"the server sent more than {max_bytes / (1 << 20):g} MiB", where=where, remedy=remedy)
+        yield chunk
+    if announced not in (size, -1):
+        raise TransientError(f"the answer was cut: {size} of {announced} bytes came")
+
+
+def body_length(response: requests.Response) -> int:
+    """The announced length of the body in bytes; -1 where there is none, or it counts compressed bytes."""
+    length = response.headers.get("Content-Length", "")
+    plain = response.headers.get("Content-Encoding", "identity") == "identity"
+    return int(length) if plain and length.isdigit() else -1
 
 
 def is_web_page(start: bytes) -> bool:
-    """Whether something begins as HTML does, as login pages do."""
+    """Whether a body begins as HTML does, as login pages do."""
     head = start[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return head.startswith((b"<!doctype html", b"<html", b"<!--", b"<head", b"<body"))
 
 
-def save_body(response: requests.Response, target: Path, max_bytes: int, where: str) -> Validators | None:
-    """Stream a body to disk, all of it or nothing.
-
-    Returns:
-        What the server says of its version, or None where it says that the one at hand is the same.
-
-    Raises:
-        DataError: It is larger than `max_bytes`.
-        TransientError: It was cut.
-    """
-    if response.status_code == 304:
-        return None
-    draft = target.with_name(target.name + ".part")
+def in_words(status: int) -> str:
+    """A status with its standard phrase; the server's own phrase is not trusted."""
     try:
-        with draft.open("wb") as file:
-            for chunk in _chunks(response, max_bytes, where, ""):
-                file.write(chunk)
-        draft.replace(target)
-    except requests.RequestException:
-        raise
-    except OSError as error:
-        problem = f"The file cannot be written: {error.strerror or error}"
-        raise DataError(problem, where=where, remedy="see that there is room on the disk") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return Validators(
-        response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""), target.stat().st_size
-    )
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
-def _chunks(response: requests.Response, max_bytes: int, where: str, remedy: str) -> Iterator[bytes]:
-    """The body as it comes, after what its length promises."""
-    length, size = response.headers.get("Content-Length", ""), 0
-    plain = response.headers.get("Content-Encoding", "identity") == "identity"
-    for chunk in response.iter_content(_CHUNK):
-        size += len(chunk)
-        if size > max_bytes:
-            problem = f"The server sent more than {max_bytes / (1 << 20):g} MiB"
-            raise DataError(problem, where=where, remedy=remedy)
-        yield chunk
-    if plain and length.isdigit() and size != int(length):
-        raise TransientError(f"the answer was cut: {size} of {length} bytes came")
+def retry_after(response: requests.Response) -> float:
+    """The `Retry-After` header in seconds; it may be a date (RFC 9110, section 10.2.3)."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def _cause(error: requests.ConnectionError) -> str:
+    """The system's own words for a failed connection, which lie deep in the arguments of other errors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"no connection to the server ({cause.strerror})"
+        cause = (
+            getattr(cause, "reason", None)
+            or next((each for each in cause.args if isinstance(each, BaseException)), None)
+            or cause.__cause__
+            or cause.__context__
+        )
+    return "no connection to the server"

@@ -1,32 +1,22 @@
-"""A folder from a place behind an fsspec URL, kept here as a copy that later calls bring up to date."""
+"""A folder at an fsspec URL, kept here as a copy that later calls bring up to date."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import logging
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from pipeline.data.fetch.failures import TransientError
-from pipeline.data.fetch.listing import Entry, listed
-from pipeline.data.fetch.partial import PartialFile, Validators
-from pipeline.data.fetch.places import Place, reaching
-from pipeline.data.fetch.remote_file import fetch_file, persistently
-
-logger = logging.getLogger(__name__)
+from pipeline.data.fetch.fsspec_files import Entry, fetch_file, list_files
+from pipeline.data.fetch.fsspec_places import Place, wrapped_errors
+from pipeline.data.fetch.partial_file import PartialFile, Validators, byte_bar, lock
+from pipeline.files import write_atomically
 
 _WORKERS = 8  # a fetch mostly waits for an answer
 _SMALL = 1 << 23  # bytes; up to this a file comes in one piece, and is fetched anew rather than continued
@@ -34,156 +24,121 @@ _SAVE_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """A file that is here: the version it was of, and its time here, which shows whether it was touched since."""
+class _Copy:
+    """A file that is here: its version, and its modification time here, which shows whether it was changed since."""
 
     version: Validators
     modified: int
 
 
-def mirror(place: Place, folder: Path, key: str, *, backoff: float = 0.5) -> None:
-    """Make a folder hold just the files that a folder at a place holds.
+def mirror(place: Place, folder: Path, key: str) -> None:
+    """Make a folder hold exactly the files that a folder at a place holds.
 
-    What is here in the same version is not fetched again; what is no longer there is removed. A call that is broken
-    off has lost nothing of what it fetched.
+    Files that are here in the same version are not fetched again; others are removed. A call that breaks off loses
+    nothing of what it fetched.
 
     Args:
         place: The folder at the place.
-        folder: The folder here. Beside it lie, under its name, a record of versions, a lock, and unfinished files.
+        folder: The folder here. Beside it are, under its name, a record of versions, a lock, and unfinished files.
         key: Identifies the place: files of another one are not kept.
-        backoff: Seconds before the second attempt at anything.
 
     Raises:
         MissingError: There is no such folder, or it cannot be reached.
         DataError: A name in it could lead out of the folder, or a file keeps breaking off.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        entries = persistently(partial(listed, place), place, place.shown, backoff)
-        record = _Record(folder, key)
-        kept = {name: was for name, was in record.load().items() if name in entries and _is_same(folder, name, was)}
-        record.files = {name: was for name, was in kept.items() if was.version.same_version(entries[name].version)}
-        _remove_others(folder, set(record.files))
-        missing = [name for name in sorted(entries) if name not in record.files]
+    with lock(folder.with_name(folder.name + ".lock")):
+        entries = list_files(place)
+        copies = _load(folder, key)
+        copies = {name: copy for name, copy in copies.items() if _is_current(folder / name, copy, entries.get(name))}
+        _remove_others(folder, set(copies))
+        missing = {name: entry for name, entry in sorted(entries.items()) if name not in copies}
         if missing:
-            _Fetching(place, folder, entries, record, backoff).all(missing)
-        record.save()
+            _fetch_all(place, folder, missing, copies, key)
+        _save(folder, key, copies)
         shutil.rmtree(_parts(folder), ignore_errors=True)
 
 
-class _Fetching:
-    """What fetches files, several at a time, into their places."""
-
-    def __init__(self, place: Place, folder: Path, entries: dict[str, Entry], record: _Record, backoff: float) -> None:
-        self._place, self._folder, self._entries, self._backoff = place, folder, entries, backoff
-        self._record = record
-
-    def all(self, names: list[str]) -> None:
-        """Fetch them; at the first failure begin no further one."""
-        total = sum(max(self._entries[name].version.size, 0) for name in names)
-        options: dict[str, Any] = {"unit": "B", "unit_scale": True, "mininterval": 0.5, "ascii": True}
-        pool = ThreadPoolExecutor(1 if self._place.is_serial else _WORKERS)
-        saved = time.monotonic()
+def _fetch_all(place: Place, folder: Path, missing: dict[str, Entry], copies: dict[str, _Copy], key: str) -> None:
+    """Fetch files, several at a time, and add them to the copies; after a failure begin no further one."""
+    pool = ThreadPoolExecutor(1 if place.is_serial else _WORKERS)
+    total = sum(max(entry.version.size, 0) for entry in missing.values())
+    saved = time.monotonic()
+    with byte_bar(place.shown.rpartition("/")[2], total) as bar:
+        futures = {pool.submit(_fetch, place, folder, name, entry, bar): name for name, entry in missing.items()}
         try:
-            with tqdm(desc=self._place.shown.rpartition("/")[2][:40], total=total, **options) as self._bar:
-                futures = {pool.submit(self._fetch, name): name for name in names}
-                for future in as_completed(futures):
-                    self._record.files[futures[future]] = future.result()
-                    if time.monotonic() - saved > _SAVE_EVERY:
-                        self._record.save()
-                        saved = time.monotonic()
+            for future in as_completed(futures):
+                copies[futures[future]] = future.result()
+                if time.monotonic() - saved > _SAVE_EVERY:
+                    _save(folder, key, copies)
+                    saved = time.monotonic()
         finally:
             pool.shutdown(cancel_futures=True)
-            done = ((future, name) for future, name in futures.items() if future.done() and not future.cancelled())
-            self._record.files |= {name: future.result() for future, name in done if future.exception() is None}
-            self._record.save()
-
-    def _fetch(self, name: str) -> _Kept:
-        entry, target = self._entries[name], self._folder / name
-        shown = f"{self._place.shown.rstrip('/')}/{name}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        small = 0 <= entry.version.size <= _SMALL
-        version = self._whole(entry, target, shown) if small else self._streamed(entry, target, shown)
-        return _Kept(version, target.stat().st_mtime_ns)
-
-    def _whole(self, entry: Entry, target: Path, shown: str) -> Validators:
-        def attempt(system: Any) -> bytes:
-            with reaching(shown):
-                content = bytes(system.cat_file(entry.path))
-            if len(content) != entry.version.size:
-                raise TransientError(f"the download was cut: {len(content)} of {entry.version.size} bytes came")
-            return content
-
-        content = persistently(attempt, self._place, shown, self._backoff)
-        draft = _part_target(self._folder, entry.path)
-        draft.write_bytes(content)
-        draft.replace(target)
-        self._bar.update(len(content))
-        return entry.version
-
-    def _streamed(self, entry: Entry, target: Path, shown: str) -> Validators:
-        here = 0
-
-        def report(size: int) -> None:
-            nonlocal here
-            self._bar.update(max(0, size - here))
-            here = max(here, size)
-
-        draft = _part_target(self._folder, entry.path)
-        with PartialFile(draft, entry.path) as part:
-            fetch_file(self._place, entry.path, shown, part, self._backoff, report)
-            part.finish()
-        draft.replace(target)
-        return entry.version
+            done = [(future, name) for future, name in futures.items() if future.done() and not future.cancelled()]
+            copies |= {name: future.result() for future, name in done if future.exception() is None}
+            _save(folder, key, copies)
 
 
-class _Record:
-    """What is known of the files here, kept beside the folder."""
-
-    def __init__(self, folder: Path, key: str) -> None:
-        self._path, self._key = folder.with_name(folder.name + ".json"), key
-        self.files: dict[str, _Kept] = {}
-
-    def load(self) -> dict[str, _Kept]:
-        try:
-            record = json.loads(self._path.read_text())
-            if record["key"] == self._key:
-                return {
-                    name: _Kept(Validators(**kept["version"]), kept["modified"])
-                    for name, kept in record["files"].items()
-                }
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # files of unknown origin are fetched anew
-        return {}
-
-    def save(self) -> None:
-        files = {
-            name: {"version": asdict(kept.version), "modified": kept.modified}
-            for name, kept in sorted(self.files.items())
-        }
-        draft = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex[:8]}")
-        draft.write_text(json.dumps({"key": self._key, "files": files}))
-        draft.replace(self._path)
+def _fetch(place: Place, folder: Path, name: str, entry: Entry, bar: Any) -> _Copy:
+    target, shown = folder / name, f"{place.shown.rstrip('/')}/{name}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if 0 <= entry.version.size <= _SMALL:
+        content = place.attempt(lambda system: _content(system, entry, shown), shown)
+        target.write_bytes(content)  # the record, written later, makes it count
+        bar.update(len(content))
+    else:
+        _stream(place, entry, shown, _parts(folder), target, bar)
+    return _Copy(entry.version, target.stat().st_mtime_ns)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, waiting for another process that fetches the same."""
-    with folder.with_name(folder.name + ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            logger.warning("another process is fetching the same folder: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _content(system: Any, entry: Entry, shown: str) -> bytes:
+    with wrapped_errors(shown):
+        content = bytes(system.cat_file(entry.path))
+    if len(content) != entry.version.size:
+        raise TransientError(f"the download was cut: {len(content)} of {entry.version.size} bytes came")
+    return content
 
 
-def _is_same(folder: Path, name: str, kept: _Kept) -> bool:
+def _stream(place: Place, entry: Entry, shown: str, parts: Path, target: Path, bar: Any) -> None:
+    here = 0
+
+    def report(size: int) -> None:
+        nonlocal here
+        bar.update(max(0, size - here))
+        here = max(here, size)
+
+    draft = parts / hashlib.sha256(entry.path.encode()).hexdigest()[:32]
+    with PartialFile(draft, entry.path) as part:
+        fetch_file(place, entry.path, shown, part, report)
+        part.finish()
+    draft.replace(target)
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".json")
+
+
+def _load(folder: Path, key: str) -> dict[str, _Copy]:
     try:
-        found = (folder / name).lstat()
-    except OSError:
+        record = json.loads(_record(folder).read_text())
+        if record["key"] == key:
+            files = record["files"].items()
+            return {name: _Copy(Validators(**copy["version"]), copy["modified"]) for name, copy in files}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # files of unknown origin are fetched anew
+    return {}
+
+
+def _save(folder: Path, key: str, copies: dict[str, _Copy]) -> None:
+    files = {name: asdict(copy) for name, copy in sorted(copies.items())}
+    write_atomically(_record(folder), json.dumps({"key": key, "files": files}))
+
+
+def _is_current(path: Path, copy: _Copy, entry: Entry | None) -> bool:
+    """Whether a copy is as it was fetched, and of the version that the place has now."""
+    if entry is None or not path.is_file() or not copy.version.same_version(entry.version):
         return False
-    return found.st_mtime_ns == kept.modified and kept.version.size in (found.st_size, -1)
+    return path.lstat().st_mtime_ns == copy.modified and copy.version.size in (path.stat().st_size, -1)
 
 
 def _remove_others(folder: Path, names: set[str]) -> None:
@@ -202,7 +157,3 @@ def _remove_others(folder: Path, names: set[str]) -> None:
 
 def _parts(folder: Path) -> Path:
     return folder.with_name(folder.name + ".parts")
-
-
-def _part_target(folder: Path, path: str) -> Path:
-    return _parts(folder) / hashlib.sha256(path.encode()).hexdigest()[:32]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from pipeline.data.fetch.http_client import ApiClient
+from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.fetch.http_responses import RefusedError, is_web_page
 from pipeline.data.fetch.image_cache import ImageCache, key_of
 from pipeline.data.image_conversion import Look, look
@@ -58,7 +58,7 @@ class Pictures:
     Use as a context manager, which shows the progress.
     """
 
-    def __init__(self, client: ApiClient, cache: ImageCache) -> None:
+    def __init__(self, client: HttpClient, cache: ImageCache) -> None:
         self._client, self._cache = client, cache
         self._at_hand: dict[str, Picture | str] = {}  # or the reason why it is not
         self.skipped: list[Skipped] = []

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pipeline.data.fetch.http_client import ApiClient
-from pipeline.data.fetch.http_responses import Answer, RefusedError
+from pipeline.data.fetch.http_client import HttpClient
+from pipeline.data.fetch.http_responses import JsonResponse, RefusedError
 from pipeline.data.sources.api_settings import ApiSettings
 from pipeline.data.sources.json_paths import ABSENT, find, kind, nearest, need
 from pipeline.errors import DataError
@@ -31,7 +31,7 @@ class Page:
     where: str
 
 
-def pages(client: ApiClient, settings: ApiSettings) -> Iterator[Page]:
+def pages(client: HttpClient, settings: ApiSettings) -> Iterator[Page]:
     """Ask for page after page until the last.
 
     Raises:
@@ -67,7 +67,7 @@ def pages(client: ApiClient, settings: ApiSettings) -> Iterator[Page]:
     raise DataError(f"There are more than {_MOST_PAGES} pages", where=shown, remedy="check the paging")
 
 
-def _ask(client: ApiClient, url: str, settings: ApiSettings, *, last_may_be_missing: bool) -> Answer | None:
+def _ask(client: HttpClient, url: str, settings: ApiSettings, *, last_may_be_missing: bool) -> JsonResponse | None:
     try:
         return client.json(url, max_bytes=settings.max_page_mb << 20)
     except RefusedError as error:
@@ -87,7 +87,7 @@ def _items(data: Any, settings: ApiSettings, where: str) -> list[Any]:
     raise DataError(problem, where=where, remedy=remedy)
 
 
-def _next(client: ApiClient, answer: Answer, settings: ApiSettings, where: str, *, first: bool) -> str:
+def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where: str, *, first: bool) -> str:
     """The URL of the next page, or nothing."""
     if not settings.next:
         return client.access.absolute(answer.next_link, answer.url) if answer.next_link else ""

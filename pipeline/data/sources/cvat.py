@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from pipeline.data.fetch.http_client import ApiClient
-from pipeline.data.fetch.http_file import Fetch
+from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.fetch.http_responses import RefusedError
-from pipeline.data.fetch.partial import PartialFile, Validators
+from pipeline.data.fetch.partial_file import PartialFile
 from pipeline.data.sources.api_settings import ApiSettings
 from pipeline.data.sources.file_source import load_files
 from pipeline.data.sources.json_paths import find
@@ -33,7 +32,7 @@ _SMALL = 1 << 22  # bytes, of an answer that tells how far the export is
 _LONGEST_PAUSE = 10.0  # seconds between two questions whether it is done
 
 
-def load_cvat(client: ApiClient, images: Path, markup: Path, *, cache: Path, settings: ApiSettings) -> Raw:
+def load_cvat(client: HttpClient, images: Path, markup: Path, *, cache: Path, settings: ApiSettings) -> Raw:
     """Have a project or task exported with its images, and unpack it.
 
     Args:
@@ -53,11 +52,9 @@ def load_cvat(client: ApiClient, images: Path, markup: Path, *, cache: Path, set
     cache.mkdir(parents=True, exist_ok=True)
     url = _Export(client, site, what, query, settings.wait_minutes * 60).url()
     key = hashlib.sha256(f"{client.access.endpoint} {FORMAT}".encode()).hexdigest()
-    access = client.access
     with PartialFile(cache / f"export-{key[:12]}.zip", key) as part:
         # CVAT keeps an export for hours and gives it again as long as nothing has changed: the ETag or date tells.
-        fetch = Fetch(url, access.shown(url), client.timeout, client.backoff, auth=access)
-        fetch.into(part, unless=Validators())
+        client.download(url, part)
         try:
             return load_files(str(part.path), images, markup, cache=cache)
         finally:
@@ -68,7 +65,7 @@ def load_cvat(client: ApiClient, images: Path, markup: Path, *, cache: Path, set
 class _Export:
     """An export to be made; `what` is such as `projects/7`, `patience` the seconds it may take."""
 
-    client: ApiClient
+    client: HttpClient
     site: str
     what: str
     query: Mapping[str, str]

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, unsafe_name
 from pipeline.data.fetch.credentials import redact
-from pipeline.data.fetch.download import download
+from pipeline.data.fetch.fetching import fetch
 from pipeline.data.image_conversion import UnreadableError, convert, look
 from pipeline.data.image_headers import upright_size
 from pipeline.data.image_names import is_image_name
@@ -181,7 +181,7 @@ class Gathering:
         is_remote = "://" in row.path and not row.path.lower().startswith("file://")
         url = row.path if "://" in row.path else str(self._base / row.path)
         try:
-            found = download(url, self._cache)
+            found = fetch(url, self._cache)
         except MissingError as error:
             if not is_remote:
                 return None

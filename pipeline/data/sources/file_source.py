@@ -20,7 +20,7 @@ from pipeline.data.archives.archive_types import archive_kind, looks_like_archiv
 from pipeline.data.archives.unpacking import unpack
 from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.credentials import expand
-from pipeline.data.fetch.download import Download, download
+from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.image_conversion import UnreadableError, convert, look
 from pipeline.data.image_names import is_image_name
 from pipeline.data.sources.file_placement import place, write
@@ -53,7 +53,7 @@ def load_files(
     copied, never linked.
 
     Args:
-        url: A folder, an archive, or one image, annotation file or clip: a path or URL, as for `download`.
+        url: A folder, an archive, or one image, annotation file or clip: a path or URL, as for `fetch`.
         images: Where the images go; new or empty.
         markup: Where the annotation files go; new or empty.
         cache: Where downloads are kept.
@@ -73,7 +73,7 @@ def load_files(
         MissingError: There is nothing at the URL.
         DataError: The archive is broken or unsafe, the digest is another, or there is nothing that can be used.
     """
-    found = download(url, cache, sha256=sha256, timeout=timeout, backoff=backoff)
+    found = fetch(url, cache, sha256=sha256, timeout=timeout, backoff=backoff)
     images.mkdir(parents=True, exist_ok=True)
     markup.mkdir(parents=True, exist_ok=True)
     is_ours = not _is_local(expand(url))
@@ -117,7 +117,7 @@ class _Source:
 
 
 @contextmanager
-def _source(found: Download, images: Path, *, is_ours: bool) -> Iterator[_Source]:
+def _source(found: Fetched, images: Path, *, is_ours: bool) -> Iterator[_Source]:
     if found.path.is_dir():
         yield _Source("folder", found.path, sort_files(found.path))
         return
@@ -141,7 +141,7 @@ def _is_local(url: str) -> bool:
     return "://" not in url or url.lower().startswith("file:")
 
 
-def _original_name(found: Download) -> str:
+def _original_name(found: Fetched) -> str:
     """The name that a downloaded file has at its source, where that can be a file's name here."""
     name = unquote(found.url.rstrip("/").rpartition("/")[2])
     return found.path.name if unsafe_name(name) or not name.isprintable() or name.startswith(".") else name

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.data.fetch.credentials import expand, redact
 from pipeline.data.fetch.http_access import Access, hidden_in, token_from
-from pipeline.data.fetch.http_client import ApiClient, Pace
+from pipeline.data.fetch.http_client import HttpClient, Pace
 from pipeline.data.fetch.image_cache import ImageCache, image_cache
 from pipeline.data.sources.api_dataset import write_raw
 from pipeline.data.sources.api_images import Pictures
@@ -82,7 +82,7 @@ def load_api(
     parsed = parse_settings(settings, allowed=allowed, source=_SOURCES[source], defaults=defaults)
     cache = cache / f"{source}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     access = _access(source, endpoint, parsed, hidden)
-    with closing(ApiClient(access, Pace(parsed.requests_per_second), timeout, backoff)) as client:
+    with closing(HttpClient(access, Pace(parsed.requests_per_second), timeout, backoff)) as client:
         if source == "cvat":
             raw = load_cvat(client, images, markup, cache=cache, settings=parsed)
         else:
@@ -115,10 +115,10 @@ def _access(source: str, endpoint: str, settings: ApiSettings, hidden: Mapping[s
             variable = "CVAT_ACCESS_TOKEN"
         elif source == "label-studio":
             variable = "LABEL_STUDIO_API_KEY"
-    return Access(endpoint, token_from(variable), scheme, variable, hidden)
+    return Access(endpoint, token_from(variable), scheme, variable, "api.token_env", hidden)
 
 
-def _load(client: ApiClient, images: Path, markup: Path, *, cache: ImageCache, settings: ApiSettings) -> Raw:
+def _load(client: HttpClient, images: Path, markup: Path, *, cache: ImageCache, settings: ApiSettings) -> Raw:
     found = []
     first_item: tuple[Any, str] | None = None
     has_boxes = False

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pipeline.data.fetch.http_client import ApiClient
+from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.fetch.image_cache import ImageCache
 from pipeline.data.sources.api_dataset import write_raw
 from pipeline.data.sources.api_images import Pictures
@@ -34,7 +34,7 @@ _SMALL = 1 << 20  # bytes, of an answer that holds a token
 
 
 def load_label_studio(
-    client: ApiClient,
+    client: HttpClient,
     images: Path,
     markup: Path,
     *,
@@ -131,7 +131,7 @@ def _id(task: Any, index: int) -> str:
     return str(own) if isinstance(own, int) else f"number {index}"
 
 
-def _exchange_personal_token(client: ApiClient, site: str) -> None:
+def _exchange_personal_token(client: HttpClient, site: str) -> None:
     """Where the token is a personal one, a JWT, get one of those that open doors, now and whenever it has expired.
 
     Those live for minutes; the personal one does nothing but get them. The older kind of token is plain hexadecimal.

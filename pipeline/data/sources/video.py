@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.credentials import expand
-from pipeline.data.fetch.download import download
+from pipeline.data.fetch.fetching import fetch
 from pipeline.data.sources.file_sorting import CLIP_SUFFIXES
 from pipeline.data.sources.loaded_source import Raw
 from pipeline.data.sources.video_frames import EXPECTED, open_clip
@@ -62,7 +62,7 @@ def load_video(
     """Take the frames of one clip; there is no markup.
 
     Args:
-        url: The clip: a path or a URL that `download` reads; `${NAME}` in it comes from the environment.
+        url: The clip: a path or a URL that `fetch` reads; `${NAME}` in it comes from the environment.
         images: Where the frames go, as `<clip name without suffix>/frame_000123.jpg`.
         markup: Left empty.
         cache: Where downloads are kept.
@@ -75,7 +75,7 @@ def load_video(
         DataError: The clip is none, cut or damaged, encrypted, too large, or another than `sha256` says.
     """
     markup.mkdir(parents=True, exist_ok=True)
-    found = download(url, cache, sha256=sha256)
+    found = fetch(url, cache, sha256=sha256)
     if found.path.is_dir():
         raise UsageError("This is a folder, not a video", where=found.url, expected=EXPECTED)
     name = _path_in(expand(url)).stem
@@ -118,7 +118,7 @@ def extract_frames(clip: Path, images: Path, *, name: str, sampling: Sampling) -
 
 
 def _path_in(url: str) -> PurePosixPath:
-    """The path in a URL; of what is no URL, itself: `download` says what is wrong with it."""
+    """The path in a URL; of what is no URL, itself: `fetch` says what is wrong with it."""
     try:
         return PurePosixPath(unquote(urlsplit(url).path) if "://" in url else url)
     except ValueError:

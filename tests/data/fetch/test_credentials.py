@@ -33,7 +33,7 @@ from pipeline.errors import UsageError
         pytest.param("https://${USER}:${PW}@host/${DAY}.zip?${SAS}", "https://host/${DAY}.zip", id="placeholders"),
     ],
 )
-def test_redact(url, shown):
+def test_redact(url: str, shown: str) -> None:
     assert redact(url) == shown
 
 
@@ -52,14 +52,14 @@ def test_redact(url, shown):
         pytest.param("${NESTED}", "${TOKEN}", id="a value is not expanded again"),
     ],
 )
-def test_expand(monkeypatch, url, whole):
+def test_expand(monkeypatch: pytest.MonkeyPatch, url: str, whole: str) -> None:
     for name, value in {"TOKEN": "a/b+c%3D", "ME": "me", "PLACE": "s3://bucket", "NESTED": "${TOKEN}"}.items():
         monkeypatch.setenv(name, value)
     assert expand(url) == whole
 
 
 @pytest.mark.parametrize("name", ["MY_TOKN", "", "MY TOKEN", "1"])
-def test_missing_variable_is_named_and_no_value_shown(monkeypatch, name):
+def test_missing_variable_is_named_and_no_value_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("MY_TOKEN", "hunter2")
     with pytest.raises(UsageError) as caught:
         expand("https://u:${MY_TOKEN}@host/?a=${" + name + "}")

@@ -7,7 +7,7 @@ from pipeline.data.fetch.http_access import Access, token_from
 from pipeline.errors import DataError, UsageError
 
 
-def signed(access, url):
+def signed(access: Access, url: str) -> str | None:
     return access(requests.Request("GET", url).prepare()).headers.get("Authorization")
 
 
@@ -24,7 +24,7 @@ def signed(access, url):
         pytest.param("https://evil.org/https://host/x", False, id="host in the path"),
     ],
 )
-def test_token_goes_to_the_own_origin_only(url, yes):
+def test_token_goes_to_the_own_origin_only(url: str, yes: bool) -> None:
     access = Access("https://host/items", "s3cret")
     assert signed(access, url) == ("Bearer s3cret" if yes else None)
 
@@ -43,28 +43,28 @@ def test_token_goes_to_the_own_origin_only(url, yes):
         pytest.param("http://other/a.png", "http://other/a.png", id="another host, unencrypted"),
     ],
 )
-def test_absolute(reference, url):
+def test_absolute(reference: str, url: str) -> None:
     assert Access("https://host:8443/v1/items").absolute(reference, "https://host:8443/v1/items") == url
 
 
-def test_what_is_no_url():
+def test_invalid_url() -> None:
     with pytest.raises(DataError, match="no URL"):
         Access("https://host/").absolute("http://[x/", "https://host/")
 
 
-def test_secrets_in_a_path_stand_there_by_name():
-    access = Access("https://host/", "tokentoken", "Bearer", "TOKEN", {"KEY": "k/y-1", "V": "v1"})
+def test_secrets_in_a_path_are_shown_by_name() -> None:
+    access = Access("https://host/", "tokentoken", "Bearer", "TOKEN", hidden={"KEY": "k/y-1", "V": "v1"})
     assert access.shown("https://host/k/y-1/k%2Fy-1/v1/tokentoken?k=1") == "https://host/${KEY}/${KEY}/v1/${TOKEN}"
     assert "tokentoken" not in f"{access} {access!r}"
 
 
-def test_two_secrets():
+def test_two_secrets() -> None:
     with pytest.raises(UsageError, match="use one") as caught:
         Access("https://me:s3cret@host/", "tokentoken")
     assert "s3cret" not in str(caught.value)
 
 
-def test_unencrypted_token_is_told(caplog):
+def test_unencrypted_token_is_told(caplog: pytest.LogCaptureFixture) -> None:
     Access("http://localhost/", "tokentoken")
     Access("http://host/")
     assert not caplog.text
@@ -82,12 +82,12 @@ def test_unencrypted_token_is_told(caplog):
         pytest.param("s3cret\r\nX-Evil: 1", "TOKEN holds no token", id="header injection"),
     ],
 )
-def test_no_token(value, match):
+def test_no_token(value: str | None, match: str) -> None:
     with pytest.raises(UsageError, match=match) as caught:
         token_from("TOKEN", {} if value is None else {"TOKEN": value})
     assert "s3cret" not in str(caught.value)
 
 
-def test_token():
+def test_token() -> None:
     assert token_from("TOKEN", {"TOKEN": "s3cret\n"}) == "s3cret"
     assert token_from("") == ""

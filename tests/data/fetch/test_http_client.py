@@ -2,25 +2,29 @@ from __future__ import annotations
 
 import email.utils
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from api_server import Reply, api_server
+from api_server import ApiServer, Reply, api_server
 
-from pipeline.data.fetch import http_client as api_client
 from pipeline.data.fetch.http_access import Access
-from pipeline.data.fetch.http_client import ApiClient, Pace
+from pipeline.data.fetch.http_client import HttpClient, Pace
 from pipeline.data.fetch.image_cache import key_of
+from pipeline.data.fetch.partial_file import PartialFile
 from pipeline.errors import DataError, MissingError
+
+Api = tuple[ApiServer, HttpClient, list[float]]
 
 
 @pytest.fixture
-def api_of_one(monkeypatch):
+def api_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """A server with one JSON route, a client for it, and the waits the client would have made."""
     with api_server() as server:
         waits: list[float] = []
-        monkeypatch.setattr(api_client.time, "sleep", waits.append)
+        monkeypatch.setattr(time, "sleep", waits.append)
         server.json("/x", {"a": 1})
-        client = ApiClient(Access(server.root + "/x"), Pace(0), timeout=2, backoff=0.5)
+        client = HttpClient(Access(server.root + "/x"), timeout=2, backoff=0.5)
         yield server, client, waits
         client.close()
 
@@ -35,37 +39,36 @@ def api_of_one(monkeypatch):
         pytest.param("soon", 0.5, id="neither"),
     ],
 )
-def test_retry_after(api_of_one, after, wait):
+def test_retry_after(api_of_one: Api, after: str | int, wait: float) -> None:
     server, client, waits = api_of_one
-    if isinstance(after, int):
-        after = email.utils.formatdate(time.time() + after, usegmt=True)
-    server.planned = [Reply(429, headers={"Retry-After": after})]
+    header = after if isinstance(after, str) else email.utils.formatdate(time.time() + after, usegmt=True)
+    server.planned = [Reply(429, headers={"Retry-After": header})]
     assert client.json(server.root + "/x", max_bytes=100).data == {"a": 1}
-    assert max(waits) == pytest.approx(wait, abs=2 if wait == 20 else 0)
+    assert max(waits) == pytest.approx(wait, abs=2 if wait == 20 else 0.2)
 
 
-def test_pauses_grow(api_of_one):
+def test_waits_grow(api_of_one: Api) -> None:
     server, client, waits = api_of_one
     server.planned = [Reply(503)] * 5
-    with pytest.raises(DataError, match="5 times"):
+    with pytest.raises(MissingError, match="5 times in a row: the server answered 503"):
         client.json(server.root + "/x", max_bytes=100)
-    assert [wait for wait in waits if wait] == [0.5, 1, 2, 4]
+    assert [wait for wait in waits if wait] == pytest.approx([0.5, 1, 2, 4], rel=0.26)
 
 
-def test_other_hosts_are_not_held_back(api_of_one, tmp_path):
+def test_other_hosts_are_not_held_back(api_of_one: Api, tmp_path: Path) -> None:
     server, client, waits = api_of_one
     client.pace = Pace(0.01)
     with api_server() as other:
         url = other.file("/a.jpg", b"x")
         for _ in range(3):
-            client.save(url, tmp_path / "a.jpg", max_bytes=100)
+            download(client, url, tmp_path)
         assert not [wait for wait in waits if wait]
     for _ in range(2):
         client.json(server.root + "/x", max_bytes=100)
     assert max(waits) == pytest.approx(100, abs=5)
 
 
-def test_what_is_posted_is_not_carried_elsewhere(api_of_one):
+def test_posted_secrets_are_not_redirected(api_of_one: Api) -> None:
     server, client, _ = api_of_one
     with api_server() as other:
         server.planned = [Reply(307, headers={"Location": other.root + "/x"})]
@@ -74,19 +77,17 @@ def test_what_is_posted_is_not_carried_elsewhere(api_of_one):
         assert not other.requests
 
 
-def test_cut_file_leaves_nothing(api_of_one, tmp_path):
-    server, client, _ = api_of_one
-    server.planned = [Reply(200, b"0123456789", sent=5)] * 5
-    with pytest.raises(DataError, match=r"5 times in a row: (the connection broke|.* was cut)"):
-        client.save(server.root + "/x", tmp_path / "x", max_bytes=100)
-    assert not list(tmp_path.iterdir())
+def download(client: HttpClient, url: str, folder: Path, max_bytes: int = 100) -> None:
+    with PartialFile(folder / "x", "key") as part:
+        client.download(url, part, max_bytes=max_bytes)
+        part.finish()
 
 
-def test_file_too_large(api_of_one, tmp_path):
+def test_file_too_large(api_of_one: Api, tmp_path: Path) -> None:
     server, client, _ = api_of_one
     server.planned = [Reply(200, b"0123456789")]
     with pytest.raises(DataError, match="more than"):
-        client.save(server.root + "/x", tmp_path / "x", max_bytes=9)
+        download(client, server.root + "/x", tmp_path, 9)
     assert not list(tmp_path.iterdir())
 
 
@@ -101,5 +102,5 @@ def test_file_too_large(api_of_one, tmp_path):
         pytest.param("http://h/a?se=2", "http://h/a?se=3", False, id="no Azure"),
     ],
 )
-def test_key_of(first, second, same):
+def test_key_of(first: str, second: str, same: bool) -> None:
     assert (key_of(first) == key_of(second)) is same

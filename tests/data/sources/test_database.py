@@ -375,9 +375,9 @@ class TestRefused:
             ),
             pytest.param("'http://127.0.0.1:9/a.png' AS path", "127.0.0.1:9/a.png cannot be fetched", id="no server"),
             pytest.param("'/tmp/${HOME}/a.png' AS path", "placeholder", id="placeholder out of the database"),
-            pytest.param("'http://[bad/a.png' AS path", "This is no URL", id="no URL"),
-            pytest.param("name, 'http://[bad/a.png' AS path", "This is no URL", id="no URL, under a name"),
-            pytest.param("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: This is no plain", id="device"),
+            pytest.param("'http://[bad/a.png' AS path", "this is no URL", id="no URL"),
+            pytest.param("name, 'http://[bad/a.png' AS path", "this is no URL", id="no URL, under a name"),
+            pytest.param("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: this is no plain", id="device"),
         ],
     )
     def test_rows(self, load, columns, problem, monkeypatch):

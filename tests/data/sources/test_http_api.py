@@ -331,7 +331,7 @@ class TestItems:
                 f"{where}, item 1 ({files}/page.png)", "a web page came instead of an image: the URL may want a login"
             ),
             Skipped(f"{where}, item 2 ({files}/empty.png)", "the file is empty"),
-            Skipped(f"{where}, item 3 ({files}/gone.png)", "The server answered 404 Not Found"),
+            Skipped(f"{where}, item 3 ({files}/gone.png)", "the server answered 404 Not Found"),
             Skipped(f"{where}, item 5", "it has no image"),
             Skipped(f"{where}, item 6", "its URL is of the kind 's3', which cannot be fetched"),
             Skipped(f"{where}, item 7", "its URL is none"),
@@ -383,7 +383,7 @@ class TestFailures:
         ("replies", "error", "match"),
         [
             pytest.param(
-                [Reply(500)] * 5, DataError, r"failed 5 times in a row: the server answered 500 Internal", id="down"
+                [Reply(500)] * 5, MissingError, r"failed 5 times in a row: the server answered 500 Internal", id="down"
             ),
             pytest.param(
                 [Reply(500), Reply(500), Reply(401)],
@@ -394,7 +394,7 @@ class TestFailures:
             pytest.param([Reply(403)], UsageError, r"403 Forbidden[\s\S]*LABELS_TOKEN", id="forbidden"),
             pytest.param([Reply(404)], MissingError, r"404 Not Found", id="missing"),
             pytest.param(
-                [Reply(200, b"[1, 2", sent=2)] * 5, DataError, "the connection broke|was cut", id="always cut"
+                [Reply(200, b"[1, 2", sent=2)] * 5, MissingError, "the connection broke|was cut", id="always cut"
             ),
             pytest.param(
                 [Reply(200, b"<html><body>Log in</body></html>")], DataError, "web page, not JSON", id="login page"
@@ -409,7 +409,7 @@ class TestFailures:
                 "redirects without end",
                 id="redirect loop",
             ),
-            pytest.param([Reply(200, b"[]", delay=3)] * 5, DataError, "no answer within 0.1 s", id="too slow"),
+            pytest.param([Reply(200, b"[]", delay=3)] * 5, MissingError, "no answer within 0.1 s", id="too slow"),
         ],
     )
     def test_one_clear_error_without_secrets(self, api_place, tmp_path, monkeypatch, caplog, replies, error, match):
@@ -448,7 +448,7 @@ class TestFailures:
         assert not api_place.requests
 
     def test_no_server(self, tmp_path):
-        with pytest.raises(DataError, match="Connection refused"):
+        with pytest.raises(MissingError, match="Connection refused"):
             load_api("api+http://127.0.0.1:9/x", tmp_path, tmp_path, cache=tmp_path, settings={}, backoff=0.01)
 
     @pytest.mark.parametrize("url", ["api+http://", "api+http://[bad/x", "api+https:///x", "api+http://host:99999/x"])
@@ -459,7 +459,7 @@ class TestFailures:
     def test_images_failing_for_good(self, api_place, tmp_path):
         api_place.json("/items", [item("a.png"), item("b.png")])
         api_place.route("/files/b.png", lambda _: Reply(500))
-        with pytest.raises(DataError, match=r"failed 5 times[\s\S]*b\.png"):
+        with pytest.raises(MissingError, match=r"failed 5 times[\s\S]*b\.png"):
             api_place.load()
 
 
@@ -519,7 +519,7 @@ class TestTokens:
         with api_server() as other:
             other.token = "Bearer other"
             api_place.json("/items", [{"image": f"{other.root}/x.png"}, item("a.png")])
-            assert api_place.load()[0].skipped[0].reason == "The server answered 401 Unauthorized"
+            assert api_place.load()[0].skipped[0].reason == "the server answered 401 Unauthorized"
 
     def test_lost_in_the_middle(self, api_place, monkeypatch):
         monkeypatch.setenv("LABELS_TOKEN", SECRET)
@@ -537,7 +537,7 @@ class TestResume:
         api_place.json("/items", [item("a.png"), item("b.png"), item("c.png")])
         good = api_place.routes["/files/c.png"]
         api_place.route("/files/c.png", lambda _: Reply(500))
-        with pytest.raises(DataError):
+        with pytest.raises(MissingError):
             api_place.load(run="1")
         api_place.route("/files/c.png", good)
         api_place.requests.clear()
@@ -557,7 +557,7 @@ class TestResume:
     def test_signed_anew(self, api_place):
         api_place.json("/items", [{"image": "/files/a.png?X-Amz-Signature=1"}, item("b.png"), item("gone.png")])
         api_place.route("/files/b.png", lambda _: Reply(500))
-        with pytest.raises(DataError):
+        with pytest.raises(MissingError):
             api_place.load(run="1")
         api_place.requests.clear()
         api_place.json("/items", [{"image": "/files/a.png?X-Amz-Signature=2"}])
@@ -581,7 +581,7 @@ class TestResume:
         api_place.json("/items", [item("a.png"), item("b.png")])
         good = api_place.routes["/files/b.png"]
         api_place.route("/files/b.png", lambda _: Reply(500))
-        with pytest.raises(DataError):
+        with pytest.raises(MissingError):
             api_place.load(run="1")
         for path in (tmp_path / "cache").rglob("*"):
             if path.is_file() and path.read_bytes() == picture(shade=0):

@@ -5,44 +5,43 @@ import logging
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.data.fetch.download import download
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.data.fetch.fetching import Fetched, fetch
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
-CHUNK = 1 << 14  # what a break may lose
+CHUNK = 1 << 14  # a break may lose so many bytes
 DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
-def get(url, folder, **options):
-    return download(url, folder, **{"backoff": 0.01, "timeout": 5, **options})
+def get(url: str, folder: Path, **options: Any) -> Fetched:
+    return fetch(url, folder, **{"backoff": 0.001, "timeout": 5, **options})
 
 
 class TestLocal:
     @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}"])
-    def test_path_itself(self, tmp_path, form):
+    def test_path_itself(self, tmp_path: Path, form: str) -> None:
         file = tmp_path / "a file.zip"
         file.write_bytes(BODY)
         found = get(form.format(str(file) if form == "{}" else str(file).replace(" ", "%20")), tmp_path / "cache")
         assert (found.path, found.sha256, found.size) == (file, DIGEST, len(BODY))
+        assert get(str(tmp_path), tmp_path / "cache").path == tmp_path
         assert not (tmp_path / "cache").exists()
 
-    def test_folder(self, tmp_path):
-        assert get(str(tmp_path), tmp_path).path == tmp_path
-
-    def test_wrong_digest_leaves_the_users_file(self, tmp_path):
+    def test_wrong_digest_leaves_the_users_file(self, tmp_path: Path) -> None:
         file = tmp_path / "a.zip"
         file.write_bytes(BODY)
         with pytest.raises(DataError, match=f"{DIGEST}[\\s\\S]*{'0' * 64}"):
             get(str(file), tmp_path, sha256="0" * 64)
         assert file.exists()
 
-    def test_missing_names_the_nearest(self, tmp_path):
+    def test_missing_names_the_nearest(self, tmp_path: Path) -> None:
         (tmp_path / "val2017.zip").touch()
-        with pytest.raises(MissingError, match=r"val2017\.zip\?"):
+        with pytest.raises(MissingError, match=r"did you mean 'val2017\.zip'\?"):
             get(str(tmp_path / "val2071.zip"), tmp_path)
 
     @pytest.mark.parametrize(
@@ -58,27 +57,30 @@ class TestLocal:
             pytest.param("~nosuchuser/a.zip", {}, id="no such user"),
             pytest.param("/dev/zero", {}, id="device"),
             pytest.param("a.zip", {"sha256": "abc"}, id="not a digest"),
+            pytest.param(".", {"sha256": DIGEST}, id="digest of a folder"),
         ],
     )
-    def test_wrong_call(self, tmp_path, monkeypatch, url, options):
+    def test_wrong_call(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, options: dict[str, str]
+    ) -> None:
         monkeypatch.setenv("BLANK", "")
         with pytest.raises(UsageError):
             get(url, tmp_path, **options)
 
     @pytest.mark.parametrize("form", ["{}", "{}/a.zip", "file:///{}"])
-    def test_path_too_long(self, tmp_path, form):
+    def test_path_too_long(self, tmp_path: Path, form: str) -> None:
         with pytest.raises(MissingError, match="longer than") as caught:
             get(form.format("x" * 5000), tmp_path)
         assert len(str(caught.value)) < 500
 
-    @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that is there and cannot be read")
-    def test_unreadable(self, tmp_path):
+    @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that exists and cannot be read")
+    def test_unreadable(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"cannot be read: Input/output error\s+where:\s+/proc/self/mem"):
             get("/proc/self/mem", tmp_path)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     @pytest.mark.parametrize("locked", ["a.zip", "."])
-    def test_not_allowed(self, tmp_path, locked):
+    def test_not_allowed(self, tmp_path: Path, locked: str) -> None:
         folder = tmp_path / "folder"
         folder.mkdir()
         (folder / "a.zip").touch()
@@ -91,13 +93,13 @@ class TestLocal:
 
 
 class TestHttp:
-    def test_whole(self, server, tmp_path):
+    def test_whole(self, server: Any, tmp_path: Path) -> None:
         found = get(server.serve("a.zip", BODY), tmp_path, sha256=DIGEST.upper())
         assert found.path.read_bytes() == BODY
         assert (found.sha256, found.size) == (DIGEST, len(BODY))
         assert not list(tmp_path.glob("*.part*"))
 
-    def test_resumes_where_it_broke(self, server, tmp_path):
+    def test_resumes_where_it_broke(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY)
         server.cuts = [1_000_000, 500_000]
         assert get(url, tmp_path).path.read_bytes() == BODY
@@ -105,16 +107,21 @@ class TestHttp:
         starts = [int(each.get("Range", "=0-")[:-1].partition("=")[2]) for each in server.requests]
         assert starts == pytest.approx([0, 1_000_000, 1_500_000], abs=2 * CHUNK)
 
-    def test_resumes_in_a_later_call(self, server, tmp_path):
+    def test_attempts_go_on_with_progress(self, server: Any, tmp_path: Path) -> None:
+        server.cuts = [300_000] * 9
+        assert get(server.serve("a.zip", BODY), tmp_path).path.read_bytes() == BODY
+
+    def test_resumes_in_a_later_call(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY)
         server.cuts = [2_000_000] + [0] * 10
-        with pytest.raises(DataError, match="failed 5 times"):
+        with pytest.raises(DataError, match=r"failed 5 times[\s\S]*run it again: it continues"):
             get(url, tmp_path)
+        assert not [path for path in tmp_path.iterdir() if ".part" not in path.name]
         server.cuts, server.sent = [], 0
         assert get(url, tmp_path).path.read_bytes() == BODY
         assert server.sent < 1_000_000 + CHUNK
 
-    def test_starts_over_when_the_file_changed(self, server, tmp_path):
+    def test_starts_over_when_the_file_changed(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY[::-1])
         server.cuts = [1_000_000] + [0] * 10
         with pytest.raises(DataError):
@@ -124,82 +131,86 @@ class TestHttp:
         assert get(url, tmp_path).path.read_bytes() == BODY
 
     @pytest.mark.parametrize("switch", ["ranges", "validators"])
-    def test_starts_over_where_the_server_cannot_resume(self, server, tmp_path, switch):
+    def test_starts_over_where_the_server_cannot_resume(self, server: Any, tmp_path: Path, switch: str) -> None:
         setattr(server, switch, False)
         server.cuts = [1_000_000]
         assert get(server.serve("a.zip", BODY), tmp_path).path.read_bytes() == BODY
 
-    def test_cut_download_is_never_accepted(self, server, tmp_path):
-        server.cuts = [2_999_999, 0, 0, 0, 0, 0, 0]
-        with pytest.raises(DataError, match="run it again"):
-            get(server.serve("a.zip", BODY), tmp_path, name="a.zip")
-        assert not (tmp_path / "a.zip").exists()
-
-    def test_busy_server_is_retried(self, server, tmp_path):
+    def test_busy_server_is_retried(self, server: Any, tmp_path: Path) -> None:
         server.statuses = [503, 500, 429]
         assert get(server.serve("a.zip", BODY), tmp_path).size == len(BODY)
 
-    def test_refusal_is_not_retried(self, server, tmp_path):
+    def test_refusal_is_not_retried(self, server: Any, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match="404"):
             get(f"{server.root}/none.zip", tmp_path)
         assert len(server.requests) == 1
         assert not list(tmp_path.iterdir())
 
-    def test_no_server(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("user", "match"), [("", "in a browser"), ("me:pw@", "check the user")], ids=["no login", "login"]
+    )
+    def test_refused_access(self, server: Any, tmp_path: Path, user: str, match: str) -> None:
+        server.statuses = [403]
+        with pytest.raises(PipelineError, match=rf"403 Forbidden[\s\S]*{match}"):
+            get(server.serve("a.zip", BODY).replace("://", f"://{user}"), tmp_path)
+
+    def test_no_server(self, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match="Connection refused"):
             get("http://127.0.0.1:9/a.zip", tmp_path)
 
-    def test_wrong_digest_is_removed(self, server, tmp_path):
+    def test_wrong_digest_is_removed(self, server: Any, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=DIGEST):
             get(server.serve("a.zip", BODY), tmp_path, sha256="0" * 64)
         assert not list(tmp_path.iterdir())
 
-    def test_reused_by_digest_without_asking(self, server, tmp_path):
+    def test_reused_by_digest_without_asking(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY)
         first = get(url, tmp_path, sha256=DIGEST)
         assert get(url, tmp_path, sha256=DIGEST) == first
         assert len(server.requests) == 1
 
-    def test_reused_when_the_server_says_unchanged(self, server, tmp_path):
+    def test_reused_when_the_server_says_unchanged(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY)
         assert get(url, tmp_path) == get(url, tmp_path)
         assert server.sent == len(BODY)
         server.serve("a.zip", BODY[:10])
         assert get(url, tmp_path).size == 10
 
-    def test_not_reused_unverified(self, server, tmp_path):
+    def test_not_reused_unverified(self, server: Any, tmp_path: Path) -> None:
         server.validators = False
         url = server.serve("a.zip", BODY)
         get(url, tmp_path)
         get(url, tmp_path)
         assert server.sent == 2 * len(BODY)
 
-    def test_not_reused_when_damaged_here(self, server, tmp_path):
+    def test_not_reused_when_damaged_here(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY)
         get(url, tmp_path).path.write_bytes(b"x" + BODY[1:])
         assert get(url, tmp_path).path.read_bytes() == BODY
 
-    def test_concurrent_calls(self, server, tmp_path):
+    def test_concurrent_calls_download_once(self, server: Any, tmp_path: Path) -> None:
         url = server.serve("a.zip", BODY)
-        found: list[Path] = []
-        threads = [threading.Thread(target=lambda: found.append(get(url, tmp_path).path)) for _ in range(4)]
+        found: list[Fetched] = []
+        threads = [threading.Thread(target=lambda: found.append(get(url, tmp_path))) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(found) == 4
-        assert {path.read_bytes() for path in found} == {BODY}
+        assert [each.sha256 for each in found] == [DIGEST] * 4
+        assert server.sent == len(BODY)
         assert not list(tmp_path.glob("*.part*"))
 
     @pytest.mark.parametrize("trouble", ["status", "cut", "digest", "down"])
-    def test_secrets_are_not_shown(self, server, tmp_path, caplog, trouble):
+    def test_secrets_are_not_shown(
+        self, server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, trouble: str
+    ) -> None:
         url = server.serve("a.zip", BODY).replace("http://", "http://me:hunter2@") + "?token=hunter2"
         server.statuses = [403] if trouble == "status" else [500] * 9 if trouble == "down" else []
         server.cuts = [10] * 9 if trouble == "cut" else []
         caplog.set_level(logging.DEBUG)
-        with pytest.raises((DataError, MissingError)) as caught:
+        with pytest.raises(PipelineError) as caught:
             get(url, tmp_path, sha256="0" * 64)
-        error = caught.value
+        error: BaseException | None = caught.value
         while error is not None:
             assert "hunter2" not in str(error)
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -123,9 +123,9 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from pipeline.detection import training_progress
-    from pipeline.detection.devices import setting_for
-    from pipeline.detection.hyperparameters import FROM_SCRATCH, Recipe
-    from pipeline.detection.session import Job, run
+    from pipeline.detection.devices import execution_config
+    from pipeline.detection.hyperparameters import FROM_SCRATCH, TrainingOptions
+    from pipeline.detection.session import TrainingJob, run
 
     if not torch.cuda.is_available():
         training_progress.INTERVAL = 0.0  # each step is told of, as theirs are: a look makes only a GPU wait
@@ -133,13 +133,14 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
     content = json.loads((folder / "train" / "annotations.json").read_text())
     names = tuple(each["name"] for each in content["categories"])
     size, batch = plan["size"], plan["batch"]
-    recipe = Recipe(plan["variant"], size, plan["epochs"], batch, augmentation=plan["augmentation"])
-    tuning = replace(FROM_SCRATCH, plain_epochs=0.0)  # with mosaic to the end, as theirs
-    setting = replace(setting_for(recipe, tuning, len(content["images"])), devices=1)
-    clock = Clock(setting.iterations, batch)
+    options = TrainingOptions(plan["variant"], size, plan["epochs"], batch, augmentation=plan["augmentation"])
+    hyperparameters = replace(FROM_SCRATCH, plain_epochs=0.0)  # with mosaic to the end, as theirs
+    execution = replace(execution_config(options, hyperparameters, len(content["images"])), devices=1)
+    clock = Clock(execution.iterations, batch)
     with tempfile.TemporaryDirectory() as out:
         places = {name: str(folder / name.partition("_")[0]) for name in ("train_folder", "eval_folder")}
-        job = Job(recipe, tuning, names, **places, folder=out, weights="", resume=out, setting=setting)
+        paths = {**places, "folder": out, "weights": "", "resume": out}
+        job = TrainingJob(options, hyperparameters, names, **paths, execution=execution)
         outcome = run(job, lambda step, *_: clock.stop(step))
     return {"speed": clock.speed(), "memory": outcome.memory, "loss": outcome.history[-1].loss["loss"]}
 

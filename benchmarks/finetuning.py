@@ -189,7 +189,7 @@ def run(task: str, variant: str, seed: int, own: dict[str, Any] | None) -> dict[
     """Train once, and measure on the test set."""
     import torch
 
-    from pipeline.detection.hyperparameters import Recipe, tuning_for
+    from pipeline.detection.hyperparameters import TrainingOptions, default_hyperparameters
     from pipeline.detection.training import train
 
     logging.disable(logging.INFO)
@@ -205,18 +205,18 @@ def run(task: str, variant: str, seed: int, own: dict[str, Any] | None) -> dict[
             return {"task": task, "variant": variant, "seed": seed, "best": best, "false_alarms": false_alarms}
         if chosen.forgiving:
             forgive(weights, classes, plan)
-        recipe = replace(Recipe("nano", plan.image_size, plan.epochs, 8, seed=seed), **chosen.recipe)
-        tuning = tuning_for(pretrained=weights is not None, fresh_classes=0 if task == "known" else len(classes))
+        options = replace(TrainingOptions("nano", plan.image_size, plan.epochs, 8, seed=seed), **chosen.recipe)
+        new_classes = 0 if task == "known" else len(classes)
+        chosen_values = default_hyperparameters(pretrained=weights is not None, new_classes=new_classes)
+        hyperparameters = replace(chosen_values, **chosen.changes)
         out = Path(place) / "out"
         out.mkdir()
         since = time.monotonic()
-        result = train(
-            recipe, sets["train"], sets["eval"], out, weights=weights, tuning=replace(tuning, **chosen.changes)
-        )
+        result = train(options, sets["train"], sets["eval"], out, weights=weights, hyperparameters=hyperparameters)
         seconds = time.monotonic() - since
-        last = measure(out / "last.pth", result.spec, sets["test"])
+        last = measure(out / "last.pth", result.metadata, sets["test"])
         is_last = result.best_epoch == result.history[-1].epoch
-        best, false_alarms = last if is_last else measure(out / "best.pth", result.spec, sets["test"])
+        best, false_alarms = last if is_last else measure(out / "best.pth", result.metadata, sets["test"])
     return {
         "task": task,
         "variant": variant,
@@ -259,11 +259,11 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     from pipeline.detection.checkpoints import fit, read_checkpoint
     from pipeline.detection.families.yolox import detector, head, mmdet_config
     from pipeline.detection.families.yolox.mmdet_config import build_model
-    from pipeline.detection.spec import DetectorSpec
+    from pipeline.serving.model_metadata import ModelMetadata
 
     checkpoint = read_checkpoint(weights or Path())
     size = (plan.image_size, plan.image_size)
-    teacher = build_model(DetectorSpec("nano", size, checkpoint.classes)).eval()
+    teacher = build_model(ModelMetadata("nano", size, checkpoint.classes)).eval()
     fit(checkpoint, teacher, checkpoint.classes)
     former = torch.tensor([name not in classes for name in checkpoint.classes])
     seen: dict[str, Any] = {}
@@ -282,7 +282,7 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
             seen["former"] = (other > 0.05) & (other > sure[:, ~former].amax(1))  # (B, P)
             return super().loss(batch_inputs, batch_data_samples)
 
-    assert mmdet_config.OUR_PARTS  # the originals are registered by now, and are replaced
+    assert mmdet_config.REGISTERED  # the originals are registered by now, and are replaced
     detector.MODELS.register_module(name="IgnoringYOLOXHead", module=ForgivingHead, force=True)
     detector.MODELS.register_module(name="PartwiseYOLOX", module=ForgivingYOLOX, force=True)
 
@@ -295,10 +295,10 @@ def untouched(
 
     from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
     from pipeline.detection.families.yolox.mmdet_config import build_model
-    from pipeline.detection.spec import DetectorSpec
+    from pipeline.serving.model_metadata import ModelMetadata
 
     torch.manual_seed(0)  # of rows that start from nothing
-    spec = DetectorSpec("nano", (plan.image_size, plan.image_size), classes)
+    spec = ModelMetadata("nano", (plan.image_size, plan.image_size), classes)
     model = build_model(spec)
     fit(read_checkpoint(weights or Path()), model, classes)
     path = write_checkpoint(sets["test"] / "untouched.pth", model.state_dict(), {"classes": list(classes)})
@@ -420,20 +420,20 @@ def diagnose() -> None:
     from mmengine.utils import import_modules_from_strings
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
-    from pipeline.detection.families.yolox.data_config import set_on_machine
-    from pipeline.detection.families.yolox.mmdet_config import Setting, training_config
-    from pipeline.detection.filter_norms import balance
-    from pipeline.detection.hyperparameters import KNOWN_CLASSES, Recipe
-    from pipeline.detection.spec import DetectorSpec
+    from pipeline.detection.families.yolox.data_config import set_machine
+    from pipeline.detection.families.yolox.mmdet_config import training_config
+    from pipeline.detection.hyperparameters import KNOWN_CLASSES, ExecutionConfig, TrainingOptions
+    from pipeline.detection.optimization import balance_filters
+    from pipeline.serving.model_metadata import ModelMetadata
 
     logging.disable(logging.INFO)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         sets = make_sets("known", Path(place))
-        recipe, spec = Recipe("nano", 416, 1, 16), DetectorSpec("nano", (416, 416), SIX)
-        mmdet_config = training_config(recipe, replace(KNOWN_CLASSES, freeze="nothing"), spec, Setting(4))
+        options, spec = TrainingOptions("nano", 416, 1, 16), ModelMetadata("nano", (416, 416), SIX)
+        mmdet_config = training_config(options, replace(KNOWN_CLASSES, freeze="nothing"), spec, ExecutionConfig(4))
         import_modules_from_strings(**mmdet_config.custom_imports)
-        set_on_machine(mmdet_config, sets["train"], sets["eval"], workers=0)
+        set_machine(mmdet_config, sets["train"], sets["eval"], workers=0)
         mmdet_config.work_dir = place
         runner = Runner.from_cfg(mmdet_config)
         batch = next(iter(runner.build_dataloader(mmdet_config.train_dataloader)))
@@ -445,7 +445,7 @@ def diagnose() -> None:
             named = ", ".join(f"{name} {float(value):.2f}" for name, value in losses.items())
             sys.stdout.write(f"\n{title}: {named}\n{parts_of(model)}\n")
             model.zero_grad()
-            balance(model)
+            balance_filters(model)
 
 
 def parts_of(model: Any) -> str:

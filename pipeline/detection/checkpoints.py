@@ -1,4 +1,4 @@
-"""Checkpoints: read without running code from strangers, fitted to a detector by name, written plainly."""
+"""Checkpoints: read without running their code, loaded into a detector by class name, written as plain values."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ import torch
 from torch import Tensor
 
 from pipeline.data.learned_images import LearnedImages
-from pipeline.detection.families.yolox.megvii import is_megvii, to_mmdet
+from pipeline.detection.families import FAMILY
 from pipeline.errors import DataError, MissingError
 
 log = logging.getLogger(__name__)
 
-CLASS_LAYER = "bbox_head.multi_level_conv_cls."  # one 1x1 convolution a feature level, one output row a class
 STATE_ENTRIES = ("state_dict", "model")  # where mmdet and Megvii keep the weights; a bare state dict has neither
 LEARNED_ENTRY = "learned_images"  # where this project keeps what the weights learned from, as uint8 tensors
 LISTED = 3  # names of each kind in an error
-
-# Channels of the stem, and bottlenecks of the first stage: 64 and 3 times a variant's width and depth.
-VARIANTS = {(16, 1): "nano", (24, 1): "tiny", (32, 1): "s", (48, 2): "m", (64, 3): "l", (80, 4): "x"}
 
 
 @dataclass(frozen=True)
@@ -34,100 +30,84 @@ class Checkpoint:
 
     Attributes:
         state: Parameter and buffer name to tensor, mmdet's key names.
-        classes: What its classification rows stand for, in order.
-        source: Whose names the file gives its tensors: "mmdet" or "Megvii".
-        left_over: What else the file holds and nobody uses: names of entries, tensors summed up by prefix.
-        learned: The images that the weights learned from; None where the file does not tell.
+        classes: Class names of the rows of its classification layers, in order.
+        source: Whose names the tensors have in the file: "mmdet" or "Megvii".
+        unused: Other content of the file: names of entries, and numbers of tensors by prefix.
+        learned: The images that the weights learned from; None where the file does not say.
     """
 
     state: dict[str, Tensor]
     classes: tuple[str, ...]
     source: str = "mmdet"
-    left_over: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     learned: LearnedImages | None = None
 
 
 @dataclass(frozen=True)
-class CarriedOver:
-    """How a checkpoint was fitted to a detector.
+class ClassTransfer:
+    """Which classes of a detector a checkpoint knows.
 
     Attributes:
-        known: Classes whose head rows came from the checkpoint, by name.
-        fresh: Classes that start from initial values.
+        known: Classes whose rows came from the checkpoint.
+        fresh: Classes whose rows have initial values.
     """
 
     known: tuple[str, ...]
     fresh: tuple[str, ...]
 
 
-def read_checkpoint(path: Path, *, again: bool = False) -> Checkpoint:
-    """Read a YOLOX `.pth` of mmdet's or Megvii's making, refusing any pickle that would run code.
+def read_checkpoint(path: Path, *, quiet: bool = False) -> Checkpoint:
+    """Read a `.pth` file by mmdet or by the family's authors, and refuse any pickle that would run code.
 
-    Class names come from the checkpoint's meta data; an 80-class head without names is taken for COCO's. Where averaged
-    weights were kept in training, those are read: all three trainers save them as the model's own. What mmengine calls
-    `ema_state_dict`, and mmdet 2 `ema_...`, are by then the unaveraged ones (mmengine/hooks/ema_hook.py, `_swap...`).
+    Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. Averaged
+    weights are read where training kept them, since all three trainers save them as the model's own. The entries that
+    mmengine calls `ema_state_dict`, and mmdet 2 `ema_...`, then hold the unaveraged weights
+    (mmengine/hooks/ema_hook.py, `_swap...`).
+
+    Args:
+        path: The file.
+        quiet: Do not log what the file holds.
 
     Raises:
-        MissingError: No such file.
-        DataError: Not a checkpoint, one that needs code to be run, or one of a model that is not a YOLOX.
+        MissingError: There is no such file.
+        DataError: The file is not a checkpoint, would run code, or is of another family.
     """
     if not path.is_file():
-        raise MissingError("the checkpoint is not there", where=path, expected="a .pth file")
+        raise MissingError("there is no such checkpoint", where=path, expected="a .pth file")
     content = _load(path)
     state, beside = _split(content, path)
-    twins = [name for name in state if name.startswith("ema_")]
-    state = {name: value for name, value in state.items() if not name.startswith("ema_")}
-    source = "Megvii" if f"{CLASS_LAYER}0.bias" not in state and is_megvii(state) else "mmdet"
-    if source == "Megvii":
-        state = to_mmdet(state)
-    bias = state.get(f"{CLASS_LAYER}0.bias")
-    if bias is None or bias.ndim != 1:
-        raise DataError(
-            "the checkpoint is not of mmdet's YOLOX, nor of Megvii's",
-            where=path,
-            expected=f"a parameter named {CLASS_LAYER}0.bias or head.cls_preds.0.bias",
-            remedy="use a checkpoint trained with mmdet's or Megvii's YOLOX configs",
-        )
+    unaveraged = [name for name in state if name.startswith("ema_")]
+    state, source = FAMILY.normalize({n: value for n, value in state.items() if not n.startswith("ema_")}, path)
+    count = len(state[f"{FAMILY.class_layer}0.bias"])
     learned = _learned(beside.get(LEARNED_ENTRY))
     used = {"meta", LEARNED_ENTRY} if learned is not None else {"meta"}
-    left_over = [str(name) for name in beside if name not in used]
-    left_over += [f"ema_* ({len(twins)} tensors)"] if twins else []
-    names = _class_names(beside.get("meta"), len(bias))
-    checkpoint = Checkpoint(state, names or _assumed_names(len(bias), path), source, tuple(left_over), learned)
-    if not again:
-        _tell(checkpoint, path, named=bool(names))
+    unused = [str(name) for name in beside if name not in used]
+    unused += [f"ema_* ({len(unaveraged)} tensors)"] if unaveraged else []
+    names = _class_names(beside.get("meta"), count)
+    checkpoint = Checkpoint(state, names or _assumed_names(count, path), source, tuple(unused), learned)
+    if not quiet:
+        _log_content(checkpoint, path, named=bool(names))
     return checkpoint
 
 
-def variant_of(state: Mapping[str, Tensor]) -> str | None:
-    """The YOLOX size that these parameters, under mmdet's names, are of; None where it is none of the six."""
-    stem = state.get("backbone.stem.conv.conv.weight")
-    if stem is None or stem.ndim != 4:
-        return None
-    blocks = {name.split(".")[4] for name in state if name.startswith("backbone.stage1.1.blocks.")}
-    variant = VARIANTS.get((len(stem), len(blocks)))
-    depthwise = any(".depthwise_conv." in name for name in state)
-    return variant if depthwise == (variant == "nano") else None
-
-
-def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]) -> CarriedOver:
+def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]) -> ClassTransfer:
     """Load a checkpoint into a model, moving the rows of its classification head by class name.
 
     Raises:
-        DataError: A parameter is missing, unknown or of another shape, which mostly means another YOLOX size.
+        DataError: A parameter is missing, unknown or of another shape, mostly because it is of another size.
     """
     own = model.state_dict()
     rows = {name: index for index, name in enumerate(checkpoint.classes)}
     pairs = [(new, rows[name]) for new, name in enumerate(classes) if name in rows]
     _check_parameters(checkpoint, own)
     fitted = dict(checkpoint.state)
-    for name in [name for name in own if name.startswith(CLASS_LAYER)]:
+    for name in [name for name in own if name.startswith(FAMILY.class_layer)]:
         fitted[name] = own[name].clone()
         for new, old in pairs:
             fitted[name][new] = checkpoint.state[name][old]
     model.load_state_dict(fitted)
     known = tuple(name for name in classes if name in rows)
-    return CarriedOver(known, tuple(name for name in classes if name not in rows))
+    return ClassTransfer(known, tuple(name for name in classes if name not in rows))
 
 
 def write_checkpoint(
@@ -139,7 +119,7 @@ def write_checkpoint(
         path: The file.
         state: The weights.
         meta: Plain values.
-        learned: The images that the weights learned from, to lie beside them as tensors: 320 bytes an image.
+        learned: The images that the weights learned from, stored as tensors: 320 bytes per image.
     """
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     content: dict[str, Any] = {"meta": dict(meta), "state_dict": tensors}
@@ -151,10 +131,7 @@ def write_checkpoint(
 
 def coco_classes() -> tuple[str, ...]:
     """COCO's 80 category names in the order of mmdet's heads."""
-    from pipeline.detection import mmcv_ops
-
-    mmcv_ops.install()
-    from mmdet.datasets import CocoDataset  # imported here: it needs mmcv's operators or the stand-in first
+    from mmdet.datasets import CocoDataset  # after FAMILY, which puts mmcv's operators in place
 
     return tuple(CocoDataset.METAINFO["classes"])
 
@@ -164,7 +141,6 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_plain_values()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and its unpickler raise many kinds over a broken file
-        # what comes before is advice to try it without the check
         said = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
         wanted = re.search(r"GLOBAL (\S+)", said)
         reason = f"it wants to run '{wanted[1]}'" if wanted else said.splitlines()[0]
@@ -189,7 +165,7 @@ def _split(content: object, path: Path) -> tuple[dict[str, Tensor], dict[Any, An
 
 
 def _learned(entry: object) -> LearnedImages | None:
-    """The record that `write_checkpoint` put there; an entry that is none is somebody else's."""
+    """The record that `write_checkpoint` wrote; None for an entry of that name with other content."""
     if not isinstance(entry, Mapping) or not all(isinstance(value, Tensor) for value in entry.values()):
         return None
     try:
@@ -220,16 +196,17 @@ def _assumed_names(count: int, path: Path) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(count))
 
 
-def _tell(checkpoint: Checkpoint, path: Path, *, named: bool) -> None:
-    variant = variant_of(checkpoint.state)
+def _log_content(checkpoint: Checkpoint, path: Path, *, named: bool) -> None:
+    variant = FAMILY.variant_of(checkpoint.state)
     log.info(
-        "%s: YOLOX%s by %s, %d classes%s%s",
+        "%s: %s%s by %s, %d classes%s%s",
         path.name,
+        FAMILY.name,
         f"-{variant}" if variant else " of no known size",
         checkpoint.source,
         len(checkpoint.classes),
         " taken for COCO's" if not named and checkpoint.classes == coco_classes() else "",
-        "; not used: " + ", ".join(checkpoint.left_over) if checkpoint.left_over else "",
+        "; not used: " + ", ".join(checkpoint.unused) if checkpoint.unused else "",
     )
 
 
@@ -237,7 +214,7 @@ def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None
     """Refuse another model's parameters; only the number of classes may differ."""
     given = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
     wanted = {name: tuple(value.shape) for name, value in own.items()}
-    wanted |= {n: (len(checkpoint.classes), *wanted[n][1:]) for n in wanted if n.startswith(CLASS_LAYER)}
+    wanted |= {n: (len(checkpoint.classes), *wanted[n][1:]) for n in wanted if n.startswith(FAMILY.class_layer)}
     shared = sorted(wanted.keys() & given.keys())
     found = {
         "missing": sorted(wanted.keys() - given.keys()),
@@ -248,24 +225,24 @@ def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None
         return
     counts = ", ".join(f"{len(names)} {kind}" for kind, names in found.items() if names)
     examples = {kind: ", ".join(names[:LISTED] + ["..."] * (len(names) > LISTED)) for kind, names in found.items()}
-    ours, theirs = variant_of(own), variant_of(checkpoint.state)
-    another = f"these are weights of YOLOX-{theirs}: set model_train.variant={theirs}"
+    ours, theirs = FAMILY.variant_of(own), FAMILY.variant_of(checkpoint.state)
+    another = f"these are weights of {FAMILY.name}-{theirs}: set variant={theirs}"
     raise DataError(
         f"the pretrained weights do not fit the model: {counts}",
         where="; ".join(f"{kind}: {names}" for kind, names in examples.items() if names),
-        expected=f"the parameters of YOLOX-{ours}",
-        remedy=another if theirs not in (ours, None) else f"use weights of an unchanged YOLOX-{ours}",
+        expected=f"the parameters of {FAMILY.name}-{ours}",
+        remedy=another if theirs not in (ours, None) else f"use weights of an unchanged {FAMILY.name}-{ours}",
     )
 
 
 class _Skipped:
-    """Takes the place of what a checkpoint pickles and nobody here needs; does nothing, whatever it is given."""
+    """Replaces pickled objects that are not needed, and does nothing."""
 
     def __new__(cls, *_: object) -> _Skipped:
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Forget it."""
+        """Ignore it."""
 
 
 def _plain_values() -> list[Any]:

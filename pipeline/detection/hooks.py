@@ -1,4 +1,4 @@
-"""What happens beside the training loop: the untouched weights measured, a history, and the best and last weights."""
+"""Hooks of the training loop: start from pretrained weights, keep the best and last weights, agree on statistics."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import EMAHook, Hook
-from torch import Tensor
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, nn
 
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import Checkpoint, fit, write_checkpoint
-from pipeline.detection.families.yolox.detector import bare
-from pipeline.detection.filter_norms import balance
+from pipeline.detection.optimization import balance_filters
 
 METRICS = {"coco/bbox_mAP": "mAP", "coco/bbox_mAP_50": "mAP50"}
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of a run; metrics are None where the eval set was not looked at.
+    """One epoch of a training; metrics are None in an epoch that is not validated.
 
     Attributes:
         epoch: 1 for the first; 0 for the pretrained weights before any training.
         loss: Mean over the epoch's steps, by part: `loss`, `loss_cls`, `loss_bbox`, `loss_obj`, ...; empty in epoch 0.
-        learning_rate: Of the head, at the epoch's end.
+        learning_rate: Rate of the head at the end of the epoch.
         mAP: On the eval set, IoU 0.50:0.95.
         mAP50: On the eval set, IoU 0.50.
     """
@@ -40,17 +40,17 @@ class EpochRecord:
 
 
 def measured(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    """The two figures of a validation, by our names."""
+    """The two metrics of a validation, by our names."""
     return {ours: float((metrics or {}).get(theirs, 0.0)) for theirs, ours in METRICS.items()}
 
 
 class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
-    """Loads pretrained weights when the loop starts: mmengine initialises the model, again, just before.
+    """Loads pretrained weights when the loop starts, after mmengine has initialised the model again.
 
     Args:
         checkpoint: The weights.
-        classes: Of the model; head rows go by class name.
-        balanced: Whether filters are brought to one length, after the weights were measured as they are.
+        classes: Class names of the model.
+        balanced: Whether to balance filters, after the weights were measured as they are.
     """
 
     priority = "VERY_HIGH"
@@ -61,25 +61,25 @@ class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
         self.balanced = balanced
 
     def before_train(self, runner: Any) -> None:
-        """Fit the checkpoint to the model and its averaged copy; a continued run has its weights already."""
+        """Load the checkpoint into the model and its averaged copy; a continued run has its weights already."""
         if runner.iter == 0:
             fit(self.checkpoint, bare(runner.model), self.classes)
-            _average_anew(runner)
+            _restart_average(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Balance, once."""
+        """Balance the filters before the first epoch."""
         if runner.iter == 0 and self.balanced:
-            balance(bare(runner.model))
-            _average_anew(runner)
+            balance_filters(bare(runner.model))
+            _restart_average(runner)
 
 
-class FirstLookHook(Hook):  # type: ignore[misc]
-    """Measures the pretrained weights on the eval set before any training: what is packed is never worse than they."""
+class InitialValidationHook(Hook):  # type: ignore[misc]
+    """Validates the pretrained weights as epoch 0, so that the best weights are never worse than these."""
 
     priority = "LOWEST"
 
     def before_train(self, runner: Any) -> None:
-        """Validate; to all other hooks it is epoch 0."""
+        """Validate."""
         if runner.iter == 0:
             runner.val_loop.run()
 
@@ -87,17 +87,17 @@ class FirstLookHook(Hook):  # type: ignore[misc]
 class WeightsHook(Hook):  # type: ignore[misc]
     """Keeps the weights of the last and of the best validated epoch as plain checkpoints.
 
-    It runs before the EMA hook (priority 49) puts the unaveraged weights back, so what is kept is what was measured.
-    mmengine's CheckpointHook would also save optimiser state and pickled objects that torch then refuses to load.
+    It runs before the EMA hook (priority 49) puts the unaveraged weights back, so it keeps the weights that were
+    measured. mmengine's CheckpointHook would also save pickled objects, which torch then refuses to load.
 
     Args:
-        folder: Where the files go.
+        folder: The folder of both files.
         meta: Plain values for both files.
-        learned: The images that these weights learn from, for both files too.
+        learned: The images that the weights learn from, for both files.
 
     Attributes:
-        best_epoch: The epoch of `best.pth`; 0 before the first validation, and for pretrained weights that no epoch
-            has bettered.
+        best_epoch: The epoch of `best.pth`; 0 before the first validation, and while no epoch is better than the
+            pretrained weights.
         best: Its mAP.
         best_state: Its weights, on the CPU.
         last_epoch: The epoch of `last.pth`.
@@ -116,7 +116,7 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Write `last.pth`, and `best.pth` when this epoch's mAP is the highest so far."""
-        # the loop has already counted the epoch it validates
+        # the loop has counted the epoch already
         values, epoch, state = measured(metrics), runner.epoch, bare(runner.model).state_dict()
         self.write("last.pth", state, epoch, values)
         self.last_epoch = epoch
@@ -132,15 +132,15 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
 
 class SameStatisticsHook(Hook):  # type: ignore[misc]
-    """Brings the batch norms' running statistics of all processes to their mean when an epoch ends.
+    """Averages the batch norms' running statistics over all processes at the end of each epoch.
 
-    Each process has seen its own images. From here on all hold the same model, and the same averaged one: what is
-    validated by all, kept by one, and goes on in all from what one has kept. mmdet's SyncNormHook leaves the averaged
-    model out, and epochs that are not validated.
+    Each process has seen its own images. Afterwards all have the same model and the same averaged model, as validation,
+    the kept weights and a continued training need. mmdet's SyncNormHook omits the averaged model, and epochs that are
+    not validated.
     """
 
     def after_train_epoch(self, runner: Any) -> None:
-        """Take the mean, in double precision: of equal numbers it is to be that number."""
+        """Average in double precision, so that the mean of equal numbers is that number."""
         for model in (bare(runner.model), averaged(runner)):
             buffers = [each for each in model.buffers() if each.is_floating_point()] if model else []
             if buffers:
@@ -151,16 +151,22 @@ class SameStatisticsHook(Hook):  # type: ignore[misc]
 
 
 def peak_rate(runner: Any) -> float:
-    """The highest rate of all groups of parameters."""
+    """The highest learning rate of all groups of parameters."""
     return max(float(group["lr"]) for group in runner.optim_wrapper.optimizer.param_groups)
 
 
 def averaged(runner: Any) -> Any:
-    """The EMA hook's copy of the model, which counts its own steps; None where nothing is averaged."""
+    """The EMA hook's averaged model; None where nothing is averaged."""
     return next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
 
 
-def _average_anew(runner: Any) -> None:
+def bare(model: nn.Module) -> nn.Module:
+    """The model itself, without the wrapper of distributed training."""
+    module: nn.Module = model.module if isinstance(model, MMDistributedDataParallel) else model
+    return module
+
+
+def _restart_average(runner: Any) -> None:
     copy = averaged(runner)
     if copy is not None:
         copy.module.load_state_dict(bare(runner.model).state_dict())

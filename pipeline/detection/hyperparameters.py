@@ -1,41 +1,46 @@
-"""How to train: what the user asks for, and what the measurements in docs/finetuning.md chose for the rest."""
+"""How to train: the user's options, the hyperparameters that `docs/finetuning.md` chose, and how a run is executed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipeline.detection.spec import check_image_size, check_variant
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 
-AUGMENTATIONS = ("auto", "flip", "mosaic")
-FROZEN = ("auto", "nothing", "stem", "backbone")
-PRECISIONS = ("auto", "full", "mixed")
-MOSAIC_STEPS = 2500  # a shorter run from scratch has not the steps to learn from mosaics
+CHOICES = {
+    "augmentation": ("auto", "flip", "mosaic"),
+    "freeze": ("auto", "nothing", "stem", "backbone"),
+    "precision": ("auto", "full", "mixed"),
+}
+MINIMA = {
+    "epochs": 0, "batch_size": 1, "micro_batch": 0, "learning_rate": 0, "devices": 0, "patience": 0, "max_minutes": 0,
+    "workers": -1,
+}  # fmt: skip
+MOSAIC_STEPS = 2500  # a shorter run from scratch is too short to learn from mosaics
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a user can ask for.
+class TrainingOptions:
+    """What a user can choose.
 
     Attributes:
-        variant: YOLOX size: nano, tiny, s, m, l or x.
+        variant: Size of the detector, for YOLOX: nano, tiny, s, m, l or x.
         image_size: Side of the square input in pixels, a multiple of 32.
         epochs: Passes over the training set; 0 packs the pretrained weights as they are.
-        batch_size: Images that one step of the optimiser learns from, over all devices.
-        micro_batch: Images a device holds at once; more are taken in parts, whose gradients add up. 0 begins with all
+        batch_size: Images per step of the optimiser, over all devices.
+        micro_batch: Images per device at once; a larger batch is split, and the gradients add up. 0 starts with all
             of a device's share, and halves it whenever memory runs out.
-        learning_rate: Peak rate of the optimiser; 0 leaves it to `Tuning`.
+        learning_rate: Peak rate of the optimiser; 0 takes that of `Hyperparameters`.
         augmentation: "flip" is flips and colour; "mosaic" adds mosaic and random affine (and mixup from size s up);
             "auto" is mosaic from scratch in runs of `MOSAIC_STEPS` or more, and flip otherwise.
         freeze: What keeps its pretrained weights: "nothing", the "stem" (with the first stage), the whole "backbone";
-            "auto" leaves it to `Tuning`.
+            "auto" takes that of `Hyperparameters`.
         precision: "full" is float32; "mixed" computes most of it in float16, on a GPU; "auto" is mixed on a GPU.
-        devices: GPUs to train on, each with a process; 0: all that can share a batch evenly. Where there is
-            none, processes on the CPU, and 0 is one.
-        patience: Epochs without a better mAP on the eval set after which training ends; 0: none.
-        max_minutes: Training ends with the epoch in which it has taken so long; 0: no limit.
-        workers: Data loading processes a device; -1 uses none on two cores or fewer, else up to four.
-        seed: Of everything random.
+        devices: GPUs to train on, with a process each; 0: as many as can share a batch evenly. Without a GPU these are
+            processes on the CPU, and 0 is one.
+        patience: Epochs without a better mAP on the eval set after which training ends; 0: no limit.
+        max_minutes: Training ends with the epoch that reaches this time; 0: no limit.
+        workers: Data loading processes per device; -1 uses none on two cores or fewer, else up to four.
+        seed: Seed of all randomness.
     """
 
     variant: str = "s"
@@ -54,39 +59,36 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_variant(self.variant)
-        check_image_size((self.image_size, self.image_size))
-        least = {"epochs": 0, "batch_size": 1, "micro_batch": 0, "learning_rate": 0, "devices": 0, "patience": 0}
-        for name, limit in {**least, "max_minutes": 0, "workers": -1}.items():
+        for name, minimum in MINIMA.items():
             value = getattr(self, name)
-            if not value >= limit:
-                raise UsageError(f"{name} is {value}", where=name, expected=f"at least {limit}")
-        for name, allowed in (("augmentation", AUGMENTATIONS), ("freeze", FROZEN), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"there is no {name} '{getattr(self, name)}'", where=name, expected="one of " + ", ".join(allowed)
-                )
+            if not value >= minimum:
+                raise UsageError(f"{name} is {value}", where=name, expected=f"at least {minimum}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                expected, remedy = "one of " + ", ".join(choices), did_you_mean(value, choices)
+                raise UsageError(f"there is no {name} '{value}'", where=name, expected=expected, remedy=remedy)
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What a user need not know; docs/finetuning.md has what was measured.
+class Hyperparameters:
+    """What a user need not choose; `docs/finetuning.md` has the measurements.
 
     Attributes:
-        optimizer: "AdamW" or "SGD" (with Nesterov's momentum of 0.9).
+        optimizer: "AdamW" or "SGD" (with Nesterov momentum of 0.9).
         learning_rate: Peak rate.
-        backbone_rate: The backbone's, as a share of it.
-        neck_rate: The neck's, as a share of it.
-        class_rate: The rate of the last layer of the class branch, as a multiple of it.
-        weight_decay: Of weights; norms and biases have none.
+        backbone_rate: Rate of the backbone, as a share of the learning rate.
+        neck_rate: Rate of the neck, as a share of the learning rate.
+        class_rate: Rate of the last layer of the class branch, as a multiple of the learning rate.
+        weight_decay: Decay of weights; norms and biases have none.
         warm_up: Share of the steps in which the rate rises from a hundredth to its peak; at most three epochs.
-        final_rate: The rate's end, as a share of its peak; a cosine leads there.
-        freeze: Which pretrained part stays as it is: "nothing", "stem" (with the first stage) or "backbone".
+        final_rate: Rate at the end, as a share of the peak, reached by a cosine.
+        freeze: Pretrained part that does not change: "nothing", "stem" (with the first stage) or "backbone".
         frozen_norm: Whether batch norms of the backbone keep their pretrained statistics.
-        balanced: Whether filters before a batch norm are brought to length 1 first, see `filters`.
-        averaged_steps: Length of the window of the averaged weights, as a share of the steps; 0: not averaged.
-        mosaic: Whether "auto" may mean mosaic.
-        plain_epochs: Share of the epochs, at the end, in which mosaic is off; 0: in none.
+        balanced: Whether filters before a batch norm are first scaled to length 1, see `optimization`.
+        averaged_steps: Window of the averaged weights, as a share of the steps; 0: not averaged.
+        mosaic: Whether the option "auto" may mean mosaic.
+        plain_epochs: Share of the epochs, at the end, without mosaic.
         max_gradient: Gradients of a greater norm are scaled down to it.
     """
 
@@ -107,22 +109,45 @@ class Tuning:
     max_gradient: float = 35.0
 
 
-FROM_SCRATCH = Tuning(learning_rate=1e-2, mosaic=True, balanced=False)
-KNOWN_CLASSES = Tuning(learning_rate=1e-4, freeze="backbone")
-NEW_CLASSES = Tuning(learning_rate=1e-3, backbone_rate=0.1, neck_rate=0.3, class_rate=10.0, freeze="stem")
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """How a training is divided and executed on a machine.
+
+    Attributes:
+        iterations: Steps of the optimiser per epoch.
+        devices: Processes that share each step.
+        micro_batch: Images that a process holds at once.
+        workers: Data loading processes of each process; they change nothing but the speed.
+        mixed: Whether in mixed precision.
+        mosaic: Whether with mosaic and affine, until the last epochs.
+        cuda: Whether on GPUs.
+    """
+
+    iterations: int
+    devices: int = 1
+    micro_batch: int = 0
+    workers: int = 0
+    mixed: bool = False
+    mosaic: bool = False
+    cuda: bool = False
 
 
-def tuning_for(*, pretrained: bool, fresh_classes: int) -> Tuning:
-    """What suits a run that starts from nothing, or from weights to which so many of its classes are new."""
+FROM_SCRATCH = Hyperparameters(learning_rate=1e-2, mosaic=True, balanced=False)
+KNOWN_CLASSES = Hyperparameters(learning_rate=1e-4, freeze="backbone")
+NEW_CLASSES = Hyperparameters(learning_rate=1e-3, backbone_rate=0.1, neck_rate=0.3, class_rate=10.0, freeze="stem")
+
+
+def default_hyperparameters(*, pretrained: bool, new_classes: int) -> Hyperparameters:
+    """The choice for random weights, or for pretrained weights to which some number of the classes is new."""
     if not pretrained:
         return FROM_SCRATCH
-    return NEW_CLASSES if fresh_classes else KNOWN_CLASSES
+    return NEW_CLASSES if new_classes else KNOWN_CLASSES
 
 
-def settled(recipe: Recipe, tuning: Tuning) -> Tuning:
-    """A tuning with what the user decided in its place."""
+def with_options(hyperparameters: Hyperparameters, options: TrainingOptions) -> Hyperparameters:
+    """The hyperparameters with the learning rate and the frozen part that the user chose."""
     return replace(
-        tuning,
-        learning_rate=recipe.learning_rate or tuning.learning_rate,
-        freeze=tuning.freeze if recipe.freeze == "auto" else recipe.freeze,
+        hyperparameters,
+        learning_rate=options.learning_rate or hyperparameters.learning_rate,
+        freeze=hyperparameters.freeze if options.freeze == "auto" else options.freeze,
     )

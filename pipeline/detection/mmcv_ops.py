@@ -1,9 +1,8 @@
 """A stand-in for `mmcv._ext`, the compiled operators that mmcv-lite leaves out.
 
-mmdet imports mmcv's operators when it is imported, and without the compiled module that import fails. Of all of them
-YOLOX calls one: `nms`. `install` puts a module in the compiled one's place whose `nms` is written in torch and whose
-every other operator says, when it is called, what it is and how to get the real one. Where the full mmcv is
-installed its compiled operators are used and nothing is replaced.
+mmdet imports mmcv's operators, and the import fails without the compiled module. YOLOX calls only one of them: `nms`.
+`install` replaces the module by one whose `nms` is written in torch, and whose other operators raise an error with the
+remedy. Where the full mmcv is installed, nothing is replaced.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Training samples whose randomness is a function of seed, epoch and index, whichever process builds them.
+"""Training samples whose randomness depends on seed, epoch and index alone, not on the process that builds them.
 
-mmdet's transforms draw from numpy's global generator, so a sample would depend on all those built before it in the same
-process: on the number of workers, and on the epoch that a training was resumed at. Here each sample has its own seed.
-The epoch reaches the workers, which may outlive it, within the index: sample `index` of an epoch is asked for as
+mmdet's transforms draw from numpy's global generator, so a sample would depend on all samples built before it in the
+same process: on the number of workers, and on the epoch at which a training resumed. Here each sample has its own seed.
+Workers may outlive an epoch, so the index tells them the epoch: sample `index` is requested as
 `epoch * len(dataset) + index`.
 """
 
@@ -30,12 +30,11 @@ from mmdet.registry import DATASETS  # noqa: E402
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Give numpy's global functions a generator seeded with some numbers for a while, and then their own again.
+    """Seed numpy's global functions with some numbers inside the block.
 
-    Of the global generators YOLOX's transforms use no other. The numbers are hashed together: by sums, seed 0 would
-    have in its second epoch what seed 1 has in its first. The generator is exchanged rather than seeded anew, since
-    that takes a tenth of the time; numpy's own is left untouched, but for a normal deviate it may hold back, of which
-    it makes two at a time.
+    YOLOX's transforms use no other global generator. The numbers are hashed: with sums, the second epoch of seed 0
+    would equal the first epoch of seed 1. The generator is replaced, not seeded again, which takes a tenth of the time.
+    numpy's own generator is unchanged, apart from a normal deviate that it may hold back, as it draws two at a time.
     """
     own = get_bit_generator()
     set_bit_generator(np.random.PCG64(np.random.SeedSequence(numbers)))
@@ -47,16 +46,16 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 @DATASETS.register_module()
 class SeededDataset(MultiImageMixDataset):  # type: ignore[misc]  # mmdet is untyped
-    """mmdet's mix of several images, each sample with its own seed, and without the deep copies.
+    """mmdet's mix of several images, with a seed per sample and without deep copies.
 
-    mmdet copies a sample, its polygons too, before each transform, to try again should that return None. No transform
-    of YOLOX's does, and the copies take longer than the transforms.
+    mmdet copies a sample before each transform, to try again where that returns None. YOLOX's transforms never do, and
+    the copies take longer than the transforms.
 
     Args:
         dataset: Config of the data set of single images.
-        pipeline: Configs of the transforms of a sample.
-        seed: Of everything random.
-        skip_type_keys: Types of transforms to leave out.
+        pipeline: Configs of a sample's transforms.
+        seed: Seed of all randomness.
+        skip_type_keys: Types of transforms to skip.
     """
 
     def __init__(
@@ -99,22 +98,22 @@ class SeededDataset(MultiImageMixDataset):  # type: ignore[misc]  # mmdet is unt
 
     def _single(self, index: int) -> dict[str, Any]:
         results: dict[str, Any] = self.dataset[index]
-        results.pop("instances", None)  # now boxes and labels; Mosaic would copy the polygons, point by point
+        results.pop("instances", None)  # boxes and labels are loaded; Mosaic would copy the polygons point by point
         return results
 
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(Sampler[int]):
-    """The order of an epoch, as positions that `SeededDataset` takes apart into epoch and index.
+    """The order of an epoch, as positions that `SeededDataset` splits into epoch and index.
 
-    The order of all ranks together depends on seed and epoch alone: of it, rank r of n takes every n-th index from the
-    r-th on. So a step of n ranks with b images each sees the images that a step of one rank with n * b sees. Where n
-    does not divide the set, the first few come again at the end, and every rank has equally many.
+    The order over all ranks depends on seed and epoch alone; rank r of n takes every n-th index from the r-th on. So a
+    step of n ranks with b images each sees the images of a step of one rank with n * b. Where n does not divide the
+    set, the first images are repeated at the end, so that all ranks have equally many.
 
     Args:
-        dataset: What is sampled; only its length is used.
-        shuffle: Whether to shuffle, anew each epoch.
-        seed: Of the order, the same in all ranks; None lets them agree on one.
+        dataset: The data set; only its length is used.
+        shuffle: Whether to shuffle in each epoch.
+        seed: Seed of the order, the same in all ranks; None lets them agree on one.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
@@ -140,5 +139,5 @@ class EpochSampler(Sampler[int]):
         return iter((self.epoch * size + whole[self.rank :: self.world_size]).tolist())
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next; mmengine's DistSamplerSeedHook does before each."""
+        """Set the next epoch; mmengine's DistSamplerSeedHook calls it before each."""
         self.epoch = epoch

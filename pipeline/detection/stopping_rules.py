@@ -1,4 +1,4 @@
-"""When training ends before its last epoch: nothing gets better any more, or the time is up."""
+"""Rules that end training before its last epoch: no better result for some epochs, or a time limit."""
 
 # ruff: noqa: ARG002  # mmengine calls every hook with the same arguments
 
@@ -18,18 +18,16 @@ from pipeline.detection.hooks import WeightsHook
 log = logging.getLogger(__name__)
 
 
-class LimitsHook(Hook):  # type: ignore[misc]  # mmengine is untyped
+class StoppingHook(Hook):  # type: ignore[misc]  # mmengine is untyped
     """Ends training after an epoch.
-
-    A continued run counts what the attempts before it took.
 
     Args:
         patience: Epochs without a better mAP on the eval set; 0: no limit.
-        seconds: Of training and validation; 0: no limit.
-        weights: Knows the best epoch.
+        seconds: Time of training and validation, over all attempts of a continued training; 0: no limit.
+        weights: The hook that knows the best epoch.
 
     Attributes:
-        spent: Seconds in attempts before this one.
+        spent: Seconds that earlier attempts took.
         reason: Why training ended before its last epoch; empty where it did not.
     """
 
@@ -45,29 +43,29 @@ class LimitsHook(Hook):  # type: ignore[misc]  # mmengine is untyped
 
     @property
     def elapsed(self) -> float:
-        """Seconds that all attempts took."""
+        """Seconds that all attempts took so far."""
         return self.spent + time.monotonic() - self._since
 
     def before_train(self, runner: Any) -> None:
-        """Start the clock; a continued run may be over already."""
+        """Start the clock. A continued training may have reached a limit already."""
         self._since = time.monotonic()
-        if runner.iter and self.weights.last_epoch == runner.epoch:  # what ends is validated
+        if runner.iter and self.weights.last_epoch == runner.epoch:  # the last epoch was validated
             self._judge(runner)
 
     def after_train_epoch(self, runner: Any) -> None:
-        """End at the time limit, with the epoch just trained as the last to be validated."""
+        """Apply the time limit: the epoch just trained is validated as the last one."""
         if not self.seconds:
             return
-        # an epoch's end comes on all processes, and the clock of one of them decides
+        # the clock of one process decides for all
         late = torch.tensor(float(self.elapsed >= self.seconds))
         broadcast(late)
         last = runner.epoch + 1 == runner.max_epochs
         if late and not last:
             self._end(runner, f"the time limit of {self.seconds / 60:g} minutes", runner.epoch + 1)
-            runner.train_loop.dynamic_intervals = [1]  # mmengine is about to ask whether this epoch is to be validated
+            runner.train_loop.dynamic_intervals = [1]  # makes mmengine validate this epoch
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
-        """End when patience is over."""
+        """Apply the patience."""
         self._judge(runner)
 
     def _judge(self, runner: Any) -> None:
@@ -75,7 +73,7 @@ class LimitsHook(Hook):  # type: ignore[misc]  # mmengine is untyped
             return
         if self.seconds and self.spent >= self.seconds:
             self._end(runner, f"the time limit of {self.seconds / 60:g} minutes", runner.epoch)
-        # from scratch nothing is found in the first epochs, and that is no reason to give up
+        # from scratch the first epochs find nothing, so patience starts with the first mAP above 0
         elif self.patience and self.weights.best > 0 and runner.epoch - self.weights.best_epoch >= self.patience:
             self._end(runner, f"no better mAP in {self.patience} epochs", runner.epoch)
 

@@ -1,4 +1,4 @@
-"""A training's figures for TensorBoard, and for MLflow where it is configured: by mmengine's own backends."""
+"""Losses and metrics for TensorBoard, and for MLflow where it is configured, by mmengine's own backends."""
 
 # ruff: noqa: ARG002  # mmengine calls every hook with the same arguments
 
@@ -21,13 +21,13 @@ from pipeline.errors import UsageError
 
 log = logging.getLogger(__name__)
 
-# MLflow's own; what it needs to log in comes from the environment as well, and nothing of it from a config
 ANSWER_WITHIN = 10.0  # seconds
+# MLflow's own variables; its credentials come from the environment too, never from a config
 MLFLOW_SERVER, MLFLOW_EXPERIMENT = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 
 
 def check_mlflow() -> None:
-    """Refuse to train where MLflow is configured and has no client, before hours go untracked.
+    """Refuse to train where MLflow is configured and cannot be reached.
 
     Raises:
         UsageError: `MLFLOW_TRACKING_URI` is set, and the package is not installed or the server does not answer.
@@ -53,41 +53,41 @@ def check_mlflow() -> None:
 
 
 def backends(logs: str) -> list[dict[str, Any]]:
-    """mmengine's settings for TensorBoard, and for MLflow where its environment names a server.
+    """mmengine's configs of TensorBoard, and of MLflow where the environment names a server.
 
     Args:
         logs: Folder for TensorBoard's event files; empty for no tracking at all.
     """
-    settings: list[dict[str, Any]] = [{"type": "TensorboardVisBackend", "save_dir": logs}] if logs else []
+    configs: list[dict[str, Any]] = [{"type": "TensorboardVisBackend", "save_dir": logs}] if logs else []
     if logs and os.environ.get(MLFLOW_SERVER):
         experiment = os.environ.get(MLFLOW_EXPERIMENT, "detection")
-        # parameters are limited in length there, and a whole config is not what one compares runs by
+        # MLflow limits the length of parameters, and a whole config is of no use to compare runs
         wanted = {"exp_name": experiment, "tracked_config_keys": ["train_cfg", "randomness"]}
-        settings.append({"type": "ServerOfTheEnvironment", "save_dir": logs, **wanted})
-    return settings
+        configs.append({"type": "EnvironmentMLflowVisBackend", "save_dir": logs, **wanted})
+    return configs
 
 
 @VISBACKENDS.register_module()
-class ServerOfTheEnvironment(MLflowVisBackend):  # type: ignore[misc]  # mmengine is untyped
-    """mmengine's, with a server that no config names: configs are written down, and its URL may hold a password."""
+class EnvironmentMLflowVisBackend(MLflowVisBackend):  # type: ignore[misc]  # mmengine is untyped
+    """mmengine's backend without the server's URL in the config: it may hold a password, and the config is written."""
 
     def __init__(self, save_dir: str, **others: Any) -> None:
         super().__init__(save_dir, tracking_uri=os.environ[MLFLOW_SERVER], **others)
 
 
 def close(visualizer: Any) -> None:
-    """Write what the backends still hold, and end MLflow's run, which a next training would otherwise go on with.
+    """Flush the backends and end MLflow's run, so that the next training starts a new one.
 
-    A training is not lost for its curves: what fails is said.
+    A failure is logged: it must not end a training.
     """
     try:
         visualizer.close()
     except Exception as error:  # noqa: BLE001, each client raises its own
-        log.warning("what was tracked could not be finished: %s", _first_line(error))
+        log.warning("tracking could not be finished: %s", _first_line(error))
 
 
 class TrackingHook(Hook):  # type: ignore[misc]  # mmengine is untyped
-    """Hands losses, rate and metrics to the backends.
+    """Passes losses, learning rate and metrics to the backends.
 
     Args:
         interval: Steps between two points of the training curves.
@@ -118,9 +118,9 @@ class TrackingHook(Hook):  # type: ignore[misc]  # mmengine is untyped
             return
         try:
             runner.visualizer.add_scalars(points, step=step)
-        except Exception as error:  # noqa: BLE001, each client raises its own, and none is worth a training
+        except Exception as error:  # noqa: BLE001, each client raises its own errors, and none may end a training
             self._failed = True
-            log.warning("training goes on, and is not tracked any more: %s", _first_line(error))
+            log.warning("training goes on without tracking: %s", _first_line(error))
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.detection.hyperparameters import Recipe, Tuning
+from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions
 
 CLASSES = ("disc", "block")
 
@@ -88,11 +88,11 @@ def skilled(datasets: tuple[Path, Path], pretrained: Path, tmp_path_factory: pyt
 
     folder = tmp_path_factory.mktemp("skilled")
     result = train(
-        Recipe("nano", 64, 3, 4, seed=3),
+        TrainingOptions("nano", 64, 3, 4, seed=3),
         *datasets,
         folder,
         weights=pretrained,
-        tuning=Tuning(freeze="stem", learning_rate=1e-3),
+        hyperparameters=Hyperparameters(freeze="stem", learning_rate=1e-3),
     )
     assert (result.metrics()["eval_mAP"] or 0) > 0.1
     return folder / "best.pth"

@@ -16,17 +16,18 @@ from mmengine.model import ExponentialMovingAverage
 
 from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.learned_images import LearnedImages, UnknownWeights
-from pipeline.detection.checkpoints import CLASS_LAYER, coco_classes, fit, read_checkpoint, variant_of, write_checkpoint
+from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint, write_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.errors import DataError, MissingError
+from pipeline.serving.model_metadata import ModelMetadata
 
 
 @pytest.fixture(scope="module")
 def three_classes() -> tuple[Any, dict[str, torch.Tensor]]:
     """A model that knows a, b and c, and its weights."""
     torch.manual_seed(1)
-    model = build_model(DetectorSpec("nano", (64, 64), ("a", "b", "c")))
+    model = build_model(ModelMetadata("nano", (64, 64), ("a", "b", "c")))
     for name, value in model.state_dict().items():
         if name.startswith(CLASS_LAYER):
             value.normal_()
@@ -52,7 +53,7 @@ def test_head_rows_are_carried_over_by_name(
 ) -> None:
     _, state = three_classes
     checkpoint = read_checkpoint(saved(tmp_path / "w.pth", state, dataset_meta={"classes": ("a", "b", "c")}))
-    model = build_model(DetectorSpec("nano", (64, 64), classes))
+    model = build_model(ModelMetadata("nano", (64, 64), classes))
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     carried = fit(checkpoint, model, classes)
     assert (carried.known, carried.fresh) == (known, fresh)
@@ -117,7 +118,7 @@ def test_the_unaveraged_copy_of_mmdet_2_is_left_out(
     fit(checkpoint, model, ("a", "b", "c"))
     assert checkpoint.state.keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in checkpoint.state.items())
-    assert (checkpoint.source, checkpoint.left_over) == ("mmdet", ("optimizer", "ema_* (642 tensors)"))
+    assert (checkpoint.source, checkpoint.unused) == ("mmdet", ("optimizer", "ema_* (642 tensors)"))
     assert caplog.messages == ["w.pth: YOLOX-nano by mmdet, 3 classes; not used: optimizer, ema_* (642 tensors)"]
 
 
@@ -140,7 +141,7 @@ def test_of_mmengines_two_states_the_averaged_one_is_read(tmp_path: Path, three_
     content: dict[str, Any] = {"state_dict": {name: value.clone() for name, value in state.items()}}
     hook.before_save_checkpoint(SimpleNamespace(), content)
     checkpoint = read_checkpoint(mmengine_file(tmp_path / "epoch_1.pth", **content, state=content.pop("state_dict")))
-    assert checkpoint.left_over == ("message_hub", "optimizer", "ema_state_dict")
+    assert checkpoint.unused == ("message_hub", "optimizer", "ema_state_dict")
     for name, _ in model.named_parameters():
         assert bool((checkpoint.state[name] == 0.25).all()), name
 
@@ -164,7 +165,7 @@ def test_scalars_of_numpy_1_are_read(tmp_path: Path, three_classes: Any) -> None
     data = path.read_bytes()
     assert b"cnumpy._core.multiarray\n" in data
     path.write_bytes(data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-    assert read_checkpoint(path).left_over == ("best",)
+    assert read_checkpoint(path).unused == ("best",)
 
 
 def test_what_is_written_is_read_without_running_code(tmp_path: Path, three_classes: Any) -> None:
@@ -190,7 +191,7 @@ def test_what_the_weights_learned_from_lies_beside_them(
     with caplog.at_level(logging.INFO, "pipeline"):
         checkpoint = read_checkpoint(path)
     assert caplog.messages == ["w.pth: YOLOX-nano by mmdet, 3 classes"]
-    assert checkpoint.left_over == ()
+    assert checkpoint.unused == ()
     assert checkpoint.learned is not None
     assert checkpoint.learned.summary() == record().summary()
     (tmp_path / "more").mkdir()
@@ -214,7 +215,7 @@ def test_an_entry_of_that_name_that_is_no_record_is_somebody_elses(
     torch.save(content, tmp_path / "w.pth")
     checkpoint = read_checkpoint(tmp_path / "w.pth")
     assert checkpoint.learned is None
-    assert checkpoint.left_over == ("learned_images",)
+    assert checkpoint.unused == ("learned_images",)
 
 
 class Malice:
@@ -282,7 +283,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: Any, says: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="not there"):
+    with pytest.raises(MissingError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "none.pth")
 
 
@@ -304,9 +305,9 @@ def test_weights_of_another_size_are_refused_with_the_right_one(
     tmp_path: Path, three_classes: Any, variant: str
 ) -> None:
     checkpoint = read_checkpoint(saved(tmp_path / "w.pth", three_classes[1], classes=["a", "b", "c"]))
-    says = rf"360 unknown[\s\S]*YOLOX-{variant}\n.*weights of YOLOX-nano: set model_train\.variant=nano"
+    says = rf"360 unknown[\s\S]*YOLOX-{variant}\n.*weights of YOLOX-nano: set variant=nano"
     with pytest.raises(DataError, match=says):
-        fit(checkpoint, build_model(DetectorSpec(variant, (64, 64), ("a", "b", "c"))), ("a", "b", "c"))
+        fit(checkpoint, build_model(ModelMetadata(variant, (64, 64), ("a", "b", "c"))), ("a", "b", "c"))
 
 
 def altered(state: dict[str, torch.Tensor], change: str) -> dict[str, torch.Tensor]:
@@ -346,7 +347,7 @@ def test_parameters_that_do_not_fit_are_named(tmp_path: Path, three_classes: Any
     state = altered(three_classes[1], change)
     checkpoint = read_checkpoint(saved(tmp_path / "w.pth", state, classes=["a", "b", "c"]))
     assert variant_of(checkpoint.state) == (None if change == "another width" else "nano")
-    model = build_model(DetectorSpec("nano", (64, 64), ("a",)))
+    model = build_model(ModelMetadata("nano", (64, 64), ("a",)))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(DataError, match=says):
         fit(checkpoint, model, ("a",))

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.detection.devices import setting_for
-from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Recipe, Tuning
+from pipeline.detection.devices import execution_config
+from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Hyperparameters, TrainingOptions
 from pipeline.errors import UsageError
 
-RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4)
+OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
@@ -37,7 +37,7 @@ def test_what_the_machine_cannot_do(
 ) -> None:
     pretend(monkeypatch, gpus)
     with pytest.raises(UsageError, match=says):
-        setting_for(replace(RECIPE, **change), FROM_SCRATCH, 13)
+        execution_config(replace(OPTIONS, **change), FROM_SCRATCH, 13)
 
 
 @pytest.mark.parametrize(
@@ -59,19 +59,22 @@ def test_what_a_run_is_cut_into(
     gpus: int, change: dict[str, Any], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, gpus)
-    setting = setting_for(replace(RECIPE, **change), FROM_SCRATCH, 13)
-    assert {name: getattr(setting, name) for name in expected} == expected
+    execution = execution_config(replace(OPTIONS, **change), FROM_SCRATCH, 13)
+    assert {name: getattr(execution, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ("augmentation", "epochs", "tuning", "mosaic"),
+    ("augmentation", "epochs", "hyperparameters", "mosaic"),
     [
         pytest.param("auto", MOSAIC_STEPS // 4, FROM_SCRATCH, True, id="long, from scratch"),
         pytest.param("auto", MOSAIC_STEPS // 4 - 1, FROM_SCRATCH, False, id="short, from scratch"),
-        pytest.param("auto", MOSAIC_STEPS, Tuning(), False, id="long, pretrained"),
-        pytest.param("mosaic", 1, Tuning(), True, id="asked for"),
+        pytest.param("auto", MOSAIC_STEPS, Hyperparameters(), False, id="long, pretrained"),
+        pytest.param("mosaic", 1, Hyperparameters(), True, id="asked for"),
         pytest.param("flip", MOSAIC_STEPS, FROM_SCRATCH, False, id="refused"),
     ],
 )
-def test_when_images_are_mixed(augmentation: str, epochs: int, tuning: Tuning, mosaic: bool) -> None:
-    assert setting_for(replace(RECIPE, augmentation=augmentation, epochs=epochs), tuning, 13).mosaic == mosaic
+def test_when_images_are_mixed(augmentation: str, epochs: int, hyperparameters: Hyperparameters, mosaic: bool) -> None:
+    assert (
+        execution_config(replace(OPTIONS, augmentation=augmentation, epochs=epochs), hyperparameters, 13).mosaic
+        == mosaic
+    )

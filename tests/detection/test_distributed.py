@@ -23,28 +23,28 @@ import torch
 from pipeline import errors
 from pipeline.detection import devices, distributed
 from pipeline.detection.checkpoints import read_checkpoint
-from pipeline.detection.distributed import _outcome
+from pipeline.detection.distributed import _result
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.hooks import EpochRecord
-from pipeline.detection.hyperparameters import Recipe, Tuning
+from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions
 from pipeline.detection.resuming import CHECKPOINT
-from pipeline.detection.session import Outcome
+from pipeline.detection.session import SessionResult
 from pipeline.detection.training import train
 
-RECIPE = Recipe(variant="nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
+OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
 RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
-OUTCOME = Outcome((EpochRecord(1, {"loss": 2.0}, 1e-3, 0.1, 0.2),), 1, "", 0)
+OUTCOME = SessionResult((EpochRecord(1, {"loss": 2.0}, 1e-3, 0.1, 0.2),), 1, "", 0)
 
 CHANGED = """
 import sys
 import torch
-from pipeline.detection import launching
+from pipeline.detection import distributed
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 
 {change}
 
 if __name__ == "__main__":
-    launching.main()
+    distributed.main()
 """
 STILL = """
 train = PartwiseYOLOX.train
@@ -62,7 +62,7 @@ CROWDED = """
 loss = PartwiseYOLOX.loss
 
 def crowded(self, batch_inputs, *arguments, **named):
-    if len(batch_inputs) > 1 and launching.rank() == 1:
+    if len(batch_inputs) > 1 and distributed.rank() == 1:
         raise torch.OutOfMemoryError("CUDA out of memory")
     return loss(self, batch_inputs, *arguments, **named)
 
@@ -77,26 +77,26 @@ PartwiseYOLOX.loss = broken
 PARENT = """
 import sys
 from pathlib import Path
-from pipeline.detection.hyperparameters import Recipe
+from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.training import train
 
 weights, train_folder, eval_folder, folder, resume = map(Path, sys.argv[1:])
-recipe = Recipe("nano", 64, 10, 4, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
-train(recipe, train_folder, eval_folder, folder, weights=weights, resume=resume)
+options = TrainingOptions("nano", 64, 10, 4, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
+train(options, train_folder, eval_folder, folder, weights=weights, resume=resume)
 """
 
 SLEEPERS = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline.detection import launching
-from pipeline.detection.families.yolox.mmdet_config import Setting
-from pipeline.detection.hyperparameters import Recipe, Tuning
-from pipeline.detection.session import Job
+from pipeline.detection import distributed
 
-launching.__spec__ = SimpleNamespace(name="sleeper")
-job = Job(Recipe(), Tuning(), ("a",), "", "", "", "", "", Setting(1, devices=2))
-launching.run_on_devices(job, print)
+from pipeline.detection.hyperparameters import TrainingOptions, Hyperparameters
+from pipeline.detection.session import TrainingJob
+
+distributed.__spec__ = SimpleNamespace(name="sleeper")
+job = TrainingJob(TrainingOptions(), Hyperparameters(), ("a",), "", "", "", "", "", ExecutionConfig(1, devices=2))
+distributed.run_on_devices(job, print)
 """
 SLEEPER = """
 import os, pathlib, time
@@ -122,8 +122,8 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
     def change(source: str) -> None:
         folder = new(tmp_path / "changed")
-        (folder / "changed_launching.py").write_text(CHANGED.format(change=source))
-        monkeypatch.setattr(distributed, "__spec__", SimpleNamespace(name="changed_launching"))
+        (folder / "changed_distributed.py").write_text(CHANGED.format(change=source))
+        monkeypatch.setattr(distributed, "__spec__", SimpleNamespace(name="changed_distributed"))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path[:1]]))
 
     return change
@@ -143,16 +143,16 @@ def test_a_step_of_two_processes_is_the_step_of_one(
     Which image a process gets, the objects by which losses are divided, and the mean of gradients: all of it counts.
     """
     folders = make_dataset(tmp_path / "train", 4, 5), make_dataset(tmp_path / "eval", 3, 6)
-    tuning = Tuning(
+    hyperparameters = Hyperparameters(
         optimizer="SGD", learning_rate=0.01, warm_up=0.0, averaged_steps=0.0, balanced=False, max_gradient=1e9
     )
     changed(STILL)
     exec(STILL, {"torch": torch, "PartwiseYOLOX": Restored(PartwiseYOLOX, monkeypatch)})
     results = {}
     for name, count, part in (("one", 1, 0), ("two", 2, 0), ("two in parts", 2, 1)):
-        recipe = replace(RECIPE, devices=count, micro_batch=part)
+        options = replace(OPTIONS, devices=count, micro_batch=part)
         capsys.readouterr()
-        results[name] = train(recipe, *folders, new(tmp_path / name), weights=skilled, tuning=tuning)
+        results[name] = train(options, *folders, new(tmp_path / name), weights=skilled, hyperparameters=hyperparameters)
         assert "100% epoch 1/1 loss" in capsys.readouterr().err  # who waits sees it, however many processes
     records = {name: read_checkpoint(tmp_path / name / "last.pth").learned for name in results}
     assert all(learned and len(learned) == 7 + 13 + 5 for learned in records.values())  # of these and of the weights
@@ -191,8 +191,8 @@ def test_a_killed_training_leaves_no_process_and_goes_on_to_the_same_bytes(
     datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
 ) -> None:
     """Every second of ten epochs is validated. It is killed in one after an epoch that was not."""
-    recipe = replace(RECIPE, epochs=10, learning_rate=1e-3, freeze="stem")
-    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    options = replace(OPTIONS, epochs=10, learning_rate=1e-3, freeze="stem")
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
     resume = tmp_path / "resume"
     arguments = [str(skilled), *map(str, datasets), str(new(tmp_path / "killed")), str(resume)]
     process = subprocess.Popen([sys.executable, "-c", PARENT, *arguments], stderr=subprocess.DEVNULL)
@@ -209,7 +209,7 @@ def test_a_killed_training_leaves_no_process_and_goes_on_to_the_same_bytes(
     assert alive == []
     epoch = kept_epoch(resume)
     assert epoch in range(3, 10)
-    result = train(recipe, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    result = train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
     for name in RESULT:
         assert (tmp_path / "out" / name).read_bytes() == (expected.folder / name).read_bytes(), name
@@ -252,7 +252,7 @@ def test_the_error_of_a_process_is_the_users(datasets: tuple[Path, Path], tmp_pa
     (folder / "images" / "003.png").write_bytes(b"<html>404</html>")
     before = set(psutil.Process().children(recursive=True))
     with pytest.raises(errors.DataError) as caught:
-        train(RECIPE, folder, datasets[1], new(tmp_path / "out"))
+        train(OPTIONS, folder, datasets[1], new(tmp_path / "out"))
     assert str(caught.value).splitlines()[0] == "an image cannot be decoded"
     assert "003.png" in str(caught.value)
     assert set(psutil.Process().children(recursive=True)) <= before
@@ -263,8 +263,8 @@ def test_where_memory_of_one_process_runs_out_all_go_on_in_smaller_parts(
     datasets: tuple[Path, Path], tmp_path: Path, changed: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     changed(CROWDED)
-    result = train(RECIPE, *datasets, new(tmp_path / "out"))
-    assert [line for line in caplog.messages if "out of memory with 2 images at once: going on with 1" in line]
+    result = train(OPTIONS, *datasets, new(tmp_path / "out"))
+    assert [line for line in caplog.messages if "out of memory with 2 images at once: continuing with 1" in line]
     assert (result.micro_batch, [record.epoch for record in result.history]) == (1, [1])
 
 
@@ -274,12 +274,12 @@ def test_a_mistake_in_a_process_is_shown(
     """Its words come before the long report that torchrun makes of it."""
     changed(BROKEN)
     with pytest.raises(errors.StepError, match=r"exit code 1[\s\S]*TypeError: the very words of the mistake"):
-        train(RECIPE, *datasets, new(tmp_path / "out"))
+        train(OPTIONS, *datasets, new(tmp_path / "out"))
 
 
 def test_a_batch_that_two_cannot_share_is_refused(datasets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(errors.UsageError, match="batch of 5 cannot be shared out evenly to 2 devices"):
-        train(replace(RECIPE, batch_size=5), *datasets, tmp_path)
+        train(replace(OPTIONS, batch_size=5), *datasets, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -298,27 +298,27 @@ def told(place: Path, **errors_of: tuple[str, str]) -> Path:
         pytest.param(
             {"r0": ("DataError", "first"), "r1": ("DataError", "second")}, errors.DataError, "first", id="two of them"
         ),
-        pytest.param({}, errors.StepError, r"exit code 1[\s\S]*last words\s[\s\S]*devices=1", id="nothing was told"),
+        pytest.param({}, errors.StepError, r"exit code 1[\s\S]*last lines[\s\S]*devices=1", id="nothing was told"),
     ],
 )
 def test_how_a_failure_is_told(
     files: dict[str, tuple[str, str]], kind: type[Exception], says: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=says):
-        _outcome(told(tmp_path, **files), 1, deque(["last words", "of torchrun"]))
+        _result(told(tmp_path, **files), 1, deque(["last words", "of torchrun"]))
 
 
 def test_how_success_is_told(tmp_path: Path) -> None:
-    (tmp_path / "outcome.json").write_text(OUTCOME.to_json())
-    assert _outcome(tmp_path, 0, deque()) == OUTCOME
+    (tmp_path / "result.json").write_text(OUTCOME.to_json())
+    assert _result(tmp_path, 0, deque()) == OUTCOME
 
 
 @pytest.mark.parametrize(("code", "written"), [(1, True), (-9, True), (0, False)])
 def test_success_needs_an_exit_code_and_an_outcome(code: int, written: bool, tmp_path: Path) -> None:
     if written:
-        (tmp_path / "outcome.json").write_text(OUTCOME.to_json())
+        (tmp_path / "result.json").write_text(OUTCOME.to_json())
     with pytest.raises(errors.StepError, match=f"exit code {code}"):
-        _outcome(tmp_path, code, deque())
+        _result(tmp_path, code, deque())
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_success_needs_an_exit_code_and_an_outcome(code: int, written: bool, tmp
 )
 def test_what_a_process_prints(line: str, expected: list[tuple[int, int, str]]) -> None:
     seen: list[tuple[int, int, str]] = []
-    distributed._told(line, lambda *values: seen.append(values))
+    distributed._receive(line, lambda *values: seen.append(values))
     assert seen == expected
 
 
@@ -351,4 +351,4 @@ def test_one_device_starts_no_process(
     datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "run_on_devices", lambda *_: pytest.fail("started"))
-    train(replace(RECIPE, devices=1), *datasets, tmp_path)
+    train(replace(OPTIONS, devices=1), *datasets, tmp_path)

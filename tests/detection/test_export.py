@@ -7,16 +7,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pipeline.serving.onnx_runtime import onnxruntime
 
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
 from pipeline.detection.export import OUTPUTS, ExportedModel, export_onnx, load_detector
+from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.parity import check_parity
-from pipeline.detection.spec import DetectorSpec
 from pipeline.errors import DataError, StepError
+from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.predictor import onnxruntime
 
-SPEC = DetectorSpec("nano", (256, 256), ("person", "bicycle", "car", "motorcycle", "bus", "truck"))
+SPEC = ModelMetadata("nano", (256, 256), ("person", "bicycle", "car", "motorcycle", "bus", "truck"))
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,7 @@ def test_the_file_finds_what_mmdet_finds(exported: Exported) -> None:
     """End to end against mmdet's own prediction, with its own pipeline and suppression."""
     from mmdet.structures import DetDataSample
 
-    from pipeline.detection.parity import _letterboxed
-
-    pixels = _letterboxed(SPEC, exported.images)
+    pixels = FAMILY.letterbox(exported.images, SPEC.image_size)
     session = onnxruntime.InferenceSession(str(exported.model.path), providers=["CPUExecutionProvider"])
     batch_index, boxes, scores, labels = session.run(None, {"images": pixels})
     mmdet_model = load_detector(SPEC, exported.weights).model
@@ -130,7 +129,7 @@ def test_a_wrong_export_is_refused(exported: Exported, tmp_path: Path, part: str
         check_parity(SPEC, exported.weights, wrong, exported.images)
 
 
-BLIND = DetectorSpec("nano", (64, 64), ("person", "car"), score_threshold=0.99)
+BLIND = ModelMetadata("nano", (64, 64), ("person", "car"), score_threshold=0.99)
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +167,13 @@ def test_wrong_suppression_is_refused_though_nothing_is_found(
 
 def test_where_there_is_no_score_at_all_parity_is_not_shown(exported: Exported, tmp_path: Path) -> None:
     """A score so small that float32 has only 0 for it, of every anchor."""
-    spec = DetectorSpec("nano", (64, 64), ("a",))
-    state = build_model(spec).state_dict()
+    metadata = ModelMetadata("nano", (64, 64), ("a",))
+    state = build_model(metadata).state_dict()
     for name, value in state.items():
         if name.startswith("bbox_head.multi_level_conv_obj.") and name.endswith("bias"):
             value.fill_(-1000)
     weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": ["a"]})
-    parity = check_parity(spec, weights, export_onnx(spec, weights, tmp_path / "m.onnx").path, exported.images)
+    parity = check_parity(metadata, weights, export_onnx(metadata, weights, tmp_path / "m.onnx").path, exported.images)
     assert (parity.candidates, parity.is_shown) == (0, False)
     assert parity.notes() == ["parity is not shown: no box of 6 images has a score above 0"]
     assert parity.metrics()["parity_max_box_difference"] is None
@@ -190,6 +189,6 @@ def test_parity_needs_images(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_weights_of_other_classes_cannot_be_exported(exported: Exported, tmp_path: Path) -> None:
-    spec = DetectorSpec("nano", (256, 256), ("person", "zebra crossing"))
+    metadata = ModelMetadata("nano", (256, 256), ("person", "zebra crossing"))
     with pytest.raises(StepError, match="do not know every class"):
-        export_onnx(spec, exported.weights, tmp_path / "m.onnx")
+        export_onnx(metadata, exported.weights, tmp_path / "m.onnx")

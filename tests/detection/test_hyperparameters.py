@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.detection.families import FAMILY
 from pipeline.detection.hyperparameters import (
     FROM_SCRATCH,
     KNOWN_CLASSES,
     NEW_CLASSES,
-    Recipe,
-    Tuning,
-    settled,
-    tuning_for,
+    Hyperparameters,
+    TrainingOptions,
+    default_hyperparameters,
+    with_options,
 )
 from pipeline.errors import UsageError
 
@@ -20,8 +21,6 @@ from pipeline.errors import UsageError
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        pytest.param({"variant": "xl"}, "no YOLOX variant", id="variant"),
-        pytest.param({"image_size": 250}, "224 or 256", id="image size"),
         pytest.param({"epochs": -1}, "epochs is -1", id="epochs"),
         pytest.param({"batch_size": 0}, "batch_size is 0", id="batch size"),
         pytest.param({"micro_batch": -1}, "micro_batch is -1", id="micro batch"),
@@ -37,9 +36,9 @@ from pipeline.errors import UsageError
         pytest.param({"workers": -2}, "workers is -2", id="workers"),
     ],
 )
-def test_a_wrong_recipe(change: dict[str, object], says: str) -> None:
+def test_a_wrong_option(change: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        Recipe(**change)
+        TrainingOptions(**change)
     assert f"where:    {next(iter(change))}" in str(caught.value)
 
 
@@ -49,7 +48,7 @@ def test_a_wrong_recipe(change: dict[str, object], says: str) -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_the_least_that_is_allowed(least: dict[str, object]) -> None:
-    Recipe(**least)
+    TrainingOptions(**least)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +59,8 @@ def test_the_least_that_is_allowed(least: dict[str, object]) -> None:
         pytest.param(True, 1, NEW_CLASSES, id="one class new"),
     ],
 )
-def test_what_a_run_starts_from_chooses_its_tuning(pretrained: bool, fresh: int, expected: Tuning) -> None:
-    assert tuning_for(pretrained=pretrained, fresh_classes=fresh) == expected
+def test_what_a_run_starts_from_chooses_the_rest(pretrained: bool, fresh: int, expected: Hyperparameters) -> None:
+    assert default_hyperparameters(pretrained=pretrained, new_classes=fresh) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,8 +69,22 @@ def test_what_a_run_starts_from_chooses_its_tuning(pretrained: bool, fresh: int,
         pytest.param({}, {}, id="nothing"),
         pytest.param({"learning_rate": 0.3}, {"learning_rate": 0.3}, id="rate"),
         pytest.param({"freeze": "nothing"}, {"freeze": "nothing"}, id="freeze"),
-        pytest.param({"augmentation": "mosaic", "epochs": 3}, {}, id="what a tuning does not say"),
+        pytest.param({"augmentation": "mosaic", "epochs": 3}, {}, id="an option that is no hyperparameter"),
     ],
 )
-def test_what_the_user_says_goes_before_the_tuning(asked: dict[str, object], changes: dict[str, object]) -> None:
-    assert settled(Recipe(**asked), NEW_CLASSES) == replace(NEW_CLASSES, **changes)
+def test_what_the_user_says_goes_first(asked: dict[str, object], changes: dict[str, object]) -> None:
+    assert with_options(NEW_CLASSES, TrainingOptions(**asked)) == replace(NEW_CLASSES, **changes)
+
+
+@pytest.mark.parametrize(
+    ("variant", "image_size", "says"),
+    [
+        pytest.param("nanoo", 64, r"no YOLOX variant 'nanoo'[\s\S]*did you mean 'nano'", id="misspelt"),
+        pytest.param("zzz", 64, r"one of nano, tiny, s, m, l, x[\s\S]*choose one", id="unknown"),
+        pytest.param("s", 250, "224 or 256", id="not a multiple of 32"),
+        pytest.param("s", 0, "32 or 64", id="no size"),
+    ],
+)
+def test_the_family_refuses_variants_and_sizes(variant: str, image_size: int, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        FAMILY.check(variant, image_size)

@@ -7,20 +7,20 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from pipeline.detection.families.yolox.mmdet_config import Setting, training_config
-from pipeline.detection.hyperparameters import Recipe, Tuning
-from pipeline.detection.learning_rates import PartRates
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.families.yolox.mmdet_config import training_config
+from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.optimization import PartRates
+from pipeline.serving.model_metadata import ModelMetadata
 
-RATES = Tuning(learning_rate=1e-3, backbone_rate=0.1, neck_rate=0.3, class_rate=5.0, weight_decay=0.05)
+RATES = Hyperparameters(learning_rate=1e-3, backbone_rate=0.1, neck_rate=0.3, class_rate=5.0, weight_decay=0.05)
 
 
-def model_and_groups(tuning: Tuning) -> tuple[Any, list[dict[str, Any]]]:
+def model_and_groups(hyperparameters: Hyperparameters) -> tuple[Any, list[dict[str, Any]]]:
     """A detector as a training has it, and what its optimiser was given."""
     from mmdet.registry import MODELS
 
-    spec = DetectorSpec("nano", (64, 64), ("disc", "block"))
-    config = training_config(Recipe("nano", 64), tuning, spec, Setting(iterations=1))
+    metadata = ModelMetadata("nano", (64, 64), ("disc", "block"))
+    config = training_config(TrainingOptions("nano", 64), hyperparameters, metadata, ExecutionConfig(iterations=1))
     import_modules_from_strings(**config.custom_imports)
     init_default_scope("mmdet")
     model = MODELS.build(config.model)
@@ -38,7 +38,7 @@ def settings_of(model: Any, groups: list[dict[str, Any]]) -> dict[str, tuple[flo
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_each_part_has_its_rate_and_only_weights_decay(optimizer: str) -> None:
-    model, groups = model_and_groups(Tuning(**{**vars(RATES), "optimizer": optimizer}))
+    model, groups = model_and_groups(Hyperparameters(**{**vars(RATES), "optimizer": optimizer}))
     found = settings_of(model, groups)
     assert found.keys() == dict(model.named_parameters()).keys()
     kinds = {
@@ -59,7 +59,7 @@ def test_a_group_holds_all_of_one_rate_and_decay() -> None:
     _, groups = model_and_groups(RATES)
     kinds = [(group["lr"], group["weight_decay"]) for group in groups]
     assert len(kinds) == len(set(kinds)) == 8
-    _, even = model_and_groups(Tuning())
+    _, even = model_and_groups(Hyperparameters())
     assert len(even) == 2
 
 
@@ -72,7 +72,7 @@ def test_a_group_holds_all_of_one_rate_and_decay() -> None:
     ],
 )
 def test_what_is_frozen_is_not_the_optimisers(freeze: str, absent: tuple[str, ...]) -> None:
-    model, groups = model_and_groups(Tuning(freeze=freeze))
+    model, groups = model_and_groups(Hyperparameters(freeze=freeze))
     names = {name for name, _ in model.named_parameters()}
     assert settings_of(model, groups).keys() == {n for n in names if not n.startswith(absent or ("-",))}
 

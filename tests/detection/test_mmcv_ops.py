@@ -82,9 +82,9 @@ def test_mmcv_finds_and_uses_it() -> None:
     from mmcv.ops import nms as mmcv_nms
 
     assert pkgutil.find_loader("mmcv._ext") is not None  # what mmcv itself asks
-    spec = importlib.import_module("mmcv._ext").__spec__
-    assert spec is not None
-    assert spec.name == "mmcv._ext"
+    metadata = importlib.import_module("mmcv._ext").__spec__
+    assert metadata is not None
+    assert metadata.name == "mmcv._ext"
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60]])
     scores = torch.tensor([0.5, 0.9, 0.3])
     assert mmcv_nms(boxes, scores, 0.5)[1].tolist() == [1, 2]

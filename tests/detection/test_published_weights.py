@@ -9,10 +9,12 @@ import torch
 from megvii_network import MegviiNetwork
 
 from pipeline.data.published_weights import PublishedWeights, coco_weights, published_weights
-from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint, variant_of
+from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
+from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.mmdet_config import build_model
-from pipeline.detection.spec import VARIANTS, DetectorSpec
+from pipeline.detection.families.yolox.weights import variant_of
 from pipeline.errors import DataError
+from pipeline.serving.model_metadata import ModelMetadata
 
 
 def release(entry: PublishedWeights, path: Path) -> Path:
@@ -22,7 +24,7 @@ def release(entry: PublishedWeights, path: Path) -> Path:
         network(torch.zeros(1, 3, 64, 64))
         torch.save({"start_epoch": 300, "model": network.state}, path)
     else:
-        state = build_model(DetectorSpec(entry.variant, (64, 64), coco_classes())).state_dict()
+        state = build_model(ModelMetadata(entry.variant, (64, 64), coco_classes())).state_dict()
         torch.save({"meta": {"CLASSES": coco_classes(), "epoch": 300}, "state_dict": state}, path)
     return path
 
@@ -39,7 +41,7 @@ RELEASES = [
 def test_each_release_fits_its_variant_with_all_of_cocos_classes(entry: PublishedWeights, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(release(entry, tmp_path / "w.pth"))
     assert (checkpoint.source, variant_of(checkpoint.state)) == (entry.source, entry.variant)
-    model = build_model(DetectorSpec(entry.variant, (64, 64), coco_classes()))
+    model = build_model(ModelMetadata(entry.variant, (64, 64), coco_classes()))
     carried = fit(checkpoint, model, coco_classes())
     assert (carried.known, carried.fresh) == (coco_classes(), ())
     assert all(torch.equal(value, checkpoint.state[name]) for name, value in model.state_dict().items())
@@ -49,8 +51,8 @@ def test_each_release_fits_its_variant_with_all_of_cocos_classes(entry: Publishe
 def test_a_release_of_another_variant_is_refused(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(release(coco_weights("nano"), tmp_path / "w.pth"))
     with pytest.raises(DataError, match="weights of YOLOX-nano"):
-        fit(checkpoint, build_model(DetectorSpec("tiny", (64, 64), coco_classes())), coco_classes())
+        fit(checkpoint, build_model(ModelMetadata("tiny", (64, 64), coco_classes())), coco_classes())
 
 
 def test_there_are_weights_for_every_variant() -> None:
-    assert {coco_weights(variant).variant for variant in VARIANTS} == set(VARIANTS)
+    assert {coco_weights(variant).variant for variant in FAMILY.variants} == set(FAMILY.variants)

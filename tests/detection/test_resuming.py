@@ -23,35 +23,35 @@ from pipeline.detection import stopping_rules, training
 from pipeline.detection.checkpoints import write_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.hooks import WeightsHook
-from pipeline.detection.hyperparameters import Recipe
+from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.resuming import CHECKPOINT, FORMAT, ResumeHook
-from pipeline.detection.spec import DetectorSpec
 from pipeline.detection.training import TrainingResult, train
 from pipeline.detection.training_progress import ProgressHook
+from pipeline.serving.model_metadata import ModelMetadata
 
-RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
+OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
 RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
-RUIN = replace(RECIPE, learning_rate=1.0)  # of weights that find something, so that they stay the best
+RUIN = replace(OPTIONS, learning_rate=1.0)  # of weights that find something, so that they stay the best
 CASES = {
-    "scratch": RECIPE,
-    "workers": replace(RECIPE, workers=2),
-    "warm start": RECIPE,
+    "scratch": OPTIONS,
+    "workers": replace(OPTIONS, workers=2),
+    "warm start": OPTIONS,
     "ruin": RUIN,
     # epochs 1 and 2 with mosaic, 3 without and with the L1 loss
-    "mosaic": replace(RECIPE, augmentation="mosaic"),
-    "mosaic, workers": replace(RECIPE, augmentation="mosaic", workers=2),
+    "mosaic": replace(OPTIONS, augmentation="mosaic"),
+    "mosaic, workers": replace(OPTIONS, augmentation="mosaic", workers=2),
 }
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.detection import saved_state
+from pipeline.detection import resuming
 from pipeline.detection.training_progress import ProgressHook
-from pipeline.detection.hyperparameters import Recipe
+from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.training import train
 
 moment, workers, rate, weights, train_folder, eval_folder, folder, resume = sys.argv[1:]
-after, save, saves = ProgressHook.after_train_iter, saved_state.torch.save, []
+after, save, saves = ProgressHook.after_train_iter, resuming.torch.save, []
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -69,10 +69,10 @@ def write(content, file):
     save(content, file)
 
 ProgressHook.after_train_iter = step
-saved_state.torch.save = write
-recipe = Recipe("nano", 64, 3, 8, seed=3, workers=int(workers), learning_rate=float(rate))
+resuming.torch.save = write
+options = TrainingOptions("nano", 64, 3, 8, seed=3, workers=int(workers), learning_rate=float(rate))
 start = Path(weights) if weights else None
-train(recipe, Path(train_folder), Path(eval_folder), Path(folder), weights=start, resume=Path(resume))
+train(options, Path(train_folder), Path(eval_folder), Path(folder), weights=start, resume=Path(resume))
 """
 
 
@@ -84,7 +84,7 @@ class KilledError(Exception):
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that knows one of the two classes."""
     torch.manual_seed(5)
-    model = build_model(DetectorSpec("nano", (64, 64), ("disc", "star")))
+    model = build_model(ModelMetadata("nano", (64, 64), ("disc", "star")))
     return write_checkpoint(
         tmp_path_factory.mktemp("weights") / "w.pth", model.state_dict(), {"classes": ["disc", "star"]}
     )
@@ -122,10 +122,10 @@ def undisturbed(
 
 @pytest.fixture(scope="module")
 def kept(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training of `RECIPE` that was killed after it had finished: it holds the last epoch."""
+    """The folder of a training of `OPTIONS` that was killed after it had finished: it holds the last epoch."""
     base = tmp_path_factory.mktemp("kept")
     (base / "out").mkdir()
-    train(RECIPE, *datasets, base / "out", resume=base / "resume")
+    train(OPTIONS, *datasets, base / "out", resume=base / "resume")
     return base / "resume"
 
 
@@ -133,7 +133,7 @@ def kept(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
 def beginning(
     kept: Path, datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, ResumeHook]:
-    """A runner of `RECIPE` before its first epoch, and its hook."""
+    """A runner of `OPTIONS` before its first epoch, and its hook."""
     runners: list[Any] = []
 
     def look(self: Any, runner: Any) -> None:
@@ -144,12 +144,12 @@ def beginning(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProgressHook, "before_train_epoch", look)
         with pytest.raises(KilledError):
-            train(RECIPE, *datasets, base, resume=base / "resume")
+            train(OPTIONS, *datasets, base, resume=base / "resume")
     [runner] = runners
     return runner, next(hook for hook in runner.hooks if isinstance(hook, ResumeHook))
 
 
-def train_until(epoch: int, recipe: Recipe, *folders: Path, **named: Any) -> None:
+def train_until(epoch: int, options: TrainingOptions, *folders: Path, **named: Any) -> None:
     """Break training off after the first of the two steps of an epoch, counted from 0."""
     after = ProgressHook.after_train_iter
 
@@ -161,7 +161,7 @@ def train_until(epoch: int, recipe: Recipe, *folders: Path, **named: Any) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProgressHook, "after_train_iter", die)
         with pytest.raises(KilledError):
-            train(recipe, *folders, **named)
+            train(options, *folders, **named)
 
 
 def steps_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
@@ -260,14 +260,14 @@ def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
             measured(self, runner, {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value + 0.05})
 
         monkeypatch.setattr(hook, "after_val_epoch", after_val_epoch)
-    recipe = replace(RECIPE, epochs=10)
-    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"))
+    options = replace(OPTIONS, epochs=10)
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"))
     assert [record.epoch for record in expected.history if record.mAP is not None] == [2, 4, 6, 8, 10]
     assert expected.best_epoch == 8
     for epoch in (1, 3, 6, 9):  # with no best epoch, with 2, with 4 and with 8
-        train_until(epoch, recipe, *datasets, new(tmp_path / f"{epoch}"), resume=tmp_path / "resume")
+        train_until(epoch, options, *datasets, new(tmp_path / f"{epoch}"), resume=tmp_path / "resume")
         assert torch.load(tmp_path / "resume" / CHECKPOINT, weights_only=True)["epoch"] == epoch
-    train(recipe, *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
+    train(options, *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
     assert_same(tmp_path / "out", expected)
 
 
@@ -326,7 +326,7 @@ def test_another_number_of_workers_goes_on_with_it(
     assert_same(tmp_path / "out", undisturbed("mosaic, workers"))
 
 
-def killed_at_its_end(recipe: Recipe, *folders: Path, **named: Any) -> None:
+def killed_at_its_end(options: TrainingOptions, *folders: Path, **named: Any) -> None:
     """Break off when all is trained and nothing is recorded."""
 
     def die(*arguments: Any) -> None:
@@ -335,29 +335,29 @@ def killed_at_its_end(recipe: Recipe, *folders: Path, **named: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "copy_images", die)
         with pytest.raises(KilledError):
-            train(recipe, *folders, **named)
+            train(options, *folders, **named)
 
 
 def test_patience_that_ended_before_the_kill_has_ended(
     skilled: Path, datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, resume = replace(RUIN, epochs=8, patience=2), tmp_path / "resume"
-    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    options, resume = replace(RUIN, epochs=8, patience=2), tmp_path / "resume"
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
     assert expected.ended_early == "no better mAP in 2 epochs"
-    killed_at_its_end(recipe, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
+    killed_at_its_end(options, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
     steps, validations = steps_of(monkeypatch), validations_of(monkeypatch)
-    result = train(recipe, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    result = train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
     assert steps == validations == []
     assert_same(tmp_path / "out", expected)
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
 
 
 def test_patience_counts_epochs_before_the_kill(skilled: Path, datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe, resume = replace(RUIN, epochs=8, patience=3), tmp_path / "resume"
-    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    options, resume = replace(RUIN, epochs=8, patience=3), tmp_path / "resume"
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
     assert [record.epoch for record in expected.history] == [0, 1, 2, 3]
-    train_until(2, recipe, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
-    train(recipe, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    train_until(2, options, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
+    train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
     assert_same(tmp_path / "out", expected)
 
 
@@ -384,10 +384,10 @@ def test_the_time_limit_is_for_all_attempts(
     killed: tuple[int, ...], datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch)
-    recipe, resume = replace(RECIPE, epochs=9, max_minutes=5), tmp_path / "resume"
+    options, resume = replace(OPTIONS, epochs=9, max_minutes=5), tmp_path / "resume"
     for epoch in killed:
-        train_until(epoch, recipe, *datasets, new(tmp_path / f"{epoch}"), resume=resume)
-    result = train(recipe, *datasets, new(tmp_path / "out"), resume=resume)
+        train_until(epoch, options, *datasets, new(tmp_path / f"{epoch}"), resume=resume)
+    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
     assert [record.epoch for record in result.history] == [1, 2, 3]
     assert result.ended_early == "the time limit of 5 minutes"
 
@@ -396,11 +396,11 @@ def test_a_time_limit_that_ended_before_the_kill_has_ended(
     datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Clock(monkeypatch)
-    recipe, resume = replace(RECIPE, epochs=9, max_minutes=3), tmp_path / "resume"
-    expected = train(recipe, *datasets, new(tmp_path / "undisturbed"))
-    killed_at_its_end(recipe, *datasets, new(tmp_path / "killed"), resume=resume)
+    options, resume = replace(OPTIONS, epochs=9, max_minutes=3), tmp_path / "resume"
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"))
+    killed_at_its_end(options, *datasets, new(tmp_path / "killed"), resume=resume)
     steps = steps_of(monkeypatch)
-    result = train(recipe, *datasets, new(tmp_path / "out"), resume=resume)
+    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
     assert steps == []
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
     assert_same(tmp_path / "out", expected)
@@ -417,10 +417,10 @@ def test_the_time_is_up_with_the_epoch_before_the_kill(
     epochs: int, history: list[int], datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Of 10 epochs every second is validated, and without that there would be no best weights at all."""
-    recipe, resume = replace(RECIPE, epochs=epochs, max_minutes=60), tmp_path / "resume"
-    train_until(1, recipe, *datasets, new(tmp_path / "killed"), resume=resume)
+    options, resume = replace(OPTIONS, epochs=epochs, max_minutes=60), tmp_path / "resume"
+    train_until(1, options, *datasets, new(tmp_path / "killed"), resume=resume)
     rewrite(seconds=lambda old: 3600.0)(resume / CHECKPOINT)
-    result = train(recipe, *datasets, new(tmp_path / "out"), resume=resume)
+    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
     assert [record.epoch for record in result.history] == history
     assert result.ended_early == "the time limit of 60 minutes"
     assert result.best_epoch == history[-1]
@@ -436,7 +436,7 @@ def test_a_checkpoint_of_the_last_epoch_is_a_result_already(
     resume = Path(shutil.copytree(kept, tmp_path / "resume"))
     before = (resume / CHECKPOINT).read_bytes()
     steps = steps_of(monkeypatch)
-    train(RECIPE, *datasets, new(tmp_path / "out"), resume=resume)
+    train(OPTIONS, *datasets, new(tmp_path / "out"), resume=resume)
     assert steps == []
     assert_same(tmp_path / "out", undisturbed("scratch"))
     assert (resume / CHECKPOINT).read_bytes() == before
@@ -507,8 +507,12 @@ def other_moments(optimizer: dict[str, Any]) -> dict[str, Any]:
         pytest.param(rewrite(averaged=lambda old: {}), "'averaged' has", id="no averaged model"),
         pytest.param(rewrite(schedulers=lambda old: old * 2), "'schedulers' has", id="another schedule"),
         pytest.param(rewrite(facts=lambda old: {**old, "freeze": "stem"}), "freeze is stem", id="another freeze"),
-        pytest.param(rewrite(facts=lambda old: {**old, "tuning": {}}), "tuning is {}", id="another tuning"),
-        pytest.param(rewrite(facts=lambda old: {**old, "setting": {}}), "setting is {}", id="another setting"),
+        pytest.param(
+            rewrite(facts=lambda old: {**old, "hyperparameters": {}}),
+            "hyperparameters is {}",
+            id="other hyperparameters",
+        ),
+        pytest.param(rewrite(facts=lambda old: {**old, "execution": {}}), "execution is {}", id="another execution"),
         pytest.param(rewrite(seconds=lambda old: None), "'seconds' has", id="no time"),
         pytest.param(rewrite(best=wider), "'best' has", id="other best weights"),
         pytest.param(rewrite(optimizer=other_moments), "moments", id="another optimizer"),
@@ -552,7 +556,7 @@ def test_after_a_checkpoint_that_was_ignored_comes_the_whole_training(
 ) -> None:
     resume = Path(shutil.copytree(kept, tmp_path / "resume"))
     spoil(resume / CHECKPOINT)
-    train(RECIPE, *datasets, new(tmp_path / "out"), resume=resume)
+    train(OPTIONS, *datasets, new(tmp_path / "out"), resume=resume)
     assert_same(tmp_path / "out", undisturbed("scratch"))
     assert torch.load(resume / CHECKPOINT, weights_only=True)["epoch"] == 3
 
@@ -568,7 +572,7 @@ def test_a_full_disk_costs_only_the_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    train(RECIPE, *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
+    train(OPTIONS, *datasets, new(tmp_path / "out"), resume=tmp_path / "resume")
     assert_same(tmp_path / "out", undisturbed("scratch"))
     assert [line for line in caplog.messages if "No space left" in line and "could not be kept" in line]
     assert list((tmp_path / "resume").iterdir()) == []
@@ -578,8 +582,8 @@ def test_without_epochs_there_is_nothing_to_continue(
     kept: Path, weights: Path, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     resume = Path(shutil.copytree(kept, tmp_path / "resume"))
-    recipe = replace(RECIPE, epochs=0)
-    assert train(recipe, *datasets, new(tmp_path / "out"), weights=weights, resume=resume).history == ()
+    options = replace(OPTIONS, epochs=0)
+    assert train(options, *datasets, new(tmp_path / "out"), weights=weights, resume=resume).history == ()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -592,7 +596,7 @@ def test_no_two_epochs_see_the_same_augmentations(
         path.write_bytes((train_folder / "images" / "001.png").read_bytes())
     steps = steps_of(monkeypatch)
     for seed in (0, 1):
-        recipe = replace(RECIPE, seed=seed, workers=workers, batch_size=4)
-        train(recipe, train_folder, eval_folder, new(tmp_path / f"{seed}"))
+        options = replace(OPTIONS, seed=seed, workers=workers, batch_size=4)
+        train(options, train_folder, eval_folder, new(tmp_path / f"{seed}"))
     assert len(steps) == 2 * 3 * 2
     assert len({images for _, images in steps}) == len(steps)

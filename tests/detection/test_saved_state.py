@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.detection.saved_state import layout, read_state, remove_partial, write_state
+from pipeline.detection.resuming import _remove_drafts, layout, read_state, write_state
 from pipeline.errors import DataError
 
 
@@ -46,12 +46,12 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_partial_files_are_removed_and_no_others(tmp_path: Path) -> None:
-    for name in ("state.pth", ".partial-state.pth-1", ".partial-other.pth-1", "notes"):
+def test_drafts_are_removed_and_no_others(tmp_path: Path) -> None:
+    for name in ("state.pth", ".state.pth.1.tmp", ".other.pth.1.tmp", "notes"):
         (tmp_path / name).touch()
-    remove_partial(tmp_path / "state.pth")
-    remove_partial(tmp_path / "absent" / "state.pth")
-    assert {path.name for path in tmp_path.iterdir()} == {"state.pth", ".partial-other.pth-1", "notes"}
+    _remove_drafts(tmp_path / "state.pth")
+    _remove_drafts(tmp_path / "absent" / "state.pth")
+    assert {path.name for path in tmp_path.iterdir()} == {"state.pth", ".other.pth.1.tmp", "notes"}
 
 
 def test_any_damage_is_found_or_harmless(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.detection.hyperparameters import Recipe
-from pipeline.detection.scratch import scratch_warnings
-from pipeline.detection.spec import VARIANTS
+from pipeline.detection.families import FAMILY
+from pipeline.detection.hyperparameters import TrainingOptions
+from pipeline.detection.training_sets import scratch_warnings
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from pipeline.detection.spec import VARIANTS
     ],
 )
 def test_few_images_or_few_samples_are_warned_of(images: int, epochs: int, warned: bool) -> None:
-    assert bool(scratch_warnings(Recipe("nano", 64, epochs), images)) == warned
+    assert bool(scratch_warnings(TrainingOptions("nano", 64, epochs), images)) == warned
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FAMILY.variants)
 def test_the_weights_named_are_of_the_variant(variant: str) -> None:
-    few, remedy = scratch_warnings(Recipe(variant, 64, 3), 36)
+    few, remedy = scratch_warnings(TrainingOptions(variant, 64, 3), 36)
     assert "36 images for 3 epochs" in few
     assert len(few) <= 110
     assert f"YOLOX-{variant} by" in remedy

@@ -19,7 +19,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from pipeline.detection import cached_images, mmcv_ops, seeded_samples
+from pipeline.detection import mmcv_ops, seeded_samples
+from pipeline.detection.families.yolox import transforms
 from pipeline.detection.seeded_samples import EpochSampler, SeededDataset, seeded
 from pipeline.errors import DataError, StepError
 
@@ -273,8 +274,8 @@ def test_without_a_seed_the_ranks_agree_on_one(monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_image_is_loaded_from_its_file_once(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    decode = cached_images.read_fitted
-    monkeypatch.setattr(cached_images, "read_fitted", lambda path, scale: read.append(path) or decode(path, scale))
+    decode = transforms.read_fitted
+    monkeypatch.setattr(transforms, "read_fitted", lambda path, scale: read.append(path) or decode(path, scale))
     batches = loader(config, 0)
     epochs(batches, [0, 1, 2])
     assert len(read) == len(set(read)) == IMAGES

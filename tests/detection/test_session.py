@@ -7,36 +7,35 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.detection.families.yolox.mmdet_config import Setting
-from pipeline.detection.hooks import EpochRecord, FirstLookHook, SameStatisticsHook, WarmStartHook
-from pipeline.detection.hyperparameters import NEW_CLASSES, Recipe
-from pipeline.detection.session import Job, Outcome, _facts, _hooks, is_out_of_memory, rank
+from pipeline.detection.hooks import EpochRecord, InitialValidationHook, SameStatisticsHook, WarmStartHook
+from pipeline.detection.hyperparameters import NEW_CLASSES, ExecutionConfig, TrainingOptions
+from pipeline.detection.session import SessionResult, TrainingJob, _facts, _hooks, is_out_of_memory, rank
 from pipeline.detection.tracking import TrackingHook
 
-JOB = Job(
-    recipe=Recipe("nano", 64, 3, 8, max_minutes=2.5),
-    tuning=NEW_CLASSES,
+JOB = TrainingJob(
+    options=TrainingOptions("nano", 64, 3, 8, max_minutes=2.5),
+    hyperparameters=NEW_CLASSES,
     classes=("disc", "Fußgänger"),
     train_folder="/data/train",
     eval_folder="/data/eval",
     folder="/out",
     weights="/w.pth",
     resume="/resume",
-    setting=Setting(iterations=2, devices=2, micro_batch=4, mosaic=True),
+    execution=ExecutionConfig(iterations=2, devices=2, micro_batch=4, mosaic=True),
     logs="/logs",
 )
 
 
 def test_a_job_goes_from_process_to_process(tmp_path: Path) -> None:
     JOB.write(tmp_path / "job.json")
-    assert Job.read(tmp_path / "job.json") == JOB
-    assert Job.read(tmp_path / "job.json").spec.classes == ("disc", "Fußgänger")
+    assert TrainingJob.read(tmp_path / "job.json") == JOB
+    assert TrainingJob.read(tmp_path / "job.json").metadata.classes == ("disc", "Fußgänger")
 
 
 def test_an_outcome_goes_from_process_to_process() -> None:
     records = (EpochRecord(0, {}, 0.0, 0.1, 0.2), EpochRecord(1, {"loss": 1 / 3}, 1e-3))
-    outcome = Outcome(records, 0, "no better mAP in 1 epochs", 2**34)
-    assert Outcome.from_json(outcome.to_json()) == outcome
+    outcome = SessionResult(records, 0, "no better mAP in 1 epochs", 2**34)
+    assert SessionResult.from_json(outcome.to_json()) == outcome
     assert "\n" not in outcome.to_json()
 
 
@@ -69,16 +68,18 @@ def test_what_says_that_memory_ran_out(error: BaseException, expected: bool) -> 
     [
         pytest.param({"folder": "/elsewhere", "train_folder": "/t", "eval_folder": "/e"}, True, id="places"),
         pytest.param({"resume": "/r", "logs": ""}, True, id="what is kept where"),
-        pytest.param({"setting": replace(JOB.setting, micro_batch=1)}, True, id="smaller parts"),
-        pytest.param({"setting": replace(JOB.setting, workers=4)}, True, id="workers"),
-        pytest.param({"recipe": replace(JOB.recipe, patience=3, max_minutes=0.0)}, True, id="limits"),
-        pytest.param({"recipe": replace(JOB.recipe, micro_batch=2, workers=3)}, True, id="parts and workers asked for"),
-        pytest.param({"setting": replace(JOB.setting, devices=4)}, False, id="devices"),
-        pytest.param({"setting": replace(JOB.setting, mixed=True)}, False, id="precision"),
-        pytest.param({"setting": replace(JOB.setting, iterations=3)}, False, id="steps"),
-        pytest.param({"recipe": replace(JOB.recipe, batch_size=4)}, False, id="batch"),
-        pytest.param({"recipe": replace(JOB.recipe, seed=1)}, False, id="seed"),
-        pytest.param({"tuning": replace(JOB.tuning, weight_decay=0.1)}, False, id="tuning"),
+        pytest.param({"execution": replace(JOB.execution, micro_batch=1)}, True, id="smaller parts"),
+        pytest.param({"execution": replace(JOB.execution, workers=4)}, True, id="workers"),
+        pytest.param({"options": replace(JOB.options, patience=3, max_minutes=0.0)}, True, id="limits"),
+        pytest.param(
+            {"options": replace(JOB.options, micro_batch=2, workers=3)}, True, id="parts and workers asked for"
+        ),
+        pytest.param({"execution": replace(JOB.execution, devices=4)}, False, id="devices"),
+        pytest.param({"execution": replace(JOB.execution, mixed=True)}, False, id="precision"),
+        pytest.param({"execution": replace(JOB.execution, iterations=3)}, False, id="steps"),
+        pytest.param({"options": replace(JOB.options, batch_size=4)}, False, id="batch"),
+        pytest.param({"options": replace(JOB.options, seed=1)}, False, id="seed"),
+        pytest.param({"hyperparameters": replace(JOB.hyperparameters, weight_decay=0.1)}, False, id="hyperparameters"),
         pytest.param({"weights": ""}, False, id="no weights"),
         pytest.param({"classes": ("disc",)}, False, id="classes"),
     ],
@@ -99,7 +100,7 @@ def test_the_facts_outlive_a_file(tmp_path: Path) -> None:
     [
         pytest.param(1, False, False, 0, set(), id="plain"),
         pytest.param(2, False, False, 0, {SameStatisticsHook}, id="two devices"),
-        pytest.param(1, True, False, 0, {WarmStartHook, FirstLookHook}, id="pretrained"),
+        pytest.param(1, True, False, 0, {WarmStartHook, InitialValidationHook}, id="pretrained"),
         pytest.param(1, False, True, 0, {TrackingHook}, id="tracked"),
         pytest.param(2, False, True, 0, {SameStatisticsHook, TrackingHook}, id="tracked, the first of two"),
         pytest.param(2, False, True, 1, {SameStatisticsHook}, id="tracked, the second of two"),
@@ -118,12 +119,12 @@ def test_which_hooks_there_are(
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "as torchrun sets it")
     start = str(request.getfixturevalue("pretrained")) if weights else ""
-    job = replace(JOB, setting=Setting(1, devices=devices), weights=start, logs="/logs" if logs else "")
+    job = replace(JOB, execution=ExecutionConfig(1, devices=devices), weights=start, logs="/logs" if logs else "")
     told: list[int] = []
     progress, _, hooks = _hooks(job, lambda step, steps, line: told.append(step))
-    kinds = {SameStatisticsHook, WarmStartHook, FirstLookHook, TrackingHook}
+    kinds = {SameStatisticsHook, WarmStartHook, InitialValidationHook, TrackingHook}
     assert {type(hook) for hook in hooks} & kinds == expected
-    progress._tell(7, 8, "")
+    progress._report(7, 8, "")
     assert told == ([7] if rank == 0 else [])
 
 

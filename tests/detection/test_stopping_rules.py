@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.detection import stopping_rules
-from pipeline.detection.stopping_rules import LimitsHook
+from pipeline.detection.stopping_rules import StoppingHook
 
 
 class Clock:
@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def train(
-    hook: LimitsHook, values: list[float], *, clock: Clock | None = None, seconds: float = 0.0, interval: int = 1
+    hook: StoppingHook, values: list[float], *, clock: Clock | None = None, seconds: float = 0.0, interval: int = 1
 ) -> Any:
     """A training of epochs with these mAPs, in the order of mmengine's loop; the runner at its end."""
     loop = SimpleNamespace(stop_training=False, dynamic_intervals=[interval])
@@ -68,7 +68,7 @@ def weights(best: float = float("-inf"), last_epoch: int = 0) -> Any:
     ],
 )
 def test_patience(patience: int, start: float, values: list[float], last: int, reason: str) -> None:
-    hook = LimitsHook(patience, 0.0, weights(start))
+    hook = StoppingHook(patience, 0.0, weights(start))
     assert (train(hook, values).epoch, hook.reason) == (last, reason)
 
 
@@ -87,7 +87,7 @@ def test_patience(patience: int, start: float, values: list[float], last: int, r
 )
 def test_the_time_limit(limit: float, spent: float, validated: list[int], reason: str, clock: Clock) -> None:
     """Ten epochs of 100 seconds, of which every fourth is validated, and the one that is the last."""
-    hook = LimitsHook(0, limit, weights())
+    hook = StoppingHook(0, limit, weights())
     hook.spent = spent
     clock.now += 5000  # before training, and not counted
     runner = train(hook, [0.1] * 10, clock=clock, seconds=100, interval=4)
@@ -96,6 +96,6 @@ def test_the_time_limit(limit: float, spent: float, validated: list[int], reason
 
 
 def test_the_first_of_two_reasons_is_kept(clock: Clock) -> None:
-    hook = LimitsHook(1, 150, weights())
+    hook = StoppingHook(1, 150, weights())
     runner = train(hook, [0.5, 0.1, 0.1], clock=clock, seconds=100)
     assert (runner.epoch, hook.reason) == (2, "the time limit of 2.5 minutes")

@@ -14,12 +14,12 @@ from mmengine.visualization import TensorboardVisBackend
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.detection import session
-from pipeline.detection.hyperparameters import Recipe
+from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.tracking import MLFLOW_EXPERIMENT, MLFLOW_SERVER, backends, check_mlflow
 from pipeline.detection.training import TrainingResult, train
 from pipeline.errors import StepError, UsageError
 
-RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)  # 4 steps an epoch
+OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)  # 4 steps an epoch
 RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json")
 
 
@@ -37,7 +37,7 @@ def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def untracked(datasets: tuple[Path, Path], skilled: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train(RECIPE, *datasets, tmp_path_factory.mktemp("untracked"), weights=skilled)
+    return train(OPTIONS, *datasets, tmp_path_factory.mktemp("untracked"), weights=skilled)
 
 
 def curves(logs: Path) -> dict[str, list[tuple[int, float]]]:
@@ -55,7 +55,7 @@ def test_tensorboard_shows_losses_rate_and_metrics(
     untracked: TrainingResult, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
 ) -> None:
     logs = tmp_path / "some" / "logs"
-    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=logs)
+    result = train(OPTIONS, *datasets, new(tmp_path / "out"), weights=skilled, logs=logs)
     found = curves(logs)
     assert {"train/loss", "train/loss_cls", "train/loss_bbox", "train/loss_obj", "train/rate"} < found.keys()
     for tag in ("train/loss", "train/rate"):
@@ -70,7 +70,7 @@ def test_tensorboard_shows_losses_rate_and_metrics(
 def test_tracking_leaves_no_trace_in_the_result(
     untracked: TrainingResult, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path, mlflow: Any
 ) -> None:
-    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
+    result = train(OPTIONS, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
     assert result.history == untracked.history
     names = [sorted(str(p.relative_to(r.folder)) for p in r.folder.rglob("*")) for r in (result, untracked)]
     assert names[0] == names[1]
@@ -83,7 +83,7 @@ def test_a_long_training_has_no_more_points_than_a_curve_needs(
     datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "CURVE_POINTS", 2)
-    train(RECIPE, *datasets, new(tmp_path / "out"), logs=tmp_path / "logs")
+    train(OPTIONS, *datasets, new(tmp_path / "out"), logs=tmp_path / "logs")
     found = curves(tmp_path / "logs")
     assert [step for step, _ in found["train/loss"]] == [6, 12]
     assert [step for step, _ in found["eval/mAP"]] == [4, 8, 12]
@@ -98,7 +98,7 @@ def runs(mlflow: Any) -> list[Any]:
 def test_mlflow_is_told_where_its_environment_names_a_server(
     mlflow: Any, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
 ) -> None:
-    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
+    result = train(OPTIONS, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
     [run] = runs(mlflow)
     assert run.info.status == "FINISHED"
     assert run.data.params["train_cfg.max_epochs"] == "3"
@@ -110,7 +110,7 @@ def test_mlflow_is_told_where_its_environment_names_a_server(
 
 
 def test_without_logs_nobody_is_told(mlflow: Any, datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    train(replace(RECIPE, epochs=1), *datasets, new(tmp_path / "out"))
+    train(replace(OPTIONS, epochs=1), *datasets, new(tmp_path / "out"))
     assert not (tmp_path / "mlruns").exists()
 
 
@@ -119,8 +119,8 @@ def test_a_training_after_one_that_failed_is_a_run_of_its_own(
 ) -> None:
     """In one process, as in a notebook; MLflow itself would go on with the run, and refuse other parameters."""
     with pytest.raises(StepError, match="diverged"):
-        train(replace(RECIPE, learning_rate=1e30), *datasets, new(tmp_path / "a"), logs=tmp_path / "logs" / "a")
-    train(replace(RECIPE, epochs=1), *datasets, new(tmp_path / "b"), logs=tmp_path / "logs" / "b")
+        train(replace(OPTIONS, learning_rate=1e30), *datasets, new(tmp_path / "a"), logs=tmp_path / "logs" / "a")
+    train(replace(OPTIONS, epochs=1), *datasets, new(tmp_path / "b"), logs=tmp_path / "logs" / "b")
     assert [run.data.params["train_cfg.max_epochs"] for run in runs(mlflow)] == ["3", "1"]
     assert mlflow.active_run() is None
 
@@ -134,7 +134,7 @@ def test_a_server_without_a_client_is_refused_before_training(
         importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else find(name, *rest)
     )
     with pytest.raises(UsageError, match=r"client is not installed[\s\S]*pip install mlflow-skinny"):
-        train(RECIPE, *datasets, tmp_path, logs=tmp_path / "logs")
+        train(OPTIONS, *datasets, tmp_path, logs=tmp_path / "logs")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,7 +158,7 @@ def test_a_server_that_does_not_answer_is_told_before_training(
     pytest.importorskip("mlflow")
     monkeypatch.setenv(MLFLOW_SERVER, "http://user:planted-secret@127.0.0.1:1")
     with pytest.raises(UsageError, match=r"does not answer[\s\S]*unset MLFLOW_TRACKING_URI") as caught:
-        train(RECIPE, *datasets, tmp_path, logs=tmp_path / "logs")
+        train(OPTIONS, *datasets, tmp_path, logs=tmp_path / "logs")
     assert "planted-secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -169,7 +169,7 @@ def test_the_servers_url_is_written_nowhere(
     """It may hold a password, and mmengine writes its config down in several places."""
     store = tmp_path / "planted-secret"
     monkeypatch.setenv(MLFLOW_SERVER, f"file:{store}")
-    train(replace(RECIPE, epochs=1), *datasets, new(tmp_path / "out"), logs=tmp_path / "logs")
+    train(replace(OPTIONS, epochs=1), *datasets, new(tmp_path / "out"), logs=tmp_path / "logs")
     written = [*(tmp_path / "logs").rglob("*"), *(tmp_path / "out").rglob("*"), *store.rglob("config.py")]
     assert len(written) > 8
     assert not [path for path in written if path.is_file() and b"planted-secret" in path.read_bytes()]
@@ -191,7 +191,7 @@ def test_a_training_is_not_lost_for_its_curves(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(TensorboardVisBackend, method, fail)
-    result = train(RECIPE, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
+    result = train(OPTIONS, *datasets, new(tmp_path / "out"), weights=skilled, logs=tmp_path / "logs")
     assert result.history == untracked.history
     said = [record.message for record in caplog.records if "no space left" in record.message]
     assert len(said) == 1, said

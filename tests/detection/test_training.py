@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights
-from pipeline.detection.checkpoints import CLASS_LAYER, coco_classes, read_checkpoint, variant_of, write_checkpoint
+from pipeline.detection.checkpoints import coco_classes, read_checkpoint, write_checkpoint
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.mmdet_config import build_model
+from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.detection.hooks import EpochRecord
-from pipeline.detection.hyperparameters import NEW_CLASSES, Recipe, Tuning
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.hyperparameters import NEW_CLASSES, Hyperparameters, TrainingOptions
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.training_figure import training_chart
+from pipeline.detection.training_progress import training_chart
 from pipeline.errors import DataError, MissingError, StepError, UsageError
+from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
-RECIPE = Recipe(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
+OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
 RUINOUS = 1.0  # a learning rate that leaves nothing of a detector, and no number infinite
 
 
@@ -37,7 +38,7 @@ def new(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return train(RECIPE, *datasets, tmp_path_factory.mktemp("trained"))
+    return train(OPTIONS, *datasets, tmp_path_factory.mktemp("trained"))
 
 
 def test_what_inference_needs_is_there(trained: TrainingResult) -> None:
@@ -57,8 +58,8 @@ def test_what_inference_needs_is_there(trained: TrainingResult) -> None:
         assert content["meta"]["classes"] == ["disc", "block"]
         assert content["meta"]["epoch"] == epoch
         assert all(torch.isfinite(value).all() for value in content["state_dict"].values())
-    spec = DetectorSpec.read(trained.folder)
-    assert (spec.variant, spec.image_size, spec.classes) == ("nano", (64, 64), ("disc", "block"))
+    metadata = ModelMetadata.read(trained.folder / METADATA_FILE)
+    assert (metadata.variant, metadata.image_size, metadata.classes) == ("nano", (64, 64), ("disc", "block"))
     assert len(list((trained.folder / "parity_images").iterdir())) == 5
 
 
@@ -75,14 +76,14 @@ def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult)
 def test_the_same_seed_gives_the_same_weights(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    again = train(RECIPE, *datasets, tmp_path)
+    again = train(OPTIONS, *datasets, tmp_path)
     assert again.history == trained.history
     for name in ("best.pth", "last.pth", "config.py", "model.json", "learned_images.npz"):
         assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes(), name
 
 
 def test_mosaic_trains_too(datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    result = train(Recipe("nano", 64, 2, 4, augmentation="mosaic"), *datasets, tmp_path)
+    result = train(TrainingOptions("nano", 64, 2, 4, augmentation="mosaic"), *datasets, tmp_path)
     # mmdet adds the L1 loss when mosaic is switched off for the last epochs
     assert "loss_l1" not in result.history[0].loss
     assert "loss_l1" in result.history[1].loss
@@ -92,8 +93,8 @@ def test_pretrained_weights_are_what_training_starts_from(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """With a vanishing rate the weights stay what they were: mmengine's own initialisation comes not after them."""
-    recipe, tuning = Recipe("nano", 64, 1, 4, learning_rate=1e-12), Tuning(balanced=False)
-    result = train(recipe, *datasets, tmp_path, weights=trained.folder / "last.pth", tuning=tuning)
+    options, hyperparameters = TrainingOptions("nano", 64, 1, 4, learning_rate=1e-12), Hyperparameters(balanced=False)
+    result = train(options, *datasets, tmp_path, weights=trained.folder / "last.pth", hyperparameters=hyperparameters)
     before, after = (read_checkpoint(folder / "last.pth").state for folder in (trained.folder, tmp_path))
     assert result.known == ("disc", "block")
     for name, value in before.items():
@@ -107,8 +108,8 @@ def test_no_epochs_passes_the_weights_on_untouched(
     state = read_checkpoint(trained.folder / "last.pth").state
     source = write_checkpoint(tmp_path / "w.pth", state, {"classes": ["one", "two"]})
     (tmp_path / "out").mkdir()
-    result = train(Recipe("nano", 64, epochs=0), *datasets, tmp_path / "out", weights=source)
-    assert result.spec.classes == ("one", "two")  # the checkpoint's, not the data set's
+    result = train(TrainingOptions("nano", 64, epochs=0), *datasets, tmp_path / "out", weights=source)
+    assert result.metadata.classes == ("one", "two")  # the checkpoint's, not the data set's
     assert result.history == ()
     assert result.best_epoch == 0
     for name in ("best.pth", "last.pth"):
@@ -119,7 +120,7 @@ def test_no_epochs_passes_the_weights_on_untouched(
 
 def test_no_epochs_and_no_weights_is_a_wrong_call(datasets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="epochs=0"):
-        train(Recipe("nano", 64, epochs=0), *datasets, tmp_path)
+        train(TrainingOptions("nano", 64, epochs=0), *datasets, tmp_path)
 
 
 def test_few_images_from_scratch_are_warned_of(
@@ -128,7 +129,7 @@ def test_few_images_from_scratch_are_warned_of(
     few, remedy = trained.warnings
     assert "13 images for 3 epochs" in few
     assert "weights_url: coco takes YOLOX-nano by Megvii (mAP 0.258 on COCO, Apache-2.0): https://github.com" in remedy
-    result = train(replace(RECIPE, epochs=1), *datasets, tmp_path, weights=pretrained)
+    result = train(replace(OPTIONS, epochs=1), *datasets, tmp_path, weights=pretrained)
     assert result.warnings == ()
 
 
@@ -151,8 +152,8 @@ def test_what_was_learned_from_is_recorded_beside_the_weights_and_in_them(
     for name in ("best.pth", "last.pth"):
         checkpoint = read_checkpoint(trained.folder / name)
         assert recorded(checkpoint.learned) == digests(*datasets)
-        assert checkpoint.left_over == ()
-    assert DetectorSpec.read(trained.folder).training["learned_images"] == learned.summary()
+        assert checkpoint.unused == ()
+    assert ModelMetadata.read(trained.folder / METADATA_FILE).training["learned_images"] == learned.summary()
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -166,11 +167,11 @@ def test_weights_bring_what_they_learned_from_wherever_their_file_is_copied(
     """Of three trainings, each from the weights of the one before, the last lists the images of all."""
     weights = Path(shutil.copy(trained.folder / "best.pth", tmp_path / "weights.pth"))
     sets = make_dataset(tmp_path / "train", 4, 11), make_dataset(tmp_path / "eval", 3, 12)
-    second = train(replace(RECIPE, epochs=1), *sets, new(tmp_path / "second"), weights=weights)
+    second = train(replace(OPTIONS, epochs=1), *sets, new(tmp_path / "second"), weights=weights)
     assert recorded(LearnedImages.read(second.folder / FILE_NAME)) == digests(*datasets, *sets)
     others = make_dataset(tmp_path / "train 3", 4, 13), make_dataset(tmp_path / "eval 3", 3, 14)
-    recipe = replace(RECIPE, epochs=epochs)
-    third = train(recipe, *others, new(tmp_path / "third"), weights=second.folder / "last.pth")
+    options = replace(OPTIONS, epochs=epochs)
+    third = train(options, *others, new(tmp_path / "third"), weights=second.folder / "last.pth")
     expected = digests(*datasets, *sets, *(others if epochs else ()))  # without epochs nothing is learned
     for learned in (LearnedImages.read(third.folder / FILE_NAME), read_checkpoint(third.folder / "best.pth").learned):
         assert recorded(learned) == expected
@@ -190,9 +191,9 @@ def test_weights_bring_what_they_learned_from_wherever_their_file_is_copied(
 def test_given_weights_without_a_record_are_recorded_as_unknown(
     classes: tuple[str, ...], coco: bool, epochs: int, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    state = build_model(DetectorSpec("nano", (64, 64), classes)).state_dict()
+    state = build_model(ModelMetadata("nano", (64, 64), classes)).state_dict()
     weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": list(classes)})
-    result = train(replace(RECIPE, epochs=epochs), *datasets, new(tmp_path / "out"), weights=weights)
+    result = train(replace(OPTIONS, epochs=epochs), *datasets, new(tmp_path / "out"), weights=weights)
     learned = LearnedImages.read(result.folder / FILE_NAME)
     unknown = UnknownWeights(hashlib.sha256(weights.read_bytes()).hexdigest(), coco)
     assert learned.unknown_weights == (unknown,)
@@ -204,7 +205,7 @@ def test_given_weights_without_a_record_are_recorded_as_unknown(
 
 def test_an_exploding_loss_ends_in_a_clear_error(datasets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"training diverged[\s\S]*learning_rate"):
-        train(Recipe("nano", 64, 3, 4, learning_rate=1e30), *datasets, tmp_path)
+        train(TrainingOptions("nano", 64, 3, 4, learning_rate=1e30), *datasets, tmp_path)
 
 
 def test_different_classes_in_train_and_eval(
@@ -213,7 +214,7 @@ def test_different_classes_in_train_and_eval(
     other = make_dataset(tmp_path / "eval", 3, 5, classes=("disc", "cube"))
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="different classes"):
-        train(RECIPE, datasets[0], other, tmp_path / "out")
+        train(OPTIONS, datasets[0], other, tmp_path / "out")
 
 
 @pytest.mark.parametrize("part", ["train", "eval"])
@@ -223,12 +224,12 @@ def test_a_set_without_images(part: str, datasets: tuple[Path, Path], tmp_path: 
     (tmp_path / "annotations.json").write_text(json.dumps({**content, "images": [], "annotations": []}))
     folders[part] = tmp_path
     with pytest.raises(DataError, match=rf"the {part} set has no images[\s\S]*{part}_share"):
-        train(RECIPE, folders["train"], folders["eval"], tmp_path)
+        train(OPTIONS, folders["train"], folders["eval"], tmp_path)
 
 
 def test_a_data_set_that_is_not_there(datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="data_prep"):
-        train(RECIPE, datasets[0], tmp_path, tmp_path)
+    with pytest.raises(MissingError, match=r"no annotations\.json"):
+        train(OPTIONS, datasets[0], tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("augmentation", ["flip", "mosaic"])
@@ -240,8 +241,8 @@ def test_images_without_any_box(augmentation: str, datasets: tuple[Path, Path], 
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] <= 3]
     (folder / "annotations.json").write_text(json.dumps(content))
     (tmp_path / "out").mkdir()
-    recipe = Recipe("nano", 64, 2, 4, augmentation=augmentation)
-    assert len(train(recipe, folder, datasets[1], tmp_path / "out").history) == 2
+    options = TrainingOptions("nano", 64, 2, 4, augmentation=augmentation)
+    assert len(train(options, folder, datasets[1], tmp_path / "out").history) == 2
 
 
 def test_from_scratch_there_is_no_epoch_0(trained: TrainingResult) -> None:
@@ -263,8 +264,8 @@ def ruined(
         disc, block = state[name]
         state[name] = torch.stack([block, torch.randn_like(disc), disc])
     weights = write_checkpoint(base / "w.pth", state, {"classes": ["block", "star", "disc"]})
-    recipe = replace(RECIPE, epochs=8, learning_rate=RUINOUS, patience=2, freeze="nothing")
-    return train(recipe, *datasets, new(base / "out"), weights=weights), weights
+    options = replace(OPTIONS, epochs=8, learning_rate=RUINOUS, patience=2, freeze="nothing")
+    return train(options, *datasets, new(base / "out"), weights=weights), weights
 
 
 def test_what_is_packed_is_never_worse_than_what_was_given(ruined: tuple[TrainingResult, Path]) -> None:
@@ -301,18 +302,18 @@ def test_patience_ends_training_and_says_why(ruined: tuple[TrainingResult, Path]
     result, _ = ruined
     reason = "no better mAP in 2 epochs"
     assert result.ended_early == result.metrics()["ended_early"] == reason
-    assert DetectorSpec.read(result.folder).training["ended_early"] == reason
+    assert ModelMetadata.read(result.folder / METADATA_FILE).training["ended_early"] == reason
     assert torch.load(result.folder / "last.pth", weights_only=True)["meta"]["epoch"] == 2
 
 
 def test_what_is_gained_is_the_difference_to_the_given_weights(
     datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path
 ) -> None:
-    result = train(replace(RECIPE, epochs=2), *datasets, tmp_path, weights=pretrained)
+    result = train(replace(OPTIONS, epochs=2), *datasets, tmp_path, weights=pretrained)
     first, best = result.history[0], result.history[result.best_epoch]
     assert result.best_epoch > 0
     assert result.metrics()["gained_mAP"] == (best.mAP or 0) - (first.mAP or 0) > 0
-    facts = DetectorSpec.read(tmp_path).training
+    facts = ModelMetadata.read(tmp_path / METADATA_FILE).training
     assert (facts["pretrained_mAP"], facts["eval_mAP"]) == (first.mAP, best.mAP)
     assert "ended_early" not in facts
 
@@ -333,8 +334,14 @@ def test_what_is_frozen_stays_exactly_as_it_was(
 
     An average of equal numbers is rounded, as mmdet takes it, so there the last bit may differ.
     """
-    tuning = replace(NEW_CLASSES, averaged_steps=window)
-    train(replace(RECIPE, epochs=1, freeze=freeze), *datasets, tmp_path, weights=pretrained, tuning=tuning)
+    hyperparameters = replace(NEW_CLASSES, averaged_steps=window)
+    train(
+        replace(OPTIONS, epochs=1, freeze=freeze),
+        *datasets,
+        tmp_path,
+        weights=pretrained,
+        hyperparameters=hyperparameters,
+    )
     before, after = read_checkpoint(pretrained).state, read_checkpoint(tmp_path / "last.pth").state
     rounding = 1e-6 if window else 0.0
     same = set()
@@ -352,11 +359,15 @@ def test_the_time_limit_ends_training_with_an_epoch_that_is_validated(
 ) -> None:
     """Of 20 epochs every fourth would be."""
     weights = request.getfixturevalue("skilled") if pretraining else None
-    result = train(replace(RECIPE, epochs=20, max_minutes=1e-4), *datasets, tmp_path, weights=weights)
+    result = train(replace(OPTIONS, epochs=20, max_minutes=1e-4), *datasets, tmp_path, weights=weights)
     assert [record.epoch for record in result.history] == ([0, 1] if pretraining else [1])
     assert result.history[-1].mAP is not None
     assert result.ended_early == "the time limit of 0.0001 minutes"
-    assert DetectorSpec.read(tmp_path).training["ended_early"] == result.metrics()["ended_early"] == result.ended_early
+    assert (
+        ModelMetadata.read(tmp_path / METADATA_FILE).training["ended_early"]
+        == result.metrics()["ended_early"]
+        == result.ended_early
+    )
     assert torch.load(tmp_path / "last.pth", weights_only=True)["meta"]["epoch"] == 1
     assert {"best.pth", "last.pth", "model.json", "history.json"} <= {path.name for path in tmp_path.iterdir()}
 
@@ -364,7 +375,7 @@ def test_the_time_limit_ends_training_with_an_epoch_that_is_validated(
 def test_limits_that_are_not_reached_change_nothing(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    result = train(replace(RECIPE, patience=3, max_minutes=60), *datasets, tmp_path)
+    result = train(replace(OPTIONS, patience=3, max_minutes=60), *datasets, tmp_path)
     assert result.ended_early == ""
     assert result.history == trained.history
     for name in ("best.pth", "last.pth", "model.json"):
@@ -385,7 +396,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, images: int, *, part: str = "loss",
     return sizes
 
 
-WHOLE = replace(RECIPE, batch_size=8)  # 2 steps an epoch, of 8 images; 13 are there, so 5 come last
+WHOLE = replace(OPTIONS, batch_size=8)  # 2 steps an epoch, of 8 images; 13 are there, so 5 come last
 
 
 @pytest.mark.parametrize(
@@ -469,7 +480,7 @@ def test_another_error_is_not_taken_for_too_little_memory(
 def test_parts_as_large_as_the_whole_change_no_byte(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    train(replace(RECIPE, micro_batch=4), *datasets, tmp_path)
+    train(replace(OPTIONS, micro_batch=4), *datasets, tmp_path)
     for name in ("best.pth", "last.pth", "config.py", "model.json", "history.json"):
         assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes(), name
 
@@ -482,7 +493,7 @@ def test_an_image_that_cannot_be_decoded_ends_training(
     folder = Path(shutil.copytree(datasets[0], tmp_path / "train"))
     (folder / "images" / "003.png").write_bytes(b"<html>404</html>")
     with pytest.raises(DataError) as caught:
-        train(replace(RECIPE, workers=workers), folder, datasets[1], new(tmp_path / "out"))
+        train(replace(OPTIONS, workers=workers), folder, datasets[1], new(tmp_path / "out"))
     first, where, expected = str(caught.value).splitlines()
     assert first == "an image cannot be decoded"
     assert where.endswith("images/003.png")
@@ -494,11 +505,11 @@ def test_no_worker_outlives_a_training(
 ) -> None:
     """Neither one that ended nor one that failed, though its error is at hand and holds on to everything."""
     before = set(psutil.Process().children())
-    recipe = replace(RECIPE, epochs=1, workers=2)
-    train(recipe, *datasets, new(tmp_path / "ended"))
+    options = replace(OPTIONS, epochs=1, workers=2)
+    train(options, *datasets, new(tmp_path / "ended"))
     limited(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        train(replace(recipe, micro_batch=1), *datasets, new(tmp_path / "failed"))
+        train(replace(options, micro_batch=1), *datasets, new(tmp_path / "failed"))
     assert set(psutil.Process().children()) <= before
     assert caught.value.__traceback__ is not None
 
@@ -524,7 +535,7 @@ def test_the_chart_is_drawn(history: tuple[EpochRecord, ...], tmp_path: Path) ->
 
 def test_a_frozen_part_needs_weights_to_keep(datasets: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"freeze is stem[\s\S]*weights_url"):
-        train(Recipe("nano", 64, 1, 4, freeze="stem"), *datasets, tmp_path)
+        train(TrainingOptions("nano", 64, 1, 4, freeze="stem"), *datasets, tmp_path)
 
 
 def test_an_eval_set_with_nothing_in_it_decides_nothing(datasets: tuple[Path, Path], tmp_path: Path) -> None:
@@ -535,7 +546,7 @@ def test_an_eval_set_with_nothing_in_it_decides_nothing(datasets: tuple[Path, Pa
     crowds = [{**each, "iscrowd": 1} for each in content["annotations"]]
     (folder / "annotations.json").write_text(json.dumps({**content, "annotations": crowds}))
     with pytest.raises(DataError, match=r"the eval set has no objects[\s\S]*eval_share"):
-        train(RECIPE, datasets[0], folder, tmp_path)
+        train(OPTIONS, datasets[0], folder, tmp_path)
 
 
 @pytest.mark.slow
@@ -544,6 +555,6 @@ def test_every_size_trains(variant: str, tmp_path: Path, make_dataset: Callable[
     """Nano does in every other test."""
     sets = make_dataset(tmp_path / "train", 4, 1), make_dataset(tmp_path / "eval", 3, 2)
     (tmp_path / "out").mkdir()
-    result = train(Recipe(variant, 64, 1, 4), *sets, tmp_path / "out")
+    result = train(TrainingOptions(variant, 64, 1, 4), *sets, tmp_path / "out")
     assert result.history[0].loss["loss"] > 0
     assert variant_of(read_checkpoint(tmp_path / "out" / "best.pth").state) == variant

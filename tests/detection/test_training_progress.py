@@ -10,7 +10,7 @@ import torch
 
 from pipeline.detection import training_progress
 from pipeline.detection.hooks import EpochRecord
-from pipeline.detection.training_progress import Bar, ProgressHook
+from pipeline.detection.training_progress import ProgressBar, ProgressHook
 
 Told = tuple[int, int, str]
 
@@ -97,11 +97,11 @@ def test_the_line_fits_into_a_terminal(
     loss: float, images: int, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With everything at its longest: five digits of epochs, and days that remain."""
-    bar, lines = Bar(), []
+    bar, lines = ProgressBar(), []
 
     def tell(step: int, steps: int, line: str) -> None:
         lines.append(line)
-        bar.tell(step, steps, line)
+        bar.show(step, steps, line)
 
     hook = ProgressHook(images, tell)
     hook.history = [EpochRecord(9999, {}, 1e-3, 0.123456, 0.2)]
@@ -118,9 +118,9 @@ def test_the_line_fits_into_a_terminal(
 
 
 def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = Bar()
-    bar.tell(50, 100, "epoch 2/4")
-    bar.tell(75, 100, "epoch 3/4")
+    bar = ProgressBar()
+    bar.show(50, 100, "epoch 2/4")
+    bar.show(75, 100, "epoch 3/4")
     bar.close()
     shown = capsys.readouterr().err
     assert int(re.findall(r"(\d+)%", shown)[0]) == 50
@@ -130,7 +130,7 @@ def test_the_bar_goes_on_where_training_does(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_bar_that_was_never_told_is_closed() -> None:
-    Bar().close()
+    ProgressBar().close()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)

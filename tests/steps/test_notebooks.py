@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.formats.reading import FORMATS
-from pipeline.detection.hyperparameters import AUGMENTATIONS, FROZEN, PRECISIONS
-from pipeline.detection.spec import VARIANTS
+from pipeline.detection.families import FAMILY
+from pipeline.detection.hyperparameters import CHOICES
 from pipeline.runtime.config import read_config
 from pipeline.runtime.notebook import read_notebook, read_steps
 from pipeline.runtime.runner import Project
@@ -86,11 +86,9 @@ def test_the_choices_in_the_notebooks_are_those_of_the_domain() -> None:
     steps = read_steps(ROOT / "steps")
     expected = {
         ("data_load", "annotations_format"): FORMATS,
-        ("data_load", "variant"): VARIANTS,
-        ("model_train", "variant"): VARIANTS,
-        ("model_train", "augmentation"): AUGMENTATIONS,
-        ("model_train", "freeze"): FROZEN,
-        ("model_train", "precision"): PRECISIONS,
+        ("data_load", "variant"): FAMILY.variants,
+        ("model_train", "variant"): FAMILY.variants,
+        **{("model_train", name): choices for name, choices in CHOICES.items()},
     }
     for (step, name), choices in expected.items():
         assert steps[step].parameters[name].help.endswith(f"one of {', '.join(choices)}"), name

@@ -1,1 +1,7 @@
-"""Detector families: one folder for each."""
+"""Detector families, one folder each. `FAMILY` is the family that is trained, exported and packed."""
+
+from __future__ import annotations
+
+from pipeline.detection.families.yolox import YOLOX
+
+FAMILY = YOLOX

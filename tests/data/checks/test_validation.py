@@ -409,15 +409,15 @@ class TestPlantedFaults:
 
     @pytest.mark.slow
     def test_what_is_written_can_be_trained_on(self, tmp_path):
-        from pipeline.detection.hyperparameters import Recipe
+        from pipeline.detection.hyperparameters import TrainingOptions
         from pipeline.detection.training import train
 
         given_, pictures, _ = with_faults(tmp_path, FAULTS)
         found = validate(given_, pictures)
         written(found, pictures, tmp_path / "train")
         (tmp_path / "model").mkdir()
-        recipe = Recipe(variant="nano", image_size=64, epochs=1, batch_size=4, seed=0)
-        result = train(recipe, tmp_path / "train", tmp_path / "train", tmp_path / "model")
+        options = TrainingOptions(variant="nano", image_size=64, epochs=1, batch_size=4, seed=0)
+        result = train(options, tmp_path / "train", tmp_path / "train", tmp_path / "model")
         assert np.isfinite(result.history[0].loss["loss"])
         assert result.history[0].mAP is not None
 

@@ -1,1 +1,24 @@
-"""YOLOX: configuration, head, assignment and checkpoint names."""
+"""YOLOX, as mmdet implements it: the only folder that knows YOLOX."""
+
+from __future__ import annotations
+
+from pipeline.detection.families.family import Family
+from pipeline.detection.families.yolox.data_config import set_machine
+from pipeline.detection.families.yolox.inference import DecodedYolox, letterbox
+from pipeline.detection.families.yolox.mmdet_config import build_model, model_config, training_config
+from pipeline.detection.families.yolox.weights import CLASS_LAYER, normalize, variant_of
+
+YOLOX = Family(
+    name="YOLOX",
+    variants=("nano", "tiny", "s", "m", "l", "x"),
+    stride=32,  # of the coarsest of its three feature maps
+    class_layer=CLASS_LAYER,
+    normalize=normalize,
+    variant_of=variant_of,
+    model_config=model_config,
+    build_model=build_model,
+    training_config=training_config,
+    set_machine=set_machine,
+    exportable=DecodedYolox,
+    letterbox=letterbox,
+)

@@ -1,4 +1,4 @@
-"""SimOTA for a batch of images at once: which prior is to learn which object.
+"""SimOTA for a batch of images at once: the assignment of objects to the priors that learn them.
 
 The rule is YOLOX's (https://arxiv.org/abs/2107.08430, section 2.1), in the arithmetic of mmdet's `SimOTAAssigner`: an
 object takes the k priors at which predicting it costs least, k being the sum of its best overlaps. mmdet picks them
@@ -31,7 +31,7 @@ Levels = Sequence[tuple[int, int, int]]  # cells down, cells across, and a cell'
 
 
 @dataclass(frozen=True)
-class Rule:
+class SimOTAConstants:
     """The constants of SimOTA, named as in mmdet's assigner.
 
     Attributes:
@@ -48,8 +48,8 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a head says at each of `P` priors of `B` images, none of it with a gradient, in single precision.
+class PriorPredictions:
+    """The outputs of a head at the `P` priors of `B` images, in single precision and without gradients.
 
     Attributes:
         classes: `(B, P, C)` logits.
@@ -64,7 +64,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Objects:
-    """What is in `B` images, padded to the `G` objects of the fullest.
+    """The objects of `B` images, padded to `G`, the largest number in one image.
 
     Attributes:
         boxes: `(B, G, 4)`.
@@ -77,13 +77,13 @@ class Objects:
 
 @dataclass(frozen=True)
 class Assignment:
-    """The `N` priors that have an object, by image and then by prior; none is in it twice.
+    """The `N` priors that have an object, each once, ordered by image and prior.
 
     Attributes:
-        images: `(N,)` which image.
-        priors: `(N,)` which prior.
-        objects: `(N,)` which object of that image.
-        overlaps: `(N,)` IoU of the box predicted there with the object's.
+        images: `(N,)` index of the image.
+        priors: `(N,)` index of the prior.
+        objects: `(N,)` index of the object in its image.
+        overlaps: `(N,)` IoU of the predicted box with the object's.
     """
 
     images: Tensor
@@ -93,7 +93,7 @@ class Assignment:
 
 
 def centres(priors: Tensor) -> Tensor:
-    """The middles of the priors' cells, `(P, 2)`: where SimOTA takes a prior to be."""
+    """The centres of the priors' cells, `(P, 2)`, which SimOTA uses as their positions."""
     return priors[:, :2] + priors[:, 2:] * 0.5
 
 
@@ -105,30 +105,30 @@ def within(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def assign(predictions: Predictions, objects: Objects, levels: Levels, rule: Rule) -> Assignment:
-    """Give priors to objects.
-
-    Where several priors cost an object the same, it takes the first of them; mmdet takes any.
+def assign(predictions: PriorPredictions, objects: Objects, levels: Levels, constants: SimOTAConstants) -> Assignment:
+    """Assign priors to objects. Of priors with equal cost the first is taken; mmdet takes any.
 
     Args:
         predictions: The head's.
         objects: The ground truth, without ignored regions.
         levels: The grids that the priors are the cells of, row by row.
-        rule: SimOTA's constants.
+        constants: SimOTA's constants.
     """
     images, table = len(objects.labels), objects.labels.shape[1] * predictions.boxes.shape[1]
     elements = GPU_ELEMENTS if predictions.boxes.is_cuda else CPU_ELEMENTS
     step = max(1, elements // max(1, table))
-    parts = [_assign(predictions, objects, levels, rule, slice(i, i + step)) for i in range(0, images, step)]
+    parts = [_assign(predictions, objects, levels, constants, slice(i, i + step)) for i in range(0, images, step)]
     return Assignment(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def _assign(predictions: Predictions, objects: Objects, levels: Levels, rule: Rule, part: slice) -> tuple[Tensor, ...]:
+def _assign(
+    predictions: PriorPredictions, objects: Objects, levels: Levels, constants: SimOTAConstants, part: slice
+) -> tuple[Tensor, ...]:
     """The columns of an assignment for some of the images."""
     real = objects.labels[part] >= 0
     count = int(real.sum(1).max())
     real, labels, boxes = real[:, :count], objects.labels[part, :count], objects.boxes[part, :count]
-    inside, near = _places(boxes, real, levels, rule.center_radius)
+    inside, near = _places(boxes, real, levels, constants.center_radius)
     index, used = _compact((inside | near).any(1))
     if index.numel() == 0:
         return index.new_zeros(0), index.new_zeros(0), index.new_zeros(0), boxes.new_zeros(0)
@@ -136,12 +136,12 @@ def _assign(predictions: Predictions, objects: Objects, levels: Levels, rule: Ru
         _rows(each[part], index) for each in (predictions.classes, predictions.objectness, predictions.boxes)
     )
     overlaps = _overlaps(boxes, predicted).mul_(used[:, None])
-    cost = _class_cost(classes, objectness, labels).mul_(rule.cls_weight)
-    cost += (overlaps + EPS).log_().mul_(-rule.iou_weight)
+    cost = _class_cost(classes, objectness, labels).mul_(constants.cls_weight)
+    cost += (overlaps + EPS).log_().mul_(-constants.iou_weight)
     ideal = torch.gather(inside & near, 2, index[:, None].expand(-1, count, -1))
     cost += (~ideal).mul(OUTSIDE)
     cost.masked_fill_(~(real[..., None] & used[:, None]), torch.inf)
-    owner = _owners(cost, overlaps, real, rule.candidate_topk)
+    owner = _owners(cost, overlaps, real, constants.candidate_topk)
     image, slot = (owner >= 0).nonzero(as_tuple=True)
     owned = owner[image, slot]
     return image + part.start, index[image, slot], owned, overlaps[image, owned, slot]

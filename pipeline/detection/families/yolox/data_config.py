@@ -1,4 +1,4 @@
-"""The part of a training's config that says what is read: the two data sets, and what becomes of their images."""
+"""The data part of a training's config: the two data sets and the transforms of their images."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from typing import Any
 import psutil
 from mmengine.config import Config
 
-from pipeline.detection.hyperparameters import Recipe
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.families.yolox.inference import PAD_VALUE
+from pipeline.detection.hyperparameters import TrainingOptions
+from pipeline.serving.model_metadata import ModelMetadata
 
-PAD_VALUE = 114.0
 MIXING = ("FittedMosaic", "RandomAffine", "MixUp")
-# the same bytes as mmdet's, sooner
-OURS = {"Mosaic": "FittedMosaic", "YOLOXHSVRandomAug": "HSVByTable", "PackDetInputs": "PackChannelsLast"}
-KEPT = 4 * 2**30  # bytes of fitted images that are kept at most, in all processes of a machine
-KEPT_SHARE = 0.25  # of the memory that is free when training starts
+# our faster transforms with the same results, see `transforms`
+REPLACEMENTS = {"Mosaic": "FittedMosaic", "YOLOXHSVRandomAug": "HSVByTable", "PackDetInputs": "PackChannelsLast"}
+IMAGE_MEMORY = 4 * 2**30  # most bytes of resized images that all processes of a machine keep
+IMAGE_MEMORY_SHARE = 0.25  # of the memory that is free when training starts
 
 
-def set_data(config: Config, recipe: Recipe, spec: DetectorSpec, *, devices: int, at_once: int, mosaic: bool) -> None:
-    """Read the two data sets, with mmdet's own pipelines at the input size, through what loads them faster.
+def set_data(
+    config: Config, options: TrainingOptions, metadata: ModelMetadata, *, devices: int, at_once: int, mosaic: bool
+) -> None:
+    """Configure the two data sets: mmdet's own transforms at the input size, in their faster form.
 
     Args:
         config: mmdet's own, changed in place.
-        recipe: What the user asked for.
-        spec: The detector; its class names go under `classes`, which is what mmdet really reads.
+        options: The user's options.
+        metadata: The detector; mmdet reads its class names under `classes`.
         devices: Processes that share a batch.
-        at_once: Images that each holds at once, in evaluation; a training step takes its batch apart itself.
+        at_once: Images per process in evaluation; a training step splits its batch itself.
         mosaic: Whether samples mix images.
     """
-    size = (recipe.image_size, recipe.image_size)
-    # the loader's, not the file's `train_dataset`: mmdet's smaller variants replace the pipeline only there
+    size = (options.image_size, options.image_size)
+    # of the loader, not of `train_dataset`: mmdet's smaller variants replace the pipeline only there
     train, test = config.train_dataloader.dataset.pipeline, config.val_dataloader.dataset.pipeline
     source = {
         "type": "CocoDataset",
-        "metainfo": {"classes": list(spec.classes)},
+        "metainfo": {"classes": list(metadata.classes)},
         "ann_file": "annotations.json",
         "data_prefix": {"img": "images/"},
     }
@@ -43,12 +45,12 @@ def set_data(config: Config, recipe: Recipe, spec: DetectorSpec, *, devices: int
     single = {
         **source,
         "data_root": "coco_train_dataset/",
-        "filter_cfg": None,  # mmdet drops images under 32 px; whether an image stays is data_prep's decision
+        "filter_cfg": None,  # mmdet would drop images under 32 px, but the data set decides which images it has
         "pipeline": [{"type": "LoadAnnotations", "with_bbox": True}, fitted],
     }
     samples = {
         "type": "SeededDataset",
-        "seed": recipe.seed,
+        "seed": options.seed,
         "dataset": single,
         "pipeline": _sample_pipeline(train, size, mosaic=mosaic),
     }
@@ -60,8 +62,8 @@ def set_data(config: Config, recipe: Recipe, spec: DetectorSpec, *, devices: int
     }
     collate = {"type": "stack_channels_last"}
     loader = {"num_workers": 0, "collate_fn": collate}
-    sampler = {"type": "EpochSampler", "shuffle": True, "seed": recipe.seed}
-    batch = recipe.batch_size // devices
+    sampler = {"type": "EpochSampler", "shuffle": True, "seed": options.seed}
+    batch = options.batch_size // devices
     config.train_dataloader = {**loader, "batch_size": batch, "sampler": sampler, "dataset": samples}
     sampler = {"type": "DefaultSampler", "shuffle": False}
     config.val_dataloader = {
@@ -77,7 +79,7 @@ def set_data(config: Config, recipe: Recipe, spec: DetectorSpec, *, devices: int
         "metric": "bbox",
         "proposal_nums": (1, 10, 100),  # the default's last entry, 1000, is what AP would be taken at
         "format_only": False,
-        # through the process group, a CPU's too; "cpu" would put files into the current folder
+        # through the process group, on a CPU too; "cpu" would write files to the current folder
         "collect_device": "gpu",
     }
     for unused in ("train_dataset", "train_pipeline", "test_pipeline", "test_dataloader", "test_evaluator", "test_cfg"):
@@ -85,49 +87,51 @@ def set_data(config: Config, recipe: Recipe, spec: DetectorSpec, *, devices: int
 
 
 def _sample_pipeline(train: list[Any], size: tuple[int, int], *, mosaic: bool) -> list[Any]:
-    """mmdet's, for images that fit the input already; without mosaic, also without the other transforms that mix."""
+    """mmdet's transforms for images that fit the input; without mosaic, also without the others that mix images."""
     transforms = []
     for transform in train:
         if transform.type in ("Mosaic", "MixUp"):
             transform.img_scale = size  # a tuple: mmcv refuses a list
         elif transform.type == "RandomAffine":
             transform.border = (-size[0] // 2, -size[1] // 2)
-        transform.type = OURS.get(transform.type, transform.type)
+        transform.type = REPLACEMENTS.get(transform.type, transform.type)
         if transform.type != "Resize" and (mosaic or transform.type not in MIXING):
             transforms.append(transform)
     return transforms
 
 
 def _eval_pipeline(test: list[Any], fitted: dict[str, Any]) -> list[Any]:
-    """mmdet's, with boxes left in pixels of the original."""
+    """mmdet's transforms, with boxes in pixels of the original."""
     transforms = [fitted]
     for transform in test:
         if transform.type == "Pad":
             transform.update(pad_to_square=True, pad_val={"img": (PAD_VALUE,) * 3})
-        transform.type = OURS.get(transform.type, transform.type)
+        transform.type = REPLACEMENTS.get(transform.type, transform.type)
         if transform.type not in ("LoadImageFromFile", "Resize"):
             transforms.append(transform)
     return transforms
 
 
-def set_on_machine(
+def set_machine(
     config: Config, train_folder: Path, eval_folder: Path, *, workers: int, devices: int = 1, cuda: bool = False
 ) -> None:
-    """Add what differs from machine to machine, and decides nothing of the result.
+    """Add what differs between machines and does not change the result.
 
     Args:
         config: As `set_data` left it.
-        train_folder: Where the train set lies.
-        eval_folder: Where the eval set lies.
+        train_folder: The train set.
+        eval_folder: The eval set.
         workers: Data loading processes of each data set.
-        devices: Processes that each keep images in this machine's memory.
-        cuda: Whether batches go to a GPU, which takes them while it computes from pinned memory only.
+        devices: Processes that keep images in this machine's memory.
+        cuda: Whether batches go to a GPU, which copies while it computes from pinned memory only.
     """
     train, test = config.train_dataloader, config.val_dataloader
     train.dataset.dataset.data_root = f"{train_folder}/"
     test.dataset.data_root = f"{eval_folder}/"
     config.val_evaluator.ann_file = str(eval_folder / "annotations.json")
-    memory = int(min(KEPT, psutil.virtual_memory().available * KEPT_SHARE)) // (devices * max(1, workers))
+    memory = int(min(IMAGE_MEMORY, psutil.virtual_memory().available * IMAGE_MEMORY_SHARE)) // (
+        devices * max(1, workers)
+    )
     train.dataset.dataset.pipeline[-1].memory = memory * 4 // 5
     test.dataset.pipeline[0].memory = memory // 5
     for loader in (train, test):

@@ -1,4 +1,4 @@
-"""YOLOX as it is trained here: mmdet's, laid out in memory for speed, with steps taken in parts where asked."""
+"""mmdet's YOLOX in a faster memory format, with training steps that can split their batch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from mmdet.registry import MODELS  # noqa: E402
 class PartwiseYOLOX(YOLOX):  # type: ignore[misc]  # mmdet is untyped
     """mmdet's YOLOX, weight for weight, in channels-last memory format.
 
-    Channels beside each other are what convolutions of oneDNN and of cuDNN's tensor cores want; see docs/benchmarks.md.
+    Convolutions of oneDNN and of cuDNN's tensor cores are faster in this format; see docs/benchmarks.md.
 
     Args:
-        micro_batch: Images to hold at once; a larger batch is taken in parts. 0: all.
-        **others: As mmdet's.
+        micro_batch: Images to hold at once; a larger batch is split into parts. 0: no limit.
+        **others: Arguments of mmdet's YOLOX.
     """
 
     def __init__(self, *, micro_batch: int = 0, **others: Any) -> None:
@@ -36,7 +36,7 @@ class PartwiseYOLOX(YOLOX):  # type: ignore[misc]  # mmdet is untyped
         self.micro_batch = micro_batch
         _use_silu(self)
         self.to(memory_format=torch.channels_last)
-        self.train()  # mmdet freezes here, and the optimiser and the wrapper are to know what is frozen
+        self.train()  # mmdet freezes here; the optimiser and the wrapper must know what is frozen
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of `(B, 3, H, W)` images."""
@@ -44,21 +44,21 @@ class PartwiseYOLOX(YOLOX):  # type: ignore[misc]  # mmdet is untyped
         return features
 
     def train_step(self, data: Mapping[str, Sequence[Any]], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One step of the optimiser; mmengine calls it with a batch as the loader made it."""
+        """Make one step of the optimiser with a batch of the loader; mmengine calls it."""
         return take_step(self, self, data, optim_wrapper)
 
 
 @MODEL_WRAPPERS.register_module()
 class PartwiseDistributed(MMDistributedDataParallel):  # type: ignore[misc]
-    """Several processes with a detector each, whose gradients are averaged once a step."""
+    """A detector per process, with gradients averaged once per step."""
 
     def train_step(self, data: Mapping[str, Sequence[Any]], optim_wrapper: Any) -> dict[str, Tensor]:
-        """One step of the optimiser."""
+        """Make one step of the optimiser."""
         return take_step(self, self.module, data, optim_wrapper)
 
 
 def _use_silu(model: nn.Module) -> None:
-    """mmcv's Swish is a sigmoid and a product, each keeping its input for the way back; torch has it in one."""
+    """Use torch's fused SiLU: mmcv's Swish keeps two tensors for the backward pass."""
     for module in model.modules():
         for name, child in module.named_children():
             if isinstance(child, Swish):
@@ -70,18 +70,18 @@ def take_step(
 ) -> dict[str, Tensor]:
     """Learn from a batch, in parts that fit into memory.
 
-    The gradient is that of the whole batch, but for the batch norms, whose statistics are a part's: the head divides
-    losses by the number of priors that have an object, and for what is divided by a part's number, it is the whole's
-    that takes its place. All processes cut their batches into the same number of parts, since they meet in each.
+    The gradient equals that of the whole batch, apart from batch norms, which use the statistics of a part. The head
+    divides the losses of a part by its number of priors with an object; these losses are rescaled to the number of the
+    whole batch. All processes split their batches into the same number of parts, since they synchronise in each.
 
     Args:
-        model: What is called: the detector, or its distributed wrapper.
+        model: The detector, or its distributed wrapper.
         detector: The detector itself.
         data: `inputs`, `(B, 3, H, W)` of 0..255 or a list of images, and `data_samples`, a list.
-        optim_wrapper: mmengine's, which knows of mixed precision and gradient clipping.
+        optim_wrapper: mmengine's wrapper, which handles mixed precision and gradient clipping.
 
     Returns:
-        The losses by name, of the whole batch.
+        The losses of the whole batch, by name.
     """
     total = len(data["data_samples"])
     size = detector.micro_batch or total
@@ -89,7 +89,7 @@ def take_step(
     positives: list[Tensor] = []
     for start in range(0, total, size):
         part = {name: values[start : start + size] for name, values in data.items()}
-        # gradients of parts before the last stay in their process
+        # gradients of all parts but the last stay in their process
         quiet = model.no_sync() if hasattr(model, "no_sync") and start + size < total else nullcontext()
         with quiet:
             with optim_wrapper.optim_context(model):
@@ -100,7 +100,7 @@ def take_step(
                 sums = {name: value.detach() for name, value in named.items()}
                 break
             positives.append(detector.bbox_head.positives)
-            # by the first part's number, so that mixed precision sees gradients of the usual size
+            # relative to the first part, so that mixed precision sees gradients of the usual size
             share = positives[-1].clamp(min=1) / positives[0].clamp(min=1)
             optim_wrapper.backward(loss * share)
         for name, value in named.items():
@@ -114,9 +114,3 @@ def take_step(
     optim_wrapper.step()
     optim_wrapper.zero_grad()
     return sums
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The model itself, where it may be wrapped for distributed training."""
-    module: nn.Module = model.module if isinstance(model, MMDistributedDataParallel) else model
-    return module

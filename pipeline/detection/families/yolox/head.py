@@ -1,8 +1,8 @@
-"""YOLOX's head with a loss that leaves out what nobody labelled, and is quick to take.
+"""YOLOX's head with a faster loss that respects ignored regions.
 
-mmdet's `YOLOXHead` is given the ignored regions of a data set, crowds foremost, and makes nothing of them: each prior
-within becomes an example of background. Here it is no example of anything. Where nothing is ignored the losses are
-mmdet's own, found several times faster, see `assignment`.
+mmdet's `YOLOXHead` ignores the ignored regions of a data set, mostly crowds: each prior in them becomes an example of
+background. Here such a prior is no example. Without ignored regions the losses equal mmdet's, and are computed several
+times faster, see `assignment`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pipeline.detection.families.yolox.assignment import (
     Assignment,
     Levels,
     Objects,
-    Predictions,
-    Rule,
+    PriorPredictions,
+    SimOTAConstants,
     assign,
     centres,
     within,
@@ -37,11 +37,11 @@ from mmdet.utils import reduce_mean  # noqa: E402
 
 @MODELS.register_module()
 class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
-    """mmdet's head, weight for weight; its `assigner` only says SimOTA's constants.
+    """mmdet's head, weight for weight. Its `assigner` only holds SimOTA's constants.
 
     Attributes:
-        positives: Priors that had an object in the last batch, the mean of all processes; what its losses were divided
-            by, but for a batch without any.
+        positives: Priors with an object in the last batch, the mean over all processes. The losses were divided by it,
+            or by 1 where it was less.
     """
 
     positives: Tensor
@@ -68,7 +68,7 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
         Returns:
             `loss_cls`, `loss_bbox`, `loss_obj`, and with `use_l1` also `loss_l1`.
         """
-        # mixed precision ends here: in half of it a cost of 100000 is infinite
+        # mixed precision ends here: in float16 a cost of 100000 is infinite
         with torch.autocast(objectnesses[0].device.type, enabled=False):
             outputs = self._outputs(cls_scores, bbox_preds, objectnesses)
             objects = _objects(batch_gt_instances, outputs.priors.dtype)
@@ -86,13 +86,13 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
 
     def _assign(self, outputs: _Outputs, objects: Objects) -> Assignment:
         boxes = self._bbox_decode(outputs.priors, outputs.offsets.detach())
-        predictions = Predictions(outputs.classes.detach(), outputs.objectness.detach(), boxes)
-        rule = self.assigner
-        constants = Rule(rule.center_radius, rule.candidate_topk, rule.iou_weight, rule.cls_weight)
+        predictions = PriorPredictions(outputs.classes.detach(), outputs.objectness.detach(), boxes)
+        own = self.assigner
+        constants = SimOTAConstants(own.center_radius, own.candidate_topk, own.iou_weight, own.cls_weight)
         return assign(predictions, objects, outputs.levels, constants)
 
     def _counted(self, priors: Tensor, ignored: Tensor) -> Tensor:
-        """Which priors without an object are examples of background: those in no ignored region.
+        """Which priors are in no ignored region, and so examples of background where they have no object.
 
         Args:
             priors: `(P, 4)`, x, y, stride, stride in pixels.
@@ -115,13 +115,13 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
         losses = {"loss_obj": self.loss_obj(_column(outputs.objectness), _column(target), _column(weight.float()))}
         if len(prior):
             losses |= self._losses_of_objects(outputs, objects, assignment)
-        else:  # every weight has a gradient, though it be 0: distributed training waits for all of them
+        else:  # every weight needs a gradient, if only 0: distributed training waits for all of them
             losses |= {"loss_cls": outputs.classes.sum() * 0, "loss_bbox": outputs.offsets.sum() * 0}
             losses |= {"loss_l1": outputs.offsets.sum() * 0} if self.use_l1 else {}
         return {name: loss / samples for name, loss in losses.items()}
 
     def _losses_of_objects(self, outputs: _Outputs, objects: Objects, assignment: Assignment) -> dict[str, Tensor]:
-        """What is learnt where there are objects: the class, its score the overlap reached, and the box."""
+        """The losses at priors with an object: of the class, whose target score is the overlap, and of the box."""
         image, prior = assignment.images, assignment.priors
         boxes, labels = (each[image, assignment.objects] for each in (objects.boxes, objects.labels))
         offsets, priors = outputs.offsets[image, prior], outputs.priors[prior]

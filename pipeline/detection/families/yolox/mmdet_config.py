@@ -1,60 +1,53 @@
-"""mmdet's own YOLOX configs, with only the differences that a recipe asks for."""
+"""mmdet's own YOLOX configs, with the differences that the options require."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from pipeline.detection import mmcv_ops
+from pipeline.detection import mmcv_ops, optimization, seeded_samples
+from pipeline.detection.families.yolox import detector, head, transforms
 from pipeline.detection.families.yolox.data_config import MIXING, set_data
-from pipeline.detection.hyperparameters import Recipe, Tuning
-from pipeline.detection.spec import DetectorSpec, check_variant
+from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.serving.model_metadata import ModelMetadata
 
 FROZEN_STAGES = {"nothing": -1, "stem": 1, "backbone": 4}  # mmdet counts from the stem, 0
-OUR_PARTS = (
-    "pipeline.detection.cached_images",
-    "pipeline.detection.families.yolox.detector",
-    "pipeline.detection.families.yolox.head",
-    "pipeline.detection.learning_rates",
-    "pipeline.detection.seeded_samples",
-)  # registered under names that configs use
+REGISTERED = (detector, head, optimization, seeded_samples, transforms)  # modules whose classes the config names
 
 
 def base_config(variant: str) -> Config:
-    """mmdet's own config of a YOLOX variant, read by file path.
+    """mmdet's own config of a YOLOX variant, read from its file.
 
     The `mmdet::` notation would need pkg_resources, which current setuptools no longer has.
     """
-    check_variant(variant)
     mmcv_ops.install()
-    import mmdet  # imported here: it needs mmcv's operators or the stand-in first
+    import mmdet  # after mmcv_ops.install
 
     folder = Path(mmdet.__file__).parent / ".mim" / "configs" / "yolox"
     return Config.fromfile(str(folder / f"yolox_{variant}_8xb8-300e_coco.py"))
 
 
-def model_config(spec: DetectorSpec) -> Config:
+def model_config(metadata: ModelMetadata) -> Config:
     """The base config with the model's classes and thresholds set, and nothing of training."""
-    config = base_config(spec.variant)
+    config = base_config(metadata.variant)
     config.merge_from_dict(
         {
-            "model.bbox_head.num_classes": len(spec.classes),
-            "model.test_cfg.score_thr": spec.score_threshold,
-            "model.test_cfg.nms.iou_threshold": spec.nms_iou_threshold,
+            "model.bbox_head.num_classes": len(metadata.classes),
+            "model.test_cfg.score_thr": metadata.score_threshold,
+            "model.test_cfg.nms.iou_threshold": metadata.nms_iou_threshold,
         }
     )
-    # Multi-scale batches suit 300 epochs; on short runs every step spent at another size is missing at the served one.
+    # Multi-scale batches suit 300 epochs; a short run needs all its steps at the size that is served.
     config.model.data_preprocessor.batch_augments = None
     return config
 
 
-def build_model(spec: DetectorSpec) -> Any:
+def build_model(metadata: ModelMetadata) -> Any:
     """An mmdet YOLOX with initial weights, on the CPU."""
-    config = model_config(spec)
+    config = model_config(metadata)
     import mmdet.models  # noqa: F401  # fills the registry; after mmcv_ops.install
     from mmdet.registry import MODELS
     from mmengine.registry import init_default_scope
@@ -64,74 +57,57 @@ def build_model(spec: DetectorSpec) -> Any:
     return MODELS.build(config.model)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a training runs on and is cut into.
-
-    Attributes:
-        iterations: Steps of the optimiser in an epoch.
-        devices: Processes that share each step.
-        micro_batch: Images a process holds at once.
-        workers: Data loading processes of each process; they decide nothing but the speed.
-        mixed: Whether in mixed precision.
-        mosaic: Whether with mosaic and affine, until the last epochs.
-        cuda: Whether on GPUs.
-    """
-
-    iterations: int
-    devices: int = 1
-    micro_batch: int = 0
-    workers: int = 0
-    mixed: bool = False
-    mosaic: bool = False
-    cuda: bool = False
-
-
-def training_config(recipe: Recipe, tuning: Tuning, spec: DetectorSpec, setting: Setting) -> Config:
-    """The whole config of a run; its data roots are the names of the two data sets.
+def training_config(
+    options: TrainingOptions, hyperparameters: Hyperparameters, metadata: ModelMetadata, execution: ExecutionConfig
+) -> Config:
+    """The config of a whole training; its data roots are the names of the two data sets.
 
     Args:
-        recipe: What the user asked for.
-        tuning: What was chosen for the rest.
-        spec: The detector to be trained.
-        setting: What it runs on.
+        options: The user's options.
+        hyperparameters: All that the user did not choose.
+        metadata: The detector to train.
+        execution: How the training is divided.
     """
-    config = model_config(spec)
-    config.custom_imports = {"imports": list(OUR_PARTS), "allow_failed_imports": False}
-    config.model.update(type="PartwiseYOLOX", micro_batch=setting.micro_batch)
+    config = model_config(metadata)
+    config.custom_imports = {"imports": [module.__name__ for module in REGISTERED], "allow_failed_imports": False}
+    config.model.update(type="PartwiseYOLOX", micro_batch=execution.micro_batch)
     config.model.bbox_head.type = "IgnoringYOLOXHead"
-    config.model.backbone.update(frozen_stages=FROZEN_STAGES[tuning.freeze], norm_eval=tuning.frozen_norm)
-    set_data(config, recipe, spec, devices=setting.devices, at_once=setting.micro_batch, mosaic=setting.mosaic)
-    _set_optimizer(config, tuning, mixed=setting.mixed)
-    steps = setting.iterations * recipe.epochs
-    config.param_scheduler = _schedule(tuning, steps, setting.iterations)
+    config.model.backbone.update(
+        frozen_stages=FROZEN_STAGES[hyperparameters.freeze], norm_eval=hyperparameters.frozen_norm
+    )
+    set_data(
+        config, options, metadata, devices=execution.devices, at_once=execution.micro_batch, mosaic=execution.mosaic
+    )
+    _set_optimizer(config, hyperparameters, mixed=execution.mixed)
+    steps = execution.iterations * options.epochs
+    config.param_scheduler = _schedule(hyperparameters, steps, execution.iterations)
     config.train_cfg = {
         "type": "EpochBasedTrainLoop",
-        "max_epochs": recipe.epochs,
-        # looking at the eval set every epoch would take a tenth of a short run; five points draw a curve
-        "val_interval": 1 if recipe.patience else max(1, recipe.epochs // 5),
+        "max_epochs": options.epochs,
+        # a validation after each epoch would take a tenth of a short run; five points draw a curve
+        "val_interval": 1 if options.patience else max(1, options.epochs // 5),
     }
-    config.custom_hooks = [*_averaging(tuning, steps), *_mode_switch(tuning, recipe, setting)]
-    # the hook on the runtime would make a GPU wait for each loss in each step
+    config.custom_hooks = [*_averaging(hyperparameters, steps), *_mode_switch(hyperparameters, options, execution)]
+    # the runtime_info hook would make a GPU wait for each loss in each step
     config.default_hooks = dict.fromkeys(("logger", "checkpoint", "timer", "runtime_info"))
     for unused in ("visualizer", "tta_model", "tta_pipeline"):
         config.pop(unused, None)
     config.log_level = "WARNING"
     # cuDNN's deterministic kernels cost speed and some operators have none, so only a CPU run is bit-exact
-    config.randomness = {"seed": recipe.seed, "deterministic": not setting.cuda}
-    config.env_cfg.cudnn_benchmark = setting.cuda  # all batches have one size
-    if setting.devices > 1:
+    config.randomness = {"seed": options.seed, "deterministic": not execution.cuda}
+    config.env_cfg.cudnn_benchmark = execution.cuda  # all batches have one size
+    if execution.devices > 1:
         config.launcher = "pytorch"
-        if setting.cuda:
-            config.sync_bn = "torch"  # a device's share may be a few images, too few for statistics of their own
-        # each process keeps its own statistics in an epoch; their mean is taken at its end
+        if execution.cuda:
+            config.sync_bn = "torch"  # a device's few images are too few for statistics of their own
+        # each process has its own statistics during an epoch; `SameStatisticsHook` averages them at its end
         config.model_wrapper_cfg = {"type": "PartwiseDistributed", "broadcast_buffers": False}
-        if not setting.cuda:
+        if not execution.cuda:
             config.model_wrapper_cfg.device_ids = None
     return config
 
 
-def _set_optimizer(config: Config, tuning: Tuning, *, mixed: bool) -> None:
+def _set_optimizer(config: Config, chosen: Hyperparameters, *, mixed: bool) -> None:
     kinds = {
         "AdamW": {"type": "AdamW", "fused": True},
         "SGD": {"type": "SGD", "momentum": 0.9, "nesterov": True, "fused": True},
@@ -139,23 +115,27 @@ def _set_optimizer(config: Config, tuning: Tuning, *, mixed: bool) -> None:
     config.optim_wrapper = {
         "type": "AmpOptimWrapper" if mixed else "OptimWrapper",
         "constructor": "PartRates",
-        "optimizer": {**kinds[tuning.optimizer], "lr": tuning.learning_rate, "weight_decay": tuning.weight_decay},
-        "paramwise_cfg": {
-            "backbone.": tuning.backbone_rate,
-            "neck.": tuning.neck_rate,
-            "bbox_head.multi_level_conv_cls.": tuning.class_rate,
+        "optimizer": {
+            **kinds[chosen.optimizer],
+            "lr": chosen.learning_rate,
+            "weight_decay": chosen.weight_decay,
         },
-        "clip_grad": {"max_norm": tuning.max_gradient},
+        "paramwise_cfg": {
+            "backbone.": chosen.backbone_rate,
+            "neck.": chosen.neck_rate,
+            "bbox_head.multi_level_conv_cls.": chosen.class_rate,
+        },
+        "clip_grad": {"max_norm": chosen.max_gradient},
     }
 
 
-def _schedule(tuning: Tuning, steps: int, iterations: int) -> list[dict[str, Any]]:
-    """The rate by steps of the optimiser: up in a line, down in a cosine."""
-    warm = min(int(steps * tuning.warm_up), 3 * iterations)
+def _schedule(chosen: Hyperparameters, steps: int, iterations: int) -> list[dict[str, Any]]:
+    """The learning rate by step: a linear rise, then a cosine."""
+    warm = min(int(steps * chosen.warm_up), 3 * iterations)
     warm = warm if warm > 1 else 0  # mmengine's LinearLR over one step would leave the rate at its start factor
     decay = {
         "type": "CosineAnnealingLR",
-        "eta_min_ratio": tuning.final_rate,
+        "eta_min_ratio": chosen.final_rate,
         "by_epoch": False,
         "begin": warm,
         "T_max": steps - warm,
@@ -165,15 +145,15 @@ def _schedule(tuning: Tuning, steps: int, iterations: int) -> list[dict[str, Any
     return [warm_up, decay] if warm else [decay]
 
 
-def _averaging(tuning: Tuning, steps: int) -> list[dict[str, Any]]:
-    """The averaged weights, which are what is validated and kept.
+def _averaging(chosen: Hyperparameters, steps: int) -> list[dict[str, Any]]:
+    """The averaged weights, which are validated and kept.
 
-    Their window follows the run: mmdet's gamma of 2000 steps would leave a short run unaveraged, its momentum of 0.0001
-    would average over the untrained beginning.
+    Their window is a share of the run: mmdet's gamma of 2000 steps would leave a short run unaveraged, and its momentum
+    of 0.0001 would average over the untrained beginning.
     """
-    if not tuning.averaged_steps:
+    if not chosen.averaged_steps:
         return []
-    window = max(1.0, steps * tuning.averaged_steps)
+    window = max(1.0, steps * chosen.averaged_steps)
     return [
         {
             "type": "EMAHook",
@@ -186,10 +166,10 @@ def _averaging(tuning: Tuning, steps: int) -> list[dict[str, Any]]:
     ]
 
 
-def _mode_switch(tuning: Tuning, recipe: Recipe, setting: Setting) -> list[dict[str, Any]]:
-    if not setting.mosaic or not tuning.plain_epochs:
+def _mode_switch(chosen: Hyperparameters, options: TrainingOptions, execution: ExecutionConfig) -> list[dict[str, Any]]:
+    if not execution.mosaic or not chosen.plain_epochs:
         return []
-    plain = max(1, int(recipe.epochs * tuning.plain_epochs))
+    plain = max(1, int(options.epochs * chosen.plain_epochs))
     # mmdet switches one epoch earlier than the name says
     hook = {"type": "YOLOXModeSwitchHook", "num_last_epochs": plain - 1, "skip_type_keys": MIXING, "priority": 48}
     return [hook]

@@ -11,27 +11,27 @@ from hypothesis import strategies as st
 
 from pipeline.detection import mmcv_ops
 from pipeline.detection.families.yolox import assignment
-from pipeline.detection.families.yolox.assignment import Objects, Predictions, Rule, assign
+from pipeline.detection.families.yolox.assignment import Objects, PriorPredictions, SimOTAConstants, assign
 
 mmcv_ops.install()
 
 from mmdet.models.task_modules.assigners import SimOTAAssigner, sim_ota_assigner  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
-RULE = Rule()
+RULE = SimOTAConstants()
 SIZE = 96
 LEVELS = tuple((SIZE // stride, SIZE // stride, stride) for stride in (8, 16, 32))
 POINTS = torch.tensor([[(x + 0.5) * s, (y + 0.5) * s, s, s] for h, w, s in LEVELS for y in range(h) for x in range(w)])
 
 
-def predictions(images: int, classes: int, seed: int, spread: float = 1.0) -> Predictions:
+def predictions(images: int, classes: int, seed: int, spread: float = 1.0) -> PriorPredictions:
     """Boxes of some strides about their priors; with a spread of 0 all priors say the same."""
     g = torch.Generator().manual_seed(seed)
     shape = (images, len(POINTS))
     shift, side = torch.randn(*shape, 4, generator=g).mul(spread).split(2, -1)
     middle, half = POINTS[:, :2] + shift * POINTS[:, 2:], (side * 0.5 + 1).exp() * POINTS[:, 2:] / 2
     logits = torch.randn(*shape, classes + 1, generator=g) * 2 * spread - 2
-    return Predictions(logits[..., :-1], logits[..., -1], torch.cat([middle - half, middle + half], -1))
+    return PriorPredictions(logits[..., :-1], logits[..., -1], torch.cat([middle - half, middle + half], -1))
 
 
 def some_objects(counts: list[int], classes: int, seed: int, largest: float = 60.0) -> Objects:
@@ -46,11 +46,11 @@ def some_objects(counts: list[int], classes: int, seed: int, largest: float = 60
     return Objects(boxes, torch.where(real, labels, -1))
 
 
-def ours(said: Predictions, objects: Objects, rule: Rule = RULE) -> list[tuple[int, int, int, float]]:
+def ours(said: PriorPredictions, objects: Objects, rule: SimOTAConstants = RULE) -> list[tuple[int, int, int, float]]:
     return list(zip(*(column.tolist() for column in vars(assign(said, objects, LEVELS, rule)).values()), strict=True))
 
 
-def mmdets(said: Predictions, objects: Objects, rule: Rule = RULE) -> list[tuple[int, int, int, float]]:
+def mmdets(said: PriorPredictions, objects: Objects, rule: SimOTAConstants = RULE) -> list[tuple[int, int, int, float]]:
     assigner, rows = SimOTAAssigner(**vars(rule)), []
     for image, labels in enumerate(objects.labels):
         real = labels >= 0
@@ -77,12 +77,12 @@ def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         pytest.param([60, 0, 35, 2], 6, RULE, id="many, none, some"),
         pytest.param([12, 30], 80, RULE, id="eighty classes"),
         pytest.param([9, 9], 1, RULE, id="one class"),
-        pytest.param([20, 5], 3, Rule(1.5, 4, 2.0, 0.5), id="another rule"),
-        pytest.param([20, 5], 3, Rule(candidate_topk=500), id="more wished for than there are"),
+        pytest.param([20, 5], 3, SimOTAConstants(1.5, 4, 2.0, 0.5), id="another rule"),
+        pytest.param([20, 5], 3, SimOTAConstants(candidate_topk=500), id="more wished for than there are"),
         pytest.param([0, 0], 3, RULE, id="nothing"),
     ],
 )
-def test_it_is_mmdets(counts: list[int], classes: int, rule: Rule) -> None:
+def test_it_is_mmdets(counts: list[int], classes: int, rule: SimOTAConstants) -> None:
     for seed in range(5):
         said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed)
         assert ours(said, objects, rule) == mmdets(said, objects, rule)
@@ -130,7 +130,9 @@ def test_of_equal_costs_the_first_prior_is_taken(monkeypatch: pytest.MonkeyPatch
 def test_an_object_of_its_own(box: list[float], expected: int) -> None:
     """No prior predicts a box that overlaps much, so that one prior is all it takes."""
     still = predictions(1, 2, 0, spread=0.0)
-    small = Predictions(still.classes, still.objectness, torch.cat([POINTS[:, :2] - 0.5, POINTS[:, :2] + 0.5], 1)[None])
+    small = PriorPredictions(
+        still.classes, still.objectness, torch.cat([POINTS[:, :2] - 0.5, POINTS[:, :2] + 0.5], 1)[None]
+    )
     found = ours(small, Objects(torch.tensor([[box]]), torch.tensor([[1]])))
     assert len(found) == expected
 
@@ -138,12 +140,12 @@ def test_an_object_of_its_own(box: list[float], expected: int) -> None:
 def test_scores_of_zero_and_one_cost_as_much_as_in_torch() -> None:
     """Where binary_cross_entropy clamps: a logarithm of 0 counts as -100."""
     said = predictions(1, 3, 1)
-    certain = Predictions(said.classes.sign() * 500, torch.full_like(said.objectness, 500.0), said.boxes)
+    certain = PriorPredictions(said.classes.sign() * 500, torch.full_like(said.objectness, 500.0), said.boxes)
     objects = some_objects([12], 3, 1)
     assert ours(certain, objects) == mmdets(certain, objects)
 
 
 def test_what_is_not_a_number_is_given_to_no_object() -> None:
     said = predictions(1, 3, 1)
-    broken = Predictions(said.classes * torch.nan, said.objectness, said.boxes)
+    broken = PriorPredictions(said.classes * torch.nan, said.objectness, said.boxes)
     assert ours(broken, some_objects([5], 3, 1)) == []

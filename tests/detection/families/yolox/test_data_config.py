@@ -16,10 +16,10 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from pipeline.detection.families.yolox import data_config as module
-from pipeline.detection.families.yolox.data_config import set_on_machine
-from pipeline.detection.families.yolox.mmdet_config import Setting, base_config, training_config
-from pipeline.detection.hyperparameters import FROM_SCRATCH, Recipe
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.families.yolox.data_config import set_machine
+from pipeline.detection.families.yolox.mmdet_config import base_config, training_config
+from pipeline.detection.hyperparameters import FROM_SCRATCH, ExecutionConfig, TrainingOptions
+from pipeline.serving.model_metadata import ModelMetadata
 
 MIXING = {"Mosaic", "RandomAffine", "MixUp"}
 
@@ -27,12 +27,12 @@ MIXING = {"Mosaic", "RandomAffine", "MixUp"}
 def config_of(
     datasets: tuple[Path, Path] | None = None, *, mosaic: bool = False, workers: int = 0, **changes: Any
 ) -> Config:
-    recipe = Recipe(**{"variant": "nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
-    spec = DetectorSpec(recipe.variant, (recipe.image_size, recipe.image_size), ("disc", "block"))
-    config = training_config(recipe, FROM_SCRATCH, spec, Setting(iterations=10, mosaic=mosaic))
+    options = TrainingOptions(**{"variant": "nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
+    metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), ("disc", "block"))
+    config = training_config(options, FROM_SCRATCH, metadata, ExecutionConfig(iterations=10, mosaic=mosaic))
     import_modules_from_strings(**config.custom_imports)
     if datasets:
-        set_on_machine(config, *datasets, workers=workers)
+        set_machine(config, *datasets, workers=workers)
     return config
 
 
@@ -79,7 +79,7 @@ def test_of_mmdets_transforms_none_is_lost(variant: str) -> None:
     """They come in mmdet's order, but for loading and fitting, which are done before."""
     theirs = [step.type for step in base_config(variant).train_dataloader.dataset.pipeline]
     ours = [step.type for step in config_of(variant=variant, mosaic=True).train_dataloader.dataset.pipeline]
-    named = {new: old for old, new in module.OURS.items()}
+    named = {new: old for old, new in module.REPLACEMENTS.items()}
     assert [named.get(name, name) for name in ours] == [name for name in theirs if name != "Resize"]
 
 
@@ -119,7 +119,7 @@ def test_an_evaluated_image_is_the_one_that_mmdet_would_make(photographs: list[P
 def test_only_the_machines_part_names_its_folders(datasets: tuple[Path, Path]) -> None:
     config = config_of()
     before = config.pretty_text
-    set_on_machine(config, *datasets, workers=2)
+    set_machine(config, *datasets, workers=2)
     assert not any(str(folder) in before for folder in datasets)
     assert config.train_dataloader.dataset.dataset.data_root == f"{datasets[0]}/"
     assert config.val_dataloader.dataset.data_root == f"{datasets[1]}/"
@@ -139,42 +139,42 @@ def test_workers_stay_and_share_the_memory(
     kept = config.train_dataloader.dataset.dataset.pipeline[-1].memory
     evaluated = config.val_dataloader.dataset.pipeline[0].memory
     assert 0 < evaluated < kept
-    assert (kept + evaluated) * processes <= free * module.KEPT_SHARE
+    assert (kept + evaluated) * processes <= free * module.IMAGE_MEMORY_SHARE
 
 
 def test_there_is_a_most_that_is_kept(datasets: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**50))
-    assert config_of(datasets).train_dataloader.dataset.dataset.pipeline[-1].memory == module.KEPT * 4 // 5
+    assert config_of(datasets).train_dataloader.dataset.dataset.pipeline[-1].memory == module.IMAGE_MEMORY * 4 // 5
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_processes_of_a_machine_share_its_memory(devices: int, datasets: tuple[Path, Path]) -> None:
     config = config_of()
-    set_on_machine(config, *datasets, workers=2, devices=devices)
-    assert config.train_dataloader.dataset.dataset.pipeline[-1].memory * devices * 2 <= module.KEPT
+    set_machine(config, *datasets, workers=2, devices=devices)
+    assert config.train_dataloader.dataset.dataset.pipeline[-1].memory * devices * 2 <= module.IMAGE_MEMORY
 
 
 @pytest.mark.parametrize("cuda", [False, True])
 def test_a_gpu_takes_batches_from_pinned_memory(cuda: bool, datasets: tuple[Path, Path]) -> None:
     config = config_of()
-    set_on_machine(config, *datasets, workers=0, cuda=cuda)
+    set_machine(config, *datasets, workers=0, cuda=cuda)
     loaders = (config.train_dataloader, config.val_dataloader)
     assert [loader.pin_memory for loader in loaders] == [cuda, cuda]
     assert config.model.data_preprocessor.non_blocking == cuda
 
 
 def test_devices_share_a_batch() -> None:
-    recipe = Recipe("nano", 96, batch_size=6)
-    spec = DetectorSpec("nano", (96, 96), ("disc", "block"))
-    setting = Setting(iterations=10)
+    options = TrainingOptions("nano", 96, batch_size=6)
+    metadata = ModelMetadata("nano", (96, 96), ("disc", "block"))
+    execution = ExecutionConfig(iterations=10)
     for devices, images in ((1, 6), (2, 3), (3, 2)):
-        config = training_config(recipe, FROM_SCRATCH, spec, replace(setting, devices=devices))
+        config = training_config(options, FROM_SCRATCH, metadata, replace(execution, devices=devices))
         assert config.train_dataloader.batch_size == images
 
 
 @pytest.mark.parametrize(("micro_batch", "images"), [(0, 3), (2, 2)])
 def test_evaluation_holds_no_more_images_at_once_than_a_step(micro_batch: int, images: int) -> None:
-    spec = DetectorSpec("nano", (96, 96), ("disc", "block"))
-    setting = Setting(iterations=10, devices=2, micro_batch=micro_batch)
-    config = training_config(Recipe("nano", 96, batch_size=6), FROM_SCRATCH, spec, setting)
+    metadata = ModelMetadata("nano", (96, 96), ("disc", "block"))
+    execution = ExecutionConfig(iterations=10, devices=2, micro_batch=micro_batch)
+    config = training_config(TrainingOptions("nano", 96, batch_size=6), FROM_SCRATCH, metadata, execution)
     assert (config.train_dataloader.batch_size, config.val_dataloader.batch_size) == (3, images)

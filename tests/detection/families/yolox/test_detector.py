@@ -15,13 +15,14 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from pipeline.detection.checkpoints import fit, read_checkpoint
-from pipeline.detection.families.yolox.detector import PartwiseYOLOX, bare
+from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.head import IgnoringYOLOXHead
 from pipeline.detection.families.yolox.mmdet_config import build_model, model_config
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.hooks import bare
+from pipeline.serving.model_metadata import ModelMetadata
 
 SIZE = 64
-SPEC = DetectorSpec("nano", (SIZE, SIZE), ("disc", "block"))
+SPEC = ModelMetadata("nano", (SIZE, SIZE), ("disc", "block"))
 
 
 def detector(micro_batch: int = 0) -> PartwiseYOLOX:
@@ -177,10 +178,10 @@ def test_convolutions_lie_in_memory_channels_last() -> None:
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_it_computes_what_mmdets_own_computes(training: bool, pretrained: Path) -> None:
     """With the real weights, output for output, in double precision: what is left is no rounding."""
-    spec = DetectorSpec("nano", (SIZE, SIZE), ("person", "car"))
-    theirs, ours = build_model(spec), detector()
+    metadata = ModelMetadata("nano", (SIZE, SIZE), ("person", "car"))
+    theirs, ours = build_model(metadata), detector()
     for model in (theirs, ours):
-        fit(read_checkpoint(pretrained), model, spec.classes)
+        fit(read_checkpoint(pretrained), model, metadata.classes)
         model.double().train(training)
     images = torch.stack([sample(seed)[0].double() for seed in range(3)])
     with torch.no_grad():
@@ -195,10 +196,10 @@ def test_it_computes_what_mmdets_own_computes(training: bool, pretrained: Path) 
 
 
 def test_its_detections_are_mmdets(pretrained: Path) -> None:
-    spec = DetectorSpec("nano", (SIZE, SIZE), ("person", "car"))
+    metadata = ModelMetadata("nano", (SIZE, SIZE), ("person", "car"))
     found = []
-    for model in (build_model(spec), detector()):
-        fit(read_checkpoint(pretrained), model, spec.classes)
+    for model in (build_model(metadata), detector()):
+        fit(read_checkpoint(pretrained), model, metadata.classes)
         found.append([each.pred_instances for each in model.eval().val_step(batch(1, 2))])
     for theirs, ours in zip(*found, strict=True):
         assert len(ours) == len(theirs)

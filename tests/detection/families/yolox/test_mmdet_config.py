@@ -9,27 +9,30 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from pipeline.detection.families.yolox.mmdet_config import Setting, base_config, build_model, training_config
-from pipeline.detection.hyperparameters import FROM_SCRATCH, Recipe, Tuning
-from pipeline.detection.spec import VARIANTS, DetectorSpec
+from pipeline.detection.families import FAMILY
+from pipeline.detection.families.yolox.mmdet_config import base_config, build_model, training_config
+from pipeline.detection.hyperparameters import FROM_SCRATCH, ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.serving.model_metadata import ModelMetadata
 
-PLAIN = Setting(iterations=10, micro_batch=4)
+PLAIN = ExecutionConfig(iterations=10, micro_batch=4)
 MOSAIC = replace(PLAIN, mosaic=True)
 
 
-def config_of(setting: Setting = MOSAIC, tuning: Tuning = FROM_SCRATCH, **changes: Any) -> Config:
-    recipe = Recipe(**{"variant": "nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
-    spec = DetectorSpec(recipe.variant, (recipe.image_size, recipe.image_size), ("disc", "block"))
-    return training_config(recipe, tuning, spec, setting)
+def config_of(
+    execution: ExecutionConfig = MOSAIC, hyperparameters: Hyperparameters = FROM_SCRATCH, **changes: Any
+) -> Config:
+    options = TrainingOptions(**{"variant": "nano", "image_size": 96, "epochs": 20, "batch_size": 4, **changes})
+    metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), ("disc", "block"))
+    return training_config(options, hyperparameters, metadata, execution)
 
 
 def hooks_of(config: Config) -> dict[str, Any]:
     return {hook["type"]: hook for hook in config.custom_hooks}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FAMILY.variants)
 def test_every_size_is_mmdets_own_with_our_classes(variant: str) -> None:
-    model = build_model(DetectorSpec(variant, (64, 64), ("disc", "block", "star")))
+    model = build_model(ModelMetadata(variant, (64, 64), ("disc", "block", "star")))
     base = base_config(variant).model
     assert model.bbox_head.num_classes == 3
     assert model.backbone.stem.conv.conv.out_channels == int(64 * base.backbone.widen_factor)
@@ -63,15 +66,15 @@ def test_the_schedule_fits_the_run(epochs: int) -> None:
 def test_so_many_epochs_at_the_end_are_without_mosaic(epochs: int, plain: float, last: int) -> None:
     from mmdet.engine.hooks import YOLOXModeSwitchHook
 
-    settings = hooks_of(config_of(epochs=epochs, tuning=replace(FROM_SCRATCH, plain_epochs=plain)))
+    settings = hooks_of(config_of(epochs=epochs, hyperparameters=replace(FROM_SCRATCH, plain_epochs=plain)))
     hook = YOLOXModeSwitchHook(num_last_epochs=settings["YOLOXModeSwitchHook"]["num_last_epochs"])
     switched = [epoch for epoch in range(epochs) if epoch + 1 >= epochs - hook.num_last_epochs]  # the hook's own test
     assert len(switched) == last
 
 
 def test_mosaic_may_be_on_to_the_end() -> None:
-    tuning = replace(FROM_SCRATCH, plain_epochs=0.0)
-    assert "YOLOXModeSwitchHook" not in hooks_of(config_of(epochs=20, tuning=tuning))
+    hyperparameters = replace(FROM_SCRATCH, plain_epochs=0.0)
+    assert "YOLOXModeSwitchHook" not in hooks_of(config_of(epochs=20, hyperparameters=hyperparameters))
 
 
 def test_without_mosaic_nothing_is_switched() -> None:
@@ -79,7 +82,7 @@ def test_without_mosaic_nothing_is_switched() -> None:
 
 
 def test_without_a_window_nothing_is_averaged() -> None:
-    assert "EMAHook" not in hooks_of(config_of(tuning=replace(FROM_SCRATCH, averaged_steps=0.0)))
+    assert "EMAHook" not in hooks_of(config_of(hyperparameters=replace(FROM_SCRATCH, averaged_steps=0.0)))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_several_devices_share_a_batch_and_meet_in_torch_distributed() -> None:
 @pytest.mark.parametrize("frozen_norm", [False, True])
 def test_what_is_frozen_is_so_in_a_new_detector(freeze: str, frozen: tuple[str, ...], frozen_norm: bool) -> None:
     """From the first moment: the optimiser, and the wrapper for several devices, look at a detector only once."""
-    model = built(config_of(tuning=Tuning(freeze=freeze, frozen_norm=frozen_norm)))
+    model = built(config_of(hyperparameters=Hyperparameters(freeze=freeze, frozen_norm=frozen_norm)))
     fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     expected = {n for n, _ in model.named_parameters() if n.startswith(tuple(f"backbone.{each}." for each in frozen))}
     assert fixed == expected

@@ -1,16 +1,16 @@
-"""Images as training reads them, over and over: fitted to the input once, then taken from memory.
+"""Fast replacements of mmdet's transforms for YOLOX: images are resized once, and then kept in memory.
 
-A training set is read every epoch, four images for one with mosaic, and decoding and resizing are the greater part of
-it. The transforms here take the place of mmdet's and put out the same bytes:
+Each epoch reads the whole training set, with mosaic four images per sample, and most of that time is decoding and
+resizing. These transforms give the same bytes as mmdet's:
 
     LoadFitted          LoadImageFromFile, then Resize(scale, keep_ratio=True)
     FittedMosaic        Mosaic, for images that LoadFitted has fitted
     HSVByTable          YOLOXHSVRandomAug
-    PackChannelsLast    PackDetInputs: the same tensor, in the memory layout the image had all along
-    stack_channels_last pseudo_collate: one tensor in place of a list, in the memory layout the model asks for
+    PackChannelsLast    PackDetInputs: the same tensor in the memory layout of the image
+    stack_channels_last pseudo_collate: one tensor instead of a list, in the memory layout of the model
 
-Fitting comes first, before colour and flips, as in Megvii's YOLOX (`COCODataset.load_resized_img`); mmdet's configs
-resize last.
+Images are resized before colour and flips, as in Megvii's YOLOX (`COCODataset.load_resized_img`). mmdet's configs
+resize them last.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from mmdet.datasets.transforms import Mosaic, PackDetInputs, YOLOXHSVRandomAug  
 from mmdet.registry import TRANSFORMS  # noqa: E402
 
 Image = NDArray[np.uint8]
-PLACES = ("top_left", "top_right", "bottom_left", "bottom_right")  # as mmdet's Mosaic fills them
+QUADRANTS = ("top_left", "top_right", "bottom_left", "bottom_right")  # as mmdet's Mosaic fills them
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """An image that fits a scale with its ratio kept.
+class FittedImage:
+    """An image, resized to fit a scale with its aspect ratio.
 
     Attributes:
         image: `(h, w, 3)`, BGR.
@@ -54,70 +54,68 @@ class Fitted:
 
     @property
     def scale_factor(self) -> tuple[float, float]:
-        """What a width and a height of the original are to be multiplied by; sides are rounded apart."""
+        """New width / original width, and the same of the height: each side is rounded."""
         return self.image.shape[1] / self.shape[1], self.image.shape[0] / self.shape[0]
 
 
-def read_fitted(path: str, scale: tuple[int, int]) -> Fitted:
-    """Decode an image and resize it, smaller or larger, to the largest that fits.
+def read_fitted(path: str, scale: tuple[int, int]) -> FittedImage:
+    """Decode an image and resize it to the largest size that fits.
 
-    Pixels are those of mmdet's `LoadImageFromFile` and `Resize`: EXIF orientation applied, bilinear. A line so thin
-    that it would round to nothing, for which mmdet has no answer, keeps one pixel, as in the service.
+    Pixels equal those of mmdet's `LoadImageFromFile` and `Resize`: EXIF orientation applied, bilinear. A side that
+    would round to 0 pixels, which mmdet cannot handle, keeps one pixel, as in the service.
 
     Args:
-        path: Of an image file.
+        path: An image file.
         scale: Width and height to fit, as mmdet takes them: the longer one bounds the image's longer side.
 
     Raises:
-        DataError: The file cannot be read, or is no image.
+        DataError: The file cannot be read, or is not an image.
     """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise DataError("an image cannot be read", where=path, expected="an image file") from error
-    # of no bytes at all OpenCV would make an error of its own
+    # OpenCV raises an error of its own for empty content
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if image is None:
         raise DataError("an image cannot be decoded", where=path, expected="a whole image of a format OpenCV reads")
     height, width = image.shape[:2]
     across, down = mmcv.rescale_size((width, height), scale)
     fitted = mmcv.imresize(image, (max(1, across), max(1, down)), interpolation="bilinear", backend="cv2")
-    return Fitted(fitted, (height, width))
+    return FittedImage(fitted, (height, width))
 
 
 @TRANSFORMS.register_module()
 class LoadFitted(BaseTransform):  # type: ignore[misc]  # mmcv is untyped
-    """Loads an image fitted to a scale, from memory when it has been loaded before.
+    """Loads an image resized to fit a scale, from memory where it was loaded before.
 
-    Images are kept until the memory is used up, and then no more are. To drop the least recently used instead would be
-    of no use: every image is read once an epoch, in an order that has nothing to do with the last one's, so that in a
-    set too large most images would be dropped before their turn came again.
+    Images are kept until the memory is full. Dropping the least recently used one would not help: an epoch reads every
+    image once in a new random order, so in a large set most images would be dropped before they are read again.
 
-    The memory is this transform's own, and goes with it: what another training reads, at the same path or not, is
-    never mixed up with it. A copy, and with it every worker process that is spawned, starts with nothing kept.
+    Each instance has its own memory. A copy, and so every spawned worker process, starts empty.
 
-    Boxes that are loaded already, so where `LoadAnnotations` comes before, are scaled and clipped as `Resize` would;
-    those loaded later stay in pixels of the original, as evaluation wants them.
+    Boxes that were loaded before, by `LoadAnnotations`, are scaled and clipped as by `Resize`. Boxes loaded later stay
+    in pixels of the original, as evaluation needs them.
 
     Args:
         scale: Width and height to fit.
-        memory: Bytes of fitted images to keep, in each process that loads.
+        memory: Bytes of images to keep in each process that loads.
     """
 
     def __init__(self, scale: tuple[int, int], memory: int = 0) -> None:
         self.scale = scale
         self.memory = memory
-        self._kept: dict[str, Fitted] = {}
+        self._kept: dict[str, FittedImage] = {}
         self._free = memory
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Set `img`, `img_shape`, `ori_shape`, `scale`, `scale_factor`, `keep_ratio` and `homography_matrix`.
 
         Args:
-            results: With `img_path`, and perhaps `gt_bboxes`.
+            results: Has `img_path`, and perhaps `gt_bboxes`.
 
         Raises:
-            DataError: The file cannot be read, or is no image.
+            DataError: The file cannot be read, or is not an image.
         """
         fitted = self._fitted(results["img_path"])
         shape, (across, down) = fitted.image.shape[:2], fitted.scale_factor
@@ -130,7 +128,7 @@ class LoadFitted(BaseTransform):  # type: ignore[misc]  # mmcv is untyped
             results["gt_bboxes"].clip_(shape)
         return results
 
-    def _fitted(self, path: str) -> Fitted:
+    def _fitted(self, path: str) -> FittedImage:
         fitted = self._kept.get(path)
         if fitted is None:
             fitted = read_fitted(path, self.scale)
@@ -140,29 +138,29 @@ class LoadFitted(BaseTransform):  # type: ignore[misc]  # mmcv is untyped
         return fitted
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the images: a worker is sent no more than it needs to begin."""
+        """Leave out the images, so that starting a worker stays cheap."""
         return {**vars(self), "_kept": {}, "_free": self.memory}
 
 
 @TRANSFORMS.register_module()
 class FittedMosaic(Mosaic):  # type: ignore[misc]  # mmdet is untyped
-    """mmdet's mosaic, without copying each sample and resizing each image to the size it has.
+    """mmdet's mosaic, without a copy of each sample and a resize of each image to the size it has.
 
-    The samples must be its own, as `SeededDataset` loads them, and fitted to `img_scale`, which must be square. The
-    hook that ends mosaic goes by names, and is to be told this one.
+    It changes the samples, so they must not be shared; `SeededDataset` loads new ones. They must fit `img_scale`, which
+    must be square.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Put `results` and the three `mix_results` together, `img` being `(2 * side, 2 * side, 3)` afterwards."""
+        """Combine `results` and the three `mix_results` into an `img` of `(2 * side, 2 * side, 3)`."""
         if np.random.uniform(0, 1) > self.prob:
             return results
         shape = (2 * self.img_scale[1], 2 * self.img_scale[0])
         canvas = np.full((*shape, 3), self.pad_val, np.uint8)
         centre = tuple(int(np.random.uniform(*self.center_ratio_range) * side) for side in self.img_scale)
         parts = (results, *results["mix_results"])
-        for place, part in zip(PLACES, parts, strict=True):
+        for quadrant, part in zip(QUADRANTS, parts, strict=True):
             image = part["img"]
-            (x1, y1, x2, y2), (u1, v1, u2, v2) = self._mosaic_combine(place, centre, image.shape[1::-1])
+            (x1, y1, x2, y2), (u1, v1, u2, v2) = self._mosaic_combine(quadrant, centre, image.shape[1::-1])
             canvas[y1:y2, x1:x2] = image[v1:v2, u1:u2]
             part["gt_bboxes"].translate_([x1 - u1, y1 - v1])
         boxes = results["gt_bboxes"].cat([part["gt_bboxes"] for part in parts])
@@ -195,10 +193,7 @@ class HSVByTable(YOLOXHSVRandomAug):  # type: ignore[misc]
 
 @TRANSFORMS.register_module()
 class PackChannelsLast(PackDetInputs):  # type: ignore[misc]
-    """mmdet's packing, without its reordering of the image by channels.
-
-    `inputs` is `(3, h, w)` as ever, and lies in memory as `(h, w, 3)`.
-    """
+    """mmdet's packing without a copy of the image: `inputs` is `(3, h, w)`, and stays `(h, w, 3)` in memory."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return `inputs` and `data_samples`."""
@@ -208,12 +203,12 @@ class PackChannelsLast(PackDetInputs):  # type: ignore[misc]
 
 @FUNCTIONS.register_module()  # type: ignore[untyped-decorator]  # mmengine is untyped
 def stack_channels_last(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of samples whose images have one size: for the loader's `collate_fn`.
+    """Make a batch of samples whose images have one size: the loader's `collate_fn`.
 
-    `torch.stack` itself would put the channels first again, and mmdet's preprocessor, given a list, would call it.
+    `torch.stack`, which mmdet's preprocessor calls for a list, would copy the images to channels-first order.
 
     Args:
-        samples: As `PackChannelsLast` packs them, `B` of them.
+        samples: `B` samples from `PackChannelsLast`.
 
     Returns:
         `inputs`, `(B, 3, h, w)` uint8 in torch's `channels_last` format, and the list `data_samples`.

@@ -11,11 +11,11 @@ import torch
 from megvii_network import SIZES, MegviiNetwork
 from torch import Tensor
 
-from pipeline.detection.checkpoints import CLASS_LAYER, coco_classes, fit, read_checkpoint, variant_of
-from pipeline.detection.families.yolox.megvii import is_megvii, mmdet_name, to_mmdet
+from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.families.yolox.weights import CLASS_LAYER, mmdet_name, normalize, variant_of
 from pipeline.errors import DataError
+from pipeline.serving.model_metadata import ModelMetadata
 
 
 def picture() -> Tensor:
@@ -47,8 +47,9 @@ def test_the_mapped_network_computes_what_megviis_does(variant: str) -> None:
     lines = "\n".join(sorted(f"{name} {tuple(value.shape)}" for name, value in network.state.items()))
     assert (len(network.state), hashlib.sha256(lines.encode()).hexdigest()[:16]) == (count, digest)
 
-    mapped = to_mmdet(network.state)
-    model = build_model(DetectorSpec(variant, (64, 64), coco_classes())).eval()
+    mapped, source = normalize(network.state, Path("w.pth"))
+    assert source == "Megvii"
+    model = build_model(ModelMetadata(variant, (64, 64), coco_classes())).eval()
     assert {n: v.shape for n, v in mapped.items()} == {n: v.shape for n, v in model.state_dict().items()}
     assert len(mapped) == count
     assert variant_of(mapped) == variant
@@ -77,7 +78,7 @@ def test_names(megvii: str, mmdet: str) -> None:
 
 
 def test_mmdets_own_names_are_not_taken_for_megviis(pretrained: Path) -> None:
-    assert not is_megvii(read_checkpoint(pretrained).state)
+    assert read_checkpoint(pretrained).source == "mmdet"
 
 
 @torch.no_grad()
@@ -97,11 +98,11 @@ def test_a_file_of_megviis_is_read(
     with caplog.at_level(logging.INFO, "pipeline"):
         checkpoint = read_checkpoint(path)
     rest = ("start_epoch", "optimizer", "best_ap", "curr_ap") if layout == "training" else ()
-    assert (checkpoint.source, checkpoint.classes, checkpoint.left_over) == ("Megvii", coco_classes(), rest)
+    assert (checkpoint.source, checkpoint.classes, checkpoint.unused) == ("Megvii", coco_classes(), rest)
     said = "yolox_nano.pth: YOLOX-nano by Megvii, 80 classes taken for COCO's"
     assert caplog.messages == [said + ("; not used: start_epoch, optimizer, best_ap, curr_ap" if rest else "")]
 
-    model = build_model(DetectorSpec("nano", (64, 64), coco_classes())).eval()
+    model = build_model(ModelMetadata("nano", (64, 64), coco_classes())).eval()
     fit(checkpoint, model, coco_classes())
     scores, *_ = model.bbox_head(model.extract_feat(picture()))
     torch.testing.assert_close(scores[0], outputs[0][0], rtol=1e-4, atol=1e-4)
@@ -109,7 +110,7 @@ def test_a_file_of_megviis_is_read(
 
 def test_megviis_rows_move_by_class_name(tmp_path: Path, nano: Any) -> None:
     state, _ = nano
-    model = build_model(DetectorSpec("nano", (64, 64), ("dog", "unicorn", "person")))
+    model = build_model(ModelMetadata("nano", (64, 64), ("dog", "unicorn", "person")))
     carried = fit(read_checkpoint(megvii_file(tmp_path / "w.pth", state)), model, ("dog", "unicorn", "person"))
     assert (carried.known, carried.fresh) == (("dog", "person"), ("unicorn",))
     for level in range(3):
@@ -137,7 +138,7 @@ def test_what_megviis_yolox_does_not_have_is_refused_by_name(tmp_path: Path, nan
     state = dict(nano[0])
     state["backbone.fpn.weight"] = state.pop("backbone.C3_p4.conv1.conv.weight")
     checkpoint = read_checkpoint(megvii_file(tmp_path / "w.pth", state))
-    model = build_model(DetectorSpec("nano", (64, 64), ("dog",)))
+    model = build_model(ModelMetadata("nano", (64, 64), ("dog",)))
     says = (
         r"1 missing, 1 unknown[\s\S]*missing: neck\.top_down_blocks\.0\.main_conv\.conv\.weight; "
         r"unknown: backbone\.fpn\.weight[\s\S]*unchanged YOLOX-nano"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
-from pipeline.detection.filter_norms import LEAST_VARIANCE, balance
-from pipeline.detection.spec import DetectorSpec
+from pipeline.detection.optimization import LEAST_VARIANCE, balance_filters
+from pipeline.serving.model_metadata import ModelMetadata
 
 EPS = 1e-3  # of mmdet's norms
 
@@ -66,7 +66,7 @@ def test_a_filter_becomes_1_long_or_keeps_a_variance(length: float, variance: fl
     images = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
         before = pair(images)
-        balance(pair)
+        balance_filters(pair)
         after = pair(images)
     assert float(lengths_of(pair.conv)[0]) == pytest.approx(expected, rel=1e-4)
     assert float(pair.bn.running_var[0]) >= (LEAST_VARIANCE - EPS) * 0.999
@@ -84,14 +84,14 @@ def test_a_filter_becomes_1_long_or_keeps_a_variance(length: float, variance: fl
 )
 def test_what_is_no_filter_before_a_norm_is_left_alone(model: nn.Module) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    balance(model)
+    balance_filters(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.fixture
 def nano(pretrained: Path) -> Any:
     """The real detector, for evaluation."""
-    model = build_model(DetectorSpec("nano", (128, 128), coco_classes()))
+    model = build_model(ModelMetadata("nano", (128, 128), coco_classes()))
     fit(read_checkpoint(pretrained), model, coco_classes())
     return model.eval()
 
@@ -104,7 +104,7 @@ def photograph(path: Path) -> Tensor:
 def test_of_the_real_nano_the_stem_is_short_before(nano: Any) -> None:
     stem = nano.backbone.stem.conv.conv
     assert float(lengths_of(stem).min()) < 0.001
-    balance(nano)
+    balance_filters(nano)
     torch.testing.assert_close(lengths_of(stem), torch.ones(len(stem.weight)), atol=1e-5, rtol=0)
 
 
@@ -112,7 +112,7 @@ def test_the_real_nano_sees_what_it_saw(nano: Any, photographs: list[Path]) -> N
     images = torch.cat([photograph(path) for path in photographs])
     with torch.no_grad():
         before = nano._forward(images)
-        balance(nano)
+        balance_filters(nano)
         after = nano._forward(images)
     for own, expected in zip(after, before, strict=True):
         for a, b in zip(own, expected, strict=True):
@@ -121,7 +121,7 @@ def test_the_real_nano_sees_what_it_saw(nano: Any, photographs: list[Path]) -> N
 
 
 def test_every_filter_of_the_real_nano_is_1_long_or_at_the_bound(nano: Any) -> None:
-    balance(nano)
+    balance_filters(nano)
     for convolution, norm in pairs_of(nano):
         at_bound = (norm.running_var + norm.eps - LEAST_VARIANCE).abs() < 1e-4
         at_one = (lengths_of(convolution) - 1).abs() < 1e-4
@@ -129,8 +129,8 @@ def test_every_filter_of_the_real_nano_is_1_long_or_at_the_bound(nano: Any) -> N
 
 
 def test_twice_is_as_once(nano: Any) -> None:
-    balance(nano)
+    balance_filters(nano)
     once = {name: value.clone() for name, value in nano.state_dict().items()}
-    balance(nano)
+    balance_filters(nano)
     for name, value in nano.state_dict().items():
         torch.testing.assert_close(value, once[name], atol=1e-5, rtol=1e-4, msg=name)

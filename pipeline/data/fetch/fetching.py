@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from contextlib import closing
@@ -73,7 +73,7 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
         return _local(_file_url_path(url, shown), shown, wanted)
     is_web = scheme in {"http", "https"}
     if not is_web and "://" not in url:
-        return _local(_home_expanded(url, shown), shown, wanted)
+        return _local(Path(os.path.expanduser(url)), shown, wanted)  # noqa: PTH111, Path raises for unknown users
     key = hashlib.sha256(url.encode()).hexdigest()  # tells URLs apart without giving their secrets away
     last = unquote(shown).rstrip("/").rpartition("/")[2]
     name = f"{key[:12]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)[-100:] or 'file'}"
@@ -95,10 +95,8 @@ class _Cached:
 
     def verified(self) -> Fetched | None:
         """The file, where it is here and has the digest that is wanted."""
-        return self.found() if self.wanted and self.path.is_file() and sha256_of(self.path) == self.wanted else None
-
-    def found(self) -> Fetched:
-        return Fetched(self.path, self.shown, sha256_of(self.path), self.path.stat().st_size)
+        is_here = self.wanted and self.path.is_file() and sha256_of(self.path) == self.wanted
+        return self._found(self.wanted) if is_here else None
 
     def version(self) -> Validators:
         """The version of the file that is here; empty where its bytes have changed, or where they must be fetched."""
@@ -111,19 +109,23 @@ class _Cached:
         return Validators()
 
     def fill(self, download: Callable[[PartialFile], object]) -> Fetched:
-        """Run a download, which returns None where there is nothing new, and check what came before it counts."""
+        """Run a download, which returns None where the file here is still current, and check the bytes that came."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(self.path, self.key) as part:
-            if download(part) is not None:
-                found = sha256_of(part.path)
-                if self.wanted and found != self.wanted:
-                    part.discard()
-                    remedy = "the download was removed: check the URL and the SHA-256"
-                    raise _wrong_digest(self.shown, self.wanted, found, remedy)
-                part.finish()
-                record = {"key": self.key, "sha256": found, "validators": asdict(part.validators)}
-                write_atomically(self._record, json.dumps(record))
-        return self.found()
+            if download(part) is None:
+                return self._found(sha256_of(self.path))
+            found = sha256_of(part.path)
+            if self.wanted and found != self.wanted:
+                part.discard()
+                remedy = "the download was removed: check the URL and the SHA-256"
+                raise _wrong_digest(self.shown, self.wanted, found, remedy)
+            part.finish()
+            record = {"key": self.key, "sha256": found, "validators": asdict(part.validators)}
+            write_atomically(self._record, json.dumps(record))
+            return self._found(found)
+
+    def _found(self, sha256: str) -> Fetched:
+        return Fetched(self.path, self.shown, sha256, self.path.stat().st_size)
 
     @property
     def _record(self) -> Path:
@@ -141,10 +143,10 @@ def _from_place(place: Place, cached: _Cached) -> Fetched:
         _refuse_digest(cached.wanted, place.shown)
         mirror(place, cached.path, cached.key)
         return Fetched(cached.path, place.shown, "", 0)
-    if cached.version().same_version(version_of(info)):
-        return cached.found()
 
-    def download(part: PartialFile) -> Validators:
+    def download(part: PartialFile) -> Validators | None:
+        if cached.version().same_version(version_of(info)):
+            return None
         with byte_bar(cached.path.name, info.get("size")) as bar:
             fetch_file(place, place.path, place.shown, part, lambda size: bar.update(size - bar.n))
         return part.validators
@@ -160,17 +162,18 @@ def _info(system: Any, place: Place) -> dict[str, Any]:
 def _local(path: Path, shown: str, wanted: str) -> Fetched:
     try:
         if not path.exists():
-            raise _nothing_there(path, shown)
+            raise _missing(path, shown)
         if path.is_dir():
             _refuse_digest(wanted, shown)
             return Fetched(path, shown, "", 0)
         if not path.is_file():  # a device or a pipe, which may never end
-            raise UsageError("this is no plain file", where=shown, expected="a file or a folder")
+            raise UsageError("this is no plain file", where=shown, remedy="name a file or a folder")
         found, size = sha256_of(path), path.stat().st_size
     except PipelineError:
         raise
     except OSError as error:
-        raise _unreadable(error, shown) from None
+        problem, remedy = f"the file cannot be read: {error.strerror}", "check its path, its permissions and its disk"
+        raise UsageError(problem, where=shown[:_LONGEST_SHOWN], remedy=remedy) from None
     if wanted and found != wanted:
         raise _wrong_digest(shown, wanted, found, "the file was left as it is: is it the right one?")
     return Fetched(path, shown, found, size)
@@ -184,29 +187,13 @@ def _file_url_path(url: str, shown: str) -> Path:
     return Path(url2pathname(parts.path))
 
 
-def _home_expanded(path: str, shown: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        remedy = "write the path out, or ./~name for a file of that name"
-        raise UsageError("there is no home folder of that user", where=shown, remedy=remedy) from None
-
-
-def _nothing_there(path: Path, shown: str) -> MissingError:
+def _missing(path: Path, shown: str) -> MissingError:
     try:
         beside = sorted(each.name for each in path.parent.iterdir())
     except OSError:
         beside = []
-    near = did_you_mean(path.name, beside, otherwise="check the path", cutoff=0.6)
-    return MissingError("there is no such file or folder", where=shown, remedy=near)
-
-
-def _unreadable(error: OSError, shown: str) -> PipelineError:
-    if error.errno == errno.ENAMETOOLONG:
-        remedy = "check the path: a part of it is longer than names of files can be"
-        return MissingError("there is no such file or folder", where=f"{shown[:_LONGEST_SHOWN]}...", remedy=remedy)
-    problem = f"the file cannot be read: {error.strerror or type(error).__name__}"
-    return UsageError(problem, where=shown, remedy="check its permissions, and the disk it is on")
+    remedy = did_you_mean(path.name, beside, otherwise="check the path", cutoff=0.6)
+    return MissingError("there is no such file or folder", where=shown, remedy=remedy)
 
 
 def _wrong_digest(shown: str, wanted: str, found: str, remedy: str) -> DataError:

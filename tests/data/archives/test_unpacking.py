@@ -163,13 +163,6 @@ class TestEveryKind:
         monkeypatch.setattr(archive_members, "_MAX_RATIO", 2)
         check_refused(packed(tmp_path, kind, [(f"{i}.bin", bytes(30_000)) for i in range(12)]), "more than 100000 ")
 
-    @pytest.mark.slow
-    def test_too_great_a_ratio_by_default(self, tmp_path: Path, kind: str) -> None:
-        if kind == "tar":
-            pytest.skip("it is not compressed")
-        path = packed(tmp_path, kind, [(f"{i}.bin", bytes(3_000_000)) for i in range(12)])
-        check_refused(path, "unpacks to more than 16777216 bytes")
-
     def test_no_room_on_the_disk(self, tmp_path: Path, kind: str) -> None:
         """Here the system refuses to let a file grow: the message speaks of the disk, not of the archive."""
         path = packed(tmp_path, kind, [("a.bin", bytes(range(256)) * 4000)])

@@ -315,6 +315,7 @@ def measure(weights: Path, spec: Any, folder: Path) -> tuple[float, float | None
 
     from pipeline.detection.export import load_detector
     from pipeline.detection.mmcv_ops import nms
+    from pipeline.evaluation.ground_truth import read_ground_truth
     from pipeline.evaluation.metrics import evaluate
     from pipeline.serving.preprocessing import letterbox, stack
 
@@ -332,7 +333,7 @@ def measure(weights: Path, spec: Any, folder: Path) -> tuple[float, float | None
                 x1, y1, x2, y2 = (boxes[0][k] / scale).tolist()
                 found = {"image_id": image["id"], "category_id": label + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
                 results.append({**found, "score": float(row[k])})
-    metrics = evaluate(folder / "annotations.json", results)
+    metrics = evaluate(read_ground_truth(folder / "annotations.json"), results)
     false_alarms = metrics.fp_per_image_without_objects
     return round(float(metrics.map or 0.0), 4), None if false_alarms is None else round(false_alarms, 4)
 

@@ -1,4 +1,4 @@
-"""A client of the detection service's REST API: one answer per request, or one error that says what was refused."""
+"""A client of the detection service's REST API, and a check of the service on its packed test image."""
 
 from __future__ import annotations
 
@@ -6,38 +6,50 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import requests
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import StepError
+from pipeline.files import retrying
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _BUSY = {requests.codes.too_many_requests, requests.codes.service_unavailable}
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 5.0
 
 
-class Detection(TypedDict):
-    """One detection as the service gives it: `box` is [x1, y1, x2, y2] in pixels of the upright original image."""
+class ServedDetection(BaseModel):
+    """One detection; `box` is [x1, y1, x2, y2] in pixels of the upright original image."""
 
-    box: list[float]
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
     score: float
     label: str
 
 
-class ImageDetections(TypedDict):
-    """The service's answer for one image; sizes in pixels, detections by descending score."""
+class ServedImage(BaseModel):
+    """The detections on one image, by descending score; its size in pixels as the service sees it."""
 
     width: int
     height: int
-    detections: list[Detection]
+    detections: list[ServedDetection]
+
+
+class _Info(BaseModel):
+    """The part of `/info` that evaluation relies on."""
+
+    classes: list[str]
+    score_threshold: float = 0.01
 
 
 @dataclass(frozen=True)
-class Upload:
-    """One image to send: a name for messages and the file part, its encoded bytes, and its media type."""
+class ImageUpload:
+    """One image to send: its name, its encoded bytes, and its media type."""
 
     name: str
     data: bytes
@@ -45,30 +57,73 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A response that arrived, the seconds its last attempt took, and how many attempts went before."""
+class ServiceResponse:
+    """A response, the seconds its last attempt took, and the number of attempts before that one."""
 
     response: requests.Response
     seconds: float
     retries: int
 
 
+@dataclass(frozen=True)
+class TestImageCheck:
+    """The service's predictions for its packed test image, compared with the recorded ones.
+
+    Attributes:
+        agrees: Whether each detection has a counterpart within the tolerances.
+        max_box_difference_px: Largest difference of a coordinate between counterparts, in pixels.
+        max_score_difference: Largest difference of a score between counterparts.
+        detections: Number of detections in the service's answer.
+        recorded: Number of recorded detections.
+        unmatched: Number of detections without a counterpart, on either side.
+    """
+
+    __test__ = False  # pytest would collect a class of this name
+
+    agrees: bool
+    max_box_difference_px: float
+    max_score_difference: float
+    detections: int
+    recorded: int
+    unmatched: int
+
+    def require(self) -> TestImageCheck:
+        """Return the check if it agrees.
+
+        Raises:
+            StepError: It does not: the service is not the one that was packed.
+        """
+        if not self.agrees:
+            raise StepError(
+                f"the service's predictions for its test image differ from those recorded when it was packed, in "
+                f"{self.unmatched} of {self.recorded} detections",
+                where="test_data, test_result",
+                expected="the same boxes and scores",
+                remedy="pack the model again, with the library versions that serve it",
+            )
+        return self
+
+
+class _ServiceBusyError(Exception):
+    """A reason to send a request again."""
+
+
 class DetectionClient:
     """Talks to one detection service over one kept-alive connection; not to be shared between threads.
 
-    A busy service (429, 503) and a broken connection are tried again with doubling pauses; whatever else goes wrong
-    is a `StepError` with the service's own message.
+    A request is sent again when the service is busy (429, 503) or the connection broke. Every other failure is a
+    `StepError` with the service's own message.
 
     Args:
         url: Address of the service.
-        timeout: Seconds one attempt may take.
-        tries: Attempts per request.
+        timeout: Seconds that one attempt may take.
+        attempts: How often a request is sent.
     """
 
-    def __init__(self, url: str, *, timeout: float = 120.0, tries: int = 10) -> None:
+    def __init__(self, url: str, *, timeout: float = 120.0, attempts: int = 10) -> None:
         self.url = url.rstrip("/")
         self.timeout = timeout
-        self.tries = tries
+        self.attempts = attempts
         self._session = requests.Session()
         self._session.trust_env = False  # the service is local; a proxy from the environment would not reach it
 
@@ -79,98 +134,136 @@ class DetectionClient:
         self._session.close()
 
     def info(self) -> dict[str, Any]:
-        """What the service says about itself: at least `classes`, a list of names."""
-        info = _json(self.post("/info", "the service's info").response, "the service's info")
-        if not isinstance(info, dict) or not isinstance(info.get("classes"), list):
-            raise _malformed("the service's info", "no list of classes in it")
-        return info
+        """The service's description of itself: at least `classes` and `score_threshold`, the lowest it takes."""
+        what = "the service's info"
+        response = self.post("/info", what).response
+        known = _parse(TypeAdapter(_Info), response, what).model_dump()
+        return {**response.json(), **known}
 
-    def least_score(self) -> float:
-        """The lowest score threshold that the service takes."""
-        try:
-            return float(self.info().get("score_threshold", 0.01))
-        except (TypeError, ValueError) as error:
-            raise _malformed("the service's info", f"its score_threshold is not a number: {error}") from error
-
-    def test_image(self) -> Upload:
+    def test_image(self) -> ImageUpload:
         """The image that was packed with the model."""
         response = self.post("/test_data", "the test image").response
-        return Upload("test_image", response.content, response.headers.get("content-type", "image/jpeg"))
+        return ImageUpload("test_image", response.content, response.headers.get("content-type", "image/jpeg"))
 
-    def test_result(self) -> ImageDetections:
-        """The detections recorded for the packed test image."""
-        return _image_detections(
-            _json(self.post("/test_result", "the test result").response, "the test result"), "the test result"
-        )
+    def test_result(self) -> ServedImage:
+        """The detections that were recorded for the packed test image."""
+        what = "the test result"
+        return _parse(TypeAdapter(ServedImage), self.post("/test_result", what).response, what)
 
-    def predict(self, uploads: Sequence[Upload], *, score_threshold: float) -> tuple[list[ImageDetections], Answer]:
+    def predict(
+        self, uploads: Sequence[ImageUpload], *, score_threshold: float
+    ) -> tuple[list[ServedImage], ServiceResponse]:
         """Detect objects.
 
         Args:
             uploads: The images, sent in one request.
-            score_threshold: Lowest score to be returned.
+            score_threshold: Lowest score of a detection.
 
         Returns:
-            One item per image in the order of `uploads`, and the answer they came in.
+            One item per image in the order of `uploads`, and the response that held them.
         """
         names = [upload.name for upload in uploads]
         what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        answer = self.post(
+        answered = self.post(
             "/predict",
             what,
             params={"score_threshold": repr(score_threshold)},
             files=[("images", (upload.name, upload.data, upload.media_type)) for upload in uploads],
         )
-        items = _json(answer.response, what)
-        if not isinstance(items, list) or len(items) != len(uploads):
-            raise _malformed(what, f"not a list of {len(uploads)} items")
-        return [_image_detections(item, name) for item, name in zip(items, names, strict=True)], answer
+        images = _parse(TypeAdapter(list[ServedImage]), answered.response, what)
+        if len(images) != len(uploads):
+            raise _malformed(what, f"{len(images)} items for {len(uploads)} images")
+        return images, answered
 
-    def post(self, path: str, what: str, **arguments: Any) -> Answer:
-        """Send a POST request until it is answered, refused, or out of tries; `what` names it in messages."""
-        pause, complaint = _FIRST_PAUSE, ""
-        for attempt in range(self.tries):
-            if attempt:
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            start = time.perf_counter()
-            try:
-                response = self._session.post(self.url + path, timeout=self.timeout, **arguments)
-            except requests.Timeout as error:
-                raise _failed(what, f"no answer within {self.timeout:g} s") from error
-            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-                complaint = f"the connection broke: {error}"
-            except requests.RequestException as error:
-                raise _failed(what, str(error)) from error
-            else:
-                if response.ok:
-                    return Answer(response, time.perf_counter() - start, attempt)
-                complaint = f"HTTP {response.status_code}: {_message(response)}"
-                if response.status_code not in _BUSY:
-                    raise _failed(what, complaint)
-            logger.debug("%s: attempt %d of %d: %s", what, attempt + 1, self.tries, complaint)
-        raise _failed(what, f"{self.tries} attempts, the last: {complaint}")
+    def post(self, path: str, what: str, **arguments: Any) -> ServiceResponse:
+        """Send a POST request; `what` names it in messages.
+
+        Raises:
+            StepError: The service refused the request, did not answer in time, or stayed busy.
+        """
+        retry = retrying(
+            lambda error: isinstance(error, _ServiceBusyError),
+            attempts=self.attempts,
+            first_wait=_FIRST_WAIT,
+            longest_wait=_LONGEST_WAIT,
+            before_wait=lambda error, _: log.debug("%s: %s", what, error),
+        )
+        try:
+            response, seconds = retry(self._send, path, what, arguments)
+        except _ServiceBusyError as error:
+            raise _failed(what, f"{self.attempts} attempts, the last: {error}") from error
+        return ServiceResponse(response, seconds, retry.statistics["attempt_number"] - 1)
+
+    def _send(self, path: str, what: str, arguments: dict[str, Any]) -> tuple[requests.Response, float]:
+        start = time.perf_counter()
+        try:
+            response = self._session.post(self.url + path, timeout=self.timeout, **arguments)
+        except requests.Timeout as error:
+            raise _failed(what, f"no answer within {self.timeout:g} s") from error
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise _ServiceBusyError(f"the connection broke: {error}") from error
+        except requests.RequestException as error:
+            raise _failed(what, str(error)) from error
+        if response.ok:
+            return response, time.perf_counter() - start
+        problem = f"HTTP {response.status_code}: {_message(response)}"
+        raise _ServiceBusyError(problem) if response.status_code in _BUSY else _failed(what, problem)
 
 
-def _json(response: requests.Response, what: str) -> Any:
+def check_test_image(url: str, *, box_tolerance_px: float = 0.05, score_tolerance: float = 1e-3) -> TestImageCheck:
+    """Have the service predict its packed test image, and compare with the predictions recorded at packing.
+
+    On another processor the same graph may differ in the last digits, hence the tolerances; a changed preprocessing,
+    weight file or class order exceeds them by far. A detection whose score is within the tolerance of the threshold may
+    be on one side only.
+
+    Args:
+        url: Address of the service.
+        box_tolerance_px: Largest allowed difference of a coordinate, in pixels.
+        score_tolerance: Largest allowed difference of a score.
+
+    Raises:
+        StepError: The service refused, failed, or gave a malformed answer.
+    """
+    with DetectionClient(url) as client:
+        threshold = float(client.info()["score_threshold"])  # that of the recorded result
+        recorded = client.test_result().detections
+        served = client.predict([client.test_image()], score_threshold=threshold)[0][0].detections
+    pairs, single = _pair(recorded, served)
+    box = max((_box_difference(a, b) for a, b in pairs), default=0.0)
+    score = max((abs(a.score - b.score) for a, b in pairs), default=0.0)
+    unmatched = sum(each.score > threshold + score_tolerance for each in single)
+    agrees = box <= box_tolerance_px and score <= score_tolerance and unmatched == 0
+    return TestImageCheck(agrees, box, score, len(served), len(recorded), unmatched)
+
+
+def _pair(
+    recorded: list[ServedDetection], served: list[ServedDetection]
+) -> tuple[list[tuple[ServedDetection, ServedDetection]], list[ServedDetection]]:
+    """Pair each recorded detection with the nearest of its label: near-equal scores may change the order."""
+    free, pairs, single = list(served), [], []
+    for each in recorded:
+        candidates = [other for other in free if other.label == each.label]
+        if not candidates:
+            single.append(each)
+            continue
+        nearest = min(candidates, key=lambda other: _box_difference(each, other) + abs(each.score - other.score))
+        free.remove(nearest)
+        pairs.append((each, nearest))
+    return pairs, single + free
+
+
+def _box_difference(one: ServedDetection, other: ServedDetection) -> float:
+    return float(np.abs(np.subtract(one.box, other.box)).max())
+
+
+def _parse(adapter: TypeAdapter[T], response: requests.Response, what: str) -> T:
     try:
-        return response.json()
-    except ValueError as error:
-        raise _malformed(what, f"not JSON: {response.text[:200]!r}") from error
-
-
-def _image_detections(item: Any, what: str) -> ImageDetections:
-    """Check and convert one image's answer, so that a broken service is named here and not deep in the metrics."""
-    try:
-        detections = [
-            Detection(box=[float(x) for x in found["box"]], score=float(found["score"]), label=str(found["label"]))
-            for found in item["detections"]
-        ]
-        if any(len(found["box"]) != 4 for found in detections):
-            raise ValueError("a box without four numbers")
-        return ImageDetections(width=int(item["width"]), height=int(item["height"]), detections=detections)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _malformed(what, f"{type(error).__name__}: {error}") from error
+        return adapter.validate_json(response.content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
+        raise _malformed(what, f"{place}: {first['msg']}" if place else first["msg"]) from error
 
 
 def _message(response: requests.Response) -> str:
@@ -181,9 +274,9 @@ def _message(response: requests.Response) -> str:
         return response.text[:300] or "no message"
 
 
-def _failed(what: str, complaint: str) -> StepError:
-    return StepError(f"The service failed on {what}: {complaint}", remedy="see the server's log")
+def _failed(what: str, problem: str) -> StepError:
+    return StepError(f"the service failed on {what}: {problem}", remedy="read the server's log")
 
 
-def _malformed(what: str, complaint: str) -> StepError:
-    return StepError(f"The service's answer for {what} is malformed: {complaint}", remedy="repack the service")
+def _malformed(what: str, problem: str) -> StepError:
+    return StepError(f"the service's answer for {what} is malformed: {problem}", remedy="pack the service again")

@@ -1,79 +1,83 @@
-"""Which images of the test set the model may have learned from, and what its figures are without them."""
+"""Images of the test set that the model may have learned from, and the metrics without them."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from importlib import resources
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline.data.image_drawing import encode_jpeg, read_pixels, scale
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
+from pipeline.data.report.inline_images import Gallery, Picture, Row
 from pipeline.errors import IntegrityError
-from pipeline.evaluation.coco_names import is_named_like_train2017
-from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, read_ground_truth
+from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
-from pipeline.evaluation.prediction_images import thumbnail
+from pipeline.files import sha256_of
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
-_PICTURES = 12
+_SHOWN = 12
+_THUMBNAIL = 200  # pixels of the longer side
+_CAPTIONS = {"exact": "a training image, byte for byte", "similar": "looks like a training image"}
 
-
-@dataclass(frozen=True)
-class SeenPicture:
-    """A small picture of a test image that the model learned from, as a JPEG file."""
-
-    image: SeenImage
-    jpeg: bytes
+# COCO names an image by its id: `000000000139.jpg` since 2017, `COCO_val2014_000000000139.jpg` before. Train2017 is
+# train2014 and val2014 without the 5,000 images of val2017; `coco_val2017.txt` lists these, taken from two independent
+# public copies of the list of files of `val2017.zip`, which are equal. COCO's test and unlabeled sets since 2017 have
+# names of the same form, but no annotations, so a test set hardly has one of theirs.
+_COCO_NAME = re.compile(r"(?:COCO_(?:train|val)2014_)?(\d{12})\.jpe?g", re.IGNORECASE)
+_LARGEST_COCO_ID = 581_929  # twelve digits above it are something else, such as a time of day
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How far a model knows the images that it is judged on.
+    """The test images that a model learned from, as far as is known.
 
     Attributes:
         images: Number of test images.
         learned: Number of images that the model is known to have learned from; None for a model that was packed
             before this was recorded.
         seen: The test images among them, in the test set's order.
-        pictures: Some of these, the exact ones first.
+        thumbnails: Some of these, byte-for-byte copies first.
         unknown_weights: Weights that the model descends from, and whose training images nobody recorded.
-        coco_names: Test images that are named like images of COCO train2017, where the model descends or may descend
-            from weights that learned these: from any of which nobody recorded what they learned from.
-        unseen: The metrics without the images seen; None where none was seen, or nothing else is left.
+        coco_names: Test images that are named like images of COCO train2017, if the model descends or may descend from
+            weights that learned from these.
+        unseen: The metrics without the images seen; None where none was seen, or no other is left.
     """
 
     images: int
     learned: int | None
     seen: tuple[SeenImage, ...]
-    pictures: tuple[SeenPicture, ...]
+    thumbnails: Gallery
     unknown_weights: tuple[UnknownWeights, ...]
     coco_names: tuple[str, ...]
     unseen: DetectionMetrics | None
 
     @property
     def exact(self) -> int:
-        """Number of test images that are byte for byte among those learned from."""
-        return sum(one.kind == "exact" for one in self.seen)
+        """Number of test images that are byte for byte training images."""
+        return sum(image.kind == "exact" for image in self.seen)
 
     @property
     def similar(self) -> int:
-        """Number of other test images that look like one of those learned from."""
+        """Number of other test images that look like a training image."""
         return len(self.seen) - self.exact
 
     @property
     def unseen_images(self) -> int | None:
-        """Number of test images that are not seen; None where it is not known what the model learned from."""
+        """Number of test images that are not seen; None where the training images are unknown."""
         return None if self.learned is None else self.images - len(self.seen)
 
     @property
     def exact_share(self) -> float | None:
-        """`exact` as a share of the test images; None where it is not known what the model learned from."""
+        """`exact` as a share of the test images; None where the training images are unknown."""
         return None if self.learned is None else self.exact / self.images
 
     @property
     def similar_share(self) -> float | None:
-        """`similar` as a share of the test images; None where it is not known what the model learned from."""
+        """`similar` as a share of the test images; None where the training images are unknown."""
         return None if self.learned is None else self.similar / self.images
 
     @property
@@ -82,22 +86,21 @@ class Exposure:
         return any(weights.coco for weights in self.unknown_weights)
 
 
-def check_exposure(test_set: Path, bento: Path, results: Sequence[Mapping[str, Any]]) -> Exposure:
+def check_exposure(truth: GroundTruth, bento: Path, results: Sequence[Mapping[str, Any]]) -> Exposure:
     """Look for the images of a test set among those that a packed model learned from.
 
     Args:
-        test_set: A folder with `annotations.json` and `images/`.
+        truth: The test set.
         bento: The built Bento.
         results: The model's predictions for the test set, in COCO's results format.
 
     Raises:
-        MissingError: An image or the model metadata is not there.
-        DataError: The annotations, the model metadata or the record of learned images are not what they claim to be.
-        IntegrityError: The record of learned images is not the one that the model was packed with.
+        MissingError: An image or the model's metadata is missing.
+        DataError: The model's metadata or the record of training images is damaged.
+        IntegrityError: The record of training images is not the one that the model was packed with.
     """
-    truth = read_ground_truth(test_set)
     learned = read_learned(bento)
-    seen = find_seen(learned, test_set) if learned is not None else ()
+    seen = find_seen(learned, truth.folder) if learned is not None else ()
     unknown_weights = learned.unknown_weights if learned is not None else ()
     may_know_coco = learned is None or bool(unknown_weights)  # weights for six classes may descend from COCO's too
     names = [image.file_name for image in truth.images] if may_know_coco else []
@@ -105,43 +108,65 @@ def check_exposure(test_set: Path, bento: Path, results: Sequence[Mapping[str, A
         images=len(truth.images),
         learned=len(learned) if learned is not None else None,
         seen=seen,
-        pictures=_pictures(test_set, seen),
+        thumbnails=_thumbnails(truth, seen),
         unknown_weights=unknown_weights,
         coco_names=tuple(name for name in names if is_named_like_train2017(name)),
-        unseen=_without(truth, results, {one.file_name for one in seen}),
+        unseen=_evaluate_without(truth, results, {image.file_name for image in seen}),
     )
 
 
 def read_learned(bento: Path) -> LearnedImages | None:
-    """The record of what a packed model learned from; None for a Bento that was packed before there was one.
+    """Read the record of the images a packed model learned from; None for a Bento packed before there was one.
 
     Raises:
         MissingError: The Bento has no model metadata.
-        DataError: The model metadata or the record is damaged.
-        IntegrityError: The record is missing, or is not the one that the model metadata names.
+        DataError: The metadata or the record is damaged.
+        IntegrityError: The record is missing, or is not the one that the metadata names.
     """
     path = bento / FILE_NAME
     named = (ModelMetadata.read(bento / "src" / METADATA_FILE).training.get("learned_images") or {}).get("sha256")
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    found = sha256_of(path) if path.is_file() else None
     if found != named:
         raise IntegrityError(
-            "the record of the images that the model learned from is not the one it was packed with"
-            if found
-            else "the record of the images that the model learned from is missing",
+            "the record of the images that the model learned from is "
+            + ("not the one it was packed with" if found else "missing"),
             where=path,
-            expected=f"SHA-256 {named}" if named else "no such file, for the model metadata names none",
+            expected=f"SHA-256 {named}" if named else "no such file, because the model's metadata names none",
             remedy="pack the model again",
         )
     return LearnedImages.read(path) if found else None
 
 
-def _pictures(test_set: Path, seen: Sequence[SeenImage]) -> tuple[SeenPicture, ...]:
-    shown = sorted(seen, key=lambda one: one.kind != "exact")[:_PICTURES]
-    return tuple(SeenPicture(one, thumbnail(test_set / IMAGES_FOLDER / one.file_name)) for one in shown)
+@cache
+def val2017_ids() -> frozenset[int]:
+    """The ids of the 5,000 images of COCO val2017."""
+    text = resources.files(__package__).joinpath("coco_val2017.txt").read_text("utf-8")
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return frozenset(int(word) for line in lines for word in line.split())
 
 
-def _without(truth: GroundTruth, results: Sequence[Mapping[str, Any]], names: set[str]) -> DetectionMetrics | None:
+def is_named_like_train2017(file_name: str) -> bool:
+    """Whether a file, with or without folders, is named like an image of COCO train2017."""
+    found = _COCO_NAME.fullmatch(PurePosixPath(file_name).name)
+    return found is not None and 0 < int(found[1]) <= _LARGEST_COCO_ID and int(found[1]) not in val2017_ids()
+
+
+def _thumbnails(truth: GroundTruth, seen: Sequence[SeenImage]) -> Gallery:
+    shown = sorted(seen, key=lambda image: image.kind != "exact")[:_SHOWN]
+    return Gallery((Row("", tuple(_thumbnail(truth.path_of(image.file_name), image) for image in shown)),))
+
+
+def _thumbnail(path: Path, image: SeenImage) -> Picture:
+    pixels = read_pixels(path)
+    pixels = scale(pixels, min(_THUMBNAIL / max(pixels.shape[:2]), 1.0))
+    caption = f"{image.file_name}: {_CAPTIONS[image.kind]}"
+    return Picture(image.file_name, encode_jpeg(pixels, 82), pixels.shape[1], pixels.shape[0], caption)
+
+
+def _evaluate_without(
+    truth: GroundTruth, results: Sequence[Mapping[str, Any]], names: set[str]
+) -> DetectionMetrics | None:
     left = {image.id for image in truth.images if image.file_name not in names}
     if not names or not left:
         return None
-    return evaluate(truth.only(left), [one for one in results if one["image_id"] in left])
+    return evaluate(truth.only(left), [each for each in results if each["image_id"] in left])

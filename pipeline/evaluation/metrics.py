@@ -1,4 +1,4 @@
-"""The figures of merit of a detector on a test set: COCO's metrics, and what holds at a usable score threshold."""
+"""The figures of a detector on a test set: COCO's metrics, and counts at the best score threshold."""
 
 from __future__ import annotations
 
@@ -12,32 +12,38 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
-from pipeline.evaluation.matching import Floats, Ints, Matches, matches_at_half, run_coco_eval
-from pipeline.evaluation.operating_points import (
-    NO_THRESHOLD,
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.matching import (
     SCORE_LEVELS,
+    Bools,
+    Floats,
+    Ints,
+    Matches,
     OperatingPoint,
     best_point,
     common_threshold,
     confusion_matrix,
     f1_by_score,
+    matches_at_half,
+    run_coco_eval,
 )
+
+_NO_THRESHOLD = 0.5  # where errors are counted if no threshold can be recommended
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class; figures without meaning, for want of ground truth or of detections, are None.
+    """One class; None stands for what is not defined without objects or detections.
 
     Attributes:
-        name: As the test set has it.
-        category_id: As the test set has it.
+        name: As in the test set.
+        category_id: As in the test set.
         ground_truth: Number of objects, crowd regions not counted.
         images: Number of images with such an object.
         ap: Average precision over IoU 0.50:0.95.
         ap50: Average precision at IoU 0.5.
         ar100: Average recall over IoU 0.50:0.95, at most 100 detections per image.
-        best: The working point with the highest F1 at IoU 0.5.
+        best: The operating point with the highest F1 at IoU 0.5.
     """
 
     name: str
@@ -52,7 +58,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """One image at the common threshold, IoU 0.5."""
+    """Right and wrong detections on one image, at the common threshold and IoU 0.5."""
 
     image_id: int
     file_name: str
@@ -67,20 +73,20 @@ class ImageErrors:
 
     @property
     def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN); 1 for an image with nothing in it and nothing found."""
+        """2 TP / (2 TP + FP + FN); 1 for an image without objects and without detections."""
         total = 2 * self.true_positives + self.errors
         return 2 * self.true_positives / total if total else 1.0
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Arrays to draw from, at IoU 0.5; classes without ground truth are NaN.
+    """Curves at IoU 0.5; NaN for classes without objects.
 
     Attributes:
         recall: `(101,)` COCO's recall levels.
-        precision: `(K, 101)` interpolated precision there.
+        precision: `(K, 101)` interpolated precision at these.
         score: `(101,)` score thresholds.
-        f1: `(K, 101)` F1 there.
+        f1: `(K, 101)` F1 at these.
     """
 
     recall: Floats
@@ -91,29 +97,29 @@ class Curves:
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """What `evaluate` found; the names are those of COCO's detection challenge.
+    """The result of `evaluate`; names as in COCO's detection challenge.
 
     Attributes:
-        map: Mean average precision over IoU 0.50:0.95 and the classes that have ground truth; None without any.
+        map: Mean average precision over IoU 0.50:0.95 and the classes that have objects; None without any.
         map50, map75: The same at IoU 0.5 and at 0.75.
         map_small, map_medium, map_large: For objects below 32^2 pixels, up to 96^2, and above.
         ar1, ar10, ar100: Average recall with 1, 10 and 100 detections per image and class.
-        threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01. The service
-            takes one threshold for all classes, so the errors below are those that its users meet. None where nothing
-            right is found at any threshold, or the test set has no object: there is none to recommend.
-        f1: Mean over the classes of F1 there.
+        threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01, because the
+            service takes one threshold for all classes. None where no detection is right, or the test set has no
+            object.
+        f1: Mean F1 of the classes at that threshold.
         errors_at: The score threshold at which errors are counted: `threshold`, or 0.5 without one.
         images, detections: Number of them.
         objects: Number of objects, crowd regions not counted.
-        images_with_objects, images_without_objects: Number of them. An image with nothing but crowd regions is
-            neither: it is not empty, and most of what is found in it is neither right nor wrong.
+        images_with_objects, images_without_objects: Number of them. An image with crowd regions alone is neither,
+            because most detections on it are neither right nor wrong.
         fp_per_image_with_objects, fp_per_image_without_objects: Mean number of false positives at `errors_at` on
-            these images; None where there are none, and where no detection has that score in a test set with objects:
-            a model that finds nothing raises no false alarm either.
+            these images. None where there are none, and where no detection has that score in a test set with objects:
+            a model that finds nothing makes no false positives either.
         classes: In the order of the category ids.
         per_image: In the test set's order, at `errors_at`.
-        confusion: `(K + 1, K + 1)` counts at `errors_at`; rows truth, columns detections, the last of each the
-            background.
+        confusion: `(K + 1, K + 1)` counts at `errors_at`; rows are the truth, columns the detections, the last of each
+            is the background.
         curves: For drawing.
     """
 
@@ -142,48 +148,47 @@ class DetectionMetrics:
     curves: Curves
 
     def summary(self) -> dict[str, float | int | None]:
-        """The figures that are one number each."""
+        """The figures that are single numbers."""
         return {name: value for name, value in vars(self).items() if value is None or isinstance(value, int | float)}
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain JSON values; what is not a number is null."""
+        """All of it as plain JSON values; NaN is null."""
         return {
             **self.summary(),
-            "classes": [asdict(one) for one in self.classes],
+            "classes": [asdict(each) for each in self.classes],
             "confusion": self.confusion.tolist(),
             "curves": {name: _plain(values) for name, values in vars(self.curves).items()},
-            "per_image": [asdict(one) for one in self.per_image],
+            "per_image": [asdict(each) for each in self.per_image],
         }
 
-    def write_json(self, path: str | Path) -> Path:
+    def write_json(self, path: Path) -> Path:
         """Write `to_json` to a file."""
-        path = Path(path)
         path.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False), "utf-8")
         return path
 
 
-def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
+def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
     """Evaluate boxes as COCO does: pycocotools, at most 1, 10 and 100 detections per image and class.
 
     Args:
-        annotations: `annotations.json`, the data set folder that holds it, or what was read from it.
+        truth: The test set.
         results: Detections in COCO's results format; may be empty.
 
     Raises:
-        MissingError: There is no annotation file.
-        DataError: It is not in COCO format, or a result is of an image or category that it does not have.
+        DataError: A result is of an image or category that the test set does not have.
     """
-    truth = annotations if isinstance(annotations, GroundTruth) else read_ground_truth(annotations)
     evaluation = run_coco_eval(truth, results)
     matches = matches_at_half(evaluation, truth)
     f1 = f1_by_score(matches, len(truth.categories))
     threshold, best_f1 = common_threshold(f1)
-    errors_at = NO_THRESHOLD if threshold is None else threshold
-    points = [best_point(matches, label, errors_at) for label in range(len(truth.categories))]
+    errors_at = _NO_THRESHOLD if threshold is None else threshold
     kept = matches.scores >= errors_at
-    per_image = _image_errors(truth, matches, kept)
-    with_objects, without_objects = _by_objects(truth, per_image)
-    finds_nothing = bool(with_objects) and all(one["score"] < errors_at for one in results)
+    per_image = _count_errors(truth, matches, kept)
+    annotated = {each.image_id for each in truth.annotations}
+    has_object = {each.image_id for each in truth.annotations if not each.iscrowd}
+    with_objects = [each.false_positives for each in per_image if each.image_id in has_object]
+    without_objects = [each.false_positives for each in per_image if each.image_id not in annotated]
+    finds_nothing = bool(with_objects) and all(each["score"] < errors_at for each in results)
     precision: Floats = evaluation.eval["precision"]
     return DetectionMetrics(
         **_coco_summary(evaluation),
@@ -195,9 +200,9 @@ def evaluate(annotations: str | Path | GroundTruth, results: Sequence[Mapping[st
         detections=len(results),
         images_with_objects=len(with_objects),
         images_without_objects=len(without_objects),
-        fp_per_image_with_objects=None if finds_nothing else _false_positives(with_objects),
-        fp_per_image_without_objects=None if finds_nothing else _false_positives(without_objects),
-        classes=_class_metrics(truth, evaluation, matches, points),
+        fp_per_image_with_objects=None if finds_nothing else _mean_count(with_objects),
+        fp_per_image_without_objects=None if finds_nothing else _mean_count(without_objects),
+        classes=_class_metrics(truth, evaluation, matches, errors_at),
         per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),
         curves=Curves(
@@ -226,34 +231,35 @@ def _coco_summary(evaluation: COCOeval) -> dict[str, float | None]:
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:
-    """Mean without the classes that have no ground truth, which pycocotools marks with -1."""
+    """The mean without the classes that have no objects, which pycocotools marks with -1."""
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else None
 
 
+def _mean_count(counts: Sequence[int]) -> float | None:
+    return sum(counts) / len(counts) if counts else None
+
+
 def _class_metrics(
-    truth: GroundTruth, evaluation: COCOeval, matches: Matches, points: list[OperatingPoint]
+    truth: GroundTruth, evaluation: COCOeval, matches: Matches, errors_at: float
 ) -> tuple[ClassMetrics, ...]:
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    classes = []
-    for label, (category_id, name) in enumerate(truth.categories.items()):
-        rows = matches.truth_labels == label
-        classes.append(
-            ClassMetrics(
-                name=name,
-                category_id=category_id,
-                ground_truth=int(rows.sum()),
-                images=len(np.unique(matches.truth_image_ids[rows])),
-                ap=_mean(precision[:, :, label, 0, -1]),
-                ap50=_mean(precision[0, :, label, 0, -1]),
-                ar100=_mean(recall[:, label, 0, -1]),
-                best=points[label],
-            )
+    return tuple(
+        ClassMetrics(
+            name=name,
+            category_id=category_id,
+            ground_truth=matches.objects(label),
+            images=len(np.unique(matches.truth_image_ids[matches.truth_labels == label])),
+            ap=_mean(precision[:, :, label, 0, -1]),
+            ap50=_mean(precision[0, :, label, 0, -1]),
+            ar100=_mean(recall[:, label, 0, -1]),
+            best=best_point(matches, label, errors_at),
         )
-    return tuple(classes)
+        for label, (category_id, name) in enumerate(truth.categories.items())
+    )
 
 
-def _image_errors(truth: GroundTruth, matches: Matches, kept: npt.NDArray[np.bool_]) -> tuple[ImageErrors, ...]:
+def _count_errors(truth: GroundTruth, matches: Matches, kept: Bools) -> tuple[ImageErrors, ...]:
     rows = {image.id: row for row, image in enumerate(truth.images)}
 
     def count(image_ids: Ints) -> Ints:
@@ -266,21 +272,6 @@ def _image_errors(truth: GroundTruth, matches: Matches, kept: npt.NDArray[np.boo
         ImageErrors(image.id, image.file_name, int(right[row]), int(wrong[row]), int(missed[row]))
         for row, image in enumerate(truth.images)
     )
-
-
-def _by_objects(truth: GroundTruth, per_image: Sequence[ImageErrors]) -> tuple[list[ImageErrors], list[ImageErrors]]:
-    """The images with objects and those without; one with nothing but crowd regions is in neither."""
-    annotated = {one["image_id"] for one in truth.annotations}
-    with_objects = {one["image_id"] for one in truth.annotations if not one["iscrowd"]}
-    return (
-        [one for one in per_image if one.image_id in with_objects],
-        [one for one in per_image if one.image_id not in annotated],
-    )
-
-
-def _false_positives(images: Sequence[ImageErrors]) -> float | None:
-    """Their mean number per image."""
-    return sum(one.false_positives for one in images) / len(images) if images else None
 
 
 def _plain(values: Floats) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Predictions for a whole test set, made the way users make them: through the service's REST API."""
+"""Predictions for a whole test set through the service's REST API, as its users get them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError
-from pipeline.evaluation.client import DetectionClient, ImageDetections, Upload
-from pipeline.evaluation.ground_truth import IMAGES_FOLDER, GroundTruth, TestImage, read_ground_truth
+from pipeline.evaluation.client import DetectionClient, ImageUpload, ServedImage
+from pipeline.evaluation.ground_truth import GroundTruth
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class CocoResult(TypedDict):
@@ -36,9 +37,8 @@ class CocoResult(TypedDict):
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from sending a request to holding its answer, as the client sees them."""
+    """Milliseconds from sending a request to the end of its answer, as the client sees them."""
 
-    mean: float
     p50: float
     p90: float
     p95: float
@@ -47,23 +47,23 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What the service found in a test set, and how fast.
+class ServicePredictions:
+    """The service's detections in a test set, and its speed.
 
     Attributes:
         results: Detections in COCO's results format, images in the test set's order, by descending score in each.
-        service: What the service's `/info` says.
+        service: The answer of `/info`.
         score_threshold: Lowest score that was asked for.
         images: Number of images sent.
         requests: Number of requests that carried them.
-        retries: Attempts that the service was too busy for, or whose connection broke.
+        retries: Number of attempts that failed because the service was busy or the connection broke.
         workers: Number of clients that sent requests at the same time.
-        seconds: Wall time of the whole pass.
+        seconds: Wall time of all requests.
         images_per_second: `images / seconds`.
-        latency: Of the requests; with several workers this includes the time spent waiting for each other.
-        dropped: Number of detections left out by class name, for classes that the test set does not have.
+        latency: Of the requests; with several workers, it includes the time they wait for each other.
+        dropped: Number of detections by class name, for classes that the test set does not have.
         unknown_classes: Classes of the test set that the service does not know.
-        resized: Images whose size the service sees differently from the annotations.
+        resized: Images whose size is not the annotated one.
     """
 
     results: list[CocoResult]
@@ -80,35 +80,29 @@ class Predictions:
     unknown_classes: tuple[str, ...]
     resized: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the results themselves, as plain values."""
-        fields = asdict(self)
-        return {"detections": len(fields.pop("results"))} | fields
-
-    def write_results(self, path: str | Path) -> Path:
+    def write_results(self, path: Path) -> Path:
         """Write the detections as a COCO results file, which `COCO.loadRes` reads."""
-        path = Path(path)
         path.write_text(json.dumps(self.results), "utf-8")
         return path
 
 
 @dataclass(frozen=True)
 class _Batch:
-    images: tuple[TestImage, ...]
-    found: list[ImageDetections]
+    images: tuple[Image, ...]
+    served: list[ServedImage]
     seconds: float
     retries: int
 
 
 def predict_dataset(
     url: str,
-    dataset_folder: str | Path,
+    truth: GroundTruth,
     *,
     score_threshold: float = 0.01,
     workers: int = 4,
     images_per_request: int = 1,
     timeout: float = 120.0,
-) -> Predictions:
+) -> ServicePredictions:
     """Send every image of a test set to the service.
 
     The service's labels are matched with the test set's categories by name, so the service may know more classes
@@ -116,30 +110,27 @@ def predict_dataset(
 
     Args:
         url: Address of the service.
-        dataset_folder: A folder with `annotations.json` and `images/`.
-        score_threshold: Lowest score to ask for, or the service's own floor if that is higher; average precision
-            wants it low.
+        truth: The test set.
+        score_threshold: Lowest score to ask for, or the service's own lowest if that is higher. Average precision
+            needs a low one.
         workers: Clients at the same time.
         images_per_request: Images in one request.
         timeout: Seconds one request may take.
 
     Raises:
-        MissingError: An image of the test set is not there.
+        MissingError: An image of the test set is missing.
         DataError: The test set and the service have no class in common.
-        StepError: The service refused an image, broke down, or gave a malformed answer.
+        StepError: The service refused an image, failed, or gave a malformed answer.
     """
-    truth = read_ground_truth(dataset_folder)
     with DetectionClient(url, timeout=timeout) as client:
         service = client.info()
-        score_threshold = max(score_threshold, client.least_score())
+    score_threshold = max(score_threshold, float(service["score_threshold"]))
     unknown = _unknown_classes(truth, service["classes"])
     start = time.perf_counter()
     batches = _send_all(url, truth, score_threshold, workers, images_per_request, timeout)
     seconds = time.perf_counter() - start
     results, dropped = _to_coco(batches, {name: id_ for id_, name in truth.categories.items()})
-    if dropped:
-        logger.info("left out detections of classes that the test set does not have: %s", dict(dropped))
-    return Predictions(
+    return ServicePredictions(
         results=results,
         service=service,
         score_threshold=score_threshold,
@@ -160,29 +151,28 @@ def _unknown_classes(truth: GroundTruth, served: Sequence[str]) -> tuple[str, ..
     unknown = tuple(name for name in truth.categories.values() if name not in set(served))
     if len(unknown) == len(truth.categories):
         raise DataError(
-            f"The service knows none of the test set's classes ({', '.join(unknown[:10])})",
-            where=truth.path,
+            f"the service knows none of the test set's classes ({', '.join(unknown[:10])})",
+            where=truth.folder,
             expected=f"some of {', '.join(served[:10])}",
             remedy="evaluate on a test set with the classes the model was trained on",
         )
     if unknown:
-        logger.warning("the service does not know these classes of the test set: %s", ", ".join(unknown))
+        log.warning("the service does not know these classes of the test set: %s", ", ".join(unknown))
     return unknown
 
 
 def _send_all(
     url: str, truth: GroundTruth, score_threshold: float, workers: int, images_per_request: int, timeout: float
 ) -> list[_Batch]:
-    folder = truth.path.parent / IMAGES_FOLDER
     local = threading.local()
     with ExitStack() as clients, ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
 
-        def send(images: tuple[TestImage, ...]) -> _Batch:
+        def send(images: tuple[Image, ...]) -> _Batch:
             if not hasattr(local, "client"):
                 local.client = clients.enter_context(DetectionClient(url, timeout=timeout))
-            uploads = [_upload(folder / image.file_name, image.file_name) for image in images]
-            found, answer = local.client.predict(uploads, score_threshold=score_threshold)
-            return _Batch(images, found, answer.seconds, answer.retries)
+            uploads = [_upload(truth.path_of(image.file_name), image.file_name) for image in images]
+            served, answered = local.client.predict(uploads, score_threshold=score_threshold)
+            return _Batch(images, served, answered.seconds, answered.retries)
 
         starts = range(0, len(truth.images), images_per_request)
         futures = [pool.submit(send, truth.images[start : start + images_per_request]) for start in starts]
@@ -190,18 +180,18 @@ def _send_all(
             with tqdm(total=len(truth.images), desc="predict", unit="img", mininterval=0.5, ascii=True) as progress:
                 for future in as_completed(futures):
                     progress.update(len(future.result().images))
-        except BaseException:  # Ctrl-C too: nobody waits for the images that are still to be sent
+        except BaseException:  # Ctrl-C too: do not wait for the images that are still to be sent
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
 
 
-def _upload(path: Path, name: str) -> Upload:
+def _upload(path: Path, name: str) -> ImageUpload:
     try:
-        return Upload(name, path.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
+        return ImageUpload(name, path.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
     except FileNotFoundError as error:
         raise MissingError(
-            "An image of the test set is missing", where=path, expected="every image that annotations.json names"
+            "an image of the test set is missing", where=path, expected="every image that annotations.json names"
         ) from error
 
 
@@ -209,21 +199,17 @@ def _to_coco(batches: Iterable[_Batch], category_ids: dict[str, int]) -> tuple[l
     results: list[CocoResult] = []
     dropped: Counter[str] = Counter()
     for batch in batches:
-        for image, answer in zip(batch.images, batch.found, strict=True):
-            for found in answer["detections"]:
-                category_id = category_ids.get(found["label"])
+        for image, served in zip(batch.images, batch.served, strict=True):
+            for found in served.detections:
+                category_id = category_ids.get(found.label)
                 if category_id is None:
-                    dropped[found["label"]] += 1
+                    dropped[found.label] += 1
                     continue
-                x1, y1, x2, y2 = found["box"]
-                results.append(
-                    CocoResult(
-                        image_id=image.id,
-                        category_id=category_id,
-                        bbox=[x1, y1, x2 - x1, y2 - y1],
-                        score=found["score"],
-                    )
-                )
+                x1, y1, x2, y2 = found.box
+                box = [x1, y1, x2 - x1, y2 - y1]
+                results.append(CocoResult(image_id=image.id, category_id=category_id, bbox=box, score=found.score))
+    if dropped:
+        log.info("left out detections of classes that the test set does not have: %s", dict(dropped))
     return results, dropped
 
 
@@ -231,15 +217,14 @@ def _resized(batches: Iterable[_Batch]) -> tuple[str, ...]:
     resized = tuple(
         image.file_name
         for batch in batches
-        for image, answer in zip(batch.images, batch.found, strict=True)
-        if (image.width, image.height) != (answer["width"], answer["height"])
+        for image, served in zip(batch.images, batch.served, strict=True)
+        if (image.width, image.height) != (served.width, served.height)
     )
     if resized:
-        logger.warning("%d images have another size than annotated, %s first", len(resized), resized[0])
+        log.warning("the size of %d images differs from the annotations, first %s", len(resized), resized[0])
     return resized
 
 
 def _latency(seconds: Sequence[float]) -> Latency:
     milliseconds = 1000 * np.asarray(seconds)
-    p50, p90, p95, p99 = (float(p) for p in np.percentile(milliseconds, [50, 90, 95, 99]))
-    return Latency(float(milliseconds.mean()), p50, p90, p95, p99, float(milliseconds.max()))
+    return Latency(*(float(value) for value in np.percentile(milliseconds, [50, 90, 95, 99, 100])))

@@ -1,4 +1,4 @@
-"""The quality gate: what a model must reach, and how it must have been examined, to be released."""
+"""The quality gate: the figures that decide whether a model is released, and their limits."""
 
 from __future__ import annotations
 
@@ -7,12 +7,59 @@ from dataclasses import dataclass
 from pipeline.errors import UsageError
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics
+from pipeline.limits import is_within
 
-STRICT_MAP50 = 0.1  # a detector that was trained at all is above it
-STRICT_SEEN_SIMILAR = 0.5  # frames of a fixed camera look alike; but where most are known, memory is what is measured
+RELEASE_MAP50 = 0.1  # every detector that was trained at all is above it
+RELEASE_SEEN_SIMILAR = 0.5  # frames of a fixed camera look alike; but above this, the test measures memory
 _MAP50 = "mAP50"
 _NOT_CHOSEN = -1.0
-_ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """The limits that a user can choose; 1 for a share, and 0 for mAP50, is no limit.
+
+    Attributes:
+        min_map50: Least mAP50.
+        max_seen_exact: Greatest share of test images that are byte for byte training images. With 1, a model passes
+            too that has seen every test image.
+        max_seen_similar: Greatest share of other test images that look like training images.
+        allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
+    """
+
+    min_map50: float = 0.0
+    max_seen_exact: float = 0.0
+    max_seen_similar: float = 1.0
+    allow_no_detections: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_map50", "max_seen_exact", "max_seen_similar"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                default = "" if name == "max_seen_exact" else ", or -1 for the default"
+                raise UsageError(f"{name} is {value}", expected=f"a number between 0 and 1{default}")
+
+
+def choose_limits(
+    *, min_map50: float, max_seen_exact: float, max_seen_similar: float, allow_no_detections: bool, release: bool
+) -> QualityLimits:
+    """Replace the limits that were not chosen, which are -1, by their defaults.
+
+    Args:
+        min_map50: See `QualityLimits`; -1 is 0.1 for a release, and no limit otherwise.
+        max_seen_exact: See `QualityLimits`.
+        max_seen_similar: See `QualityLimits`; -1 is 0.5 for a release, and no limit otherwise.
+        allow_no_detections: See `QualityLimits`.
+        release: Whether the model is to be released.
+
+    Raises:
+        UsageError: A limit is not between 0 and 1.
+    """
+    if min_map50 == _NOT_CHOSEN:
+        min_map50 = RELEASE_MAP50 if release else 0.0
+    if max_seen_similar == _NOT_CHOSEN:
+        max_seen_similar = RELEASE_SEEN_SIMILAR if release else 1.0
+    return QualityLimits(min_map50, max_seen_exact, max_seen_similar, allow_no_detections)
 
 
 @dataclass(frozen=True)
@@ -25,7 +72,7 @@ class Requirement:
         reached: Its value; None where it is not defined.
         minimum: The least value that passes; None without such a limit.
         maximum: The greatest value that passes; None without such a limit.
-        may_be_unknown: Whether a figure that is not defined is not held against `minimum`, instead of missing it.
+        may_be_unknown: Whether a figure that is not defined neither passes nor fails.
     """
 
     metric: str
@@ -43,11 +90,9 @@ class Requirement:
     @property
     def passed(self) -> bool | None:
         """Whether the figure is within its limit; None without a limit, or where the figure is unknown."""
-        if self.minimum is not None and not (self.reached is None and self.may_be_unknown):
-            return self.reached is not None and self.reached >= self.minimum - _ROUNDING
-        if self.maximum is not None and self.reached is not None:
-            return self.reached <= self.maximum + _ROUNDING
-        return None
+        if not self.has_limit or (self.reached is None and self.may_be_unknown):
+            return None
+        return is_within(self.reached, minimum=self.minimum, maximum=self.maximum)
 
     def __str__(self) -> str:
         """The figure and its limit, such as `mAP50 0.92, at least 0.8`."""
@@ -57,84 +102,63 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What was asked for and what was reached."""
+class QualityGate:
+    """Figures and their limits; `reached`, `minimum` and `maximum` are by the figure's name."""
 
     requirements: tuple[Requirement, ...]
 
     @property
     def passed(self) -> bool | None:
-        """Whether nothing misses its limit; None where nothing was held against one."""
-        verdicts = [one.passed for one in self.requirements if one.passed is not None]
+        """Whether no figure misses its limit; None where none has a limit, or all that have are unknown."""
+        verdicts = [each.passed for each in self.requirements if each.passed is not None]
         return all(verdicts) if verdicts else None
 
     @property
-    def examined(self) -> bool:
-        """Whether mAP50 had a limit: without one, what passes need not be any good."""
-        return any(one.metric == _MAP50 and one.has_limit for one in self.requirements)
+    def has_quality_limit(self) -> bool:
+        """Whether mAP50 has a limit: without one, a model that passes may still be bad."""
+        return any(each.metric == _MAP50 and each.has_limit for each in self.requirements)
 
     @property
     def verdict(self) -> str:
-        """What was decided, and by which limits, in one line."""
-        missed = [str(one) for one in self.requirements if one.passed is False]
+        """The decision, and the limits it rests on, in one line."""
+        missed = [str(each) for each in self.requirements if each.passed is False]
         if missed:
             return f"Quality gate failed: {'; '.join(missed)}"
-        if self.examined:
-            return f"Quality gate passed: {next(str(one) for one in self.requirements if one.metric == _MAP50)}"
+        if self.has_quality_limit:
+            return f"Quality gate passed: {next(str(each) for each in self.requirements if each.metric == _MAP50)}"
         return "No limit for mAP50 was set" + ("; the other limits are met" if self.passed else ", nor any other")
 
     @property
     def reached(self) -> dict[str, float | None]:
-        """Each figure by its name."""
-        return {one.metric: one.reached for one in self.requirements}
+        """Each figure."""
+        return {each.metric: each.reached for each in self.requirements}
 
     @property
     def minimum(self) -> dict[str, float]:
-        """The least value of each figure that has such a limit."""
-        return {
-            one.metric: one.minimum
-            for one in self.requirements
-            if one.minimum is not None and one.passed is not None  # what is unknown is not held against it
-        }
+        """The least values that pass, of the figures that are known."""
+        known = [each for each in self.requirements if each.passed is not None]
+        return {each.metric: each.minimum for each in known if each.minimum is not None}
 
     @property
     def maximum(self) -> dict[str, float]:
-        """The greatest value of each figure that has such a limit."""
-        return {one.metric: one.maximum for one in self.requirements if one.maximum is not None}
+        """The greatest values that pass, of the figures that are known."""
+        known = [each for each in self.requirements if each.passed is not None]
+        return {each.metric: each.maximum for each in known if each.maximum is not None}
 
 
-def judge(
-    metrics: DetectionMetrics,
-    exposure: Exposure,
-    *,
-    min_map50: float,
-    strict: bool = False,
-    allow_no_detections: bool = False,
-    max_seen_exact: float = 0.0,
-    max_seen_similar: float = _NOT_CHOSEN,
-) -> Gate:
-    """Hold the figures against their limits.
+def judge(metrics: DetectionMetrics, exposure: Exposure, limits: QualityLimits) -> QualityGate:
+    """Compare the figures with their limits.
 
     Args:
         metrics: Of the test set.
-        exposure: How far the model knows the test set.
-        min_map50: The least mAP50, see `least_map50`.
-        strict: Whether a limit that was not chosen is that for a release.
-        allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
-        max_seen_exact: Greatest share of test images that may be byte for byte among those learned from; 1: no limit,
-            and no image need be left that the model has not seen.
-        max_seen_similar: Greatest share of other test images that may look like one of those, see `most_similar`.
-
-    Raises:
-        UsageError: A limit makes no sense.
+        exposure: The test images that the model has seen.
+        limits: From `choose_limits`.
     """
-    check_limits(min_map50=min_map50, max_seen_exact=max_seen_exact, max_seen_similar=max_seen_similar)
-    similar = most_similar(max_seen_similar, strict=strict)
-    least = least_map50(min_map50, strict=strict)
-    must_find = metrics.objects > 0 and not allow_no_detections
-    return Gate(
+    must_find = metrics.objects > 0 and not limits.allow_no_detections
+    limits_exact, limits_similar = limits.max_seen_exact < 1, limits.max_seen_similar < 1
+    return QualityGate(
         (
-            Requirement(_MAP50, "mAP50", metrics.map50, minimum=least or None),
+            Requirement(_MAP50, "mAP50", metrics.map50, minimum=limits.min_map50 or None),
             Requirement(
                 "detections", "detections in the test set", metrics.detections, minimum=1 if must_find else None
             ),
@@ -142,69 +166,22 @@ def judge(
                 "seen_exact_share",
                 "share of test images byte for byte among those learned from",
                 exposure.exact_share,
-                maximum=max_seen_exact if max_seen_exact < 1 else None,
+                maximum=limits.max_seen_exact if limits_exact else None,
+                may_be_unknown=True,
             ),
             Requirement(
                 "seen_similar_share",
                 "share of other test images that look like one learned from",
                 exposure.similar_share,
-                maximum=similar if similar < 1 else None,
+                maximum=limits.max_seen_similar if limits_similar else None,
+                may_be_unknown=True,
             ),
             Requirement(
                 "unseen_images",
                 "unseen test images",
                 exposure.unseen_images,
-                minimum=1 if max_seen_exact < 1 else None,
+                minimum=1 if limits_exact else None,
                 may_be_unknown=True,
             ),
         )
     )
-
-
-def check_limits(*, min_map50: float, max_seen_exact: float, max_seen_similar: float) -> None:
-    """Refuse limits that make no sense, before anything is measured; see `judge`.
-
-    Raises:
-        UsageError: One does not.
-    """
-    least_map50(min_map50, strict=True)
-    most_similar(max_seen_similar, strict=True)
-    if not 0 <= max_seen_exact <= 1:
-        raise UsageError(f"max_seen_exact is {max_seen_exact}", expected="a share of the test images, between 0 and 1")
-
-
-def least_map50(min_map50: float, *, strict: bool) -> float:
-    """The least mAP50 that passes, 0 for no limit.
-
-    Args:
-        min_map50: Between 0 and 1; 0 for no limit; -1 for 0.1 where `strict`, else for no limit.
-        strict: Whether this is for a release.
-
-    Raises:
-        UsageError: It is none of these.
-    """
-    if min_map50 == _NOT_CHOSEN:
-        return STRICT_MAP50 if strict else 0.0
-    if not 0 <= min_map50 <= 1:
-        raise UsageError(f"min_map50 is {min_map50}", expected="a mAP50 between 0 and 1, or -1 for the default")
-    return min_map50
-
-
-def most_similar(max_seen_similar: float, *, strict: bool) -> float:
-    """The greatest share of test images that may look like one learned from, 1 for no limit.
-
-    Args:
-        max_seen_similar: Between 0 and 1; 1 for no limit; -1 for 0.5 where `strict`, else for no limit.
-        strict: Whether this is for a release.
-
-    Raises:
-        UsageError: It is none of these.
-    """
-    if max_seen_similar == _NOT_CHOSEN:
-        return STRICT_SEEN_SIMILAR if strict else 1.0
-    if not 0 <= max_seen_similar <= 1:
-        raise UsageError(
-            f"max_seen_similar is {max_seen_similar}",
-            expected="a share of the test images, between 0 and 1, or -1 for the default",
-        )
-    return max_seen_similar

@@ -1,7 +1,8 @@
-"""The packed service, started as its users start it: `bentoml serve` in a process of its own, on loopback."""
+"""The packed service, started as its users start it: `bentoml serve` in its own process, on loopback."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ import requests
 
 from pipeline.errors import MissingError, StepError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 _PORT_TRIES = 5
@@ -29,8 +30,8 @@ _TAIL_LINES = 25
 _STARTUP_FAILED = "Application startup failed"  # BentoML would start the worker again and again
 _PORT_TAKEN = ("Address already in use", "Could not bind")
 
-# `python -m bentoml`, which also stops when its standard input ends. The other end is held by this process, so that
-# the server does not outlive a kernel or a test run that is killed and cannot clean up.
+# `python -m bentoml` that also stops when its standard input ends. This process holds the other end, so the server does
+# not outlive a kernel or a test run that is killed.
 _LAUNCHER = """
 import os, runpy, signal, sys, threading
 
@@ -45,29 +46,27 @@ runpy.run_module("bentoml", run_name="__main__", alter_sys=True)
 
 
 @dataclass(frozen=True)
-class Server:
-    """A running service.
+class RunningService:
+    """A service that answers requests.
 
     Attributes:
         url: Its address, without a trailing slash.
         pid: The process id of `bentoml serve`, which leads the server's process group.
-        log_path: Where its output goes.
-        startup_seconds: From start to the first positive answer of `/readyz`.
+        log_path: The file with its output.
     """
 
     url: str
     pid: int
     log_path: Path
-    startup_seconds: float
 
 
 @contextmanager
-def serve(bento_folder: str | Path, *, log_path: str | Path | None = None, timeout: float = 120.0) -> Iterator[Server]:
+def serve(bento: Path, *, log_path: Path | None = None, timeout: float = 120.0) -> Iterator[RunningService]:
     """Serve a built Bento while the `with` block runs, and stop all its processes however the block ends.
 
     Args:
-        bento_folder: The built Bento: the folder with its `bento.yaml`.
-        log_path: File for the server's output; without it the log lives as long as the server.
+        bento: The built Bento: the folder with its `bento.yaml`.
+        log_path: File for the server's output; without it the output is removed with the server.
         timeout: Seconds until `/readyz` must have answered.
 
     Yields:
@@ -77,33 +76,32 @@ def serve(bento_folder: str | Path, *, log_path: str | Path | None = None, timeo
         MissingError: There is no such folder.
         StepError: The server ended or was not ready in time; the message holds the last lines of its log.
     """
-    folder = Path(bento_folder).resolve()
+    folder = bento.resolve()
     if not folder.is_dir():
-        raise MissingError(
-            "There is no Bento to serve", where=folder, expected="the folder of a built Bento", remedy="run model_pack"
-        )
+        raise MissingError("there is no Bento to serve", where=folder, expected="the folder of a built Bento")
     with tempfile.TemporaryDirectory(prefix="bento-server-", ignore_cleanup_errors=True) as home:
-        log = Path(log_path) if log_path is not None else Path(home) / "server.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with _running(folder, log, Path(home), timeout) as server:
-            logger.info("serving %s at %s after %.1f s", folder.name, server.url, server.startup_seconds)
-            yield server
+        output = log_path or Path(home) / "server.log"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with _running(folder, output, Path(home), timeout) as service:
+            yield service
 
 
 @contextmanager
-def _running(folder: Path, log: Path, home: Path, timeout: float) -> Iterator[Server]:
+def _running(folder: Path, output: Path, home: Path, timeout: float) -> Iterator[RunningService]:
     for _ in range(_PORT_TRIES):
         port = _free_port()
         started = time.monotonic()
-        process = _start(folder, port, log, home)
+        process = _start(folder, port, output, home)
         try:
-            if not _is_ready(process, port, log, timeout):
+            if not _is_ready(process, port, output, timeout):
                 continue
-            yield Server(f"http://{HOST}:{port}", process.pid, log, time.monotonic() - started)
+            url = f"http://{HOST}:{port}"
+            log.info("serving %s at %s after %.1f s", folder.name, url, time.monotonic() - started)
+            yield RunningService(url, process.pid, output)
             return
         finally:
             _stop(process)
-    raise _failure(f"Other processes took {_PORT_TRIES} ports, one after the other", log)
+    raise _failure(f"other processes took {_PORT_TRIES} ports, one after the other", output)
 
 
 def _free_port() -> int:
@@ -112,50 +110,50 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(folder: Path, port: int, log: Path, home: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, port: int, output: Path, home: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
     environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-    # the folder that is served is an artifact: nothing may be written into it, nor reported from it
+    # the Bento is an artifact: nothing may be written into its folder
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}
     command = [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", str(port)]
-    with log.open("wb") as output:
+    with output.open("wb") as stream:
         return subprocess.Popen(
             command,
-            cwd=home,  # a working directory with a `service.py` or `bentoml.py` of its own would shadow the Bento's
+            cwd=home,  # a `service.py` or `bentoml.py` in the working directory would hide the Bento's
             env=environment,
             stdin=subprocess.PIPE,
-            stdout=output,
+            stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
 
 
-def _is_ready(process: subprocess.Popen[bytes], port: int, log: Path, timeout: float) -> bool:
-    """Wait for the server; False says that another process took the port between its choice and its use."""
+def _is_ready(process: subprocess.Popen[bytes], port: int, output: Path, timeout: float) -> bool:
+    """Wait for the server; False if another process took the port before the server did."""
     deadline = time.monotonic() + timeout
     with requests.Session() as session:
         session.trust_env = False  # a proxy from the environment cannot reach this machine's loopback
         while not (_listens(process, port) and _answers(session, port)):
             code = process.poll()
             if code is not None:
-                if any(sign in _tail(log, 200) for sign in _PORT_TAKEN):
+                if any(sign in _tail(output, 200) for sign in _PORT_TAKEN):
                     return False
-                raise _failure(f"The server ended with exit code {code} before it was ready", log)
-            if _STARTUP_FAILED in _tail(log, 200):
-                raise _failure("The service does not start", log)
+                raise _failure(f"the server ended with exit code {code} before it was ready", output)
+            if _STARTUP_FAILED in _tail(output, 200):
+                raise _failure("the service does not start", output)
             if time.monotonic() > deadline:
-                raise _failure(f"The server was not ready within {timeout:g} s", log)
+                raise _failure(f"the server was not ready within {timeout:g} s", output)
             time.sleep(0.1)
     return True
 
 
 def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether it is this server that has the port, and not one that would answer in its place."""
+    """Whether this server has the port, and not another that would answer in its place."""
     try:
         sockets = psutil.Process(process.pid).net_connections("tcp")
     except psutil.Error:
         return False
-    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in sockets)
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
 
 
 def _answers(session: requests.Session, port: int) -> bool:
@@ -165,51 +163,38 @@ def _answers(session: requests.Session, port: int) -> bool:
         return False
 
 
-def _descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    try:
-        return list(psutil.Process(process.pid).children(recursive=True))
-    except psutil.Error:
-        return []
-
-
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the server's group, and its workers: BentoML gives each of them a session of its own."""
-    workers = _descendants(process)
+    workers: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        workers = psutil.Process(process.pid).children(recursive=True)
     _signal_group(process.pid, signal.SIGTERM)
     try:
         process.wait(_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
-        logger.warning("the server did not stop within %g s and is killed", _GRACE_SECONDS)
-    finally:  # a second Ctrl-C ends the patience, not the clean-up
+        log.warning("the server did not stop within %g s and is killed", _GRACE_SECONDS)
+    finally:  # after a second Ctrl-C too
         _signal_group(process.pid, signal.SIGKILL)
         for worker in workers:
-            _kill(worker)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
         process.wait()
         if process.stdin:
             process.stdin.close()
     psutil.wait_procs(workers, timeout=5)
 
 
-def _kill(worker: psutil.Process) -> None:
-    try:
-        worker.kill()
-    except psutil.NoSuchProcess:
-        logger.debug("process %d is gone", worker.pid)
-
-
 def _signal_group(leader: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
         os.killpg(leader, number)
-    except (ProcessLookupError, PermissionError):
-        logger.debug("process group %d is gone", leader)
 
 
-def _tail(log: Path, lines: int) -> str:
-    return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-lines:])
+def _tail(output: Path, lines: int) -> str:
+    return "\n".join(output.read_text("utf-8", errors="replace").splitlines()[-lines:])
 
 
-def _failure(problem: str, log: Path) -> StepError:
+def _failure(problem: str, output: Path) -> StepError:
     return StepError(
-        f"{problem}; its last lines:\n{_tail(log, _TAIL_LINES)}",
-        remedy="run `bentoml serve` on the Bento's folder to see it fail, then repack it with model_pack",
+        f"{problem}; its last lines:\n{_tail(output, _TAIL_LINES)}",
+        remedy="run `bentoml serve` on the Bento's folder to see it fail, then pack the model again",
     )

@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,24 +16,25 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.evaluation.service_process import serve
+from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.evaluation.service_process import RunningService, serve
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.packing import pack_service
 
 
 @pytest.fixture(scope="session")
-def real_annotations(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_truth(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> GroundTruth:
     archive = real_data / "annotations_trainval2017.zip"
     folder = tmp_path_factory.mktemp("real")
     with zipfile.ZipFile(archive) as opened:
-        return Path(opened.extract("annotations/instances_val2017.json", folder))
+        return read_ground_truth(Path(opened.extract("annotations/instances_val2017.json", folder)))
 
 
 @pytest.fixture
-def coco_file(tmp_path: Path):
-    """Write a COCO file: `boxes` are (image_id, category_id, [x, y, w, h]) or the same with a dict of extras."""
+def coco_file(tmp_path: Path) -> Callable[..., GroundTruth]:
+    """Make a test set: `boxes` are (image_id, category_id, [x, y, w, h]) or the same with a dict of extras."""
 
-    def write(boxes, *, categories=("cat", "dog", "owl"), images=4, size=(200, 100), first_id=1) -> Path:
+    def write(boxes, *, categories=("cat", "dog", "owl"), images=4, size=(200, 100), first_id=1) -> GroundTruth:
         document = {
             "images": [
                 {"id": number, "file_name": f"{number}.png", "width": size[0], "height": size[1]}
@@ -48,33 +50,33 @@ def coco_file(tmp_path: Path):
         }
         path = tmp_path / "annotations.json"
         path.write_text(json.dumps(document))
-        return path
+        return read_ground_truth(path)
 
     return write
 
 
-def detection(image_id, category_id, box, score):
+def detection(image_id: int, category_id: int, box: Sequence[float], score: float) -> dict:
     return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
 
 
 @pytest.fixture
-def jittered():
+def jittered() -> Callable[[GroundTruth, int], list[dict]]:
     """Detections made of annotations: moved, mislabelled, dropped and invented, with scores of two digits (ties!)."""
 
-    def make(document: dict, seed: int, *, wrong=0.15, dropped=0.2, invented=0.5) -> list[dict]:
+    def make(truth: GroundTruth, seed: int) -> list[dict]:
         rng = np.random.default_rng(seed)
-        ids = [category["id"] for category in document["categories"]]
+        ids = list(truth.categories)
         results = []
-        for one in document["annotations"]:
-            x, y, w, h = one["bbox"]
+        for one in truth.annotations:
+            x, y, w, h = one.bbox
             scale = max(w, h) * 0.12
             moved = np.array([x, y, w, h]) + rng.normal(0, 1, 4) * scale
             moved[2:] = np.maximum(moved[2:], 1)
-            if rng.random() > dropped:
-                label = int(rng.choice(ids)) if rng.random() < wrong else one["category_id"]
-                results.append(detection(one["image_id"], label, moved.tolist(), round(float(rng.random()), 2)))
-            if rng.random() < invented:
-                image = document["images"][int(rng.integers(len(document["images"])))]["id"]
+            if rng.random() > 0.2:
+                label = int(rng.choice(ids)) if rng.random() < 0.15 else one.category_id
+                results.append(detection(one.image_id, label, moved.tolist(), round(float(rng.random()), 2)))
+            if rng.random() < 0.5:
+                image = truth.images[int(rng.integers(len(truth.images)))].id
                 results.append(detection(image, int(rng.choice(ids)), moved.tolist(), round(float(rng.random()), 2)))
         return results
 
@@ -121,7 +123,7 @@ def brightness_model(size: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def bento(tmp_path_factory) -> Path:
+def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed service that knows the classes "dark" and "bright", input 64 x 64 pixels."""
     folder = tmp_path_factory.mktemp("evaluation")
     model = brightness_model(64)
@@ -132,18 +134,18 @@ def bento(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(bento):
+def served(bento: Path) -> Iterator[RunningService]:
     with serve(bento) as server:
         yield server
 
 
 @pytest.fixture
-def write_dataset(tmp_path):
+def write_dataset(tmp_path: Path) -> Callable[..., GroundTruth]:
     """Grey 64 x 64 images of the given brightness, with the box that the packed model finds in every one."""
 
-    def write(greys, categories=("bright", "dark")) -> Path:
+    def write(greys, categories=("bright", "dark"), crowds=()) -> GroundTruth:
         folder = tmp_path / "dataset"
-        (folder / "images").mkdir(parents=True)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
         document = {"images": [], "annotations": [], "categories": []}
         document["categories"] = [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
         for number, grey in enumerate(greys):
@@ -154,10 +156,10 @@ def write_dataset(tmp_path):
             if label in categories:
                 document["annotations"].append(
                     {"id": number, "image_id": number, "category_id": categories.index(label) + 1}
-                    | {"bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": 0}
+                    | {"bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": int(number in crowds)}
                 )
         (folder / "annotations.json").write_text(json.dumps(document))
-        return folder
+        return read_ground_truth(folder / "annotations.json")
 
     return write
 

@@ -1,8 +1,12 @@
-"""Training images in a test set, found through the record that is packed with a model."""
+"""Training images in a test set, found through the record that is packed with a model, and by COCO's file names."""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -11,7 +15,8 @@ import pytest
 
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, learn_images
 from pipeline.errors import DataError, IntegrityError, MissingError
-from pipeline.evaluation.exposure import check_exposure
+from pipeline.evaluation.exposure import check_exposure, is_named_like_train2017, val2017_ids
+from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import evaluate
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -20,7 +25,7 @@ METADATA = ModelMetadata("nano", (64, 64), ("blob",), 0.01, 0.65, 0.3, "0" * 64)
 FOUND = {"category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9}
 
 
-def picture(seed: int) -> np.ndarray:
+def photo(seed: int) -> np.ndarray:
     """A soft pattern, as a photograph is; no two seeds look alike."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)
@@ -51,28 +56,29 @@ def jpeg(image: np.ndarray, quality: int) -> bytes:
 
 @pytest.fixture
 def training_set(tmp_path: Path) -> Path:
-    return write_set(tmp_path / "train", {f"{seed}.png": png(picture(seed)) for seed in range(6)})
+    return write_set(tmp_path / "train", {f"{seed}.png": png(photo(seed)) for seed in range(6)})
 
 
 @pytest.fixture
-def test_set(tmp_path: Path) -> Path:
+def test_set(tmp_path: Path) -> GroundTruth:
     """A training image, a near duplicate of one, a re-encoded flip of one, and two others; two have COCO's names."""
-    brighter = np.clip(picture(1).astype(int) + 6, 0, 255).astype(np.uint8)
-    return write_set(
+    brighter = np.clip(photo(1).astype(int) + 6, 0, 255).astype(np.uint8)
+    folder = write_set(
         tmp_path / "test",
         {
-            "copy.png": png(picture(0)),
-            "000000000009.jpg": jpeg(picture(20), 90),
+            "copy.png": png(photo(0)),
+            "000000000009.jpg": jpeg(photo(20), 90),
             "brighter.png": png(brighter),
-            "000000000139.jpg": jpeg(picture(21), 90),
-            "flip.jpg": jpeg(cv2.flip(picture(2), 1), 70),
+            "000000000139.jpg": jpeg(photo(21), 90),
+            "flip.jpg": jpeg(cv2.flip(photo(2), 1), 70),
         },
     )
+    return read_ground_truth(folder / "annotations.json")
 
 
 @pytest.fixture
-def packed(tmp_path: Path):
-    """What evaluation reads of a Bento: the model metadata, and the record at the root."""
+def packed(tmp_path: Path) -> Callable[[LearnedImages | None], Path]:
+    """What evaluation reads of a Bento: the model card, and the record at the root."""
 
     def write(learned: LearnedImages | None) -> Path:
         bento = tmp_path / "bento"
@@ -91,44 +97,52 @@ def results(*image_ids: int) -> list[dict]:
     return [{"image_id": number, **FOUND} for number in image_ids]
 
 
-def test_training_images_are_found_out(training_set, test_set, packed) -> None:
+def test_training_images_are_found(training_set: Path, test_set: GroundTruth, packed: Callable) -> None:
     exposure = check_exposure(test_set, packed(learn_images(training_set)), results(1, 2, 3, 5))
     assert exposure.seen == (
         SeenImage("copy.png", "exact"), SeenImage("brighter.png", "similar"), SeenImage("flip.jpg", "similar"),
     )  # fmt: skip
     assert (exposure.images, exposure.learned, exposure.exact, exposure.similar) == (5, 6, 1, 2)
     assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (0.2, 0.4, 2)
-    assert [one.image.file_name for one in exposure.pictures] == ["copy.png", "brighter.png", "flip.jpg"]
-    for one in exposure.pictures:
-        assert cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (120, 160, 3)
+    (row,) = exposure.thumbnails.rows
+    assert [each.caption for each in row.pictures] == [
+        "copy.png: a training image, byte for byte",
+        "brighter.png: looks like a training image",
+        "flip.jpg: looks like a training image",
+    ]
+    for each in row.pictures:
+        assert cv2.imdecode(np.frombuffer(each.data, np.uint8), cv2.IMREAD_COLOR).shape == (120, 160, 3)
     assert exposure.coco_names == ()  # this model never met COCO
 
 
 def test_the_figures_without_them_are_those_of_a_test_set_without_them(
-    training_set, test_set, packed, tmp_path
+    training_set: Path, test_set: GroundTruth, packed: Callable, tmp_path: Path
 ) -> None:
     exposure = check_exposure(test_set, packed(learn_images(training_set)), results(1, 2, 3, 5))
-    left = {name: (test_set / "images" / name).read_bytes() for name in ("000000000009.jpg", "000000000139.jpg")}
-    expected = evaluate(write_set(tmp_path / "left", left), results(1))
+    left = {name: test_set.path_of(name).read_bytes() for name in ("000000000009.jpg", "000000000139.jpg")}
+    expected = evaluate(read_ground_truth(write_set(tmp_path / "left", left) / "annotations.json"), results(1))
     assert exposure.unseen is not None
     assert exposure.unseen.summary() == expected.summary()
     assert exposure.unseen.map50 == pytest.approx(51 / 101)
 
 
-def test_pictures_are_few_and_the_exact_ones_first(packed, tmp_path) -> None:
-    flipped = {f"flip{seed}.png": png(cv2.flip(picture(seed), 1)) for seed in range(10)}
-    same = {f"same{seed}.png": png(picture(seed)) for seed in range(10)}
+def test_thumbnails_are_few_and_small_with_the_exact_copies_first(packed: Callable, tmp_path: Path) -> None:
+    same = {f"same{seed}.png": png(cv2.resize(photo(seed), (400, 300))) for seed in range(10)}
+    flipped = {f"flip{seed}.png": png(cv2.flip(photo(seed), 1)) for seed in range(10)}
     learned = learn_images(write_set(tmp_path / "train", same))
-    exposure = check_exposure(write_set(tmp_path / "test", flipped | same), packed(learned), [])
+    test_set = read_ground_truth(write_set(tmp_path / "test", flipped | same) / "annotations.json")
+    exposure = check_exposure(test_set, packed(learned), [])
     assert (exposure.exact, exposure.similar) == (10, 10)
-    assert [one.image.kind for one in exposure.pictures] == ["exact"] * 10 + ["similar"] * 2
+    (row,) = exposure.thumbnails.rows
+    assert [each.caption.startswith("same") for each in row.pictures] == [True] * 10 + [False] * 2
+    assert {(each.width, each.height) for each in row.pictures} == {(200, 150), (160, 120)}
     assert exposure.unseen is None  # nothing is left
 
 
-def test_a_clean_test_set(test_set, packed, tmp_path) -> None:
-    learned = learn_images(write_set(tmp_path / "train", {"40.png": png(picture(40))}))
+def test_a_clean_test_set(test_set: GroundTruth, packed: Callable, tmp_path: Path) -> None:
+    learned = learn_images(write_set(tmp_path / "train", {"40.png": png(photo(40))}))
     exposure = check_exposure(test_set, packed(learned), results(1))
-    assert (exposure.seen, exposure.unseen, exposure.pictures) == ((), None, ())
+    assert (exposure.seen, exposure.unseen, exposure.thumbnails.rows[0].pictures) == ((), None, ())
     assert (exposure.exact_share, exposure.similar_share) == (0.0, 0.0)
 
 
@@ -141,7 +155,9 @@ def test_a_clean_test_set(test_set, packed, tmp_path) -> None:
         pytest.param((), (), False, id="none"),
     ],
 )
-def test_weights_from_elsewhere(training_set, test_set, packed, weights, names, knows_coco) -> None:
+def test_weights_from_elsewhere(
+    training_set: Path, test_set: GroundTruth, packed: Callable, weights: tuple, names: tuple, knows_coco: bool
+) -> None:
     known = learn_images(training_set)
     exposure = check_exposure(test_set, packed(LearnedImages(known.sha256, known.fingerprints, weights)), results(1))
     assert exposure.unknown_weights == weights
@@ -149,14 +165,14 @@ def test_weights_from_elsewhere(training_set, test_set, packed, weights, names, 
     assert exposure.exact == 1  # what is known is checked all the same
 
 
-def test_a_model_that_was_packed_before_is_unknown(test_set, packed) -> None:
+def test_a_model_that_was_packed_before_is_unknown(test_set: GroundTruth, packed: Callable) -> None:
     exposure = check_exposure(test_set, packed(None), results(1))
     assert (exposure.learned, exposure.seen, exposure.unseen) == (None, (), None)
     assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (None, None, None)
     assert exposure.coco_names == ("000000000009.jpg",)  # it may descend from COCO's weights
 
 
-def test_the_bento_that_is_served_can_be_examined(bento, write_dataset) -> None:
+def test_the_bento_that_is_served_can_be_examined(bento: Path, write_dataset: Callable) -> None:
     """A real one, packed without a record."""
     assert check_exposure(write_dataset([250, 60]), bento, []).learned is None
 
@@ -186,13 +202,50 @@ def damage(bento: Path) -> None:
     [
         pytest.param(remove, IntegrityError, "is missing", id="removed"),
         pytest.param(replace, IntegrityError, "not the one it was packed with", id="replaced"),
-        pytest.param(forget, IntegrityError, "the model metadata names none", id="one that the metadata does not name"),
+        pytest.param(forget, IntegrityError, "model's metadata names none", id="one that the card does not name"),
         pytest.param(damage, DataError, "cannot be read", id="damaged"),
         pytest.param(lambda bento: shutil.rmtree(bento / "src"), MissingError, "model metadata", id="no metadata"),
     ],
 )
-def test_a_record_that_is_not_the_models_is_refused(training_set, test_set, packed, spoil, error, message) -> None:
+def test_a_record_that_is_not_the_models_is_refused(
+    training_set: Path, test_set: GroundTruth, packed: Callable, spoil: Callable, error: type[Exception], message: str
+) -> None:
     bento = packed(learn_images(training_set))
     spoil(bento)
     with pytest.raises(error, match=message):
         check_exposure(test_set, bento, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("train2017/000000000009.jpg", True, id="in a folder"),
+        pytest.param("COCO_train2014_000000000009.jpg", True, id="of train2014"),
+        pytest.param("COCO_val2014_000000000042.jpg", True, id="of val2014, not of val2017"),
+        pytest.param("000000000009.JPEG", True, id="another suffix"),
+        pytest.param("000000000139.jpg", False, id="of val2017"),
+        pytest.param("COCO_val2014_000000000139.jpg", False, id="of val2017, its old name"),
+        pytest.param("COCO_test2014_000000000001.jpg", False, id="of test2014"),
+        pytest.param("202401311530.jpg", False, id="a time of day"),
+        pytest.param("000000000000.jpg", False, id="zero"),
+        pytest.param("0000000000009.jpg", False, id="thirteen digits"),
+        pytest.param("000000000009.png", False, id="no JPEG"),
+        pytest.param("cat_000000000009.jpg", False, id="a prefix"),
+    ],
+)
+def test_names_of_coco(name: str, expected: bool) -> None:
+    assert is_named_like_train2017(name) is expected
+
+
+def test_val2017_has_five_thousand_images() -> None:
+    ids = val2017_ids()
+    assert (len(ids), min(ids), max(ids)) == (5000, 139, 581781)
+
+
+def test_the_photographs_at_hand_are_of_val2017_where_they_are_said_to_be(real_data: Path) -> None:
+    official = set((real_data / "official_val2017_names.txt").read_text().split())
+    with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
+        document = json.loads(archive.read("annotations/instances_val2017.json"))
+    names = {image["file_name"] for image in document["images"]}
+    assert len(official) == 79
+    assert {name for name in names if not is_named_like_train2017(name)} == official

@@ -1,54 +1,67 @@
-"""Pictures of ground truth and predictions: which images, which boxes, which colours."""
+"""Images of ground truth and predictions: which ones, which boxes, which colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from pipeline.data.image_drawing import Pixels
+from pipeline.data.report.inline_images import Picture
 from pipeline.errors import DataError, MissingError
+from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.prediction_images import comparison_pictures, thumbnail
+from pipeline.evaluation.prediction_images import draw_comparisons
 
 BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
 BOX = [8, 8, 32, 32]
 
 
-def found(image_id, category_id, score=0.9, box=BOX):
+def found(image_id: int, category_id: int, score: float = 0.9, box: Any = BOX) -> dict[str, Any]:
     return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
 
 
-def has(panel, colour) -> bool:
+def has(panel: Pixels, colour: np.ndarray) -> bool:
     return bool((np.abs(panel.astype(int) - colour).max(axis=2) < 40).sum() > 50)
 
 
-def halves(picture):
-    image = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
+def halves(picture: Picture) -> tuple[Pixels, Pixels]:
+    image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape[:2] == (picture.height, picture.width)
     middle = picture.width // 2
     return image[:, : middle - 4], image[:, middle + 4 :]
 
 
 @pytest.fixture
-def dataset(write_dataset):
+def truth(write_dataset: Callable) -> GroundTruth:
     """Five images with one object each: 0..2 bright (category 1), 3..4 dark (category 2)."""
     return write_dataset([250, 240, 230, 60, 50])
 
 
-def test_the_worst_come_first_and_the_typical_are_others(dataset):
+def test_the_worst_come_first_and_the_typical_are_others(truth: GroundTruth) -> None:
     results = [found(n, 1) for n in (0, 1)] + [found(2, 1, box=[40, 40, 20, 20]), found(3, 1)]
-    metrics = evaluate(dataset, results)
-    pictures = comparison_pictures(dataset, results, metrics, worst=2, typical=2)
-    assert [one.worst for one in pictures] == [True, True, False, False]
-    assert [one.errors.image_id for one in pictures[:2]] == [2, 3]
-    assert {one.errors.image_id for one in pictures[2:]} <= {0, 1, 4}
-    assert pictures[0].caption == "2.png: 0 found, 1 missed, 1 false or mislabelled"
-    assert pictures._repr_html_().count("<img") == 4
+    worst, typical = draw_comparisons(truth, results, evaluate(truth, results), worst=2, typical=2).rows
+    assert [each.caption for each in worst.pictures] == [
+        "2.png: 0 found, 1 missed, 1 false or mislabelled",
+        "3.png: 0 found, 1 missed, 1 false or mislabelled",
+    ]
+    assert (
+        len(
+            {each.caption for each in typical.pictures}
+            & {f"{n}.png: 1 found, 0 missed, 0 false or mislabelled" for n in (0, 1)}
+        )
+        >= 1
+    )
+    assert (worst.heading, typical.heading) == ("With the most errors", "Typical")
 
 
-def test_without_errors_there_is_no_worst_image(dataset):
+def test_without_errors_there_is_no_worst_image(truth: GroundTruth) -> None:
     results = [found(n, 1 if n < 3 else 2) for n in range(5)]
-    pictures = comparison_pictures(dataset, results, evaluate(dataset, results))
-    assert not any(one.worst for one in pictures)
-    assert len(pictures) == 3
+    (typical,) = draw_comparisons(truth, results, evaluate(truth, results)).rows
+    assert (typical.heading, len(typical.pictures)) == ("Typical", 3)
 
 
 @pytest.mark.parametrize(
@@ -60,42 +73,31 @@ def test_without_errors_there_is_no_worst_image(dataset):
         pytest.param([found(0, 1), found(0, 2, box=[40, 40, 20, 20])], (True, False), (True, True), id="one-false"),
     ],
 )
-def test_blue_is_right_and_orange_is_wrong(write_dataset, results, left, right):
-    dataset = write_dataset([250])
-    (picture,) = comparison_pictures(dataset, results, evaluate(dataset, results), worst=1, typical=1)
-    truth, predictions = halves(picture)
-    assert (has(truth, BLUE), has(truth, ORANGE)) == left
+def test_blue_is_right_and_orange_is_wrong(write_dataset: Callable, results: list, left: tuple, right: tuple) -> None:
+    truth = write_dataset([250])
+    ((row,)) = draw_comparisons(truth, results, evaluate(truth, results), worst=1, typical=1).rows
+    objects, predictions = halves(row.pictures[0])
+    assert (has(objects, BLUE), has(objects, ORANGE)) == left
     assert (has(predictions, BLUE), has(predictions, ORANGE)) == right
 
 
-def test_many_boxes_and_names_in_any_script(write_dataset):
-    dataset = write_dataset([250, 240], categories=("bright", "велосипед"))
+def test_many_boxes_names_in_any_script_and_no_boxes_can_be_drawn(write_dataset: Callable) -> None:
+    truth = write_dataset([250, 240, 60], categories=("bright", "велосипед"))
     rng = np.random.default_rng(0)
-    results = [found(0, 2, 0.9, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)] + [found(1, 1)]
-    pictures = comparison_pictures(dataset, results, evaluate(dataset, results))
-    assert pictures[0].errors.false_positives == 40
-
-
-def test_an_image_without_boxes_can_be_drawn(write_dataset):
-    dataset = write_dataset([250, 60], categories=("bright", "owl"))
-    results = [found(0, 1), found(1, 2)]
-    pictures = comparison_pictures(dataset, results, evaluate(dataset, results))
-    assert {one.errors.image_id for one in pictures} == {0, 1}
+    many = [found(0, 2, 0.9, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)]
+    results = [*many, found(1, 1), found(2, 2)]
+    worst, typical = draw_comparisons(truth, results, evaluate(truth, results)).rows
+    assert worst.pictures[0].caption == "0.png: 0 found, 1 missed, 40 false or mislabelled"
+    assert worst.pictures[1].caption == "2.png: 0 found, 0 missed, 1 false or mislabelled"
+    assert typical.pictures[0].caption == "1.png: 1 found, 0 missed, 0 false or mislabelled"
 
 
 @pytest.mark.parametrize(("content", "error"), [(None, MissingError), (b"", DataError), (b"junk", DataError)])
-def test_an_image_that_cannot_be_read_is_named(dataset, content, error):
-    metrics = evaluate(dataset, [])
-    for image in (dataset / "images").iterdir():
+def test_an_image_that_cannot_be_read_is_named(
+    truth: GroundTruth, content: bytes | None, error: type[Exception]
+) -> None:
+    metrics = evaluate(truth, [])
+    for image in (truth.folder / "images").iterdir():
         image.unlink() if content is None else image.write_bytes(content)
     with pytest.raises(error, match=r"\.png"):
-        comparison_pictures(dataset, [], metrics)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [((400, 800), (200, 100)), ((900, 300), (67, 200)), ((30, 20), (20, 30))]
-)  # fmt: skip
-def test_a_thumbnail_is_small_and_never_enlarged(tmp_path, size, expected):
-    width, height = size
-    cv2.imwrite(str(tmp_path / "photo.png"), np.zeros((height, width, 3), np.uint8))
-    assert cv2.imdecode(np.frombuffer(thumbnail(tmp_path / "photo.png"), np.uint8), 1).shape[:2] == expected
+        draw_comparisons(truth, [], metrics)

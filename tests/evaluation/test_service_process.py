@@ -1,5 +1,7 @@
 """The packed service as a real process: started, answering, and gone afterwards however the block ends."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import shutil
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -24,13 +27,18 @@ def family(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def all_gone(processes) -> bool:
+def all_gone(processes: Iterable[psutil.Process]) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=5)
     return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("interruption", [None, KeyboardInterrupt], ids=["normal", "ctrl-c"])
-def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, interruption):
+@pytest.mark.parametrize(
+    "interruption",
+    [pytest.param(None, id="normal", marks=pytest.mark.slow), pytest.param(KeyboardInterrupt, id="ctrl-c")],
+)
+def test_it_answers_and_nothing_of_it_survives(
+    bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException] | None
+) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("BENTOML_PORT", "1")
@@ -49,16 +57,18 @@ def test_it_answers_and_nothing_of_it_survives(bento, tmp_path, monkeypatch, int
     assert log.read_text()
 
 
-def test_workers_of_a_leader_that_was_killed_are_stopped_too(bento):
+@pytest.mark.slow
+def test_workers_of_a_leader_that_was_killed_are_stopped_too(bento: Path) -> None:
     with serve(bento) as server:
         processes = family(server.pid)
         os.kill(server.pid, signal.SIGKILL)
     assert all_gone(processes)
 
 
-def test_it_does_not_outlive_a_killed_parent(bento):
-    script = "import sys, time; from pipeline.evaluation.service_process import serve\n"
-    script += "with serve(sys.argv[1]) as server: print(server.pid, flush=True); time.sleep(600)"
+@pytest.mark.slow
+def test_it_does_not_outlive_a_killed_parent(bento: Path) -> None:
+    script = "import pathlib, sys, time; from pipeline.evaluation.service_process import serve\n"
+    script += "with serve(pathlib.Path(sys.argv[1])) as server: print(server.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", script, bento], stdout=subprocess.PIPE, text=True) as parent:
         processes = family(int(parent.stdout.readline()))
         parent.kill()
@@ -66,7 +76,8 @@ def test_it_does_not_outlive_a_killed_parent(bento):
     assert all_gone(processes)
 
 
-def test_one_that_ignores_the_polite_request_is_killed(bento, monkeypatch):
+@pytest.mark.slow
+def test_one_that_ignores_the_polite_request_is_killed(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_GRACE_SECONDS", 0.5)
     with serve(bento) as server:
         processes = family(server.pid)
@@ -77,7 +88,7 @@ def test_one_that_ignores_the_polite_request_is_killed(bento, monkeypatch):
     assert all_gone(processes)
 
 
-def test_a_port_taken_in_between_is_replaced(bento, monkeypatch):
+def test_a_port_taken_in_between_is_replaced(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -88,13 +99,13 @@ def test_a_port_taken_in_between_is_replaced(bento, monkeypatch):
             assert not server.url.endswith(f":{taken.getsockname()[1]}")
 
 
-def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path):
+def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path: Path) -> None:
     (tmp_path / "bentofile.yaml").write_text("service: 'absent:Service'\n")
     with pytest.raises(StepError, match=r"(?s)exit code.*absent"), serve(tmp_path):
         pass
 
 
-def test_a_service_that_cannot_load_its_model_is_told_at_once(bento, tmp_path):
+def test_a_service_that_cannot_load_its_model_is_told_at_once(bento: Path, tmp_path: Path) -> None:
     broken = tmp_path / "bento"
     shutil.copytree(bento, broken)
     (model,) = broken.rglob("model.onnx")
@@ -103,11 +114,11 @@ def test_a_service_that_cannot_load_its_model_is_told_at_once(bento, tmp_path):
         pass
 
 
-def test_a_server_that_does_not_get_ready_in_time_is_told(bento):
+def test_a_server_that_does_not_get_ready_in_time_is_told(bento: Path) -> None:
     with pytest.raises(StepError, match=r"not ready within 0\.01 s"), serve(bento, timeout=0.01):
         pass
 
 
-def test_no_bento(tmp_path):
-    with pytest.raises(MissingError, match="nowhere"), serve(Path(tmp_path / "nowhere")):
+def test_no_bento(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="nowhere"), serve(tmp_path / "nowhere"):
         pass

@@ -1,8 +1,4 @@
-"""The metrics as figures: precision-recall and F1 curves, AP per class, confusions.
-
-The figures are made without pyplot, so nothing is shown or kept open behind the caller's back. Colours are Okabe and
-Ito's, which colour-blind readers can tell apart; lines beyond them are dashed.
-"""
+"""The metrics as charts: precision-recall and F1 curves, AP per class, confusions."""
 
 from __future__ import annotations
 
@@ -21,54 +17,55 @@ _STYLES = tuple(itertools.product(("-", "--"), PALETTE[:6]))
 _HIGHLIGHTED = 10
 _CONFUSED = 12
 _GREY = "#bbbbbb"
+_GRID = "#e6e6e6"
 
 
 def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
     """Precision over recall at IoU 0.5 for each class, and the mean of the classes."""
-    chart = Chart(8.5, 5)
-    axes = chart.add_subplot()
-    _draw_classes(axes, metrics, metrics.curves.recall, metrics.curves.precision, [one.ap50 for one in metrics.classes])
+    curves, ap50 = metrics.curves, [each.ap50 for each in metrics.classes]
+    chart, axes = _start()
+    _draw_classes(axes, metrics, curves.recall, curves.precision, ap50)
     _finish(axes, "Precision-recall at IoU 0.5", "recall", "precision", "AP50")
     return chart
 
 
 def f1_chart(metrics: DetectionMetrics) -> Chart:
-    """F1 over the score threshold at IoU 0.5 for each class, and where their mean is highest, if anywhere."""
-    chart = Chart(8.5, 5)
-    axes = chart.add_subplot()
-    _draw_classes(axes, metrics, metrics.curves.score, metrics.curves.f1, [one.best.f1 for one in metrics.classes])
+    """F1 over the score threshold at IoU 0.5 for each class, with the best threshold for all, if there is one."""
+    curves, best = metrics.curves, [each.best.f1 for each in metrics.classes]
+    chart, axes = _start()
+    _draw_classes(axes, metrics, curves.score, curves.f1, best)
     if metrics.threshold is not None:
-        _mark(axes, metrics.threshold)
+        left = metrics.threshold > 0.6
+        axes.axvline(metrics.threshold, color="black", linewidth=1, linestyle=":")
+        axes.annotate(
+            f"best for all: {metrics.threshold:.2f}",
+            (metrics.threshold, 1.0),
+            (-4 if left else 4, -3),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="top",
+        )
     _finish(axes, "F1 by score threshold at IoU 0.5", "score threshold", "F1", "best F1")
     return chart
 
 
-def _mark(axes: Axes, threshold: float) -> None:
-    left = threshold > 0.6
-    axes.axvline(threshold, color="black", linewidth=1, linestyle=":")
-    axes.annotate(
-        f"best for all: {threshold:.2f}",
-        (threshold, 1.0),
-        (-4 if left else 4, -3),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="top",
-    )
+def _start() -> tuple[Chart, Axes]:
+    chart = Chart(8.5, 5)
+    return chart, chart.add_subplot()
 
 
 def _draw_classes(
     axes: Axes, metrics: DetectionMetrics, x: Floats, curves: Floats, figures: Sequence[float | None]
 ) -> None:
     """Draw one curve per class: the most frequent classes in colour, the others grey, the mean black and bold."""
-    drawn = [label for label, one in enumerate(metrics.classes) if one.ground_truth]
+    drawn = [label for label, each in enumerate(metrics.classes) if each.ground_truth]
     frequent = sorted(drawn, key=lambda label: -metrics.classes[label].ground_truth)[:_HIGHLIGHTED]
     others = [label for label in drawn if label not in frequent]
     for number, label in enumerate(others):
         name = f"{len(others)} rarer classes" if number == 0 else None
         axes.plot(x, curves[label], color=_GREY, linewidth=0.7, label=name, zorder=1)
-    ranked = sorted(frequent, key=lambda label: -(figures[label] or 0.0))
     styles = dict(zip(frequent, _STYLES, strict=False))  # a class looks the same in every chart, whatever its rank
-    for label in ranked:
+    for label in sorted(frequent, key=lambda label: -(figures[label] or 0.0)):
         style, colour = styles[label]
         name = f"{_short(metrics.classes[label].name)} {figures[label] or 0:.2f}"
         axes.plot(x, curves[label], style, color=colour, linewidth=1.5, label=name, zorder=2)
@@ -79,7 +76,7 @@ def _draw_classes(
 
 def _finish(axes: Axes, title: str, x: str, y: str, legend: str) -> None:
     axes.set(title=title, xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
-    axes.grid(color="#e6e6e6", linewidth=0.6)
+    axes.grid(color=_GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(title=legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
@@ -88,8 +85,8 @@ def _finish(axes: Axes, title: str, x: str, y: str, legend: str) -> None:
 
 
 def ap_chart(metrics: DetectionMetrics) -> Chart:
-    """AP50 and AP of each class as bars, best first; the number of objects stands behind the name."""
-    ranked = sorted((one for one in metrics.classes if one.ground_truth), key=lambda one: -(one.ap50 or 0.0))
+    """AP50 and AP of each class as bars, best first, with the number of objects behind the name."""
+    ranked = sorted((each for each in metrics.classes if each.ground_truth), key=lambda each: -(each.ap50 or 0.0))
     columns = 1 if len(ranked) <= 30 else 2
     rows = max(1, -(-len(ranked) // columns))
     chart = Chart(8.5, 1.1 + 0.21 * max(rows, 4))
@@ -105,19 +102,19 @@ def ap_chart(metrics: DetectionMetrics) -> Chart:
 
 def _draw_bars(axes: Axes, classes: Sequence[ClassMetrics], rows: int) -> None:
     places = np.arange(len(classes))
-    axes.barh(places, [one.ap50 or 0.0 for one in classes], 0.75, color=PALETTE[4], label="AP50")
-    axes.barh(places, [one.ap or 0.0 for one in classes], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
-    axes.set_yticks(places, [f"{_short(one.name)} ({one.ground_truth})" for one in classes], fontsize=8)
+    axes.barh(places, [each.ap50 or 0.0 for each in classes], 0.75, color=PALETTE[4], label="AP50")
+    axes.barh(places, [each.ap or 0.0 for each in classes], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
+    axes.set_yticks(places, [f"{_short(each.name)} ({each.ground_truth})" for each in classes], fontsize=8)
     axes.set(xlim=(0, 1), ylim=(max(rows, 1) - 0.4, -0.6))
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.grid(axis="x", color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def confusion_chart(metrics: DetectionMetrics) -> Chart:
-    """Which class was taken for which where errors are counted: counts, shaded by their share of the row.
+    """Counts of which class was taken for which, shaded by their share of the row, where errors are counted.
 
-    With more than a dozen classes, those most often confused are shown and the others are summed up.
+    Of more than a dozen classes, those most often confused are shown and the others are summed up.
     """
     counts, names = _most_confused(metrics)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -137,7 +134,7 @@ def confusion_chart(metrics: DetectionMetrics) -> Chart:
 
 
 def _most_confused(metrics: DetectionMetrics) -> tuple[Ints, list[str]]:
-    names = [_short(one.name) for one in metrics.classes]
+    names = [_short(each.name) for each in metrics.classes]
     counts = metrics.confusion
     if len(names) <= _CONFUSED:
         return counts, names
@@ -155,7 +152,7 @@ def _most_confused(metrics: DetectionMetrics) -> tuple[Ints, list[str]]:
 
 def confused_pairs(metrics: DetectionMetrics, limit: int = 10) -> list[tuple[str, str, int]]:
     """The most frequent confusions as (truth, detected as, count), most frequent first."""
-    names = [one.name for one in metrics.classes]
+    names = [each.name for each in metrics.classes]
     pairs = [
         (names[row], names[column], int(metrics.confusion[row, column]))
         for row, column in itertools.permutations(range(len(names)), 2)

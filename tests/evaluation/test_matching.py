@@ -1,15 +1,21 @@
-"""Working points against an exhaustive search over all thresholds."""
+"""Operating points against an exhaustive search over all thresholds."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation.matching import Matches
-from pipeline.evaluation.operating_points import SCORE_LEVELS, best_point, common_threshold, f1_by_score, point_at
+from pipeline.evaluation.matching import (
+    SCORE_LEVELS,
+    Matches,
+    best_point,
+    common_threshold,
+    f1_by_score,
+    point_at,
+)
 
 
-def one_class(scores_and_hits, missed=0) -> Matches:
+def one_class(scores_and_hits: list[tuple[float, bool]], missed: int = 0) -> Matches:
     """Matches of a single class: detections that are right or wrong, and objects that nothing found."""
     rows = sorted(scores_and_hits, key=lambda row: -row[0])
     hits = np.array([hit for _, hit in rows], bool)
@@ -32,7 +38,7 @@ rows = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans(
 
 
 @given(rows=rows, missed=st.integers(0, 5))
-def test_no_threshold_is_better_than_the_best(rows, missed):
+def test_no_threshold_is_better_than_the_best(rows: list[tuple[float, bool]], missed: int) -> None:
     matches = one_class(rows, missed)
     best = best_point(matches, 0, 0.37)
     others = [point_at(matches, 0, threshold).f1 for threshold in matches.scores]
@@ -45,7 +51,7 @@ def test_no_threshold_is_better_than_the_best(rows, missed):
 
 
 @given(rows=rows, missed=st.integers(0, 5))
-def test_the_curve_is_the_points(rows, missed):
+def test_the_curve_is_the_points(rows: list[tuple[float, bool]], missed: int) -> None:
     matches = one_class(rows, missed)
     curve = f1_by_score(matches, 1)[0]
     for level in (0, 1, 33, 50, 77, 100):
@@ -54,7 +60,7 @@ def test_the_curve_is_the_points(rows, missed):
         )
 
 
-def test_equal_scores_are_kept_or_dropped_together():
+def test_equal_scores_are_kept_or_dropped_together() -> None:
     # cutting amid the scores of 0.5 would find both objects with nothing false; no threshold can
     best = best_point(one_class([(0.9, True), (0.5, True)] + [(0.5, False)] * 5), 0, 0.0)
     assert (best.threshold, best.f1) == (0.9, pytest.approx(2 / 3))
@@ -71,7 +77,9 @@ def test_equal_scores_are_kept_or_dropped_together():
         pytest.param([], 0, (None, None), id="nothing at all"),
     ],
 )
-def test_a_threshold_is_recommended_where_something_right_is_found(rows, missed, expected):
+def test_a_threshold_is_recommended_where_something_right_is_found(
+    rows: list[tuple[float, bool]], missed: int, expected: tuple[float | None, float | None]
+) -> None:
     threshold, f1 = common_threshold(f1_by_score(one_class(rows, missed), 1))
     assert threshold == (pytest.approx(expected[0]) if expected[0] is not None else None)
     assert f1 == (pytest.approx(expected[1]) if expected[1] is not None else None)

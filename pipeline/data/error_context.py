@@ -1,4 +1,4 @@
-"""Errors in the words of the user: of the source they named, not of the folder its files were put into."""
+"""Errors that name the source that the user gave, not the folder that its files were put into."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from types import MappingProxyType
 
 from pipeline.errors import DataError, MissingError, PipelineError
 
-_WHERE = str(PipelineError("", where=0)).removesuffix("0")  # how an error begins the line of its place
+_WHERE = str(PipelineError("", where=0)).removesuffix("0")  # the start of an error's line with its place
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
-def told_of(source: str, folder: Path | None = None, elsewhere: Mapping[str, str] = _NONE) -> Iterator[None]:
-    """Put the source in front of the place that an error within names, or in place of none.
+def located_in(source: str, folder: Path | None = None, elsewhere: Mapping[str, str] = _NONE) -> Iterator[None]:
+    """Put the source before the place that an error in the block names.
 
     Args:
-        source: Where the files came from, as it may be shown.
-        folder: Where they lie now, which is not to be shown.
-        elsewhere: The sources of those that came from another one, by name in the folder.
+        source: Where the files came from, without secrets.
+        folder: Where they are now, which is not shown.
+        elsewhere: The sources of files that came from another one, by name in the folder.
 
     Raises:
-        DataError: As raised within, `where` being the source and the file in it.
+        DataError: As raised in the block; `where` is the source and the file in it.
         MissingError: Likewise.
     """
     try:
@@ -33,8 +33,8 @@ def told_of(source: str, folder: Path | None = None, elsewhere: Mapping[str, str
         if details.startswith(_WHERE):
             place, line, rest = details.removeprefix(_WHERE).partition("\n")
             inside = place.removeprefix(f"{folder}/") if folder else place
-            told = source if inside in {str(folder), source} else _place(inside, source, elsewhere)
-            details = f"{told}{line}{rest}"
+            place = source if inside in {str(folder), source} else _place(inside, source, elsewhere)
+            details = f"{place}{line}{rest}"
         else:
             details = f"{source}{details}"
         error.args = (f"{error.problem}{_WHERE}{details}",)
@@ -42,7 +42,7 @@ def told_of(source: str, folder: Path | None = None, elsewhere: Mapping[str, str
 
 
 def _place(place: str, source: str, elsewhere: Mapping[str, str]) -> str:
-    """`a.zip: b/c.json: images[3]`; where the source is that one file, `c.json: images[3]`."""
+    """`a.zip: b/c.json: images[3]`; if the source is that one file, `c.json: images[3]`."""
     source = next((elsewhere[name] for name in elsewhere if f"{place}:".startswith(f"{name}:")), source)
     last = source.rpartition("/")[2]
     if last and f"{place}:".startswith(f"{last}:"):

@@ -1,7 +1,7 @@
-"""Image formats: JPEG, PNG, WebP and BMP stay as they are; whatever else Pillow reads becomes PNG or JPEG.
+"""Image formats: JPEG, PNG, WebP and BMP stay as they are; other formats that Pillow reads become PNG or JPEG.
 
-Converted is what the service would not take. A lossless format becomes PNG; a lossy one, and what would be too large
-for the service as a PNG, becomes JPEG. The EXIF orientation is applied to the pixels then, and no tag of it is left.
+The service would refuse these others. A lossless format becomes PNG; a lossy one, and an image that would be too large
+for the service as a PNG, becomes JPEG. The EXIF orientation is applied to the pixels, and its tag removed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.data.image_facts import MAX_BYTES
-from pipeline.data.pixel_modes import to_rgb
 from pipeline.serving.decoding import MAX_PIXELS
 
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -48,38 +50,44 @@ _BROKEN = (
 )
 
 
+_ROWS = 256  # scaled at a time, so that wide numbers are never held for the whole image
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_USUAL_BITS = (8, 10, 12, 14, 16, 24)  # of cameras and scanners, in numbers of more bits
+
+
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a file is, by its header.
+class DetectedFormat:
+    """The format of a file, by its header.
 
     Attributes:
-        format: Pillow's name of the format; empty where it is no image that can be read.
-        problem: Why the image is not to be decoded; empty where it is.
+        name: Pillow's name of the format; empty if Pillow cannot read the file.
+        problem: Why the image must not be decoded; empty if it may.
     """
 
-    format: str = ""
+    name: str = ""
     problem: str = ""
 
     @property
     def stays(self) -> bool:
         """Whether the file is taken byte for byte."""
-        return self.format in _KEPT or not self.format
+        return self.name in _KEPT or not self.name
 
     def suffix_for(self, name: str) -> str:
-        """What is added to the name of a file that stays, so that it ends as such files do; mostly nothing."""
-        return "" if not self.format or Path(name).suffix.lower() in _KEPT_SUFFIXES else _KEPT[self.format]
+        """The suffix to add to the name of a file that stays; empty if it has a fitting one."""
+        return "" if not self.name or Path(name).suffix.lower() in _KEPT_SUFFIXES else _KEPT[self.name]
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
-    """A picture as a PNG or JPEG file.
+class ConvertedImage:
+    """An image as a PNG or JPEG file.
 
     Attributes:
         data: The file.
         suffix: `.png` or `.jpg`.
         orientation: EXIF orientation of the original, 1 to 8, which has been applied.
-        first_of_many: Whether the original had more frames, which were left.
-        brightness: What there is to say of how its greys were scaled; mostly nothing.
+        first_of_many: Whether the original had more frames, which were left out.
+        brightness: How its greys were scaled, if that needs mention.
     """
 
     data: bytes
@@ -90,59 +98,65 @@ class Converted:
 
 
 class UnreadableError(Exception):
-    """Why a picture cannot be converted."""
+    """Why an image cannot be converted."""
 
 
-def look(path: Path, *, named_as_image: bool) -> Look:
-    """Tell an image by its header, decoding nothing. The content decides, not the name.
+def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFormat:
+    """Detect an image's format by its header; nothing is decoded. The content decides, not the name.
 
     Args:
-        path: The file.
-        named_as_image: Whether its name says that it is an image: then formats with weak marks count too.
+        content: The file or its bytes.
+        named_as_image: Whether its name says that it is an image: then formats with weak signatures count too.
     """
     try:
-        with Image.open(path, formats=_BY_SUFFIX if named_as_image else _CERTAIN) as image:
-            form, width, height = image.format or "", *image.size
+        formats = _BY_SUFFIX if named_as_image else _CERTAIN
+        with _opened(content) as file, Image.open(file, formats=formats) as image:
+            name, width, height = image.format or "", *image.size
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
-        return Look("", f"{int(found[1]) / 1e6:.0f} megapixels are too many" if found else "it has too many pixels")
+        problem = f"{int(found[1]) / 1e6:.0f} megapixels are too many" if found else "it has too many pixels"
+        return DetectedFormat("", problem)
     except _BROKEN:
-        return Look()
-    limit = _BOMB if form in _KEPT else MAX_PIXELS
+        return DetectedFormat()
+    limit = _BOMB if name in _KEPT else MAX_PIXELS
     if width * height > limit:
-        return Look(form, f"{width} x {height} pixels are more than {limit / 1e6:.0f} megapixels")
-    return Look(form)
+        return DetectedFormat(name, f"{width} x {height} pixels are more than {limit / 1e6:.0f} megapixels")
+    return DetectedFormat(name)
 
 
-def convert(path: Path) -> Converted:
-    """Decode a picture and encode it anew, upright, as 8 bit RGB. The same file gives the same bytes.
+def convert(content: Path | bytes) -> ConvertedImage:
+    """Decode an image and encode it anew, upright, as 8 bit RGB. The same file gives the same bytes.
 
     Raises:
         UnreadableError: It is broken, or larger than its header said.
     """
     try:
         # Opened by its path, Pillow maps an uncompressed TIFF into memory by the size that it has upright: wrong rows.
-        with path.open("rb") as file, Image.open(file, formats=_BY_SUFFIX) as image:
-            form = image.format or ""
+        with _opened(content) as file, Image.open(file, formats=_BY_SUFFIX) as image:
+            name = image.format or ""
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
             image.load()
-            rgb, said = to_rgb(image)
+            rgb, brightness = to_rgb(image)
             upright = _turned_like(rgb, image)
-            many = form in _SEQUENCES and _has_second_frame(image)
+            many = name in _SEQUENCES and _has_second_frame(image)
     except _BROKEN as error:
         raise UnreadableError(f"it cannot be decoded: {_first_line(error)}") from error
     if upright.width * upright.height > MAX_PIXELS:
         raise UnreadableError(
             f"{upright.width} x {upright.height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels"
         )
-    data, suffix = _encoded(upright, lossy=form in _LOSSY)
-    return Converted(data, suffix, orientation if orientation in range(1, 9) else 1, many, said)
+    data, suffix = _encoded(upright, lossy=name in _LOSSY)
+    return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, many, brightness)
+
+
+def _opened(content: Path | bytes) -> BinaryIO:
+    return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
 def _turned_like(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """The picture upright, where loading has not turned it already, as Pillow does with TIFF."""
+    """The image upright. Pillow has already turned a TIFF on loading."""
     exif = image.getexif()
-    rgb.info = {}  # dates, profiles and comments: of no use here
+    rgb.info = {}  # dates, profiles and comments
     if _ORIENTATION_TAG in exif:
         own = rgb.getexif()
         own[_ORIENTATION_TAG] = exif[_ORIENTATION_TAG]
@@ -176,3 +190,77 @@ def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).partition("\n")[0][:200]
+
+
+def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """Convert a loaded image to 8 bit RGB; also returns a note on its brightness, mostly empty.
+
+    Grey of more than 8 bits is scaled by the smallest usual range that holds its greatest value: 8, 10, 12, 14, 16 or
+    24 bits, or that of its type. Cameras put 12 bits into files of 16, and by the range of the type such images would
+    be black. As a consequence, a dark image may be scaled by fewer bits than others of its source; the note says so.
+    Only negative values are clipped, to black. Floating point has no such range: if all values lie in `0..1` that is
+    taken, otherwise the image's own least and greatest.
+    Transparent pixels become white. CMYK and the like are converted by Pillow's plain formulas, without profiles.
+    """
+    if image.mode.startswith("I"):
+        grey, note = _grey_of_integers(image)
+        return Image.fromarray(grey).convert("RGB"), note
+    return _plain_rgb(image), ""
+
+
+def _plain_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        return Image.fromarray(_grey_of_floats(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, straight).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_of_integers(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
+    top, unsigned, inverted = _range(image)
+    values = np.asarray(image)
+    if unsigned and values.dtype == np.int32:
+        values = values.view(np.uint32)
+    used = _used_range(values, top)
+    bits, of_bits = used.bit_length(), top.bit_length()
+    note = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if used < top else ""
+    grey = _scaled(values, 0.0, float(used))
+    return (255 - grey if inverted else grey), note
+
+
+def _used_range(values: NDArray[Any], top: int) -> int:
+    """The greatest value of the smallest usual range that holds all; for an image of zeros, that of its type."""
+    greatest = int(values.max()) if values.size else 0
+    ranges = (2**bits - 1 for bits in _USUAL_BITS)
+    return next((each for each in ranges if greatest <= each < top), top) if greatest > 0 else top
+
+
+def _range(image: Image.Image) -> tuple[int, bool, bool]:
+    """The greatest value, whether 32 bits are unsigned, and whether 0 is white."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if tags is None:
+        return (2**31 - 1 if image.mode == "I" and image.format != "PPM" else 65535), False, False
+    bits = int(tags.get(_BITS, (16,))[0])
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
+    return 2 ** (bits - signed) - 1, not signed, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _grey_of_floats(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    finite = values[np.isfinite(values)]
+    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if least >= 0 and most <= 1:
+        least, most = 0.0, 1.0
+    return _scaled(values, least, most)
+
+
+def _scaled(values: NDArray[Any], least: float, most: float) -> NDArray[np.uint8]:
+    """Values from `least` to `most` as 0 to 255; NaN as 0."""
+    grey = np.empty(values.shape, np.uint8)
+    factor = 255 / (most - least) if most > least else 0.0
+    for start in range(0, len(values), _ROWS):
+        rows = slice(start, start + _ROWS)
+        wide = np.nan_to_num(values[rows].astype(np.float64), nan=least, posinf=most, neginf=least)
+        grey[rows] = np.rint(np.clip((wide - least) * factor, 0, 255))
+    return grey

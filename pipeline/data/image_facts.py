@@ -21,8 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from pipeline.data.fingerprints import fingerprint_of
-from pipeline.data.image_headers import SIDEWAYS, UNREADABLE, orientation_of
 from pipeline.data.image_integrity import BrokenFileError, decode_whole
+from pipeline.data.images import SIDEWAYS, UNREADABLE, orientation_of
 from pipeline.errors import DataError
 from pipeline.serving.decoding import FORMATS, MAX_PIXELS, ImageHeader, read_header
 

@@ -1,17 +1,16 @@
-"""Lists that go with annotations: which images are reserved for the test set, and what classes are to become."""
+"""Lists that go with annotations: the images reserved for the test set, and new names of classes."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.data.class_map import read_class_map
-from pipeline.data.error_context import told_of
+from pipeline.data.error_context import located_in
 from pipeline.data.fetch.fetching import fetch
-from pipeline.errors import DataError
+from pipeline.errors import DataError, did_you_mean
 
 TEST_LIST = "test_images.txt"
 CLASS_MAP = "class_map"
@@ -26,20 +25,20 @@ def write_test_list(
     on_disk: Callable[[str], str] = str,
     excluded: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """Keep the names of the images that are reserved for the test set; those of dropped images are left out.
+    """Write the names of the images that are reserved for the test set, without those of dropped images.
 
     Args:
         url: A text file, one file name a line.
-        folder: Where the list goes.
+        folder: The folder to write to.
         cache: Where downloads are kept.
         known: The names in the folder of images that annotations use.
-        files: The images that are there.
-        on_disk: Gives the name in the folder of an image called otherwise, by its name in the source or in the
-            annotations; or the name itself.
-        excluded: Why images are in no set that are there, by their names in the folder.
+        files: The images that exist.
+        on_disk: Maps an image's name in the source or in the annotations to that in the folder; other names to
+            themselves.
+        excluded: The reasons why existing images are in no set, by their names in the folder.
 
     Returns:
-        How many names are kept.
+        The number of names written.
 
     Raises:
         MissingError: There is nothing at the URL.
@@ -47,26 +46,26 @@ def write_test_list(
     """
     found = fetch(url, cache)
     lines = _names(found.path, found.url)
-    with told_of(found.url):
+    with located_in(found.url):
         names = sorted({line if line in known else on_disk(line) for line in lines})
     unknown = [name for name in names if name not in known and name not in excluded]
     if unknown:
-        near = get_close_matches(unknown[0], known, 1)
         raise DataError(
-            f"The test list names {len(unknown)} images that the annotations do not: {first_of(unknown)}",
+            f"the test list names {len(unknown)} images that the annotations do not: {first_of(unknown)}",
             where=found.url,
-            expected="file names as in the annotations, one a line" + (f", such as {near[0]}" if near else ""),
-            remedy="correct the list; a labelling tool's open tasks are taken only where unannotated is 'background'",
+            expected="file names as in the annotations, one a line",
+            remedy=did_you_mean(unknown[0], known, otherwise="correct the list;", cutoff=0.6)
+            + " a labelling tool's open tasks are taken only if unannotated is 'background'",
         )
     left_out = [name for name in names if name in excluded]
     if left_out:
         why = excluded[left_out[0]]
         same = [name for name in left_out if excluded[name] == why]
         raise DataError(
-            f"The test list names {len(same)} images that are excluded, since {why}: {first_of(same)}",
+            f"the test list names {len(same)} images that are excluded, since {why}: {first_of(same)}",
             where=found.url,
             expected="images with boxes, or background",
-            remedy="take them off the list or annotate them; or, where nobody annotated them and nothing is on them, "
+            remedy="remove them from the list or annotate them; or, if they are background and nobody annotated them, "
             "set unannotated to 'background'",
         )
     there = [name for name in names if name in files]
@@ -76,41 +75,39 @@ def write_test_list(
 
 
 def read_test_list(folder: Path) -> tuple[str, ...]:
-    """The image names that are reserved for the test set; empty where there are none."""
+    """The names of the images that are reserved for the test set."""
     path = folder / TEST_LIST
     return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
 
 
 def write_class_map(url: str, folder: Path, cache: Path, classes: Collection[str]) -> None:
-    """Keep the file that says what classes are to become, after a look at whether it can be read.
+    """Copy the file with the new names of classes, if it can be read.
 
     Args:
         url: The file, as `class_map.read_class_map` reads it.
-        folder: Where it goes.
+        folder: The folder to copy it to.
         cache: Where downloads are kept.
-        classes: What the data set's classes are called.
+        classes: The names of the data set's classes.
 
     Raises:
         MissingError: There is nothing at the URL.
-        DataError: It is no mapping, or names a class that the data set does not have.
+        DataError: It is not a mapping, or names a class that the data set does not have.
     """
     found = fetch(url, cache)
-    with told_of(found.url, found.path):
+    with located_in(found.url, found.path):
         unknown = [name for name in read_class_map(found.path) if name not in classes]
     if unknown:
-        near = [each for name in unknown[:5] for each in get_close_matches(name, classes, 1)]
         raise DataError(
-            f"The class map names {len(unknown)} classes that the annotations do not have: {first_of(unknown)}",
+            f"the class map names {len(unknown)} classes that the annotations do not have: {first_of(unknown)}",
             where=found.url,
             expected=f"some of {first_of(list(classes))}",
-            remedy=f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "correct or remove them",
+            remedy=did_you_mean(unknown[0], classes, otherwise="correct or remove them", cutoff=0.6),
         )
-    path = found.path
-    shutil.copyfile(path, folder / (CLASS_MAP + path.suffix.lower()))
+    shutil.copyfile(found.path, folder / (CLASS_MAP + found.path.suffix.lower()))
 
 
 def read_class_changes(folder: Path) -> Mapping[str, str | None]:
-    """What classes are to become, None for those to be dropped; empty where no file says so."""
+    """The new names of classes, None for those to drop; empty without a file."""
     paths = sorted(folder.glob(f"{CLASS_MAP}.*"))
     return read_class_map(paths[0]) if paths else {}
 
@@ -124,8 +121,8 @@ def _names(path: Path, shown: str) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError("The test list is not a text file", where=shown, expected="a file name a line") from error
+        raise DataError("the test list is not a text file", where=shown, expected="a file name a line") from error
     names = sorted({line.strip() for line in lines} - {""})
     if not names:
-        raise DataError("The test list is empty", where=shown, remedy="leave the list's URL empty to have none")
+        raise DataError("the test list is empty", where=shown, remedy="leave the list's URL empty to have none")
     return names

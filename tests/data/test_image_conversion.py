@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.data.image_conversion import MAX_PIXELS, UnreadableError, convert, look
+from pipeline.data.image_conversion import MAX_PIXELS, UnreadableError, convert, detect_format
 
 SMOOTH = np.stack(np.meshgrid(np.arange(48) * 5, np.arange(32) * 7), -1).astype(np.uint8)
 RGB = np.dstack([SMOOTH, np.full((32, 48), 90, np.uint8)])
@@ -45,12 +45,12 @@ def huge_png(path, width=50_000, height=50_000):
     return path
 
 
-class TestLook:
+class TestDetectFormat:
     @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
     @pytest.mark.parametrize("name", ["a.jpg", "a.gif", "a"])
     def test_stays(self, tmp_path, form, name):
-        found = look(saved(tmp_path / name, RGB, form), named_as_image=name != "a")
-        assert (found.format, found.stays, found.problem) == (form, True, "")
+        found = detect_format(saved(tmp_path / name, RGB, form), named_as_image=name != "a")
+        assert (found.name, found.stays, found.problem) == (form, True, "")
         suffix = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}[form]
         assert found.suffix_for(name) == ("" if name == "a.jpg" else suffix)
 
@@ -58,8 +58,8 @@ class TestLook:
         "form", ["TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI", "DDS"]
     )
     def test_is_converted(self, tmp_path, form):
-        found = look(saved(tmp_path / "a.jpg", RGB, form), named_as_image=True)
-        assert (found.format, found.stays) == (form, False)
+        found = detect_format(saved(tmp_path / "a.jpg", RGB, form), named_as_image=True)
+        assert (found.name, found.stays) == (form, False)
 
     @pytest.mark.parametrize(
         ("name", "data"),
@@ -74,14 +74,14 @@ class TestLook:
     )
     def test_no_image(self, tmp_path, name, data):
         (tmp_path / name).write_bytes(data)
-        assert look(tmp_path / name, named_as_image=True).format == ""
+        assert detect_format(tmp_path / name, named_as_image=True).name == ""
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a"])
     def test_bomb_is_not_decoded(self, tmp_path, name):
         path = huge_png(tmp_path / name)
         assert path.stat().st_size < 1 << 20
         tracemalloc.start()
-        found = look(path, named_as_image=name != "a")
+        found = detect_format(path, named_as_image=name != "a")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert "2500 megapixels" in found.problem
@@ -89,7 +89,7 @@ class TestLook:
 
     def test_too_many_pixels_to_convert(self, tmp_path):
         path = saved(tmp_path / "a.tif", Image.new("1", (8000, 8000)), "TIFF", compression="group4")
-        assert look(path, named_as_image=True).problem == "8000 x 8000 pixels are more than 50 megapixels"
+        assert detect_format(path, named_as_image=True).problem == "8000 x 8000 pixels are more than 50 megapixels"
         assert MAX_PIXELS == 50_000_000
 
 
@@ -301,7 +301,7 @@ class TestBroken:
             for position in random.integers(0, min(len(data), 200), 3):
                 changed[position] = random.integers(256)
             path.write_bytes(changed)
-            if look(path, named_as_image=True).problem or not look(path, named_as_image=True).format:
+            if detect_format(path, named_as_image=True).problem or not detect_format(path, named_as_image=True).name:
                 continue
             with contextlib.suppress(UnreadableError):
                 convert(path)

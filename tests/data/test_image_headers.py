@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.image_headers import UNREADABLE, orientation_of, upright_size
+from pipeline.data.images import UNREADABLE, orientation_of, upright_size
 
 
 def stored(tmp_path, suffix, orientation):

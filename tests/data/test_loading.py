@@ -13,7 +13,7 @@ from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_co
 from pipeline.data.exclusions import read_exclusions
 from pipeline.data.loading import load_annotations, load_source
 from pipeline.data.side_files import read_class_changes, read_test_list
-from pipeline.data.sources.video_sampling import Sampling
+from pipeline.data.sources.video import Sampling
 from pipeline.errors import DataError, MissingError, UsageError
 
 
@@ -39,7 +39,7 @@ class Place:
         return self.raw
 
     def annotations(self, url="", **options):
-        folders = {"images": self.images, "markup": self.markup, "cache": self.cache}
+        folders = {"images": self.images, "annotations": self.markup, "cache": self.cache}
         return load_annotations(self.raw, self.out, url=str(url), **folders, **options)
 
     @property
@@ -126,8 +126,8 @@ class TestSources:
         [
             pytest.param("sample://shapes?images=1", {"sha256": "0" * 64}, "not a file", id="digest of a sample"),
             pytest.param("sqlite:///a.db", {"sha256": "0" * 64, "query": "x"}, "not a file", id="digest of a database"),
-            pytest.param("pictures", {"query": "select 1"}, "no database", id="query of a folder"),
-            pytest.param("pictures", {"api": {"items": "x"}}, "the source is none", id="settings of a folder"),
+            pytest.param("pictures", {"query": "select 1"}, "not a database", id="query of a folder"),
+            pytest.param("pictures", {"api": {"items": "x"}}, "not an API", id="settings of a folder"),
         ],
     )
     def test_an_option_that_the_source_does_not_have(self, place, url, options, says):
@@ -288,7 +288,7 @@ class TestAnnotations:
     def test_the_class_map_is_held_against_the_classes(self, annotated, tmp_path):
         _, source, place = annotated
         (tmp_path / "map.csv").write_text("from,to\ndogg,animal\n")
-        with pytest.raises(DataError, match=r"dogg(?s:.*)did you mean dog\?"):
+        with pytest.raises(DataError, match=r"dogg(?s:.*)did you mean 'dog'\?"):
             place.annotations(source, class_map_url=str(tmp_path / "map.csv"))
 
 
@@ -333,7 +333,7 @@ class TestDescriptions:
     def test_those_that_change_nothing_are_refused(self, annotated, tmp_path, place):
         write_coco(annotated[0], place.markup / "all.json")
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
-        with pytest.raises(DataError, match=r"only say what classes are called.*coco(?s:.*)annotations_url empty"):
+        with pytest.raises(DataError, match=r"only name classes.*coco(?s:.*)annotations_url empty"):
             place.annotations(tmp_path / "classes.txt")
 
     def test_labels_at_the_url_take_the_place_of_the_sources(self, labelled, tmp_path):

@@ -17,7 +17,7 @@ from clips import write_clip
 from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.exclusions import read_exclusions
 from pipeline.data.loading import LoadedAnnotations, load_annotations, load_source
-from pipeline.data.sources.video_sampling import Sampling
+from pipeline.data.sources.video import Sampling
 from pipeline.errors import DataError
 
 NAMES = ("object.png", "nothing.png", "open.png")  # open: as tools call a task that nobody has done
@@ -186,7 +186,7 @@ def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def load(given: Given, place: Path, unannotated: str, **options: Any) -> tuple[LoadedAnnotations, CocoDataset]:
     images, markup, cache, out = (place / name for name in ("images", "markup", "cache", "out"))
     raw = load_source(given.url, images, markup, cache=cache, unannotated=unannotated, **given.source)
-    folders = {"images": images, "markup": markup, "cache": cache}
+    folders = {"images": images, "annotations": markup, "cache": cache}
     options |= given.annotations
     return load_annotations(raw, out, unannotated=unannotated, **folders, **options), read_coco(
         out / "annotations.json"

@@ -17,8 +17,7 @@ from PIL.Image import DecompressionBombError
 
 from pipeline.data.coco import unsafe_name
 from pipeline.data.formats.annotation_files import is_encodable
-from pipeline.data.image_headers import UNREADABLE, upright_size
-from pipeline.data.image_names import IMAGE_SUFFIXES
+from pipeline.data.images import IMAGE_SUFFIXES, UNREADABLE, upright_size
 from pipeline.data.subset_names import class_folders, subset_of
 from pipeline.errors import DataError
 

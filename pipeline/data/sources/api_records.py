@@ -1,4 +1,4 @@
-"""What an API says of each image: where it is, what is in it; one record an image, whatever the source."""
+"""Records of images from an API: where an image is, and what is in it."""
 
 from __future__ import annotations
 
@@ -9,45 +9,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.data.coco import Box
+from pipeline.data.parsed import ParsedBox
 from pipeline.data.sources.api_settings import ApiSettings
 from pipeline.data.sources.json_paths import ABSENT, find, kind, need
 from pipeline.data.sources.loaded_source import Skipped
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
-_SHORTEST_IMAGE = 48  # characters; the smallest GIF there is takes as many
-_OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # what COCO and the split write themselves
+_SHORTEST_IMAGE = 48  # characters: the smallest GIF takes as many
+_OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # that COCO and the split write themselves
 
 
 @dataclass(frozen=True)
-class Shape:
-    """An object: its class, and its box as fractions of the image's size, or in pixels where `in_pixels` says so.
-
-    `polygon` is a list of points (x, y) in the same units, `area` its own where it has one that is not the box's.
-    """
-
-    label: str
-    box: Box
-    in_pixels: bool = True
-    polygon: tuple[tuple[float, float], ...] = ()
-    area: float = -1.0
-
-
-@dataclass(frozen=True)
-class Record:
+class ApiRecord:
     """An image of an API, not fetched yet.
 
     Attributes:
-        where: What to call it in messages.
-        url: Its URL; empty where `data` holds its bytes.
+        where: Its place in the source, for messages.
+        url: Its URL; empty if `data` holds its bytes.
         data: Its bytes.
-        name: The file name that the source gives it; empty where it gives none.
-        hint: The URL or path to take a name from where there is none; empty for `url`.
-        size: Width and height as declared, in pixels; zeros where they are not.
-        shapes: What is in it.
-        subset: `train`, `eval` or `test`; empty where the source does not say.
-        extra: What else is to be kept.
-        left_out: What is drawn on it and could not be taken.
+        name: The file name that the source gives it; empty if it gives none.
+        hint: The URL or path to take a name from if it has none; empty for `url`.
+        size: Declared width and height in pixels; zeros if they are not declared.
+        boxes: The objects in it.
+        in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
+        subset: `train`, `eval` or `test`; empty if the source does not say.
+        extra: Other fields to keep.
+        left_out: Shapes on it that could not be taken.
         annotated: Whether the source says what is in the image, if only that nothing is.
     """
 
@@ -57,45 +45,49 @@ class Record:
     name: str = ""
     hint: str = ""
     size: tuple[int, int] = (0, 0)
-    shapes: tuple[Shape, ...] = ()
+    boxes: tuple[ParsedBox, ...] = ()
+    in_pixels: bool = True
     subset: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     left_out: tuple[Skipped, ...] = ()
     annotated: bool = True
 
 
-def read_record(item: Any, settings: ApiSettings, *, where: str) -> Record:
+def read_record(item: Any, settings: ApiSettings, *, where: str) -> ApiRecord:
     """Read an item of a page as the settings say. Its URL stays as it is, relative or not.
 
     Raises:
-        DataError: A path leads nowhere, or to what cannot be meant; names item and path.
+        DataError: A path leads nowhere, or to a value of the wrong kind; names item and path.
     """
     reference = need(item, settings.image, setting="image", where=where)
     if reference is not None and not isinstance(reference, str):
         raise DataError(f"api.image leads to {kind(reference)}", where=where, expected="a URL, or base64 data")
     url, data = _reference(reference or "", where)
     left_out: list[Skipped] = []
-    shapes = tuple(
-        shape
-        for place, box in _boxes(item, settings, where)
-        for shape in _shape(box, settings, where=place, left_out=left_out)
+    boxes = [_box(each, settings, place, left_out) for place, each in _boxes(item, settings, where)]
+    return ApiRecord(
+        where,
+        url,
+        data,
+        name=_name(item, settings, where),
+        size=_size(item, settings, where),
+        boxes=tuple(each for each in boxes if each),
+        in_pixels=settings.units == "pixels",
+        subset=subset_named(str(find(item, settings.subset))) if settings.subset else "",
+        extra=read_extra(item, settings),
+        left_out=tuple(left_out),
+        annotated=not settings.boxes or find(item, settings.boxes) not in (ABSENT, None),
     )
-    subset = subset_named(str(find(item, settings.subset))) if settings.subset else ""
-    extra = read_extra(item, settings)
-    size = _size(item, settings, where)
-    name = _name(item, settings, where)
-    annotated = not settings.boxes or find(item, settings.boxes) not in (ABSENT, None)
-    return Record(where, url, data, name, "", size, shapes, subset, extra, tuple(left_out), annotated)
 
 
 def read_extra(value: Any, settings: ApiSettings) -> dict[str, Any]:
-    """What is to be kept of an item, by its path; what would take the place of COCO's own fields as `source_…`."""
+    """The fields to keep of an item, by their paths; those named like COCO's own fields as `source_…`."""
     there = {path: found for path in settings.metadata_paths if (found := find(value, path)) is not ABSENT}
     return {f"source_{path}" if path in _OWN_FIELDS else path: found for path, found in there.items()}
 
 
 def as_number(value: Any) -> float | None:
-    """A number, or a text that is one; None for all else. NaN and infinity pass: validation finds them."""
+    """A number, or a text that is one; otherwise None. NaN and infinity pass: validation finds them."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -110,13 +102,13 @@ def _reference(reference: str, where: str) -> tuple[str, bytes]:
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise DataError("The image's data URL is not in base64", where=where)
+            raise DataError("the image's data URL is not in base64", where=where)
     elif not _bare_base64(text):
         return text, b""
     try:
         return "", base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error:
-        raise DataError("The image's base64 data is broken", where=where) from None
+        raise DataError("the image's base64 data is broken", where=where) from None
 
 
 def _bare_base64(text: str) -> bool:
@@ -136,7 +128,7 @@ def _name(item: Any, settings: ApiSettings, where: str) -> str:
 
 
 def _size(item: Any, settings: ApiSettings, where: str) -> tuple[int, int]:
-    """The declared size, or zeros where one of the two is not given."""
+    """The declared size, or zeros if one of the two is not given."""
     sides = []
     for setting, path in (("width", settings.width), ("height", settings.height)):
         value = need(item, path, setting=setting, where=where) if path else None
@@ -148,7 +140,7 @@ def _size(item: Any, settings: ApiSettings, where: str) -> tuple[int, int]:
 
 
 def _boxes(item: Any, settings: ApiSettings, where: str) -> list[tuple[str, Any]]:
-    """The boxes of an item with their place; none where the path leads nowhere, which the caller counts."""
+    """The boxes of an item with their places; none if the path leads nowhere, which the caller counts."""
     if not settings.boxes:
         return []
     found = find(item, settings.boxes)
@@ -161,7 +153,7 @@ def _boxes(item: Any, settings: ApiSettings, where: str) -> list[tuple[str, Any]
     return [(f"{where}, box {index}", each) for index, each in enumerate(found)]
 
 
-def _shape(box: Any, settings: ApiSettings, *, where: str, left_out: list[Skipped]) -> list[Shape]:
+def _box(box: Any, settings: ApiSettings, where: str, left_out: list[Skipped]) -> ParsedBox | None:
     label = need(box, settings.label, setting="label", where=where)
     values = [need(box, path, setting="box", where=where) for path in settings.box_paths]
     if len(values) == 1:
@@ -170,18 +162,18 @@ def _shape(box: Any, settings: ApiSettings, *, where: str, left_out: list[Skippe
         elif values[0] is not None:
             raise DataError(f"api.box leads to {kind(values[0])}", where=where, expected="a list of four numbers")
     if settings.boxes == "." and label in (None, "") and all(each is None for each in values):
-        return []  # an item that is a box, and has none: there is nothing in its image
+        return None  # an item that is a box, and has none: there is nothing in its image
     if label in (None, "") or None in values:
         left_out.append(Skipped(where, f"it has no {'label' if label in (None, '') else 'place'}"))
-        return []
+        return None
     if not isinstance(label, str | int) or isinstance(label, bool):
         raise DataError(f"api.label leads to {kind(label)}", where=where, expected="the class's name")
     numbers = [as_number(each) for each in values]
     if None in numbers:
-        raise DataError("The box has something that is no number", where=where, expected="four numbers")
+        raise DataError("the box has a value that is no number", where=where, expected="four numbers")
     scale = {"pixels": 1.0, "fraction": 1.0, "percent": 0.01}[settings.units]
     corners = _as_xywh([scale * number for number in numbers if number is not None], settings.box_format)
-    return [Shape(str(label), corners, settings.units == "pixels")]
+    return ParsedBox(str(label), corners)
 
 
 def _as_xywh(numbers: list[float], box_format: str) -> Box:

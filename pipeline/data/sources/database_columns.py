@@ -1,4 +1,4 @@
-"""What the columns of a query mean, by their names, and its rows as values that were checked."""
+"""The columns of a query, known by their names, and its rows as checked values."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.data.coco import Box
+from pipeline.data.parsed import ParsedBox
+from pipeline.data.sources.image_sink import DIFFERS
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError, UsageError
 
-UNDERSTOOD = (
+EXPECTED = (
     "name and image (the file's bytes), or path (a local path or URL), with name or without; for one box a row: label "
     "with x, y, width, height or with x1, y1, x2, y2, in pixels; for all boxes of an image: boxes and labels, JSON "
     "lists; iscrowd; subset; whatever else there is, is kept with the image"
@@ -21,26 +22,17 @@ _RESERVED = frozenset({"id", "file_name", "width", "height"})  # of a COCO image
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """A box in pixels with its label."""
-
-    label: str
-    box: Box
-    iscrowd: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the query; `data` is None and `path` empty where it has no image.
+    """A row of the query. Without an image, `data` is None and `path` is empty.
 
     Attributes:
         number: Counted from 1.
-        name: The image's name; empty where the query has no such column.
-        data: The image file's bytes.
-        path: Where the image file is.
-        boxes: The objects it tells of, none for an image without.
+        name: The image's name; empty if the query has no such column.
+        data: The bytes of the image file.
+        path: The path or URL of the image file.
+        boxes: The objects in it.
         subset: `train`, `eval`, `test`, or empty.
-        extra: The other columns but NULLs; None where a value is bytes, which are not kept.
+        extra: The other columns without NULLs; `DIFFERS` for bytes, which are not kept.
         annotated: Whether it says what is in the image: a NULL in place of a list of boxes does not.
     """
 
@@ -48,17 +40,17 @@ class Row:
     name: str
     data: bytes | None
     path: str
-    boxes: tuple[Labelled, ...]
+    boxes: tuple[ParsedBox, ...]
     subset: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     annotated: bool = True
 
 
 class Columns:
-    """Reads rows whose columns have these names, in any case.
+    """Reads rows with these column names, in upper or lower case.
 
     Raises:
-        UsageError: A column is missing, there twice, or contradicts another.
+        UsageError: A column is missing, occurs twice, or contradicts another.
     """
 
     def __init__(self, names: Sequence[str], shown: str) -> None:
@@ -96,7 +88,7 @@ class Columns:
                 self._form != _LISTS or self._value(values, "boxes") is not None,
             )
         except _RowError as error:
-            raise DataError(f"A row of the query cannot be used: {error}", where=f"{self._shown}, {item}") from None
+            raise DataError(f"a row of the query cannot be used: {error}", where=f"{self._shown}, {item}") from None
 
     def _value(self, values: Sequence[Any], column: str) -> Any:
         return values[self._at[column]] if column in self._at else None
@@ -106,35 +98,35 @@ class Columns:
             twice = sorted(
                 {name for name in self._names if [each.lower() for each in self._names].count(name.lower()) > 1}
             )
-            raise self._refused(f"The query has a column twice: {', '.join(twice)}", "give them names of their own: AS")
+            raise self._refused(f"the query has a column twice: {', '.join(twice)}", "give them names of their own: AS")
         if "image" in self._at and "path" in self._at:
-            raise self._refused("The query has both 'image' and 'path'", "leave one out, or name it otherwise")
+            raise self._refused("the query has both 'image' and 'path'", "leave one out, or name it otherwise")
         if "image" not in self._at and "path" not in self._at:
-            raise self._refused("The query has neither a column 'image' nor 'path'", "name it so: SELECT data AS image")
+            raise self._refused("the query has neither a column 'image' nor 'path'", "name it so: SELECT data AS image")
         if "image" in self._at and "name" not in self._at:
-            raise self._refused("The query has no column 'name'", "name it so: SELECT file AS name")
+            raise self._refused("the query has no column 'name'", "name it so: SELECT file AS name")
 
     def _form_of_boxes(self) -> tuple[str, ...]:
-        """The columns that make a box; empty where there are no boxes. A width and height alone are an image's."""
+        """The columns that make a box; empty if there are none. A width and height alone are an image's."""
         forms = [form for form in (_XYWH, _XYXY, _LISTS) if self._at.keys() & set(form[:2])]
         if len(forms) > 1:
-            raise self._refused(f"The query has boxes in {len(forms)} forms", "leave all but one out")
+            raise self._refused(f"the query has boxes in {len(forms)} forms", "leave all but one out")
         if not forms:
             orphan = next((each for each in ("label", "labels", "iscrowd") if each in self._at), "")
             if orphan:
-                raise self._refused(f"The query has a column '{orphan}' and no boxes", "add them, or name it otherwise")
+                raise self._refused(f"the query has a column '{orphan}' and no boxes", "add them, or name it otherwise")
             return ()
         needed = (*forms[0], "labels" if forms[0] == _LISTS else "label")
         missing = [each for each in needed if each not in self._at]
         if missing:
-            raise self._refused(f"The query has boxes without {', '.join(missing)}", "add it: SELECT 'car' AS label")
+            raise self._refused(f"the query has boxes without {', '.join(missing)}", "add it: SELECT 'car' AS label")
         return forms[0]
 
     def _refused(self, problem: str, remedy: str) -> UsageError:
         came = ", ".join(self._names)
-        return UsageError(f"{problem}; it has {came}", where=self._shown, expected=UNDERSTOOD, remedy=remedy)
+        return UsageError(f"{problem}; it has {came}", where=self._shown, expected=EXPECTED, remedy=remedy)
 
-    def _boxes(self, values: Sequence[Any]) -> tuple[Labelled, ...]:
+    def _boxes(self, values: Sequence[Any]) -> tuple[ParsedBox, ...]:
         if not self._form:
             return ()
         crowd = self._value(values, "iscrowd")
@@ -147,14 +139,14 @@ class Columns:
             return ()
         a, b, c, d = (_number(value, column) for value, column in zip(numbers, self._form, strict=True))
         box = (a, b, c - a, d - b) if self._form == _XYXY else (a, b, c, d)
-        return (Labelled(_text(label, "label"), box, _flag(crowd)),)
+        return (ParsedBox(_text(label, "label"), box, _flag(crowd)),)
 
 
 class _RowError(Exception):
-    """What is wrong with a row."""
+    """The problem with a row."""
 
 
-def _from_lists(boxes: Any, labels: Any, crowd: Any) -> tuple[Labelled, ...]:
+def _from_lists(boxes: Any, labels: Any, crowd: Any) -> tuple[ParsedBox, ...]:
     boxes, labels = _list(boxes, "boxes"), _list(labels, "labels")
     flags = _list(crowd, "iscrowd") or [0] * len(boxes)
     if not len(boxes) == len(labels) == len(flags):
@@ -164,7 +156,7 @@ def _from_lists(boxes: Any, labels: Any, crowd: Any) -> tuple[Labelled, ...]:
         if not isinstance(box, list | tuple) or len(box) != 4:
             raise _RowError("a box is not four numbers [x, y, width, height]")
         x, y, width, height = (_number(value, "boxes") for value in box)
-        found.append(Labelled(_text(label, "labels"), (x, y, width, height), _flag(flag)))
+        found.append(ParsedBox(_text(label, "labels"), (x, y, width, height), _flag(flag)))
     return tuple(found)
 
 
@@ -222,9 +214,9 @@ def _subset(value: Any) -> str:
 
 
 def _kept(value: Any) -> Any:
-    """A value as JSON has it, others as text; None for bytes."""
+    """A value that JSON can hold; others as text, and bytes as `DIFFERS`."""
     if isinstance(value, bytes | bytearray | memoryview):
-        return None
+        return DIFFERS
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):

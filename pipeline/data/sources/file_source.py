@@ -1,115 +1,78 @@
-"""Images and annotations from files: a folder, an archive, or a single file, at a path or behind any fsspec URL."""
+"""Images, annotation files and clips from files: a folder, an archive or a single file, at a path or any fsspec URL."""
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal
 from urllib.parse import unquote
-
-from PIL import Image
-from tqdm import tqdm
 
 from pipeline.data.archives.archive_types import archive_kind, looks_like_archive
 from pipeline.data.archives.unpacking import unpack
 from pipeline.data.coco import unsafe_name
-from pipeline.data.fetch.credentials import expand
 from pipeline.data.fetch.fetching import Fetched, fetch
-from pipeline.data.image_conversion import UnreadableError, convert, look
-from pipeline.data.image_names import is_image_name
-from pipeline.data.sources.file_placement import place, write
-from pipeline.data.sources.file_sorting import Sorted, kind_by_name, sort_files
-from pipeline.data.sources.loaded_source import Raw, Skipped
+from pipeline.data.image_conversion import detect_format
+from pipeline.data.sources.file_kinds import SourceFiles, common_depth, kind_by_name, list_files, single_file
+from pipeline.data.sources.image_sink import ImageSink, place_file
+from pipeline.data.sources.loaded_source import LoadedSource, Skipped
+from pipeline.data.sources.source import FetchOptions, FileSource
+from pipeline.data.sources.video import Sampling, extract_frames
 from pipeline.errors import DataError
 
-logger = logging.getLogger(__name__)
 
-Frames = Callable[[Path, Path, str], Mapping[str, Mapping[str, Any]]]
+def load_files(source: FileSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
+    """Take images, annotation files and the frames of clips.
 
-_WORKERS = min(4, os.cpu_count() or 1)  # each may hold a picture of the largest size, decoded
-
-
-def load_files(
-    url: str,
-    images: Path,
-    markup: Path,
-    *,
-    cache: Path,
-    sha256: str = "",
-    frames: Frames | None = None,
-    timeout: float = 30.0,
-    backoff: float = 0.5,
-) -> Raw:
-    """Take images, annotations and clips out of files from outside.
-
-    They keep their paths relative to the source, less single folders at the top that hold everything taken. Images
-    that the service takes stay byte for byte; others are converted, and get a suffix more. Files of the user's are
+    They keep their paths relative to the source, without the leading folders that all of them share. Images that the
+    service takes stay byte for byte; others are converted, and get an additional suffix. The user's own files are
     copied, never linked.
 
     Args:
-        url: A folder, an archive, or one image, annotation file or clip: a path or URL, as for `fetch`.
-        images: Where the images go; new or empty.
-        markup: Where the annotation files go; new or empty.
-        cache: Where downloads are kept.
-        sha256: What the digest of the one file at the URL must be; empty to accept any.
-        frames: Takes a clip, the folder for images, and the clip's name there; writes the clip's frames into a folder
-            of that name, and gives what is known of each, by its name in the folder for images. Clips are skipped
-            where it is None.
-        timeout: Seconds to wait for an answer.
-        backoff: Seconds before the second attempt at a download.
+        source: The source.
+        images: The folder for images, new or empty.
+        annotations: The folder for annotation files, new or empty.
+        options: How to fetch.
 
     Returns:
-        What was taken, of kind `folder`, `archive` or `file`; the EXIF orientation of converted images, where it was
-        not 1, as the field `orientation`: their pixels are turned, and so must be boxes drawn on them as stored.
+        What was taken, of kind `folder`, `archive`, `file` or `video`. The EXIF orientation of a converted image, if
+        it was not 1, is its field `orientation`: its pixels were turned, so boxes drawn on them as stored must be, too.
 
     Raises:
-        UsageError: The URL's kind or the digest's form is wrong.
+        UsageError: The URL's kind or the form of the digest is wrong.
         MissingError: There is nothing at the URL.
-        DataError: The archive is broken or unsafe, the digest is another, or there is nothing that can be used.
+        DataError: The archive is broken or unsafe, the digest differs, or nothing there can be used.
     """
-    found = fetch(url, cache, sha256=sha256, timeout=timeout, backoff=backoff)
+    found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
     images.mkdir(parents=True, exist_ok=True)
-    markup.mkdir(parents=True, exist_ok=True)
-    is_ours = not _is_local(expand(url))
-    with _source(found, images, is_ours=is_ours) as source:
-        how = "move" if source.kind == "archive" else "link" if is_ours and source.kind == "folder" else "copy"
-        if not (source.files.images or source.files.markup or source.files.clips):
-            raise _nothing(found.url, source.files.skipped)
-        taking = _Taking(source, images, markup, how)
-        taking.images()
-        taking.markup()
-        taking.clips(frames)
-    for each in taking.skipped[:5]:
-        logger.info("skipped %s: %s", each.item, each.reason)
-    if len(taking.skipped) > 5:
-        logger.info("skipped %d more", len(taking.skipped) - 5)
-    size = sum((images / name).stat().st_size for name in taking.written)
-    skipped = tuple(sorted(taking.skipped, key=lambda each: (each.item, each.reason)))
-    return Raw(
-        source.kind,
-        found.url,
-        found.sha256,
-        len(taking.written),
-        size,
-        skipped,
-        dict(sorted(taking.renamed.items())),
-        dict(sorted(taking.fields.items())),
-    )
+    annotations.mkdir(parents=True, exist_ok=True)
+    with _listed(found, images, is_local=source.is_local) as place:
+        if not place.files.taken:
+            raise _nothing(found.url, place.files.skipped)
+        depth = common_depth(place.files.taken)
+        names = {name: "/".join(PurePosixPath(name).parts[depth:]) for name in place.files.taken}
+        transfer = place.transfer
+        sink = ImageSink(
+            images, names={names[name] for name in place.files.images}, transfer=transfer, keep_unreadable=True
+        )
+        sink.skipped += place.files.skipped
+        sink.add_files({names[name]: place.path(name) for name in place.files.images})
+        for name in place.files.annotations:
+            place_file(place.path(name), annotations / names[name], transfer)
+        _add_clips(place, names, sink, source.sampling)
+        return sink.finish(place.kind, found.url, found.sha256)
 
 
 @dataclass(frozen=True)
-class _Source:
-    """Files to take: below `folder`, or with one file only at `single`."""
+class _Listed:
+    """The files of a source: below `folder`, or the one at `single`."""
 
     kind: str
     folder: Path
-    files: Sorted
+    files: SourceFiles
+    transfer: Literal["copy", "link", "move"]
     single: Path | None = None
 
     def path(self, name: str) -> Path:
@@ -117,32 +80,24 @@ class _Source:
 
 
 @contextmanager
-def _source(found: Fetched, images: Path, *, is_ours: bool) -> Iterator[_Source]:
+def _listed(found: Fetched, images: Path, *, is_local: bool) -> Iterator[_Listed]:
     if found.path.is_dir():
-        yield _Source("folder", found.path, sort_files(found.path))
+        yield _Listed("folder", found.path, list_files(found.path), "copy" if is_local else "link")
         return
-    name = _original_name(found) if is_ours else found.path.name
+    name = found.path.name if is_local else _original_name(found)
     kind = kind_by_name(name)
-    if archive_kind(found.path) or looks_like_archive(name) or not (kind or _is_image(found.path)):
+    is_image = bool(kind) or bool(detect_format(found.path, named_as_image=False).name)
+    if archive_kind(found.path) or looks_like_archive(name) or not is_image:
         with tempfile.TemporaryDirectory(prefix=f".{images.name}.", dir=images.parent) as draft:
             folder = unpack(found.path, Path(draft) / "unpacked")
-            yield _Source("archive", folder, sort_files(folder))
+            yield _Listed("archive", folder, list_files(folder), "move")
         return
-    groups = {each: (name,) if each == (kind or "image") else () for each in ("image", "markup", "clip")}
-    files = Sorted(groups["image"], groups["markup"], groups["clip"], ())
-    yield _Source("file", found.path.parent, files, found.path)
-
-
-def _is_image(path: Path) -> bool:
-    return bool(look(path, named_as_image=False).format)
-
-
-def _is_local(url: str) -> bool:
-    return "://" not in url or url.lower().startswith("file:")
+    source_kind = "video" if kind == "clip" else "file"
+    yield _Listed(source_kind, found.path.parent, single_file(name, kind), "copy", found.path)
 
 
 def _original_name(found: Fetched) -> str:
-    """The name that a downloaded file has at its source, where that can be a file's name here."""
+    """The name that a downloaded file has at its source, if that can be a file name here."""
     name = unquote(found.url.rstrip("/").rpartition("/")[2])
     return found.path.name if unsafe_name(name) or not name.isprintable() or name.startswith(".") else name
 
@@ -150,99 +105,21 @@ def _original_name(found: Fetched) -> str:
 def _nothing(shown: str, skipped: tuple[Skipped, ...]) -> DataError:
     first = "; ".join(f"{each.item}: {each.reason}" for each in skipped[:3])
     return DataError(
-        "There are no images and no annotations" + (f", but {first}" if first else ""),
+        "there are no images and no annotations" + (f", but {first}" if first else ""),
         where=shown,
         expected="images, annotations (.json .xml .txt .csv .yaml) or clips (.mp4 .avi .mkv .mov .webm)",
+        remedy="check the URL",
     )
 
 
-class _Taking:
-    """What brings files into their places, and keeps account of it."""
-
-    def __init__(self, source: _Source, images: Path, markup: Path, how: str) -> None:
-        self._source, self._images, self._markup, self._how = source, images, markup, how
-        self._depth = source.files.depth
-        self._names = {self._inside(name) for name in source.files.images}
-        self.skipped = list(source.files.skipped)
-        self.written: list[str] = []
-        self.renamed: dict[str, str] = {}
-        self.fields: dict[str, Mapping[str, Any]] = {}
-
-    def images(self) -> None:
-        """Take the images, converting those that have to be."""
-        Image.init()  # which is not for several threads at once
-        names = self._source.files.images
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            try:
-                done = pool.map(self._prepared, names)
-                bar = tqdm(done, "taking images", len(names), unit="file", mininterval=0.5, ascii=True)
-                for name, prepared in zip(names, bar, strict=True):
-                    self._account(name, prepared)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def markup(self) -> None:
-        """Take the annotation files."""
-        for name in self._source.files.markup:
-            place(self._source.path(name), self._markup / self._inside(name), self._how)
-
-    def clips(self, frames: Frames | None) -> None:
-        """Have the clips' frames written."""
-        names = [self._inside(name) for name in self._source.files.clips]
-        stems = [str(PurePosixPath(name).with_suffix("")) for name in names]
-        folders = {str(parent) for name in self.written for parent in PurePosixPath(name).parents}
-        for original, name, stem in zip(self._source.files.clips, names, stems, strict=True):
-            if frames is None:
-                self.skipped.append(Skipped(original, "a clip, and no frames were asked for"))
-                continue
-            own = name if stems.count(stem) > 1 or stem in folders else stem  # never into a folder that is in use
-            fields = frames(self._source.path(original), self._images, own)
-            self.fields |= fields
-            self.written += sorted(fields)
-
-    def _inside(self, name: str) -> str:
-        return "/".join(PurePosixPath(name).parts[self._depth :])
-
-    def _prepared(self, name: str) -> _Prepared:
-        path = self._source.path(name)
-        seen = look(path, named_as_image=is_image_name(name))
-        if seen.problem:
-            return _Prepared("", 1, (seen.problem,))
-        if seen.stays:
-            target = self._free_name(self._inside(name), seen.suffix_for(name))
-            place(path, self._images / target, self._how)
-            return _Prepared(target, 1, ())
-        try:
-            made = convert(path)
-        except UnreadableError as error:
-            return _Prepared("", 1, (str(error),))
-        target = self._free_name(self._inside(name), made.suffix)
-        write(made.data, self._images / target)
-        said = ("only the first of its frames is taken",) * made.first_of_many
-        return _Prepared(target, made.orientation, (*said, made.brightness) if made.brightness else said)
-
-    def _account(self, name: str, prepared: _Prepared) -> None:
-        self.skipped += [Skipped(name, reason) for reason in prepared.reasons]
-        if not prepared.target:
-            return
-        self.written.append(prepared.target)
-        if prepared.target != self._inside(name):
-            self.renamed[self._inside(name)] = prepared.target
-        if prepared.orientation != 1:
-            self.fields[prepared.target] = {"orientation": prepared.orientation}
-
-    def _free_name(self, name: str, suffix: str) -> str:
-        """The name with the suffix added, and where another image of the source has that one, with a number."""
-        if not suffix:
-            return name
-        numbered = (f"{name}{f'.{number}' if number > 1 else ''}{suffix}" for number in range(1, len(self._names) + 2))
-        return next(each for each in numbered if each not in self._names)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """An image in its place, under a name relative to the folder, or none; its orientation; what there is to say."""
-
-    target: str
-    orientation: int
-    reasons: tuple[str, ...]
+def _add_clips(place: _Listed, names: dict[str, str], sink: ImageSink, sampling: Sampling | None) -> None:
+    """Add the frames of each clip, in a folder named after it that no image is in."""
+    stems = [str(PurePosixPath(names[name]).with_suffix("")) for name in place.files.clips]
+    used = {str(parent) for name in place.files.images for parent in PurePosixPath(names[name]).parents}
+    for name, stem in zip(place.files.clips, stems, strict=True):
+        if sampling is None:
+            sink.skip(name, "a clip, and no frames were asked for")
+            continue
+        folder = names[name] if stems.count(stem) > 1 or stem in used else stem
+        for frame in extract_frames(place.path(name), folder, sampling):
+            sink.add(frame.name, frame.jpeg, extra=frame.fields, where=name)

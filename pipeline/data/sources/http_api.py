@@ -1,149 +1,178 @@
-"""Images and boxes from an HTTP API: one that the config describes, a Label Studio project, or CVAT's export."""
+"""Images and boxes from an HTTP API that settings describe: page after page, item after item."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Mapping
+import json
+import logging
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pipeline.data.fetch.credentials import expand, redact
-from pipeline.data.fetch.http_access import Access, hidden_in, token_from
-from pipeline.data.fetch.http_client import HttpClient, Pace
-from pipeline.data.fetch.image_cache import ImageCache, image_cache
-from pipeline.data.sources.api_dataset import write_raw
-from pipeline.data.sources.api_images import Pictures
-from pipeline.data.sources.api_paging import Page, pages
-from pipeline.data.sources.api_records import read_record
-from pipeline.data.sources.api_settings import ApiSettings, parse_settings
-from pipeline.data.sources.cvat import load_cvat
-from pipeline.data.sources.json_paths import ABSENT, find, nearest, need
-from pipeline.data.sources.label_studio import load_label_studio
-from pipeline.data.sources.loaded_source import Raw
-from pipeline.errors import UsageError
+from pipeline.data.fetch.http_client import HttpClient
+from pipeline.data.fetch.http_responses import JsonResponse, RefusedError
+from pipeline.data.fetch.image_cache import image_cache
+from pipeline.data.sources.api_images import FetchedImage, ImageFetcher, write_records
+from pipeline.data.sources.api_records import ApiRecord, read_record
+from pipeline.data.sources.api_settings import ApiSettings
+from pipeline.data.sources.json_paths import ABSENT, find, kind, need, suggestion
+from pipeline.data.sources.loaded_source import LoadedSource
+from pipeline.data.sources.source import ApiSource, FetchOptions
+from pipeline.errors import DataError
 
-_SOURCES = {"api": "", "label-studio": "a Label Studio project", "cvat": "a CVAT export"}
-_ALLOWED = {
-    "api": (),
-    "label-studio": ("image", "metadata", "token_env", "token_scheme", "requests_per_second", "max_page_mb"),
-    "cvat": ("token_env", "token_scheme", "requests_per_second", "wait_minutes"),
-}
-_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "api": {},
-    "label-studio": {"image": ".", "token_scheme": "Token", "max_page_mb": 512},
-    "cvat": {},
-}
+log = logging.getLogger(__name__)
+
+_MOST_PAGES = 100_000
+_ENDS = (None, "", False)  # what APIs write if there is no next page
 
 
-def is_api(url: str) -> bool:
-    """Whether a URL is one of `api+https://…`, `label-studio+https://…`, `cvat+https://…`, or the same with `http`."""
-    source, plus, rest = url.partition("+")
-    return bool(plus) and source.lower() in _SOURCES and rest.lower().startswith(("http://", "https://"))
+@dataclass(frozen=True)
+class _Page:
+    """A page's items, the URL that a relative one in it starts from, and the page's name for messages."""
+
+    items: list[Any]
+    url: str
+    where: str
 
 
-def load_api(
-    url: str,
-    images: Path,
-    markup: Path,
-    *,
-    cache: Path,
-    settings: Mapping[str, str],
-    with_unannotated: bool = False,
-    timeout: float = 30.0,
-    backoff: float = 0.5,
-) -> Raw:
+def load_http_api(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
     """Take images and boxes from an HTTP API.
 
+    Images are kept in the cache, so that an interrupted run continues.
+
     Args:
-        url: `api+https://host/path`, `label-studio+https://host/projects/12`, `cvat+https://host/projects/7` or
-            `cvat+https://host/tasks/7`. `${NAME}` in it stands for the value of an environment variable.
-        images: Where the images go, an empty folder.
-        markup: Where the annotations go: for an API and Label Studio one COCO file, for CVAT its own files.
-        cache: Where what has come is kept, so that a run that broke off goes on.
-        settings: See `ApiSettings`.
-        with_unannotated: Whether to take, from Label Studio, tasks that nobody annotated; others come in any case.
-        timeout: Seconds to wait for a connection, and for each piece of an answer.
-        backoff: Seconds before the second attempt at a request, doubled for each further one.
+        source: The API.
+        images: The folder for images.
+        annotations: The folder for `annotations.json`.
+        options: How to fetch.
 
     Raises:
-        UsageError: A setting is wrong, the environment variable of the token is not set, or the server wants another
-            token.
-        MissingError: There is nothing at the URL.
-        DataError: The server keeps failing, sends what is no JSON, or a path of the settings leads nowhere.
+        UsageError: The environment variable of the token is not set, or the server wants another token.
+        MissingError: There is nothing at the URL, or the server keeps failing.
+        DataError: The server sends no JSON, or a path of the settings leads nowhere.
     """
-    shown, hidden = redact(url), hidden_in(url)
-    source, endpoint = _parse(expand(url), shown)
-    allowed, defaults = _ALLOWED[source], _DEFAULTS[source]
-    parsed = parse_settings(settings, allowed=allowed, source=_SOURCES[source], defaults=defaults)
-    cache = cache / f"{source}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-    access = _access(source, endpoint, parsed, hidden)
-    with closing(HttpClient(access, Pace(parsed.requests_per_second), timeout, backoff)) as client:
-        if source == "cvat":
-            raw = load_cvat(client, images, markup, cache=cache, settings=parsed)
-        else:
-            load = partial(load_label_studio, with_unannotated=with_unannotated) if source == "label-studio" else _load
-            with image_cache(cache) as kept:
-                raw = load(client, images, markup, cache=kept, settings=parsed)
-    return replace(raw, kind="api", url=shown, sha256="")
-
-
-def _parse(url: str, shown: str) -> tuple[str, str]:
-    """The source's kind and its endpoint, an http(s) URL."""
-    example = "api+https://host/path, label-studio+https://host/projects/12 or cvat+https://host/tasks/7"
-    source, _, endpoint = url.partition("+")
-    try:
-        complete = is_api(url) and bool(urlsplit(endpoint).hostname) and urlsplit(endpoint).port != 0
-    except ValueError:
-        complete = False
-    if not complete:
-        raise UsageError("This is no URL of an API", where=shown, expected=example)
-    return source.lower(), endpoint
-
-
-def _access(source: str, endpoint: str, settings: ApiSettings, hidden: Mapping[str, str]) -> Access:
-    """The token of the variable that is set, or of the one that is usual for the source."""
-    variable, scheme = settings.token_env, settings.token_scheme
-    if not variable and "@" not in urlsplit(endpoint).netloc:
-        if source == "cvat" and os.environ.get("CVAT_TOKEN") and not os.environ.get("CVAT_ACCESS_TOKEN"):
-            variable, scheme = "CVAT_TOKEN", "Token"
-        elif source == "cvat":
-            variable = "CVAT_ACCESS_TOKEN"
-        elif source == "label-studio":
-            variable = "LABEL_STUDIO_API_KEY"
-    return Access(endpoint, token_from(variable), scheme, variable, "api.token_env", hidden)
-
-
-def _load(client: HttpClient, images: Path, markup: Path, *, cache: ImageCache, settings: ApiSettings) -> Raw:
-    found = []
-    first_item: tuple[Any, str] | None = None
+    settings = source.settings
+    found: list[tuple[ApiRecord, FetchedImage]] = []
+    first: tuple[Any, str] | None = None
     has_boxes = False
-    with Pictures(client, cache) as pictures:
-        for page in pages(client, settings):
-            has_boxes |= _has_boxes(page, settings)
+    with (
+        closing(source.client(options)) as client,
+        image_cache(options.cache / source.cache_name) as cache,
+        ImageFetcher(client, cache) as fetcher,
+    ):
+        for page in _pages(client, settings):
             places = [f"{page.where}, item {index}" for index in range(len(page.items))]
-            records = [read_record(item, settings, where=place) for item, place in zip(page.items, places, strict=True)]
-            if first_item is None and page.items:
-                first_item = page.items[0], places[0]
-            found += pictures.get(records, page.url)
-    if settings.boxes and not has_boxes and first_item:
-        need(first_item[0], settings.boxes, setting="boxes", where=first_item[1])
-    raw = write_raw(found, images, markup, url=client.access.shown(client.access.endpoint), skipped=pictures.skipped)
-    cache.finish()
-    return raw
+            items = list(zip(page.items, places, strict=True))
+            has_boxes |= _has_boxes(items, settings)
+            first = first or next(iter(items), None)
+            found += fetcher.fetch([read_record(item, settings, where=where) for item, where in items], page.url)
+        if settings.boxes and not has_boxes and first:
+            need(first[0], settings.boxes, setting="boxes", where=first[1])
+        loaded = write_records(found, fetcher, source, images, annotations)
+        cache.finish()
+    return loaded
 
 
-def _has_boxes(page: Page, settings: ApiSettings) -> bool:
-    """Whether the path of the boxes leads anywhere in a page; where a name just beside it does, that is an error."""
+def _has_boxes(items: list[tuple[Any, str]], settings: ApiSettings) -> bool:
+    """Whether any item has boxes. If one has only a similar key, the path is refused."""
     if not settings.boxes:
         return False
-    if any(find(item, settings.boxes) is not ABSENT for item in page.items):
+    if any(find(item, settings.boxes) is not ABSENT for item, _ in items):
         return True
-    for index, item in enumerate(page.items):
-        if nearest(item, settings.boxes, cutoff=0.75):
-            need(item, settings.boxes, setting="boxes", where=f"{page.where}, item {index}")
+    for item, where in items:
+        if suggestion(item, settings.boxes, cutoff=0.75):
+            need(item, settings.boxes, setting="boxes", where=where)
     return False
+
+
+def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[_Page]:
+    """Ask for page after page until the last: by the next one's URL, or by number.
+
+    Raises:
+        DataError: A page is not JSON or has no list of items, or the pages form a circle.
+        UsageError: The server wants another token.
+        MissingError: There is nothing at a page's URL.
+    """
+    numbered = bool(settings.page_parameter)
+    number = settings.first_page
+    start = client.access.endpoint
+    shown = client.access.shown(start)
+    url = _with_parameter(start, settings.page_parameter, str(number)) if numbered else start
+    asked: set[str] = set()
+    digest = ""
+    for count in range(1, _MOST_PAGES + 1):
+        where = f"page {count} of {shown}"
+        if url in asked:
+            problem = "the next page was already read"
+            raise DataError(problem, where=where, remedy="check api.next: does it lead to the next page?")
+        asked.add(url)
+        answer = _ask(client, url, settings, last_may_be_missing=numbered and count > 1)
+        items = _items(answer.data, settings, where) if answer else []
+        if answer:
+            yield _Page(items, answer.url, where)
+        if not numbered:
+            url = _next(client, answer, settings, where, first=count == 1) if answer else ""
+        else:
+            digest = _new_digest(items, digest, settings, where)
+            number += settings.page_step
+            url = _with_parameter(start, settings.page_parameter, str(number)) if items else ""
+        if not url:
+            return
+    raise DataError(f"there are more than {_MOST_PAGES} pages", where=shown, remedy="check the paging")
+
+
+def _ask(client: HttpClient, url: str, settings: ApiSettings, *, last_may_be_missing: bool) -> JsonResponse | None:
+    try:
+        return client.json(url, max_bytes=settings.max_page_mb << 20)
+    except RefusedError as error:
+        if last_may_be_missing and error.status == 404:  # how many servers say that there is no further page
+            return None
+        raise
+
+
+def _items(data: Any, settings: ApiSettings, where: str) -> list[Any]:
+    items = need(data, settings.items, setting="items", where=where)
+    if isinstance(items, list):
+        return items
+    path = f"at '{settings.items}' of the page" if settings.items else "in the page itself"
+    lists = [key for key, value in data.items() if isinstance(value, list)] if isinstance(data, dict) else []
+    remedy = f"set api.items to {' or '.join(lists[:3])}" if lists else "set api.items to the path of the list"
+    raise DataError(f"there is {kind(items)} {path}", where=where, expected="the list of items", remedy=remedy)
+
+
+def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where: str, *, first: bool) -> str:
+    """The URL of the next page, or an empty text."""
+    if not settings.next:
+        return client.access.absolute(answer.next_link, answer.url) if answer.next_link else ""
+    value = find(answer.data, settings.next)
+    if value is ABSENT and first:
+        if suggestion(answer.data, settings.next, cutoff=0.75):
+            need(answer.data, settings.next, setting="next", where=where)  # a slip would lose all pages but one
+        log.warning("%s: it has no '%s', so it is taken for the only page", where, settings.next)
+    if value is ABSENT or any(value is end for end in _ENDS) or value == "":
+        return ""
+    if not isinstance(value, str) or not value.startswith(("http://", "https://", "/", "?", "./")):
+        found = "no URL" if isinstance(value, str) else kind(value)
+        problem = f"there is {found} at '{settings.next}', the path of api.next"
+        raise DataError(
+            problem, where=where, expected="a URL", remedy="set api.next to the path of the next page's URL"
+        )
+    return client.access.absolute(value, answer.url)
+
+
+def _new_digest(items: list[Any], last: str, settings: ApiSettings, where: str) -> str:
+    digest = hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
+    if items and digest == last:
+        problem = "the page is the same as the one before"
+        remedy = f"check api.page_parameter: does the server know '{settings.page_parameter}'?"
+        raise DataError(problem, where=where, remedy=remedy)
+    return digest
+
+
+def _with_parameter(url: str, name: str, value: str) -> str:
+    parts = urlsplit(url)
+    others = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != name]
+    return urlunsplit(parts._replace(query=urlencode([*others, (name, value)])))

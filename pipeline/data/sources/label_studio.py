@@ -9,100 +9,111 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import re
+from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from pipeline.data.boxes import Point, flat, hull, polygon_area
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.image_cache import ImageCache
-from pipeline.data.sources.api_dataset import write_raw
-from pipeline.data.sources.api_images import Pictures
-from pipeline.data.sources.api_records import Record, as_number, read_extra
+from pipeline.data.fetch.image_cache import image_cache
+from pipeline.data.parsed import ParsedBox
+from pipeline.data.sources.api_images import ImageFetcher, write_records
+from pipeline.data.sources.api_records import ApiRecord, as_number, read_extra
 from pipeline.data.sources.api_settings import ApiSettings
 from pipeline.data.sources.json_paths import find, kind, need
-from pipeline.data.sources.label_studio_regions import declared_size, read_regions
-from pipeline.data.sources.loaded_source import UNLABELLED, Raw, Skipped
+from pipeline.data.sources.loaded_source import UNLABELLED, LoadedSource, Skipped
+from pipeline.data.sources.source import FetchOptions, LabelStudioSource
 from pipeline.errors import DataError, UsageError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _STORAGES = ("s3://", "gs://", "azure-blob://", "azure_spi://", "redis://")
 _BATCH = 100  # tasks whose images are fetched together
-_SMALL = 1 << 20  # bytes, of an answer that holds a token
+_TOKEN_BYTES = 1 << 20  # of an answer that holds a token
 
 
 def load_label_studio(
-    client: HttpClient,
-    images: Path,
-    markup: Path,
-    *,
-    cache: ImageCache,
-    settings: ApiSettings,
-    with_unannotated: bool = False,
-) -> Raw:
+    source: LabelStudioSource, images: Path, annotations: Path, options: FetchOptions
+) -> LoadedSource:
     """Take a project's labelled tasks.
 
-    Of a task's annotations the ground truth counts, else the one changed last; cancelled ones never do. A rotated
-    rectangle becomes the upright box around it, its corners the polygon. Tasks without an annotation are left out, or
-    taken as images that nobody annotated; one whose annotation is empty is an image with nothing on it.
+    Of a task's annotations the ground truth counts, otherwise the one changed last; cancelled ones never do. A rotated
+    rectangle becomes the upright box around it, with its corners as the polygon. Tasks without an annotation are
+    skipped, or taken as images that nobody annotated; a task whose annotation is empty is an image without objects.
 
     Args:
-        client: Its endpoint is `https://host/projects/12`.
-        images: Where the images go.
-        markup: Where the COCO file goes.
-        cache: Where images are kept.
-        settings: `image` (the key of the image in a task's data, where there are several), `metadata`.
-        with_unannotated: Whether to take tasks without an annotation.
+        source: The project. Its setting `image` is the key of the image in a task's data if there are several.
+        images: The folder for images.
+        annotations: The folder for `annotations.json`.
+        options: How to fetch.
 
     Raises:
         UsageError: The URL names no project, or the server wants another token.
         MissingError: There is no such project.
-        DataError: The export is none, or holds no image.
+        DataError: The export is not a list of tasks, or holds no image.
     """
-    endpoint = client.access.shown(client.access.endpoint)
-    site, project = _project(client.access.endpoint, endpoint)
-    _exchange_personal_token(client, site)
-    export = f"{site}/api/projects/{project}/export?exportType=JSON"
-    tasks = client.json(export, max_bytes=settings.max_page_mb << 20).data
-    if not isinstance(tasks, list):
-        raise DataError(f"The export is {kind(tasks)}", where=client.access.shown(export), expected="a list of tasks")
-    places = [f"task {_id(task, index)} of {endpoint}" for index, task in enumerate(tasks)]
-    read = [
-        read_task(task, settings, where=where, with_unannotated=with_unannotated)
-        for task, where in zip(tasks, places, strict=True)
-    ]
-    records = [replace(each, url=_below(site, each.url)) for each in read if isinstance(each, Record)]
-    _tell_of_hulls(records)
-    found = []
-    with Pictures(client, cache) as pictures:
+    with (
+        closing(source.client(options)) as client,
+        image_cache(options.cache / source.cache_name) as cache,
+        ImageFetcher(client, cache) as fetcher,
+    ):
+        endpoint = client.access.shown(client.access.endpoint)
+        site, project = _project(client.access.endpoint, endpoint)
+        _exchange_personal_token(client, site)
+        export = f"{site}/api/projects/{project}/export?exportType=JSON"
+        tasks = client.json(export, max_bytes=source.settings.max_page_mb << 20).data
+        if not isinstance(tasks, list):
+            problem = f"the export is {kind(tasks)}"
+            raise DataError(problem, where=client.access.shown(export), expected="a list of tasks")
+        read = [
+            read_task(task, source, where=f"task {_id(task, index)} of {endpoint}") for index, task in enumerate(tasks)
+        ]
+        records = [replace(each, url=_below(site, each.url)) for each in read if isinstance(each, ApiRecord)]
+        outlined = sum(bool(box.segmentation) for record in records for box in record.boxes)
+        if outlined:
+            log.info("%d rotated rectangles and polygons became the upright boxes around them", outlined)
+        found = []
         for start in range(0, len(records), _BATCH):
-            found += pictures.get(records[start : start + _BATCH], site + "/")
-    skipped = [each for each in read if isinstance(each, Skipped)] + pictures.skipped
-    raw = write_raw(found, images, markup, url=endpoint, skipped=skipped)
-    cache.finish()
-    return replace(raw, unannotated=sum(each.reason == UNLABELLED for each in skipped))
+            found += fetcher.fetch(records[start : start + _BATCH], site + "/")
+        fetcher.skipped += [each for each in read if isinstance(each, Skipped)]
+        loaded = write_records(found, fetcher, source, images, annotations)
+        cache.finish()
+    return replace(loaded, unannotated=sum(each.reason == UNLABELLED for each in loaded.skipped))
 
 
-def read_task(task: Any, settings: ApiSettings, *, where: str, with_unannotated: bool = False) -> Record | Skipped:
+def read_task(task: Any, source: LabelStudioSource, *, where: str) -> ApiRecord | Skipped:
     """Read a task of an export.
 
     Raises:
-        DataError: It is no task, or it is not clear which of its data is the image.
+        DataError: It is not a task, or it is not clear which of its data is the image.
     """
     data = need(task, "data", setting="items", where=where)
     annotation = _best(find(task, "annotations"))
-    if annotation is None and not with_unannotated:
+    if annotation is None and not source.with_unannotated:
         return Skipped(where, UNLABELLED)
     results = [each for each in (annotation or {}).get("result") or () if isinstance(each, dict)]
     if any(as_number(each.get("image_rotation")) for each in results):
-        return Skipped(where, "it was labelled on a turned image, and which way its boxes lie is not documented")
-    reference = _reference(data, results, settings, where)
-    shapes, left_out = read_regions(results, where)
+        return Skipped(where, "it was labelled on a turned image, and the direction of its boxes is not documented")
+    reference = _reference(data, results, source.settings, where)
+    boxes, left_out = _regions(results, where)
     url, name = _image(reference, find(task, "id"))
-    size, extra = declared_size(results), read_extra(data, settings)
-    return Record(where, url, b"", name, reference, size, shapes, "", extra, left_out, annotated=annotation is not None)
+    return ApiRecord(
+        where,
+        url,
+        name=name,
+        hint=reference,
+        size=_declared_size(results),
+        boxes=boxes,
+        in_pixels=False,
+        extra=read_extra(data, source.settings),
+        left_out=left_out,
+        annotated=annotation is not None,
+    )
 
 
 def _below(site: str, reference: str) -> str:
@@ -112,17 +123,11 @@ def _below(site: str, reference: str) -> str:
     return folder + reference if is_root else reference
 
 
-def _tell_of_hulls(records: list[Record]) -> None:
-    turned = sum(bool(shape.polygon) for record in records for shape in record.shapes)
-    if turned:
-        logger.info("%d rotated rectangles and polygons became the upright boxes around them", turned)
-
-
 def _project(endpoint: str, shown: str) -> tuple[str, int]:
     """The site's URL and the project's number."""
     match = re.fullmatch(r"(https?://[^?#]*?)/projects/(\d+)(?:[/?#].*)?", endpoint, re.IGNORECASE)
     if match is None:
-        raise UsageError("The URL names no project", where=shown, expected="…host/projects/12")
+        raise UsageError("the URL names no project", where=shown, expected="…host/projects/12")
     return match[1], int(match[2])
 
 
@@ -132,9 +137,9 @@ def _id(task: Any, index: int) -> str:
 
 
 def _exchange_personal_token(client: HttpClient, site: str) -> None:
-    """Where the token is a personal one, a JWT, get one of those that open doors, now and whenever it has expired.
+    """Exchange a personal token, a JWT, for an access token, now and whenever that has expired.
 
-    Those live for minutes; the personal one does nothing but get them. The older kind of token is plain hexadecimal.
+    Access tokens are valid for minutes; a personal token only serves to get them. Older tokens are plain hexadecimal.
     """
     token = client.access.token
     if not (token.startswith("eyJ") and token.count(".") == 2):
@@ -143,11 +148,11 @@ def _exchange_personal_token(client: HttpClient, site: str) -> None:
     url = f"{site}/api/token/refresh"
 
     def renew() -> None:
-        access = find(asking.json(url, method="POST", body={"refresh": token}, max_bytes=_SMALL).data, "access")
+        answer = asking.json(url, method="POST", body={"refresh": token}, max_bytes=_TOKEN_BYTES)
+        access = find(answer.data, "access")
         if not isinstance(access, str) or not re.fullmatch(r"[!-~]+", access):
-            raise DataError(
-                "The server gave no access token", where=client.access.shown(url), expected="one in 'access'"
-            )
+            problem = "the server gave no access token"
+            raise DataError(problem, where=client.access.shown(url), expected="one in 'access'")
         client.access.replace(access)
 
     renew()
@@ -155,9 +160,9 @@ def _exchange_personal_token(client: HttpClient, site: str) -> None:
 
 
 def _best(annotations: Any) -> dict[str, Any] | None:
-    """The ground truth, or the annotation changed last; of those alike the one with the highest number."""
-    there = [each for each in annotations if isinstance(each, dict)] if isinstance(annotations, list) else []
-    valid = [each for each in there if not each.get("was_cancelled")]
+    """The ground truth, or the annotation changed last; among equals the one with the highest number."""
+    found = [each for each in annotations if isinstance(each, dict)] if isinstance(annotations, list) else []
+    valid = [each for each in found if not each.get("was_cancelled")]
     return max(valid, key=_rank, default=None)
 
 
@@ -167,21 +172,21 @@ def _rank(annotation: dict[str, Any]) -> tuple[bool, str, float]:
 
 
 def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, where: str) -> str:
-    """The image's URL in a task's data: as set, as the results name it, or the only one there is."""
+    """The image's URL in a task's data: as set, as the results name it, or the only one."""
     if settings.image != ".":
         found = need(data, settings.image, setting="image", where=where)
     else:
-        there = data if isinstance(data, dict) else {}
+        values = data if isinstance(data, dict) else {}
         named = {str(each.get(key, "")).removeprefix("$") for each in results for key in ("source", "to_name")}
-        keys = sorted(key for key in named if _is_reference(there.get(key)))
-        keys = keys or [key for key, value in there.items() if _is_reference(value)]
+        keys = sorted(key for key in named if _is_reference(values.get(key)))
+        keys = keys or [key for key, value in values.items() if _is_reference(value)]
         if len(keys) != 1:
-            problem = f"The task has {'several URLs' if keys else 'no URL'} in its data"
-            remedy = f"set api.image to one of: {', '.join(keys or list(there))[:200]}"
+            problem = f"the task has {'several URLs' if keys else 'no URL'} in its data"
+            remedy = f"set api.image to one of: {', '.join(keys or list(values))[:200]}"
             raise DataError(problem, where=where, expected="one, that of the image", remedy=remedy)
-        found = there[keys[0]]
+        found = values[keys[0]]
     if not isinstance(found, str):
-        raise DataError(f"The image is {kind(found)}", where=where, expected="a URL")
+        raise DataError(f"the image is {kind(found)}", where=where, expected="a URL")
     return found
 
 
@@ -190,9 +195,9 @@ def _is_reference(value: Any) -> bool:
 
 
 def _image(reference: str, task_id: Any) -> tuple[str, str]:
-    """The URL to fetch, and the name where the URL does not end in it.
+    """The URL to fetch, and the image's name if the URL does not end in it.
 
-    What lies in a cloud storage is asked for through Label Studio, which may read there where we may not.
+    Files in a cloud storage are requested through Label Studio, which may have access where this machine has not.
     """
     if reference.lower().startswith(_STORAGES):
         wrapped = quote(base64.b64encode(reference.encode()).decode(), safe="")
@@ -200,3 +205,77 @@ def _image(reference: str, task_id: Any) -> tuple[str, str]:
     if urlsplit(reference).path.rstrip("/").endswith("data/local-files"):
         return reference, parse_qs(urlsplit(reference).query).get("d", [""])[0].lstrip("/")
     return reference, ""
+
+
+def _declared_size(results: list[dict[str, Any]]) -> tuple[int, int]:
+    """The size in pixels that the boxes refer to; zeros if results differ or do not say."""
+    sizes = {(as_number(each.get("original_width")), as_number(each.get("original_height"))) for each in results}
+    sizes.discard((None, None))
+    if len(sizes) != 1:
+        return 0, 0
+    width, height = sizes.pop()
+    if not width or not height or width < 1 or height < 1 or not math.isfinite(width * height):
+        return 0, 0
+    return int(width), int(height)
+
+
+def _regions(results: list[dict[str, Any]], where: str) -> tuple[tuple[ParsedBox, ...], tuple[Skipped, ...]]:
+    """The rectangles and polygons among results, in fractions of the image's size, and the regions left out."""
+    boxes: list[ParsedBox] = []
+    left_out: Counter[str] = Counter()
+    for result in results:
+        name, value = str(result.get("type", "")), result.get("value")
+        if not isinstance(value, dict) or not any(key in value for key in ("x", "points", "rle", "vertices")):
+            continue  # choices, ratings and texts are about the whole image
+        if name not in {"rectanglelabels", "polygonlabels"}:
+            left_out[f"of the type '{name[:40]}', which is not taken"] += 1
+            continue
+        labels = [each for each in value.get(name) or () if isinstance(each, str) and each]
+        points = _rectangle(value) if name == "rectanglelabels" else _polygon(value)
+        if not labels or points is None:
+            left_out["without a label" if points else "without a place"] += 1
+            continue
+        angle = as_number(value.get("rotation")) or 0.0 if name == "rectanglelabels" else 0.0
+        if angle % 360:
+            width, height = as_number(result.get("original_width")), as_number(result.get("original_height"))
+            points = rotated(points, angle, (width or 1.0) / (height or 1.0))
+        if name == "rectanglelabels" and not angle % 360:
+            (x, y), (right, _), (_, bottom), _ = points
+            boxes += [ParsedBox(label, (x, y, right - x, bottom - y)) for label in labels]
+        else:
+            outline, area = [flat(points)], polygon_area(points)
+            boxes += [ParsedBox(label, hull(points), segmentation=outline, area=area) for label in labels]
+    return tuple(boxes), tuple(Skipped(f"{where}: {n} regions", reason) for reason, n in sorted(left_out.items()))
+
+
+def _rectangle(value: dict[str, Any]) -> list[Point] | None:
+    numbers = [as_number(value.get(key)) for key in ("x", "y", "width", "height")]
+    if None in numbers:
+        return None
+    x, y, width, height = (number / 100 for number in numbers if number is not None)
+    return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+
+
+def _polygon(value: dict[str, Any]) -> list[Point] | None:
+    points = value.get("points")
+    if not isinstance(points, list) or len(points) < 3:
+        return None
+    numbers = [as_number(each) for point in points if isinstance(point, list) and len(point) == 2 for each in point]
+    if None in numbers or len(numbers) != 2 * len(points):
+        return None
+    fractions = [number / 100 for number in numbers if number is not None]
+    return list(zip(fractions[::2], fractions[1::2], strict=True))
+
+
+def rotated(points: list[Point], degrees: float, aspect: float) -> list[Point]:
+    """Points turned clockwise about the first one.
+
+    Args:
+        points: `(x, y)` as fractions of the image's size.
+        degrees: The angle, clockwise as seen, since y points down.
+        aspect: The image's width divided by its height: the angle is one in pixels, not in fractions.
+    """
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    left, top = points[0]
+    moved = [((x - left) * aspect, y - top) for x, y in points]
+    return [(left + (x * cosine - y * sine) / aspect, top + x * sine + y * cosine) for x, y in moved]

@@ -1,4 +1,4 @@
-"""What a source gave: image files in one folder, annotation files in another, and what was left behind."""
+"""The result of loading a source: image files in one folder, annotation files in another, and what was skipped."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pipeline.data.tables import Table
 NEITHER = "neither an image nor an annotation"
 UNLABELLED = "it is not labelled"
 
-_SHOWN = 10  # reasons
-_NOTED = 3
+_SHOWN = 10  # reasons in the table
+_NOTED = 3  # reasons in the notes
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in the source that was not taken, and why."""
+    """An item of the source that was not taken, and why."""
 
     item: str
     reason: str
 
 
 @dataclass(frozen=True, repr=False)
-class Raw:
+class LoadedSource:
     """What was taken from a source.
 
     Attributes:
         kind: `sample`, `folder`, `archive`, `file`, `video`, `database` or `api`.
-        url: Where it came from, as it may be shown: without anything secret.
-        sha256: Of the source, where it is one file; empty where it is not.
-        images: How many image files were written.
-        bytes: Their size together.
-        skipped: What was not taken.
-        renamed: Name in the source to name in the folder, of images that had to be converted.
-        fields: What the source says of its images, by name in the folder: the clip and frame of a video, and the like.
-        unannotated: How many images were not taken because nobody annotated them.
+        url: Where it came from, without secrets.
+        sha256: Digest of the source if it is one file; otherwise empty.
+        images: Number of image files written.
+        bytes: Their total size.
+        skipped: Items that were not taken.
+        renamed: Name in the source to name in the folder, of images that were converted or got a suffix.
+        fields: What the source says about its images, by name in the folder: the clip and frame of a video, and so on.
+        unannotated: Number of images that were not taken because nobody annotated them.
     """
 
     kind: str
@@ -51,8 +51,8 @@ class Raw:
     unannotated: int = 0
 
     @property
-    def left_behind(self) -> Table:
-        """What was not taken: how many by reason, each with the first of them."""
+    def skipped_by_reason(self) -> Table:
+        """The number of skipped items by reason, each with the first of them."""
         counts = Counter(each.reason for each in self.skipped)
         first = {each.reason: each.item for each in reversed(self.skipped)}
         rows = tuple((reason, count, first[reason]) for reason, count in counts.most_common(_SHOWN))
@@ -60,10 +60,9 @@ class Raw:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The commonest reasons in `skipped`, a sentence each, less two.
+        """The most common reasons in `skipped`, a sentence each.
 
-        Files that are neither images nor annotations are of no interest; tasks that nobody labelled are told of by
-        `unannotated`.
+        Files that are neither images nor annotations are not noted; `unannotated` counts tasks without labels.
         """
         counts = Counter(each.reason for each in self.skipped if each.reason not in {NEITHER, UNLABELLED})
         return tuple(
@@ -73,6 +72,6 @@ class Raw:
     def __str__(self) -> str:
         converted = f", {len(self.renamed)} of them converted" if self.renamed else ""
         taken = f"{self.images} images, {self.bytes / 1e6:.1f} MB{converted}, from {self.kind} {self.url}"
-        return f"{taken}\n{self.left_behind}" if self.skipped else taken
+        return f"{taken}\n{self.skipped_by_reason}" if self.skipped else taken
 
     __repr__ = __str__

@@ -1,15 +1,12 @@
-"""Frames of a video clip as JPEG files, in a stream: memory does not grow with the clip's length.
-
-A clip is taken whole or not at all, see `reading`.
-"""
+"""Frames of a clip as JPEG files, in a stream: memory does not grow with the clip's length."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import av
 import cv2
@@ -17,118 +14,124 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from numpy.typing import NDArray
 
-from pipeline.data.coco import unsafe_name
-from pipeline.data.fetch.credentials import expand
-from pipeline.data.fetch.fetching import fetch
-from pipeline.data.sources.file_sorting import CLIP_SUFFIXES
-from pipeline.data.sources.loaded_source import Raw
-from pipeline.data.sources.video_frames import EXPECTED, open_clip
-from pipeline.data.sources.video_sampling import Sampler, Sampling
+from pipeline.data.sources.video_frames import open_clip
 from pipeline.errors import DataError, UsageError
 
 _QUALITY = 95  # of the JPEG files
+_ROUNDING = 0.001  # seconds: Matroska keeps times in whole milliseconds
+_USUAL_CHANGE = 0.15  # where scenes are only counted
+_SMALL = 32  # pixels: the side of frames that are compared
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames of a clip are taken: those due by time or by scene; every one if both are 0.
+
+    Attributes:
+        per_second: Frames a second by the clip's own time stamps, so a variable frame rate is fine: the first frame in
+            each interval of `1 / per_second` seconds, counted from the first frame. 0: none by time.
+        scene_change: How different from its predecessor a frame must be to begin a scene, from 0 to 1; 0: none by
+            scene. The measure is the mean absolute difference of the two frames at 32 x 32 pixels in RGB, d, reduced to
+            min(d, |d - previous d|), so that a pan or a shaking camera begins no scene (after FFmpeg's filter
+            `select`, variable `scene`). A cut usually gives 0.1 to 0.5. The first frame of the clip begins a scene.
+    """
+
+    per_second: float = 1.0
+    scene_change: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.per_second) and self.per_second >= 0):
+            raise UsageError(f"frames a second cannot be {self.per_second}", expected="0 or more")
+        if not 0 <= self.scene_change <= 1:
+            raise UsageError(f"the change of scene cannot be {self.scene_change}", expected="a number from 0 to 1")
 
 
 @dataclass(frozen=True)
-class Frames:
-    """What was taken from a clip.
+class ClipFrame:
+    """A frame that is taken.
 
     Attributes:
-        names: The files, relative to the images folder, in the clip's order.
-        fields: By name: `video`, the clip; `frame`, the zero-based number; `time`, seconds since the first frame;
-            `scene`, the number of the scene within the clip, from 0, see `Sampler`.
-        decoded: How many frames the clip has.
-        taken: How many were written.
-        seconds: From the first frame to the end of the last.
-        bytes: The files' size together.
+        name: Its file, such as `clip/frame_000123.jpg`.
+        jpeg: The file's bytes.
+        fields: `video`, the clip; `frame`, the number from 0; `time`, seconds since the first frame; `scene`, the
+            number of the scene within the clip, from 0.
     """
 
-    names: tuple[str, ...]
-    fields: Mapping[str, Mapping[str, Any]]
-    decoded: int
-    taken: int
-    seconds: float
-    bytes: int
+    name: str
+    jpeg: bytes
+    fields: Mapping[str, Any]
 
 
-def is_video(url: str | Path) -> bool:
-    """Whether a path, or the path in a URL, ends like a video file."""
-    return _path_in(str(url)).suffix.lower() in CLIP_SUFFIXES
+def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[ClipFrame]:
+    """Give frames of a clip as `<name>/frame_000123.jpg`: JPEG, quality 95, turned upright as the clip says.
 
-
-def load_video(
-    url: str, images: Path, markup: Path, *, cache: Path, sha256: str = "", sampling: Sampling | None = None
-) -> Raw:
-    """Take the frames of one clip; there is no markup.
-
-    Args:
-        url: The clip: a path or a URL that `fetch` reads; `${NAME}` in it comes from the environment.
-        images: Where the frames go, as `<clip name without suffix>/frame_000123.jpg`.
-        markup: Left empty.
-        cache: Where downloads are kept.
-        sha256: What the clip's digest must be; empty to accept any.
-        sampling: Which frames; one a second where it is None.
-
-    Raises:
-        UsageError: The URL is of an unknown kind, or names a folder.
-        MissingError: There is nothing at the URL.
-        DataError: The clip is none, cut or damaged, encrypted, too large, or another than `sha256` says.
-    """
-    markup.mkdir(parents=True, exist_ok=True)
-    found = fetch(url, cache, sha256=sha256)
-    if found.path.is_dir():
-        raise UsageError("This is a folder, not a video", where=found.url, expected=EXPECTED)
-    name = _path_in(expand(url)).stem
-    frames = extract_frames(found.path, images, name=name, sampling=sampling or Sampling())
-    return Raw("video", found.url, found.sha256, frames.taken, frames.bytes, fields=frames.fields)
-
-
-def extract_frames(clip: Path, images: Path, *, name: str, sampling: Sampling) -> Frames:
-    """Write frames of a clip as `<name>/frame_000123.jpg`: JPEG, quality 95, turned upright as the clip says.
-
-    The number is the frame's, from 0, in the order they are shown, which is the order they are decoded in: the number
-    that CVAT's annotations of the clip use. The same clip gives the same bytes.
+    The number is the frame's, from 0, in the order in which frames are shown and decoded, as CVAT's annotations of a
+    clip number them. The same clip gives the same bytes.
 
     Args:
         clip: A file.
-        images: The images folder.
-        name: The clip's path in its source, without suffix.
+        name: The folder for its frames.
         sampling: Which frames are taken.
 
     Raises:
         MissingError: There is no such file.
-        DataError: It is no video, has no frames, is cut, damaged or encrypted, or its frames are too large.
+        DataError: It is not a video, has no frames, is cut, damaged or encrypted, or its frames are too large.
     """
     video = f"{name}{clip.suffix}"
-    if unsafe_name(name):
-        raise DataError(f"The clip's name leads out of the images folder: {name!r}", where=clip)
-    names: list[str] = []
-    fields: dict[str, dict[str, Any]] = {}
-    written = 0
-    sampler = Sampler(sampling)
+    sampler = _Sampler(sampling)
     with open_clip(clip) as reading:
-        (images / name).mkdir(parents=True, exist_ok=True)
         for number, (seconds, frame) in enumerate(reading.frames()):
             if sampler.takes(frame, seconds):
-                file = f"{name}/frame_{number:06d}.jpg"
-                written += _write(_upright(frame), images / file, clip)
-                names.append(file)
-                fields[file] = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
-    return Frames(tuple(names), fields, reading.decoded, len(names), reading.end, written)
+                fields = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
+                yield ClipFrame(f"{name}/frame_{number:06d}.jpg", _encoded(_upright(frame), clip), fields)
 
 
-def _path_in(url: str) -> PurePosixPath:
-    """The path in a URL; of what is no URL, itself: `fetch` says what is wrong with it."""
-    try:
-        return PurePosixPath(unquote(urlsplit(url).path) if "://" in url else url)
-    except ValueError:
-        return PurePosixPath(url)
+class _Sampler:
+    """Decides for the frames of one clip, in order, which are taken.
+
+    Attributes:
+        scene: The number, from 0, of the scene that the last frame is in. Every frame of the clip is compared,
+            whichever are taken: at one a second a pan would look like a cut, and a short scene would be missed. That
+            takes about a millisecond a frame. If no change of scene is set, one of 0.15 begins a scene.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._interval = -1  # the last one a frame was taken from
+        self._before: NDArray[np.int16] | None = None
+        self._difference = 0.0
+        self.scene = -1
+
+    def takes(self, frame: av.VideoFrame, seconds: float) -> bool:
+        """Whether the next frame, shown so many seconds after the first, is taken."""
+        in_time, new_scene = self._is_due(seconds), self._begins_scene(frame)
+        self.scene += new_scene
+        every = not self._sampling.per_second and not self._sampling.scene_change
+        return every or in_time or (new_scene and self._sampling.scene_change > 0)
+
+    def _is_due(self, seconds: float) -> bool:
+        if not self._sampling.per_second:
+            return False
+        interval = math.floor((seconds + _ROUNDING) * self._sampling.per_second)
+        due = interval > self._interval
+        self._interval = max(self._interval, interval)
+        return due
+
+    def _begins_scene(self, frame: av.VideoFrame) -> bool:
+        small = frame.reformat(_SMALL, _SMALL, "rgb24", interpolation="AREA").to_ndarray().astype(np.int16)
+        before, self._before = self._before, small
+        if before is None:
+            return True
+        difference = float(np.abs(small - before).mean()) / 255
+        novelty = min(difference, abs(difference - self._difference))
+        self._difference = difference
+        return novelty >= (self._sampling.scene_change or _USUAL_CHANGE)
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The pixels, (height, width, 3) in BGR, turned and mirrored as the frame's display matrix says.
+    """The pixels, `(height, width, 3)` in BGR, turned and mirrored as the frame's display matrix says.
 
-    The matrix (ISO/IEC 14496-12, section 8.2.2) maps (x, y) to (a x + c y, b x + d y); of it, right angles are heeded.
+    The matrix (ISO/IEC 14496-12, section 8.2.2) maps (x, y) to (a x + c y, b x + d y); only right angles count.
     """
     pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
     side_data: Any = frame.side_data  # its stubs lag behind
@@ -140,13 +143,8 @@ def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _write(pixels: NDArray[np.uint8], file: Path, clip: Path) -> int:
+def _encoded(pixels: NDArray[np.uint8], clip: Path) -> bytes:
     done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not done:
-        raise DataError(f"A frame of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be JPEG", where=clip)
-    try:
-        with file.open("xb") as opened:
-            return opened.write(encoded.tobytes())
-    except FileExistsError:
-        problem = f"Two frames would be {file.parent.name}/{file.name}"
-        raise DataError(problem, where=clip, remedy="rename one of the clips of that name") from None
+        raise DataError(f"a frame of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be JPEG", where=clip)
+    return bytes(encoded.tobytes())

@@ -441,10 +441,12 @@ class TestUnreachable:
 
 def test_archive_behind_s3(bucket: str, tmp_path: Path) -> None:
     from pipeline.data.sources.file_source import load_files
+    from pipeline.data.sources.source import FetchOptions, FileSource
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("data/a.json", "{}")
     s3_folder(bucket).put("a.zip", (tmp_path / "a.zip").read_bytes())
-    raw = load_files(f"{bucket}/a.zip", tmp_path / "images", tmp_path / "markup", cache=tmp_path / "cache")
-    assert (raw.kind, raw.url) == ("archive", f"{bucket}/a.zip")
-    assert contents_of(tmp_path / "markup") == {"a.json": b"{}"}
+    source = FileSource(f"{bucket}/a.zip", is_local=False)
+    loaded = load_files(source, tmp_path / "images", tmp_path / "annotations", FetchOptions(tmp_path / "cache"))
+    assert (loaded.kind, loaded.url) == ("archive", f"{bucket}/a.zip")
+    assert contents_of(tmp_path / "annotations") == {"a.json": b"{}"}

@@ -9,7 +9,7 @@ import pytest
 from api_server import Reply, api_server, json_reply
 from PIL import Image
 
-from pipeline.data.sources.http_api import load_api
+from pipeline.data.loading import load_source
 from pipeline.errors import DataError, MissingError, UsageError
 
 TOKEN = "planted-secret-4711"
@@ -46,7 +46,7 @@ def cvat(tmp_path, monkeypatch):
             images, markup = tmp_path / "images", tmp_path / "markup"
             settings = {"requests_per_second": "0"} | settings
             url = f"cvat+{server.root}{path}"
-            raw = load_api(url, images, markup, cache=tmp_path / "cache", settings=settings, backoff=0.01, timeout=2)
+            raw = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
             return raw, images, markup
 
         server.load = load
@@ -191,5 +191,5 @@ def test_neither_project_nor_task(cvat, path):
 
 
 def test_setting_of_no_use(cvat):
-    with pytest.raises(UsageError, match=r"api\.items means nothing for a CVAT export"):
+    with pytest.raises(UsageError, match=r"a CVAT export does not use api\.items"):
         cvat.load(items="x")

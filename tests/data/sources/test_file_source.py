@@ -8,6 +8,9 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.sources.file_sorting import common_depth
+from pipeline.data.sources.file_kinds import common_depth
 from pipeline.data.sources.file_source import load_files
-from pipeline.data.sources.loaded_source import Skipped
+from pipeline.data.sources.loaded_source import LoadedSource, Skipped
+from pipeline.data.sources.source import FetchOptions, parse_source
+from pipeline.data.sources.video import ClipFrame, Sampling
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError
+
+Load = Callable[..., tuple[LoadedSource, dict[str, bytes], dict[str, bytes]]]
 
 
 def picture(form="JPEG", **options) -> bytes:
@@ -40,13 +47,17 @@ TAKEN_IMAGES = {"images/train/a.jpg": JPEG, "images/b.PNG": PNG}
 TAKEN_MARKUP = {"labels/train/a.txt": b"0 0.5 0.5 1 1", "data.yaml": b"names: [cat]"}
 
 
+def take(url: str, images: Path, annotations: Path, cache: Path, **options: Any) -> LoadedSource:
+    return load_files(parse_source(url, **options), images, annotations, FetchOptions(cache, backoff=0.01))
+
+
 @pytest.fixture
 def load(tmp_path):
     """Load from a URL, and give what there was with the two folders' contents."""
 
     def call(url, **options):
         folders = tmp_path / "images", tmp_path / "markup"
-        raw = load_files(str(url), *folders, cache=tmp_path / "cache", **{"backoff": 0.01, **options})
+        raw = take(str(url), *folders, tmp_path / "cache", **options)
         images, markup = map(contents_of, folders)
         assert raw.images == len(images)
         assert raw.bytes == sum(map(len, images.values()))
@@ -316,7 +327,7 @@ class TestConversion:
         results = []
         for run in "ab":
             folders = tmp_path / run / "images", tmp_path / run / "markup"
-            raw = load_files(str(tmp_path / "source"), *folders, cache=tmp_path / "cache")
+            raw = take(str(tmp_path / "source"), *folders, tmp_path / "cache")
             results.append((raw, contents_of(folders[0])))
         assert results[0] == results[1]
 
@@ -334,41 +345,25 @@ class TestConversion:
 
 
 class TestClips:
-    def test_frames(self, load, tmp_path):
-        calls = []
+    @pytest.fixture(autouse=True)
+    def _one_frame_a_clip(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def extract(clip: Path, name: str, sampling: Sampling) -> Iterator[ClipFrame]:
+            yield ClipFrame(f"{name}/frame_000000.jpg", JPEG, {"video": clip.name, "frame": 0})
 
-        def frames(clip, images, name):
-            calls.append((clip.name, name))
-            fill(images, {f"{name}/frame_000000.jpg": JPEG})
-            return {f"{name}/frame_000000.jpg": {"video": clip.name, "frame": 0}}
+        monkeypatch.setattr("pipeline.data.sources.file_source.extract_frames", extract)
 
-        contents = {
-            "d/a.mp4": b"1",
-            "d/deep/b.MKV": b"2",
-            "d/c.avi": b"3",
-            "d/c.mov": b"4",
-            "d/e/x.jpg": JPEG,
-            "d/e.mp4": b"5",
-        }
-        raw, images, _ = load(fill(tmp_path / "source", contents), frames=frames)
-        assert calls == [
-            ("a.mp4", "a"),
-            ("c.avi", "c.avi"),
-            ("c.mov", "c.mov"),
-            ("b.MKV", "deep/b"),
-            ("e.mp4", "e.mp4"),
-        ]
-        assert len(images) == 6
-        assert raw.fields["deep/b/frame_000000.jpg"] == {"video": "b.MKV", "frame": 0}
+    def test_each_clip_has_a_folder_that_no_other_file_is_in(self, load: Load, tmp_path: Path) -> None:
+        names = ["d/a.mp4", "d/deep/b.MKV", "d/c.avi", "d/c.mov", "d/e.mp4"]
+        source = fill(tmp_path / "source", dict.fromkeys(names, b"clip") | {"d/e/x.jpg": JPEG})
+        loaded, images, _ = load(source, sampling=Sampling())
+        folders = {name.removesuffix("/frame_000000.jpg") for name in images if "frame" in name}
+        assert folders == {"a", "c.avi", "c.mov", "deep/b", "e.mp4"}
+        assert loaded.fields["deep/b/frame_000000.jpg"] == {"video": "b.MKV", "frame": 0}
 
-    def test_single_clip(self, load, tmp_path):
-        def frames(clip, images, name):
-            assert clip.read_bytes() == b"1"
-            fill(images, {f"{name}/frame_000000.jpg": JPEG})
-            return {f"{name}/frame_000000.jpg": {"frame": 0}}
-
-        raw, images, _ = load(fill(tmp_path / "source", {"a.mp4": b"1"}) / "a.mp4", frames=frames)
-        assert (raw.kind, list(images)) == ("file", ["a/frame_000000.jpg"])
+    def test_single_clip(self, load: Load, tmp_path: Path) -> None:
+        source = fill(tmp_path / "source", {"a.mp4": b"clip"}) / "a.mp4"
+        loaded, images, _ = load(source, sampling=Sampling())
+        assert (loaded.kind, list(images)) == ("video", ["a/frame_000000.jpg"])
 
 
 def test_no_secret_in_any_failure(tmp_path, monkeypatch, server, caplog):
@@ -381,14 +376,14 @@ def test_no_secret_in_any_failure(tmp_path, monkeypatch, server, caplog):
     for name in ("cut.zip", "page.zip", "encrypted.zip", "none.zip"):
         folders = tmp_path / name / "images", tmp_path / name / "markup"
         with pytest.raises(PipelineError) as caught:
-            load_files(f"{login}/{name}?token=${{PLANTED}}", *folders, cache=tmp_path / "cache", backoff=0.01)
+            take(f"{login}/{name}?token=${{PLANTED}}", *folders, tmp_path / "cache")
         error: BaseException | None = caught.value
         while error is not None:
             assert "hunter2" not in f"{error}{error!r}"
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     server.serve("hunter2.json", b"{}")
     folders = tmp_path / "images", tmp_path / "markup"
-    raw = load_files(f"{login}/${{PLANTED}}.json?token=${{PLANTED}}", *folders, cache=tmp_path / "cache")
+    raw = take(f"{login}/${{PLANTED}}.json?token=${{PLANTED}}", *folders, tmp_path / "cache")
     assert raw.url == f"{server.root}/${{PLANTED}}.json"
     assert "hunter2" not in f"{raw}{caplog.text}"
     for path in tmp_path.rglob("*"):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.sources.json_paths import ABSENT, find, nearest, need
+from pipeline.data.sources.json_paths import ABSENT, find, need, suggestion
 from pipeline.errors import DataError
 
 DATA = {"data": {"results": [{"id": 1}, {"id": None}], "count": 2}, "next": None}
@@ -51,8 +51,8 @@ def test_every_place_has_a_path(value):
 @pytest.mark.parametrize(
     ("path", "match"),
     [
-        pytest.param("data.result", r"at 'data': results, count[\s\S]*did you mean data\.results\?", id="near"),
-        pytest.param("Next", r"there: data, next[\s\S]*did you mean next\?", id="at the top"),
+        pytest.param("data.result", r"keys at 'data': results, count[\s\S]*did you mean 'data\.results'\?", id="near"),
+        pytest.param("Next", r"keys there: data, next[\s\S]*did you mean 'next'\?", id="at the top"),
         pytest.param("data.count.x", r"at 'data\.count', which holds a number[\s\S]*set api\.items", id="no object"),
         pytest.param("data.results.7", r"at 'data\.results', which holds a list", id="list too short"),
     ],
@@ -62,6 +62,6 @@ def test_need_says_where_the_path_goes_astray(path, match):
         need(DATA, path, setting="items", where="page 1")
 
 
-def test_nearest():
-    assert nearest(DATA, "data.resluts") == "data.results"
-    assert nearest(DATA, "zzz") == ""
+def test_suggestion():
+    assert suggestion(DATA, "data.resluts") == "did you mean 'data.results'?"
+    assert suggestion(DATA, "zzz") == ""

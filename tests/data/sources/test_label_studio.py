@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.coco import read_coco
-from pipeline.data.sources.api_records import Record
-from pipeline.data.sources.api_settings import ApiSettings
-from pipeline.data.sources.http_api import load_api
-from pipeline.data.sources.label_studio import read_task
-from pipeline.data.sources.label_studio_regions import rotated
+from pipeline.data.loading import load_source
+from pipeline.data.sources.api_records import ApiRecord
+from pipeline.data.sources.label_studio import read_task, rotated
 from pipeline.data.sources.loaded_source import Skipped
+from pipeline.data.sources.source import LabelStudioSource, parse_source
 from pipeline.errors import DataError, MissingError, UsageError
 
 KEY = "0123456789abcdef-planted"
@@ -62,7 +61,7 @@ def label_studio(tmp_path, monkeypatch):
             markup.mkdir(exist_ok=True)
             settings = {"requests_per_second": "0"} | settings
             url = f"label-studio+{server.root}{path}"
-            raw = load_api(url, images, markup, cache=tmp_path / "cache", settings=settings, backoff=0.01, timeout=2)
+            raw = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
             return raw, images, read_coco(markup / "annotations.json")
 
         server.load = load
@@ -70,11 +69,13 @@ def label_studio(tmp_path, monkeypatch):
 
 
 def read(task, **settings):
-    return read_task(task, ApiSettings(**{"image": "."} | settings), where="task 1")
+    source = parse_source("label-studio+http://host/projects/1", api=settings)
+    assert isinstance(source, LabelStudioSource)
+    return read_task(task, source, where="task 1")
 
 
 def boxes(record):
-    return [tuple(round(value, 6) for value in shape.box) for shape in record.shapes]
+    return [tuple(round(value, 6) for value in box.bbox) for box in record.boxes]
 
 
 class TestProject:
@@ -165,7 +166,7 @@ class TestProject:
             label_studio.load(path)
 
     def test_setting_of_no_use(self, label_studio):
-        with pytest.raises(UsageError, match=r"api\.boxes means nothing for a Label Studio project"):
+        with pytest.raises(UsageError, match=r"a Label Studio project does not use api\.boxes"):
             label_studio.load(boxes="x")
 
 
@@ -240,7 +241,7 @@ class TestTasks:
         there = [each | {"result": [rectangle(x=index)]} for index, each in enumerate(annotations)]
         for order in (there, there[::-1]):
             record = read({"id": 1, "data": {"image": "/a.png"}, "annotations": order})
-            assert record.shapes[0].box[0] == x / 100
+            assert record.boxes[0].bbox[0] == x / 100
 
     @pytest.mark.parametrize(
         ("annotations", "reason"),
@@ -274,7 +275,7 @@ class TestTasks:
         [
             pytest.param({"p": "/a.png", "q": "/b.png"}, {}, r"several URLs[\s\S]*api.image to one of: p, q", id="two"),
             pytest.param({"text": "hi"}, {}, r"no URL[\s\S]*one of: text", id="none"),
-            pytest.param({"p": "/a.png"}, {"image": "P"}, "did you mean p", id="misspelt"),
+            pytest.param({"p": "/a.png"}, {"image": "P"}, "did you mean 'p'", id="misspelt"),
             pytest.param({"p": 7}, {"image": "p"}, "a number", id="a number"),
         ],
     )
@@ -290,7 +291,7 @@ class TestTasks:
         record = read(
             task(1, brush, brush, choice, nameless, rectangle(x="here"), polygon((0, 0), (1, 1)), rectangle())
         )
-        assert isinstance(record, Record)
+        assert isinstance(record, ApiRecord)
         assert boxes(record) == [(0.1, 0.2, 0.3, 0.4)]
         assert record.left_out == (
             Skipped("task 1: 2 regions", "of the type 'brushlabels', which is not taken"),
@@ -301,7 +302,7 @@ class TestTasks:
     def test_several_labels_of_a_region(self):
         region = rectangle()
         region["value"]["rectanglelabels"] = ["cat", "pet"]
-        assert [shape.label for shape in read(task(1, region)).shapes] == ["cat", "pet"]
+        assert [box.label for box in read(task(1, region)).boxes] == ["cat", "pet"]
 
     def test_size_as_label_studio_saw_it(self):
         assert read(task(1, rectangle())).size == (200, 100)
@@ -322,7 +323,7 @@ class TestTasks:
 )
 def test_turning_keeps_sides_and_angles(box, degrees, aspect):
     x, y, width, height = box
-    points = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    points = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
     turned = [(a * aspect, b) for a, b in rotated(points, degrees, aspect)]
     assert turned[0] == pytest.approx((x * aspect, y), abs=1e-9)
     assert math.dist(turned[0], turned[1]) == pytest.approx(width * aspect)
@@ -331,5 +332,5 @@ def test_turning_keeps_sides_and_angles(box, degrees, aspect):
 
 
 def test_turning_is_clockwise_as_one_sees_it():
-    points = ((0.5, 0.5), (0.6, 0.5), (0.6, 0.5), (0.5, 0.5))
+    points = [(0.5, 0.5), (0.6, 0.5), (0.6, 0.5), (0.5, 0.5)]
     assert rotated(points, 90, 2.0)[1] == pytest.approx((0.5, 0.7))

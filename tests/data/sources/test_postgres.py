@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as Pictures
 
 from pipeline.data.coco import read_coco
-from pipeline.data.sources.database import load_database
+from pipeline.data.loading import load_source
 from pipeline.errors import DataError, MissingError, UsageError
 
 pytestmark = pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing())
@@ -53,7 +53,7 @@ def load(gallery, tmp_path, monkeypatch):
     monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
 
     def run(query, url="", **options):
-        raw = load_database(
+        raw = load_source(
             url or gallery.url(),
             tmp_path / "images",
             tmp_path / "markup",
@@ -135,7 +135,7 @@ class TestLogin:
         caplog.set_level(logging.DEBUG)
         monkeypatch.setenv("GALLERY_PASSWORD", password)
         monkeypatch.delenv("PGPASSWORD", raising=False)
-        with pytest.raises((MissingError, UsageError), match=r"cannot be opened|no database URL") as caught:
+        with pytest.raises((MissingError, UsageError), match=r"cannot be opened|not a database URL") as caught:
             load(JOINED, url=gallery.url(login))
         told = "\n".join([str(caught.value), caplog.text, *capfd.readouterr()])
         for secret in ("planted-wrong", "wro@ng", postgres.PASSWORD):
@@ -179,7 +179,9 @@ class TestReadsOnly:
         assert gallery.run("SELECT is_called FROM visits") == [(False,)]
 
 
-def test_connection_lost_on_the_way(load, gallery, tmp_path):
+def test_connection_lost_on_the_way(load, gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.data.sources.database._ROWS", 4)
+
     def cut():
         end = time.monotonic() + 20
         while not list((tmp_path / "images").glob("*.png")) and time.monotonic() < end:
@@ -191,16 +193,16 @@ def test_connection_lost_on_the_way(load, gallery, tmp_path):
     cutter.start()
     slow = "SELECT n || '.png' AS name, data AS image, pg_sleep(0.02) AS s FROM generate_series(1, 1000) n, shots"
     with pytest.raises(DataError, match=r"broke off after \d+ rows: .*terminat[\s\S]*run it again"):
-        load(f"{slow} WHERE file = 'a.png'", rows_per_chunk=4)
+        load(f"{slow} WHERE file = 'a.png'")
     cutter.join()
 
 
 PEAK = """\
 import resource, sys
 from pathlib import Path
-from pipeline.data.sources.database import load_database
+from pipeline.data.loading import load_source
 folder = Path(sys.argv[2])
-raw = load_database(sys.argv[1], folder / "images", folder / "markup", query=sys.argv[3], cache=folder)
+raw = load_source(sys.argv[1], folder / "images", folder / "markup", query=sys.argv[3], cache=folder / "cache")
 print(raw.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """
 

@@ -2,46 +2,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from clips import HEIGHT, WIDTH, number_in, numbered, write_clip, write_sound
 
-from pipeline.data.sources.video import Sampling, extract_frames, is_video, load_video
+from pipeline.data.loading import load_source
+from pipeline.data.sources.video import Sampling, extract_frames
 from pipeline.errors import DataError, MissingError, UsageError
 
 EVERY = Sampling(0)
 SCENES = Sampling(0, 0.15)
 
 
-def extract(clip, images, sampling=EVERY, name="clip"):
-    return extract_frames(clip, images, name=name, sampling=sampling)
+@dataclass
+class Extracted:
+    """The frames of a clip, written below a folder."""
+
+    names: list[str]
+    fields: dict[str, Mapping[str, Any]]
 
 
-def numbers(frames):
+def extract(clip: Path, images: Path, sampling: Sampling = EVERY, name: str = "clip") -> Extracted:
+    found = Extracted([], {})
+    for frame in extract_frames(clip, name, sampling):
+        (images / frame.name).parent.mkdir(parents=True, exist_ok=True)
+        (images / frame.name).write_bytes(frame.jpeg)
+        found.names.append(frame.name)
+        found.fields[frame.name] = frame.fields
+    return found
+
+
+def numbers(frames: Extracted) -> list[int]:
     return [frames.fields[name]["frame"] for name in frames.names]
-
-
-@pytest.mark.parametrize(
-    ("url", "yes"),
-    [
-        pytest.param("a/b.mp4", True, id="path"),
-        pytest.param("B.MKV", True, id="capitals"),
-        pytest.param("https://host/a%20b.avi?token=x.zip#f", True, id="URL with a query"),
-        pytest.param("s3://bucket/a.webm", True, id="S3"),
-        pytest.param("a#1?.mov", True, id="path with marks of a URL"),
-        pytest.param("https://host/get?file=a.mp4", False, id="suffix in the query"),
-        pytest.param("a/mp4", False, id="no suffix"),
-        pytest.param("http://[bad/x", False, id="no URL"),
-        pytest.param("a.mp4.zip", False, id="archive"),
-    ],
-)
-def test_is_video(url, yes):
-    assert is_video(url) == yes
 
 
 class TestNumbers:
@@ -65,15 +66,12 @@ class TestNumbers:
         clip = write_clip(tmp_path / f"a{suffix}", 25, codec=codec, **options)
         frames = extract(clip, tmp_path / "images", name="deep/clip")
         assert [number_in(tmp_path / "images" / name) for name in frames.names] == list(range(25)) == numbers(frames)
-        assert (frames.decoded, frames.taken, frames.names[7]) == (25, 25, "deep/clip/frame_000007.jpg")
+        assert frames.names[7] == "deep/clip/frame_000007.jpg"
         assert frames.fields[frames.names[7]] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7, "scene": 0}
-        assert frames.seconds == pytest.approx(2.5, abs=0.11)
-        assert frames.bytes == sum(each.stat().st_size for each in (tmp_path / "images/deep/clip").iterdir())
 
     def test_number_is_kept_where_frames_are_left_out(self, tmp_path):
         frames = extract(write_clip(tmp_path / "a.mp4", 30), tmp_path, Sampling(1))
         assert numbers(frames) == [0, 10, 20] == [number_in(tmp_path / name) for name in frames.names]
-        assert (frames.decoded, frames.taken) == (30, 3)
 
     def test_same_clip_same_bytes(self, tmp_path):
         clip = write_clip(tmp_path / "a.mkv", 12)
@@ -105,7 +103,7 @@ class TestSampling:
     @pytest.mark.parametrize("rate", [24, 25, 30, 60])
     def test_the_clips_own_rate_takes_every_frame(self, tmp_path, rate):
         """Matroska rounds 1/30 s to 33 ms, which must not let a frame fall out."""
-        assert extract(write_clip(tmp_path / "a.mkv", 70, rate=rate), tmp_path, Sampling(rate)).taken == 70
+        assert len(extract(write_clip(tmp_path / "a.mkv", 70, rate=rate), tmp_path, Sampling(rate)).names) == 70
 
     def test_time_counts_from_the_first_frame(self, tmp_path):
         clip = write_clip(tmp_path / "a.mkv", 20, times=[5.7 + i / 10 for i in range(20)])
@@ -200,16 +198,6 @@ class TestRefused:
         with pytest.raises(MissingError, match=r"a\.mp4"):
             extract(tmp_path / "a.mp4", tmp_path)
 
-    @pytest.mark.parametrize("name", ["../a", "/a", "a\\b", "C:a"])
-    def test_name_that_leads_out(self, tmp_path, name):
-        with pytest.raises(DataError, match="leads out"):
-            extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images", name=name)
-
-    def test_two_clips_of_one_name(self, tmp_path):
-        extract(write_clip(tmp_path / "a.mp4", 3), tmp_path)
-        with pytest.raises(DataError, match=r"Two frames would be clip/frame_000000\.jpg"):
-            extract(write_clip(tmp_path / "a.avi", 3), tmp_path)
-
     @pytest.mark.parametrize(
         "side", [pytest.param(9_000, id="more than we take"), pytest.param(50_000, id="more than FFmpeg takes")]
     )
@@ -243,22 +231,32 @@ class TestRefused:
 
 class TestCut:
     @pytest.mark.parametrize(
-        "clip",
+        ("clip", "may_lose_index"),
         [
-            pytest.param("a.mp4", id="mp4"),
-            pytest.param("faststart.mp4", id="mp4 with its index first"),
-            pytest.param("a.avi", id="avi"),
-            pytest.param("a.mkv", id="mkv"),
-            pytest.param("a.webm", id="webm"),
+            pytest.param("a.mp4", True, id="mp4"),
+            pytest.param("faststart.mp4", False, id="mp4 with its index first"),
+            pytest.param("a.avi", True, id="avi"),
+            pytest.param("a.mkv", False, id="mkv"),
+            pytest.param("a.webm", False, id="webm"),
         ],
     )
-    def test_anywhere(self, tmp_path, clip):
+    def test_anywhere(self, tmp_path: Path, clip: str, may_lose_index: bool) -> None:
+        """A cut that loses a frame is an error; one in what follows the frames of an mp4 or avi may lose none."""
         options = {"movflags": "faststart"} if "fast" in clip else {}
         data = write_clip(tmp_path / clip, 30, **options).read_bytes()
+        whole = 0
         for size in [*range(0, len(data), len(data) // 23), len(data) - 1]:
             (tmp_path / clip).write_bytes(data[:size])
-            with pytest.raises(DataError, match=rf"(is cut|cut or damaged|cannot be read)[\s\S]*{clip}"):
-                extract(tmp_path / clip, tmp_path / f"{size}")
+            try:
+                decoded = len(extract(tmp_path / clip, tmp_path / f"{size}").names)
+            except DataError as error:
+                problem = str(error)
+            else:
+                assert decoded == 30
+                whole += 1
+                continue
+            assert re.search(rf"{clip}[\s\S]*get it again, whole", problem)
+        assert whole == 0 or (may_lose_index and whole <= 3)
 
     def test_says_how_much_is_missing(self, tmp_path):
         data = write_clip(tmp_path / "a.mkv", 30).read_bytes()
@@ -270,10 +268,10 @@ class TestCut:
         for suffix in (".mp4", ".avi", ".mkv"):
             clip = write_clip(tmp_path / f"a{suffix}", 9)
             clip.write_bytes(clip.read_bytes() + b"\0" * 50)
-            assert extract(clip, tmp_path / suffix).decoded == 9
+            assert len(extract(clip, tmp_path / suffix).names) == 9
 
     def test_live_recording_without_sizes(self, tmp_path):
-        assert extract(write_clip(tmp_path / "a.mkv", 9, live="1"), tmp_path).decoded == 9
+        assert len(extract(write_clip(tmp_path / "a.mkv", 9, live="1"), tmp_path).names) == 9
 
 
 class TestDamaged:
@@ -312,7 +310,7 @@ class TestDamaged:
         clip = write_clip(tmp_path / "a.mkv", 12, cluster_time_limit="300")
         data = clip.read_bytes()
         second = data.index(b"\x1f\x43\xb6\x75", data.index(b"\x1f\x43\xb6\x75") + 1)
-        assert extract(clip, tmp_path / "whole").decoded == 12
+        assert len(extract(clip, tmp_path / "whole").names) == 12
         for at in range(second, second + 7):  # the cluster's identifier, its length, and its first element's identifier
             clip.write_bytes(data[:at] + bytes([data[at] ^ 0x5A]) + data[at + 1 :])
             with pytest.raises(DataError, match=r"damaged at byte \d+|cut or damaged"):
@@ -325,7 +323,7 @@ class TestLoad:
         digest = hashlib.sha256(data).hexdigest()
         url = server.serve("my clip.mp4", data)
         server.files["/my%20clip.mp4"] = data
-        raw = load_video(
+        raw = load_source(
             f"{url.replace(' ', '%20')}?token=planted",
             tmp_path / "images",
             tmp_path / "markup",
@@ -345,21 +343,16 @@ class TestLoad:
     def test_a_path(self, tmp_path, monkeypatch):
         write_clip(tmp_path / "a.mkv", 30)
         monkeypatch.setenv("CLIPS", str(tmp_path))
-        raw = load_video("${CLIPS}/a.mkv", tmp_path / "i", tmp_path / "m", cache=tmp_path / "c", sampling=Sampling(2))
+        raw = load_source("${CLIPS}/a.mkv", tmp_path / "i", tmp_path / "m", cache=tmp_path / "c", sampling=Sampling(2))
         assert raw.images == 6
         assert raw.url == "${CLIPS}/a.mkv"
-
-    def test_a_folder(self, tmp_path):
-        (tmp_path / "a.mp4").mkdir()
-        with pytest.raises(UsageError, match="is a folder"):
-            load_video(str(tmp_path / "a.mp4"), tmp_path / "i", tmp_path / "m", cache=tmp_path)
 
 
 PEAK = """\
 import resource, sys
 from pathlib import Path
 from pipeline.data.sources.video import Sampling, extract_frames
-taken = extract_frames(Path(sys.argv[1]), Path(sys.argv[2]), name="a", sampling=Sampling(0.5, 0.1)).decoded
+taken = sum(1 for _ in extract_frames(Path(sys.argv[1]), "a", Sampling(0, 0)))
 print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """
 
@@ -370,7 +363,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     peaks = []
     for count in (32, 512):
         clip = write_clip(tmp_path / f"{count}.mp4", (numbered(i, 640, 360) for i in range(count)), codec="mpeg4")
-        command = [sys.executable, "-c", PEAK, str(clip), str(tmp_path / f"{count}")]
+        command = [sys.executable, "-c", PEAK, str(clip)]
         decoded, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         assert int(decoded) == count
         peaks.append(int(peak))

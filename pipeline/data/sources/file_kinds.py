@@ -1,4 +1,4 @@
-"""The files of a folder from outside by what they are: images, annotations, clips, and what is left."""
+"""The files of a folder by what they are: images, annotation files, clips, and skipped ones."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from pipeline.data.archives.archive_types import looks_like_archive
 from pipeline.data.coco import unsafe_name
-from pipeline.data.image_conversion import look
-from pipeline.data.image_names import is_image_name
+from pipeline.data.image_conversion import detect_format
+from pipeline.data.images import is_image_name
 from pipeline.data.sources.loaded_source import NEITHER, Skipped
 
-MARKUP_SUFFIXES = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels"})
+FileKind = Literal["image", "annotations", "clip", ""]
+
+ANNOTATION_SUFFIXES = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels"})
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm"})
-# Cameras' raw files are TIFF with a small preview, which is not the picture; the others are read by nothing here.
-_UNREAD_IMAGES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}) | {
+# Raw files of cameras are TIFF with a small preview, which is not the image; nothing here reads the others.
+_UNSUPPORTED_IMAGES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}) | {
     ".svg",
     ".exr",
     ".hdr",
@@ -27,26 +30,26 @@ _UNREAD_IMAGES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".
     ".wmf",
 }
 _PAPERS = re.compile(r"(readme|licen[cs]e|copying|changelog|notice)(\.[\w-]+)*\.txt", re.IGNORECASE)
-_LITTER = frozenset({"Thumbs.db", "desktop.ini", "ehthumbs.db"})
+_SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "ehthumbs.db"})
 
 
 @dataclass(frozen=True)
-class Sorted:
-    """The files of a folder, as POSIX paths relative to it, in order of their names."""
+class SourceFiles:
+    """The files of a folder, as POSIX paths relative to it, sorted by name."""
 
-    images: tuple[str, ...]
-    markup: tuple[str, ...]
-    clips: tuple[str, ...]
-    skipped: tuple[Skipped, ...]
+    images: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     @property
-    def depth(self) -> int:
-        """How many single folders at the top hold everything that is to be taken."""
-        return common_depth([*self.images, *self.markup, *self.clips])
+    def taken(self) -> tuple[str, ...]:
+        """All files but the skipped ones."""
+        return self.images + self.annotations + self.clips
 
 
 def common_depth(names: Iterable[str]) -> int:
-    """How many folders all of the paths have in common at their beginning.
+    """The number of leading folders that all of the paths share.
 
     >>> common_depth(["data/images/a.jpg", "data/labels/a.txt"])
     1
@@ -57,12 +60,12 @@ def common_depth(names: Iterable[str]) -> int:
     return next((depth for depth, level in levels if len(set(level)) > 1), least)
 
 
-def sort_files(folder: Path) -> Sorted:
-    """Tell what each file in a folder is, by its name, and where that says nothing, by its content.
+def list_files(folder: Path) -> SourceFiles:
+    """List the files of a folder by kind, told by their names, or else by their content.
 
-    Hidden files and macOS's own are none. Links are followed only to files within the folder.
+    Hidden files and those of the operating system are left out. Links are followed only to files within the folder.
     """
-    groups: dict[str, list[str]] = {"image": [], "markup": [], "clip": []}
+    groups: dict[FileKind, list[str]] = {"image": [], "annotations": [], "clip": []}
     skipped: list[Skipped] = []
     for name in _names(folder, skipped):
         kind, reason = _kind(folder, name)
@@ -71,14 +74,23 @@ def sort_files(folder: Path) -> Sorted:
         else:
             groups[kind].append(name)
     in_order = sorted(skipped, key=lambda each: each.item)
-    return Sorted(tuple(groups["image"]), tuple(groups["markup"]), tuple(groups["clip"]), tuple(in_order))
+    images, annotations, clips = (tuple(group) for group in groups.values())
+    return SourceFiles(images, annotations, clips, tuple(in_order))
 
 
-def kind_by_name(name: str) -> str:
-    """`image`, `markup`, `clip`, or empty where a file's name does not tell."""
+def single_file(name: str, kind: FileKind) -> SourceFiles:
+    """A source that is one file."""
+    one = (name,)
+    if kind == "annotations":
+        return SourceFiles(annotations=one)
+    return SourceFiles(clips=one) if kind == "clip" else SourceFiles(images=one)
+
+
+def kind_by_name(name: str) -> FileKind:
+    """The kind of a file by its name; empty if the name does not tell."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in MARKUP_SUFFIXES:
-        return "" if _PAPERS.fullmatch(PurePosixPath(name).name) else "markup"
+    if suffix in ANNOTATION_SUFFIXES:
+        return "" if _PAPERS.fullmatch(PurePosixPath(name).name) else "annotations"
     return "clip" if suffix in CLIP_SUFFIXES else "image" if is_image_name(name) else ""
 
 
@@ -99,13 +111,13 @@ def _names(folder: Path, skipped: list[Skipped]) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX" or name in _LITTER
+    return name.startswith(".") or name == "__MACOSX" or name in _SYSTEM_FILES
 
 
-def _kind(folder: Path, name: str) -> tuple[str, str]:
-    """What a file is, or why it is not taken."""
+def _kind(folder: Path, name: str) -> tuple[FileKind, str]:
+    """The kind of a file, or the reason why it is not taken."""
     path = folder / name
-    if unsafe_name(name) or not name.isprintable():  # the latter are also bytes that are no UTF-8
+    if unsafe_name(name) or not name.isprintable():  # bytes that are not UTF-8 are not printable either
         return "", "its name is not usable on every system"
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         return "", "a link that leads out of the folder"
@@ -121,9 +133,7 @@ def _kind(folder: Path, name: str) -> tuple[str, str]:
         return kind, ""
     if looks_like_archive(name):
         return "", "an archive within: unpack it, or give its own URL"
-    if PurePosixPath(name).suffix.lower() in _UNREAD_IMAGES:
+    if PurePosixPath(name).suffix.lower() in _UNSUPPORTED_IMAGES:
         return "", "an image format that is not read: convert it to JPEG or PNG"
-    found = look(path, named_as_image=False)
-    if found.format or found.problem:
-        return "image", ""
-    return "", NEITHER
+    found = detect_format(path, named_as_image=False)
+    return ("image", "") if found.name or found.problem else ("", NEITHER)

@@ -6,6 +6,7 @@ prepared once for all steps of a command, in a thread, while the first kernel st
 
 from __future__ import annotations
 
+import ast
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 FAILURE = "papermill-error-cell-tag"  # of two markdown cells that papermill adds to a notebook that failed
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x08\x0e\x0f]")
 FIGURE = "[figure]"
+REPR = re.compile(r"(?P<name>[A-Za-z_][\w.]*)\(")
+LONGEST_REPR = 20_000  # characters that are parsed
+SHORT_FIELD = 80  # characters
 _converting = threading.Lock()
 
 Cell = Mapping[str, Any]
@@ -91,8 +95,30 @@ def _text(output: Mapping[str, Any]) -> str:
     data = output.get("data", {})
     if any(kind.startswith("image/") for kind in data):
         return FIGURE  # its text is `<Figure size 640x480 with 1 Axes>`
-    kinds = [kind for kind in ("text/markdown", "text/plain") if kind in data]
-    return _joined(data[kinds[0]]) if kinds else "".join(f"[{kind}]" for kind in list(data)[:1])
+    if "text/markdown" in data or "text/plain" not in data:
+        return _joined(data.get("text/markdown", "")) or "".join(f"[{kind}]" for kind in list(data)[:1])
+    return _without_repr(_joined(data["text/plain"]))
+
+
+def _without_repr(text: str) -> str:
+    """The text of a value; of a repr such as `Model(path=..., size=3)` the class and its short fields."""
+    if text.startswith("<") and text.endswith(">"):
+        return f"[{text[1:-1].split()[0]}]"
+    call = REPR.match(text)
+    if not call or not text.endswith(")"):
+        return text
+    try:
+        parsed = ast.parse(text[:LONGEST_REPR], mode="eval").body
+    except (SyntaxError, ValueError, RecursionError):
+        return f"[{call['name']}]"
+    fields = parsed.keywords if isinstance(parsed, ast.Call) else []
+    shown = {each.arg: each.value.value for each in fields if isinstance(each.value, ast.Constant)}
+    lines = [
+        f"  {name}  {value}"
+        for name, value in shown.items()
+        if not isinstance(value, bytes) and len(str(value)) <= SHORT_FIELD
+    ]
+    return "\n".join([f"[{call['name']}]", *lines])
 
 
 def _plain(text: str) -> str:

@@ -1,8 +1,8 @@
-"""Garbage collection: what no kept run refers to, and taking just that away.
+"""Garbage collection: finds what no kept run refers to, and removes only that.
 
-Nothing that a kept run refers to is garbage, and nothing young: a step that is at work may be about to refer to it.
-What a `put` or a reuse counts on is made young first, and every file's age is looked at once more when it is removed.
-So a collection and any number of steps can go on side by side.
+Nothing that a kept run refers to is garbage, and nothing recent: a running step may be about to refer to it. A `put` or
+a reuse first renews the files it relies on, and the age of each file is checked again at its removal. So a collection
+and any number of steps can run side by side.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ LOST = 7 * 24 * 3600.0  # seconds after which a running attempt of an unreachabl
 
 @dataclass(frozen=True)
 class Garbage:
-    """What can be removed.
+    """The files that can be removed.
 
     Attributes:
         kept: Runs that stay.
-        dropped: Runs that go, because newer ones were asked to be kept only.
-        before: Only what was last written before this time, in seconds since 1970, goes.
+        dropped: Runs that are removed, because only newer ones are to be kept.
+        before: Only files last written before this time, in seconds since 1970, are removed.
         records: Files of dropped runs and of runs that were never opened, in the order of their removal.
         markers: Indexes of artifacts that no kept run refers to.
-        objects: Bytes that no artifact holds which stays.
+        objects: File contents that no remaining artifact holds.
         scraps: Unfinished and damaged files.
-        young: What would go if it were older.
+        young: Files that would be removed if they were older.
     """
 
     kept: tuple[str, ...]
@@ -55,28 +55,28 @@ class Garbage:
 
     @property
     def files(self) -> tuple[FileInfo, ...]:
-        """All of them."""
+        """All files that can be removed."""
         return (*self.records, *self.markers, *self.objects, *self.scraps)
 
     @property
     def size(self) -> int:
-        """Bytes that would be free."""
+        """Their bytes."""
         return sum(file.size for file in self.files)
 
 
 def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) -> Garbage:
-    """Look for what no kept run refers to; nothing is changed.
+    """Find the files that no kept run refers to; nothing is changed.
 
-    A run that a kept one reuses an attempt of is kept too: its notebooks are the kept one's.
+    A run of which a kept run reuses an attempt is kept, too: the kept run shows its notebooks.
 
     Args:
-        runs: Of one store.
-        keep: How many runs of each pipeline to keep, the newest; None keeps all.
-        spare: Seconds for which whatever was written stays in any case.
+        runs: The runs of a store.
+        keep: How many of the newest runs of each pipeline to keep; None keeps all.
+        spare: Seconds for which every file stays.
 
     Raises:
         UsageError: `keep` is less than 1; or a run was written by a newer version.
-        IntegrityError: A run or an index cannot be read, so that what it refers to is not known.
+        IntegrityError: A run or an index cannot be read, so that its references are not known.
     """
     if keep is not None and keep < 1:
         raise UsageError(f"--keep {keep}", expected="at least 1: the newest run is never removed")
@@ -97,7 +97,7 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
         kept=tuple(run for run in manifests if run in kept),
         dropped=tuple(run for run in manifests if run not in kept),
         before=before,
-        records=tuple(sorted(_dead_records(records, manifests, kept, before), key=_order)),
+        records=tuple(sorted(_dead_records(records, manifests, kept, before), key=_removal_order)),
         markers=tuple(info for info in unreferred if info.modified < before),
         objects=tuple(info for info in unheld if info.modified < before),
         scraps=tuple(info for info in scraps if info.modified < before),
@@ -106,77 +106,77 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
 
 
 def abandoned(resume: Path) -> list[Path]:
-    """What killed attempts on this machine left to go on from, and nobody did for a while.
+    """The folders of killed attempts on this machine that nobody has continued for a while.
 
     Args:
-        resume: The folder that holds a folder for each work.
+        resume: The folder of these folders.
     """
     folders = sorted(resume.iterdir()) if resume.is_dir() else []
-    return [folder for folder in folders if _touched(folder) < time.time() - ABANDONED]
+    return [folder for folder in folders if _last_change(folder) < time.time() - ABANDONED]
 
 
-def _touched(folder: Path) -> float:
+def _last_change(folder: Path) -> float:
     times = [folder.stat().st_mtime]
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a training has just put another in its place
+        with suppress(FileNotFoundError):  # a training has just replaced it
             times.append(path.stat().st_mtime)
     return max(times)
 
 
-def collect(runs: Runs, garbage: Garbage, left: Iterable[Path] = ()) -> list[FileInfo]:
-    """Remove what was found, except what has come into use since.
+def collect(runs: Runs, garbage: Garbage, leftovers: Iterable[Path] = ()) -> list[FileInfo]:
+    """Remove garbage, except what has come into use since it was found.
 
-    A run disappears as a whole with its first file. What is left by a collection that was killed is garbage still.
+    A run disappears as a whole with its first file. The rest of a killed collection is garbage for the next one.
 
     Args:
-        runs: Of the same store.
-        garbage: What was found.
-        left: Folders to remove with it.
+        runs: The runs of the same store.
+        garbage: The garbage.
+        leftovers: Folders of killed attempts to remove with it.
 
     Returns:
-        What was removed from the store.
+        The files that were removed from the store.
     """
-    for folder in left:
+    for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
     files = runs.store.files
-    removed = _removed_records(runs, garbage)
+    removed = _remove_records(runs, garbage)
     for run in {info.key.split("/")[1] for info in garbage.records if info.key.startswith("runs/")}:
         files.prune(f"runs/{run}")
-    removed += _removed(runs, garbage.markers, garbage.before)
+    removed += _remove(runs, garbage.markers, garbage.before)
     # an artifact that was renewed meanwhile keeps its objects
     stored = [info for info in files.find("artifacts") if not _is_scrap(info)]
     live = _live_objects(runs, stored) if garbage.objects else set()
-    removed += _removed(runs, [info for info in garbage.objects if info.key not in live], garbage.before)
-    return [*removed, *_removed(runs, garbage.scraps, garbage.before)]
+    removed += _remove(runs, [info for info in garbage.objects if info.key not in live], garbage.before)
+    return [*removed, *_remove(runs, garbage.scraps, garbage.before)]
 
 
-def _removed_records(runs: Runs, garbage: Garbage) -> list[FileInfo]:
-    """What offers a run's results for reuse goes first, then what makes it a run, then the rest.
+def _remove_records(runs: Runs, garbage: Garbage) -> list[FileInfo]:
+    """Remove first the offers of a run's results for reuse, then its opening, then the rest.
 
     A run in which a step has begun meanwhile stays.
     """
     known = {info.key for info in garbage.records}
     in_use = {run for run in garbage.dropped if not set(runs.record_keys(run)) <= known}
-    going = [info for info in garbage.records if _run_of(info) not in in_use]
-    first = [info for info in going if _order(info)[:2] != (True, True)]
+    removable = [info for info in garbage.records if _run_of(info) not in in_use]
+    first = [info for info in removable if _removal_order(info)[:2] != (True, True)]
     removed = [info for info in first if runs.store.files.remove(info.key, AT_ANY_AGE)]
-    return removed + _removed(runs, going[len(first) :], AT_ANY_AGE)
+    return removed + _remove(runs, removable[len(first) :], AT_ANY_AGE)
 
 
 def _run_of(info: FileInfo) -> str:
-    """The run that a record, or an offer of a run's results, is of."""
+    """The run of a record, or of an offer for reuse."""
     folder, _, rest = info.key.partition("/")
     return rest.partition("/")[0] if folder == "runs" else rest.rpartition("/")[2].rpartition(".")[0]
 
 
-def _removed(runs: Runs, found: Iterable[FileInfo], before: float) -> list[FileInfo]:
+def _remove(runs: Runs, found: Iterable[FileInfo], before: float) -> list[FileInfo]:
     waiting, files = list(found), runs.store.files
     gone = files.each(lambda info: files.remove(info.key, before), waiting, "removing")
     return [info for info, is_gone in zip(waiting, gone, strict=True) if is_gone]
 
 
 def _before(manifests: Iterable[RunManifest], spare: float) -> float:
-    """The end of the past: a while ago, and before anything that is still running began."""
+    """The time before which files can be removed: `spare` seconds ago, and before any running attempt began."""
     now = time.time()
     began = [
         datetime.fromisoformat(record.started).timestamp()
@@ -184,12 +184,12 @@ def _before(manifests: Iterable[RunManifest], spare: float) -> float:
         for record in manifest.attempts
         if _may_run(record, now)
     ]
-    # what a step that is at work counts on was young when it began, or has been made so since
+    # what a running step relies on was young when it began, or has been renewed since
     return min([now - spare, *(start - YOUNG for start in began)])
 
 
 def _may_run(record: StepRecord, now: float) -> bool:
-    """Whether an attempt runs, or may: one on a machine out of reach is given up after a while."""
+    """Whether an attempt may be running; one on an unreachable machine counts only for `LOST` seconds."""
     if record.status != RUNNING:
         return False
     alive = is_alive(record.process)
@@ -216,13 +216,13 @@ def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float) ->
 
 
 def _began(manifest: RunManifest) -> float:
-    """When something last began in a run."""
+    """The time at which the newest attempt of a run began."""
     times = [manifest.created, *(record.started for record in manifest.attempts)]
     return max(datetime.fromisoformat(time).timestamp() for time in times)
 
 
 def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
-    """Keys of the objects that artifacts hold."""
+    """The keys of the objects that artifacts hold."""
 
     def held(info: FileInfo) -> list[str]:
         _, name, digest = info.key.split("/")
@@ -246,17 +246,17 @@ def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
 def _dead_records(
     records: Iterable[FileInfo], manifests: dict[str, RunManifest], kept: set[str], before: float
 ) -> list[FileInfo]:
-    """Files of dropped runs, whatever their age; old ones of runs that are none; and what points to either."""
-    dead = []
-    for info in records:
-        run = _run_of(info)
-        if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before):
-            dead.append(info)
-    return dead
+    """Files of dropped runs at any age, old files of runs that were never opened, and their offers for reuse."""
+    runs = ((info, _run_of(info)) for info in records)
+    return [
+        info
+        for info, run in runs
+        if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before)
+    ]
 
 
-def _order(info: FileInfo) -> tuple[bool, bool, str]:
-    """What offers a run's results for reuse goes first, then what makes it a run."""
+def _removal_order(info: FileInfo) -> tuple[bool, bool, str]:
+    """Offers for reuse first, then the openings of runs."""
     return (not info.key.startswith("reuse/"), not info.key.endswith("/run.json"), info.key)
 
 

@@ -1,6 +1,6 @@
-"""What a step's notebook says of itself, read from the file without running it.
+"""The declaration of a step, read from its notebook without running it.
 
-The cell tagged `parameters` is the schema of the step's parameters, see `parameters`. The cell tagged `interface` holds
+The cell tagged `parameters` declares the step's parameters, see `parameters`. The cell tagged `interface` holds
 `Step.open(name, reads=[...], writes=[...])` with literals.
 """
 
@@ -32,10 +32,10 @@ class StepNotebook:
         title: The first line of its first markdown cell.
         digest: SHA-256 of the cells' sources, which outputs and metadata do not change.
         parameters: By name, in the order of the cell.
-        reads: Entities it needs.
+        reads: Entities it reads.
         writes: Entities it makes.
         imports: Modules of this package that it imports.
-        content: The file.
+        content: The file's text.
     """
 
     name: str
@@ -49,20 +49,19 @@ class StepNotebook:
     content: str = field(repr=False)
 
     def resolve(self, values: dict[str, Any]) -> dict[str, Any]:
-        """All parameters: defaults, with the given values laid over them and checked.
+        """All parameters: the defaults with the given values laid over them, checked.
 
         Raises:
-            UsageError: An unknown name, with the nearest right one, or a value of the wrong type.
+            UsageError: There is an unknown name, or a value that is not allowed.
         """
         for name in values:
             if name not in self.parameters:
+                see_help = f"see: python step.dev.py {self.name} --help"
                 raise UsageError(
                     f"{self.name} has no parameter '{name}'",
                     where=self.path,
                     expected="one of " + ", ".join(self.parameters),
-                    remedy=did_you_mean(
-                        name, self.parameters, otherwise=f"see: python step.dev.py {self.name} --help", cutoff=0.4
-                    ),
+                    remedy=did_you_mean(name, self.parameters, otherwise=see_help, cutoff=0.4),
                 )
         return {
             name: parameter.check(values.get(name, parameter.default), self.name)
@@ -74,9 +73,9 @@ def read_notebook(path: Path) -> StepNotebook:
     """Read a step's notebook.
 
     Raises:
-        MissingError: No such file.
-        DataError: Not a notebook, or without its tagged cells.
-        StepError: It is for a kernel that is not this Python.
+        MissingError: There is no such file.
+        DataError: It is not a notebook, or lacks a tagged cell.
+        StepError: It is for another kernel than this Python.
     """
     if not path.is_file():
         raise MissingError("there is no such notebook", where=path)
@@ -86,85 +85,76 @@ def read_notebook(path: Path) -> StepNotebook:
         cells = [
             (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in content["cells"]
         ]
-        spec = content["metadata"].get("kernelspec", {"name": KERNEL})
+        kernel = content["metadata"].get("kernelspec", {"name": KERNEL}).get("name")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError("the file is not a Jupyter notebook", where=path, expected="nbformat 4 JSON") from error
-    if spec.get("name") != KERNEL:
+    if kernel != KERNEL:
         raise StepError(
-            f"the notebook is for the kernel '{spec.get('name')}'",
+            f"the notebook is for the kernel '{kernel}'",
             where=path,
             expected=f"'{KERNEL}', which is the Python that runs the pipeline",
             remedy="open it in Jupyter, choose the kernel 'Python 3 (ipykernel)' and save",
         )
     if not path.stem.isidentifier():
-        raise DataError(
-            f"'{path.stem}' cannot name a step",
-            where=path,
-            expected="a name of letters, digits and _",
-            remedy="rename it",
-        )
-    sources = [source for kind, source, _ in cells if kind == "code"]
-    titles = [
-        source.strip().splitlines()[0].lstrip("# ")
-        for kind, source, _ in cells
-        if kind == "markdown" and source.strip()
-    ]
+        expected = "a name of letters, digits and _"
+        raise DataError(f"'{path.stem}' cannot name a step", where=path, expected=expected, remedy="rename it")
+    code = [source for kind, source, _ in cells if kind == "code"]
+    markdown = [source.strip() for kind, source, _ in cells if kind == "markdown" and source.strip()]
     reads, writes = _interface(_tagged(cells, "interface", path), path)
     return StepNotebook(
         name=path.stem,
         path=path,
-        title=next(iter(titles), path.stem),
+        title=markdown[0].splitlines()[0].lstrip("# ") if markdown else path.stem,
         digest=hashlib.sha256(json.dumps([(kind, source) for kind, source, _ in cells]).encode()).hexdigest(),
         parameters=read_parameters(_tagged(cells, "parameters", path), path),
         reads=reads,
         writes=writes,
-        imports=tuple(sorted({name for source in sources for name in imported_modules(parse(source, path))})),
+        imports=tuple(sorted({name for source in code for name in imported_modules(parse(source, path))})),
         content=text,
     )
 
 
 def read_steps(folder: Path) -> dict[str, StepNotebook]:
-    """Every step in a folder in the order in which they can run: the graph of the pipeline.
+    """The steps in a folder, in an order in which they can run.
 
     Raises:
         MissingError: The folder holds no notebooks.
-        DataError: Two steps write one entity, none writes one that is read, or steps wait for each other.
+        DataError: Two steps write one entity, no step writes one that is read, or steps wait for each other.
     """
-    left = {path.stem: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
-    if not left:
+    waiting = {path.stem: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
+    if not waiting:
         raise MissingError("there are no steps", where=folder, expected="notebooks, one a step")
     writers: dict[str, str] = {}
-    for step in left.values():
+    for step in waiting.values():
         for entity in step.writes:
             if entity in writers:
                 raise DataError(f"{writers[entity]} and {step.name} both write {entity}", where=step.path)
             writers[entity] = step.name
-    for step in left.values():
+    for step in waiting.values():
         for entity in step.reads:
             if entity not in writers:
+                expected = "one of " + ", ".join(sorted(writers))
                 raise DataError(
-                    f"{step.name} reads {entity}, and no step writes it",
-                    where=step.path,
-                    expected="one of " + ", ".join(sorted(writers)),
+                    f"{step.name} reads {entity}, and no step writes it", where=step.path, expected=expected
                 )
-    _check_links(left)
+    _check_links(waiting)
     ordered: dict[str, StepNotebook] = {}
-    while left:
-        ready = [step for step in left.values() if all(writers[entity] in ordered for entity in step.reads)]
+    while waiting:
+        ready = [step for step in waiting.values() if all(writers[entity] in ordered for entity in step.reads)]
         if not ready:
-            raise DataError(f"the steps {', '.join(left)} wait for each other", where=folder)
-        ordered[ready[0].name] = left.pop(ready[0].name)
+            raise DataError(f"the steps {', '.join(waiting)} wait for each other", where=folder)
+        ordered[ready[0].name] = waiting.pop(ready[0].name)
     return ordered
 
 
 def follow_links(
     steps: Mapping[str, StepNotebook], given: Mapping[str, Mapping[str, Any]], resolved: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """All steps' parameters, with those that were not given and take their value from another step's.
+    """All steps' parameters, in which linked parameters that are not set have their source's value.
 
     Args:
         steps: All steps.
-        given: By step, what a config or command line sets.
+        given: By step, the values that a config or command line sets.
         resolved: By step, all parameters, defaults included.
     """
     linked = {name: dict(values) for name, values in resolved.items()}
@@ -185,7 +175,7 @@ def _check_links(steps: Mapping[str, StepNotebook]) -> None:
     for step in steps.values():
         for parameter in step.parameters.values():
             if not (link := parameter.link) or link.own not in step.parameters:
-                continue  # a comment that happens to be worded so
+                continue  # a comment that only reads like a link
             other = steps[link.step].parameters.get(link.name) if link.step in steps else None
             if other is None or other.type != parameter.type:
                 raise DataError(

@@ -82,6 +82,16 @@ ERROR = {
         pytest.param([result(text_markdown="*a*", text_plain="<Markdown>")], "*a*", id="markdown"),
         pytest.param([result(image_png="…", text_plain="<Figure size 640x480>")], "[figure]", id="a figure"),
         pytest.param([result()], "", id="an empty result"),
+        pytest.param(
+            [result(text_plain="Model(path=PosixPath('/a'), size=3, name='x', data=array([1]))")],
+            "[Model]\n  size  3\n  name  x",
+            id="a dataclass's repr",
+        ),
+        pytest.param(
+            [result(text_plain="Images(shown=(b'\\xff" + "0" * 30_000 + "',))")], "[Images]", id="a long repr"
+        ),
+        pytest.param([result(text_plain="<pipeline.x.Chart at 0x7f>")], "[pipeline.x.Chart]", id="an object's repr"),
+        pytest.param([result(text_plain="f(x) is 3")], "f(x) is 3", id="no repr"),
         pytest.param([ERROR], "----\nValueError: no", id="an error"),
         pytest.param([{**ERROR, "traceback": []}], "ValueError: no", id="an error without its trace"),
     ],

@@ -336,7 +336,7 @@ def test_where_all_inputs_are_named_no_run_is_needed(project: Any) -> None:
     outcome = project.step(*typed, "--input", "service=latest")
     assert outcome.code == 0, outcome.log
     assert [row["pipeline"] for row in project.runs()] == ["exam", "other"]
-    exported = json.loads(project.look("export", "--format", "intoto", "latest").out)
+    exported = json.loads(project.look("export", "latest").out)
     given = exported["predicate"]["buildDefinition"]["externalParameters"]
     run = project.runs()[0]["run"]
     assert given["inputs"] == {"test": run, "service": run}
@@ -383,7 +383,7 @@ def test_an_input_that_cannot_be_given_is_refused(project: Any) -> None:
     assert (outcome.code, "expected: no input: it has none" in outcome.log) == (2, True)
     (project.root / f".store/default/dev/artifacts/test/{output(project, 'prep', 'test')}").unlink()
     outcome = project.step("judge", "--input", "test=latest")
-    assert (outcome.code, "is not in the store any more" in outcome.log) == (1, True)
+    assert (outcome.code, "is no longer in the store" in outcome.log) == (1, True)
     assert project.step("load", "--set", "seed=1").code == 0
     outcome = project.step("judge", "--input", "test=latest")
     assert (outcome.code, "has no test" in outcome.log) == (1, True)

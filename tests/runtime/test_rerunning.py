@@ -522,8 +522,9 @@ def test_the_screen_and_json(committed: Any) -> None:
     assert "\x1b" not in done.stderr
 
 
-def test_the_code_that_runs_is_the_code_of_then(alone: Any) -> None:
+def test_the_code_that_runs_is_the_code_of_then(alone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A project that holds the pipeline, as the real one does: its worktree's package is the one that is imported."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     (alone.root / "pipeline").mkdir()
     for path in (REPOSITORY / "pipeline").glob("*.py"):
         shutil.copy(path, alone.root / "pipeline")

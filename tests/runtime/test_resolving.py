@@ -59,7 +59,7 @@ def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:
     ("typed", "error", "says"),
     [
         pytest.param("20260101", UsageError, f"one of {NAMES[0]}, {NAMES[1]}", id="two begin so"),
-        pytest.param("a", UsageError, "stands for 2 runs", id="the last parts of two begin so"),
+        pytest.param("a", UsageError, "matches 2 runs", id="the last parts of two begin so"),
         pytest.param("zzz", MissingError, f"one of 3, the newest {NAMES[2]}", id="none"),
         pytest.param("20260102T000003000Z-bbbb333334", MissingError, "there is no run", id="an id of no run"),
         pytest.param("20260102T000003000Z-bbbb33333x", MissingError, f"did you mean '{NAMES[2]}'?", id="a slip"),
@@ -164,4 +164,4 @@ def test_what_made_a_runs_results_is_what_ran(tmp_path: Any, caplog: Any) -> Non
         (run_id(1), "load", "succeeded"),
         (run_id(2), "train", "succeeded"),
     ]
-    assert f"{run_id(9)}/prep/1 is left out, which made what prep reused: there is no run" in caplog.text
+    assert f"{run_id(9)}/prep/1 is left out, whose outputs prep reused: there is no run" in caplog.text

@@ -1,8 +1,7 @@
-"""An fsspec file system on which one operation of many goes wrong, in a way that is asked for.
+"""An fsspec file system, `faulty://NAME` in memory, on which one chosen operation fails.
 
-It lies over a folder of fsspec's memory and knows `faulty://NAME`. Each call that reaches the place counts as one
-operation; that with the armed number fails before it does anything, fails after it has done all of it, or, where it
-writes, is cut off half-way and leaves a part. A file that is fetched may be cut without a word.
+Every call counts as one operation. The one with the armed number fails before it does anything, fails after it has done
+everything, or stops half-way: a write leaves a part, and a fetched file is silently cut.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ OPERATIONS = ("pipe_file", "cat_file", "info", "ls", "find", "put_file", "get_fi
 
 
 class Plan:
-    """Which operation goes wrong, and how; what has been called since."""
+    """Which operation fails, and how; counts the operations since."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.disarm()
 
     def disarm(self) -> None:
-        """Nothing goes wrong; the count starts again."""
+        """Let every operation succeed, and count from 0."""
         self.number, self.way, self.count, self.hit = 0, BEFORE, 0, ""
 
     def arm(self, number: int, way: str) -> None:
-        """The operation of this number, from 1, goes wrong once."""
+        """Let the operation of this number, from 1, fail once."""
         self.number, self.way, self.count, self.hit = number, way, 0, ""
 
     def next(self, name: str) -> str | None:
-        """How the operation that is about to begin goes wrong, or None."""
+        """How the operation that begins now fails, or None."""
         with self.lock:
             self.count += 1
             if self.count != self.number:
@@ -48,7 +47,7 @@ PLAN = Plan()
 
 
 class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
-    """Memory that fails when it is told to."""
+    """A memory file system that fails as planned."""
 
     protocol = "faulty"
     store: ClassVar[dict[str, Any]] = {}

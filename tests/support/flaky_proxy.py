@@ -1,4 +1,4 @@
-"""An HTTP proxy before a server, which answers some requests badly: refused, late, or not at all."""
+"""An HTTP proxy in front of a server: it refuses, delays or loses some requests, as a test asks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ UNAVAILABLE = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Mess
 
 @dataclass
 class Behaviour:
-    """How requests are treated, and how many were.
+    """Which requests fail, and how.
 
     Attributes:
-        method: Only these, such as PUT; all when empty.
-        part: Only those with this in their path.
-        spare: How many of these are passed on before any is treated badly.
-        refuse: How many are answered with 503 in place of being passed on.
-        lose: How many are passed on, and their answer thrown away.
-        delay: Seconds before each is passed on.
-        seen: How many there were.
-        at_once: The most that were under way at one time.
+        method: The requests' method, such as PUT; empty for all.
+        part: A text in their path.
+        spare: How many of them pass before the first fails.
+        refuse: How many get the answer 503 and never reach the server.
+        lose: How many reach the server, and get no answer.
+        delay: Seconds that each request waits.
+        seen: How many such requests there were.
+        at_once: The most at one time.
     """
 
     method: str = ""
@@ -54,7 +54,7 @@ class Behaviour:
                 self.under_way -= 1
 
     def next(self, method: str, path: str) -> str:
-        """What is to be done with a request: `refuse`, `lose` or `pass`."""
+        """The treatment of a request: `refuse`, `lose` or `pass`."""
         with self.lock:
             if (self.method and method != self.method) or self.part not in path:
                 return "pass"
@@ -72,7 +72,7 @@ class Behaviour:
 
 @contextmanager
 def flaky_proxy(endpoint: str, behaviour: Behaviour) -> Iterator[str]:
-    """Run the proxy while the block runs; yields its own endpoint."""
+    """Run the proxy during the block; yields its endpoint."""
     target = urlsplit(endpoint)
 
     class Handler(BaseHTTPRequestHandler):

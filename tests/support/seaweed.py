@@ -23,10 +23,10 @@ PATIENCE = 60  # seconds until it answers
 
 @contextmanager
 def seaweed(folder: Path) -> Iterator[str]:
-    """Run the server while the block runs.
+    """Run the server during the block.
 
     Args:
-        folder: Where it keeps its data; must be there and empty.
+        folder: The folder for its data; must exist and be empty.
 
     Yields:
         Its endpoint, `http://127.0.0.1:PORT`.

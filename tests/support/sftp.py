@@ -1,10 +1,9 @@
-"""A real SFTP server on loopback, made with paramiko: it serves one folder, and can be told to break connections."""
+"""A real SFTP server on loopback, made with paramiko: it serves one folder, and breaks connections as a test asks."""
 
 from __future__ import annotations
 
 import os
 import socket
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,21 +13,20 @@ from typing import Any
 
 import paramiko
 
-USER, PASSWORD = "testuser", "test/p@ss"  # so that it has to be encoded in a URL
+USER, PASSWORD = "testuser", "test/p@ss"  # which must be encoded in a URL
 
 
 @dataclass
 class Server:
-    """What is served, and what was seen.
+    """A server's settings, and its counts.
 
     Attributes:
-        root: The folder.
-        port: Where on 127.0.0.1.
+        root: The folder it serves.
+        port: Its port on 127.0.0.1.
         key: The host key.
-        cuts: After so many bytes sent, a connection breaks; one item for each break to come.
+        cuts: Numbers of bytes sent after which a connection breaks, one for each break.
         sent: Bytes of files sent, on all connections.
-        opened: Names of files opened, in order.
-        connections: How many there were.
+        connections: How many connections there were.
     """
 
     root: Path
@@ -36,11 +34,10 @@ class Server:
     port: int = 0
     cuts: list[int] = field(default_factory=list)
     sent: int = 0
-    opened: list[str] = field(default_factory=list)
     connections: int = 0
 
     def known_hosts(self, home: Path) -> None:
-        """Write the file by which a client in that home folder knows this server."""
+        """Add this server to the known_hosts file of a home folder."""
         (home / ".ssh").mkdir(parents=True, exist_ok=True)
         line = f"[127.0.0.1]:{self.port} {self.key.get_name()} {self.key.get_base64()}\n"
         (home / ".ssh" / "known_hosts").write_text(line)
@@ -48,7 +45,7 @@ class Server:
 
 @contextmanager
 def sftp_server(root: Path) -> Iterator[Server]:
-    """Run a server while the block runs."""
+    """Run a server during the block."""
     server = Server(root, paramiko.ECDSAKey.generate())
     listener = socket.create_server(("127.0.0.1", 0))
     server.port = listener.getsockname()[1]
@@ -120,12 +117,10 @@ def _handler(server: Server, transport: paramiko.Transport) -> type[paramiko.SFT
                 file = self._real(path).open("rb")
             except OSError as error:
                 return paramiko.SFTPServer.convert_errno(error.errno)
-            server.opened.append(path)
             return _Handle(file)
 
         @staticmethod
         def _described(path: Path, found: os.stat_result) -> paramiko.SFTPAttributes:
-            assert stat.S_IFMT(found.st_mode)
             return paramiko.SFTPAttributes.from_stat(found, path.name)
 
     class _Handle(paramiko.SFTPHandle):  # type: ignore[misc]

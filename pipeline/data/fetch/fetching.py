@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 
 from pipeline.data.fetch.credentials import expand, redact
 from pipeline.data.fetch.fsspec_files import fetch_file
-from pipeline.data.fetch.fsspec_places import Place, version_of, wrapped_errors
+from pipeline.data.fetch.fsspec_places import Place, place_errors, version_of
 from pipeline.data.fetch.http_access import Access
 from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.fetch.mirror import mirror
@@ -155,7 +155,7 @@ def _from_place(place: Place, cached: _Cached) -> Fetched:
 
 
 def _info(system: Any, place: Place) -> dict[str, Any]:
-    with wrapped_errors(place.shown):
+    with place_errors(place.shown):
         return dict(system.info(place.path))
 
 

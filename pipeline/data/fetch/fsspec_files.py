@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.failures import TransientError
-from pipeline.data.fetch.fsspec_places import Place, version_of, wrapped_errors
+from pipeline.data.fetch.fsspec_places import Place, place_errors, version_of
 from pipeline.data.fetch.partial_file import PartialFile, Validators
 from pipeline.errors import DataError
 
@@ -90,7 +90,7 @@ def _walk(system: Any, place: Place) -> list[tuple[str, dict[str, Any]]]:
     from fsspec.asyn import AsyncFileSystem
 
     find = getattr(type(system), "_find", None)
-    with wrapped_errors(place.shown):
+    with place_errors(place.shown):
         if find is not None and find is not AsyncFileSystem._find:  # an object store, which lists all in one go
             return [each for each in system.find(place.path, detail=True).items() if each[1]["type"] == "file"]
         return list(_walk_folders(system, place.path))
@@ -115,12 +115,12 @@ def _walk_folders(system: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _version(system: Any, path: str, shown: str) -> Validators:
-    with wrapped_errors(shown):
+    with place_errors(shown):
         return version_of(system.info(path))
 
 
 def _read(system: Any, path: str, shown: str, part: PartialFile, report: Callable[[int], object]) -> None:
-    with wrapped_errors(shown):
+    with place_errors(shown):
         opened = system.open(path, "rb", block_size=_BLOCK)
     _silence_thread(opened)
     with closing(opened):
@@ -138,7 +138,7 @@ def _read(system: Any, path: str, shown: str, part: PartialFile, report: Callabl
 
 
 def _chunk(opened: Any, start: int, size: int, shown: str) -> bytes:
-    with wrapped_errors(shown):
+    with place_errors(shown):
         if size < 0 or not hasattr(opened, "readv"):
             return bytes(opened.read(_CHUNK))
         # paramiko's files: one request after the other would wait for each answer

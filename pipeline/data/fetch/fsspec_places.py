@@ -87,7 +87,7 @@ class Place:
     def _connected(self) -> Any:
         with self._lock:
             if self._system is None:
-                with wrapped_errors(self.shown):
+                with place_errors(self.shown):
                     self._system = self._connect()
             return self._system
 
@@ -115,7 +115,7 @@ class Place:
 
 
 @contextmanager
-def wrapped_errors(shown: str) -> Iterator[None]:
+def place_errors(shown: str) -> Iterator[None]:
     """Replace errors of a place, whose messages may hold secrets, and do not chain them.
 
     Raises:

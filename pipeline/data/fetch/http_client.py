@@ -15,7 +15,7 @@ import requests
 
 from pipeline.data.fetch.failures import ATTEMPTS, retried
 from pipeline.data.fetch.http_access import Access, check
-from pipeline.data.fetch.http_responses import JsonResponse, read_json, wrapped_errors
+from pipeline.data.fetch.http_responses import JsonResponse, http_errors, read_json
 from pipeline.data.fetch.http_resume import receive, resume_headers
 from pipeline.data.fetch.partial_file import PartialFile, Validators
 
@@ -144,7 +144,7 @@ class HttpClient:
                     self.pace.wait()
                 generation = self._generation
                 with (
-                    wrapped_errors(where, self.timeout),
+                    http_errors(where, self.timeout),
                     self._session.request(
                         method, url, stream=True, timeout=self.timeout, headers=dict(headers()), **options
                     ) as response,

@@ -39,7 +39,7 @@ class JsonResponse:
 
 
 @contextmanager
-def wrapped_errors(shown: str, timeout: float) -> Iterator[None]:
+def http_errors(shown: str, timeout: float) -> Iterator[None]:
     """Replace errors of `requests`, whose messages hold the whole URL, and do not chain them.
 
     Args:

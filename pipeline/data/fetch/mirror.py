@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.data.fetch.failures import TransientError
 from pipeline.data.fetch.fsspec_files import Entry, fetch_file, list_files
-from pipeline.data.fetch.fsspec_places import Place, wrapped_errors
+from pipeline.data.fetch.fsspec_places import Place, place_errors
 from pipeline.data.fetch.partial_file import PartialFile, Validators, byte_bar, lock
 from pipeline.files import write_atomically
 
@@ -92,7 +92,7 @@ def _fetch(place: Place, folder: Path, name: str, entry: Entry, bar: Any) -> _Co
 
 
 def _content(system: Any, entry: Entry, shown: str) -> bytes:
-    with wrapped_errors(shown):
+    with place_errors(shown):
         content = bytes(system.cat_file(entry.path))
     if len(content) != entry.version.size:
         raise TransientError(f"the download was cut: {len(content)} of {entry.version.size} bytes came")

@@ -61,11 +61,7 @@ def labels(cells: Sequence[Cell]) -> list[str]:
 
 
 def code_cells(notebook: Mapping[str, Any]) -> list[CodeCell]:
-    """The code cells of an executed notebook.
-
-    Args:
-        notebook: The file, parsed.
-    """
+    """The code cells of an executed notebook, which is given as parsed JSON."""
     cells = [cell for cell in notebook["cells"] if FAILURE not in cell["metadata"].get("tags", [])]
     executed = []
     for label, cell in zip(labels(cells), cells, strict=True):

@@ -16,13 +16,7 @@ SCP = re.compile(r"(?P<host>[\w.@-]+):(?P<path>[^/].*)")  # git@host:group/proje
 
 
 def git(root: Path, *arguments: str, above: bool = True) -> str | None:
-    """git's output, or None if it fails or is not installed.
-
-    Args:
-        root: The checkout.
-        arguments: The command line.
-        above: Whether the checkout's top may be a folder above `root`.
-    """
+    """git's output, or None if it fails or is not installed; with `above`, the checkout may begin above `root`."""
     try:
         done = _run(root, arguments, above=above)
     except FileNotFoundError:
@@ -31,12 +25,7 @@ def git(root: Path, *arguments: str, above: bool = True) -> str | None:
 
 
 def git_or_fail(root: Path, *arguments: str, given: str = "") -> str:
-    """git's output.
-
-    Args:
-        root: The checkout.
-        arguments: The command line.
-        given: Its standard input.
+    """git's output for the standard input `given`.
 
     Raises:
         StepError: git fails, or is not installed.

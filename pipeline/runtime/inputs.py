@@ -34,30 +34,17 @@ class _Attempt:
 
 
 def inputs_agree(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> bool:
-    """Whether no two inputs descend from different outputs of one earlier step.
-
-    Args:
-        runs: The store's runs. Those other than `run` are read only if its own attempts do not settle it.
-        run: The step's run.
-        inputs: Those that must agree.
-    """
+    """Whether no two inputs of a step in a run descend from different outputs of one earlier step."""
     return _unaccounted(runs, run, inputs) is None
 
 
 def require_agreement(
     runs: Runs, run: RunManifest, step: str, inputs: Mapping[str, Artifact], chosen: Collection[str] = ()
 ) -> None:
-    """Refuse inputs of which two descend from different outputs of one earlier step.
-
-    Args:
-        runs: The store's runs.
-        run: The step's run.
-        step: The step.
-        inputs: All of them, pinned.
-        chosen: Those of them that were named by hand.
+    """Refuse inputs that do not agree, except those `chosen` by hand.
 
     Raises:
-        StepError: They do not agree; names the step that is out of date and what to run.
+        StepError: Names the step that is out of date and what to run.
     """
     compared = {entity: artifact for entity, artifact in inputs.items() if entity not in chosen}
     attempts = _unaccounted(runs, run, compared)
@@ -72,7 +59,10 @@ def require_agreement(
 
 
 def _unaccounted(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> _Attempts | None:
-    """The attempts of all runs if they cannot account for the inputs, otherwise None."""
+    """The attempts of all runs if they cannot account for the inputs, otherwise None.
+
+    The other runs are read only if the run's own attempts cannot.
+    """
     needed = list(_digests(inputs).items())
     if len(needed) < 2 or _Attempts([run]).account_for(needed):
         return None
@@ -81,13 +71,7 @@ def _unaccounted(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -
 
 
 def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> dict[str, str]:
-    """The inputs of earlier steps that were named by hand and that these descend from, as `STEP: ENTITY` to source.
-
-    Args:
-        runs: The store's runs.
-        run: The step's run.
-        inputs: The step's inputs.
-    """
+    """The inputs of earlier steps that were named by hand and that these descend from, as `STEP: ENTITY` to source."""
     found: dict[str, str] = {}
     for entity, artifact in inputs.items():
         maker = _maker(runs, run, entity, artifact)
@@ -115,11 +99,6 @@ def count_uses(runs: Runs, step: str, inputs: Mapping[str, Artifact]) -> dict[st
 
     For a test set this is the number of models evaluated on it. Attempts with outputs count, also those that missed
     their quality gate.
-
-    Args:
-        runs: The store's runs.
-        step: The step.
-        inputs: The inputs of the attempt that is about to start.
     """
     files = runs.store.files
     if not files.exists(COUNTED):  # an earlier version wrote this store
@@ -170,11 +149,7 @@ class _Attempts:
         return self._made.get((entity, digest), [])
 
     def account_for(self, needed: Sequence[tuple[str, str]]) -> bool:
-        """Whether one attempt at each step can have made all needed artifacts, and their ancestors.
-
-        Args:
-            needed: Entities and digests.
-        """
+        """Whether one attempt at each step can have made all needed (entity, digest) pairs, and their ancestors."""
         return self._complete({}, list(needed))
 
     def _complete(self, attempts: dict[str, _Attempt], needed: list[tuple[str, str]]) -> bool:

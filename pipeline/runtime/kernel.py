@@ -121,17 +121,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         start_timeout: int,
         **options: Any,
     ) -> Any:
-        """Execute the cells; papermill's interface.
-
-        Args:
-            nb_man: papermill's notebook execution manager.
-            kernel_name: The kernel to start.
-            stop: Handles signals meanwhile.
-            display: Is told of each cell.
-            kernel_log: Binary file for what the kernel process prints outside of the notebook.
-            start_timeout: Seconds.
-            options: More options of papermill's client.
-        """
+        """Execute the cells, as papermill asks; `kernel_log` gets what the kernel process prints outside of them."""
         start, complete, names = nb_man.cell_start, nb_man.cell_complete, labels(nb_man.nb.cells)
 
         def cell_start(cell: Any, cell_index: int, **more: Any) -> None:

@@ -64,24 +64,15 @@ def _began(pid: int) -> str | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
-        return _hidden(pid) if Path("/proc/self/stat").exists() else _began_elsewhere(pid)
+        return _began_without_proc(pid)
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _hidden(pid: int) -> str | None:
-    """The system may hide another user's process from /proc, but not whether it exists."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        return None
-    return None
+def _began_without_proc(pid: int) -> str | None:
+    import psutil  # late: this is rare
 
-
-def _began_elsewhere(pid: int) -> str:
-    import psutil  # without /proc
-
+    if Path("/proc/self/stat").exists():  # which hides another user's process, but not whether it exists
+        return None if psutil.pid_exists(pid) else ""
     try:
         found = psutil.Process(pid)
         return "" if found.status() == psutil.STATUS_ZOMBIE else str(found.create_time())

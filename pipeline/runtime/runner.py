@@ -52,7 +52,7 @@ def run_step(
     Args:
         project: The project and mode.
         run: The run's id.
-        step: The step's notebook.
+        step: The step.
         parameters: All of them, already checked.
         overrides: Those of them that the command line set, for the record.
         force: Run it even when an earlier success would do.
@@ -176,14 +176,7 @@ def _resume_folder(project: Project, record: StepRecord) -> Path:
 
 
 def missing_input(project: Project, step: StepNotebook, entity: str, manifest: RunManifest | None) -> MissingError:
-    """The error for an input that is not made yet; the remedy names the first step to run.
-
-    Args:
-        project: The project.
-        step: The step that cannot run.
-        entity: Its missing input.
-        manifest: The run, or None if there is none yet.
-    """
+    """The error for an input that is not made yet; the remedy names the first step to run."""
     writers = {name: other for other in project.steps.values() for name in other.writes}
     first = writer = writers[entity]
     while lacking := [name for name in first.reads if manifest is None or manifest.output(name) is None]:

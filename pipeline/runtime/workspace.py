@@ -18,13 +18,8 @@ NEW = ".new"
 def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
     """An empty folder that only this user can enter; folders of killed processes are removed first.
 
-    The folder holds a lock file, which the system unlocks when the process ends. The folder gets its name only once it
-    is locked, so that it is never taken for a killed process's.
-
-    Args:
-        parent: The folder to make it in.
-        kind: First part of its name; killed processes' folders of other kinds stay.
-        name: Second part of its name.
+    The folder holds a lock file, which the system unlocks when the process ends. The folder gets its name,
+    `KIND.NAME.RANDOM`, only once it is locked, so that it is never taken for a killed process's.
     """
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent, kind)

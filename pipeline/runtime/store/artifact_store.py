@@ -104,11 +104,11 @@ class Store:
         return Artifact(name, url, digest, sum(file.size for file in files), len(files), made_by)
 
     def get(self, artifact: Artifact, folder: Path, *, link: bool = False) -> Path:
-        """Copy an artifact to a folder; every byte is checked against the index first.
+        """Copy an artifact to a folder, which is replaced if it exists; every byte is checked against the index first.
 
         Args:
             artifact: The artifact.
-            folder: The folder to create; an existing one is replaced.
+            folder: The folder.
             link: Where the file system allows it, hard-link the files of a local store instead of copying them. They
                 are read-only, except to root.
 

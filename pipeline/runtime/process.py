@@ -69,10 +69,16 @@ def _began(pid: int) -> str | None:
 
 
 def _began_without_proc(pid: int) -> str | None:
-    import psutil  # late: this is rare
+    if Path("/proc/self/stat").exists():  # which hides another user's process, but a signal shows whether it exists
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except PermissionError:
+            pass
+        return None
+    import psutil
 
-    if Path("/proc/self/stat").exists():  # which hides another user's process, but not whether it exists
-        return None if psutil.pid_exists(pid) else ""
     try:
         found = psutil.Process(pid)
         return "" if found.status() == psutil.STATUS_ZOMBIE else str(found.create_time())

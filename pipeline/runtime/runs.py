@@ -9,29 +9,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
 
 from pipeline.errors import IntegrityError, MissingError, PipelineError, StepError, UsageError
-from pipeline.runtime.manifest import (
-    KILLED,
-    RUN_ID,
-    SCHEMA,
-    SUCCEEDED,
-    RunManifest,
-    StepRecord,
-    new_run_id,
-    notebook_key,
-    now,
-)
-from pipeline.runtime.store.artifact_store import Artifact, Store, marker
+from pipeline.runtime.manifest import KILLED, RUN_ID, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
+from pipeline.runtime.records import ATTEMPT, attempt_key, content_of, dump, is_cut, parse, read_attempt, unreadable
+from pipeline.runtime.store.artifact_store import Store
 
 SECONDS = len("20260101T000000")  # the part of a run's id down to seconds
-RECORD = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +46,7 @@ class Runs:
         """
         content = asdict(manifest)
         content.pop("attempts")
-        if not self.store.files.create(f"runs/{manifest.run}/run.json", _dump(content)):
+        if not self.store.files.create(f"runs/{manifest.run}/run.json", dump(content)):
             raise StepError(f"there is a run {manifest.run} already", where=self.store.url, remedy="run again")
         return self.render(manifest.run)
 
@@ -102,7 +88,7 @@ class Runs:
                 expected=f"one of {len(known)}, the newest {known[-1]}" if known else "a run; there is none yet",
                 remedy="list them with: python -m pipeline runs",
             )
-        content = self._parsed(opening, key)
+        content = parse(self.store, key, opening)
         attempts: dict[str, StepRecord] = {}
         for name in sorted(self.record_keys(run), key=lambda name: name.endswith(".started.json")):  # its end first
             attempt = name.removesuffix(".started.json").removesuffix(".ended.json")
@@ -112,7 +98,7 @@ class Runs:
         try:
             return RunManifest.from_json(content, tuple(records))
         except (TypeError, AttributeError) as error:
-            raise self._unreadable(key, str(error)) from error
+            raise unreadable(self.store, key, str(error)) from error
 
     def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
         """The newest run.
@@ -125,7 +111,7 @@ class Runs:
             opening = self._opening(run)
             if opening is None:
                 continue
-            if pipeline and self._parsed(opening, f"runs/{run}/run.json").get("pipeline") != pipeline:
+            if pipeline and parse(self.store, f"runs/{run}/run.json", opening).get("pipeline") != pipeline:
                 continue
             manifest = self.load(run)
             if not having or manifest.output(having):
@@ -136,20 +122,20 @@ class Runs:
         """Keys of the records of a run's attempts."""
         folder = f"runs/{run}/attempts"
         names = self.store.files.names(folder) if RUN_ID.fullmatch(run) else []
-        return [f"{folder}/{name}" for name in names if RECORD.fullmatch(name)]
+        return [f"{folder}/{name}" for name in names if ATTEMPT.fullmatch(name)]
 
     def cut_records(self, run: str) -> list[str]:
         """Keys of those records that were cut while they were written."""
-        return [key for key in self.record_keys(run) if _is_cut(self._content(key))]
+        return [key for key in self.record_keys(run) if is_cut(content_of(self.store, key))]
 
     def start(self, run: str, record: StepRecord) -> StepRecord:
         """Record that an attempt starts, under the next free number."""
-        attempts = [found for key in self.record_keys(run) if (found := RECORD.search(key))]
+        attempts = [found for key in self.record_keys(run) if (found := ATTEMPT.search(key))]
         number = max((int(found["number"]) for found in attempts if found["step"] == record.step), default=0)
         while True:  # another process may take the number first
             number += 1
             numbered = replace(record, attempt=number)
-            if self.store.files.create(_record_key(run, numbered, "started"), _dump(asdict(numbered))):
+            if self.store.files.create(attempt_key(run, numbered, "started"), dump(asdict(numbered))):
                 self.render(run)
                 return numbered
 
@@ -162,12 +148,12 @@ class Runs:
         if not self._create_end(run, record):
             raise StepError(
                 f"another end of {run}/{record.made_by} is recorded already",
-                where=self.store.files.location(_record_key(run, record, "ended")),
+                where=self.store.files.location(attempt_key(run, record, "ended")),
                 remedy=f"python -m pipeline show {run}",
             )
         if record.status == SUCCEEDED:
             self.store.files.create(
-                f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", _dump(asdict(record))
+                f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", dump(asdict(record))
             )
         return self.render(run)
 
@@ -203,7 +189,7 @@ class Runs:
         """
         manifest = self.load(run)
         while True:
-            self.store.files.replace(f"runs/{run}/manifest.json", _dump(manifest.to_json()))
+            self.store.files.replace(f"runs/{run}/manifest.json", dump(manifest.to_json()))
             before, manifest = manifest, self.load(run)
             if manifest == before:
                 return manifest
@@ -225,98 +211,22 @@ class Runs:
             content = self.store.files.read(f"runs/{run}/run.json")
         except FileNotFoundError:
             return None
-        return None if _is_cut(content) else content
+        return None if is_cut(content) else content
 
     def _create_end(self, run: str, record: StepRecord) -> bool:
-        key, content = _record_key(run, record, "ended"), _dump(asdict(record))
+        key, content = attempt_key(run, record, "ended"), dump(asdict(record))
         if self.store.files.create(key, content):
             return True
-        if not _is_cut(self._content(key)):
+        if not is_cut(content_of(self.store, key)):
             return False
         self.store.files.replace(key, content)  # only one process ends an attempt, and its write was cut
         return True
 
-    def _content(self, key: str) -> bytes:
-        try:
-            return self.store.files.read(key)
-        except FileNotFoundError as error:
-            raise MissingError(
-                f"run {key.split('/')[1]} is being removed", where=self.store.files.location(key), remedy="look again"
-            ) from error
-
     def _record(self, key: str) -> StepRecord | None:
-        """An attempt's record, or None if it was cut."""
-        if key in self._read:
-            return self._read[key]
-        content = self._content(key)
-        if _is_cut(content):
-            log.warning("a record was cut off while it was written, and does not count: %s", key)
-            return None
-        values = self._parsed(content, key)
-        try:
-            self._read[key] = self._relocated(key, StepRecord.from_json(values))
-        except (TypeError, AttributeError) as error:
-            raise self._unreadable(key, str(error)) from error
+        """An attempt's record, or None if it was cut; each is read once, since records never change."""
+        if key not in self._read:
+            record = read_attempt(self.store, key)
+            if record is None:
+                return None
+            self._read[key] = record
         return self._read[key]
-
-    def _relocated(self, key: str, record: StepRecord) -> StepRecord:
-        """The record with the URLs of today: the store may have been moved or copied since it was written."""
-        run = key.split("/")[1] if key.startswith("runs/") else key.rpartition("/")[2].rpartition(".")[0]
-        origin = record.reused_from or f"{run}/{record.made_by}"
-        notebook, page = (self.store.files.location(notebook_key(origin, suffix)) for suffix in ("ipynb", "html"))
-        return replace(
-            record,
-            inputs={name: self._located(artifact) for name, artifact in record.inputs.items()},
-            outputs={name: self._located(artifact) for name, artifact in record.outputs.items()},
-            notebook=record.notebook and notebook,
-            report=record.report and page,
-        )
-
-    def _located(self, artifact: Artifact) -> Artifact:
-        return replace(artifact, url=f"{self.store.url}/{marker(artifact.name, artifact.digest)}")
-
-    def _parsed(self, content: bytes, key: str) -> dict[str, Any]:
-        """A record's values, of this schema or an older one."""
-        try:
-            values = json.loads(content)
-        except ValueError as error:
-            raise self._unreadable(key, str(error)) from error
-        if not isinstance(values, dict):
-            raise self._unreadable(key, "it is no JSON object")
-        schema = values.get("schema", 1)
-        if not isinstance(schema, int):
-            raise self._unreadable(key, "its schema is no number")
-        if schema > SCHEMA:
-            raise UsageError(
-                f"a record of {key.split('/')[1]} was written by a newer version of the pipeline",
-                where=self.store.files.location(key),
-                expected=f"manifest schema {SCHEMA} or older, found {schema}",
-                remedy="update the pipeline",
-            )
-        return values
-
-    def _unreadable(self, key: str, why: str) -> IntegrityError:
-        return IntegrityError(
-            f"a record cannot be read: {why}",
-            where=self.store.files.location(key),
-            expected=f"JSON of manifest schema {SCHEMA} or older",
-            remedy="move a damaged run's folder out of the store",
-        )
-
-
-def _record_key(run: str, record: StepRecord, moment: str) -> str:
-    return f"runs/{run}/attempts/{record.step}.{record.attempt:03}.{moment}.json"
-
-
-def _is_cut(content: bytes) -> bool:
-    if content.endswith(b"}\n") or content[:1] not in (b"", b"{"):
-        return False
-    try:
-        json.loads(content)
-    except ValueError:
-        return True
-    return False
-
-
-def _dump(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -486,7 +486,7 @@ def arguments(command: Command, ids: list[str]) -> list[str]:
     return [step, *value, *place, *chosen, *(["--force"] if kind == "force" else [])]
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_sequence_of_commands_makes_a_record_whose_inputs_disagree(project: Any, examples: int) -> None:
     """And what is refused does disagree. The origin of a file is read from the file, not from the records."""
 

@@ -33,7 +33,6 @@ HIDDEN = """
 import sys
 from pipeline.runtime.process import Process, is_alive, this_process
 import os
-import psutil
 this_process()  # what it imports must be read before
 os.setgroups([])
 os.setgid(65534)

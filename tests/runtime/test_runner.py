@@ -87,14 +87,7 @@ def test_a_changed_parameter_runs_its_step_and_what_depends_on_a_changed_output(
     assert (ran.root / "out/dev/toy/book/deep/book.txt").read_text() == "hallo"
 
 
-def test_force_runs_what_is_up_to_date(ran: Any, in_process: None) -> None:
-    assert ran.step("second", "--force").code == 0
-    second = ran.manifest()["steps"]["second"]
-    assert (second["status"], second["attempt"]) == ("succeeded", 2)
-    assert [earlier["attempt"] for earlier in second["earlier_attempts"]] == [1]
-
-
-def test_a_changed_notebook_runs_again_and_changed_outputs_of_cells_do_not_count(ran: Any, in_process: None) -> None:
+def test_a_changed_notebook_or_force_runs_again_and_changed_outputs_of_cells_do_not(ran: Any, in_process: None) -> None:
     path = ran.root / "steps" / "third.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello")]
@@ -105,6 +98,10 @@ def test_a_changed_notebook_runs_again_and_changed_outputs_of_cells_do_not_count
     nbformat.write(notebook, path)
     ran.step()
     assert ran.statuses() == {"first": "reused", "second": "reused", "third": "succeeded"}
+    assert ran.step("second", "--force").code == 0
+    second = ran.manifest()["steps"]["second"]
+    assert (second["status"], second["attempt"]) == ("succeeded", 2)
+    assert [(earlier["status"], earlier["attempt"]) for earlier in second["earlier_attempts"]] == [("reused", 1)]
 
 
 def test_a_failing_cell_is_told_in_few_lines(toy: Any) -> None:
@@ -364,24 +361,18 @@ def test_folders_of_the_living_are_left_alone(tmp_path: Path) -> None:
 # --- the kernel's surroundings ---------------------------------------------------------------------------------------
 
 
-def test_sockets_lie_where_only_this_user_can_go_and_are_removed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path)[:60] if len(str(tmp_path)) <= 60 else None)
-    with kernel.kernel_sockets() as transport:
-        folder = Path(transport.KernelManager.connection_file).parent
-        assert transport.KernelManager.transport == "ipc"
-        assert folder.stat().st_mode & 0o777 == 0o700
-        (folder / "k-ipc-1").touch()
-    assert not folder.exists()
-
-
-def test_a_long_path_for_temporary_files_does_not_matter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    long = tmp_path / ("long" * 30)
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with kernel.kernel_sockets() as transport:
-        assert len(os.fsencode(transport.KernelManager.connection_file)) < kernel.SOCKET_PATH
+@pytest.mark.parametrize("place", ["", "long" * 30], ids=["short", "long"])
+def test_sockets_lie_where_only_this_user_can_go_and_are_removed(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    with tempfile.TemporaryDirectory() as short:
+        (Path(short) / place).mkdir(exist_ok=True)
+        monkeypatch.setattr(tempfile, "tempdir", str(Path(short) / place))
+        with kernel.kernel_sockets() as sockets:
+            folder = Path(sockets.KernelManager.connection_file).parent
+            assert sockets.KernelManager.transport == "ipc"
+            assert len(os.fsencode(sockets.KernelManager.connection_file)) < kernel.SOCKET_PATH
+            assert folder.stat().st_mode & 0o777 == 0o700
+            (folder / "k-ipc-1").touch()
+        assert not folder.exists()
 
 
 def test_where_no_path_is_short_enough_the_kernel_is_reached_over_tcp(

@@ -13,7 +13,7 @@ import requests
 
 from pipeline.data.fetch.credentials import PLACEHOLDER, redact
 from pipeline.data.fetch.failures import TransientError
-from pipeline.data.fetch.http_responses import RefusedError, in_words, retry_after
+from pipeline.data.fetch.http_responses import HttpStatusError, in_words, retry_after
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Access(requests.auth.AuthBase):
         elif self._header:
             remedy = "check the user and the password"
         if status not in {401, 403} or not self.owns(url) or not remedy:
-            return RefusedError(status, where)
+            return HttpStatusError(status, where)
         problem = f"the server answered {in_words(status)}"
         return UsageError(problem, where=where, expected="a token that may read this", remedy=remedy)
 
@@ -134,7 +134,7 @@ def check(response: requests.Response, access: Access, where: str) -> None:
 
     Raises:
         UsageError: The endpoint wants another token.
-        RefusedError: The server refuses for another reason.
+        HttpStatusError: The server refuses for another reason.
         MissingError: It redirects where the request must not follow.
         TransientError: Another attempt may succeed.
     """
@@ -148,7 +148,7 @@ def check(response: requests.Response, access: Access, where: str) -> None:
         raise access.refusal(status, response.url, where)
 
 
-def token_from(variable: str, environment: Mapping[str, str] | None = None) -> str:
+def token_from(variable: str) -> str:
     """The token in an environment variable; empty where no variable is named.
 
     Raises:
@@ -156,7 +156,7 @@ def token_from(variable: str, environment: Mapping[str, str] | None = None) -> s
     """
     if not variable:
         return ""
-    token = (os.environ if environment is None else environment).get(variable, "").strip()
+    token = os.environ.get(variable, "").strip()
     remedy = f"export {variable}=…"
     if not token:
         problem = f"the environment variable {variable} is not set"

@@ -75,7 +75,7 @@ class HttpClient:
 
         Raises:
             UsageError: The server wants another token (401, 403).
-            RefusedError: It refuses for another reason.
+            HttpStatusError: It refuses for another reason.
             DataError: The response is no JSON, or larger than `max_bytes`.
         """
 
@@ -110,7 +110,7 @@ class HttpClient:
 
         Raises:
             UsageError: The endpoint wants another token.
-            RefusedError: The server refuses for another reason.
+            HttpStatusError: The server refuses for another reason.
             DataError: The file is larger than `max_bytes`.
         """
 

@@ -19,7 +19,7 @@ from pipeline.errors import DataError, MissingError, UsageError
 _EMPTY = frozenset({201, 202, 204})  # of a successful response that may have no body
 
 
-class RefusedError(MissingError):
+class HttpStatusError(MissingError):
     """The server answered with a status that another attempt will not change."""
 
     def __init__(self, status: int, where: str) -> None:

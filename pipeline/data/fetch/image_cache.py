@@ -63,7 +63,7 @@ class ImageCache:
 
         Raises:
             UsageError: The endpoint wants another token.
-            RefusedError: The server refuses for another reason.
+            HttpStatusError: The server refuses for another reason.
             MissingError: It keeps failing.
             DataError: The file is too large.
         """

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.http_responses import RefusedError
+from pipeline.data.fetch.http_responses import HttpStatusError
 from pipeline.data.fetch.image_cache import ImageCache, key_of
 from pipeline.data.image_conversion import DetectedFormat, detect_format
 from pipeline.data.parsed import ParsedBox
@@ -117,7 +117,7 @@ class ImageFetcher:
         key, url = wanted
         try:
             self._cache.fetch(self._client, url, key)
-        except RefusedError as error:
+        except HttpStatusError as error:
             return error.problem
         return ""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.http_responses import RefusedError
+from pipeline.data.fetch.http_responses import HttpStatusError
 from pipeline.data.fetch.partial_file import PartialFile
 from pipeline.data.sources.file_source import load_files
 from pipeline.data.sources.json_paths import find
@@ -79,12 +79,12 @@ class _Export:
         """Have the export made; returns the URL of its archive."""
         try:
             return self._requested()
-        except RefusedError as refused:
+        except HttpStatusError as refused:
             if refused.status not in {404, 405}:
                 raise
             try:
                 return self._requested_from_older_server()
-            except RefusedError:
+            except HttpStatusError:
                 raise refused from None
 
     def _requested(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.http_responses import JsonResponse, RefusedError
+from pipeline.data.fetch.http_responses import HttpStatusError, JsonResponse
 from pipeline.data.fetch.image_cache import image_cache
 from pipeline.data.sources.api_images import FetchedImage, ImageFetcher, write_records
 from pipeline.data.sources.api_records import ApiRecord, read_record
@@ -127,7 +127,7 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[_Page]:
 def _ask(client: HttpClient, url: str, settings: ApiSettings, *, last_may_be_missing: bool) -> JsonResponse | None:
     try:
         return client.json(url, max_bytes=settings.max_page_mb << 20)
-    except RefusedError as error:
+    except HttpStatusError as error:
         if last_may_be_missing and error.status == 404:  # how many servers say that there is no further page
             return None
         raise

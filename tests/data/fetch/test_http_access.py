@@ -82,12 +82,15 @@ def test_unencrypted_token_is_told(caplog: pytest.LogCaptureFixture) -> None:
         pytest.param("s3cret\r\nX-Evil: 1", "TOKEN holds no token", id="header injection"),
     ],
 )
-def test_no_token(value: str | None, match: str) -> None:
+def test_no_token(monkeypatch: pytest.MonkeyPatch, value: str | None, match: str) -> None:
+    if value is not None:
+        monkeypatch.setenv("TOKEN", value)
     with pytest.raises(UsageError, match=match) as caught:
-        token_from("TOKEN", {} if value is None else {"TOKEN": value})
+        token_from("TOKEN")
     assert "s3cret" not in str(caught.value)
 
 
-def test_token() -> None:
-    assert token_from("TOKEN", {"TOKEN": "s3cret\n"}) == "s3cret"
+def test_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s3cret\n")
+    assert token_from("TOKEN") == "s3cret"
     assert token_from("") == ""

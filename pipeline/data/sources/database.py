@@ -5,6 +5,7 @@ Rows come in chunks and images go to disk at once: memory does not grow with the
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,7 @@ from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.fetch.fetching import fetch
 from pipeline.data.sources.database_columns import Columns, Row
+from pipeline.data.sources.image_files import ImageFolder
 from pipeline.data.sources.image_sink import ImageSink
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import DRIVERS, DatabaseSource, FetchOptions
@@ -61,7 +63,7 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
         problem = "the query does not start with SELECT"
         raise UsageError(problem, where=source.shown, expected="a query that only reads", remedy="write a SELECT")
     images.mkdir(parents=True, exist_ok=True)
-    sink = ImageSink(images)
+    sink = ImageSink(ImageFolder(images))
     folder = Path(source.url.database or "").parent if source.dialect == "sqlite" else Path()
     paths: dict[str, str] = {}
     with closing(_rows(source)) as rows:
@@ -105,8 +107,11 @@ def _file(path: str, folder: Path, options: FetchOptions, where: str) -> Path | 
     if "${" in path:  # data must not read the environment
         raise DataError("the path has a placeholder, which paths out of a database cannot have", where=where)
     is_remote = "://" in path and not path.lower().startswith("file://")
+    url = path if "://" in path else str(folder / path)
+    if "://" not in path and not os.path.exists(os.path.expanduser(url)):  # noqa: PTH110, PTH111 - these raise nothing
+        return None
     try:
-        found = fetch(path if "://" in path else str(folder / path), options.cache)
+        found = fetch(url, options.cache)
     except MissingError as error:
         if is_remote:
             raise _unreachable(path, where, error) from None

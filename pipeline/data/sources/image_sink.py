@@ -1,4 +1,4 @@
-"""Images and boxes of any source: files under safe names, converted where needed, measured, and one COCO file."""
+"""Images and boxes of any source: safe names, records merged by image, sizes, and one COCO file."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import PIL.Image
 from tqdm import tqdm
 
 from pipeline.data.boxes import scale
 from pipeline.data.coco import unsafe_name, write_coco
-from pipeline.data.fetch.http_responses import is_web_page
-from pipeline.data.image_conversion import UnreadableError, convert, detect_format
-from pipeline.data.images import is_image_name, upright_size
+from pipeline.data.images import upright_size
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
+from pipeline.data.sources.image_files import ImageFolder, StoredImage
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.errors import DataError
 
@@ -58,16 +55,9 @@ class _Entry:
     unusable: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """An image file that was written, or the problem with it."""
-
-    problem: str = ""
-    name: str = ""
-    file: str = ""
-    orientation: int = 1
-    notes: tuple[str, ...] = ()
+    @property
+    def fields(self) -> dict[str, Any]:
+        return self.extra | ({"orientation": self.orientation} if self.orientation != 1 else {})
 
 
 class ImageSink:
@@ -78,20 +68,10 @@ class ImageSink:
 
     Args:
         images: The folder for images.
-        names: The names of all images of the source, where they are known: no converted image takes one of them.
-        transfer: How to bring files here; `link` copies where the file system cannot link.
-        keep_unreadable: Whether to keep files that are named as images and cannot be identified as such.
     """
 
-    def __init__(
-        self,
-        images: Path,
-        *,
-        names: Collection[str] = (),
-        transfer: Literal["copy", "link", "move"] = "copy",
-        keep_unreadable: bool = False,
-    ) -> None:
-        self._images, self._names, self._transfer, self._keep = images, names, transfer, keep_unreadable
+    def __init__(self, images: ImageFolder) -> None:
+        self._images = images
         self._entries: dict[str, _Entry] = {}
         self._has_annotations = False
         self.skipped: list[Skipped] = []
@@ -129,7 +109,7 @@ class ImageSink:
         Raises:
             DataError: The name cannot be used or is that of another image, or two records contradict each other.
         """
-        name = check_name(name, where)
+        name = _checked_name(name, where)
         entry = self._entries.setdefault(name, _Entry(where))
         if content is not None:
             self._take_content(entry, name, content, where)
@@ -156,7 +136,7 @@ class ImageSink:
         PIL.Image.init()  # not safe in several threads at once
         with ThreadPoolExecutor(_WORKERS) as pool:
             try:
-                stored = pool.map(self._store, files, files.values())
+                stored = pool.map(self._images.store, files, files.values())
                 bar = tqdm(stored, "taking images", len(files), unit="file", mininterval=0.5, ascii=True)
                 for name, each in zip(files, bar, strict=True):
                     entry = self._entries[name] = _Entry(name)
@@ -200,13 +180,13 @@ class ImageSink:
             log.info("skipped %s: %s", each.item, each.reason)
         if len(self.skipped) > _LOGGED:
             log.info("skipped %d more", len(self.skipped) - _LOGGED)
-        fields = {} if self._has_annotations else {each.file: _fields(each) for each in written}
+        fields = {} if self._has_annotations else {each.file: each.fields for each in written}
         return LoadedSource(
             kind,
             url,
             sha256,
             images=len(written),
-            bytes=sum((self._images / each.file).stat().st_size for each in written),
+            bytes=sum((self._images.path / each.file).stat().st_size for each in written),
             skipped=tuple(self.skipped),
             renamed={each.name: each.file for each in written if each.name != each.file},
             fields={file: own for file, own in sorted(fields.items()) if own},
@@ -219,57 +199,15 @@ class ImageSink:
             raise DataError(problem, where=where, remedy="give each image its own name")
         if not entry.content:
             entry.content = identity
-            self._record(entry, self._store(name, content, where))
+            self._record(entry, self._images.store(name, content, where))
 
-    def _record(self, entry: _Entry, stored: _Stored) -> None:
+    def _record(self, entry: _Entry, stored: StoredImage) -> None:
         entry.problem, entry.name, entry.file = stored.problem, stored.name, stored.file
         entry.orientation = stored.orientation
-        if stored.file and not self._keep:
-            entry.size = upright_size(self._images / stored.file)
+        if stored.file and not self._images.keep_unreadable:
+            entry.size = upright_size(self._images.path / stored.file)
         for note in stored.notes:
             self.skip(entry.where, note)
-
-    def _store(self, name: str, content: bytes | Path, where: str = "") -> _Stored:
-        found = detect_format(content, named_as_image=is_image_name(name))
-        if found.problem:
-            return _Stored(found.problem)
-        if not found.name and not self._keep:
-            return _Stored(unreadable_reason(content))
-        if found.stays:
-            file = self._free_name(name, found.suffix_for(name))
-            self._write(file, content, where)
-            return _Stored(name=name if self._keep else file, file=file)
-        try:
-            made = convert(content)
-        except UnreadableError as error:
-            return _Stored(str(error))
-        file = self._free_name(name, made.suffix)
-        self._write(file, made.data, where)
-        notes = ("only the first of its frames is taken",) * made.first_of_many + (made.brightness,)
-        return _Stored("", name, file, made.orientation, tuple(filter(None, notes)))
-
-    def _free_name(self, name: str, suffix: str) -> str:
-        """The name with the suffix added, and with a number where another image of the source has that name."""
-        if not suffix:
-            return name
-        numbered = (f"{name}{f'.{number}' if number > 1 else ''}{suffix}" for number in range(1, len(self._names) + 2))
-        return next(each for each in numbered if each not in self._names)
-
-    def _write(self, file: str, content: bytes | Path, where: str) -> None:
-        target = self._images / file
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            taken = target.exists()
-        except (FileExistsError, NotADirectoryError):
-            taken = True
-        if taken:
-            remedy = "give each image a name of its own"
-            raise DataError(f"the name '{file}' is that of another image, or inside one's", where=where, remedy=remedy)
-        if isinstance(content, Path):
-            place_file(content, target, self._transfer)
-        else:
-            with _writing(target):
-                target.write_bytes(content)
 
     def _written(self) -> list[_Entry]:
         return sorted((each for each in self._entries.values() if each.file), key=lambda each: each.name)
@@ -280,12 +218,10 @@ class ImageSink:
             self.skip(entry.where, entry.problem)
         lost = Counter(key for each in self._written() for key, value in each.extra.items() if value is DIFFERS)
         for key, count in lost.items():
-            self.skip(
-                f"field '{key}'", f"it holds bytes, or differs between the records of one image, in {count} images"
-            )
+            self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
 
 
-def check_name(name: str, where: str) -> str:
+def _checked_name(name: str, where: str) -> str:
     """An image's name in its plain form.
 
     Raises:
@@ -297,52 +233,6 @@ def check_name(name: str, where: str) -> str:
         expected = f"a path inside the images folder, no part of it hidden or longer than {_LONGEST} bytes"
         raise DataError(f"the image's name cannot be used: {name[:80]!r}", where=where, expected=expected)
     return str(PurePosixPath(name))
-
-
-def place_file(source: Path, target: Path, transfer: Literal["copy", "link", "move"]) -> None:
-    """Copy, move or link a file to its place, whose folders are made.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    with _writing(target):
-        if transfer == "move":
-            source.replace(target)
-            return
-        if transfer == "link":
-            try:
-                os.link(source, target)
-            except OSError:  # another file system, or one without links
-                pass
-            else:
-                return
-        shutil.copyfile(source, target)
-
-
-def unreadable_reason(content: bytes | Path) -> str:
-    """Why a file cannot be identified as an image, as far as its first bytes tell."""
-    if isinstance(content, bytes):
-        start = content[:1024]
-    else:
-        with content.open("rb") as file:
-            start = file.read(1024)
-    if is_web_page(start):
-        return "a web page came instead of an image: the URL may want a login"
-    return "it is no image that can be read" if start else "the file is empty"
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        problem = f"the file cannot be written: {error.strerror or error}"
-        raise DataError(problem, where=target.name, remedy="see that there is room on the disk") from error
-
-
-def _fields(entry: _Entry) -> dict[str, Any]:
-    return entry.extra | ({"orientation": entry.orientation} if entry.orientation != 1 else {})
 
 
 def _parsed(entry: _Entry) -> ParsedImage:

@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.data.sources.file_kinds import common_depth
-from pipeline.data.sources.file_source import load_files
+from pipeline.data.sources.file_source import common_depth, load_files
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.data.sources.source import FetchOptions, parse_source
 from pipeline.data.sources.video import ClipFrame, Sampling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -173,7 +174,8 @@ def _local(path: Path, shown: str, wanted: str) -> Fetched:
         raise
     except OSError as error:
         problem, remedy = f"the file cannot be read: {error.strerror}", "check its path, its permissions and its disk"
-        raise UsageError(problem, where=shown[:_LONGEST_SHOWN], remedy=remedy) from None
+        kind = MissingError if error.errno == errno.ENAMETOOLONG else UsageError  # no file has so long a name
+        raise kind(problem, where=shown[:_LONGEST_SHOWN], remedy=remedy) from None
     if wanted and found != wanted:
         raise _wrong_digest(shown, wanted, found, "the file was left as it is: is it the right one?")
     return Fetched(path, shown, found, size)

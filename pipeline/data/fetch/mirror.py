@@ -61,21 +61,22 @@ def mirror(place: Place, folder: Path, key: str) -> None:
 
 def _fetch_all(place: Place, folder: Path, missing: dict[str, Entry], copies: dict[str, _Copy], key: str) -> None:
     """Fetch files, several at a time, and add them to the copies; after a failure begin no further one."""
-    pool = ThreadPoolExecutor(1 if place.is_serial else _WORKERS)
     total = sum(max(entry.version.size, 0) for entry in missing.values())
     saved = time.monotonic()
     with byte_bar(place.shown.rpartition("/")[2], total) as bar:
-        futures = {pool.submit(_fetch, place, folder, name, entry, bar): name for name, entry in missing.items()}
+
+        def one(name: str, entry: Entry) -> None:
+            copies[name] = _fetch(place, folder, name, entry, bar)
+
+        pool = ThreadPoolExecutor(1 if place.is_serial else _WORKERS)
         try:
-            for future in as_completed(futures):
-                copies[futures[future]] = future.result()
+            for future in as_completed([pool.submit(one, name, entry) for name, entry in missing.items()]):
+                future.result()
                 if time.monotonic() - saved > _SAVE_EVERY:
-                    _save(folder, key, copies)
+                    _save(folder, key, copies.copy())
                     saved = time.monotonic()
         finally:
             pool.shutdown(cancel_futures=True)
-            done = [(future, name) for future, name in futures.items() if future.done() and not future.cancelled()]
-            copies |= {name: future.result() for future, name in done if future.exception() is None}
             _save(folder, key, copies)
 
 

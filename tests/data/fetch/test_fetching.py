@@ -70,7 +70,7 @@ class TestLocal:
 
     @pytest.mark.parametrize("form", ["{}", "{}/a.zip", "file:///{}"])
     def test_path_too_long(self, tmp_path: Path, form: str) -> None:
-        with pytest.raises(UsageError, match="File name too long") as caught:
+        with pytest.raises(MissingError, match="File name too long") as caught:
             get(form.format("x" * 5000), tmp_path)
         assert len(str(caught.value)) < 500
 

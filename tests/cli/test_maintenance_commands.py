@@ -15,6 +15,8 @@ import pytest
 from pipeline.runtime.garbage_collection import ABANDONED, SPARED
 from pipeline.runtime.store.artifact_store import YOUNG
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 DEV = ".store/default/dev"
 
 
@@ -74,6 +76,7 @@ def test_damage_is_named_and_its_remedy_typed_mends_it(ran: Any, content: bytes 
     assert ran.manifest()["run"] == run
 
 
+@pytest.mark.slow
 def test_where_the_code_has_changed_since_a_rerun_mends_it(ran: Any) -> None:
     ran.commit()
     assert ran.step("--force").code == 0

@@ -12,6 +12,8 @@ import pytest
 
 from pipeline.cli.command import COMMANDS, CommandContext, CommandResult, argument, command
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 EACH = {
     "status": ["status"],
     "runs": ["runs"],

@@ -18,6 +18,8 @@ from pipeline.cli import step_commands
 from pipeline.runtime.manifest import SCHEMA, new_run_id
 from pipeline.runtime.notebook import read_steps
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 WRONG = {
     "step": (["frist"], "did you mean 'first'?"),
     "step like none": (["zzz"], "one of first, second, third"),

@@ -13,6 +13,8 @@ from pipeline.cli.printing import comparison_text
 from pipeline.runtime.comparison import Comparison, compare, comparison_json
 from pipeline.runtime.manifest import RunManifest
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 DATA, MODEL, OTHER = artifact("data"), artifact("model", "1"), artifact("model", "2")
 LOAD = attempt("load", (), (DATA,), metrics={"images": 24})
 FIT = attempt("fit", (DATA,), (MODEL,), metrics={"mAP": 0.5, "device": "cpu", "ok": True, "odd": None})

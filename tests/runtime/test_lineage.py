@@ -6,10 +6,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.cli.lineage_drawing import lineage_mermaid, lineage_text
 from pipeline.runtime.lineage import lineage_json, trace
+
+pytestmark = pytest.mark.usefixtures("in_process")
 
 IMAGES, TRAIN, TEST = artifact("images"), artifact("train"), artifact("test")
 MODEL, OTHER = artifact("model", "1"), artifact("model", "2")

@@ -17,6 +17,8 @@ from records import COMMIT, artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.runtime.provenance import statement
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 SOURCE = "https://example.org/toy.git"
 DATA, MODEL = artifact("data"), artifact("model")
 FIT = attempt("fit", (DATA,), (MODEL,), attempt=2, parameters={"epochs": 3, "name": "x", "rates": [0.1, 1.0]})

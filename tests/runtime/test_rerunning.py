@@ -14,8 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from records import artifact, attempt, failed, run_of
 
+from pipeline.cli.step_commands import parse_overrides
+from pipeline.runtime.notebook import read_steps
 from pipeline.runtime.parameters import TYPES
+from pipeline.runtime.project import with_config
 from pipeline.runtime.rerunning import _needed, _to_set
 from pipeline.runtime.worktree import worktree
 
@@ -182,24 +186,16 @@ def test_a_diff_that_was_not_recorded_to_the_byte_is_refused(alone: Any) -> None
     assert_no_worktree(alone)
 
 
-CONFIGS = {
-    "there": lambda path: None,
-    "changed": lambda path: path.write_text(path.read_text().replace("1e-3", "other")),
-    "gone": lambda path: path.unlink(),
-}
-
-
 @pytest.mark.parametrize(
-    ("place", "what"),
+    ("place", "is_gone"),
     [
-        ("untracked", "there"),
-        ("untracked", "changed"),
-        ("ignored", "gone"),
-        ("outside", "changed"),
-        ("outside", "gone"),
+        pytest.param("untracked", False, id="untracked, changed", marks=pytest.mark.slow),
+        pytest.param("ignored", True, id="ignored, gone"),
+        pytest.param("outside", False, id="outside, changed"),
+        pytest.param("outside", True, id="outside, gone", marks=pytest.mark.slow),
     ],
 )
-def test_a_config_that_git_does_not_know(alone: Any, tmp_path: Path, place: str, what: str) -> None:
+def test_a_config_that_git_does_not_know(alone: Any, tmp_path: Path, place: str, *, is_gone: bool) -> None:
     path = (tmp_path if place == "outside" else alone.root / "configs") / "mine.yaml"
     path.write_text("name: toy\nparameters:\n  first:\n    text: '1e-3'\n    url: 'ünï \\ \" 😀'\n", encoding="utf-8")
     if place == "ignored":
@@ -208,7 +204,7 @@ def test_a_config_that_git_does_not_know(alone: Any, tmp_path: Path, place: str,
     mode = "dev" if place == "untracked" else "prod"
     assert alone.step("--config", str(path), mode=mode).code == 0
     old = alone.manifest("--mode", mode)
-    CONFIGS[what](path)
+    path.unlink() if is_gone else path.write_text(path.read_text().replace("1e-3", "other"))
     before = snapshot(alone)
     outcome = alone.look("rerun", "latest", "--mode", mode, "--reload")
     assert outcome.code == 0, outcome.log
@@ -217,41 +213,37 @@ def test_a_config_that_git_does_not_know(alone: Any, tmp_path: Path, place: str,
     assert new["steps"]["first"]["status"] == "succeeded"
     assert "not as it was" not in outcome.out
     if place == "outside":
-        if what == "gone":
-            status = alone.look("status", "--mode", mode)
-            assert (status.code, status.log) == (0, "")
+        status = alone.look("status", "--mode", mode)
+        assert not is_gone or (status.code, status.log) == (0, "")
     else:
         assert new["config_file"] == "configs/mine.yaml"
-    assert {key: value for key, value in snapshot(alone).items() if key != "tag"} | {"tag": before["tag"]} == before
+    assert {**snapshot(alone), "tag": before["tag"]} == before
     assert_no_worktree(alone)
 
 
-@pytest.mark.parametrize("change", ["changed", "gone", "committed"])
-def test_a_notebook_that_git_did_not_know(alone: Any, change: str) -> None:
+def test_a_notebook_that_git_did_not_know_has_to_be_as_it_was(alone: Any) -> None:
     alone.git("rm", "-q", "--cached", "steps/first.ipynb")
     alone.git("commit", "-qm", "unknown")
     (alone.root / "notes.txt").write_text("of no matter")
     assert alone.step().code == 0
     notebook = alone.root / "steps" / "first.ipynb"
     (alone.root / "notes.txt").unlink()
-    if change == "committed":
-        alone.git("add", "-A")
-        alone.git("commit", "-qm", "known")
-        assert again(alone, "latest", "--reload")
-        return
-    shutil.copy(notebook, alone.root / "kept")
-    notebook.write_text(notebook.read_text() + "\n") if change == "changed" else notebook.unlink()
-    if change == "gone":  # a project without steps is none
-        alone.notebook("other", [*alone.cells_of("first")[:3], ("interface", OTHER)])
-    outcome = alone.look("rerun", "latest")
-    assert outcome.code == 1
-    assert "steps/first.ipynb was not known to git, and has changed since" in outcome.log
-    assert "restore it" in outcome.log
+    content = notebook.read_text()
+    alone.notebook("other", [*alone.cells_of("first")[:3], ("interface", OTHER)])  # without any step it is no project
+    for change in (lambda: notebook.write_text(content + "\n"), notebook.unlink):
+        change()
+        outcome = alone.look("rerun", "latest")
+        assert outcome.code == 1
+        assert "steps/first.ipynb was not known to git, and has changed since" in outcome.log
+        assert "restore it" in outcome.log
     assert len(alone.runs()) == 1
-    shutil.copy(alone.root / "kept", notebook)
+    notebook.write_text(content)
     outcome = alone.look("rerun", "latest")
     assert outcome.code == 0
     assert "notes.txt is left out" in outcome.log
+    alone.git("add", "-A")
+    alone.git("commit", "-qm", "known")
+    assert again(alone, "latest", "--reload")
 
 
 OTHER = 'step = Step.open("other", reads=[], writes=["others"])'
@@ -274,18 +266,14 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", VALUES)
-def test_a_value_is_typed_as_set_reads_it(alone: Any, name: str) -> None:
+def test_a_value_is_written_as_set_reads_it(alone: Any) -> None:
     """What rerun hands to `--set` comes out of the command line as it was."""
-    from pipeline.cli.step_commands import parse_overrides
-    from pipeline.runtime.notebook import read_steps
-
-    kind, value = VALUES[name]
-    empty = {"int": "0", "float": "0.0", "bool": "False", "str": '""'}.get(kind, "[]")
-    alone.notebook("first", [("parameters", f"it: {kind} = {empty}"), ("interface", alone.cells_of("first")[3][1])])
-    steps = read_steps(alone.root / "steps")
-    read = parse_overrides([f"first.it={_to_set(value)}"], None, steps)
-    assert steps["first"].resolve(read["first"]) == {"it": value}
+    for kind, value in VALUES.values():
+        empty = {"int": "0", "float": "0.0", "bool": "False", "str": '""'}.get(kind, "[]")
+        alone.notebook("first", [("parameters", f"it: {kind} = {empty}"), ("interface", alone.cells_of("first")[3][1])])
+        steps = read_steps(alone.root / "steps")
+        read = parse_overrides([f"first.it={_to_set(value)}"], None, steps)
+        assert steps["first"].resolve(read["first"]) == {"it": value}
     assert {kind for kind, _ in VALUES.values()} >= TYPES.keys()
 
 
@@ -338,14 +326,18 @@ def test_a_prod_run_from_a_dirty_tree_tags_the_old_commit(alone: Any) -> None:
     assert after == before
 
 
-STORES = {"inside": ".store/deeper", "above": "../the store", "far above": "../../the store", "absolute": None}
-
-
-@pytest.mark.parametrize("where", STORES)
-def test_wherever_the_store_lies(alone: Any, tmp_path: Path, where: str) -> None:
-    store = STORES[where] or str(tmp_path / "elsewhere")
+@pytest.mark.parametrize(
+    "store",
+    [
+        ".store/deeper",
+        "../../the store",
+        pytest.param("../the store", marks=pytest.mark.slow),
+        pytest.param("", id="absolute", marks=pytest.mark.slow),
+    ],
+)
+def test_wherever_the_store_lies(alone: Any, tmp_path: Path, store: str) -> None:
     config = alone.root / CONFIG
-    config.write_text(config.read_text() + f"store: {store}\nzone: mine\n")
+    config.write_text(config.read_text() + f"store: {store or tmp_path / 'elsewhere'}\nzone: mine\n")
     alone.git("commit", "-qam", "store")
     assert alone.step(mode="prod").code == 0
     again(alone, "latest", "--mode", "prod")
@@ -353,15 +345,7 @@ def test_wherever_the_store_lies(alone: Any, tmp_path: Path, where: str) -> None
     assert alone.manifest("--mode", "prod")["steps"]["first"]["status"] == "reused"
 
 
-def test_what_ran_outside_of_git_is_refused(ran: Any) -> None:
-    ran.commit()
-    outcome = ran.look("rerun", "latest")
-    assert outcome.code == 1
-    assert "ran outside of git: its code was not kept" in outcome.log
-    assert len(ran.runs()) == 1
-
-
-def test_a_commit_that_is_gone_is_refused(alone: Any) -> None:
+def test_what_cannot_be_repeated_is_refused(alone: Any, new_toy: Callable[..., Any]) -> None:
     commit = alone.git("rev-parse", "HEAD").strip()
     assert alone.step().code == 0
     alone.git("commit", "-q", "--amend", "-m", "another")
@@ -372,14 +356,16 @@ def test_a_commit_that_is_gone_is_refused(alone: Any) -> None:
     assert outcome.code == 1
     assert f"is not here: {commit[:12]}" in outcome.log
     assert "git fetch --all" in outcome.log
-
-
-def test_a_run_without_a_success_is_refused(alone: Any) -> None:
+    shutil.rmtree(alone.root / ".git")
+    assert alone.step("--force").code == 0
     alone.notebook("first", [*alone.cells_of("first")[:4], ("", "1 / 0")])
     assert alone.step("first").code == 1
-    outcome = alone.look("rerun", "latest")
-    assert outcome.code == 1
-    assert "no step of run" in outcome.log
+    alone.commit()
+    for name, message in (("latest~1", "ran outside of git: its code was not kept"), ("latest", "no step of run")):
+        outcome = alone.look("rerun", name)
+        assert outcome.code == 1
+        assert message in outcome.log
+    assert len(alone.runs()) == 4
 
 
 def world(toy: Any, flag: Path, source: str) -> None:
@@ -441,7 +427,7 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("how", STOPS)
+@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_stopped_it_lets_the_step_tidy_up_and_leaves_nothing(ran: Any, tmp_path: Path, how: str) -> None:
     world(ran, tmp_path / "flag", WAIT)
     before = snapshot(ran)
@@ -551,8 +537,6 @@ def test_the_code_that_runs_is_the_code_of_then(alone: Any, monkeypatch: pytest.
 
 
 def test_attempts_that_nothing_was_made_from_are_left_out() -> None:
-    from records import artifact, attempt, failed, run_of
-
     one, two = artifact("letters", "1"), artifact("letters", "2")
     words = artifact("words")
     manifest = run_of(
@@ -567,9 +551,6 @@ def test_attempts_that_nothing_was_made_from_are_left_out() -> None:
 
 
 def test_the_worktree_goes_when_what_is_done_in_it_fails(alone: Any) -> None:
-    from pipeline.runtime.notebook import read_steps
-    from pipeline.runtime.project import with_config
-
     assert alone.step().code == 0
     project = with_config("dev", alone.root / CONFIG, alone.root, read_steps(alone.root / "steps"))
     manifest = project.runs.newest()

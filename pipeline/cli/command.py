@@ -132,12 +132,7 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
-    """Run a command line, and turn what goes wrong into text and an exit code.
-
-    Args:
-        action: Returns the exit code.
-        stopped: The message after Ctrl-C.
-    """
+    """Run a command line, and turn what goes wrong into text and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     before = signal.signal(signal.SIGTERM, _raise_interrupt)
     try:

@@ -16,9 +16,6 @@ PACKAGES = ("yaml", "fsspec", "tenacity", "ipykernel", "nbformat", "nbconvert", 
 def run_steps(mode: str) -> int:
     """Run `step.dev.py` or `step.prod.py`.
 
-    Args:
-        mode: `dev` or `prod`.
-
     Returns:
         The exit code.
     """

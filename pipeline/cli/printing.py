@@ -119,12 +119,7 @@ def run_lines(
 
 
 def runs_table(runs: Iterable[tuple[str, RunManifest | str]], steps: Steps) -> str:
-    """A line for each run.
-
-    Args:
-        runs: Id, and the run or why it cannot be read.
-        steps: For the columns.
-    """
+    """A line for each run."""
     rows, broken = [("run", "pipeline", "commit", *steps)], []
     for run, manifest in runs:
         if isinstance(manifest, str):

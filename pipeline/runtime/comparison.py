@@ -76,13 +76,7 @@ class Comparison:
 
 
 def compare(left: RunManifest, right: RunManifest, files: tuple[str, ...] | None = None) -> Comparison:
-    """Compare two runs by each step's newest success, or by its newest attempt where there is no success.
-
-    Args:
-        left: A run.
-        right: Another run.
-        files: The changes between their commits.
-    """
+    """Compare two runs by each step's newest success, or by its newest attempt where there is no success."""
     runs = (left, right)
     steps = dict.fromkeys(record.step for run in runs for record in run.attempts)
     records: dict[str, RecordPair] = {step: (_newest(left, step), _newest(right, step)) for step in steps}

@@ -76,10 +76,6 @@ def read_config(path: Path) -> Config:
 def as_config(content: Any, path: Path) -> Config:
     """A config from the content of its file, or from a manifest.
 
-    Args:
-        content: A table of keys.
-        path: The file, for errors.
-
     Raises:
         DataError: It has an unknown key or a value of the wrong type.
     """

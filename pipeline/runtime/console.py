@@ -15,13 +15,7 @@ WIDTH = 100  # characters of a cell's name
 
 
 class StepDisplay:
-    """The display of one step. It is a writable stream, too: papermill writes the kernel's output to it.
-
-    Args:
-        step: The step's name.
-        cells: Number of code cells.
-        stream: Show the kernel's whole output as it comes.
-    """
+    """The display of one step. It is a writable stream, too: papermill writes the kernel's output to it."""
 
     def __init__(self, step: str, cells: int, *, stream: bool) -> None:
         self._step = step

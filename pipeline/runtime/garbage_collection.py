@@ -106,11 +106,7 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
 
 
 def abandoned(resume: Path) -> list[Path]:
-    """The folders of killed attempts on this machine that nobody has continued for a while.
-
-    Args:
-        resume: The folder of these folders.
-    """
+    """The folders of killed attempts on this machine that nobody has continued for a while."""
     folders = sorted(resume.iterdir()) if resume.is_dir() else []
     return [folder for folder in folders if _last_change(folder) < time.time() - ABANDONED]
 

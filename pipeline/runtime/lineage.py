@@ -61,12 +61,7 @@ class Lineage:
 
 
 def trace(artifact: Artifact, manifests: Sequence[RunManifest]) -> Lineage:
-    """Follow an artifact through all runs, in both directions.
-
-    Args:
-        artifact: The subject.
-        manifests: The runs, oldest first.
-    """
+    """Follow an artifact through all runs, in both directions."""
     known: dict[Key, Artifact] = {}
     makers: dict[Key, list[Production]] = {}
     readers: dict[Key, list[Production]] = {}

@@ -39,11 +39,6 @@ class Reopened:
 def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reopened:
     """Write a notebook whose cells repeat an attempt. Nothing is published from it.
 
-    Args:
-        project: The project of its run.
-        manifest: The run.
-        record: The attempt.
-
     Raises:
         MissingError: Its notebook was not kept, or an input is no longer in the store.
         IntegrityError: The notebook cannot be read.

@@ -76,11 +76,6 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
 
     A step that reads external sources, which may have changed, is reused while its outputs are in the store.
 
-    Args:
-        project: The run's project.
-        manifest: The run.
-        reload: Read external sources again, too.
-
     Raises:
         StepError: The old code cannot be restored, the old inputs do not agree, no step succeeded, or one fails now.
     """

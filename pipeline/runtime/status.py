@@ -25,12 +25,7 @@ class StepStatus:
 
 
 def run_status(project: Project, manifest: RunManifest) -> list[StepStatus]:
-    """Compare each step of a run with what it would be made from now.
-
-    Args:
-        project: The project with the run's own config.
-        manifest: The run.
-    """
+    """Compare each step of a run with what it would be made from now."""
     values = project.config.values(manifest.mode)
     return [_step_status(project, manifest, step, values) for step in project.steps.values()]
 

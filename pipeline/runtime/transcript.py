@@ -45,11 +45,6 @@ class Transcript:
 def read_transcript(project: Project, manifest: RunManifest, record: StepRecord) -> Transcript:
     """Read the output of an attempt.
 
-    Args:
-        project: The project of its run.
-        manifest: The run.
-        record: The attempt.
-
     Raises:
         MissingError: There is no notebook: the attempt was killed, runs elsewhere, or failed before its notebook began.
         IntegrityError: The notebook cannot be read.

@@ -51,10 +51,6 @@ def verify(runs: Runs, ids: Iterable[str]) -> Verification:
     """Read the records of runs, hash every byte of their artifacts, and render their manifests anew.
 
     Damaged files are set aside, so that the step that makes them can make them anew.
-
-    Args:
-        runs: The runs of a store.
-        ids: The runs to verify.
     """
     findings: list[VerificationFinding] = []
     manifests: list[RunManifest] = []

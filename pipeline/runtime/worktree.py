@@ -26,11 +26,6 @@ log = logging.getLogger(__name__)
 def require_code(root: Path, manifest: RunManifest, code: Mapping[str, Any]) -> None:
     """Check that the code of an attempt can be restored.
 
-    Args:
-        root: The project's folder.
-        manifest: The run.
-        code: The attempt's code.
-
     Raises:
         StepError: The commit is gone, or a file that git did not know.
     """
@@ -63,11 +58,6 @@ def require_code(root: Path, manifest: RunManifest, code: Mapping[str, Any]) -> 
 @contextmanager
 def worktree(project: Project, manifest: RunManifest, code: Mapping[str, Any]) -> Iterator[Path]:
     """The restored working tree, with the project's own store. The project's tree, index and branches stay untouched.
-
-    Args:
-        project: The run's project.
-        manifest: The run.
-        code: The code of an attempt in it.
 
     Raises:
         StepError: The tree cannot be restored.

@@ -17,9 +17,16 @@ from pipeline.runtime.manifest import REUSED, SUCCEEDED, RunManifest, StepRecord
 from pipeline.runtime.process import Process, this_process
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import YOUNG, Artifact, Store
-from pipeline.runtime.store.file_store import FileInfo
 
 LONG_AGO = "2026-01-01T00:00:00.000Z"
+SLOW_BACKENDS = [pytest.param(name, marks=pytest.mark.slow) for name in ("memory", "s3")]
+everywhere = pytest.mark.parametrize("backend", ["local", "memory", "s3"], indirect=True)
+
+
+@pytest.fixture(params=["local", *SLOW_BACKENDS])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Local disk; the other kinds of place take seconds, since their times cannot be set."""
+    return str(request.param)
 
 
 @pytest.fixture
@@ -63,17 +70,13 @@ def swept(runs: Runs, *, keep: int | None = None) -> list[str]:
     return sorted(info.key for info in gone)
 
 
-def test_what_a_run_refers_to_stays(runs: Runs, tmp_path: Path) -> None:
-    artifact = made(runs, opened(runs), tmp_path / "in", "kept")
-    assert swept(runs) == []
-    assert runs.store.check(artifact) == []
-
-
-def test_what_no_run_refers_to_goes_and_what_it_shares_stays(runs: Runs, tmp_path: Path) -> None:
+@everywhere
+def test_what_no_run_refers_to_goes_and_the_rest_stays(runs: Runs, tmp_path: Path) -> None:
     kept = made(runs, opened(runs), tmp_path / "in", "kept")
+    assert swept(runs) == []
     lost = put(runs, tmp_path / "in", "lost")
     [text] = [file.key for file in runs.store.index(lost) if file.path == "text.txt"]
-    assert swept(runs) == sorted([f"artifacts/things/{lost.digest}", text])
+    assert swept(runs) == sorted([f"artifacts/things/{lost.digest}", text]), "the other file is shared"
     assert runs.store.check(kept) == []
     assert not runs.store.has(lost)
     assert swept(runs) == []
@@ -137,11 +140,14 @@ def test_a_run_whose_work_a_kept_one_reuses_is_kept(runs: Runs, tmp_path: Path) 
 
 def test_what_is_young_stays_and_is_told(runs: Runs, tmp_path: Path) -> None:
     opened(runs)
-    lost = put(runs, tmp_path / "in", "just written")
+    lost = put(runs, tmp_path / "in", "x" * 1000)
     garbage = find_garbage(runs)
     assert garbage.files == ()
     assert {info.key for info in garbage.young} >= {f"artifacts/things/{lost.digest}"}
     assert SPARED == 2 * YOUNG == 24 * 3600
+    time.sleep(0.02 if "s3" not in runs.store.url else 1.1)
+    garbage = find_garbage(runs, spare=0)
+    assert garbage.size == sum(info.size for info in garbage.files) > 1000
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,7 @@ def test_what_a_running_step_wrote_stays(
     assert runs.store.has(lost) is holds
 
 
+@everywhere
 def test_what_comes_into_use_between_finding_and_removing_stays(runs: Runs, tmp_path: Path) -> None:
     opened(runs)
     lost = put(runs, tmp_path / "in", "used again")
@@ -178,8 +185,11 @@ def test_what_comes_into_use_between_finding_and_removing_stays(runs: Runs, tmp_
     assert runs.store.check(lost) == []
 
 
-def test_a_put_makes_what_it_counts_on_young_again(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(runs)
+@everywhere
+def test_a_put_and_a_reuse_make_what_they_rely_on_young_again(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reused = made(runs, opened(runs), tmp_path / "in", "reused")
     put(runs, tmp_path / "in", "text")
     age(runs, 3.0)
     monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
@@ -187,15 +197,8 @@ def test_a_put_makes_what_it_counts_on_young_again(runs: Runs, tmp_path: Path, m
     garbage = find_garbage(runs, spare=2.5)
     assert garbage.files == ()
     assert runs.store.check(again) == []
-
-
-def test_reuse_makes_what_it_counts_on_young_again(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = opened(runs)
-    artifact = made(runs, run, tmp_path / "in", "text")
-    age(runs, 3.0)
-    monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
     assert runs.same_work("first", "f" * 64)
-    found = runs.store.files.info(f"artifacts/things/{artifact.digest}")
+    found = runs.store.files.info(f"artifacts/things/{reused.digest}")
     assert found is not None
     assert time.time() - found.modified < 2.5
 
@@ -246,19 +249,10 @@ def test_nothing_goes_while_it_is_not_known_what_is_referred_to(runs: Runs, tmp_
         find_garbage(Runs(runs.store), spare=0)
 
 
-@pytest.mark.parametrize("keep", [0, -1])
-def test_the_newest_run_is_never_removed(runs: Runs, keep: int) -> None:
-    with pytest.raises(UsageError, match="at least 1"):
-        find_garbage(runs, keep=keep)
-
-
-def test_sizes_add_up(runs: Runs, tmp_path: Path) -> None:
-    opened(runs)
-    put(runs, tmp_path / "in", "x" * 1000)
-    time.sleep(0.02 if "s3" not in runs.store.url else 1.1)
-    garbage = find_garbage(runs, spare=0)
-    assert garbage.size == sum(info.size for info in garbage.files) > 1000
-    assert all(isinstance(info, FileInfo) for info in garbage.files)
+def test_the_newest_run_is_never_removed(runs: Runs) -> None:
+    for keep in (0, -1):
+        with pytest.raises(UsageError, match="at least 1"):
+            find_garbage(runs, keep=keep)
 
 
 def test_what_a_put_counts_on_stays_while_it_has_no_marker_yet(

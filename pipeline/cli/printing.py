@@ -48,10 +48,18 @@ def megabytes(size: int) -> str:
 
 
 def step_help(step: StepNotebook) -> str:
-    """A step's parameters, read from its notebook."""
-    rows = [(f"  {p.name}", p.type, _json(p.default), p.help) for p in step.parameters.values()]
+    """A step's parameters, read from its notebook, in 80 columns."""
     reads, writes = ", ".join(step.reads) or "the outside world", ", ".join(step.writes)
-    return f"{step.title}\n\nreads   {reads}\nwrites  {writes}\n\nparameters, their types and defaults:\n{table(rows)}"
+    head = [step.title, "", *_indented(f"reads   {reads}", "        "), *_indented(f"writes  {writes}", "        ")]
+    lines = [*head, "", "parameters:"]
+    for each in step.parameters.values():
+        lines.append(f"  {each.name}: {each.type} = {_json(each.default)}")
+        lines += _indented(f"      {each.help}", "      ")
+    return "\n".join(lines)
+
+
+def _indented(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def step_list(steps: Steps) -> str:

@@ -147,8 +147,8 @@ def prepare(plan: dict[str, Any]) -> dict[str, Any]:
     from pipeline.data.coco import read_coco
     from pipeline.data.conversion import select
     from pipeline.data.dataset_folder import write_subset
-    from pipeline.data.report.dataset_figures import sample_grid
     from pipeline.data.report.page import write_report
+    from pipeline.data.report.sample_images import sample_grid
     from pipeline.data.split.dataset_split import split
 
     source, out = Path(plan["source"]), Path(plan["out"])

@@ -1,4 +1,4 @@
-"""A file that says which category becomes which: one line or entry a category, an empty place for those to drop."""
+"""Files that map category names to class names: one line or entry a category, an empty name to drop it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXPECTED = "CSV under the header 'from,to', or a YAML or JSON object of old nam
 def read_class_map(path: str | Path) -> dict[str, str | None]:
     """Read a mapping file.
 
-    Every name is taken as it is written: `no`, `1` and `null` are names where they stand first.
+    Old names are read literally: `no`, `1` and `null` are names.
 
     Args:
         path: A `.csv` file with the header `from,to`, where an empty `to` drops the category; or a `.yaml`, `.yml` or
@@ -42,13 +42,13 @@ def read_class_map(path: str | Path) -> dict[str, str | None]:
     path = Path(path)
     read = {".csv": _from_csv, ".json": _from_json, ".yaml": _from_yaml, ".yml": _from_yaml}.get(path.suffix.lower())
     if read is None:
-        raise UsageError(f"A mapping file cannot end in '{path.suffix}'", where=path, expected=_EXPECTED)
+        raise UsageError(f"a mapping file cannot end in '{path.suffix}'", where=path, expected=_EXPECTED)
     try:
         return _unique(read(path.read_text(encoding="utf-8-sig")))
     except (FileNotFoundError, IsADirectoryError):
-        raise MissingError("There is no mapping file", where=path, expected=_EXPECTED) from None
+        raise MissingError("there is no mapping file", where=path, expected=_EXPECTED) from None
     except (ValueError, csv.Error, yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"The mapping file cannot be read: {error}", where=path, expected=_EXPECTED) from error
+        raise DataError(f"the mapping file cannot be read: {error}", where=path, expected=_EXPECTED) from error
 
 
 def _unique(entries: Iterable[_Entry]) -> dict[str, str | None]:
@@ -57,7 +57,7 @@ def _unique(entries: Iterable[_Entry]) -> dict[str, str | None]:
         if not old:
             raise ValueError(f"{where}: a name is empty")
         if old in found:
-            raise ValueError(f"{where}: '{old}' is there twice")
+            raise ValueError(f"{where}: '{old}' occurs twice")
         found[old] = new
     return found
 
@@ -86,7 +86,7 @@ def _from_json(text: str) -> list[_Entry]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with the names that are there twice."""
+    """A JSON object, with duplicate names kept."""
 
 
 def _target(value: Any, where: str) -> str | None:
@@ -96,7 +96,7 @@ def _target(value: Any, where: str) -> str | None:
 
 
 def _from_yaml(text: str) -> list[_Entry]:
-    # The nodes rather than the values: a name such as `no` or `1` would become a truth value or a number.
+    # Nodes, not values: a name such as `no` or `1` would become a boolean or a number.
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode):
         raise ValueError("it holds no object")

@@ -1,26 +1,25 @@
-"""Which category becomes which class: names chosen, renamed, merged and dropped, and the unknown ones refused."""
+"""Which category becomes which class: names are chosen, renamed, merged and dropped; unknown names are refused."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 from pipeline.data.coco import Category
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 
 _SHOWN = 20  # names in an error
 
 
 @dataclass(frozen=True)
 class Recoding:
-    """The classes, numbered from 1, and which of them each category of the source becomes.
+    """The classes, numbered from 1, and the class of each category of the source.
 
     Attributes:
         categories: The classes in order, with ids 1..K.
-        number: The class's id by the category's; categories that are dropped are absent.
-        merged: Ids of the classes that more than one category becomes.
+        number: Class id by category id, without dropped categories.
+        merged: Ids of the classes made from more than one category.
     """
 
     categories: tuple[Category, ...]
@@ -31,14 +30,14 @@ class Recoding:
 def recode(
     categories: Sequence[Category], classes: Sequence[str], rename: Mapping[str, str | None], drop: Collection[str]
 ) -> Recoding:
-    """Work out the classes.
+    """Determine the classes.
 
-    A class has the supercategory of the category that had its name already, or else of the first one it is made of.
+    A class has the supercategory of the category with its name, or else of its first category.
 
     Args:
-        categories: Those of the source.
-        classes: Names wanted, after renaming, in order; empty for all, in the order in which the source first has them.
-        rename: New names by old ones, None to drop; all at once.
+        categories: The categories of the source.
+        classes: Wanted names, after renaming, in order; empty for all, in the source's order.
+        rename: New names by old ones, None to drop; all are renamed at once.
         drop: Old names to drop.
 
     Raises:
@@ -52,7 +51,7 @@ def recode(
         if target is not None:
             members.setdefault(target, []).append(category)
     if categories and not members:
-        raise DataError("Every class is dropped", remedy="drop fewer")
+        raise DataError("every class is dropped", remedy="drop fewer")
     wanted = _wanted(members, classes, {**rename, **dict.fromkeys(drop)})
     return Recoding(
         tuple(replace(_first(members[name], name), id=i, name=name) for i, name in enumerate(wanted, 1)),
@@ -73,7 +72,7 @@ def _check_renaming(categories: Sequence[Category], rename: Mapping[str, str | N
         raise UsageError(f"{_listed(both)} both renamed and dropped", remedy="rename it or drop it")
     if "" in rename.values():
         empty = next(name for name, new in rename.items() if new == "")
-        raise UsageError(f"The new name of '{empty}' is empty", remedy="give a name, or name it in drop")
+        raise UsageError(f"the new name of '{empty}' is empty", remedy="give a name, or name it in drop")
 
 
 def _wanted(members: Mapping[str, object], classes: Sequence[str], became: Mapping[str, str | None]) -> list[str]:
@@ -83,7 +82,7 @@ def _wanted(members: Mapping[str, object], classes: Sequence[str], became: Mappi
     _refuse_unknown(classes, members, gone)
     twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if twice:
-        raise UsageError(f"The class '{twice[0]}' is asked for twice", remedy="name it once")
+        raise UsageError(f"the class '{twice[0]}' is asked for twice", remedy="name it once")
     return list(classes)
 
 
@@ -91,27 +90,19 @@ def _refuse_unknown(asked: Iterable[str], known: Collection[str], gone: Mapping[
     unknown = [name for name in dict.fromkeys(asked) if name not in known]
     if not unknown:
         return
-    hints = {name: f"'{name}' {gone[name]}" if name in gone else _near(name, known) for name in unknown}
+    hints = {name: f"'{name}' {gone[name]}" if name in gone else did_you_mean(name, known, most=3) for name in unknown}
     lost = any(not hint for hint in hints.values())
     told = [
         hint if len(unknown) == 1 or name in gone else f"for '{name}', {hint}" for name, hint in hints.items() if hint
     ]
     raise UsageError(
-        f"The data set has no {'class' if len(unknown) == 1 else 'classes'} {_quoted(unknown)}",
+        f"the dataset has no {'class' if len(unknown) == 1 else 'classes'} {_quoted(unknown)}",
         remedy="; ".join([*told, *([f"there are: {_some(known)}"] if lost else [])]),
     )
 
 
-def _near(name: str, known: Collection[str]) -> str:
-    folded: dict[str, list[str]] = {}
-    for each in known:
-        folded.setdefault(each.casefold(), []).append(each)
-    near = [each for match in get_close_matches(name.casefold(), folded, 3, 0.5) for each in folded[match]]
-    return f"did you mean {' or '.join(near)}?" if near else ""
-
-
 def _listed(names: Sequence[str]) -> str:
-    return f"The class{'es' * (len(names) > 1)} {_quoted(names)} {'is' if len(names) == 1 else 'are'}"
+    return f"the class{'es' * (len(names) > 1)} {_quoted(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import DataError, MissingError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
@@ -34,7 +34,7 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture: its file relative to the images folder, its declared size in pixels, and what else the source says."""
+    """An image: its file relative to the images folder, its declared size in pixels, and other fields of the source."""
 
     id: int
     file_name: str
@@ -58,7 +58,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class CocoDataset:
-    """What an instances file holds. Ids need not be unique here: `validation` sees to that."""
+    """The content of an instances file. Ids need not be unique: validation makes them so."""
 
     images: tuple[Image, ...]
     annotations: tuple[Annotation, ...]
@@ -75,8 +75,7 @@ class CocoDataset:
     def background_images(self) -> tuple[Image, ...]:
         """Images without an annotation.
 
-        An image with crowd regions alone is none of them: something is there, though nothing that is judged. It is no
-        example of a class either.
+        An image with crowd regions only is not one of them: it shows something, though nothing that is judged.
         """
         annotated = {each.image_id for each in self.annotations}
         return tuple(image for image in self.images if image.id not in annotated)
@@ -94,22 +93,22 @@ class CocoDataset:
         return groups
 
     def subset(self, images: Iterable[Image]) -> CocoDataset:
-        """The same data set with only these images and their annotations, in this data set's order."""
+        """The dataset with only these images and their annotations, in this dataset's order."""
         ids = {image.id for image in images}
         kept = tuple(image for image in self.images if image.id in ids)
         return replace(self, images=kept, annotations=tuple(each for each in self.annotations if each.image_id in ids))
 
 
 def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
-    """Read an instances file, checking the type of all that is read.
+    """Read an instances file, checking all types.
 
-    NaN and infinite numbers in boxes are let through for validation to report. File names that lead out of the
-    images folder are refused. What a tool marked `ignore` becomes a crowd region, the one kind that pycocotools and
-    mmdet leave out: the former takes no notice of `ignore`, and the latter learns such a place as background.
+    NaN and infinite numbers in boxes pass, for validation to report. File names that lead out of the images folder are
+    refused. Objects marked `ignore` become crowd regions, which both pycocotools and mmdet ignore: pycocotools does
+    not know `ignore`, and mmdet would learn such a place as background.
 
     Args:
         path: The file.
-        unsized: Whether images may lack width and height, which are 0 then, for the caller to measure.
+        unsized: Whether images may lack width and height, which are then 0, for the caller to measure.
 
     Raises:
         MissingError: There is no such file.
@@ -118,23 +117,23 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
     try:
         raw = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        raise MissingError("There is no annotation file", where=path, expected=_FORMAT) from None
+        raise MissingError("there is no annotation file", where=path, expected=_FORMAT) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"The annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
+        raise DataError(f"the annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
     try:
         dataset = _parse(raw, unsized)
     except _SchemaError as error:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
     ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
     if ignored:
-        logger.info("%d boxes marked 'ignore' became crowd regions: what is found there is not judged", ignored)
+        log.info("%d boxes marked 'ignore' became crowd regions: what is found there is not judged", ignored)
     return dataset
 
 
 def write_coco(dataset: CocoDataset, path: Path) -> None:
     """Write an instances file, one record a line: images and annotations by id, categories in their own order.
 
-    The same data set gives the same bytes, whatever the order its records came in.
+    The same dataset gives the same bytes, whatever the order of its records.
     """
     images = sorted(dataset.images, key=lambda image: (image.id, image.file_name))
     annotations = sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id))
@@ -157,7 +156,7 @@ def unsafe_name(name: str) -> bool:
 
 
 def _dump(value: Any) -> str:
-    """JSON in plain letters; half a letter, which a broken name may hold and UTF-8 has no bytes for, as an escape."""
+    """JSON in UTF-8; escaped where a broken name has a lone surrogate."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isascii() or _is_whole(text) else json.dumps(value)
 
@@ -167,12 +166,12 @@ def _is_whole(text: str) -> bool:
 
 
 class _SchemaError(Exception):
-    """What is wrong with the file, and at which record."""
+    """The problem of the file, with the record."""
 
 
 def _parse(raw: Any, unsized: bool) -> CocoDataset:
     if not isinstance(raw, dict):
-        raise _SchemaError(f"The annotation file holds {_kind(raw)} where an object was expected")
+        raise _SchemaError(f"the annotation file holds {_kind(raw)} where an object was expected")
     return CocoDataset(
         tuple(_image(record, f"images[{i}]", unsized) for i, record in enumerate(_list(raw, "images"))),
         tuple(_annotation(record, i) for i, record in enumerate(_list(raw, "annotations"))),
@@ -184,7 +183,7 @@ def _parse(raw: Any, unsized: bool) -> CocoDataset:
 
 def _list(raw: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(raw.get(key), list):
-        raise _SchemaError(f"The annotation file has no list '{key}'")
+        raise _SchemaError(f"the annotation file has no list '{key}'")
     return list(raw[key])
 
 
@@ -205,7 +204,7 @@ def _image(raw: Any, where: str, unsized: bool) -> Image:
 
 
 def _annotation(raw: Any, index: int) -> Annotation:
-    # The common case is all right: the place is put in words only when it is needed, for files of a million boxes.
+    # Most records are valid: the place is only worded for an error, as files may have a million boxes.
     try:
         x, y, width, height = (float(value) for value in raw["bbox"] if value.__class__ in (int, float))
         area = raw.get("area")
@@ -259,7 +258,7 @@ def _value(raw: Any, key: str, where: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
     return "an empty text" if value == "" else names.get(type(value), "a number")
 
 

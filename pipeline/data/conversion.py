@@ -1,4 +1,4 @@
-"""From a source's categories to those wanted: choose, rename, merge, drop; leave out what is too small or too much."""
+"""Selection of classes and images: categories are chosen, renamed, merged and dropped; images are limited."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.data.coco import Annotation, CocoDataset, Image
 from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.errors import DataError, UsageError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of a data set that was asked for, and which images are not in it."""
+    """The selected part of a dataset, and the images excluded."""
 
     dataset: CocoDataset
     exclusions: tuple[Exclusion, ...] = ()
@@ -36,21 +36,21 @@ def select(
     seed: int = 0,
     reserved: Collection[str] = (),
 ) -> Selection:
-    """Take the part of a data set that a detector is to know.
+    """Select the part of a dataset that a detector shall learn.
 
-    A category that is not taken, or dropped, leaves its objects in the pictures, unmarked: a detector will learn that
-    they are background. Images that are left without an annotation stay, and are background as a whole.
+    Objects of a dropped category stay on the images without a box: a detector learns them as background. Images left
+    without an annotation stay, and are background as a whole.
 
     Args:
-        dataset: What to take it from.
+        dataset: The dataset.
         classes: Category names in the order wanted, which become 1..K, as they are called after renaming; empty for
             all, in the source's order.
         rename: New names by old ones, None to drop, as `read_class_map` gives them. All are renamed at once, so
-            that two can change names, and a new name is not looked up again. Names that become one are merged.
+            that two can swap names. Categories with the same new name are merged.
         drop: Names to drop, as they are called in the source.
         max_images: Keep at most so many images; 0 for all. The choice depends on the seed and the file names alone,
             image by image: it keeps no groups together.
-        seed: What `max_images` draws from.
+        seed: Seed of that choice.
         reserved: File names that `max_images` takes first, such as those of a fixed test set.
 
     Returns:
@@ -73,14 +73,14 @@ def select(
         remedy = "name other classes" + (
             f", or take more than {max_images} images" if len(ids) < len(dataset.images) else ""
         )
-        raise DataError(f"There is no object in {len(images)} images", expected=f"objects of {names}", remedy=remedy)
+        raise DataError(f"there is no object in {len(images)} images", expected=f"objects of {names}", remedy=remedy)
     selected = replace(
         dataset,
         images=tuple(sorted(images, key=lambda image: image.id)),
         annotations=tuple(replace(each, id=i) for i, each in enumerate(ordered, 1)),
         categories=recoding.categories,
     )
-    logger.info(
+    log.info(
         "selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(ordered)
     )
     counts = {"more than max_images": len(dataset.images) - len(images)}
@@ -88,25 +88,25 @@ def select(
 
 
 def draw_order(name: str, seed: int) -> bytes:
-    """A key to sort file names by that looks random, and does not depend on which other names there are."""
+    """A pseudo-random sort key for file names, independent of all other names."""
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
 def _recoded(annotations: list[Annotation], recoding: Recoding) -> list[Annotation]:
-    """The annotations under their new classes; what only the old class told apart is there once."""
+    """The annotations with their new classes; of annotations that only differed in their old class one is kept."""
     taken: dict[object, int] = {}
     kept = []
     for each in sorted(annotations, key=lambda each: each.id):
         number = recoding.number[each.category_id]
         if number in recoding.merged:
-            # Two crowd regions can share a box and be different places; of objects, the detector sees no more than it.
+            # Two crowd regions can share a box and differ in their masks; of objects a detector sees only the box.
             region = repr(each.segmentation) if each.iscrowd else None
             key = (each.image_id, number, each.bbox, each.iscrowd, region)
             if taken.setdefault(key, each.category_id) != each.category_id:
                 continue
         kept.append(replace(each, category_id=number))
     if len(kept) < len(annotations):
-        logger.info("merging classes made %d boxes the same as another: dropped", len(annotations) - len(kept))
+        log.info("merging classes made %d boxes the same as another: dropped", len(annotations) - len(kept))
     return kept
 
 

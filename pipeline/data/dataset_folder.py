@@ -1,4 +1,4 @@
-"""A data set as a folder: `annotations.json`, and `images/` with exactly the files it names."""
+"""A dataset as a folder: `annotations.json`, and `images/` with exactly the files it names."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pipeline.errors import DataError, MissingError, UsageError
 from pipeline.serving.decoding import read_header
 
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
-_JPEG_QUALITY = 95  # what a rewritten photograph loses is below what the eye sees
+_JPEG_QUALITY = 95  # the loss is invisible
 
 
 @dataclass(frozen=True)
 class Subset:
-    """A written data set in figures; `rewritten` counts pictures that were turned upright."""
+    """Counts of a written dataset; `rewritten` counts images that were turned upright."""
 
     folder: Path
     images: int
@@ -33,15 +33,15 @@ class Subset:
 
 
 def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upright: Collection[str] = ()) -> Subset:
-    """Write a data set's folder.
+    """Write a dataset's folder.
 
-    A picture's bytes stay as they are, hard-linked where the file system can, except where it must be turned.
+    Image files are hard-linked where the file system can, else copied; only those to be turned are re-encoded.
 
     Args:
-        dataset: What to write.
-        images_folder: Where its images are.
-        folder: Where to; must not exist, or be empty.
-        upright: File names to write anew the way EXIF says they are to be seen, as `validate` found.
+        dataset: The dataset.
+        images_folder: The folder of its images.
+        folder: The folder to write; must not exist, or be empty.
+        upright: File names to turn upright as EXIF says, as found by `validate`.
 
     Raises:
         UsageError: The folder holds something already.
@@ -49,7 +49,7 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
         DataError: An image to be turned cannot be decoded.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise UsageError("The folder for the data set is not empty", where=folder, remedy="name a new folder")
+        raise UsageError("the folder for the dataset is not empty", where=folder, remedy="name a new folder")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     turned = frozenset(upright)
 
@@ -66,7 +66,7 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
 
 def _place(source: Path, target: Path, turn: bool) -> bool:
     if not source.is_file():
-        raise MissingError("An image of the data set is not there", where=source)
+        raise MissingError("an image of the dataset is missing", where=source)
     target.parent.mkdir(parents=True, exist_ok=True)
     if turn:
         _write_upright(source, target)
@@ -79,13 +79,13 @@ def _place(source: Path, target: Path, turn: bool) -> bool:
 
 
 def _write_upright(source: Path, target: Path) -> None:
-    """Write a picture anew in the format its bytes have, whatever its name says, without an EXIF orientation."""
+    """Re-encode an image upright, in the format of its bytes, without an EXIF orientation."""
     data = source.read_bytes()
     suffix = _SUFFIXES[read_header(data).format]
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # turns as EXIF says
     if pixels is None:
-        raise DataError("An image to be turned upright cannot be decoded", where=source)
+        raise DataError("an image to be turned upright cannot be decoded", where=source)
     encoded, upright = cv2.imencode(suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])  # WebP is lossless
     if not encoded:
-        raise DataError("An image turned upright cannot be written", where=target)
+        raise DataError("an image turned upright cannot be written", where=target)
     target.write_bytes(upright.tobytes())

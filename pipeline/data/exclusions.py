@@ -1,7 +1,6 @@
-"""Images that are left out between a source and the three sets: how many of how many, and why.
+"""Images excluded between a source and the three sets: how many of how many, and why.
 
-Whatever leaves images out says so with an `Exclusion`, so that their counts add up: the images that were loaded, less
-all exclusions, are those in the three sets.
+Every exclusion is recorded, so that counts add up: loaded images minus exclusions are the images of the three sets.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from pathlib import Path
 
 from pipeline.data.tables import Table
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FILE_NAME = "exclusions.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """Images left out for one reason; as text, one sentence.
+    """Images excluded for one reason; `str` gives a sentence.
 
     Attributes:
-        count: How many.
-        of: Of how many that there were.
-        reason: Why, as it follows a colon.
-        subset: The set they were left out of; empty where there are no sets yet.
+        count: Number of excluded images.
+        of: Number of images before.
+        reason: The reason, as it follows a colon.
+        subset: The set that lost them; empty before the split.
     """
 
     count: int
@@ -41,16 +40,16 @@ class Exclusion:
 
 
 def exclude(counts: Mapping[str, int], of: int, *, subset: str = "") -> tuple[Exclusion, ...]:
-    """One exclusion for each reason that took images, each said in the log.
+    """Record and log an exclusion for each reason with a count above 0.
 
     Args:
-        counts: How many images each reason took.
-        of: How many images there were.
-        subset: The set they were left out of; empty where there are no sets yet.
+        counts: Number of excluded images by reason.
+        of: Number of images before.
+        subset: The set that lost them; empty before the split.
     """
     found = tuple(Exclusion(count, of, reason, subset) for reason, count in counts.items() if count)
     for each in found:
-        logger.info("%s", each)
+        log.info("%s", each)
     return found
 
 
@@ -62,13 +61,13 @@ def exclusions_table(exclusions: Iterable[Exclusion]) -> Table:
 
 
 def write_exclusions(folder: Path, exclusions: Iterable[Exclusion]) -> None:
-    """Keep exclusions beside a data set, for whoever prepares it; no file where there are none."""
+    """Write exclusions into a dataset's folder, for data preparation; no file where there are none."""
     records = [asdict(each) for each in exclusions]
     if records:
         (folder / FILE_NAME).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
 
 
 def read_exclusions(folder: Path) -> tuple[Exclusion, ...]:
-    """What `write_exclusions` kept; nothing where there is no file."""
+    """Read what `write_exclusions` wrote; empty where there is no file."""
     path = folder / FILE_NAME
     return tuple(Exclusion(**each) for each in json.loads(path.read_text("utf-8"))) if path.is_file() else ()

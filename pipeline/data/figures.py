@@ -1,4 +1,4 @@
-"""What every figure of the domain has in common."""
+"""The base of all figures: palette, font, and charts without pyplot."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 # blue, orange, green, pink, sky, vermilion, yellow, black
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 
-# Text in pictures: OpenCV's own letters end with ASCII
+# Text on images: OpenCV's own font has ASCII only
 FONT = str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 class Chart(Figure):
-    """A figure that a notebook shows as it stands, without pyplot, whose state other cells could change.
+    """A figure that a notebook shows, without pyplot, whose state other cells could change.
 
     Args:
         width: Inches.

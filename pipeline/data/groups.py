@@ -1,15 +1,14 @@
-"""Images that must stay together: near duplicates, and those that agree in a field such as the video they are from."""
+"""Images that must stay together: near duplicates, and images with the same value of a field, such as their video."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pipeline.data.coco import Image
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 
 VIDEO, SCENE = "video", "scene"  # fields that the source gives to frames of videos
 _SHOWN = 20  # fields in an error
@@ -17,13 +16,13 @@ _SHOWN = 20  # fields in an error
 
 @dataclass(frozen=True)
 class Ties:
-    """What ties images to each other, in the order of the images; empty where an image has no such tie.
+    """What ties images to each other, in the order of the images; empty for an image without such a tie.
 
     Attributes:
         duplicates: The group of near duplicates of each image.
-        fields: The value of the field to group by of each image, as JSON, so that `1` and `"1"` are apart; of a scene
-            of a video, the video and the scene.
-        field: What that field is called.
+        fields: The value of the field to group by of each image, as JSON, so that `1` and `"1"` differ; for a scene of
+            a video, the video and the scene.
+        field: The name of that field.
     """
 
     duplicates: tuple[str, ...]
@@ -38,20 +37,20 @@ class Ties:
         return list(groups.values())
 
     def key(self, images: Sequence[Image], group: Sequence[int]) -> str:
-        """What identifies a group of rows: its smallest field value, or without any its smallest file name.
+        """The identity of a group of rows: its smallest field value, or without any its smallest file name.
 
-        So another frame of a video leaves the video's key as it was, and so does another near duplicate unless its
-        name comes before those of all the others.
+        So a new frame of a video does not change the video's key, nor does a new near duplicate, unless its name comes
+        before those of all others.
         """
         values = [self.fields[row] for row in group if self.fields[row]]
         return f"{self.field}\0{min(values)}" if values else min(images[row].file_name for row in group)
 
 
 def read_ties(images: Sequence[Image], groups: Mapping[str, str], group_by: str) -> Ties:
-    """Look up what ties images to each other.
+    """Find what ties images to each other.
 
     Args:
-        images: In the order that the ties are to have.
+        images: The images.
         groups: The key of its group by file name, for images that have near duplicates.
         group_by: A key of `Image.extra`; empty for none. Images without it, or where it is null, an empty text or NaN,
             are groups of their own. Scenes are counted in each video: with `scene` images that have a field `video`
@@ -85,19 +84,17 @@ def _value(value: Any) -> str:
 
 def _unknown_field(images: Sequence[Image], field: str) -> UsageError:
     known = sorted({key for image in images for key, value in image.extra.items() if _value(value)})
-    near = get_close_matches(field, known, 1, 0.6)
     there = f"there are: {', '.join(known[:_SHOWN])}" if known else "leave group_by empty: the images have no fields"
-    return UsageError(
-        f"No image has a field '{field}' to group by", remedy=f"did you mean {near[0]}? {there}" if near else there
-    )
+    remedy = f"{did_you_mean(field, known, cutoff=0.6)} {there}".strip()
+    return UsageError(f"no image has a field '{field}' to group by", remedy=remedy)
 
 
 def components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
-    """For each row the place of the first that it shares a label with, directly or through others: a union-find.
+    """For each row the position of the first row that it shares a label with, directly or through others (union-find).
 
     Args:
-        rows: Rows of the labelings, in the order in which one is the first.
-        labelings: Labels of all rows; an empty one is shared with none.
+        rows: Rows of the labelings.
+        labelings: Labels of all rows; an empty label is not shared.
     """
     parent = list(range(len(rows)))
 

@@ -1,4 +1,4 @@
-"""Pretrained weights as an artifact: a checkpoint and where it came from, or only a note that there is none."""
+"""Pretrained weights as an artifact: a checkpoint and its origin, or a note that there is none."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.published_weights import COCO, coco_weights, published_weights
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,9 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     Args:
         url: A PyTorch checkpoint at a path or any URL that `fetch` reads; "coco" for the published weights that fit
             the variant; empty to start without.
-        folder: Where the files go.
-        cache: Where downloads are kept.
-        sha256: What the checkpoint's digest must be; empty to accept any, or for "coco" the one in the table.
+        folder: The folder to write to.
+        cache: The folder of downloads.
+        sha256: The expected digest of the checkpoint; empty to accept any, or for "coco" the one in the table.
         variant: YOLOX size, needed for "coco" only.
 
     Raises:
@@ -50,10 +49,8 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
         chosen = coco_weights(variant)
         log.info("coco: YOLOX-%s by %s, mAP %.3f, %s", variant, chosen.source, chosen.mAP, chosen.licence)
         url, sha256 = chosen.url, sha256 or chosen.sha256
-    elif get_close_matches(url.lower(), [COCO], 1, 0.7) and not Path(url).exists():
-        raise UsageError(
-            f"There are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=f"did you mean '{COCO}'?"
-        )
+    elif (remedy := did_you_mean(url, [COCO], cutoff=0.7)) and not Path(url).exists():
+        raise UsageError(f"there are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=remedy)
     if url:
         found = fetch(url, cache, sha256=sha256)
         _check_published(found)
@@ -61,7 +58,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
         path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
         weights = LoadedWeights(path, found.url, found.sha256, found.size)
     elif sha256:
-        raise UsageError("A SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL too")
+        raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL, too")
     source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return weights
@@ -85,4 +82,4 @@ def _check_checkpoint(path: Path, shown: str) -> None:
         with path.open("rb") as file:
             start = file.read(4)
     if not start.startswith(_CHECKPOINT_STARTS):
-        raise DataError("The weights are not a PyTorch checkpoint", where=shown, expected="a file torch.save wrote")
+        raise DataError("the weights are not a PyTorch checkpoint", where=shown, expected="a file torch.save wrote")

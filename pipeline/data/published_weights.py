@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 import yaml
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, did_you_mean
 
 COCO = "coco"  # stands for the weights in the table that fit the variant
 
@@ -23,8 +22,8 @@ class PublishedWeights:
     Attributes:
         variant: YOLOX size.
         source: Who trained it: "mmdet" or "Megvii".
-        url: Of the file.
-        sha256: Of its bytes; empty where it is not known.
+        url: Where the file is.
+        sha256: Digest of the file; empty where it is not known.
         licence: Its SPDX identifier.
         mAP: On COCO val2017 at IoU 0.50:0.95, as its publisher gives it.
     """
@@ -38,7 +37,7 @@ class PublishedWeights:
 
     @property
     def sha256_start(self) -> str:
-        """What the digest starts with, as far as it is known: in mmdet's file names eight digits of it come last."""
+        """The known start of the digest: mmdet's file names end with eight digits of it."""
         if self.sha256 or self.source != "mmdet":
             return self.sha256
         return PurePosixPath(self.url).stem.rpartition("-")[2]
@@ -51,20 +50,19 @@ def published_weights() -> tuple[PublishedWeights, ...]:
 
 
 def coco_weights(variant: str) -> PublishedWeights:
-    """What `coco` stands for: the first entry of the variant, which is mmdet's where there is one.
+    """The weights that `coco` means: the first entry of the variant, which is mmdet's where there is one.
 
     Raises:
         UsageError: There is no such variant, or none is given.
     """
     table = {entry.variant: entry for entry in reversed(published_weights())}
     if variant not in table:
-        near = difflib.get_close_matches(variant, table, 1, 0.3)
         raise UsageError(
             f"there are no published weights of YOLOX-{variant}"
             if variant
             else f"'{COCO}' stands for weights of a YOLOX variant, and none is given",
             where="variant",
             expected="one of " + ", ".join(sorted(table)),
-            remedy=f"did you mean '{near[0]}'?" if near else "give the variant that is to be trained",
+            remedy=did_you_mean(variant, table, otherwise="give the variant to train", cutoff=0.3),
         )
     return table[variant]

@@ -1,4 +1,4 @@
-"""The split that comes with data, told from the words people name folders and files with."""
+"""The split that comes with data, from the usual names of folders and files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = {
     "test": "test",
     "testing": "test",
 }
-_PLACES = ("image", "img", "label", "annotation")  # folders of whole data sets, `JPEGImages` and `labelTxt` too
+_PLACES = ("image", "img", "label", "annotation")  # in names of folders of datasets, also `JPEGImages` and `labelTxt`
 
 
 def subset_named(word: str) -> str:
@@ -26,27 +26,27 @@ def subset_named(word: str) -> str:
 
 
 def subset_of(path: str, classes: Collection[str] = ()) -> str:
-    """The subset that a path speaks of, such as `valid/_annotations.coco.json` or `instances_val2017.json`.
+    """The subset that a path names, such as `valid/_annotations.coco.json` or `instances_val2017.json`.
 
-    The last folder or file name that has such a word counts; with words for two, as `train_val`, it says nothing.
+    The last folder or file name with such a word counts; with words for two subsets, as `train_val`, none is named.
 
     Args:
         path: A POSIX path.
-        classes: Folders that are named after classes, as `class_folders` finds them, and so after no subset.
+        classes: Folders named after classes, as found by `class_folders`; they name no subset.
     """
     parts = PurePosixPath(path).parts
     for i in range(len(parts), 0, -1):
         found = _subsets(parts[i - 1])
-        # Annotations may lie in a folder of their own: `Annotations/train` goes with the images' `train`.
+        # Annotations may be in a folder of their own: `Annotations/train` belongs to the images' `train`.
         if found and not ("/".join(parts[:i]) in classes or "/".join(parts[1:i]) in classes):
             return found.pop() if len(found) == 1 else ""
     return ""
 
 
 def class_folders(names: Iterable[str]) -> frozenset[str]:
-    """The folders `train` and `test` that stand beside `bus` and `car`: those are classes, and none of them a subset.
+    """The folders such as `train` that name classes, as they are beside others such as `bus` and `car`.
 
-    Folders within or around one of images or labels are subsets, whatever stands beside them.
+    Folders within or around a folder of images or labels name subsets in any case.
 
     Args:
         names: Files, as POSIX paths.

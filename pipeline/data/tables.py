@@ -1,4 +1,4 @@
-"""A small table that reads well in a notebook, in a log, and in a spreadsheet."""
+"""A small table for notebooks, logs and spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Cell = str | int | float
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """Rows under column names, with a title. Numbers are set to the right, floats with one decimal."""
+    """Rows under column names, with a title. Numbers are aligned right, floats have one decimal."""
 
     title: str
     columns: tuple[str, ...]

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.image_drawing import encode_jpeg, read_pixels, scale
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
-from pipeline.data.report.inline_images import Gallery, Picture, Row
+from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.errors import IntegrityError
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
@@ -153,14 +153,14 @@ def is_named_like_train2017(file_name: str) -> bool:
 
 def _thumbnails(truth: GroundTruth, seen: Sequence[SeenImage]) -> Gallery:
     shown = sorted(seen, key=lambda image: image.kind != "exact")[:_SHOWN]
-    return Gallery((Row("", tuple(_thumbnail(truth.path_of(image.file_name), image) for image in shown)),))
+    return Gallery((GalleryRow("", tuple(_thumbnail(truth.path_of(image.file_name), image) for image in shown)),))
 
 
-def _thumbnail(path: Path, image: SeenImage) -> Picture:
+def _thumbnail(path: Path, image: SeenImage) -> InlineImage:
     pixels = read_pixels(path)
     pixels = scale(pixels, min(_THUMBNAIL / max(pixels.shape[:2]), 1.0))
     caption = f"{image.file_name}: {_CAPTIONS[image.kind]}"
-    return Picture(image.file_name, encode_jpeg(pixels, 82), pixels.shape[1], pixels.shape[0], caption)
+    return InlineImage(image.file_name, encode_jpeg(pixels, 82), pixels.shape[1], pixels.shape[0], caption)
 
 
 def _evaluate_without(

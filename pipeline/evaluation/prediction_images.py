@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.data.figures import FONT, PALETTE
 from pipeline.data.image_drawing import Pixels, draw_labelled, encode_jpeg, read_pixels, scale
-from pipeline.data.report.inline_images import Gallery, Picture, Row
+from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.matching import Bools, Floats, Matches, matches_at_half, run_coco_eval
 from pipeline.evaluation.metrics import DetectionMetrics, ImageErrors
@@ -54,7 +54,7 @@ def draw_comparisons(
     rows = (("With the most errors", worst_images), ("Typical", typical_images))
     return Gallery(
         tuple(
-            Row(heading, tuple(_draw(truth, image, matches, kept) for image in images))
+            GalleryRow(heading, tuple(_draw(truth, image, matches, kept) for image in images))
             for heading, images in rows
             if images
         )
@@ -71,7 +71,7 @@ def _choose(per_image: Sequence[ImageErrors], worst: int, typical: int) -> tuple
     return worst_images, [rest[row] for row in rows]
 
 
-def _draw(truth: GroundTruth, errors: ImageErrors, matches: Matches, kept: Bools) -> Picture:
+def _draw(truth: GroundTruth, errors: ImageErrors, matches: Matches, kept: Bools) -> InlineImage:
     names = list(truth.categories.values())
     pixels = read_pixels(truth.path_of(errors.file_name))
     zoom = min(_PANEL / max(pixels.shape[:2]), _LARGEST_ZOOM)
@@ -96,7 +96,7 @@ def _draw(truth: GroundTruth, errors: ImageErrors, matches: Matches, kept: Bools
         f"{errors.false_positives} false or mislabelled"
     )
     alt = f"Ground truth and predictions of {errors.file_name}"
-    return Picture(alt, encode_jpeg(both, 82), both.shape[1], both.shape[0], caption)
+    return InlineImage(alt, encode_jpeg(both, 82), both.shape[1], both.shape[0], caption)
 
 
 def _panel(pixels: Pixels, boxes: Floats, wrong: Bools, labels: list[str], prefix: str, heading: str) -> Pixels:

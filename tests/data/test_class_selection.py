@@ -48,9 +48,9 @@ def test_recode(classes, rename, drop, found, number, merged):
     ("classes", "rename", "drop", "kind", "problem"),
     [
         pytest.param(("Truk", "cars", "zebra"), {}, (), UsageError,
-                     "no classes 'Truk', 'cars', 'zebra'.*for 'Truk', did you mean truck[?]; "
-                     "for 'cars', did you mean car[?]; there are: car, truck, dog", id="all unknown ones"),
-        pytest.param(("CAR",), {}, (), UsageError, "no class 'CAR'.*did you mean car[?]", id="another case"),
+                     "no classes 'Truk', 'cars', 'zebra'.*for 'Truk', did you mean 'truck'[?]; "
+                     "for 'cars', did you mean 'car'[?]; there are: car, truck, dog", id="all unknown ones"),
+        pytest.param(("CAR",), {}, (), UsageError, "no class 'CAR'.*did you mean 'car'[?]", id="another case"),
         pytest.param((), {"cra": "x"}, ("dgo",), UsageError, "no classes 'cra', 'dgo'", id="in rename and drop"),
         pytest.param(("truck",), {"truck": "lorry"}, (), UsageError, "'truck' is called 'lorry'", id="old name wanted"),
         pytest.param(("dog",), {}, ("dog",), UsageError, "'dog' is dropped", id="wanted and dropped"),
@@ -59,18 +59,13 @@ def test_recode(classes, rename, drop, found, number, merged):
         pytest.param((), {"dog": "cat", "car": "x"}, ("dog", "car"), UsageError,
                      "'car', 'dog' are both renamed and dropped", id="contradictions"),
         pytest.param((), {"dog": ""}, (), UsageError, "new name of 'dog' is empty", id="no new name"),
-        pytest.param((), {}, ("dog", "car", "truck"), DataError, "Every class is dropped", id="nothing left"),
+        pytest.param((), {}, ("dog", "car", "truck"), DataError, "every class is dropped", id="nothing left"),
         pytest.param(("dog", "dog"), {}, (), UsageError, "'dog' is asked for twice", id="twice"),
     ],
 )  # fmt: skip
 def test_refused(classes, rename, drop, kind, problem):
     with pytest.raises(kind, match=f"(?s){problem}"):
         recode(SOURCE, classes, rename, drop)
-
-
-def test_the_near_ones_are_named_as_they_are_written():
-    with pytest.raises(UsageError, match=r"did you mean TRUCK or Truck\?"):
-        recode([Category(1, "TRUCK"), Category(2, "Truck"), Category(3, "dog")], ["truck"], {}, ())
 
 
 def test_long_lists_are_cut():

@@ -73,7 +73,7 @@ def test_area_is_the_boxs_where_there_is_none(tmp_path):
         pytest.param({"images": []}, "no list 'annotations'", id="no annotations"),
         pytest.param(changed("images", width=...), r"images\[1\] has no 'width'", id="no width"),
         pytest.param(changed("images", id="1"), r"images\[1\].id is a text", id="id a text"),
-        pytest.param(changed("images", id=True), r"images\[1\].id is a truth value", id="id a truth value"),
+        pytest.param(changed("images", id=True), r"images\[1\].id is a boolean", id="id a truth value"),
         pytest.param(changed("images", file_name="../a.jpg"), r"images\[1\].file_name leads out", id="name up"),
         pytest.param(changed("images", file_name=""), r"images\[1\].file_name is an empty text", id="no name"),
         pytest.param(changed("annotations", bbox=...), r"annotations\[1\] has no 'bbox'", id="no box"),

@@ -182,7 +182,7 @@ names_of_classes = st.sampled_from(["a", "b", "c", "d", "e"])
     st.sets(names_of_classes),
 )
 def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop):
-    """Every box, under its new name, is there; nothing else is; and none is there twice that was not before."""
+    """Every box, under its new name, is there; nothing else is; and none occurs twice that was not before."""
     annotations = tuple(
         Annotation(i, image, label, (place, 0, 9, 9), 81) for i, (image, label, place) in enumerate(boxes, 1)
     )
@@ -205,11 +205,11 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop):
 @pytest.mark.parametrize(
     ("options", "kind", "problem"),
     [
-        pytest.param({"rename": {"cta": "x"}}, UsageError, "did you mean cat", id="unknown to rename"),
-        pytest.param({"drop": ["Dog"]}, UsageError, "did you mean dog", id="unknown to drop"),
-        pytest.param({"drop": ["dog", "cat"]}, DataError, "Every class is dropped", id="all dropped"),
+        pytest.param({"rename": {"cta": "x"}}, UsageError, "did you mean 'cat'", id="unknown to rename"),
+        pytest.param({"drop": ["Dog"]}, UsageError, "did you mean 'dog'", id="unknown to drop"),
+        pytest.param({"drop": ["dog", "cat"]}, DataError, "every class is dropped", id="all dropped"),
         pytest.param({"drop": ["dog"], "rename": {"dog": "cat"}}, UsageError, "both renamed and dropped", id="both"),
-        pytest.param({"classes": ["cats"]}, UsageError, "did you mean cat", id="near miss"),
+        pytest.param({"classes": ["cats"]}, UsageError, "did you mean 'cat'", id="near miss"),
         pytest.param({"classes": ["zebra"]}, UsageError, "there are: cat, dog", id="unknown"),
         pytest.param({"classes": ["cat", "cat"]}, UsageError, "twice", id="twice"),
         pytest.param({"max_images": -1}, UsageError, "negative", id="negative"),

@@ -105,12 +105,12 @@ def test_training_images_are_found(training_set: Path, test_set: GroundTruth, pa
     assert (exposure.images, exposure.learned, exposure.exact, exposure.similar) == (5, 6, 1, 2)
     assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (0.2, 0.4, 2)
     (row,) = exposure.thumbnails.rows
-    assert [each.caption for each in row.pictures] == [
+    assert [each.caption for each in row.images] == [
         "copy.png: a training image, byte for byte",
         "brighter.png: looks like a training image",
         "flip.jpg: looks like a training image",
     ]
-    for each in row.pictures:
+    for each in row.images:
         assert cv2.imdecode(np.frombuffer(each.data, np.uint8), cv2.IMREAD_COLOR).shape == (120, 160, 3)
     assert exposure.coco_names == ()  # this model never met COCO
 
@@ -134,15 +134,15 @@ def test_thumbnails_are_few_and_small_with_the_exact_copies_first(packed: Callab
     exposure = check_exposure(test_set, packed(learned), [])
     assert (exposure.exact, exposure.similar) == (10, 10)
     (row,) = exposure.thumbnails.rows
-    assert [each.caption.startswith("same") for each in row.pictures] == [True] * 10 + [False] * 2
-    assert {(each.width, each.height) for each in row.pictures} == {(200, 150), (160, 120)}
+    assert [each.caption.startswith("same") for each in row.images] == [True] * 10 + [False] * 2
+    assert {(each.width, each.height) for each in row.images} == {(200, 150), (160, 120)}
     assert exposure.unseen is None  # nothing is left
 
 
 def test_a_clean_test_set(test_set: GroundTruth, packed: Callable, tmp_path: Path) -> None:
     learned = learn_images(write_set(tmp_path / "train", {"40.png": png(photo(40))}))
     exposure = check_exposure(test_set, packed(learned), results(1))
-    assert (exposure.seen, exposure.unseen, exposure.thumbnails.rows[0].pictures) == ((), None, ())
+    assert (exposure.seen, exposure.unseen, exposure.thumbnails.rows[0].images) == ((), None, ())
     assert (exposure.exact_share, exposure.similar_share) == (0.0, 0.0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.image_drawing import Pixels
-from pipeline.data.report.inline_images import Picture
+from pipeline.data.report.inline_images import InlineImage
 from pipeline.errors import DataError, MissingError
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import evaluate
@@ -28,7 +28,7 @@ def has(panel: Pixels, colour: np.ndarray) -> bool:
     return bool((np.abs(panel.astype(int) - colour).max(axis=2) < 40).sum() > 50)
 
 
-def halves(picture: Picture) -> tuple[Pixels, Pixels]:
+def halves(picture: InlineImage) -> tuple[Pixels, Pixels]:
     image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape[:2] == (picture.height, picture.width)
     middle = picture.width // 2
@@ -44,13 +44,13 @@ def truth(write_dataset: Callable) -> GroundTruth:
 def test_the_worst_come_first_and_the_typical_are_others(truth: GroundTruth) -> None:
     results = [found(n, 1) for n in (0, 1)] + [found(2, 1, box=[40, 40, 20, 20]), found(3, 1)]
     worst, typical = draw_comparisons(truth, results, evaluate(truth, results), worst=2, typical=2).rows
-    assert [each.caption for each in worst.pictures] == [
+    assert [each.caption for each in worst.images] == [
         "2.png: 0 found, 1 missed, 1 false or mislabelled",
         "3.png: 0 found, 1 missed, 1 false or mislabelled",
     ]
     assert (
         len(
-            {each.caption for each in typical.pictures}
+            {each.caption for each in typical.images}
             & {f"{n}.png: 1 found, 0 missed, 0 false or mislabelled" for n in (0, 1)}
         )
         >= 1
@@ -61,7 +61,7 @@ def test_the_worst_come_first_and_the_typical_are_others(truth: GroundTruth) -> 
 def test_without_errors_there_is_no_worst_image(truth: GroundTruth) -> None:
     results = [found(n, 1 if n < 3 else 2) for n in range(5)]
     (typical,) = draw_comparisons(truth, results, evaluate(truth, results)).rows
-    assert (typical.heading, len(typical.pictures)) == ("Typical", 3)
+    assert (typical.heading, len(typical.images)) == ("Typical", 3)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_without_errors_there_is_no_worst_image(truth: GroundTruth) -> None:
 def test_blue_is_right_and_orange_is_wrong(write_dataset: Callable, results: list, left: tuple, right: tuple) -> None:
     truth = write_dataset([250])
     ((row,)) = draw_comparisons(truth, results, evaluate(truth, results), worst=1, typical=1).rows
-    objects, predictions = halves(row.pictures[0])
+    objects, predictions = halves(row.images[0])
     assert (has(objects, BLUE), has(objects, ORANGE)) == left
     assert (has(predictions, BLUE), has(predictions, ORANGE)) == right
 
@@ -87,9 +87,9 @@ def test_many_boxes_names_in_any_script_and_no_boxes_can_be_drawn(write_dataset:
     many = [found(0, 2, 0.9, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)]
     results = [*many, found(1, 1), found(2, 2)]
     worst, typical = draw_comparisons(truth, results, evaluate(truth, results)).rows
-    assert worst.pictures[0].caption == "0.png: 0 found, 1 missed, 40 false or mislabelled"
-    assert worst.pictures[1].caption == "2.png: 0 found, 0 missed, 1 false or mislabelled"
-    assert typical.pictures[0].caption == "1.png: 1 found, 0 missed, 0 false or mislabelled"
+    assert worst.images[0].caption == "0.png: 0 found, 1 missed, 40 false or mislabelled"
+    assert worst.images[1].caption == "2.png: 0 found, 0 missed, 1 false or mislabelled"
+    assert typical.images[0].caption == "1.png: 1 found, 0 missed, 0 false or mislabelled"
 
 
 @pytest.mark.parametrize(("content", "error"), [(None, MissingError), (b"", DataError), (b"junk", DataError)])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.learned_images import SeenImage, UnknownWeights
-from pipeline.data.report.inline_images import Figures, Gallery, Picture, Row
+from pipeline.data.report.inline_images import FigureList, Gallery, GalleryRow, InlineImage
 from pipeline.evaluation import quality_report
 from pipeline.evaluation.client import TestImageCheck
 from pipeline.evaluation.exposure import Exposure
@@ -103,7 +103,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9 - n / 10} for n in (0, 1)]
         metrics = evaluate(truth, results)
         if not drawn:
-            monkeypatch.setattr(quality_report, "draw", lambda *_: Figures(()))
+            monkeypatch.setattr(quality_report, "draw", lambda *_: FigureList(()))
             for name in ("precision_recall_chart", "f1_chart", "ap_chart", "confusion_chart"):
                 monkeypatch.setattr(quality_report, name, lambda _: None)
         limits = QualityLimits(gate, max_seen_exact, allow_no_detections=True)
@@ -320,8 +320,8 @@ def test_it_shows_training_images_and_the_figures_without_them(report: Callable,
     results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9} for n in (0, 1)]
     seen = tuple(SeenImage(f"{number}{EVIL}.png", kind) for number, kind in enumerate(("exact", "similar", "similar")))
     left = evaluate(write_dataset([250, 240, 60]).only({2}), [])
-    shown = tuple(Picture(each.file_name, PIXEL, 1, 1, f"{each.file_name}: as said") for each in seen[:2])
-    exposure = replace(CLEAN, seen=seen, thumbnails=Gallery((Row("", shown),)), unseen=left)
+    shown = tuple(InlineImage(each.file_name, PIXEL, 1, 1, f"{each.file_name}: as said") for each in seen[:2])
+    exposure = replace(CLEAN, seen=seen, thumbnails=Gallery((GalleryRow("", shown),)), unseen=left)
     page = report(results=results, exposure=exposure)
     for expected in (
         "among them, byte for byte: 1 of 3.", "turned or hardly different: 2.",

@@ -15,7 +15,7 @@ from functools import partial
 
 from pipeline.data.checks import box_rules, duplicate_rules, image_rules, overlap_rules, record_rules
 from pipeline.data.checks.findings import Action
-from pipeline.data.checks.rules import Rule
+from pipeline.data.checks.rules import ValidationRule as Rule
 from pipeline.data.image_facts import Kind
 from pipeline.errors import UsageError
 
@@ -80,13 +80,13 @@ def rules(limits: RuleLimits | None = None, reserved: frozenset[str] = frozenset
 
 
 def _on_records() -> tuple[Rule, ...]:
-    change, only = _CHOICES["change"], _CHOICES["drop"]
+    anything, change, only = _CHOICES["any"], _CHOICES["change"], _CHOICES["drop"]
     return (
         Rule("duplicate-category-id", "error", "drop", only, record_rules.duplicate_category_ids,
              "two categories of one id; the first stays", _AMBIGUOUS),
         Rule("duplicate-category-name", "error", "repair", change, record_rules.duplicate_category_names,
              "two categories of one name; repair: one", "the detector would have one class twice"),
-        Rule("similar-category-names", "warning", "report", _CHOICES["any"], record_rules.similar_category_names,
+        Rule("similar-category-names", "warning", "report", anything, record_rules.similar_category_names,
              "names that differ only in case or spaces; repair: one category"),
         Rule("duplicate-image-id", "error", "drop", only, record_rules.duplicate_image_ids,
              "two images of one id; the first stays", _AMBIGUOUS),

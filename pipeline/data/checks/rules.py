@@ -33,7 +33,7 @@ Result = tuple[CocoDataset, list[Problem]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class ValidationRule:
     """A requirement on datasets, and what may be done about violations.
 
     Attributes:

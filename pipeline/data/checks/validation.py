@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.data.checks.duplicate_rules import duplicate_groups
 from pipeline.data.checks.findings import Action, Finding, Findings
 from pipeline.data.checks.rule_table import RuleLimits, rules
-from pipeline.data.checks.rules import Facts, Result, Rule, drop_images
+from pipeline.data.checks.rules import Facts, Result, ValidationRule, drop_images
 from pipeline.data.coco import CocoDataset
 from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.data.image_facts import inspect
@@ -23,7 +23,7 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-RULES: tuple[Rule, ...] = rules()
+RULES: tuple[ValidationRule, ...] = rules()
 EMPTIED = "image-without-usable-box"
 NONE_LEFT = "their annotations were all dropped"
 _CHOOSES_CLASSES = "rare-category"  # an image of unwanted classes only is background
@@ -99,7 +99,7 @@ def validate(
 
 
 def apply_rules(
-    dataset: CocoDataset, facts: Facts, table: Sequence[Rule] = RULES, *, actions: Mapping[str, str] = {}
+    dataset: CocoDataset, facts: Facts, table: Sequence[ValidationRule] = RULES, *, actions: Mapping[str, str] = {}
 ) -> Validation:
     """Apply rules one after another; applied again, they repair and drop nothing more.
 
@@ -137,7 +137,7 @@ def apply_rules(
     return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclusions)
 
 
-def rules_table(table: Sequence[Rule] = RULES) -> Table:
+def rules_table(table: Sequence[ValidationRule] = RULES) -> Table:
     """Every rule with its default action and the actions that may be chosen."""
     rows = tuple((each.name, each.severity, each.default, ", ".join(each.allowed), each.summary) for each in table)
     return Table(f"{len(rows)} rules, in the order in which they are applied", _COLUMNS, rows)
@@ -146,7 +146,7 @@ def rules_table(table: Sequence[Rule] = RULES) -> Table:
 _COLUMNS = ("rule", "severity", "default", "allowed", "what")
 
 
-def _chosen(actions: Mapping[str, str], table: Sequence[Rule]) -> dict[str, Action]:
+def _chosen(actions: Mapping[str, str], table: Sequence[ValidationRule]) -> dict[str, Action]:
     """The action of every rule."""
     named = {rule.name: rule for rule in table}
     chosen = {rule.name: rule.default for rule in table}
@@ -174,7 +174,7 @@ def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Resu
     return drop_images(after, emptied)
 
 
-def _reason(rule: Rule, wanted: str) -> str:
+def _reason(rule: ValidationRule, wanted: str) -> str:
     """Why a rule does not allow an action, for an error."""
     if wanted == "report" and rule.why:
         return f": {rule.summary.partition(';')[0]}, and {rule.why}"

@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -21,7 +20,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
 _XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
@@ -92,10 +91,12 @@ class AnnotationFiles:
             return ending[0]
         same = [name for name in self.names if PurePosixPath(name).name == PurePosixPath(wanted).name]
         kind = [name for name in self.names if PurePosixPath(name).suffix == PurePosixPath(wanted).suffix]
-        near = (ending or same or get_close_matches(wanted, self.names, 3, 0.4) or kind)[:3]
         problem = f"{len(ending)} annotation files match" if ending else "there is no annotation file"
-        known = f"such as {', '.join(near)}" if near else f"none of the {len(self.names)} files is similar"
-        raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=f"name one file: {known}")
+        examples = (ending or same or kind)[:3]
+        remedy = f"name one file, such as {', '.join(examples)}" if examples else "check the folder"
+        if not (ending or same):
+            remedy = did_you_mean(wanted, self.names, otherwise=remedy, most=3, cutoff=0.4)
+        raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=remedy)
 
     def summary(self) -> str:
         """How many files of each suffix there are, for a message."""

@@ -1,4 +1,4 @@
-"""A data set's boxes as arrays, so that no figure loops over them."""
+"""A dataset's boxes as arrays, so that figures need no loops over boxes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SMALL, MEDIUM = 32.0, 96.0
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """The N boxes of a data set, without crowd regions.
+class BoxColumns:
+    """The N boxes of a dataset, without crowd regions.
 
-    Boxes that refer to no image or category, or are not finite, are left out: a sound data set has none.
+    Boxes of unknown images or categories and boxes that are not finite are excluded; a validated dataset has none.
 
     Attributes:
         boxes: `(N, 4)`: x, y, width, height in pixels.
         areas: `(N,)`: of the mask, or of the box without one.
-        classes: `(N,)`: places in `dataset.categories`.
-        images: `(N,)`: places in `dataset.images`.
+        classes: `(N,)`: positions in `dataset.categories`.
+        images: `(N,)`: positions in `dataset.images`.
         sizes: `(images, 2)`: width and height of every image.
     """
 
@@ -41,8 +41,8 @@ class Columns:
     sizes: Floats
 
     @classmethod
-    def of(cls, dataset: CocoDataset) -> Columns:
-        """Gather them, in the order of the annotations."""
+    def of(cls, dataset: CocoDataset) -> BoxColumns:
+        """Collect the boxes in the order of the annotations."""
         image = {each.id: i for i, each in enumerate(dataset.images)}
         column = {each.id: i for i, each in enumerate(dataset.categories)}
         kept = [
@@ -69,7 +69,7 @@ class Columns:
         return np.bincount(self.images, minlength=len(self.sizes))
 
     def shown(self, classes: int) -> Integers:
-        """Which image shows which class, as `(K, 2)` pairs of places, each once, ordered by image and class."""
+        """Which image shows which class: distinct `(K, 2)` pairs of positions, ordered by image and class."""
         pairs = np.unique(self.images * max(1, classes) + self.classes)
         return np.stack(np.divmod(pairs, max(1, classes)), axis=1)
 
@@ -79,7 +79,7 @@ class Columns:
 
 
 def subsets(parts: Split) -> Mapping[str, CocoDataset]:
-    """The three data sets by name."""
+    """The three datasets by name."""
     return {"train": parts.train, "eval": parts.eval, "test": parts.test}
 
 

@@ -1,4 +1,4 @@
-"""What the figures of a data set look like, and how they write names that come from outside."""
+"""The style of a dataset's figures, and names from outside in figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def note(title: str, text: str) -> Chart:
-    """A figure of words, for what there is nothing to draw of."""
+    """A figure with a text, where there is nothing to draw."""
     chart = Chart(WIDTH, 1.1)
     axes: Axes = chart.add_subplot()
     axes.axis("off")
@@ -35,10 +35,10 @@ def note(title: str, text: str) -> Chart:
 
 
 def written(text: str, longest: int = 1000) -> str:
-    """A text in one line, without letters that the font lacks, its middle left out where it is too long.
+    """A text in one line, without letters that the font lacks, shortened in its middle where it is too long.
 
-    The end stays, since that is where names such as `valve (left)` and `valve (right)` differ. To be drawn with
-    `parse_math=False`: a dollar is a dollar.
+    The end stays: names such as `valve (left)` and `valve (right)` differ there. Draw it with `parse_math=False`, so
+    that a dollar sign stays one.
     """
     known = "".join(letter for letter in " ".join(text.split()) if ord(letter) in _letters())
     known = " ".join(known.split())
@@ -47,12 +47,12 @@ def written(text: str, longest: int = 1000) -> str:
 
 
 def labels(categories: Sequence[Category]) -> list[str]:
-    """Class names as figures write them; one that the font cannot write in full starts with its number, as `#17`."""
+    """Class names for figures; a name that the font cannot write in full starts with its number, as `#17`."""
     return [_label(each) for each in categories]
 
 
 def unwritten(categories: Sequence[Category]) -> Mapping[str, str]:
-    """Names of the classes that figures cannot write in full, by what stands there instead."""
+    """Names of the classes that figures cannot write in full, by their labels."""
     return {_label(each): each.name for each in categories if not _whole(each.name)}
 
 

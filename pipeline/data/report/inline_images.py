@@ -1,4 +1,4 @@
-"""Pictures drawn once, shown in a notebook and on a page: the same bytes in both."""
+"""Images drawn once, and shown with the same bytes in a notebook and on a page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.data.figures import Chart
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A PNG or JPEG file with its words, or words alone where there is no picture.
+class InlineImage:
+    """A PNG or JPEG file with a text, or a text alone where there is no image.
 
     Attributes:
-        alt: What is to be seen, for those who do not see it.
-        data: The file; empty where there is no picture.
+        alt: What the image shows, for those who cannot see it.
+        data: The file; empty where there is no image.
         width: Pixels.
         height: Pixels.
         caption: A line below it.
@@ -36,38 +36,38 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Charts, one below the other; a notebook gets a single one as a PNG, which it can save and export."""
+class FigureList:
+    """Charts, one below the other; a notebook shows a single one as a PNG, which it can export."""
 
-    pictures: tuple[Picture, ...]
+    images: tuple[InlineImage, ...]
 
     def _repr_png_(self) -> bytes | None:
-        return self.pictures[0].data if len(self.pictures) == 1 else None
+        return self.images[0].data if len(self.images) == 1 else None
 
     def _repr_html_(self) -> str | None:
-        return None if len(self.pictures) == 1 else self.__html__()
+        return None if len(self.images) == 1 else self.__html__()
 
     def __html__(self) -> str:
         return "".join(
             f'<figure class="chart" style="margin:0 0 1em"><img src="{each.url}" width="{each.width}" '
             f'height="{each.height}" alt="{escape(each.alt)}" style="max-width:100%;height:auto"></figure>'
-            for each in self.pictures
+            for each in self.images
         )
 
 
 @dataclass(frozen=True)
-class Row:
-    """Pictures side by side under a heading."""
+class GalleryRow:
+    """Images side by side under a heading."""
 
     heading: str
-    pictures: tuple[Picture, ...] = field(repr=False)
+    images: tuple[InlineImage, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of small pictures; where there is none, a sentence."""
+    """Rows of small images; a sentence where there are none."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[GalleryRow, ...]
     nothing: str = "There is nothing to show."
 
     def _repr_html_(self) -> str:
@@ -79,44 +79,44 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Sections:
-    """Figures under headings."""
+    """FigureList under headings."""
 
-    parts: tuple[tuple[str, Figures | Gallery], ...] = field(repr=False)
+    parts: tuple[tuple[str, FigureList | Gallery], ...] = field(repr=False)
 
     def _repr_html_(self) -> str:
         style = "margin:1.2em 0 .4em;font-size:1.2em"
         return "".join(f'<h2 style="{style}">{escape(name)}</h2>{each.__html__()}' for name, each in self.parts)
 
 
-def draw(*charts: Chart) -> Figures:
-    """Draw charts, each once; their titles become the words for those who do not see them."""
-    return Figures(tuple(map(_drawn, charts)))
+def draw(*charts: Chart) -> FigureList:
+    """Draw charts, each once; their titles become the alternative texts."""
+    return FigureList(tuple(map(_drawn, charts)))
 
 
-def _drawn(chart: Chart) -> Picture:
+def _drawn(chart: Chart) -> InlineImage:
     data = chart.to_png()
     titles = [chart.get_suptitle()] + [axes.get_title(loc="left") for axes in chart.axes]
     width, height = struct.unpack(">II", data[16:24])  # PNG's first chunk, IHDR
-    return Picture("; ".join(filter(None, titles)), data, width, height)
+    return InlineImage("; ".join(filter(None, titles)), data, width, height)
 
 
-def _row(row: Row) -> str:
+def _row(row: GalleryRow) -> str:
     heading = f'<h3 style="margin:.8em 0 .3em;font-size:1em">{escape(row.heading)}</h3>' if row.heading else ""
     style = "display:flex;flex-wrap:wrap;gap:.6em;align-items:flex-start"
-    return f'<section class="row">{heading}<div style="{style}">{"".join(map(_tile, row.pictures))}</div></section>'
+    return f'<section class="row">{heading}<div style="{style}">{"".join(map(_tile, row.images))}</div></section>'
 
 
-def _tile(picture: Picture) -> str:
-    """A picture above its caption, which is as wide; a pane with words where there is no picture."""
-    caption = f'<figcaption style="font-size:.8em">{escape(picture.caption)}</figcaption>' if picture.caption else ""
-    width = max(picture.width, 150)
+def _tile(image: InlineImage) -> str:
+    """An image above its caption; a box with text where there is no image."""
+    caption = f'<figcaption style="font-size:.8em">{escape(image.caption)}</figcaption>' if image.caption else ""
+    width = max(image.width, 150)
     style = f"margin:0;width:{width}px;max-width:100%;overflow-wrap:anywhere"
-    if picture.data:
+    if image.data:
         shown = (
-            f'<img src="{picture.url}" width="{picture.width}" height="{picture.height}" alt="{escape(picture.alt)}" '
+            f'<img src="{image.url}" width="{image.width}" height="{image.height}" alt="{escape(image.alt)}" '
             'style="max-width:100%;height:auto">'
         )
     else:
         pane = "background:#eee;color:#555;padding:2.5em .8em;text-align:center;font-size:.85em"
-        shown = f'<div style="{pane}">{escape(picture.alt)}</div>'
+        shown = f'<div style="{pane}">{escape(image.alt)}</div>'
     return f'<figure style="{style}">{shown}{caption}</figure>'

@@ -1,6 +1,6 @@
-"""The data report: one HTML page about a prepared data set, and its findings as a file for a spreadsheet.
+"""The data report: one HTML page about a prepared dataset, and its findings as a file for a spreadsheet.
 
-The figures of the page are those that a notebook shows: `write_report` draws each once, and its result holds them.
+The page and a notebook show the same figures: `write_report` draws each once, and returns them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ from pipeline.data.checks.findings import Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
 from pipeline.data.exclusions import Exclusion, exclusions_table
-from pipeline.data.report.box_columns import Columns, subsets
-from pipeline.data.report.box_figures import aspect_ratios, box_sizes, heat_map
-from pipeline.data.report.class_samples import class_samples
-from pipeline.data.report.cooccurrence import co_occurrence
-from pipeline.data.report.count_figures import boxes_per_image, class_histogram
+from pipeline.data.report.box_columns import BoxColumns, subsets
+from pipeline.data.report.class_figures import boxes_per_image, class_histogram, co_occurrence
 from pipeline.data.report.figure_style import unwritten
-from pipeline.data.report.finding_samples import worst_examples
-from pipeline.data.report.inline_images import Figures, Gallery, Sections, draw
-from pipeline.data.report.size_figures import image_sizes
+from pipeline.data.report.inline_images import FigureList, Gallery, Sections, draw
+from pipeline.data.report.sample_images import class_samples, worst_examples
+from pipeline.data.report.size_figures import aspect_ratios, box_sizes, heat_map, image_sizes
 from pipeline.data.split.dataset_split import Split
 from pipeline.data.tables import Cell, Table
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _TEMPLATE = "data_report.html.j2"
 _MOST_CONCERNS = 40  # lines; all are in the file
@@ -39,19 +36,19 @@ _PAGE, _FINDINGS = "report.html", "findings.csv"
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
-    """A written report, and what is in it, to be shown one by one.
+class DataReport:
+    """A written report and its parts.
 
     Attributes:
         path: The page; `findings.csv` lies beside it.
-        size: Of the page in bytes.
+        size: Size of the page in bytes.
         counts: Images, boxes and classes of each subset.
         findings: What validation and split found.
-        worst: The worst of it as pictures.
+        worst: Images of the worst findings.
         classes: Boxes per class and subset.
-        boxes: Boxes per image; sizes and aspect ratios of boxes; where on the image they are.
+        boxes: Boxes per image; sizes, aspect ratios and places of boxes.
         images: Sizes of images.
-        together: Which classes appear on one image.
+        together: Which classes occur together.
         samples: Images of each class with their boxes.
     """
 
@@ -60,10 +57,10 @@ class Report:
     counts: Table
     findings: Findings
     worst: Gallery
-    classes: Figures
-    boxes: Figures
-    images: Figures
-    together: Figures
+    classes: FigureList
+    boxes: FigureList
+    images: FigureList
+    together: FigureList
     samples: Gallery
 
     @property
@@ -102,29 +99,28 @@ def write_report(
     title: str = "Data report",
     facts: Mapping[str, object] | None = None,
     exclusions: Sequence[Exclusion] = (),
-) -> Report:
+) -> DataReport:
     """Write `report.html`, which needs no network, no script and no other file, and `findings.csv`.
 
     Args:
-        folder: Where to; made if need be, and files of these names replaced.
-        checked: What validation made of the source.
+        folder: The folder to write to; files of these names are replaced.
+        checked: The result of validation.
         parts: The split of `selected`.
         selected: The images, boxes and classes that were kept.
-        images_folder: Where the images are.
-        sample_images: How many images to show of each class, at most; fewer where there are many classes.
-        worst_images: How many findings to show as pictures, at most.
-        seed: Which images are shown.
-        title: Of the page.
-        facts: Rows about where the data came from and what they were prepared with. What is given here is printed:
-            URLs must come without their credentials.
-        exclusions: What was left out on the way, for the first table.
+        images_folder: The folder of the images.
+        sample_images: Most images of each class to show; fewer where there are many classes.
+        worst_images: Most findings to show as images.
+        seed: Decides which images are shown.
+        title: Title of the page.
+        facts: Rows about the data's origin and preparation. They are printed: URLs must not have credentials.
+        exclusions: Excluded images, for the first table.
 
     Raises:
         UsageError: `sample_images` is below 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = Findings((*checked.findings, *parts.findings))
-    report = Report(
+    report = DataReport(
         folder / _PAGE,
         0,
         _counts(parts, selected),
@@ -147,10 +143,10 @@ def write_report(
         unwritten=unwritten(selected.categories),
         facts=facts or {},
     )
-    report.path.write_bytes(page.encode("utf-8", "replace"))  # a lone surrogate in a name must not cost the page
+    report.path.write_bytes(page.encode("utf-8", "replace"))  # a name may have a lone surrogate
     findings.write_csv(folder / _FINDINGS)
     report = replace(report, size=report.path.stat().st_size)
-    logger.info("data report of %.1f MB", report.size / 1e6)
+    log.info("data report of %.1f MB", report.size / 1e6)
     return report
 
 
@@ -161,14 +157,14 @@ def _template() -> Template:
 
 
 def _counts(parts: Split, selected: CocoDataset) -> Table:
-    """What is in each subset, and in all that was selected, the images that the split left out among them."""
+    """Images and boxes of each subset, and of all selected images, those that the split excluded included."""
     rows = [_count_row(name, each) for name, each in {**subsets(parts), "all": selected}.items()]
     columns = ("subset", "images", "without boxes", "boxes", "per image", "crowd regions", "classes", "megapixels")
     return Table("Images, boxes and classes", columns, tuple(rows))
 
 
 def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
-    columns = Columns.of(dataset)
+    columns = BoxColumns.of(dataset)
     images, boxes = len(dataset.images), len(columns.boxes)
     return (
         name,
@@ -183,18 +179,18 @@ def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
 
 
 def _concerns(parts: Split) -> Table:
-    """What the split has to say: classes that a subset lacks, first of all."""
+    """The findings of the split."""
     rows = tuple((each.severity, each.rule, each.item, each.detail) for each in parts.findings)
     more = f"; the first {_MOST_CONCERNS} of {len(rows)}" if len(rows) > _MOST_CONCERNS else ""
-    title = f"What the split left out, or lacks{more}"
+    title = f"Findings of the split{more}"
     return Table(title, ("severity", "rule", "item", "detail"), rows[:_MOST_CONCERNS])
 
 
 def _tiles(parts: Split, selected: CocoDataset, findings: Findings) -> dict[str, int]:
-    """The first figures to look at."""
+    """The figures at the top of the page."""
     return {
         "images": len(selected.images),
-        "boxes": len(Columns.of(selected).boxes),
+        "boxes": len(BoxColumns.of(selected).boxes),
         "classes": len(selected.categories),
         **{f"{name} images": len(each.images) for name, each in subsets(parts).items()},
         "findings": len(findings),

@@ -1,4 +1,4 @@
-"""Small pictures of boxes on images: each image decoded once, no larger than needed, and cut to where the box is."""
+"""Thumbnails of boxes on images: each image is decoded once, no larger than needed, and cropped to the box."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ View = tuple[float, float, float, float]  # left, top, right, bottom on the imag
 
 _JPEG_QUALITY = 80
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-_CONTEXT = 3.5  # a small box is shown with so many times its side around it
-_LEAST_VIEW = 96  # pixels of the image that a picture shows at least, across
-_WHOLE = 0.6  # a view of more than this share of the image might as well show all of it
-_BEYOND = 0.25  # how far a view follows a box out of the image, as a share of the image's side
+_CONTEXT = 3.5  # times its side that is shown around a small box
+_LEAST_VIEW = 96  # fewest pixels of the image that a thumbnail shows across
+_WHOLE = 0.6  # share of the image from which on all of it is shown
+_BEYOND = 0.25  # share of the image's side by which a view may follow a box out of the image
 _MARGIN = (238, 238, 238)  # grey, where there is no image
 _FAINT = 0.6  # opacity of the other boxes
 _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of MAX_PIXELS
 
 
 @dataclass(frozen=True, eq=False)
-class Shot:
-    """A picture to be made.
+class Thumbnail:
+    """A thumbnail to draw.
 
     Attributes:
-        file_name: Of the image, in the images folder.
-        marked: `(N, 4)` boxes to look at; what is shown is chosen by the first.
-        others: `(M, 4)` boxes around them, drawn thin.
+        file_name: The image's file in the images folder.
+        marked: `(N, 4)` boxes to mark; the first decides which part of the image is shown.
+        others: `(M, 4)` other boxes, drawn thin.
     """
 
     file_name: str
@@ -49,8 +49,8 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Developed:
-    """What became of a shot: a JPEG file, or the reason why there is none."""
+class DrawnThumbnail:
+    """A thumbnail as a JPEG file, or the reason why there is none."""
 
     jpeg: bytes = b""
     width: int = 0
@@ -58,21 +58,21 @@ class Developed:
     problem: str = ""
 
 
-def develop(folder: Path, shots: Sequence[Shot], *, room: tuple[int, int]) -> list[Developed]:
-    """Make small pictures, in the order of the shots; what cannot be shown is told, never raised.
+def draw_thumbnails(folder: Path, wanted: Sequence[Thumbnail], *, room: tuple[int, int]) -> list[DrawnThumbnail]:
+    """Draw thumbnails, in the given order; an image that cannot be shown gives a problem, never an error.
 
     Args:
-        folder: Where the images are.
-        shots: Which pictures.
-        room: Width and height in pixels that a picture is fitted into.
+        folder: The folder of the images.
+        wanted: The thumbnails.
+        room: Width and height in pixels to fit each thumbnail into.
     """
     places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, shot in enumerate(shots):
-        places[shot.file_name].append(place)
-    made: list[Developed] = [Developed()] * len(shots)
+    for place, thumbnail in enumerate(wanted):
+        places[thumbnail.file_name].append(place)
+    made: list[DrawnThumbnail] = [DrawnThumbnail()] * len(wanted)
     with ThreadPoolExecutor(_WORKERS) as pool:  # OpenCV lets go of the interpreter lock
-        groups = [[shots[i] for i in group] for group in places.values()]
-        results = pool.map(lambda group: _develop(folder, group, room), groups)
+        groups = [[wanted[i] for i in group] for group in places.values()]
+        results = pool.map(lambda group: _draw_all(folder, group, room), groups)
         for group, developed in zip(places.values(), results, strict=True):
             for place, each in zip(group, developed, strict=True):
                 made[place] = each
@@ -80,10 +80,9 @@ def develop(folder: Path, shots: Sequence[Shot], *, room: tuple[int, int]) -> li
 
 
 def choose_view(width: int, height: int, box: Floats | None) -> View:
-    """What part of an image shows a box well.
+    """The part of an image that shows a box well.
 
-    All of the image, and as far beyond as the box goes, within reason; of an image that is much larger than the box,
-    a part around it, four by three.
+    That is all of the image and a margin for a box that leaves it; for a small box a part around it, four by three.
     """
     if box is None or not np.isfinite(box).all():
         return 0.0, 0.0, float(width), float(height)
@@ -103,29 +102,29 @@ def choose_view(width: int, height: int, box: Floats | None) -> View:
     )
 
 
-def _develop(folder: Path, shots: Sequence[Shot], room: tuple[int, int]) -> list[Developed]:
-    name = shots[0].file_name
+def _draw_all(folder: Path, wanted: Sequence[Thumbnail], room: tuple[int, int]) -> list[DrawnThumbnail]:
+    name = wanted[0].file_name
     try:
         data = b"" if unsafe_name(name) else (folder / name).read_bytes()
         header = read_header(data)
     except FileNotFoundError:
-        return [Developed(problem="The file is missing.")] * len(shots)
+        return [DrawnThumbnail(problem="The file is missing.")] * len(wanted)
     except (OSError, DataError):
-        return [Developed(problem="The file is not a picture that can be shown.")] * len(shots)
+        return [DrawnThumbnail(problem="The file is not an image that can be shown.")] * len(wanted)
     width, height = header.width, header.height
     if header.pixels > MAX_PIXELS:
-        return [Developed(problem=f"{header.pixels / 1e6:.0f} megapixels are too many to show.")] * len(shots)
-    zoom = max(_zoom(choose_view(width, height, _first(each)), room) for each in shots)
+        return [DrawnThumbnail(problem=f"{header.pixels / 1e6:.0f} megapixels are too many to show.")] * len(wanted)
+    zoom = max(_zoom(choose_view(width, height, _first(each)), room) for each in wanted)
     pixels = _decode(data, zoom)
     if pixels is None:
-        return [Developed(problem="The file cannot be decoded.")] * len(shots)
+        return [DrawnThumbnail(problem="The file cannot be decoded.")] * len(wanted)
     if (pixels.shape[1] > pixels.shape[0]) != (width > height) and width != height:
         width, height = height, width  # EXIF has turned it
-    return [_shoot(pixels, (width, height), each, room) for each in shots]
+    return [_draw(pixels, (width, height), each, room) for each in wanted]
 
 
 def _decode(data: bytes, zoom: float) -> Pixels | None:
-    """The image upright, `(height, width, 3)` BGR, at the smallest size that is not below `zoom`."""
+    """Decode the upright image, `(height, width, 3)` BGR, at the smallest size not below `zoom`."""
     flag = next((flag for divisor, flag in _REDUCED.items() if divisor * zoom <= 1), cv2.IMREAD_COLOR)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -134,28 +133,28 @@ def _decode(data: bytes, zoom: float) -> Pixels | None:
     return None if pixels is None else pixels.astype(np.uint8, copy=False)
 
 
-def _first(shot: Shot) -> Floats | None:
-    return shot.marked[0] if len(shot.marked) else None
+def _first(thumbnail: Thumbnail) -> Floats | None:
+    return thumbnail.marked[0] if len(thumbnail.marked) else None
 
 
 def _zoom(view: View, room: tuple[int, int]) -> float:
     return min(room[0] / (view[2] - view[0]), room[1] / (view[3] - view[1]))
 
 
-def _shoot(pixels: Pixels, size: tuple[int, int], shot: Shot, room: tuple[int, int]) -> Developed:
-    view = choose_view(*size, _first(shot))
+def _draw(pixels: Pixels, size: tuple[int, int], thumbnail: Thumbnail, room: tuple[int, int]) -> DrawnThumbnail:
+    view = choose_view(*size, _first(thumbnail))
     zoom = _zoom(view, room)
-    picture = _cut(pixels, size, view, zoom)
-    others = (shot.others - [view[0], view[1], 0, 0]) * zoom
-    marked = (shot.marked - [view[0], view[1], 0, 0]) * zoom
-    faint = picture.copy()
+    drawn = _cut(pixels, size, view, zoom)
+    others = (thumbnail.others - [view[0], view[1], 0, 0]) * zoom
+    marked = (thumbnail.marked - [view[0], view[1], 0, 0]) * zoom
+    faint = drawn.copy()
     for box in others:
         outline(faint, box, "#FFFFFF", 1)
-    picture = cv2.addWeighted(faint, _FAINT, picture, 1 - _FAINT, 0).astype(np.uint8)
+    drawn = cv2.addWeighted(faint, _FAINT, drawn, 1 - _FAINT, 0).astype(np.uint8)
     for box in marked[::-1]:
-        outline(picture, box, "#FFFFFF", 4)  # an edge, so that the box stands out on dark and on light
-        outline(picture, box, PALETTE[5], 2)
-    return Developed(encode_jpeg(picture, _JPEG_QUALITY), picture.shape[1], picture.shape[0])
+        outline(drawn, box, "#FFFFFF", 4)  # an edge, so that the box stands out on dark and on light
+        outline(drawn, box, PALETTE[5], 2)
+    return DrawnThumbnail(encode_jpeg(drawn, _JPEG_QUALITY), drawn.shape[1], drawn.shape[0])
 
 
 def _cut(pixels: Pixels, size: tuple[int, int], view: View, zoom: float) -> Pixels:

@@ -1,17 +1,16 @@
-"""The embedded sample: pictures of four plain shapes, drawn on the machine, the same for the same seed.
+"""The embedded sample: images of four plain shapes, drawn locally, the same for the same seed.
 
-Made for trying the whole pipeline in minutes on a CPU: a small detector learns it from scratch, yet it has what makes
-real photographs hard in small: four classes of unequal number, any rotation, a threefold range of sizes, textured and
-noisy backgrounds, clutter that is none of the classes, mild overlap, and a few pictures with nothing in them.
+It lets the whole pipeline run in minutes on a CPU: a small detector learns it from scratch. It has some difficulties of
+real photographs: four classes of unequal number, any rotation, a threefold range of sizes, textured and noisy
+backgrounds, clutter of no class, mild overlap, and a few images without objects.
 
-The same versions of numpy and OpenCV give the same bytes; every picture depends on the seed and its own number only.
+The same versions of numpy and OpenCV give the same bytes; every image depends only on the seed and its own number.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -21,14 +20,14 @@ import numpy as np
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
 from pipeline.data.sample.drawing import CLASSES, compose, render
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, UsageError, did_you_mean
 
 _EXAMPLE = "sample://shapes?images=240&size=256&seed=7"
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What a sample URL asks for: how many pictures, their side in pixels, the seed."""
+    """A sample to draw: the number of images, their side in pixels, the seed."""
 
     images: int = 240
     size: int = 256
@@ -36,22 +35,22 @@ class SampleSpec:
 
 
 def parse_sample_url(url: str) -> SampleSpec:
-    """Read a URL such as `sample://shapes?images=240&size=256&seed=7`; what it leaves out has that value.
+    """Parse a URL such as `sample://shapes?images=240&size=256&seed=7`; these values are the defaults.
 
     Raises:
         UsageError: The sample, or a key of the query, is unknown, or a value is out of range.
     """
     parts = urlsplit(url)
     if parts.scheme != "sample" or parts.netloc != "shapes" or parts.path not in {"", "/"}:
-        raise UsageError(f"There is no sample '{url}'", expected=_EXAMPLE)
+        raise UsageError(f"there is no sample '{url}'", expected=_EXAMPLE)
     known = [each.name for each in fields(SampleSpec)]
     values: dict[str, int] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
         if key not in known:
-            near = get_close_matches(key, known, 1) or known
-            raise UsageError(f"The sample URL has an unknown key '{key}'", where=url, remedy=f"write {near[0]}")
+            remedy = did_you_mean(key, known, otherwise=f"there are: {', '.join(known)}")
+            raise UsageError(f"the sample URL has an unknown key '{key}'", where=url, remedy=remedy)
         if key in values or not value.isascii() or not value.isdigit():
-            raise UsageError(f"The sample URL's '{key}' is not one whole number", where=url, expected=_EXAMPLE)
+            raise UsageError(f"the sample URL's '{key}' is not one whole number", where=url, expected=_EXAMPLE)
         values[key] = int(value)
     return _checked(SampleSpec(**values), url)
 
@@ -60,10 +59,10 @@ def make_sample(folder: Path, *, images: int = 240, size: int = 256, seed: int =
     """Draw the sample into a folder as JPEG files.
 
     Args:
-        folder: Where the pictures go; made if need be.
-        images: How many pictures.
+        folder: The folder to write to.
+        images: The number of images.
         size: Their side in pixels.
-        seed: What they are drawn from.
+        seed: The seed.
 
     Returns:
         The annotations: boxes tight around the visible part of each shape, to the pixel.
@@ -73,13 +72,13 @@ def make_sample(folder: Path, *, images: int = 240, size: int = 256, seed: int =
 
 
 def sample_dataset(spec: SampleSpec) -> CocoDataset:
-    """The annotations `make_sample` returns, without writing any picture."""
+    """The annotations that `make_sample` returns, without writing any image."""
     return _dataset(spec, None)
 
 
 def _checked(spec: SampleSpec, where: object) -> SampleSpec:
     if not 1 <= spec.images <= 100_000 or not 64 <= spec.size <= 2048:
-        raise UsageError("The sample cannot be drawn so", where=where, expected="1-100000 images, size 64-2048 pixels")
+        raise UsageError("the sample cannot be drawn so", where=where, expected="1-100000 images, size 64-2048 pixels")
     return spec
 
 
@@ -106,6 +105,6 @@ def _picture(spec: SampleSpec, folder: Path | None, number: int) -> tuple[Image,
         canvas = render(rng, spec.size, [shape.mask for shape in shapes])
         done, encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])
         if not done:
-            raise DataError("OpenCV could not encode a picture of the sample", where=image.file_name)
+            raise DataError("OpenCV cannot encode an image of the sample", where=image.file_name)
         (folder / image.file_name).write_bytes(encoded.tobytes())
     return image, [(shape.category_id, shape.box) for shape in shapes]

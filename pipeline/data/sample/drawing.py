@@ -1,4 +1,4 @@
-"""Pictures of plain shapes: where the shapes are, and what they look like, each from a random generator."""
+"""Images of plain shapes: their places and their looks, each from a random generator."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Points = npt.NDArray[np.float64]
 
 CLASSES = ("circle", "square", "triangle", "star")
 _CLASS_SHARES = (0.3, 0.28, 0.24, 0.18)
-_EMPTY_SHARE = 0.04  # pictures with clutter only
+_EMPTY_SHARE = 0.04  # images with clutter only
 _MAX_OBJECTS = 8
 _MAX_HIDDEN = 0.15  # share of a shape that later ones may cover
-_MIN_CONTRAST = 70.0  # BGR distance between a shape and what is behind it
+_MIN_CONTRAST = 70.0  # BGR distance between a shape and the background
 _SUBPIXEL = 4  # fractional bits of the coordinates cv2 draws with
 
 
 @dataclass
-class Shape:
-    """An object in the picture: its mask of 0..255, and which of its pixels later shapes have left visible."""
+class DrawnShape:
+    """An object: its mask of 0..255, and which of its pixels later shapes have left visible."""
 
     category_id: int
     mask: Pixels
@@ -41,9 +41,9 @@ class Shape:
         return left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top
 
 
-def compose(rng: np.random.Generator, size: int) -> list[Shape]:
-    """Where the shapes are, from back to front; none hides much of another."""
-    shapes: list[Shape] = []
+def compose(rng: np.random.Generator, size: int) -> list[DrawnShape]:
+    """Place shapes, from back to front; none hides much of another."""
+    shapes: list[DrawnShape] = []
     wanted = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_OBJECTS + 1))
     tries = 0
     while len(shapes) < wanted and tries < 12 * wanted:
@@ -59,12 +59,12 @@ def compose(rng: np.random.Generator, size: int) -> list[Shape]:
             continue
         for now, shape in zip(left, shapes, strict=True):
             shape.visible = now
-        shapes.append(Shape(category + 1, mask, solid, int(solid.sum())))
+        shapes.append(DrawnShape(category + 1, mask, solid, int(solid.sum())))
     return shapes
 
 
 def render(rng: np.random.Generator, size: int, masks: list[Pixels]) -> Pixels:
-    """The picture `(size, size, 3)` BGR: background, clutter, shapes, and the noise of a camera over all."""
+    """Draw the image `(size, size, 3)` BGR: background, clutter, shapes, and a camera's noise over all."""
     canvas = _background(rng, size)
     for _ in range(rng.integers(0, 4)):
         _draw_clutter(rng, canvas)
@@ -78,7 +78,7 @@ def render(rng: np.random.Generator, size: int, masks: list[Pixels]) -> Pixels:
 
 
 def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
-    """Colour a shape so that it stands out from what is behind it: plain, shaded or striped."""
+    """Colour a shape so that it stands out from the background: plain, shaded or striped."""
     behind = canvas[mask > 127].mean(axis=0)
     colour = rng.uniform(0, 255, 3)
     while np.linalg.norm(colour - behind) < _MIN_CONTRAST:
@@ -112,7 +112,7 @@ def _background(rng: np.random.Generator, size: int) -> Pixels:
 
 
 def _draw_clutter(rng: np.random.Generator, canvas: Pixels) -> None:
-    """Something that is none of the classes: a line, a long thin bar or a long thin ellipse."""
+    """Draw an object of no class: a line, a long thin bar or a long thin ellipse."""
     size = canvas.shape[0]
     colour = tuple(float(value) for value in rng.uniform(0, 255, 3))
     centre = tuple(int(value) for value in rng.integers(0, size, 2))

@@ -25,7 +25,7 @@ from pipeline.data.split.split_checks import (
     sizes_missed,
     warn_of_large_group,
 )
-from pipeline.data.split.subset_assignment import Assignment, SplitGroups, assign, make_groups, objects
+from pipeline.data.split.subset_assignment import SplitGroups, SubsetAssignment, assign, make_groups, objects
 from pipeline.data.tables import Cell, Table
 from pipeline.errors import DataError, UsageError, did_you_mean
 
@@ -223,7 +223,7 @@ def _subsets(
     images: Sequence[Image],
     predefined: PredefinedSubsets,
     tied: SplitGroups,
-    assigned: Assignment,
+    assigned: SubsetAssignment,
 ) -> tuple[CocoDataset, CocoDataset, CocoDataset]:
     chosen: tuple[list[Image], ...] = ([], [], [images[row] for row in predefined.listed])
     for rows, part in zip(tied.rows, assigned.subset.tolist(), strict=True):

@@ -13,7 +13,7 @@ from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import VIDEO, Ties, read_ties
 from pipeline.data.split.predefined import SUBSETS, TRAIN
-from pipeline.data.split.subset_assignment import Assignment, SplitGroups, hash_deviation, objects
+from pipeline.data.split.subset_assignment import SplitGroups, SubsetAssignment, hash_deviation, objects
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def check_empty(
             raise DataError(f"the {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
 
 
-def sizes_missed(assigned: Assignment, images: Sequence[Image], groups: SplitGroups, mode: str) -> list[Finding]:
+def sizes_missed(assigned: SubsetAssignment, images: Sequence[Image], groups: SplitGroups, mode: str) -> list[Finding]:
     """Subsets whose size rounding, or in stable mode chance with single images, does not explain."""
     total = groups.images
     counts = np.bincount(assigned.subset, groups.units.weights, len(SUBSETS)).astype(np.int64)

@@ -46,7 +46,7 @@ class SplitGroups:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class SubsetAssignment:
     """The subset of each group, `(groups,)`, and how many images each subset should have got, `(3,)`."""
 
     subset: Integers
@@ -83,7 +83,7 @@ def make_groups(
     )
 
 
-def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> Assignment:
+def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> SubsetAssignment:
     """Assign every group to a subset.
 
     First the subsets that the data's own split lacks take groups from its train set; then all groups without a subset
@@ -118,7 +118,7 @@ def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> Assi
     if mode == "balanced" and filled.images.any():
         shares = _to_fill(shares, filled.images, int(weights[free].sum()))
     fill(free, shares, filled)
-    return Assignment(subset, asked)
+    return SubsetAssignment(subset, asked)
 
 
 def hashed_subset(key: str, shares: Sequence[float], seed: int) -> int:

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.report.dataset_figures import class_histogram, co_occurrence
+from pipeline.data.report.class_figures import class_histogram, co_occurrence
 from pipeline.data.report.figure_style import labels, unwritten, written
 from pipeline.data.split.dataset_split import Split
 

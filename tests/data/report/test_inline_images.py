@@ -5,8 +5,8 @@ import base64
 import cv2
 import numpy as np
 
-from pipeline.data.report.dataset_figures import box_sizes, image_sizes
-from pipeline.data.report.inline_images import Figures, Gallery, Picture, Row, Sections, draw
+from pipeline.data.report.inline_images import FigureList, Gallery, GalleryRow, InlineImage, Sections, draw
+from pipeline.data.report.size_figures import box_sizes, image_sizes
 
 
 def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch):
@@ -19,25 +19,25 @@ def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch):
     html = [figures._repr_html_(), figures.__html__()]
     assert drawn == charts
     assert html[0] == html[1]
-    for picture in figures.pictures:
+    for picture in figures.images:
         assert base64.b64encode(picture.data).decode() in html[0]
         pixels = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
         assert pixels.shape[:2] == (picture.height, picture.width)
-    assert figures.pictures[1].alt == "Sizes of 5 images: 2 different, 80% are 200 x 100; Megapixels, median 0.02"
+    assert figures.images[1].alt == "Sizes of 5 images: 2 different, 80% are 200 x 100; Megapixels, median 0.02"
 
 
 def test_a_single_chart_is_a_png_for_a_notebook(two_classes):
     figures = draw(image_sizes(two_classes.dataset))
-    assert figures._repr_png_() == figures.pictures[0].data
+    assert figures._repr_png_() == figures.images[0].data
     assert figures._repr_html_() is None
-    assert figures.pictures[0].url in figures.__html__()  # of the page
+    assert figures.images[0].url in figures.__html__()  # of the page
 
 
 def test_words_from_outside_are_escaped():
     evil = '"><script>alert(1)</script>'
-    gallery = Gallery((Row(evil, (Picture(evil, b"\xff\xd8\xff", 1, 1, evil), Picture(evil))),), evil)
+    gallery = Gallery((GalleryRow(evil, (InlineImage(evil, b"\xff\xd8\xff", 1, 1, evil), InlineImage(evil))),), evil)
     assert "<script" not in gallery._repr_html_()
-    assert "<script" not in Figures((Picture(evil, b"\x89PNG", 1, 1),)).__html__()
+    assert "<script" not in FigureList((InlineImage(evil, b"\x89PNG", 1, 1),)).__html__()
     assert "<script" not in Sections(((evil, gallery),))._repr_html_()
     assert "<script" not in Gallery((), evil)._repr_html_()
     assert gallery._repr_html_().count("&lt;script&gt;") == 4
@@ -45,4 +45,4 @@ def test_words_from_outside_are_escaped():
 
 def test_what_a_log_gets_of_it_is_short():
     """A notebook keeps the plain text of a figure beside the figure."""
-    assert len(repr(Gallery((Row("a", (Picture("b", b"x" * 100_000),) * 99),)))) < 200
+    assert len(repr(Gallery((GalleryRow("a", (InlineImage("b", b"x" * 100_000),) * 99),)))) < 200

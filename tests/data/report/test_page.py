@@ -169,7 +169,7 @@ def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_class
     assert rules == {"boxes-outside": 2, "truncated": 1, "class-absent-from-subset": 50}
     assert len(written.findings) == 53
     page = Page(written.path)
-    assert "What the split left out, or lacks; the first 40 of 50" in page.text
+    assert "Findings of the split; the first 40 of 50" in page.text
     lines = [row for row in page.rows if row[:2] == ["warning", "class-absent-from-subset"]]
     assert [line[3] for line in lines] == [f"none of {i} in eval" for i in range(40)]
 

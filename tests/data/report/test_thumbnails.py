@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.figures import PALETTE
-from pipeline.data.report.thumbnails import Shot, choose_view, develop
+from pipeline.data.report.thumbnails import Thumbnail, choose_view, draw_thumbnails
 
 ROOM = (260, 180)
 NONE = np.zeros((0, 4))
@@ -63,7 +63,7 @@ def photo(tmp_path):
 def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box):
     """Whatever the zoom and the reduced decoding, the outline runs where the green begins."""
     photo(name, 1200, 900, box)
-    (developed,) = develop(tmp_path, [Shot(name, boxes(box), NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [Thumbnail(name, boxes(box), NONE)], room=ROOM)
     pixels = picture(developed)
     rows, columns = np.nonzero(near(pixels, PALETTE[5]))
     green = near(pixels, "#00FF00")
@@ -80,8 +80,8 @@ def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box):
 
 def test_other_boxes_are_fainter(photo, tmp_path):
     photo("a.png", 260, 180)
-    shots = [Shot("a.png", NONE, boxes((20, 20, 100, 100))), Shot("a.png", boxes((20, 20, 100, 100)), NONE)]
-    faint, strong = (picture(each) for each in develop(tmp_path, shots, room=ROOM))
+    shots = [Thumbnail("a.png", NONE, boxes((20, 20, 100, 100))), Thumbnail("a.png", boxes((20, 20, 100, 100)), NONE)]
+    faint, strong = (picture(each) for each in draw_thumbnails(tmp_path, shots, room=ROOM))
     assert 100 < faint.max() < 200  # grey on black
     assert strong.max() > 250
     assert not near(faint, PALETTE[5]).any()
@@ -89,7 +89,7 @@ def test_other_boxes_are_fainter(photo, tmp_path):
 
 def test_a_box_outside_of_the_image_is_followed(photo, tmp_path):
     photo("a.png", 200, 100)
-    (developed,) = develop(tmp_path, [Shot("a.png", boxes((180, -20, 40, 40)), NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes((180, -20, 40, 40)), NONE)], room=ROOM)
     pixels = picture(developed)
     assert near(pixels, "#EEEEEE")[-1, -1]  # the margin
     assert near(pixels, PALETTE[5]).any(axis=0)[-8:].any()
@@ -109,7 +109,7 @@ def test_a_box_outside_of_the_image_is_followed(photo, tmp_path):
 )
 def test_unsound_boxes_do_no_harm(photo, tmp_path, box):
     photo("a.png", 200, 100)
-    (developed,) = develop(tmp_path, [Shot("a.png", boxes(box), boxes(box))], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes(box), boxes(box))], room=ROOM)
     assert developed.width <= ROOM[0]
     assert developed.height <= ROOM[1]
     picture(developed)
@@ -125,7 +125,7 @@ def test_a_picture_is_shown_upright(tmp_path, orientation, width, height):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.rot90(upright, turns)).save(tmp_path / "a.jpg", exif=exif)
-    (developed,) = develop(tmp_path, [Shot("a.jpg", boxes((200, 100, 500, 200)), NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.jpg", boxes((200, 100, 500, 200)), NONE)], room=ROOM)
     assert developed.width / developed.height == pytest.approx(width / height, rel=0.02)
     pixels = picture(developed)
     green, outline = np.nonzero(near(pixels, "#00FF00")), np.nonzero(near(pixels, PALETTE[5]))
@@ -138,10 +138,10 @@ def test_a_picture_is_shown_upright(tmp_path, orientation, width, height):
     ("name", "data", "problem"),
     [
         pytest.param("none.jpg", None, "The file is missing.", id="missing"),
-        pytest.param("empty.jpg", b"", "The file is not a picture that can be shown.", id="empty"),
-        pytest.param("text.jpg", b"hello", "The file is not a picture that can be shown.", id="no-picture"),
-        pytest.param("../up.jpg", None, "The file is not a picture that can be shown.", id="a-path-that-escapes"),
-        pytest.param("", None, "The file is not a picture that can be shown.", id="no-name"),
+        pytest.param("empty.jpg", b"", "The file is not an image that can be shown.", id="empty"),
+        pytest.param("text.jpg", b"hello", "The file is not an image that can be shown.", id="no-picture"),
+        pytest.param("../up.jpg", None, "The file is not an image that can be shown.", id="a-path-that-escapes"),
+        pytest.param("", None, "The file is not an image that can be shown.", id="no-name"),
     ],
 )
 def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem):
@@ -149,7 +149,7 @@ def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem):
     Image.new("RGB", (9, 9)).save(tmp_path / "up.jpg")
     if data is not None:
         (tmp_path / "in" / name).write_bytes(data)
-    (developed,) = develop(tmp_path / "in", [Shot(name, NONE, NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path / "in", [Thumbnail(name, NONE, NONE)], room=ROOM)
     assert (developed.problem, developed.jpeg) == (problem, b"")
 
 
@@ -171,7 +171,7 @@ def test_a_picture_too_large_to_hold_is_not_decoded(tmp_path, monkeypatch, side,
     ]
     (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    (developed,) = develop(tmp_path, [Shot("huge.png", NONE, NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("huge.png", NONE, NONE)], room=ROOM)
     assert (developed.problem, developed.jpeg) == (problem, b"")
 
 
@@ -179,7 +179,7 @@ def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo, tmp_path):
     photo("a.jpg", 400, 300, (0, 0, 400, 300))
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) - 600])
-    (developed,) = develop(tmp_path, [Shot("a.jpg", NONE, NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.jpg", NONE, NONE)], room=ROOM)
     assert developed.problem in ("", "The file cannot be decoded.")
 
 
@@ -189,8 +189,8 @@ def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypat
     decoded = []
     decode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *a: decoded.append(1) or decode(*a))
-    shots = [Shot(f"{i % 6}.png", boxes((10, 10, 60, 60)), NONE) for i in range(18)]
-    developed = develop(tmp_path, shots, room=ROOM)
+    shots = [Thumbnail(f"{i % 6}.png", boxes((10, 10, 60, 60)), NONE) for i in range(18)]
+    developed = draw_thumbnails(tmp_path, shots, room=ROOM)
     assert len(decoded) == 6
     ratios = [each.width / each.height for each in developed]
     assert ratios == pytest.approx([(100 + 10 * (i % 6)) / 100 for i in range(18)], rel=0.02)

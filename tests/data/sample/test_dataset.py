@@ -97,7 +97,7 @@ def test_url(url, spec):
     [
         pytest.param("sample://faces", "no sample", id="unknown sample"),
         pytest.param("sample:shapes", "no sample", id="no slashes"),
-        pytest.param("sample://shapes?image=9", r"write images", id="near miss"),
+        pytest.param("sample://shapes?image=9", "did you mean 'images'", id="near miss"),
         pytest.param("sample://shapes?images=9&images=8", "one whole number", id="twice"),
         pytest.param("sample://shapes?images=", "one whole number", id="empty"),
         pytest.param("sample://shapes?images=-1", "one whole number", id="negative"),

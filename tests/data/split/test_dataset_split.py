@@ -580,7 +580,7 @@ def test_sizes(count, options, sizes):
         pytest.param({"test_names": {"none.jpg"}}, DataError, "test list", id="list of others"),
         pytest.param({"mode": "balance"}, UsageError, "did you mean 'balanced'", id="mode"),
         pytest.param({"source_split": "honor"}, UsageError, "did you mean 'honour'", id="source split"),
-        pytest.param({"group_by": "video"}, UsageError, "No image has a field 'video'", id="field"),
+        pytest.param({"group_by": "video"}, UsageError, "no image has a field 'video'", id="field"),
         pytest.param(
             {"groups": {f"{i}.jpg": "x" for i in range(11)}},
             DataError,

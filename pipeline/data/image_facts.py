@@ -1,7 +1,7 @@
-"""Facts about image files, found by decoding each once: is it whole, how large is it, what does it look like.
+"""Facts about image files, found by decoding each once: whether it is whole, its size, and its fingerprint.
 
-A file's header is read first, so that a picture of too many pixels is refused before it takes any memory. Pictures are
-decoded side by side while they are small, and one at a time when they are large.
+The header is read first, so that an image of too many pixels is refused before it takes any memory. Small images are
+decoded in parallel, large ones one at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.data.images import SIDEWAYS, UNREADABLE, orientation_of
 from pipeline.errors import DataError
 from pipeline.serving.decoding import FORMATS, MAX_PIXELS, ImageHeader, read_header
 
-# What the packed service takes: pictures it would refuse are of no use in the sets it is trained for and tested on.
+# The packed service refuses larger files, so they are of no use in the sets that it is trained for and tested on.
 MAX_BYTES = 31 << 20  # of the request's 32 MiB; the form around the file takes a little
 
 _AT_ONCE = 16  # files a thread takes at a time
@@ -36,15 +36,15 @@ Kind = Literal["", "missing", "empty", "truncated", "corrupt", "undecodable", "r
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a file is.
+    """The state of an image file.
 
     Attributes:
-        width: Pixels across of the upright picture, 0 where there is none.
-        height: Pixels down.
+        width: Width of the upright image in pixels; 0 if it cannot be used.
+        height: Its height in pixels.
         orientation: EXIF orientation, 1 to 8; 1 is upright as stored.
-        problem: Why there is no picture, in words; empty where there is.
-        kind: Which kind of problem it is.
-        digest: SHA-256 of the file's bytes; empty where they were not read.
+        problem: Why it cannot be used; empty if it can.
+        kind: The kind of problem.
+        digest: SHA-256 of the file's bytes; empty if they were not read.
         fingerprint: The upright image's fingerprint, see `fingerprints`; empty for an unreadable or flat image.
     """
 
@@ -63,22 +63,22 @@ class ImageFacts:
 
 
 def inspect(folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
-    """Decode each of the files once; what is absent or broken is a fact too.
+    """Decode each of the files once; that one is missing or broken is a fact, too.
 
-    What is found whole is what `cv2.imdecode`, and training and serving with it, decodes to the same size.
+    `cv2.imdecode`, and with it training and serving, decodes the whole ones to the same size.
     """
-    look = partial(_inspect, folder, _Room(MAX_PIXELS))
+    inspect_file = partial(_inspect, folder, _PixelBudget(MAX_PIXELS))
     parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
     facts: dict[str, ImageFacts] = {}
     bar = tqdm(desc="checking images", total=len(names), unit="file", mininterval=0.5, ascii=True)
-    with bar, ThreadPoolExecutor() as pool:  # decoders let go of the interpreter lock
-        for part, found in zip(parts, pool.map(lambda part: [look(name) for name in part], parts), strict=True):
+    with bar, ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
+        for part, found in zip(parts, pool.map(lambda part: [inspect_file(name) for name in part], parts), strict=True):
             facts.update(zip(part, found, strict=True))
             bar.update(len(part))
     return facts
 
 
-def _inspect(folder: Path, room: _Room, name: str) -> ImageFacts:
+def _inspect(folder: Path, budget: _PixelBudget, name: str) -> ImageFacts:
     path = folder / name
     try:
         size = path.stat().st_size
@@ -98,7 +98,7 @@ def _inspect(folder: Path, room: _Room, name: str) -> ImageFacts:
         return _no_header(data, error, digest)
     if header.pixels > MAX_PIXELS:
         return _refused(f"{header.pixels / 1e6:.0f} megapixels are more than {MAX_PIXELS // 10**6}", digest)
-    with room.taken(header.pixels):
+    with budget.taken(header.pixels):
         return _decoded(data, header, digest)
 
 
@@ -117,10 +117,10 @@ def _refused(why: str, digest: str = "") -> ImageFacts:
 
 
 def _no_header(data: bytes, error: DataError, digest: str) -> ImageFacts:
-    """A file that the service cannot tell the size of: of another format, or cut off, or no picture at all."""
+    """A file without a header that the service reads: of another format, cut off, or not an image."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:  # reads a header only
-            other = picture.format or ""
+        with Image.open(io.BytesIO(data)) as image:  # reads a header only
+            other = image.format or ""
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         other = ""
     if other and other.upper() not in {each.upper() for each in FORMATS}:
@@ -130,16 +130,16 @@ def _no_header(data: bytes, error: DataError, digest: str) -> ImageFacts:
 
 
 def _orientation(data: bytes) -> int:
-    """The EXIF orientation by which OpenCV turns a picture."""
+    """The EXIF orientation by which OpenCV turns an image."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return orientation_of(picture)
+        with Image.open(io.BytesIO(data)) as image:
+            return orientation_of(image)
     except (*UNREADABLE, Image.DecompressionBombError):
-        return 1  # OpenCV made a picture of it, and that is the one that counts
+        return 1  # OpenCV decoded it, and that is the image that counts
 
 
-class _Room:
-    """Room for so many pixels at a time; who wants more than is left waits."""
+class _PixelBudget:
+    """A semaphore of pixels: a thread that wants more than are left waits."""
 
     def __init__(self, pixels: int) -> None:
         self._left = pixels
@@ -147,7 +147,7 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Hold so many pixels of the room, which are at most all of it."""
+        """Hold pixels of the budget, at most all of them."""
         with self._changed:
             self._changed.wait_for(lambda: self._left >= pixels)
             self._left -= pixels

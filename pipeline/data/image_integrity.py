@@ -1,9 +1,9 @@
-"""Whether an image file is whole, told while it is decoded, once, to pixels small enough to compare.
+"""Whether an image file is whole: it is decoded once, and a JPEG to a fraction of its size.
 
-OpenCV and Pillow decode a JPEG with broken data in its middle without a word, to a picture that is shifted or grey from
-there on. libjpeg-turbo knows, and simplejpeg passes on what it says. It also decodes to a fraction of the size, which
-reads all of the compressed data, and is quicker than the whole picture. A wrong bit that happens to be a right code is
-beyond anyone, as are lossy WebP and BMP files of the right length: they have no checksum.
+OpenCV and Pillow decode a JPEG with broken data in its middle without an error, to an image that is shifted or grey
+from there on. libjpeg-turbo detects it, and simplejpeg passes its messages on. Decoding to a fraction of the size still
+reads all of the compressed data, and is faster. A wrong bit that happens to be a valid code cannot be detected, nor
+damage in lossy WebP and BMP files of the right length, which have no checksum.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ BrokenKind = Literal["truncated", "corrupt", "undecodable"]
 
 _LEAST_SIDE = 48  # pixels a JPEG is decoded to at least, where it has them
 _LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(\w\w)")
-_FEW = 4  # bytes beyond the four that libjpeg takes no notice of; webcams end a whole scan with some too many
+_FEW = 4  # bytes beyond the four that libjpeg ignores; webcams end a whole scan with some superfluous ones
 _PNG_END = b"IEND"
 
 
 class BrokenFileError(Exception):
-    """A file that holds no whole picture: which kind of broken, and what was found."""
+    """A file that does not hold a whole image, with the kind of damage."""
 
     def __init__(self, kind: BrokenKind, problem: str) -> None:
         super().__init__(problem)
@@ -39,14 +39,14 @@ class BrokenFileError(Exception):
 
 
 def decode_whole(data: bytes, header: ImageHeader) -> Pixels:
-    """Decode all of a file, and return its picture as stored, perhaps smaller.
+    """Decode all of a file, as stored, perhaps to a smaller size.
 
     Args:
         data: The file's bytes.
-        header: What they begin with.
+        header: Their header.
 
     Returns:
-        (h, w, 3) pixels, BGR, before any EXIF orientation; a JPEG's are of the whole picture at a fraction of its size.
+        `(height, width, 3)` pixels in BGR, before any EXIF orientation; those of a JPEG at a fraction of its size.
 
     Raises:
         BrokenFileError: The file ends early, is broken inside, or is of a kind that OpenCV does not read.
@@ -82,7 +82,7 @@ def _decode_reduced(data: bytes, *, strict: bool = True) -> Pixels:
 
 
 def _decode_odd_jpeg(data: bytes, message: str) -> Pixels:
-    """A JPEG with superfluous bytes where they do no harm: between the segments of its header, or after the pixels."""
+    """A JPEG with superfluous bytes that do no harm: between the segments of its header, or after the pixels."""
     stripped = _without_strays(data)
     if stripped != data:
         try:
@@ -99,7 +99,7 @@ def _decode_odd_jpeg(data: bytes, message: str) -> Pixels:
 
 
 def _without_strays(data: bytes) -> bytes:
-    """A JPEG without the bytes between its segments that belong to none, up to where its pixels start."""
+    """A JPEG without superfluous bytes between the segments of its header."""
     kept, offset = [data[:2]], 2
     while True:
         offset = data.find(b"\xff", offset)
@@ -118,8 +118,8 @@ def _without_strays(data: bytes) -> bytes:
 
 def _is_sound_to_pillow(data: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error):
         return False
     return True

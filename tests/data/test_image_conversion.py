@@ -7,6 +7,8 @@ import io
 import struct
 import tracemalloc
 import zlib
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +50,7 @@ def huge_png(path, width=50_000, height=50_000):
 class TestDetectFormat:
     @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
     @pytest.mark.parametrize("name", ["a.jpg", "a.gif", "a"])
-    def test_stays(self, tmp_path, form, name):
+    def test_stays(self, tmp_path: Path, form: str, name: str) -> None:
         found = detect_format(saved(tmp_path / name, RGB, form), named_as_image=name != "a")
         assert (found.name, found.stays, found.problem) == (form, True, "")
         suffix = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}[form]
@@ -57,7 +59,7 @@ class TestDetectFormat:
     @pytest.mark.parametrize(
         "form", ["TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI", "DDS"]
     )
-    def test_is_converted(self, tmp_path, form):
+    def test_is_converted(self, tmp_path: Path, form: str) -> None:
         found = detect_format(saved(tmp_path / "a.jpg", RGB, form), named_as_image=True)
         assert (found.name, found.stays) == (form, False)
 
@@ -72,12 +74,12 @@ class TestDetectFormat:
             ),
         ],
     )
-    def test_no_image(self, tmp_path, name, data):
+    def test_no_image(self, tmp_path: Path, name: str, data: Any) -> None:
         (tmp_path / name).write_bytes(data)
         assert detect_format(tmp_path / name, named_as_image=True).name == ""
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a"])
-    def test_bomb_is_not_decoded(self, tmp_path, name):
+    def test_bomb_is_not_decoded(self, tmp_path: Path, name: str) -> None:
         path = huge_png(tmp_path / name)
         assert path.stat().st_size < 1 << 20
         tracemalloc.start()
@@ -87,7 +89,7 @@ class TestDetectFormat:
         assert "2500 megapixels" in found.problem
         assert peak < 5 << 20
 
-    def test_too_many_pixels_to_convert(self, tmp_path):
+    def test_too_many_pixels_to_convert(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.tif", Image.new("1", (8000, 8000)), "TIFF", compression="group4")
         assert detect_format(path, named_as_image=True).problem == "8000 x 8000 pixels are more than 50 megapixels"
         assert MAX_PIXELS == 50_000_000
@@ -95,19 +97,19 @@ class TestDetectFormat:
 
 class TestConvert:
     @pytest.mark.parametrize("form", ["TIFF", "GIF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI", "DDS"])
-    def test_lossless_becomes_png(self, tmp_path, form):
+    def test_lossless_becomes_png(self, tmp_path: Path, form: str) -> None:
         made = convert(saved(tmp_path / "a.xyz", RGB, form, **({"sizes": [(48, 32)]} if form == "ICO" else {})))
         assert (made.suffix, made.orientation, made.first_of_many) == (".png", 1, False)
         near = 5 if form == "GIF" else 0  # 256 colours
         assert np.abs(pixels_of(made.data).astype(int) - RGB).mean() <= near
 
     @pytest.mark.parametrize("form", ["JPEG2000", "AVIF"])
-    def test_lossy_becomes_jpeg(self, tmp_path, form):
+    def test_lossy_becomes_jpeg(self, tmp_path: Path, form: str) -> None:
         made = convert(saved(tmp_path / "a.xyz", RGB, form))
         assert made.suffix == ".jpg"
         assert np.abs(pixels_of(made.data).astype(int) - RGB).mean() < 3
 
-    def test_same_bytes_and_nothing_else_in_the_file(self, tmp_path):
+    def test_same_bytes_and_nothing_else_in_the_file(self, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0132] = "2026:01:01 00:00:00"
         path = saved(tmp_path / "a.tif", RGB, "TIFF", exif=exif, dpi=(72, 72), icc_profile=b"x" * 200)
@@ -125,7 +127,7 @@ class TestConvert:
             pytest.param("AVIF", {"quality": 100, "subsampling": "4:4:4"}, id="avif"),
         ],
     )
-    def test_orientation_is_applied_once(self, tmp_path, form, options, orientation):
+    def test_orientation_is_applied_once(self, tmp_path: Path, form: str, options: Any, orientation: int) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         path = saved(tmp_path / "a.xyz", RGB, form, exif=exif, **options)
@@ -140,7 +142,7 @@ class TestConvert:
         assert np.abs(pixels_of(made.data).astype(int) - upright).mean() < (3 if form == "AVIF" else 0.001)
 
     @pytest.mark.parametrize("mode", ["I;16", "L", "1", "P", "CMYK", "F"])
-    def test_orientation_of_other_pixel_types(self, tmp_path, mode):
+    def test_orientation_of_other_pixel_types(self, tmp_path: Path, mode: str) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = 6
         grey = RGB[..., 0]
@@ -155,7 +157,7 @@ class TestConvert:
         assert np.abs(made.astype(int) - (upright if upright.ndim == 3 else upright[..., None])).max() <= 1
 
     @pytest.mark.parametrize("orientation", [0, 9, 99])
-    def test_senseless_orientation(self, tmp_path, orientation):
+    def test_senseless_orientation(self, tmp_path: Path, orientation: int) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         made = convert(saved(tmp_path / "a.tif", RGB, "TIFF", exif=exif))
@@ -173,7 +175,7 @@ class TestPixelTypes:
     RAMP = np.tile(np.arange(256, dtype=np.uint16), (4, 1))
 
     @pytest.mark.parametrize("order", ["<", ">"])
-    def test_16_bits(self, tmp_path, order):
+    def test_16_bits(self, tmp_path: Path, order: Any) -> None:
         values = (self.RAMP * 257).astype(f"{order}u2")
         image = Image.frombytes("I;16B" if order == ">" else "I;16", (256, 4), values.tobytes())
         assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == self.RAMP).all()
@@ -192,7 +194,7 @@ class TestPixelTypes:
         ],
     )
     @pytest.mark.parametrize("kind", [np.uint16, np.int16])
-    def test_16_bits_that_use_few_of_them(self, tmp_path, kind, greatest, grey, bits):
+    def test_16_bits_that_use_few_of_them(self, tmp_path: Path, kind: str, greatest: Any, grey: Any, bits: Any) -> None:
         """Cameras' 12 bits would be black by the type's range; that a picture was brightened is said."""
         assert cv2.imwrite(str(tmp_path / "a.tif"), np.array([[0, greatest]], kind))
         if kind is np.int16 and greatest == 16384:
@@ -202,22 +204,22 @@ class TestPixelTypes:
         said = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if bits else ""
         assert convert(tmp_path / "a.tif").brightness == said
 
-    def test_16_bit_pgm(self, tmp_path):
+    def test_16_bit_pgm(self, tmp_path: Path) -> None:
         values = (self.RAMP * 257).astype(">u2")
         (tmp_path / "a.pgm").write_bytes(b"P5 256 4 65535\n" + values.tobytes())
         assert (grey_of(tmp_path / "a.pgm") == self.RAMP).all()
 
-    def test_16_bit_colour(self, tmp_path):
+    def test_16_bit_colour(self, tmp_path: Path) -> None:
         values = np.repeat((self.RAMP * 257)[..., None], 3, 2)
         assert cv2.imwrite(str(tmp_path / "a.tif"), values)
         assert (grey_of(tmp_path / "a.tif") == self.RAMP).all()
 
-    def test_32_bits(self, tmp_path):
+    def test_32_bits(self, tmp_path: Path) -> None:
         values = (self.RAMP.astype(np.int64) * (2**31 // 256)).astype(np.int32)
         image = Image.fromarray(values)
         assert np.abs(grey_of(saved(tmp_path / "a.tif", image, "TIFF")).astype(int) - self.RAMP).max() <= 1
 
-    def test_unsigned_32_bits(self, tmp_path):
+    def test_unsigned_32_bits(self, tmp_path: Path) -> None:
         values = (self.RAMP.astype(np.int64) * (2**32 // 256)).astype(np.uint32)
         path = saved(tmp_path / "a.tif", Image.fromarray(values.view(np.int32)), "TIFF")
         signed = struct.pack("<HHIH", 339, 3, 1, 2)  # SampleFormat, TIFF 6.0, section 19
@@ -225,7 +227,7 @@ class TestPixelTypes:
         path.write_bytes(path.read_bytes().replace(signed, struct.pack("<HHIH", 339, 3, 1, 1)))
         assert np.abs(grey_of(path).astype(int) - self.RAMP).max() <= 1
 
-    def test_signed_16_bits(self, tmp_path):
+    def test_signed_16_bits(self, tmp_path: Path) -> None:
         values = np.array([[-32768, -1, 0, 16384, 32767]], np.int16)
         assert cv2.imwrite(str(tmp_path / "a.tif"), values)
         assert grey_of(tmp_path / "a.tif").tolist() == [[0, 0, 0, 128, 255]]
@@ -241,14 +243,14 @@ class TestPixelTypes:
             pytest.param([np.nan] * 3, [0, 0, 0], id="nothing finite"),
         ],
     )
-    def test_floats(self, tmp_path, values, grey):
+    def test_floats(self, tmp_path: Path, values: Any, grey: Any) -> None:
         assert grey_of(saved(tmp_path / "a.tif", np.array([values], np.float32), "TIFF")).tolist() == [grey]
 
-    def test_one_bit(self, tmp_path):
+    def test_one_bit(self, tmp_path: Path) -> None:
         image = Image.fromarray(np.eye(8, dtype=bool))
         assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == np.eye(8) * 255).all()
 
-    def test_palette(self, tmp_path):
+    def test_palette(self, tmp_path: Path) -> None:
         image = Image.new("P", (2, 1))
         image.putpalette([10, 20, 30, 200, 100, 50])
         image.putdata([0, 1])
@@ -257,7 +259,7 @@ class TestPixelTypes:
         ]
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-    def test_transparency_is_laid_on_white(self, tmp_path, mode):
+    def test_transparency_is_laid_on_white(self, tmp_path: Path, mode: str) -> None:
         rgba = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 128]]], np.uint8))
         if mode == "P":
             image = Image.new("P", (3, 1))
@@ -268,13 +270,13 @@ class TestPixelTypes:
             path, grey = saved(tmp_path / "a.tif", rgba.convert(mode), "TIFF"), [255, 0, 127]
         assert np.abs(grey_of(path)[0].astype(int) - grey).max() <= 1
 
-    def test_cmyk(self, tmp_path):
+    def test_cmyk(self, tmp_path: Path) -> None:
         image = Image.fromarray(np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
         made = pixels_of(convert(saved(tmp_path / "a.tif", image, "TIFF")).data)
         assert made.tolist() == [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
 
     @pytest.mark.parametrize("form", ["GIF", "TIFF", "AVIF"])
-    def test_first_of_many_frames(self, tmp_path, form):
+    def test_first_of_many_frames(self, tmp_path: Path, form: str) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
         made = convert(saved(tmp_path / "a.xyz", frames[0], form, save_all=True, append_images=frames[1:]))
         assert made.first_of_many
@@ -284,7 +286,7 @@ class TestPixelTypes:
 class TestBroken:
     @pytest.mark.parametrize("form", ["TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "TGA", "QOI"])
     @pytest.mark.parametrize("keep", [0.3, 0.7])
-    def test_cut(self, tmp_path, form, keep):
+    def test_cut(self, tmp_path: Path, form: str, keep: Any) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
         path = saved(tmp_path / "a.xyz", noise, form)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
@@ -292,7 +294,7 @@ class TestBroken:
             convert(path)
 
     @pytest.mark.parametrize("form", ["TIFF", "GIF", "ICO", "TGA", "PCX", "SGI", "DDS", "JPEG2000", "AVIF"])
-    def test_any_bytes_changed_is_an_error_or_a_picture(self, tmp_path, form):
+    def test_any_bytes_changed_is_an_error_or_a_picture(self, tmp_path: Path, form: str) -> None:
         path = saved(tmp_path / "a.xyz", RGB[:8, :8], form)
         data = path.read_bytes()
         random = np.random.default_rng(0)

@@ -10,6 +10,8 @@ import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,7 +54,7 @@ def bombs(tmp_path_factory):
 
 
 class TestKinds:
-    def test_each(self, tmp_path, write_picture, bombs):
+    def test_each(self, tmp_path: Path, write_picture: Any, bombs: Any) -> None:
         for name in ("whole.jpg", "cut.jpg", "broken.jpg", "cut.png", "a.tif"):
             write_picture(tmp_path / name, 200, 150)
         for name in ("cut.jpg", "cut.png"):
@@ -88,7 +90,7 @@ class TestKinds:
         assert "it is TIFF, not JPEG" in facts["a.tif"].problem
         assert "2500 megapixels are more than 50" in facts["bomb.png"].problem
 
-    def test_too_heavy_is_not_read(self, tmp_path):
+    def test_too_heavy_is_not_read(self, tmp_path: Path) -> None:
         with (tmp_path / "a.jpg").open("wb") as file:
             file.truncate(1 << 33)
         (fact,) = inspect(tmp_path, ["a.jpg"]).values()
@@ -97,7 +99,7 @@ class TestKinds:
 
 
 class TestFacts:
-    def test_digest_is_of_the_bytes(self, tmp_path, write_picture):
+    def test_digest_is_of_the_bytes(self, tmp_path: Path, write_picture: Any) -> None:
         write_picture(tmp_path / "a.jpg", 60, 40)
         (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
         (tmp_path / "c.jpg").write_bytes((tmp_path / "a.jpg").read_bytes() + b"more")
@@ -106,24 +108,24 @@ class TestFacts:
         assert facts["a.jpg"].digest == facts["b.jpg"].digest != facts["c.jpg"].digest
         assert facts["a.jpg"].fingerprint == facts["b.jpg"].fingerprint == facts["c.jpg"].fingerprint
 
-    def test_more_files_than_a_thread_takes(self, tmp_path, write_picture):
+    def test_more_files_than_a_thread_takes(self, tmp_path: Path, write_picture: Any) -> None:
         for number in range(50):
             write_picture(tmp_path / f"{number}.png", 20 + number, 40)
         names = [f"{number}.png" for number in range(50)]
         facts = inspect(tmp_path, names)
         assert [facts[name].width for name in names] == list(range(20, 70))
 
-    def test_none(self, tmp_path):
+    def test_none(self, tmp_path: Path) -> None:
         assert inspect(tmp_path, []) == {}
 
-    def test_equal_facts(self):
+    def test_equal_facts(self) -> None:
         """What a rule compares is what it names; a digest is not a size."""
         assert ImageFacts(60, 40) == ImageFacts(60, 40, digest="ab", fingerprint=b"x")
         assert ImageFacts(60, 40) != ImageFacts(40, 60)
 
     @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
     @pytest.mark.parametrize("orientation", range(10))
-    def test_turned_as_opencv_turns(self, tmp_path, kind, orientation):
+    def test_turned_as_opencv_turns(self, tmp_path: Path, kind: str, orientation: int) -> None:
         """The size and the look are those of the picture that training and serving get."""
         shades = np.random.default_rng(1).integers(0, 255, (4, 6, 3), np.uint8)
         stored = Picture.fromarray(cv2.resize(shades, (96, 64), interpolation=cv2.INTER_CUBIC))
@@ -143,7 +145,7 @@ class TestFacts:
         assert np.abs(looks[0] - looks[1]).max() <= 4
 
     @pytest.mark.parametrize("kind", ["jpg", "webp"])
-    def test_orientation_that_only_xmp_tells(self, tmp_path, kind):
+    def test_orientation_that_only_xmp_tells(self, tmp_path: Path, kind: str) -> None:
         """Pillow would turn such a picture; OpenCV, and so training and serving, do not."""
         path = tmp_path / f"a.{kind}"
         told = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
@@ -151,7 +153,7 @@ class TestFacts:
         assert cv2.imread(str(path)).shape[:2] == (40, 60)
         assert inspect(tmp_path, [path.name])[path.name] == ImageFacts(60, 40)
 
-    def test_exif_that_is_no_exif(self, tmp_path):
+    def test_exif_that_is_no_exif(self, tmp_path: Path) -> None:
         data = cv2.imencode(".jpg", np.zeros((40, 60, 3), np.uint8))[1].tobytes()
         block = b"Exif\0\0MM\0*\xff\xff\xff\xff"
         (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:])
@@ -159,7 +161,7 @@ class TestFacts:
 
 
 class TestPhotographs:
-    def test_all_are_whole_and_none_like_another(self, tmp_path, real_data):
+    def test_all_are_whole_and_none_like_another(self, tmp_path: Path, real_data: Any) -> None:
         with zipfile.ZipFile(real_data / "val2017.zip") as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
             archive.extractall(tmp_path, names)
@@ -170,7 +172,7 @@ class TestPhotographs:
             height, width = cv2.imread(str(tmp_path / name)).shape[:2]
             assert (facts[name].width, facts[name].height) == (width, height)
 
-    def test_with_a_thumbnail_inside(self, tmp_path):
+    def test_with_a_thumbnail_inside(self, tmp_path: Path) -> None:
         """A photograph as a phone writes it, of 12 megapixels with a second JPEG in its EXIF."""
         shades = np.random.default_rng(1).integers(0, 255, (12, 16, 3), np.uint8)
         photograph = Picture.fromarray(cv2.resize(shades, (4000, 3000), interpolation=cv2.INTER_CUBIC))
@@ -186,8 +188,8 @@ class TestPhotographs:
 
 
 class TestRoom:
-    def test_no_more_at_once_than_there_is_room(self):
-        room, lock, held, most = image_facts._Room(100), threading.Lock(), [0], [0]
+    def test_no_more_at_once_than_there_is_room(self) -> None:
+        room, lock, held, most = image_facts._PixelBudget(100), threading.Lock(), [0], [0]
 
         def take(pixels):
             with room.taken(pixels):
@@ -203,8 +205,8 @@ class TestRoom:
         assert 60 < most[0] <= 100
         assert room._left == 100
 
-    def test_given_back_after_an_error(self):
-        room = image_facts._Room(1)
+    def test_given_back_after_an_error(self) -> None:
+        room = image_facts._PixelBudget(1)
         for _ in range(2):
             with pytest.raises(ValueError, match="no"), room.taken(1):
                 raise ValueError("no")
@@ -226,7 +228,7 @@ def measured(folder):
     return kinds, int(grown) * (1 if sys.platform == "darwin" else 1024)
 
 
-def test_a_bomb_takes_no_memory(bombs):
+def test_a_bomb_takes_no_memory(bombs: Any) -> None:
     assert all(path.stat().st_size < 1e6 for path in bombs.iterdir())
     kinds, grown = measured(bombs)
     assert kinds == "{'refused'}"
@@ -234,7 +236,7 @@ def test_a_bomb_takes_no_memory(bombs):
 
 
 @pytest.mark.slow
-def test_large_pictures_are_decoded_one_at_a_time(tmp_path):
+def test_large_pictures_are_decoded_one_at_a_time(tmp_path: Path) -> None:
     """Each takes 150 MB."""
     assert MAX_PIXELS > 7000 * 7000
     for number in range(6):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,7 +95,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("data", WHOLE)
-def test_whole(data):
+def test_whole(data: Any) -> None:
     """What is whole is what OpenCV makes of it, at a fraction of the size."""
     found, expected = look(data), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert found.shape[2] == 3
@@ -128,32 +129,32 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("data", "kind"), BROKEN)
-def test_broken(data, kind):
+def test_broken(data: Any, kind: str) -> None:
     with pytest.raises(BrokenFileError) as caught:
         look(data)
     assert caught.value.kind == kind
     assert str(caught.value)
 
 
-def test_opencv_shows_a_damaged_photograph_without_a_word():
+def test_opencv_shows_a_damaged_photograph_without_a_word() -> None:
     """What this module is for: were OpenCV to refuse it, simplejpeg could go."""
     assert cv2.imdecode(np.frombuffer(damaged(JPEG), np.uint8), cv2.IMREAD_COLOR) is not None
     with pytest.raises(ValueError, match="Corrupt JPEG data"):
         simplejpeg.decode_jpeg(damaged(JPEG))
 
 
-def test_a_large_jpeg_is_decoded_to_a_fraction():
+def test_a_large_jpeg_is_decoded_to_a_fraction() -> None:
     assert look(by_pillow(quality=90, size=(1600, 1200))).shape == (150, 200, 3)
 
 
 @pytest.mark.parametrize("data", [PNG, WEBP, BMP])
-def test_header_and_pixels_that_disagree(data):
+def test_header_and_pixels_that_disagree(data: Any) -> None:
     header = read_header(data)
     with pytest.raises(BrokenFileError, match="disagree about its size"):
         decode_whole(data, replace(header, height=header.height - 1))
 
 
-def test_header_that_lies_about_the_size():
+def test_header_that_lies_about_the_size() -> None:
     """A canvas larger than the picture on it, as only the extended WebP format has."""
     chunk = WEBP[12:]
     canvas = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + (399).to_bytes(3, "little") + (299).to_bytes(3, "little")
@@ -167,7 +168,7 @@ def test_header_that_lies_about_the_size():
     st.sampled_from([JPEG, PROGRESSIVE, PNG, WEBP, BMP]),
     st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=40)), min_size=1, max_size=3),
 )
-def test_what_is_whole_opencv_decodes_to_the_same_size(data, places):
+def test_what_is_whole_opencv_decodes_to_the_same_size(data: Any, places: Any) -> None:
     """Whatever is done to a file: it is refused, or training and serving get a picture of the size that was told."""
     for share, bytes_ in places:
         data = overwritten(data, share, bytes_)
@@ -185,12 +186,12 @@ def test_what_is_whole_opencv_decodes_to_the_same_size(data, places):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([JPEG, PROGRESSIVE, CMYK, PNG, WEBP, BMP]), st.floats(0, 0.999))
-def test_every_cut_is_found(data, share):
+def test_every_cut_is_found(data: Any, share: Any) -> None:
     with pytest.raises((BrokenFileError, DataError)):
         look(cut(data, share))
 
 
-def test_the_checksum_of_a_note_is_no_matter():
+def test_the_checksum_of_a_note_is_no_matter() -> None:
     note = b"tEXtComment\0hello"
     chunk = len(note[4:]).to_bytes(4, "big") + note + (zlib.crc32(note) ^ 1).to_bytes(4, "big")
     assert look(PNG[:33] + chunk + PNG[33:]).shape == (240, 320, 3)

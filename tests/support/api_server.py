@@ -79,7 +79,7 @@ class ApiServer:
         return self.root + path
 
     def pages(self, path: str, items: list[Any], size: int, manner: str) -> str:
-        """Serve a list in pages; `manner` is `url`, `relative`, `link`, `cursor`, `number`, `missing` or `offset`."""
+        """Serve a list in pages; `manner` is `url`, `relative`, `link`, `number`, `missing` or `offset`."""
         parts = [items[start : start + size] for start in range(0, len(items), size)] or [[]]
 
         def answer(request: Request) -> Reply:
@@ -94,7 +94,7 @@ class ApiServer:
             following = f"{path}?after={number + 1}"
             if manner == "link":
                 return json_reply(parts[number], headers={"Link": f'<{following}>; rel="next"'} if more else {})
-            target = {"cursor": number + 1, "relative": following, "url": self.root + following}[manner]
+            target = {"relative": following, "url": self.root + following}[manner]
             return json_reply({"data": {"results": parts[number]}, "next": target if more else None})
 
         return self.route(path, answer)

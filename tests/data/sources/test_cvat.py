@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,15 +48,15 @@ def cvat(tmp_path, monkeypatch):
             images, markup = tmp_path / "images", tmp_path / "markup"
             settings = {"requests_per_second": "0"} | settings
             url = f"cvat+{server.root}{path}"
-            raw = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
-            return raw, images, markup
+            loaded = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
+            return loaded, images, markup
 
         server.load = load
         yield server
 
 
-def test_whole(cvat, tmp_path):
-    raw, images, markup = cvat.load("/projects/7?org=team")
+def test_whole(cvat: Any, tmp_path: Path) -> None:
+    loaded, images, markup = cvat.load("/projects/7?org=team")
     first = cvat.requests[0]
     assert first.method == "POST"
     assert first.query == {
@@ -64,13 +66,13 @@ def test_whole(cvat, tmp_path):
         "org": "team",
     }
     assert len(cvat.requests) == 5
-    assert (raw.kind, raw.url, raw.images) == ("api", f"cvat+{cvat.root}/projects/7", 2)
+    assert (loaded.kind, loaded.url, loaded.images) == ("api", f"cvat+{cvat.root}/projects/7", 2)
     assert (markup / "annotations.xml").read_bytes() == XML
     assert sorted(path.name for path in images.rglob("*.png")) == ["a.png", "b.png"]
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
 
-def test_task_below_a_path(cvat):
+def test_task_below_a_path(cvat: Any) -> None:
     cvat.route("/cvat/api/tasks/3/dataset/export", lambda _: json_reply({"rq_id": "r"}, 202))
     done = {"status": "finished", "result_url": "/api/projects/7/dataset/download"}
     cvat.json("/cvat/api/requests/r", done)
@@ -85,25 +87,33 @@ def test_task_below_a_path(cvat):
         pytest.param({"MINE": TOKEN}, {"token_env": "MINE", "token_scheme": "Token"}, f"Token {TOKEN}", id="set"),
     ],
 )
-def test_tokens(cvat, monkeypatch, tmp_path, caplog, variables, settings, header):
+def test_tokens(
+    cvat: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    variables: Any,
+    settings: Any,
+    header: Any,
+) -> None:
     monkeypatch.delenv("CVAT_TOKEN")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     caplog.set_level(logging.DEBUG)
     cvat.token = header
-    raw = cvat.load(**settings)[0]
+    loaded = cvat.load(**settings)[0]
     assert {each.headers["Authorization"] for each in cvat.requests} == {header}
-    assert TOKEN not in f"{raw}{caplog.text}"
+    assert TOKEN not in f"{loaded}{caplog.text}"
     assert all(path.is_dir() or TOKEN.encode() not in path.read_bytes() for path in tmp_path.rglob("*"))
 
 
-def test_no_token(cvat, monkeypatch):
+def test_no_token(cvat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CVAT_TOKEN")
     with pytest.raises(UsageError, match="CVAT_ACCESS_TOKEN is not set"):
         cvat.load()
 
 
-def test_older_server(cvat):
+def test_older_server(cvat: Any) -> None:
     del cvat.routes["/api/projects/7/dataset/export"]
     replies = [Reply(202), json_reply({}, 202), Reply(201)]
 
@@ -129,7 +139,9 @@ def test_older_server(cvat):
         pytest.param({"planned": [Reply(409)]}, MissingError, "409", id="conflict"),
     ],
 )
-def test_errors(cvat, tmp_path, caplog, change, error, match):
+def test_errors(
+    cvat: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Any, error: type[Exception], match: str
+) -> None:
     for name, value in change.items():
         setattr(cvat, name, value)
     with pytest.raises(error, match=match) as caught:
@@ -137,7 +149,7 @@ def test_errors(cvat, tmp_path, caplog, change, error, match):
     assert TOKEN not in f"{caught.value}{caplog.text}"
 
 
-def test_broken_archive(cvat, tmp_path):
+def test_broken_archive(cvat: Any, tmp_path: Path) -> None:
     cvat.route("/api/projects/7/dataset/download", lambda _: Reply(200, archive()[:-30]))
     with pytest.raises(DataError, match="zip"):
         cvat.load()
@@ -159,7 +171,7 @@ def ranged(data, etag, cut=-1):
 
 
 @pytest.mark.parametrize("later", ['"1"', '"2"'], ids=["the same", "another export"])
-def test_continues_where_it_broke_off(cvat, tmp_path, later):
+def test_continues_where_it_broke_off(cvat: Any, tmp_path: Path, later: Any) -> None:
     path, data = "/api/projects/7/dataset/download", archive(300_000)
     cvat.route(path, ranged(data, '"1"', cut=20_000))
     with pytest.raises(DataError, match="it continues where it broke off"):
@@ -175,7 +187,7 @@ def test_continues_where_it_broke_off(cvat, tmp_path, later):
     assert not list((tmp_path / "cache").rglob("export*"))
 
 
-def test_archive_elsewhere_gets_no_token(cvat):
+def test_archive_elsewhere_gets_no_token(cvat: Any) -> None:
     with api_server() as other:
         other.route("/export.zip", lambda _: Reply(200, archive()))
         moved = Reply(302, headers={"Location": f"{other.root}/export.zip"})
@@ -185,11 +197,6 @@ def test_archive_elsewhere_gets_no_token(cvat):
 
 
 @pytest.mark.parametrize("path", ["", "/projects", "/jobs/3", "/tasks/x"])
-def test_neither_project_nor_task(cvat, path):
+def test_neither_project_nor_task(cvat: Any, path: str) -> None:
     with pytest.raises(UsageError, match="no project or task"):
         cvat.load(path)
-
-
-def test_setting_of_no_use(cvat):
-    with pytest.raises(UsageError, match=r"a CVAT export does not use api\.items"):
-        cvat.load(items="x")

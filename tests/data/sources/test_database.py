@@ -6,6 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def load(tmp_path, database):
 
     def run(query, url="", to="out", **options):
         place = tmp_path / to
-        raw = load_source(
+        loaded = load_source(
             url or f"sqlite:///{database}",
             place / "images",
             place / "markup",
@@ -57,7 +59,7 @@ def load(tmp_path, database):
             cache=tmp_path / "cache",
             **options,
         )
-        return raw, read_coco(place / "markup/annotations.json")
+        return loaded, read_coco(place / "markup/annotations.json")
 
     return run
 
@@ -110,10 +112,10 @@ class TestBoxes:
             pytest.param("1 AS n", [], id="none"),
         ],
     )
-    def test_forms(self, load, columns, found):
-        raw, dataset = load(f"SELECT name, data AS image, {columns} FROM pictures")
+    def test_forms(self, load: Any, columns: str, found: Any) -> None:
+        loaded, dataset = load(f"SELECT name, data AS image, {columns} FROM pictures")
         assert boxes(dataset) == {"a.png": found, "b.jpg": found}
-        assert (raw.kind, raw.images, raw.skipped, raw.sha256) == ("database", 2, (), "")
+        assert (loaded.kind, loaded.images, loaded.skipped, loaded.sha256) == ("database", 2, (), "")
 
     ROWS = """
         WITH boxes(name, label, x, y, width, height) AS (VALUES
@@ -122,16 +124,16 @@ class TestBoxes:
         SELECT p.name, {image} AS image, label, x, y, width, height, {extra}
         FROM boxes JOIN pictures p ON p.name = boxes.name ORDER BY {order}"""
 
-    def test_several_rows_of_one_image(self, load):
-        raw, dataset = load(self.ROWS.format(image="data", extra="1 AS n", order="label"))
-        assert raw.images == 2
+    def test_several_rows_of_one_image(self, load: Any) -> None:
+        loaded, dataset = load(self.ROWS.format(image="data", extra="1 AS n", order="label"))
+        assert loaded.images == 2
         assert boxes(dataset) == {
             "a.png": [("cat", (1, 6, 7, 8), 0), ("cat", (5, 6, 7, 8), 0), ("dog", (1, 2, 3, 4), 0)],
             "b.jpg": [],
         }
         assert [(each.id, each.name) for each in dataset.categories] == [(1, "cat"), (2, "dog")]
 
-    def test_order_of_rows_does_not_matter(self, load, tmp_path):
+    def test_order_of_rows_does_not_matter(self, load: Any, tmp_path: Path) -> None:
         """The image may come with any of its rows."""
         for i, order in enumerate(("label, x", "x DESC, label", "height, y", "p.name DESC, label DESC")):
             image = "CASE WHEN label IS NULL OR label = 'dog' THEN data END"
@@ -146,11 +148,11 @@ class TestBoxes:
 
 
 class TestImages:
-    def test_bytes_as_they_are(self, load, tmp_path):
-        raw, dataset = load("SELECT name, data AS image FROM pictures")
+    def test_bytes_as_they_are(self, load: Any, tmp_path: Path) -> None:
+        loaded, dataset = load("SELECT name, data AS image FROM pictures")
         assert (tmp_path / "out/images/a.png").read_bytes() == PNG
         assert (tmp_path / "out/images/b.jpg").read_bytes() == JPEG
-        assert raw.bytes == len(PNG) + len(JPEG)
+        assert loaded.bytes == len(PNG) + len(JPEG)
         assert [(each.id, each.width, each.height) for each in dataset.images] == [(1, 60, 40), (2, 60, 40)]
 
     @pytest.mark.parametrize(
@@ -164,14 +166,16 @@ class TestImages:
             pytest.param("x.ppm", picture("PPM"), "x.ppm", "x.ppm.png", (60, 40), id="PPM: told by its name"),
         ],
     )
-    def test_names_and_sizes(self, load, database, tmp_path, name, data, called, file, size):
+    def test_names_and_sizes(
+        self, load: Any, database: Path, tmp_path: Path, name: str, data: Any, called: Any, file: Any, size: Any
+    ) -> None:
         insert(database, (name, data))
-        raw, dataset = load("SELECT name, data AS image FROM pictures")
+        loaded, dataset = load("SELECT name, data AS image FROM pictures")
         assert [(each.file_name, each.width, each.height) for each in dataset.images] == [(called, *size)]
         assert image_names(tmp_path / "out/images") == {file}
-        assert raw.renamed == ({} if called == file else {called: file})
+        assert loaded.renamed == ({} if called == file else {called: file})
 
-    def test_unreadable_is_skipped_with_its_boxes(self, load, database):
+    def test_unreadable_is_skipped_with_its_boxes(self, load: Any, database: Path) -> None:
         bomb = bytearray(PNG)
         bomb[16:24] = (50_000).to_bytes(4, "big") * 2
         bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
@@ -183,22 +187,24 @@ class TestImages:
             ("none.png", None),
             ("zero.png", b""),
         )
-        raw, dataset = load(
+        loaded, dataset = load(
             "SELECT name, data AS image, name AS label, 1 AS x, 2 AS y, 3 AS width, 4 AS height FROM pictures"
         )
         assert boxes(dataset) == {"a.png": [("a.png", (1, 2, 3, 4), 0)]}
         assert dataset.classes == ("a.png",)
-        assert [each.item for each in raw.skipped] == [
+        assert [each.item for each in loaded.skipped] == [
             f"sqlite:///{database}, row 2, 'bad.png'",
             f"sqlite:///{database}, row 3, 'bomb.png'",
             f"sqlite:///{database}, row 4, 'none.png'",
             f"sqlite:///{database}, row 5, 'zero.png'",
         ]
-        assert "no image" in raw.skipped[0].reason
-        assert "2500 megapixels" in raw.skipped[1].reason
-        assert raw.skipped[2].reason == "no record has its image"
+        assert "no image" in loaded.skipped[0].reason
+        assert "2500 megapixels" in loaded.skipped[1].reason
+        assert loaded.skipped[2].reason == "no record has its image"
 
-    def test_paths(self, load, database, tmp_path, server, monkeypatch):
+    def test_paths(
+        self, load: Any, database: Path, tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Relative ones start from the SQLite file's folder, wherever one works."""
         (tmp_path / "shots").mkdir()
         (tmp_path / "shots/1.png").write_bytes(PNG)
@@ -212,9 +218,9 @@ class TestImages:
             ("shots", None),
         )
         monkeypatch.chdir("/")
-        raw, dataset = load("SELECT name AS path FROM pictures")
+        loaded, dataset = load("SELECT name AS path FROM pictures")
         assert [each.file_name for each in dataset.images] == ["1.png", "far.jpg", "shots/1.png"]
-        assert [(each.item, each.reason) for each in raw.skipped] == [
+        assert [(each.item, each.reason) for each in loaded.skipped] == [
             (f"sqlite:///{database}, row 4, 'gone.png'", "there is no file gone.png"),
             (f"sqlite:///{database}, row 5, 'shots'", "there is no file shots"),
         ]
@@ -223,17 +229,17 @@ class TestImages:
         assert image_names(tmp_path / "2/images") == {"my/name.jpg"}
 
     @pytest.mark.parametrize("path", ["x" * 5000, "~nosuchuser/a.png"], ids=["too long", "no such user"])
-    def test_path_that_no_file_has(self, load, database, tmp_path, path):
+    def test_path_that_no_file_has(self, load: Any, database: Path, tmp_path: Path, path: str) -> None:
         (tmp_path / "1.png").write_bytes(PNG)
-        raw, dataset = load(f"SELECT '1.png' AS path, 'b.png' AS name UNION SELECT '{path}', 'c.png' ORDER BY name")
+        loaded, dataset = load(f"SELECT '1.png' AS path, 'b.png' AS name UNION SELECT '{path}', 'c.png' ORDER BY name")
         assert [each.file_name for each in dataset.images] == ["b.png"]
-        assert [(each.item, each.reason) for each in raw.skipped] == [
+        assert [(each.item, each.reason) for each in loaded.skipped] == [
             (f"sqlite:///{database}, row 2, 'c.png'", f"there is no file {path[:200]}")
         ]
 
 
 class TestExtra:
-    def test_other_columns_are_kept(self, load):
+    def test_other_columns_are_kept(self, load: Any) -> None:
         _, dataset = load(
             "SELECT name, data AS image, 9 AS id, 800 AS width, 600 AS height, 1.5 AS Score, NULL AS none, "
             "'dusk' AS \"light of day\", 'validation' AS subset FROM pictures WHERE name = 'a.png'"
@@ -248,14 +254,14 @@ class TestExtra:
         }
         assert (dataset.images[0].width, dataset.images[0].height) == (60, 40)
 
-    def test_what_differs_between_rows_or_is_bytes_is_left_out(self, load):
-        raw, dataset = load(
+    def test_what_differs_between_rows_or_is_bytes_is_left_out(self, load: Any) -> None:
+        loaded, dataset = load(
             "SELECT name, data AS image, n, 'same' AS same, data AS thumbnail "
             "FROM pictures, (SELECT 1 AS n UNION SELECT 2)"
         )
         assert [dict(each.extra) for each in dataset.images] == [{"same": "same"}] * 2
-        assert [each.item for each in raw.skipped] == ["field 'n'", "field 'thumbnail'"]
-        assert "2 images" in raw.skipped[0].reason
+        assert [each.item for each in loaded.skipped] == ["field 'n'", "field 'thumbnail'"]
+        assert "2 images" in loaded.skipped[0].reason
 
 
 class TestRefused:
@@ -280,7 +286,7 @@ class TestRefused:
             pytest.param("name, data AS image, 1 AS x, 1 AS x1", "boxes in 2 forms", id="two forms"),
         ],
     )
-    def test_columns(self, load, columns, problem):
+    def test_columns(self, load: Any, columns: str, problem: str) -> None:
         with pytest.raises(UsageError, match=rf"{problem}[\s\S]*gallery\.db[\s\S]*name and image"):
             load(f"SELECT {columns} FROM pictures")
 
@@ -355,7 +361,7 @@ class TestRefused:
             pytest.param("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: this is no plain", id="device"),
         ],
     )
-    def test_rows(self, load, columns, problem, monkeypatch):
+    def test_rows(self, load: Any, columns: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         with pytest.raises(DataError, match=rf"{problem}[\s\S]*gallery\.db, row [12]"):
             load(f"SELECT {columns} FROM pictures")
@@ -377,17 +383,17 @@ class TestRefused:
             pytest.param("", "does not start with SELECT", id="empty"),
         ],
     )
-    def test_queries(self, load, database, query, problem):
+    def test_queries(self, load: Any, database: Path, query: str, problem: str) -> None:
         before = database.read_bytes()
         with pytest.raises(UsageError, match=rf"{problem}[\s\S]*gallery\.db"):
             load(query)
         assert database.read_bytes() == before
 
-    def test_nothing(self, load):
+    def test_nothing(self, load: Any) -> None:
         with pytest.raises(DataError, match=r"returns no rows[\s\S]*gallery\.db"):
             load("SELECT name, data AS image FROM pictures WHERE false")
 
-    def test_no_image_at_all(self, load, database):
+    def test_no_image_at_all(self, load: Any, database: Path) -> None:
         insert(database, ("a.png", b"x"))
         with pytest.raises(DataError, match=r"there are no images: .*row 1, 'a\.png': it is no image"):
             load("SELECT name, data AS image FROM pictures")
@@ -414,7 +420,7 @@ class TestRefused:
             pytest.param("sqlite:///{}/gallery.db?timeout=planted", UsageError, "setting", id="no value"),
         ],
     )
-    def test_database(self, load, tmp_path, url, error, problem):
+    def test_database(self, load: Any, tmp_path: Path, url: str, error: type[Exception], problem: str) -> None:
         (tmp_path / "text.db").write_text("no database" * 999)
         with pytest.raises(error, match=problem) as caught:
             load("SELECT name, data AS image FROM pictures", url=url.format(tmp_path))
@@ -429,8 +435,8 @@ import resource, sys
 from pathlib import Path
 from pipeline.data.loading import load_source
 url, folder, query = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-raw = load_source(url, folder / "images", folder / "markup", query=query, cache=folder / "cache")
-print(raw.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+loaded = load_source(url, folder / "images", folder / "markup", query=query, cache=folder / "cache")
+print(loaded.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """
 
 
@@ -443,7 +449,7 @@ def peak(url, folder, query):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_rows(database, tmp_path):
+def test_memory_does_not_grow_with_the_rows(database: Path, tmp_path: Path) -> None:
     """1,000 images of 120 kB are 120 MB."""
     insert(database, ("", picture(size=(200, 200))))
     query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
@@ -453,8 +459,8 @@ def test_memory_does_not_grow_with_the_rows(database, tmp_path):
     assert many[1] - few[1] < 40
 
 
-def test_result_says_nothing_of_the_machine(load):
+def test_result_says_nothing_of_the_machine(load: Any) -> None:
     """What is recorded with the run: JSON of plain values."""
-    raw, _ = load("SELECT name, data AS image FROM pictures")
-    assert json.dumps([raw.url, raw.skipped, dict(raw.renamed), dict(raw.fields)])
-    assert raw.url.startswith("sqlite:///")
+    loaded, _ = load("SELECT name, data AS image FROM pictures")
+    assert json.dumps([loaded.url, loaded.skipped, dict(loaded.renamed), dict(loaded.fields)])
+    assert loaded.url.startswith("sqlite:///")

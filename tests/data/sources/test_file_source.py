@@ -56,12 +56,12 @@ def load(tmp_path):
 
     def call(url, **options):
         folders = tmp_path / "images", tmp_path / "markup"
-        raw = take(str(url), *folders, tmp_path / "cache", **options)
+        loaded = take(str(url), *folders, tmp_path / "cache", **options)
         images, markup = map(contents_of, folders)
-        assert raw.images == len(images)
-        assert raw.bytes == sum(map(len, images.values()))
+        assert loaded.images == len(images)
+        assert loaded.bytes == sum(map(len, images.values()))
         assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
-        return raw, images, markup
+        return loaded, images, markup
 
     return call
 
@@ -74,27 +74,27 @@ def zipped(path, contents):
 
 
 class TestKinds:
-    def test_folder_is_copied(self, load, tmp_path):
+    def test_folder_is_copied(self, load: Any, tmp_path: Path) -> None:
         source = fill(tmp_path / "source", DATA_SET)
-        raw, images, markup = load(source)
-        assert (raw.kind, raw.url, raw.sha256, raw.skipped) == ("folder", str(source), "", ())
+        loaded, images, markup = load(source)
+        assert (loaded.kind, loaded.url, loaded.sha256, loaded.skipped) == ("folder", str(source), "", ())
         assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
         (tmp_path / "images/images/train/a.jpg").write_bytes(b"changed")
         assert contents_of(source) == DATA_SET
 
-    def test_archive(self, load, tmp_path):
-        raw, images, markup = load(zipped(tmp_path / "a.zip", DATA_SET))
-        assert (raw.kind, len(raw.sha256)) == ("archive", 64)
+    def test_archive(self, load: Any, tmp_path: Path) -> None:
+        loaded, images, markup = load(zipped(tmp_path / "a.zip", DATA_SET))
+        assert (loaded.kind, len(loaded.sha256)) == ("archive", 64)
         assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
 
-    def test_folder_elsewhere(self, load):
+    def test_folder_elsewhere(self, load: Any) -> None:
         import fsspec
 
         system = fsspec.filesystem("memory")
         for name, data in DATA_SET.items():
             system.pipe_file(f"memory://files-elsewhere/{name}", data)
-        raw, images, markup = load("memory://files-elsewhere")
-        assert (raw.kind, raw.url) == ("folder", "memory://files-elsewhere")
+        loaded, images, markup = load("memory://files-elsewhere")
+        assert (loaded.kind, loaded.url) == ("folder", "memory://files-elsewhere")
         assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
 
     @pytest.mark.parametrize(
@@ -107,7 +107,9 @@ class TestKinds:
         ],
     )
     @pytest.mark.parametrize("place", ["here", "http", "memory"])
-    def test_single_file(self, load, tmp_path, server, name, data, images, markup, place):
+    def test_single_file(
+        self, load: Any, tmp_path: Path, server: Any, name: str, data: Any, images: Any, markup: Any, place: Any
+    ) -> None:
         if place == "here":
             url = fill(tmp_path / "source", {name: data, "other.jpg": JPEG}) / name
         elif place == "http":
@@ -117,11 +119,11 @@ class TestKinds:
 
             url = f"memory://single-files/{name}"
             fsspec.filesystem("memory").pipe_file(url, data)
-        raw, taken, annotations = load(url)
-        assert raw.kind == "file"
+        loaded, taken, annotations = load(url)
+        assert loaded.kind == "file"
         assert (taken, annotations) == (images, markup)
 
-    def test_name_of_a_download_is_that_in_the_url(self, load, server):
+    def test_name_of_a_download_is_that_in_the_url(self, load: Any, server: Any) -> None:
         server.files["/my%20a.jpg"] = JPEG
         assert load(f"{server.root}/my%20a.jpg?token=x")[1] == {"my a.jpg": JPEG}
 
@@ -133,7 +135,7 @@ class TestKinds:
             pytest.param({".hidden/a.jpg": JPEG}, "no images and no annotations", id="hidden"),
         ],
     )
-    def test_nothing_to_take(self, load, tmp_path, contents, problem):
+    def test_nothing_to_take(self, load: Any, tmp_path: Path, contents: Any, problem: str) -> None:
         (tmp_path / "source").mkdir()
         with pytest.raises(DataError, match=problem):
             load(fill(tmp_path / "source", contents))
@@ -147,23 +149,23 @@ class TestKinds:
             pytest.param("a.bin", b"who knows", "not an archive", id="anything"),
         ],
     )
-    def test_no_archive(self, load, tmp_path, name, data, problem):
+    def test_no_archive(self, load: Any, tmp_path: Path, name: str, data: Any, problem: str) -> None:
         with pytest.raises(DataError, match=problem):
             load(fill(tmp_path / "source", {name: data}) / name)
 
-    def test_wrong_digest(self, load, tmp_path):
+    def test_wrong_digest(self, load: Any, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="SHA-256"):
             load(zipped(tmp_path / "a.zip", DATA_SET), sha256="0" * 64)
 
-    def test_absent(self, load, tmp_path):
+    def test_absent(self, load: Any, tmp_path: Path) -> None:
         with pytest.raises(MissingError):
             load(tmp_path / "none.zip")
 
-    def test_variable_in_the_url(self, load, tmp_path, monkeypatch):
+    def test_variable_in_the_url(self, load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fill(tmp_path / "source", DATA_SET)
         monkeypatch.setenv("DATA_HOME", str(tmp_path))
-        raw, images, _ = load("${DATA_HOME}/source")
-        assert (raw.url, images) == ("${DATA_HOME}/source", TAKEN_IMAGES)
+        loaded, images, _ = load("${DATA_HOME}/source")
+        assert (loaded.url, images) == ("${DATA_HOME}/source", TAKEN_IMAGES)
         with pytest.raises(UsageError, match="'DATA_HOUSE'"):
             load("${DATA_HOUSE}/source")
 
@@ -185,13 +187,13 @@ class TestLayout:
             pytest.param(["ab/a.jpg", "ac/a.jpg"], ["ab/a.jpg", "ac/a.jpg"], [], id="names that begin alike"),
         ],
     )
-    def test_single_folders_at_the_top(self, load, tmp_path, source, images, markup):
+    def test_single_folders_at_the_top(self, load: Any, tmp_path: Path, source: Any, images: Any, markup: Any) -> None:
         fill(tmp_path / "source", {name: JPEG if name.endswith(".jpg") else b"{}" for name in source})
         _, taken, annotations = load(tmp_path / "source")
         assert (sorted(taken), sorted(annotations)) == (images, markup)
 
     @given(st.lists(st.lists(st.sampled_from("abc"), max_size=4), min_size=1, max_size=6), st.integers(0, 3))
-    def test_common_depth(self, folders, extra):
+    def test_common_depth(self, folders: Any, extra: Any) -> None:
         names = ["/".join(["t"] * extra + each + ["f"]) for each in folders]
         depth = common_depth(names)
         parts = [name.split("/") for name in names]
@@ -201,7 +203,7 @@ class TestLayout:
 
 
 class TestSkipped:
-    def test_what_is_left_is_said(self, load, tmp_path, caplog):
+    def test_what_is_left_is_said(self, load: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         source = fill(
             tmp_path / "source",
@@ -218,9 +220,9 @@ class TestSkipped:
                 "cut.tif": TIFF[:-200],
             },
         )
-        raw, images, _ = load(source)
+        loaded, images, _ = load(source)
         assert images == {"a.jpg": JPEG}
-        reasons = {each.item: each.reason for each in raw.skipped}
+        reasons = {each.item: each.reason for each in loaded.skipped}
         assert list(reasons) == sorted(reasons)
         assert reasons.pop("cut.tif").startswith("it cannot be decoded")
         assert reasons == {
@@ -232,7 +234,7 @@ class TestSkipped:
         }
         assert "README.md" in caplog.text
 
-    def test_links(self, load, tmp_path):
+    def test_links(self, load: Any, tmp_path: Path) -> None:
         fill(tmp_path, {"outside/secret.jpg": JPEG, "source/a.jpg": JPEG, "source/deep/b.jpg": JPEG})
         for name, target in {
             "out.jpg": "../outside/secret.jpg",
@@ -244,9 +246,9 @@ class TestSkipped:
         }.items():
             (tmp_path / "source" / name).symlink_to(target)
         os.mkfifo(tmp_path / "source/pipe.jpg")
-        raw, images, _ = load(tmp_path / "source")
+        loaded, images, _ = load(tmp_path / "source")
         assert sorted(images) == ["a.jpg", "deep/b.jpg", "in.jpg"]
-        assert {each.item: each.reason for each in raw.skipped} == {
+        assert {each.item: each.reason for each in loaded.skipped} == {
             "deep/up.jpg": "a link that leads out of the folder",
             "ins": "a link to a folder",
             "nowhere.jpg": "it cannot be read: No such file or directory",
@@ -255,28 +257,28 @@ class TestSkipped:
             "pipe.jpg": "no plain file",
         }
         assert not (tmp_path / "images/in.jpg").is_symlink()
-        assert raw.notes == (
+        assert loaded.notes == (
             "2 items of the source: a link that leads out of the folder",
             "2 items of the source: a link to a folder",
             "1 item of the source: it cannot be read: No such file or directory",
         )
 
-    def test_name_that_is_no_unicode(self, load, tmp_path):
+    def test_name_that_is_no_unicode(self, load: Any, tmp_path: Path) -> None:
         fill(tmp_path / "source", {"a.jpg": JPEG})
         (tmp_path / "source" / os.fsdecode(b"b\xff.jpg")).write_bytes(JPEG)
-        raw, images, _ = load(tmp_path / "source")
+        loaded, images, _ = load(tmp_path / "source")
         assert list(images) == ["a.jpg"]
-        assert raw.skipped[0].reason == "its name is not usable on every system"
+        assert loaded.skipped[0].reason == "its name is not usable on every system"
 
-    def test_images_that_nothing_can_read_stay(self, load, tmp_path):
+    def test_images_that_nothing_can_read_stay(self, load: Any, tmp_path: Path) -> None:
         contents = {"a.jpg": b"", "b.png": b"<html>", "c.tif": b"rubbish", "d.jpg": JPEG[:100]}
-        raw, images, _ = load(fill(tmp_path / "source", contents))
+        loaded, images, _ = load(fill(tmp_path / "source", contents))
         assert images == contents
-        assert raw.skipped == ()
+        assert loaded.skipped == ()
 
 
 class TestConversion:
-    def test_what_has_to_be_converted(self, load, tmp_path):
+    def test_what_has_to_be_converted(self, load: Any, tmp_path: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         contents = {
@@ -288,8 +290,8 @@ class TestConversion:
             "d/g.jpg": picture(exif=exif),
             "d/h.jpg": PNG,
         }
-        raw, images, _ = load(fill(tmp_path / "source", contents))
-        assert raw.renamed == {
+        loaded, images, _ = load(fill(tmp_path / "source", contents))
+        assert loaded.renamed == {
             "a.tif": "a.tif.png",
             "b.jp2": "b.jp2.jpg",
             "c.gif": "c.gif.jpg",
@@ -297,47 +299,47 @@ class TestConversion:
             "f": "f.png",
         }
         assert sorted(images) == ["a.tif.png", "b.jp2.jpg", "c.gif.jpg", "e.jpg.png", "f.png", "g.jpg", "h.jpg"]
-        assert raw.fields == {"a.tif.png": {"orientation": 6}}
+        assert loaded.fields == {"a.tif.png": {"orientation": 6}}
         assert (images["g.jpg"], images["c.gif.jpg"], images["h.jpg"]) == (contents["d/g.jpg"], JPEG, PNG)
         with Image.open(io.BytesIO(images["a.tif.png"])) as upright:
             assert upright.size == (16, 24)
 
-    def test_never_over_another_image(self, load, tmp_path):
-        raw, images, _ = load(fill(tmp_path / "source", {"a.tif": TIFF, "a.tif.png": PNG}))
-        assert raw.renamed == {"a.tif": "a.tif.2.png"}
+    def test_never_over_another_image(self, load: Any, tmp_path: Path) -> None:
+        loaded, images, _ = load(fill(tmp_path / "source", {"a.tif": TIFF, "a.tif.png": PNG}))
+        assert loaded.renamed == {"a.tif": "a.tif.2.png"}
         assert images["a.tif.png"] == PNG
 
-    def test_first_frame_is_said(self, load, tmp_path):
+    def test_first_frame_is_said(self, load: Any, tmp_path: Path) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
         fill(tmp_path / "source", {"b.jpg": JPEG})
         frames[0].save(tmp_path / "source/a.gif", save_all=True, append_images=frames[1:])
-        raw, _, _ = load(tmp_path / "source")
-        assert raw.skipped == (Skipped("a.gif", "only the first of its frames is taken"),)
+        loaded, _, _ = load(tmp_path / "source")
+        assert loaded.skipped == (Skipped("a.gif", "only the first of its frames is taken"),)
 
-    def test_brightened_picture_is_said(self, load, tmp_path):
+    def test_brightened_picture_is_said(self, load: Any, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
         Image.fromarray(np.array([[0, 4095]], np.uint16)).save(tmp_path / "source/a.tif")
-        raw, images, _ = load(tmp_path / "source")
+        loaded, images, _ = load(tmp_path / "source")
         assert list(images) == ["a.tif.png"]
-        assert raw.skipped == (Skipped("a.tif", "its greys fill 12 of 16 bits: scaled by 12"),)
+        assert loaded.skipped == (Skipped("a.tif", "its greys fill 12 of 16 bits: scaled by 12"),)
 
-    def test_same_input_same_bytes(self, tmp_path):
+    def test_same_input_same_bytes(self, tmp_path: Path) -> None:
         fill(tmp_path / "source", {f"{i}.tif": picture("TIFF") for i in range(20)} | {"z.gif": picture("GIF")})
         results = []
         for run in "ab":
             folders = tmp_path / run / "images", tmp_path / run / "markup"
-            raw = take(str(tmp_path / "source"), *folders, tmp_path / "cache")
-            results.append((raw, contents_of(folders[0])))
+            loaded = take(str(tmp_path / "source"), *folders, tmp_path / "cache")
+            results.append((loaded, contents_of(folders[0])))
         assert results[0] == results[1]
 
-    def test_bombs_are_left(self, load, tmp_path):
+    def test_bombs_are_left(self, load: Any, tmp_path: Path) -> None:
         header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
         bomb = header + struct.pack(">I", zlib.crc32(header[12:])) + struct.pack(">I4s", 1 << 20, b"IDAT") + bytes(99)
         large = io.BytesIO()
         Image.new("1", (8000, 8000)).save(large, "TIFF", compression="group4")
-        raw, images, _ = load(fill(tmp_path / "source", {"a.png": bomb, "b.tif": large.getvalue(), "c.jpg": JPEG}))
+        loaded, images, _ = load(fill(tmp_path / "source", {"a.png": bomb, "b.tif": large.getvalue(), "c.jpg": JPEG}))
         assert list(images) == ["c.jpg"]
-        assert raw.skipped == (
+        assert loaded.skipped == (
             Skipped("a.png", "2500 megapixels are too many"),
             Skipped("b.tif", "8000 x 8000 pixels are more than 50 megapixels"),
         )
@@ -365,7 +367,9 @@ class TestClips:
         assert (loaded.kind, list(images)) == ("video", ["a/frame_000000.jpg"])
 
 
-def test_no_secret_in_any_failure(tmp_path, monkeypatch, server, caplog):
+def test_no_secret_in_any_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("PLANTED", "hunter2")
     caplog.set_level(logging.DEBUG)
     server.serve("cut.zip", b"PK\x03\x04")
@@ -382,9 +386,9 @@ def test_no_secret_in_any_failure(tmp_path, monkeypatch, server, caplog):
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     server.serve("hunter2.json", b"{}")
     folders = tmp_path / "images", tmp_path / "markup"
-    raw = take(f"{login}/${{PLANTED}}.json?token=${{PLANTED}}", *folders, tmp_path / "cache")
-    assert raw.url == f"{server.root}/${{PLANTED}}.json"
-    assert "hunter2" not in f"{raw}{caplog.text}"
+    loaded = take(f"{login}/${{PLANTED}}.json?token=${{PLANTED}}", *folders, tmp_path / "cache")
+    assert loaded.url == f"{server.root}/${{PLANTED}}.json"
+    assert "hunter2" not in f"{loaded}{caplog.text}"
     for path in tmp_path.rglob("*"):
         assert "hunter2" not in path.name
         assert not path.is_file() or b"hunter2" not in path.read_bytes()

@@ -5,6 +5,8 @@ import io
 import logging
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from api_server import Reply, api_server
@@ -47,8 +49,8 @@ def api_place(tmp_path):
                 folder.mkdir(parents=True)
             url = path if "://" in path else f"api+{server.root}{path}"
             settings = {"requests_per_second": "0"} | settings
-            raw = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
-            return raw, images, read_coco(markup / "annotations.json")
+            loaded = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
+            return loaded, images, read_coco(markup / "annotations.json")
 
         server.load = load
         yield server
@@ -74,17 +76,17 @@ class TestPaging:
             pytest.param("offset", {"page_parameter": "offset", "first_page": "0", "page_step": "2"}, id="offset"),
         ],
     )
-    def test_all_pages_come(self, api_place, manner, settings):
+    def test_all_pages_come(self, api_place: Any, manner: Any, settings: Any) -> None:
         api_place.pages("/items", [item("c.png"), item("a.png"), item("b.png", label="ant")], 2, manner)
-        raw, images, dataset = api_place.load(**BOXES, **settings)
+        loaded, images, dataset = api_place.load(**BOXES, **settings)
         assert names(dataset) == ["a.png", "b.png", "c.png"]
-        assert (raw.kind, raw.images, raw.skipped) == ("api", 3, ())
-        assert raw.url == f"api+{api_place.root}/items"
-        assert raw.bytes == sum(path.stat().st_size for path in images.iterdir())
+        assert (loaded.kind, loaded.images, loaded.skipped) == ("api", 3, ())
+        assert loaded.url == f"api+{api_place.root}/items"
+        assert loaded.bytes == sum(path.stat().st_size for path in images.iterdir())
         assert [each.name for each in dataset.categories] == ["ant", "cat"]
         assert boxes(dataset) == [(1, "cat", (1, 2, 10, 5)), (2, "ant", (1, 2, 10, 5)), (3, "cat", (1, 2, 10, 5))]
 
-    def test_order_of_items_and_pages_makes_no_difference(self, api_place, tmp_path):
+    def test_order_of_items_and_pages_makes_no_difference(self, api_place: Any, tmp_path: Path) -> None:
         items = [item("a.png"), item("b.png", label="ant"), item("c.png"), item("a.png", label="bee")]
         written = []
         for run, order in (("1", items), ("2", items[::-1])):
@@ -93,7 +95,7 @@ class TestPaging:
             written.append((tmp_path / run / "markup" / "annotations.json").read_bytes())
         assert written[0] == written[1]
 
-    def test_query_of_the_url_is_kept(self, api_place):
+    def test_query_of_the_url_is_kept(self, api_place: Any) -> None:
         api_place.pages("/items", [item("a.png"), item("b.png"), item("c.png")], 1, "number")
         api_place.load("/items?size=1&page=1", page_parameter="page")
         assert [(each.query["size"], each.query["page"]) for each in api_place.seen("/items")] == [
@@ -201,12 +203,12 @@ class TestPaging:
             ),
         ],
     )
-    def test_wrong_answers(self, api_place, data, settings, match):
+    def test_wrong_answers(self, api_place: Any, data: Any, settings: Any, match: str) -> None:
         api_place.json("/items", data)
         with pytest.raises(DataError, match=match):
             api_place.load(**settings)
 
-    def test_missing_next_is_the_end(self, api_place, caplog):
+    def test_missing_next_is_the_end(self, api_place: Any, caplog: pytest.LogCaptureFixture) -> None:
         api_place.json("/items", {"data": [item("a.png")]})
         assert names(api_place.load(items="data", next="page.after")[2]) == ["a.png"]
         assert "taken for the only page" in caplog.text
@@ -234,7 +236,7 @@ class TestItems:
             ),
         ],
     )
-    def test_boxes_in_pixels(self, api_place, fields, settings, expected):
+    def test_boxes_in_pixels(self, api_place: Any, fields: Any, settings: Any, expected: Any) -> None:
         api_place.json("/items", [{"image": "files/a.png", "objects": [{"label": 7, **fields}]}])
         dataset = api_place.load(boxes="objects", **settings)[2]
         assert [(each.bbox, each.area) for each in dataset.annotations] == [
@@ -242,20 +244,20 @@ class TestItems:
         ]
         assert dataset.classes == ("7",)
 
-    def test_size_is_the_files_own_upright(self, api_place):
+    def test_size_is_the_files_own_upright(self, api_place: Any) -> None:
         api_place.file("/files/a.jpg", picture(40, 20, kind="JPEG", orientation=6))
         api_place.json("/items", [item("a.jpg", box=(0.5, 0.5, 0.5, 0.5))])
         dataset = api_place.load(**BOXES, units="fraction")[2]
         assert [(each.width, each.height) for each in dataset.images] == [(20, 40)]
         assert dataset.annotations[0].bbox == (10, 20, 10, 20)
 
-    def test_declared_size_is_passed_on(self, api_place):
+    def test_declared_size_is_passed_on(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png", w=80, h="60", box=(0.5, 0.5, 0.5, 0.5)), item("b.png", w=80, h=None)])
         dataset = api_place.load(**BOXES, units="fraction", width="w", height="h")[2]
         assert [(each.width, each.height) for each in dataset.images] == [(80, 60), (40, 20)]
         assert dataset.annotations[0].bbox == (40, 30, 40, 30)
 
-    def test_metadata_and_subset(self, api_place):
+    def test_metadata_and_subset(self, api_place: Any) -> None:
         fields = {"id": 9, "cam": {"id": "x"}, "weather": None}
         api_place.json("/items", [item("a.png", s="validation", **fields), item("b.png", s="?")])
         dataset = api_place.load(subset="s", metadata="id, cam.id, weather, none")[2]
@@ -267,7 +269,7 @@ class TestItems:
         }
         assert dict(dataset.images[1].extra) == {}
 
-    def test_base64(self, api_place):
+    def test_base64(self, api_place: Any) -> None:
         data = base64.b64encode(picture(30, 10)).decode()
         api_place.json(
             "/items", [{"image": f"data:image/png;base64,{data}", "n": "x"}, {"image": data, "n": "y/z.png"}]
@@ -277,7 +279,7 @@ class TestItems:
         assert (images / "y" / "z.png").read_bytes() == picture(30, 10)
         assert (dataset.images[0].width, dataset.images[0].height) == (30, 10)
 
-    def test_one_row_a_box(self, api_place):
+    def test_one_row_a_box(self, api_place: Any) -> None:
         rows = [
             {"image": "/files/a.png", "kind": kind, "x": x, "y": 0, "w": 2, "h": 2}
             for kind, x in (("b", 3), ("a", 1), ("b", 3))
@@ -287,15 +289,15 @@ class TestItems:
         assert boxes(dataset) == [(1, "a", (1, 0, 2, 2)), (1, "b", (3, 0, 2, 2))]
         assert len(api_place.seen("/files/a.png")) == 1
 
-    def test_names_from_urls_are_made_unique(self, api_place):
+    def test_names_from_urls_are_made_unique(self, api_place: Any) -> None:
         for number in (1, 2):
-            api_place.file(f"/frames/{number}/raw", picture(shade=number))
-        api_place.json("/items", [{"image": f"/frames/{number}/raw?sig=x"} for number in (1, 2)])
+            api_place.file(f"/frames/{number}/loaded", picture(shade=number))
+        api_place.json("/items", [{"image": f"/frames/{number}/loaded?sig=x"} for number in (1, 2)])
         found = names(api_place.load()[2])
         assert len(set(found)) == 2
-        assert all(name.startswith("raw-") and name.endswith(".png") for name in found)
+        assert all(name.startswith("loaded-") and name.endswith(".png") for name in found)
 
-    def test_what_cannot_be_had_is_skipped(self, api_place, caplog):
+    def test_what_cannot_be_had_is_skipped(self, api_place: Any, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         api_place.file("/files/text.png", b"not a picture")
         api_place.file("/files/page.png", b"<!DOCTYPE html><html>log in</html>")
@@ -308,10 +310,10 @@ class TestItems:
             item("b.png", label=None),
         ]
         api_place.json("/items", rows)
-        raw, _, dataset = api_place.load(**BOXES)
+        loaded, _, dataset = api_place.load(**BOXES)
         assert names(dataset) == ["a.png", "b.png"]
         where, files = f"page 1 of {api_place.root}/items", f"{api_place.root}/files"
-        assert raw.skipped == (
+        assert loaded.skipped == (
             Skipped(f"{where}, item 0 ({files}/text.png)", "it is no image that can be read"),
             Skipped(
                 f"{where}, item 1 ({files}/page.png)", "a web page came instead of an image: the URL may want a login"
@@ -325,12 +327,12 @@ class TestItems:
         )
         assert "text.png" in caplog.text
 
-    def test_all_skipped_is_an_error(self, api_place):
+    def test_all_skipped_is_an_error(self, api_place: Any) -> None:
         api_place.json("/items", [item("gone.png")])
         with pytest.raises(DataError, match=r"no images[\s\S]*404"):
             api_place.load()
 
-    def test_pixel_bomb(self, api_place):
+    def test_pixel_bomb(self, api_place: Any) -> None:
         header = b"BM" + (0).to_bytes(12, "little") + (40).to_bytes(4, "little")
         header += (50_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24)
         api_place.file("/files/bomb.bmp", header)
@@ -338,24 +340,24 @@ class TestItems:
         with pytest.raises(DataError, match=r"no images[\s\S]*bomb\.bmp[\s\S]*2500 megapixels are too many"):
             api_place.load()
 
-    def test_odd_formats_are_converted(self, api_place):
+    def test_odd_formats_are_converted(self, api_place: Any) -> None:
         api_place.file("/files/a.tif", picture(kind="TIFF", orientation=6))
         api_place.file("/files/broken.tif", picture(kind="TIFF")[:-900])
         api_place.file("/files/a.tif.png", picture())
         rows = [item("a.tif", box=(0, 0, 0.5, 1)), item("broken.tif"), item("a.tif.png")]
         api_place.json("/items", rows)
-        raw, images, dataset = api_place.load(**BOXES, units="fraction")
-        assert raw.renamed == {"a.tif": "a.tif.2.png"}
+        loaded, images, dataset = api_place.load(**BOXES, units="fraction")
+        assert loaded.renamed == {"a.tif": "a.tif.2.png"}
         assert sorted(path.name for path in images.iterdir()) == ["a.tif.2.png", "a.tif.png"]
         assert names(dataset) == ["a.tif", "a.tif.png"]
         with Image.open(images / "a.tif.2.png") as image:
             assert image.size == (20, 40)
         assert dataset.annotations[0].bbox == (0, 0, 10, 40)
-        assert [each.item.rpartition(", ")[2] for each in raw.skipped] == ["item 1"]
+        assert [each.item.rpartition(", ")[2] for each in loaded.skipped] == ["item 1"]
 
 
 class TestFailures:
-    def test_busy_then_well(self, api_place):
+    def test_busy_then_well(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png")])
         api_place.planned = [
             Reply(500),
@@ -398,7 +400,16 @@ class TestFailures:
             pytest.param([Reply(200, b"[]", delay=3)] * 5, MissingError, "no answer within 0.1 s", id="too slow"),
         ],
     )
-    def test_one_clear_error_without_secrets(self, api_place, tmp_path, monkeypatch, caplog, replies, error, match):
+    def test_one_clear_error_without_secrets(
+        self,
+        api_place: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        replies: Any,
+        error: type[Exception],
+        match: str,
+    ) -> None:
         monkeypatch.setenv("LABELS_TOKEN", SECRET)
         monkeypatch.setenv("KEY", SECRET + "-key")
         caplog.set_level(logging.DEBUG)
@@ -422,24 +433,24 @@ class TestFailures:
         assert_hidden(caught.value, caplog, tmp_path)
         assert "${KEY}" in str(caught.value)
 
-    def test_refusal_is_not_repeated(self, api_place):
+    def test_refusal_is_not_repeated(self, api_place: Any) -> None:
         api_place.token = "Bearer right"
         with pytest.raises(UsageError, match=r"set api\.token_env"):
             api_place.load()
         assert len(api_place.requests) == 1
 
-    def test_missing_variable(self, api_place):
+    def test_missing_variable(self, api_place: Any) -> None:
         with pytest.raises(UsageError, match="variable LABELS_TOKEN is not set"):
             api_place.load(token_env="LABELS_TOKEN")
         assert not api_place.requests
 
-    def test_no_server(self, tmp_path):
+    def test_no_server(self, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match="Connection refused"):
             load_source(
                 "api+http://127.0.0.1:9/x", tmp_path / "i", tmp_path / "a", cache=tmp_path / "cache", backoff=0.01
             )
 
-    def test_images_failing_for_good(self, api_place, tmp_path):
+    def test_images_failing_for_good(self, api_place: Any, tmp_path: Path) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
         api_place.route("/files/b.png", lambda _: Reply(500))
         with pytest.raises(MissingError, match=r"failed 5 times[\s\S]*b\.png"):
@@ -464,26 +475,36 @@ class TestTokens:
             pytest.param({"token_scheme": "Token"}, f"Token {SECRET}", id="scheme"),
         ],
     )
-    def test_sent_to_pages_and_images(self, api_place, tmp_path, monkeypatch, caplog, settings, header):
+    def test_sent_to_pages_and_images(
+        self,
+        api_place: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        settings: Any,
+        header: Any,
+    ) -> None:
         monkeypatch.setenv("LABELS_TOKEN", f" {SECRET}\n")
         caplog.set_level(logging.DEBUG)
         api_place.token = header
         api_place.pages("/items", [item("a.png"), item("b.png")], 1, "url")
-        raw, _, dataset = api_place.load(token_env="LABELS_TOKEN", **settings, **PAGED, **BOXES)
-        assert raw.images == 2
+        loaded, _, dataset = api_place.load(token_env="LABELS_TOKEN", **settings, **PAGED, **BOXES)
+        assert loaded.images == 2
         assert {each.headers.get("Authorization") for each in api_place.requests} == {header}
-        assert SECRET not in f"{raw} {dataset} {caplog.text}"
+        assert SECRET not in f"{loaded} {dataset} {caplog.text}"
         assert_hidden(None, caplog, tmp_path)
 
-    def test_user_and_password_in_the_url(self, api_place, tmp_path, monkeypatch, caplog):
+    def test_user_and_password_in_the_url(
+        self, api_place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         monkeypatch.setenv("PASSWORD", SECRET)
         api_place.token = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
         api_place.json("/items", [item("a.png")])
-        raw = api_place.load(f"api+{api_place.root.replace('://', '://me:${PASSWORD}@')}/items")[0]
-        assert raw.url == f"api+{api_place.root}/items"
+        loaded = api_place.load(f"api+{api_place.root.replace('://', '://me:${PASSWORD}@')}/items")[0]
+        assert loaded.url == f"api+{api_place.root}/items"
         assert_hidden(None, caplog, tmp_path)
 
-    def test_not_sent_to_other_hosts(self, api_place, monkeypatch):
+    def test_not_sent_to_other_hosts(self, api_place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LABELS_TOKEN", SECRET)
         with api_server() as other:
             for name in ("x.png", "y.png"):
@@ -498,13 +519,13 @@ class TestTokens:
             assert other.paths() == ["/y.png", "/more", "/x.png"]
             assert not any("Authorization" in each.headers for each in other.requests)
 
-    def test_refusal_by_another_host_is_not_ours(self, api_place, monkeypatch):
+    def test_refusal_by_another_host_is_not_ours(self, api_place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with api_server() as other:
             other.token = "Bearer other"
             api_place.json("/items", [{"image": f"{other.root}/x.png"}, item("a.png")])
             assert api_place.load()[0].skipped[0].reason == "the server answered 401 Unauthorized"
 
-    def test_lost_in_the_middle(self, api_place, monkeypatch):
+    def test_lost_in_the_middle(self, api_place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LABELS_TOKEN", SECRET)
         api_place.json("/items", [item("a.png")])
         api_place.route("/files/a.png", lambda _: Reply(401))
@@ -516,7 +537,7 @@ class TestResume:
     def files(self, server):
         return sorted(path for path in server.paths() if path.startswith("/files"))
 
-    def test_broken_run_goes_on(self, api_place):
+    def test_broken_run_goes_on(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png"), item("b.png"), item("c.png")])
         good = api_place.routes["/files/c.png"]
         api_place.route("/files/c.png", lambda _: Reply(500))
@@ -527,7 +548,7 @@ class TestResume:
         assert api_place.load(run="2")[0].images == 3
         assert self.files(api_place) == ["/files/c.png"]
 
-    def test_finished_run_asks_what_has_changed(self, api_place):
+    def test_finished_run_asks_what_has_changed(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
         api_place.load(run="1")
         api_place.file("/files/b.png", picture(shade=99))
@@ -537,7 +558,7 @@ class TestResume:
         assert (images / "a.png").read_bytes() == picture(shade=0)
         assert (images / "b.png").read_bytes() == picture(shade=99)
 
-    def test_signed_anew(self, api_place):
+    def test_signed_anew(self, api_place: Any) -> None:
         api_place.json("/items", [{"image": "/files/a.png?X-Amz-Signature=1"}, item("b.png"), item("gone.png")])
         api_place.route("/files/b.png", lambda _: Reply(500))
         with pytest.raises(MissingError):
@@ -547,7 +568,7 @@ class TestResume:
         api_place.load(run="2")
         assert self.files(api_place) == []
 
-    def test_what_is_gone_from_the_source_goes_here(self, api_place, tmp_path):
+    def test_what_is_gone_from_the_source_goes_here(self, api_place: Any, tmp_path: Path) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
         api_place.load(run="1")
         kept = sorted(tmp_path.glob("cache/*/*"))
@@ -555,12 +576,12 @@ class TestResume:
         api_place.load(run="2")
         assert len(kept) - len(sorted(tmp_path.glob("cache/*/*"))) == 2
 
-    def test_two_at_once(self, api_place, tmp_path):
+    def test_two_at_once(self, api_place: Any, tmp_path: Path) -> None:
         with image_cache(tmp_path / "c") as first, image_cache(tmp_path / "c") as second:
             assert first.path("x").parent != second.path("x").parent
         assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
-    def test_damaged_here(self, api_place, tmp_path):
+    def test_damaged_here(self, api_place: Any, tmp_path: Path) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
         good = api_place.routes["/files/b.png"]
         api_place.route("/files/b.png", lambda _: Reply(500))
@@ -573,7 +594,7 @@ class TestResume:
         _, images, _ = api_place.load(run="2")
         assert (images / "a.png").read_bytes() == picture(shade=0)
 
-    def test_cut_image_is_fetched_again(self, api_place):
+    def test_cut_image_is_fetched_again(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png")])
         replies = [Reply(200, picture(shade=0), sent=20)]
         good = api_place.routes["/files/a.png"]
@@ -582,14 +603,14 @@ class TestResume:
         assert (images / "a.png").read_bytes() == picture(shade=0)
 
 
-def test_pace(api_place):
+def test_pace(api_place: Any) -> None:
     api_place.json("/items", [item("a.png"), item("b.png"), item("c.png")])
     start = time.monotonic()
     api_place.load(requests_per_second="20")
     assert 0.15 <= time.monotonic() - start < 1
 
 
-def test_images_are_fetched_side_by_side(api_place):
+def test_images_are_fetched_side_by_side(api_place: Any) -> None:
     barrier = threading.Barrier(2, timeout=2)
     for name in ("a", "b"):
         data = picture(shade=ord(name))
@@ -598,7 +619,9 @@ def test_images_are_fetched_side_by_side(api_place):
     assert api_place.load()[0].images == 2
 
 
-def test_server_cannot_make_us_show_the_token(api_place, tmp_path, monkeypatch, caplog):
+def test_server_cannot_make_us_show_the_token(
+    api_place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("LABELS_TOKEN", SECRET)
     api_place.json("/items", {"data": [item("a.png")], "next": f"/{SECRET}/items"})
     with pytest.raises(PipelineError) as caught:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ DATA = {"data": {"results": [{"id": 1}, {"id": None}], "count": 2}, "next": None
         pytest.param("next.x", ABSENT, id="key of null"),
     ],
 )
-def test_find(path, found):
+def test_find(path: str, found: Any) -> None:
     assert find(DATA, path) is found or find(DATA, path) == found
 
 
@@ -38,7 +40,7 @@ def test_find(path, found):
         ),
     )
 )
-def test_every_place_has_a_path(value):
+def test_every_place_has_a_path(value: Any) -> None:
     def walk(inside, path):
         assert find(value, ".".join(path)) is inside
         steps = inside.items() if isinstance(inside, dict) else enumerate(inside) if isinstance(inside, list) else ()
@@ -57,11 +59,11 @@ def test_every_place_has_a_path(value):
         pytest.param("data.results.7", r"at 'data\.results', which holds a list", id="list too short"),
     ],
 )
-def test_need_says_where_the_path_goes_astray(path, match):
+def test_need_says_where_the_path_goes_astray(path: str, match: str) -> None:
     with pytest.raises(DataError, match=match):
         need(DATA, path, setting="items", where="page 1")
 
 
-def test_suggestion():
+def test_suggestion() -> None:
     assert suggestion(DATA, "data.resluts") == "did you mean 'data.results'?"
     assert suggestion(DATA, "zzz") == ""

@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from api_server import Reply, api_server, json_reply
@@ -61,8 +63,8 @@ def label_studio(tmp_path, monkeypatch):
             markup.mkdir(exist_ok=True)
             settings = {"requests_per_second": "0"} | settings
             url = f"label-studio+{server.root}{path}"
-            raw = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
-            return raw, images, read_coco(markup / "annotations.json")
+            loaded = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
+            return loaded, images, read_coco(markup / "annotations.json")
 
         server.load = load
         yield server
@@ -79,7 +81,7 @@ def boxes(record):
 
 
 class TestProject:
-    def test_whole(self, label_studio, caplog):
+    def test_whole(self, label_studio: Any, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         turned = rectangle("dog", x=50, y=50, width=10, height=10, rotation=90)
         tasks = [
@@ -89,10 +91,14 @@ class TestProject:
             {"id": 4, "data": {"image": "/data/upload/12/1.png"}, "annotations": []},
         ]
         label_studio.json(EXPORT, tasks)
-        raw, images, dataset = label_studio.load("/projects/12/data?tab=3")
+        loaded, images, dataset = label_studio.load("/projects/12/data?tab=3")
         assert label_studio.seen(EXPORT)[0].query == {"exportType": "JSON"}
-        assert (raw.kind, raw.url, raw.images) == ("api", f"label-studio+{label_studio.root}/projects/12/data", 3)
-        assert [each.reason for each in raw.skipped] == ["it is not labelled"]
+        assert (loaded.kind, loaded.url, loaded.images) == (
+            "api",
+            f"label-studio+{label_studio.root}/projects/12/data",
+            3,
+        )
+        assert [each.reason for each in loaded.skipped] == ["it is not labelled"]
         assert [each.file_name for each in dataset.images] == ["1.png", "2.png", "3.png"]
         assert dataset.classes == ("cat", "dog")
         assert [(each.image_id, each.category_id, tuple(map(round, each.bbox))) for each in dataset.annotations] == [
@@ -109,13 +115,13 @@ class TestProject:
     @pytest.mark.parametrize(
         "image", ["data/upload/12/{}.png", "/data/upload/12/{}.png", "/studio/data/upload/12/{}.png"]
     )
-    def test_below_a_path(self, label_studio, image):
+    def test_below_a_path(self, label_studio: Any, image: Any) -> None:
         label_studio.json(f"/studio{EXPORT}", [task(1, rectangle(), image=image)])
         label_studio.file("/studio/data/upload/12/1.png", png())
         assert label_studio.load("/studio/projects/12")[0].images == 1
         assert label_studio.paths()[-1] == "/studio/data/upload/12/1.png"
 
-    def test_local_files_and_storages(self, label_studio):
+    def test_local_files_and_storages(self, label_studio: Any) -> None:
         seen = []
 
         def serve(request):
@@ -131,7 +137,7 @@ class TestProject:
         assert {"d": "set/a b.png"} in seen
         assert {"fileuri": base64.b64encode(b"s3://bucket/deep/c.png").decode()} in seen
 
-    def test_images_elsewhere_get_no_token(self, label_studio):
+    def test_images_elsewhere_get_no_token(self, label_studio: Any) -> None:
         with api_server() as other:
             other.file("/1.png", png())
             label_studio.json(EXPORT, [task(1, image=other.root + "/{}.png")])
@@ -149,25 +155,23 @@ class TestProject:
             pytest.param(Reply(200, b"<!doctype html>"), DataError, "web page", id="login page"),
         ],
     )
-    def test_errors(self, label_studio, caplog, reply, error, match):
+    def test_errors(
+        self, label_studio: Any, caplog: pytest.LogCaptureFixture, reply: Any, error: type[Exception], match: str
+    ) -> None:
         label_studio.planned = [reply]
         with pytest.raises(error, match=match) as caught:
             label_studio.load()
         assert KEY not in f"{caught.value}{caplog.text}"
 
-    def test_variable_is_not_set(self, label_studio, monkeypatch):
+    def test_variable_is_not_set(self, label_studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("LABEL_STUDIO_API_KEY")
         with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY is not set"):
             label_studio.load()
 
     @pytest.mark.parametrize("path", ["", "/projects", "/projects/x", "/12"])
-    def test_no_project(self, label_studio, path):
+    def test_no_project(self, label_studio: Any, path: str) -> None:
         with pytest.raises(UsageError, match="names no project"):
             label_studio.load(path)
-
-    def test_setting_of_no_use(self, label_studio):
-        with pytest.raises(UsageError, match=r"a Label Studio project does not use api\.boxes"):
-            label_studio.load(boxes="x")
 
 
 class TestPersonalTokens:
@@ -200,7 +204,7 @@ class TestPersonalTokens:
             label_studio.route(f"/data/upload/12/{number}.png", spend)
         return label_studio
 
-    def test_exchanged_and_renewed(self, expiring, tmp_path, caplog):
+    def test_exchanged_and_renewed(self, expiring: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         assert expiring.load()[0].images == 8
         assert len(expiring.made) >= 3
@@ -208,19 +212,19 @@ class TestPersonalTokens:
             assert path.is_dir() or b"planted" not in path.read_bytes()
         assert "planted" not in caplog.text
 
-    def test_refused(self, expiring, caplog):
+    def test_refused(self, expiring: Any, caplog: pytest.LogCaptureFixture) -> None:
         expiring.route("/api/token/refresh", lambda _: json_reply({"code": "token_not_valid"}, 401))
         with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY") as caught:
             expiring.load()
         assert "planted" not in f"{caught.value}{caplog.text}"
 
-    def test_never_enough(self, expiring):
+    def test_never_enough(self, expiring: Any) -> None:
         expiring.route("/data/upload/12/5.png", lambda _: Reply(401))
         with pytest.raises(UsageError, match=r"401[\s\S]*5\.png"):
             expiring.load()
         assert len(expiring.seen("/data/upload/12/5.png")) == 6
 
-    def test_no_token_in_the_answer(self, expiring):
+    def test_no_token_in_the_answer(self, expiring: Any) -> None:
         expiring.json("/api/token/refresh", {"acess": "x"})
         with pytest.raises(DataError, match="no access token"):
             expiring.load()
@@ -237,7 +241,7 @@ class TestTasks:
             pytest.param([{"id": 3}, {"id": 20}], 1, id="higher number of those alike"),
         ],
     )
-    def test_which_annotation(self, annotations, x):
+    def test_which_annotation(self, annotations: Any, x: Any) -> None:
         there = [each | {"result": [rectangle(x=index)]} for index, each in enumerate(annotations)]
         for order in (there, there[::-1]):
             record = read({"id": 1, "data": {"image": "/a.png"}, "annotations": order})
@@ -251,7 +255,7 @@ class TestTasks:
             pytest.param([{"result": [rectangle(image_rotation=90)]}], "turned image", id="turned image"),
         ],
     )
-    def test_left_out(self, annotations, reason):
+    def test_left_out(self, annotations: Any, reason: Any) -> None:
         found = read({"id": 1, "data": {"image": "/a.png"}, "annotations": annotations})
         assert isinstance(found, Skipped)
         assert reason in found.reason
@@ -266,7 +270,7 @@ class TestTasks:
             pytest.param({"p": {"url": "/a.png"}}, {}, {"image": "p.url"}, "/a.png", id="set, deeper"),
         ],
     )
-    def test_which_image(self, data, result, settings, url):
+    def test_which_image(self, data: Any, result: Any, settings: Any, url: str) -> None:
         record = read({"id": 1, "data": data, "annotations": [{"result": [rectangle(**result)]}]}, **settings)
         assert record.url == url
 
@@ -279,11 +283,11 @@ class TestTasks:
             pytest.param({"p": 7}, {"image": "p"}, "a number", id="a number"),
         ],
     )
-    def test_no_image(self, data, settings, match):
+    def test_no_image(self, data: Any, settings: Any, match: str) -> None:
         with pytest.raises(DataError, match=match):
             read({"id": 1, "data": data, "annotations": [{"result": []}]}, **settings)
 
-    def test_what_is_not_taken_is_told(self):
+    def test_what_is_not_taken_is_told(self) -> None:
         brush = {"type": "brushlabels", "value": {"rle": [1], "format": "rle", "brushlabels": ["cat"]}}
         choice = {"type": "choices", "value": {"choices": ["sunny"]}}
         nameless = rectangle()
@@ -299,17 +303,17 @@ class TestTasks:
             Skipped("task 1: 2 regions", "without a place"),
         )
 
-    def test_several_labels_of_a_region(self):
+    def test_several_labels_of_a_region(self) -> None:
         region = rectangle()
         region["value"]["rectanglelabels"] = ["cat", "pet"]
         assert [box.label for box in read(task(1, region)).boxes] == ["cat", "pet"]
 
-    def test_size_as_label_studio_saw_it(self):
+    def test_size_as_label_studio_saw_it(self) -> None:
         assert read(task(1, rectangle())).size == (200, 100)
         assert read(task(1, rectangle(), rectangle(original_width=7))).size == (0, 0)
         assert read(task(1)).size == (0, 0)
 
-    def test_metadata(self):
+    def test_metadata(self) -> None:
         own = task(1)
         own["data"] |= {"camera": {"id": 7}, "hour": 3, "id": 1}
         assert read(own, metadata="camera.id, hour, id, none").extra == {"camera.id": 7, "hour": 3, "source_id": 1}
@@ -321,7 +325,7 @@ class TestTasks:
     st.floats(-360, 360),
     st.floats(0.2, 5),
 )
-def test_turning_keeps_sides_and_angles(box, degrees, aspect):
+def test_turning_keeps_sides_and_angles(box: Any, degrees: Any, aspect: Any) -> None:
     x, y, width, height = box
     points = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
     turned = [(a * aspect, b) for a, b in rotated(points, degrees, aspect)]
@@ -331,6 +335,6 @@ def test_turning_keeps_sides_and_angles(box, degrees, aspect):
     assert math.dist(turned[0], turned[2]) == pytest.approx(math.hypot(width * aspect, height))
 
 
-def test_turning_is_clockwise_as_one_sees_it():
+def test_turning_is_clockwise_as_one_sees_it() -> None:
     points = [(0.5, 0.5), (0.6, 0.5), (0.6, 0.5), (0.5, 0.5)]
     assert rotated(points, 90, 2.0)[1] == pytest.approx((0.5, 0.7))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import postgres
@@ -53,7 +55,7 @@ def load(gallery, tmp_path, monkeypatch):
     monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
 
     def run(query, url="", **options):
-        raw = load_source(
+        loaded = load_source(
             url or gallery.url(),
             tmp_path / "images",
             tmp_path / "markup",
@@ -61,7 +63,7 @@ def load(gallery, tmp_path, monkeypatch):
             cache=tmp_path / "cache",
             **options,
         )
-        return raw, read_coco(tmp_path / "markup/annotations.json")
+        return loaded, read_coco(tmp_path / "markup/annotations.json")
 
     return run
 
@@ -71,10 +73,10 @@ JOINED = """
     FROM shots s LEFT JOIN boxes b USING (file) WHERE s.file LIKE '%.png' AND s.file <> ':name'"""
 
 
-def test_bytes_and_boxes(load, tmp_path, gallery):
-    raw, dataset = load(JOINED)
-    assert (raw.kind, raw.images, raw.skipped) == ("database", 2, ())
-    assert raw.url == f"postgresql://127.0.0.1:{gallery.port}/postgres"
+def test_bytes_and_boxes(load: Any, tmp_path: Path, gallery: Any) -> None:
+    loaded, dataset = load(JOINED)
+    assert (loaded.kind, loaded.images, loaded.skipped) == ("database", 2, ())
+    assert loaded.url == f"postgresql://127.0.0.1:{gallery.port}/postgres"
     assert (tmp_path / "images/b.png").read_bytes() == PNG
     assert [(each.category_id, each.bbox) for each in dataset.annotations] == [
         (1, (0, 0, 9, 9)),
@@ -86,7 +88,7 @@ def test_bytes_and_boxes(load, tmp_path, gallery):
     assert extra["taken"].startswith("2026-01-02")
 
 
-def test_lists(load):
+def test_lists(load: Any) -> None:
     _, dataset = load("""
         SELECT file AS name, data AS image,
             (SELECT jsonb_agg(jsonb_build_array(x, y, w, h) ORDER BY x) FROM boxes b WHERE b.file = s.file) AS boxes,
@@ -99,27 +101,27 @@ def test_lists(load):
     ]
 
 
-def test_paths(load, tmp_path, server):
+def test_paths(load: Any, tmp_path: Path, server: Any) -> None:
     (tmp_path / "c.png").write_bytes(PNG)
     far = server.serve("d.png", PNG)
-    raw, dataset = load(f"SELECT path FROM (VALUES ('{tmp_path}/c.png'), ('{far}')) AS places(path)")
+    loaded, dataset = load(f"SELECT path FROM (VALUES ('{tmp_path}/c.png'), ('{far}')) AS places(path)")
     assert [each.file_name for each in dataset.images] == ["c.png", "d.png"]
-    assert raw.images == 2
+    assert loaded.images == 2
 
 
 class TestLogin:
     LOGIN = f"{postgres.USER}:${{GALLERY_PASSWORD}}@"
 
-    def test_password_from_libpq(self, load, gallery, monkeypatch):
+    def test_password_from_libpq(self, load: Any, gallery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PGPASSWORD", postgres.PASSWORD)
         assert load(JOINED, url=gallery.url(f"{postgres.USER}@"))[0].images == 2
 
-    def test_whole_url_from_the_environment(self, load, gallery, monkeypatch):
+    def test_whole_url_from_the_environment(self, load: Any, gallery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(
             "GALLERY", f"postgres://{postgres.USER}:planted%2Fsecret%40%257@127.0.0.1:{gallery.port}/postgres"
         )
-        raw, _ = load(JOINED, url="${GALLERY}")
-        assert (raw.images, raw.url) == (2, "${GALLERY}")
+        loaded, _ = load(JOINED, url="${GALLERY}")
+        assert (loaded.images, loaded.url) == (2, "${GALLERY}")
 
     @pytest.mark.parametrize(
         ("login", "password"),
@@ -131,7 +133,16 @@ class TestLogin:
             pytest.param("planted-nobody:${GALLERY_PASSWORD}@", postgres.PASSWORD, id="wrong user"),
         ],
     )
-    def test_refused(self, load, gallery, monkeypatch, caplog, capfd, login, password):
+    def test_refused(
+        self,
+        load: Any,
+        gallery: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        capfd: pytest.CaptureFixture[str],
+        login: Any,
+        password: Any,
+    ) -> None:
         caplog.set_level(logging.DEBUG)
         monkeypatch.setenv("GALLERY_PASSWORD", password)
         monkeypatch.delenv("PGPASSWORD", raising=False)
@@ -142,23 +153,25 @@ class TestLogin:
             assert secret not in told
         assert caught.value.__suppress_context__
 
-    def test_value_that_the_server_repeats(self, load, gallery):
+    def test_value_that_the_server_repeats(self, load: Any, gallery: Any) -> None:
         with pytest.raises(MissingError, match=r"cannot be opened: .*\*\*\*") as caught:
             load(JOINED, url=f"{gallery.url()}?options=planted-option")
         assert "planted" not in str(caught.value)
 
-    def test_variable_that_is_not_set(self, load, gallery, monkeypatch):
+    def test_variable_that_is_not_set(self, load: Any, gallery: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("GALLERY_PASSWORD")
         with pytest.raises(UsageError, match="'GALLERY_PASSWORD', which is not set"):
             load(JOINED)
 
-    def test_password_is_shown_nowhere(self, load, caplog, capfd, tmp_path):
+    def test_password_is_shown_nowhere(
+        self, load: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
         caplog.set_level(logging.DEBUG)
-        raw, _ = load(JOINED)
+        loaded, _ = load(JOINED)
         with pytest.raises(UsageError) as caught:
             load("SELECT nothing FROM nowhere")
         written = "\n".join(each.read_text(errors="replace") for each in tmp_path.rglob("*") if each.is_file())
-        assert "planted" not in "\n".join([repr(raw), str(caught.value), caplog.text, *capfd.readouterr(), written])
+        assert "planted" not in "\n".join([repr(loaded), str(caught.value), caplog.text, *capfd.readouterr(), written])
 
 
 class TestReadsOnly:
@@ -172,14 +185,14 @@ class TestReadsOnly:
             pytest.param("SELECT 1; DELETE FROM shots", id="two statements"),
         ],
     )
-    def test_refused(self, load, gallery, query):
+    def test_refused(self, load: Any, gallery: Any, query: str) -> None:
         with pytest.raises((UsageError, DataError), match=r"refuses the query|broke off after 0 rows"):
             load(query)
         assert gallery.run("SELECT count(*) FROM shots") == [(2,)]
         assert gallery.run("SELECT is_called FROM visits") == [(False,)]
 
 
-def test_connection_lost_on_the_way(load, gallery, tmp_path, monkeypatch):
+def test_connection_lost_on_the_way(load: Any, gallery: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.sources.database._ROWS", 4)
 
     def cut():
@@ -202,13 +215,13 @@ import resource, sys
 from pathlib import Path
 from pipeline.data.loading import load_source
 folder = Path(sys.argv[2])
-raw = load_source(sys.argv[1], folder / "images", folder / "markup", query=sys.argv[3], cache=folder / "cache")
-print(raw.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+loaded = load_source(sys.argv[1], folder / "images", folder / "markup", query=sys.argv[3], cache=folder / "cache")
+print(loaded.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_rows(gallery, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_rows(gallery: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """5,000 images of 20 kB are 100 MB, which a cursor on this side would hold."""
     monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
     peaks = []

@@ -62,18 +62,18 @@ class TestNumbers:
             pytest.param(".webm", "libvpx", {}, id="webm vp8"),
         ],
     )
-    def test_frame_n_is_the_nth(self, tmp_path, suffix, codec, options):
+    def test_frame_n_is_the_nth(self, tmp_path: Path, suffix: str, codec: str, options: Any) -> None:
         clip = write_clip(tmp_path / f"a{suffix}", 25, codec=codec, **options)
         frames = extract(clip, tmp_path / "images", name="deep/clip")
         assert [number_in(tmp_path / "images" / name) for name in frames.names] == list(range(25)) == numbers(frames)
         assert frames.names[7] == "deep/clip/frame_000007.jpg"
         assert frames.fields[frames.names[7]] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7, "scene": 0}
 
-    def test_number_is_kept_where_frames_are_left_out(self, tmp_path):
+    def test_number_is_kept_where_frames_are_left_out(self, tmp_path: Path) -> None:
         frames = extract(write_clip(tmp_path / "a.mp4", 30), tmp_path, Sampling(1))
         assert numbers(frames) == [0, 10, 20] == [number_in(tmp_path / name) for name in frames.names]
 
-    def test_same_clip_same_bytes(self, tmp_path):
+    def test_same_clip_same_bytes(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "a.mkv", 12)
         first, second = (extract(clip, tmp_path / each) for each in ("1", "2"))
         assert first == second
@@ -94,22 +94,22 @@ class TestSampling:
             pytest.param(1000, list(range(10)), id="more than there are"),
         ],
     )
-    def test_variable_rate(self, tmp_path, suffix, per_second, taken):
+    def test_variable_rate(self, tmp_path: Path, suffix: str, per_second: Any, taken: Any) -> None:
         clip = write_clip(tmp_path / f"a{suffix}", len(self.TIMES), times=self.TIMES)
         frames = extract(clip, tmp_path, Sampling(per_second))
         assert numbers(frames) == taken == [number_in(tmp_path / name) for name in frames.names]
         assert [each["time"] for each in frames.fields.values()] == pytest.approx([self.TIMES[i] for i in taken])
 
     @pytest.mark.parametrize("rate", [24, 25, 30, 60])
-    def test_the_clips_own_rate_takes_every_frame(self, tmp_path, rate):
+    def test_the_clips_own_rate_takes_every_frame(self, tmp_path: Path, rate: int) -> None:
         """Matroska rounds 1/30 s to 33 ms, which must not let a frame fall out."""
         assert len(extract(write_clip(tmp_path / "a.mkv", 70, rate=rate), tmp_path, Sampling(rate)).names) == 70
 
-    def test_time_counts_from_the_first_frame(self, tmp_path):
+    def test_time_counts_from_the_first_frame(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "a.mkv", 20, times=[5.7 + i / 10 for i in range(20)])
         assert numbers(extract(clip, tmp_path, Sampling(1))) == [0, 10]
 
-    def test_scenes(self, tmp_path):
+    def test_scenes(self, tmp_path: Path) -> None:
         scenes = [np.full((HEIGHT, WIDTH, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200), (90, 200, 90))]
         pictures = [scenes[i // 9] for i in range(27)]
         assert numbers(extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path / "1", SCENES)) == [0, 9, 18]
@@ -125,13 +125,13 @@ class TestSampling:
             pytest.param(Sampling(1, 0.9), [0, 0, 0], id="by the change that is set"),
         ],
     )
-    def test_number_of_the_scene(self, tmp_path, sampling, scenes):
+    def test_number_of_the_scene(self, tmp_path: Path, sampling: Any, scenes: Any) -> None:
         colours = ((200, 0, 0), (0, 0, 200), (90, 200, 90))
         pictures = [np.full((HEIGHT, WIDTH, 3), colours[i // 9], np.uint8) for i in range(27)]
         frames = extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path, sampling)
         assert [frames.fields[name]["scene"] for name in frames.names] == scenes
 
-    def test_steady_motion_is_one_scene(self, tmp_path):
+    def test_steady_motion_is_one_scene(self, tmp_path: Path) -> None:
         """Stripes that move on: every frame is unlike the one before it, and none is news."""
         wave = (np.arange(WIDTH) // 20 % 2 * 200 + 25).astype(np.uint8)
         pictures = [np.broadcast_to(np.roll(wave, 10 * i)[None, :, None], (HEIGHT, WIDTH, 3)) for i in range(20)]
@@ -141,14 +141,14 @@ class TestSampling:
     @pytest.mark.parametrize(
         "values", [(-1,), (float("nan"),), (float("inf"),), (1, -0.1), (1, 1.1), (1, float("nan"))]
     )
-    def test_refused(self, values):
+    def test_refused(self, values: Any) -> None:
         with pytest.raises(UsageError, match="cannot be"):
             Sampling(*values)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
-def test_turned_as_the_clip_says(tmp_path, rotation, mirrored):
+def test_turned_as_the_clip_says(tmp_path: Path, rotation: int, mirrored: bool) -> None:
     """Anticlockwise by so many degrees, then mirrored, as numpy does it."""
     picture = numbered(0b000000000001)  # one white square, at the top left
     frames = extract(write_clip(tmp_path / "a.mp4", [picture] * 3, rotation=rotation, mirrored=mirrored), tmp_path)
@@ -188,20 +188,20 @@ class TestRefused:
             ),
         ],
     )
-    def test_no_clip(self, tmp_path, write, problem):
+    def test_no_clip(self, tmp_path: Path, write: Any, problem: str) -> None:
         write(tmp_path / "a.mp4")
         with pytest.raises(DataError, match=rf"({problem})[\s\S]*a\.mp4"):
             extract(tmp_path / "a.mp4", tmp_path / "images")
         assert not list(tmp_path.glob("images/**/*.jpg"))
 
-    def test_absent(self, tmp_path):
+    def test_absent(self, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match=r"a\.mp4"):
             extract(tmp_path / "a.mp4", tmp_path)
 
     @pytest.mark.parametrize(
         "side", [pytest.param(9_000, id="more than we take"), pytest.param(50_000, id="more than FFmpeg takes")]
     )
-    def test_huge_frames_before_any_is_decoded(self, tmp_path, side):
+    def test_huge_frames_before_any_is_decoded(self, tmp_path: Path, side: int) -> None:
         """A bomb of some kilobytes: the size stands in the container's headers and in each JPEG's."""
         data = bytearray(write_clip(tmp_path / "a.avi", 3, codec="mjpeg").read_bytes())
         for start in (data.index(b"strf") + 12, data.index(b"avih") + 40):
@@ -213,12 +213,12 @@ class TestRefused:
         with pytest.raises(DataError, match="over 50000000 pixels"):
             extract(tmp_path / "a.avi", tmp_path / "images")
 
-    def test_large_frames(self, tmp_path, monkeypatch):
+    def test_large_frames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pipeline.data.sources.video_frames.MAX_PIXELS", WIDTH * HEIGHT - 1)
         with pytest.raises(DataError, match=f"frames have {WIDTH} x {HEIGHT} pixels"):
             extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images")
 
-    def test_no_frame(self, tmp_path):
+    def test_no_frame(self, tmp_path: Path) -> None:
         """A whole container whose one frame was taken out."""
         data = write_clip(tmp_path / "a.avi", 1).read_bytes()
         start = data.index(b"movi") + 4
@@ -258,19 +258,19 @@ class TestCut:
             assert re.search(rf"{clip}[\s\S]*get it again, whole", problem)
         assert whole == 0 or (may_lose_index and whole <= 3)
 
-    def test_says_how_much_is_missing(self, tmp_path):
+    def test_says_how_much_is_missing(self, tmp_path: Path) -> None:
         data = write_clip(tmp_path / "a.mkv", 30).read_bytes()
         (tmp_path / "a.mkv").write_bytes(data[:-100])
         with pytest.raises(DataError, match=f"100 of its {len(data)} bytes are missing"):
             extract(tmp_path / "a.mkv", tmp_path)
 
-    def test_bytes_after_the_end_do_no_harm(self, tmp_path):
+    def test_bytes_after_the_end_do_no_harm(self, tmp_path: Path) -> None:
         for suffix in (".mp4", ".avi", ".mkv"):
             clip = write_clip(tmp_path / f"a{suffix}", 9)
             clip.write_bytes(clip.read_bytes() + b"\0" * 50)
             assert len(extract(clip, tmp_path / suffix).names) == 9
 
-    def test_live_recording_without_sizes(self, tmp_path):
+    def test_live_recording_without_sizes(self, tmp_path: Path) -> None:
         assert len(extract(write_clip(tmp_path / "a.mkv", 9, live="1"), tmp_path).names) == 9
 
 
@@ -285,7 +285,7 @@ class TestDamaged:
             pytest.param(".mp4", "libx264", 0.52, 1500, id="mp4 h264, which decodes on, with a mark"),
         ],
     )
-    def test_in_the_middle(self, tmp_path, suffix, codec, share, size):
+    def test_in_the_middle(self, tmp_path: Path, suffix: str, codec: str, share: Any, size: Any) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (60, HEIGHT, WIDTH, 3), np.uint8)
         clip = write_clip(tmp_path / f"a{suffix}", noise, codec=codec)
         data = bytearray(clip.read_bytes())
@@ -295,7 +295,7 @@ class TestDamaged:
         with pytest.raises(DataError, match=rf"damaged (after [123]\.\d+ s \(frame \d+\)|at byte)[\s\S]*a{suffix}"):
             extract(clip, tmp_path / "images")
 
-    def test_frames_lost_at_the_end(self, tmp_path):
+    def test_frames_lost_at_the_end(self, tmp_path: Path) -> None:
         """The container is whole, and says that it lasts longer."""
         data = write_clip(tmp_path / "a.avi", 40).read_bytes()
         head, *rest = data.split(b"00dc")
@@ -305,7 +305,7 @@ class TestDamaged:
         with pytest.raises(DataError, match=r"cut or damaged after 2\.00 s \(frame 20\): it should last 4\.0 s"):
             extract(tmp_path / "a.avi", tmp_path / "images")
 
-    def test_structure_of_matroska(self, tmp_path):
+    def test_structure_of_matroska(self, tmp_path: Path) -> None:
         """FFmpeg by itself goes on at the next cluster, and the frames between are lost."""
         clip = write_clip(tmp_path / "a.mkv", 12, cluster_time_limit="300")
         data = clip.read_bytes()
@@ -318,34 +318,36 @@ class TestDamaged:
 
 
 class TestLoad:
-    def test_a_url(self, tmp_path, server):
+    def test_a_url(self, tmp_path: Path, server: Any) -> None:
         data = write_clip(tmp_path / "a.mp4", 30).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         url = server.serve("my clip.mp4", data)
         server.files["/my%20clip.mp4"] = data
-        raw = load_source(
+        loaded = load_source(
             f"{url.replace(' ', '%20')}?token=planted",
             tmp_path / "images",
             tmp_path / "markup",
             cache=tmp_path / "cache",
             sha256=digest,
         )
-        assert (raw.kind, raw.sha256, raw.images, raw.skipped) == ("video", digest, 3, ())
-        assert sorted(raw.fields) == [f"my clip/frame_0000{i}0.jpg" for i in range(3)]
+        assert (loaded.kind, loaded.sha256, loaded.images, loaded.skipped) == ("video", digest, 3, ())
+        assert sorted(loaded.fields) == [f"my clip/frame_0000{i}0.jpg" for i in range(3)]
         assert sorted(each.name for each in (tmp_path / "images/my clip").iterdir()) == [
-            Path(each).name for each in raw.fields
+            Path(each).name for each in loaded.fields
         ]
-        assert raw.bytes == sum(each.stat().st_size for each in (tmp_path / "images/my clip").iterdir())
-        assert raw.fields["my clip/frame_000010.jpg"]["video"] == "my clip.mp4"
-        assert "planted" not in json.dumps([raw.url, raw.fields])
+        assert loaded.bytes == sum(each.stat().st_size for each in (tmp_path / "images/my clip").iterdir())
+        assert loaded.fields["my clip/frame_000010.jpg"]["video"] == "my clip.mp4"
+        assert "planted" not in json.dumps([loaded.url, loaded.fields])
         assert list((tmp_path / "markup").iterdir()) == []
 
-    def test_a_path(self, tmp_path, monkeypatch):
+    def test_a_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_clip(tmp_path / "a.mkv", 30)
         monkeypatch.setenv("CLIPS", str(tmp_path))
-        raw = load_source("${CLIPS}/a.mkv", tmp_path / "i", tmp_path / "m", cache=tmp_path / "c", sampling=Sampling(2))
-        assert raw.images == 6
-        assert raw.url == "${CLIPS}/a.mkv"
+        loaded = load_source(
+            "${CLIPS}/a.mkv", tmp_path / "i", tmp_path / "m", cache=tmp_path / "c", sampling=Sampling(2)
+        )
+        assert loaded.images == 6
+        assert loaded.url == "${CLIPS}/a.mkv"
 
 
 PEAK = """\
@@ -358,7 +360,7 @@ print(taken, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_clip(tmp_path):
+def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     """480 frames more would be 320 MB more, if they were kept."""
     peaks = []
     for count in (32, 512):

@@ -1,0 +1,90 @@
+"""A URL and its options become one kind of source, or are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data.sources.source import (
+    ApiSource,
+    CvatSource,
+    DatabaseSource,
+    FileSource,
+    HttpApiSource,
+    LabelStudioSource,
+    SampleSource,
+    parse_source,
+)
+from pipeline.errors import UsageError
+
+KINDS = {
+    "api+https://host/items": HttpApiSource,
+    "api+http://host/items": HttpApiSource,
+    "label-studio+https://host/projects/1": LabelStudioSource,
+    "CVAT+HTTPS://host/tasks/1": CvatSource,
+    "https://host/items.zip": FileSource,
+    "s3+https://host/x": FileSource,
+    "api+ftp://host/x": FileSource,
+    "postgresql+psycopg://host/db": DatabaseSource,
+    "postgres://host/db": DatabaseSource,  # as others write it
+    "sqlite:///a.db": DatabaseSource,
+    "mysql://host/db": DatabaseSource,  # its driver is missing
+    "duckdb:///a.db": DatabaseSource,  # a dialect of another package
+    "${GALLERY}": DatabaseSource,
+    "https://host/a.db": FileSource,
+    "s3://bucket/a": FileSource,
+    "gs://bucket/a": FileSource,
+    "sftp://host/a": FileSource,
+    "file:///a.db": FileSource,
+    "sample://shapes": SampleSource,
+    "a.db": FileSource,
+    "os.path://a": FileSource,
+    "https://host/a%20b.avi?token=x.zip#f": FileSource,
+    "": FileSource,
+}
+
+
+@pytest.mark.parametrize("url", KINDS)
+def test_kind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GALLERY", "postgresql://host/db")
+    assert type(parse_source(url)) is KINDS[url]
+
+
+def test_local_files() -> None:
+    for url, is_local in {"a/b": True, "FILE:///a": True, "https://host/a": False, "memory://a": False}.items():
+        source = parse_source(url)
+        assert isinstance(source, FileSource)
+        assert source.is_local is is_local
+
+
+@pytest.mark.parametrize("url", ["api+http://", "api+http://[bad/x", "api+https:///x", "api+http://host:99999/x"])
+def test_not_the_url_of_an_api(url: str) -> None:
+    with pytest.raises(UsageError, match=r"not the URL of an API[\s\S]*such as api\+https"):
+        parse_source(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "problem"),
+    [
+        ("sample://shapes?images=1", {"sha256": "0" * 64}, "not a file"),
+        ("sqlite:///a.db", {"sha256": "0" * 64, "query": "x"}, "not a file"),
+        ("api+https://host/x", {"sha256": "0" * 64}, "not a file"),
+        ("folder", {"query": "select 1"}, "not a database"),
+        ("folder", {"api": {"items": "x"}}, "not an API"),
+        ("cvat+https://host/tasks/1", {"api": {"items": "x"}}, r"a CVAT export does not use api\.items"),
+        ("label-studio+https://host/projects/1", {"api": {"boxes": "x"}}, r"project does not use api\.boxes"),
+    ],
+)
+def test_options_that_the_kind_does_not_have(url: str, options: dict[str, str], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        parse_source(url, **options)
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "planted/secret")
+    for url in ("postgresql://me:${PASSWORD}@host/db?option=planted", "api+https://me:${PASSWORD}@host/${PASSWORD}"):
+        source = parse_source(url)
+        assert isinstance(source, DatabaseSource | ApiSource)
+        assert "planted" not in f"{source.shown}{source!r}"
+    database = parse_source("postgresql://me:${PASSWORD}@host/db?option=planted")
+    assert isinstance(database, DatabaseSource)
+    assert set(database.secrets) == {"planted/secret", "planted%2Fsecret", "planted"}

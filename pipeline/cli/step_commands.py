@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from yaml import YAMLError
@@ -17,7 +18,7 @@ from pipeline.runtime.code import code_state, refuse_dirty
 from pipeline.runtime.config import Values, read_yaml
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
 from pipeline.runtime.environment import environment
-from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name
 from pipeline.runtime.resolving import NamedInput, find_input, find_run
@@ -87,29 +88,31 @@ def _run(context: CommandContext) -> int:
     if project.mode == "prod":
         refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
-    names = [step.name for step in selected]
-    typed = parse_inputs(project, arguments.input, selected)
-    is_continued = opens_run and not arguments.force
-    manifest = unfinished_run(project, parameters, overrides, names, typed) if is_continued else None
+    names, typed = [step.name for step in selected], parse_inputs(project, arguments.input, selected)
+    can_continue = opens_run and not arguments.force
+    manifest = unfinished_run(project, parameters, overrides, names, typed) if can_continue else None
     is_continued = manifest is not None
     if manifest:  # `latest` keeps the meaning that it had when the run was opened
         inputs = named_inputs(manifest)
     else:
         inputs = {entity: find_input(project, entity, text) for entity, text in typed.items()}
         manifest = None if opens_run else _joined_run(project, arguments.run, selected[0], inputs)
-        if manifest is None:
-            manifest = open_run(project, parameters, overrides, names, inputs)
+        manifest = manifest or open_run(project, parameters, overrides, names, inputs)
         if not opens_run:
             overrides = _inherit_overrides(manifest, overrides, names, steps)
             parameters = project.parameters(overrides)
     log.info("run %s  %s  %s%s", manifest.run, project.mode, project.config.name, "  continued" if is_continued else "")
+    run = partial(run_step, project, manifest.run, force=arguments.force, stream=arguments.stream, chosen=inputs)
     records, last = [], list(steps)[-1]
     for step in selected:
-        record = _run_step(
-            project, manifest.run, step, parameters, overrides, arguments, inputs, is_continued=is_continued
-        )
+        try:
+            own = overrides.get(step.name, {})
+            record = run(step, parameters[step.name], overrides=own, continued=is_continued)
+        except GateError:
+            _log_lines(deliver_below_gate(project, project.runs.load(manifest.run).of(step.name)[-1]))
+            raise
         records.append(record)
-        log.info("%s", "\n".join([printing.step_line(record, steps), *printing.note_lines(record)]))
+        _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
         if step.name != last:  # the last step's deliverables are shown with all others
             _log_lines(deliver_early(project, record))
     if selected[-1].name == last:
@@ -162,34 +165,6 @@ def _inherit_overrides(
         log.info("--set %s.… is not used: only %s runs", name, names[0])
     opened: Values = manifest.config.get("set", {})
     return {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
-
-
-def _run_step(
-    project: Project,
-    run: str,
-    step: StepNotebook,
-    parameters: Values,
-    overrides: Values,
-    arguments: argparse.Namespace,
-    inputs: dict[str, NamedInput],
-    *,
-    is_continued: bool,
-) -> StepRecord:
-    try:
-        return run_step(
-            project,
-            run,
-            step,
-            parameters[step.name],
-            overrides=overrides.get(step.name, {}),
-            force=arguments.force,
-            stream=arguments.stream,
-            continued=is_continued,
-            chosen=inputs,
-        )
-    except GateError:
-        _log_lines(deliver_below_gate(project, project.runs.load(run).of(step.name)[-1]))
-        raise
 
 
 def _log_lines(lines: Sequence[str]) -> None:

@@ -104,6 +104,16 @@ def test_uncommitted_changes_are_told() -> None:
     assert differing(run_of(3, LOAD, code={}), run_of(4, LOAD, code={})) == {}, "a record without its code"
 
 
+def test_inputs_that_were_chosen_by_hand_are_always_shown() -> None:
+    chosen = fit(chosen={"data": run_id(7)}, chosen_before={"load: seeds": run_id(5)})
+    shown = [f"load: seeds {run_id(5)} {run_id(5)}", f"fit: data {run_id(7)} {run_id(7)}"]
+    text = lines(compare(chosen, chosen))
+    assert text[text.index("chosen by hand") + 1 :][:2] == shown
+    assert f"fit: data - {run_id(7)}" in lines(compare(ONE, chosen))
+    assert "chosen by hand" not in lines(compare(ONE, ONE))
+    assert comparison_json(compare(ONE, chosen))["chosen by hand"]["fit: data"]["right"] == run_id(7)
+
+
 def lines(comparison: Comparison, *, everything: bool = False) -> list[str]:
     return [" ".join(line.split()) for line in comparison_text(comparison, everything=everything).splitlines()]
 

@@ -92,12 +92,12 @@ def _refuse_unknown(asked: Iterable[str], known: Collection[str], gone: Mapping[
         return
     hints = {name: f"'{name}' {gone[name]}" if name in gone else did_you_mean(name, known, most=3) for name in unknown}
     lost = any(not hint for hint in hints.values())
-    told = [
+    remedies = [
         hint if len(unknown) == 1 or name in gone else f"for '{name}', {hint}" for name, hint in hints.items() if hint
     ]
     raise UsageError(
         f"the dataset has no {'class' if len(unknown) == 1 else 'classes'} {_quoted(unknown)}",
-        remedy="; ".join([*told, *([f"there are: {_some(known)}"] if lost else [])]),
+        remedy="; ".join([*remedies, *([f"there are: {_some(known)}"] if lost else [])]),
     )
 
 

@@ -126,7 +126,7 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
     ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
     if ignored:
-        log.info("%d boxes marked 'ignore' became crowd regions: what is found there is not judged", ignored)
+        log.info("%d boxes marked 'ignore' became crowd regions, which evaluation does not judge", ignored)
     return dataset
 
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito, Color Universal Design (2008), told apart with any kind of colour vision:
+# Okabe and Ito, Color Universal Design (2008), distinct with any kind of colour vision:
 # blue, orange, green, pink, sky, vermilion, yellow, black
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 

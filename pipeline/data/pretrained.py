@@ -41,7 +41,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     Raises:
         UsageError: A digest is given without a URL, or "coco" without a variant that there is.
         MissingError: There is nothing at the URL.
-        DataError: What is there is no checkpoint, or not the one with that digest, or not the published one.
+        DataError: The file is no checkpoint, or has another digest than given or published.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = LoadedWeights(None, "", "", 0)

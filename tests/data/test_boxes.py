@@ -13,32 +13,32 @@ TRIANGLE = [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)]
 sides = st.floats(0.1, 100)
 
 
-def test_hull_and_area():
+def test_hull_and_area() -> None:
     assert hull(TRIANGLE) == (0, 0, 10, 10)
     assert polygon_area(TRIANGLE) == polygon_area(TRIANGLE[::-1]) == 50
     assert flat(TRIANGLE) == [0, 0, 10, 0, 0, 10]
 
 
 @pytest.mark.parametrize("points", [[], [(0.0, math.nan), (1.0, 1.0)], [(1.0, 1.0), (math.inf, 1.0)]])
-def test_what_is_not_finite_is_nowhere(points):
+def test_what_is_not_finite_is_nowhere(points) -> None:
     assert all(map(math.isnan, hull(points)))
 
 
 @settings(deadline=None)
 @given(width=sides, height=sides, degrees=st.floats(-720, 720))
-def test_a_turned_box_keeps_its_centre_and_area(width, height, degrees):
+def test_a_turned_box_keeps_its_centre_and_area(width, height, degrees) -> None:
     corners = rotated_box((5.0, 7.0, width, height), degrees)
     assert np.mean(corners, axis=0) == pytest.approx((5 + width / 2, 7 + height / 2))
     assert polygon_area(corners) == pytest.approx(width * height)
 
 
-def test_a_box_turns_clockwise_as_seen():
+def test_a_box_turns_clockwise_as_seen() -> None:
     assert rotated_box((0.0, 0.0, 20.0, 10.0), 90)[0] == pytest.approx((15, -5)), "the top left becomes the top right"
 
 
 @settings(deadline=None)
 @given(across=sides, down=sides, degrees=st.floats(-720, 720))
-def test_an_ellipses_hull_touches_it(across, down, degrees):
+def test_an_ellipses_hull_touches_it(across, down, degrees) -> None:
     turn = math.radians(degrees)
     at = np.linspace(0, 2 * math.pi, 20_001)
     x = across * np.cos(at) * math.cos(turn) - down * np.sin(at) * math.sin(turn)

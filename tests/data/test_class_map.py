@@ -21,13 +21,13 @@ from pipeline.errors import DataError, MissingError, UsageError
                      {"car": "vehicle", "bus": None, "van": None}, id="json"),
     ],
 )  # fmt: skip
-def test_read(tmp_path, name, text, found):
+def test_read(tmp_path, name, text, found) -> None:
     (tmp_path / name).write_bytes(text.encode())
     assert read_class_map(tmp_path / name) == found
     assert read_class_map(str(tmp_path / name)) == found
 
 
-def test_no_file_named():
+def test_no_file_named() -> None:
     assert read_class_map("") == {}
 
 
@@ -57,7 +57,7 @@ def test_no_file_named():
         pytest.param("m.yaml", b"a: 'b\n", DataError, "cannot be read", id="broken yaml"),
     ],
 )
-def test_refused(tmp_path, name, data, kind, problem):
+def test_refused(tmp_path, name, data, kind, problem) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(kind, match=problem) as caught:

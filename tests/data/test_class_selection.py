@@ -39,7 +39,7 @@ def named(recoding):
                      {3: 1, 1: 2, 7: 3}, set(), id="its own name"),
     ],
 )  # fmt: skip
-def test_recode(classes, rename, drop, found, number, merged):
+def test_recode(classes, rename, drop, found, number, merged) -> None:
     recoding = recode(SOURCE, classes, rename, drop)
     assert (named(recoding), recoding.number, recoding.merged) == (found, number, merged)
 
@@ -63,12 +63,12 @@ def test_recode(classes, rename, drop, found, number, merged):
         pytest.param(("dog", "dog"), {}, (), UsageError, "'dog' is asked for twice", id="twice"),
     ],
 )  # fmt: skip
-def test_refused(classes, rename, drop, kind, problem):
+def test_refused(classes, rename, drop, kind, problem) -> None:
     with pytest.raises(kind, match=f"(?s){problem}"):
         recode(SOURCE, classes, rename, drop)
 
 
-def test_long_lists_are_cut():
+def test_long_lists_are_cut() -> None:
     many = [Category(i, f"class {i:04d}") for i in range(1, 1001)]
     with pytest.raises(UsageError, match="class 0020 and 980 more") as caught:
         recode(many, ["??"], {}, ())

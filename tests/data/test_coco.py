@@ -27,7 +27,7 @@ def changed(section, **fields):
     return GOOD | {section: [GOOD[section][0], record]}
 
 
-def test_reads_what_there_is(tmp_path):
+def test_reads_what_there_is(tmp_path) -> None:
     dataset = read_coco(written(tmp_path, GOOD))
     (annotation,) = dataset.annotations
     assert (annotation.bbox, annotation.iscrowd, annotation.area) == ((1, 2, 3.5, 4), 1, 9)
@@ -46,7 +46,9 @@ def test_reads_what_there_is(tmp_path):
         pytest.param({"ignore": 1, "iscrowd": 1}, 1, False, id="a crowd"),  # as pycocotools marks what it has read
     ],
 )
-def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(tmp_path, caplog, marks, iscrowd, said):
+def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(
+    tmp_path, caplog, marks, iscrowd, said
+) -> None:
     caplog.set_level("INFO")
     mask = {"segmentation": {"counts": [3, 5, 8], "size": [4, 4]}}
     record = {"id": 5, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3.5, 4], "area": 9} | mask | marks
@@ -60,7 +62,7 @@ def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(tmp_pat
     assert caplog.text == ""
 
 
-def test_area_is_the_boxs_where_there_is_none(tmp_path):
+def test_area_is_the_boxs_where_there_is_none(tmp_path) -> None:
     assert read_coco(written(tmp_path, changed("annotations", area=...))).annotations[1].area == 14
 
 
@@ -89,17 +91,17 @@ def test_area_is_the_boxs_where_there_is_none(tmp_path):
         pytest.param(changed("categories", name=None), r"categories\[1\].name is null", id="no class name"),
     ],
 )
-def test_refused(tmp_path, content, problem):
+def test_refused(tmp_path, content, problem) -> None:
     with pytest.raises(DataError, match=problem):
         read_coco(written(tmp_path, content))
 
 
-def test_absent(tmp_path):
+def test_absent(tmp_path) -> None:
     with pytest.raises(MissingError):
         read_coco(tmp_path / "a.json")
 
 
-def test_written_the_same_whatever_the_order(tmp_path, tiny):
+def test_written_the_same_whatever_the_order(tmp_path, tiny) -> None:
     dataset, _ = tiny
     turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
     write_coco(dataset, tmp_path / "a.json")
@@ -108,12 +110,12 @@ def test_written_the_same_whatever_the_order(tmp_path, tiny):
     assert read_coco(tmp_path / "a.json") == dataset
 
 
-def test_empty_dataset_round_trip(tmp_path):
+def test_empty_dataset_round_trip(tmp_path) -> None:
     write_coco(CocoDataset((), (), ()), tmp_path / "a.json")
     assert read_coco(tmp_path / "a.json") == CocoDataset((), (), ())
 
 
-def test_real_annotations_round_trip(tmp_path, real_data):
+def test_real_annotations_round_trip(tmp_path, real_data) -> None:
     with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
         raw = json.loads(archive.read("annotations/instances_val2017.json"))
     write_coco(read_coco(written(tmp_path, raw)), tmp_path / "b.json")
@@ -128,12 +130,12 @@ def test_real_annotations_round_trip(tmp_path, real_data):
     [("a/b.jpg", False), ("a..b/c.jpg", False), ("a/../b.jpg", True), ("/a.jpg", True), ("C:a.jpg", True), ("", True),
      ("a\\b.jpg", True), (".", True), ("a\0.jpg", True)],
 )  # fmt: skip
-def test_unsafe_name(name, unsafe):
+def test_unsafe_name(name, unsafe) -> None:
     assert unsafe_name(name) is unsafe
 
 
 @pytest.mark.parametrize("name", ["naïve.jpg", "猫.jpg", "half \ud83d.jpg", "whole \U0001f408.jpg"])
-def test_any_name_is_written_and_read_back(tmp_path, name):
+def test_any_name_is_written_and_read_back(tmp_path, name) -> None:
     """Half a letter too, as a truncated name may end in: JSON can say it, and UTF-8 cannot."""
     dataset = CocoDataset((Image(1, name, 2, 3, {"note": name}),), (), (Category(1, name),))
     write_coco(dataset, tmp_path / "a.json")

@@ -16,20 +16,20 @@ from pipeline.errors import DataError, UsageError
 TWO = (Exclusion(80, 159, "nobody annotated them"), Exclusion(5, 60, "background above max_empty_share", "train"))
 
 
-def test_a_sentence_each():
+def test_a_sentence_each() -> None:
     assert [str(each) for each in TWO] == [
         "80 of 159 images excluded: nobody annotated them",
         "5 of 60 images excluded from train: background above max_empty_share",
     ]
 
 
-def test_those_of_no_image_are_none_and_the_others_are_logged(caplog):
+def test_those_of_no_image_are_none_and_the_others_are_logged(caplog) -> None:
     caplog.set_level("INFO")
     assert exclude({"a": 0, "b": 2}, 9) == (Exclusion(2, 9, "b"),)
     assert caplog.messages == ["2 of 9 images excluded: b"]
 
 
-def test_kept_beside_a_data_set(tmp_path):
+def test_kept_beside_a_data_set(tmp_path) -> None:
     assert read_exclusions(tmp_path) == ()
     write_exclusions(tmp_path, ())
     assert list(tmp_path.iterdir()) == []
@@ -37,7 +37,7 @@ def test_kept_beside_a_data_set(tmp_path):
     assert read_exclusions(tmp_path) == TWO
 
 
-def test_as_a_table():
+def test_as_a_table() -> None:
     assert exclusions_table(TWO).rows[1] == (5, 60, "train", "background above max_empty_share")
     assert exclusions_table(()).title == "No image was excluded"
 
@@ -77,7 +77,7 @@ STRADDLING = [("2.png", {1}, "train"), ("again.jpg", {1}, "test"), *((f"{i}.png"
 )
 def test_images_loaded_are_those_excluded_and_those_in_the_sets(
     pictures, shown, actions, classes, max_images, mode, most, reserved
-):
+) -> None:
     images = tuple(
         Image(i, name, 90, 60, {"subset": subset} if subset else {}) for i, (name, _, subset) in enumerate(shown, 1)
     )

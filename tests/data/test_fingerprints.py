@@ -34,26 +34,32 @@ def marked(pixels):
     return cv2.putText(pixels.copy(), "(c) someone", (8, pixels.shape[0] - 10), 0, 0.8, (255, 255, 255), 2)
 
 
+SLOW = pytest.mark.slow
 CHANGES = [
-    pytest.param(lambda p: encoded(p, 50), 1.0, id="quality 50"),
-    pytest.param(lambda p: encoded(scaled(p, 0.5)), 1.0, id="half the size"),
-    pytest.param(lambda p: encoded(scaled(p, 0.25)), 1.0, id="a quarter of the size"),
-    pytest.param(lambda p: encoded(cv2.convertScaleAbs(p, alpha=1.1)), 1.0, id="a tenth brighter"),
-    pytest.param(lambda p: encoded(cv2.add(p, np.full_like(p, 25))), 1.0, id="25 shades brighter"),
-    pytest.param(lambda p: encoded(p[:, ::-1]), 1.0, id="mirrored"),
+    pytest.param(lambda p: encoded(p, 50), 1.0, id="quality 50", marks=SLOW),
+    pytest.param(lambda p: encoded(scaled(p, 0.5)), 1.0, id="half the size", marks=SLOW),
+    pytest.param(lambda p: encoded(scaled(p, 0.25)), 1.0, id="a quarter of the size", marks=SLOW),
+    pytest.param(lambda p: encoded(cv2.convertScaleAbs(p, alpha=1.1)), 1.0, id="a tenth brighter", marks=SLOW),
+    pytest.param(lambda p: encoded(cv2.add(p, np.full_like(p, 25))), 1.0, id="25 shades brighter", marks=SLOW),
+    pytest.param(lambda p: encoded(p[:, ::-1]), 1.0, id="mirrored", marks=SLOW),
     pytest.param(lambda p: encoded(scaled(p[:, ::-1], 0.5), 50), 1.0, id="mirrored, half the size, quality 50"),
     pytest.param(lambda p: encoded(np.rot90(p)), 0.98, id="a quarter turn to the left"),
-    pytest.param(lambda p: encoded(np.rot90(p, -1)), 0.98, id="a quarter turn to the right"),
-    pytest.param(lambda p: encoded(p[::-1, ::-1]), 0.98, id="half a turn"),
-    pytest.param(lambda p: encoded(p[::-1]), 0.98, id="upside down in a mirror"),
-    pytest.param(lambda p: encoded(p.transpose(1, 0, 2)), 0.98, id="a quarter turn in a mirror"),
-    pytest.param(lambda p: encoded(p[::-1, ::-1].transpose(1, 0, 2)), 0.98, id="the other one in a mirror"),
-    pytest.param(lambda p: encoded(trimmed(p, 1, 1, 1, 1)), 0.98, id="1 % cropped of each side"),
-    pytest.param(lambda p: encoded(trimmed(p, 2, 2, 0, 0)), 0.95, id="2 % cropped of two sides"),
+    pytest.param(lambda p: encoded(np.rot90(p, -1)), 0.98, id="a quarter turn to the right", marks=SLOW),
+    pytest.param(lambda p: encoded(p[::-1, ::-1]), 0.98, id="half a turn", marks=SLOW),
+    pytest.param(lambda p: encoded(p[::-1]), 0.98, id="upside down in a mirror", marks=SLOW),
+    pytest.param(lambda p: encoded(p.transpose(1, 0, 2)), 0.98, id="a quarter turn in a mirror", marks=SLOW),
+    pytest.param(
+        lambda p: encoded(p[::-1, ::-1].transpose(1, 0, 2)),
+        0.98,
+        id="the other one in a mirror",
+        marks=SLOW,
+    ),
+    pytest.param(lambda p: encoded(trimmed(p, 1, 1, 1, 1)), 0.98, id="1 % cropped of each side", marks=SLOW),
+    pytest.param(lambda p: encoded(trimmed(p, 2, 2, 0, 0)), 0.95, id="2 % cropped of two sides", marks=SLOW),
     pytest.param(
         lambda p: encoded(scaled(trimmed(p, 1, 1, 1, 1), 0.5), 50), 0.97, id="cropped, half the size, quality 50"
     ),
-    pytest.param(marked, 0.95, id="with a line of text"),
+    pytest.param(marked, 0.95, id="with a line of text", marks=SLOW),
 ]
 
 
@@ -65,7 +71,7 @@ def photographs(real_data):
 
 
 @pytest.mark.parametrize(("change", "least"), CHANGES)
-def test_changed_photographs_are_found_and_no_others(photographs, change, least):
+def test_changed_photographs_are_found_and_no_others(photographs, change, least) -> None:
     """Each photograph and its changed copy among those of all others."""
     count = len(photographs)
     prints = [fingerprint_of(p) for p in photographs] + [fingerprint_of(change(p)) for p in photographs]
@@ -77,7 +83,7 @@ def test_changed_photographs_are_found_and_no_others(photographs, change, least)
 
 
 @pytest.mark.slow
-def test_the_sample_has_no_two_alike(tmp_path):
+def test_the_sample_has_no_two_alike(tmp_path) -> None:
     """Otherwise the split would hold together what has nothing to do with each other."""
     make_sample(tmp_path)
     prints = [fingerprint_of(cv2.imread(str(path))) for path in sorted(tmp_path.iterdir())]
@@ -91,7 +97,7 @@ def picture(seed, size=(120, 80), cells=6):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_look_is_of_the_upright_picture(orientation):
+def test_look_is_of_the_upright_picture(orientation) -> None:
     upright = picture(3)
     # What is stored, so that EXIF's orientation makes it upright again: by the names of the TIFF standard.
     stored = {
@@ -111,7 +117,7 @@ def test_look_is_of_the_upright_picture(orientation):
 
 
 @pytest.mark.parametrize("noise", [0, 1, 2])
-def test_flat_pictures_look_like_nothing(noise):
+def test_flat_pictures_look_like_nothing(noise) -> None:
     """Else thousands of walls, skies and blank pages would be one group."""
     rng = np.random.default_rng(0)
     grey = np.full((90, 120, 3), 128, np.uint8)
@@ -121,7 +127,7 @@ def test_flat_pictures_look_like_nothing(noise):
     assert group_similar(prints) == list(range(5))
 
 
-def test_same_shape_in_another_colour_is_another_picture():
+def test_same_shape_in_another_colour_is_another_picture() -> None:
     def disc(colour):
         return cv2.circle(np.full((200, 200, 3), 200, np.uint8), (100, 100), 60, colour, -1)
 
@@ -130,7 +136,7 @@ def test_same_shape_in_another_colour_is_another_picture():
 
 
 @pytest.mark.parametrize("side", [20, 80])
-def test_another_object_before_the_same_background(side):
+def test_another_object_before_the_same_background(side) -> None:
     """A fixed camera: a frame with something in it that stands out is no copy of one without, large or small."""
     scene = picture(5, (320, 240))
     other = scene.copy()
@@ -145,7 +151,7 @@ def pan():
     return [fingerprint_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
 
 
-def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan):
+def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan) -> None:
     firsts = group_similar(pan)
     assert all(abs(i - first) * 4 < 160 for i, first in enumerate(firsts))
     alone = sum(first == i for i, first in enumerate(firsts))
@@ -153,7 +159,7 @@ def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan):
     assert sum(a != b for a, b in pairwise(firsts)) > 10
 
 
-def test_a_slow_pan_is_one_whole_chain(pan):
+def test_a_slow_pan_is_one_whole_chain(pan) -> None:
     """Cut anywhere, the frames beside the cut would be alike: in a split, one to learn from and one to test on."""
     other = [fingerprint_of(picture(100 + seed)) for seed in range(50)]
     assert group_similar(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
@@ -173,7 +179,7 @@ def table(count, alike, seed=0):
     return [each.tobytes() for each in prints.astype(np.uint8)]
 
 
-def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch):
+def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch) -> None:
     """Pairs compared by their bits, and of those the ones compared by their thumbnails."""
     compared = {"bits": 0, "thumbnails": 0}
     bitwise_count, are_similar = np.bitwise_count, fingerprints._are_similar
@@ -203,7 +209,7 @@ def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=40))
-def test_groups_are_those_of_equal_looks(seeds):
+def test_groups_are_those_of_equal_looks(seeds) -> None:
     """With pictures of which each is equal to or unlike the others, in whatever order, mirrored or not."""
     prints = [fingerprint_of(picture(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
     firsts = group_similar(prints)
@@ -219,7 +225,7 @@ def table_of(pictures):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=20), st.lists(st.integers(0, 12), max_size=20), st.integers(1, 8))
-def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, other_seeds, orientation):
+def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, other_seeds, orientation) -> None:
     def turned(pixels):
         pixels = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
         return encoded(np.ascontiguousarray(np.rot90(pixels, orientation % 4)))
@@ -229,7 +235,7 @@ def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, o
 
 
 @pytest.mark.parametrize("place", [0, 8191, 8192, 19_999])
-def test_one_of_many_is_found_wherever_it_stands(place):
+def test_one_of_many_is_found_wherever_it_stands(place) -> None:
     """Also where the others are taken in parts."""
     others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, FINGERPRINT_BYTES).copy()
     prints = table_of(picture(seed) for seed in range(3))

@@ -32,18 +32,18 @@ def grouped(images, groups, group_by):
                      id="one without the field joins"),
     ],
 )  # fmt: skip
-def test_groups(groups, group_by, found):
+def test_groups(groups, group_by, found) -> None:
     images = pictures(a={"video": "v"}, b={"video": "v"}, c={"video": "w"}, d={})
     assert grouped(images, groups, group_by) == found
 
 
 @pytest.mark.parametrize("nothing", [None, "", float("nan")], ids=["null", "empty", "NaN"])
-def test_no_value_is_no_group(nothing):
+def test_no_value_is_no_group(nothing) -> None:
     images = pictures(a={"scene": nothing}, b={"scene": nothing}, c={"scene": 0})
     assert grouped(images, {}, "scene") == {"a": {"a"}, "b": {"b"}, "scene\0" + "0": {"c"}}
 
 
-def test_a_scene_is_one_of_its_video():
+def test_a_scene_is_one_of_its_video() -> None:
     images = pictures(a={"video": "v", "scene": 1}, b={"video": "w", "scene": 1}, c={"video": "v", "scene": 1},
                       d={"video": "v", "scene": 2}, e={"scene": 1}, f={"scene": 1}, g={"video": "v"})  # fmt: skip
     assert grouped(images, {}, "scene") == {
@@ -55,7 +55,7 @@ def test_a_scene_is_one_of_its_video():
     }
 
 
-def test_values_of_any_kind():
+def test_values_of_any_kind() -> None:
     images = pictures(a={"at": 1}, b={"at": "1"}, c={"at": [1, 2]}, d={"at": [1, 2]}, e={"at": {"x": 1, "y": 2}},
                       f={"at": {"y": 2, "x": 1}})  # fmt: skip
     assert sorted(map(sorted, grouped(images, {}, "at").values())) == [["a"], ["b"], ["c", "d"], ["e", "f"]]
@@ -69,7 +69,7 @@ def test_values_of_any_kind():
         pytest.param({}, "leave group_by empty", id="no fields"),
     ],
 )
-def test_unknown_field(fields, problem):
+def test_unknown_field(fields, problem) -> None:
     with pytest.raises(UsageError, match=f"(?s)no image has a field 'vdeo'.*{problem}"):
         read_ties(pictures(a=fields), {}, "vdeo")
 
@@ -79,7 +79,7 @@ labels = st.lists(st.tuples(st.sampled_from(["", "x", "y", "z"]), st.sampled_fro
 
 @settings(deadline=None)
 @given(labels)
-def test_closure_against_plain_search(labels):
+def test_closure_against_plain_search(labels) -> None:
     """The same groups as following every tie until nothing is added, whatever the order of the images."""
     images = [Image(i, f"{i:02d}", 9, 9, {"at": value, "any": 1}) for i, (_, value) in enumerate(labels)]
     keys = {image.file_name: key for image, (key, _) in zip(images, labels, strict=True)}
@@ -106,7 +106,7 @@ def test_closure_against_plain_search(labels):
         assert key == (f"at\0{values[0]}" if field and values else min(names))
 
 
-def test_long_chains_are_quick():
+def test_long_chains_are_quick() -> None:
     """Thirty thousand images, each tied to the next one, in the worst order."""
     count = 30_000
     images = [Image(i, f"{i}", 9, 9, {"pair": (i + 1) // 2}) for i in range(count)]

@@ -64,7 +64,7 @@ CHANGED = {
 }
 
 
-def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path, pictures):
+def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path, pictures) -> None:
     """The first 20 pictures are learned; a test set has the others, one of the first, and copies of another one."""
     train = write_set(tmp_path / "train", {f"{i}.jpg": each for i, each in enumerate(pictures[:12])})
     evaluated = write_set(tmp_path / "eval", {f"{i}.jpg": each for i, each in enumerate(pictures[12:20])})
@@ -80,7 +80,7 @@ def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path, pict
     )
 
 
-def test_flat_picture_is_found_by_its_bytes_alone(tmp_path):
+def test_flat_picture_is_found_by_its_bytes_alone(tmp_path) -> None:
     flat = np.full((90, 120, 3), 128, np.uint8)
     learned = learn_images(write_set(tmp_path / "train", {"a.jpg": jpeg(flat), "b.jpg": jpeg(drawn(1))}))
     test = write_set(tmp_path / "test", {"same.jpg": jpeg(flat), "re-encoded.jpg": jpeg(flat, 50)})
@@ -88,7 +88,7 @@ def test_flat_picture_is_found_by_its_bytes_alone(tmp_path):
     assert [bool(each.any()) for each in learned.fingerprints].count(False) == 1
 
 
-def test_nothing_learned_is_found_nowhere(tmp_path):
+def test_nothing_learned_is_found_nowhere(tmp_path) -> None:
     test = write_set(tmp_path / "test", {"a.jpg": jpeg(drawn(1))})
     nothing = learn_images()
     assert len(nothing) == 0
@@ -96,7 +96,7 @@ def test_nothing_learned_is_found_nowhere(tmp_path):
     assert find_seen(learn_images(test), write_set(tmp_path / "empty", {})) == ()
 
 
-def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path):
+def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path) -> None:
     one = write_set(tmp_path / "one", {"a.jpg": jpeg(drawn(1)), "b.jpg": jpeg(drawn(2))})
     two = write_set(tmp_path / "two", {"c.jpg": jpeg(drawn(2)), "d.jpg": jpeg(drawn(3))})
     before = learn_images(one)
@@ -111,7 +111,7 @@ def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path):
     assert np.array_equal(in_turn.fingerprints, learned.fingerprints)
 
 
-def test_unknown_weights_alone_are_passed_on(tmp_path):
+def test_unknown_weights_alone_are_passed_on(tmp_path) -> None:
     learned = learn_images(
         before=LearnedImages(np.empty((0, 32), np.uint8), np.empty((0, FINGERPRINT_BYTES), np.uint8), (COCO,))
     )
@@ -119,7 +119,7 @@ def test_unknown_weights_alone_are_passed_on(tmp_path):
     assert len(learned) == 0
 
 
-def test_image_that_is_not_there(tmp_path):
+def test_image_that_is_not_there(tmp_path) -> None:
     train = write_set(tmp_path / "train", {"a.jpg": jpeg(drawn(1))})
     (train / "images" / "a.jpg").unlink()
     with pytest.raises(MissingError, match="the file is missing"):
@@ -132,7 +132,7 @@ weights = st.lists(st.builds(UnknownWeights, st.binary(min_size=32, max_size=32)
 
 @settings(max_examples=30, deadline=None)
 @given(digests, weights)
-def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown):
+def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown) -> None:
     path = tmp_path_factory.mktemp("learned") / FILE_NAME
     prints = np.arange(len(sha256) * FINGERPRINT_BYTES, dtype=np.uint8).reshape(-1, FINGERPRINT_BYTES)
     learned = LearnedImages(sha256, prints, tuple(unknown))
@@ -153,7 +153,7 @@ def record(count=3):
     return LearnedImages(np.arange(count * 32, dtype=np.uint8).reshape(-1, 32), prints, (COCO,))
 
 
-def test_size_is_as_stated(tmp_path):
+def test_size_is_as_stated(tmp_path) -> None:
     size = record(1003).write(tmp_path / "more").stat().st_size - record(3).write(tmp_path / "few").stat().st_size
     assert size == 1000 * 320
 
@@ -196,19 +196,19 @@ def npy(array):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_file_that_is_no_such_record(tmp_path, fault):
+def test_file_that_is_no_such_record(tmp_path, fault) -> None:
     FAULTS[fault](tmp_path / FILE_NAME)
     with pytest.raises(DataError, match="record") as caught:
         LearnedImages.read(tmp_path / FILE_NAME)
     assert str(tmp_path / FILE_NAME) in str(caught.value)
 
 
-def test_no_file(tmp_path):
+def test_no_file(tmp_path) -> None:
     with pytest.raises(MissingError, match="no record of learned images"):
         LearnedImages.read(tmp_path / FILE_NAME)
 
 
-def test_same_images_give_the_same_bytes_wherever_they_lie(tmp_path):
+def test_same_images_give_the_same_bytes_wherever_they_lie(tmp_path) -> None:
     files = {f"{seed}.jpg": jpeg(drawn(seed)) for seed in range(5)}
     one = write_set(tmp_path / "one", files)
     two = write_set(tmp_path / "deep" / "two", dict(reversed(files.items())))

@@ -20,13 +20,13 @@ HOSTS = {
     ("variant", "source"),
     [("nano", "Megvii"), ("tiny", "mmdet"), ("s", "mmdet"), ("m", "Megvii"), ("l", "mmdet"), ("x", "mmdet")],
 )
-def test_coco_takes_mmdets_weights_where_there_are_some(variant, source):
+def test_coco_takes_mmdets_weights_where_there_are_some(variant, source) -> None:
     chosen = coco_weights(variant)
     assert (chosen.variant, chosen.source) == (variant, source)
 
 
 @pytest.mark.parametrize("entry", published_weights(), ids=lambda entry: f"{entry.variant} by {entry.source}")
-def test_an_entry_makes_sense(entry):
+def test_an_entry_makes_sense(entry) -> None:
     assert entry.url.startswith(HOSTS[entry.source])
     assert urlsplit(entry.url).path.rpartition("/")[2].startswith(f"yolox_{entry.variant}")
     assert entry.url.endswith(".pth")
@@ -38,19 +38,19 @@ def test_an_entry_makes_sense(entry):
     assert published_weights().count(replace(entry)) == 1
 
 
-def test_a_larger_variant_has_the_higher_map():
+def test_a_larger_variant_has_the_higher_map() -> None:
     for source, variants in {"mmdet": ["tiny", "s", "l", "x"], "Megvii": ["nano", "tiny", "s", "m", "l", "x"]}.items():
         found = {entry.variant: entry.mAP for entry in published_weights() if entry.source == source}
         assert sorted(found, key=found.get) == variants
     assert max(Counter((entry.variant, entry.source) for entry in published_weights()).values()) == 1
 
 
-def test_without_a_variant_there_is_no_choice():
+def test_without_a_variant_there_is_no_choice() -> None:
     with pytest.raises(UsageError, match=r"none is given[\s\S]*l, m, nano, s, tiny, x[\s\S]*give the variant"):
         coco_weights("")
 
 
 @pytest.mark.parametrize(("variant", "near"), [("tinny", "tiny"), ("Nano", "nano"), ("large", "l")])
-def test_a_wrong_variant_is_refused_with_the_nearest(variant, near):
+def test_a_wrong_variant_is_refused_with_the_nearest(variant, near) -> None:
     with pytest.raises(UsageError, match=rf"no published weights of YOLOX-{variant}[\s\S]*did you mean '{near}'"):
         coco_weights(variant)

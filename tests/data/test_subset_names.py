@@ -19,14 +19,14 @@ from pipeline.data.subset_names import class_folders, subset_named, subset_of
         pytest.param(".", "", id="nothing"),
     ],
 )
-def test_paths(path, subset):
+def test_paths(path, subset) -> None:
     assert subset_of(path) == subset
 
 
 @pytest.mark.parametrize(
     ("word", "subset"), [("Train", "train"), (" valid ", "eval"), ("Test", "test"), ("default", "")]
 )
-def test_words(word, subset):
+def test_words(word, subset) -> None:
     assert subset_named(word) == subset
 
 
@@ -41,11 +41,11 @@ def test_words(word, subset):
         pytest.param(["train/1.jpg", "annotations/1.xml"], set(), id="beside annotations"),
     ],
 )
-def test_folders_of_classes(names, classes):
+def test_folders_of_classes(names, classes) -> None:
     assert class_folders(names) == classes
 
 
-def test_a_folder_of_a_class_says_no_subset():
+def test_a_folder_of_a_class_says_no_subset() -> None:
     classes = {"train", "val/train"}
     paths = ("train/a.xml", "Annotations/train/a.xml", "val/train/a.xml", "x/test/a.xml", "train/test/a.xml")
     assert [subset_of(path, classes) for path in paths] == ["", "", "eval", "test", "test"]

@@ -176,7 +176,7 @@ def _outside(polygon: list[float], width: int, height: int) -> bool:
 
 
 def _malformed(segmentation: Any, width: int, height: int) -> str:
-    """What is wrong with a segmentation in an image of that size; empty where nothing is."""
+    """The problem of a segmentation in an image of that size; empty for a valid one."""
     if isinstance(segmentation, list):
         return next(filter(None, map(_malformed_polygon, segmentation)), "")
     if not isinstance(segmentation, dict):

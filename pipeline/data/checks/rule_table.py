@@ -56,7 +56,7 @@ _CHOICES: dict[str, tuple[Action, ...]] = {
     "see": ("report", "drop"),
     "drop": ("drop",),
 }
-_AMBIGUOUS = "objects name it by its id, so the two could not be told apart"
+_AMBIGUOUS = "objects name it by its id, so the two could not be distinguished"
 _TWICE = "training and the split would count it twice"
 _UNREADABLE: tuple[tuple[str, Kind, str], ...] = (
     ("missing-image", "missing", "an image's file is not there"),

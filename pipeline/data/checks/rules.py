@@ -78,7 +78,7 @@ def judge_places(
     problems: list[str],
     repair: Callable[[Annotation], Annotation] | None = None,
 ) -> Result:
-    """As `judge_annotations`, with the problem of each annotation by its position."""
+    """Apply the action as `judge_annotations` does, given the problem of each annotation by its position."""
     if not any(problems):
         return dataset, []
     names = {image.id: image.file_name for image in dataset.images}
@@ -100,7 +100,7 @@ def drop_images(dataset: CocoDataset, problems: Mapping[int, str]) -> Result:
 
     Args:
         dataset: A dataset with unique image ids.
-        problems: What is wrong, by image id.
+        problems: The problem, by image id.
     """
     if not problems:
         return dataset, []

@@ -34,7 +34,7 @@ class Validation:
     """A sound dataset, and how it came to be.
 
     Attributes:
-        dataset: What is left, with unique ids, known references, and finite boxes with an area.
+        dataset: The remaining dataset, with unique ids, known references, and finite boxes with an area.
         findings: What was found.
         upright: File names of images that EXIF wants turned; their boxes are turned already, and `write_subset` must
             turn the pixels.

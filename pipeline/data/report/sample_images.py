@@ -24,10 +24,10 @@ from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.data.report.thumbnails import Thumbnail, draw_thumbnails
 from pipeline.errors import UsageError
 
-_CLASS_ROOM = (260, 180)  # pixels of a picture
+_CLASS_ROOM = (260, 180)  # pixels of a thumbnail, at most
 _MOST_CLASSES = 80
 _MOST_IMAGES = 160  # keeps a page of 80 classes within a few megabytes
-_FINDING_ROOM = (300, 220)  # pixels of a picture
+_FINDING_ROOM = (300, 220)  # pixels of a thumbnail, at most
 _SEVERITIES = ("error", "warning", "info")
 _SHOWN_SIDE = 380  # pixels of the longer side of an image in a grid
 
@@ -55,15 +55,15 @@ def class_samples(dataset: CocoDataset, images_folder: Path, *, count: int = 4, 
     chosen = _choose(dataset, columns, classes, count, seed)
     wanted = _thumbnails(dataset, columns, chosen)
     names = dataset.classes
-    pictures: defaultdict[int, list[InlineImage]] = defaultdict(list)
+    images: defaultdict[int, list[InlineImage]] = defaultdict(list)
     for box, thumbnail, made in zip(
         chosen, wanted, draw_thumbnails(images_folder, wanted, room=_CLASS_ROOM), strict=True
     ):
         place = int(columns.classes[box])
         alt = f"{names[place]} in {thumbnail.file_name}"
         alt = f"{alt}: {made.problem}" if made.problem else alt
-        pictures[place].append(InlineImage(alt, made.jpeg, made.width, made.height, thumbnail.file_name))
-    rows = (GalleryRow(f"{names[place]} ({counts[place]} boxes)", tuple(each)) for place, each in pictures.items())
+        images[place].append(InlineImage(alt, made.jpeg, made.width, made.height, thumbnail.file_name))
+    rows = (GalleryRow(f"{names[place]} ({counts[place]} boxes)", tuple(each)) for place, each in images.items())
     return Gallery(tuple(rows), "There are no boxes to show." if count else "No samples were asked for.")
 
 
@@ -114,12 +114,12 @@ def worst_examples(findings: Iterable[Finding], images_folder: Path, *, count: i
     """
     chosen = choose_findings(findings, count)
     wanted = [Thumbnail(each.file_name, _boxes(each), np.zeros((0, 4))) for each in chosen]
-    developed = draw_thumbnails(images_folder, wanted, room=_FINDING_ROOM)
-    pictures = [
+    drawn = draw_thumbnails(images_folder, wanted, room=_FINDING_ROOM)
+    images = [
         InlineImage(made.problem or f"{each.rule}: {each.item}", made.jpeg, made.width, made.height, _caption(each))
-        for each, made in zip(chosen, developed, strict=True)
+        for each, made in zip(chosen, drawn, strict=True)
     ]
-    return Gallery((GalleryRow("", tuple(pictures)),) if pictures else (), "No finding is about an image.")
+    return Gallery((GalleryRow("", tuple(images)),) if images else (), "No finding is about an image.")
 
 
 def choose_findings(findings: Iterable[Finding], count: int) -> list[Finding]:

@@ -84,7 +84,7 @@ def _checked(spec: SampleSpec, where: object) -> SampleSpec:
 
 def _dataset(spec: SampleSpec, folder: Path | None) -> CocoDataset:
     with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter lock
-        drawn = list(pool.map(partial(_picture, spec, folder), range(1, spec.images + 1)))
+        drawn = list(pool.map(partial(_draw_image, spec, folder), range(1, spec.images + 1)))
     images: list[Image] = []
     annotations: list[Annotation] = []
     for image, shapes in drawn:
@@ -97,7 +97,7 @@ def _dataset(spec: SampleSpec, folder: Path | None) -> CocoDataset:
     return CocoDataset(tuple(images), tuple(annotations), categories, info)
 
 
-def _picture(spec: SampleSpec, folder: Path | None, number: int) -> tuple[Image, list[tuple[int, Box]]]:
+def _draw_image(spec: SampleSpec, folder: Path | None, number: int) -> tuple[Image, list[tuple[int, Box]]]:
     rng = np.random.default_rng((spec.seed, number))
     shapes = compose(rng, spec.size)
     image = Image(number, f"shapes_{number:06d}.jpg", spec.size, spec.size)

@@ -55,7 +55,7 @@ class TestExact:
         "a", "b", "c", "d", "e", "f", "gone", "lost", boxes=[("c", 1), ("c", 5), ("d", 1), ("e", 2), ("b", 2)]
     )
 
-    def test_report(self):
+    def test_report(self) -> None:
         found, findings = exact_duplicates(self.dataset, self.facts, "report")
         assert found is self.dataset
         assert told(findings) == [
@@ -65,21 +65,21 @@ class TestExact:
         ]
         assert findings[0].item == "image 1 (a.jpg)"
 
-    def test_drop_leaves_the_one_with_the_most_boxes(self):
+    def test_drop_leaves_the_one_with_the_most_boxes(self) -> None:
         found, findings = exact_duplicates(self.dataset, self.facts, "drop")
         assert names_of(found) == ["b.jpg", "c.jpg", "f.jpg", "gone.jpg", "lost.jpg"]
         assert [(each.image_id, each.bbox[0]) for each in found.annotations] == [(3, 1.0), (3, 5.0), (2, 2.0)]
         assert [each.action for each in findings] == ["dropped"] * 3
         assert exact_duplicates(found, self.facts, "drop") == (found, [])
 
-    def test_repair_brings_the_boxes_together(self):
+    def test_repair_brings_the_boxes_together(self) -> None:
         found, findings = exact_duplicates(self.dataset, self.facts, "repair")
         assert names_of(found) == ["b.jpg", "c.jpg", "f.jpg", "gone.jpg", "lost.jpg"]
         assert [(each.image_id, each.bbox[0]) for each in found.annotations] == [(3, 1), (3, 5), (3, 1), (2, 2), (2, 2)]
         assert [each.action for each in findings] == ["repaired"] * 3
         assert exact_duplicates(found, self.facts, "repair") == (found, [])
 
-    def test_order_of_records_is_no_matter(self):
+    def test_order_of_records_is_no_matter(self) -> None:
         turned = replace(self.dataset, images=self.dataset.images[::-1], annotations=self.dataset.annotations[::-1])
         for action in ("report", "drop", "repair"):
             one, two = (exact_duplicates(each, self.facts, action) for each in (self.dataset, turned))
@@ -91,18 +91,18 @@ class TestNear:
     facts = facts_of(a=("1", 1), b=("2", 1), c=("2", 1), d=("3", 2), e=("4", 3), f=("5", 3), gone=("", 0))
     dataset = dataset_of("a", "b", "c", "d", "e", "f", "gone", boxes=[("b", 1), ("d", 5)])
 
-    def test_report(self):
+    def test_report(self) -> None:
         found, findings = near_duplicates(self.dataset, self.facts, "report")
         assert found is self.dataset
         assert told(findings) == [("a.jpg", "reported", "looks like b.jpg"), ("f.jpg", "reported", "looks like e.jpg")]
 
-    def test_drop(self):
+    def test_drop(self) -> None:
         found, findings = near_duplicates(self.dataset, self.facts, "drop")
         assert names_of(found) == ["b.jpg", "c.jpg", "d.jpg", "e.jpg", "gone.jpg"]
         assert [each.action for each in findings] == ["dropped"] * 2
         assert near_duplicates(found, self.facts, "drop") == (found, [])
 
-    def test_groups_hold_exact_ones_too(self):
+    def test_groups_hold_exact_ones_too(self) -> None:
         assert duplicate_groups(self.dataset, self.facts) == {
             "a.jpg": "a.jpg",
             "b.jpg": "a.jpg",
@@ -111,11 +111,11 @@ class TestNear:
             "f.jpg": "e.jpg",
         }
 
-    def test_flat_pictures_are_duplicates_only_by_their_bytes(self):
+    def test_flat_pictures_are_duplicates_only_by_their_bytes(self) -> None:
         facts = {f"{i}.jpg": ImageFacts(9, 9, digest=str(max(i, 2))) for i in range(1, 5)}
         assert duplicate_groups(dataset_of("1", "2", "3", "4"), facts) == {"1.jpg": "1.jpg", "2.jpg": "1.jpg"}
 
-    def test_two_records_of_one_file_are_no_group(self):
+    def test_two_records_of_one_file_are_no_group(self) -> None:
         image = Image(1, "d.jpg", 120, 80)
         assert duplicate_groups(CocoDataset((image, replace(image, id=2)), (), CATEGORIES), self.facts) == {}
 
@@ -126,7 +126,7 @@ class TestNear:
     st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=9),
     st.sampled_from([(exact_duplicates, "drop"), (exact_duplicates, "repair"), (near_duplicates, "drop")]),
 )
-def test_what_is_left_has_no_duplicates(files, boxes, case):
+def test_what_is_left_has_no_duplicates(files, boxes, case) -> None:
     """Pictures and digests in any combination; each rule leaves nothing to itself, and takes all of a group but one."""
     rule, action = case
     seeds = {}
@@ -145,7 +145,7 @@ def test_what_is_left_has_no_duplicates(files, boxes, case):
         assert len(found.annotations) == len(dataset.annotations)
 
 
-def test_of_a_pan_more_than_one_frame_is_left_and_none_straddles():
+def test_of_a_pan_more_than_one_frame_is_left_and_none_straddles() -> None:
     """What is dropped is like a picture that stays; what stays together is the whole of the pan."""
     wide = cv2.resize(np.random.default_rng(8).integers(0, 255, (24, 24, 3), np.uint8), (1200, 120))
     names = [f"{i:03d}" for i in range(120)]
@@ -178,7 +178,7 @@ ONE, TWO, SHORT = "0123456789abcdef" * 2, "fedcba9876543210" * 2, "Zx81QuuX0aBcD
         pytest.param([f"a.{ONE}.jpg", f"a.{TWO}.jpg"], False, id="no such names"),
     ],
 )
-def test_augmented_copies_of_one_picture(names, together):
+def test_augmented_copies_of_one_picture(names, together) -> None:
     facts = {
         name: ImageFacts(120, 80, digest=name, fingerprint=fingerprint_of(picture(i))) for i, name in enumerate(names)
     }
@@ -187,7 +187,7 @@ def test_augmented_copies_of_one_picture(names, together):
     assert near_duplicates(dataset, facts, "drop") == (dataset, [])
 
 
-def test_augmented_copies_join_what_is_alike():
+def test_augmented_copies_join_what_is_alike() -> None:
     names = [f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{TWO}.jpg", "b.jpg", "c.jpg"]
     facts = {
         name: ImageFacts(120, 80, digest=name, fingerprint=fingerprint_of(picture(i // 2)))
@@ -197,7 +197,7 @@ def test_augmented_copies_join_what_is_alike():
     assert duplicate_groups(dataset, facts) == dict.fromkeys(names[:3], names[0])
 
 
-def test_from_files(tmp_path):
+def test_from_files(tmp_path) -> None:
     """As validation sees them: one photograph five times over, and others."""
     original, other = cv2.resize(picture(1), (640, 480)), cv2.resize(picture(2), (640, 480))
     cv2.imwrite(str(tmp_path / "a.jpg"), original, [cv2.IMWRITE_JPEG_QUALITY, 95])
@@ -230,7 +230,7 @@ def test_from_files(tmp_path):
         pytest.param({"d": "test"}, "a.jpg", "a.jpg", id="the one of the fixed test set"),
     ],
 )
-def test_the_test_set_loses_no_picture(check, subsets, reserved, stays):
+def test_the_test_set_loses_no_picture(check, subsets, reserved, stays) -> None:
     seen = {"a": ("1", 1), "c": ("1" if check is exact_duplicates else "2", 1), "d": ("1", 1)}
     dataset = dataset_of(*seen, boxes=[("c", 1), ("c", 5), ("d", 1)])
     images = tuple(replace(each, extra={"subset": subsets.get(each.file_name[0], "")}) for each in dataset.images)
@@ -242,7 +242,7 @@ def test_the_test_set_loses_no_picture(check, subsets, reserved, stays):
 
 
 @pytest.mark.parametrize("rule", [exact_duplicates, near_duplicates])
-def test_nothing_to_find(rule):
+def test_nothing_to_find(rule) -> None:
     dataset = dataset_of("a", "b")
     facts = facts_of(a=("1", 1), b=("2", 2))
     for action in ("report", "drop"):

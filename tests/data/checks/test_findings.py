@@ -91,7 +91,7 @@ def test_a_data_set_without_problems_is_the_very_same() -> None:
     assert findings == []
 
 
-def test_a_log_has_the_summary_and_not_the_records():
+def test_a_log_has_the_summary_and_not_the_records() -> None:
     many = Findings(tuple(Finding("rule", "error", f"image {i}", "dropped", "x" * 50) for i in range(1000)))
     assert repr(many) == str(many) == str(many.summary)
     assert len(repr(many)) < 300

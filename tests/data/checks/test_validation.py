@@ -125,13 +125,13 @@ RULE_CASES = [
 
 
 @pytest.mark.parametrize(("given_", "expected", "findings"), RULE_CASES)
-def test_rule(given_, expected, findings):
+def test_rule(given_, expected, findings) -> None:
     found = apply_rules(given_, FACTS)
     assert found.dataset == expected
     assert [(each.rule, each.action) for each in found.findings if each.rule not in ON_THE_WHOLE] == findings
 
 
-def test_unreadable_images_go_with_their_boxes():
+def test_unreadable_images_go_with_their_boxes() -> None:
     facts = FACTS | {"a.png": ImageFacts(problem="the file is missing", kind="missing")}
     found = apply_rules(dataset(), facts)
     assert found.dataset == dataset([B], [])
@@ -162,7 +162,7 @@ RARE = Annotation(2, 2, 2, (5.0, 5.0, 20.0, 10.0), 200.0)
         pytest.param([NO_AREA], {"image-without-box": "drop"}, "", id="dropped, and background is not wanted"),
     ],
 )
-def test_an_image_that_loses_all_its_annotations_is_no_background(annotations, actions, left):
+def test_an_image_that_loses_all_its_annotations_is_no_background(annotations, actions, left) -> None:
     found = apply_rules(dataset(annotations=annotations), FACTS, actions=actions)
     assert " ".join(image.file_name for image in found.dataset.images) == left
     lost = [each for each in found.exclusions if each.reason == "their annotations were all dropped"]
@@ -172,18 +172,18 @@ def test_an_image_that_loses_all_its_annotations_is_no_background(annotations, a
     assert sum(each.count for each in found.exclusions) == 2 - len(found.dataset.images)
 
 
-def test_it_is_said_which_and_why():
+def test_it_is_said_which_and_why() -> None:
     found = apply_rules(dataset(annotations=[NO_AREA]), FACTS)
     assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: their annotations were all dropped"]
     (said,) = [each for each in found.findings if each.rule == "image-without-usable-box"]
     assert (said.item, said.detail) == ("image 1 (a.png)", "box-without-area took its last annotation")
 
 
-def test_a_problem_of_no_kind_is_one():
+def test_a_problem_of_no_kind_is_one() -> None:
     assert apply_rules(dataset(), FACTS | {"a.png": ImageFacts(problem="odd")}).dataset == dataset([B], [])
 
 
-def test_what_is_left_of_the_whole_is_said():
+def test_what_is_left_of_the_whole_is_said() -> None:
     found = apply_rules(dataset(), FACTS)
     assert [(each.rule, each.item) for each in found.findings] == [
         ("rare-category", "category 1 (cat)"),
@@ -241,7 +241,7 @@ chosen_ = st.fixed_dictionaries({rule.name: st.sampled_from(rule.allowed) for ru
 
 @settings(max_examples=150, deadline=None)
 @given(messy_, st.one_of(st.just({}), chosen_))
-def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions):
+def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions) -> None:
     found = apply_rules(messy, MESSY_FACTS, actions=actions)
     turned = {name: replace(MESSY_FACTS[name], orientation=1) for name in found.upright}  # as `write_subset` does
     again = apply_rules(found.dataset, MESSY_FACTS | turned, actions=actions)
@@ -270,7 +270,7 @@ def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions):
 
 @settings(max_examples=40, deadline=None)
 @given(messy_, chosen_)
-def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actions):
+def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actions) -> None:
     once, twice = (apply_rules(messy, MESSY_FACTS, actions=actions) for _ in range(2))
     assert (once.dataset, once.findings, once.groups) == (twice.dataset, twice.findings, twice.groups)
 
@@ -278,7 +278,7 @@ def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actio
 class TestFiles:
     """Against real files, as `validate` sees them."""
 
-    def test_inspection(self, tmp_path, write_picture):
+    def test_inspection(self, tmp_path, write_picture) -> None:
         for suffix in (".jpg", ".png", ".webp", ".bmp"):
             write_picture(tmp_path / f"whole{suffix}", 50, 30)
             data = (tmp_path / f"whole{suffix}").read_bytes()
@@ -296,7 +296,7 @@ class TestFiles:
             assert fact == expected, name
         assert facts["gone.jpg"].problem == "the file is missing"
 
-    def test_sixteen_bits_grey_and_alpha_are_pictures(self, tmp_path):
+    def test_sixteen_bits_grey_and_alpha_are_pictures(self, tmp_path) -> None:
         rng = np.random.default_rng(0)
         cv2.imwrite(str(tmp_path / "grey.png"), rng.integers(0, 255, (30, 50), np.uint8))
         cv2.imwrite(str(tmp_path / "alpha.png"), rng.integers(0, 255, (30, 50, 4), np.uint8))
@@ -306,7 +306,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("drawn_on", ["stored", "upright"])
-    def test_exif_orientation(self, tmp_path, orientation, drawn_on):
+    def test_exif_orientation(self, tmp_path, orientation, drawn_on) -> None:
         """A white patch on black: after writing, the box is still around it, whichever picture it was drawn on."""
         stored = np.zeros((40, 60, 3), np.uint8)
         stored[4:14, 8:32] = 255
@@ -330,11 +330,11 @@ class TestFiles:
         assert not changes(again)
         assert again.upright == ()
 
-    def test_nothing_left_is_an_error(self, tiny):
+    def test_nothing_left_is_an_error(self, tiny) -> None:
         with pytest.raises(DataError, match=r"none of the 3 images[\s\S]*missing-image"):
             validate(tiny[0], tiny[1] / "elsewhere")
 
-    def test_real_photographs_are_sound(self, tmp_path, real_data):
+    def test_real_photographs_are_sound(self, tmp_path, real_data) -> None:
         with zipfile.ZipFile(real_data / "val2017.zip") as archive:
             archive.extractall(tmp_path)
         with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
@@ -347,7 +347,7 @@ class TestFiles:
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_turned_box_stays_within(orientation):
+def test_turned_box_stays_within(orientation) -> None:
     assert turn_upright((0.0, 0.0, 60.0, 40.0), orientation, 40, 60) == (0.0, 0.0, 40.0, 60.0)
 
 
@@ -375,17 +375,17 @@ def written(validation, pictures, folder):
 class TestPlantedFaults:
     """The findings name exactly what was planted, and what is written is sound."""
 
-    def test_every_rule_has_one(self):
+    def test_every_rule_has_one(self) -> None:
         assert [rule.name for rule in RULES] == list(FAULTS)
 
-    def test_without_one_nothing_is_found(self, tmp_path):
+    def test_without_one_nothing_is_found(self, tmp_path) -> None:
         sound, pictures, _ = with_faults(tmp_path, [])
         found = validate(sound, pictures)
         assert found.findings.records == ()
         assert found.dataset == sound
 
     @pytest.mark.parametrize("name", FAULTS)
-    def test_one(self, tmp_path, name):
+    def test_one(self, tmp_path, name) -> None:
         (rule,) = (rule for rule in RULES if rule.name == name)
         for action in rule.allowed:
             given_, pictures, expected = with_faults(tmp_path / action, [rule.name])
@@ -398,7 +398,7 @@ class TestPlantedFaults:
             assert not changes(again)
             assert [each.rule for each in again.findings] == [rule.name] * (action == "report")
 
-    def test_all(self, tmp_path):
+    def test_all(self, tmp_path) -> None:
         given_, pictures, expected = with_faults(tmp_path, FAULTS)
         found = validate(given_, pictures)
         assert sorted((each.rule, each.item) for each in found.findings) == expected
@@ -408,7 +408,7 @@ class TestPlantedFaults:
         assert {each.rule for each in again.findings} == reported
 
     @pytest.mark.slow
-    def test_what_is_written_can_be_trained_on(self, tmp_path):
+    def test_what_is_written_can_be_trained_on(self, tmp_path) -> None:
         from pipeline.detection.hyperparameters import TrainingOptions
         from pipeline.detection.training import train
 
@@ -440,7 +440,7 @@ class TestActions:
             pytest.param({"tiny-box": ["drop"]}, r"cannot '\['drop'\]'", id="no text"),
         ],
     )
-    def test_what_cannot_be_done_is_refused_before_an_image_is_read(self, tmp_path, actions, message):
+    def test_what_cannot_be_done_is_refused_before_an_image_is_read(self, tmp_path, actions, message) -> None:
         with pytest.raises(UsageError, match=message):
             validate(dataset(), tmp_path / "nowhere", actions=actions)
 
@@ -449,7 +449,7 @@ class TestActions:
         [{"min_box_side": -1}, {"covering_share": 0}, {"overlap": 1}, {"overlap": 0.1}, {"rare_images": -1}],
         ids=str,
     )
-    def test_limits_that_make_no_sense(self, tmp_path, limits):
+    def test_limits_that_make_no_sense(self, tmp_path, limits) -> None:
         with pytest.raises(UsageError, match=f"{next(iter(limits))} is"):
             validate(dataset(), tmp_path / "nowhere", **limits)
 
@@ -462,23 +462,23 @@ class TestActions:
             pytest.param({"rare_images": 5}, "rare-category", id="rare_images"),
         ],
     )
-    def test_limits_move_the_line(self, tmp_path, limits, rule):
+    def test_limits_move_the_line(self, tmp_path, limits, rule) -> None:
         draft = Draft(tmp_path / "in")
         draft.box(draft.images[0], (20.0, 12.0, 40.0, 32.0), CAT)
         assert rule not in {each.rule for each in validate(draft.dataset, draft.pictures).findings}
         assert rule in {each.rule for each in validate(draft.dataset, draft.pictures, **limits).findings}
 
-    def test_what_would_crash_cannot_only_be_reported(self):
+    def test_what_would_crash_cannot_only_be_reported(self) -> None:
         assert all(("report" in rule.allowed) == (not rule.why) for rule in RULES)
         assert all(rule.default in rule.allowed for rule in RULES)
 
-    def test_table(self):
+    def test_table(self) -> None:
         table = rules_table()
         assert table.columns == ("rule", "severity", "default", "allowed", "what")
         assert [row[0] for row in table.rows] == [rule.name for rule in RULES]
         assert "below 1 px (min_box_side)" in str(table)
 
-    def test_defaults_are_those_of_the_limits(self):
+    def test_defaults_are_those_of_the_limits(self) -> None:
         assert [rule.summary for rule in RULES] == [row[4] for row in rules_table().rows]
         assert RuleLimits() == RuleLimits(1.0, 0.98, 0.9, 3)
 
@@ -491,7 +491,7 @@ class TestActions:
         pytest.param(500, 80, id="more images"),
     ],
 )
-def test_work_grows_with_the_boxes_and_not_with_their_square(monkeypatch, images, classes):
+def test_work_grows_with_the_boxes_and_not_with_their_square(monkeypatch, images, classes) -> None:
     few, many = (work_of_rules(monkeypatch, *each, classes) for each in ((250, 25), (5_000, images)))
     assert many <= 25 * few
 
@@ -523,7 +523,7 @@ def work_of_rules(monkeypatch, boxes, images, classes):
         return lines_run(lambda: apply_rules(given_, facts)) + pairs
 
 
-def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path):
+def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path) -> None:
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
     from pipeline.data import image_facts
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS

@@ -43,11 +43,11 @@ SOME = ("images/train/a.jpg", "images/val/a.jpg", "images/val/b.JPG", "c.png", "
         pytest.param("d.png", "", None, id="absent"),
     ],
 )
-def test_finds_the_image_meant(name, beside, found):
+def test_finds_the_image_meant(name, beside, found) -> None:
     assert ImageIndex(Path("nowhere"), SOME).resolve(name, beside) == found
 
 
-def test_of_several_none_is_guessed():
+def test_of_several_none_is_guessed() -> None:
     index = ImageIndex(Path("nowhere"), SOME)
     with pytest.raises(DataError, match=r"2 images match 'a.jpg': images/train/a.jpg, images/val/a.jpg"):
         index.resolve("a.jpg")
@@ -55,7 +55,7 @@ def test_of_several_none_is_guessed():
         index.resolve("a", "labels")
 
 
-def test_frames_of_one_name_in_many_clips_are_told_apart():
+def test_frames_of_one_name_in_many_clips_are_told_apart() -> None:
     few, many = (
         ImageIndex(Path("nowhere"), [f"clip{i}/images/frame_{k}.jpg" for i in range(clips) for k in range(2)])
         for clips in (40, 1200)
@@ -72,12 +72,12 @@ def test_frames_of_one_name_in_many_clips_are_told_apart():
     assert look_up(many) <= 1.1 * look_up(few)
 
 
-def test_words_in_a_file_name_say_no_subset():
+def test_words_in_a_file_name_say_no_subset() -> None:
     index = ImageIndex(Path("nowhere"), ["images/val/train_1.jpg"])
     assert index.resolve("train_1", "labels/val") == "images/val/train_1.jpg"
 
 
-def test_several_of_one_name_in_other_case_are_told_apart():
+def test_several_of_one_name_in_other_case_are_told_apart() -> None:
     index = ImageIndex(Path("nowhere"), ["a.jpg", "A.jpg", "x/B.jpg", "x/b.jpg"])
     assert (index.resolve("a.jpg"), index.resolve("A.jpg"), index.resolve("b.jpg")) == ("a.jpg", "A.jpg", "x/b.jpg")
     with pytest.raises(DataError, match=r"2 images match 'a.JPG'"):
@@ -87,7 +87,7 @@ def test_several_of_one_name_in_other_case_are_told_apart():
 @pytest.mark.parametrize(
     "name", ["../a.jpg", "../../etc/passwd", "a/../../b.jpg", "a\0.jpg", "..\\..\\a.jpg", "", ".", "\ud800.jpg"]
 )
-def test_names_that_lead_out_are_refused(name):
+def test_names_that_lead_out_are_refused(name) -> None:
     with pytest.raises(DataError, match="not a path within the images folder") as error:
         ImageIndex(Path("nowhere"), ["c.png"]).name_of(name, "labels.csv:3")
     assert "labels.csv:3" in str(error.value)
@@ -102,11 +102,11 @@ def test_names_that_lead_out_are_refused(name):
         pytest.param("images/val/B.jpg", "images/val/b.JPG", id="there"),
     ],
 )
-def test_absent_images_keep_the_annotations_name(name, own):
+def test_absent_images_keep_the_annotations_name(name, own) -> None:
     assert ImageIndex(Path("nowhere"), SOME).name_of(name, "a.json") == own
 
 
-def test_converted_images_have_the_names_of_the_source(tmp_path):
+def test_converted_images_have_the_names_of_the_source(tmp_path) -> None:
     Image.new("L", (30, 20)).save(tmp_path / "a.tif.png")
     index = ImageIndex(tmp_path, ["a.tif.png", "b.png"], {"a.tif": "a.tif.png", "gone.tif": "gone.tif.png"})
     assert index.names == {"a.tif", "b.png"}
@@ -118,14 +118,14 @@ def test_converted_images_have_the_names_of_the_source(tmp_path):
 @pytest.mark.parametrize(
     ("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (5, (20, 30)), (6, (20, 30)), (8, (20, 30))]
 )
-def test_sizes_are_those_of_the_upright_picture(tmp_path, orientation, size):
+def test_sizes_are_those_of_the_upright_picture(tmp_path, orientation, size) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
     assert ImageIndex(tmp_path, ["a.jpg"]).size("a.jpg") == size
 
 
-def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path):
+def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (tmp_path / "b.png").write_bytes(b"")
     index = ImageIndex(tmp_path, ["a.jpg", "b.png"])
@@ -144,11 +144,11 @@ def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path):
         pytest.param("rain", [], id="an end of a folder's name"),
     ],
 )
-def test_images_within_a_folder(path, found):
+def test_images_within_a_folder(path, found) -> None:
     assert ImageIndex(Path("nowhere"), SOME).within(path) == found
 
 
-def test_looking_up_takes_no_longer_for_many_images():
+def test_looking_up_takes_no_longer_for_many_images() -> None:
     few, many = (ImageIndex(Path("nowhere"), [f"images/{i % 50}/{i:06d}.jpg" for i in range(n)]) for n in (500, 10_000))
 
     def look_up(index):
@@ -158,7 +158,7 @@ def test_looking_up_takes_no_longer_for_many_images():
     assert look_up(many) <= 1.1 * look_up(few)
 
 
-def test_looking_through_folders_takes_no_longer_for_many():
+def test_looking_through_folders_takes_no_longer_for_many() -> None:
     def look_through(folders):
         names = [f"clips/{i}/frame_{n}.jpg" for i in range(folders) for n in range(3)]
         index = ImageIndex(Path("nowhere"), names)
@@ -169,6 +169,6 @@ def test_looking_through_folders_takes_no_longer_for_many():
 
 
 @pytest.mark.parametrize("suffix", [".pbm", ".tga", ".jpe"])
-def test_every_suffix_of_an_image_is_one(suffix):
+def test_every_suffix_of_an_image_is_one(suffix) -> None:
     """With it a name is whole, and no other image of that stem is meant."""
     assert ImageIndex(Path("nowhere"), ["a.jpg"]).resolve(f"a{suffix}") is None

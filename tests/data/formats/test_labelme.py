@@ -33,14 +33,14 @@ SIZE = {"imageWidth": 100, "imageHeight": 50}
         pytest.param(shape("mask", (1, 2), (10, 21), mask="iVBOR"), (1, 2, 10, 20), id="mask: last pixels included"),
     ],
 )
-def test_shapes(annotation_folder, drawn, bbox):
+def test_shapes(annotation_folder, drawn, bbox) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": record(drawn, **SIZE)})
     (annotation,) = annotation_folder.read().annotations
     assert annotation.bbox == pytest.approx(bbox)
 
 
-def test_outlines_and_areas_are_kept(annotation_folder):
+def test_outlines_and_areas_are_kept(annotation_folder) -> None:
     annotation_folder.image("a.jpg")
     shapes = [shape("polygon", (0, 0), (10, 0), (0, 10)), shape("circle", (10, 10), (13, 14))]
     annotation_folder.write({"a.json": record(*shapes)})
@@ -49,7 +49,7 @@ def test_outlines_and_areas_are_kept(annotation_folder):
     assert (circle.segmentation, circle.area) == (None, pytest.approx(25 * math.pi))
 
 
-def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog):
+def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog) -> None:
     caplog.set_level("INFO")
     annotation_folder.image("a.jpg")
     shapes = [shape("point", (1, 2)), shape("line", (1, 2), (3, 4)), shape("line", (1, 2), (3, 4)), shape("linestrip")]
@@ -69,13 +69,13 @@ def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog):
         pytest.param({"flags": None}, 0, id="no flags"),
     ],
 )
-def test_regions_not_judged(annotation_folder, fields, crowd):
+def test_regions_not_judged(annotation_folder, fields, crowd) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": record(shape("rectangle", (1, 2), (11, 22), **fields))})
     assert [each.iscrowd for each in annotation_folder.read().annotations] == [crowd]
 
 
-def test_shapes_of_a_group_stay_apart(annotation_folder):
+def test_shapes_of_a_group_stay_apart(annotation_folder) -> None:
     annotation_folder.image("a.jpg")
     shapes = [shape("rectangle", (i, 2), (11, 22), group_id=1) for i in (1, 2)]
     annotation_folder.write({"a.json": record(*shapes)})
@@ -93,14 +93,14 @@ def test_shapes_of_a_group_stay_apart(annotation_folder):
         pytest.param("labels/gone.json", "..\\images\\gone.jpg", "images/gone.jpg", id="absent"),
     ],
 )
-def test_the_image(annotation_folder, file, path, found):
+def test_the_image(annotation_folder, file, path, found) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg", "train/b.jpg")
     annotation_folder.write({file: record(path=path)})
     (image,) = annotation_folder.read().images
     assert (image.file_name, image.width) == (found, 0 if "gone" in found else 100)
 
 
-def test_several_files(annotation_folder, caplog):
+def test_several_files(annotation_folder, caplog) -> None:
     annotation_folder.image("train/a.jpg", "val/b.jpg")
     labelled = record(shape("rectangle", (1, 2), (11, 22), label="zebra"), path="b.jpg", imageWidth=7, imageHeight=9)
     annotation_folder.write({"val/b.json": labelled, "train/a.json": record(shape("circle", (1, 2), (3, 4)), **SIZE)})
@@ -137,19 +137,19 @@ HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", 
         pytest.param('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON", id="deep"),
     ],
 )
-def test_refused(annotation_folder, content, said):
+def test_refused(annotation_folder, content, said) -> None:
     annotation_folder.write({"labels/a.json": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read()
 
 
-def test_nan_is_left_to_validation(annotation_folder):
+def test_nan_is_left_to_validation(annotation_folder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": record(shape("polygon", (1, 2), (3, math.nan), (5, 6)))})
     assert all(math.isnan(value) for value in annotation_folder.read().annotations[0].bbox)
 
 
-def test_shapes_without_a_path_are_none(annotation_folder):
+def test_shapes_without_a_path_are_none(annotation_folder) -> None:
     annotation_folder.write({"a.json": {"shapes": []}})
     with pytest.raises(DataError, match=r"labelme: a.json has shapes, but no 'imagePath'"):
         annotation_folder.read()

@@ -18,7 +18,7 @@ def names(chart):
     return [each.get_text() for each in chart.axes[0].get_yticklabels()]
 
 
-def test_every_bar_is_a_count(two_classes):
+def test_every_bar_is_a_count(two_classes) -> None:
     chart = class_histogram(two_classes.parts)
     assert names(chart) == ["dog", "cat"]
     assert bars(chart) == {"train": [2, 1], "eval": [1, 0], "test": [0, 1]}
@@ -26,7 +26,7 @@ def test_every_bar_is_a_count(two_classes):
     assert [each.get_text() for each in chart.legends[0].get_texts()] == ["train (3)", "eval (1)", "test (1)"]
 
 
-def test_many_classes_say_what_is_left_out(two_classes):
+def test_many_classes_say_what_is_left_out(two_classes) -> None:
     categories = tuple(Category(i, f"a rather long class name {i}") for i in range(1, 91))
     parts = two_classes.parts
     many = replace(parts, **{name: replace(getattr(parts, name), categories=categories) for name in SUBSETS})
@@ -36,7 +36,7 @@ def test_many_classes_say_what_is_left_out(two_classes):
     assert chart.get_figheight() < 16
 
 
-def test_one_class_without_a_box_has_an_axis():
+def test_one_class_without_a_box_has_an_axis() -> None:
     empty = CocoDataset((Image(1, "a.jpg", 9, 9),), (), (Category(1, "cat"),))
     chart = class_histogram(Split(empty, empty, empty))
     assert bars(chart) == {"train": [0], "eval": [0], "test": [0]}
@@ -63,7 +63,7 @@ def with_boxes(counts):
         pytest.param([1] * 199 + [5000], None, "10+", id="a-crowded-image-does-not-press-the-others-together"),
     ],
 )
-def test_heights_are_shares_of_the_images(counts, heights, last):
+def test_heights_are_shares_of_the_images(counts, heights, last) -> None:
     dataset = with_boxes(counts)
     chart = boxes_per_image(Split(dataset, dataset.subset(()), dataset.subset(())))
     (group,) = chart.axes[0].containers
@@ -77,7 +77,7 @@ def test_heights_are_shares_of_the_images(counts, heights, last):
     assert last in ticks or len(shown) > 15
 
 
-def test_a_subset_keeps_its_colour_where_another_is_empty():
+def test_a_subset_keeps_its_colour_where_another_is_empty() -> None:
     dataset = with_boxes([1, 2])
     none = dataset.subset(())
     both, alone = Split(dataset, dataset, dataset), Split(dataset, none, dataset)
@@ -86,7 +86,7 @@ def test_a_subset_keeps_its_colour_where_another_is_empty():
     assert len(boxes_per_image(alone).axes[0].containers) == 2
 
 
-def test_no_images_at_all():
+def test_no_images_at_all() -> None:
     none = with_boxes([]).subset(())
     assert boxes_per_image(Split(none, none, none)).axes[0].containers == []
 
@@ -99,7 +99,7 @@ def showing(*images, classes=3):
     return CocoDataset(tuple(Image(i, f"{i}.jpg", 9, 9) for i in range(len(images))), annotations, categories)
 
 
-def test_shares_of_the_rows_images():
+def test_shares_of_the_rows_images() -> None:
     dataset = showing([0], [0, 1], [0, 1, 1], [0, 2], [1])  # a second box on an image counts no more
     chart = co_occurrence(dataset)
     axes = chart.axes[0]
@@ -113,7 +113,7 @@ def test_shares_of_the_rows_images():
     assert sorted(each.get_text() for each in axes.texts) == sorted(["50", "25", "67", "0", "100", "0"])
 
 
-def test_crowds_show_nothing():
+def test_crowds_show_nothing() -> None:
     dataset = showing([0, 1])
     crowd = replace(dataset, annotations=tuple(replace(each, iscrowd=1) for each in dataset.annotations))
     assert [each.get_text() for each in co_occurrence(crowd).axes[0].texts] == ["There are no boxes."]
@@ -127,11 +127,11 @@ def test_crowds_show_nothing():
         pytest.param([], "There are no boxes.", id="no-images"),
     ],
 )
-def test_classes_together_of_nothing(images, words):
+def test_classes_together_of_nothing(images, words) -> None:
     assert [each.get_text() for each in co_occurrence(showing(*images)).axes[0].texts] == [words]
 
 
-def test_the_most_frequent_of_many():
+def test_the_most_frequent_of_many() -> None:
     images = [range(i % 80, 80) for i in range(100)]
     chart = co_occurrence(showing(*images, classes=80))
     assert chart.axes[0].images[0].get_array().shape == (30, 30)
@@ -140,7 +140,7 @@ def test_the_most_frequent_of_many():
     assert chart.get_figheight() < 12
 
 
-def test_counts_are_those_of_a_loop():
+def test_counts_are_those_of_a_loop() -> None:
     rng = np.random.default_rng(0)
     images = [rng.choice(12, rng.integers(0, 6), replace=False).tolist() for _ in range(60)]
     order, counts, together = joint_images(showing(*images, classes=12))

@@ -25,18 +25,18 @@ NAMES = ["日本語", "人 person", "$x^2$", "_hidden", "naïve Ελλάδα, М
         pytest.param("a valve of the pump house (left)", "a valve of the …e (left)", id="long"),
     ],
 )
-def test_labels(name, label):
+def test_labels(name, label) -> None:
     assert labels([Category(7, name)]) == [label]
     assert len(label) <= 24
     assert unwritten([Category(7, name)]) == ({label: name} if label.startswith("#") else {})
 
 
-def test_a_text_that_fits_stays():
+def test_a_text_that_fits_stays() -> None:
     assert written("a" * 24, 24) == "a" * 24
     assert len(written("a" * 25, 24)) == 24
 
 
-def test_charts_write_every_name_without_a_missing_letter():
+def test_charts_write_every_name_without_a_missing_letter() -> None:
     """Matplotlib warns of a letter that the font lacks, and takes what is between dollars for a formula."""
     categories = tuple(Category(i, name) for i, name in enumerate(NAMES))
     boxes = tuple(Annotation(i, 1, i, (0.0, 0.0, 9.0, 9.0), 81.0) for i in range(len(NAMES)))

@@ -9,7 +9,7 @@ from pipeline.data.report.inline_images import FigureList, Gallery, GalleryRow, 
 from pipeline.data.report.size_figures import box_sizes, image_sizes
 
 
-def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch):
+def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch) -> None:
     charts = [box_sizes(two_classes.dataset), image_sizes(two_classes.dataset)]
     drawn = []
     to_png = type(charts[0]).to_png
@@ -26,14 +26,14 @@ def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch):
     assert figures.images[1].alt == "Sizes of 5 images: 2 different, 80% are 200 x 100; Megapixels, median 0.02"
 
 
-def test_a_single_chart_is_a_png_for_a_notebook(two_classes):
+def test_a_single_chart_is_a_png_for_a_notebook(two_classes) -> None:
     figures = draw(image_sizes(two_classes.dataset))
     assert figures._repr_png_() == figures.images[0].data
     assert figures._repr_html_() is None
     assert figures.images[0].url in figures.__html__()  # of the page
 
 
-def test_words_from_outside_are_escaped():
+def test_words_from_outside_are_escaped() -> None:
     evil = '"><script>alert(1)</script>'
     gallery = Gallery((GalleryRow(evil, (InlineImage(evil, b"\xff\xd8\xff", 1, 1, evil), InlineImage(evil))),), evil)
     assert "<script" not in gallery._repr_html_()
@@ -43,6 +43,6 @@ def test_words_from_outside_are_escaped():
     assert gallery._repr_html_().count("&lt;script&gt;") == 4
 
 
-def test_what_a_log_gets_of_it_is_short():
+def test_what_a_log_gets_of_it_is_short() -> None:
     """A notebook keeps the plain text of a figure beside the figure."""
     assert len(repr(Gallery((GalleryRow("a", (InlineImage("b", b"x" * 100_000),) * 99),)))) < 200

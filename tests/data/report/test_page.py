@@ -115,7 +115,7 @@ FINDINGS = (
 )
 
 
-def test_the_page_is_whole_and_fetches_nothing(written):
+def test_the_page_is_whole_and_fetches_nothing(written) -> None:
     page = Page(written.path)
     assert written.size == written.path.stat().st_size
     assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
@@ -128,7 +128,7 @@ def test_the_page_is_whole_and_fetches_nothing(written):
     assert "default-src 'none'" in written.path.read_text("utf-8")
 
 
-def test_every_picture_can_be_decoded_and_is_described(written):
+def test_every_picture_can_be_decoded_and_is_described(written) -> None:
     page = Page(written.path)
     assert len(page.images) == 7 + 2 + 4 * 2  # charts, two findings with an image, two samples of each class
     for each in page.images:
@@ -139,7 +139,7 @@ def test_every_picture_can_be_decoded_and_is_described(written):
         assert each["alt"].strip()
 
 
-def test_its_numbers_are_those_of_the_data_set(written, shapes):
+def test_its_numbers_are_those_of_the_data_set(written, shapes) -> None:
     dataset = shapes[0]
     parts = split(dataset, train_share=0.6, eval_share=0.2)
     page = Page(written.path)
@@ -158,7 +158,7 @@ def test_its_numbers_are_those_of_the_data_set(written, shapes):
     assert page.row("truncated")[:4] == ["truncated", "error", "dropped", "1"]
 
 
-def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_classes(report, shapes):
+def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_classes(report, shapes) -> None:
     lacks = [
         Finding("class-absent-from-subset", "warning", f"class 'kind {i}'", "reported", f"none of {i} in eval")
         for i in range(50)
@@ -174,7 +174,7 @@ def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_class
     assert [line[3] for line in lines] == [f"none of {i} in eval" for i in range(40)]
 
 
-def test_what_the_notebook_shows_is_what_the_page_shows(written):
+def test_what_the_notebook_shows_is_what_the_page_shows(written) -> None:
     page = written.path.read_text("utf-8")
     for section in (written.worst, written.classes, written.boxes, written.images, written.together, written.samples):
         assert section.__html__() in page
@@ -188,7 +188,7 @@ def test_what_the_notebook_shows_is_what_the_page_shows(written):
     assert "40" in written._repr_html_()
 
 
-def test_what_was_excluded_is_the_first_table(report, written):
+def test_what_was_excluded_is_the_first_table(report, written) -> None:
     told = exclude({"nobody annotated them": 80, "by the rule truncated-image": 2}, 159)
     page = Page(report(exclusions=told).path)
     assert page.rows[1:3] == [
@@ -198,7 +198,7 @@ def test_what_was_excluded_is_the_first_table(report, written):
     assert "No image was excluded" in Page(written.path).text
 
 
-def test_words_from_outside_are_escaped(report, shapes):
+def test_words_from_outside_are_escaped(report, shapes) -> None:
     dataset = shapes[0]
     first, *others = dataset.categories
     named = replace(dataset, categories=(replace(first, name=EVIL), *others))
@@ -211,7 +211,7 @@ def test_words_from_outside_are_escaped(report, shapes):
     assert page.text.count(EVIL) >= 6
 
 
-def test_names_in_any_script(report, shapes):
+def test_names_in_any_script(report, shapes) -> None:
     dataset = shapes[0]
     names = ["日本語のクラス", "Ελλάδα", "a $x$ b", "lone \ud800 surrogate"]
     cats = tuple(replace(each, name=name) for each, name in zip(dataset.categories, names, strict=True))
@@ -222,7 +222,7 @@ def test_names_in_any_script(report, shapes):
     assert page.row("a $x$ b")
 
 
-def test_the_same_input_gives_the_same_bytes(written, shapes, tmp_path):
+def test_the_same_input_gives_the_same_bytes(written, shapes, tmp_path) -> None:
     facts = {"Source": "https://example.org/data.zip"}
     again = write(tmp_path, shapes, facts=facts)
     assert again.path.read_bytes() == written.path.read_bytes()
@@ -236,7 +236,7 @@ ONE = CocoDataset((Image(1, "none.jpg", 64, 48),), (), (Category(1, "cat"),))
 
 
 @pytest.mark.parametrize("dataset", [pytest.param(EMPTY, id="nothing"), pytest.param(ONE, id="an-image-without-boxes")])
-def test_a_data_set_with_little_in_it(report, dataset):
+def test_a_data_set_with_little_in_it(report, dataset) -> None:
     none = dataset.subset(())
     written = report(dataset=dataset, parts=Split(dataset, none, none), findings=())
     page = Page(written.path)
@@ -244,7 +244,7 @@ def test_a_data_set_with_little_in_it(report, dataset):
     assert "There are no boxes to show." in page.text
 
 
-def test_a_negative_number_of_samples_is_refused(report):
+def test_a_negative_number_of_samples_is_refused(report) -> None:
     with pytest.raises(UsageError):
         report(sample_images=-1)
 
@@ -262,7 +262,7 @@ def crowded(boxes, images=200, classes=80):
     return CocoDataset(files, annotations, tuple(Category(i, f"kind {i}") for i in range(classes)))
 
 
-def test_a_page_of_eighty_classes_stays_within_six_megabytes(report):
+def test_a_page_of_eighty_classes_stays_within_six_megabytes(report) -> None:
     dataset = crowded(1600)
     written = report(dataset=dataset, parts=Split(dataset, dataset, dataset), sample_images=9)
     assert written.size < 6e6
@@ -270,7 +270,7 @@ def test_a_page_of_eighty_classes_stays_within_six_megabytes(report):
 
 
 @pytest.mark.slow
-def test_work_grows_with_the_boxes_and_not_with_their_square(report):
+def test_work_grows_with_the_boxes_and_not_with_their_square(report) -> None:
     few, many = (crowded(boxes, 100) for boxes in (250, 5_000))
     report(dataset=few, parts=Split(few, few, few))  # what the first one alone must do: fonts, caches
     work = [lines_run(lambda each=each: report(dataset=each, parts=Split(each, each, each))) for each in (few, many)]

@@ -22,7 +22,7 @@ def shown(gallery):
     return {row.heading: [each.caption for each in row.images] for row in gallery.rows}
 
 
-def test_a_row_for_each_class_by_how_frequent_it_is(two_classes):
+def test_a_row_for_each_class_by_how_frequent_it_is(two_classes) -> None:
     gallery = class_samples(two_classes.dataset, two_classes.folder, count=9)
     rows = shown(gallery)
     assert list(rows) == ["dog (3 boxes)", "cat (2 boxes)"]
@@ -31,7 +31,7 @@ def test_a_row_for_each_class_by_how_frequent_it_is(two_classes):
     assert {each.alt for row in gallery.rows for each in row.images} >= {"dog in 0.png", "cat in 0.png"}
 
 
-def test_as_many_as_asked_for_and_the_seed_decides(two_classes):
+def test_as_many_as_asked_for_and_the_seed_decides(two_classes) -> None:
     draws = [shown(class_samples(two_classes.dataset, two_classes.folder, count=1, seed=seed)) for seed in range(8)]
     assert all(len(names) == 1 for rows in draws for names in rows.values())
     assert len({rows["dog (3 boxes)"][0] for rows in draws}) > 1
@@ -40,13 +40,13 @@ def test_as_many_as_asked_for_and_the_seed_decides(two_classes):
     assert shown(again) == draws[3]
 
 
-def test_the_order_of_the_records_makes_no_difference(two_classes):
+def test_the_order_of_the_records_makes_no_difference(two_classes) -> None:
     dataset = two_classes.dataset
     turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
     assert class_samples(dataset, two_classes.folder) == class_samples(turned, two_classes.folder)
 
 
-def test_no_image_twice_in_a_row_and_all_are_of_the_class(tmp_path):
+def test_no_image_twice_in_a_row_and_all_are_of_the_class(tmp_path) -> None:
     dataset = make_sample(tmp_path, images=12)
     names = {each.id: each.file_name for each in dataset.images}
     rows = shown(class_samples(dataset, tmp_path, count=5))
@@ -58,7 +58,7 @@ def test_no_image_twice_in_a_row_and_all_are_of_the_class(tmp_path):
         assert set(captions) <= having
 
 
-def test_a_page_of_many_classes_stays_small(tmp_path):
+def test_a_page_of_many_classes_stays_small(tmp_path) -> None:
     images = tuple(Image(i, f"{i}.jpg", 100, 100) for i in range(300))
     annotations = tuple(Annotation(i, i % 300, i % 90, (1.0, 1.0, 50.0, 50.0), 2500.0) for i in range(900))
     dataset = CocoDataset(images, annotations, tuple(Category(i, f"kind {i}") for i in range(90)))
@@ -74,19 +74,19 @@ def test_a_page_of_many_classes_stays_small(tmp_path):
         pytest.param(True, 0, "No samples were asked for.", id="none-asked-for"),
     ],
 )
-def test_nothing_to_show_is_said(two_classes, boxes, count, words):
+def test_nothing_to_show_is_said(two_classes, boxes, count, words) -> None:
     dataset = two_classes.dataset if boxes else replace(two_classes.dataset, annotations=())
     gallery = class_samples(dataset, two_classes.folder, count=count)
     assert gallery.rows == ()
     assert words in gallery._repr_html_()
 
 
-def test_a_count_below_zero_is_refused(two_classes):
+def test_a_count_below_zero_is_refused(two_classes) -> None:
     with pytest.raises(UsageError):
         class_samples(two_classes.dataset, two_classes.folder, count=-1)
 
 
-def test_the_largest_box_of_the_class_is_shown(tmp_path):
+def test_the_largest_box_of_the_class_is_shown(tmp_path) -> None:
     """The view, all of the image or a part of it, is chosen by the larger of two boxes."""
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((300, 800, 3), np.uint8))
     boxes = ((700.0, 200.0, 9.0, 9.0), (10.0, 10.0, 700.0, 200.0))
@@ -137,11 +137,11 @@ MANY = [finding("outside", file_name=f"{i}.png") for i in range(50)]
         pytest.param(MANY, 0, [], id="none-asked-for"),
     ],
 )
-def test_chosen_findings(findings, count, expected):
+def test_chosen_findings(findings, count, expected) -> None:
     assert rules(findings, count) == expected
 
 
-def test_findings_as_images_and_texts(two_classes):
+def test_findings_as_images_and_texts(two_classes) -> None:
     (two_classes.folder / "broken.png").write_bytes(b"nothing")
     gallery = worst_examples(
         [
@@ -162,7 +162,7 @@ def test_findings_as_images_and_texts(two_classes):
     assert "The file is missing." in page
 
 
-def test_no_finding_is_about_an_image():
+def test_no_finding_is_about_an_image() -> None:
     assert "No finding is about an image." in worst_examples([], Path("nowhere"))._repr_html_()
 
 
@@ -170,7 +170,7 @@ def pixels(chart):
     return cv2.imdecode(np.frombuffer(chart._repr_png_(), np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_grid_shows_boxes(tiny, tmp_path):
+def test_grid_shows_boxes(tiny, tmp_path) -> None:
     write_subset(*tiny, tmp_path / "with")
     write_subset(replace(tiny[0], annotations=()), tiny[1], tmp_path / "without")
     bare, boxed = (pixels(sample_grid(tmp_path / name, count=3)) for name in ("without", "with"))
@@ -179,7 +179,7 @@ def test_grid_shows_boxes(tiny, tmp_path):
     assert len(sample_grid(tmp_path / "with", count=2).axes) == 2
 
 
-def test_grid_of_crowds_and_many_classes(tiny, tmp_path):
+def test_grid_of_crowds_and_many_classes(tiny, tmp_path) -> None:
     dataset, pictures = tiny
     categories = tuple(Category(i, f"class {i}") for i in range(1, 31))
     crowd = tuple(Annotation(i, 1, i, (float(i), 2.0, 9.0, 9.0), 81.0, iscrowd=i % 2) for i in range(1, 31))
@@ -187,12 +187,12 @@ def test_grid_of_crowds_and_many_classes(tiny, tmp_path):
     assert pixels(sample_grid(tmp_path / "out")).std() > 5
 
 
-def test_grid_of_none_is_refused(tmp_path):
+def test_grid_of_none_is_refused(tmp_path) -> None:
     with pytest.raises(UsageError):
         sample_grid(tmp_path, count=0)
 
 
-def test_odd_names_are_written(tiny, tmp_path):
+def test_odd_names_are_written(tiny, tmp_path) -> None:
     dataset, pictures = tiny
     named = replace(dataset, categories=(Category(7, "日本語"), Category(3, "$x^2$ & y")))
     (pictures / "1.png").rename(pictures / "a $b$ 日本.png")
@@ -205,7 +205,7 @@ def test_odd_names_are_written(tiny, tmp_path):
         assert pixels(chart).std() > 5
 
 
-def test_no_global_state(two_classes):
+def test_no_global_state(two_classes) -> None:
     assert pixels(class_histogram(two_classes.parts)).shape[1] == 900
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

@@ -15,7 +15,7 @@ def of_sizes(*sizes):
     return CocoDataset(tuple(Image(i, f"{i}.jpg", *size) for i, size in enumerate(sizes)), (), ())
 
 
-def test_bubbles_by_how_many():
+def test_bubbles_by_how_many() -> None:
     left, right = image_sizes(of_sizes(*[(640, 480)] * 9, (480, 640), (2000, 1000))).axes[:2]
     bubbles = left.collections[0]
     assert bubbles.get_offsets().tolist()[0] == [640, 480]  # the most frequent lies below the others
@@ -36,7 +36,7 @@ def test_bubbles_by_how_many():
         pytest.param([(0, 0)], "Sizes of 1 images: all 0 x 0", id="without-a-size"),
     ],
 )
-def test_titles(sizes, title):
+def test_titles(sizes, title) -> None:
     chart = image_sizes(of_sizes(*sizes))
     assert chart.axes[0].get_title(loc="left") == title
     assert chart.to_png().startswith(b"\x89PNG")
@@ -58,14 +58,14 @@ def title(chart):
     return chart.axes[0].get_title(loc="left")
 
 
-def test_few_boxes_are_dots(two_classes):
+def test_few_boxes_are_dots(two_classes) -> None:
     chart = box_sizes(two_classes.dataset)
     (dots,) = chart.axes[0].collections
     assert dots.get_offsets().tolist() == [[20, 10], [40, 40], [160, 80], [80, 40], [40, 80]]
     assert title(chart) == "Sizes of 5 boxes: 20% small, 60% medium, 20% large"
 
 
-def test_many_boxes_are_a_density_where_they_belong():
+def test_many_boxes_are_a_density_where_they_belong() -> None:
     rng = np.random.default_rng(0)
     sides = rng.uniform(8, 64, (4000, 2))
     chart = box_sizes(with_boxes(*((0, 0, *each) for each in sides)))
@@ -88,7 +88,7 @@ def test_many_boxes_are_a_density_where_they_belong():
         pytest.param([(NAN, 0, 5, 5), (0, 0, NAN, 5)], id="not-a-number"),
     ],
 )
-def test_both_bounds_are_always_within(boxes):
+def test_both_bounds_are_always_within(boxes) -> None:
     chart = box_sizes(with_boxes(*boxes))
     axes = chart.axes[0]
     low, high = axes.get_xlim()
@@ -97,7 +97,7 @@ def test_both_bounds_are_always_within(boxes):
     assert chart.to_png().startswith(b"\x89PNG")
 
 
-def test_aspect_ratios_are_stacked_by_size(two_classes):
+def test_aspect_ratios_are_stacked_by_size(two_classes) -> None:
     chart = aspect_ratios(two_classes.dataset)
     axes = chart.axes[0]
     names = [each.get_text() for each in chart.legends[0].get_texts()]
@@ -111,7 +111,7 @@ def test_aspect_ratios_are_stacked_by_size(two_classes):
     assert (ticks[-2], ticks[0], ticks[1]) == ("1:4", "1:1", "2:1")
 
 
-def test_ratios_beyond_the_axis_are_counted_at_its_end():
+def test_ratios_beyond_the_axis_are_counted_at_its_end() -> None:
     chart = aspect_ratios(with_boxes((0, 0, 1, 1000), (0, 0, 10, 10), (0, 0, 90, 0)))
     counts = [bar.get_height() for group in chart.axes[0].containers for bar in group]
     assert sum(counts) == 2
@@ -119,11 +119,11 @@ def test_ratios_beyond_the_axis_are_counted_at_its_end():
 
 
 @pytest.mark.parametrize("chart", [aspect_ratios, lambda dataset: heat_map(split_of(dataset))])
-def test_nothing_is_said_in_words(chart):
+def test_nothing_is_said_in_words(chart) -> None:
     assert [each.get_text() for each in chart(with_boxes()).axes[0].texts] == ["There are no boxes."]
 
 
-def test_a_map_shows_where_the_centres_are():
+def test_a_map_shows_where_the_centres_are() -> None:
     top_right, bottom_left = [(90, 0, 10, 10)] * 3, [(0, 90, 10, 10)]
     chart = heat_map(split_of(with_boxes(*top_right, *bottom_left, (0, 0, 100, 20))))
     density = chart.axes[0].images[0].get_array()
@@ -134,7 +134,7 @@ def test_a_map_shows_where_the_centres_are():
     assert chart.axes[0].images[0].get_extent() == [0, 1, 1, 0]  # y goes down, as in an image
 
 
-def test_one_map_for_each_subset_with_boxes(two_classes):
+def test_one_map_for_each_subset_with_boxes(two_classes) -> None:
     chart = heat_map(two_classes.parts)
     assert [title for title in (axes.get_title(loc="left") for axes in chart.axes) if title] == [
         "train: 3 boxes",
@@ -150,7 +150,7 @@ def test_one_map_for_each_subset_with_boxes(two_classes):
     ("size", "shape"),
     [pytest.param((100, 400), "tall", id="tall"), pytest.param((400, 100), "wide", id="wide")],
 )
-def test_cells_are_square_on_the_image(size, shape):
+def test_cells_are_square_on_the_image(size, shape) -> None:
     columns = BoxColumns.of(with_boxes(*[(1, 1, 5, 5)] * 900, size=size))
     down, across = centre_density(columns, size[1] / size[0]).shape
     assert (down / across > 2) == (shape == "tall")

@@ -60,7 +60,7 @@ def photo(tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box):
+def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box) -> None:
     """Whatever the zoom and the reduced decoding, the outline runs where the green begins."""
     photo(name, 1200, 900, box)
     (developed,) = draw_thumbnails(tmp_path, [Thumbnail(name, boxes(box), NONE)], room=ROOM)
@@ -78,7 +78,7 @@ def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box):
         assert columns.max() - columns.min() > 1.5 * box[2] * zoom
 
 
-def test_other_boxes_are_fainter(photo, tmp_path):
+def test_other_boxes_are_fainter(photo, tmp_path) -> None:
     photo("a.png", 260, 180)
     shots = [Thumbnail("a.png", NONE, boxes((20, 20, 100, 100))), Thumbnail("a.png", boxes((20, 20, 100, 100)), NONE)]
     faint, strong = (picture(each) for each in draw_thumbnails(tmp_path, shots, room=ROOM))
@@ -87,7 +87,7 @@ def test_other_boxes_are_fainter(photo, tmp_path):
     assert not near(faint, PALETTE[5]).any()
 
 
-def test_a_box_outside_of_the_image_is_followed(photo, tmp_path):
+def test_a_box_outside_of_the_image_is_followed(photo, tmp_path) -> None:
     photo("a.png", 200, 100)
     (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes((180, -20, 40, 40)), NONE)], room=ROOM)
     pixels = picture(developed)
@@ -107,7 +107,7 @@ def test_a_box_outside_of_the_image_is_followed(photo, tmp_path):
         pytest.param((10, 10, 0, 0), id="a-point"),
     ],
 )
-def test_unsound_boxes_do_no_harm(photo, tmp_path, box):
+def test_unsound_boxes_do_no_harm(photo, tmp_path, box) -> None:
     photo("a.png", 200, 100)
     (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes(box), boxes(box))], room=ROOM)
     assert developed.width <= ROOM[0]
@@ -117,7 +117,7 @@ def test_unsound_boxes_do_no_harm(photo, tmp_path, box):
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize(("width", "height"), [(1600, 800), (800, 800)])
-def test_a_picture_is_shown_upright(tmp_path, orientation, width, height):
+def test_a_picture_is_shown_upright(tmp_path, orientation, width, height) -> None:
     """Boxes are those of the upright picture: the outline must be where the green is then."""
     upright = np.zeros((height, width, 3), np.uint8)
     upright[100:300, 200:700] = (0, 255, 0)
@@ -144,7 +144,7 @@ def test_a_picture_is_shown_upright(tmp_path, orientation, width, height):
         pytest.param("", None, "The file is not an image that can be shown.", id="no-name"),
     ],
 )
-def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem):
+def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "up.jpg")
     if data is not None:
@@ -160,7 +160,7 @@ def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem):
         pytest.param(50_000, "2500 megapixels are too many to show.", id="bomb"),
     ],
 )
-def test_a_picture_too_large_to_hold_is_not_decoded(tmp_path, monkeypatch, side, problem):
+def test_a_picture_too_large_to_hold_is_not_decoded(tmp_path, monkeypatch, side, problem) -> None:
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(b"")),
@@ -175,7 +175,7 @@ def test_a_picture_too_large_to_hold_is_not_decoded(tmp_path, monkeypatch, side,
     assert (developed.problem, developed.jpeg) == (problem, b"")
 
 
-def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo, tmp_path):
+def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo, tmp_path) -> None:
     photo("a.jpg", 400, 300, (0, 0, 400, 300))
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) - 600])
@@ -183,7 +183,7 @@ def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo, tmp_path):
     assert developed.problem in ("", "The file cannot be decoded.")
 
 
-def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypatch):
+def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypatch) -> None:
     for i in range(6):
         photo(f"{i}.png", 100 + 10 * i, 100, (10, 10, 30, 30))
     decoded = []
@@ -205,7 +205,7 @@ def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypat
     across=st.floats(0.001, 1),
     down=st.floats(0.001, 1),
 )
-def test_a_view_holds_the_box_and_stays_on_the_image(width, height, x, y, across, down):
+def test_a_view_holds_the_box_and_stays_on_the_image(width, height, x, y, across, down) -> None:
     box = np.array([x * width, y * height, min(across, 1 - x) * width, min(down, 1 - y) * height])
     left, top, right, bottom = choose_view(width, height, box)
     slack = 1e-6 * max(width, height)

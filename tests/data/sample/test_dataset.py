@@ -16,7 +16,7 @@ def digest(folder):
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
 
 
-def test_same_seed_same_bytes(tmp_path):
+def test_same_seed_same_bytes(tmp_path) -> None:
     first = make_sample(tmp_path / "a", images=12, size=128, seed=3)
     assert make_sample(tmp_path / "b", images=12, size=128, seed=3) == first
     assert sample_dataset(SampleSpec(12, 128, 3)) == first
@@ -25,21 +25,21 @@ def test_same_seed_same_bytes(tmp_path):
     assert digest(tmp_path / "c") != digest(tmp_path / "a")
 
 
-def test_a_larger_sample_begins_with_the_smaller(tmp_path):
+def test_a_larger_sample_begins_with_the_smaller(tmp_path) -> None:
     make_sample(tmp_path / "a", images=3, size=64)
     make_sample(tmp_path / "b", images=5, size=64)
     for path in (tmp_path / "a").iterdir():
         assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_files_are_as_declared(tmp_path):
+def test_files_are_as_declared(tmp_path) -> None:
     dataset = make_sample(tmp_path, images=5, size=96)
     assert sorted(path.name for path in tmp_path.iterdir()) == [image.file_name for image in dataset.images]
     for image in dataset.images:
         assert cv2.imread(str(tmp_path / image.file_name)).shape == (image.height, image.width, 3)
 
 
-def test_what_the_default_sample_holds():
+def test_what_the_default_sample_holds() -> None:
     dataset = sample_dataset(SampleSpec())
     assert len(dataset.images) == 240
     assert dataset.classes == CLASSES
@@ -58,7 +58,7 @@ def test_what_the_default_sample_holds():
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_boxes_are_tight_and_shapes_visible(number):
+def test_boxes_are_tight_and_shapes_visible(number) -> None:
     """Against the masks: every side of a box touches the shape, and most of each shape can be seen."""
     for shape in compose(np.random.default_rng(number), 256):
         left, top, width, height = (int(value) for value in shape.box)
@@ -70,7 +70,7 @@ def test_boxes_are_tight_and_shapes_visible(number):
         assert inside[:, -1].any()
 
 
-def test_shapes_stand_out_from_the_background():
+def test_shapes_stand_out_from_the_background() -> None:
     rng = np.random.default_rng(1)
     shapes = compose(rng, 256)
     picture = render(rng, 256, [shape.mask for shape in shapes])
@@ -88,7 +88,7 @@ def test_shapes_stand_out_from_the_background():
         ("sample://shapes?images=9&size=64&seed=0", SampleSpec(9, 64, 0)),
     ],
 )
-def test_url(url, spec):
+def test_url(url, spec) -> None:
     assert parse_sample_url(url) == spec
 
 
@@ -105,6 +105,6 @@ def test_url(url, spec):
         pytest.param("sample://shapes?size=9999", "cannot be drawn", id="too large"),
     ],
 )
-def test_url_refused(url, problem):
+def test_url_refused(url, problem) -> None:
     with pytest.raises(UsageError, match=problem):
         parse_sample_url(url)

@@ -45,7 +45,7 @@ shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.5])
 
 @settings(deadline=None)
 @given(labels, shares, shares, st.sets(st.integers(1, 80)), st.integers(0, 9))
-def test_partition(labels, train, evaluation, reserved, seed):
+def test_partition(labels, train, evaluation, reserved, seed) -> None:
     """Every image and every box in exactly one subset, the sizes those asked for, or an error."""
     dataset = dataset_of(labels)
     test_names = {f"{i}.jpg" for i in reserved}
@@ -121,7 +121,7 @@ def owners(parts):
     st.sets(st.integers(1, 50), max_size=3),
     st.sampled_from(["", "none"]),
 )
-def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed, unasked):
+def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed, unasked) -> None:
     """Each image in one subset or left out with a finding; no group in two, but those that the data divided so."""
     dataset, groups = described(pictures)
     test_names = {f"{i}.jpg" for i in listed}
@@ -183,7 +183,7 @@ def divided(dataset, parts, *fields):
     return sum(len(each) > 1 for each in where.values())
 
 
-def test_frames_of_a_clip_stay_together_unasked(caplog):
+def test_frames_of_a_clip_stay_together_unasked(caplog) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(*[2] * 20)
     parts = split(dataset)
@@ -193,7 +193,7 @@ def test_frames_of_a_clip_stay_together_unasked(caplog):
     assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
 
 
-def test_too_few_clips_are_divided_by_scenes(caplog):
+def test_too_few_clips_are_divided_by_scenes(caplog) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(9, 9)
     parts = split(dataset)
@@ -204,7 +204,7 @@ def test_too_few_clips_are_divided_by_scenes(caplog):
 
 
 @pytest.mark.parametrize("scenes", [(1,), (2,), (1, 1)], ids=["a scene", "two scenes", "two clips"])
-def test_too_few_scenes_are_divided_and_it_is_said(scenes, caplog):
+def test_too_few_scenes_are_divided_and_it_is_said(scenes, caplog) -> None:
     dataset = in_clips(*scenes)
     parts = split(dataset, train_share=0.34, eval_share=0.33)
     (finding,) = [each for each in parts.findings if each.rule == "split-within-a-clip"]
@@ -213,7 +213,7 @@ def test_too_few_scenes_are_divided_and_it_is_said(scenes, caplog):
     assert "split-within-a-clip" in caplog.text
 
 
-def test_clips_without_scenes_beside_clips_with_them():
+def test_clips_without_scenes_beside_clips_with_them() -> None:
     """Where scenes are kept whole, frames of no scene are in none: it is said that these are shared out."""
     scened, plain = in_clips(9), [Image(100 + i, f"x{i}.jpg", 9, 9, {"video": "other"}) for i in range(9)]
     parts = split(replace(scened, images=(*scened.images, *plain)))
@@ -221,7 +221,7 @@ def test_clips_without_scenes_beside_clips_with_them():
     assert [each.item for each in parts.findings if each.rule == "split-within-a-clip"] == ['video "other"']
 
 
-def test_grouping_turned_off(caplog):
+def test_grouping_turned_off(caplog) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(*[2] * 20)
     parts = split(dataset, group_by="none")
@@ -231,14 +231,14 @@ def test_grouping_turned_off(caplog):
     assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
 
 
-def test_most_images_in_one_group_is_said(caplog):
+def test_most_images_in_one_group_is_said(caplog) -> None:
     split(dataset_of([{1}] * 20), groups={f"{i}.jpg": "x" for i in range(1, 13)}, seed=1)
     assert "the largest group, that of 1.jpg, has 12 images and is not divided, of 20 images" in caplog.text
 
 
 @settings(deadline=None)
 @given(pictures, st.integers(1, 30), st.integers(0, 9))
-def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed):
+def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed) -> None:
     dataset, groups = described(pictures)
     more_images = tuple(Image(1000 + i, f"more {i}.jpg", 9, 9, {"video": "new"} if i % 3 else {}) for i in range(more))
     larger = replace(dataset, images=dataset.images + more_images)
@@ -265,7 +265,7 @@ def in_videos(count, length, seed=0):
     )
 
 
-def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable_mode():
+def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable_mode() -> None:
     dataset = in_videos(300, 6)
     groups = {f"{i}.jpg": f"{i // 50}" for i in range(50, 300, 50)}
     options = {"mode": "stable", "group_by": "video", "groups": groups}
@@ -279,7 +279,7 @@ def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable
 
 
 @pytest.mark.parametrize("mode", ["balanced", "stable"])
-def test_videos_stay_whole(mode):
+def test_videos_stay_whole(mode) -> None:
     parts = split(in_videos(600, 12), mode=mode, group_by="video")
     found = owners(parts)
     assert all(len({found[f"{12 * video + i}.jpg"] for i in range(1, 13)}) == 1 for video in range(50))
@@ -311,7 +311,7 @@ def test_videos_stay_whole(mode):
                      (40, 50, 10), id="the list takes from train and gives back test"),
     ],
 )  # fmt: skip
-def test_a_split_that_comes_with_the_data(subsets, options, sizes):
+def test_a_split_that_comes_with_the_data(subsets, options, sizes) -> None:
     said = [subset for subset, count in subsets.items() for _ in range(count)]
     plain = dataset_of(long_tailed(100, 5))
     images = [replace(image, extra={"subset": subset} if subset else {}) for image, subset in
@@ -329,7 +329,7 @@ def test_a_split_that_comes_with_the_data(subsets, options, sizes):
                 assert {owners(parts)[image.file_name], stable[image.file_name]} <= allowed
 
 
-def test_a_video_divided_by_the_data_gives_nothing_to_the_set_they_lack():
+def test_a_video_divided_by_the_data_gives_nothing_to_the_set_they_lack() -> None:
     plain = in_videos(200, 20)
     said = [{"subset": "test" if image.id % 2 or image.id > 190 else "train"} for image in plain.images]
     images = [replace(image, extra={**image.extra, **more}) for image, more in zip(plain.images, said, strict=True)]
@@ -340,7 +340,7 @@ def test_a_video_divided_by_the_data_gives_nothing_to_the_set_they_lack():
         assert "eval" in {found[image.file_name] for image in singles}
 
 
-def test_crowd_regions_are_no_objects():
+def test_crowd_regions_are_no_objects() -> None:
     """They neither count in the shares nor make a class present."""
     dataset = dataset_of([{1}] * 20)
     crowd = [Annotation(100 + i, i, 2, (0, 0, 9, 9), 81, 1) for i in range(1, 21)]
@@ -349,7 +349,7 @@ def test_crowd_regions_are_no_objects():
     assert "class 'class 2'" in {each.item for each in parts.findings}
 
 
-def test_an_image_with_crowd_regions_alone_is_no_background():
+def test_an_image_with_crowd_regions_alone_is_no_background() -> None:
     dataset = dataset_of([{1}] * 8 + [set()] * 8)
     crowd = Annotation(99, 9, 1, (0, 0, 9, 9), 81, 1)
     dataset = replace(dataset, annotations=(*dataset.annotations, crowd))
@@ -374,20 +374,20 @@ def test_an_image_with_crowd_regions_alone_is_no_background():
         pytest.param({"source_split": "maybe"}, id="source_split"),
     ],
 )
-def test_what_is_wrong_is_told_before_there_are_data(wrong):
+def test_what_is_wrong_is_told_before_there_are_data(wrong) -> None:
     sound = {"mode": "balanced", "train_share": 0.7, "eval_share": 0.15}
     check_division(**sound)
     with pytest.raises(UsageError):
         check_division(**(sound | wrong))
 
 
-def test_an_empty_subset_lacks_no_class():
+def test_an_empty_subset_lacks_no_class() -> None:
     assert not split(
         replace(dataset_of([{1}] * 9), categories=(Category(1, "a"),)), train_share=1.0, eval_share=0.0
     ).findings
 
 
-def test_findings(caplog):
+def test_findings(caplog) -> None:
     """What was left out, missed and lacked is in the findings and, a line a rule, in the log."""
     plain = in_videos(100, 40)
     subsets = {1: {"subset": "test"}, 2: {"subset": "train"}, 60: {"subset": "eval"}}
@@ -404,7 +404,7 @@ def test_findings(caplog):
     )
 
 
-def test_a_group_too_large_for_its_share(caplog):
+def test_a_group_too_large_for_its_share(caplog) -> None:
     dataset = dataset_of([{1}] * 100)
     parts = split(dataset, groups={f"{i}.jpg": "x" for i in range(1, 91)})
     assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == (90, 5, 5)
@@ -415,7 +415,7 @@ def test_a_group_too_large_for_its_share(caplog):
     assert "subset-size: train set: 90 of 100" in caplog.text
 
 
-def test_a_class_absent_from_a_subset():
+def test_a_class_absent_from_a_subset() -> None:
     parts = split(dataset_of([{1, 2}] * 2 + [{1}] * 18), seed=3)
     (finding,) = [each for each in parts.findings if each.item == "class 'class 2'"]
     absent = [name for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test))
@@ -426,7 +426,7 @@ def test_a_class_absent_from_a_subset():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=10, max_size=80), shares, shares, st.integers(0, 9))
-def test_background_is_dealt_out_evenly(shown, train, evaluation, seed):
+def test_background_is_dealt_out_evenly(shown, train, evaluation, seed) -> None:
     """Where an image shows at most one class, a subset's background is off by no more than the classes' rounding."""
     dataset = dataset_of([{label} - {0} for label in shown])
     parts = split_or_none(dataset, train_share=train, eval_share=evaluation, seed=seed)
@@ -439,7 +439,7 @@ def test_background_is_dealt_out_evenly(shown, train, evaluation, seed):
     ("mode", "most"), [pytest.param("balanced", 1, id="balanced"), pytest.param("stable", 4 * 7.4, id="stable")]
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_background_beside_images_of_many_classes(mode, most, seed):
+def test_background_beside_images_of_many_classes(mode, most, seed) -> None:
     dataset = dataset_of(long_tailed(1500, 5, seed))
     parts = split(dataset, mode=mode, seed=seed)
     assert dataset.background > 200
@@ -455,7 +455,7 @@ def test_background_beside_images_of_many_classes(mode, most, seed):
     st.sets(st.integers(1, 80), max_size=9),
     st.integers(0, 9),
 )
-def test_less_background_to_learn_from_moves_no_image(labels, mode, most, reserved, seed):
+def test_less_background_to_learn_from_moves_no_image(labels, mode, most, reserved, seed) -> None:
     """At most that share of the train set is without a box, and it is the only thing that changes."""
     dataset, listed = dataset_of(labels), {f"{i}.jpg" for i in reserved}
     options = {"mode": mode, "seed": seed, "test_names": listed, "train_share": 0.5, "eval_share": 0.3}
@@ -479,7 +479,7 @@ def test_less_background_to_learn_from_moves_no_image(labels, mode, most, reserv
     )
 
 
-def test_which_background_stays_depends_on_the_seed_and_the_names():
+def test_which_background_stays_depends_on_the_seed_and_the_names() -> None:
     dataset = dataset_of([{1}] * 40 + [set()] * 40)
     few, more = (split(dataset, mode="stable", max_empty_share=share).train for share in (0.2, 0.4))
     assert names(few) < names(more)
@@ -487,7 +487,7 @@ def test_which_background_stays_depends_on_the_seed_and_the_names():
     assert names(split(other, mode="stable", max_empty_share=0.2).train) == names(few)
 
 
-def test_shares_hold_in_expectation_in_stable_mode():
+def test_shares_hold_in_expectation_in_stable_mode() -> None:
     parts = split(dataset_of([{1}] * 2000), mode="stable", seed=5)
     assert abs(len(parts.train.images) - 1400) < 4 * 20.5
     assert abs(len(parts.test.images) - 300) < 4 * 16
@@ -505,7 +505,7 @@ def test_shares_hold_in_expectation_in_stable_mode():
                      "8f24c4a1005f6501743d55ce3bdbc8e8ec5f4f9f22a48929b4d282856ff626bd", id="with a list"),
     ],
 )  # fmt: skip
-def test_recorded(count, classes, seed, options, digest):
+def test_recorded(count, classes, seed, options, digest) -> None:
     """Without groups, subsets and background the split is what it was before there were any: runs can be compared."""
     dataset = dataset_of([shown or {1} for shown in long_tailed(count, classes, seed)])
     found = owners(split(dataset, seed=seed, **options))
@@ -513,7 +513,7 @@ def test_recorded(count, classes, seed, options, digest):
     assert hashlib.sha256(letters.encode()).hexdigest() == digest
 
 
-def test_work_grows_with_the_images_and_not_with_their_square():
+def test_work_grows_with_the_images_and_not_with_their_square() -> None:
     def work(count):
         dataset = in_videos(count, 5)
         groups = {f"{i}.jpg": f"{i // 7}" for i in range(0, count, 3)}
@@ -522,7 +522,7 @@ def test_work_grows_with_the_images_and_not_with_their_square():
     assert work(4_000) <= 25 * work(200)  # the square would be 400
 
 
-def test_balanced_better_than_by_chance():
+def test_balanced_better_than_by_chance() -> None:
     dataset = dataset_of(long_tailed(600, 5))
     chance = []
     for seed in range(5):
@@ -534,7 +534,7 @@ def test_balanced_better_than_by_chance():
     assert np.mean(chance) > 2 * imbalance(split(dataset))
 
 
-def test_five_thousand_images_of_eighty_classes_are_quick():
+def test_five_thousand_images_of_eighty_classes_are_quick() -> None:
     labels = long_tailed(5000, 80)
     dataset = replace(dataset_of(labels), categories=tuple(Category(i, str(i)) for i in range(1, 81)))
     start = time.process_time()
@@ -542,12 +542,12 @@ def test_five_thousand_images_of_eighty_classes_are_quick():
     assert time.process_time() - start < 2
 
 
-def test_seed_decides():
+def test_seed_decides() -> None:
     dataset = dataset_of(long_tailed(100, 5))
     assert names(split(dataset, seed=1).test) != names(split(dataset, seed=2).test)
 
 
-def test_test_list_shares_the_rest():
+def test_test_list_shares_the_rest() -> None:
     dataset = dataset_of([{1}] * 30)
     parts = split(dataset, train_share=0.6, eval_share=0.2, test_names={f"{i}.jpg" for i in range(1, 11)})
     assert (len(parts.train.images), len(parts.eval.images), len(parts.test.images)) == (15, 5, 10)
@@ -565,7 +565,7 @@ def test_test_list_shares_the_rest():
         pytest.param(240, {}, (168, 36, 36), id="default"),
     ],
 )
-def test_sizes(count, options, sizes):
+def test_sizes(count, options, sizes) -> None:
     parts = split(dataset_of([{1}] * count), **options)
     assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
 
@@ -598,12 +598,12 @@ def test_sizes(count, options, sizes):
         ),
     ],
 )
-def test_refused(options, kind, problem):
+def test_refused(options, kind, problem) -> None:
     with pytest.raises(kind, match=problem):
         split(dataset_of([{1}] * 10), **options)
 
 
-def test_shares_table():
+def test_shares_table() -> None:
     parts = split(dataset_of([{1}] * 10), train_share=0.5, eval_share=0.2)
     assert parts.shares.rows[0] == ("class 1", 5, 50.0, 5, 50.0, 2, 20.0, 2, 20.0, 3, 30.0, 3, 30.0)
     assert parts.shares.rows[-1][0] == "all"

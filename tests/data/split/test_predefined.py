@@ -40,7 +40,7 @@ def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
         pytest.param(("val", "train", "test"), {}, "-ts", "train test", id="a word that is none"),
     ],
 )
-def test_what_the_data_say(subsets, options, owners, present):
+def test_what_the_data_say(subsets, options, owners, present) -> None:
     letters, found = placed(subsets, **options)
     assert (letters, {SUBSETS[i] for i in found.present}) == (owners, set(present.split()))
     assert not found.findings
@@ -86,7 +86,7 @@ def test_what_the_data_say(subsets, options, owners, present):
                      id="only what is tied directly"),
     ],
 )  # fmt: skip
-def test_what_belongs_together(subsets, options, owners, findings):
+def test_what_belongs_together(subsets, options, owners, findings) -> None:
     letters, found = placed(subsets, **options)
     assert letters == owners
     said = [f"{each.file_name} {each.action} {each.detail}" for each in found.findings]
@@ -103,7 +103,7 @@ def test_what_belongs_together(subsets, options, owners, findings):
         pytest.param("ts-", "the data's own split: {'test': 1, 'train': 1}; 1 images without", id="a split"),
     ],
 )
-def test_it_says_so(subsets, said, caplog):
+def test_it_says_so(subsets, said, caplog) -> None:
     caplog.set_level(logging.INFO)
     placed(subsets)
     assert said in caplog.text

@@ -29,7 +29,7 @@ def missed(owner, units, sizes):
     return np.abs(got - wanted).sum()
 
 
-def test_units_count_images_that_show_a_class():
+def test_units_count_images_that_show_a_class() -> None:
     objects = np.array([[0, 1], [0, 1], [1, 0], [1, 1], [2, 2]])
     units = make_units(np.array([0, 0, 2]), objects[:, 0], objects[:, 1], 3, 4)
     assert units.weights.tolist() == [2, 0, 1]
@@ -48,7 +48,7 @@ groups = st.lists(st.lists(images, min_size=1, max_size=7), min_size=1, max_size
 
 @settings(deadline=None)
 @given(groups, st.tuples(*[st.integers(0, 9)] * 3))
-def test_no_subset_misses_by_more_than_the_largest_group(groups, shares):
+def test_no_subset_misses_by_more_than_the_largest_group(groups, shares) -> None:
     units = units_of(groups, 5)
     total, largest = int(units.weights.sum()), int(units.weights.max())
     sizes = np.array([total * share // max(1, sum(shares)) for share in shares], np.int64)
@@ -64,14 +64,14 @@ def test_no_subset_misses_by_more_than_the_largest_group(groups, shares):
         assert filled(owner, units)[sizes > 0].all()
 
 
-def test_large_groups_come_first_where_there_is_nothing_to_see():
+def test_large_groups_come_first_where_there_is_nothing_to_see() -> None:
     units = units_of([[set()] * weight for weight in (1, 1, 1, 1, 8)], 1)
     assert filled(stratify(units, np.array([8, 2, 2])), units).tolist() == [8, 2, 2]
 
 
 @settings(deadline=None)
 @given(groups, st.tuples(*[st.integers(0, 9)] * 3))
-def test_the_bounds_where_none_is_empty_anyway(groups, shares):
+def test_the_bounds_where_none_is_empty_anyway(groups, shares) -> None:
     """Less than a group too many, two thirds of one too few: nothing is spared where subsets have images before."""
     units = units_of(groups, 5)
     total, largest = int(units.weights.sum()), int(units.weights.max())
@@ -83,7 +83,7 @@ def test_the_bounds_where_none_is_empty_anyway(groups, shares):
     assert off.min() >= -2 * largest / 3
 
 
-def test_a_group_goes_where_all_of_it_has_room():
+def test_a_group_goes_where_all_of_it_has_room() -> None:
     """Not to a subset that lacks its class and has room for a part: two overfilled ones would leave train short."""
     units = units_of([[{0}] * 4, [set()] * 5, [{0}] * 4, [set()] * 5], 1)
     held = FilledSubsets(np.ones(3, np.int64), np.zeros((3, 1), np.int64))
@@ -92,7 +92,7 @@ def test_a_group_goes_where_all_of_it_has_room():
 
 @settings(deadline=None)
 @given(st.lists(images, min_size=1, max_size=40), st.integers(0, 40), st.integers(0, 40))
-def test_single_images_fill_every_place(images, train, evaluation):
+def test_single_images_fill_every_place(images, train, evaluation) -> None:
     units = units_of([[image] for image in images], 5)
     sizes = np.diff([0, *sorted((min(train, len(images)), min(evaluation, len(images)))), len(images)])
     assert filled(stratify(units, sizes), units).tolist() == sizes.tolist()
@@ -111,14 +111,14 @@ def test_single_images_fill_every_place(images, train, evaluation):
         pytest.param([7, 7, 7, 1, 1, 1], [16, 4, 4], [15, 2, 7], id="small ones fill up"),
     ],
 )
-def test_sizes_of_groups(weights, sizes, filled_with):
+def test_sizes_of_groups(weights, sizes, filled_with) -> None:
     units = units_of([[{0}] * weight for weight in weights], 1)
     found = filled(stratify(units, np.array(sizes)), units)
     assert sorted(found[1:]) == sorted(filled_with[1:])
     assert found[0] == filled_with[0]
 
 
-def test_what_is_there_already_counts():
+def test_what_is_there_already_counts() -> None:
     """Train has nearly all of class 0 that is its share: what comes goes to the others."""
     units = units_of([[{0}]] * 4 + [[{1}]] * 4, 2)
     held = FilledSubsets(np.array([8, 0, 0]), np.array([[8, 0], [0, 0], [0, 0]]))
@@ -127,7 +127,7 @@ def test_what_is_there_already_counts():
     assert stratify(units, sizes, held)[:4].tolist().count(0) == 1
 
 
-def test_near_the_best_there_is():
+def test_near_the_best_there_is() -> None:
     """Against every split there is of small cases: close to the best one, far from the average one."""
     rng = np.random.default_rng(0)
     found, best, average = [], [], []
@@ -144,7 +144,7 @@ def test_near_the_best_there_is():
     assert np.mean(found) < 0.6 * np.mean(average)
 
 
-def test_groups_are_balanced_better_than_by_chance():
+def test_groups_are_balanced_better_than_by_chance() -> None:
     rng = np.random.default_rng(1)
     groups = [[set(rng.choice(10, 2, p=np.arange(1, 11) / 55).tolist())] * int(rng.integers(1, 9)) for _ in range(200)]
     units = units_of(groups, 10)

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cases import cases
 from PIL import Image, ImageOps
 
 from pipeline.data.image_conversion import MAX_PIXELS, UnreadableError, convert, detect_format
@@ -63,16 +64,14 @@ class TestDetectFormat:
         found = detect_format(saved(tmp_path / "a.jpg", RGB, form), named_as_image=True)
         assert (found.name, found.stays) == (form, False)
 
-    @pytest.mark.parametrize(
-        ("name", "data"),
-        [
-            pytest.param("a.jpg", b"", id="empty"),
-            pytest.param("a.jpg", b"<!DOCTYPE html>", id="web page"),
-            pytest.param("a.tif", b"II*\0" + b"\xff" * 40, id="broken header"),
-            pytest.param(
-                "a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", id="a program, which is never run"
-            ),
-        ],
+    @cases(
+        "name, data",
+        {
+            "empty": ("a.jpg", b""),
+            "web page": ("a.jpg", b"<!DOCTYPE html>"),
+            "broken header": ("a.tif", b"II*\0" + b"\xff" * 40),
+            "a program, which is never run": ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        },
     )
     def test_no_image(self, tmp_path: Path, name: str, data: Any) -> None:
         (tmp_path / name).write_bytes(data)
@@ -119,13 +118,13 @@ class TestConvert:
             assert (image.mode, image.info, dict(image.getexif())) == ("RGB", {}, {})
 
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize(
-        ("form", "options"),
-        [
-            pytest.param("TIFF", {}, id="tiff"),
-            pytest.param("TIFF", {"compression": "tiff_lzw"}, id="tiff by libtiff"),
-            pytest.param("AVIF", {"quality": 100, "subsampling": "4:4:4"}, id="avif"),
-        ],
+    @cases(
+        "form, options",
+        {
+            "tiff": ("TIFF", {}),
+            "tiff by libtiff": ("TIFF", {"compression": "tiff_lzw"}),
+            "avif": ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+        },
     )
     def test_orientation_is_applied_once(self, tmp_path: Path, form: str, options: Any, orientation: int) -> None:
         exif = Image.Exif()
@@ -180,18 +179,18 @@ class TestPixelTypes:
         image = Image.frombytes("I;16B" if order == ">" else "I;16", (256, 4), values.tobytes())
         assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == self.RAMP).all()
 
-    @pytest.mark.parametrize(
-        ("greatest", "grey", "bits"),
-        [
-            pytest.param(0, 0, 0, id="black"),
-            pytest.param(1, 1, 8, id="a mask"),
-            pytest.param(255, 255, 8, id="8 bits"),
-            pytest.param(1023, 255, 10, id="10 bits"),
-            pytest.param(1024, 64, 12, id="dark 12 bits"),
-            pytest.param(4095, 255, 12, id="12 bits"),
-            pytest.param(16383, 255, 14, id="14 bits"),
-            pytest.param(16384, 64, 0, id="dark 16 bits"),
-        ],
+    @cases(
+        "greatest, grey, bits",
+        {
+            "black": (0, 0, 0),
+            "a mask": (1, 1, 8),
+            "8 bits": (255, 255, 8),
+            "10 bits": (1023, 255, 10),
+            "dark 12 bits": (1024, 64, 12),
+            "12 bits": (4095, 255, 12),
+            "14 bits": (16383, 255, 14),
+            "dark 16 bits": (16384, 64, 0),
+        },
     )
     @pytest.mark.parametrize("kind", [np.uint16, np.int16])
     def test_16_bits_that_use_few_of_them(self, tmp_path: Path, kind: str, greatest: Any, grey: Any, bits: Any) -> None:
@@ -232,16 +231,16 @@ class TestPixelTypes:
         assert cv2.imwrite(str(tmp_path / "a.tif"), values)
         assert grey_of(tmp_path / "a.tif").tolist() == [[0, 0, 0, 128, 255]]
 
-    @pytest.mark.parametrize(
-        ("values", "grey"),
-        [
-            pytest.param([0, 0.5, 1], [0, 128, 255], id="zero to one"),
-            pytest.param([0.25, 0.5, 0.75], [64, 128, 191], id="within zero to one"),
-            pytest.param([-2, 0, 2], [0, 128, 255], id="own range"),
-            pytest.param([np.nan, 0.5, np.inf], [0, 128, 255], id="not finite"),
-            pytest.param([7, 7, 7], [0, 0, 0], id="one value"),
-            pytest.param([np.nan] * 3, [0, 0, 0], id="nothing finite"),
-        ],
+    @cases(
+        "values, grey",
+        {
+            "zero to one": ([0, 0.5, 1], [0, 128, 255]),
+            "within zero to one": ([0.25, 0.5, 0.75], [64, 128, 191]),
+            "own range": ([-2, 0, 2], [0, 128, 255]),
+            "not finite": ([np.nan, 0.5, np.inf], [0, 128, 255]),
+            "one value": ([7, 7, 7], [0, 0, 0]),
+            "nothing finite": ([np.nan] * 3, [0, 0, 0]),
+        },
     )
     def test_floats(self, tmp_path: Path, values: Any, grey: Any) -> None:
         assert grey_of(saved(tmp_path / "a.tif", np.array([values], np.float32), "TIFF")).tolist() == [grey]

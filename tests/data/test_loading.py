@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from clips import write_clip
 from PIL import Image as Picture
 
@@ -241,13 +242,13 @@ class TestAnnotations:
         place.annotations(source)
         assert place.dataset == dataset
 
-    @pytest.mark.parametrize(
-        ("options", "says"),
-        [
-            pytest.param({"missing_images": "ignore"}, "refuse or drop", id="missing images"),
-            pytest.param({"unannotated": "empty"}, "exclude or background", id="unannotated"),
-            pytest.param({"format": "coca"}, "coco", id="format"),
-        ],
+    @cases(
+        "options, says",
+        {
+            "missing images": ({"missing_images": "ignore"}, "refuse or drop"),
+            "unannotated": ({"unannotated": "empty"}, "exclude or background"),
+            "format": ({"format": "coca"}, "coco"),
+        },
     )
     def test_unknown_value(self, annotated: Any, options: Any, says: str) -> None:
         _, source, place = annotated
@@ -363,19 +364,18 @@ class TestEmpty:
 class TestPlaces:
     """Errors name what the user named, and never a folder that files were put into on the way."""
 
-    @pytest.mark.parametrize(
-        ("files", "where"),
-        [
-            pytest.param({"labels/a.txt": "5 0 0 1 1", "classes.txt": "cat"}, "in: labels/a.txt:1", id="YOLO"),
-            pytest.param(
+    @cases(
+        "files, where",
+        {
+            "YOLO": ({"labels/a.txt": "5 0 0 1 1", "classes.txt": "cat"}, "in: labels/a.txt:1"),
+            "COCO": (
                 {"x/a.json": '{"images": 1, "annotations": [], "categories": 0, "bbox": 0}', "b.yaml": "x: 1"},
                 "in: x/a.json",
-                id="COCO",
             ),
-            pytest.param({"a.xml": "<annotations>", "b.xml": "<annotations/>"}, "in: a.xml", id="CVAT"),
-            pytest.param({"labels/a.txt": "0 0 0 1 1"}, "in", id="no names"),
-            pytest.param({"a.txt": "x"}, "in", id="unknown"),
-        ],
+            "CVAT": ({"a.xml": "<annotations>", "b.xml": "<annotations/>"}, "in: a.xml"),
+            "no names": ({"labels/a.txt": "0 0 0 1 1"}, "in"),
+            "unknown": ({"a.txt": "x"}, "in"),
+        },
     )
     @pytest.mark.parametrize("apart", [False, True])
     def test_file(self, tmp_path: Path, write_picture: Any, place: Any, files: Any, where: Any, apart: Any) -> None:

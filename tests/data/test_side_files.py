@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.data.side_files import read_class_changes, read_test_list, write_class_map, write_test_list
 from pipeline.errors import DataError, MissingError, UsageError
@@ -50,13 +51,13 @@ def test_nothing_is_there(tmp_path: Path) -> None:
     assert read_class_changes(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        pytest.param("a.csv", "from,to\ncar,vehicle\ndog,\n", id="CSV"),
-        pytest.param("a.YAML", "car: vehicle\ndog: null\n", id="YAML"),
-        pytest.param("a.json", '{"car": "vehicle", "dog": null}', id="JSON"),
-    ],
+@cases(
+    "name, text",
+    {
+        "CSV": ("a.csv", "from,to\ncar,vehicle\ndog,\n"),
+        "YAML": ("a.YAML", "car: vehicle\ndog: null\n"),
+        "JSON": ("a.json", '{"car": "vehicle", "dog": null}'),
+    },
 )
 def test_a_class_map_goes_with_the_annotations(tmp_path: Path, server: Any, name: str, text: str) -> None:
     (tmp_path / "out").mkdir()
@@ -64,14 +65,14 @@ def test_a_class_map_goes_with_the_annotations(tmp_path: Path, server: Any, name
     assert read_class_changes(tmp_path / "out") == {"car": "vehicle", "dog": None}
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "error"),
-    [
-        pytest.param("none.csv", None, MissingError, id="not there"),
-        pytest.param("a.csv", "old,new\n", DataError, id="another header"),
-        pytest.param("a.ods", "", UsageError, id="a spreadsheet"),
-        pytest.param("a.csv", "from,to\ncat,x\ncar,y\n", DataError, id="an unknown class"),
-    ],
+@cases(
+    "name, text, error",
+    {
+        "not there": ("none.csv", None, MissingError),
+        "another header": ("a.csv", "old,new\n", DataError),
+        "a spreadsheet": ("a.ods", "", UsageError),
+        "an unknown class": ("a.csv", "from,to\ncat,x\ncar,y\n", DataError),
+    },
 )
 def test_a_wrong_class_map_is_not_kept(tmp_path: Path, name: str, text: str, error: type[Exception]) -> None:
     (tmp_path / "out").mkdir()

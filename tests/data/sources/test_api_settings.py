@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.data.sources.api_settings import ApiSettings, parse_settings
 from pipeline.errors import UsageError
@@ -21,28 +22,28 @@ def test_defaults_of_a_source_give_way() -> None:
     assert parse_settings({"image": "photo"}, defaults={"image": "."}).image == "photo"
 
 
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        pytest.param({"itms": "x"}, "did you mean 'items'", id="unknown"),
-        pytest.param({"xyzzy": "x"}, "there are: items, next", id="unlike any"),
-        pytest.param({"token": "s3cret"}, "into an environment variable", id="the token itself"),
-        pytest.param({"headers": "X-Key: s3cret"}, "into an environment variable", id="a header"),
-        pytest.param({"token_env": "s3cret"}, "not the name of an environment variable", id="token for its name"),
-        pytest.param({"token_env": "eyJ.s3cret.x"}, "not the name of an environment variable", id="JWT for its name"),
-        pytest.param({"token_scheme": "Bearer s3cret"}, "not a single word", id="token in the scheme"),
-        pytest.param({"requests_per_second": "fast"}, "'fast'[\\s\\S]*a number, 0 or more", id="no number"),
-        pytest.param({"requests_per_second": "nan"}, "a number, 0 or more", id="not a number"),
-        pytest.param({"requests_per_second": "-1"}, "0 or more", id="negative"),
-        pytest.param({"first_page": "1.5"}, "a whole number, 0 or more", id="no whole number"),
-        pytest.param({"page_step": "0"}, "1 or more", id="no step"),
-        pytest.param({"box_format": "xyhw"}, "did you mean 'xywh'", id="unknown format"),
-        pytest.param({"units": "pixel"}, "did you mean 'pixels'", id="unknown units"),
-        pytest.param({"box": "x,y,w"}, "one path of four numbers, or four paths", id="three paths"),
-        pytest.param({"image": ""}, r"api\.image is empty", id="no image"),
-        pytest.param({"label": ""}, r"api\.label is empty", id="no label"),
-        pytest.param({"next": "n", "page_parameter": "p"}, "exclude each other", id="two ways of paging"),
-    ],
+@cases(
+    "settings, match",
+    {
+        "unknown": ({"itms": "x"}, "did you mean 'items'"),
+        "unlike any": ({"xyzzy": "x"}, "there are: items, next"),
+        "the token itself": ({"token": "s3cret"}, "into an environment variable"),
+        "a header": ({"headers": "X-Key: s3cret"}, "into an environment variable"),
+        "token for its name": ({"token_env": "s3cret"}, "not the name of an environment variable"),
+        "JWT for its name": ({"token_env": "eyJ.s3cret.x"}, "not the name of an environment variable"),
+        "token in the scheme": ({"token_scheme": "Bearer s3cret"}, "not a single word"),
+        "no number": ({"requests_per_second": "fast"}, "'fast'[\\s\\S]*a number, 0 or more"),
+        "not a number": ({"requests_per_second": "nan"}, "a number, 0 or more"),
+        "negative": ({"requests_per_second": "-1"}, "0 or more"),
+        "no whole number": ({"first_page": "1.5"}, "a whole number, 0 or more"),
+        "no step": ({"page_step": "0"}, "1 or more"),
+        "unknown format": ({"box_format": "xyhw"}, "did you mean 'xywh'"),
+        "unknown units": ({"units": "pixel"}, "did you mean 'pixels'"),
+        "three paths": ({"box": "x,y,w"}, "one path of four numbers, or four paths"),
+        "no image": ({"image": ""}, r"api\.image is empty"),
+        "no label": ({"label": ""}, r"api\.label is empty"),
+        "two ways of paging": ({"next": "n", "page_parameter": "p"}, "exclude each other"),
+    },
 )
 def test_wrong_settings(settings: Any, match: str) -> None:
     with pytest.raises(UsageError, match=match) as caught:

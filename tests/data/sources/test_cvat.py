@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from api_server import Reply, api_server, json_reply
+from cases import cases
 from PIL import Image
 
 from pipeline.data.loading import load_source
@@ -79,13 +80,13 @@ def test_task_below_a_path(cvat: Any) -> None:
     assert cvat.load("/cvat/tasks/3/jobs/5")[0].images == 2
 
 
-@pytest.mark.parametrize(
-    ("variables", "settings", "header"),
-    [
-        pytest.param({"CVAT_TOKEN": TOKEN}, {}, f"Token {TOKEN}", id="older token"),
-        pytest.param({"CVAT_TOKEN": "x", "CVAT_ACCESS_TOKEN": TOKEN}, {}, f"Bearer {TOKEN}", id="personal token"),
-        pytest.param({"MINE": TOKEN}, {"token_env": "MINE", "token_scheme": "Token"}, f"Token {TOKEN}", id="set"),
-    ],
+@cases(
+    "variables, settings, header",
+    {
+        "older token": ({"CVAT_TOKEN": TOKEN}, {}, f"Token {TOKEN}"),
+        "personal token": ({"CVAT_TOKEN": "x", "CVAT_ACCESS_TOKEN": TOKEN}, {}, f"Bearer {TOKEN}"),
+        "set": ({"MINE": TOKEN}, {"token_env": "MINE", "token_scheme": "Token"}, f"Token {TOKEN}"),
+    },
 )
 def test_tokens(
     cvat: Any,
@@ -127,17 +128,17 @@ def test_older_server(cvat: Any) -> None:
     assert not replies
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "match"),
-    [
-        pytest.param({"last": {"status": "failed", "message": TOKEN}}, DataError, "could not make", id="failed"),
-        pytest.param({"last": {"status": "finished"}}, DataError, "does not say where", id="no result"),
-        pytest.param({"last": {"status": "started"}}, DataError, r"not done after 0.001 minutes", id="never done"),
-        pytest.param({"token": "other"}, UsageError, r"401[\s\S]*CVAT_TOKEN", id="wrong token"),
-        pytest.param({"routes": {}}, MissingError, r"404[\s\S]*dataset/export", id="no such project"),
-        pytest.param({"planned": [json_reply({}, 202)]}, DataError, "an rq_id", id="no request"),
-        pytest.param({"planned": [Reply(409)]}, MissingError, "409", id="conflict"),
-    ],
+@cases(
+    "change, error, match",
+    {
+        "failed": ({"last": {"status": "failed", "message": TOKEN}}, DataError, "could not make"),
+        "no result": ({"last": {"status": "finished"}}, DataError, "does not say where"),
+        "never done": ({"last": {"status": "started"}}, DataError, r"not done after 0.001 minutes"),
+        "wrong token": ({"token": "other"}, UsageError, r"401[\s\S]*CVAT_TOKEN"),
+        "no such project": ({"routes": {}}, MissingError, r"404[\s\S]*dataset/export"),
+        "no request": ({"planned": [json_reply({}, 202)]}, DataError, "an rq_id"),
+        "conflict": ({"planned": [Reply(409)]}, MissingError, "409"),
+    },
 )
 def test_errors(
     cvat: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Any, error: type[Exception], match: str

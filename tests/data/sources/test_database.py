@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from PIL import Image as Pictures
 
 from pipeline.data.coco import read_coco
@@ -84,33 +85,25 @@ def boxes(dataset):
 
 
 class TestBoxes:
-    @pytest.mark.parametrize(
-        ("columns", "found"),
-        [
-            pytest.param(
-                "'cat' AS label, 1 AS x, 2.5 AS y, 30 AS width, 4 AS height", [("cat", (1, 2.5, 30, 4), 0)], id="xywh"
-            ),
-            pytest.param(
-                "'cat' AS Label, 1 AS X1, 2 AS Y1, 31 AS X2, 6 AS Y2", [("cat", (1, 2, 30, 4), 0)], id="xyxy, capitals"
-            ),
-            pytest.param(
+    @cases(
+        "columns, found",
+        {
+            "xywh": ("'cat' AS label, 1 AS x, 2.5 AS y, 30 AS width, 4 AS height", [("cat", (1, 2.5, 30, 4), 0)]),
+            "xyxy, capitals": ("'cat' AS Label, 1 AS X1, 2 AS Y1, 31 AS X2, 6 AS Y2", [("cat", (1, 2, 30, 4), 0)]),
+            "lists": (
                 """'[[1,2,3,4],[5,6,7,8.5]]' AS boxes, '["dog","cat"]' AS labels, '[0,1]' AS iscrowd""",
                 [("cat", (5, 6, 7, 8.5), 1), ("dog", (1, 2, 3, 4), 0)],
-                id="lists",
             ),
-            pytest.param("NULL AS boxes, NULL AS labels", [], id="lists, NULL"),
-            pytest.param("'[]' AS boxes, '[]' AS labels", [], id="lists, empty"),
-            pytest.param("NULL AS label, NULL AS x, NULL AS y, NULL AS width, NULL AS height", [], id="NULL"),
-            pytest.param(
-                "7 AS label, '1' AS x, '2' AS y, '3' AS width, '4' AS height", [("7", (1, 2, 3, 4), 0)], id="text"
-            ),
-            pytest.param(
+            "lists, NULL": ("NULL AS boxes, NULL AS labels", []),
+            "lists, empty": ("'[]' AS boxes, '[]' AS labels", []),
+            "NULL": ("NULL AS label, NULL AS x, NULL AS y, NULL AS width, NULL AS height", []),
+            "text": ("7 AS label, '1' AS x, '2' AS y, '3' AS width, '4' AS height", [("7", (1, 2, 3, 4), 0)]),
+            "as given": (
                 "'c' AS label, -5 AS x, 2 AS y, 1e3 AS width, 0 AS height, 1 AS iscrowd",
                 [("c", (-5, 2, 1000, 0), 1)],
-                id="as given",
             ),
-            pytest.param("1 AS n", [], id="none"),
-        ],
+            "none": ("1 AS n", []),
+        },
     )
     def test_forms(self, load: Any, columns: str, found: Any) -> None:
         loaded, dataset = load(f"SELECT name, data AS image, {columns} FROM pictures")
@@ -155,16 +148,16 @@ class TestImages:
         assert loaded.bytes == len(PNG) + len(JPEG)
         assert [(each.id, each.width, each.height) for each in dataset.images] == [(1, 60, 40), (2, 60, 40)]
 
-    @pytest.mark.parametrize(
-        ("name", "data", "called", "file", "size"),
-        [
-            pytest.param("x", PNG, "x.png", "x.png", (60, 40), id="no suffix: PNG"),
-            pytest.param("deep/x.v2", JPEG, "deep/x.v2.jpg", "deep/x.v2.jpg", (60, 40), id="another suffix: JPEG"),
-            pytest.param("./x.jpeg", sideways(), "x.jpeg", "x.jpeg", (40, 60), id="EXIF: upright size"),
-            pytest.param("x.tif", picture("TIFF"), "x.tif", "x.tif.png", (60, 40), id="TIFF: converted"),
-            pytest.param("x", picture("GIF"), "x", "x.png", (60, 40), id="GIF without suffix"),
-            pytest.param("x.ppm", picture("PPM"), "x.ppm", "x.ppm.png", (60, 40), id="PPM: told by its name"),
-        ],
+    @cases(
+        "name, data, called, file, size",
+        {
+            "no suffix: PNG": ("x", PNG, "x.png", "x.png", (60, 40)),
+            "another suffix: JPEG": ("deep/x.v2", JPEG, "deep/x.v2.jpg", "deep/x.v2.jpg", (60, 40)),
+            "EXIF: upright size": ("./x.jpeg", sideways(), "x.jpeg", "x.jpeg", (40, 60)),
+            "TIFF: converted": ("x.tif", picture("TIFF"), "x.tif", "x.tif.png", (60, 40)),
+            "GIF without suffix": ("x", picture("GIF"), "x", "x.png", (60, 40)),
+            "PPM: told by its name": ("x.ppm", picture("PPM"), "x.ppm", "x.ppm.png", (60, 40)),
+        },
     )
     def test_names_and_sizes(
         self, load: Any, database: Path, tmp_path: Path, name: str, data: Any, called: Any, file: Any, size: Any
@@ -265,26 +258,23 @@ class TestExtra:
 
 
 class TestRefused:
-    @pytest.mark.parametrize(
-        ("columns", "problem"),
-        [
-            pytest.param("data AS image", "no column 'name'; it has image", id="no name"),
-            pytest.param("name, data", "neither a column 'image' nor 'path'; it has name, data", id="no image"),
-            pytest.param("name, data AS image, name AS path", "both 'image' and 'path'", id="image and path"),
-            pytest.param("name, data AS image, 1 AS n, 2 AS N", "a column twice: N, n", id="a column twice"),
-            pytest.param("name, data AS image, 'c' AS label", "'label' and no boxes", id="label without box"),
-            pytest.param("name, data AS image, 1 AS iscrowd", "'iscrowd' and no boxes", id="iscrowd without box"),
-            pytest.param(
+    @cases(
+        "columns, problem",
+        {
+            "no name": ("data AS image", "no column 'name'; it has image"),
+            "no image": ("name, data", "neither a column 'image' nor 'path'; it has name, data"),
+            "image and path": ("name, data AS image, name AS path", "both 'image' and 'path'"),
+            "a column twice": ("name, data AS image, 1 AS n, 2 AS N", "a column twice: N, n"),
+            "label without box": ("name, data AS image, 'c' AS label", "'label' and no boxes"),
+            "iscrowd without box": ("name, data AS image, 1 AS iscrowd", "'iscrowd' and no boxes"),
+            "box without label": (
                 "name, data AS image, 1 AS x, 1 AS y, 1 AS width, 1 AS height",
                 "boxes without label",
-                id="box without label",
             ),
-            pytest.param(
-                "name, data AS image, 'c' AS label, 1 AS x, 1 AS y", "boxes without width, height", id="half a box"
-            ),
-            pytest.param("name, data AS image, '[]' AS boxes", "boxes without labels", id="lists without labels"),
-            pytest.param("name, data AS image, 1 AS x, 1 AS x1", "boxes in 2 forms", id="two forms"),
-        ],
+            "half a box": ("name, data AS image, 'c' AS label, 1 AS x, 1 AS y", "boxes without width, height"),
+            "lists without labels": ("name, data AS image, '[]' AS boxes", "boxes without labels"),
+            "two forms": ("name, data AS image, 1 AS x, 1 AS x1", "boxes in 2 forms"),
+        },
     )
     def test_columns(self, load: Any, columns: str, problem: str) -> None:
         with pytest.raises(UsageError, match=rf"{problem}[\s\S]*gallery\.db[\s\S]*name and image"):
@@ -292,96 +282,78 @@ class TestRefused:
 
     BOX = "1 AS x, 2 AS y, 3 AS width, 4 AS height"
 
-    @pytest.mark.parametrize(
-        ("columns", "problem"),
-        [
-            pytest.param("NULL AS name, data AS image", "name is NULL", id="no name"),
-            pytest.param("'' AS name, data AS image", "name is empty", id="empty name"),
-            pytest.param("data AS name, data AS image", "name holds bytes", id="name of bytes"),
-            pytest.param("name, 'text' AS image", "image holds str where the bytes", id="image of text"),
-            pytest.param(f"name, data AS image, NULL AS label, {BOX}", "label is NULL", id="box without label"),
-            pytest.param(f"name, data AS image, '' AS label, {BOX}", "label is empty", id="box with an empty label"),
-            pytest.param(
+    @cases(
+        "columns, problem",
+        {
+            "no name": ("NULL AS name, data AS image", "name is NULL"),
+            "empty name": ("'' AS name, data AS image", "name is empty"),
+            "name of bytes": ("data AS name, data AS image", "name holds bytes"),
+            "image of text": ("name, 'text' AS image", "image holds str where the bytes"),
+            "box without label": (f"name, data AS image, NULL AS label, {BOX}", "label is NULL"),
+            "box with an empty label": (f"name, data AS image, '' AS label, {BOX}", "label is empty"),
+            "half a box": (
                 "name, data AS image, 'c' AS label, 1 AS x, 2 AS y, NULL AS width, 4 AS height",
                 "width is NULL",
-                id="half a box",
             ),
-            pytest.param(
+            "no number": (
                 "name, data AS image, 'c' AS label, 1 AS x, 'two' AS y, 3 AS width, 4 AS height",
                 "y is no number",
-                id="no number",
             ),
-            pytest.param(
+            "label without box": (
                 "name, data AS image, 'c' AS label, NULL AS x, NULL AS y, NULL AS width, NULL AS height",
                 "a label and no box",
-                id="label without box",
             ),
-            pytest.param(f"name, data AS image, 'c' AS label, {BOX}, 2 AS iscrowd", "iscrowd is neither", id="iscrowd"),
-            pytest.param("name, data AS image, '[[1,2,3' AS boxes, '[]' AS labels", "boxes is not JSON", id="no JSON"),
-            pytest.param("name, data AS image, '{}' AS boxes, '[]' AS labels", "boxes is not a list", id="no list"),
-            pytest.param(
-                "name, data AS image, '[[1,2,3]]' AS boxes, '[1]' AS labels", "not four numbers", id="three numbers"
-            ),
-            pytest.param(
+            "iscrowd": (f"name, data AS image, 'c' AS label, {BOX}, 2 AS iscrowd", "iscrowd is neither"),
+            "no JSON": ("name, data AS image, '[[1,2,3' AS boxes, '[]' AS labels", "boxes is not JSON"),
+            "no list": ("name, data AS image, '{}' AS boxes, '[]' AS labels", "boxes is not a list"),
+            "three numbers": ("name, data AS image, '[[1,2,3]]' AS boxes, '[1]' AS labels", "not four numbers"),
+            "lists of two lengths": (
                 "name, data AS image, '[[1,2,3,4]]' AS boxes, '[]' AS labels",
                 "1 boxes, 0 labels",
-                id="lists of two lengths",
             ),
-            pytest.param(
+            "a truth in a list": (
                 "name, data AS image, '[[1,2,3,true]]' AS boxes, '[\"c\"]' AS labels",
                 "boxes is no number",
-                id="a truth in a list",
             ),
-            pytest.param("name, data AS image, 'holdout' AS subset", "subset is 'holdout'", id="subset"),
-            pytest.param("'../' || name AS name, data AS image", "name cannot be used", id="name that leads out"),
-            pytest.param("'.hidden/' || name AS name, data AS image", "name cannot be used", id="hidden name"),
-            pytest.param(
-                "'same' AS name, data AS image", "'same' differs from that of .*row 1", id="two images of one name"
-            ),
-            pytest.param(
+            "subset": ("name, data AS image, 'holdout' AS subset", "subset is 'holdout'"),
+            "name that leads out": ("'../' || name AS name, data AS image", "name cannot be used"),
+            "hidden name": ("'.hidden/' || name AS name, data AS image", "name cannot be used"),
+            "two images of one name": ("'same' AS name, data AS image", "'same' differs from that of .*row 1"),
+            "name inside a name": (
                 "CASE name WHEN 'a.png' THEN 'a.png' ELSE 'a.png/b.jpg' END AS name, data AS image",
                 "or inside one's",
-                id="name inside a name",
             ),
-            pytest.param(
+            "name that comes out the same": (
                 "CASE name WHEN 'a.png' THEN 'x.png' ELSE 'x' END AS name, (SELECT min(data) FROM pictures) AS image",
                 "'x.png' is that of another",
-                id="name that comes out the same",
             ),
-            pytest.param(
+            "two splits": (
                 "'x' AS name, (SELECT min(data) FROM pictures) AS image, "
                 "CASE name WHEN 'a.png' THEN 'train' ELSE 'test' END AS subset",
                 "two splits: train and test",
-                id="two splits",
             ),
-            pytest.param("'http://127.0.0.1:9/a.png' AS path", "127.0.0.1:9/a.png cannot be fetched", id="no server"),
-            pytest.param("'/tmp/${HOME}/a.png' AS path", "placeholder", id="placeholder out of the database"),
-            pytest.param("'http://[bad/a.png' AS path", "this is no URL", id="no URL"),
-            pytest.param("name, 'http://[bad/a.png' AS path", "this is no URL", id="no URL, under a name"),
-            pytest.param("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: this is no plain", id="device"),
-        ],
+            "no server": ("'http://127.0.0.1:9/a.png' AS path", "127.0.0.1:9/a.png cannot be fetched"),
+            "placeholder out of the database": ("'/tmp/${HOME}/a.png' AS path", "placeholder"),
+            "no URL": ("'http://[bad/a.png' AS path", "this is no URL"),
+            "no URL, under a name": ("name, 'http://[bad/a.png' AS path", "this is no URL"),
+            "device": ("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: this is no plain"),
+        },
     )
     def test_rows(self, load: Any, columns: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         with pytest.raises(DataError, match=rf"{problem}[\s\S]*gallery\.db, row [12]"):
             load(f"SELECT {columns} FROM pictures")
 
-    @pytest.mark.parametrize(
-        ("query", "problem"),
-        [
-            pytest.param("DELETE FROM pictures", "does not start with SELECT", id="DELETE"),
-            pytest.param(
-                "-- SELECT\n/* SELECT */ DROP TABLE pictures", "does not start with SELECT", id="behind a comment"
-            ),
-            pytest.param(
-                "WITH a AS (SELECT 1) DELETE FROM pictures", "refuses the query: .*readonly", id="behind WITH"
-            ),
-            pytest.param("SELECT 1; DELETE FROM pictures", "refuses the query", id="behind SELECT"),
-            pytest.param(
-                "SELECT nme FROM pictures", "refuses the query: no such column: nme", id="column that is not there"
-            ),
-            pytest.param("", "does not start with SELECT", id="empty"),
-        ],
+    @cases(
+        "query, problem",
+        {
+            "DELETE": ("DELETE FROM pictures", "does not start with SELECT"),
+            "behind a comment": ("-- SELECT\n/* SELECT */ DROP TABLE pictures", "does not start with SELECT"),
+            "behind WITH": ("WITH a AS (SELECT 1) DELETE FROM pictures", "refuses the query: .*readonly"),
+            "behind SELECT": ("SELECT 1; DELETE FROM pictures", "refuses the query"),
+            "column that is not there": ("SELECT nme FROM pictures", "refuses the query: no such column: nme"),
+            "empty": ("", "does not start with SELECT"),
+        },
     )
     def test_queries(self, load: Any, database: Path, query: str, problem: str) -> None:
         before = database.read_bytes()
@@ -398,27 +370,20 @@ class TestRefused:
         with pytest.raises(DataError, match=r"there are no images: .*row 1, 'a\.png': it is no image"):
             load("SELECT name, data AS image FROM pictures")
 
-    @pytest.mark.parametrize(
-        ("url", "error", "problem"),
-        [
-            pytest.param("sqlite:////nowhere/a.db", MissingError, "no such database file", id="no file"),
-            pytest.param("sqlite:///{}/galery.db", MissingError, r"did you mean .*gallery\.db", id="nearly a file"),
-            pytest.param("sqlite://", UsageError, "names no file", id="in memory"),
-            pytest.param("sqlite:///{}/text.db", UsageError, "file is not a database", id="no SQLite file"),
-            pytest.param("duckdb:///a.db", UsageError, r"pip install 'duckdb-engine'", id="no package for the dialect"),
-            pytest.param("mssql+pyodbc://host/a", UsageError, r"pip install 'pyodbc'", id="no driver"),
-            pytest.param(
-                "postgresql://me:planted@127.0.0.1:9/a", MissingError, "cannot be opened: .*refused", id="no server"
-            ),
-            pytest.param("postgresql://me:planted@127.0.0.1:port/a", UsageError, "not a database URL", id="no port"),
-            pytest.param(
-                "postgresql://127.0.0.1:9/a?password=planted&nonsense=planted",
-                MissingError,
-                "nonsense",
-                id="no setting",
-            ),
-            pytest.param("sqlite:///{}/gallery.db?timeout=planted", UsageError, "setting", id="no value"),
-        ],
+    @cases(
+        "url, error, problem",
+        {
+            "no file": ("sqlite:////nowhere/a.db", MissingError, "no such database file"),
+            "nearly a file": ("sqlite:///{}/galery.db", MissingError, r"did you mean .*gallery\.db"),
+            "in memory": ("sqlite://", UsageError, "names no file"),
+            "no SQLite file": ("sqlite:///{}/text.db", UsageError, "file is not a database"),
+            "no package for the dialect": ("duckdb:///a.db", UsageError, r"pip install 'duckdb-engine'"),
+            "no driver": ("mssql+pyodbc://host/a", UsageError, r"pip install 'pyodbc'"),
+            "no server": ("postgresql://me:planted@127.0.0.1:9/a", MissingError, "cannot be opened: .*refused"),
+            "no port": ("postgresql://me:planted@127.0.0.1:port/a", UsageError, "not a database URL"),
+            "no setting": ("postgresql://127.0.0.1:9/a?password=planted&nonsense=planted", MissingError, "nonsense"),
+            "no value": ("sqlite:///{}/gallery.db?timeout=planted", UsageError, "setting"),
+        },
     )
     def test_database(self, load: Any, tmp_path: Path, url: str, error: type[Exception], problem: str) -> None:
         (tmp_path / "text.db").write_text("no database" * 999)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from folders import contents_of, fill
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,14 +98,14 @@ class TestKinds:
         assert (loaded.kind, loaded.url) == ("folder", "memory://files-elsewhere")
         assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)
 
-    @pytest.mark.parametrize(
-        ("name", "data", "images", "markup"),
-        [
-            pytest.param("a.jpg", JPEG, {"a.jpg": JPEG}, {}, id="image"),
-            pytest.param("photo", PNG, {"photo.png": PNG}, {}, id="image without a suffix"),
-            pytest.param("a.json", b"{}", {}, {"a.json": b"{}"}, id="annotations"),
-            pytest.param("A.XML", b"<a/>", {}, {"A.XML": b"<a/>"}, id="annotations in capitals"),
-        ],
+    @cases(
+        "name, data, images, markup",
+        {
+            "image": ("a.jpg", JPEG, {"a.jpg": JPEG}, {}),
+            "image without a suffix": ("photo", PNG, {"photo.png": PNG}, {}),
+            "annotations": ("a.json", b"{}", {}, {"a.json": b"{}"}),
+            "annotations in capitals": ("A.XML", b"<a/>", {}, {"A.XML": b"<a/>"}),
+        },
     )
     @pytest.mark.parametrize("place", ["here", "http", "memory"])
     def test_single_file(
@@ -127,27 +128,27 @@ class TestKinds:
         server.files["/my%20a.jpg"] = JPEG
         assert load(f"{server.root}/my%20a.jpg?token=x")[1] == {"my a.jpg": JPEG}
 
-    @pytest.mark.parametrize(
-        ("contents", "problem"),
-        [
-            pytest.param({}, "no images and no annotations", id="empty"),
-            pytest.param({"README.md": b"x"}, r"README\.md: neither an image", id="nothing of use"),
-            pytest.param({".hidden/a.jpg": JPEG}, "no images and no annotations", id="hidden"),
-        ],
+    @cases(
+        "contents, problem",
+        {
+            "empty": ({}, "no images and no annotations"),
+            "nothing of use": ({"README.md": b"x"}, r"README\.md: neither an image"),
+            "hidden": ({".hidden/a.jpg": JPEG}, "no images and no annotations"),
+        },
     )
     def test_nothing_to_take(self, load: Any, tmp_path: Path, contents: Any, problem: str) -> None:
         (tmp_path / "source").mkdir()
         with pytest.raises(DataError, match=problem):
             load(fill(tmp_path / "source", contents))
 
-    @pytest.mark.parametrize(
-        ("name", "data", "problem"),
-        [
-            pytest.param("a.zip", b"PK\x03\x04 cut", "cut off", id="cut archive"),
-            pytest.param("a.tar.gz", b"<html>", "web page", id="web page"),
-            pytest.param("a.7z", b"7z\xbc\xaf\x27\x1c", "7z archives cannot be read", id="7z"),
-            pytest.param("a.bin", b"who knows", "not an archive", id="anything"),
-        ],
+    @cases(
+        "name, data, problem",
+        {
+            "cut archive": ("a.zip", b"PK\x03\x04 cut", "cut off"),
+            "web page": ("a.tar.gz", b"<html>", "web page"),
+            "7z": ("a.7z", b"7z\xbc\xaf\x27\x1c", "7z archives cannot be read"),
+            "anything": ("a.bin", b"who knows", "not an archive"),
+        },
     )
     def test_no_archive(self, load: Any, tmp_path: Path, name: str, data: Any, problem: str) -> None:
         with pytest.raises(DataError, match=problem):
@@ -171,21 +172,21 @@ class TestKinds:
 
 
 class TestLayout:
-    @pytest.mark.parametrize(
-        ("source", "images", "markup"),
-        [
-            pytest.param(["val2017/a.jpg", "val2017/b.jpg"], ["a.jpg", "b.jpg"], [], id="COCO's images"),
-            pytest.param(["a/b/c/d.jpg"], ["d.jpg"], [], id="single folders"),
-            pytest.param(["a/b/x.jpg", "a/c/x.jpg"], ["b/x.jpg", "c/x.jpg"], [], id="several folders below one"),
-            pytest.param(["a.jpg", "a/b.jpg"], ["a.jpg", "a/b.jpg"], [], id="an image at the top"),
-            pytest.param(["val/a.jpg", "README.md"], ["a.jpg"], [], id="what is not taken does not count"),
-            pytest.param(["val/a.jpg", "README.txt"], ["a.jpg"], [], id="nor does a text to read"),
-            pytest.param(["annotations/a.json", "annotations/b.json"], [], ["a.json", "b.json"], id="annotations only"),
-            pytest.param(["d/images/a.jpg", "d/a.json"], ["images/a.jpg"], ["a.json"], id="both"),
-            pytest.param(["images/a.jpg", "labels/a.txt"], ["images/a.jpg"], ["labels/a.txt"], id="nothing in common"),
-            pytest.param(["d/a.jpg", "d/license_1.txt"], ["a.jpg"], ["license_1.txt"], id="labels of a licence plate"),
-            pytest.param(["ab/a.jpg", "ac/a.jpg"], ["ab/a.jpg", "ac/a.jpg"], [], id="names that begin alike"),
-        ],
+    @cases(
+        "source, images, markup",
+        {
+            "COCO's images": (["val2017/a.jpg", "val2017/b.jpg"], ["a.jpg", "b.jpg"], []),
+            "single folders": (["a/b/c/d.jpg"], ["d.jpg"], []),
+            "several folders below one": (["a/b/x.jpg", "a/c/x.jpg"], ["b/x.jpg", "c/x.jpg"], []),
+            "an image at the top": (["a.jpg", "a/b.jpg"], ["a.jpg", "a/b.jpg"], []),
+            "what is not taken does not count": (["val/a.jpg", "README.md"], ["a.jpg"], []),
+            "nor does a text to read": (["val/a.jpg", "README.txt"], ["a.jpg"], []),
+            "annotations only": (["annotations/a.json", "annotations/b.json"], [], ["a.json", "b.json"]),
+            "both": (["d/images/a.jpg", "d/a.json"], ["images/a.jpg"], ["a.json"]),
+            "nothing in common": (["images/a.jpg", "labels/a.txt"], ["images/a.jpg"], ["labels/a.txt"]),
+            "labels of a licence plate": (["d/a.jpg", "d/license_1.txt"], ["a.jpg"], ["license_1.txt"]),
+            "names that begin alike": (["ab/a.jpg", "ac/a.jpg"], ["ab/a.jpg", "ac/a.jpg"], []),
+        },
     )
     def test_single_folders_at_the_top(self, load: Any, tmp_path: Path, source: Any, images: Any, markup: Any) -> None:
         fill(tmp_path / "source", {name: JPEG if name.endswith(".jpg") else b"{}" for name in source})

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from api_server import Reply, api_server
+from cases import cases
 from PIL import Image
 
 from pipeline.data.coco import read_coco
@@ -65,16 +66,16 @@ def boxes(dataset):
 
 
 class TestPaging:
-    @pytest.mark.parametrize(
-        ("manner", "settings"),
-        [
-            pytest.param("url", PAGED, id="absolute next URL"),
-            pytest.param("relative", PAGED, id="relative next URL"),
-            pytest.param("link", {}, id="link header"),
-            pytest.param("number", {"page_parameter": "page"}, id="page number until an empty page"),
-            pytest.param("missing", {"page_parameter": "page"}, id="page number until 404"),
-            pytest.param("offset", {"page_parameter": "offset", "first_page": "0", "page_step": "2"}, id="offset"),
-        ],
+    @cases(
+        "manner, settings",
+        {
+            "absolute next URL": ("url", PAGED),
+            "relative next URL": ("relative", PAGED),
+            "link header": ("link", {}),
+            "page number until an empty page": ("number", {"page_parameter": "page"}),
+            "page number until 404": ("missing", {"page_parameter": "page"}),
+            "offset": ("offset", {"page_parameter": "offset", "first_page": "0", "page_step": "2"}),
+        },
     )
     def test_all_pages_come(self, api_place: Any, manner: Any, settings: Any) -> None:
         api_place.pages("/items", [item("c.png"), item("a.png"), item("b.png", label="ant")], 2, manner)
@@ -102,106 +103,81 @@ class TestPaging:
             ("1", str(page)) for page in (1, 2, 3, 4)
         ]
 
-    @pytest.mark.parametrize(
-        ("data", "settings", "match"),
-        [
-            pytest.param(
-                {"next": "/items", "data": [item("a.png")]},
-                {"items": "data", "next": "next"},
-                "already read",
-                id="loop",
-            ),
-            pytest.param([item("a.png")], {"page_parameter": "page"}, "same as the one before", id="parameter ignored"),
-            pytest.param(
+    @cases(
+        "data, settings, match",
+        {
+            "loop": ({"next": "/items", "data": [item("a.png")]}, {"items": "data", "next": "next"}, "already read"),
+            "parameter ignored": ([item("a.png")], {"page_parameter": "page"}, "same as the one before"),
+            "next misspelt": (
                 {"nextPage": "/x", "data": [item("a.png")]},
                 {"items": "data", "next": "nextpage"},
                 "did you mean 'nextPage'",
-                id="next misspelt",
             ),
-            pytest.param(
+            "cursor instead of a URL": (
                 {"next": "abc", "data": [item("a.png")]},
                 {"items": "data", "next": "next"},
                 "no URL at 'next'",
-                id="cursor instead of a URL",
             ),
-            pytest.param(
+            "next is a list": (
                 {"next": ["x"], "data": [item("a.png")]},
                 {"items": "data", "next": "next"},
                 "a list at 'next'",
-                id="next is a list",
             ),
-            pytest.param(
+            "items misspelt": (
                 {"data": {"results": []}},
                 {"items": "data.result"},
                 r"leads nowhere[\s\S]*keys at 'data': results[\s\S]*did you mean 'data.results'",
-                id="items misspelt",
             ),
-            pytest.param(
+            "items not set": (
                 {"results": [], "count": 0},
                 {},
                 r"an object in the page itself[\s\S]*set api.items to results",
-                id="items not set",
             ),
-            pytest.param({"results": 5}, {"items": "results"}, "a number at 'results'", id="items is a number"),
-            pytest.param([], {}, "there are no images", id="nothing there"),
-            pytest.param(
+            "items is a number": ({"results": 5}, {"items": "results"}, "a number at 'results'"),
+            "nothing there": ([], {}, "there are no images"),
+            "image misspelt": (
                 [{"imgae": "/files/a.png"}],
                 {},
                 r"'image' of api.image leads nowhere[\s\S]*item 0[\s\S]*did you mean 'imgae",
-                id="image misspelt",
             ),
-            pytest.param(
-                [item("a.png", objcts=[])],
-                {"boxes": "objetcs"},
-                r"did you mean 'objects'",
-                id="boxes misspelt",
-            ),
-            pytest.param(
+            "boxes misspelt": ([item("a.png", objcts=[])], {"boxes": "objetcs"}, r"did you mean 'objects'"),
+            "no boxes anywhere": (
                 [{"image": "/files/a.png"}],
                 {"boxes": "objects"},
                 r"'objects' of api.boxes leads nowhere",
-                id="no boxes anywhere",
             ),
-            pytest.param(
+            "label misspelt": (
                 [item("a.png")],
                 {"boxes": "objects", "label": "class.nme"},
                 r"item 0, box 0[\s\S]*at 'class': name",
-                id="label misspelt",
             ),
-            pytest.param([item("a.png", box=(1, 2, 3))], BOXES, "a list of four numbers", id="three numbers"),
-            pytest.param(
-                [item("a.png", box=(1, 2, 3, "x"))], BOXES, r"no number[\s\S]*item 0, box 0", id="a word in a box"
-            ),
-            pytest.param(
-                [item("a.png", label=None) | {"objects": 3}], BOXES, "a list of boxes", id="boxes are a number"
-            ),
-            pytest.param([7], {}, "leads nowhere", id="an item is a number"),
-            pytest.param([item("a.png", who="../../x.png")], {"name": "who"}, "name cannot be used", id="name escapes"),
-            pytest.param([item("a.png", who="/etc/x.png")], {"name": "who"}, "name cannot be used", id="absolute name"),
-            pytest.param([item("a.png", who=".x.png")], {"name": "who"}, "name cannot be used", id="hidden name"),
-            pytest.param([item("a.png", who="x" * 300)], {"name": "who"}, "name cannot be used", id="name too long"),
-            pytest.param(
+            "three numbers": ([item("a.png", box=(1, 2, 3))], BOXES, "a list of four numbers"),
+            "a word in a box": ([item("a.png", box=(1, 2, 3, "x"))], BOXES, r"no number[\s\S]*item 0, box 0"),
+            "boxes are a number": ([item("a.png", label=None) | {"objects": 3}], BOXES, "a list of boxes"),
+            "an item is a number": ([7], {}, "leads nowhere"),
+            "name escapes": ([item("a.png", who="../../x.png")], {"name": "who"}, "name cannot be used"),
+            "absolute name": ([item("a.png", who="/etc/x.png")], {"name": "who"}, "name cannot be used"),
+            "hidden name": ([item("a.png", who=".x.png")], {"name": "who"}, "name cannot be used"),
+            "name too long": ([item("a.png", who="x" * 300)], {"name": "who"}, "name cannot be used"),
+            "one name twice": (
                 [item("a.png", who="x.png"), item("b.png", who="x.png")],
                 {"name": "who"},
                 "image 'x.png' differs",
-                id="one name twice",
             ),
-            pytest.param(
+            "name inside a name": (
                 [item("a.png", who="x.png"), item("b.png", who="x.png/y.png")],
                 {"name": "who"},
                 "or inside one's",
-                id="name inside a name",
             ),
-            pytest.param([item("a.png", w=-5)], {"width": "w"}, "no size in pixels", id="negative width"),
-            pytest.param([{"image": "data:image/png;base64,!!"}], {}, "base64 data is broken", id="broken base64"),
-            pytest.param([{"image": 5}], {}, "api.image leads to a number", id="image is a number"),
-            pytest.param(
+            "negative width": ([item("a.png", w=-5)], {"width": "w"}, "no size in pixels"),
+            "broken base64": ([{"image": "data:image/png;base64,!!"}], {}, "base64 data is broken"),
+            "image is a number": ([{"image": 5}], {}, "api.image leads to a number"),
+            "one image in two splits": (
                 [item("a.png", s="train"), item("a.png", s="val")],
                 {"subset": "s"},
                 "two splits",
-                id="one image in two splits",
             ),
-        ],
+        },
     )
     def test_wrong_answers(self, api_place: Any, data: Any, settings: Any, match: str) -> None:
         api_place.json("/items", data)
@@ -215,26 +191,21 @@ class TestPaging:
 
 
 class TestItems:
-    @pytest.mark.parametrize(
-        ("fields", "settings", "expected"),
-        [
-            pytest.param({"b": [1, 2, 10, 5]}, {"box": "b"}, (1, 2, 10, 5), id="xywh"),
-            pytest.param({"b": [1, 2, 11, 7]}, {"box": "b", "box_format": "xyxy"}, (1, 2, 10, 5), id="xyxy"),
-            pytest.param({"b": [6, 4.5, 10, 5]}, {"box": "b", "box_format": "cxcywh"}, (1, 2, 10, 5), id="cxcywh"),
-            pytest.param(
-                {"b": [0.25, 0.5, 0.5, 0.25]}, {"box": "b", "units": "fraction"}, (10, 10, 20, 5), id="fraction"
-            ),
-            pytest.param({"b": [25, 50, 50, 25]}, {"box": "b", "units": "percent"}, (10, 10, 20, 5), id="percent"),
-            pytest.param(
-                {"p": {"x": 1, "y": 2}, "w": "10", "h": 5}, {"box": "p.x, p.y, w, h"}, (1, 2, 10, 5), id="four fields"
-            ),
-            pytest.param(
+    @cases(
+        "fields, settings, expected",
+        {
+            "xywh": ({"b": [1, 2, 10, 5]}, {"box": "b"}, (1, 2, 10, 5)),
+            "xyxy": ({"b": [1, 2, 11, 7]}, {"box": "b", "box_format": "xyxy"}, (1, 2, 10, 5)),
+            "cxcywh": ({"b": [6, 4.5, 10, 5]}, {"box": "b", "box_format": "cxcywh"}, (1, 2, 10, 5)),
+            "fraction": ({"b": [0.25, 0.5, 0.5, 0.25]}, {"box": "b", "units": "fraction"}, (10, 10, 20, 5)),
+            "percent": ({"b": [25, 50, 50, 25]}, {"box": "b", "units": "percent"}, (10, 10, 20, 5)),
+            "four fields": ({"p": {"x": 1, "y": 2}, "w": "10", "h": 5}, {"box": "p.x, p.y, w, h"}, (1, 2, 10, 5)),
+            "indices": (
                 {"c": [[1, 2], [11, 7]]},
                 {"box": "c.0.0,c.0.1,c.1.0,c.1.1", "box_format": "xyxy"},
                 (1, 2, 10, 5),
-                id="indices",
             ),
-        ],
+        },
     )
     def test_boxes_in_pixels(self, api_place: Any, fields: Any, settings: Any, expected: Any) -> None:
         api_place.json("/items", [{"image": "files/a.png", "objects": [{"label": 7, **fields}]}])
@@ -367,38 +338,26 @@ class TestFailures:
         ]
         assert api_place.load()[0].images == 1
 
-    @pytest.mark.parametrize(
-        ("replies", "error", "match"),
-        [
-            pytest.param(
-                [Reply(500)] * 5, MissingError, r"failed 5 times in a row: the server answered 500 Internal", id="down"
-            ),
-            pytest.param(
+    @cases(
+        "replies, error, match",
+        {
+            "down": ([Reply(500)] * 5, MissingError, r"failed 5 times in a row: the server answered 500 Internal"),
+            "500 twice, then 401": (
                 [Reply(500), Reply(500), Reply(401)],
                 UsageError,
                 r"401 Unauthorized[\s\S]*LABELS_TOKEN",
-                id="500 twice, then 401",
             ),
-            pytest.param([Reply(403)], UsageError, r"403 Forbidden[\s\S]*LABELS_TOKEN", id="forbidden"),
-            pytest.param([Reply(404)], MissingError, r"404 Not Found", id="missing"),
-            pytest.param(
-                [Reply(200, b"[1, 2", sent=2)] * 5, MissingError, "the connection broke|was cut", id="always cut"
-            ),
-            pytest.param(
-                [Reply(200, b"<html><body>Log in</body></html>")], DataError, "web page, not JSON", id="login page"
-            ),
-            pytest.param([Reply(200, b"{oops")], DataError, "no JSON: Expecting", id="no JSON"),
-            pytest.param([Reply(200, b"")], DataError, "sent nothing", id="empty"),
-            pytest.param([Reply(200, b"[" * 100_000)], DataError, "no JSON", id="nested too deep"),
-            pytest.param([Reply(200, b"1" * 1_100_000)], DataError, "more than 1 MiB", id="page too large"),
-            pytest.param(
-                [Reply(302, headers={"Location": "/items"})] * 40,
-                MissingError,
-                "redirects without end",
-                id="redirect loop",
-            ),
-            pytest.param([Reply(200, b"[]", delay=3)] * 5, MissingError, "no answer within 0.1 s", id="too slow"),
-        ],
+            "forbidden": ([Reply(403)], UsageError, r"403 Forbidden[\s\S]*LABELS_TOKEN"),
+            "missing": ([Reply(404)], MissingError, r"404 Not Found"),
+            "always cut": ([Reply(200, b"[1, 2", sent=2)] * 5, MissingError, "the connection broke|was cut"),
+            "login page": ([Reply(200, b"<html><body>Log in</body></html>")], DataError, "web page, not JSON"),
+            "no JSON": ([Reply(200, b"{oops")], DataError, "no JSON: Expecting"),
+            "empty": ([Reply(200, b"")], DataError, "sent nothing"),
+            "nested too deep": ([Reply(200, b"[" * 100_000)], DataError, "no JSON"),
+            "page too large": ([Reply(200, b"1" * 1_100_000)], DataError, "more than 1 MiB"),
+            "redirect loop": ([Reply(302, headers={"Location": "/items"})] * 40, MissingError, "redirects without end"),
+            "too slow": ([Reply(200, b"[]", delay=3)] * 5, MissingError, "no answer within 0.1 s"),
+        },
     )
     def test_one_clear_error_without_secrets(
         self,

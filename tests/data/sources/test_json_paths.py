@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,20 +13,20 @@ from pipeline.errors import DataError
 DATA = {"data": {"results": [{"id": 1}, {"id": None}], "count": 2}, "next": None}
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        pytest.param("", DATA, id="nothing is the thing itself"),
-        pytest.param(".", DATA, id="dot is the thing itself"),
-        pytest.param("data.count", 2, id="keys"),
-        pytest.param("data.results.0.id", 1, id="index"),
-        pytest.param("data.results.1.id", None, id="null is there"),
-        pytest.param("data.results.2", ABSENT, id="index too large"),
-        pytest.param("data.results.-1", ABSENT, id="no index from the end"),
-        pytest.param("data.results.id", ABSENT, id="key of a list"),
-        pytest.param("data.count.x", ABSENT, id="key of a number"),
-        pytest.param("next.x", ABSENT, id="key of null"),
-    ],
+@cases(
+    "path, found",
+    {
+        "nothing is the thing itself": ("", DATA),
+        "dot is the thing itself": (".", DATA),
+        "keys": ("data.count", 2),
+        "index": ("data.results.0.id", 1),
+        "null is there": ("data.results.1.id", None),
+        "index too large": ("data.results.2", ABSENT),
+        "no index from the end": ("data.results.-1", ABSENT),
+        "key of a list": ("data.results.id", ABSENT),
+        "key of a number": ("data.count.x", ABSENT),
+        "key of null": ("next.x", ABSENT),
+    },
 )
 def test_find(path: str, found: Any) -> None:
     assert find(DATA, path) is found or find(DATA, path) == found
@@ -50,14 +51,14 @@ def test_every_place_has_a_path(value: Any) -> None:
     walk(value, [])
 
 
-@pytest.mark.parametrize(
-    ("path", "match"),
-    [
-        pytest.param("data.result", r"keys at 'data': results, count[\s\S]*did you mean 'data\.results'\?", id="near"),
-        pytest.param("Next", r"keys there: data, next[\s\S]*did you mean 'next'\?", id="at the top"),
-        pytest.param("data.count.x", r"at 'data\.count', which holds a number[\s\S]*set api\.items", id="no object"),
-        pytest.param("data.results.7", r"at 'data\.results', which holds a list", id="list too short"),
-    ],
+@cases(
+    "path, match",
+    {
+        "near": ("data.result", r"keys at 'data': results, count[\s\S]*did you mean 'data\.results'\?"),
+        "at the top": ("Next", r"keys there: data, next[\s\S]*did you mean 'next'\?"),
+        "no object": ("data.count.x", r"at 'data\.count', which holds a number[\s\S]*set api\.items"),
+        "list too short": ("data.results.7", r"at 'data\.results', which holds a list"),
+    },
 )
 def test_need_says_where_the_path_goes_astray(path: str, match: str) -> None:
     with pytest.raises(DataError, match=match):

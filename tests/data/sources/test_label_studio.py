@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from api_server import Reply, api_server, json_reply
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -144,16 +145,16 @@ class TestProject:
             label_studio.load()
             assert "Authorization" not in other.requests[0].headers
 
-    @pytest.mark.parametrize(
-        ("reply", "error", "match"),
-        [
-            pytest.param(Reply(401), UsageError, "LABEL_STUDIO_API_KEY", id="wrong token"),
-            pytest.param(Reply(404), MissingError, "404", id="no such project"),
-            pytest.param(json_reply({"detail": "x"}), DataError, "an object[\\s\\S]*a list of tasks", id="no list"),
-            pytest.param(json_reply([]), DataError, "no images", id="no tasks"),
-            pytest.param(json_reply([1]), DataError, "'data' of api", id="no task"),
-            pytest.param(Reply(200, b"<!doctype html>"), DataError, "web page", id="login page"),
-        ],
+    @cases(
+        "reply, error, match",
+        {
+            "wrong token": (Reply(401), UsageError, "LABEL_STUDIO_API_KEY"),
+            "no such project": (Reply(404), MissingError, "404"),
+            "no list": (json_reply({"detail": "x"}), DataError, "an object[\\s\\S]*a list of tasks"),
+            "no tasks": (json_reply([]), DataError, "no images"),
+            "no task": (json_reply([1]), DataError, "'data' of api"),
+            "login page": (Reply(200, b"<!doctype html>"), DataError, "web page"),
+        },
     )
     def test_errors(
         self, label_studio: Any, caplog: pytest.LogCaptureFixture, reply: Any, error: type[Exception], match: str
@@ -231,15 +232,15 @@ class TestPersonalTokens:
 
 
 class TestTasks:
-    @pytest.mark.parametrize(
-        ("annotations", "x"),
-        [
-            pytest.param([{"updated_at": "2026-01-02"}, {"updated_at": "2026-01-03"}], 1, id="newest"),
-            pytest.param([{"created_at": "2026-01-04"}, {"updated_at": "2026-01-03"}], 0, id="newest by creation"),
-            pytest.param([{"updated_at": "1", "ground_truth": True}, {"updated_at": "2"}], 0, id="ground truth first"),
-            pytest.param([{"updated_at": "1"}, {"updated_at": "2", "was_cancelled": True}], 0, id="cancelled never"),
-            pytest.param([{"id": 3}, {"id": 20}], 1, id="higher number of those alike"),
-        ],
+    @cases(
+        "annotations, x",
+        {
+            "newest": ([{"updated_at": "2026-01-02"}, {"updated_at": "2026-01-03"}], 1),
+            "newest by creation": ([{"created_at": "2026-01-04"}, {"updated_at": "2026-01-03"}], 0),
+            "ground truth first": ([{"updated_at": "1", "ground_truth": True}, {"updated_at": "2"}], 0),
+            "cancelled never": ([{"updated_at": "1"}, {"updated_at": "2", "was_cancelled": True}], 0),
+            "higher number of those alike": ([{"id": 3}, {"id": 20}], 1),
+        },
     )
     def test_which_annotation(self, annotations: Any, x: Any) -> None:
         there = [each | {"result": [rectangle(x=index)]} for index, each in enumerate(annotations)]
@@ -247,41 +248,41 @@ class TestTasks:
             record = read({"id": 1, "data": {"image": "/a.png"}, "annotations": order})
             assert record.boxes[0].bbox[0] == x / 100
 
-    @pytest.mark.parametrize(
-        ("annotations", "reason"),
-        [
-            pytest.param([], "it is not labelled", id="none"),
-            pytest.param([{"was_cancelled": True, "result": [rectangle()]}], "it is not labelled", id="cancelled"),
-            pytest.param([{"result": [rectangle(image_rotation=90)]}], "turned image", id="turned image"),
-        ],
+    @cases(
+        "annotations, reason",
+        {
+            "none": ([], "it is not labelled"),
+            "cancelled": ([{"was_cancelled": True, "result": [rectangle()]}], "it is not labelled"),
+            "turned image": ([{"result": [rectangle(image_rotation=90)]}], "turned image"),
+        },
     )
     def test_left_out(self, annotations: Any, reason: Any) -> None:
         found = read({"id": 1, "data": {"image": "/a.png"}, "annotations": annotations})
         assert isinstance(found, Skipped)
         assert reason in found.reason
 
-    @pytest.mark.parametrize(
-        ("data", "result", "settings", "url"),
-        [
-            pytest.param({"photo": "/a.png", "text": "hi"}, {}, {}, "/a.png", id="the only URL"),
-            pytest.param({"image": "/a.png", "thumb": "/b.png"}, {}, {}, "/a.png", id="named as in the labels"),
-            pytest.param({"p": "/a.png", "q": "/b.png"}, {"source": "$q"}, {}, "/b.png", id="named as source"),
-            pytest.param({"p": "/a.png", "q": "/b.png"}, {}, {"image": "q"}, "/b.png", id="set"),
-            pytest.param({"p": {"url": "/a.png"}}, {}, {"image": "p.url"}, "/a.png", id="set, deeper"),
-        ],
+    @cases(
+        "data, result, settings, url",
+        {
+            "the only URL": ({"photo": "/a.png", "text": "hi"}, {}, {}, "/a.png"),
+            "named as in the labels": ({"image": "/a.png", "thumb": "/b.png"}, {}, {}, "/a.png"),
+            "named as source": ({"p": "/a.png", "q": "/b.png"}, {"source": "$q"}, {}, "/b.png"),
+            "set": ({"p": "/a.png", "q": "/b.png"}, {}, {"image": "q"}, "/b.png"),
+            "set, deeper": ({"p": {"url": "/a.png"}}, {}, {"image": "p.url"}, "/a.png"),
+        },
     )
     def test_which_image(self, data: Any, result: Any, settings: Any, url: str) -> None:
         record = read({"id": 1, "data": data, "annotations": [{"result": [rectangle(**result)]}]}, **settings)
         assert record.url == url
 
-    @pytest.mark.parametrize(
-        ("data", "settings", "match"),
-        [
-            pytest.param({"p": "/a.png", "q": "/b.png"}, {}, r"several URLs[\s\S]*api.image to one of: p, q", id="two"),
-            pytest.param({"text": "hi"}, {}, r"no URL[\s\S]*one of: text", id="none"),
-            pytest.param({"p": "/a.png"}, {"image": "P"}, "did you mean 'p'", id="misspelt"),
-            pytest.param({"p": 7}, {"image": "p"}, "a number", id="a number"),
-        ],
+    @cases(
+        "data, settings, match",
+        {
+            "two": ({"p": "/a.png", "q": "/b.png"}, {}, r"several URLs[\s\S]*api.image to one of: p, q"),
+            "none": ({"text": "hi"}, {}, r"no URL[\s\S]*one of: text"),
+            "misspelt": ({"p": "/a.png"}, {"image": "P"}, "did you mean 'p'"),
+            "a number": ({"p": 7}, {"image": "p"}, "a number"),
+        },
     )
     def test_no_image(self, data: Any, settings: Any, match: str) -> None:
         with pytest.raises(DataError, match=match):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import postgres
 import pytest
+from cases import cases
 from PIL import Image as Pictures
 
 from pipeline.data.coco import read_coco
@@ -123,15 +124,15 @@ class TestLogin:
         loaded, _ = load(JOINED, url="${GALLERY}")
         assert (loaded.images, loaded.url) == (2, "${GALLERY}")
 
-    @pytest.mark.parametrize(
-        ("login", "password"),
-        [
-            pytest.param(LOGIN, "planted-wrong", id="wrong"),
-            pytest.param(f"{postgres.USER}:planted-wrong@", "", id="wrong, in the URL"),
-            pytest.param(f"{postgres.USER}:planted/wro@ng@", "", id="wrong, and badly written"),
-            pytest.param(f"{postgres.USER}@", "", id="none"),
-            pytest.param("planted-nobody:${GALLERY_PASSWORD}@", postgres.PASSWORD, id="wrong user"),
-        ],
+    @cases(
+        "login, password",
+        {
+            "wrong": (LOGIN, "planted-wrong"),
+            "wrong, in the URL": (f"{postgres.USER}:planted-wrong@", ""),
+            "wrong, and badly written": (f"{postgres.USER}:planted/wro@ng@", ""),
+            "none": (f"{postgres.USER}@", ""),
+            "wrong user": ("planted-nobody:${GALLERY_PASSWORD}@", postgres.PASSWORD),
+        },
     )
     def test_refused(
         self,
@@ -175,15 +176,13 @@ class TestLogin:
 
 
 class TestReadsOnly:
-    @pytest.mark.parametrize(
+    @cases(
         "query",
-        [
-            pytest.param(
-                "WITH gone AS (DELETE FROM shots RETURNING *) SELECT file AS name, data AS image FROM gone", id="WITH"
-            ),
-            pytest.param("SELECT file AS name, data AS image, nextval('visits') FROM shots", id="function"),
-            pytest.param("SELECT 1; DELETE FROM shots", id="two statements"),
-        ],
+        {
+            "WITH": "WITH gone AS (DELETE FROM shots RETURNING *) SELECT file AS name, data AS image FROM gone",
+            "function": "SELECT file AS name, data AS image, nextval('visits') FROM shots",
+            "two statements": "SELECT 1; DELETE FROM shots",
+        },
     )
     def test_refused(self, load: Any, gallery: Any, query: str) -> None:
         with pytest.raises((UsageError, DataError), match=r"refuses the query|broke off after 0 rows"):

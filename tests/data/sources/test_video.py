@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cases import cases
 from clips import HEIGHT, WIDTH, number_in, numbered, write_clip, write_sound
 
 from pipeline.data.loading import load_source
@@ -46,21 +47,21 @@ def numbers(frames: Extracted) -> list[int]:
 
 
 class TestNumbers:
-    @pytest.mark.parametrize(
-        ("suffix", "codec", "options"),
-        [
-            pytest.param(".mp4", "libx264", {}, id="mp4 h264"),
-            pytest.param(".mp4", "libx264", {"movflags": "faststart"}, id="mp4 with its index first"),
-            pytest.param(".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}, id="mp4 in fragments"),
-            pytest.param(".mp4", "mpeg4", {}, id="mp4 mpeg4"),
-            pytest.param(".mov", "libx265", {}, id="mov h265"),
-            pytest.param(".m4v", "mpeg4", {}, id="m4v mpeg4"),
-            pytest.param(".avi", "mjpeg", {}, id="avi mjpeg"),
-            pytest.param(".avi", "mpeg4", {}, id="avi mpeg4"),
-            pytest.param(".mkv", "libx264", {}, id="mkv h264"),
-            pytest.param(".mkv", "ffv1", {}, id="mkv ffv1"),
-            pytest.param(".webm", "libvpx", {}, id="webm vp8"),
-        ],
+    @cases(
+        "suffix, codec, options",
+        {
+            "mp4 h264": (".mp4", "libx264", {}),
+            "mp4 with its index first": (".mp4", "libx264", {"movflags": "faststart"}),
+            "mp4 in fragments": (".mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
+            "mp4 mpeg4": (".mp4", "mpeg4", {}),
+            "mov h265": (".mov", "libx265", {}),
+            "m4v mpeg4": (".m4v", "mpeg4", {}),
+            "avi mjpeg": (".avi", "mjpeg", {}),
+            "avi mpeg4": (".avi", "mpeg4", {}),
+            "mkv h264": (".mkv", "libx264", {}),
+            "mkv ffv1": (".mkv", "ffv1", {}),
+            "webm vp8": (".webm", "libvpx", {}),
+        },
     )
     def test_frame_n_is_the_nth(self, tmp_path: Path, suffix: str, codec: str, options: Any) -> None:
         clip = write_clip(tmp_path / f"a{suffix}", 25, codec=codec, **options)
@@ -86,13 +87,13 @@ class TestSampling:
     TIMES = (0, 0.04, 0.3, 0.9, 1.0, 2.7, 2.74, 3.1, 3.999, 4.2)  # one frame in four seconds would be lost at 1 / s
 
     @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-    @pytest.mark.parametrize(
-        ("per_second", "taken"),
-        [
-            pytest.param(1, [0, 4, 5, 7, 8], id="1 a second; a thousandth early is in time"),
-            pytest.param(0.5, [0, 5, 8], id="every 2 seconds"),
-            pytest.param(1000, list(range(10)), id="more than there are"),
-        ],
+    @cases(
+        "per_second, taken",
+        {
+            "1 a second; a thousandth early is in time": (1, [0, 4, 5, 7, 8]),
+            "every 2 seconds": (0.5, [0, 5, 8]),
+            "more than there are": (1000, list(range(10))),
+        },
     )
     def test_variable_rate(self, tmp_path: Path, suffix: str, per_second: Any, taken: Any) -> None:
         clip = write_clip(tmp_path / f"a{suffix}", len(self.TIMES), times=self.TIMES)
@@ -116,14 +117,14 @@ class TestSampling:
         both = Sampling(0.5, 0.15)
         assert numbers(extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path / "2", both)) == [0, 9, 18, 20]
 
-    @pytest.mark.parametrize(
-        ("sampling", "scenes"),
-        [
-            pytest.param(EVERY, [0] * 9 + [1] * 9 + [2] * 9, id="every frame"),
-            pytest.param(Sampling(0.5), [0, 2], id="the scene between the frames taken counts"),
-            pytest.param(SCENES, [0, 1, 2], id="by scene"),
-            pytest.param(Sampling(1, 0.9), [0, 0, 0], id="by the change that is set"),
-        ],
+    @cases(
+        "sampling, scenes",
+        {
+            "every frame": (EVERY, [0] * 9 + [1] * 9 + [2] * 9),
+            "the scene between the frames taken counts": (Sampling(0.5), [0, 2]),
+            "by scene": (SCENES, [0, 1, 2]),
+            "by the change that is set": (Sampling(1, 0.9), [0, 0, 0]),
+        },
     )
     def test_number_of_the_scene(self, tmp_path: Path, sampling: Any, scenes: Any) -> None:
         colours = ((200, 0, 0), (0, 0, 200), (90, 200, 90))
@@ -160,15 +161,13 @@ def test_turned_as_the_clip_says(tmp_path: Path, rotation: int, mirrored: bool) 
 
 
 class TestRefused:
-    @pytest.mark.parametrize(
-        ("write", "problem"),
-        [
-            pytest.param(
-                lambda path: path.write_text("no video at all\n" * 99), "cannot be read as a video", id="text"
-            ),
-            pytest.param(lambda path: path.write_bytes(b""), "cannot be read as a video", id="empty"),
-            pytest.param(write_sound, "no video stream", id="sound alone"),
-            pytest.param(
+    @cases(
+        "write, problem",
+        {
+            "text": (lambda path: path.write_text("no video at all\n" * 99), "cannot be read as a video"),
+            "empty": (lambda path: path.write_bytes(b""), "cannot be read as a video"),
+            "sound alone": (write_sound, "no video stream"),
+            "encrypted": (
                 lambda path: write_clip(
                     path,
                     20,
@@ -177,16 +176,14 @@ class TestRefused:
                     encryption_kid="a7e61c373e219033c21091fa607bf3b8",
                 ),
                 "encrypted",
-                id="encrypted",
             ),
-            pytest.param(
+            "playlist that opens another file": (
                 lambda path: path.write_text(
                     f"ffconcat version 1.0\nfile {write_clip(path.parent / 'b.mp4', 9).name}\n"
                 ),
                 "cannot be read as a video",
-                id="playlist that opens another file",
             ),
-        ],
+        },
     )
     def test_no_clip(self, tmp_path: Path, write: Any, problem: str) -> None:
         write(tmp_path / "a.mp4")
@@ -230,15 +227,15 @@ class TestRefused:
 
 
 class TestCut:
-    @pytest.mark.parametrize(
-        ("clip", "may_lose_index"),
-        [
-            pytest.param("a.mp4", True, id="mp4"),
-            pytest.param("faststart.mp4", False, id="mp4 with its index first"),
-            pytest.param("a.avi", True, id="avi"),
-            pytest.param("a.mkv", False, id="mkv"),
-            pytest.param("a.webm", False, id="webm"),
-        ],
+    @cases(
+        "clip, may_lose_index",
+        {
+            "mp4": ("a.mp4", True),
+            "mp4 with its index first": ("faststart.mp4", False),
+            "avi": ("a.avi", True),
+            "mkv": ("a.mkv", False),
+            "webm": ("a.webm", False),
+        },
     )
     def test_anywhere(self, tmp_path: Path, clip: str, may_lose_index: bool) -> None:
         """A cut that loses a frame is an error; one in what follows the frames of an mp4 or avi may lose none."""
@@ -275,15 +272,15 @@ class TestCut:
 
 
 class TestDamaged:
-    @pytest.mark.parametrize(
-        ("suffix", "codec", "share", "size"),
-        [
-            pytest.param(".mp4", "libx264", 0.4, 4000, id="mp4 h264"),
-            pytest.param(".avi", "mpeg4", 0.4, 4000, id="avi mpeg4"),
-            pytest.param(".avi", "mjpeg", 0.4, 4000, id="avi mjpeg, which decodes on"),
-            pytest.param(".mkv", "libx264", 0.4, 4000, id="mkv h264"),
-            pytest.param(".mp4", "libx264", 0.52, 1500, id="mp4 h264, which decodes on, with a mark"),
-        ],
+    @cases(
+        "suffix, codec, share, size",
+        {
+            "mp4 h264": (".mp4", "libx264", 0.4, 4000),
+            "avi mpeg4": (".avi", "mpeg4", 0.4, 4000),
+            "avi mjpeg, which decodes on": (".avi", "mjpeg", 0.4, 4000),
+            "mkv h264": (".mkv", "libx264", 0.4, 4000),
+            "mp4 h264, which decodes on, with a mark": (".mp4", "libx264", 0.52, 1500),
+        },
     )
     def test_in_the_middle(self, tmp_path: Path, suffix: str, codec: str, share: Any, size: Any) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (60, HEIGHT, WIDTH, 3), np.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -150,30 +149,18 @@ class DetectionClient:
         what = "the test result"
         return _parse(TypeAdapter(ServedImage), self.post("/test_result", what).response, what)
 
-    def predict(
-        self, uploads: Sequence[ImageUpload], *, score_threshold: float
-    ) -> tuple[list[ServedImage], ServiceResponse]:
-        """Detect objects.
-
-        Args:
-            uploads: The images, sent in one request.
-            score_threshold: Lowest score of a detection.
-
-        Returns:
-            One item per image in the order of `uploads`, and the response that held them.
-        """
-        names = [upload.name for upload in uploads]
-        what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    def predict(self, image: ImageUpload, *, score_threshold: float) -> tuple[ServedImage, ServiceResponse]:
+        """Detect objects on one image, with at least this score; returns the response too."""
         answered = self.post(
             "/predict",
-            what,
+            image.name,
             params={"score_threshold": repr(score_threshold)},
-            files=[("images", (upload.name, upload.data, upload.media_type)) for upload in uploads],
+            files={"images": (image.name, image.data, image.media_type)},
         )
-        images = _parse(TypeAdapter(list[ServedImage]), answered.response, what)
-        if len(images) != len(uploads):
-            raise _malformed(what, f"{len(images)} items for {len(uploads)} images")
-        return images, answered
+        images = _parse(TypeAdapter(list[ServedImage]), answered.response, image.name)
+        if len(images) != 1:
+            raise _malformed(image.name, f"{len(images)} items for one image")
+        return images[0], answered
 
     def post(self, path: str, what: str, **arguments: Any) -> ServiceResponse:
         """Send a POST request; `what` names it in messages.
@@ -228,7 +215,7 @@ def check_test_image(url: str, *, box_tolerance_px: float = 0.05, score_toleranc
     with DetectionClient(url) as client:
         threshold = float(client.info()["score_threshold"])  # that of the recorded result
         recorded = client.test_result().detections
-        served = client.predict([client.test_image()], score_threshold=threshold)[0][0].detections
+        served = client.predict(client.test_image(), score_threshold=threshold)[0].detections
     pairs, single = _pair(recorded, served)
     box = max((_box_difference(a, b) for a, b in pairs), default=0.0)
     score = max((abs(a.score - b.score) for a, b in pairs), default=0.0)

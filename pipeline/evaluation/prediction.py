@@ -54,8 +54,7 @@ class ServicePredictions:
         results: Detections in COCO's results format, images in the test set's order, by descending score in each.
         service: The answer of `/info`.
         score_threshold: Lowest score that was asked for.
-        images: Number of images sent.
-        requests: Number of requests that carried them.
+        images: Number of images sent, one in each request.
         retries: Number of attempts that failed because the service was busy or the connection broke.
         workers: Number of clients that sent requests at the same time.
         seconds: Wall time of all requests.
@@ -70,7 +69,6 @@ class ServicePredictions:
     service: dict[str, Any]
     score_threshold: float
     images: int
-    requests: int
     retries: int
     workers: int
     seconds: float
@@ -87,9 +85,9 @@ class ServicePredictions:
 
 
 @dataclass(frozen=True)
-class _Batch:
-    images: tuple[Image, ...]
-    served: list[ServedImage]
+class _Answer:
+    image: Image
+    served: ServedImage
     seconds: float
     retries: int
 
@@ -100,7 +98,6 @@ def predict_dataset(
     *,
     score_threshold: float = 0.01,
     workers: int = 4,
-    images_per_request: int = 1,
     timeout: float = 120.0,
 ) -> ServicePredictions:
     """Send every image of a test set to the service.
@@ -114,7 +111,6 @@ def predict_dataset(
         score_threshold: Lowest score to ask for, or the service's own lowest if that is higher. Average precision
             needs a low one.
         workers: Clients at the same time.
-        images_per_request: Images in one request.
         timeout: Seconds one request may take.
 
     Raises:
@@ -127,23 +123,22 @@ def predict_dataset(
     score_threshold = max(score_threshold, float(service["score_threshold"]))
     unknown = _unknown_classes(truth, service["classes"])
     start = time.perf_counter()
-    batches = _send_all(url, truth, score_threshold, workers, images_per_request, timeout)
+    answers = _send_all(url, truth, score_threshold, workers, timeout)
     seconds = time.perf_counter() - start
-    results, dropped = _to_coco(batches, {name: id_ for id_, name in truth.categories.items()})
+    results, dropped = _to_coco(answers, {name: id_ for id_, name in truth.categories.items()})
     return ServicePredictions(
         results=results,
         service=service,
         score_threshold=score_threshold,
         images=len(truth.images),
-        requests=len(batches),
-        retries=sum(batch.retries for batch in batches),
+        retries=sum(answer.retries for answer in answers),
         workers=workers,
         seconds=seconds,
         images_per_second=len(truth.images) / seconds,
-        latency=_latency([batch.seconds for batch in batches]),
+        latency=_latency([answer.seconds for answer in answers]),
         dropped=dict(dropped.most_common()),
         unknown_classes=unknown,
-        resized=_resized(batches),
+        resized=_resized(answers),
     )
 
 
@@ -161,25 +156,22 @@ def _unknown_classes(truth: GroundTruth, served: Sequence[str]) -> tuple[str, ..
     return unknown
 
 
-def _send_all(
-    url: str, truth: GroundTruth, score_threshold: float, workers: int, images_per_request: int, timeout: float
-) -> list[_Batch]:
+def _send_all(url: str, truth: GroundTruth, score_threshold: float, workers: int, timeout: float) -> list[_Answer]:
     local = threading.local()
     with ExitStack() as clients, ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
 
-        def send(images: tuple[Image, ...]) -> _Batch:
+        def send(image: Image) -> _Answer:
             if not hasattr(local, "client"):
                 local.client = clients.enter_context(DetectionClient(url, timeout=timeout))
-            uploads = [_upload(truth.path_of(image.file_name), image.file_name) for image in images]
-            served, answered = local.client.predict(uploads, score_threshold=score_threshold)
-            return _Batch(images, served, answered.seconds, answered.retries)
+            upload = _upload(truth.path_of(image.file_name), image.file_name)
+            served, answered = local.client.predict(upload, score_threshold=score_threshold)
+            return _Answer(image, served, answered.seconds, answered.retries)
 
-        starts = range(0, len(truth.images), images_per_request)
-        futures = [pool.submit(send, truth.images[start : start + images_per_request]) for start in starts]
+        futures = [pool.submit(send, image) for image in truth.images]
         try:
-            with tqdm(total=len(truth.images), desc="predict", unit="img", mininterval=0.5, ascii=True) as progress:
-                for future in as_completed(futures):
-                    progress.update(len(future.result().images))
+            finished = as_completed(futures)
+            for future in tqdm(finished, "predict", len(futures), unit="img", mininterval=0.5, ascii=True):
+                future.result()
         except BaseException:  # Ctrl-C too: do not wait for the images that are still to be sent
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -195,30 +187,28 @@ def _upload(path: Path, name: str) -> ImageUpload:
         ) from error
 
 
-def _to_coco(batches: Iterable[_Batch], category_ids: dict[str, int]) -> tuple[list[CocoResult], Counter[str]]:
+def _to_coco(answers: Iterable[_Answer], category_ids: dict[str, int]) -> tuple[list[CocoResult], Counter[str]]:
     results: list[CocoResult] = []
     dropped: Counter[str] = Counter()
-    for batch in batches:
-        for image, served in zip(batch.images, batch.served, strict=True):
-            for found in served.detections:
-                category_id = category_ids.get(found.label)
-                if category_id is None:
-                    dropped[found.label] += 1
-                    continue
-                x1, y1, x2, y2 = found.box
-                box = [x1, y1, x2 - x1, y2 - y1]
-                results.append(CocoResult(image_id=image.id, category_id=category_id, bbox=box, score=found.score))
+    for answer in answers:
+        for found in answer.served.detections:
+            category_id = category_ids.get(found.label)
+            if category_id is None:
+                dropped[found.label] += 1
+                continue
+            x1, y1, x2, y2 = found.box
+            box = [x1, y1, x2 - x1, y2 - y1]
+            results.append(CocoResult(image_id=answer.image.id, category_id=category_id, bbox=box, score=found.score))
     if dropped:
         log.info("left out detections of classes that the test set does not have: %s", dict(dropped))
     return results, dropped
 
 
-def _resized(batches: Iterable[_Batch]) -> tuple[str, ...]:
+def _resized(answers: Iterable[_Answer]) -> tuple[str, ...]:
     resized = tuple(
-        image.file_name
-        for batch in batches
-        for image, served in zip(batch.images, batch.served, strict=True)
-        if (image.width, image.height) != (served.width, served.height)
+        each.image.file_name
+        for each in answers
+        if (each.image.width, each.image.height) != (each.served.width, each.served.height)
     )
     if resized:
         log.warning("the size of %d images differs from the annotations, first %s", len(resized), resized[0])

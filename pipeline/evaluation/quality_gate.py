@@ -16,53 +16,6 @@ _NOT_CHOSEN = -1.0
 
 
 @dataclass(frozen=True)
-class QualityLimits:
-    """The limits that a user can choose; 1 for a share, and 0 for mAP50, is no limit.
-
-    Attributes:
-        min_map50: Least mAP50.
-        max_seen_exact: Greatest share of test images that are byte for byte training images. With 1, a model passes
-            too that has seen every test image.
-        max_seen_similar: Greatest share of other test images that look like training images.
-        allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
-    """
-
-    min_map50: float = 0.0
-    max_seen_exact: float = 0.0
-    max_seen_similar: float = 1.0
-    allow_no_detections: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("min_map50", "max_seen_exact", "max_seen_similar"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                default = "" if name == "max_seen_exact" else ", or -1 for the default"
-                raise UsageError(f"{name} is {value}", expected=f"a number between 0 and 1{default}")
-
-
-def choose_limits(
-    *, min_map50: float, max_seen_exact: float, max_seen_similar: float, allow_no_detections: bool, release: bool
-) -> QualityLimits:
-    """Replace the limits that were not chosen, which are -1, by their defaults.
-
-    Args:
-        min_map50: See `QualityLimits`; -1 is 0.1 for a release, and no limit otherwise.
-        max_seen_exact: See `QualityLimits`.
-        max_seen_similar: See `QualityLimits`; -1 is 0.5 for a release, and no limit otherwise.
-        allow_no_detections: See `QualityLimits`.
-        release: Whether the model is to be released.
-
-    Raises:
-        UsageError: A limit is not between 0 and 1.
-    """
-    if min_map50 == _NOT_CHOSEN:
-        min_map50 = RELEASE_MAP50 if release else 0.0
-    if max_seen_similar == _NOT_CHOSEN:
-        max_seen_similar = RELEASE_SEEN_SIMILAR if release else 1.0
-    return QualityLimits(min_map50, max_seen_exact, max_seen_similar, allow_no_detections)
-
-
-@dataclass(frozen=True)
 class Requirement:
     """One figure and its limit.
 
@@ -110,7 +63,7 @@ class QualityGate:
     @property
     def passed(self) -> bool | None:
         """Whether no figure misses its limit; None where none has a limit, or all that have are unknown."""
-        verdicts = [each.passed for each in self.requirements if each.passed is not None]
+        verdicts = [each.passed for each in self._known]
         return all(verdicts) if verdicts else None
 
     @property
@@ -136,29 +89,56 @@ class QualityGate:
     @property
     def minimum(self) -> dict[str, float]:
         """The least values that pass, of the figures that are known."""
-        known = [each for each in self.requirements if each.passed is not None]
-        return {each.metric: each.minimum for each in known if each.minimum is not None}
+        return {each.metric: each.minimum for each in self._known if each.minimum is not None}
 
     @property
     def maximum(self) -> dict[str, float]:
         """The greatest values that pass, of the figures that are known."""
-        known = [each for each in self.requirements if each.passed is not None]
-        return {each.metric: each.maximum for each in known if each.maximum is not None}
+        return {each.metric: each.maximum for each in self._known if each.maximum is not None}
+
+    @property
+    def _known(self) -> list[Requirement]:
+        return [each for each in self.requirements if each.passed is not None]
 
 
-def judge(metrics: DetectionMetrics, exposure: Exposure, limits: QualityLimits) -> QualityGate:
+def judge(
+    metrics: DetectionMetrics,
+    exposure: Exposure,
+    *,
+    min_map50: float,
+    max_seen_exact: float,
+    max_seen_similar: float,
+    allow_no_detections: bool,
+    release: bool,
+) -> QualityGate:
     """Compare the figures with their limits.
 
     Args:
         metrics: Of the test set.
         exposure: The test images that the model has seen.
-        limits: From `choose_limits`.
+        min_map50: Least mAP50; 0 is no limit; -1 is 0.1 for a release, and no limit otherwise.
+        max_seen_exact: Greatest share of test images that are byte for byte training images; 1 is no limit, and a
+            model passes too that has seen every test image.
+        max_seen_similar: Greatest share of other test images that look like training images; 1 is no limit; -1 is 0.5
+            for a release, and no limit otherwise.
+        allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
+        release: Whether the model is to be released.
+
+    Raises:
+        UsageError: A limit is not between 0 and 1.
     """
-    must_find = metrics.objects > 0 and not limits.allow_no_detections
-    limits_exact, limits_similar = limits.max_seen_exact < 1, limits.max_seen_similar < 1
+    if min_map50 == _NOT_CHOSEN:
+        min_map50 = RELEASE_MAP50 if release else 0.0
+    if max_seen_similar == _NOT_CHOSEN:
+        max_seen_similar = RELEASE_SEEN_SIMILAR if release else 1.0
+    limits = {"min_map50": min_map50, "max_seen_exact": max_seen_exact, "max_seen_similar": max_seen_similar}
+    for name, limit in limits.items():
+        if not 0 <= limit <= 1:
+            raise UsageError(f"{name} is {limit}", expected="a number between 0 and 1")
+    must_find = metrics.objects > 0 and not allow_no_detections
     return QualityGate(
         (
-            Requirement(_MAP50, "mAP50", metrics.map50, minimum=limits.min_map50 or None),
+            Requirement(_MAP50, "mAP50", metrics.map50, minimum=min_map50 or None),
             Requirement(
                 "detections", "detections in the test set", metrics.detections, minimum=1 if must_find else None
             ),
@@ -166,21 +146,21 @@ def judge(metrics: DetectionMetrics, exposure: Exposure, limits: QualityLimits) 
                 "seen_exact_share",
                 "share of test images byte for byte among those learned from",
                 exposure.exact_share,
-                maximum=limits.max_seen_exact if limits_exact else None,
+                maximum=max_seen_exact if max_seen_exact < 1 else None,
                 may_be_unknown=True,
             ),
             Requirement(
                 "seen_similar_share",
                 "share of other test images that look like one learned from",
                 exposure.similar_share,
-                maximum=limits.max_seen_similar if limits_similar else None,
+                maximum=max_seen_similar if max_seen_similar < 1 else None,
                 may_be_unknown=True,
             ),
             Requirement(
                 "unseen_images",
                 "unseen test images",
                 exposure.unseen_images,
-                minimum=1 if limits_exact else None,
+                minimum=1 if max_seen_exact < 1 else None,
                 may_be_unknown=True,
             ),
         )

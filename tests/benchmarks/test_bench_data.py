@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "bench_data.py"
 PARTS = ("annotations read", "images looked at", "near duplicates", "rules", "selection", "split", "report",
          "subsets written", "samples shown")  # fmt: skip
@@ -26,7 +27,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     return content, folder
 
 
-@pytest.mark.slow
 def test_figures_follow_from_times(bench: tuple[dict[str, Any], Path]) -> None:
     content, _ = bench
     figures, times = content["figures"], content["times_s"]
@@ -46,7 +46,6 @@ def test_figures_follow_from_times(bench: tuple[dict[str, Any], Path]) -> None:
     assert 0.05 < figures["memory_gb"] < 1
 
 
-@pytest.mark.slow
 def test_parts_make_up_the_whole(bench: tuple[dict[str, Any], Path]) -> None:
     times = bench[0]["times_s"]
     parts = {name.strip(): taken[0] for name, taken in times.items() if name.startswith("  ")}
@@ -55,7 +54,6 @@ def test_parts_make_up_the_whole(bench: tuple[dict[str, Any], Path]) -> None:
     assert sum(parts.values()) == pytest.approx(times["data_prep"][0], rel=0.02)
 
 
-@pytest.mark.slow
 def test_only_the_images_stay(bench: tuple[dict[str, Any], Path]) -> None:
     """As large as the issue says, one in fifty at half the size; they serve the next run."""
     _, folder = bench

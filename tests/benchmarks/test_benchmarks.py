@@ -29,6 +29,7 @@ def figures(script: str, folder: Path, *arguments: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.slow
 def test_the_runner_is_held_against_bare_papermill(tmp_path: Path) -> None:
     content = figures("bench_runner.py", tmp_path)
     assert [(row["name"], row["limit"]) for row in content["targets"]] == [
@@ -57,20 +58,7 @@ def test_the_store_is_held_against_the_systems_own_tools(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_training_is_held_against_mmdets_own_runner(real_data: Path) -> None:
-    small = [
-        "--variant",
-        "nano",
-        "--augmentation",
-        "mosaic",
-        "--size",
-        "64",
-        "--batch",
-        "32",
-        "--epochs",
-        "2",
-        "--turns",
-        "1",
-    ]
+    small = ["--variant=nano", "--augmentation=mosaic", "--size=64", "--batch=32", "--epochs=2", "--turns=1"]
     command = [sys.executable, str(BENCHMARKS / "bench_train.py"), *small, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr  # a missed target and an error both end in 1

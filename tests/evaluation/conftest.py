@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import re
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -165,30 +164,30 @@ def write_dataset(tmp_path: Path) -> Callable[..., GroundTruth]:
 
 
 @pytest.fixture
-def scripted():
+def scripted() -> Iterator[Callable[..., SimpleNamespace]]:
     """A real server that speaks the service's API, but first does to `/predict` what it is told.
 
     A step of the script is a status code, "reset", "hang up", or bytes to answer with.
     """
     running = []
 
-    def start(*script, classes=("bright", "dark"), size=(64, 64), box=(8, 8, 40, 40), score=0.9):
+    def start(*script: int | str | bytes, size: tuple[int, int] = (64, 64)) -> SimpleNamespace:
         state = SimpleNamespace(script=list(script), calls=0, lock=threading.Lock())
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
                 if self.path.startswith("/info"):
-                    return self.answer({"classes": list(classes), "score_threshold": 0.01})
+                    return self.answer({"classes": ["bright", "dark"], "score_threshold": 0.01})
                 with state.lock:
                     state.calls += 1
                     step = state.script.pop(0) if state.script else None
-                found = {"box": list(box), "score": score, "label": classes[0], "class_id": 0}
+                found = {"box": [8, 8, 40, 40], "score": 0.9, "label": "bright", "class_id": 0}
                 item = {"width": size[0], "height": size[1], "detections": [found]}
                 if step is None:
-                    return self.answer([item] * len(re.findall(rb'name="images"', body)))
+                    return self.answer([item])
                 if isinstance(step, bytes):
                     return self.reply(200, step)
                 if isinstance(step, int):
@@ -198,21 +197,21 @@ def scripted():
                 self.close_connection = True
                 return self.connection.close()
 
-            def answer(self, value, status=200):
+            def answer(self, value: object, status: int = 200) -> None:
                 self.reply(status, json.dumps(value).encode())
 
-            def reply(self, status, body):
+            def reply(self, status: int, body: bytes) -> None:
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
-            def finish(self):
+            def finish(self) -> None:
                 with contextlib.suppress(OSError, ValueError):
                     super().finish()
 
-            def log_message(self, *args):
+            def log_message(self, *args: object) -> None:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

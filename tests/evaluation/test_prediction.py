@@ -27,23 +27,20 @@ def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_LONGEST_WAIT", 0.01)
 
 
-@pytest.mark.parametrize("images_per_request", [1, 3])
 def test_the_packed_service_finds_what_its_model_finds(
     served: RunningService,
     write_dataset: Callable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    images_per_request: int,
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing there; the service must be reached without it
     dataset = write_dataset(GREYS)
-    predictions = predict_dataset(served.url, dataset, images_per_request=images_per_request, workers=2)
+    predictions = predict_dataset(served.url, dataset, workers=2)
     assert [one["image_id"] for one in predictions.results] == list(range(len(GREYS)))
     # the service lists "dark" first, the test set "bright"
     assert [one["category_id"] for one in predictions.results] == [1, 1, 1, 2, 2, 2, 2]
     assert [one["score"] for one in predictions.results] == pytest.approx([grey / 255 for grey in GREYS], abs=1e-4)
     assert predictions.results[0]["bbox"] == pytest.approx([8, 8, 32, 32])
-    assert predictions.requests == -(-len(GREYS) // images_per_request)
     assert (predictions.images, predictions.retries, predictions.unknown_classes) == (len(GREYS), 0, ())
     assert 0 < predictions.latency.p50 <= predictions.latency.p99 <= predictions.latency.max
     assert predictions.images_per_second == pytest.approx(len(GREYS) / predictions.seconds)
@@ -124,7 +121,7 @@ def test_a_service_that_is_gone_is_told(write_dataset: Callable) -> None:
         pytest.param(404, "HTTP 404", id="not-found"),
         pytest.param(b"<html>", "malformed: Invalid JSON", id="not-json"),
         pytest.param(b"{}", "malformed: Input should be a valid array", id="no-list"),
-        pytest.param(b"[]", "malformed: 0 items for 1 images", id="too-few-items"),
+        pytest.param(b"[]", "malformed: 0 items for one image", id="too-few-items"),
         pytest.param(b'[{"width": 1, "height": 1}]', "malformed: [0].detections: Field required", id="no-detections"),
         pytest.param(
             b'[{"width": 1, "height": 1, "detections": [{"box": [1, 2], "score": 1, "label": "dark"}]}]',

@@ -13,7 +13,7 @@ from pipeline.data.report.inline_images import Gallery
 from pipeline.errors import UsageError
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.quality_gate import QualityGate, choose_limits, judge
+from pipeline.evaluation.quality_gate import QualityGate, judge
 
 RIGHT = ({"image_id": 0, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9},)
 DEFAULTS = MappingProxyType(
@@ -38,7 +38,7 @@ def judged(write_dataset: Callable) -> Callable[..., QualityGate]:
         **limits: Any,
     ) -> QualityGate:
         metrics = evaluate(write_dataset([250, 60], categories), results)
-        return judge(metrics, known or exposure(), choose_limits(**(DEFAULTS | limits)))
+        return judge(metrics, known or exposure(), **(DEFAULTS | limits))
 
     return run
 
@@ -134,23 +134,28 @@ def test_every_limit_is_of_a_figure(judged: Callable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "release", "expected"),
+    ("asked", "minimum", "maximum"),
     [
-        pytest.param({}, True, (0.1, 0.5), id="the defaults of a release"),
-        pytest.param({}, False, (0.0, 1.0), id="the defaults otherwise"),
-        pytest.param({"min_map50": 0.0, "max_seen_similar": 1.0}, True, (0.0, 1.0), id="no limit, a release"),
-        pytest.param({"min_map50": 0.8, "max_seen_similar": 0.2}, False, (0.8, 0.2), id="as chosen"),
+        pytest.param({"release": True}, 0.1, 0.5, id="the defaults of a release"),
+        pytest.param({}, None, None, id="the defaults otherwise"),
+        pytest.param(
+            {"min_map50": 0.0, "max_seen_similar": 1.0, "release": True}, None, None, id="no limit, a release"
+        ),
+        pytest.param({"min_map50": 0.8, "max_seen_similar": 0.2}, 0.8, 0.2, id="as chosen"),
     ],
 )
-def test_limits_that_are_not_chosen(asked: dict, release: bool, expected: tuple[float, float]) -> None:
-    limits = choose_limits(**(DEFAULTS | asked | {"release": release}))
-    assert (limits.min_map50, limits.max_seen_similar) == expected
+def test_limits_that_are_not_chosen(
+    judged: Callable, asked: dict, minimum: float | None, maximum: float | None
+) -> None:
+    gate = judged(**asked)
+    assert gate.minimum.get("mAP50") == minimum
+    assert gate.maximum.get("seen_similar_share") == maximum
 
 
 @pytest.mark.parametrize(
     "limits",
-    [{"min_map50": -0.1}, {"min_map50": 1.1}, {"min_map50": 60}, {"max_seen_exact": -1.0}, {"max_seen_similar": 50}],
+    [{"min_map50": -0.1}, {"min_map50": 60}, {"max_seen_exact": -1.0}, {"max_seen_similar": 50}],
 )
-def test_nonsense_is_refused(limits: dict) -> None:
-    with pytest.raises(UsageError, match=r"is (-0\.1|1\.1|60|-1\.0|50)\n.*between 0 and 1"):
-        choose_limits(**(DEFAULTS | limits))
+def test_nonsense_is_refused(judged: Callable, limits: dict) -> None:
+    with pytest.raises(UsageError, match=r"is (-0\.1|60|-1\.0|50)\n.*between 0 and 1"):
+        judged(**limits)

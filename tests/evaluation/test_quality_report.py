@@ -21,7 +21,7 @@ from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import Latency, ServicePredictions
 from pipeline.evaluation.prediction_images import draw_comparisons
-from pipeline.evaluation.quality_gate import QualityLimits, judge
+from pipeline.evaluation.quality_gate import judge
 from pipeline.evaluation.quality_report import _ordinal, dataset_rows, write_report
 
 NOTHING = Gallery(())
@@ -40,7 +40,6 @@ def predictions(results: list[dict], **changes: Any) -> ServicePredictions:
         "service": {"name": "object_detector", "classes": ["bright", "dark"], "input_size": [64, 96], "limits": {}},
         "score_threshold": 0.01,
         "images": 3,
-        "requests": 3,
         "retries": 0,
         "workers": 2,
         "seconds": 0.5,
@@ -106,14 +105,14 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             monkeypatch.setattr(quality_report, "draw", lambda *_: FigureList(()))
             for name in ("precision_recall_chart", "f1_chart", "ap_chart", "confusion_chart"):
                 monkeypatch.setattr(quality_report, name, lambda _: None)
-        limits = QualityLimits(gate, max_seen_exact, allow_no_detections=True)
+        limits = {"min_map50": gate, "max_seen_exact": max_seen_exact, "max_seen_similar": 1.0}
         written = write_report(
             tmp_path / "report.html",
             truth=truth,
             metrics=metrics,
             predictions=predictions(results, **changes),
             check=check,
-            gate=judge(metrics, exposure, limits),
+            gate=judge(metrics, exposure, **limits, allow_no_detections=True, release=False),
             exposure=exposure,
             judged=judged,
             mode=mode,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -53,11 +54,12 @@ def test_the_five_steps_end_where_an_undisturbed_run_ends(
     tmp_path: Path, new_project: Callable[[Path], Any], tiny: list[str]
 ) -> None:
     arguments = [*tiny, "--set", f"model_train.epochs={EPOCHS}"]
-    undisturbed, disturbed = new_project(tmp_path / "undisturbed"), new_project(tmp_path / "disturbed")
-    for project in (undisturbed, disturbed):
-        for step in ("data_load", "data_prep"):
-            done = project.step(step, *arguments)
-            assert done.returncode == 0, done.stderr
+    undisturbed = new_project(tmp_path / "undisturbed")
+    for step in ("data_load", "data_prep"):
+        done = undisturbed.step(step, *arguments)
+        assert done.returncode == 0, done.stderr
+    shutil.copytree(undisturbed.root, tmp_path / "disturbed")
+    disturbed = type(undisturbed)(tmp_path / "disturbed")
     assert undisturbed.step("model_train", *arguments).returncode == 0
     killed_at_epoch(disturbed, 2, *arguments)
     assert json.loads(disturbed.look("status", "--json").stdout)["steps"][2]["state"] == "killed"

@@ -84,7 +84,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> dict[str, Any]:
         assert server.poll() is None, server.stdout.read().decode()
         try:
             return requests.post(url, timeout=5).json()
-        except requests.ConnectionError:
+        except requests.RequestException:  # not there yet, or too busy to answer
             time.sleep(0.25)
     raise TimeoutError(url)
 
@@ -155,6 +155,7 @@ def test_running_all_again_reuses_all_five_and_says_so(
     assert tiny_run.artifacts() == before
 
 
+@pytest.mark.slow
 def test_the_same_work_gives_the_same_artifacts_elsewhere(
     manifest: dict[str, Any], tmp_path: Path, new_project: Any, tiny: list[str]
 ) -> None:
@@ -169,45 +170,31 @@ def test_the_same_work_gives_the_same_artifacts_elsewhere(
         }
 
 
-def test_a_changed_parameter_runs_its_step_and_what_follows(tiny_run: Any, tiny: list[str]) -> None:
-    done = tiny_run.step(*tiny, "--set", "model_pack.serving_score_threshold=0.4")
-    assert done.returncode == 0, done.stderr
-    states = {name: step["status"] for name, step in tiny_run.manifest()["steps"].items()}
-    assert states == {
-        "data_load": "reused",
-        "data_prep": "reused",
-        "model_train": "reused",
-        "model_pack": "succeeded",
-        "model_eval": "succeeded",
-    }
-
-
-def test_a_result_below_the_gate_fails_and_keeps_its_report(tiny_run: Any, tiny: list[str]) -> None:
-    done = tiny_run.step("model_eval", *tiny, "--set", "model_eval.min_map50=0.99")
+def test_a_changed_parameter_runs_its_step_and_below_the_gate_it_fails_and_keeps_its_report(
+    tiny_run: Any, tiny: list[str]
+) -> None:
+    done = tiny_run.step(*tiny, "--set", "model_eval.min_map50=0.99")
     assert done.returncode == 1
     assert "quality gate" in done.stderr
-    assert len(done.stderr.splitlines()) < 40
-    attempt = tiny_run.manifest()["steps"]["model_eval"]
-    assert attempt["status"] == "failed"
-    assert attempt["outputs"]["model_quality_report"]["files"] == 1
+    assert len(done.stderr[done.stderr.index("error: ") :].splitlines()) < 20
+    steps = tiny_run.manifest()["steps"]
+    assert [step["status"] for step in steps.values()] == ["reused"] * 4 + ["failed"]
+    assert steps["model_eval"]["outputs"]["model_quality_report"]["files"] == 1
 
 
-def test_prod_runs_what_is_committed_and_tags_it(
-    tiny_run: Any, tmp_path: Path, new_project: Any, tiny: list[str]
-) -> None:
-    project = new_project(tmp_path / "prod")
+def test_prod_runs_what_is_committed_and_tags_it(project: Any) -> None:
+    sample = ("--set", "data_load.source_url=sample://shapes?images=8&size=64")
     project.git("init", "-q")
     project.git("add", "-A")
     project.git("commit", "-qm", "all")
     (project.root / "notes.txt").write_text("mine")
-    refused = project.step("data_load", *tiny, mode="prod")
+    refused = project.step("data_load", *sample, mode="prod")
     assert refused.returncode == 1
     assert "notes.txt" in refused.stderr
     assert (project.root / "notes.txt").read_text() == "mine"
-    assert project.git("tag") == ""
-    assert project.artifacts("prod") == []
+    assert (project.git("tag"), project.artifacts("prod")) == ("", [])
     (project.root / "notes.txt").unlink()
-    done = project.step("data_load", *tiny, mode="prod")
+    done = project.step("data_load", *sample, mode="prod")
     assert done.returncode == 0, done.stderr
     run = project.manifest("--mode", "prod")["run"]
     assert project.git("tag").split() == [run]

@@ -89,7 +89,12 @@ def folder_in_tar(pictures: dict[str, bytes], folder: Path, url_of: Callable[[st
     return Given({"source_url": url + "?token=${SET_TOKEN}"}, {"SET_TOKEN": SECRET})
 
 
-@pytest.fixture(params=["archive over HTTP", "API", "Label Studio", "database", "video"])
+@pytest.fixture(
+    params=[
+        "API",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("archive", "Label Studio", "database", "video")),
+    ]
+)
 def given(request: pytest.FixtureRequest, pictures: dict[str, bytes], tmp_path: Path) -> Given:
     """A source of each kind, which wants a secret wherever its kind has one."""
     raw = tmp_path / "raw"
@@ -114,12 +119,10 @@ def given(request: pytest.FixtureRequest, pictures: dict[str, bytes], tmp_path: 
         settings = {"source_url": server.url(), "query": "select * from pictures"}
         return Given(settings, {"GALLERY_PASSWORD": postgres.PASSWORD})
     server = request.getfixturevalue("api")
-    server.token = (
-        "" if request.param.startswith("archive") else f"{'Token' if 'L' in request.param else 'Bearer'} {SECRET}"
-    )
+    server.token = "" if request.param == "archive" else f"{'Token' if 'L' in request.param else 'Bearer'} {SECRET}"
     for name, data in pictures.items():
         server.file(f"/files/{name}", data)
-    if request.param.startswith("archive"):
+    if request.param == "archive":
         return folder_in_tar(pictures, raw, lambda name, data: server.file(f"/{name}", data))
     if request.param == "API":
         boxes = [{"bbox": [5, 6, 20, 30], "label": "cat"}]
@@ -177,7 +180,7 @@ def test_the_search_for_secrets_finds_them(project: Any) -> None:
     assert leaks(project, [], SECRET) == [".store/a"]
 
 
-@pytest.mark.parametrize("status", [401, 403, 500])
+@pytest.mark.parametrize("status", [401, *(pytest.param(status, marks=pytest.mark.slow) for status in (403, 500))])
 def test_a_refused_secret_is_not_told(project: Any, monkeypatch: pytest.MonkeyPatch, status: int, api: Any) -> None:
     """Not in the error, the log, the record, or the notebook as it ran; the step goes on once the secret is right."""
     data = picture(1)

@@ -37,15 +37,6 @@ class FetchedImage:
     format: DetectedFormat
 
 
-@dataclass(frozen=True)
-class _Location:
-    """The key of an image and its URL, which is empty if the bytes came with the record; or why there is none."""
-
-    key: str = ""
-    url: str = ""
-    problem: str = ""
-
-
 class ImageFetcher:
     """Fetches the images of records, each once; `skipped` lists what could not be had.
 
@@ -75,36 +66,37 @@ class ImageFetcher:
             UsageError: The endpoint wants another token.
             MissingError: The server keeps failing.
         """
-        wanted = [(record, self._location(record, base)) for record in records]
-        self._fetch_all({location.key: location.url for _, location in wanted if location.url})
+        wanted = [(record, *self._location(record, base)) for record in records]
+        self._fetch_all({key: url for _, key, url in wanted if url})
         taken = []
-        for record, location in wanted:
-            found = location.problem or self._fetched[location.key]
+        for record, key, url in wanted:
+            found = self._fetched.get(key, key)
             if isinstance(found, FetchedImage):
-                taken.append((replace(record, url=location.url, data=b""), found))
+                taken.append((replace(record, url=url, data=b""), found))
             else:
-                url = self._client.access.shown(location.url)
-                self.skipped.append(Skipped(f"{record.where} ({url})" if url else record.where, found))
+                shown = f" ({self._client.access.shown(url)})" if url else ""
+                self.skipped.append(Skipped(f"{record.where}{shown}", found))
             self.skipped += record.left_out
         return taken
 
-    def _location(self, record: ApiRecord, base: str) -> _Location:
+    def _location(self, record: ApiRecord, base: str) -> tuple[str, str]:
+        """The key of an image, and its URL if it has to be fetched; or the reason why there is none, and no URL."""
         if record.data:
             key = self._cache.keep(record.data)
             if key not in self._fetched:
                 self._fetched[key] = _identified(self._cache.path(key), key)
                 self._bar.update()
-            return _Location(key)
+            return key, ""
         if not record.url:
-            return _Location(problem="it has no image")
+            return "it has no image", ""
         try:
             url = self._client.access.absolute(record.url, base)
         except DataError:
-            return _Location(problem="its URL is not valid")
+            return "its URL is not valid", ""
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"}:
-            return _Location(problem=f"its URL is of the kind '{parts.scheme[:20]}', which cannot be fetched")
-        return _Location(key_of(url), url) if parts.hostname else _Location(problem="its URL has no host")
+            return f"its URL is of the kind '{parts.scheme[:20]}', which cannot be fetched", ""
+        return (key_of(url), url) if parts.hostname else ("its URL has no host", "")
 
     def _fetch_all(self, urls: dict[str, str]) -> None:
         missing = [(key, url) for key, url in urls.items() if key not in self._fetched]

@@ -237,11 +237,16 @@ def _checked_name(name: str, where: str) -> str:
 
 def _parsed(entry: _Entry) -> ParsedImage:
     size = entry.declared if entry.declared and all(entry.declared) else entry.size
-    boxes = sorted(entry.boxes, key=lambda each: (each.label, json.dumps(each.bbox), each.iscrowd, repr(each)))
+    boxes = sorted(entry.boxes, key=_order)
     if not entry.in_pixels:
         boxes = [_in_pixels(each, *size) for each in boxes]
     extra = {key: value for key, value in entry.extra.items() if value is not DIFFERS}
     return ParsedImage(entry.name, *size, boxes, entry.subset, entry.annotated, entry.unusable, extra)
+
+
+def _order(box: ParsedBox) -> tuple[str, str, int, str]:
+    points = [tuple(zip(outline[::2], outline[1::2], strict=True)) for outline in box.segmentation or ()]
+    return box.label, json.dumps(box.bbox), box.iscrowd, ", ".join(map(repr, points))
 
 
 def _in_pixels(box: ParsedBox, width: int, height: int) -> ParsedBox:

@@ -116,8 +116,7 @@ class ApiSource:
 
     prefix: ClassVar[str] = "api"
     title: ClassVar[str] = "an API"
-    example: ClassVar[str] = "api+https://host/path"
-    allowed: ClassVar[tuple[str, ...]] = ()
+    allowed: ClassVar[str] = ""  # settings that the kind uses; empty for all
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def client(self, options: FetchOptions) -> HttpClient:
@@ -148,15 +147,7 @@ class LabelStudioSource(ApiSource):
 
     prefix: ClassVar[str] = "label-studio"
     title: ClassVar[str] = "a Label Studio project"
-    example: ClassVar[str] = "label-studio+https://host/projects/12"
-    allowed: ClassVar[tuple[str, ...]] = (
-        "image",
-        "metadata",
-        "token_env",
-        "token_scheme",
-        "requests_per_second",
-        "max_page_mb",
-    )
+    allowed: ClassVar[str] = "image metadata token_env token_scheme requests_per_second max_page_mb"
     defaults: ClassVar[Mapping[str, Any]] = {"image": ".", "token_scheme": "Token", "max_page_mb": 512}
 
     def _usual_token(self, scheme: str) -> tuple[str, str]:
@@ -168,8 +159,7 @@ class CvatSource(ApiSource):
 
     prefix: ClassVar[str] = "cvat"
     title: ClassVar[str] = "a CVAT export"
-    example: ClassVar[str] = "cvat+https://host/tasks/7"
-    allowed: ClassVar[tuple[str, ...]] = ("token_env", "token_scheme", "requests_per_second", "wait_minutes")
+    allowed: ClassVar[str] = "token_env token_scheme requests_per_second wait_minutes"
 
     def _usual_token(self, scheme: str) -> tuple[str, str]:
         if os.environ.get("CVAT_TOKEN") and not os.environ.get("CVAT_ACCESS_TOKEN"):
@@ -237,8 +227,9 @@ def _api_source(
     except ValueError:
         complete = False
     if not complete:
-        raise UsageError("this is not the URL of an API", where=shown, expected=f"such as {kind.example}")
-    settings = parse_settings(api, allowed=kind.allowed, source=kind.title, defaults=kind.defaults)
+        expected = "api+https://host/path, label-studio+https://host/projects/12 or cvat+https://host/tasks/7"
+        raise UsageError("this is not the URL of an API", where=shown, expected=expected)
+    settings = parse_settings(api, allowed=kind.allowed.split(), source=kind.title, defaults=kind.defaults)
     cache_name = f"{kind.prefix}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     common = (endpoint, shown, hidden_in(url), settings, cache_name)
     if kind is LabelStudioSource:

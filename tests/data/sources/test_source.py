@@ -58,7 +58,7 @@ def test_local_files() -> None:
 
 @pytest.mark.parametrize("url", ["api+http://", "api+http://[bad/x", "api+https:///x", "api+http://host:99999/x"])
 def test_not_the_url_of_an_api(url: str) -> None:
-    with pytest.raises(UsageError, match=r"not the URL of an API[\s\S]*such as api\+https"):
+    with pytest.raises(UsageError, match=r"not the URL of an API[\s\S]*expected: api\+https"):
         parse_source(url)
 
 

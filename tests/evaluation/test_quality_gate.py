@@ -43,42 +43,35 @@ def judged(write_dataset: Callable) -> Callable[..., QualityGate]:
     return run
 
 
-@pytest.mark.parametrize(
-    ("arguments", "passed", "missed"),
-    [
-        pytest.param({}, True, [], id="as it comes"),
-        pytest.param({"min_map50": 0.5}, True, [], id="at the bar"),
-        pytest.param({"min_map50": 0.51}, False, ["mAP50"], id="below the bar"),
-        pytest.param({"release": True}, True, [], id="a release"),
-        pytest.param({"results": (), "release": True}, False, ["mAP50", "detections"], id="nothing found, a release"),
-        pytest.param({"results": ()}, False, ["detections"], id="nothing found"),
-        pytest.param({"results": (), "allow_no_detections": True}, True, [], id="nothing found, as allowed"),
-        pytest.param({"results": (), **NO_OBJECT}, True, [], id="nothing to find, and nothing found"),
-        pytest.param({"min_map50": 0.1, **NO_OBJECT}, False, ["mAP50"], id="no mAP50"),
-        pytest.param({"known": exposure(exact=1)}, False, ["seen_exact_share"], id="any exact image"),
-        pytest.param({"known": exposure(exact=1), "max_seen_exact": 0.25}, True, [], id="as many as allowed"),
-        pytest.param({"known": exposure(exact=2), "max_seen_exact": 0.25}, False, ["seen_exact_share"], id="one more"),
-        pytest.param({"known": exposure(exact=4), "max_seen_exact": 1.0}, True, [], id="no limit"),
-        pytest.param({"known": exposure(similar=3)}, True, [], id="similar images"),
-        pytest.param({"known": exposure(similar=2), "release": True}, True, [], id="half of them similar, a release"),
-        pytest.param(
-            {"known": exposure(similar=3), "release": True}, False, ["seen_similar_share"], id="most similar, a release"
-        ),
-        pytest.param(
-            {"known": exposure(similar=3), "release": True, "max_seen_similar": 1.0}, True, [], id="chosen, a release"
-        ),
-        pytest.param({"known": exposure(similar=4)}, False, ["unseen_images"], id="the training set, re-encoded"),
-        pytest.param(
-            {"known": exposure(2, 2), "max_seen_exact": 0.5}, False, ["unseen_images"], id="nothing left unseen"
-        ),
-        pytest.param({"known": exposure(2, 2), "max_seen_exact": 1.0}, True, [], id="nothing left unseen, as allowed"),
-        pytest.param(
-            {"known": exposure(1, 2), "max_seen_similar": 0.25}, False, ["seen_exact_share", "seen_similar_share"],
-            id="similar images, limited",
-        ),
-        pytest.param({"known": exposure(learned=None), "release": True}, True, [], id="nobody knows"),
-    ],
-)  # fmt: skip
+CASES: dict[str, tuple[dict, bool, list[str]]] = {
+    "as it comes": ({}, True, []),
+    "at the bar": ({"min_map50": 0.5}, True, []),
+    "below the bar": ({"min_map50": 0.51}, False, ["mAP50"]),
+    "a release": ({"release": True}, True, []),
+    "nothing found, a release": ({"results": (), "release": True}, False, ["mAP50", "detections"]),
+    "nothing found": ({"results": ()}, False, ["detections"]),
+    "nothing found, as allowed": ({"results": (), "allow_no_detections": True}, True, []),
+    "nothing to find, and nothing found": ({"results": (), **NO_OBJECT}, True, []),
+    "no mAP50": ({"min_map50": 0.1, **NO_OBJECT}, False, ["mAP50"]),
+    "any exact image": ({"known": exposure(exact=1)}, False, ["seen_exact_share"]),
+    "as many as allowed": ({"known": exposure(exact=1), "max_seen_exact": 0.25}, True, []),
+    "one more": ({"known": exposure(exact=2), "max_seen_exact": 0.25}, False, ["seen_exact_share"]),
+    "no limit": ({"known": exposure(exact=4), "max_seen_exact": 1.0}, True, []),
+    "similar images": ({"known": exposure(similar=3)}, True, []),
+    "half similar, a release": ({"known": exposure(similar=2), "release": True}, True, []),
+    "most similar, a release": ({"known": exposure(similar=3), "release": True}, False, ["seen_similar_share"]),
+    "chosen, a release": ({"known": exposure(similar=3), "release": True, "max_seen_similar": 1.0}, True, []),
+    "the training set, re-encoded": ({"known": exposure(similar=4)}, False, ["unseen_images"]),
+    "nothing left unseen": ({"known": exposure(2, 2), "max_seen_exact": 0.5}, False, ["unseen_images"]),
+    "nothing left unseen, as allowed": ({"known": exposure(2, 2), "max_seen_exact": 1.0}, True, []),
+    "similar images, limited": (
+        {"known": exposure(1, 2), "max_seen_similar": 0.25}, False, ["seen_exact_share", "seen_similar_share"],
+    ),
+    "nobody knows": ({"known": exposure(learned=None), "release": True}, True, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "passed", "missed"), CASES.values(), ids=CASES)
 def test_what_passes(judged: Callable, arguments: dict, passed: bool, missed: list[str]) -> None:
     gate = judged(**arguments)
     assert gate.passed is passed

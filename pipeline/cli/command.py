@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.runtime.environment import DISTRIBUTION
+from pipeline.runtime.code import DISTRIBUTION
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, read_steps
 from pipeline.runtime.project import Project, check_name, config_path, with_config, with_config_of

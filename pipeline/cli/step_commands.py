@@ -14,10 +14,9 @@ from yaml import YAMLError
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, add_version, print_result, run_guarded
 from pipeline.errors import GateError, UsageError
-from pipeline.runtime.code import code_state, refuse_dirty
+from pipeline.runtime.code import code_state, environment, refuse_dirty
 from pipeline.runtime.config import Values, read_yaml
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
-from pipeline.runtime.environment import environment
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name

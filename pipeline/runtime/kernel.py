@@ -23,8 +23,8 @@ from traitlets.config import Config
 
 from pipeline.runtime.console import StepDisplay
 from pipeline.runtime.executed_notebook import labels
+from pipeline.runtime.process import work_folder
 from pipeline.runtime.step_context import CONTEXT
-from pipeline.runtime.workspace import work_folder
 
 PATIENCE = 2.0  # seconds that a kernel may take to end; with torch loaded it would take Jupyter's default of 5 and more
 POLLING = 0.01  # seconds between checks whether it has ended; Jupyter's default of 0.1 delays every step

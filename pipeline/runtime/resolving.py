@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
+from pipeline.runtime.process import work_folder
 from pipeline.runtime.project import Project, check_name, mode_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store, marker
-from pipeline.runtime.workspace import work_folder
 
 LATEST = re.compile(r"latest(?:~(?P<back>\d{1,6}))?")
 DIGEST = re.compile(r"[0-9a-f]{6,64}")

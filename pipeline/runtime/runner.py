@@ -18,17 +18,15 @@ from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
-from pipeline.runtime.code import CodeState, code_digest, code_state, refuse_dirty, tag
-from pipeline.runtime.environment import environment
+from pipeline.runtime.code import CodeState, code_digest, code_state, environment, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.runtime.notebook import StepNotebook
-from pipeline.runtime.process import this_process
+from pipeline.runtime.process import this_process, work_folder
 from pipeline.runtime.project import DEFAULT_CONFIG, Project
 from pipeline.runtime.resolving import NamedInput
 from pipeline.runtime.step_context import COMMITTED, DEV_STORE, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
-from pipeline.runtime.workspace import work_folder
 
 log = logging.getLogger(__name__)
 

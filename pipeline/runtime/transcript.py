@@ -13,8 +13,8 @@ from pathlib import Path
 from pipeline.errors import IntegrityError, MissingError
 from pipeline.runtime.executed_notebook import CodeCell, code_cells
 from pipeline.runtime.manifest import INTERRUPTED, KILLED, RUNNING, RunManifest, StepRecord, notebook_key
+from pipeline.runtime.process import is_held
 from pipeline.runtime.project import Project
-from pipeline.runtime.workspace import is_held
 
 PENDING = "pending"
 WIDTH = 300  # characters of a line

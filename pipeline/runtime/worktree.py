@@ -14,8 +14,8 @@ from pipeline.errors import StepError
 from pipeline.files import sha256_of
 from pipeline.runtime.git import git, git_or_fail
 from pipeline.runtime.manifest import RunManifest
+from pipeline.runtime.process import work_folder
 from pipeline.runtime.project import Project
-from pipeline.runtime.workspace import work_folder
 
 FOLDER = ".cache/rerun"
 BLOB = re.compile(r"^index [0-9a-f]+\.\.([0-9a-f]*[1-9a-f][0-9a-f]*)", re.MULTILINE)  # a file after a diff

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,16 @@ import pytest
 
 from pipeline.errors import StepError
 from pipeline.runtime import code
-from pipeline.runtime.code import changed_files, code_digest, code_state, imported_modules, refuse_dirty, tag
+from pipeline.runtime.code import (
+    changed_files,
+    code_digest,
+    code_state,
+    environment,
+    imported_modules,
+    refuse_dirty,
+    required_versions,
+    tag,
+)
 from pipeline.runtime.notebook import read_steps
 
 ROOT = Path(__file__).parents[2]
@@ -246,3 +258,38 @@ def test_of_the_real_package_a_step_uses_the_domain_only_with_templates_and_what
 )
 def test_imports_are_read(source: str, found: set[str]) -> None:
     assert imported_modules(ast.parse(source), "pipeline.data") == found
+
+
+def test_versions_are_what_importlib_reads() -> None:
+    required = metadata.requires("detection-pipeline") or []
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in required if "extra ==" not in text]
+    assert required_versions("detection-pipeline") == {name: metadata.version(name) for name in sorted(names)}
+
+
+def distribution(place: Path, name: str, version: str, *lines: str) -> None:
+    place.mkdir(parents=True)
+    fields = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines, "", "Version: of the README"]
+    (place / ("PKG-INFO" if place.suffix == ".egg-info" else "METADATA")).write_text("\n".join(fields))
+
+
+def test_names_are_normalised_and_the_first_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    required = ("Some.Dotted-name>=2", "old-egg", "gone (>=1)", "twice ; python_version > '3'", "extra; extra == 'x'")
+    one, two = tmp_path / "one", tmp_path / "two"
+    distribution(one / "asker-1.dist-info", "asker", "1", *(f"Requires-Dist: {text}" for text in required))
+    distribution(one / "some_dotted_name-2.0+cpu.dist-info", "some_dotted_name", "2.0+cpu")
+    distribution(one / "old_egg-3.egg-info", "old_egg", "3")
+    distribution(one / "twice-4.dist-info", "twice", "4")
+    distribution(two / "twice-5.dist-info", "twice", "5")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "absent"), str(one), str(two)])
+    versions = {"Some.Dotted-name": "2.0+cpu", "gone": "not installed", "old-egg": "3", "twice": "4"}
+    assert required_versions("asker") == versions
+    assert required_versions("nobody") == {}
+
+
+def test_the_environment_names_versions_and_device() -> None:
+    found = environment()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["torch"].startswith("2.")
+    assert {"papermill", "mmdet", "bentoml", "platform", "machine"} <= set(found)
+    assert "pytest" not in found, "a package that only tests need changes no result"
+    assert "CPU" in found["device"] or "NVIDIA" in found["device"]

@@ -17,8 +17,8 @@ from exam import in_process
 
 from pipeline.errors import StoreError
 from pipeline.runtime import executed_notebook, execution, kernel
+from pipeline.runtime.process import LOCK, work_folder
 from pipeline.runtime.store.artifact_store import Store
-from pipeline.runtime.workspace import LOCK, work_folder
 
 
 def test_all_steps_run_and_what_they_made_is_printed(ran: Any, first_outcome: Any) -> None:

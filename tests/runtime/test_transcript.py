@@ -15,9 +15,9 @@ from records import attempt, reused, run_id, run_of
 
 from pipeline.runtime.manifest import new_run_id, notebook_key
 from pipeline.runtime.notebook import read_steps
+from pipeline.runtime.process import is_held, work_folder
 from pipeline.runtime.project import with_config
 from pipeline.runtime.transcript import read_transcript
-from pipeline.runtime.workspace import is_held, work_folder
 
 
 def log(toy: Any, *arguments: str) -> dict[str, Any]:

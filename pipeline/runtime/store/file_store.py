@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,7 +128,7 @@ class FileStore(ABC):
     def each(self, call: Callable[[_Item], _Result], items: Iterable[_Item], label: str) -> list[_Result]:
         """Call a function for each item, several at once, and return the results in order.
 
-        After the first error, no further call begins.
+        After the first error, what has not begun is cancelled.
 
         Args:
             call: The function.
@@ -139,23 +138,13 @@ class FileStore(ABC):
         waiting = list(items)
         if len(waiting) < 2:
             return [call(item) for item in waiting]
-        stopped = threading.Event()
-
-        def call_share(share: Sequence[_Item]) -> list[_Result]:
-            try:
-                return [call(item) for item in share if not stopped.is_set()]
-            except BaseException:
-                stopped.set()
-                raise
-
         size = max(1, min(SHARE, len(waiting) // (self.parallel * SHARES)))
         shares = [waiting[start : start + size] for start in range(0, len(waiting), size)]
         with ThreadPoolExecutor(min(self.parallel, len(shares))) as pool:
             try:
-                results = _with_progress(pool.map(call_share, shares), label, len(waiting))
-                return [result for share in results for result in share]
+                done = pool.map(lambda share: [call(item) for item in share], shares)
+                return [result for results in _with_progress(done, label, len(waiting)) for result in results]
             except BaseException:
-                stopped.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 

@@ -21,6 +21,8 @@ from pipeline.runtime.runs import Runs
 from pipeline.runtime.store import artifact_store
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
+LEAST = 2  # attempts of a process, or else files that it removes
+PATIENCE = 100  # seconds more that it may take for it
 POOL = 12  # different contents, so that the processes meet at the same objects
 
 
@@ -61,7 +63,8 @@ def main(url: str, run: str, number: int, seconds: float, young: float) -> None:
     done, removed = [], 0
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as place:
-        while time.monotonic() < end:
+        # on a busy machine each goes on until it has done something worth testing
+        while time.monotonic() < end or (len(done) < LEAST and not removed and time.monotonic() < end + PATIENCE):
             runs = Runs(Store(url))
             if young and number % 3 == 0:
                 removed += len(garbage_collection.collect(runs, garbage_collection.find_garbage(runs, spare=2 * young)))

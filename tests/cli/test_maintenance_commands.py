@@ -58,10 +58,9 @@ def test_when_all_is_well(ran: Any) -> None:
     assert content == {"runs": 1, "artifacts": 4, "files": 2, "findings": []}
 
 
-@pytest.mark.parametrize("content", [b"HALLO", b"hal", None], ids=["flipped", "cut", "gone"])
-def test_damage_is_named_and_its_remedy_typed_mends_it(ran: Any, content: bytes | None) -> None:
+def test_damage_is_named_and_its_remedy_typed_mends_it(ran: Any) -> None:
     run = ran.manifest()["run"]
-    digest = damage(ran, "words", content)
+    digest = damage(ran, "words", b"HALLO")
     outcome = ran.look("verify")
     assert outcome.code == 1
     lines = outcome.out.splitlines()
@@ -169,6 +168,7 @@ def test_old_runs_go_only_with_yes(ran: Any) -> None:
     assert (plan["kept"], plan["dropped"], plan["removed"], plan["young"]) == ([new], [old], None, 0)
     assert files(ran) == before
     done = json.loads(ran.look("gc", "--keep", "1", "--yes", "--json").out)
+    assert ran.look("gc", "--keep", "1", "--yes").out.splitlines()[-1] == "there is nothing to free"
     planned = {info["key"] for kind in ("records", "markers", "objects", "scraps") for info in plan[kind]}
     assert set(done["removed"]) == planned
     assert {f"{DEV}/{key}" for key in planned} == before - files(ran)
@@ -176,15 +176,6 @@ def test_old_runs_go_only_with_yes(ran: Any) -> None:
     assert [row["run"] for row in ran.runs()] == [new]
     assert ran.look("verify").code == 0
     assert ran.states() == dict.fromkeys(("first", "second", "third"), "done")
-
-
-def test_what_is_removed_is_told(ran: Any) -> None:
-    assert ran.step("--set", "first.text=other").code == 0
-    grown_old(ran)
-    before = len(files(ran))
-    lines = ran.look("gc", "--keep", "1", "--yes").out.splitlines()
-    assert lines[-1].startswith(f"removed {before - len(files(ran))} files, ")
-    assert ran.look("gc", "--keep", "1").out.splitlines()[-1] == "there is nothing to free"
 
 
 def test_young_runs_and_files_stay_and_are_told(ran: Any) -> None:
@@ -200,13 +191,6 @@ def test_young_runs_and_files_stay_and_are_told(ran: Any) -> None:
         "there is nothing to free",
     ]
     assert SPARED == 2 * YOUNG == 24 * 3600
-
-
-@pytest.mark.parametrize("number", ["0", "-1"])
-def test_to_keep_none_is_refused(ran: Any, number: str) -> None:
-    outcome = ran.look("gc", "--keep", number)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert "at least 1" in outcome.log
 
 
 def test_what_killed_attempts_left_behind_goes_with_it(ran: Any) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.usefixtures("in_process")
 
 
 def book(toy: Any) -> Path:
@@ -25,23 +28,23 @@ def same_size_and_time(path: Path) -> None:
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda path: path.write_text("mine"), id="written over"),
-        pytest.param(same_size_and_time, id="written over by as much, time set back"),
-        pytest.param(lambda path: path.unlink(), id="removed"),
-        pytest.param(lambda path: (path.parent / "more.txt").write_text("more"), id="something beside it"),
-        pytest.param(lambda path: path.rename(path.with_name("other.txt")), id="renamed"),
-        pytest.param(lambda path: (path.parent / "link").symlink_to(path), id="a link beside it"),
-        pytest.param(lambda path: (path.unlink(), path.mkdir()), id="a folder in its place"),
-    ],
-)
-def test_what_was_changed_in_it_is_set_right(ran: Any, change: Any) -> None:
-    change(book(ran))
-    assert ran.step().code == 0
-    assert book(ran).read_text() == "hallo"
-    assert [path.name for path in book(ran).parent.iterdir()] == ["book.txt"]
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "written over": lambda path: path.write_text("mine"),
+    "written over by as much, time set back": same_size_and_time,
+    "removed": lambda path: path.unlink(),
+    "something beside it": lambda path: (path.parent / "more.txt").write_text("more"),
+    "renamed": lambda path: path.rename(path.with_name("other.txt")),
+    "a link beside it": lambda path: (path.parent / "link").symlink_to(path),
+    "a folder in its place": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def test_what_was_changed_in_it_is_set_right(ran: Any) -> None:
+    for name, change in CHANGES.items():
+        change(book(ran))
+        assert ran.step().code == 0
+        assert book(ran).read_text() == "hallo", name
+        assert [path.name for path in book(ran).parent.iterdir()] == ["book.txt"], name
 
 
 INTERFACE = 'step = Step.open("second", reads=["letters"], writes=["words", "notes"])'

@@ -125,19 +125,15 @@ def test_jupyterlab_opens_what_is_printed(ran: Any) -> None:
     assert LargeFileManager(root_dir=str(ran.root)).get(command[-1])["type"] == "notebook"
 
 
-def test_a_step_without_inputs(ran: Any) -> None:
-    content = opened(ran, "latest", "first")
-    execute(content["notebook"])
-    assert made(ran, ran.manifest()["run"], "first.001", "letters") == "hallo"
-
-
-def test_a_reused_attempt_has_the_notebook_of_the_one_that_ran(ran: Any) -> None:
+def test_a_step_without_inputs_and_a_reused_attempt(ran: Any) -> None:
     origin = ran.manifest()["run"]
+    execute(opened(ran, "latest", "first")["notebook"])
+    assert made(ran, origin, "first.001", "letters") == "hallo"
     assert ran.step().code == 0
     content = opened(ran, "latest", "second")
     assert content["attempt"] == f"{ran.manifest()['run']}/second/1" != f"{origin}/second/1"
     kept = json.loads((ran.root / f".store/default/dev/runs/{origin}/notebooks/second.001.ipynb").read_text())
-    assert json.loads(Path(content["notebook"]).read_text())["cells"][1:] == kept["cells"]
+    assert json.loads(Path(content["notebook"]).read_text())["cells"][1:] == kept["cells"], "those of the one that ran"
     execute(content["notebook"])
 
 
@@ -149,26 +145,21 @@ def test_a_failed_attempt_fails_again_in_the_same_cell(toy: Any) -> None:
     execute(opened(toy, "latest", "second")["notebook"])
 
 
-def test_an_attempt_of_prod(toy: Any) -> None:
-    toy.commit()
-    assert toy.step("first", mode="prod").code == 0
-    content = opened(toy, "latest", "first", "--mode", "prod")
-    assert content["repeat"] == f"python -m pipeline rerun {toy.manifest('--mode', 'prod')['run']} --mode prod"
-    execute(content["notebook"])
-    assert made(toy, toy.manifest("--mode", "prod")["run"], "first.001", "letters") == "servus"
-
-
-def test_a_notebook_of_an_older_format_stays_valid(toy: Any) -> None:
+def test_an_attempt_of_prod_and_a_notebook_of_an_older_format(toy: Any) -> None:
     path = toy.notebook("first", toy.cells_of("first"))
     notebook = json.loads(path.read_text())
     notebook["nbformat_minor"] = 4
     for cell in notebook["cells"]:
         cell.pop("id")
     path.write_text(json.dumps(notebook))
-    assert toy.step("first").code == 0
-    content = opened(toy, "latest", "first")
+    toy.commit()
+    assert toy.step("first", mode="prod").code == 0
+    run = toy.manifest("--mode", "prod")["run"]
+    content = opened(toy, "latest", "first", "--mode", "prod")
+    assert content["repeat"] == f"python -m pipeline rerun {run} --mode prod"
     nbformat.validate(json.loads(Path(content["notebook"]).read_text()))
     execute(content["notebook"])
+    assert made(toy, run, "first.001", "letters") == "servus"
 
 
 def test_a_killed_attempt_and_one_that_runs_have_no_notebook(toy: Any) -> None:

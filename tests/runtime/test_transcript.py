@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pytest
 from records import attempt, reused, run_id, run_of
 
 from pipeline.runtime.manifest import new_run_id, notebook_key
@@ -111,34 +110,34 @@ def test_a_notebook_that_is_not_saved_yet_or_being_written_is_no_error(ran: Any)
         assert "there is no notebook of second, attempt 1" in ran.look("log", "second").log
 
 
-@pytest.mark.parametrize(
-    ("status", "process", "says"),
-    [
-        pytest.param("running", {"host": "elsewhere", "pid": 1}, "runs on another machine", id="runs elsewhere"),
-        pytest.param("failed", {}, "it failed before one was kept: ValueError: no such luck", id="failed"),
-        pytest.param("interrupted", {}, "it was interrupted before one was kept", id="interrupted"),
-        pytest.param("killed", {}, "it was killed, and its output was not kept", id="killed"),
-    ],
-)
-def test_why_there_is_no_notebook_is_told(ran: Any, status: str, process: dict[str, Any], says: str) -> None:
+WITHOUT_NOTEBOOK: list[tuple[str, dict[str, Any], str]] = [
+    ("running", {"host": "elsewhere", "pid": 1}, "runs on another machine"),
+    ("failed", {}, "it failed before one was kept: ValueError: no such luck"),
+    ("interrupted", {}, "it was interrupted before one was kept"),
+    ("killed", {}, "it was killed, and its output was not kept"),
+]
+
+
+def test_why_there_is_no_notebook_is_told(ran: Any) -> None:
     run = ran.manifest()["run"]
     ended = ran.root / f".store/default/dev/runs/{run}/attempts/second.001.ended.json"
-    content = {**json.loads(ended.read_text()), "status": status, "process": process, "notebook": ""}
-    content["error"] = "ValueError: no such luck\n  in: x" if status == "failed" else ""
-    ended.write_text(json.dumps(content) + "\n")
-    outcome = ran.look("log", "second")
-    assert outcome.code == 1
-    assert says in outcome.log
-    assert f"python step.dev.py second --run {run}" in outcome.log
+    for status, process, message in WITHOUT_NOTEBOOK:
+        content = {**json.loads(ended.read_text()), "status": status, "process": process, "notebook": ""}
+        content["error"] = "ValueError: no such luck\n  in: x" if status == "failed" else ""
+        ended.write_text(json.dumps(content) + "\n")
+        outcome = ran.look("log", "second")
+        assert outcome.code == 1
+        assert message in outcome.log
+        assert f"python step.dev.py second --run {run}" in outcome.log
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"cells": [1]}', b"\xff"])
-def test_a_damaged_notebook_is_named(ran: Any, content: bytes) -> None:
+def test_a_damaged_notebook_is_named(ran: Any) -> None:
     kept = ran.root / ".store/default/dev/runs" / ran.manifest()["run"] / "notebooks" / "second.001.ipynb"
-    kept.write_bytes(content)
-    outcome = ran.look("log", "second")
-    assert outcome.code == 1
-    assert str(kept) in outcome.log
+    for content in (b"{", b"[]", b'{"cells": [1]}', b"\xff"):
+        kept.write_bytes(content)
+        outcome = ran.look("log", "second")
+        assert outcome.code == 1
+        assert str(kept) in outcome.log
     kept.unlink()
     outcome = ran.look("log", "second")
     assert "is gone from the store" in outcome.log

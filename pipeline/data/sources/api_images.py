@@ -18,7 +18,7 @@ from pipeline.data.fetch.image_cache import ImageCache, key_of
 from pipeline.data.image_conversion import DetectedFormat, detect_format
 from pipeline.data.parsed import ParsedBox
 from pipeline.data.sources.api_records import ApiRecord
-from pipeline.data.sources.image_files import ImageFolder, unreadable_reason
+from pipeline.data.sources.image_files import unreadable_reason
 from pipeline.data.sources.image_sink import ImageSink
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.data.sources.source import ApiSource
@@ -131,7 +131,7 @@ def write_records(
         DataError: There is no image, two have the same name, or a name leads out of the folder.
     """
     names = _names(found)
-    sink = ImageSink(ImageFolder(images, frozenset(names.values())))
+    sink = ImageSink(images, names=frozenset(names.values()))
     sink.skipped += fetcher.skipped
     boxes: dict[str, Counter[str]] = {}
     for record, image in sorted(found, key=lambda each: each[0].where):

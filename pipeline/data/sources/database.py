@@ -21,7 +21,6 @@ from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.fetch.fetching import fetch
 from pipeline.data.sources.database_columns import Columns, Row
-from pipeline.data.sources.image_files import ImageFolder
 from pipeline.data.sources.image_sink import ImageSink
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import DRIVERS, DatabaseSource, FetchOptions
@@ -63,7 +62,7 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
         problem = "the query does not start with SELECT"
         raise UsageError(problem, where=source.shown, expected="a query that only reads", remedy="write a SELECT")
     images.mkdir(parents=True, exist_ok=True)
-    sink = ImageSink(ImageFolder(images))
+    sink = ImageSink(images)
     folder = Path(source.url.database or "").parent if source.dialect == "sqlite" else Path()
     paths: dict[str, str] = {}
     with closing(_rows(source)) as rows:

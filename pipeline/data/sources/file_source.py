@@ -19,7 +19,7 @@ from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.image_conversion import detect_format
 from pipeline.data.images import is_image_name
-from pipeline.data.sources.image_files import ImageFolder, Transfer, place_file
+from pipeline.data.sources.image_files import Transfer, place_file
 from pipeline.data.sources.image_sink import ImageSink
 from pipeline.data.sources.loaded_source import NEITHER, LoadedSource, Skipped
 from pipeline.data.sources.source import FetchOptions, FileSource
@@ -74,7 +74,7 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
         depth = common_depth(place.files.taken)
         names = {name: "/".join(PurePosixPath(name).parts[depth:]) for name in place.files.taken}
         own = {names[name] for name in place.files.images}
-        sink = ImageSink(ImageFolder(images, own, place.transfer, keep_unreadable=True))
+        sink = ImageSink(images, names=own, transfer=place.transfer, keep_unreadable=True)
         sink.skipped += place.files.skipped
         sink.add_files({names[name]: place.path(name) for name in place.files.images})
         for name in place.files.annotations:

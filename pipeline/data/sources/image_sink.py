@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from pipeline.data.boxes import scale
 from pipeline.data.coco import unsafe_name, write_coco
 from pipeline.data.images import upright_size
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
-from pipeline.data.sources.image_files import ImageFolder, StoredImage
+from pipeline.data.sources.image_files import ImageFolder, StoredImage, Transfer
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.errors import DataError
 
@@ -68,10 +68,18 @@ class ImageSink:
 
     Args:
         images: The folder for images.
+        names: As for `ImageFolder`, like the other arguments.
     """
 
-    def __init__(self, images: ImageFolder) -> None:
-        self._images = images
+    def __init__(
+        self,
+        images: Path,
+        *,
+        names: Collection[str] = (),
+        transfer: Transfer = "copy",
+        keep_unreadable: bool = False,
+    ) -> None:
+        self._images = ImageFolder(images, names, transfer, keep_unreadable)
         self._entries: dict[str, _Entry] = {}
         self._has_annotations = False
         self.skipped: list[Skipped] = []

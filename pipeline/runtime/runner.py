@@ -23,7 +23,7 @@ from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, requir
 from pipeline.runtime.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.process import this_process, work_folder
-from pipeline.runtime.project import DEFAULT_CONFIG, Project
+from pipeline.runtime.project import Project, config_option
 from pipeline.runtime.resolving import NamedInput
 from pipeline.runtime.step_context import COMMITTED, DEV_STORE, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
@@ -179,7 +179,7 @@ def missing_input(project: Project, step: StepNotebook, entity: str, manifest: R
     first = writer = writers[entity]
     while lacking := [name for name in first.reads if manifest is None or manifest.output(name) is None]:
         first = writers[lacking[0]]
-    config = "" if project.config_file == DEFAULT_CONFIG else f" --config {project.config_file}"
+    config = config_option(project.config_file)
     run = f" --run {manifest.run}" if manifest and first.reads else ""
     return MissingError(
         f"{step.name} needs {entity}, and {writer.name} has not made it in this run",

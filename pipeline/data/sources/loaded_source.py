@@ -18,10 +18,13 @@ _NOTED = 3  # reasons in the notes
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An item of the source that was not taken, and why."""
+    """An item of the source that was not taken, and why. Bytes of a name that are no UTF-8 are written as escapes."""
 
     item: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item", self.item.encode("utf-8", "backslashreplace").decode())
 
 
 @dataclass(frozen=True, repr=False)

@@ -270,6 +270,7 @@ class TestSkipped:
         loaded, images, _ = load(tmp_path / "source")
         assert list(images) == ["a.jpg"]
         assert loaded.skipped[0].reason == "its name is not usable on every system"
+        assert loaded.skipped[0].item == r"b\udcff.jpg", "a log or notebook in UTF-8 can hold it"
 
     def test_images_that_nothing_can_read_stay(self, load: Any, tmp_path: Path) -> None:
         contents = {"a.jpg": b"", "b.png": b"<html>", "c.tif": b"rubbish", "d.jpg": JPEG[:100]}

@@ -56,6 +56,7 @@ class Page(HTMLParser):
     """Text, tags and the addresses that a browser would fetch."""
 
     notes: tuple[str, ...]
+    described = 0  # images with words for those who do not see them
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -65,6 +66,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.described += any(name == "alt" and bool(value) for name, value in attributes)
         self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
         self.text += " " if tag in ("td", "th", "b") else ""
         if tag not in ("meta", "img", "br", "link"):
@@ -134,6 +136,7 @@ def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     assert not {"script", "link"} & set(page.tags)
     assert len(page.addresses) == 4 + 3  # charts and comparisons
     assert all(address.startswith("data:image/") for address in page.addresses)
+    assert page.described == len(page.addresses)
     for expected in (
         "Quality gate passed: mAP50 0.5, at least 0.5 ", "mAP50 ≥ 0.5 0.5000 yes",
         "agrees with the recorded predictions", "median 10.0 ms", "longest 23.4 ms",

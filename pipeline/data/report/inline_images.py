@@ -95,7 +95,7 @@ def draw(*charts: Chart) -> FigureList:
 
 def _drawn(chart: Chart) -> InlineImage:
     data = chart.to_png()
-    titles = [chart.get_suptitle()] + [axes.get_title(loc="left") for axes in chart.axes]
+    titles = [chart.get_suptitle()] + [axes.get_title(loc="left") or axes.get_title() for axes in chart.axes]
     width, height = struct.unpack(">II", data[16:24])  # PNG's first chunk, IHDR
     return InlineImage("; ".join(filter(None, titles)), data, width, height)
 

@@ -34,12 +34,6 @@ def recode(
 
     A class has the supercategory of the category with its name, or else of its first category.
 
-    Args:
-        categories: The categories of the source.
-        classes: Wanted names, after renaming, in order; empty for all, in the source's order.
-        rename: New names by old ones, None to drop; all are renamed at once.
-        drop: Old names to drop.
-
     Raises:
         UsageError: A name is unknown, wanted twice, empty, both renamed and dropped, or both wanted and dropped.
         DataError: Every category is dropped.

@@ -40,13 +40,7 @@ class Exclusion:
 
 
 def exclude(counts: Mapping[str, int], of: int, *, subset: str = "") -> tuple[Exclusion, ...]:
-    """Record and log an exclusion for each reason with a count above 0.
-
-    Args:
-        counts: Number of excluded images by reason.
-        of: Number of images before.
-        subset: The set that lost them; empty before the split.
-    """
+    """Record and log an exclusion for each reason with a count above 0."""
     found = tuple(Exclusion(count, of, reason, subset) for reason, count in counts.items() if count)
     for each in found:
         log.info("%s", each)

@@ -90,12 +90,7 @@ def _unknown_field(images: Sequence[Image], field: str) -> UsageError:
 
 
 def components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
-    """For each row the position of the first row that it shares a label with, directly or through others (union-find).
-
-    Args:
-        rows: Rows of the labelings.
-        labelings: Labels of all rows; an empty label is not shared.
-    """
+    """For each row the position of the first that it shares a label with, directly or through others: a union-find."""
     parent = list(range(len(rows)))
 
     def root(item: int) -> int:

@@ -47,9 +47,6 @@ def class_folders(names: Iterable[str]) -> frozenset[str]:
     """The folders such as `train` that name classes, as they are beside others such as `bus` and `car`.
 
     Folders within or around a folder of images or labels name subsets in any case.
-
-    Args:
-        names: Files, as POSIX paths.
     """
     beside: dict[str, set[str]] = {}
     for folder in {folder for name in names for folder in PurePosixPath(name).parents}:

@@ -78,12 +78,7 @@ def overlapping_boxes(dataset: CocoDataset, _: Facts, action: Action, *, most: f
 
 
 def _near(boxes: Sequence[Annotation], most: float) -> dict[int, int]:
-    """The earlier box that a box overlaps by more than `most` in its image and category, by position.
-
-    Args:
-        boxes: `N` boxes.
-        most: Intersection over union.
-    """
+    """The earlier box that a box overlaps by more than `most` in its image and category, by position."""
     numbers = np.fromiter(map(hash, map(_GROUP, boxes)), np.int64, len(boxes)).astype(np.uint64)
     sides = chain.from_iterable(each.bbox for each in boxes)
     table = np.fromiter(sides, np.float64, 4 * len(boxes)).reshape(-1, 4)
@@ -115,16 +110,7 @@ def _company(numbers: NDArray[Any]) -> NDArray[np.intp]:
 def _candidates(
     boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float
 ) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
-    """Boxes that may overlap another by more than `most`, with the cells to search; nearly none in sound data.
-
-    Args:
-        boxes: `(N, 4)`.
-        group: `(N,)`.
-        most: Intersection over union.
-
-    Returns:
-        `(M,)` rows of boxes and `(M,)` cells.
-    """
+    """Rows `(M,)` of boxes that may overlap another by more than `most`, and the cells `(M,)` to search for it."""
     rows = np.flatnonzero(_close(boxes, group, most))
     many = _company(group[rows]) > _FEW
     large, small = rows[many], rows[~many]
@@ -139,14 +125,6 @@ def _close(boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float) -
 
     Two boxes that overlap by more than t have left edges closer than w(1-t), where w is the width of the left one: in
     the order of left edges, each box is compared only with the few that follow so closely.
-
-    Args:
-        boxes: `(N, 4)`.
-        group: `(N,)`.
-        most: Intersection over union.
-
-    Returns:
-        `(N,)`.
     """
     order = np.lexsort((boxes[:, 0], group))
     boxes, group = boxes[order], group[order]
@@ -168,13 +146,7 @@ def _close(boxes: NDArray[np.float64], group: NDArray[np.uint64], most: float) -
 
 
 def _crowded(left: NDArray[np.float64], last: NDArray[np.float64], group: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which boxes, sorted by group and left edge, are of a group where `_WINDOW` boxes start closely after another.
-
-    Args:
-        left: `(N,)`, left edges.
-        last: `(N,)`, up to where another box starts closely after.
-        group: `(N,)`.
-    """
+    """Which boxes, sorted by group and left edge, are of a group where `_WINDOW` boxes start closely after another."""
     crowded = (group[_WINDOW:] == group[:-_WINDOW]) & (left[_WINDOW:] <= last[:-_WINDOW])
     if not crowded.any():
         return np.zeros(len(group), np.bool_)

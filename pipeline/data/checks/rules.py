@@ -61,14 +61,7 @@ def judge_annotations(
     problem: Callable[[Annotation], str],
     repair: Callable[[Annotation], Annotation] | None = None,
 ) -> Result:
-    """Apply the action to every annotation that has a problem.
-
-    Args:
-        dataset: The dataset.
-        action: What to do.
-        problem: Describes what is wrong with an annotation; empty where nothing is.
-        repair: Repairs an annotation with a problem.
-    """
+    """Apply the action to every annotation that has a problem."""
     return judge_places(dataset, action, [problem(each) for each in dataset.annotations], repair)
 
 
@@ -96,12 +89,7 @@ def judge_places(
 
 
 def drop_images(dataset: CocoDataset, problems: Mapping[int, str]) -> Result:
-    """Drop images with their annotations; each problem says how many boxes went with the image.
-
-    Args:
-        dataset: A dataset with unique image ids.
-        problems: The problem, by image id.
-    """
+    """Drop images with their annotations; each problem says how many boxes went with the image."""
     if not problems:
         return dataset, []
     boxes = Counter(each.image_id for each in dataset.annotations)

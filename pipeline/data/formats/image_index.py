@@ -62,13 +62,7 @@ class _WrittenPath:
 
 
 class _PathEndings:
-    """Images by each ending of their paths: a look-up takes as many steps as the path has folders.
-
-    Args:
-        names: POSIX paths.
-        fold: Whether case is ignored.
-        stems: Whether the images' suffixes are ignored.
-    """
+    """Images by each ending of their paths: a look-up takes as many steps as the path has folders."""
 
     def __init__(self, names: Iterable[str], *, fold: bool = False, stems: bool = False) -> None:
         self._fold = fold
@@ -121,6 +115,7 @@ class ImageIndex:
         self.names = frozenset(source.get(name, name) for name in names)
         self.unreadable: list[str] = []
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._made: dict[tuple[bool, bool], _PathEndings] = {}
 
     def resolve(self, name: str, beside: str = "") -> str | None:
         r"""The image that an annotation means, or None where it does not exist.
@@ -154,7 +149,7 @@ class ImageIndex:
         Raises:
             DataError: There are several.
         """
-        found = self._stems.exactly(f"{folder}/{stem}")
+        found = self._endings(stems=True).exactly(f"{folder}/{stem}")
         return _the_one(found, stem, tuple(folder.split("/"))) if found else None
 
     def within(self, path: str) -> list[str]:
@@ -234,11 +229,16 @@ class ImageIndex:
         return min(filter(None, groups), key=len, default=found)
 
     def _tables(self, last: str) -> Iterator[_PathEndings]:
-        yield self._as_is
-        yield self._folded
+        yield self._endings()
+        yield self._endings(fold=True)
         if PurePosixPath(last).suffix.lower() not in _SUFFIXES:
-            yield self._stems
-            yield self._folded_stems
+            yield self._endings(stems=True)
+            yield self._endings(fold=True, stems=True)
+
+    def _endings(self, *, fold: bool = False, stems: bool = False) -> _PathEndings:
+        if (fold, stems) not in self._made:
+            self._made[fold, stems] = _PathEndings(self.names, fold=fold, stems=stems)
+        return self._made[fold, stems]
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -266,22 +266,6 @@ class ImageIndex:
             for folder in dict.fromkeys(folders):
                 table.setdefault((folder, _without_suffix(last).casefold()), []).append(name)
         return table
-
-    @cached_property
-    def _as_is(self) -> _PathEndings:
-        return _PathEndings(self.names)
-
-    @cached_property
-    def _folded(self) -> _PathEndings:
-        return _PathEndings(self.names, fold=True)
-
-    @cached_property
-    def _stems(self) -> _PathEndings:
-        return _PathEndings(self.names, stems=True)
-
-    @cached_property
-    def _folded_stems(self) -> _PathEndings:
-        return _PathEndings(self.names, fold=True, stems=True)
 
 
 def _without_suffix(path: str) -> str:

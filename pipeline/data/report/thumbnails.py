@@ -59,13 +59,7 @@ class DrawnThumbnail:
 
 
 def draw_thumbnails(folder: Path, wanted: Sequence[Thumbnail], *, room: tuple[int, int]) -> list[DrawnThumbnail]:
-    """Draw thumbnails, in the given order; an image that cannot be shown gives a problem, never an error.
-
-    Args:
-        folder: The folder of the images.
-        wanted: The thumbnails.
-        room: Width and height in pixels to fit each thumbnail into.
-    """
+    """Draw thumbnails, in the given order; an image that cannot be shown gives a problem, never an error."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, thumbnail in enumerate(wanted):
         places[thumbnail.file_name].append(place)

@@ -61,12 +61,6 @@ def find_predefined(
          Images that agree in the field to group by stay where the data's authors put them, which is reported.
       4. An image without a subset joins those it is tied to, in the strongest of their subsets; if it has near
          duplicates or a group in another, it is excluded.
-
-    Args:
-        images: The images.
-        ties: What ties them to each other.
-        test_names: File names on the test list; empty for none.
-        honour: Whether the data's own split counts.
     """
     names = frozenset(test_names)
     listed = np.array([image.file_name in names for image in images], bool)

@@ -50,15 +50,7 @@ class Units:
 
 
 def make_units(unit: Integers, image: Integers, column: Integers, count: int, classes: int) -> Units:
-    """Count the classes of units.
-
-    Args:
-        unit: The unit of each image, `(images,)`.
-        image: The image of each object, `(objects,)`.
-        column: The class of each object, `(objects,)`.
-        count: How many units there are.
-        classes: How many classes there are.
-    """
+    """Count the classes of units."""
     width = max(1, classes)
     shown = np.unique(image * width + column)  # each class once an image
     pairs, counts = np.unique(unit[shown // width] * width + shown % width, return_counts=True)

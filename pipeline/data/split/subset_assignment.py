@@ -56,15 +56,7 @@ class SubsetAssignment:
 def make_groups(
     dataset: CocoDataset, images: Sequence[Image], ties: Ties, predefined: PredefinedSubsets, shares: Shares
 ) -> SplitGroups:
-    """Group the images, in the order of their first images.
-
-    Args:
-        dataset: The dataset, for the classes on the images.
-        images: The images in the order of `ties` and `predefined`, which decides between equals.
-        ties: What ties them.
-        predefined: The subsets that they have before.
-        shares: The share of each subset, `(3,)`.
-    """
+    """Group the images, in the order of their first images."""
     found = []
     for group in predefined.groups:
         parts = sorted({int(predefined.subset[row]) for row in group})
@@ -88,12 +80,6 @@ def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> Subs
 
     First the subsets that the data's own split lacks take groups from its train set; then all groups without a subset
     are assigned.
-
-    Args:
-        groups: The groups.
-        shares: The share of each subset in all images, `(3,)`.
-        mode: `balanced` or `stable`.
-        seed: Seed of the hash in stable mode.
     """
     subset, weights = groups.subset.copy(), groups.units.weights
     movable = np.flatnonzero(groups.may_leave_train) if groups.lacking else np.zeros(0, np.int64)

@@ -278,24 +278,6 @@ def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actio
 class TestFiles:
     """Against real files, as `validate` sees them."""
 
-    def test_inspection(self, tmp_path, write_picture) -> None:
-        for suffix in (".jpg", ".png", ".webp", ".bmp"):
-            write_picture(tmp_path / f"whole{suffix}", 50, 30)
-            data = (tmp_path / f"whole{suffix}").read_bytes()
-            (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) // 2])
-        (tmp_path / "empty.jpg").touch()
-        (tmp_path / "text.jpg").write_text("hello")
-        names = sorted(path.name for path in tmp_path.iterdir())
-        facts = inspect(tmp_path, [*names, "gone.jpg"])
-        for name, fact in facts.items():
-            expected = (
-                ImageFacts(50, 30)
-                if name.startswith("whole")
-                else ImageFacts(problem=fact.problem or "none", kind=fact.kind)
-            )
-            assert fact == expected, name
-        assert facts["gone.jpg"].problem == "the file is missing"
-
     def test_sixteen_bits_grey_and_alpha_are_pictures(self, tmp_path) -> None:
         rng = np.random.default_rng(0)
         cv2.imwrite(str(tmp_path / "grey.png"), rng.integers(0, 255, (30, 50), np.uint8))

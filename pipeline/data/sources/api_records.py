@@ -61,7 +61,7 @@ def read_record(item: Any, settings: ApiSettings, *, where: str) -> ApiRecord:
     """
     reference = need(item, settings.image, setting="image", where=where)
     if reference is not None and not isinstance(reference, str):
-        raise DataError(f"api.image leads to {kind(reference)}", where=where, expected="a URL, or base64 data")
+        raise _wrong_path("image", kind(reference), where, "a URL, or base64 data")
     url, data = _reference(reference or "", where)
     left_out: list[Skipped] = []
     boxes = [_box(each, settings, place, left_out) for place, each in _boxes(item, settings, where)]
@@ -96,13 +96,18 @@ def as_number(value: Any) -> float | None:
         return None
 
 
+def _wrong_path(setting: str, found: str, where: str, expected: str) -> DataError:
+    remedy = f"set api.{setting} to the right path, or correct the item"
+    return DataError(f"api.{setting} leads to {found}", where=where, expected=expected, remedy=remedy)
+
+
 def _reference(reference: str, where: str) -> tuple[str, bytes]:
     """A URL, or the bytes of a `data:` URL or of bare base64."""
     text = reference.strip()
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise DataError("the image's data URL is not in base64", where=where)
+            raise DataError("the image's data URL is not in base64", where=where, remedy="encode it in base64")
     elif not _bare_base64(text):
         return text, b""
     try:
@@ -123,7 +128,7 @@ def _name(item: Any, settings: ApiSettings, where: str) -> str:
         return ""
     name = need(item, settings.name, setting="name", where=where)
     if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
-        raise DataError(f"api.name leads to {kind(name)}", where=where, expected="a file name")
+        raise _wrong_path("name", kind(name), where, "a file name")
     return str(name)
 
 
@@ -134,7 +139,7 @@ def _size(item: Any, settings: ApiSettings, where: str) -> tuple[int, int]:
         value = need(item, path, setting=setting, where=where) if path else None
         number = as_number(value)
         if value is not None and (number is None or not number.is_integer() or number < 1):
-            raise DataError(f"api.{setting} leads to no size in pixels", where=where, expected="a whole number from 1")
+            raise _wrong_path(setting, "no size in pixels", where, "a whole number from 1")
         sides.append(int(number or 0))
     return (sides[0], sides[1]) if all(sides) else (0, 0)
 
@@ -149,7 +154,7 @@ def _boxes(item: Any, settings: ApiSettings, where: str) -> list[tuple[str, Any]
     if isinstance(found, dict):
         return [(where, found)]
     if not isinstance(found, list):
-        raise DataError(f"api.boxes leads to {kind(found)}", where=where, expected="a list of boxes")
+        raise _wrong_path("boxes", kind(found), where, "a list of boxes")
     return [(f"{where}, box {index}", each) for index, each in enumerate(found)]
 
 
@@ -160,17 +165,17 @@ def _box(box: Any, settings: ApiSettings, where: str, left_out: list[Skipped]) -
         if isinstance(values[0], list) and len(values[0]) == 4:
             values = values[0]
         elif values[0] is not None:
-            raise DataError(f"api.box leads to {kind(values[0])}", where=where, expected="a list of four numbers")
+            raise _wrong_path("box", kind(values[0]), where, "a list of four numbers")
     if settings.boxes == "." and label in (None, "") and all(each is None for each in values):
         return None  # an item that is a box, and has none: there is nothing in its image
     if label in (None, "") or None in values:
         left_out.append(Skipped(where, f"it has no {'label' if label in (None, '') else 'place'}"))
         return None
     if not isinstance(label, str | int) or isinstance(label, bool):
-        raise DataError(f"api.label leads to {kind(label)}", where=where, expected="the class's name")
+        raise _wrong_path("label", kind(label), where, "the class's name")
     numbers = [as_number(each) for each in values]
     if None in numbers:
-        raise DataError("the box has a value that is no number", where=where, expected="four numbers")
+        raise _wrong_path("box", "a value that is no number", where, "four numbers")
     scale = {"pixels": 1.0, "fraction": 1.0, "percent": 0.01}[settings.units]
     corners = _as_xywh([scale * number for number in numbers if number is not None], settings.box_format)
     return ParsedBox(str(label), corners)

@@ -144,14 +144,14 @@ def judge(
             ),
             Requirement(
                 "seen_exact_share",
-                "share of test images byte for byte among those learned from",
+                "share of test images that are training images, byte for byte",
                 exposure.exact_share,
                 maximum=max_seen_exact if max_seen_exact < 1 else None,
                 may_be_unknown=True,
             ),
             Requirement(
                 "seen_similar_share",
-                "share of other test images that look like one learned from",
+                "share of other test images that look like training images",
                 exposure.similar_share,
                 maximum=max_seen_similar if max_seen_similar < 1 else None,
                 may_be_unknown=True,

@@ -159,8 +159,8 @@ SENTENCES: dict[str, tuple[dict, tuple[str, ...]]] = {
     "gate failed": ({"gate": 0.9}, ("Quality gate failed: mAP50 0.5, at least 0.9 ", "mAP50 ≥ 0.9 0.5000 no")),
     "no gate": ({"gate": 0}, ("No limit for mAP50 was set, nor any other", "mAP50 none 0.5000 no limit")),
     "no limit of mAP50": ({"gate": 0, "max_seen_exact": 0.0}, ("was set; the other limits are met",)),
-    "a limit, unknown": ({"max_seen_exact": 0.0, "exposure": UNKNOWN}, ("those learned from ≤ 0 - unknown",)),
-    "unknown, without a limit": ({"exposure": UNKNOWN}, ("those learned from none - no limit",)),
+    "a limit, unknown": ({"max_seen_exact": 0.0, "exposure": UNKNOWN}, ("byte for byte ≤ 0 - unknown",)),
+    "unknown, without a limit": ({"exposure": UNKNOWN}, ("byte for byte none - no limit",)),
     "no predictions": (
         {"results": []}, ("mAP50 ≥ 0.5 0.0000 no", "No detection has score 0.50 or more, so false positives"),
     ),
@@ -173,7 +173,7 @@ SENTENCES: dict[str, tuple[dict, tuple[str, ...]]] = {
     "nothing right": ({"results": [WRONG]}, ("with objects 3 3 0.33", "counted at score 0.50 and IoU 0.5.")),
     "by hand": (
         {"chosen": BY_HAND},
-        ("Inputs chosen by hand coco_test_dataset run 7 model_pack: obj_detect_inference_files s3://other/a What",),
+        ("Inputs chosen by hand coco_test_dataset run 7 model_pack: obj_detect_inference_files s3://other/a An input",),
     ),
     "a class without objects": ({"categories": ("bright", "dark", "owl")}, ("not in the means: owl",)),
     "another service": ({"check": DIFFERS}, ("differs from the recorded", "is not the one that was packed")),
@@ -246,7 +246,7 @@ def test_it_recommends_no_threshold_where_there_is_none(report: Callable, argume
     assert f"no score threshold can be recommended: {reason}" in page.notes
     assert "3000/predict' " in page.text
     assert "score_threshold=" not in page.text
-    assert "At score 0.50 for every class, for no threshold can be recommended" in page.text
+    assert "At score 0.50 for every class, because no threshold can be recommended" in page.text
     assert "highest mean F1" not in page.text
     assert ("the model found nothing in the test set" in page.notes) == (reason == "there is no detection")
 
@@ -310,7 +310,7 @@ def test_it_shows_training_images_and_the_figures_without_them(report: Callable,
         "among them, byte for byte: 1 of 3.", "turned or hardly different: 2.",
         "images 3 1", "mAP 0.500 0.000", "best threshold for all 0.45 -",
         f"0{EVIL}.png: as said", f"1{EVIL}.png: as said", "1 more are not shown",
-        "share of test images byte for byte among those learned from none 0.3333 no limit",
+        "share of test images that are training images, byte for byte none 0.3333 no limit",
         "unseen test images none 0 no limit",
     ):  # fmt: skip
         assert expected in page.text

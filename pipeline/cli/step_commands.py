@@ -102,7 +102,7 @@ def _run(context: CommandContext) -> int:
             parameters = project.parameters(overrides)
     log.info("run %s  %s  %s%s", manifest.run, project.mode, project.config.name, "  continued" if is_continued else "")
     run = partial(run_step, project, manifest.run, force=arguments.force, stream=arguments.stream, chosen=inputs)
-    records, last = [], list(steps)[-1]
+    records, delivered, last = [], [], list(steps)[-1]
     for step in selected:
         try:
             own = overrides.get(step.name, {})
@@ -113,12 +113,15 @@ def _run(context: CommandContext) -> int:
         records.append(record)
         _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
         if step.name != last:  # the last step's deliverables are shown with all others
-            _log_lines(deliver_early(project, record))
+            early = deliver_early(project, record)
+            _log_lines(early)
+            delivered += early
     if selected[-1].name == last:
         manifest = project.runs.load(manifest.run)
-        is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # which shows these steps' lines already
+        is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # it shows the lines above already
         lines = printing.run_lines(manifest, steps, records, omit=names if is_terminal else ())
-        print_result("\n".join(["", *lines, *deliver(project, manifest)]))
+        lines += [line for line in deliver(project, manifest) if not (is_terminal and line in delivered)]
+        print_result("\n".join(["", *lines]))
     return 0
 
 

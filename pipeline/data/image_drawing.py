@@ -27,11 +27,11 @@ def read_pixels(path: Path) -> Pixels:
     try:
         pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except FileNotFoundError as error:
-        raise MissingError("an image of the data set is missing", where=path) from error
+        raise MissingError("an image of the dataset is missing", where=path) from error
     except cv2.error:  # an empty file
         pixels = None
     if pixels is None:
-        raise DataError("an image of the data set cannot be decoded", where=path)
+        raise DataError("an image of the dataset cannot be decoded", where=path)
     return pixels.astype(np.uint8, copy=False)
 
 

@@ -148,10 +148,10 @@ class SeenImage:
 
 
 def learn_images(*folders: Path, before: LearnedImages | None = None) -> LearnedImages:
-    """Record the images of data sets.
+    """Record the images of datasets.
 
     Args:
-        folders: Data sets, each `annotations.json` and `images/`.
+        folders: Datasets, each `annotations.json` and `images/`.
         before: What the weights that training starts from learned from, which is added.
 
     Returns:
@@ -210,9 +210,9 @@ def _facts(folder: Path) -> dict[str, ImageFacts]:
     for name, fact in facts.items():
         if not fact.digest:
             raise MissingError(
-                f"an image of the data set has no bytes to compare: {fact.problem}",
+                f"an image of the dataset has no bytes to compare: {fact.problem}",
                 where=folder / "images" / name,
-                remedy="make the data set again",
+                remedy="make the dataset again",
             )
     return facts
 

@@ -1,4 +1,4 @@
-"""A data set of real pictures with exactly one planted fault of each kind, and what a finding must say of it."""
+"""A data set of real images with exactly one planted fault of each kind, and what a finding must say of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image as Picture
+import PIL.Image
 from pycocotools import mask
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
@@ -25,28 +25,28 @@ RUNS_AS_TEXT = {"size": [HEIGHT, WIDTH], "counts": mask.frPyObjects(RUNS, HEIGHT
 
 @dataclass
 class Draft:
-    """A sound data set of six pictures, cats and dogs, to plant faults in; `pictures` is its folder."""
+    """A sound data set of six images, cats and dogs, to plant faults in; `images_folder` is its folder."""
 
-    pictures: Path
+    images_folder: Path
     images: list[Image] = field(default_factory=list)
     annotations: list[Annotation] = field(default_factory=list)
     categories: list[Category] = field(default_factory=lambda: [Category(CAT, "cat"), Category(DOG, "dog")])
 
     def __post_init__(self) -> None:
-        self.pictures.mkdir(parents=True)
+        self.images_folder.mkdir(parents=True)
         masks = (OUTLINE, RUNS, RUNS_AS_TEXT, [], None, None)
         for number, segmentation in enumerate(masks):
-            image = self.picture(f"sound{number}.png", box=None)
+            image = self.image(f"sound{number}.png", box=None)
             self.box(image, category=1 + number % 2, segmentation=segmentation)
 
     @property
     def dataset(self) -> CocoDataset:
         return CocoDataset(tuple(self.images), tuple(self.annotations), tuple(self.categories))
 
-    def picture(self, name: str, *, box: Box | None = BOX) -> Image:
-        """A new picture unlike the others, with one cat in it unless told otherwise."""
+    def image(self, name: str, *, box: Box | None = BOX) -> Image:
+        """A new image unlike the others, with one cat in it unless told otherwise."""
         image = Image(len(self.images) + 1, name, WIDTH, HEIGHT)
-        write_picture(self.pictures / name, seed=image.id)
+        write_image(self.images_folder / name, seed=image.id)
         self.images.append(image)
         if box:
             self.box(image, box)
@@ -59,7 +59,7 @@ class Draft:
         return self.annotations[-1]
 
 
-def write_picture(path: Path, seed: int) -> None:
+def write_image(path: Path, seed: int) -> None:
     """Blotches of colour with some noise over them: two seeds look nothing alike, in the large and in the small."""
     rng = np.random.default_rng(seed)
     blotches = cv2.resize(rng.uniform(0, 255, (7, 8, 3)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -88,25 +88,25 @@ def _duplicate_category_id(draft: Draft) -> str:
 
 def _duplicate_category_name(draft: Draft) -> str:
     draft.categories.append(Category(50, "cat"))
-    draft.box(draft.picture("cats.png"), ELSEWHERE, category=50)
+    draft.box(draft.image("cats.png"), ELSEWHERE, category=50)
     return "category 50 (cat)"
 
 
 def _similar_category_names(draft: Draft) -> str:
     draft.categories.append(Category(51, "D og"))
     for number in range(3):
-        draft.box(draft.picture(f"dogs{number}.png"), ELSEWHERE, category=51)
+        draft.box(draft.image(f"dogs{number}.png"), ELSEWHERE, category=51)
     return "category 51 (D og)"
 
 
 def _duplicate_image_id(draft: Draft) -> str:
-    image = replace(draft.picture("then.png", box=None), id=draft.images[0].id)
+    image = replace(draft.image("then.png", box=None), id=draft.images[0].id)
     draft.images[-1] = image
     return image_item(image)
 
 
 def _duplicate_image_file(draft: Draft) -> str:
-    image = replace(draft.picture("twice.png"), id=900)
+    image = replace(draft.image("twice.png"), id=900)
     draft.images.append(image)
     draft.box(image, ELSEWHERE)
     return image_item(image)
@@ -120,20 +120,20 @@ def _unused_category(draft: Draft) -> str:
 def _rare_category(draft: Draft) -> str:
     draft.categories.append(Category(60, "bird"))
     for number in range(2):
-        draft.box(draft.picture(f"bird{number}.png"), ELSEWHERE, category=60)
+        draft.box(draft.image(f"bird{number}.png"), ELSEWHERE, category=60)
     return "category 60 (bird)"
 
 
 def _image_without_box(draft: Draft) -> str:
-    return image_item(draft.picture("nothing.png", box=None))
+    return image_item(draft.image("nothing.png", box=None))
 
 
 def _broken(name: str, change: Callable[[bytes], bytes] | None) -> Callable[[Draft], str]:
-    """A picture whose bytes are changed; None: whose file is taken away."""
+    """A image whose bytes are changed; None: whose file is taken away."""
 
     def fault(draft: Draft) -> str:
-        image = draft.picture(name)
-        path = draft.pictures / name
+        image = draft.image(name)
+        path = draft.images_folder / name
         if change is None:
             path.unlink()
         else:
@@ -149,41 +149,41 @@ def _damaged(data: bytes) -> bytes:
 
 
 def _exif(draft: Draft) -> str:
-    image = draft.picture("tilted.png")
-    exif = Picture.Exif()
+    image = draft.image("tilted.png")
+    exif = PIL.Image.Exif()
     exif[0x0112] = 6
-    with Picture.open(draft.pictures / image.file_name) as picture:
-        picture.save(draft.pictures / image.file_name, exif=exif)
+    with PIL.Image.open(draft.images_folder / image.file_name) as opened:
+        opened.save(draft.images_folder / image.file_name, exif=exif)
     return image_item(image)
 
 
 def _wrong_size(draft: Draft) -> str:
-    image = draft.picture("resized.png", box=(5.0, 6.0, 20.0, 15.0))
+    image = draft.image("resized.png", box=(5.0, 6.0, 20.0, 15.0))
     draft.images[-1] = replace(image, width=WIDTH // 2, height=HEIGHT // 2)
     return image_item(image)
 
 
 def _unrelated_size(draft: Draft) -> str:
-    draft.images[-1] = replace(draft.picture("swapped.png"), width=HEIGHT, height=WIDTH)
+    draft.images[-1] = replace(draft.image("swapped.png"), width=HEIGHT, height=WIDTH)
     return image_item(draft.images[-1])
 
 
 def _exact_duplicate(draft: Draft) -> str:
-    image, copy = draft.picture("first.png"), draft.picture("first_again.png", box=ELSEWHERE)
-    (draft.pictures / copy.file_name).write_bytes((draft.pictures / image.file_name).read_bytes())
+    image, copy = draft.image("first.png"), draft.image("first_again.png", box=ELSEWHERE)
+    (draft.images_folder / copy.file_name).write_bytes((draft.images_folder / image.file_name).read_bytes())
     return image_item(copy)
 
 
 def _near_duplicate(draft: Draft) -> str:
-    image, copy = draft.picture("look.png"), draft.picture("look_again.png")
-    pixels = cv2.imread(str(draft.pictures / image.file_name))
-    cv2.imwrite(str(draft.pictures / copy.file_name), np.clip(pixels.astype(int) + 3, 0, 255).astype(np.uint8))
+    image, copy = draft.image("look.png"), draft.image("look_again.png")
+    pixels = cv2.imread(str(draft.images_folder / image.file_name))
+    cv2.imwrite(str(draft.images_folder / copy.file_name), np.clip(pixels.astype(int) + 3, 0, 255).astype(np.uint8))
     return image_item(copy)
 
 
 def _odd(box: Box, **fields: Any) -> Callable[[Draft], str]:
     """A box beside a sound one."""
-    return lambda draft: annotation_item(draft.box(draft.picture(f"odd{len(draft.images)}.png"), box, **fields))
+    return lambda draft: annotation_item(draft.box(draft.image(f"odd{len(draft.images)}.png"), box, **fields))
 
 
 FAULTS: dict[str, Callable[[Draft], str]] = {

@@ -114,7 +114,7 @@ def split(
         mode: `balanced` or `stable`.
         train_share: Share of the images to train on, 0 to 1.
         eval_share: Share of the images to choose the best weights by; the rest is the test set.
-        test_names: File names that are the test set, as far as the data set has them; the other images are then
+        test_names: File names that are the test set, as far as the dataset has them; the other images are then
             shared between train and eval in the ratio of their shares.
         seed: Decides between equally good subsets, and in stable mode between all.
         groups: The group of near duplicates by file name, as `validate` finds them.

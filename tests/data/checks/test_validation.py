@@ -338,7 +338,7 @@ def with_faults(folder, rules):
     draft = Draft(folder / "in")
     expected = plant(draft, rules)
     write_coco(draft.dataset, folder / "in.json")
-    return read_coco(folder / "in.json"), draft.pictures, sorted(expected)
+    return read_coco(folder / "in.json"), draft.images_folder, sorted(expected)
 
 
 def written(validation, pictures, folder):
@@ -447,8 +447,8 @@ class TestActions:
     def test_limits_move_the_line(self, tmp_path, limits, rule) -> None:
         draft = Draft(tmp_path / "in")
         draft.box(draft.images[0], (20.0, 12.0, 40.0, 32.0), CAT)
-        assert rule not in {each.rule for each in validate(draft.dataset, draft.pictures).findings}
-        assert rule in {each.rule for each in validate(draft.dataset, draft.pictures, **limits).findings}
+        assert rule not in {each.rule for each in validate(draft.dataset, draft.images_folder).findings}
+        assert rule in {each.rule for each in validate(draft.dataset, draft.images_folder, **limits).findings}
 
     def test_what_would_crash_cannot_only_be_reported(self) -> None:
         assert all(("report" in rule.allowed) == (not rule.why) for rule in RULES)

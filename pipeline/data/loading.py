@@ -176,7 +176,7 @@ def load_annotations(
         missing_images: What to do about annotated images that are absent: `refuse`, or `drop` them with their boxes.
         unannotated: What to do about images that nobody annotated: `exclude` them, or take them as `background`.
         test_list_url: A text file with the file names, one a line, of the test set; empty for none.
-        class_map_url: A file with new names of classes, as `class_map.read_class_map` reads it; empty for none.
+        class_map_url: A file with new names of classes, as `class_selection.read_class_map` reads it; empty for none.
 
     Raises:
         UsageError: An argument has a wrong value.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from pipeline.data.class_map import read_class_map
+from pipeline.data.class_selection import read_class_map
 from pipeline.data.error_context import located_in
 from pipeline.data.fetch.fetching import fetch
 from pipeline.errors import DataError, did_you_mean
@@ -84,7 +84,7 @@ def write_class_map(url: str, folder: Path, cache: Path, classes: Collection[str
     """Copy the file with the new names of classes, if it can be read.
 
     Args:
-        url: The file, as `class_map.read_class_map` reads it.
+        url: The file, as `class_selection.read_class_map` reads it.
         folder: The folder to copy it to.
         cache: Where downloads are kept.
         classes: The names of the data set's classes.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.data.class_map import read_class_map
+from pipeline.data.class_selection import read_class_map
 from pipeline.errors import DataError, MissingError, UsageError
 
 

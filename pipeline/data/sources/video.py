@@ -78,12 +78,12 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[ClipFr
         DataError: It is not a video, has no frames, is cut, damaged or encrypted, or its frames are too large.
     """
     video = f"{name}{clip.suffix}"
-    sampler = _Sampler(sampling)
+    sampler, turner = _Sampler(sampling), _Turner()
     with open_clip(clip) as reading:
         for number, (seconds, frame) in enumerate(reading.frames()):
             if sampler.takes(frame, seconds):
                 fields = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
-                yield ClipFrame(f"{name}/frame_{number:06d}.jpg", _encoded(_upright(frame), clip), fields)
+                yield ClipFrame(f"{name}/frame_{number:06d}.jpg", _encoded(turner.upright(frame), clip), fields)
 
 
 class _Sampler:
@@ -128,19 +128,34 @@ class _Sampler:
         return novelty >= (self._sampling.scene_change or _USUAL_CHANGE)
 
 
-def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The pixels, `(height, width, 3)` in BGR, turned and mirrored as the frame's display matrix says.
+class _Turner:
+    """Turns and mirrors the frames of one clip as their display matrix says.
 
-    The matrix (ISO/IEC 14496-12, section 8.2.2) maps (x, y) to (a x + c y, b x + d y); only right angles count.
+    A frame whose side data was read is only freed by the garbage collector, since PyAV links the two to each other. So
+    the matrix is read once for each rotation that occurs, mostly once a clip.
     """
-    pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+
+    def __init__(self) -> None:
+        self._matrices: dict[int, tuple[int, int, int, int]] = {}
+
+    def upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """The pixels of the upright frame, `(height, width, 3)` in BGR."""
+        pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+        if frame.rotation not in self._matrices:
+            self._matrices[frame.rotation] = _display_matrix(frame)
+        a, b, c, d = self._matrices[frame.rotation]
+        if abs(b) > abs(a):
+            pixels, a, d = pixels.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d), which map (x, y) to (a x + c y, b x + d y) (ISO/IEC 14496-12, section 8.2.2)."""
     side_data: Any = frame.side_data  # its stubs lag behind
     if SideData.DISPLAYMATRIX not in side_data:
-        return pixels
+        return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(side_data[SideData.DISPLAYMATRIX], np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        pixels, a, d = pixels.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    return a, b, c, d
 
 
 def _encoded(pixels: NDArray[np.uint8], clip: Path) -> bytes:

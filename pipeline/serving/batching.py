@@ -1,9 +1,8 @@
-"""BentoML's adaptive batching without its waiting.
+"""BentoML's adaptive batching without its waiting time.
 
-BentoML's dispatcher runs one batch at a time and gathers, meanwhile, the requests of the next: that is all the
-batching there is to gain. But it also holds a request back, in the hope of company, for as long as earlier ones had to
-queue on average; after a burst of 16 requests at once a lone one takes 84 ms in place of 28 (YOLOX-nano on two CPUs),
-and that for the next fifty batches. Here nothing is held back.
+BentoML's dispatcher runs one batch at a time, and collects the requests of the next batch meanwhile. It also delays a
+request by the average time that earlier ones waited, to fill its batch. After a burst of 16 requests a single one takes
+84 ms instead of 28 (YOLOX-nano on two CPUs), for the next fifty batches. Here no request is delayed.
 """
 
 # mypy: disallow-subclassing-any=False
@@ -20,11 +19,11 @@ from starlette.types import ASGIApp
 
 
 class PromptOptimizer(Optimizer):
-    """Measures like BentoML's own, but its `wait` (seconds that a request is held back) is always zero."""
+    """BentoML's optimizer with a `wait`, the seconds by which a request is delayed, of zero."""
 
     @property
     def wait(self) -> float:
-        """Zero, whatever is measured."""
+        """Zero, whatever was measured."""
         return 0.0
 
     @wait.setter
@@ -33,12 +32,12 @@ class PromptOptimizer(Optimizer):
 
 
 def dispatch_promptly(dispatcher: CorkDispatcher) -> None:
-    """Let a dispatcher start its next batch as soon as the last one has ended."""
+    """Let a dispatcher start its next batch as soon as the last one ends."""
     dispatcher.optimizer = PromptOptimizer(dispatcher.max_latency)
 
 
 class PromptService(bentoml.Service):
-    """A BentoML service whose dispatchers hold nothing back."""
+    """A BentoML service whose dispatchers delay no request."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """Build the server's application, as BentoML does, with prompt dispatchers."""

@@ -1,7 +1,7 @@
-"""From an image file's bytes to upright 8-bit BGR pixels, with the file's size known before a pixel is decoded.
+"""From an image file's bytes to upright 8-bit BGR pixels, with a limit on the pixels before they are decoded.
 
-A header costs microseconds to read; decoding costs width x height x 3 bytes of memory, whatever the file's own size: a
-20 kB PNG may hold 169 megapixels. So the header is read first, by hand, for the four formats that are served.
+Decoding takes width x height x 3 bytes of memory, and a 20 kB PNG may have 169 megapixels. So the header is read first,
+in microseconds, for the four formats that the service accepts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WebP", "BMP")
 MAX_PIXELS = 50_000_000
-"""Default limit: above any phone camera's 48 megapixels, and 150 MB when decoded."""
+"""Default limit: more than the 48 megapixels of phone cameras, and 150 MB when decoded."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
@@ -26,7 +26,7 @@ _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..RST7 and 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image file says about itself.
+    """Format and size of an image file.
 
     Attributes:
         format: One of `FORMATS`.
@@ -45,13 +45,13 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Read format and size from an image file's first bytes; no pixel is decoded.
+    """Read format and size from an image file's first bytes, without decoding.
 
     Args:
         data: The file's bytes.
 
     Raises:
-        DataError: The bytes are no JPEG, PNG, WebP or BMP file, or the file ends before its size.
+        DataError: The bytes are not a JPEG, PNG, WebP or BMP file, or end before its size.
     """
     try:
         if data.startswith(_PNG_SIGNATURE):
@@ -74,18 +74,18 @@ def read_header(data: bytes) -> ImageHeader:
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an image file to the pixels the detector was trained on.
 
-    EXIF orientation is applied, grey and palette become three channels, alpha is dropped and 16 bits are scaled to 8:
-    what `cv2.imdecode(..., IMREAD_COLOR)` does, and `mmcv.imfrombytes` with it.
+    As by `cv2.imdecode(..., IMREAD_COLOR)` and `mmcv.imfrombytes`, EXIF orientation is applied, grey and palette become
+    three channels, alpha is dropped and 16 bits are scaled to 8.
 
     Args:
         data: The file's bytes.
-        max_pixels: Refuse larger images, before decoding.
+        max_pixels: Larger images are refused before decoding.
 
     Returns:
         (H, W, 3) pixels, BGR, upright.
 
     Raises:
-        DataError: No image of a served format, too large, truncated or broken.
+        DataError: The file is not an image of these formats, too large, truncated or broken.
     """
     header = read_header(data)
     if header.pixels > max_pixels:
@@ -150,7 +150,7 @@ def _read_webp(data: bytes) -> ImageHeader:
         start_code, width, height = struct.unpack_from("<3sHH", data, 23)
         if start_code == b"\x9d\x01\x2a":
             return ImageHeader("WebP", width & 0x3FFF, height & 0x3FFF)
-    raise DataError("the WebP file has no picture in its first chunk")
+    raise DataError("the WebP file has no image in its first chunk")
 
 
 def _read_bmp(data: bytes) -> ImageHeader:

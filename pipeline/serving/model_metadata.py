@@ -66,7 +66,7 @@ class ModelMetadata:
         }
         wrong = [rule for rule, holds in checks.items() if not holds]
         if wrong:
-            raise DataError(f"the model metadata is inconsistent: {'; '.join(wrong)}", where=f"{self}")
+            raise DataError(f"the model metadata is inconsistent: {'; '.join(wrong)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The metadata as JSON values."""

@@ -1,7 +1,7 @@
-"""From a model to a Bento: one folder that `bentoml serve` runs on the spot, the same bytes for the same model.
+"""From a model to a Bento: a folder that `bentoml serve` runs, the same bytes for the same model.
 
-The Bento is built by `bentoml build` in a process of its own, with a store of its own: nothing touches the user's
-`~/bentoml`, and nothing of this process's imports can leak into what is built. No network is used.
+`bentoml build` runs in a process of its own with a store of its own, so it neither changes the user's `~/bentoml` nor
+sees the imports of this process. No network is used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.serving.model_metadata import (
 from pipeline.serving.predictor import Predictor
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
-CARRIES = ("pipeline.serving",)  # packed as files: a change in any of them is a change of the service
+CARRIES = ("pipeline.serving",)  # packed as files: a change of a file changes the service
 PACKAGES = ("bentoml", "numpy", "onnxruntime", "opencv-python-headless")
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
@@ -55,8 +55,8 @@ class PackedService:
             `bentoml.bentos.import_bento(folder, input_format="folder")` adds it to a store, for `bentoml containerize`.
         tag: Name and version; the version is a digest of the content.
         size_bytes: Size of all its files.
-        test_result: What the model found in the test image, as the REST API's `test_result` answers.
-        requirements: The pinned packages it was built against.
+        test_result: The detections in the test image, as the REST API's `test_result` answers.
+        requirements: The pinned packages of the Bento.
     """
 
     folder: Path
@@ -74,15 +74,15 @@ def pack_service(
     Args:
         onnx_path: The graph; see `Predictor` for its interface.
         metadata: What the graph was made for.
-        test_image: Image whose detections are recorded, for checks of the running service.
-        folder: Where the Bento goes; absent or empty.
+        test_image: An image whose detections are recorded, for checks of the running service.
+        folder: The folder for the Bento; absent or empty.
         learned: The record of the images that the model learned from, of which the metadata holds the
             digest. It lies at the root of the Bento, where the service does not read it. None for a model without one.
 
     Raises:
-        UsageError: The folder holds something already.
-        MissingError: The model, the test image or a required package is not there.
-        DataError: The model or the test image is not what it claims to be.
+        UsageError: The folder is not empty.
+        MissingError: The model, the test image or a required package is missing.
+        DataError: The model is not a graph with the expected interface, or the test image not an image.
         IntegrityError: The model or the record of learned images is not the one that the metadata names.
         StepError: BentoML failed to build.
     """
@@ -96,7 +96,7 @@ def pack_service(
         version = _digest(context, requirements)
         _write_bentofile(context, requirements, metadata)
         built = _build(context, home, version)
-        _settle(built)
+        _remove_build_time(built)
         shutil.copytree(built, folder, dirs_exist_ok=True)
     if learned:
         shutil.copyfile(learned, folder / learned.name)
@@ -125,7 +125,7 @@ def _learned_digest(metadata: ModelMetadata) -> str:
 
 
 def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> Mapping[str, Any]:
-    """Lay out what is served: the code, the model, its metadata, the test image and the detections in it."""
+    """Collect the files of the service: code, model, metadata, the test image and its detections."""
     sources = [_PACKAGE_ROOT / name for name in ("__init__.py", "errors.py", "files.py")]
     for source in [*sources, *sorted((_PACKAGE_ROOT / "serving").rglob("*.py"))]:
         target = context / _PACKAGE_ROOT.name / source.relative_to(_PACKAGE_ROOT)
@@ -167,7 +167,7 @@ def _write_bentofile(context: Path, requirements: list[str], metadata: ModelMeta
         "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: {classes}.\n",
         "include": _files(context),
         "labels": {"learned_images": _learned_digest(metadata) or "unknown"},
-        # bentoml adds itself; locking would ask a package index, and every version is pinned as it is
+        # bentoml adds itself; locking would ask a package index, and every version is pinned already
         "python": {
             "packages": [one for one in requirements if not one.startswith("bentoml==")],
             "lock_packages": False,
@@ -190,8 +190,8 @@ def _build(context: Path, home: Path, version: str) -> Path:
     return built
 
 
-def _settle(bento: Path) -> None:
-    """Take the time of building out of the Bento: the same model shall give the same bytes."""
+def _remove_build_time(bento: Path) -> None:
+    """Replace the time of building in the Bento, so that the same model gives the same bytes."""
     record = bento / "bento.yaml"
     text, count = _CREATION_TIME.subn("creation_time: '1970-01-01T00:00:00+00:00'", record.read_text(encoding="utf-8"))
     if count != 1:

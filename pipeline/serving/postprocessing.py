@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pipeline.serving.preprocessing import Letterboxed
 
 MAX_DETECTIONS = 300
-"""Detections kept per image: three times the 100 that COCO's evaluation looks at."""
+"""Detections per image: three times the 100 of COCO's evaluation."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, the most certain first.
+    """The detections in one image, by descending score.
 
     Attributes:
         boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original image.
@@ -42,7 +42,7 @@ class Detections:
         return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.width, self.height)
 
     def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return the form the REST API answers with; boxes to 1/1000 pixel, scores to 1/1000000."""
+        """Return the JSON values of the REST API's answer: boxes to 1/1000 pixel, scores to 1/1000000."""
         found = [
             {
                 "box": [round(value, 3) for value in box],
@@ -65,19 +65,19 @@ def split_detections(
     score_threshold: float,
     max_detections: int = MAX_DETECTIONS,
 ) -> list[Detections]:
-    """Sort a batch's detections to their images and scale their boxes back.
+    """Assign a batch's detections to their images, and scale the boxes back.
 
     Args:
-        batch_index: (M,) which image each belongs to.
+        batch_index: (M,) index of the image.
         boxes: (M, 4) x1 y1 x2 y2 in letterboxed pixels.
         scores: (M,) in any order.
         labels: (M,) class index from 0.
         images: The batch, in order.
-        score_threshold: Least score that is kept.
-        max_detections: How many are kept per image, the most certain ones.
+        score_threshold: Detections with a lower score are dropped.
+        max_detections: Number of detections per image, those with the highest scores.
 
     Returns:
-        One `Detections` per image. Boxes are clipped to the image; what lies wholly in the padding is left out.
+        One `Detections` per image. Boxes are clipped to the image; those in the padding are dropped.
     """
     kept = scores >= np.float32(score_threshold)
     batch_index, boxes, scores, labels = batch_index[kept], boxes[kept], scores[kept], labels[kept]
@@ -99,6 +99,6 @@ def _restore(
     restored = np.clip(boxes / scale, 0, limit).astype(np.float32)
     visible = (restored[:, 2] > restored[:, 0]) & (restored[:, 3] > restored[:, 1])
     restored, scores, labels = restored[visible], scores[visible], labels[visible]
-    # Equal scores are ordered by class and box, so that the answer never depends on the order the graph gave.
+    # equal scores are ordered by class and box, independent of the graph's order
     order = np.lexsort((*restored.T, labels, -scores))[:max_detections]
     return Detections(restored[order], scores[order], labels[order].astype(np.int64), image.width, image.height)

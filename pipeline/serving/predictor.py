@@ -1,4 +1,4 @@
-"""The detector itself: letterboxed pixels through ONNX Runtime to detections."""
+"""The detector in ONNX Runtime: from letterboxed pixels to detections."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
 INPUT = "images"
 OUTPUTS = ("batch_index", "boxes", "scores", "labels")
 MAX_BATCH = 8
-"""Images run at once. A CPU gains nothing from batches, and loses from larger ones (16: 50 images/s for 61 one by one,
-YOLOX-nano at 416 px on two CPUs); a GPU does gain."""
+"""Images per run of the graph. A CPU gains nothing from batches, and loses with larger ones (16: 50 images/s, one by
+one: 61, YOLOX-nano at 416 px on two CPUs); a GPU gains."""
 
 _LOAD_ERRORS = (
     runtime_errors.Fail,
@@ -40,13 +40,13 @@ _LOAD_ERRORS = (
 
 
 class Predictor:
-    """A packed model, ready to run on the GPU where ONNX Runtime has one, else on the CPU.
+    """A packed model on the GPU where ONNX Runtime has one, else on the CPU.
 
     Args:
         onnx_path: The graph: input `images` (B, 3, H, W) float32, outputs `batch_index` (M,), `boxes` (M, 4),
             `scores` (M,) and `labels` (M,) over the whole batch.
         metadata: What the graph was made for.
-        threads: CPU threads of one run; as many as this process may use when None.
+        threads: CPU threads of a run; None: as many as this process may use.
 
     Raises:
         MissingError: There is no such file.
@@ -73,8 +73,8 @@ class Predictor:
 
         Args:
             images: Any number, in batches of at most `MAX_BATCH`.
-            score_threshold: Least score that is kept; the metadata's serving threshold when None. The graph's own floor
-                (`score_threshold` of the metadata) holds anyway.
+            score_threshold: Detections with a lower score are dropped; None: the metadata's serving threshold. The
+                graph itself drops those below the metadata's `score_threshold`.
 
         Returns:
             One `Detections` per image, in order; each is the same whatever else is in the batch.
@@ -100,7 +100,7 @@ class Predictor:
 
 
 def available_cpus() -> int:
-    """CPUs this process may run on; fewer than the machine's in a container or under `taskset`."""
+    """Number of CPUs that this process may use; fewer than the machine's in a container or under `taskset`."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -126,7 +126,7 @@ def _open_session(model: bytes, path: Path, threads: int) -> onnxruntime.Inferen
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that spin while they wait would take the CPU from the ones that decode the next images.
+    # threads that spin while they wait would slow down those that decode the next images
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()
     providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]

@@ -1,7 +1,4 @@
-"""From an image's pixels to the detector's input: the one preprocessing that training, validation and serving share.
-
-The numbers are mmdet's `Resize(keep_ratio=True)` followed by `Pad(pad_val=114)`, bit for bit, without mmdet.
-"""
+"""From an image's pixels to the detector's input, bit for bit as mmdet's `Resize` and `Pad` make it."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ PAD_VALUE = 114
 
 @dataclass(frozen=True)
 class Letterboxed:
-    """An image scaled into the top-left of the detector's input, with what is needed to scale boxes back.
+    """An image in the top left of the detector's input, with the scales of its boxes.
 
     Attributes:
         pixels: (3, S_h, S_w) uint8, BGR 0..255.
@@ -39,8 +36,7 @@ class Letterboxed:
 def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
     """Scale an image into `size`, keeping its aspect ratio, and pad it at the right and at the bottom.
 
-    Width and height are rounded apart, so the two scales differ by up to half a pixel's worth: boxes must be scaled
-    back per axis.
+    Width and height are rounded separately, so boxes are scaled back with a scale per axis.
 
     Args:
         image: (H, W, 3) pixels, BGR.
@@ -55,7 +51,7 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
         )
     height, width = image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)
-    # mmdet has no answer for a line so thin that it would round to nothing; here it keeps one pixel.
+    # a side that would round to 0 pixels, which mmdet cannot handle, keeps one pixel
     new_w, new_h = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
     canvas = np.full((*size, 3), PAD_VALUE, np.uint8)
     canvas[:new_h, :new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)

@@ -43,7 +43,7 @@ TIMEOUT_SECONDS = 60
 LIMITS = UploadLimits()
 
 
-class Detection(BaseModel):
+class DetectedObject(BaseModel):
     """One detected object."""
 
     box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels of the upright image")
@@ -52,12 +52,12 @@ class Detection(BaseModel):
     class_id: int = Field(description="index of the class, from 0")
 
 
-class ImageDetections(BaseModel):
+class ImageResult(BaseModel):
     """The detections in one image."""
 
     width: int = Field(description="width of the upright image in pixels")
     height: int = Field(description="height of the upright image in pixels")
-    detections: list[Detection] = Field(description=f"most certain first, at most {MAX_DETECTIONS}")
+    detections: list[DetectedObject] = Field(description=f"most certain first, at most {MAX_DETECTIONS}")
 
 
 class ServiceInfo(BaseModel):
@@ -112,7 +112,7 @@ class ObjectDetector:
         self._predictor = Predictor(ROOT / MODEL_FILE, self._metadata)
         cv2.setNumThreads(1)  # requests are decoded side by side already
         (self._test_image,) = ROOT.glob(f"{TEST_IMAGE_STEM}.*")
-        self._test_result = ImageDetections(**json.loads((ROOT / TEST_RESULT_FILE).read_text(encoding="utf-8")))
+        self._test_result = ImageResult(**json.loads((ROOT / TEST_RESULT_FILE).read_text(encoding="utf-8")))
 
     @bentoml.api(
         input_spec=UploadedImages,
@@ -120,7 +120,7 @@ class ObjectDetector:
         max_batch_size=MAX_BATCH,
         max_latency_ms=TIMEOUT_SECONDS * 1000,
     )
-    def predict(self, images: list[PreparedImage]) -> list[ImageDetections]:
+    def predict(self, images: list[PreparedImage]) -> list[ImageResult]:
         """Detect objects in one or many images.
 
         Send `multipart/form-data` with one or many file parts named `images`:
@@ -134,7 +134,7 @@ class ObjectDetector:
             [prepared.image for prepared in images], score_threshold=self._metadata.score_threshold
         )
         return [
-            ImageDetections(**detections.above(prepared.score_threshold).to_json(self._metadata.classes))
+            ImageResult(**detections.above(prepared.score_threshold).to_json(self._metadata.classes))
             for detections, prepared in zip(found, images, strict=True)
         ]
 
@@ -144,7 +144,7 @@ class ObjectDetector:
         return self._test_image
 
     @bentoml.api
-    async def test_result(self) -> ImageDetections:
+    async def test_result(self) -> ImageResult:
         """Return the detections in the test image at the time of packing, down to the lowest score."""
         return self._test_result
 

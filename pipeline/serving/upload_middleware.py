@@ -26,9 +26,9 @@ from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import available_cpus
 from pipeline.serving.preprocessing import Letterboxed, letterbox
 from pipeline.serving.upload_parsing import (
-    RefusedError,
     UploadedFile,
     UploadLimits,
+    UploadRefusedError,
     check_headers,
     read_files,
     too_long,
@@ -76,7 +76,7 @@ class UploadMiddleware:
                 request.scope.setdefault("state", {})[STATE_KEY] = await self._admit(request)
             else:
                 await _discard_body(request)
-        except RefusedError as error:
+        except UploadRefusedError as error:
             await _refuse(error, receive, send)
         except ClientDisconnect:
             await Response(status_code=400)(
@@ -101,7 +101,7 @@ class UploadMiddleware:
         for name in request.query_params:
             if name != "score_threshold":
                 hint = did_you_mean(name, ["score_threshold"], otherwise="the only one is 'score_threshold'")
-                raise RefusedError(400, "unknown_parameter", f"unknown parameter '{name}': {hint}")
+                raise UploadRefusedError(400, "unknown_parameter", f"unknown parameter '{name}': {hint}")
         text = request.query_params.get("score_threshold", str(self._metadata.serving_score_threshold))
         try:
             value = float(text)
@@ -110,7 +110,7 @@ class UploadMiddleware:
         floor = self._metadata.score_threshold
         if not floor <= value <= 1:
             message = f"score_threshold must be a number within {floor}..1, not '{text[:40]}'"
-            raise RefusedError(400, "invalid_parameter", message)
+            raise UploadRefusedError(400, "invalid_parameter", message)
         return value
 
     async def _limited(self, request: Request, held: list[int]) -> AsyncGenerator[bytes, None]:
@@ -121,7 +121,7 @@ class UploadMiddleware:
             if held[0] > self._limits.body_bytes:
                 raise too_long(self._limits.body_bytes)
             if self._held_bytes > self._limits.held_bytes:
-                raise RefusedError(503, "overloaded", "too many uploads at once; try again")
+                raise UploadRefusedError(503, "overloaded", "too many uploads at once; try again")
             yield chunk
 
     async def _prepare(self, index: int, file: UploadedFile) -> Letterboxed:
@@ -143,11 +143,13 @@ def _check_header(index: int, file: UploadedFile, limits: UploadLimits) -> None:
         raise _bad_image(index, file, error) from error
     if header.pixels > limits.pixels:
         message = f"image {index} is {header.width} x {header.height}, more than {limits.pixels} pixels"
-        raise RefusedError(413, "image_too_large", message, index=index, file=file.name, limit_pixels=limits.pixels)
+        raise UploadRefusedError(
+            413, "image_too_large", message, index=index, file=file.name, limit_pixels=limits.pixels
+        )
 
 
-def _bad_image(index: int, file: UploadedFile, error: DataError) -> RefusedError:
-    return RefusedError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=file.name)
+def _bad_image(index: int, file: UploadedFile, error: DataError) -> UploadRefusedError:
+    return UploadRefusedError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=file.name)
 
 
 async def _discard_body(request: Request) -> None:
@@ -174,7 +176,7 @@ def _after_body(receive: Receive) -> Receive:
     return receive_rest
 
 
-async def _refuse(error: RefusedError, receive: Receive, send: Send) -> None:
+async def _refuse(error: UploadRefusedError, receive: Receive, send: Send) -> None:
     """Answer, then read on for a moment: to close on a client that still sends could destroy the answer."""
     response = error.response()
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})

@@ -46,7 +46,7 @@ class UploadedFile:
     name: str
 
 
-class RefusedError(DataError):
+class UploadRefusedError(DataError):
     """A request that is not served.
 
     Args:
@@ -73,21 +73,21 @@ def check_headers(headers: Mapping[str, str], limits: UploadLimits) -> None:
     """Refuse by the headers alone, before a byte of the body is read.
 
     Raises:
-        RefusedError: The body is no multipart form, or its announced length is above the limit.
+        UploadRefusedError: The body is no multipart form, or its announced length is above the limit.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != MEDIA_TYPE:
         given = f"not {media_type}" if media_type else "and has no content type"
         message = f"the body must be {MEDIA_TYPE} with files named '{FIELD}', {given}"
-        raise RefusedError(415, "unsupported_media_type", message)
+        raise UploadRefusedError(415, "unsupported_media_type", message)
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > limits.body_bytes:
         raise too_long(limits.body_bytes)
 
 
-def too_long(limit: int) -> RefusedError:
+def too_long(limit: int) -> UploadRefusedError:
     """The refusal of a body of more than `limit` bytes."""
-    return RefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
+    return UploadRefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
 
 
 async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits: UploadLimits) -> list[UploadedFile]:
@@ -101,7 +101,7 @@ async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits
         limits: How many files there may be.
 
     Raises:
-        RefusedError: The body is not a proper form, has no file or too many, or has another part.
+        UploadRefusedError: The body is not a proper form, has no file or too many, or has another part.
     """
     parser = _InMemoryParser(headers, body, max_files=limits.images + 1, max_fields=1)
     try:
@@ -109,19 +109,21 @@ async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many(limits.images) from error
-        raise RefusedError(400, "malformed_form", f"the multipart form cannot be read: {error.message}") from error
+        raise UploadRefusedError(
+            400, "malformed_form", f"the multipart form cannot be read: {error.message}"
+        ) from error
     if not parser.closed:
-        raise RefusedError(400, "malformed_form", "the multipart form ends before its last boundary")
+        raise UploadRefusedError(400, "malformed_form", "the multipart form ends before its last boundary")
     parts = form.multi_items()
     for index, (name, part) in enumerate(parts):
         if not isinstance(part, UploadFile):
             message = f"part {index} ('{name}') is not a file: give it a file name"
-            raise RefusedError(400, "not_a_file", message, index=index)
+            raise UploadRefusedError(400, "not_a_file", message, index=index)
         if name != FIELD:
             message = f"part {index} is named '{name}': files must be named '{FIELD}'"
-            raise RefusedError(400, "unexpected_field", message, index=index)
+            raise UploadRefusedError(400, "unexpected_field", message, index=index)
     if not parts:
-        raise RefusedError(400, "no_images", f"the form has no file named '{FIELD}'")
+        raise UploadRefusedError(400, "no_images", f"the form has no file named '{FIELD}'")
     if len(parts) > limits.images:
         raise _too_many(limits.images)
     files = [UploadedFile(await part.read(), part.filename or "") for _, part in parts if isinstance(part, UploadFile)]
@@ -129,8 +131,8 @@ async def read_files(headers: Headers, body: AsyncGenerator[bytes, None], limits
     return files
 
 
-def _too_many(limit: int) -> RefusedError:
-    return RefusedError(413, "too_many_images", f"more than {limit} images in one request", limit_images=limit)
+def _too_many(limit: int) -> UploadRefusedError:
+    return UploadRefusedError(413, "too_many_images", f"more than {limit} images in one request", limit_images=limit)
 
 
 class _InMemoryParser(MultiPartParser):

@@ -81,7 +81,7 @@ from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.training import train
 
 weights, train_folder, eval_folder, folder, resume = map(Path, sys.argv[1:])
-options = TrainingOptions("nano", 64, 10, 4, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
+options = TrainingOptions("nano", 64, 10, 8, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
 train(options, train_folder, eval_folder, folder, weights=weights, resume=resume)
 """
 
@@ -91,7 +91,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from pipeline.detection import distributed
 
-from pipeline.detection.hyperparameters import TrainingOptions, Hyperparameters
+from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.detection.session import TrainingJob
 
 distributed.__spec__ = SimpleNamespace(name="sleeper")
@@ -191,7 +191,7 @@ def test_a_killed_training_leaves_no_process_and_goes_on_to_the_same_bytes(
     datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
 ) -> None:
     """Every second of ten epochs is validated. It is killed in one after an epoch that was not."""
-    options = replace(OPTIONS, epochs=10, learning_rate=1e-3, freeze="stem")
+    options = replace(OPTIONS, epochs=10, batch_size=8, learning_rate=1e-3, freeze="stem")
     expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
     resume = tmp_path / "resume"
     arguments = [str(skilled), *map(str, datasets), str(new(tmp_path / "killed")), str(resume)]
@@ -215,7 +215,10 @@ def test_a_killed_training_leaves_no_process_and_goes_on_to_the_same_bytes(
         assert (tmp_path / "out" / name).read_bytes() == (expected.folder / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param(signal.SIGKILL, id="killed"), pytest.param(signal.SIGINT, id="interrupted", marks=pytest.mark.slow)],
+)
 def test_processes_that_say_nothing_end_with_their_parent(end: signal.Signals, tmp_path: Path) -> None:
     """As in a long validation: none of them notices that nobody listens any more."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
@@ -268,6 +271,7 @@ def test_where_memory_of_one_process_runs_out_all_go_on_in_smaller_parts(
     assert (result.micro_batch, [record.epoch for record in result.history]) == (1, [1])
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_process_is_shown(
     datasets: tuple[Path, Path], tmp_path: Path, changed: Callable[[str], None]
 ) -> None:

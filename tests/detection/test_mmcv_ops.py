@@ -49,7 +49,8 @@ def random_boxes(rng: np.random.Generator, count: int, extent: float) -> np.ndar
         pytest.param(300, 2000, 0.65, id="sparse"),
         pytest.param(300, 60, 0.0, id="threshold 0"),
         pytest.param(300, 60, 1.0, id="threshold 1"),
-        pytest.param(1300, 300, 0.45, id="more than two chunks"),
+        pytest.param(1300, 300, 0.45, id="more than two chunks", marks=pytest.mark.slow),
+        pytest.param(600, 200, 0.45, id="two chunks"),
     ],
 )
 def test_nms_is_the_greedy_one(count: int, extent: float, threshold: float, offset: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.detection import stopping_rules, training
+from pipeline.detection import training
 from pipeline.detection.checkpoints import write_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.hooks import WeightsHook
@@ -207,14 +207,13 @@ def assert_same(folder: Path, expected: TrainingResult) -> None:
 @pytest.mark.parametrize(
     ("case", "after"),
     [
-        ("scratch", 1),
-        ("scratch", 2),
         ("warm start", 1),
-        ("ruin", 1),
-        ("ruin", 2),
-        ("mosaic", 1),
-        ("mosaic, workers", 1),
-        ("mosaic, workers", 2),
+        pytest.param("scratch", 2, marks=pytest.mark.slow),
+        pytest.param("ruin", 1, marks=pytest.mark.slow),
+        pytest.param("ruin", 2, marks=pytest.mark.slow),
+        pytest.param("mosaic", 1, marks=pytest.mark.slow),
+        pytest.param("mosaic, workers", 1, marks=pytest.mark.slow),
+        pytest.param("mosaic, workers", 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_continued_training_gives_the_same_bytes(
@@ -248,6 +247,7 @@ def test_a_continued_training_gives_the_same_bytes(
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
     datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +271,7 @@ def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
     assert_same(tmp_path / "out", expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "case", "workers", "left"),
     [
@@ -312,6 +313,7 @@ def test_a_process_is_killed(
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_goes_on_with_it(
     undisturbed: Callable[[str], TrainingResult],
     datasets: tuple[Path, Path],
@@ -338,6 +340,7 @@ def killed_at_its_end(options: TrainingOptions, *folders: Path, **named: Any) ->
             train(options, *folders, **named)
 
 
+@pytest.mark.slow
 def test_patience_that_ended_before_the_kill_has_ended(
     skilled: Path, datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,65 +355,11 @@ def test_patience_that_ended_before_the_kill_has_ended(
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
 
 
-def test_patience_counts_epochs_before_the_kill(skilled: Path, datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    options, resume = replace(RUIN, epochs=8, patience=3), tmp_path / "resume"
-    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
-    assert [record.epoch for record in expected.history] == [0, 1, 2, 3]
-    train_until(2, options, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
-    train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
-    assert_same(tmp_path / "out", expected)
-
-
-class Clock:
-    """Stands for `time` where limits are judged: an epoch takes 100 seconds, and nothing else any."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        after = ProgressHook.before_train_epoch
-
-        def before_train_epoch(hook: Any, runner: Any) -> None:
-            after(hook, runner)
-            self.now += 100
-
-        monkeypatch.setattr(ProgressHook, "before_train_epoch", before_train_epoch)
-        monkeypatch.setattr(stopping_rules, "time", self)
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.mark.parametrize("killed", [(), (1,), (2,), (1, 2)], ids=lambda epochs: f"killed {len(epochs)} times {epochs}")
-def test_the_time_limit_is_for_all_attempts(
-    killed: tuple[int, ...], datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Clock(monkeypatch)
-    options, resume = replace(OPTIONS, epochs=9, max_minutes=5), tmp_path / "resume"
-    for epoch in killed:
-        train_until(epoch, options, *datasets, new(tmp_path / f"{epoch}"), resume=resume)
-    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
-    assert [record.epoch for record in result.history] == [1, 2, 3]
-    assert result.ended_early == "the time limit of 5 minutes"
-
-
-def test_a_time_limit_that_ended_before_the_kill_has_ended(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Clock(monkeypatch)
-    options, resume = replace(OPTIONS, epochs=9, max_minutes=3), tmp_path / "resume"
-    expected = train(options, *datasets, new(tmp_path / "undisturbed"))
-    killed_at_its_end(options, *datasets, new(tmp_path / "killed"), resume=resume)
-    steps = steps_of(monkeypatch)
-    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
-    assert steps == []
-    assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
-    assert_same(tmp_path / "out", expected)
-
-
 @pytest.mark.parametrize(
     ("epochs", "history"),
     [
         pytest.param(3, [1], id="which was validated"),
-        pytest.param(10, [1, 2], id="which was not, so another is trained and validated"),
+        pytest.param(10, [1, 2], id="which was not, so another is trained and validated", marks=pytest.mark.slow),
     ],
 )
 def test_the_time_is_up_with_the_epoch_before_the_kill(
@@ -540,22 +489,14 @@ def test_what_cannot_be_continued_is_ignored_with_a_warning(
     assert "\n" not in line
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        pytest.param(cut, id="cut"),
-        pytest.param(rewrite(facts=lambda old: {**old, "epochs": 9}), id="of another training"),
-    ],
-)
 def test_after_a_checkpoint_that_was_ignored_comes_the_whole_training(
-    spoil: Callable[[Path], object],
     kept: Path,
     undisturbed: Callable[[str], TrainingResult],
     datasets: tuple[Path, Path],
     tmp_path: Path,
 ) -> None:
     resume = Path(shutil.copytree(kept, tmp_path / "resume"))
-    spoil(resume / CHECKPOINT)
+    cut(resume / CHECKPOINT)
     train(OPTIONS, *datasets, new(tmp_path / "out"), resume=resume)
     assert_same(tmp_path / "out", undisturbed("scratch"))
     assert torch.load(resume / CHECKPOINT, weights_only=True)["epoch"] == 3
@@ -586,9 +527,9 @@ def test_without_epochs_there_is_nothing_to_continue(
     assert train(options, *datasets, new(tmp_path / "out"), weights=weights, resume=resume).history == ()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.slow
 def test_no_two_epochs_see_the_same_augmentations(
-    workers: int, make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All images are one, so that a batch differs from another only by what was done to it."""
     train_folder, eval_folder = make_dataset(tmp_path / "train", 8, 1), make_dataset(tmp_path / "eval", 3, 2)
@@ -596,7 +537,7 @@ def test_no_two_epochs_see_the_same_augmentations(
         path.write_bytes((train_folder / "images" / "001.png").read_bytes())
     steps = steps_of(monkeypatch)
     for seed in (0, 1):
-        options = replace(OPTIONS, seed=seed, workers=workers, batch_size=4)
+        options = replace(OPTIONS, seed=seed, batch_size=4)
         train(options, train_folder, eval_folder, new(tmp_path / f"{seed}"))
     assert len(steps) == 2 * 3 * 2
     assert len({images for _, images in steps}) == len(steps)

@@ -123,14 +123,10 @@ def test_no_epochs_and_no_weights_is_a_wrong_call(datasets: tuple[Path, Path], t
         train(TrainingOptions("nano", 64, epochs=0), *datasets, tmp_path)
 
 
-def test_few_images_from_scratch_are_warned_of(
-    trained: TrainingResult, datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path
-) -> None:
+def test_few_images_from_scratch_are_warned_of(trained: TrainingResult) -> None:
     few, remedy = trained.warnings
     assert "13 images for 3 epochs" in few
     assert "weights_url: coco takes YOLOX-nano by Megvii (mAP 0.258 on COCO, Apache-2.0): https://github.com" in remedy
-    result = train(replace(OPTIONS, epochs=1), *datasets, tmp_path, weights=pretrained)
-    assert result.warnings == ()
 
 
 def digests(*folders: Path) -> set[str]:
@@ -156,7 +152,7 @@ def test_what_was_learned_from_is_recorded_beside_the_weights_and_in_them(
     assert ModelMetadata.read(trained.folder / METADATA_FILE).training["learned_images"] == learned.summary()
 
 
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_weights_bring_what_they_learned_from_wherever_their_file_is_copied(
     epochs: int,
     trained: TrainingResult,
@@ -179,7 +175,7 @@ def test_weights_bring_what_they_learned_from_wherever_their_file_is_copied(
         assert learned.unknown_weights == ()
 
 
-@pytest.mark.parametrize("epochs", [0, 1])
+@pytest.mark.parametrize("epochs", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("classes", "coco"),
     [
@@ -232,7 +228,7 @@ def test_a_data_set_that_is_not_there(datasets: tuple[Path, Path], tmp_path: Pat
         train(OPTIONS, datasets[0], tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("augmentation", ["flip", "mosaic"])
+@pytest.mark.parametrize("augmentation", [pytest.param("flip", marks=pytest.mark.slow), "mosaic"])
 def test_images_without_any_box(augmentation: str, datasets: tuple[Path, Path], tmp_path: Path) -> None:
     """Empty images are samples too: mmdet's loaders could drop them, or retry each fifteen times and give up."""
     folder = tmp_path / "train"
@@ -310,6 +306,7 @@ def test_what_is_gained_is_the_difference_to_the_given_weights(
     datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path
 ) -> None:
     result = train(replace(OPTIONS, epochs=2), *datasets, tmp_path, weights=pretrained)
+    assert result.warnings == ()
     first, best = result.history[0], result.history[result.best_epoch]
     assert result.best_epoch > 0
     assert result.metrics()["gained_mAP"] == (best.mAP or 0) - (first.mAP or 0) > 0
@@ -318,13 +315,15 @@ def test_what_is_gained_is_the_difference_to_the_given_weights(
     assert "ended_early" not in facts
 
 
-@pytest.mark.parametrize("window", [0.0, 0.05], ids=["as trained", "averaged"])
+@pytest.mark.parametrize(
+    "window", [pytest.param(0.0, id="as trained", marks=pytest.mark.slow), pytest.param(0.05, id="averaged")]
+)
 @pytest.mark.parametrize(
     ("freeze", "frozen"),
     [
-        pytest.param("nothing", ("-",), id="nothing"),
+        pytest.param("nothing", ("-",), id="nothing", marks=pytest.mark.slow),
         pytest.param("stem", ("backbone.stem.", "backbone.stage1."), id="stem"),
-        pytest.param("backbone", ("backbone.",), id="backbone"),
+        pytest.param("backbone", ("backbone.",), id="backbone", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_frozen_stays_exactly_as_it_was(
@@ -353,7 +352,9 @@ def test_what_is_frozen_stays_exactly_as_it_was(
     assert {name for name in same - fixed if name.endswith(("conv.weight", "running_mean"))} == set()
 
 
-@pytest.mark.parametrize("pretraining", [False, True], ids=["from scratch", "pretrained"])
+@pytest.mark.parametrize(
+    "pretraining", [pytest.param(False, id="from scratch"), pytest.param(True, id="pretrained", marks=pytest.mark.slow)]
+)
 def test_the_time_limit_ends_training_with_an_epoch_that_is_validated(
     pretraining: bool, datasets: tuple[Path, Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -372,6 +373,7 @@ def test_the_time_limit_ends_training_with_an_epoch_that_is_validated(
     assert {"best.pth", "last.pth", "model.json", "history.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.slow
 def test_limits_that_are_not_reached_change_nothing(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -402,11 +404,11 @@ WHOLE = replace(OPTIONS, batch_size=8)  # 2 steps an epoch, of 8 images; 13 are 
 @pytest.mark.parametrize(
     ("asked", "room", "tried", "sizes"),
     [
-        pytest.param(0, 3, [(8, 4), (4, 2)], [2, 2, 2, 2, 2, 2, 1], id="halved twice"),
-        pytest.param(0, 4, [(8, 4)], [4, 4, 4, 1], id="halved once"),
+        pytest.param(0, 3, [(8, 4), (4, 2)], [2, 2, 2, 2, 2, 2, 1], id="halved twice", marks=pytest.mark.slow),
+        pytest.param(0, 4, [(8, 4)], [4, 4, 4, 1], id="halved once", marks=pytest.mark.slow),
         pytest.param(5, 3, [(5, 3)], [3, 3, 2, 3, 2], id="an odd number"),
-        pytest.param(3, 3, [], [3, 3, 2, 3, 2], id="as many as was asked for"),
-        pytest.param(0, 1, [(8, 4), (4, 2), (2, 1)], [1] * 13, id="one at a time"),
+        pytest.param(3, 3, [], [3, 3, 2, 3, 2], id="as many as was asked for", marks=pytest.mark.slow),
+        pytest.param(0, 1, [(8, 4), (4, 2), (2, 1)], [1] * 13, id="one at a time", marks=pytest.mark.slow),
     ],
 )
 def test_where_memory_runs_out_a_step_is_taken_in_smaller_parts(
@@ -431,7 +433,13 @@ def test_where_memory_runs_out_a_step_is_taken_in_smaller_parts(
     assert [record.epoch for record in result.history] == [1]
 
 
-@pytest.mark.parametrize("resumed", [False, True], ids=["for itself", "in a folder that outlives it"])
+@pytest.mark.parametrize(
+    "resumed",
+    [
+        pytest.param(False, id="for itself"),
+        pytest.param(True, id="in a folder that outlives it", marks=pytest.mark.slow),
+    ],
+)
 def test_where_memory_runs_out_later_no_finished_epoch_is_trained_again(
     resumed: bool,
     datasets: tuple[Path, Path],
@@ -477,6 +485,7 @@ def test_another_error_is_not_taken_for_too_little_memory(
     assert not [line for line in caplog.messages if "memory" in line]
 
 
+@pytest.mark.slow
 def test_parts_as_large_as_the_whole_change_no_byte(
     trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -485,7 +494,7 @@ def test_parts_as_large_as_the_whole_change_no_byte(
         assert (tmp_path / name).read_bytes() == (trained.folder / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_image_that_cannot_be_decoded_ends_training(
     workers: int, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,6 @@ from pipeline.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
     from pipeline.serving.model_metadata import ModelMetadata
-
-
-class TrainingConfigBuilder(Protocol):
-    """Builds mmengine's config of a whole training."""
-
-    def __call__(
-        self,
-        options: TrainingOptions,
-        hyperparameters: Hyperparameters,
-        metadata: ModelMetadata,
-        execution: ExecutionConfig,
-    ) -> Any:
-        """Return the config; its data roots are the names of the two data sets."""
-
-
-class MachineSettings(Protocol):
-    """Adds to a training's config what differs between machines and does not change the result."""
-
-    def __call__(
-        self, config: Any, train_folder: Path, eval_folder: Path, *, workers: int, devices: int, cuda: bool
-    ) -> None:
-        """Change the config in place."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +32,9 @@ class Family:
         variant_of: The size that parameters under mmdet's names belong to, or None.
         model_config: mmdet's config of a network, without anything of training.
         build_model: The network with initial weights, on the CPU.
-        training_config: The config of a whole training.
-        set_machine: Completes the config for this machine.
+        training_config: mmengine's config of a training; its data roots are the names of the two data sets.
+        set_machine: Completes that config with the folders of the data sets, and what else differs between machines
+            and does not change the result.
         exportable: Wraps a network for export: `(B, 3, S, S)` float32 pixels to boxes `(B, N, 4)`, as x1, y1, x2, y2
             in letterboxed pixels, and scores `(B, C, N)`, without suppression.
         letterbox: Image files as `(B, 3, S, S)` float32, by mmdet's own validation transforms.
@@ -69,8 +48,8 @@ class Family:
     variant_of: Callable[[Mapping[str, Tensor]], str | None]
     model_config: Callable[[ModelMetadata], Any]
     build_model: Callable[[ModelMetadata], nn.Module]
-    training_config: TrainingConfigBuilder
-    set_machine: MachineSettings
+    training_config: Callable[[TrainingOptions, Hyperparameters, ModelMetadata, ExecutionConfig], Any]
+    set_machine: Callable[..., None]
     exportable: Callable[[nn.Module], nn.Module]
     letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]]
 

@@ -38,7 +38,9 @@ def megvii_file(path: Path, state: dict[str, Tensor], *, archive: bool = True, *
     return path
 
 
-@pytest.mark.parametrize("variant", SIZES)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] if name in "mlx" else []) for name in SIZES]
+)
 @torch.no_grad()
 def test_the_mapped_network_computes_what_megviis_does(variant: str) -> None:
     network = MegviiNetwork(variant)

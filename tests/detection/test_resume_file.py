@@ -29,7 +29,7 @@ def test_several_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
         write_state(path, {"values": torch.full((20_000,), number)})
 
     with ThreadPoolExecutor(3) as pool:
-        writers = [pool.submit(write, number) for number in range(60)]
+        writers = [pool.submit(write, number) for number in range(20)]
         while not all(writer.done() for writer in writers):
             assert len(read_state(path)["values"].unique()) == 1
         for writer in writers:
@@ -61,7 +61,7 @@ def test_any_damage_is_found_or_harmless(tmp_path: Path) -> None:
     whole = path.read_bytes()
     chance = random.Random(0)
     found = 0
-    for _ in range(400):
+    for _ in range(200):
         content = bytearray(whole)
         content[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
@@ -72,10 +72,10 @@ def test_any_damage_is_found_or_harmless(tmp_path: Path) -> None:
         else:
             assert torch.equal(state["a"], expected["a"])
             assert state["b"] == expected["b"]
-    assert found > 200
+    assert found > 100
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_cut_file(tmp_path: Path, share: float) -> None:
     path = tmp_path / "state.pth"
     write_state(path, {"a": torch.arange(300)})

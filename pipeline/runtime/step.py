@@ -15,10 +15,9 @@ from typing import Any
 
 from pipeline.errors import GateError, IntegrityError, StepError, UsageError
 from pipeline.files import sha256_of, write_atomically
+from pipeline.limits import is_within
 from pipeline.runtime.step_context import COMMITTED, CONTEXT, StepContext, project_root
 from pipeline.runtime.store.artifact_store import Artifact, Store
-
-ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
 
 log = logging.getLogger(__name__)
 
@@ -246,12 +245,12 @@ def _missed_gates(
     low = [
         (f"{name} is {_text(metrics[name])}, below {least:g}", f"{name} of at least {least:g}")
         for name, least in minimum.items()
-        if metrics[name] is None or not float(metrics[name]) >= least - ROUNDING
+        if not is_within(metrics[name], minimum=least)
     ]
     high = [
         (f"{name} is {_text(metrics[name])}, above {most:g}", f"{name} of at most {most:g}")
         for name, most in maximum.items()
-        if metrics[name] is not None and not float(metrics[name]) <= most + ROUNDING
+        if not is_within(metrics[name], maximum=most)
     ]
     return low + high
 

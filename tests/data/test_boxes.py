@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,13 @@ def test_hull_and_area() -> None:
 
 
 @pytest.mark.parametrize("points", [[], [(0.0, math.nan), (1.0, 1.0)], [(1.0, 1.0), (math.inf, 1.0)]])
-def test_what_is_not_finite_is_nowhere(points) -> None:
+def test_what_is_not_finite_is_nowhere(points: list[Any]) -> None:
     assert all(map(math.isnan, hull(points)))
 
 
 @settings(deadline=None)
 @given(width=sides, height=sides, degrees=st.floats(-720, 720))
-def test_a_turned_box_keeps_its_centre_and_area(width, height, degrees) -> None:
+def test_a_turned_box_keeps_its_centre_and_area(width: Any, height: Any, degrees: Any) -> None:
     corners = rotated_box((5.0, 7.0, width, height), degrees)
     assert np.mean(corners, axis=0) == pytest.approx((5 + width / 2, 7 + height / 2))
     assert polygon_area(corners) == pytest.approx(width * height)
@@ -38,7 +39,7 @@ def test_a_box_turns_clockwise_as_seen() -> None:
 
 @settings(deadline=None)
 @given(across=sides, down=sides, degrees=st.floats(-720, 720))
-def test_an_ellipses_hull_touches_it(across, down, degrees) -> None:
+def test_an_ellipses_hull_touches_it(across: Any, down: Any, degrees: Any) -> None:
     turn = math.radians(degrees)
     at = np.linspace(0, 2 * math.pi, 20_001)
     x = across * np.cos(at) * math.cos(turn) - down * np.sin(at) * math.sin(turn)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pipeline.data.class_selection import read_class_map
@@ -21,7 +24,7 @@ from pipeline.errors import DataError, MissingError, UsageError
                      {"car": "vehicle", "bus": None, "van": None}, id="json"),
     ],
 )  # fmt: skip
-def test_read(tmp_path, name, text, found) -> None:
+def test_read(tmp_path: Path, name: str, text: str, found: dict[Any, Any]) -> None:
     (tmp_path / name).write_bytes(text.encode())
     assert read_class_map(tmp_path / name) == found
     assert read_class_map(str(tmp_path / name)) == found
@@ -57,7 +60,7 @@ def test_no_file_named() -> None:
         pytest.param("m.yaml", b"a: 'b\n", DataError, "cannot be read", id="broken yaml"),
     ],
 )
-def test_refused(tmp_path, name, data, kind, problem) -> None:
+def test_refused(tmp_path: Path, name: str, data: Any, kind: Any, problem: str) -> None:
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(kind, match=problem) as caught:

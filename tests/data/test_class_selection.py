@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipeline.data.class_selection import recode
@@ -9,7 +11,7 @@ from pipeline.errors import DataError, UsageError
 SOURCE = (Category(3, "car", "vehicle"), Category(1, "truck", "lorry"), Category(7, "dog", "animal"))
 
 
-def named(recoding):
+def named(recoding: Any) -> Any:
     return [(category.id, category.name, category.supercategory) for category in recoding.categories]
 
 
@@ -39,7 +41,14 @@ def named(recoding):
                      {3: 1, 1: 2, 7: 3}, set(), id="its own name"),
     ],
 )  # fmt: skip
-def test_recode(classes, rename, drop, found, number, merged) -> None:
+def test_recode(
+    classes: tuple[Any, ...],
+    rename: dict[Any, Any],
+    drop: tuple[Any, ...],
+    found: list[Any],
+    number: dict[Any, Any],
+    merged: Any,
+) -> None:
     recoding = recode(SOURCE, classes, rename, drop)
     assert (named(recoding), recoding.number, recoding.merged) == (found, number, merged)
 
@@ -63,7 +72,9 @@ def test_recode(classes, rename, drop, found, number, merged) -> None:
         pytest.param(("dog", "dog"), {}, (), UsageError, "'dog' is asked for twice", id="twice"),
     ],
 )  # fmt: skip
-def test_refused(classes, rename, drop, kind, problem) -> None:
+def test_refused(
+    classes: tuple[Any, ...], rename: dict[Any, Any], drop: tuple[Any, ...], kind: Any, problem: str
+) -> None:
     with pytest.raises(kind, match=f"(?s){problem}"):
         recode(SOURCE, classes, rename, drop)
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,18 +18,18 @@ GOOD = {
 }
 
 
-def written(folder, content):
+def written(folder: Any, content: Any) -> Any:
     path = folder / "a.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
 
-def changed(section, **fields):
+def changed(section: Any, **fields: Any) -> Any:
     record = {key: value for key, value in (GOOD[section][0] | fields).items() if value is not ...}
     return GOOD | {section: [GOOD[section][0], record]}
 
 
-def test_reads_what_there_is(tmp_path) -> None:
+def test_reads_what_there_is(tmp_path: Path) -> None:
     dataset = read_coco(written(tmp_path, GOOD))
     (annotation,) = dataset.annotations
     assert (annotation.bbox, annotation.iscrowd, annotation.area) == ((1, 2, 3.5, 4), 1, 9)
@@ -47,7 +49,7 @@ def test_reads_what_there_is(tmp_path) -> None:
     ],
 )
 def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(
-    tmp_path, caplog, marks, iscrowd, said
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, marks: dict[Any, Any], iscrowd: int, said: bool
 ) -> None:
     caplog.set_level("INFO")
     mask = {"segmentation": {"counts": [3, 5, 8], "size": [4, 4]}}
@@ -62,7 +64,7 @@ def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(
     assert caplog.text == ""
 
 
-def test_area_is_the_boxs_where_there_is_none(tmp_path) -> None:
+def test_area_is_the_boxs_where_there_is_none(tmp_path: Path) -> None:
     assert read_coco(written(tmp_path, changed("annotations", area=...))).annotations[1].area == 14
 
 
@@ -91,17 +93,17 @@ def test_area_is_the_boxs_where_there_is_none(tmp_path) -> None:
         pytest.param(changed("categories", name=None), r"categories\[1\].name is null", id="no class name"),
     ],
 )
-def test_refused(tmp_path, content, problem) -> None:
+def test_refused(tmp_path: Path, content: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         read_coco(written(tmp_path, content))
 
 
-def test_absent(tmp_path) -> None:
+def test_absent(tmp_path: Path) -> None:
     with pytest.raises(MissingError):
         read_coco(tmp_path / "a.json")
 
 
-def test_written_the_same_whatever_the_order(tmp_path, tiny) -> None:
+def test_written_the_same_whatever_the_order(tmp_path: Path, tiny: tuple[CocoDataset, Path]) -> None:
     dataset, _ = tiny
     turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
     write_coco(dataset, tmp_path / "a.json")
@@ -110,12 +112,12 @@ def test_written_the_same_whatever_the_order(tmp_path, tiny) -> None:
     assert read_coco(tmp_path / "a.json") == dataset
 
 
-def test_empty_dataset_round_trip(tmp_path) -> None:
+def test_empty_dataset_round_trip(tmp_path: Path) -> None:
     write_coco(CocoDataset((), (), ()), tmp_path / "a.json")
     assert read_coco(tmp_path / "a.json") == CocoDataset((), (), ())
 
 
-def test_real_annotations_round_trip(tmp_path, real_data) -> None:
+def test_real_annotations_round_trip(tmp_path: Path, real_data: Path) -> None:
     with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
         raw = json.loads(archive.read("annotations/instances_val2017.json"))
     write_coco(read_coco(written(tmp_path, raw)), tmp_path / "b.json")
@@ -130,12 +132,12 @@ def test_real_annotations_round_trip(tmp_path, real_data) -> None:
     [("a/b.jpg", False), ("a..b/c.jpg", False), ("a/../b.jpg", True), ("/a.jpg", True), ("C:a.jpg", True), ("", True),
      ("a\\b.jpg", True), (".", True), ("a\0.jpg", True)],
 )  # fmt: skip
-def test_unsafe_name(name, unsafe) -> None:
+def test_unsafe_name(name: str, unsafe: bool) -> None:
     assert unsafe_name(name) is unsafe
 
 
 @pytest.mark.parametrize("name", ["naïve.jpg", "猫.jpg", "half \ud83d.jpg", "whole \U0001f408.jpg"])
-def test_any_name_is_written_and_read_back(tmp_path, name) -> None:
+def test_any_name_is_written_and_read_back(tmp_path: Path, name: str) -> None:
     """Half a letter too, as a truncated name may end in: JSON can say it, and UTF-8 cannot."""
     dataset = CocoDataset((Image(1, name, 2, 3, {"note": name}),), (), (Category(1, name),))
     write_coco(dataset, tmp_path / "a.json")

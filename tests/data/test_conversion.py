@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,35 +17,35 @@ from pipeline.data.split.dataset_split import split
 from pipeline.errors import DataError, UsageError
 
 
-def selected(*arguments, **options):
+def selected(*arguments: Any, **options: Any) -> Any:
     return select(*arguments, **options).dataset
 
 
-def drawn(dataset):
+def drawn(dataset: Any) -> Any:
     """What is to be seen: class name, image and box of every object."""
     names = {category.id: category.name for category in dataset.categories}
     return sorted((names[each.category_id], each.image_id, each.bbox) for each in dataset.annotations)
 
 
-def test_all_classes_keep_their_order(tiny) -> None:
+def test_all_classes_keep_their_order(tiny: tuple[CocoDataset, Path]) -> None:
     found = selected(tiny[0])
     assert found.categories == (Category(1, "cat"), Category(2, "dog"))
     assert drawn(found) == drawn(tiny[0])
 
 
-def test_classes_in_the_order_asked_for(tiny) -> None:
+def test_classes_in_the_order_asked_for(tiny: tuple[CocoDataset, Path]) -> None:
     found = selected(tiny[0], classes=["dog", "cat"])
     assert found.categories == (Category(1, "dog"), Category(2, "cat"))
     assert drawn(found) == drawn(tiny[0])
 
 
-def test_one_class(tiny) -> None:
+def test_one_class(tiny: tuple[CocoDataset, Path]) -> None:
     found = selected(tiny[0], classes=["dog"])
     assert [image.id for image in found.images] == [1, 2, 3]
     assert [(each.id, each.category_id, each.bbox) for each in found.annotations] == [(1, 1, (30, 10, 30, 30))]
 
 
-def test_images_without_an_object_are_background(tiny) -> None:
+def test_images_without_an_object_are_background(tiny: tuple[CocoDataset, Path]) -> None:
     """Those that show nothing, and those that show only what is not asked for; and both are no exclusions."""
     found = select(tiny[0], classes=["dog"])
     assert [image.id for image in found.dataset.images] == [1, 2, 3]
@@ -58,7 +60,9 @@ def test_images_without_an_object_are_background(tiny) -> None:
         pytest.param(["dog"], [2, 3], ["dog"], id="an image may have nothing but a region"),
     ],
 )
-def test_ignored_regions_are_of_their_class(tiny, classes, images, crowds) -> None:
+def test_ignored_regions_are_of_their_class(
+    tiny: tuple[CocoDataset, Path], classes: list[Any], images: list[Any], crowds: list[Any]
+) -> None:
     dataset, _ = tiny
     mask = {"counts": [3, 5, 2392], "size": [40, 60]}
     regions = tuple(
@@ -72,7 +76,7 @@ def test_ignored_regions_are_of_their_class(tiny, classes, images, crowds) -> No
     assert all(each.segmentation == mask for each in kept)
 
 
-def test_ignored_regions_come_through_every_step(tiny, tmp_path) -> None:
+def test_ignored_regions_come_through_every_step(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     """From the file of a tool that writes `ignore`, through checks, choice and split, to the data sets' files."""
     dataset, pictures = tiny
     write_coco(dataset, tmp_path / "raw.json")
@@ -90,7 +94,7 @@ def test_ignored_regions_come_through_every_step(tiny, tmp_path) -> None:
         assert "ignore" not in (tmp_path / name / "annotations.json").read_text()
 
 
-def test_max_images_is_a_part_that_the_seed_decides(tiny) -> None:
+def test_max_images_is_a_part_that_the_seed_decides(tiny: tuple[CocoDataset, Path]) -> None:
     image = tiny[0].images[0]
     boxes = tuple(Annotation(i + 1, i, 7, (1, 1, 9, 9), 81) for i in range(0, 100, 2))
     images = tuple(replace(image, id=i, file_name=f"{i}.png") for i in range(100))
@@ -108,7 +112,7 @@ def test_max_images_is_a_part_that_the_seed_decides(tiny) -> None:
     assert str(excluded) == "90 of 100 images excluded: more than max_images"
 
 
-def relabelled(tiny, *labels):
+def relabelled(tiny: Any, *labels: Any) -> Any:
     """The data set with boxes of these `(id, image, category)`, all in the same place, and more categories."""
     dataset, _ = tiny
     more = (*dataset.categories, Category(20, "puppy"), Category(21, "kitten"))
@@ -116,7 +120,7 @@ def relabelled(tiny, *labels):
     return replace(dataset, annotations=boxes, categories=more)
 
 
-def test_merging_and_dropping_boxes(tiny) -> None:
+def test_merging_and_dropping_boxes(tiny: tuple[CocoDataset, Path]) -> None:
     """A kitten becomes a cat, a dog is dropped, and the image that then has nothing is background."""
     dataset = relabelled(tiny, (1, 1, 21), (2, 2, 7), (3, 3, 3))
     names = {category.id: category.name for category in dataset.categories}
@@ -127,7 +131,7 @@ def test_merging_and_dropping_boxes(tiny) -> None:
     assert (len(found.images), found.background) == (3, 1)
 
 
-def test_two_change_names(tiny) -> None:
+def test_two_change_names(tiny: tuple[CocoDataset, Path]) -> None:
     found = selected(tiny[0], rename={"cat": "dog", "dog": "cat"})
     other = {"cat": "dog", "dog": "cat"}
     assert drawn(found) == sorted((other[name], image, box) for name, image, box in drawn(tiny[0]))
@@ -144,7 +148,13 @@ def test_two_change_names(tiny) -> None:
         pytest.param([(5, 1, 20), (4, 1, 21)], {"rename": {}}, 2, id="not merged"),
     ],
 )
-def test_boxes_that_merging_makes_the_same(tiny, labels, options, kept, caplog) -> None:
+def test_boxes_that_merging_makes_the_same(
+    tiny: tuple[CocoDataset, Path],
+    labels: list[Any],
+    options: dict[Any, Any],
+    kept: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
     dataset = relabelled(tiny, *labels)
     found = selected(dataset, **({"rename": {"puppy": "young", "kitten": "young"}} | options))
@@ -154,14 +164,14 @@ def test_boxes_that_merging_makes_the_same(tiny, labels, options, kept, caplog) 
     assert selected(turned, **({"rename": {"puppy": "young", "kitten": "young"}} | options)) == found
 
 
-def test_of_boxes_made_the_same_the_lowest_id_stays(tiny) -> None:
+def test_of_boxes_made_the_same_the_lowest_id_stays(tiny: tuple[CocoDataset, Path]) -> None:
     dataset = relabelled(tiny, (5, 1, 20), (4, 1, 21))
     marked = tuple(replace(each, area=float(each.id)) for each in dataset.annotations)
     found = selected(replace(dataset, annotations=marked), rename={"puppy": "young", "kitten": "young"})
     assert [each.area for each in found.annotations] == [4.0]
 
 
-def test_crowd_regions_in_one_box_are_not_the_same(tiny) -> None:
+def test_crowd_regions_in_one_box_are_not_the_same(tiny: tuple[CocoDataset, Path]) -> None:
     dataset = relabelled(tiny, (4, 1, 20), (5, 1, 21), (6, 1, 21), (7, 1, 3))
     masks = [{"counts": [i, 9], "size": [40, 60]} for i in (1, 2, 1, 1)]
     crowds = tuple(
@@ -181,7 +191,7 @@ names_of_classes = st.sampled_from(["a", "b", "c", "d", "e"])
     st.dictionaries(names_of_classes, st.sampled_from(["a", "b", "x", "y", None])),
     st.sets(names_of_classes),
 )
-def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop) -> None:
+def test_what_a_box_becomes_depends_on_its_class_alone(boxes: Any, rename: Any, drop: Any) -> None:
     """Every box, under its new name, is there; nothing else is; and none occurs twice that was not before."""
     annotations = tuple(
         Annotation(i, image, label, (place, 0, 9, 9), 81) for i, (image, label, place) in enumerate(boxes, 1)
@@ -215,7 +225,7 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes, rename, drop) -> N
         pytest.param({"max_images": -1}, UsageError, "negative", id="negative"),
     ],
 )
-def test_refused(tiny, options, kind, problem) -> None:
+def test_refused(tiny: tuple[CocoDataset, Path], options: dict[Any, Any], kind: Any, problem: str) -> None:
     with pytest.raises(kind, match=problem):
         selected(tiny[0], **options)
 
@@ -228,6 +238,6 @@ def test_refused(tiny, options, kind, problem) -> None:
         pytest.param(1, {"max_images": 1, "reserved": ["3.png"]}, "take more than 1 images", id="in those drawn"),
     ],
 )
-def test_nothing_left(tiny, annotations, options, says) -> None:
+def test_nothing_left(tiny: tuple[CocoDataset, Path], annotations: int, options: dict[Any, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         select(replace(tiny[0], annotations=tiny[0].annotations[:annotations]), **options)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from pipeline.data.dataset_folder import write_subset
 from pipeline.errors import DataError, MissingError, UsageError
 
 
-def test_exactly_what_is_named(tiny, tmp_path) -> None:
+def test_exactly_what_is_named(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     dataset, pictures = tiny
     part = dataset.subset(dataset.images[:2])
     written = write_subset(part, pictures, tmp_path / "train")
@@ -20,7 +22,7 @@ def test_exactly_what_is_named(tiny, tmp_path) -> None:
     assert (tmp_path / "train/images/1.png").samefile(pictures / "1.png")
 
 
-def test_upright_pictures_are_written_anew(tiny, tmp_path) -> None:
+def test_upright_pictures_are_written_anew(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     dataset, pictures = tiny
     exif = Picture.Exif()
     exif[0x0112] = 6
@@ -37,7 +39,7 @@ def test_upright_pictures_are_written_anew(tiny, tmp_path) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
 @pytest.mark.parametrize("name", ["a.jpg", "a.PNG", "a.webp", "a.data", "a"])
-def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path, kind, name) -> None:
+def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path: Path, kind: str, name: str) -> None:
     """Names from outside need not say what a file is, and everything after reads the bytes alone."""
     exif = Picture.Exif()
     exif[0x0112] = 8
@@ -53,7 +55,7 @@ def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path, kind, na
         assert np.array(picture.convert("L"))[-20:].min() > 240  # the left edge is below, after a turn to the left
 
 
-def test_bmp_has_nothing_to_turn_and_stays(tmp_path) -> None:
+def test_bmp_has_nothing_to_turn_and_stays(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Picture.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "in/a.bmp")
     dataset = CocoDataset((Image(1, "a.bmp", 60, 40),), (), ())
@@ -62,18 +64,18 @@ def test_bmp_has_nothing_to_turn_and_stays(tmp_path) -> None:
         assert (picture.format, picture.size) == ("BMP", (60, 40))
 
 
-def test_what_is_no_picture_cannot_be_turned(tiny, tmp_path) -> None:
+def test_what_is_no_picture_cannot_be_turned(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     (tiny[1] / "2.png").write_bytes(b"hello")
     with pytest.raises(DataError):
         write_subset(*tiny, tmp_path / "out", upright=("2.png",))
 
 
-def test_absent_image(tiny, tmp_path) -> None:
+def test_absent_image(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     (tiny[1] / "2.png").unlink()
     with pytest.raises(MissingError, match=r"2\.png"):
         write_subset(*tiny, tmp_path / "out")
 
 
-def test_folder_in_use(tiny, tmp_path) -> None:
+def test_folder_in_use(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not empty"):
         write_subset(*tiny, tmp_path)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -23,13 +26,13 @@ def test_a_sentence_each() -> None:
     ]
 
 
-def test_those_of_no_image_are_none_and_the_others_are_logged(caplog) -> None:
+def test_those_of_no_image_are_none_and_the_others_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert exclude({"a": 0, "b": 2}, 9) == (Exclusion(2, 9, "b"),)
     assert caplog.messages == ["2 of 9 images excluded: b"]
 
 
-def test_kept_beside_a_data_set(tmp_path) -> None:
+def test_kept_beside_a_data_set(tmp_path: Path) -> None:
     assert read_exclusions(tmp_path) == ()
     write_exclusions(tmp_path, ())
     assert list(tmp_path.iterdir()) == []
@@ -43,7 +46,7 @@ def test_as_a_table() -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Files of pictures: ten of noise, one of them twice, one of them encoded anew; a broken one; one is absent."""
     folder = tmp_path_factory.mktemp("pictures")
     noise = np.random.default_rng(0).integers(0, 255, (10, 6, 9, 3), np.uint8)
@@ -76,7 +79,7 @@ STRADDLING = [("2.png", {1}, "train"), ("again.jpg", {1}, "test"), *((f"{i}.png"
     st.sets(st.sampled_from(FILES), max_size=2),
 )
 def test_images_loaded_are_those_excluded_and_those_in_the_sets(
-    pictures, shown, actions, classes, max_images, mode, most, reserved
+    pictures: Any, shown: Any, actions: Any, classes: Any, max_images: Any, mode: Any, most: Any, reserved: Any
 ) -> None:
     images = tuple(
         Image(i, name, 90, 60, {"subset": subset} if subset else {}) for i, (name, _, subset) in enumerate(shown, 1)

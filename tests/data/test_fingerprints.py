@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import zipfile
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,15 +16,15 @@ from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar, fingerpr
 from pipeline.data.sample.dataset import make_sample
 
 
-def encoded(pixels, quality=90):
+def encoded(pixels: Any, quality: Any = 90) -> Any:
     return cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 
 
-def scaled(pixels, share):
+def scaled(pixels: Any, share: Any) -> Any:
     return cv2.resize(pixels, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
 
 
-def trimmed(pixels, left, top, right, bottom):
+def trimmed(pixels: Any, left: Any, top: Any, right: Any, bottom: Any) -> Any:
     """Without so many hundredths of each side."""
     height, width = pixels.shape[:2]
     return pixels[
@@ -30,7 +32,7 @@ def trimmed(pixels, left, top, right, bottom):
     ]
 
 
-def marked(pixels):
+def marked(pixels: Any) -> Any:
     return cv2.putText(pixels.copy(), "(c) someone", (8, pixels.shape[0] - 10), 0, 0.8, (255, 255, 255), 2)
 
 
@@ -64,14 +66,14 @@ CHANGES = [
 
 
 @pytest.fixture(scope="module")
-def photographs(real_data):
+def photographs(real_data: Path) -> Any:
     with zipfile.ZipFile(real_data / "val2017.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::2]
         return [cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR) for name in names]
 
 
 @pytest.mark.parametrize(("change", "least"), CHANGES)
-def test_changed_photographs_are_found_and_no_others(photographs, change, least) -> None:
+def test_changed_photographs_are_found_and_no_others(photographs: Any, change: Any, least: Any) -> None:
     """Each photograph and its changed copy among those of all others."""
     count = len(photographs)
     prints = [fingerprint_of(p) for p in photographs] + [fingerprint_of(change(p)) for p in photographs]
@@ -83,7 +85,7 @@ def test_changed_photographs_are_found_and_no_others(photographs, change, least)
 
 
 @pytest.mark.slow
-def test_the_sample_has_no_two_alike(tmp_path) -> None:
+def test_the_sample_has_no_two_alike(tmp_path: Path) -> None:
     """Otherwise the split would hold together what has nothing to do with each other."""
     make_sample(tmp_path)
     prints = [fingerprint_of(cv2.imread(str(path))) for path in sorted(tmp_path.iterdir())]
@@ -91,13 +93,13 @@ def test_the_sample_has_no_two_alike(tmp_path) -> None:
     assert group_similar(prints) == group_similar(prints, whole_chains=True) == list(range(240))
 
 
-def picture(seed, size=(120, 80), cells=6):
+def picture(seed: Any, size: Any = (120, 80), cells: Any = 6) -> Any:
     cells_ = np.random.default_rng(seed).integers(0, 255, (cells, cells, 3), np.uint8)
     return cv2.resize(cells_, size, interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_look_is_of_the_upright_picture(orientation) -> None:
+def test_look_is_of_the_upright_picture(orientation: Any) -> None:
     upright = picture(3)
     # What is stored, so that EXIF's orientation makes it upright again: by the names of the TIFF standard.
     stored = {
@@ -117,7 +119,7 @@ def test_look_is_of_the_upright_picture(orientation) -> None:
 
 
 @pytest.mark.parametrize("noise", [0, 1, 2])
-def test_flat_pictures_look_like_nothing(noise) -> None:
+def test_flat_pictures_look_like_nothing(noise: int) -> None:
     """Else thousands of walls, skies and blank pages would be one group."""
     rng = np.random.default_rng(0)
     grey = np.full((90, 120, 3), 128, np.uint8)
@@ -128,7 +130,7 @@ def test_flat_pictures_look_like_nothing(noise) -> None:
 
 
 def test_same_shape_in_another_colour_is_another_picture() -> None:
-    def disc(colour):
+    def disc(colour: Any) -> Any:
         return cv2.circle(np.full((200, 200, 3), 200, np.uint8), (100, 100), 60, colour, -1)
 
     red, green = disc((40, 40, 220)), disc((40, 132, 40))  # of about one brightness
@@ -136,7 +138,7 @@ def test_same_shape_in_another_colour_is_another_picture() -> None:
 
 
 @pytest.mark.parametrize("side", [20, 80])
-def test_another_object_before_the_same_background(side) -> None:
+def test_another_object_before_the_same_background(side: int) -> None:
     """A fixed camera: a frame with something in it that stands out is no copy of one without, large or small."""
     scene = picture(5, (320, 240))
     other = scene.copy()
@@ -145,13 +147,13 @@ def test_another_object_before_the_same_background(side) -> None:
 
 
 @pytest.fixture(scope="module")
-def pan():
+def pan() -> Any:
     """Looks of frames of which each is like the next one, while the first and the last have nothing in common."""
     wide = picture(8, (2400, 240), 24)
     return [fingerprint_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
 
 
-def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan) -> None:
+def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan: Any) -> None:
     firsts = group_similar(pan)
     assert all(abs(i - first) * 4 < 160 for i, first in enumerate(firsts))
     alone = sum(first == i for i, first in enumerate(firsts))
@@ -159,13 +161,13 @@ def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan) -> None:
     assert sum(a != b for a, b in pairwise(firsts)) > 10
 
 
-def test_a_slow_pan_is_one_whole_chain(pan) -> None:
+def test_a_slow_pan_is_one_whole_chain(pan: Any) -> None:
     """Cut anywhere, the frames beside the cut would be alike: in a split, one to learn from and one to test on."""
     other = [fingerprint_of(picture(100 + seed)) for seed in range(50)]
     assert group_similar(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
 
 
-def table(count, alike, seed=0):
+def table(count: Any, alike: Any, seed: Any = 0) -> Any:
     """Looks of which the first ones are alike, up to noise."""
     rng = np.random.default_rng(seed)
     greys = [
@@ -179,23 +181,23 @@ def table(count, alike, seed=0):
     return [each.tobytes() for each in prints.astype(np.uint8)]
 
 
-def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch) -> None:
+def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs compared by their bits, and of those the ones compared by their thumbnails."""
     compared = {"bits": 0, "thumbnails": 0}
     bitwise_count, are_similar = np.bitwise_count, fingerprints._are_similar
 
-    def counted_bits(pairs):
+    def counted_bits(pairs: Any) -> Any:
         compared["bits"] += pairs.size
         return bitwise_count(pairs)
 
-    def counted_thumbnails(one, *others):
+    def counted_thumbnails(one: Any, *others: Any) -> Any:
         compared["thumbnails"] += len(one)
         return are_similar(one, *others)
 
     monkeypatch.setattr(np, "bitwise_count", counted_bits)
     monkeypatch.setattr(fingerprints, "_are_similar", counted_thumbnails)
 
-    def pairs(count):
+    def pairs(count: Any) -> Any:
         compared.update(bits=0, thumbnails=0)
         firsts = group_similar(table(count, count // 2))
         assert len(set(firsts)) == count - count // 2 + 1
@@ -209,7 +211,7 @@ def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=40))
-def test_groups_are_those_of_equal_looks(seeds) -> None:
+def test_groups_are_those_of_equal_looks(seeds: Any) -> None:
     """With pictures of which each is equal to or unlike the others, in whatever order, mirrored or not."""
     prints = [fingerprint_of(picture(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
     firsts = group_similar(prints)
@@ -217,7 +219,7 @@ def test_groups_are_those_of_equal_looks(seeds) -> None:
     assert firsts == [kinds.index(kind) for kind in kinds]
 
 
-def table_of(pictures):
+def table_of(pictures: Any) -> Any:
     return np.frombuffer(b"".join(fingerprint_of(np.ascontiguousarray(p)) for p in pictures), np.uint8).reshape(
         -1, FINGERPRINT_BYTES
     )
@@ -225,8 +227,10 @@ def table_of(pictures):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=20), st.lists(st.integers(0, 12), max_size=20), st.integers(1, 8))
-def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, other_seeds, orientation) -> None:
-    def turned(pixels):
+def test_found_among_others_are_those_that_are_there_in_any_orientation(
+    seeds: Any, other_seeds: Any, orientation: Any
+) -> None:
+    def turned(pixels: Any) -> Any:
         pixels = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
         return encoded(np.ascontiguousarray(np.rot90(pixels, orientation % 4)))
 
@@ -235,7 +239,7 @@ def test_found_among_others_are_those_that_are_there_in_any_orientation(seeds, o
 
 
 @pytest.mark.parametrize("place", [0, 8191, 8192, 19_999])
-def test_one_of_many_is_found_wherever_it_stands(place) -> None:
+def test_one_of_many_is_found_wherever_it_stands(place: int) -> None:
     """Also where the others are taken in parts."""
     others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, FINGERPRINT_BYTES).copy()
     prints = table_of(picture(seed) for seed in range(3))

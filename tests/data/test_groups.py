@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +12,11 @@ from pipeline.data.groups import read_ties
 from pipeline.errors import UsageError
 
 
-def pictures(**fields):
+def pictures(**fields: Any) -> Any:
     return [Image(i, name, 9, 9, extra) for i, (name, extra) in enumerate(fields.items(), 1)]
 
 
-def grouped(images, groups, group_by):
+def grouped(images: Any, groups: Any, group_by: Any) -> Any:
     ties = read_ties(images, groups, group_by)
     found = ties.groups(range(len(images)))
     return {ties.key(images, rows): {images[row].file_name for row in rows} for rows in found}
@@ -32,13 +33,13 @@ def grouped(images, groups, group_by):
                      id="one without the field joins"),
     ],
 )  # fmt: skip
-def test_groups(groups, group_by, found) -> None:
+def test_groups(groups: dict[Any, Any], group_by: str, found: dict[Any, Any]) -> None:
     images = pictures(a={"video": "v"}, b={"video": "v"}, c={"video": "w"}, d={})
     assert grouped(images, groups, group_by) == found
 
 
 @pytest.mark.parametrize("nothing", [None, "", float("nan")], ids=["null", "empty", "NaN"])
-def test_no_value_is_no_group(nothing) -> None:
+def test_no_value_is_no_group(nothing: Any) -> None:
     images = pictures(a={"scene": nothing}, b={"scene": nothing}, c={"scene": 0})
     assert grouped(images, {}, "scene") == {"a": {"a"}, "b": {"b"}, "scene\0" + "0": {"c"}}
 
@@ -69,7 +70,7 @@ def test_values_of_any_kind() -> None:
         pytest.param({}, "leave group_by empty", id="no fields"),
     ],
 )
-def test_unknown_field(fields, problem) -> None:
+def test_unknown_field(fields: dict[Any, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=f"(?s)no image has a field 'vdeo'.*{problem}"):
         read_ties(pictures(a=fields), {}, "vdeo")
 
@@ -79,7 +80,7 @@ labels = st.lists(st.tuples(st.sampled_from(["", "x", "y", "z"]), st.sampled_fro
 
 @settings(deadline=None)
 @given(labels)
-def test_closure_against_plain_search(labels) -> None:
+def test_closure_against_plain_search(labels: Any) -> None:
     """The same groups as following every tie until nothing is added, whatever the order of the images."""
     images = [Image(i, f"{i:02d}", 9, 9, {"at": value, "any": 1}) for i, (_, value) in enumerate(labels)]
     keys = {image.file_name: key for image, (key, _) in zip(images, labels, strict=True)}

@@ -23,7 +23,7 @@ RGB = np.dstack([SMOOTH, np.full((32, 48), 90, np.uint8)])
 ORIENTATION = 0x0112
 
 
-def saved(path, pixels, form, **options):
+def saved(path: Any, pixels: Any, form: Any, **options: Any) -> Any:
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(path, form, **options)
     return path
@@ -34,10 +34,10 @@ def pixels_of(data: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def huge_png(path, width=50_000, height=50_000):
+def huge_png(path: Any, width: Any = 50_000, height: Any = 50_000) -> Any:
     """A picture of zeros that decodes to gigabytes, with few bytes of its own."""
 
-    def chunk(kind, data):
+    def chunk(kind: Any, data: Any) -> Any:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -164,7 +164,7 @@ class TestConvert:
         assert (pixels_of(made.data) == RGB).all()
 
 
-def grey_of(path) -> np.ndarray:
+def grey_of(path: Any) -> np.ndarray:
     made = pixels_of(convert(path).data)
     assert (made == made[..., :1]).all()
     return made[..., 0]

@@ -23,20 +23,20 @@ from pipeline.data.fingerprints import FINGERPRINT_BYTES, group_similar
 from pipeline.data.image_facts import MAX_PIXELS, ImageFacts, inspect
 
 
-def write_png(path, width, height):
+def write_png(path: Any, width: Any, height: Any) -> Any:
     """A black picture of one bit a pixel, written by rows: no picture is held."""
     deflate = zlib.compressobj(9)
     rows = bytes(1 + (width + 7) // 8) * 1000
     body = b"".join(deflate.compress(rows) for _ in range(height // 1000)) + deflate.flush()
 
-    def chunk(kind, data):
+    def chunk(kind: Any, data: Any) -> Any:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
 
 
-def write_jpeg_bomb(path, side):
+def write_jpeg_bomb(path: Any, side: Any) -> None:
     """A small JPEG that says it is large."""
     data = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
     at = data.index(b"\xff\xc0") + 5
@@ -45,7 +45,7 @@ def write_jpeg_bomb(path, side):
 
 
 @pytest.fixture(scope="module")
-def bombs(tmp_path_factory):
+def bombs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Small files that say they hold 2.5 gigapixels."""
     folder = tmp_path_factory.mktemp("bombs")
     write_png(folder / "bomb.png", 50_000, 50_000)
@@ -191,7 +191,7 @@ class TestRoom:
     def test_no_more_at_once_than_there_is_room(self) -> None:
         room, lock, held, most = image_facts._PixelBudget(100), threading.Lock(), [0], [0]
 
-        def take(pixels):
+        def take(pixels: Any) -> None:
             with room.taken(pixels):
                 with lock:
                     held[0] += pixels
@@ -222,7 +222,7 @@ print({fact.kind for fact in facts.values()}, resource.getrusage(resource.RUSAGE
 """
 
 
-def measured(folder):
+def measured(folder: Any) -> tuple[Any, ...]:
     command = [sys.executable, "-c", _MEASURE, str(folder)]
     kinds, grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.rsplit(maxsplit=1)
     return kinds, int(grown) * (1 if sys.platform == "darwin" else 1024)

@@ -18,7 +18,7 @@ from pipeline.errors import DataError
 from pipeline.serving.decoding import read_header
 
 
-def scene(width=320, height=240, seed=0):
+def scene(width: Any = 320, height: Any = 240, seed: Any = 0) -> Any:
     """Smooth patches and a little grain, as in a photograph."""
     rng = np.random.default_rng(seed)
     patches = rng.integers(0, 255, (height // 20, width // 20, 3), np.uint8)
@@ -26,7 +26,7 @@ def scene(width=320, height=240, seed=0):
     return np.clip(pixels + rng.integers(-9, 10, pixels.shape), 0, 255).astype(np.uint8)
 
 
-def by_pillow(mode="RGB", kind="JPEG", size=(320, 240), **options):
+def by_pillow(mode: Any = "RGB", kind: Any = "JPEG", size: Any = (320, 240), **options: Any) -> Any:
     file = io.BytesIO()
     Picture.fromarray(scene(*size)[..., ::-1]).convert(mode).save(file, kind, **options)
     return file.getvalue()
@@ -40,31 +40,31 @@ WEBP = by_pillow(kind="WEBP", quality=80)
 BMP = by_pillow(kind="BMP")
 
 
-def at_pixels(jpeg):
+def at_pixels(jpeg: Any) -> Any:
     start = jpeg.index(b"\xff\xda")
     return start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
 
 
-def overwritten(data, share, with_, start=0):
+def overwritten(data: Any, share: Any, with_: Any, start: Any = 0) -> Any:
     """Some bytes in the middle replaced."""
     at = start + round((len(data) - start) * share)
     return data[:at] + with_ + data[at + len(with_) :]
 
 
-def damaged(jpeg, share=0.5):
+def damaged(jpeg: Any, share: Any = 0.5) -> Any:
     return overwritten(jpeg, share, bytes(900), at_pixels(jpeg))
 
 
-def cut(data, share):
+def cut(data: Any, share: Any) -> Any:
     return data[: int(len(data) * share)]
 
 
-def stray(jpeg):
+def stray(jpeg: Any) -> Any:
     end = 4 + int.from_bytes(jpeg[4:6], "big")  # of the first segment
     return jpeg[:end] + b"\x00\x12\x00" + jpeg[end:]
 
 
-def look(data):
+def look(data: Any) -> Any:
     return decode_whole(data, read_header(data))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.data.images import UNREADABLE, orientation_of, upright_size
 
 
-def stored(tmp_path, suffix, orientation):
+def stored(tmp_path: Path, suffix: Any, orientation: Any) -> Any:
     """A picture of 60 x 40 as stored."""
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,16 +22,16 @@ COCO = UnknownWeights("ab" * 32, coco=True)
 OTHER = UnknownWeights("01" * 32, coco=False)
 
 
-def drawn(seed, size=(160, 120)):
+def drawn(seed: Any, size: Any = (160, 120)) -> Any:
     cells = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
     return cv2.resize(cells, size, interpolation=cv2.INTER_CUBIC)
 
 
-def jpeg(pixels, quality=90):
+def jpeg(pixels: Any, quality: Any = 90) -> Any:
     return cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def write_set(folder, files):
+def write_set(folder: Any, files: Any) -> Any:
     """A data set of files by name, without boxes."""
     (folder / "images").mkdir(parents=True)
     for name, content in files.items():
@@ -41,7 +43,7 @@ def write_set(folder, files):
 
 
 @pytest.fixture(params=["drawn", "photographs"])
-def pictures(request):
+def pictures(request: pytest.FixtureRequest) -> Any:
     """Files of 40 different pictures."""
     if request.param == "drawn":
         return [jpeg(drawn(seed)) for seed in range(40)]
@@ -50,7 +52,7 @@ def pictures(request):
         return [archive.read(name) for name in names]
 
 
-def half(pixels):
+def half(pixels: Any) -> Any:
     return cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
@@ -64,7 +66,7 @@ CHANGED = {
 }
 
 
-def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path, pictures) -> None:
+def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path: Path, pictures: Any) -> None:
     """The first 20 pictures are learned; a test set has the others, one of the first, and copies of another one."""
     train = write_set(tmp_path / "train", {f"{i}.jpg": each for i, each in enumerate(pictures[:12])})
     evaluated = write_set(tmp_path / "eval", {f"{i}.jpg": each for i, each in enumerate(pictures[12:20])})
@@ -80,7 +82,7 @@ def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path, pict
     )
 
 
-def test_flat_picture_is_found_by_its_bytes_alone(tmp_path) -> None:
+def test_flat_picture_is_found_by_its_bytes_alone(tmp_path: Path) -> None:
     flat = np.full((90, 120, 3), 128, np.uint8)
     learned = learn_images(write_set(tmp_path / "train", {"a.jpg": jpeg(flat), "b.jpg": jpeg(drawn(1))}))
     test = write_set(tmp_path / "test", {"same.jpg": jpeg(flat), "re-encoded.jpg": jpeg(flat, 50)})
@@ -88,7 +90,7 @@ def test_flat_picture_is_found_by_its_bytes_alone(tmp_path) -> None:
     assert [bool(each.any()) for each in learned.fingerprints].count(False) == 1
 
 
-def test_nothing_learned_is_found_nowhere(tmp_path) -> None:
+def test_nothing_learned_is_found_nowhere(tmp_path: Path) -> None:
     test = write_set(tmp_path / "test", {"a.jpg": jpeg(drawn(1))})
     nothing = learn_images()
     assert len(nothing) == 0
@@ -96,7 +98,7 @@ def test_nothing_learned_is_found_nowhere(tmp_path) -> None:
     assert find_seen(learn_images(test), write_set(tmp_path / "empty", {})) == ()
 
 
-def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path) -> None:
+def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path: Path) -> None:
     one = write_set(tmp_path / "one", {"a.jpg": jpeg(drawn(1)), "b.jpg": jpeg(drawn(2))})
     two = write_set(tmp_path / "two", {"c.jpg": jpeg(drawn(2)), "d.jpg": jpeg(drawn(3))})
     before = learn_images(one)
@@ -111,7 +113,7 @@ def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path) -> N
     assert np.array_equal(in_turn.fingerprints, learned.fingerprints)
 
 
-def test_unknown_weights_alone_are_passed_on(tmp_path) -> None:
+def test_unknown_weights_alone_are_passed_on(tmp_path: Path) -> None:
     learned = learn_images(
         before=LearnedImages(np.empty((0, 32), np.uint8), np.empty((0, FINGERPRINT_BYTES), np.uint8), (COCO,))
     )
@@ -119,7 +121,7 @@ def test_unknown_weights_alone_are_passed_on(tmp_path) -> None:
     assert len(learned) == 0
 
 
-def test_image_that_is_not_there(tmp_path) -> None:
+def test_image_that_is_not_there(tmp_path: Path) -> None:
     train = write_set(tmp_path / "train", {"a.jpg": jpeg(drawn(1))})
     (train / "images" / "a.jpg").unlink()
     with pytest.raises(MissingError, match="the file is missing"):
@@ -132,7 +134,7 @@ weights = st.lists(st.builds(UnknownWeights, st.binary(min_size=32, max_size=32)
 
 @settings(max_examples=30, deadline=None)
 @given(digests, weights)
-def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown) -> None:
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, sha256: Any, unknown: Any) -> None:
     path = tmp_path_factory.mktemp("learned") / FILE_NAME
     prints = np.arange(len(sha256) * FINGERPRINT_BYTES, dtype=np.uint8).reshape(-1, FINGERPRINT_BYTES)
     learned = LearnedImages(sha256, prints, tuple(unknown))
@@ -148,18 +150,18 @@ def test_what_is_written_is_read_again(tmp_path_factory, sha256, unknown) -> Non
     }
 
 
-def record(count=3):
+def record(count: Any = 3) -> Any:
     prints = np.ones((count, FINGERPRINT_BYTES), np.uint8)
     return LearnedImages(np.arange(count * 32, dtype=np.uint8).reshape(-1, 32), prints, (COCO,))
 
 
-def test_size_is_as_stated(tmp_path) -> None:
+def test_size_is_as_stated(tmp_path: Path) -> None:
     size = record(1003).write(tmp_path / "more").stat().st_size - record(3).write(tmp_path / "few").stat().st_size
     assert size == 1000 * 320
 
 
-def saved(**changes):
-    def write(path):
+def saved(**changes: Any) -> Any:
+    def write(path: Any) -> None:
         kept = {name: value for name, value in {**record().to_arrays(), **changes}.items() if value is not None}
         with path.open("wb") as file:
             np.savez(file, **kept)
@@ -167,7 +169,7 @@ def saved(**changes):
     return write
 
 
-def damaged(path):
+def damaged(path: Any) -> None:
     data = bytearray(record().write(path).read_bytes())
     data[data.index(record().sha256.tobytes()) + 40] ^= 1
     path.write_bytes(data)
@@ -189,26 +191,26 @@ FAULTS = {
 }
 
 
-def npy(array):
+def npy(array: Any) -> Any:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_file_that_is_no_such_record(tmp_path, fault) -> None:
+def test_file_that_is_no_such_record(tmp_path: Path, fault: Any) -> None:
     FAULTS[fault](tmp_path / FILE_NAME)
     with pytest.raises(DataError, match="record") as caught:
         LearnedImages.read(tmp_path / FILE_NAME)
     assert str(tmp_path / FILE_NAME) in str(caught.value)
 
 
-def test_no_file(tmp_path) -> None:
+def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no record of learned images"):
         LearnedImages.read(tmp_path / FILE_NAME)
 
 
-def test_same_images_give_the_same_bytes_wherever_they_lie(tmp_path) -> None:
+def test_same_images_give_the_same_bytes_wherever_they_lie(tmp_path: Path) -> None:
     files = {f"{seed}.jpg": jpeg(drawn(seed)) for seed in range(5)}
     one = write_set(tmp_path / "one", files)
     two = write_set(tmp_path / "deep" / "two", dict(reversed(files.items())))

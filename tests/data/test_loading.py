@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,43 +21,43 @@ from pipeline.data.sources.video import Sampling
 from pipeline.errors import DataError, MissingError, UsageError
 
 
-def zip_folder(folder, archive, prefix=""):
+def zip_folder(folder: Any, archive: Any, prefix: Any = "") -> Any:
     with zipfile.ZipFile(archive, "w") as opened:
         for path in sorted(folder.rglob("*")):
             opened.write(path, prefix + path.relative_to(folder).as_posix())
     return archive
 
 
-def names(folder):
+def names(folder: Any) -> Any:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 class Place:
     """Folders for one loading."""
 
-    def __init__(self, root):
+    def __init__(self, root: Any) -> None:
         self.images, self.markup, self.out, self.cache = (root / name for name in ("images", "markup", "out", "cache"))
 
-    def source(self, url, **options):
+    def source(self, url: Any, **options: Any) -> Any:
         self.raw = load_source(str(url), self.images, self.markup, cache=self.cache, **options)
         return self.raw
 
-    def annotations(self, url="", **options):
+    def annotations(self, url: Any = "", **options: Any) -> Any:
         folders = {"images": self.images, "annotations": self.markup, "cache": self.cache}
         return load_annotations(self.raw, self.out, url=str(url), **folders, **options)
 
     @property
-    def dataset(self):
+    def dataset(self) -> Any:
         return read_coco(self.out / "annotations.json")
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path: Path) -> Any:
     return Place(tmp_path / "loaded")
 
 
 @pytest.fixture
-def annotated(tiny, tmp_path, place):
+def annotated(tiny: tuple[CocoDataset, Path], tmp_path: Path, place: Any) -> tuple[Any, ...]:
     """The tiny data set, its annotations as a file, and its images loaded into a folder."""
     dataset, pictures = tiny
     write_coco(dataset, tmp_path / "source.json")
@@ -288,7 +289,7 @@ class TestDescriptions:
     """Names of classes that come apart from the images and their labels."""
 
     @pytest.fixture
-    def labelled(self, tmp_path, write_picture, place):
+    def labelled(self, tmp_path: Path, write_picture: Callable[[Path, int, int], None], place: Any) -> tuple[Any, ...]:
         for name in "ab":
             write_picture(tmp_path / f"set/images/train/{name}.png", 20, 10)
             (tmp_path / "set/labels/train").mkdir(parents=True, exist_ok=True)

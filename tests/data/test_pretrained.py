@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,13 +15,13 @@ from pipeline.data.published_weights import coco_weights
 from pipeline.errors import DataError, UsageError
 
 
-def test_none(tmp_path) -> None:
+def test_none(tmp_path: Path) -> None:
     assert load_weights("", tmp_path / "out", cache=tmp_path).path is None
     assert json.loads((tmp_path / "out/source.json").read_text()) == {"url": "", "sha256": "", "size": 0}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["source.json"]
 
 
-def test_over_http(server, tmp_path, real_data, monkeypatch) -> None:
+def test_over_http(server: Any, tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (real_data / "yolox_nano_coco.pth").read_bytes()
     monkeypatch.setenv("WEIGHTS_PASSWORD", "hunter2")
     url = server.serve("a.pth", data).replace("http://", "http://me:${WEIGHTS_PASSWORD}@")
@@ -30,18 +33,18 @@ def test_over_http(server, tmp_path, real_data, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs"])
-def test_no_checkpoint(tmp_path, content) -> None:
+def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(DataError, match="not a PyTorch checkpoint"):
         load_weights(str(tmp_path / "a.pth"), tmp_path / "out", cache=tmp_path)
 
 
-def test_digest_without_url(tmp_path) -> None:
+def test_digest_without_url(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="without a URL"):
         load_weights("", tmp_path / "out", cache=tmp_path, sha256="0" * 64)
 
 
-def test_coco_stands_for_the_published_weights_of_the_variant(tmp_path, real_data) -> None:
+def test_coco_stands_for_the_published_weights_of_the_variant(tmp_path: Path, real_data: Path) -> None:
     """A file of the published name lies in the cache, and its digest is given: nothing needs to be fetched."""
     data = (real_data / "yolox_nano_coco.pth").read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
@@ -55,16 +58,16 @@ def test_coco_stands_for_the_published_weights_of_the_variant(tmp_path, real_dat
 
 
 @pytest.mark.parametrize("variant", ["", "huge"])
-def test_coco_needs_a_variant(tmp_path, variant) -> None:
+def test_coco_needs_a_variant(tmp_path: Path, variant: str) -> None:
     with pytest.raises(UsageError, match="variant"):
         load_weights("coco", tmp_path / "out", cache=tmp_path, variant=variant)
 
 
 @pytest.fixture
-def publish(server, tmp_path, monkeypatch):
+def publish(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A table with one entry, at a server on this machine."""
 
-    def write(content, name, source="mmdet", sha256=""):
+    def write(content: Any, name: Any, source: Any = "mmdet", sha256: Any = "") -> Any:
         url = server.serve(name, content)
         entry = {"variant": "tiny", "source": source, "url": url, "sha256": sha256, "licence": "MIT", "mAP": 0.3}
         (tmp_path / "table.yaml").write_text(yaml.safe_dump([entry]))
@@ -88,14 +91,18 @@ DIGEST = hashlib.sha256(CHECKPOINT).hexdigest()
         pytest.param("tiny-00000000.pth", "mmdet", DIGEST, id="the digest of the table"),
     ],
 )
-def test_published_weights_are_what_they_claim(publish, tmp_path, name, source, sha256) -> None:
+def test_published_weights_are_what_they_claim(
+    publish: Any, tmp_path: Path, name: str, source: str, sha256: Any
+) -> None:
     url = publish(CHECKPOINT, name, source, sha256)
     loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
     assert (loaded.url, loaded.sha256) == (url, DIGEST)
 
 
 @pytest.mark.parametrize("typed", ["coco", ""], ids=["coco", "their URL"])
-def test_other_bytes_than_the_published_are_refused_and_not_kept(publish, server, tmp_path, typed) -> None:
+def test_other_bytes_than_the_published_are_refused_and_not_kept(
+    publish: Any, server: Any, tmp_path: Path, typed: str
+) -> None:
     name = f"tiny-{DIGEST[:8]}.pth"
     url = publish(CHECKPOINT + b"!", name)
     with pytest.raises(DataError, match=rf"not that of the published weights[\s\S]*SHA-256 {DIGEST[:8]}, and on"):
@@ -105,7 +112,7 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(publish, server
     assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny").sha256 == DIGEST
 
 
-def test_the_name_of_mmdets_weights_holds_in_the_real_table_too(tmp_path, real_data) -> None:
+def test_the_name_of_mmdets_weights_holds_in_the_real_table_too(tmp_path: Path, real_data: Path) -> None:
     """A file of the published name lies in the cache, and its digest is given: nothing needs to be fetched."""
     url = coco_weights("tiny").url
     cached = tmp_path / "cache" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{url.rpartition('/')[2]}"
@@ -117,7 +124,7 @@ def test_the_name_of_mmdets_weights_holds_in_the_real_table_too(tmp_path, real_d
 
 
 @pytest.mark.parametrize("typed", ["cocoo", "Coco", "COCO"])
-def test_a_name_that_is_nearly_coco_is_asked_about(tmp_path, typed) -> None:
+def test_a_name_that_is_nearly_coco_is_asked_about(tmp_path: Path, typed: str) -> None:
     with pytest.raises(UsageError, match=f"no weights '{typed}'") as caught:
         load_weights(typed, tmp_path / "out", cache=tmp_path / "cache", variant="s")
     assert "did you mean 'coco'?" in str(caught.value)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,13 +21,13 @@ HOSTS = {
     ("variant", "source"),
     [("nano", "Megvii"), ("tiny", "mmdet"), ("s", "mmdet"), ("m", "Megvii"), ("l", "mmdet"), ("x", "mmdet")],
 )
-def test_coco_takes_mmdets_weights_where_there_are_some(variant, source) -> None:
+def test_coco_takes_mmdets_weights_where_there_are_some(variant: str, source: str) -> None:
     chosen = coco_weights(variant)
     assert (chosen.variant, chosen.source) == (variant, source)
 
 
 @pytest.mark.parametrize("entry", published_weights(), ids=lambda entry: f"{entry.variant} by {entry.source}")
-def test_an_entry_makes_sense(entry) -> None:
+def test_an_entry_makes_sense(entry: Any) -> None:
     assert entry.url.startswith(HOSTS[entry.source])
     assert urlsplit(entry.url).path.rpartition("/")[2].startswith(f"yolox_{entry.variant}")
     assert entry.url.endswith(".pth")
@@ -51,6 +52,6 @@ def test_without_a_variant_there_is_no_choice() -> None:
 
 
 @pytest.mark.parametrize(("variant", "near"), [("tinny", "tiny"), ("Nano", "nano"), ("large", "l")])
-def test_a_wrong_variant_is_refused_with_the_nearest(variant, near) -> None:
+def test_a_wrong_variant_is_refused_with_the_nearest(variant: str, near: str) -> None:
     with pytest.raises(UsageError, match=rf"no published weights of YOLOX-{variant}[\s\S]*did you mean '{near}'"):
         coco_weights(variant)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipeline.data.subset_names import class_folders, subset_named, subset_of
@@ -19,14 +21,14 @@ from pipeline.data.subset_names import class_folders, subset_named, subset_of
         pytest.param(".", "", id="nothing"),
     ],
 )
-def test_paths(path, subset) -> None:
+def test_paths(path: str, subset: str) -> None:
     assert subset_of(path) == subset
 
 
 @pytest.mark.parametrize(
     ("word", "subset"), [("Train", "train"), (" valid ", "eval"), ("Test", "test"), ("default", "")]
 )
-def test_words(word, subset) -> None:
+def test_words(word: str, subset: str) -> None:
     assert subset_named(word) == subset
 
 
@@ -41,7 +43,7 @@ def test_words(word, subset) -> None:
         pytest.param(["train/1.jpg", "annotations/1.xml"], set(), id="beside annotations"),
     ],
 )
-def test_folders_of_classes(names, classes) -> None:
+def test_folders_of_classes(names: list[Any], classes: Any) -> None:
     assert class_folders(names) == classes
 
 

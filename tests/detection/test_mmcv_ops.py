@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_any_other_operator_says_what_it_is(name: str) -> None:
         getattr(module, name)(torch.zeros(1))
 
 
-def test_the_full_mmcv_is_left_alone(tmp_path) -> None:
+def test_the_full_mmcv_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mmcv").mkdir()
     (tmp_path / "mmcv" / "__init__.py").write_text("")
     (tmp_path / "mmcv" / "_ext.py").write_text("def nms(): return 'compiled'")

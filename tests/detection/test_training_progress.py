@@ -32,7 +32,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return own
 
 
-def runner_at(epoch: int, step: int, *, epochs: int = 3, steps: int = 12, rates: tuple[float, ...] = (1e-4, 1e-3)):
+def runner_at(
+    epoch: int, step: int, *, epochs: int = 3, steps: int = 12, rates: tuple[float, ...] = (1e-4, 1e-3)
+) -> Any:
     optimizer = SimpleNamespace(param_groups=[{"lr": rate} for rate in rates])
     wrapper = SimpleNamespace(optimizer=optimizer)
     return SimpleNamespace(epoch=epoch, iter=step, max_epochs=epochs, max_iters=steps, optim_wrapper=wrapper)

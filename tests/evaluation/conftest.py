@@ -1,5 +1,7 @@
 """Test sets: drawn by hand, at random, and the real photographs; a packed service, and a server that misbehaves."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +36,14 @@ def real_truth(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Gro
 def coco_file(tmp_path: Path) -> Callable[..., GroundTruth]:
     """Make a test set: `boxes` are (image_id, category_id, [x, y, w, h]) or the same with a dict of extras."""
 
-    def write(boxes, *, categories=("cat", "dog", "owl"), images=4, size=(200, 100), first_id=1) -> GroundTruth:
+    def write(
+        boxes: Any,
+        *,
+        categories: Any = ("cat", "dog", "owl"),
+        images: Any = 4,
+        size: Any = (200, 100),
+        first_id: Any = 1,
+    ) -> GroundTruth:
         document = {
             "images": [
                 {"id": number, "file_name": f"{number}.png", "width": size[0], "height": size[1]}
@@ -142,7 +152,7 @@ def served(bento: Path) -> Iterator[RunningService]:
 def write_dataset(tmp_path: Path) -> Callable[..., GroundTruth]:
     """Grey 64 x 64 images of the given brightness, with the box that the packed model finds in every one."""
 
-    def write(greys, categories=("bright", "dark"), crowds=()) -> GroundTruth:
+    def write(greys: Any, categories: Any = ("bright", "dark"), crowds: Any = ()) -> GroundTruth:
         folder = tmp_path / "dataset"
         (folder / "images").mkdir(parents=True, exist_ok=True)
         document = {"images": [], "annotations": [], "categories": []}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,11 +22,11 @@ SIZE = (96, 96)
 CLASSES = ("bright", "dim")
 
 
-def _constant(name, values, dtype):
+def _constant(name: Any, values: Any, dtype: Any) -> Any:
     return numpy_helper.from_array(np.asarray(values, dtype), name)
 
 
-def build_bright_box_graph(size=SIZE, *, batch="batch", input_name="images"):
+def build_bright_box_graph(size: Any = SIZE, *, batch: Any = "batch", input_name: Any = "images") -> Any:
     """ONNX graph with the served interface: per image, the box around the pixels of which green is above 200.
 
     Its score is the mean of the green channel over the whole input; an image without bright pixels gives nothing.
@@ -89,7 +91,7 @@ def build_bright_box_graph(size=SIZE, *, batch="batch", input_name="images"):
     return model.SerializeToString()
 
 
-def make_metadata(onnx_bytes, **changes):
+def make_metadata(onnx_bytes: Any, **changes: Any) -> Any:
     values = {
         "variant": "nano",
         "image_size": SIZE,
@@ -102,7 +104,7 @@ def make_metadata(onnx_bytes, **changes):
     return ModelMetadata(**{**values, **changes})
 
 
-def bright_image(width=200, height=120, box=(40, 20, 140, 80)):
+def bright_image(width: Any = 200, height: Any = 120, box: Any = (40, 20, 140, 80)) -> Any:
     """Grey picture, (height, width, 3), with one white rectangle `box` (x1, y1, x2, y2)."""
     image = np.full((height, width, 3), 60, np.uint8)
     x1, y1, x2, y2 = box
@@ -111,7 +113,7 @@ def bright_image(width=200, height=120, box=(40, 20, 140, 80)):
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A model of one bright box per image, 96 x 96."""
     path = tmp_path_factory.mktemp("tiny") / "model.onnx"
     model = build_bright_box_graph()
@@ -121,10 +123,10 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def write_model():
+def write_model() -> Any:
     """`write_model(path, model=None, **graph)`: write a graph, the tiny one or the bytes given; its metadata."""
 
-    def write(path, model=None, **graph):
+    def write(path: Any, model: Any = None, **graph: Any) -> Any:
         model = build_bright_box_graph(**graph) if model is None else model
         path.write_bytes(model)
         return make_metadata(model)
@@ -133,13 +135,13 @@ def write_model():
 
 
 @pytest.fixture(scope="session")
-def picture():
+def picture() -> Any:
     """`picture(width, height, box)`: a grey picture with one white rectangle."""
     return bright_image
 
 
 @pytest.fixture(scope="session")
-def packed(tiny, tmp_path_factory):
+def packed(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tiny model, packed once as a Bento."""
     folder = tmp_path_factory.mktemp("packed")
     cv2.imwrite(str(folder / "photo.png"), bright_image())
@@ -147,7 +149,7 @@ def packed(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def server(packed):
+def server(packed: Any) -> Iterator[Any]:
     """The packed tiny model, served for real."""
     with serve(packed.folder) as running:
         yield running

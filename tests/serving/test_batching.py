@@ -1,7 +1,10 @@
 """The dispatcher after a burst: batches are shared, and a lone request is not held back."""
 
+from __future__ import annotations
+
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
@@ -12,11 +15,11 @@ from pipeline.serving.service import ObjectDetector
 RUN_SECONDS = 0.03
 
 
-async def burst_then_one(prepare):
+async def burst_then_one(prepare: Any) -> Any:
     """100 requests at once, then one; the number of batches of the burst and the seconds of the last."""
     sizes = []
 
-    async def run(batch):
+    async def run(batch: Any) -> Any:
         sizes.append(len(batch))
         await asyncio.sleep(RUN_SECONDS)
         return batch
@@ -35,19 +38,19 @@ async def burst_then_one(prepare):
     return runs, seconds
 
 
-def test_a_burst_shares_batches_and_the_next_request_does_not_wait():
+def test_a_burst_shares_batches_and_the_next_request_does_not_wait() -> None:
     runs, seconds = asyncio.run(burst_then_one(dispatch_promptly))
     assert runs <= 20
     assert seconds < RUN_SECONDS + 0.05
 
 
-def test_the_reason_is_still_there():
+def test_the_reason_is_still_there() -> None:
     """Once BentoML's own dispatcher passes this, `batching` can go."""
     _, seconds = asyncio.run(burst_then_one(lambda dispatcher: None))
     assert seconds > RUN_SECONDS + 0.05
 
 
-def test_the_service_dispatches_promptly(monkeypatch):
+def test_the_service_dispatches_promptly(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr("pipeline.serving.batching.dispatch_promptly", made.append)
     ObjectDetector.to_asgi()
@@ -55,7 +58,7 @@ def test_the_service_dispatches_promptly(monkeypatch):
     assert [dispatcher.max_batch_size for dispatcher in made] == [8]
 
 
-def test_what_is_measured_does_not_make_it_wait():
+def test_what_is_measured_does_not_make_it_wait() -> None:
     optimizer = PromptOptimizer(60)
     for _ in range(60):
         optimizer.log_outbound(n=4, wait=2.0, duration=0.1)

@@ -1,9 +1,12 @@
 """Image files to pixels: headers without decoding, and the pixels mmcv would give."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,23 +22,23 @@ RNG = np.random.default_rng(0)
 PHOTO = cv2.resize(RNG.integers(0, 255, (30, 40, 3), dtype=np.uint8), (157, 101))
 
 
-def save(image, image_format, **options):
+def save(image: Any, image_format: Any, **options: Any) -> Any:
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
-def with_orientation(orientation, image_format="JPEG"):
+def with_orientation(orientation: Any, image_format: Any = "JPEG") -> Any:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return save(Image.fromarray(PHOTO), image_format, exif=exif)
 
 
-def png_chunk(kind, body):
+def png_chunk(kind: Any, body: Any) -> Any:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_bomb(width, height):
+def png_bomb(width: Any, height: Any) -> Any:
     """A small PNG of a huge grey picture: its rows are zeros, which deflate shrinks a thousandfold."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     packer = zlib.compressobj(9)
@@ -80,7 +83,7 @@ cases = [pytest.param(data, id=name) for name, data in FILES.items()]
 
 
 @pytest.mark.parametrize("data", cases)
-def test_pixels_are_those_of_mmcv(data):
+def test_pixels_are_those_of_mmcv(data: Any) -> None:
     mmcv = pytest.importorskip("mmcv")
     expected = mmcv.imfrombytes(data, flag="color", backend="cv2")
     pixels = decode(data)
@@ -89,7 +92,7 @@ def test_pixels_are_those_of_mmcv(data):
 
 
 @pytest.mark.parametrize("data", cases)
-def test_header_agrees_with_pillow(data):
+def test_header_agrees_with_pillow(data: Any) -> None:
     with Image.open(io.BytesIO(data)) as image:
         expected = (image.format.upper(), *image.size)
     header = read_header(data)
@@ -98,32 +101,32 @@ def test_header_agrees_with_pillow(data):
 
 @given(width=st.integers(1, 900), height=st.integers(1, 900), suffix=st.sampled_from([".jpg", ".png", ".webp", ".bmp"]))
 @settings(max_examples=60, deadline=None)
-def test_header_gives_the_size_of_any_file(width, height, suffix):
+def test_header_gives_the_size_of_any_file(width: Any, height: Any, suffix: Any) -> None:
     header = read_header(cv2.imencode(suffix, np.zeros((height, width, 3), np.uint8))[1].tobytes())
     assert (header.width, header.height) == (width, height)
 
 
-def test_orientation_is_applied():
+def test_orientation_is_applied() -> None:
     assert decode(FILES["jpeg_exif_1"]).shape == (101, 157, 3)
     assert decode(FILES["jpeg_exif_6"]).shape == (157, 101, 3)
     assert read_header(FILES["jpeg_exif_6"]).width == 157
 
 
-def test_header_needs_only_the_first_bytes():
+def test_header_needs_only_the_first_bytes() -> None:
     for name in ("jpeg", "png", "webp_lossy", "webp_lossless", "webp_alpha", "bmp"):
         assert read_header(FILES[name][:700]) == read_header(FILES[name])
 
 
 @given(data=st.sampled_from(sorted(FILES)), cut=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=150, deadline=None)
-def test_a_truncated_file_is_refused(data, cut):
+def test_a_truncated_file_is_refused(data: Any, cut: Any) -> None:
     whole = FILES[data].removesuffix(b"trailer" * 20)
     with pytest.raises(DataError):
         decode(whole[: int(len(whole) * cut)])
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP"])
-def test_a_file_less_its_last_byte_is_refused(image_format):
+def test_a_file_less_its_last_byte_is_refused(image_format: str) -> None:
     with pytest.raises(DataError, match="truncated or broken"):
         decode(save(Image.fromarray(PHOTO), image_format)[:-1])
 
@@ -132,7 +135,7 @@ def test_a_file_less_its_last_byte_is_refused(image_format):
     st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBPVP8 ", b"BM"])
 )
 @settings(max_examples=300, deadline=None)
-def test_arbitrary_bytes_give_only_data_errors(data, start):
+def test_arbitrary_bytes_give_only_data_errors(data: Any, start: Any) -> None:
     with contextlib.suppress(DataError):
         decode(start + data, max_pixels=1_000_000)
 
@@ -151,12 +154,12 @@ def test_arbitrary_bytes_give_only_data_errors(data, start):
         pytest.param(b"BM" + bytes(60), "claims 0 x 0", id="bmp of zeros"),
     ],
 )
-def test_what_is_no_image_is_refused(data, message):
+def test_what_is_no_image_is_refused(data: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         decode(data)
 
 
-def test_a_huge_picture_in_a_small_file_is_refused_undecoded(monkeypatch):
+def test_a_huge_picture_in_a_small_file_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = png_bomb(13_000, 13_000)
     assert len(bomb) < 250_000
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
@@ -164,7 +167,7 @@ def test_a_huge_picture_in_a_small_file_is_refused_undecoded(monkeypatch):
         decode(bomb)
 
 
-def test_the_pixel_limit_is_the_callers():
+def test_the_pixel_limit_is_the_callers() -> None:
     with pytest.raises(DataError, match="megapixels"):
         decode(FILES["png"], max_pixels=157 * 101 - 1)
     assert decode(FILES["png"], max_pixels=157 * 101).shape == PHOTO.shape

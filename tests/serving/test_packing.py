@@ -1,5 +1,7 @@
 """Packing: the Bento's content, its independence of place and time, and what is refused."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import json
@@ -10,6 +12,7 @@ import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,11 +25,11 @@ from pipeline.serving.packing import pack_service, pinned_requirements
 REPOSITORY = Path(__file__).parents[2]
 
 
-def contents(folder):
+def contents(folder: Any) -> Any:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_in_it(packed, tiny):
+def test_what_is_in_it(packed: Any, tiny: Any) -> None:
     sources = contents(packed.folder / "src")
     code = {name for name in sources if name.endswith(".py")}
     serving = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pipeline/serving").glob("*.py")}
@@ -38,14 +41,14 @@ def test_what_is_in_it(packed, tiny):
     assert packed.test_result["detections"]
 
 
-def test_its_record(packed):
+def test_its_record(packed: Any) -> None:
     record = yaml.safe_load((packed.folder / "bento.yaml").read_text())
     assert f"{record['name']}:{record['version']}" == packed.tag
     assert record["service"] == "pipeline.serving.service:ObjectDetector"
     assert packed.size_bytes == sum(map(len, contents(packed.folder).values()))
 
 
-def test_every_requirement_is_pinned_and_none_is_for_training(packed):
+def test_every_requirement_is_pinned_and_none_is_for_training(packed: Any) -> None:
     lines = (packed.folder / "env/python/requirements.txt").read_text().split()
     assert sorted(lines) == sorted(packed.requirements)
     assert all(line.count("==") == 1 for line in lines)
@@ -54,7 +57,7 @@ def test_every_requirement_is_pinned_and_none_is_for_training(packed):
     assert not {"torch", "mmdet", "mmengine", "mmcv", "mmcv-lite", "matplotlib", "pycocotools", "onnx"} & names
 
 
-def test_the_same_model_gives_the_same_bytes(packed, tiny, tmp_path):
+def test_the_same_model_gives_the_same_bytes(packed: Any, tiny: Any, tmp_path: Path) -> None:
     photo = tmp_path / "elsewhere.bin"
     shutil.copyfile(packed.folder / "src" / "test_image.png", photo)
     again = pack_service(tiny.onnx_path, tiny.metadata, photo, tmp_path / "again")
@@ -63,10 +66,10 @@ def test_the_same_model_gives_the_same_bytes(packed, tiny, tmp_path):
 
 
 @pytest.fixture
-def with_record(packed, tiny, tmp_path):
+def with_record(packed: Any, tiny: Any, tmp_path: Path) -> Any:
     """Packs the tiny model with a record of what it learned from."""
 
-    def pack(content, name):
+    def pack(content: Any, name: Any) -> Any:
         record = tmp_path / "learned_images.npz"
         record.write_bytes(content)
         summary = {"images": 3, "sha256": hashlib.sha256(content).hexdigest(), "unknown_weights": []}
@@ -77,7 +80,7 @@ def with_record(packed, tiny, tmp_path):
     return pack
 
 
-def test_what_the_model_learned_from_lies_beside_what_is_served(with_record, packed):
+def test_what_the_model_learned_from_lies_beside_what_is_served(with_record: Any, packed: Any) -> None:
     one, again, other = with_record(b"one", "a"), with_record(b"one", "b"), with_record(b"other", "c")
     assert (one.folder / "learned_images.npz").read_bytes() == b"one"
     assert contents(one.folder / "src").keys() == contents(packed.folder / "src").keys()
@@ -89,7 +92,7 @@ def test_what_the_model_learned_from_lies_beside_what_is_served(with_record, pac
     assert yaml.safe_load((packed.folder / "bento.yaml").read_text())["labels"] == {"learned_images": "unknown"}
 
 
-def test_the_service_runs_without_reading_the_record(with_record):
+def test_the_service_runs_without_reading_the_record(with_record: Any) -> None:
     packed = with_record(b"no record at all", "bento")
     with serve(packed.folder) as running:
         answer = json.loads(urllib.request.urlopen(urllib.request.Request(f"{running.url}/info", b"{}")).read())
@@ -100,7 +103,9 @@ def test_the_service_runs_without_reading_the_record(with_record):
     }
 
 
-def test_the_users_home_and_store_are_not_touched(tiny, packed, tmp_path, monkeypatch):
+def test_the_users_home_and_store_are_not_touched(
+    tiny: Any, packed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
     (tmp_path / "home").mkdir()
@@ -109,7 +114,9 @@ def test_the_users_home_and_store_are_not_touched(tiny, packed, tmp_path, monkey
     assert not (tmp_path / "store").exists()
 
 
-def test_it_runs_its_own_copy_of_the_code_wherever_it_lies(packed, tmp_path, monkeypatch):
+def test_it_runs_its_own_copy_of_the_code_wherever_it_lies(
+    packed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(packed.folder, moved)
     errors = moved / "src" / "pipeline" / "errors.py"
@@ -119,7 +126,7 @@ def test_it_runs_its_own_copy_of_the_code_wherever_it_lies(packed, tmp_path, mon
         assert "the Bento is running its own code" in running.log_path.read_text()
 
 
-def test_a_store_can_import_it_for_a_container(packed, tmp_path):
+def test_a_store_can_import_it_for_a_container(packed: Any, tmp_path: Path) -> None:
     program = (
         "import bentoml, sys;"
         "bento = bentoml.bentos.import_bento(sys.argv[1], input_format='folder');"
@@ -137,29 +144,29 @@ def test_a_store_can_import_it_for_a_container(packed, tmp_path):
 
 class TestRefusals:
     @pytest.fixture
-    def photo(self, packed):
+    def photo(self, packed: Any) -> Any:
         return packed.folder / "src" / "test_image.png"
 
-    def test_a_folder_in_use(self, tiny, photo, tmp_path):
+    def test_a_folder_in_use(self, tiny: Any, photo: Any, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
         for folder in (tmp_path, tmp_path / "file"):
             with pytest.raises(UsageError, match="not empty"):
                 pack_service(tiny.onnx_path, tiny.metadata, photo, folder)
         assert (tmp_path / "file").read_text() == "mine"
 
-    def test_a_missing_model_and_a_missing_image(self, tiny, photo, tmp_path):
+    def test_a_missing_model_and_a_missing_image(self, tiny: Any, photo: Any, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match=r"there is no none\.onnx to pack"):
             pack_service(tmp_path / "none.onnx", tiny.metadata, photo, tmp_path / "bento")
         with pytest.raises(MissingError, match=r"there is no none\.png to pack"):
             pack_service(tiny.onnx_path, tiny.metadata, tmp_path / "none.png", tmp_path / "bento")
         assert not (tmp_path / "bento").exists()
 
-    def test_a_model_that_the_metadata_does_not_name(self, tiny, photo, tmp_path):
+    def test_a_model_that_the_metadata_does_not_name(self, tiny: Any, photo: Any, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"other")
         with pytest.raises(IntegrityError, match="SHA-256"):
             pack_service(tmp_path / "model.onnx", tiny.metadata, photo, tmp_path / "bento")
 
-    def test_a_record_that_the_metadata_does_not_name(self, tiny, photo, tmp_path):
+    def test_a_record_that_the_metadata_does_not_name(self, tiny: Any, photo: Any, tmp_path: Path) -> None:
         record = tmp_path / "learned_images.npz"
         metadata = replace(tiny.metadata, training={"learned_images": {"images": 1, "sha256": "0" * 64}})
         with pytest.raises(MissingError, match=r"there is no learned_images\.npz to pack"):
@@ -170,7 +177,7 @@ class TestRefusals:
                 pack_service(tiny.onnx_path, one, photo, tmp_path / "bento", learned=learned)
         assert not (tmp_path / "bento").exists()
 
-    def test_a_test_image_that_is_none(self, tiny, tmp_path):
+    def test_a_test_image_that_is_none(self, tiny: Any, tmp_path: Path) -> None:
         (tmp_path / "photo.jpg").write_text("text")
         with pytest.raises(DataError, match="not an image file"):
             pack_service(tiny.onnx_path, tiny.metadata, tmp_path / "photo.jpg", tmp_path / "bento")

@@ -1,5 +1,9 @@
 """Letterboxing against mmdet's own Resize and Pad, bit for bit."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,12 +14,12 @@ from pipeline.serving.preprocessing import PAD_VALUE, letterbox, stack
 
 
 @pytest.fixture(scope="module")
-def mmdet_letterbox():
+def mmdet_letterbox() -> Any:
     mmcv_ops = pytest.importorskip("pipeline.detection.mmcv_ops")
     mmcv_ops.install()
     transforms = pytest.importorskip("mmdet.datasets.transforms")
 
-    def run(image, size):
+    def run(image: Any, size: Any) -> Any:
         height, width = size
         results = {"img": image, "img_shape": image.shape[:2]}
         results = transforms.Resize(scale=(width, height), keep_ratio=True)(results)
@@ -25,7 +29,7 @@ def mmdet_letterbox():
     return run
 
 
-def noise(height, width, seed=0):
+def noise(height: Any, width: Any, seed: Any = 0) -> Any:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -35,7 +39,7 @@ def noise(height, width, seed=0):
 @example(width=333, height=500, side=416)
 @example(width=256, height=256, side=256)
 @settings(max_examples=80, deadline=None)
-def test_bit_equal_to_mmdet(mmdet_letterbox, width, height, side):
+def test_bit_equal_to_mmdet(mmdet_letterbox: Any, width: Any, height: Any, side: Any) -> None:
     if int(min(width, height) * side / max(width, height) + 0.5) == 0:
         return  # mmdet fails on these; see the test of thin images
     image = noise(height, width)
@@ -53,12 +57,14 @@ def test_bit_equal_to_mmdet(mmdet_letterbox, width, height, side):
         pytest.param((416, 416), (256, 416), id="square into landscape"),
     ],
 )
-def test_bit_equal_to_mmdet_where_the_input_is_no_square(mmdet_letterbox, shape, size):
+def test_bit_equal_to_mmdet_where_the_input_is_no_square(
+    mmdet_letterbox: Any, shape: tuple[Any, ...], size: tuple[Any, ...]
+) -> None:
     image = noise(*shape)
     np.testing.assert_array_equal(letterbox(image, size).pixels, mmdet_letterbox(image, size)["img"].transpose(2, 0, 1))
 
 
-def test_bit_equal_to_mmdets_pad_to_square(mmdet_letterbox):
+def test_bit_equal_to_mmdets_pad_to_square(mmdet_letterbox: Any) -> None:
     from mmdet.datasets.transforms import Pad, Resize
 
     image = noise(213, 320)
@@ -69,7 +75,7 @@ def test_bit_equal_to_mmdets_pad_to_square(mmdet_letterbox):
 
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000), size=st.tuples(*[st.integers(8, 200)] * 2))
 @settings(max_examples=60, deadline=None)
-def test_the_image_fills_the_input_along_one_side(width, height, size):
+def test_the_image_fills_the_input_along_one_side(width: Any, height: Any, size: Any) -> None:
     boxed = letterbox(np.zeros((height, width, 3), np.uint8), size)
     assert boxed.pixels.shape == (3, *size)
     new_w, new_h = round(boxed.scale_x * width), round(boxed.scale_y * height)
@@ -79,7 +85,7 @@ def test_the_image_fills_the_input_along_one_side(width, height, size):
     assert (boxed.pixels[:, :, new_w:] == PAD_VALUE).all()
 
 
-def test_a_line_too_thin_to_round_keeps_one_pixel():
+def test_a_line_too_thin_to_round_keeps_one_pixel() -> None:
     boxed = letterbox(np.zeros((5000, 1, 3), np.uint8), (96, 96))
     assert (boxed.scale_x, boxed.scale_y) == (1.0, 96 / 5000)
     assert not boxed.pixels[:, :, 0].any()
@@ -94,12 +100,12 @@ def test_a_line_too_thin_to_round_keeps_one_pixel():
         pytest.param(np.zeros((0, 4, 3), np.uint8), id="empty"),
     ],
 )
-def test_what_is_no_colour_image_is_refused(image):
+def test_what_is_no_colour_image_is_refused(image: Any) -> None:
     with pytest.raises(DataError, match="not a colour image"):
         letterbox(image, (96, 96))
 
 
-def test_a_batch_is_floats_of_the_same_pixels():
+def test_a_batch_is_floats_of_the_same_pixels() -> None:
     images = [letterbox(noise(50, 80, seed), (96, 96)) for seed in range(3)]
     batch = stack(images)
     assert batch.dtype == np.float32

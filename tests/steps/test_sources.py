@@ -6,7 +6,7 @@ import json
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,13 +148,13 @@ def given(request: pytest.FixtureRequest, pictures: dict[str, bytes], tmp_path: 
 
 
 @pytest.fixture
-def api():
+def api() -> Iterator[Any]:
     with api_server() as server:
         yield server
 
 
 @pytest.fixture
-def gallery():
+def gallery() -> Iterator[Any]:
     with postgres.postgres() as server:
         yield server
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,12 +18,12 @@ from pipeline.data.image_facts import ImageFacts, inspect
 CATEGORIES = (Category(1, "cat"), Category(2, "dog"))
 
 
-def picture(seed):
+def picture(seed: Any) -> Any:
     shades = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
     return cv2.resize(shades, (120, 80), interpolation=cv2.INTER_CUBIC)
 
 
-def facts_of(**names):
+def facts_of(**names: Any) -> Any:
     """Facts by name, from (digest, seed of the picture); no digest, no picture."""
     return {
         f"{name}.jpg": ImageFacts(120, 80, digest=digest, fingerprint=fingerprint_of(picture(seed)))
@@ -31,7 +33,7 @@ def facts_of(**names):
     }
 
 
-def dataset_of(*names, boxes=()):
+def dataset_of(*names: Any, boxes: Any = ()) -> Any:
     """Images in this order with ids from 1, and boxes of (name, x)."""
     ids = {name: i for i, name in enumerate(names, 1)}
     images = tuple(Image(i, f"{name}.jpg", 120, 80) for name, i in ids.items())
@@ -41,11 +43,11 @@ def dataset_of(*names, boxes=()):
     return CocoDataset(images, annotations, CATEGORIES)
 
 
-def told(findings):
+def told(findings: Any) -> Any:
     return [(each.file_name, each.action, each.detail) for each in findings]
 
 
-def names_of(dataset):
+def names_of(dataset: Any) -> Any:
     return [image.file_name for image in dataset.images]
 
 
@@ -126,7 +128,7 @@ class TestNear:
     st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=9),
     st.sampled_from([(exact_duplicates, "drop"), (exact_duplicates, "repair"), (near_duplicates, "drop")]),
 )
-def test_what_is_left_has_no_duplicates(files, boxes, case) -> None:
+def test_what_is_left_has_no_duplicates(files: Any, boxes: Any, case: Any) -> None:
     """Pictures and digests in any combination; each rule leaves nothing to itself, and takes all of a group but one."""
     rule, action = case
     seeds = {}
@@ -178,7 +180,7 @@ ONE, TWO, SHORT = "0123456789abcdef" * 2, "fedcba9876543210" * 2, "Zx81QuuX0aBcD
         pytest.param([f"a.{ONE}.jpg", f"a.{TWO}.jpg"], False, id="no such names"),
     ],
 )
-def test_augmented_copies_of_one_picture(names, together) -> None:
+def test_augmented_copies_of_one_picture(names: list[Any], together: bool) -> None:
     facts = {
         name: ImageFacts(120, 80, digest=name, fingerprint=fingerprint_of(picture(i))) for i, name in enumerate(names)
     }
@@ -197,7 +199,7 @@ def test_augmented_copies_join_what_is_alike() -> None:
     assert duplicate_groups(dataset, facts) == dict.fromkeys(names[:3], names[0])
 
 
-def test_from_files(tmp_path) -> None:
+def test_from_files(tmp_path: Path) -> None:
     """As validation sees them: one photograph five times over, and others."""
     original, other = cv2.resize(picture(1), (640, 480)), cv2.resize(picture(2), (640, 480))
     cv2.imwrite(str(tmp_path / "a.jpg"), original, [cv2.IMWRITE_JPEG_QUALITY, 95])
@@ -230,7 +232,7 @@ def test_from_files(tmp_path) -> None:
         pytest.param({"d": "test"}, "a.jpg", "a.jpg", id="the one of the fixed test set"),
     ],
 )
-def test_the_test_set_loses_no_picture(check, subsets, reserved, stays) -> None:
+def test_the_test_set_loses_no_picture(check: Any, subsets: dict[Any, Any], reserved: str, stays: str) -> None:
     seen = {"a": ("1", 1), "c": ("1" if check is exact_duplicates else "2", 1), "d": ("1", 1)}
     dataset = dataset_of(*seen, boxes=[("c", 1), ("c", 5), ("d", 1)])
     images = tuple(replace(each, extra={"subset": subsets.get(each.file_name[0], "")}) for each in dataset.images)
@@ -242,7 +244,7 @@ def test_the_test_set_loses_no_picture(check, subsets, reserved, stays) -> None:
 
 
 @pytest.mark.parametrize("rule", [exact_duplicates, near_duplicates])
-def test_nothing_to_find(rule) -> None:
+def test_nothing_to_find(rule: Any) -> None:
     dataset = dataset_of("a", "b")
     facts = facts_of(a=("1", 1), b=("2", 2))
     for action in ("report", "drop"):

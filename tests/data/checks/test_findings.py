@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_html_is_short_and_escaped(thirty: Findings) -> None:
     assert "first 20 findings" in html
 
 
-def test_csv_has_all(thirty: Findings, tmp_path) -> None:
+def test_csv_has_all(thirty: Findings, tmp_path: Path) -> None:
     thirty.write_csv(tmp_path / "findings.csv")
     with (tmp_path / "findings.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -62,7 +63,7 @@ def test_csv_has_all(thirty: Findings, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r=", "\n=", " ="])
-def test_a_spreadsheet_runs_nothing(start: str, tmp_path) -> None:
+def test_a_spreadsheet_runs_nothing(start: str, tmp_path: Path) -> None:
     name = f"{start}HYPERLINK(1).png"
     Findings((finding(1, file_name=name),)).write_csv(tmp_path / "findings.csv")
     with (tmp_path / "findings.csv").open(newline="") as file:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,11 +34,11 @@ CATS = (Category(1, "cat"), Category(2, "dog"))
 ON_THE_WHOLE = {"rare-category", "unused-category", "image-without-box"}  # in data sets as small as these, always
 
 
-def dataset(images=(A, B), annotations=(BOX,), categories=CATS):
+def dataset(images: Any = (A, B), annotations: Any = (BOX,), categories: Any = CATS) -> Any:
     return CocoDataset(tuple(images), tuple(annotations), tuple(categories))
 
 
-def box(*bbox, **fields):
+def box(*bbox: Any, **fields: Any) -> Any:
     return replace(BOX, bbox=tuple(map(float, bbox)), area=float(bbox[2] * bbox[3]), **fields)
 
 
@@ -125,7 +127,7 @@ RULE_CASES = [
 
 
 @pytest.mark.parametrize(("given_", "expected", "findings"), RULE_CASES)
-def test_rule(given_, expected, findings) -> None:
+def test_rule(given_: Any, expected: Any, findings: Any) -> None:
     found = apply_rules(given_, FACTS)
     assert found.dataset == expected
     assert [(each.rule, each.action) for each in found.findings if each.rule not in ON_THE_WHOLE] == findings
@@ -162,7 +164,9 @@ RARE = Annotation(2, 2, 2, (5.0, 5.0, 20.0, 10.0), 200.0)
         pytest.param([NO_AREA], {"image-without-box": "drop"}, "", id="dropped, and background is not wanted"),
     ],
 )
-def test_an_image_that_loses_all_its_annotations_is_no_background(annotations, actions, left) -> None:
+def test_an_image_that_loses_all_its_annotations_is_no_background(
+    annotations: list[Any], actions: dict[Any, Any], left: str
+) -> None:
     found = apply_rules(dataset(annotations=annotations), FACTS, actions=actions)
     assert " ".join(image.file_name for image in found.dataset.images) == left
     lost = [each for each in found.exclusions if each.reason == "their annotations were all dropped"]
@@ -241,7 +245,7 @@ chosen_ = st.fixed_dictionaries({rule.name: st.sampled_from(rule.allowed) for ru
 
 @settings(max_examples=150, deadline=None)
 @given(messy_, st.one_of(st.just({}), chosen_))
-def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions) -> None:
+def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy: Any, actions: Any) -> None:
     found = apply_rules(messy, MESSY_FACTS, actions=actions)
     turned = {name: replace(MESSY_FACTS[name], orientation=1) for name in found.upright}  # as `write_subset` does
     again = apply_rules(found.dataset, MESSY_FACTS | turned, actions=actions)
@@ -270,7 +274,7 @@ def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy, actions) -> 
 
 @settings(max_examples=40, deadline=None)
 @given(messy_, chosen_)
-def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actions) -> None:
+def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy: Any, actions: Any) -> None:
     once, twice = (apply_rules(messy, MESSY_FACTS, actions=actions) for _ in range(2))
     assert (once.dataset, once.findings, once.groups) == (twice.dataset, twice.findings, twice.groups)
 
@@ -278,7 +282,7 @@ def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy, actio
 class TestFiles:
     """Against real files, as `validate` sees them."""
 
-    def test_sixteen_bits_grey_and_alpha_are_pictures(self, tmp_path) -> None:
+    def test_sixteen_bits_grey_and_alpha_are_pictures(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
         cv2.imwrite(str(tmp_path / "grey.png"), rng.integers(0, 255, (30, 50), np.uint8))
         cv2.imwrite(str(tmp_path / "alpha.png"), rng.integers(0, 255, (30, 50, 4), np.uint8))
@@ -288,7 +292,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("drawn_on", ["stored", "upright"])
-    def test_exif_orientation(self, tmp_path, orientation, drawn_on) -> None:
+    def test_exif_orientation(self, tmp_path: Path, orientation: Any, drawn_on: str) -> None:
         """A white patch on black: after writing, the box is still around it, whichever picture it was drawn on."""
         stored = np.zeros((40, 60, 3), np.uint8)
         stored[4:14, 8:32] = 255
@@ -312,11 +316,11 @@ class TestFiles:
         assert not changes(again)
         assert again.upright == ()
 
-    def test_nothing_left_is_an_error(self, tiny) -> None:
+    def test_nothing_left_is_an_error(self, tiny: tuple[CocoDataset, Path]) -> None:
         with pytest.raises(DataError, match=r"none of the 3 images[\s\S]*missing-image"):
             validate(tiny[0], tiny[1] / "elsewhere")
 
-    def test_real_photographs_are_sound(self, tmp_path, real_data) -> None:
+    def test_real_photographs_are_sound(self, tmp_path: Path, real_data: Path) -> None:
         with zipfile.ZipFile(real_data / "val2017.zip") as archive:
             archive.extractall(tmp_path)
         with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
@@ -329,11 +333,11 @@ class TestFiles:
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_turned_box_stays_within(orientation) -> None:
+def test_turned_box_stays_within(orientation: int) -> None:
     assert turn_upright((0.0, 0.0, 60.0, 40.0), orientation, 40, 60) == (0.0, 0.0, 40.0, 60.0)
 
 
-def with_faults(folder, rules):
+def with_faults(folder: Any, rules: Any) -> tuple[Any, ...]:
     """The data set with these faults as a file brings it, its pictures' folder, and what is to be found."""
     draft = Draft(folder / "in")
     expected = plant(draft, rules)
@@ -341,7 +345,7 @@ def with_faults(folder, rules):
     return read_coco(folder / "in.json"), draft.images_folder, sorted(expected)
 
 
-def written(validation, pictures, folder):
+def written(validation: Any, pictures: Any, folder: Any) -> tuple[Any, ...]:
     """The validated data set as `data_prep` writes it, and what pycocotools makes of it."""
     write_subset(validation.dataset, pictures, folder, upright=validation.upright)
     json.loads((folder / "annotations.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
@@ -360,14 +364,14 @@ class TestPlantedFaults:
     def test_every_rule_has_one(self) -> None:
         assert [rule.name for rule in RULES] == list(FAULTS)
 
-    def test_without_one_nothing_is_found(self, tmp_path) -> None:
+    def test_without_one_nothing_is_found(self, tmp_path: Path) -> None:
         sound, pictures, _ = with_faults(tmp_path, [])
         found = validate(sound, pictures)
         assert found.findings.records == ()
         assert found.dataset == sound
 
     @pytest.mark.parametrize("name", FAULTS)
-    def test_one(self, tmp_path, name) -> None:
+    def test_one(self, tmp_path: Path, name: Any) -> None:
         (rule,) = (rule for rule in RULES if rule.name == name)
         for action in rule.allowed:
             given_, pictures, expected = with_faults(tmp_path / action, [rule.name])
@@ -380,7 +384,7 @@ class TestPlantedFaults:
             assert not changes(again)
             assert [each.rule for each in again.findings] == [rule.name] * (action == "report")
 
-    def test_all(self, tmp_path) -> None:
+    def test_all(self, tmp_path: Path) -> None:
         given_, pictures, expected = with_faults(tmp_path, FAULTS)
         found = validate(given_, pictures)
         assert sorted((each.rule, each.item) for each in found.findings) == expected
@@ -390,7 +394,7 @@ class TestPlantedFaults:
         assert {each.rule for each in again.findings} == reported
 
     @pytest.mark.slow
-    def test_what_is_written_can_be_trained_on(self, tmp_path) -> None:
+    def test_what_is_written_can_be_trained_on(self, tmp_path: Path) -> None:
         from pipeline.detection.hyperparameters import TrainingOptions
         from pipeline.detection.training import train
 
@@ -422,7 +426,9 @@ class TestActions:
             pytest.param({"tiny-box": ["drop"]}, r"cannot '\['drop'\]'", id="no text"),
         ],
     )
-    def test_what_cannot_be_done_is_refused_before_an_image_is_read(self, tmp_path, actions, message) -> None:
+    def test_what_cannot_be_done_is_refused_before_an_image_is_read(
+        self, tmp_path: Path, actions: dict[Any, Any], message: str
+    ) -> None:
         with pytest.raises(UsageError, match=message):
             validate(dataset(), tmp_path / "nowhere", actions=actions)
 
@@ -431,7 +437,7 @@ class TestActions:
         [{"min_box_side": -1}, {"covering_share": 0}, {"overlap": 1}, {"overlap": 0.1}, {"rare_images": -1}],
         ids=str,
     )
-    def test_limits_that_make_no_sense(self, tmp_path, limits) -> None:
+    def test_limits_that_make_no_sense(self, tmp_path: Path, limits: dict[Any, Any]) -> None:
         with pytest.raises(UsageError, match=f"{next(iter(limits))} is"):
             validate(dataset(), tmp_path / "nowhere", **limits)
 
@@ -444,7 +450,7 @@ class TestActions:
             pytest.param({"rare_images": 5}, "rare-category", id="rare_images"),
         ],
     )
-    def test_limits_move_the_line(self, tmp_path, limits, rule) -> None:
+    def test_limits_move_the_line(self, tmp_path: Path, limits: dict[Any, Any], rule: str) -> None:
         draft = Draft(tmp_path / "in")
         draft.box(draft.images[0], (20.0, 12.0, 40.0, 32.0), CAT)
         assert rule not in {each.rule for each in validate(draft.dataset, draft.images_folder).findings}
@@ -473,12 +479,14 @@ class TestActions:
         pytest.param(500, 80, id="more images"),
     ],
 )
-def test_work_grows_with_the_boxes_and_not_with_their_square(monkeypatch, images, classes) -> None:
+def test_work_grows_with_the_boxes_and_not_with_their_square(
+    monkeypatch: pytest.MonkeyPatch, images: int, classes: int
+) -> None:
     few, many = (work_of_rules(monkeypatch, *each, classes) for each in ((250, 25), (5_000, images)))
     assert many <= 25 * few
 
 
-def work_of_rules(monkeypatch, boxes, images, classes):
+def work_of_rules(monkeypatch: pytest.MonkeyPatch, boxes: Any, images: Any, classes: Any) -> Any:
     """Lines that all rules run on made-up boxes, and pairs of boxes compared in numpy."""
     rng = np.random.default_rng(0)
     where = np.round(np.hstack([rng.uniform(0, 400, (boxes, 2)), rng.uniform(2, 200, (boxes, 2))]), 2).tolist()
@@ -494,7 +502,7 @@ def work_of_rules(monkeypatch, boxes, images, classes):
     facts = {f"{i}.jpg": ImageFacts(640, 640, digest=str(i)) for i in range(images)}
     pairs = 0
 
-    def counted(one, other, least):
+    def counted(one: Any, other: Any, least: Any) -> Any:
         nonlocal pairs
         pairs += len(one)
         return overlap_by(one, other, least)
@@ -505,7 +513,7 @@ def work_of_rules(monkeypatch, boxes, images, classes):
         return lines_run(lambda: apply_rules(given_, facts)) + pairs
 
 
-def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path) -> None:
+def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path: Path) -> None:
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
     from pipeline.data import image_facts
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS

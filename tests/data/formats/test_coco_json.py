@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
-from annotation_folder import boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, subsets_of
 
 from pipeline.errors import DataError, MissingError
 
@@ -27,7 +28,7 @@ CAPTIONS = {
 RESULTS = [{"image_id": 1, "category_id": 4, "bbox": [0, 0, 1, 1], "score": 0.5}]
 
 
-def test_one_file_keeps_its_ids(annotation_folder) -> None:
+def test_one_file_keeps_its_ids(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("train/a.jpg", "b.jpg")
     annotation_folder.write({"annotations/instances_val2017.json": instances("a.jpg", "x/b.jpg", first=20)})
     dataset = annotation_folder.read()
@@ -36,7 +37,7 @@ def test_one_file_keeps_its_ids(annotation_folder) -> None:
     assert subsets_of(dataset) == {"train/a.jpg": "", "b.jpg": ""}, "one part alone is no split"
 
 
-def test_roboflows_folders_are_put_together_with_their_split(annotation_folder) -> None:
+def test_roboflows_folders_are_put_together_with_their_split(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("train/a.jpg", "valid/a.jpg", "valid/b.jpg", "test/c.jpg")
     annotation_folder.write(
         {
@@ -58,7 +59,9 @@ def test_roboflows_folders_are_put_together_with_their_split(annotation_folder) 
     assert list(subsets_of(dataset).values()) == ["test", "train", "eval", "eval"]
 
 
-def test_of_several_files_those_with_images_here_count(annotation_folder, caplog) -> None:
+def test_of_several_files_those_with_images_here_count(
+    annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     annotation_folder.image("a.jpg")
     annotation_folder.write(
@@ -77,7 +80,7 @@ def test_of_several_files_those_with_images_here_count(annotation_folder, caplog
     assert "instances beside them: annotations/person_keypoints_val2017.json" in caplog.text
 
 
-def test_an_image_may_say_its_subset_itself(annotation_folder) -> None:
+def test_an_image_may_say_its_subset_itself(annotation_folder: AnnotationFolder) -> None:
     names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
     annotation_folder.image(*names)
     content = instances(*names)
@@ -87,24 +90,24 @@ def test_an_image_may_say_its_subset_itself(annotation_folder) -> None:
     assert list(subsets_of(annotation_folder.read()).values()) == ["eval", "train", "train", "train"]
 
 
-def test_a_class_may_be_called_as_anothers_formats_key(annotation_folder) -> None:
+def test_a_class_may_be_called_as_anothers_formats_key(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": instances("a.jpg", kind="shapes")})
     assert annotation_folder.read().classes == ("shapes",)
 
 
-def test_keypoints_alone_are_read(annotation_folder) -> None:
+def test_keypoints_alone_are_read(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"person_keypoints.json": instances("a.jpg", kind="person", num_keypoints=2)})
     assert annotation_folder.read().classes == ("person",)
 
 
-def test_without_any_image_here_all_are_listed(annotation_folder) -> None:
+def test_without_any_image_here_all_are_listed(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.write({"train.json": instances("a.jpg"), "val.json": instances("b.jpg")})
     assert subsets_of(annotation_folder.read()) == {"a.jpg": "train", "b.jpg": "eval"}
 
 
-def test_objects_of_nothing_stay_so_when_put_together(annotation_folder) -> None:
+def test_objects_of_nothing_stay_so_when_put_together(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", "b.jpg")
     one, other = instances("a.jpg"), instances("b.jpg", image_id=77, category_id=88)
     annotation_folder.write({"a.json": one, "b.json": other})
@@ -122,7 +125,7 @@ def test_objects_of_nothing_stay_so_when_put_together(annotation_folder) -> None
         pytest.param("dataset/annotations/two.json", id="with the archive's own folder"),
     ],
 )
-def test_the_file_named_is_read(annotation_folder, member) -> None:
+def test_the_file_named_is_read(annotation_folder: AnnotationFolder, member: str) -> None:
     annotation_folder.image("a.jpg")
     files = {"annotations/one.json": instances("a.jpg"), "annotations/two.json": instances("a.jpg", kind="dog")}
     annotation_folder.write(files)
@@ -136,7 +139,7 @@ def test_the_file_named_is_read(annotation_folder, member) -> None:
         pytest.param("one.json", "2 annotation files match 'one.json'.*a/one.json, b/one.json", id="several"),
     ],
 )
-def test_the_file_named_is_missed(annotation_folder, member, said) -> None:
+def test_the_file_named_is_missed(annotation_folder: AnnotationFolder, member: str, said: str) -> None:
     annotation_folder.write({"a/one.json": instances("a.jpg"), "b/one.json": instances("a.jpg")})
     with pytest.raises(MissingError, match=f"(?s){said}"):
         annotation_folder.read(member=member)
@@ -152,7 +155,7 @@ def test_the_file_named_is_missed(annotation_folder, member, said) -> None:
         pytest.param("", "has no 'images'", id="empty"),
     ],
 )
-def test_other_json_is_none(annotation_folder, content, why) -> None:
+def test_other_json_is_none(annotation_folder: AnnotationFolder, content: Any, why: str) -> None:
     annotation_folder.write({"a.json": content})
     with pytest.raises(DataError, match=why):
         annotation_folder.read()
@@ -160,13 +163,13 @@ def test_other_json_is_none(annotation_folder, content, why) -> None:
         annotation_folder.read("coco")
 
 
-def test_a_data_set_without_objects_is_one(annotation_folder) -> None:
+def test_a_data_set_without_objects_is_one(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": instances("a.jpg") | {"annotations": []}})
     assert boxes_of(annotation_folder.read()) == {"a.jpg": []}
 
 
-def test_images_without_a_size_are_measured(annotation_folder) -> None:
+def test_images_without_a_size_are_measured(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", "b.jpg")
     content = instances("a.jpg", "b.jpg")
     del content["images"][0]["width"], content["images"][0]["height"]
@@ -175,7 +178,7 @@ def test_images_without_a_size_are_measured(annotation_folder) -> None:
     assert [(each.width, each.height) for each in annotation_folder.read().images] == [(100, 50)] * 2
 
 
-def test_licences_are_kept_once(annotation_folder) -> None:
+def test_licences_are_kept_once(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", "b.jpg")
     one, two = {"id": 1, "name": "x"}, {"id": 2, "name": "y"}
     annotation_folder.write({"a.json": instances("a.jpg") | {"licenses": [one, one]}})
@@ -183,7 +186,7 @@ def test_licences_are_kept_once(annotation_folder) -> None:
     assert annotation_folder.read().licenses == (one, two)
 
 
-def test_thousands_of_licences_take_no_time(annotation_folder) -> None:
+def test_thousands_of_licences_take_no_time(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", "b.jpg")
     licenses = [{"id": i, "name": str(i)} for i in range(5000)]
     annotation_folder.write({f"{name}.json": instances(f"{name}.jpg") | {"licenses": licenses} for name in "ab"})
@@ -192,7 +195,7 @@ def test_thousands_of_licences_take_no_time(annotation_folder) -> None:
     assert time.process_time() - began < 2
 
 
-def test_folders_of_classes_are_no_subsets(annotation_folder) -> None:
+def test_folders_of_classes_are_no_subsets(annotation_folder: AnnotationFolder) -> None:
     names = ("bus/1.jpg", "train/1.jpg", "car/1.jpg", "test/1.jpg")
     annotation_folder.image(*names)
     annotation_folder.write({name.replace("1.jpg", "a.json"): instances("1.jpg") for name in names})

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from annotation_folder import boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -24,7 +26,7 @@ CAT = ("cat", 1, 2, 10, 20)
         pytest.param(OPEN + "a.jpg,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n", id="Open Images with suffix"),
     ],
 )
-def test_layouts(annotation_folder, content) -> None:
+def test_layouts(annotation_folder: AnnotationFolder, content: Any) -> None:
     annotation_folder.image("images/a.jpg")
     annotation_folder.write({"boxes.csv": content})
     dataset = annotation_folder.read()
@@ -32,7 +34,7 @@ def test_layouts(annotation_folder, content) -> None:
     assert (dataset.images[0].width, dataset.images[0].height) == (100, 50)
 
 
-def test_open_images_groups_and_names(annotation_folder) -> None:
+def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("train/a.jpg", "validation/b.jpg")
     annotation_folder.write(
         {
@@ -51,7 +53,7 @@ def test_open_images_groups_and_names(annotation_folder) -> None:
     assert subsets_of(dataset) == {"train/a.jpg": "train", "validation/b.jpg": "eval"}
 
 
-def test_sizes_without_a_column_are_upright(annotation_folder) -> None:
+def test_sizes_without_a_column_are_upright(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", orientation=6)
     annotation_folder.write({"boxes.csv": OPEN + "a,x,cat,1,0,0.5,0,0.5,0,0,0\n"})
     dataset = annotation_folder.read()
@@ -61,14 +63,14 @@ def test_sizes_without_a_column_are_upright(annotation_folder) -> None:
 @pytest.mark.parametrize(
     "size", [pytest.param("7,9", id="declared"), pytest.param("0,0", id="0"), pytest.param(",", id="none")]
 )
-def test_declared_sizes(annotation_folder, size) -> None:
+def test_declared_sizes(annotation_folder: AnnotationFolder, size: str) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"boxes.csv": PIXELS + f"a.jpg,{size},cat,1,2,11,22\n"})
     (image,) = annotation_folder.read().images
     assert (image.width, image.height) == ((7, 9) if size == "7,9" else (100, 50))
 
 
-def test_files_and_columns_are_the_split(annotation_folder) -> None:
+def test_files_and_columns_are_the_split(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("train/a.jpg", "test/a.jpg", "c.jpg", "d.jpg")
     table = "filename,class,xmin,ymin,xmax,ymax,split\nc.jpg,cat,1,2,11,22,val\nd.jpg,,,,,,\n"
     roboflow = PIXELS + "a.jpg,100,50,cat,1,2,11,22\n"
@@ -78,7 +80,7 @@ def test_files_and_columns_are_the_split(annotation_folder) -> None:
     assert boxes_of(dataset) == {"c.jpg": [CAT], "d.jpg": [], "test/a.jpg": [CAT], "train/a.jpg": [CAT]}
 
 
-def test_a_table_without_header_is_read_when_named(annotation_folder) -> None:
+def test_a_table_without_header_is_read_when_named(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg")
     annotation_folder.write({"boxes.csv": "/x/images/a.jpg,1,2,11,22,cat\n/x/images/b.jpg,,,,,\n"})
     assert boxes_of(annotation_folder.read("csv")) == {"images/a.jpg": [CAT], "images/b.jpg": []}
@@ -86,7 +88,7 @@ def test_a_table_without_header_is_read_when_named(annotation_folder) -> None:
         annotation_folder.read()
 
 
-def test_absent_images_are_listed(annotation_folder) -> None:
+def test_absent_images_are_listed(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.write(
         {"boxes.csv": OPEN + "gone,x,cat,1,0,0.5,0,0.5,0,0,0\n", "b.csv": PIXELS + "b.jpg,7,9,cat,1,2,11,22\n"}
     )
@@ -118,19 +120,19 @@ def test_absent_images_are_listed(annotation_folder) -> None:
         pytest.param("", "lacks the columns image", id="empty"),
     ],
 )
-def test_refused(annotation_folder, content, said) -> None:
+def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"boxes.csv": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read()
 
 
-def test_descriptions_have_two_columns(annotation_folder) -> None:
+def test_descriptions_have_two_columns(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.write({"boxes.csv": OPEN, "class-descriptions.csv": "/m/01,Dog\n/m/02\n"})
     with pytest.raises(DataError, match=r"(?s)1 values.*class-descriptions.csv:2"):
         annotation_folder.read()
 
 
-def test_nan_is_left_to_validation(annotation_folder) -> None:
+def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"boxes.csv": PIXELS + "a.jpg,1,1,cat,nan,2,11,22\n"})
     assert str(annotation_folder.read().annotations[0].bbox[0]) == "nan"

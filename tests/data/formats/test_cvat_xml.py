@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from annotation_folder import boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -57,7 +59,7 @@ BOX = '<box label="cat" xtl="1" ytl="2" xbr="11" ybr="22" occluded="1" z_order="
         ),
     ],
 )
-def test_shapes(annotation_folder, drawn, bbox) -> None:
+def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any, ...]) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"annotations.xml": annotations(image(drawn))})
     dataset = annotation_folder.read()
@@ -65,14 +67,16 @@ def test_shapes(annotation_folder, drawn, bbox) -> None:
     assert [(each.id, each.name) for each in dataset.categories] == [(1, "dog"), (2, "cat")]
 
 
-def test_outlines_are_kept(annotation_folder) -> None:
+def test_outlines_are_kept(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.xml": annotations(image('<polygon label="cat" points="0,0;10,0;0,10"/>'))})
     (annotation,) = annotation_folder.read().annotations
     assert (annotation.segmentation, annotation.area) == ([[0, 0, 10, 0, 0, 10]], 50)
 
 
-def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog) -> None:
+def test_what_has_no_area_is_left_out_and_counted(
+    annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     annotation_folder.image("a.jpg")
     shapes = (
@@ -86,7 +90,7 @@ def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog) -> 
     assert "without an area: 1 points, 1 polyline, 1 tag" in caplog.text
 
 
-def test_crowds(annotation_folder) -> None:
+def test_crowds(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     crowd, none = (
         BOX.replace("/>", f'><attribute name="{each}">true</attribute></box>') for each in ("is_crowd", "big")
@@ -95,7 +99,7 @@ def test_crowds(annotation_folder) -> None:
     assert [each.iscrowd for each in annotation_folder.read().annotations] == [1, 0, 0]
 
 
-def test_names_sizes_and_subsets_of_images(annotation_folder) -> None:
+def test_names_sizes_and_subsets_of_images(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
     images = (
         image(BOX, rest='width="7" height="9" subset="Train"'),
@@ -114,7 +118,7 @@ def test_names_sizes_and_subsets_of_images(annotation_folder) -> None:
     assert list(subsets_of(dataset).values()) == ["test", "train", "", "eval"]
 
 
-def test_labels_that_the_description_lacks_follow(annotation_folder) -> None:
+def test_labels_that_the_description_lacks_follow(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.xml": annotations(image(BOX, BOX.replace("cat", "ape")), meta="")})
     assert annotation_folder.read().classes == ("ape", "cat")
@@ -129,7 +133,7 @@ def track(*shapes: str, label: str = "cat", rest: str = "") -> str:
     return f'<track id="0" label="{label}" {rest}>{"".join(shapes)}</track>'
 
 
-def lefts(dataset) -> dict[int, list[float]]:
+def lefts(dataset: Any) -> dict[int, list[float]]:
     """The left edges of the boxes by frame."""
     return {int(name[-10:-4]): [each[1] for each in boxes] for name, boxes in boxes_of(dataset).items()}
 
@@ -149,13 +153,13 @@ def lefts(dataset) -> dict[int, list[float]]:
         pytest.param((at(2, 0), at(6, 8)), {0: [], 1: [], 2: [0], 3: [2], 4: [4], 8: []}, id="keyframe not there"),
     ],
 )
-def test_tracks(annotation_folder, shapes, expected) -> None:
+def test_tracks(annotation_folder: AnnotationFolder, shapes: tuple[Any, ...], expected: dict[Any, Any]) -> None:
     annotation_folder.image(*(f"street/frame_{i:06d}.jpg" for i in (0, 1, 2, 3, 4, 8)))
     annotation_folder.write({"a.xml": annotations(track(*shapes))})
     assert lefts(annotation_folder.read()) == expected
 
 
-def test_several_tracks_over_frames_of_their_own_size(annotation_folder) -> None:
+def test_several_tracks_over_frames_of_their_own_size(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("x/street/frame_000000.jpg", "x/street/frame_000001.png", "other.jpg")
     tracks = track(at(0, 1), at(1, 2)), track(at(1, 7), label="dog")
     annotation_folder.write({"a.xml": annotations(*tracks)})
@@ -167,7 +171,7 @@ def test_several_tracks_over_frames_of_their_own_size(annotation_folder) -> None
     assert [(each.width, each.height) for each in dataset.images] == [(100, 50)] * 2
 
 
-def test_a_polygon_between_keyframes_is_its_box(annotation_folder) -> None:
+def test_a_polygon_between_keyframes_is_its_box(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image(*(f"street/frame_{i:06d}.jpg" for i in range(3)))
     shapes = (f'<polygon frame="{i}" outside="0" points="{i},0;{i + 10},0;{i},10"/>' for i in (0, 2))
     annotation_folder.write({"a.xml": annotations(track(*shapes))})
@@ -176,13 +180,13 @@ def test_a_polygon_between_keyframes_is_its_box(annotation_folder) -> None:
     assert first.area == last.area == 50
 
 
-def test_frames_in_the_only_folder_there_is(annotation_folder) -> None:
+def test_frames_in_the_only_folder_there_is(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("frame_000000.PNG", "frame_000001.PNG")
     annotation_folder.write({"a.xml": annotations(track(at(1, 3)))})
     assert lefts(annotation_folder.read()) == {0: [], 1: [3]}
 
 
-def test_clips_of_a_project_by_their_task(annotation_folder) -> None:
+def test_clips_of_a_project_by_their_task(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("one/frame_000000.jpg", "two/frame_000000.jpg")
     tasks = "".join(
         f"<task><id>{i}</id><subset>{subset}</subset><source>{name}.mp4</source></task>"
@@ -230,13 +234,13 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
         pytest.param(annotations()[:-4], "not XML", id="cut"),
     ],
 )
-def test_refused(annotation_folder, content, said) -> None:
+def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"a.xml": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read()
 
 
-def test_tracks_of_no_named_video_are_of_the_only_clip(annotation_folder) -> None:
+def test_tracks_of_no_named_video_are_of_the_only_clip(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("street/frame_000000.jpg", "street/frame_000001.jpg")
     annotation_folder.write({"a.xml": annotations(track(at(1, 1)), meta="")})
     assert len(boxes_of(annotation_folder.read())["street/frame_000001.jpg"]) == 1
@@ -245,7 +249,7 @@ def test_tracks_of_no_named_video_are_of_the_only_clip(annotation_folder) -> Non
         annotation_folder.read()
 
 
-def test_a_frame_that_is_none_is_refused(annotation_folder) -> None:
+def test_a_frame_that_is_none_is_refused(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("street/frame_000000.jpg")
     annotation_folder.write({"a.xml": annotations(track(at(0, 1).replace('frame="0"', 'frame="x"')))})
     with pytest.raises(DataError, match=r"(?s)frame is 'x' where a number.*a.xml: track 0"):

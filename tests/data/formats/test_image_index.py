@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from operations import lines_run
@@ -43,7 +44,7 @@ SOME = ("images/train/a.jpg", "images/val/a.jpg", "images/val/b.JPG", "c.png", "
         pytest.param("d.png", "", None, id="absent"),
     ],
 )
-def test_finds_the_image_meant(name, beside, found) -> None:
+def test_finds_the_image_meant(name: str, beside: str, found: str | None) -> None:
     assert ImageIndex(Path("nowhere"), SOME).resolve(name, beside) == found
 
 
@@ -65,7 +66,7 @@ def test_frames_of_one_name_in_many_clips_are_told_apart() -> None:
     with pytest.raises(DataError, match="1200 images match"):
         many.resolve("frame_1", "other/ann")
 
-    def look_up(index):
+    def look_up(index: Any) -> Any:
         return lines_run(lambda: [index.resolve("frame_0.jpg", f"clip{i}/ann") for i in (*range(40),) * 10])
 
     look_up(few), look_up(many)
@@ -87,7 +88,7 @@ def test_several_of_one_name_in_other_case_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "name", ["../a.jpg", "../../etc/passwd", "a/../../b.jpg", "a\0.jpg", "..\\..\\a.jpg", "", ".", "\ud800.jpg"]
 )
-def test_names_that_lead_out_are_refused(name) -> None:
+def test_names_that_lead_out_are_refused(name: str) -> None:
     with pytest.raises(DataError, match="not a path within the images folder") as error:
         ImageIndex(Path("nowhere"), ["c.png"]).name_of(name, "labels.csv:3")
     assert "labels.csv:3" in str(error.value)
@@ -102,11 +103,11 @@ def test_names_that_lead_out_are_refused(name) -> None:
         pytest.param("images/val/B.jpg", "images/val/b.JPG", id="there"),
     ],
 )
-def test_absent_images_keep_the_annotations_name(name, own) -> None:
+def test_absent_images_keep_the_annotations_name(name: str, own: str) -> None:
     assert ImageIndex(Path("nowhere"), SOME).name_of(name, "a.json") == own
 
 
-def test_converted_images_have_the_names_of_the_source(tmp_path) -> None:
+def test_converted_images_have_the_names_of_the_source(tmp_path: Path) -> None:
     Image.new("L", (30, 20)).save(tmp_path / "a.tif.png")
     index = ImageIndex(tmp_path, ["a.tif.png", "b.png"], {"a.tif": "a.tif.png", "gone.tif": "gone.tif.png"})
     assert index.names == {"a.tif", "b.png"}
@@ -118,14 +119,14 @@ def test_converted_images_have_the_names_of_the_source(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (5, (20, 30)), (6, (20, 30)), (8, (20, 30))]
 )
-def test_sizes_are_those_of_the_upright_picture(tmp_path, orientation, size) -> None:
+def test_sizes_are_those_of_the_upright_picture(tmp_path: Path, orientation: int, size: tuple[Any, ...]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
     assert ImageIndex(tmp_path, ["a.jpg"]).size("a.jpg") == size
 
 
-def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path) -> None:
+def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (tmp_path / "b.png").write_bytes(b"")
     index = ImageIndex(tmp_path, ["a.jpg", "b.png"])
@@ -144,14 +145,14 @@ def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path) -> None:
         pytest.param("rain", [], id="an end of a folder's name"),
     ],
 )
-def test_images_within_a_folder(path, found) -> None:
+def test_images_within_a_folder(path: str, found: Any) -> None:
     assert ImageIndex(Path("nowhere"), SOME).within(path) == found
 
 
 def test_looking_up_takes_no_longer_for_many_images() -> None:
     few, many = (ImageIndex(Path("nowhere"), [f"images/{i % 50}/{i:06d}.jpg" for i in range(n)]) for n in (500, 10_000))
 
-    def look_up(index):
+    def look_up(index: Any) -> Any:
         return lines_run(lambda: [index.resolve(f"{i:06d}", f"labels/{i % 50}") for i in range(500)])
 
     look_up(few), look_up(many)  # the tables are made at the first
@@ -159,7 +160,7 @@ def test_looking_up_takes_no_longer_for_many_images() -> None:
 
 
 def test_looking_through_folders_takes_no_longer_for_many() -> None:
-    def look_through(folders):
+    def look_through(folders: Any) -> Any:
         names = [f"clips/{i}/frame_{n}.jpg" for i in range(folders) for n in range(3)]
         index = ImageIndex(Path("nowhere"), names)
         index.within("clips/0")  # the tables are made at the first
@@ -169,6 +170,6 @@ def test_looking_through_folders_takes_no_longer_for_many() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pbm", ".tga", ".jpe"])
-def test_every_suffix_of_an_image_is_one(suffix) -> None:
+def test_every_suffix_of_an_image_is_one(suffix: str) -> None:
     """With it a name is whole, and no other image of that stem is meant."""
     assert ImageIndex(Path("nowhere"), ["a.jpg"]).resolve(f"a{suffix}") is None

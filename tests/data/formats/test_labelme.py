@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
-from annotation_folder import boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -33,14 +34,14 @@ SIZE = {"imageWidth": 100, "imageHeight": 50}
         pytest.param(shape("mask", (1, 2), (10, 21), mask="iVBOR"), (1, 2, 10, 20), id="mask: last pixels included"),
     ],
 )
-def test_shapes(annotation_folder, drawn, bbox) -> None:
+def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any, ...]) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": record(drawn, **SIZE)})
     (annotation,) = annotation_folder.read().annotations
     assert annotation.bbox == pytest.approx(bbox)
 
 
-def test_outlines_and_areas_are_kept(annotation_folder) -> None:
+def test_outlines_and_areas_are_kept(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     shapes = [shape("polygon", (0, 0), (10, 0), (0, 10)), shape("circle", (10, 10), (13, 14))]
     annotation_folder.write({"a.json": record(*shapes)})
@@ -49,7 +50,9 @@ def test_outlines_and_areas_are_kept(annotation_folder) -> None:
     assert (circle.segmentation, circle.area) == (None, pytest.approx(25 * math.pi))
 
 
-def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog) -> None:
+def test_what_has_no_area_is_left_out_and_counted(
+    annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     annotation_folder.image("a.jpg")
     shapes = [shape("point", (1, 2)), shape("line", (1, 2), (3, 4)), shape("line", (1, 2), (3, 4)), shape("linestrip")]
@@ -69,13 +72,13 @@ def test_what_has_no_area_is_left_out_and_counted(annotation_folder, caplog) -> 
         pytest.param({"flags": None}, 0, id="no flags"),
     ],
 )
-def test_regions_not_judged(annotation_folder, fields, crowd) -> None:
+def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[Any, Any], crowd: int) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": record(shape("rectangle", (1, 2), (11, 22), **fields))})
     assert [each.iscrowd for each in annotation_folder.read().annotations] == [crowd]
 
 
-def test_shapes_of_a_group_stay_apart(annotation_folder) -> None:
+def test_shapes_of_a_group_stay_apart(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     shapes = [shape("rectangle", (i, 2), (11, 22), group_id=1) for i in (1, 2)]
     annotation_folder.write({"a.json": record(*shapes)})
@@ -93,14 +96,14 @@ def test_shapes_of_a_group_stay_apart(annotation_folder) -> None:
         pytest.param("labels/gone.json", "..\\images\\gone.jpg", "images/gone.jpg", id="absent"),
     ],
 )
-def test_the_image(annotation_folder, file, path, found) -> None:
+def test_the_image(annotation_folder: AnnotationFolder, file: str, path: str | None, found: str) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg", "train/b.jpg")
     annotation_folder.write({file: record(path=path)})
     (image,) = annotation_folder.read().images
     assert (image.file_name, image.width) == (found, 0 if "gone" in found else 100)
 
 
-def test_several_files(annotation_folder, caplog) -> None:
+def test_several_files(annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture) -> None:
     annotation_folder.image("train/a.jpg", "val/b.jpg")
     labelled = record(shape("rectangle", (1, 2), (11, 22), label="zebra"), path="b.jpg", imageWidth=7, imageHeight=9)
     annotation_folder.write({"val/b.json": labelled, "train/a.json": record(shape("circle", (1, 2), (3, 4)), **SIZE)})
@@ -137,19 +140,19 @@ HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", 
         pytest.param('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON", id="deep"),
     ],
 )
-def test_refused(annotation_folder, content, said) -> None:
+def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"labels/a.json": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read()
 
 
-def test_nan_is_left_to_validation(annotation_folder) -> None:
+def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.json": record(shape("polygon", (1, 2), (3, math.nan), (5, 6)))})
     assert all(math.isnan(value) for value in annotation_folder.read().annotations[0].bbox)
 
 
-def test_shapes_without_a_path_are_none(annotation_folder) -> None:
+def test_shapes_without_a_path_are_none(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.write({"a.json": {"shapes": []}})
     with pytest.raises(DataError, match=r"labelme: a.json has shapes, but no 'imagePath'"):
         annotation_folder.read()

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from annotation_folder import AnnotationFolder
 from written_formats import WRITERS
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, write_coco
@@ -12,7 +16,7 @@ from pipeline.errors import DataError, UsageError
 
 
 @pytest.fixture
-def small(annotation_folder) -> CocoDataset:
+def small(annotation_folder: AnnotationFolder) -> CocoDataset:
     """Four images in folders, with boxes of two classes."""
     names = ("train/b.jpg", "train/a.jpg", "val/a.jpg", "c.jpg")
     annotation_folder.image(*names)
@@ -22,7 +26,9 @@ def small(annotation_folder) -> CocoDataset:
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_format_is_detected(annotation_folder, small, writer, caplog) -> None:
+def test_every_format_is_detected(
+    annotation_folder: AnnotationFolder, small: CocoDataset, writer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     WRITERS[writer][1](small, annotation_folder.folder)
     assert len(annotation_folder.read().annotations) == 8
@@ -30,14 +36,20 @@ def test_every_format_is_detected(annotation_folder, small, writer, caplog) -> N
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_the_order_of_files_changes_nothing(annotation_folder, small, writer, tmp_path, monkeypatch) -> None:
+def test_the_order_of_files_changes_nothing(
+    annotation_folder: AnnotationFolder,
+    small: CocoDataset,
+    writer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import os
 
     WRITERS[writer][1](small, annotation_folder.folder)
     write_coco(annotation_folder.read(), tmp_path / "one.json")
     walk, shuffle = os.walk, random.Random(7).shuffle
 
-    def shuffled(folder):
+    def shuffled(folder: Any) -> Iterator[Any]:
         for root, folders, files in walk(folder):
             shuffle(folders), shuffle(files)
             yield root, folders, files
@@ -49,7 +61,7 @@ def test_the_order_of_files_changes_nothing(annotation_folder, small, writer, tm
 
 
 @pytest.mark.parametrize("writer", [each for each in WRITERS if each != "coco"])
-def test_numbers_follow_names(annotation_folder, small, writer) -> None:
+def test_numbers_follow_names(annotation_folder: AnnotationFolder, small: CocoDataset, writer: Any) -> None:
     WRITERS[writer][1](small, annotation_folder.folder)
     dataset = annotation_folder.read()
     assert [(each.id, each.file_name) for each in dataset.images] == list(
@@ -60,7 +72,7 @@ def test_numbers_follow_names(annotation_folder, small, writer) -> None:
     assert [(each.id, each.name) for each in dataset.categories] == list(enumerate(by_source, 1))
 
 
-def test_two_formats_are_not_guessed_between(annotation_folder, small) -> None:
+def test_two_formats_are_not_guessed_between(annotation_folder: AnnotationFolder, small: CocoDataset) -> None:
     WRITERS["coco"][1](small, annotation_folder.folder)
     WRITERS["yolo"][1](small, annotation_folder.folder)
     with pytest.raises(
@@ -80,7 +92,7 @@ def test_two_formats_are_not_guessed_between(annotation_folder, small) -> None:
         pytest.param("?", "coco, voc, yolo, labelme, cvat, csv.*leave it empty", id="far"),
     ],
 )
-def test_an_unknown_format_is_refused(annotation_folder, name, said) -> None:
+def test_an_unknown_format_is_refused(annotation_folder: AnnotationFolder, name: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){said}"):
         annotation_folder.read(name)
 
@@ -98,7 +110,9 @@ def test_an_unknown_format_is_refused(annotation_folder, name, said) -> None:
         pytest.param({"a.json": {"x": 1}}, "coco: a.json has no 'images'", id="JSON"),
     ],
 )
-def test_what_is_none_of_the_formats_is_said(annotation_folder, files, said) -> None:
+def test_what_is_none_of_the_formats_is_said(
+    annotation_folder: AnnotationFolder, files: dict[Any, Any], said: str
+) -> None:
     annotation_folder.write(files)
     with pytest.raises(DataError, match=f"(?s)no annotation format is recognised.*{said}") as error:
         annotation_folder.read()
@@ -106,19 +120,19 @@ def test_what_is_none_of_the_formats_is_said(annotation_folder, files, said) -> 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_named_format_that_is_not_there_is_said(annotation_folder, name) -> None:
+def test_a_named_format_that_is_not_there_is_said(annotation_folder: AnnotationFolder, name: Any) -> None:
     annotation_folder.write({"a.md": "x"})
     with pytest.raises(DataError, match=f"(?s)no annotations in the format {name}.*there are 1 .md"):
         annotation_folder.read(name)
 
 
-def test_one_files_kind_does_not_hide_anothers(annotation_folder, small) -> None:
+def test_one_files_kind_does_not_hide_anothers(annotation_folder: AnnotationFolder, small: CocoDataset) -> None:
     """Files that come with a data set and are of no format do not disturb."""
     WRITERS["voc"][1](small, annotation_folder.folder)
     annotation_folder.write({"README.txt": "0 1 2 3 4", "meta.json": {"x": 1}, "label_map.csv": "id,name\n"})
     assert len(annotation_folder.read().annotations) == 8
 
 
-def test_files_are_sorted_and_hidden_ones_left_out(annotation_folder) -> None:
+def test_files_are_sorted_and_hidden_ones_left_out(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.write({"a/x.txt": "", "b.txt": "", ".b/x.txt": "", "__MACOSX/x.txt": "", "b/.x.txt": ""})
     assert AnnotationFiles.of(annotation_folder.folder).names == ("a/x.txt", "b.txt")

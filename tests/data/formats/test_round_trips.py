@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import globox
@@ -72,7 +73,9 @@ def photographs(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_real_photographs_pass_through_every_format(photographs, tmp_path, writer) -> None:
+def test_real_photographs_pass_through_every_format(
+    photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, writer: Any
+) -> None:
     dataset, images, _ = photographs
     name, write = WRITERS[writer]
     write(dataset, tmp_path)
@@ -137,7 +140,9 @@ LIBRARIES = [
 
 
 @pytest.mark.parametrize(("name", "write", "says"), LIBRARIES)
-def test_reads_what_the_libraries_write(photographs, tmp_path, name, write, says) -> None:
+def test_reads_what_the_libraries_write(
+    photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, name: Any, write: Any, says: Any
+) -> None:
     dataset, images, file = photographs
     write(file, images, tmp_path)
     found = read_annotations(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]), format=name)[
@@ -158,7 +163,7 @@ def _read_by_supervision(name: str, folder: Path, images: Path) -> tuple[list[st
 
 
 @pytest.mark.parametrize("name", ["yolo", "voc", "labelme"])
-def test_supervision_reads_the_same(photographs, tmp_path, name) -> None:
+def test_supervision_reads_the_same(photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, name: str) -> None:
     dataset, images, _ = photographs
     dataset = dataset.subset(dataset.images[:12])
     (tmp_path / "images").mkdir()
@@ -176,7 +181,7 @@ def test_supervision_reads_the_same(photographs, tmp_path, name) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolo", "labelme", "cvat"])
-def test_globox_reads_the_same(photographs, tmp_path, name) -> None:
+def test_globox_reads_the_same(photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, name: str) -> None:
     dataset, images, _ = photographs
     WRITERS[name][1](dataset, tmp_path)
     ours = objects_of(read_annotations(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]))[1])
@@ -221,7 +226,7 @@ def datasets(draw: st.DrawFn) -> CocoDataset:
 @pytest.mark.parametrize("writer", WRITERS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(dataset=datasets())
-def test_any_data_set_survives_conversion(writer, dataset) -> None:
+def test_any_data_set_survives_conversion(writer: Any, dataset: Any) -> None:
     with TemporaryDirectory() as temporary:
         images, annotations = Path(temporary, "images"), Path(temporary, "annotations")
         for image in dataset.images:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from annotation_folder import boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -39,20 +41,20 @@ KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC20
         ),
     ],
 )
-def test_coordinates(annotation_folder, files, boxes) -> None:
+def test_coordinates(annotation_folder: AnnotationFolder, files: dict[Any, Any], boxes: list[Any]) -> None:
     annotation_folder.image("JPEGImages/a.jpg", "JPEGImages/b.jpg")
     annotation_folder.write({f"Annotations/{name}": content for name, content in files.items()})
     assert boxes_of(annotation_folder.read())["JPEGImages/a.jpg"] == boxes
 
 
-def test_difficult_objects_are_not_judged(annotation_folder) -> None:
+def test_difficult_objects_are_not_judged(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     marks = ("<difficult>1</difficult>", "<difficult>0</difficult>", "", "<difficult>Unspecified</difficult>")
     annotation_folder.write({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))})
     assert [each.iscrowd for each in annotation_folder.read().annotations] == [1, 0, 0, 0]
 
 
-def test_image_sets_are_the_split(annotation_folder) -> None:
+def test_image_sets_are_the_split(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image(*(f"JPEGImages/{name}.jpg" for name in "abcd"))
     annotation_folder.write({f"Annotations/{name}.xml": xml(name=f"{name}.jpg") for name in "abcd"})
     sets = {"train": "a\n", "val": "b\n", "test": "c\n", "trainval": "a\nb\n", "cat_train": "a -1\nb 1\n"}
@@ -60,7 +62,7 @@ def test_image_sets_are_the_split(annotation_folder) -> None:
     assert list(subsets_of(annotation_folder.read()).values()) == ["train", "eval", "test", ""]
 
 
-def test_folders_are_the_split(annotation_folder) -> None:
+def test_folders_are_the_split(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("train/a.jpg", "valid/a.jpg")
     annotation_folder.write({"train/a.xml": xml(box(1, 1, 2, 2)), "valid/a.xml": xml(box(1, 1, 3, 3, kind="ant"))})
     dataset = annotation_folder.read()
@@ -82,7 +84,7 @@ def test_folders_are_the_split(annotation_folder) -> None:
         pytest.param("", "", id="no name"),
     ],
 )
-def test_image_and_size(annotation_folder, named, size) -> None:
+def test_image_and_size(annotation_folder: AnnotationFolder, named: str, size: str) -> None:
     annotation_folder.image("images/a.jpg")
     annotation_folder.write({"a.xml": xml(name=named, size=size)})
     (image,) = annotation_folder.read().images
@@ -111,19 +113,19 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         pytest.param("<?xml version='1.0' encoding='x-none'?>" + xml(), "not XML", id="unknown encoding"),
     ],
 )
-def test_refused(annotation_folder, content, said) -> None:
+def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"labels/a.xml": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read()
 
 
-def test_nan_is_left_to_validation(annotation_folder) -> None:
+def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"a.xml": xml(box("nan", 1, 3, 4))})
     assert str(annotation_folder.read().annotations[0].bbox[0]) == "nan"
 
 
-def test_one_image_has_one_file(annotation_folder) -> None:
+def test_one_image_has_one_file(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"new/a.xml": xml(), "old/a.xml": xml()})
     with pytest.raises(DataError, match=r"two annotation files are for one image, a.jpg: new/a.xml and old/a.xml"):

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from annotation_folder import boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, subsets_of
 
 from pipeline.errors import DataError
 
@@ -25,7 +26,7 @@ CAT = ("cat", 40, 15, 20, 20)
         pytest.param(["images/a.jpg"], ["labels/a.jpg.txt"], id="the suffix kept"),
     ],
 )
-def test_labels_find_their_image(annotation_folder, images, files) -> None:
+def test_labels_find_their_image(annotation_folder: AnnotationFolder, images: list[Any], files: list[Any]) -> None:
     annotation_folder.image(*images)
     annotation_folder.write({"classes.txt": "cat\n"} | dict.fromkeys(files, BOX))
     assert boxes_of(annotation_folder.read()) == {images[0]: [CAT]}
@@ -42,7 +43,7 @@ def test_labels_find_their_image(annotation_folder, images, files) -> None:
         pytest.param("train/_darknet.labels", "cat\ndog\n", id="_darknet.labels"),
     ],
 )
-def test_class_names(annotation_folder, name, content) -> None:
+def test_class_names(annotation_folder: AnnotationFolder, name: str, content: dict[Any, Any] | str) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({name: content, "labels/a.txt": "1 0.5 0.5 0.2 0.4"})
     dataset = annotation_folder.read()
@@ -50,13 +51,13 @@ def test_class_names(annotation_folder, name, content) -> None:
     assert boxes_of(dataset) == {"a.jpg": [("dog", 40, 15, 20, 20)]}
 
 
-def test_names_that_are_no_texts(annotation_folder) -> None:
+def test_names_that_are_no_texts(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""})
     assert annotation_folder.read().classes == ("7", "False", "yes")
 
 
-def test_sizes_are_those_of_the_upright_picture(annotation_folder) -> None:
+def test_sizes_are_those_of_the_upright_picture(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", orientation=6)
     annotation_folder.write({"classes.txt": "cat", "a.txt": "0 0.5 0.25 0.2 0.1"})
     dataset = annotation_folder.read()
@@ -78,7 +79,9 @@ def test_sizes_are_those_of_the_upright_picture(annotation_folder) -> None:
         pytest.param("0 1.5 0.5 0.2 0.4", (140, 15, 20, 20), None, id="outside: for validation"),
     ],
 )
-def test_lines(annotation_folder, line, bbox, segmentation) -> None:
+def test_lines(
+    annotation_folder: AnnotationFolder, line: str, bbox: tuple[Any, ...], segmentation: list[Any] | None
+) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"})
     (annotation,) = annotation_folder.read("yolo").annotations
@@ -88,14 +91,14 @@ def test_lines(annotation_folder, line, bbox, segmentation) -> None:
         assert annotation.area == pytest.approx(200 if len(segmentation[0]) == 6 else 400)
 
 
-def test_key_points_are_left_out(annotation_folder) -> None:
+def test_key_points_are_left_out(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     line = "0 0.5 0.5 0.2 0.4 0.1 0.1 2 0.2 0.2 2"
     annotation_folder.write({"data.yaml": {"names": ["cat"], "kpt_shape": [2, 3]}, "a.txt": line})
     assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT]}
 
 
-def test_images_without_labels_have_no_objects(annotation_folder) -> None:
+def test_images_without_labels_have_no_objects(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
     annotation_folder.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/b.txt": ""})
     assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "images/b.jpg": [], "images/c.jpg": []}
@@ -145,14 +148,16 @@ ULTRALYTICS = ["images/train/a.jpg", "images/train/b.jpg", "images/val/a.jpg", "
         ),
     ],
 )
-def test_the_split(annotation_folder, images, data, subsets) -> None:
+def test_the_split(
+    annotation_folder: AnnotationFolder, images: Any, data: dict[Any, Any], subsets: dict[Any, Any]
+) -> None:
     annotation_folder.image(*images)
     lists = {"train.txt": "./images/a.jpg\n", "lists/val.txt": "/data/x/images/b.jpg\n/data/x/images/gone.jpg\n"}
     annotation_folder.write({"data.yaml": {"names": ["cat"]} | data} | (lists if "train.txt" in str(data) else {}))
     assert subsets_of(annotation_folder.read()) == subsets
 
 
-def test_darknets_lists_are_the_split(annotation_folder) -> None:
+def test_darknets_lists_are_the_split(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("obj/a.jpg", "obj/b.jpg")
     lists = {"train.txt": "data/obj/a.jpg\n", "valid.txt": "data/obj/b.jpg\n"}
     annotation_folder.write({"obj.names": "cat", "obj/a.txt": BOX, "obj/b.txt": BOX} | lists)
@@ -161,33 +166,35 @@ def test_darknets_lists_are_the_split(annotation_folder) -> None:
     assert boxes_of(dataset) == {"obj/a.jpg": [CAT], "obj/b.jpg": [CAT]}
 
 
-def test_what_is_beside_labels_is_none(annotation_folder) -> None:
+def test_what_is_beside_labels_is_none(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg", "classes.jpg")
     other = {"README.roboflow.txt": "5 0 0 0 0", "notes.txt": "", "ids.txt": "000001 -1"}
     annotation_folder.write({"data.yaml": {"names": ["cat"]}, "a.txt": BOX, "classes.txt": BOX} | other)
     assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT], "classes.jpg": [CAT]}
 
 
-def test_other_yaml_is_not_parsed(annotation_folder) -> None:
+def test_other_yaml_is_not_parsed(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     other = {"ci.yml": "include: !reference [x]\n", "b.yaml": "- names\n", "c.yaml": "my names: [1\n"}
     annotation_folder.write({"data.yaml": {"nc": 1, "names": ["cat"]}, "a.txt": BOX} | other)
     assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT]}
 
 
-def test_labels_without_an_image_are_listed(annotation_folder) -> None:
+def test_labels_without_an_image_are_listed(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("images/a.jpg")
     annotation_folder.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/gone.txt": BOX})
     assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "labels/gone": []}
 
 
-def test_labels_of_one_split_are_not_those_of_another(annotation_folder) -> None:
+def test_labels_of_one_split_are_not_those_of_another(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("images/val/a.jpg")
     annotation_folder.write({"classes.txt": "cat", "labels/train/a.txt": BOX})
     assert boxes_of(annotation_folder.read()) == {"images/val/a.jpg": [], "labels/train/a": []}
 
 
-def test_a_broken_image_costs_its_own_boxes_only(annotation_folder, caplog) -> None:
+def test_a_broken_image_costs_its_own_boxes_only(
+    annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     annotation_folder.image("a.jpg", "b.jpg")
     (annotation_folder.images / "b.jpg").write_bytes(b"\xff\xd8")
     annotation_folder.write({"classes.txt": "cat", "a.txt": BOX, "b.txt": BOX})
@@ -231,14 +238,14 @@ ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, 
         pytest.param({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml", id="key points"),
     ],
 )
-def test_refused(annotation_folder, files, said) -> None:
+def test_refused(annotation_folder: AnnotationFolder, files: dict[Any, Any], said: str) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"classes.txt": "cat"} | files)
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read("yolo")
 
 
-def test_the_description_named_is_taken(annotation_folder) -> None:
+def test_the_description_named_is_taken(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
     names = {"one.yaml": json.dumps({"names": ["cat"]}), "two.yaml": json.dumps({"names": ["dog"]})}
     annotation_folder.write(names | {"a.txt": BOX})
@@ -254,7 +261,9 @@ def test_the_description_named_is_taken(annotation_folder) -> None:
         pytest.param({"a.csv": "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.2,0.1,0.2\n"}, id="Open Images"),
     ],
 )
-def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(annotation_folder, files) -> None:
+def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(
+    annotation_folder: AnnotationFolder, files: dict[Any, Any]
+) -> None:
     annotation_folder.image("a.jpg")
     (annotation_folder.images / "a.jpg").write_bytes(b"\xff\xd8")
     annotation_folder.write(files)

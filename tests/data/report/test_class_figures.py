@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ from pipeline.data.report.class_figures import boxes_per_image, class_histogram,
 from pipeline.data.split.dataset_split import Split
 
 
-def bars(chart):
+def bars(chart: Any) -> Any:
     return {group.get_label().split(" (")[0]: [bar.get_width() for bar in group] for group in chart.axes[0].containers}
 
 
-def names(chart):
+def names(chart: Any) -> Any:
     return [each.get_text() for each in chart.axes[0].get_yticklabels()]
 
 
-def test_every_bar_is_a_count(two_classes) -> None:
+def test_every_bar_is_a_count(two_classes: Any) -> None:
     chart = class_histogram(two_classes.parts)
     assert names(chart) == ["dog", "cat"]
     assert bars(chart) == {"train": [2, 1], "eval": [1, 0], "test": [0, 1]}
@@ -26,7 +27,7 @@ def test_every_bar_is_a_count(two_classes) -> None:
     assert [each.get_text() for each in chart.legends[0].get_texts()] == ["train (3)", "eval (1)", "test (1)"]
 
 
-def test_many_classes_say_what_is_left_out(two_classes) -> None:
+def test_many_classes_say_what_is_left_out(two_classes: Any) -> None:
     categories = tuple(Category(i, f"a rather long class name {i}") for i in range(1, 91))
     parts = two_classes.parts
     many = replace(parts, **{name: replace(getattr(parts, name), categories=categories) for name in SUBSETS})
@@ -46,7 +47,7 @@ def test_one_class_without_a_box_has_an_axis() -> None:
 SUBSETS = ("train", "eval", "test")
 
 
-def with_boxes(counts):
+def with_boxes(counts: Any) -> Any:
     """A data set of as many images, with so many boxes each."""
     images = tuple(Image(i, f"{i}.jpg", 100, 100) for i in range(len(counts)))
     owners = np.repeat(np.arange(len(counts)), counts)
@@ -63,7 +64,7 @@ def with_boxes(counts):
         pytest.param([1] * 199 + [5000], None, "10+", id="a-crowded-image-does-not-press-the-others-together"),
     ],
 )
-def test_heights_are_shares_of_the_images(counts, heights, last) -> None:
+def test_heights_are_shares_of_the_images(counts: Any, heights: list[Any] | None, last: str) -> None:
     dataset = with_boxes(counts)
     chart = boxes_per_image(Split(dataset, dataset.subset(()), dataset.subset(())))
     (group,) = chart.axes[0].containers
@@ -91,7 +92,7 @@ def test_no_images_at_all() -> None:
     assert boxes_per_image(Split(none, none, none)).axes[0].containers == []
 
 
-def showing(*images, classes=3):
+def showing(*images: Any, classes: Any = 3) -> Any:
     """A data set whose images show these classes."""
     pairs = [(image, kind) for image, kinds in enumerate(images) for kind in kinds]
     annotations = tuple(Annotation(i, image, kind, (0.0, 0.0, 9.0, 9.0), 81.0) for i, (image, kind) in enumerate(pairs))
@@ -127,7 +128,7 @@ def test_crowds_show_nothing() -> None:
         pytest.param([], "There are no boxes.", id="no-images"),
     ],
 )
-def test_classes_together_of_nothing(images, words) -> None:
+def test_classes_together_of_nothing(images: list[Any], words: str) -> None:
     assert [each.get_text() for each in co_occurrence(showing(*images)).axes[0].texts] == [words]
 
 

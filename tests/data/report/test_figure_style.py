@@ -25,7 +25,7 @@ NAMES = ["日本語", "人 person", "$x^2$", "_hidden", "naïve Ελλάδα, М
         pytest.param("a valve of the pump house (left)", "a valve of the …e (left)", id="long"),
     ],
 )
-def test_labels(name, label) -> None:
+def test_labels(name: str, label: str) -> None:
     assert labels([Category(7, name)]) == [label]
     assert len(label) <= 24
     assert unwritten([Category(7, name)]) == ({label: name} if label.startswith("#") else {})

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from pipeline.data.report.inline_images import FigureList, Gallery, GalleryRow, InlineImage, Sections, draw
 from pipeline.data.report.size_figures import box_sizes, image_sizes
 
 
-def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch) -> None:
+def test_charts_are_drawn_once_and_shown_as_they_are(two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     charts = [box_sizes(two_classes.dataset), image_sizes(two_classes.dataset)]
     drawn = []
     to_png = type(charts[0]).to_png
@@ -26,7 +28,7 @@ def test_charts_are_drawn_once_and_shown_as_they_are(two_classes, monkeypatch) -
     assert figures.images[1].alt == "Sizes of 5 images: 2 different, 80% are 200 x 100; Megapixels, median 0.02"
 
 
-def test_a_single_chart_is_a_png_for_a_notebook(two_classes) -> None:
+def test_a_single_chart_is_a_png_for_a_notebook(two_classes: Any) -> None:
     figures = draw(image_sizes(two_classes.dataset))
     assert figures._repr_png_() == figures.images[0].data
     assert figures._repr_html_() is None

@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +32,7 @@ VOID = {"meta", "img", "br", "link"}
 class Page(HTMLParser):
     """Text, tags, tables and the addresses that a browser would fetch; tags must close in order."""
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         super().__init__()
         self.text, self.tags, self.addresses, self.open = "", [], [], []
         self.images, self.ids, self.rows = [], [], []
@@ -39,7 +41,7 @@ class Page(HTMLParser):
         assert self.open == []
         self.text = re.sub(r"\s+", " ", self.text)
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: Any, attributes: Any) -> None:
         self.tags.append(tag)
         named = dict(attributes)
         assert len(named) == len(attributes)
@@ -55,10 +57,10 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: Any) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         if "style" in self.open:
             assert "url(" not in data
             assert "@import" not in data
@@ -67,18 +69,20 @@ class Page(HTMLParser):
         if "td" in self.open or "th" in self.open:
             self.rows[-1][-1] += data.replace("\u2009", "")
 
-    def row(self, first):
+    def row(self, first: Any) -> Any:
         """The first row that begins with this cell."""
         return next(row for row in self.rows if row[0] == first)
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     folder = tmp_path_factory.mktemp("shapes")
     return make_sample(folder, images=40), folder
 
 
-def write(folder, shapes, *, dataset=None, parts=None, findings=None, **options):
+def write(
+    folder: Any, shapes: Any, *, dataset: Any = None, parts: Any = None, findings: Any = None, **options: Any
+) -> Any:
     """A report about the shapes, changed as asked, with some findings."""
     dataset = dataset or shapes[0]
     return write_report(
@@ -92,14 +96,14 @@ def write(folder, shapes, *, dataset=None, parts=None, findings=None, **options)
 
 
 @pytest.fixture(scope="module")
-def written(shapes, tmp_path_factory):
+def written(shapes: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The report about the shapes as they are."""
     folder = tmp_path_factory.mktemp("report") / "new"
     return write(folder, shapes, facts={"Source": "https://example.org/data.zip"})
 
 
 @pytest.fixture
-def report(shapes, tmp_path):
+def report(shapes: Any, tmp_path: Path) -> Any:
     """Writes a report with changes."""
     return lambda name="report", **changes: write(tmp_path / name, shapes, **changes)
 
@@ -115,7 +119,7 @@ FINDINGS = (
 )
 
 
-def test_the_page_is_whole_and_fetches_nothing(written) -> None:
+def test_the_page_is_whole_and_fetches_nothing(written: Any) -> None:
     page = Page(written.path)
     assert written.size == written.path.stat().st_size
     assert not {"script", "link", "iframe", "object", "embed", "form"} & set(page.tags)
@@ -128,7 +132,7 @@ def test_the_page_is_whole_and_fetches_nothing(written) -> None:
     assert "default-src 'none'" in written.path.read_text("utf-8")
 
 
-def test_every_picture_can_be_decoded_and_is_described(written) -> None:
+def test_every_picture_can_be_decoded_and_is_described(written: Any) -> None:
     page = Page(written.path)
     assert len(page.images) == 7 + 2 + 4 * 2  # charts, two findings with an image, two samples of each class
     for each in page.images:
@@ -139,7 +143,7 @@ def test_every_picture_can_be_decoded_and_is_described(written) -> None:
         assert each["alt"].strip()
 
 
-def test_its_numbers_are_those_of_the_data_set(written, shapes) -> None:
+def test_its_numbers_are_those_of_the_data_set(written: Any, shapes: Any) -> None:
     dataset = shapes[0]
     parts = split(dataset, train_share=0.6, eval_share=0.2)
     page = Page(written.path)
@@ -158,7 +162,7 @@ def test_its_numbers_are_those_of_the_data_set(written, shapes) -> None:
     assert page.row("truncated")[:4] == ["truncated", "error", "dropped", "1"]
 
 
-def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_classes(report, shapes) -> None:
+def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_classes(report: Any, shapes: Any) -> None:
     lacks = [
         Finding("class-absent-from-subset", "warning", f"class 'kind {i}'", "reported", f"none of {i} in eval")
         for i in range(50)
@@ -174,7 +178,7 @@ def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_class
     assert [line[3] for line in lines] == [f"none of {i} in eval" for i in range(40)]
 
 
-def test_what_the_notebook_shows_is_what_the_page_shows(written) -> None:
+def test_what_the_notebook_shows_is_what_the_page_shows(written: Any) -> None:
     page = written.path.read_text("utf-8")
     for section in (written.worst, written.classes, written.boxes, written.images, written.together, written.samples):
         assert section.__html__() in page
@@ -188,7 +192,7 @@ def test_what_the_notebook_shows_is_what_the_page_shows(written) -> None:
     assert "40" in written._repr_html_()
 
 
-def test_what_was_excluded_is_the_first_table(report, written) -> None:
+def test_what_was_excluded_is_the_first_table(report: Any, written: Any) -> None:
     told = exclude({"nobody annotated them": 80, "by the rule truncated-image": 2}, 159)
     page = Page(report(exclusions=told).path)
     assert page.rows[1:3] == [
@@ -198,7 +202,7 @@ def test_what_was_excluded_is_the_first_table(report, written) -> None:
     assert "No image was excluded" in Page(written.path).text
 
 
-def test_words_from_outside_are_escaped(report, shapes) -> None:
+def test_words_from_outside_are_escaped(report: Any, shapes: Any) -> None:
     dataset = shapes[0]
     first, *others = dataset.categories
     named = replace(dataset, categories=(replace(first, name=EVIL), *others))
@@ -211,7 +215,7 @@ def test_words_from_outside_are_escaped(report, shapes) -> None:
     assert page.text.count(EVIL) >= 6
 
 
-def test_names_in_any_script(report, shapes) -> None:
+def test_names_in_any_script(report: Any, shapes: Any) -> None:
     dataset = shapes[0]
     names = ["日本語のクラス", "Ελλάδα", "a $x$ b", "lone \ud800 surrogate"]
     cats = tuple(replace(each, name=name) for each, name in zip(dataset.categories, names, strict=True))
@@ -222,7 +226,7 @@ def test_names_in_any_script(report, shapes) -> None:
     assert page.row("a $x$ b")
 
 
-def test_the_same_input_gives_the_same_bytes(written, shapes, tmp_path) -> None:
+def test_the_same_input_gives_the_same_bytes(written: Any, shapes: Any, tmp_path: Path) -> None:
     facts = {"Source": "https://example.org/data.zip"}
     again = write(tmp_path, shapes, facts=facts)
     assert again.path.read_bytes() == written.path.read_bytes()
@@ -236,7 +240,7 @@ ONE = CocoDataset((Image(1, "none.jpg", 64, 48),), (), (Category(1, "cat"),))
 
 
 @pytest.mark.parametrize("dataset", [pytest.param(EMPTY, id="nothing"), pytest.param(ONE, id="an-image-without-boxes")])
-def test_a_data_set_with_little_in_it(report, dataset) -> None:
+def test_a_data_set_with_little_in_it(report: Any, dataset: Any) -> None:
     none = dataset.subset(())
     written = report(dataset=dataset, parts=Split(dataset, none, none), findings=())
     page = Page(written.path)
@@ -244,12 +248,12 @@ def test_a_data_set_with_little_in_it(report, dataset) -> None:
     assert "There are no boxes to show." in page.text
 
 
-def test_a_negative_number_of_samples_is_refused(report) -> None:
+def test_a_negative_number_of_samples_is_refused(report: Any) -> None:
     with pytest.raises(UsageError):
         report(sample_images=-1)
 
 
-def crowded(boxes, images=200, classes=80):
+def crowded(boxes: Any, images: Any = 200, classes: Any = 80) -> Any:
     """A data set with so many boxes."""
     rng = np.random.default_rng(0)
     places = rng.uniform(0, 300, (boxes, 4)).round(1) + np.array([0, 0, 4, 4])
@@ -262,7 +266,7 @@ def crowded(boxes, images=200, classes=80):
     return CocoDataset(files, annotations, tuple(Category(i, f"kind {i}") for i in range(classes)))
 
 
-def test_a_page_of_eighty_classes_stays_within_six_megabytes(report) -> None:
+def test_a_page_of_eighty_classes_stays_within_six_megabytes(report: Any) -> None:
     dataset = crowded(1600)
     written = report(dataset=dataset, parts=Split(dataset, dataset, dataset), sample_images=9)
     assert written.size < 6e6
@@ -270,7 +274,7 @@ def test_a_page_of_eighty_classes_stays_within_six_megabytes(report) -> None:
 
 
 @pytest.mark.slow
-def test_work_grows_with_the_boxes_and_not_with_their_square(report) -> None:
+def test_work_grows_with_the_boxes_and_not_with_their_square(report: Any) -> None:
     few, many = (crowded(boxes, 100) for boxes in (250, 5_000))
     report(dataset=few, parts=Split(few, few, few))  # what the first one alone must do: fonts, caches
     work = [lines_run(lambda each=each: report(dataset=each, parts=Split(each, each, each))) for each in (few, many)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pipeline.data.report.size_figures import aspect_ratios, box_sizes, centre_d
 from pipeline.data.split.dataset_split import Split
 
 
-def of_sizes(*sizes):
+def of_sizes(*sizes: Any) -> Any:
     return CocoDataset(tuple(Image(i, f"{i}.jpg", *size) for i, size in enumerate(sizes)), (), ())
 
 
@@ -36,7 +37,7 @@ def test_bubbles_by_how_many() -> None:
         pytest.param([(0, 0)], "Sizes of 1 images: all 0 x 0", id="without-a-size"),
     ],
 )
-def test_titles(sizes, title) -> None:
+def test_titles(sizes: Any, title: str) -> None:
     chart = image_sizes(of_sizes(*sizes))
     assert chart.axes[0].get_title(loc="left") == title
     assert chart.to_png().startswith(b"\x89PNG")
@@ -45,20 +46,20 @@ def test_titles(sizes, title) -> None:
 NAN = float("nan")
 
 
-def with_boxes(*boxes, size=(100, 100)):
+def with_boxes(*boxes: Any, size: Any = (100, 100)) -> Any:
     annotations = tuple(Annotation(i, 1, 1, tuple(map(float, box)), box[2] * box[3]) for i, box in enumerate(boxes, 1))
     return CocoDataset((Image(1, "1.jpg", *size),), annotations, (Category(1, "cat"),))
 
 
-def split_of(train):
+def split_of(train: Any) -> Any:
     return Split(train, train.subset(()), train.subset(()))
 
 
-def title(chart):
+def title(chart: Any) -> Any:
     return chart.axes[0].get_title(loc="left")
 
 
-def test_few_boxes_are_dots(two_classes) -> None:
+def test_few_boxes_are_dots(two_classes: Any) -> None:
     chart = box_sizes(two_classes.dataset)
     (dots,) = chart.axes[0].collections
     assert dots.get_offsets().tolist() == [[20, 10], [40, 40], [160, 80], [80, 40], [40, 80]]
@@ -88,7 +89,7 @@ def test_many_boxes_are_a_density_where_they_belong() -> None:
         pytest.param([(NAN, 0, 5, 5), (0, 0, NAN, 5)], id="not-a-number"),
     ],
 )
-def test_both_bounds_are_always_within(boxes) -> None:
+def test_both_bounds_are_always_within(boxes: list[Any]) -> None:
     chart = box_sizes(with_boxes(*boxes))
     axes = chart.axes[0]
     low, high = axes.get_xlim()
@@ -97,7 +98,7 @@ def test_both_bounds_are_always_within(boxes) -> None:
     assert chart.to_png().startswith(b"\x89PNG")
 
 
-def test_aspect_ratios_are_stacked_by_size(two_classes) -> None:
+def test_aspect_ratios_are_stacked_by_size(two_classes: Any) -> None:
     chart = aspect_ratios(two_classes.dataset)
     axes = chart.axes[0]
     names = [each.get_text() for each in chart.legends[0].get_texts()]
@@ -119,7 +120,7 @@ def test_ratios_beyond_the_axis_are_counted_at_its_end() -> None:
 
 
 @pytest.mark.parametrize("chart", [aspect_ratios, lambda dataset: heat_map(split_of(dataset))])
-def test_nothing_is_said_in_words(chart) -> None:
+def test_nothing_is_said_in_words(chart: Any) -> None:
     assert [each.get_text() for each in chart(with_boxes()).axes[0].texts] == ["There are no boxes."]
 
 
@@ -134,7 +135,7 @@ def test_a_map_shows_where_the_centres_are() -> None:
     assert chart.axes[0].images[0].get_extent() == [0, 1, 1, 0]  # y goes down, as in an image
 
 
-def test_one_map_for_each_subset_with_boxes(two_classes) -> None:
+def test_one_map_for_each_subset_with_boxes(two_classes: Any) -> None:
     chart = heat_map(two_classes.parts)
     assert [title for title in (axes.get_title(loc="left") for axes in chart.axes) if title] == [
         "train: 3 boxes",
@@ -150,7 +151,7 @@ def test_one_map_for_each_subset_with_boxes(two_classes) -> None:
     ("size", "shape"),
     [pytest.param((100, 400), "tall", id="tall"), pytest.param((400, 100), "wide", id="wide")],
 )
-def test_cells_are_square_on_the_image(size, shape) -> None:
+def test_cells_are_square_on_the_image(size: tuple[Any, ...], shape: str) -> None:
     columns = BoxColumns.of(with_boxes(*[(1, 1, 5, 5)] * 900, size=size))
     down, across = centre_density(columns, size[1] / size[0]).shape
     assert (down / across > 2) == (shape == "tall")

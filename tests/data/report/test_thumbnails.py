@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,27 +21,27 @@ ROOM = (260, 180)
 NONE = np.zeros((0, 4))
 
 
-def boxes(*each):
+def boxes(*each: Any) -> Any:
     return np.array(each, np.float64).reshape(-1, 4)
 
 
-def picture(developed):
+def picture(developed: Any) -> Any:
     assert developed.problem == ""
     pixels = cv2.imdecode(np.frombuffer(developed.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape[1::-1] == (developed.width, developed.height)
     return pixels.astype(int)
 
 
-def near(pixels, colour):
+def near(pixels: Any, colour: Any) -> Any:
     bgr = [int(colour[i : i + 2], 16) for i in (5, 3, 1)]
     return np.abs(pixels - bgr).max(axis=2) < 60
 
 
 @pytest.fixture
-def photo(tmp_path):
+def photo(tmp_path: Path) -> Any:
     """Writes a picture that is green in one box and black elsewhere."""
 
-    def write(name, width, height, box=None, **options):
+    def write(name: Any, width: Any, height: Any, box: Any = None, **options: Any) -> Any:
         pixels = np.zeros((height, width, 3), np.uint8)
         if box is not None:
             x, y, across, down = box
@@ -60,7 +62,7 @@ def photo(tmp_path):
     ],
 )
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box) -> None:
+def test_a_box_is_drawn_around_its_object(photo: Any, tmp_path: Path, name: str, box: tuple[Any, ...]) -> None:
     """Whatever the zoom and the reduced decoding, the outline runs where the green begins."""
     photo(name, 1200, 900, box)
     (developed,) = draw_thumbnails(tmp_path, [Thumbnail(name, boxes(box), NONE)], room=ROOM)
@@ -78,7 +80,7 @@ def test_a_box_is_drawn_around_its_object(photo, tmp_path, name, box) -> None:
         assert columns.max() - columns.min() > 1.5 * box[2] * zoom
 
 
-def test_other_boxes_are_fainter(photo, tmp_path) -> None:
+def test_other_boxes_are_fainter(photo: Any, tmp_path: Path) -> None:
     photo("a.png", 260, 180)
     shots = [Thumbnail("a.png", NONE, boxes((20, 20, 100, 100))), Thumbnail("a.png", boxes((20, 20, 100, 100)), NONE)]
     faint, strong = (picture(each) for each in draw_thumbnails(tmp_path, shots, room=ROOM))
@@ -87,7 +89,7 @@ def test_other_boxes_are_fainter(photo, tmp_path) -> None:
     assert not near(faint, PALETTE[5]).any()
 
 
-def test_a_box_outside_of_the_image_is_followed(photo, tmp_path) -> None:
+def test_a_box_outside_of_the_image_is_followed(photo: Any, tmp_path: Path) -> None:
     photo("a.png", 200, 100)
     (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes((180, -20, 40, 40)), NONE)], room=ROOM)
     pixels = picture(developed)
@@ -107,7 +109,7 @@ def test_a_box_outside_of_the_image_is_followed(photo, tmp_path) -> None:
         pytest.param((10, 10, 0, 0), id="a-point"),
     ],
 )
-def test_unsound_boxes_do_no_harm(photo, tmp_path, box) -> None:
+def test_unsound_boxes_do_no_harm(photo: Any, tmp_path: Path, box: tuple[Any, ...]) -> None:
     photo("a.png", 200, 100)
     (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes(box), boxes(box))], room=ROOM)
     assert developed.width <= ROOM[0]
@@ -117,7 +119,7 @@ def test_unsound_boxes_do_no_harm(photo, tmp_path, box) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize(("width", "height"), [(1600, 800), (800, 800)])
-def test_a_picture_is_shown_upright(tmp_path, orientation, width, height) -> None:
+def test_a_picture_is_shown_upright(tmp_path: Path, orientation: int, width: int, height: int) -> None:
     """Boxes are those of the upright picture: the outline must be where the green is then."""
     upright = np.zeros((height, width, 3), np.uint8)
     upright[100:300, 200:700] = (0, 255, 0)
@@ -144,7 +146,7 @@ def test_a_picture_is_shown_upright(tmp_path, orientation, width, height) -> Non
         pytest.param("", None, "The file is not an image that can be shown.", id="no-name"),
     ],
 )
-def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem) -> None:
+def test_what_cannot_be_shown_is_said(tmp_path: Path, name: str, data: bytes | None, problem: str) -> None:
     (tmp_path / "in").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "up.jpg")
     if data is not None:
@@ -160,7 +162,9 @@ def test_what_cannot_be_shown_is_said(tmp_path, name, data, problem) -> None:
         pytest.param(50_000, "2500 megapixels are too many to show.", id="bomb"),
     ],
 )
-def test_a_picture_too_large_to_hold_is_not_decoded(tmp_path, monkeypatch, side, problem) -> None:
+def test_a_picture_too_large_to_hold_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, problem: str
+) -> None:
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(b"")),
@@ -175,7 +179,7 @@ def test_a_picture_too_large_to_hold_is_not_decoded(tmp_path, monkeypatch, side,
     assert (developed.problem, developed.jpeg) == (problem, b"")
 
 
-def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo, tmp_path) -> None:
+def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo: Any, tmp_path: Path) -> None:
     photo("a.jpg", 400, 300, (0, 0, 400, 300))
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) - 600])
@@ -183,7 +187,9 @@ def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo, tmp_path) -> None
     assert developed.problem in ("", "The file cannot be decoded.")
 
 
-def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypatch) -> None:
+def test_each_image_is_decoded_once_and_order_is_kept(
+    photo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for i in range(6):
         photo(f"{i}.png", 100 + 10 * i, 100, (10, 10, 30, 30))
     decoded = []
@@ -205,7 +211,9 @@ def test_each_image_is_decoded_once_and_order_is_kept(photo, tmp_path, monkeypat
     across=st.floats(0.001, 1),
     down=st.floats(0.001, 1),
 )
-def test_a_view_holds_the_box_and_stays_on_the_image(width, height, x, y, across, down) -> None:
+def test_a_view_holds_the_box_and_stays_on_the_image(
+    width: Any, height: Any, x: Any, y: Any, across: Any, down: Any
+) -> None:
     box = np.array([x * width, y * height, min(across, 1 - x) * width, min(down, 1 - y) * height])
     left, top, right, bottom = choose_view(width, height, box)
     slack = 1e-6 * max(width, height)

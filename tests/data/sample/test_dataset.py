@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,11 +14,11 @@ from pipeline.data.sample.drawing import CLASSES, compose, render
 from pipeline.errors import UsageError
 
 
-def digest(folder):
+def digest(folder: Any) -> Any:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
 
 
-def test_same_seed_same_bytes(tmp_path) -> None:
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
     first = make_sample(tmp_path / "a", images=12, size=128, seed=3)
     assert make_sample(tmp_path / "b", images=12, size=128, seed=3) == first
     assert sample_dataset(SampleSpec(12, 128, 3)) == first
@@ -25,14 +27,14 @@ def test_same_seed_same_bytes(tmp_path) -> None:
     assert digest(tmp_path / "c") != digest(tmp_path / "a")
 
 
-def test_a_larger_sample_begins_with_the_smaller(tmp_path) -> None:
+def test_a_larger_sample_begins_with_the_smaller(tmp_path: Path) -> None:
     make_sample(tmp_path / "a", images=3, size=64)
     make_sample(tmp_path / "b", images=5, size=64)
     for path in (tmp_path / "a").iterdir():
         assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_files_are_as_declared(tmp_path) -> None:
+def test_files_are_as_declared(tmp_path: Path) -> None:
     dataset = make_sample(tmp_path, images=5, size=96)
     assert sorted(path.name for path in tmp_path.iterdir()) == [image.file_name for image in dataset.images]
     for image in dataset.images:
@@ -58,7 +60,7 @@ def test_what_the_default_sample_holds() -> None:
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_boxes_are_tight_and_shapes_visible(number) -> None:
+def test_boxes_are_tight_and_shapes_visible(number: Any) -> None:
     """Against the masks: every side of a box touches the shape, and most of each shape can be seen."""
     for shape in compose(np.random.default_rng(number), 256):
         left, top, width, height = (int(value) for value in shape.box)
@@ -88,7 +90,7 @@ def test_shapes_stand_out_from_the_background() -> None:
         ("sample://shapes?images=9&size=64&seed=0", SampleSpec(9, 64, 0)),
     ],
 )
-def test_url(url, spec) -> None:
+def test_url(url: str, spec: Any) -> None:
     assert parse_sample_url(url) == spec
 
 
@@ -105,6 +107,6 @@ def test_url(url, spec) -> None:
         pytest.param("sample://shapes?size=9999", "cannot be drawn", id="too large"),
     ],
 )
-def test_url_refused(url, problem) -> None:
+def test_url_refused(url: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         parse_sample_url(url)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import logging
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ TOKEN = "planted-secret-4711"
 XML = b'<annotations><version>1.1</version><image id="0" name="a.png" width="8" height="4"/></annotations>'
 
 
-def archive(noise=0):
+def archive(noise: Any = 0) -> Any:
     """What CVAT exports, with so many bytes more."""
     picture, out = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (8, 4)).save(picture, "PNG")
@@ -32,7 +33,7 @@ def archive(noise=0):
 
 
 @pytest.fixture
-def cvat(tmp_path, monkeypatch):
+def cvat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server that looks like CVAT's: its states come one after the other; and a function that loads from it."""
     monkeypatch.delenv("CVAT_ACCESS_TOKEN", raising=False)
     monkeypatch.setenv("CVAT_TOKEN", TOKEN)
@@ -45,7 +46,7 @@ def cvat(tmp_path, monkeypatch):
         server.route(watch, lambda _: json_reply(server.states.pop(0) if server.states else server.last))
         server.route("/api/projects/7/dataset/download", lambda _: Reply(200, archive()))
 
-        def load(path="/projects/7", **settings):
+        def load(path: Any = "/projects/7", **settings: Any) -> tuple[Any, ...]:
             images, markup = tmp_path / "images", tmp_path / "markup"
             settings = {"requests_per_second": "0"} | settings
             url = f"cvat+{server.root}{path}"
@@ -118,7 +119,7 @@ def test_older_server(cvat: Any) -> None:
     del cvat.routes["/api/projects/7/dataset/export"]
     replies = [Reply(202), json_reply({}, 202), Reply(201)]
 
-    def dataset(request):
+    def dataset(request: pytest.FixtureRequest) -> Any:
         if request.query.get("action") == "download":
             return Reply(200, archive())
         return replies.pop(0)
@@ -157,10 +158,10 @@ def test_broken_archive(cvat: Any, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
 
-def ranged(data, etag, cut=-1):
+def ranged(data: Any, etag: Any, cut: Any = -1) -> Any:
     """A route that serves a file from where it is asked to; `cut`: bytes after which the connection breaks."""
 
-    def answer(request):
+    def answer(request: pytest.FixtureRequest) -> Any:
         headers = {"ETag": etag}
         if request.headers.get("If-Range") == etag:
             start = int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))

@@ -20,14 +20,14 @@ from pipeline.data.loading import load_source
 from pipeline.errors import DataError, MissingError, UsageError
 
 
-def picture(form="PNG", size=(60, 40), seed=0, **options):
+def picture(form: Any = "PNG", size: Any = (60, 40), seed: Any = 0, **options: Any) -> Any:
     file = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
     Pictures.fromarray(pixels).save(file, form, **options)
     return file.getvalue()
 
 
-def sideways():
+def sideways() -> Any:
     exif = Pictures.Exif()
     exif[0x0112] = 6
     return picture("JPEG", exif=exif)
@@ -37,7 +37,7 @@ PNG, JPEG = picture(), picture("JPEG", seed=1)
 
 
 @pytest.fixture
-def database(tmp_path):
+def database(tmp_path: Path) -> Any:
     """A SQLite file with the table `pictures`, one row each: a.png 60x40, b.jpg 60x40."""
     with sqlite3.connect(tmp_path / "gallery.db") as connection:
         connection.execute("CREATE TABLE pictures (name TEXT, data BLOB)")
@@ -47,10 +47,10 @@ def database(tmp_path):
 
 
 @pytest.fixture
-def load(tmp_path, database):
+def load(tmp_path: Path, database: Any) -> Any:
     """Runs a query on it, or on another database; gives what came, and the data set."""
 
-    def run(query, url="", to="out", **options):
+    def run(query: Any, url: Any = "", to: Any = "out", **options: Any) -> tuple[Any, ...]:
         place = tmp_path / to
         loaded = load_source(
             url or f"sqlite:///{database}",
@@ -65,14 +65,14 @@ def load(tmp_path, database):
     return run
 
 
-def insert(database, *rows):
+def insert(database: Any, *rows: Any) -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("DELETE FROM pictures")
         connection.executemany("INSERT INTO pictures VALUES (?, ?)", rows)
     connection.close()
 
 
-def boxes(dataset):
+def boxes(dataset: Any) -> Any:
     """By image name: label, box, iscrowd."""
     names, labels = (
         {each.id: each.file_name for each in dataset.images},
@@ -405,7 +405,7 @@ print(loaded.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 """
 
 
-def peak(url, folder, query):
+def peak(url: Any, folder: Any, query: Any) -> tuple[Any, ...]:
     """Images, and the most memory in MiB, of a process of its own."""
     command = [sys.executable, "-c", PEAK, url, str(folder), query]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -29,7 +29,7 @@ from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 Load = Callable[..., tuple[LoadedSource, dict[str, bytes], dict[str, bytes]]]
 
 
-def picture(form="JPEG", **options) -> bytes:
+def picture(form: Any = "JPEG", **options: Any) -> bytes:
     file = io.BytesIO()
     ramp = np.arange(24 * 16 * 3, dtype=np.uint16).reshape(16, 24, 3) % 256
     Image.fromarray(ramp.astype(np.uint8)).save(file, form, **options)
@@ -52,10 +52,10 @@ def take(url: str, images: Path, annotations: Path, cache: Path, **options: Any)
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path: Path) -> Any:
     """Load from a URL, and give what there was with the two folders' contents."""
 
-    def call(url, **options):
+    def call(url: Any, **options: Any) -> tuple[Any, ...]:
         folders = tmp_path / "images", tmp_path / "markup"
         loaded = take(str(url), *folders, tmp_path / "cache", **options)
         images, markup = map(contents_of, folders)
@@ -67,7 +67,7 @@ def load(tmp_path):
     return call
 
 
-def zipped(path, contents):
+def zipped(path: Any, contents: Any) -> Any:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in contents.items():
             archive.writestr(name, data)

@@ -5,6 +5,7 @@ import io
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ PAGED = {"items": "data.results", "next": "next"}
 BOXES = {"boxes": "objects", "label": "class.name", "box": "bbox"}
 
 
-def picture(width=40, height=20, *, kind="PNG", shade=0, orientation=0):
+def picture(width: Any = 40, height: Any = 20, *, kind: Any = "PNG", shade: Any = 0, orientation: Any = 0) -> Any:
     exif = Image.Exif()
     if orientation:
         exif[0x0112] = orientation
@@ -33,18 +34,18 @@ def picture(width=40, height=20, *, kind="PNG", shade=0, orientation=0):
     return out.getvalue()
 
 
-def item(name, *, label="cat", box=(1, 2, 10, 5), **fields):
+def item(name: Any, *, label: Any = "cat", box: Any = (1, 2, 10, 5), **fields: Any) -> dict[Any, Any]:
     return {"image": f"/files/{name}", "objects": [{"class": {"name": label}, "bbox": list(box)}], **fields}
 
 
 @pytest.fixture
-def api_place(tmp_path):
+def api_place(tmp_path: Path) -> Iterator[Any]:
     """An API of three images, and a function that loads it."""
     with api_server() as server:
         for shade, name in enumerate(("a.png", "b.png", "c.png")):
             server.file(f"/files/{name}", picture(shade=shade))
 
-        def load(path="/items", run="1", **settings):
+        def load(path: Any = "/items", run: Any = "1", **settings: Any) -> tuple[Any, ...]:
             images, markup = tmp_path / run / "images", tmp_path / run / "markup"
             for folder in (images, markup):
                 folder.mkdir(parents=True)
@@ -57,11 +58,11 @@ def api_place(tmp_path):
         yield server
 
 
-def names(dataset):
+def names(dataset: Any) -> Any:
     return [image.file_name for image in dataset.images]
 
 
-def boxes(dataset):
+def boxes(dataset: Any) -> Any:
     return [(each.image_id, dataset.categories[each.category_id - 1].name, each.bbox) for each in dataset.annotations]
 
 
@@ -416,7 +417,7 @@ class TestFailures:
             api_place.load()
 
 
-def assert_hidden(error, caplog, folder):
+def assert_hidden(error: Any, caplog: pytest.LogCaptureFixture, folder: Any) -> None:
     while error is not None:
         assert SECRET not in f"{error!s} {error!r}"
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -493,7 +494,7 @@ class TestTokens:
 
 
 class TestResume:
-    def files(self, server):
+    def files(self, server: Any) -> Any:
         return sorted(path for path in server.paths() if path.startswith("/files"))
 
     def test_broken_run_goes_on(self, api_place: Any) -> None:

@@ -42,7 +42,7 @@ def test_find(path: str, found: Any) -> None:
     )
 )
 def test_every_place_has_a_path(value: Any) -> None:
-    def walk(inside, path):
+    def walk(inside: Any, path: Any) -> None:
         assert find(value, ".".join(path)) is inside
         steps = inside.items() if isinstance(inside, dict) else enumerate(inside) if isinstance(inside, list) else ()
         for step, deeper in steps:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +28,32 @@ KEY = "0123456789abcdef-planted"
 EXPORT = "/api/projects/12/export"
 
 
-def png(shade=0, size=(200, 100)):
+def png(shade: Any = 0, size: Any = (200, 100)) -> Any:
     out = io.BytesIO()
     Image.new("RGB", size, (shade, 0, 0)).save(out, "PNG")
     return out.getvalue()
 
 
-def rectangle(label="cat", x=10, y=20, width=30, height=40, rotation=0, **more):
+def rectangle(
+    label: Any = "cat", x: Any = 10, y: Any = 20, width: Any = 30, height: Any = 40, rotation: Any = 0, **more: Any
+) -> Any:
     value = {"x": x, "y": y, "width": width, "height": height, "rotation": rotation, "rectanglelabels": [label]}
     own = {"type": "rectanglelabels", "from_name": "label", "to_name": "image", "image_rotation": 0, "value": value}
     return own | {"original_width": 200, "original_height": 100} | more
 
 
-def polygon(*points, label="cat"):
+def polygon(*points: Any, label: Any = "cat") -> dict[Any, Any]:
     value = {"points": [list(point) for point in points], "polygonlabels": [label]}
     return {"type": "polygonlabels", "to_name": "image", "original_width": 200, "original_height": 100, "value": value}
 
 
-def task(number, *results, image="/data/upload/12/{}.png", **annotation):
+def task(number: Any, *results: Any, image: Any = "/data/upload/12/{}.png", **annotation: Any) -> dict[Any, Any]:
     own = {"id": number, "result": list(results), "was_cancelled": False, "ground_truth": False}
     return {"id": number, "data": {"image": image.format(number)}, "annotations": [own | annotation]}
 
 
 @pytest.fixture
-def label_studio(tmp_path, monkeypatch):
+def label_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server that looks like Label Studio's below /studio, and a function that loads its project 12."""
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", KEY)
     with api_server() as server:
@@ -58,7 +61,7 @@ def label_studio(tmp_path, monkeypatch):
         for number in (1, 2, 3):
             server.file(f"/data/upload/12/{number}.png", png(number))
 
-        def load(path="/projects/12", **settings):
+        def load(path: Any = "/projects/12", **settings: Any) -> tuple[Any, ...]:
             images, markup = tmp_path / "images", tmp_path / "markup"
             images.mkdir(exist_ok=True)
             markup.mkdir(exist_ok=True)
@@ -71,13 +74,13 @@ def label_studio(tmp_path, monkeypatch):
         yield server
 
 
-def read(task, **settings):
+def read(task: Any, **settings: Any) -> Any:
     source = parse_source("label-studio+http://host/projects/1", api=settings)
     assert isinstance(source, LabelStudioSource)
     return read_task(task, source, where="task 1")
 
 
-def boxes(record):
+def boxes(record: Any) -> Any:
     return [tuple(round(value, 6) for value in box.bbox) for box in record.boxes]
 
 
@@ -125,7 +128,7 @@ class TestProject:
     def test_local_files_and_storages(self, label_studio: Any) -> None:
         seen = []
 
-        def serve(request):
+        def serve(request: pytest.FixtureRequest) -> Any:
             seen.append(request.query)
             return Reply(200, png(len(seen)))
 
@@ -179,19 +182,19 @@ class TestPersonalTokens:
     JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ0b2tlbl90eXBlIjoicmVmcmVzaCJ9.planted"
 
     @pytest.fixture
-    def expiring(self, label_studio, monkeypatch):
+    def expiring(self, label_studio: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         """Personal token in, access tokens out, each good for three images."""
         monkeypatch.setenv("LABEL_STUDIO_API_KEY", self.JWT)
         made = []
 
-        def refresh(request):
+        def refresh(request: pytest.FixtureRequest) -> Any:
             if json.loads(request.body) != {"refresh": self.JWT} or "Authorization" in request.headers:
                 return json_reply({"detail": "bad"}, 401)
             made.append(f"access-planted-{len(made)}")
             label_studio.token, label_studio.left = f"Bearer {made[-1]}", 3
             return json_reply({"access": made[-1]})
 
-        def spend(request):
+        def spend(request: pytest.FixtureRequest) -> Any:
             label_studio.left -= 1
             if label_studio.left < 0:
                 label_studio.token = "expired"

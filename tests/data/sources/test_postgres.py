@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipeline.errors import DataError, MissingError, UsageError
 pytestmark = pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing())
 
 
-def picture(side):
+def picture(side: Any) -> Any:
     file = io.BytesIO()
     Pictures.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)).save(file, "PNG")
     return file.getvalue()
@@ -34,7 +35,7 @@ PNG = picture(80)
 
 
 @pytest.fixture(scope="module")
-def gallery():
+def gallery() -> Iterator[Any]:
     """A server with the tables `shots` (two images), `boxes` (three, of one image) and `large` (one image of 20 kB)."""
     with postgres.postgres() as server:
         server.run("CREATE TABLE shots (file text, data bytea, taken timestamptz, score numeric, tags jsonb)")
@@ -51,11 +52,11 @@ def gallery():
 
 
 @pytest.fixture
-def load(gallery, tmp_path, monkeypatch):
+def load(gallery: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs a query on the server; gives what came, and the data set."""
     monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
 
-    def run(query, url="", **options):
+    def run(query: Any, url: Any = "", **options: Any) -> tuple[Any, ...]:
         loaded = load_source(
             url or gallery.url(),
             tmp_path / "images",
@@ -194,7 +195,7 @@ class TestReadsOnly:
 def test_connection_lost_on_the_way(load: Any, gallery: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.sources.database._ROWS", 4)
 
-    def cut():
+    def cut() -> None:
         end = time.monotonic() + 20
         while not list((tmp_path / "images").glob("*.png")) and time.monotonic() < end:
             time.sleep(0.01)

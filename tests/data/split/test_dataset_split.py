@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pipeline.data.split.subset_assignment import make_groups
 from pipeline.errors import DataError, UsageError
 
 
-def dataset_of(labels):
+def dataset_of(labels: Any) -> Any:
     """A data set with an image per item, which shows the classes of that item."""
     images = tuple(Image(i, f"{i}.jpg", 64, 64) for i in range(1, len(labels) + 1))
     pairs = [(i, label) for i, shown in enumerate(labels, 1) for label in sorted(shown)]
@@ -26,11 +27,11 @@ def dataset_of(labels):
     return CocoDataset(images, tuple(annotations), tuple(Category(i, f"class {i}") for i in range(1, 6)))
 
 
-def names(dataset):
+def names(dataset: Any) -> Any:
     return {image.file_name for image in dataset.images}
 
 
-def split_or_none(dataset, **options):
+def split_or_none(dataset: Any, **options: Any) -> tuple[Any, ...]:
     """The three subsets, or none where a data set cannot be split so."""
     try:
         parts = split(dataset, **options)
@@ -45,7 +46,7 @@ shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.5])
 
 @settings(deadline=None)
 @given(labels, shares, shares, st.sets(st.integers(1, 80)), st.integers(0, 9))
-def test_partition(labels, train, evaluation, reserved, seed) -> None:
+def test_partition(labels: Any, train: Any, evaluation: Any, reserved: Any, seed: Any) -> None:
     """Every image and every box in exactly one subset, the sizes those asked for, or an error."""
     dataset = dataset_of(labels)
     test_names = {f"{i}.jpg" for i in reserved}
@@ -68,7 +69,7 @@ def test_partition(labels, train, evaluation, reserved, seed) -> None:
     assert [names(part) for part in (again.train, again.eval, again.test)] == [names(part) for part in subsets]
 
 
-def long_tailed(count, classes, seed=0):
+def long_tailed(count: Any, classes: Any, seed: Any = 0) -> Any:
     """Images that show 0 to 5 classes, some a hundred times rarer than others; as many boxes as COCO val2017."""
     rng = np.random.default_rng(seed)
     weights = 1 / np.arange(1, classes + 1)
@@ -77,7 +78,7 @@ def long_tailed(count, classes, seed=0):
     ]
 
 
-def imbalance(parts):
+def imbalance(parts: Any) -> Any:
     """Mean over classes of how far the subsets' shares of the class are from theirs of the images."""
     rows = np.array([row[1:] for row in parts.shares.rows], float)
     shares = rows[:, 1::4]
@@ -94,7 +95,7 @@ pictures = st.lists(
 modes = st.sampled_from(["balanced", "stable"])
 
 
-def described(pictures):
+def described(pictures: Any) -> tuple[Any, ...]:
     """A data set and its groups of near duplicates, of pictures told by classes, video, subset and duplicates."""
     plain = dataset_of([shown for shown, *_ in pictures])
     extra = [
@@ -106,7 +107,7 @@ def described(pictures):
     return replace(plain, images=images), groups
 
 
-def owners(parts):
+def owners(parts: Any) -> Any:
     """The subset of each image by its file name."""
     by_name = {"train": parts.train, "eval": parts.eval, "test": parts.test}
     return {image.file_name: name for name, part in by_name.items() for image in part.images}
@@ -121,7 +122,9 @@ def owners(parts):
     st.sets(st.integers(1, 50), max_size=3),
     st.sampled_from(["", "none"]),
 )
-def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_video, listed, unasked) -> None:
+def test_partition_of_what_is_not_left_out(
+    pictures: Any, mode: Any, source_split: Any, by_video: Any, listed: Any, unasked: Any
+) -> None:
     """Each image in one subset or left out with a finding; no group in two, but those that the data divided so."""
     dataset, groups = described(pictures)
     test_names = {f"{i}.jpg" for i in listed}
@@ -161,7 +164,7 @@ def test_partition_of_what_is_not_left_out(pictures, mode, source_split, by_vide
     assert again.findings == parts.findings
 
 
-def in_clips(*scenes):
+def in_clips(*scenes: Any) -> Any:
     """Three images a scene, of clips with so many scenes; the scenes of each clip are counted from 1."""
     fields = [
         {"video": f"clip {clip}", "scene": scene}
@@ -175,7 +178,7 @@ def in_clips(*scenes):
     )
 
 
-def divided(dataset, parts, *fields):
+def divided(dataset: Any, parts: Any, *fields: Any) -> Any:
     """How many values of the fields are in more than one subset."""
     found, where = owners(parts), {}
     for image in dataset.images:
@@ -183,7 +186,7 @@ def divided(dataset, parts, *fields):
     return sum(len(each) > 1 for each in where.values())
 
 
-def test_frames_of_a_clip_stay_together_unasked(caplog) -> None:
+def test_frames_of_a_clip_stay_together_unasked(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(*[2] * 20)
     parts = split(dataset)
@@ -193,7 +196,7 @@ def test_frames_of_a_clip_stay_together_unasked(caplog) -> None:
     assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
 
 
-def test_too_few_clips_are_divided_by_scenes(caplog) -> None:
+def test_too_few_clips_are_divided_by_scenes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(9, 9)
     parts = split(dataset)
@@ -204,7 +207,7 @@ def test_too_few_clips_are_divided_by_scenes(caplog) -> None:
 
 
 @pytest.mark.parametrize("scenes", [(1,), (2,), (1, 1)], ids=["a scene", "two scenes", "two clips"])
-def test_too_few_scenes_are_divided_and_it_is_said(scenes, caplog) -> None:
+def test_too_few_scenes_are_divided_and_it_is_said(scenes: tuple[Any, ...], caplog: pytest.LogCaptureFixture) -> None:
     dataset = in_clips(*scenes)
     parts = split(dataset, train_share=0.34, eval_share=0.33)
     (finding,) = [each for each in parts.findings if each.rule == "split-within-a-clip"]
@@ -221,7 +224,7 @@ def test_clips_without_scenes_beside_clips_with_them() -> None:
     assert [each.item for each in parts.findings if each.rule == "split-within-a-clip"] == ['video "other"']
 
 
-def test_grouping_turned_off(caplog) -> None:
+def test_grouping_turned_off(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(*[2] * 20)
     parts = split(dataset, group_by="none")
@@ -231,14 +234,14 @@ def test_grouping_turned_off(caplog) -> None:
     assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
 
 
-def test_most_images_in_one_group_is_said(caplog) -> None:
+def test_most_images_in_one_group_is_said(caplog: pytest.LogCaptureFixture) -> None:
     split(dataset_of([{1}] * 20), groups={f"{i}.jpg": "x" for i in range(1, 13)}, seed=1)
     assert "the largest group, that of 1.jpg, has 12 images and is not divided, of 20 images" in caplog.text
 
 
 @settings(deadline=None)
 @given(pictures, st.integers(1, 30), st.integers(0, 9))
-def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed) -> None:
+def test_adding_images_moves_no_other_in_stable_mode(pictures: Any, more: Any, seed: Any) -> None:
     dataset, groups = described(pictures)
     more_images = tuple(Image(1000 + i, f"more {i}.jpg", 9, 9, {"video": "new"} if i % 3 else {}) for i in range(more))
     larger = replace(dataset, images=dataset.images + more_images)
@@ -256,7 +259,7 @@ def test_adding_images_moves_no_other_in_stable_mode(pictures, more, seed) -> No
     assert names(larger) - set(after) == names(dataset) - set(owners(before))
 
 
-def in_videos(count, length, seed=0):
+def in_videos(count: Any, length: Any, seed: Any = 0) -> Any:
     """Images of which each `length` ones in a row are of one video, and show nearly the same."""
     shown = long_tailed(-(-count // length), 5, seed)
     plain = dataset_of([shown[i // length] for i in range(count)])
@@ -279,7 +282,7 @@ def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable
 
 
 @pytest.mark.parametrize("mode", ["balanced", "stable"])
-def test_videos_stay_whole(mode) -> None:
+def test_videos_stay_whole(mode: str) -> None:
     parts = split(in_videos(600, 12), mode=mode, group_by="video")
     found = owners(parts)
     assert all(len({found[f"{12 * video + i}.jpg"] for i in range(1, 13)}) == 1 for video in range(50))
@@ -311,7 +314,9 @@ def test_videos_stay_whole(mode) -> None:
                      (40, 50, 10), id="the list takes from train and gives back test"),
     ],
 )  # fmt: skip
-def test_a_split_that_comes_with_the_data(subsets, options, sizes) -> None:
+def test_a_split_that_comes_with_the_data(
+    subsets: dict[Any, Any], options: dict[Any, Any], sizes: tuple[Any, ...]
+) -> None:
     said = [subset for subset, count in subsets.items() for _ in range(count)]
     plain = dataset_of(long_tailed(100, 5))
     images = [replace(image, extra={"subset": subset} if subset else {}) for image, subset in
@@ -374,7 +379,7 @@ def test_an_image_with_crowd_regions_alone_is_no_background() -> None:
         pytest.param({"source_split": "maybe"}, id="source_split"),
     ],
 )
-def test_what_is_wrong_is_told_before_there_are_data(wrong) -> None:
+def test_what_is_wrong_is_told_before_there_are_data(wrong: dict[Any, Any]) -> None:
     sound = {"mode": "balanced", "train_share": 0.7, "eval_share": 0.15}
     check_division(**sound)
     with pytest.raises(UsageError):
@@ -387,7 +392,7 @@ def test_an_empty_subset_lacks_no_class() -> None:
     ).findings
 
 
-def test_findings(caplog) -> None:
+def test_findings(caplog: pytest.LogCaptureFixture) -> None:
     """What was left out, missed and lacked is in the findings and, a line a rule, in the log."""
     plain = in_videos(100, 40)
     subsets = {1: {"subset": "test"}, 2: {"subset": "train"}, 60: {"subset": "eval"}}
@@ -404,7 +409,7 @@ def test_findings(caplog) -> None:
     )
 
 
-def test_a_group_too_large_for_its_share(caplog) -> None:
+def test_a_group_too_large_for_its_share(caplog: pytest.LogCaptureFixture) -> None:
     dataset = dataset_of([{1}] * 100)
     parts = split(dataset, groups={f"{i}.jpg": "x" for i in range(1, 91)})
     assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == (90, 5, 5)
@@ -426,7 +431,7 @@ def test_a_class_absent_from_a_subset() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=10, max_size=80), shares, shares, st.integers(0, 9))
-def test_background_is_dealt_out_evenly(shown, train, evaluation, seed) -> None:
+def test_background_is_dealt_out_evenly(shown: Any, train: Any, evaluation: Any, seed: Any) -> None:
     """Where an image shows at most one class, a subset's background is off by no more than the classes' rounding."""
     dataset = dataset_of([{label} - {0} for label in shown])
     parts = split_or_none(dataset, train_share=train, eval_share=evaluation, seed=seed)
@@ -439,7 +444,7 @@ def test_background_is_dealt_out_evenly(shown, train, evaluation, seed) -> None:
     ("mode", "most"), [pytest.param("balanced", 1, id="balanced"), pytest.param("stable", 4 * 7.4, id="stable")]
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_background_beside_images_of_many_classes(mode, most, seed) -> None:
+def test_background_beside_images_of_many_classes(mode: str, most: Any, seed: Any) -> None:
     dataset = dataset_of(long_tailed(1500, 5, seed))
     parts = split(dataset, mode=mode, seed=seed)
     assert dataset.background > 200
@@ -455,7 +460,9 @@ def test_background_beside_images_of_many_classes(mode, most, seed) -> None:
     st.sets(st.integers(1, 80), max_size=9),
     st.integers(0, 9),
 )
-def test_less_background_to_learn_from_moves_no_image(labels, mode, most, reserved, seed) -> None:
+def test_less_background_to_learn_from_moves_no_image(
+    labels: Any, mode: Any, most: Any, reserved: Any, seed: Any
+) -> None:
     """At most that share of the train set is without a box, and it is the only thing that changes."""
     dataset, listed = dataset_of(labels), {f"{i}.jpg" for i in reserved}
     options = {"mode": mode, "seed": seed, "test_names": listed, "train_share": 0.5, "eval_share": 0.3}
@@ -505,7 +512,7 @@ def test_shares_hold_in_expectation_in_stable_mode() -> None:
                      "8f24c4a1005f6501743d55ce3bdbc8e8ec5f4f9f22a48929b4d282856ff626bd", id="with a list"),
     ],
 )  # fmt: skip
-def test_recorded(count, classes, seed, options, digest) -> None:
+def test_recorded(count: int, classes: int, seed: int, options: dict[Any, Any], digest: str) -> None:
     """Without groups, subsets and background the split is what it was before there were any: runs can be compared."""
     dataset = dataset_of([shown or {1} for shown in long_tailed(count, classes, seed)])
     found = owners(split(dataset, seed=seed, **options))
@@ -514,7 +521,7 @@ def test_recorded(count, classes, seed, options, digest) -> None:
 
 
 def test_work_grows_with_the_images_and_not_with_their_square() -> None:
-    def work(count):
+    def work(count: Any) -> Any:
         dataset = in_videos(count, 5)
         groups = {f"{i}.jpg": f"{i // 7}" for i in range(0, count, 3)}
         return lines_run(lambda: split(dataset, group_by="video", groups=groups))
@@ -565,7 +572,7 @@ def test_test_list_shares_the_rest() -> None:
         pytest.param(240, {}, (168, 36, 36), id="default"),
     ],
 )
-def test_sizes(count, options, sizes) -> None:
+def test_sizes(count: int, options: dict[Any, Any], sizes: tuple[Any, ...]) -> None:
     parts = split(dataset_of([{1}] * count), **options)
     assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
 
@@ -598,7 +605,7 @@ def test_sizes(count, options, sizes) -> None:
         ),
     ],
 )
-def test_refused(options, kind, problem) -> None:
+def test_refused(options: dict[Any, Any], kind: Any, problem: str) -> None:
     with pytest.raises(kind, match=problem):
         split(dataset_of([{1}] * 10), **options)
 

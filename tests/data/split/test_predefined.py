@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,9 @@ from pipeline.data.groups import read_ties
 from pipeline.data.split.predefined import SUBSETS, find_predefined
 
 
-def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
+def placed(
+    subsets: Any, *, groups: Any = (), videos: Any = (), test_names: Any = (), honour: Any = True
+) -> tuple[Any, ...]:
     """Place images a, b, c... with these subsets ("-" for none); groups and videos as texts of their letters."""
     names = "abcdefgh"[: len(subsets)]
     images = []
@@ -40,7 +43,7 @@ def placed(subsets, *, groups=(), videos=(), test_names=(), honour=True):
         pytest.param(("val", "train", "test"), {}, "-ts", "train test", id="a word that is none"),
     ],
 )
-def test_what_the_data_say(subsets, options, owners, present) -> None:
+def test_what_the_data_say(subsets: str | tuple[Any, ...], options: dict[Any, Any], owners: str, present: str) -> None:
     letters, found = placed(subsets, **options)
     assert (letters, {SUBSETS[i] for i in found.present}) == (owners, set(present.split()))
     assert not found.findings
@@ -86,7 +89,7 @@ def test_what_the_data_say(subsets, options, owners, present) -> None:
                      id="only what is tied directly"),
     ],
 )  # fmt: skip
-def test_what_belongs_together(subsets, options, owners, findings) -> None:
+def test_what_belongs_together(subsets: str, options: dict[Any, Any], owners: str, findings: list[Any]) -> None:
     letters, found = placed(subsets, **options)
     assert letters == owners
     said = [f"{each.file_name} {each.action} {each.detail}" for each in found.findings]
@@ -103,7 +106,7 @@ def test_what_belongs_together(subsets, options, owners, findings) -> None:
         pytest.param("ts-", "the data's own split: {'test': 1, 'train': 1}; 1 images without", id="a split"),
     ],
 )
-def test_it_says_so(subsets, said, caplog) -> None:
+def test_it_says_so(subsets: str | tuple[Any, ...], said: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     placed(subsets)
     assert said in caplog.text

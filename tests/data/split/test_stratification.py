@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.data.split.stratification import FilledSubsets, make_units, stratify
 
 
-def units_of(groups, classes):
+def units_of(groups: Any, classes: Any) -> Any:
     """Units from groups of images, each image a set of the classes it shows."""
     unit = [i for i, group in enumerate(groups) for _ in group]
     shown = [image for group in groups for image in group]
@@ -18,11 +19,11 @@ def units_of(groups, classes):
     return make_units(np.array(unit, np.int64), pairs[:, 0], pairs[:, 1], len(groups), classes)
 
 
-def filled(owner, units):
+def filled(owner: Any, units: Any) -> Any:
     return np.bincount(owner, units.weights, 3)
 
 
-def missed(owner, units, sizes):
+def missed(owner: Any, units: Any, sizes: Any) -> Any:
     """Sum over subsets and classes of how many images a subset has more or fewer than its share."""
     wanted = np.outer(sizes / sizes.sum(), units.per_class)
     got = np.array([units.take(np.flatnonzero(owner == part)).per_class for part in range(3)])
@@ -48,7 +49,7 @@ groups = st.lists(st.lists(images, min_size=1, max_size=7), min_size=1, max_size
 
 @settings(deadline=None)
 @given(groups, st.tuples(*[st.integers(0, 9)] * 3))
-def test_no_subset_misses_by_more_than_the_largest_group(groups, shares) -> None:
+def test_no_subset_misses_by_more_than_the_largest_group(groups: Any, shares: Any) -> None:
     units = units_of(groups, 5)
     total, largest = int(units.weights.sum()), int(units.weights.max())
     sizes = np.array([total * share // max(1, sum(shares)) for share in shares], np.int64)
@@ -71,7 +72,7 @@ def test_large_groups_come_first_where_there_is_nothing_to_see() -> None:
 
 @settings(deadline=None)
 @given(groups, st.tuples(*[st.integers(0, 9)] * 3))
-def test_the_bounds_where_none_is_empty_anyway(groups, shares) -> None:
+def test_the_bounds_where_none_is_empty_anyway(groups: Any, shares: Any) -> None:
     """Less than a group too many, two thirds of one too few: nothing is spared where subsets have images before."""
     units = units_of(groups, 5)
     total, largest = int(units.weights.sum()), int(units.weights.max())
@@ -92,7 +93,7 @@ def test_a_group_goes_where_all_of_it_has_room() -> None:
 
 @settings(deadline=None)
 @given(st.lists(images, min_size=1, max_size=40), st.integers(0, 40), st.integers(0, 40))
-def test_single_images_fill_every_place(images, train, evaluation) -> None:
+def test_single_images_fill_every_place(images: Any, train: Any, evaluation: Any) -> None:
     units = units_of([[image] for image in images], 5)
     sizes = np.diff([0, *sorted((min(train, len(images)), min(evaluation, len(images)))), len(images)])
     assert filled(stratify(units, sizes), units).tolist() == sizes.tolist()
@@ -111,7 +112,7 @@ def test_single_images_fill_every_place(images, train, evaluation) -> None:
         pytest.param([7, 7, 7, 1, 1, 1], [16, 4, 4], [15, 2, 7], id="small ones fill up"),
     ],
 )
-def test_sizes_of_groups(weights, sizes, filled_with) -> None:
+def test_sizes_of_groups(weights: Any, sizes: list[Any], filled_with: list[Any]) -> None:
     units = units_of([[{0}] * weight for weight in weights], 1)
     found = filled(stratify(units, np.array(sizes)), units)
     assert sorted(found[1:]) == sorted(filled_with[1:])

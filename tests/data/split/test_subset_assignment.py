@@ -16,7 +16,7 @@ def test_recorded() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5])
-def test_shares_hold_within_chance(share) -> None:
+def test_shares_hold_within_chance(share: float) -> None:
     places = np.array([hashed_subset(f"{i}.jpg", (1 - share, share, 0.0), 0) for i in range(20_000)])
     assert abs((places == 1).sum() - 20_000 * share) < 4 * hash_deviation(20_000, share)
     assert not (places == 2).any()
@@ -39,7 +39,7 @@ def test_the_test_set_stays_when_train_and_eval_share_otherwise() -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_all_to_one(place) -> None:
+def test_all_to_one(place: int) -> None:
     shares = [0.0] * 3
     shares[place] = 1.0
     assert {hashed_subset(f"{i}", shares, 0) for i in range(50)} == {place}

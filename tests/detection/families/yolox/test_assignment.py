@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_it_is_mmdets(counts: list[int], classes: int, rule: SimOTAConstants) ->
     seed=st.integers(0, 2**31),
     largest=st.sampled_from([3.0, 20.0, 150.0]),
 )
-def test_any_assignment_is_mmdets_and_gives_a_prior_once(counts, classes, seed, largest) -> None:
+def test_any_assignment_is_mmdets_and_gives_a_prior_once(counts: Any, classes: Any, seed: Any, largest: Any) -> None:
     said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed, largest)
     found = ours(said, objects)
     assert found == mmdets(said, objects)

@@ -102,7 +102,9 @@ def test_the_losses_are_mmdets_at_random(counts: list[int], seed: int, use_l1: b
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_the_losses_are_mmdets_on_photographs(real_data, photographs, pretrained, trained: bool) -> None:
+def test_the_losses_are_mmdets_on_photographs(
+    real_data: Path, photographs: list[Path], pretrained: Path, trained: bool
+) -> None:
     torch.manual_seed(0)
     init_default_scope("mmdet")
     model = MODELS.build(base_config("nano").model)

@@ -58,7 +58,7 @@ def recode(
         if target is not None:
             members.setdefault(target, []).append(category)
     if categories and not members:
-        raise DataError("every class is dropped", remedy="drop fewer")
+        raise DataError("every class is dropped", remedy="drop fewer: see drop_classes, and the class map")
     wanted = _wanted(members, classes, {**rename, **dict.fromkeys(drop)})
     return Recoding(
         tuple(replace(_first(members[name], name), id=i, name=name) for i, name in enumerate(wanted, 1)),

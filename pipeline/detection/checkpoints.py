@@ -59,9 +59,9 @@ class ClassTransfer:
 def read_checkpoint(path: Path, *, quiet: bool = False) -> Checkpoint:
     """Read a `.pth` file by mmdet or by the family's authors, and refuse any pickle that would run code.
 
-    Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. Averaged
-    weights are read where training kept them, since all three trainers save them as the model's own. The entries that
-    mmengine calls `ema_state_dict`, and mmdet 2 `ema_...`, then hold the unaveraged weights
+    Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. If training
+    averaged weights, the averaged ones are read: mmengine, mmdet 2 and Megvii all store them as the model's weights. The
+    entries that mmengine calls `ema_state_dict`, and mmdet 2 `ema_...`, then hold the unaveraged weights
     (mmengine/hooks/ema_hook.py, `_swap...`).
 
     Args:

@@ -61,8 +61,10 @@ def load_detector(metadata: ModelMetadata, weights: Path) -> nn.Module:
         StepError: The checkpoint does not know every class.
     """
     model = FAMILY.build_model(metadata)
-    if fit(read_checkpoint(weights), model, metadata.classes).fresh:
-        raise StepError("the weights do not know every class", where=weights, expected=", ".join(metadata.classes))
+    missing = fit(read_checkpoint(weights), model, metadata.classes).fresh
+    if missing:
+        problem = f"the weights do not know every class: {', '.join(missing)} are missing"
+        raise StepError(problem, where=weights, expected=", ".join(metadata.classes))
     return FAMILY.exportable(model).eval()
 
 

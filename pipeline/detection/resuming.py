@@ -143,7 +143,7 @@ class ResumeHook(Hook):  # type: ignore[misc]
         """Refuse a checkpoint that cannot be restored completely, before any of it is restored."""
         own = self._state(runner)
         if saved.get("format") != FORMAT:
-            raise DataError(f"it is of format {saved.get('format')}, not {FORMAT}")
+            raise DataError(f"its format is {saved.get('format')}; this version reads {FORMAT}")
         for name, value in self.facts.items():
             if saved["facts"].get(name) != value:
                 raise DataError(f"it is of another training: {name} is {saved['facts'].get(name)}, not {value}")

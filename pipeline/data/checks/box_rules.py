@@ -25,7 +25,7 @@ _OUTLINE_FARTHEST = 1e5  # pixels; pycocotools walks along an outline, and its m
 
 
 def boxes_not_finite(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Coordinates are finite numbers, and none is larger than any image."""
+    """Find boxes with coordinates that are infinite, NaN or larger than any image."""
 
     def problem(each: Annotation) -> str:
         x, y, width, height = each.bbox
@@ -42,7 +42,7 @@ def boxes_not_finite(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
 
 def negative_sides(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Width and height are not negative: a repair takes the same two corners the other way round."""
+    """Find boxes with a negative width or height; a repair swaps the corners."""
 
     def problem(each: Annotation) -> str:
         return f"the corners are swapped: {shown(each.bbox)}" if each.bbox[2] < 0 or each.bbox[3] < 0 else ""
@@ -51,7 +51,7 @@ def negative_sides(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
 
 def boxes_without_area(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Width and height are above 0."""
+    """Find boxes with a width or height of 0."""
 
     def problem(each: Annotation) -> str:
         return "" if each.bbox[2] * each.bbox[3] > 0 else f"the box has no area: {shown(each.bbox)}"
@@ -60,7 +60,7 @@ def boxes_without_area(dataset: CocoDataset, _: Facts, action: Action) -> Result
 
 
 def boxes_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """A part of each box is in its image."""
+    """Find boxes that lie entirely outside their image."""
     sizes = _sizes(dataset)
 
     def problem(each: Annotation) -> str:
@@ -76,7 +76,7 @@ def boxes_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
 
 def boxes_partly_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Boxes lie within their image: a repair clips them."""
+    """Find boxes that cross the edge of their image; a repair clips them."""
     sizes = _sizes(dataset)
 
     def problem(each: Annotation) -> str:
@@ -94,7 +94,7 @@ def boxes_partly_outside(dataset: CocoDataset, _: Facts, action: Action) -> Resu
 
 
 def tiny_boxes(dataset: CocoDataset, _: Facts, action: Action, *, shortest: float) -> Result:
-    """An object's sides have at least `shortest` pixels; crowd regions may have any size."""
+    """Find objects with a side below `shortest` pixels; crowd regions may have any size."""
 
     def problem(each: Annotation) -> str:
         if each.iscrowd or (each.bbox[2] >= shortest and each.bbox[3] >= shortest):
@@ -105,7 +105,7 @@ def tiny_boxes(dataset: CocoDataset, _: Facts, action: Action, *, shortest: floa
 
 
 def covering_boxes(dataset: CocoDataset, _: Facts, action: Action, *, share: float) -> Result:
-    """No object covers this share of its image, as labels of whole images written as boxes do."""
+    """Find objects that cover at least this share of their image, such as image labels written as boxes."""
     sizes = _sizes(dataset)
     least = share * min((width * height for width, height in sizes.values()), default=0)
 
@@ -121,7 +121,7 @@ def covering_boxes(dataset: CocoDataset, _: Facts, action: Action, *, share: flo
 
 
 def wrong_areas(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """An object's area is above 0 and at most its box's: evaluation sorts objects into sizes by it."""
+    """Find areas that are not above 0 or exceed the box's; evaluation sorts objects into sizes by their area."""
 
     def problem(each: Annotation) -> str:
         box = each.bbox[2] * each.bbox[3]
@@ -132,7 +132,7 @@ def wrong_areas(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
 
 def malformed_segmentations(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Masks can be read: a repair removes the mask and leaves the box."""
+    """Find masks that cannot be read; a repair removes the mask and keeps the box."""
     sizes = _sizes(dataset)
 
     def problem(each: Annotation) -> str:
@@ -142,7 +142,7 @@ def malformed_segmentations(dataset: CocoDataset, _: Facts, action: Action) -> R
 
 
 def segmentations_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Outlines lie within their image: a repair removes the mask and leaves the box."""
+    """Find outlines that leave their image; a repair removes the mask and keeps the box."""
     sizes = _sizes(dataset)
 
     def problem(each: Annotation) -> str:

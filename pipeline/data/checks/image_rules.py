@@ -23,7 +23,7 @@ _SAME_SHAPE = 0.02  # share by which an image's aspect ratio may change when it 
 
 
 def unreadable_images(dataset: CocoDataset, facts: Facts, _: Action, *, kind: Kind) -> Result:
-    """No image's file has this kind of problem."""
+    """Find images whose file has this kind of problem."""
     broken = ((image, facts[image.file_name]) for image in dataset.images if facts[image.file_name].problem)
     return drop_images(
         dataset, {image.id: fact.problem for image, fact in broken if (fact.kind or "undecodable") == kind}
@@ -31,7 +31,7 @@ def unreadable_images(dataset: CocoDataset, facts: Facts, _: Action, *, kind: Ki
 
 
 def exif_orientation(dataset: CocoDataset, facts: Facts, action: Action) -> Result:
-    """Images are upright as stored; a repair turns boxes drawn on the stored image with it.
+    """Find images that are stored rotated; a repair turns the boxes drawn on the stored image with it.
 
     Where the stored and the upright image have the same size, boxes are taken to be drawn on the upright one, which
     annotation tools show.
@@ -59,7 +59,7 @@ def exif_orientation(dataset: CocoDataset, facts: Facts, action: Action) -> Resu
 
 
 def resized_images(dataset: CocoDataset, facts: Facts, action: Action) -> Result:
-    """The declared size is the file's; where the image was resized after annotation, a repair scales its boxes.
+    """Find images of another size than declared; if the image was resized after annotation, a repair scales its boxes.
 
     Where no size is declared, boxes are taken to be drawn on the file's image. `unrelated_sizes` handles other sizes.
     """
@@ -90,7 +90,7 @@ def resized_images(dataset: CocoDataset, facts: Facts, action: Action) -> Result
 
 
 def unrelated_sizes(dataset: CocoDataset, facts: Facts, action: Action) -> Result:
-    """A declared size that differs from the file's is a scaling of it: else the boxes' places are unknown.
+    """Find declared sizes that are no scaling of the file's: the positions of the boxes are unknown.
 
     Exchanged width and height are such a case: either only the numbers were exchanged, or the image was turned, in one
     of two directions. A repair, which the user must choose, takes the boxes to be drawn on the file's image, and drops

@@ -30,7 +30,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: spreads numbers over 64 bits, here 
 
 
 def duplicate_boxes(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """No box twice for one category."""
+    """Find boxes that repeat another box of their category."""
     problems = [""] * len(dataset.annotations)
     first: dict[tuple[int, int, Box, int], int] = {}
     for i in _twins(dataset):
@@ -42,7 +42,7 @@ def duplicate_boxes(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
 
 def boxes_of_two_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """No box for a second category; a crowd region may be one for several."""
+    """Find boxes that repeat a box of another category; a crowd region may belong to several."""
     problems = [""] * len(dataset.annotations)
     first: dict[tuple[int, Box], Annotation] = {}
     names = {category.id: category.name for category in dataset.categories}
@@ -62,7 +62,7 @@ def _twins(dataset: CocoDataset) -> list[int]:
 
 
 def overlapping_boxes(dataset: CocoDataset, _: Facts, action: Action, *, most: float) -> Result:
-    """No two boxes of one category overlap by more than `most`, as when an object was boxed twice.
+    """Find boxes of one category that overlap by more than `most`, such as an object boxed twice.
 
     The first of such boxes counts as the object, and later ones are compared with it. `duplicate_boxes` handles equal
     boxes.

@@ -24,7 +24,7 @@ from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 
 
 def duplicate_category_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result:
-    """One category per id: the first keeps it, and objects with the id are taken to be of the first."""
+    """Find categories that share an id; the first keeps it, and objects with the id belong to the first."""
     first: dict[int, Category] = {}
     found = [
         _category_problem(category, "drop", f"the id is that of '{first[category.id].name}'")
@@ -35,18 +35,18 @@ def duplicate_category_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result
 
 
 def duplicate_category_names(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """One category per name: a repair moves the objects to the first."""
+    """Find categories that share a name; a repair moves the objects to the first."""
     return _merge_categories(dataset, {each.id: each.name for each in dataset.categories}, action)
 
 
 def similar_category_names(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """No two categories whose names differ only in case or spaces: a repair moves the objects to the first."""
+    """Find categories whose names differ only in case or spaces; a repair moves the objects to the first."""
     keys = {each.id: "".join(each.name.split()).casefold() for each in dataset.categories}
     return _merge_categories(dataset, keys, action)
 
 
 def rare_categories(dataset: CocoDataset, _: Facts, action: Action, *, fewest: int) -> Result:
-    """Every category in use has objects in at least `fewest` images, so that each part of a split can have one."""
+    """Find categories with objects in fewer than `fewest` images, too few for every subset of a split to have one."""
     images: defaultdict[int, set[int]] = defaultdict(set)
     for each in dataset.annotations:
         known = images[each.category_id]
@@ -61,14 +61,14 @@ def rare_categories(dataset: CocoDataset, _: Facts, action: Action, *, fewest: i
 
 
 def unused_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Every category has an object."""
+    """Find categories without an object."""
     used = {each.category_id for each in dataset.annotations}
     problems = {category.id: "no object is of it" for category in dataset.categories if category.id not in used}
     return _judge_categories(dataset, problems, action)
 
 
 def duplicate_image_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result:
-    """One image per id: the first keeps it, and objects with the id are taken to be in the first."""
+    """Find images that share an id; the first keeps it, and objects with the id belong to the first."""
     first: dict[int, Image] = {}
     found = [
         image_problem(image, "drop", f"the id is that of {first[image.id].file_name}")
@@ -79,7 +79,7 @@ def duplicate_image_ids(dataset: CocoDataset, _: Facts, __: Action) -> Result:
 
 
 def duplicate_image_files(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """One image per file: a repair moves the objects to the first."""
+    """Find images that share a file; a repair moves the objects to the first."""
     found: list[Problem] = []
     first: dict[str, Image] = {}
     moved: dict[int, int] = {}
@@ -103,7 +103,7 @@ def duplicate_image_files(dataset: CocoDataset, _: Facts, action: Action) -> Res
 
 
 def duplicate_annotation_ids(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """One annotation per id: the first keeps it, and a repair gives the others new ones."""
+    """Find annotations that share an id; the first keeps it, and a repair gives the others new ones."""
     found: list[Problem] = []
     kept: list[Annotation] = []
     names = {image.id: image.file_name for image in dataset.images}
@@ -123,7 +123,7 @@ def duplicate_annotation_ids(dataset: CocoDataset, _: Facts, action: Action) -> 
 
 
 def annotation_ids_below_one(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Annotation ids are above 0: pycocotools takes an object of id 0 for never found."""
+    """Find annotation ids that are not above 0: pycocotools counts an object of id 0 as never found."""
     fresh = _fresh_ids(dataset)
     return judge_annotations(
         dataset,
@@ -134,7 +134,7 @@ def annotation_ids_below_one(dataset: CocoDataset, _: Facts, action: Action) -> 
 
 
 def unknown_images(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Objects belong to an image that exists."""
+    """Find objects of an image that does not exist."""
     known = {image.id for image in dataset.images}
     return judge_annotations(
         dataset, action, lambda each: "" if each.image_id in known else f"there is no image {each.image_id}"
@@ -142,7 +142,7 @@ def unknown_images(dataset: CocoDataset, _: Facts, action: Action) -> Result:
 
 
 def unknown_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Objects belong to a category that exists."""
+    """Find objects of a category that does not exist."""
     known = {category.id for category in dataset.categories}
     return judge_annotations(
         dataset, action, lambda each: "" if each.category_id in known else f"there is no category {each.category_id}"
@@ -150,7 +150,7 @@ def unknown_categories(dataset: CocoDataset, _: Facts, action: Action) -> Result
 
 
 def images_without_box(dataset: CocoDataset, _: Facts, action: Action) -> Result:
-    """Every image has an annotation; one without is background in training."""
+    """Find images without an annotation, which are background in training."""
     problems = {image.id: "no annotation is in it" for image in dataset.background_images}
     if action == "drop":
         return drop_images(dataset, problems)

@@ -50,7 +50,7 @@ class DecodedYolox(nn.Module):
 
 
 def letterbox(images: Sequence[Path], image_size: tuple[int, int]) -> NDArray[np.float32]:
-    """Image files as `(B, 3, S, S)` float32, BGR 0..255, by mmdet's own validation transforms.
+    """Letterbox image files into a batch `(B, 3, S, S)` float32, BGR 0..255, by mmdet's validation transforms.
 
     Raises:
         DataError: OpenCV cannot decode a file.

@@ -74,7 +74,7 @@ def normalize(state: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tenso
         state, source = {mmdet_name(name): value for name, value in state.items()}, "Megvii"
     if bias not in state or state[bias].ndim != 1:
         raise DataError(
-            "the checkpoint is not of mmdet's YOLOX, nor of Megvii's",
+            "the checkpoint is neither an mmdet nor a Megvii YOLOX checkpoint",
             where=where,
             expected=f"a parameter named {bias} or {MEGVII_CLASS_LAYER}0.bias",
             remedy="use a checkpoint trained with mmdet's or Megvii's YOLOX configs",

@@ -59,8 +59,8 @@ class ClassTransfer:
 def read_checkpoint(path: Path, *, quiet: bool = False) -> Checkpoint:
     """Read a `.pth` file by mmdet or by the family's authors, and refuse any pickle that would run code.
 
-    Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. If training
-    averaged weights, the averaged ones are read: mmengine, mmdet 2 and Megvii all store them as the model's weights. The
+    Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. Averaged
+    weights are read if training kept them: mmengine, mmdet 2 and Megvii all store them as the model's weights. The
     entries that mmengine calls `ema_state_dict`, and mmdet 2 `ema_...`, then hold the unaveraged weights
     (mmengine/hooks/ema_hook.py, `_swap...`).
 

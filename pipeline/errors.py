@@ -70,13 +70,14 @@ def did_you_mean(
         name: What was given. Case is ignored.
         known: The right names.
         otherwise: The remedy where no known name is near.
-        most: How many names to offer.
+        most: How many names to offer; names that differ only in case count as one.
         cutoff: The least similarity of a name that is offered, from 0 to 1.
     """
     from difflib import get_close_matches  # most calls never need it
 
-    folded: dict[str, str] = {}
+    folded: dict[str, list[str]] = {}
     for each in known:
-        folded.setdefault(str(each).casefold(), str(each))
+        folded.setdefault(str(each).casefold(), []).append(str(each))
     near = get_close_matches(str(name).casefold(), folded, most, cutoff)
-    return f"did you mean {' or '.join(repr(folded[match]) for match in near)}?" if near else otherwise
+    names = [repr(each) for match in near for each in dict.fromkeys(folded[match])]
+    return f"did you mean {' or '.join(names)}?" if names else otherwise

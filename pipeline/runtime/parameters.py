@@ -110,7 +110,11 @@ class Parameter:
                     remedy = did_you_mean(item, names, otherwise=self.help)
                     raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=remedy)
             for pattern, holds in BOUNDS.items():
-                if (found := pattern.fullmatch(clause)) and not holds(item, *map(float, found.groups())):
+                found = pattern.fullmatch(clause)
+                if found and not isinstance(item, int | float):
+                    problem = f"{where} has a bound, '{clause}', and is no number"
+                    raise DataError(problem, where=where, remedy="correct its comment in the notebook")
+                if found and not holds(item, *map(float, found.groups())):
                     raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=self.help)
 
 

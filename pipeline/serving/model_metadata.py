@@ -98,7 +98,7 @@ class ModelMetadata:
             raise MissingError(
                 "there is no model metadata", where=path, remedy="train or pack the model again"
             ) from error
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"the model metadata is not JSON: {error}", where=path) from error
 
     def write(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from pipeline.data.fetch.credentials import expand, redact
 from pipeline.data.fetch.fsspec_files import fetch_file
 from pipeline.data.fetch.fsspec_places import Place, place_errors, version_of
-from pipeline.data.fetch.http_access import Access
+from pipeline.data.fetch.http_access import Access, hidden_in
 from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.fetch.mirror import mirror
 from pipeline.data.fetch.partial_file import PartialFile, Validators, byte_bar
@@ -63,7 +63,7 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
         problem = f"'{sha256}' is no SHA-256"
         raise UsageError(problem, expected="64 hexadecimal digits", remedy="correct it, or leave it empty")
     wanted = sha256.lower()
-    shown, url = redact(url), expand(url)
+    given, shown, url = url, redact(url), expand(url)
     if not url.strip():
         raise UsageError("the URL is empty", where=shown, expected="a path or a URL", remedy="name one")
     try:
@@ -80,7 +80,7 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
     name = f"{key[:12]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)[-100:] or 'file'}"
     cached = _Cached(folder / name, shown, key, wanted)
     if is_web:
-        return cached.verified() or _from_http(url, cached, timeout, backoff)
+        return cached.verified() or _from_http(given, url, cached, timeout, backoff)
     place = Place(url, shown, timeout, backoff)
     return cached.verified() or _from_place(place, cached)
 
@@ -113,6 +113,8 @@ class _Cached:
         """Run a download, which returns None where the file here is still current, and check the bytes that came."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(self.path, self.key) as part:
+            if fetched_meanwhile := self.verified():
+                return fetched_meanwhile
             if download(part) is None:
                 return self._found(sha256_of(self.path))
             found = sha256_of(part.path)
@@ -133,8 +135,9 @@ class _Cached:
         return self.path.with_name(self.path.name + ".json")
 
 
-def _from_http(url: str, cached: _Cached, timeout: float, backoff: float) -> Fetched:
-    with closing(HttpClient(Access(url), timeout=timeout, backoff=backoff)) as client:
+def _from_http(given: str, url: str, cached: _Cached, timeout: float, backoff: float) -> Fetched:
+    """Fetch a URL; `given` is the same with placeholders, whose values no message shows."""
+    with closing(HttpClient(Access(url, hidden=hidden_in(given)), timeout=timeout, backoff=backoff)) as client:
         return cached.fill(lambda part: client.download(url, part, unless=cached.version(), shown=cached.shown))
 
 

@@ -89,13 +89,16 @@ def read_json(response: requests.Response, max_bytes: int, where: str) -> JsonRe
 
 
 def body_chunks(
-    response: requests.Response, max_bytes: int, where: str, remedy: str, chunk_size: int = 1 << 16
+    response: requests.Response, max_bytes: int, where: str, remedy: str, chunk_size: int = 1 << 16, *, before: int = 0
 ) -> Iterator[bytes]:
-    """The body piece by piece, checked against its announced length at the end."""
+    """The body piece by piece, checked against its announced length at the end.
+
+    Of `max_bytes` for the file, `before` came in earlier responses.
+    """
     size, announced = 0, body_length(response)
     for chunk in response.iter_content(chunk_size):
         size += len(chunk)
-        if size > max_bytes:
+        if before + size > max_bytes:
             raise DataError(f"the server sent more than {max_bytes / (1 << 20):g} MiB", where=where, remedy=remedy)
         yield chunk
     if announced not in (size, -1):

@@ -7,7 +7,7 @@ import re
 import requests
 
 from pipeline.data.fetch.failures import TransientError
-from pipeline.data.fetch.http_responses import body_chunks, body_length
+from pipeline.data.fetch.http_responses import HttpStatusError, body_chunks, body_length
 from pipeline.data.fetch.partial_file import PartialFile, Validators, byte_bar
 
 _CHUNK = 1 << 14  # bytes; a chunk that is incomplete when the connection breaks is lost
@@ -30,7 +30,8 @@ def receive(
         The file's version, or None where the server still has the version `unless`.
 
     Raises:
-        DataError: The file is larger than `max_bytes`.
+        DataError: The file is larger than `max_bytes`, or cannot be written.
+        HttpStatusError: The response holds no file.
         TransientError: Another attempt may succeed.
     """
     status = response.status_code
@@ -43,6 +44,8 @@ def receive(
         if not _continues(response, part):
             part.reset(Validators())
             raise TransientError("the server sent another piece than the one asked for")
+    elif status != 200:  # such as 202, whose body says that the file is being prepared
+        raise HttpStatusError(status, where)
     else:
         headers = response.headers
         validators = Validators(headers.get("ETag", ""), headers.get("Last-Modified", ""), body_length(response))
@@ -52,7 +55,7 @@ def receive(
     total = part.validators.size
     try:
         with byte_bar(part.target.name, total, part.size, quiet=quiet) as bar:
-            for chunk in body_chunks(response, max_bytes - part.size, where, "use a smaller file", _CHUNK):
+            for chunk in body_chunks(response, max_bytes, where, "use a smaller file", _CHUNK, before=part.size):
                 part.write(chunk)
                 bar.update(len(chunk))
     finally:

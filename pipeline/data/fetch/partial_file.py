@@ -6,11 +6,15 @@ import fcntl
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tqdm import tqdm
+
+from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +76,18 @@ class PartialFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes at the end."""
-        self._file.write(chunk)
+        """Add bytes at the end.
+
+        Raises:
+            DataError: The disk refuses them.
+        """
+        with self._writing():
+            self._file.write(chunk)
 
     def flush(self) -> None:
         """Hand the bytes to the system, so that `size` counts them and readers of `path` see them."""
-        self._file.flush()
+        with self._writing():
+            self._file.flush()
 
     def reset(self, validators: Validators) -> None:
         """Start anew with a version of the source."""
@@ -95,10 +105,18 @@ class PartialFile:
     def finish(self) -> None:
         """Rename the file to its target."""
         self._is_kept = False
-        self._file.flush()
+        self.flush()
         os.fsync(self._file.fileno())
         self._state.unlink(missing_ok=True)
         self.path.replace(self.target)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            problem = f"the download cannot be written: {error.strerror or error}"
+            raise DataError(problem, where=self.path, remedy="see that there is room on the disk") from error
 
     def _restore(self) -> None:
         try:
@@ -131,6 +149,8 @@ def try_lock(path: Path, operation: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Bina
         except BlockingIOError:
             file.close()
             return None
+        except OSError:  # a file system without locks, as some network disks are: go on without one
+            return file
         # Between opening and locking, the former holder may have renamed the file: then it is not ours.
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             return file

@@ -194,6 +194,6 @@ def _check_sqlite(source: DatabaseSource) -> None:
         raise UsageError("the URL names no file", where=source.shown, expected="sqlite:///folder/file.db")
     path = Path(name)
     if not path.is_file():
-        beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-        remedy = did_you_mean(path, beside, otherwise="check the path")
+        beside = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
+        remedy = did_you_mean(path.name, beside, otherwise="check the path")
         raise MissingError("there is no such database file", where=path, remedy=remedy)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import logging
 import os
@@ -189,10 +191,38 @@ class TestHttp:
         get(url, tmp_path).path.write_bytes(b"x" + BODY[1:])
         assert get(url, tmp_path).path.read_bytes() == BODY
 
-    def test_concurrent_calls_download_once(self, server: Any, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("status", [201, 202, 204, 304])
+    def test_only_a_file_is_taken_for_one(self, server: Any, tmp_path: Path, status: int) -> None:
+        url = server.serve("a.zip", BODY)
+        server.statuses = [status] * 9
+        with pytest.raises(MissingError, match=f"the server answered {status}"):
+            get(url, tmp_path)
+        assert not list(tmp_path.glob("*a.zip"))
+
+    def test_a_file_system_without_locks_is_used_without_one(
+        self, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "no locks available")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        assert get(server.serve("a.zip", BODY), tmp_path).sha256 == DIGEST
+
+    def test_a_secret_in_the_path_is_not_logged(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in ("USER_NAME", "PASSWORD", "KEY"):
+            monkeypatch.setenv(name, f"hunter2-{name}")
+        with pytest.raises(PipelineError) as caught:
+            get("http://${USER_NAME}:${PASSWORD}@nowhere.invalid/${KEY}/a.zip", tmp_path)
+        assert "is sent unencrypted" in caplog.text
+        assert "hunter2" not in caplog.text + str(caught.value)
+
+    @pytest.mark.parametrize("digest", ["", DIGEST], ids=["any", "known digest"])
+    def test_concurrent_calls_download_once(self, server: Any, tmp_path: Path, digest: str) -> None:
         url = server.serve("a.zip", BODY)
         found: list[Fetched] = []
-        threads = [threading.Thread(target=lambda: found.append(get(url, tmp_path))) for _ in range(4)]
+        threads = [threading.Thread(target=lambda: found.append(get(url, tmp_path, sha256=digest))) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

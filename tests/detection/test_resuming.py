@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.detection import training
+from pipeline.detection import stopping_rules, training
 from pipeline.detection.checkpoints import write_checkpoint
 from pipeline.detection.families.yolox.mmdet_config import build_model
 from pipeline.detection.hooks import WeightsHook
@@ -353,6 +353,48 @@ def test_patience_that_ended_before_the_kill_has_ended(
     assert steps == validations == []
     assert_same(tmp_path / "out", expected)
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_patience_counts_epochs_before_the_kill(skilled: Path, datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    options, resume = replace(RUIN, epochs=8, patience=3), tmp_path / "resume"
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    assert [record.epoch for record in expected.history] == [0, 1, 2, 3]
+    train_until(2, options, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
+    train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    assert_same(tmp_path / "out", expected)
+
+
+class Clock:
+    """Stands for `time` where limits are judged: an epoch takes 100 seconds, and nothing else any."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        after = ProgressHook.before_train_epoch
+
+        def before_train_epoch(hook: Any, runner: Any) -> None:
+            after(hook, runner)
+            self.now += 100
+
+        monkeypatch.setattr(ProgressHook, "before_train_epoch", before_train_epoch)
+        monkeypatch.setattr(stopping_rules, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [(1,), (1, 2)], ids=["once", "twice"])
+def test_the_time_limit_is_for_all_attempts(
+    killed: tuple[int, ...], datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    options, resume = replace(OPTIONS, epochs=9, max_minutes=5), tmp_path / "resume"
+    for epoch in killed:
+        train_until(epoch, options, *datasets, new(tmp_path / f"{epoch}"), resume=resume)
+    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
+    assert [record.epoch for record in result.history] == [1, 2, 3]
+    assert result.ended_early == "the time limit of 5 minutes"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --no-deps --only-binary :all:
 
 # Tests run side by side, each worker with one thread of its own.
-WORKERS ?= auto
+WORKERS ?= logical
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 10
 
 .PHONY: demo test soak lint lab lock clean clean-store

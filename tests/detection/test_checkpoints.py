@@ -267,9 +267,19 @@ def test_what_getattr_seems_to_find_cannot_be_called(tmp_path: Path, three_class
         pytest.param({"state_dict": {}}, "no state_dict", id="nothing"),
         pytest.param({"state_dict": None, "model": None}, "no state_dict", id="none"),
         pytest.param({"optimizer": {"lr": 1.0}}, "no state_dict", id="only an optimizer"),
-        pytest.param({"model": {0: torch.zeros(1)}}, "not of mmdet's YOLOX, nor", id="numbers for names"),
-        pytest.param({"state_dict": {"fc.weight": torch.zeros(1)}}, "not of mmdet's YOLOX, nor", id="another model"),
-        pytest.param({"head.cls_preds.0.bias": torch.tensor(1.0)}, "not of mmdet's YOLOX, nor", id="a bias of no rows"),
+        pytest.param(
+            {"model": {0: torch.zeros(1)}}, "neither an mmdet nor a Megvii YOLOX checkpoint", id="numbers for names"
+        ),
+        pytest.param(
+            {"state_dict": {"fc.weight": torch.zeros(1)}},
+            "neither an mmdet nor a Megvii YOLOX checkpoint",
+            id="another model",
+        ),
+        pytest.param(
+            {"head.cls_preds.0.bias": torch.tensor(1.0)},
+            "neither an mmdet nor a Megvii YOLOX checkpoint",
+            id="a bias of no rows",
+        ),
     ],
 )
 def test_what_is_no_checkpoint(tmp_path: Path, content: Any, says: str) -> None:

@@ -4,19 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from clock import Clock
 
 from pipeline.detection import stopping_rules
 from pipeline.detection.stopping_rules import StoppingHook
-
-
-class Clock:
-    """Stands for `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -7,22 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from clock import Clock
 
 from pipeline.detection import training_progress
 from pipeline.detection.hooks import EpochRecord
 from pipeline.detection.training_progress import ProgressBar, ProgressHook
 
 Told = tuple[int, int, str]
-
-
-class Clock:
-    """Stands for `time`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -314,6 +314,7 @@ def test_outside_of_the_virtual_environment_one_line_says_to_activate_it(
     ran: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     activate = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # stands for the checkout that holds the scripts
     for arguments in (["step.dev.py", "--force"], ["-m", "pipeline", "status"]):
         done = python(ran.root, "-S", *arguments)  # without site-packages
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

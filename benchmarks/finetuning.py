@@ -342,7 +342,7 @@ def make_sets(task: str, folder: Path, max_empty_share: float = 1.0) -> dict[str
     """Train, eval and test sets: the official val2017 photographs are for testing, a fifth of the others for eval."""
     from pipeline.data.conversion import select
     from pipeline.data.dataset_folder import write_subset
-    from pipeline.data.sample.dataset import make_sample
+    from pipeline.data.sample import make_sample
     from pipeline.data.split.dataset_split import split
 
     images = folder / "source"

@@ -20,17 +20,12 @@ class PipelineError(Exception):
     """
 
     def __init__(self, problem: str, *, where: object = "", expected: str = "", remedy: str = "") -> None:
-        lines = [problem]
-        lines += [f"  {label:<9} {text}" for label, text in self._details(where, expected, remedy) if text]
-        super().__init__("\n".join(lines))
-        self.problem = problem
-
-    @staticmethod
-    def _details(where: object, expected: str, remedy: str) -> list[tuple[str, str]]:
-        return [("where:", str(where)), ("expected:", expected), ("do:", remedy)]
+        super().__init__(problem)
+        self.problem, self.where, self.expected, self.remedy = problem, str(where), expected, remedy
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        details = {"where:": self.where, "expected:": self.expected, "do:": self.remedy}
+        return "\n".join([self.problem, *(f"  {label:<9} {text}" for label, text in details.items() if text)])
 
 
 class UsageError(PipelineError, ValueError):

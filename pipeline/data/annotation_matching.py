@@ -1,4 +1,4 @@
-"""Annotations matched with the images of their source: names on disk, absent images, and images without boxes.
+"""Annotations matched with the images of their source. Each image is accounted for: kept, or excluded with a reason.
 
 An image that the annotations name is background if they give it no box: a COCO image without annotations, an empty
 label file, a row without a box. An image that they do not name, or that a reader has marked because the source lists it
@@ -10,58 +10,185 @@ it is excluded, whatever is to be done about images that nobody annotated.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.data.checks.image_rules import exif_orientation
 from pipeline.data.coco import CocoDataset, Image
-from pipeline.data.formats.class_names import DESCRIBED
+from pipeline.data.fetch.fetching import fetch
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.image_facts import ImageFacts
 from pipeline.data.images import upright_size
 from pipeline.data.parsed import UNANNOTATED_FIELD, UNUSABLE_FIELD
-from pipeline.data.side_files import first_of
 from pipeline.data.sources.loaded_source import LoadedSource
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, did_you_mean
 
-TREATMENTS = ("exclude", "background")
+NOT_ANNOTATED = "nobody annotated them"
+NOT_USABLE = "nothing drawn on them can be used as a box"
+ABSENT = "their files are absent"
+
+_TEST_LIST = "test_images.txt"
 _ORIENTATION = "orientation"  # a field of converted images
 _SHOWN = 3  # reasons in an error
 
 
 @dataclass(frozen=True)
-class SettledImages:
-    """A data set in which images without a box are background.
+class MatchedImages:
+    """The images that a source has or its annotations name, by their names in the folder.
 
     Attributes:
-        dataset: The remaining images, without marks.
-        unannotated: Names of images that nobody annotated: excluded, or taken as background.
-        unusable: Names of images that were excluded because no shape on them can be used as a box.
+        dataset: Those that are kept; images without a box are background.
+        excluded: The reasons why the others are not.
+        unannotated: Those that nobody annotated: excluded, or kept as background.
     """
 
     dataset: CocoDataset
+    excluded: Mapping[str, str]
     unannotated: frozenset[str]
-    unusable: frozenset[str]
 
 
-def check_treatment(unannotated: str) -> None:
-    """Check the treatment of images that nobody annotated.
+def match_images(
+    dataset: CocoDataset,
+    source: LoadedSource,
+    index: ImageIndex,
+    files: Collection[str],
+    *,
+    where: str,
+    annotation_format: str,
+    drop_missing: bool,
+    take_unannotated: bool,
+) -> MatchedImages:
+    """Decide of each image whether it is kept.
+
+    Args:
+        dataset: What the annotations name; names as in the source, and some images marked.
+        source: What was loaded.
+        index: The images in the folder by their names in the source.
+        files: The images in the folder.
+        where: Where the annotations came from, for errors.
+        annotation_format: As what they were read, likewise.
+        drop_missing: Whether to exclude images whose files are absent; otherwise they are an error.
+        take_unannotated: Whether images that nobody annotated are background; otherwise they are excluded.
 
     Raises:
-        UsageError: There is no such treatment.
+        DataError: Images are absent, or there is no box.
     """
-    if unannotated not in TREATMENTS:
-        raise UsageError(f"unannotated cannot be '{unannotated}'", expected=" or ".join(TREATMENTS))
+    dataset = _as_on_disk(dataset, source, index.folder)
+    named = {image.file_name for image in dataset.images}
+    annotated = {each.image_id for each in dataset.annotations}
+    with_boxes = {image.file_name for image in dataset.images if image.id in annotated}
+
+    def marked(mark: str) -> set[str]:
+        return {image.file_name for image in dataset.images if image.extra.get(mark) in (True, 1)} - with_boxes
+
+    absent = named.difference(files)
+    if absent and (not drop_missing or absent == named):
+        raise _absent_images(sorted(absent), len(named), where, source)
+    if with_boxes <= absent:
+        found = f"the annotations hold no box in {len(named - absent)} images" if named else "there is no image"
+        raise DataError(
+            f"{found}, read as {annotation_format}",
+            where=where,
+            expected="images with boxes",
+            remedy="check which files hold the boxes; if they lie apart from the images, name them in annotations_url",
+        )
+    unusable = marked(UNUSABLE_FIELD) - absent
+    unannotated = marked(UNANNOTATED_FIELD).union(set(files) - named) - unusable - absent
+    excluded = dict.fromkeys(absent, ABSENT) | dict.fromkeys(unusable, NOT_USABLE)
+    if not take_unannotated:
+        excluded |= dict.fromkeys(unannotated, NOT_ANNOTATED)
+    kept = dataset.subset(image for image in dataset.images if image.file_name not in excluded)
+    images = tuple(map(_without_marks, kept.images))
+    images += _unnamed_images(sorted(unannotated - named - excluded.keys()), images, source, index)
+    return MatchedImages(replace(kept, images=images), excluded, frozenset(unannotated))
 
 
-def as_on_disk(dataset: CocoDataset, source: LoadedSource, folder: Path) -> CocoDataset:
+def write_test_list(
+    url: str, folder: Path, cache: Path, matched: MatchedImages, source: LoadedSource, index: ImageIndex
+) -> int:
+    """Write the names of the images that are reserved for the test set, without those whose files are absent.
+
+    Args:
+        url: A text file, one name a line, as in the folder, the source or the annotations.
+        folder: The folder to write to.
+        cache: Where downloads are kept.
+        matched: All images.
+        source: What was loaded.
+        index: The images by their names in the source.
+
+    Returns:
+        The number of names written.
+
+    Raises:
+        MissingError: There is nothing at the URL.
+        DataError: It is no text, empty, or names an image that the annotations do not, or one that is excluded.
+    """
+    found = fetch(url, cache)
+    try:
+        lines = {line.strip() for line in found.path.read_text(encoding="utf-8-sig").splitlines()} - {""}
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        problem = "the test list is not a text file"
+        raise DataError(problem, where=found.url, expected="a file name a line") from error
+    if not lines:
+        raise DataError("the test list is empty", where=found.url, remedy="leave test_list_url empty to have none")
+    kept = {image.file_name for image in matched.dataset.images}
+    names = set()
+    for line in lines:
+        name = line
+        if line not in kept and line not in matched.excluded:
+            try:
+                name = index.resolve(line) or line
+            except DataError as error:
+                error.where = found.url
+                raise
+        names.add(source.renamed.get(name, name))
+    if unknown := sorted(names - kept - matched.excluded.keys()):
+        raise DataError(
+            f"the test list names {len(unknown)} images that the annotations do not: {_first_of(unknown)}",
+            where=found.url,
+            expected="file names as in the annotations, one a line",
+            remedy=did_you_mean(unknown[0], kept, otherwise="correct the list;", cutoff=0.6)
+            + " a labelling tool's open tasks are taken only if unannotated is 'background'",
+        )
+    for why in (NOT_ANNOTATED, NOT_USABLE):
+        if left_out := sorted(name for name in names if matched.excluded.get(name) == why):
+            raise DataError(
+                f"the test list names {len(left_out)} images that are excluded, since {why}: {_first_of(left_out)}",
+                where=found.url,
+                expected="images with boxes, or background",
+                remedy="remove them from the list or annotate them; or, if they are background and nobody annotated "
+                "them, set unannotated to 'background'",
+            )
+    if there := sorted(names & kept):
+        (folder / _TEST_LIST).write_text("".join(f"{name}\n" for name in there), encoding="utf-8")
+    return len(there)
+
+
+def read_test_list(folder: Path) -> tuple[str, ...]:
+    """The names of the images that are reserved for the test set.
+
+    Raises:
+        DataError: Earlier versions loaded these annotations, with a map of class names, which would have to be applied.
+    """
+    if any(folder.glob("class_map.*")):
+        problem = "the annotations were loaded with class_map_url, which is no longer applied"
+        raise DataError(problem, where=folder, remedy="load them again, and set rename and drop_classes instead")
+    path = folder / _TEST_LIST
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
+
+
+def _as_on_disk(dataset: CocoDataset, source: LoadedSource, folder: Path) -> CocoDataset:
     """The data set with file names as in the folder, and with the source's fields of each image.
 
     A converted image was turned upright; boxes drawn on it as stored turn with it.
     """
-    dataset = replace(dataset, images=tuple(_image_on_disk(image, source) for image in dataset.images))
+    images = []
+    for image in dataset.images:
+        name = source.renamed.get(image.file_name, image.file_name)
+        images.append(replace(image, file_name=name, extra={**image.extra, **_fields(name, source)}))
+    dataset = replace(dataset, images=tuple(images))
     turned = {name: own[_ORIENTATION] for name, own in source.fields.items() if _ORIENTATION in own}
     if not turned:
         return dataset
@@ -70,43 +197,36 @@ def as_on_disk(dataset: CocoDataset, source: LoadedSource, folder: Path) -> Coco
     return exif_orientation(dataset, facts, "repair")[0]
 
 
-def check_described(annotation_format: str, where: str) -> None:
-    """Check that files which only name classes go with annotations that need names.
-
-    Raises:
-        DataError: They do not.
-    """
-    if annotation_format not in DESCRIBED:
-        raise DataError(
-            f"the files only name classes, and the source's own annotations, {annotation_format}, do so too",
-            where=where,
-            expected=f"annotations, or names of classes for those in the formats {' and '.join(DESCRIBED)}",
-            remedy="leave annotations_url empty to take the source's own annotations",
-        )
+def _fields(name: str, source: LoadedSource) -> dict[str, Any]:
+    return {key: value for key, value in source.fields.get(name, {}).items() if key != _ORIENTATION}
 
 
-def check_not_empty(dataset: CocoDataset, annotation_format: str, where: str) -> None:
-    """Check that there is an image and a box.
-
-    Raises:
-        DataError: There is none.
-    """
-    if dataset.images and dataset.annotations:
-        return
-    count = len(dataset.images)
-    found = f"the annotations hold no box in {count} images" if count else "there is no image"
-    raise DataError(
-        f"{found}, read as {annotation_format}",
-        where=where,
-        expected="images with boxes",
-        remedy="check which files hold the boxes; if they lie apart from the images, name them in annotations_url",
-    )
+def _without_marks(image: Image) -> Image:
+    marks = {UNANNOTATED_FIELD, UNUSABLE_FIELD}
+    if marks.isdisjoint(image.extra):
+        return image
+    return replace(image, extra={key: value for key, value in image.extra.items() if key not in marks})
 
 
-def absent_images(absent: list[str], known: int, where: str, source: LoadedSource) -> DataError:
+def _unnamed_images(
+    names: list[str], named: tuple[Image, ...], source: LoadedSource, index: ImageIndex
+) -> tuple[Image, ...]:
+    """Records of images that the annotations do not name, of the subsets that their folders name."""
+    has_split = any("subset" in image.extra for image in named)
+    in_source = {new: old for old, new in source.renamed.items()}
+    found = []
+    for number, name in enumerate(names, max((image.id for image in named), default=0) + 1):
+        own = in_source.get(name, name)
+        subset = index.subset_of(PurePosixPath(own).parent.as_posix()) if has_split else ""
+        extra = _fields(name, source) | ({"subset": subset} if subset else {})
+        found.append(Image(number, name, *index.size(own), extra))
+    return tuple(found)
+
+
+def _absent_images(absent: list[str], named: int, where: str, source: LoadedSource) -> DataError:
     """The error for annotated images that are missing, with the reasons why the source's own were skipped."""
+    lines = [f"{len(absent)} of the {named} images that the annotations name are absent: {_first_of(absent)}"]
     reasons = {each.item: each.reason for each in source.skipped}
-    lines = [f"{len(absent)} of the {known} images that the annotations name are absent: {first_of(absent)}"]
     for name in absent:
         item = next((item for item in reasons if item == name or item.endswith(f"/{name}")), "")
         if item and len(lines) <= _SHOWN:
@@ -119,52 +239,5 @@ def absent_images(absent: list[str], known: int, where: str, source: LoadedSourc
     )
 
 
-def settle_unannotated(
-    dataset: CocoDataset, files: Collection[str], index: ImageIndex, source: LoadedSource, *, unannotated: str
-) -> SettledImages:
-    """Exclude images that nobody annotated, or take them as background; exclude those without a usable shape.
-
-    Args:
-        dataset: All images that the annotations name, some marked; names as in the folder.
-        files: The images in the folder.
-        index: The same images by their names in the source.
-        source: What was loaded.
-        unannotated: `exclude` or `background`.
-    """
-    annotated = {each.image_id for each in dataset.annotations}
-    with_boxes = {image.file_name for image in dataset.images if image.id in annotated}
-    unusable = frozenset(_marked(dataset, UNUSABLE_FIELD) - with_boxes)
-    marked = frozenset(_marked(dataset, UNANNOTATED_FIELD) - with_boxes - unusable)
-    unnamed = sorted(set(files) - {image.file_name for image in dataset.images})
-    excluded = unusable | (marked if unannotated == "exclude" else frozenset())
-    images = [_without_marks(image) for image in dataset.images if image.file_name not in excluded]
-    if unannotated == "background":
-        has_split = any("subset" in image.extra for image in images)
-        first = max((image.id for image in images), default=0) + 1
-        in_source = {new: old for old, new in source.renamed.items()}
-        for number, name in enumerate(unnamed, first):
-            own = in_source.get(name, name)
-            subset = index.subset_of(PurePosixPath(own).parent.as_posix()) if has_split else ""
-            extra = _fields(name, source) | ({"subset": subset} if subset else {})
-            images.append(Image(number, name, *index.size(own), extra))
-    return SettledImages(replace(dataset, images=tuple(images)), marked.union(unnamed), unusable)
-
-
-def _image_on_disk(image: Image, source: LoadedSource) -> Image:
-    name = source.renamed.get(image.file_name, image.file_name)
-    return replace(image, file_name=name, extra={**image.extra, **_fields(name, source)})
-
-
-def _fields(name: str, source: LoadedSource) -> dict[str, Any]:
-    return {key: value for key, value in source.fields.get(name, {}).items() if key != _ORIENTATION}
-
-
-def _marked(dataset: CocoDataset, mark: str) -> set[str]:
-    return {image.file_name for image in dataset.images if image.extra.get(mark) in (True, 1)}
-
-
-def _without_marks(image: Image) -> Image:
-    marks = {UNANNOTATED_FIELD, UNUSABLE_FIELD}
-    if marks.isdisjoint(image.extra):
-        return image
-    return replace(image, extra={key: value for key, value in image.extra.items() if key not in marks})
+def _first_of(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

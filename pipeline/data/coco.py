@@ -10,7 +10,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -121,7 +121,14 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
     except (ValueError, RecursionError) as error:
         raise DataError(f"the annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
     try:
-        dataset = _parse(raw, unsized)
+        images, annotations, categories = (_records(raw, key) for key in ("images", "annotations", "categories"))
+        dataset = CocoDataset(
+            tuple(_image(record, f"images[{i}]", unsized) for i, record in enumerate(images)),
+            tuple(_annotation(record, i) for i, record in enumerate(annotations)),
+            tuple(_category(record, f"categories[{i}]") for i, record in enumerate(categories)),
+            raw["info"] if isinstance(raw.get("info"), dict) else {},
+            tuple(each for each in raw.get("licenses") or () if isinstance(each, dict)),
+        )
     except _SchemaError as error:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
     ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
@@ -135,14 +142,20 @@ def write_coco(dataset: CocoDataset, path: Path) -> None:
 
     The same dataset gives the same bytes, whatever the order of its records.
     """
-    images = sorted(dataset.images, key=lambda image: (image.id, image.file_name))
-    annotations = sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id))
+    images = []
+    for image in sorted(dataset.images, key=lambda image: (image.id, image.file_name)):
+        own = {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
+        images.append(own | dict(sorted(image.extra.items())))
+    annotations = []
+    for each in sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id)):
+        record = {name: getattr(each, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
+        annotations.append(record if each.segmentation is None else record | {"segmentation": each.segmentation})
     sections = [
         f'"info": {_dump(dict(dataset.info))}',
         f'"licenses": {_dump_list(map(dict, dataset.licenses))}',
-        f'"categories": {_dump_list(map(_category_record, dataset.categories))}',
-        f'"images": {_dump_list(map(_image_record, images))}',
-        f'"annotations": {_dump_list(map(_annotation_record, annotations))}',
+        f'"categories": {_dump_list(map(asdict, dataset.categories))}',
+        f'"images": {_dump_list(images)}',
+        f'"annotations": {_dump_list(annotations)}',
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(("{\n" + ",\n".join(sections) + "\n}\n").encode())
@@ -158,38 +171,29 @@ def unsafe_name(name: str) -> bool:
 def _dump(value: Any) -> str:
     """JSON in UTF-8; escaped where a broken name has a lone surrogate."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if text.isascii() or _is_whole(text) else json.dumps(value)
+    is_whole = text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text if is_whole else json.dumps(value)
 
 
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+def _dump_list(records: Iterable[Any]) -> str:
+    lines = [_dump(record) for record in records]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
 
 
 class _SchemaError(Exception):
     """The problem of the file, with the record."""
 
 
-def _parse(raw: Any, unsized: bool) -> CocoDataset:
+def _records(raw: Any, key: str) -> list[Any]:
     if not isinstance(raw, dict):
         raise _SchemaError(f"the annotation file holds {_kind(raw)} where an object was expected")
-    return CocoDataset(
-        tuple(_image(record, f"images[{i}]", unsized) for i, record in enumerate(_list(raw, "images"))),
-        tuple(_annotation(record, i) for i, record in enumerate(_list(raw, "annotations"))),
-        tuple(_category(record, f"categories[{i}]") for i, record in enumerate(_list(raw, "categories"))),
-        raw["info"] if isinstance(raw.get("info"), dict) else {},
-        tuple(each for each in raw.get("licenses") or () if isinstance(each, dict)),
-    )
-
-
-def _list(raw: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(raw.get(key), list):
         raise _SchemaError(f"the annotation file has no list '{key}'")
     return list(raw[key])
 
 
 def _category(raw: Any, where: str) -> Category:
-    name = _text(raw, "name", where)
-    supercategory = raw.get("supercategory")
+    name, supercategory = _text(raw, "name", where), raw.get("supercategory")
     return Category(_integer(raw, "id", where), name, supercategory if isinstance(supercategory, str) else "")
 
 
@@ -199,7 +203,7 @@ def _image(raw: Any, where: str, unsized: bool) -> Image:
         raise _SchemaError(f"{where}.file_name leads out of the images folder: {name!r}")
     sides = ("width", "height")
     width, height = (0 if unsized and raw.get(side) is None else _integer(raw, side, where) for side in sides)
-    extra = {key: value for key, value in raw.items() if key not in {"id", "file_name", "width", "height"}}
+    extra = {key: value for key, value in raw.items() if key not in {"id", "file_name", *sides}}
     return Image(_integer(raw, "id", where), name, width, height, extra)
 
 
@@ -218,26 +222,18 @@ def _annotation(raw: Any, index: int) -> Annotation:
             raw.get("segmentation"),
         )
     except (_SchemaError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        raise _SchemaError(_annotation_problem(raw, f"annotations[{index}]")) from None
-
-
-def _annotation_problem(raw: Any, where: str) -> str:
-    try:
+        where = f"annotations[{index}]"
         for key in ("id", "image_id", "category_id"):
             _integer(raw, key, where)
         box = _value(raw, "bbox", where)
-    except _SchemaError as error:
-        return str(error)
-    if not isinstance(box, list) or len(box) != 4 or any(each.__class__ not in (int, float) for each in box):
-        return f"{where}.bbox is not four numbers [x, y, width, height]"
-    return f"{where}.area is not a number"
+        is_box = isinstance(box, list) and len(box) == 4 and all(each.__class__ in (int, float) for each in box)
+        problem = "area is not a number" if is_box else "bbox is not four numbers [x, y, width, height]"
+        raise _SchemaError(f"{where}.{problem}") from None
 
 
 def _integer(raw: Any, key: str, where: str) -> int:
     value = _value(raw, key, where)
-    if value.__class__ is int:
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
+    if value.__class__ is int or (isinstance(value, float) and value.is_integer()):
         return int(value)
     raise _SchemaError(f"{where}.{key} is {_kind(value)} where a whole number was expected")
 
@@ -260,22 +256,3 @@ def _value(raw: Any, key: str, where: str) -> Any:
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
     return "an empty text" if value == "" else names.get(type(value), "a number")
-
-
-def _category_record(category: Category) -> dict[str, Any]:
-    return {"id": category.id, "name": category.name, "supercategory": category.supercategory}
-
-
-def _image_record(image: Image) -> dict[str, Any]:
-    own = {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
-    return own | dict(sorted(image.extra.items()))
-
-
-def _annotation_record(annotation: Annotation) -> dict[str, Any]:
-    record = {name: getattr(annotation, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
-    return record if annotation.segmentation is None else record | {"segmentation": annotation.segmentation}
-
-
-def _dump_list(records: Iterable[Any]) -> str:
-    lines = [_dump(record) for record in records]
-    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"

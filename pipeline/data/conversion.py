@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from pipeline.data.class_selection import Recoding, recode
-from pipeline.data.coco import Annotation, CocoDataset, Image
-from pipeline.data.exclusions import Exclusion, exclude
-from pipeline.errors import DataError, UsageError
+from pipeline.data.coco import Annotation, Category, CocoDataset
+from pipeline.data.tables import Exclusion, exclude
+from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-_NOTHING: Mapping[str, str | None] = MappingProxyType({})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_SHOWN = 20  # names in an error
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def select(
     dataset: CocoDataset,
     *,
     classes: Sequence[str] = (),
-    rename: Mapping[str, str | None] = _NOTHING,
+    rename: Mapping[str, str] = _NOTHING,
     drop: Collection[str] = (),
     max_images: int = 0,
     seed: int = 0,
@@ -45,8 +45,8 @@ def select(
         dataset: The dataset.
         classes: Category names in the order wanted, which become 1..K, as they are called after renaming; empty for
             all, in the source's order.
-        rename: New names by old ones, None to drop, as `read_class_map` gives them. All are renamed at once, so
-            that two can swap names. Categories with the same new name are merged.
+        rename: New names by old ones. All are renamed at once, so that two can swap names. Categories with the same new
+            name are merged; a class has the supercategory of the category with its name, or else of its first one.
         drop: Names to drop, as they are called in the source.
         max_images: Keep at most so many images; 0 for all. The choice depends on the seed and the file names alone,
             image by image: it keeps no groups together.
@@ -58,31 +58,36 @@ def select(
         made the same in image, class and place, the one with the lowest id stays.
 
     Raises:
-        UsageError: A class is unknown, named twice, or both renamed and dropped; or a limit is negative.
+        UsageError: A class is unknown, named twice, or both renamed and dropped.
         DataError: No object is left.
     """
-    if max_images < 0:
-        raise UsageError("max_images cannot be negative", expected="0 or more")
-    recoding = recode(dataset.categories, classes, rename, drop)
-    kept = _recoded([each for each in dataset.annotations if each.category_id in recoding.number], recoding)
-    images = _at_most(list(dataset.images), max_images, seed, frozenset(reserved))
+    members = _members(dataset.categories, classes, rename, drop)
+    images = list(dataset.images)
+    if 0 < max_images < len(images):
+        images.sort(key=lambda image: (image.file_name not in reserved, draw_order(image.file_name, seed)))
+        images = sorted(images[:max_images], key=lambda image: image.id)
+    else:
+        images.sort(key=lambda image: image.id)
     ids = {image.id for image in images}
-    ordered = sorted((each for each in kept if each.image_id in ids), key=lambda each: (each.image_id, each.id))
-    if not ordered:
-        names = ", ".join(category.name for category in recoding.categories)
-        remedy = "name other classes" + (
-            f", or take more than {max_images} images" if len(ids) < len(dataset.images) else ""
-        )
-        raise DataError(f"there is no object in {len(images)} images", expected=f"objects of {names}", remedy=remedy)
+    kept = [each for each in _recoded(dataset.annotations, members) if each.image_id in ids]
+    if not kept:
+        remedy = "name other classes"
+        if len(ids) < len(dataset.images):
+            remedy += f", or take more than {max_images} images"
+        problem = f"there is no object in {len(images)} images"
+        raise DataError(problem, expected=f"objects of {', '.join(members)}", remedy=remedy)
+    kept.sort(key=lambda each: (each.image_id, each.id))
+    categories = []
+    for number, (name, sources) in enumerate(members.items(), 1):
+        like = next((category for category in sources if category.name == name), sources[0])
+        categories.append(replace(like, id=number, name=name))
     selected = replace(
         dataset,
-        images=tuple(sorted(images, key=lambda image: image.id)),
-        annotations=tuple(replace(each, id=i) for i, each in enumerate(ordered, 1)),
-        categories=recoding.categories,
+        images=tuple(images),
+        annotations=tuple(replace(each, id=i) for i, each in enumerate(kept, 1)),
+        categories=tuple(categories),
     )
-    log.info(
-        "selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(ordered)
-    )
+    log.info("selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(kept))
     counts = {"more than max_images": len(dataset.images) - len(images)}
     return Selection(selected, exclude(counts, len(dataset.images)))
 
@@ -92,26 +97,60 @@ def draw_order(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
-def _recoded(annotations: list[Annotation], recoding: Recoding) -> list[Annotation]:
+def _members(
+    categories: Sequence[Category], classes: Sequence[str], rename: Mapping[str, str], drop: Collection[str]
+) -> dict[str, list[Category]]:
+    """The wanted classes in order, each with the categories that become it."""
+    _check_known([*rename, *drop], [category.name for category in categories])
+    if both := sorted(set(drop) & rename.keys()):
+        raise UsageError(f"the class '{both[0]}' is both renamed and dropped", remedy="rename it or drop it")
+    if "" in rename.values():
+        raise UsageError("the new name of a class is empty", where="rename", remedy="name the class in drop_classes")
+    members: dict[str, list[Category]] = {}
+    for category in categories:
+        if category.name not in drop:
+            members.setdefault(rename.get(category.name, category.name), []).append(category)
+    if categories and not members:
+        raise DataError("every class is dropped", remedy="drop fewer: see drop_classes")
+    if not classes:
+        return members
+    gone = {old: f"'{old}' is called '{new}' after renaming" for old, new in rename.items()}
+    _check_known(classes, members, gone | {old: f"'{old}' is dropped" for old in drop})
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise UsageError(f"the class '{twice}' is asked for twice", remedy="name it once")
+    return {name: members[name] for name in classes}
+
+
+def _check_known(asked: Iterable[str], known: Collection[str], gone: Mapping[str, str] = _NOTHING) -> None:
+    unknown = [name for name in dict.fromkeys(asked) if name not in known]
+    if not unknown:
+        return
+    hints = [gone.get(name) or did_you_mean(name, known, most=3) for name in unknown]
+    if not all(hints):
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        hints.append(f"there are: {', '.join(list(known)[:_SHOWN])}{more}")
+    raise UsageError(f"the dataset has no class {', '.join(map(repr, unknown))}", remedy="; ".join(filter(None, hints)))
+
+
+def _recoded(annotations: Iterable[Annotation], members: Mapping[str, Sequence[Category]]) -> list[Annotation]:
     """The annotations with their new classes; of annotations that only differed in their old class one is kept."""
+    number = {category.id: i for i, sources in enumerate(members.values(), 1) for category in sources}
+    merged = {i for i, sources in enumerate(members.values(), 1) if len(sources) > 1}
     taken: dict[object, int] = {}
-    kept = []
+    kept, dropped = [], 0
     for each in sorted(annotations, key=lambda each: each.id):
-        number = recoding.number[each.category_id]
-        if number in recoding.merged:
+        if each.category_id not in number:
+            continue
+        new = number[each.category_id]
+        if new in merged:
             # Two crowd regions can share a box and differ in their masks; of objects a detector sees only the box.
             region = repr(each.segmentation) if each.iscrowd else None
-            key = (each.image_id, number, each.bbox, each.iscrowd, region)
+            key = (each.image_id, new, each.bbox, each.iscrowd, region)
             if taken.setdefault(key, each.category_id) != each.category_id:
+                dropped += 1
                 continue
-        kept.append(replace(each, category_id=number))
-    if len(kept) < len(annotations):
-        log.info("merging classes made %d boxes the same as another: dropped", len(annotations) - len(kept))
+        kept.append(replace(each, category_id=new))
+    if dropped:
+        log.info("merging classes made %d boxes the same as another: dropped", dropped)
     return kept
-
-
-def _at_most(images: list[Image], limit: int, seed: int, reserved: frozenset[str]) -> list[Image]:
-    if not limit or len(images) <= limit:
-        return images
-    first = sorted(images, key=lambda image: (image.file_name not in reserved, draw_order(image.file_name, seed)))
-    return first[:limit]

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,18 +20,7 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 _JPEG_QUALITY = 95  # the loss is invisible
 
 
-@dataclass(frozen=True)
-class Subset:
-    """Counts of a written dataset; `rewritten` counts images that were turned upright."""
-
-    folder: Path
-    images: int
-    annotations: int
-    classes: tuple[str, ...]
-    rewritten: int
-
-
-def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upright: Collection[str] = ()) -> Subset:
+def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upright: Collection[str] = ()) -> None:
     """Write a dataset's folder.
 
     Image files are hard-linked where the file system can, else copied; only those to be turned are re-encoded.
@@ -53,39 +41,33 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
     (folder / "images").mkdir(parents=True, exist_ok=True)
     turned = frozenset(upright)
 
-    def place(image: Image) -> bool:
-        return _place(images_folder / image.file_name, folder / "images" / image.file_name, image.file_name in turned)
+    def place(image: Image) -> None:
+        source, target = images_folder / image.file_name, folder / "images" / image.file_name
+        if not source.is_file():
+            raise MissingError("an image of the dataset is missing", where=source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if image.file_name in turned:
+            target.write_bytes(_upright(source))
+            return
+        try:
+            os.link(source, target, follow_symlinks=True)
+        except OSError:  # another device, or a file system without links
+            shutil.copyfile(source, target)
 
     with ThreadPoolExecutor() as pool:
         placed = pool.map(place, dataset.images)
-        bar = tqdm(placed, desc=f"writing {folder.name}"[:40], total=len(dataset.images), mininterval=0.5, ascii=True)
-        rewritten = sum(bar)
+        title = f"writing {folder.name}"[:40]
+        for _ in tqdm(placed, desc=title, total=len(dataset.images), mininterval=0.5, ascii=True):
+            pass
     write_coco(dataset, folder / "annotations.json")
-    return Subset(folder, len(dataset.images), len(dataset.annotations), dataset.classes, rewritten)
 
 
-def _place(source: Path, target: Path, turn: bool) -> bool:
-    if not source.is_file():
-        raise MissingError("an image of the dataset is missing", where=source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if turn:
-        _write_upright(source, target)
-        return True
-    try:
-        os.link(source, target, follow_symlinks=True)
-    except OSError:  # another device, or a file system without links
-        shutil.copyfile(source, target)
-    return False
-
-
-def _write_upright(source: Path, target: Path) -> None:
-    """Re-encode an image upright, in the format of its bytes, without an EXIF orientation."""
+def _upright(source: Path) -> bytes:
+    """The image re-encoded upright, in the format of its bytes, without an EXIF orientation."""
     data = source.read_bytes()
     suffix = _SUFFIXES[read_header(data).format]
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # turns as EXIF says
     if pixels is None:
         raise DataError("an image to be turned upright cannot be decoded", where=source)
-    encoded, upright = cv2.imencode(suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])  # WebP is lossless
-    if not encoded:
-        raise DataError("an image turned upright cannot be written", where=target)
-    target.write_bytes(upright.tobytes())
+    # WebP is lossless
+    return cv2.imencode(suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()

@@ -1,13 +1,26 @@
-"""The base of all figures: palette, font, and charts without pyplot."""
+"""The base of all figures: palette, font, charts without pyplot, and images with labelled boxes drawn on them.
+
+Pixels are `(height, width, 3)` uint8 BGR.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import supervision as sv
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from pipeline.errors import DataError, MissingError
+
+Pixels = npt.NDArray[np.uint8]
+Boxes = npt.NDArray[np.floating]
 
 # Okabe and Ito, Color Universal Design (2008), distinct with any kind of colour vision:
 # blue, orange, green, pink, sky, vermilion, yellow, black
@@ -37,3 +50,87 @@ class Chart(Figure):
 
     def _repr_png_(self) -> bytes:
         return self.to_png()
+
+
+def read_pixels(path: Path) -> Pixels:
+    """Decode an image file, turned upright as EXIF says.
+
+    Raises:
+        MissingError: There is no such file.
+        DataError: The file cannot be decoded.
+    """
+    try:
+        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except FileNotFoundError as error:
+        raise MissingError("an image of the dataset is missing", where=path) from error
+    except cv2.error:  # an empty file
+        pixels = None
+    if pixels is None:
+        raise DataError("an image of the dataset cannot be decoded", where=path)
+    return pixels.astype(np.uint8, copy=False)
+
+
+def scale(pixels: Pixels, zoom: float) -> Pixels:
+    """Resize an image by a factor, to at least one pixel a side."""
+    size = (max(round(pixels.shape[1] * zoom), 1), max(round(pixels.shape[0] * zoom), 1))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC).astype(np.uint8)
+
+
+def outline(pixels: Pixels, box: Boxes, colour: str, thickness: int) -> None:
+    """Draw the edge of a box into the image.
+
+    Args:
+        pixels: The image, which is changed.
+        box: `(4,)`, x, y, width, height in pixels. A box that is not finite is left out.
+        colour: As `#RRGGBB`.
+        thickness: Pixels.
+    """
+    if not np.isfinite(box).all():
+        return
+    height, width = pixels.shape[:2]
+    corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    left, top, right, bottom = np.clip(corners, -20, [width + 20, height + 20] * 2).round().astype(int).tolist()
+    blue, green, red = (int(colour[i : i + 2], 16) for i in (5, 3, 1))
+    cv2.rectangle(pixels, (left, top), (right, bottom), (blue, green, red), thickness)
+
+
+def draw_labelled(pixels: Pixels, boxes: Boxes, colours: Sequence[str], texts: Sequence[str | None]) -> Pixels:
+    """Draw boxes and their labels, later ones on top.
+
+    Args:
+        pixels: The image, which stays as it is.
+        boxes: `(N, 4)`, x, y, width, height in pixels.
+        colours: N colours as `#RRGGBB`.
+        texts: N labels; None for a box without one.
+    """
+    drawn = pixels.copy()
+    for box, colour in zip(boxes, colours, strict=True):
+        outline(drawn, box, colour, 2)
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    if not rows:
+        return drawn
+    palette = sorted(set(colours))
+    detections = sv.Detections(
+        xyxy=np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])[rows].astype(np.float32),
+        class_id=np.array([palette.index(colours[row]) for row in rows]),
+    )
+    annotator = sv.RichLabelAnnotator(
+        sv.ColorPalette.from_hex(palette),
+        text_color=sv.ColorPalette.from_hex([_readable_on(colour) for colour in palette]),
+        font_path=FONT,
+        font_size=12,
+        text_padding=2,
+        smart_position=True,
+    )
+    return np.asarray(annotator.annotate(drawn, detections, [texts[row] for row in rows]), np.uint8)
+
+
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """The image as a JPEG file."""
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _readable_on(colour: str) -> str:
+    """Black or white, whichever stands out from a colour (luma of ITU-R BT.601)."""
+    luma = sum(weight * int(colour[i : i + 2], 16) for weight, i in ((0.299, 1), (0.587, 3), (0.114, 5)))
+    return "#000000" if luma > 100 else "#FFFFFF"

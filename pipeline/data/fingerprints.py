@@ -15,7 +15,7 @@ has no fingerprint: one grey wall is not another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -76,16 +76,12 @@ def group_similar(prints: Sequence[bytes], *, whole_chains: bool = False) -> lis
     Returns:
         For each fingerprint the index of the first one of its group.
     """
-    seen = np.array([i for i, one_print in enumerate(prints) if one_print], np.intp)
-    first = list(range(len(prints)))
+    seen = np.flatnonzero([bool(each) for each in prints])
+    first = np.arange(len(prints))
     if len(seen) > 1:
-        table = np.frombuffer(b"".join(one_print for one_print in prints if one_print), np.uint8).reshape(
-            len(seen), FINGERPRINT_BYTES
-        )
-        roots = seen[_Groups(table, whole_chains=whole_chains).found()]
-        for i, root in zip(seen.tolist(), roots.tolist(), strict=True):
-            first[i] = root
-    return first
+        table = np.frombuffer(b"".join(prints), np.uint8).reshape(-1, FINGERPRINT_BYTES)
+        first[seen] = seen[_group(table, whole_chains)]
+    return [int(index) for index in first]
 
 
 def find_similar(prints: Pixels, others: Pixels) -> npt.NDArray[np.bool_]:
@@ -108,81 +104,62 @@ def find_similar(prints: Pixels, others: Pixels) -> npt.NDArray[np.bool_]:
     for start in range(0, len(others), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         for i in np.flatnonzero(~found):
-            found[i] = _is_among(prints[i], keys[:, i], others[part], other_keys[part])
+            turns, at = np.nonzero(np.bitwise_count(keys[:, i, None] ^ other_keys[part]) <= _MOST_BITS)
+            if len(at):
+                turned = np.broadcast_to(prints[i], (len(at), FINGERPRINT_BYTES))
+                found[i] = _are_similar(others[part][at], turned, turns).any()
     return found
 
 
-def _is_among(
-    one_print: Pixels, keys: npt.NDArray[np.uint64], others: Pixels, other_keys: npt.NDArray[np.uint64]
-) -> bool:
-    """Whether a fingerprint `(FINGERPRINT_BYTES,)`, with the keys of its turns `(8,)`, is similar to another."""
-    turns, at = np.nonzero(np.bitwise_count(keys[:, None] ^ other_keys) <= _MOST_BITS)
-    turned = np.broadcast_to(one_print, (len(at), FINGERPRINT_BYTES))
-    return len(at) > 0 and bool(_are_similar(others[at], turned, turns).any())
+def _group(table: Pixels, whole_chains: bool) -> Indices:
+    """The root of each fingerprint of a table `(N, FINGERPRINT_BYTES)`, by union-find: the first one of its group."""
+    roots: Indices = np.arange(len(table))
+    for a, b in _similar_pairs(table, roots):
+        low, high = sorted((_root(roots, a), _root(roots, b)))
+        if low == high:
+            continue
+        if not whole_chains and {low, high} != {a, b}:
+            one, other = table[[low] * _TURNS], table[[high] * _TURNS]
+            if not _are_similar(one, other, np.arange(_TURNS), _LOOSE).any():
+                continue
+        roots[high] = low
+    return _resolved(roots, np.arange(len(table)))
 
 
-class _Groups:
-    """Union-find over a table `(N, FINGERPRINT_BYTES)`; the root of a group is its first fingerprint."""
-
-    def __init__(self, table: Pixels, *, whole_chains: bool) -> None:
-        self._table, self._whole_chains = table, whole_chains
-        self._root: Indices = np.arange(len(table))
-
-    def found(self) -> Indices:
-        """The root of each fingerprint."""
-        bits = _bits(self._table)
-        for number in range(_ORDERS):
-            self._link_in_order(bits, _order(number), _MIRRORINGS if number < _ORDERS - _TURNED_ORDERS else _TURNS)
-        return self._resolved(np.arange(len(self._table)))
-
-    def _link_in_order(self, bits: npt.NDArray[np.bool_], permutation: Indices, turns: int) -> None:
-        """Join similar neighbours in one order of the bits, with each fingerprint in so many turns."""
-        keys = _keys(bits, permutation, turns)
+def _similar_pairs(table: Pixels, roots: Indices) -> Iterator[tuple[int, int]]:
+    """Similar neighbours in any order of the bits, except those that have one root already."""
+    count, bits = len(table), _bits(table)
+    for number in range(_ORDERS):
+        keys = _keys(bits, _order(number), _MIRRORINGS if number < _ORDERS - _TURNED_ORDERS else _TURNS)
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         for start in range(0, len(order), _AT_ONCE):
             part = slice(start, start + _AT_ONCE + _NEIGHBOURS)
-            self._link_neighbours(keys[part], order[part])
+            near_keys, near = keys[part], order[part]
+            for step in range(1, min(_NEIGHBOURS, len(near) - 1) + 1):
+                (at,) = np.nonzero(np.bitwise_count(near_keys[:-step] ^ near_keys[step:]) <= _MOST_BITS)
+                one, other = near[at], near[at + step]
+                some = (one < count) | (other < count)  # a pair of turned ones is compared unturned elsewhere
+                one, other = one[some], other[some]
+                low, (turn, high) = np.minimum(one, other), np.divmod(np.maximum(one, other), count)
+                useful = _resolved(roots, low) != _resolved(roots, high)
+                low, high = low[useful], high[useful]
+                similar = _are_similar(table[low], table[high], turn[useful])
+                yield from zip(low[similar].tolist(), high[similar].tolist(), strict=True)
 
-    def _link_neighbours(self, keys: npt.NDArray[np.uint64], order: Indices) -> None:
-        """Join each fingerprint with similar ones among the next in an order."""
-        count = len(self._table)
-        for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
-            (at,) = np.nonzero(np.bitwise_count(keys[:-step] ^ keys[step:]) <= _MOST_BITS)
-            one, other = order[at], order[at + step]
-            some = (one < count) | (other < count)  # a pair of turned ones is compared unturned elsewhere
-            one, other = one[some], other[some]
-            low, (turn, high) = np.minimum(one, other), np.divmod(np.maximum(one, other), count)
-            useful = self._resolved(low) != self._resolved(high)
-            self._link(low[useful], high[useful], turn[useful])
 
-    def _link(self, one: Indices, other: Indices, turn: Indices) -> None:
-        similar = _are_similar(self._table[one], self._table[other], turn)
-        for a, b in zip(one[similar].tolist(), other[similar].tolist(), strict=True):
-            self._join(a, b)
+def _root(roots: Indices, index: int) -> int:
+    while (above := int(roots[index])) != index:
+        index = above
+    return index
 
-    def _resolved(self, prints: Indices) -> Indices:
-        roots = self._root[prints]
-        while not np.array_equal(above := self._root[roots], roots):
-            roots = above
-        self._root[prints] = roots  # shorter paths for the next call
-        return roots
 
-    def _join(self, a: int, b: int) -> None:
-        low, high = sorted((self._find(a), self._find(b)))
-        if low == high:
-            return
-        if self._whole_chains or {low, high} == {a, b} or self._are_nearly_similar(low, high):
-            self._root[high] = low
-
-    def _find(self, index: int) -> int:
-        while (above := int(self._root[index])) != index:
-            index = above
-        return index
-
-    def _are_nearly_similar(self, a: int, b: int) -> bool:
-        one, other = self._table[[a] * _TURNS], self._table[[b] * _TURNS]
-        return bool(_are_similar(one, other, np.arange(_TURNS), _LOOSE).any())
+def _resolved(roots: Indices, prints: Indices) -> Indices:
+    found = roots[prints]
+    while not np.array_equal(above := roots[found], found):
+        found = above
+    roots[prints] = found  # shorter paths for the next call
+    return found
 
 
 def _are_similar(one: Pixels, other: Pixels, turn: Indices, slack: float = 1.0) -> npt.NDArray[np.bool_]:
@@ -231,12 +208,15 @@ def _order(number: int) -> Indices:
     return (np.arange(64) * (2 * number + 1) + 37 * number) % 64
 
 
+def _mirrored(orientation: int) -> tuple[bool, bool]:
+    """Whether EXIF's orientation flips an image down and across, after transposing it."""
+    return orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+
+
 def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels)
+    down, across = _mirrored(orientation)
+    pixels = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
+    return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1])
 
 
 def _cells(orientation: int) -> Indices:
@@ -248,8 +228,9 @@ def _cells(orientation: int) -> Indices:
 
 def _signs(orientation: int) -> npt.NDArray[np.bool_]:
     """Which bits of a turned fingerprint, after transposing, differ from the original's, `(64,)`."""
-    down, across = np.indices((_FREQUENCIES, _FREQUENCIES)) % 2 == 1  # odd frequencies change their sign in a mirror
-    signs: npt.NDArray[np.bool_] = (down & (orientation in (3, 4, 7, 8))) ^ (across & (orientation in (2, 3, 6, 7)))
+    odd_down, odd_across = np.indices((_FREQUENCIES, _FREQUENCIES)) % 2 == 1  # these change their sign in a mirror
+    down, across = _mirrored(orientation)
+    signs: npt.NDArray[np.bool_] = (odd_down & down) ^ (odd_across & across)
     return signs.ravel()
 
 

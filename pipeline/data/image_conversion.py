@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from pipeline.data.image_facts import MAX_BYTES
+from pipeline.data.images import UNREADABLE
 from pipeline.serving.decoding import MAX_PIXELS
 
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -33,24 +33,14 @@ _QUALITY = 95
 _LEVEL = 3  # of 9: a photograph gets hardly smaller with more, and takes three times as long
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
 _BROKEN = (
-    UnidentifiedImageError,
+    *UNREADABLE,
     Image.DecompressionBombError,
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
     AttributeError,
-    LookupError,
-    EOFError,
     ArithmeticError,
     MemoryError,
     RuntimeError,
-    struct.error,
     zlib.error,
 )
-
-
-_ROWS = 256  # scaled at a time, so that wide numbers are never held for the whole image
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 _USUAL_BITS = (8, 10, 12, 14, 16, 24)  # of cameras and scanners, in numbers of more bits
@@ -136,16 +126,21 @@ def convert(content: Path | bytes) -> ConvertedImage:
             name = image.format or ""
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
             image.load()
-            rgb, brightness = to_rgb(image)
+            rgb, brightness = _to_rgb(image)
             upright = _turned_like(rgb, image)
             many = name in _SEQUENCES and _has_second_frame(image)
     except _BROKEN as error:
-        raise UnreadableError(f"it cannot be decoded: {_first_line(error)}") from error
+        reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
+        raise UnreadableError(f"it cannot be decoded: {reason}") from error
     if upright.width * upright.height > MAX_PIXELS:
-        raise UnreadableError(
-            f"{upright.width} x {upright.height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels"
-        )
-    data, suffix = _encoded(upright, lossy=name in _LOSSY)
+        problem = f"{upright.width} x {upright.height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels"
+        raise UnreadableError(problem)
+    data, suffix = b"", ".png"
+    fits_jpeg = max(upright.size) <= _LONGEST_JPEG
+    if name not in _LOSSY or not fits_jpeg:
+        data = _saved(upright, "PNG", compress_level=_LEVEL)
+    if fits_jpeg and not 0 < len(data) <= MAX_BYTES:
+        data, suffix = _saved(upright, "JPEG", quality=_QUALITY, subsampling=0), ".jpg"
     return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, many, brightness)
 
 
@@ -167,19 +162,9 @@ def _turned_like(rgb: Image.Image, image: Image.Image) -> Image.Image:
 def _has_second_frame(image: Image.Image) -> bool:
     try:
         image.seek(1)
-    except (EOFError, OSError, ValueError, SyntaxError, LookupError, struct.error):
+    except UNREADABLE:
         return False
     return True
-
-
-def _encoded(rgb: Image.Image, *, lossy: bool) -> tuple[bytes, str]:
-    if not lossy:
-        data = _saved(rgb, "PNG", compress_level=_LEVEL)
-        if len(data) <= MAX_BYTES or max(rgb.size) > _LONGEST_JPEG:
-            return data, ".png"
-    if max(rgb.size) > _LONGEST_JPEG:
-        return _saved(rgb, "PNG", compress_level=_LEVEL), ".png"
-    return _saved(rgb, "JPEG", quality=_QUALITY, subsampling=0), ".jpg"
 
 
 def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
@@ -188,79 +173,47 @@ def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
     return file.getvalue()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).partition("\n")[0][:200]
-
-
-def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     """Convert a loaded image to 8 bit RGB; also returns a note on its brightness, mostly empty.
 
-    Grey of more than 8 bits is scaled by the smallest usual range that holds its greatest value: 8, 10, 12, 14, 16 or
-    24 bits, or that of its type. Cameras put 12 bits into files of 16, and by the range of the type such images would
-    be black. As a consequence, a dark image may be scaled by fewer bits than others of its source; the note says so.
-    Only negative values are clipped, to black. Floating point has no such range: if all values lie in `0..1` that is
-    taken, otherwise the image's own least and greatest.
     Transparent pixels become white. CMYK and the like are converted by Pillow's plain formulas, without profiles.
     """
-    if image.mode.startswith("I"):
-        grey, note = _grey_of_integers(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey, note = _scaled_grey(image)
         return Image.fromarray(grey).convert("RGB"), note
-    return _plain_rgb(image), ""
-
-
-def _plain_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        return Image.fromarray(_grey_of_floats(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, straight).convert("RGB")
-    return image.convert("RGB")
+        return Image.alpha_composite(white, straight).convert("RGB"), ""
+    return image.convert("RGB"), ""
 
 
-def _grey_of_integers(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
-    top, unsigned, inverted = _range(image)
-    values = np.asarray(image)
-    if unsigned and values.dtype == np.int32:
-        values = values.view(np.uint32)
-    used = _used_range(values, top)
-    bits, of_bits = used.bit_length(), top.bit_length()
-    note = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if used < top else ""
-    grey = _scaled(values, 0.0, float(used))
-    return (255 - grey if inverted else grey), note
+def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
+    """Grey of more than 8 bits in 8, and a note if not all of its bits are used.
 
-
-def _used_range(values: NDArray[Any], top: int) -> int:
-    """The greatest value of the smallest usual range that holds all; for an image of zeros, that of its type."""
-    greatest = int(values.max()) if values.size else 0
-    ranges = (2**bits - 1 for bits in _USUAL_BITS)
-    return next((each for each in ranges if greatest <= each < top), top) if greatest > 0 else top
-
-
-def _range(image: Image.Image) -> tuple[int, bool, bool]:
-    """The greatest value, whether 32 bits are unsigned, and whether 0 is white."""
-    tags: Any = getattr(image, "tag_v2", None)
-    if tags is None:
-        return (2**31 - 1 if image.mode == "I" and image.format != "PPM" else 65535), False, False
-    bits = int(tags.get(_BITS, (16,))[0])
-    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
-    return 2 ** (bits - signed) - 1, not signed, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-
-
-def _grey_of_floats(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    finite = values[np.isfinite(values)]
-    least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    if least >= 0 and most <= 1:
-        least, most = 0.0, 1.0
-    return _scaled(values, least, most)
-
-
-def _scaled(values: NDArray[Any], least: float, most: float) -> NDArray[np.uint8]:
-    """Values from `least` to `most` as 0 to 255; NaN as 0."""
-    grey = np.empty(values.shape, np.uint8)
-    factor = 255 / (most - least) if most > least else 0.0
-    for start in range(0, len(values), _ROWS):
-        rows = slice(start, start + _ROWS)
-        wide = np.nan_to_num(values[rows].astype(np.float64), nan=least, posinf=most, neginf=least)
-        grey[rows] = np.rint(np.clip((wide - least) * factor, 0, 255))
-    return grey
+    It is scaled by the smallest usual range that holds its greatest value. Cameras put 12 bits into files of 16, and by
+    the range of the type such images would be black. As a consequence, a dark image may be scaled by fewer bits than
+    others of its source; the note says so. Negative values become black. Floating point has no such range: if all
+    values lie in `0..1` that is taken, otherwise the image's own least and greatest.
+    """
+    tags: Any = getattr(image, "tag_v2", {})
+    values, note, least = np.asarray(image), "", 0.0
+    if image.mode == "F":
+        finite = values[np.isfinite(values)]
+        least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        if least >= 0 and most <= 1:
+            least, most = 0.0, 1.0
+    else:
+        signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
+        if tags and not signed and values.dtype == np.int32:
+            values = values.view(np.uint32)
+        of_bits = int(tags.get(_BITS, (16,))[0]) - signed
+        greatest = int(values.max(initial=0))
+        # one that is black throughout could be of any range
+        bits = next((each for each in _USUAL_BITS if 0 < greatest < 1 << each < 1 << of_bits), of_bits)
+        most = float((1 << bits) - 1)
+        note = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if bits < of_bits else ""
+    scaled = np.nan_to_num(values.astype(np.float32), nan=least, posinf=most, neginf=least)
+    scaled = (scaled - np.float32(least)) * np.float32(255 / (most - least) if most > least else 0)
+    grey = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return (255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey), note

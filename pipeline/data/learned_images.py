@@ -18,7 +18,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,10 +33,9 @@ from pipeline.errors import DataError, MissingError
 
 FILE_NAME = "learned_images.npz"
 
-DIGEST_BYTES = 32
-
 Bytes = npt.NDArray[np.uint8]
 
+_DIGEST_BYTES = 32
 _EXPECTED = f"a {FILE_NAME} that training wrote"
 
 
@@ -67,13 +66,6 @@ class LearnedImages:
     fingerprints: Bytes
     unknown_weights: tuple[UnknownWeights, ...] = ()
 
-    def __post_init__(self) -> None:
-        for name, width in (("sha256", DIGEST_BYTES), ("fingerprints", FINGERPRINT_BYTES)):
-            value = getattr(self, name)
-            if value.dtype != np.uint8 or value.shape != (len(self.sha256), width):
-                found = f"{value.dtype} {value.shape}"
-                raise DataError(f"the record of learned images has {name} of {found}", expected=f"uint8 (N, {width})")
-
     def __len__(self) -> int:
         return len(self.sha256)
 
@@ -83,7 +75,7 @@ class LearnedImages:
         return {
             "sha256": self.sha256,
             "looks": self.fingerprints,  # as earlier versions called them
-            "unknown_sha256": _table(unknown, DIGEST_BYTES),
+            "unknown_sha256": _table(unknown, _DIGEST_BYTES),
             "unknown_coco": np.array([each.coco for each in self.unknown_weights], np.bool_),
         }
 
@@ -95,13 +87,18 @@ class LearnedImages:
             DataError: An array is missing, or of another type or shape.
         """
         try:
-            pairs = zip(arrays["unknown_sha256"].reshape(-1, DIGEST_BYTES), arrays["unknown_coco"], strict=True)
-            unknown = tuple(UnknownWeights(digest.tobytes().hex(), bool(coco)) for digest, coco in pairs)
-            return cls(arrays["sha256"], arrays["looks"], unknown)
+            unknown = zip(arrays["unknown_sha256"].reshape(-1, _DIGEST_BYTES), arrays["unknown_coco"], strict=True)
+            record = cls(
+                arrays["sha256"],
+                arrays["looks"],
+                tuple(UnknownWeights(digest.tobytes().hex(), bool(coco)) for digest, coco in unknown),
+            )
+            for table, width in ((record.sha256, _DIGEST_BYTES), (record.fingerprints, FINGERPRINT_BYTES)):
+                if table.dtype != np.uint8 or table.shape != (len(record), width):
+                    raise ValueError(f"{table.dtype} {table.shape} where uint8 ({len(record)}, {width}) was expected")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"the record of learned images is incomplete: {error}", expected=_EXPECTED) from error
+        return record
 
     def write(self, path: Path) -> Path:
         """Write the record as an `.npz` file, the same bytes for the same record."""
@@ -121,9 +118,12 @@ class LearnedImages:
                 return cls.from_arrays(dict(file))
         except FileNotFoundError:
             raise MissingError("there is no record of learned images", where=path, expected=_EXPECTED) from None
+        except DataError as error:
+            error.where, error.remedy = str(path), "train the model again"
+            raise
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            said = error.problem if isinstance(error, DataError) else f"the record cannot be read: {error}"
-            raise DataError(said, where=path, expected=_EXPECTED, remedy="train the model again") from error
+            problem = f"the record of learned images cannot be read: {error}"
+            raise DataError(problem, where=path, expected=_EXPECTED, remedy="train the model again") from error
 
     def summary(self) -> dict[str, Any]:
         """What `model.json` says of it: how many images, the digest of the file, the unknown weights."""
@@ -161,15 +161,17 @@ def learn_images(*folders: Path, before: LearnedImages | None = None) -> Learned
         MissingError: An annotation file or an image is not there.
         DataError: An annotation file is not one.
     """
-    prints = dict(zip(_rows(before.sha256), _rows(before.fingerprints), strict=True)) if before is not None else {}
+    prints: dict[bytes, bytes] = {}
+    unknown: set[UnknownWeights] = set()
+    if before is not None:
+        prints = dict(zip(map(bytes, before.sha256), map(bytes, before.fingerprints), strict=True))
+        unknown.update(before.unknown_weights)
     for folder in folders:
         for fact in _facts(folder).values():
             prints.setdefault(bytes.fromhex(fact.digest), fact.fingerprint or bytes(FINGERPRINT_BYTES))
     digests = sorted(prints)
-    unknown = tuple(sorted(set(before.unknown_weights))) if before is not None else ()
-    return LearnedImages(
-        _table(digests, DIGEST_BYTES), _table((prints[digest] for digest in digests), FINGERPRINT_BYTES), unknown
-    )
+    fingerprints = _table([prints[digest] for digest in digests], FINGERPRINT_BYTES)
+    return LearnedImages(_table(digests, _DIGEST_BYTES), fingerprints, tuple(sorted(unknown)))
 
 
 def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
@@ -190,17 +192,15 @@ def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
         DataError: The annotation file is not one.
     """
     facts = _facts(folder)
-    known = set(_rows(learned.sha256))
-    exact = {name for name, fact in facts.items() if bytes.fromhex(fact.digest) in known}
-    others = [name for name, fact in facts.items() if name not in exact and fact.fingerprint]
-    alike = find_similar(
-        _table((facts[name].fingerprint for name in others), FINGERPRINT_BYTES),
-        learned.fingerprints[learned.fingerprints.any(1)],
-    )
-    similar = {name for name, is_alike in zip(others, alike.tolist(), strict=True) if is_alike}
-    return tuple(
-        SeenImage(name, "exact" if name in exact else "similar") for name in facts if name in exact or name in similar
-    )
+    known = set(map(bytes, learned.sha256))
+    kinds: dict[str, Literal["exact", "similar"]] = {
+        name: "exact" for name, fact in facts.items() if bytes.fromhex(fact.digest) in known
+    }
+    others = [name for name, fact in facts.items() if name not in kinds and fact.fingerprint]
+    prints = _table([facts[name].fingerprint for name in others], FINGERPRINT_BYTES)
+    similar = find_similar(prints, learned.fingerprints[learned.fingerprints.any(1)])
+    kinds |= {others[i]: "similar" for i in np.flatnonzero(similar)}
+    return tuple(SeenImage(name, kinds[name]) for name in facts if name in kinds)
 
 
 def _facts(folder: Path) -> dict[str, ImageFacts]:
@@ -217,10 +217,6 @@ def _facts(folder: Path) -> dict[str, ImageFacts]:
     return facts
 
 
-def _rows(table: Bytes) -> list[bytes]:
-    return [row.tobytes() for row in table]
-
-
-def _table(rows: Iterable[bytes], width: int) -> Bytes:
+def _table(rows: list[bytes], width: int) -> Bytes:
     """Rows of so many bytes as `(N, width)`."""
     return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, width)

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from pipeline.data.annotation_matching import (
-    absent_images,
-    as_on_disk,
-    check_described,
-    check_not_empty,
-    check_treatment,
-    settle_unannotated,
-)
+from pipeline.data.annotation_matching import ABSENT, NOT_ANNOTATED, NOT_USABLE, match_images, write_test_list
 from pipeline.data.coco import write_coco
-from pipeline.data.error_context import located_in
-from pipeline.data.exclusions import exclude, write_exclusions
 from pipeline.data.fetch.credentials import redact
-from pipeline.data.formats.class_names import lay_over, only_describe
+from pipeline.data.formats.class_names import DESCRIBED, lay_over, only_describe
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.reading import read_annotations
 from pipeline.data.images import image_names
-from pipeline.data.sample.dataset import make_sample, sample_dataset
-from pipeline.data.side_files import write_class_map, write_test_list
+from pipeline.data.sample import make_sample
 from pipeline.data.sources.cvat import load_cvat
 from pipeline.data.sources.database import load_database
 from pipeline.data.sources.file_source import load_files
@@ -39,19 +31,17 @@ from pipeline.data.sources.source import (
     DatabaseSource,
     FetchOptions,
     FileSource,
+    HttpApiSource,
     LabelStudioSource,
     SampleSource,
     Source,
     parse_source,
 )
 from pipeline.data.sources.video import Sampling
-from pipeline.errors import DataError, UsageError
+from pipeline.data.tables import exclude, write_exclusions
+from pipeline.errors import DataError, MissingError, UsageError
 
-log = logging.getLogger(__name__)
-
-NOT_ANNOTATED = "nobody annotated them"
-NOT_USABLE = "nothing drawn on them can be used as a box"
-_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -91,7 +81,7 @@ def load_source(
     cache: Path,
     sha256: str = "",
     query: str = "",
-    api: Mapping[str, str] = _NO_SETTINGS,
+    api: Mapping[str, str] = _NOTHING,
     sampling: Sampling | None = None,
     unannotated: str = "exclude",
     timeout: float = 30.0,
@@ -117,7 +107,6 @@ def load_source(
         MissingError: There is nothing at the URL.
         DataError: The source is broken, unsafe, another file than `sha256` says, or holds no image.
     """
-    check_treatment(unannotated)
     for folder in (images, annotations):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -131,7 +120,7 @@ def load_source(
         sampling=sampling or Sampling(),
         with_unannotated=unannotated == "background",
     )
-    loaded = _load(source, images, annotations, FetchOptions(cache, timeout, backoff))
+    loaded = _LOADERS[type(source)](source, images, annotations, FetchOptions(cache, timeout, backoff))
     if not loaded.images:
         problem = f"there are no images\n{loaded.skipped_by_reason}"
         raise DataError(problem, where=loaded.url, expected="images that Pillow reads")
@@ -152,7 +141,6 @@ def load_annotations(
     missing_images: str = "refuse",
     unannotated: str = "exclude",
     test_list_url: str = "",
-    class_map_url: str = "",
 ) -> LoadedAnnotations:
     """Write `annotations.json`, every image of which exists, and the lists that go with it.
 
@@ -176,79 +164,81 @@ def load_annotations(
         missing_images: What to do about annotated images that are absent: `refuse`, or `drop` them with their boxes.
         unannotated: What to do about images that nobody annotated: `exclude` them, or take them as `background`.
         test_list_url: A text file with the file names, one a line, of the test set; empty for none.
-        class_map_url: A file with new names of classes, as `class_selection.read_class_map` reads it; empty for none.
 
     Raises:
         UsageError: An argument has a wrong value.
         MissingError: There is nothing at a URL, or no such member.
-        DataError: The annotations are broken, in no known format or without boxes, images that they or the test list
-            name are absent, or the class map names a class that they do not have.
+        DataError: The annotations are broken, in no known format or without boxes, or images that they or the test
+            list name are absent.
     """
-    if missing_images not in {"refuse", "drop"}:
-        raise UsageError(f"missing_images cannot be '{missing_images}'", expected="refuse or drop")
-    check_treatment(unannotated)
     if sha256 and not url:
         raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
     files = image_names(images)
     index = ImageIndex(images, files, source.renamed)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-        given = _load_separate(url, Path(draft), cache, sha256) if url else source
-        place, described = _combined(Path(draft), annotations, given.url, source.url) if url else (annotations, ())
-        shown = source.url if described else given.url
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        if url:
+            given = _load_separate(url, Path(name), cache, sha256)
+            place, shown, described = _lay_names_over(Path(name), annotations, given.url, source.url)
+        else:
+            given, place, shown, described = source, annotations, source.url, ()
         with located_in(shown, place, dict.fromkeys(described, given.url)):
             kind, found = read_annotations(place, index, format=format, member=member)
-    if described:
-        check_described(kind, given.url)
-    dataset = as_on_disk(found, source, images)
-    known = {image.file_name for image in dataset.images}
-    absent = sorted(known - files)
-    if absent and (missing_images == "refuse" or len(absent) == len(known)):
-        raise absent_images(absent, len(known), shown, source)
-    kept = dataset.subset(image for image in dataset.images if image.file_name in files)
-    check_not_empty(kept, kind, shown)
-    settled = settle_unannotated(kept, files, index, source, unannotated=unannotated)
-    kept = settled.dataset
-    known = {image.file_name for image in kept.images} | set(absent)
-    open_images = len(settled.unannotated) + source.unannotated
-    background = open_images if unannotated == "background" else 0
-    total = len(files) + len(absent) + source.unannotated
-    counts = {NOT_ANNOTATED: open_images - background, NOT_USABLE: len(settled.unusable)}
-    excluded = exclude({**counts, "their files are absent": len(absent)}, total)
-    write_exclusions(folder, excluded)
-    write_coco(kept, folder / ANNOTATIONS)
-
-    def on_disk(name: str) -> str:
-        found = index.resolve(name) or name
-        return source.renamed.get(found, found)
-
-    reasons = dict.fromkeys(settled.unannotated - known, NOT_ANNOTATED) | dict.fromkeys(settled.unusable, NOT_USABLE)
-    reserved = write_test_list(test_list_url, folder, cache, known, files, on_disk, reasons) if test_list_url else 0
-    if class_map_url:
-        write_class_map(class_map_url, folder, cache, kept.classes)
+    if described and kind not in DESCRIBED:
+        raise DataError(
+            f"the files only name classes, and the source's own annotations, {kind}, do so too",
+            where=given.url,
+            expected=f"annotations, or names of classes for those in the formats {' and '.join(DESCRIBED)}",
+            remedy="leave annotations_url empty to take the source's own annotations",
+        )
+    take = unannotated == "background"
+    matched = match_images(
+        found,
+        source,
+        index,
+        files,
+        where=shown,
+        annotation_format=kind,
+        drop_missing=missing_images == "drop",
+        take_unannotated=take,
+    )
+    counts = Counter(matched.excluded.values())
+    counts[NOT_ANNOTATED] += source.unannotated
+    total = len(matched.excluded.keys() | files) + source.unannotated
+    excluded = exclude({reason: counts[reason] for reason in (NOT_ANNOTATED, NOT_USABLE, ABSENT)}, total)
     notes = [str(each) for each in excluded]
-    if background:
-        notes.append(f"{background} of {total} images are taken as background: {NOT_ANNOTATED}")
-    figures = len(kept.images), len(kept.annotations), kept.classes, len(absent)
-    in_question = open_images, len(settled.unusable)
-    return LoadedAnnotations(*figures, *in_question, reserved, given.url, given.sha256, tuple(notes))
+    if take and matched.unannotated:
+        notes.append(f"{len(matched.unannotated)} of {total} images are taken as background: {NOT_ANNOTATED}")
+    write_exclusions(folder, excluded)
+    write_coco(matched.dataset, folder / ANNOTATIONS)
+    return LoadedAnnotations(
+        images=len(matched.dataset.images),
+        annotations=len(matched.dataset.annotations),
+        classes=matched.dataset.classes,
+        missing_images=counts[ABSENT],
+        unannotated_images=len(matched.unannotated) + source.unannotated,
+        unusable_images=counts[NOT_USABLE],
+        test_images=write_test_list(test_list_url, folder, cache, matched, source, index) if test_list_url else 0,
+        url=given.url,
+        sha256=given.sha256,
+        notes=tuple(notes),
+    )
 
 
-def _load(source: Source, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
-    if isinstance(source, SampleSource):
-        make_sample(images, **asdict(source.recipe))
-        write_coco(sample_dataset(source.recipe), annotations / ANNOTATIONS)
-        sizes = [path.stat().st_size for path in images.rglob("*") if path.is_file()]
-        return LoadedSource("sample", source.shown, images=len(sizes), bytes=sum(sizes))
-    if isinstance(source, FileSource):
-        return load_files(source, images, annotations, options)
-    if isinstance(source, DatabaseSource):
-        return load_database(source, images, annotations, options)
-    if isinstance(source, LabelStudioSource):
-        return load_label_studio(source, images, annotations, options)
-    if isinstance(source, CvatSource):
-        return load_cvat(source, images, annotations, options)
-    return load_http_api(source, images, annotations, options)
+def _load_sample(source: SampleSource, images: Path, annotations: Path, _: FetchOptions) -> LoadedSource:
+    write_coco(make_sample(images, **asdict(source.recipe)), annotations / ANNOTATIONS)
+    sizes = [path.stat().st_size for path in images.iterdir()]
+    return LoadedSource("sample", source.shown, images=len(sizes), bytes=sum(sizes))
+
+
+_LOADERS: Mapping[type[Source], Callable[[Any, Path, Path, FetchOptions], LoadedSource]] = {
+    SampleSource: _load_sample,
+    FileSource: load_files,
+    DatabaseSource: load_database,
+    LabelStudioSource: load_label_studio,
+    CvatSource: load_cvat,
+    HttpApiSource: load_http_api,
+}
 
 
 def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSource:
@@ -257,7 +247,7 @@ def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSou
         (draft / name).mkdir()
     source = parse_source(url, sha256=sha256)
     if isinstance(source, SampleSource):
-        write_coco(sample_dataset(source.recipe), draft / "annotations" / ANNOTATIONS)
+        write_coco(make_sample(None, **asdict(source.recipe)), draft / "annotations" / ANNOTATIONS)
         return LoadedSource("sample", url)
     if not isinstance(source, FileSource):
         remedy = "give the URL of a file, folder or archive"
@@ -265,11 +255,40 @@ def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSou
     return load_files(source, draft / "images", draft / "annotations", FetchOptions(cache))
 
 
-def _combined(draft: Path, own: Path, shown: str, own_shown: str) -> tuple[Path, tuple[str, ...]]:
-    """The annotations to read: the given ones, or, if these only name classes, the source's own with these names."""
+def _lay_names_over(draft: Path, own: Path, shown: str, own_shown: str) -> tuple[Path, str, tuple[str, ...]]:
+    """What to read: the given annotations, or, if these only name classes, the source's own with these names.
+
+    Returns:
+        The folder, the source to show for it, and which of its files came from the other one.
+    """
     given = draft / "annotations"
     with located_in(shown, given):
         if not only_describe(given):
-            return given, ()
+            return given, shown, ()
     with located_in(own_shown, own):
-        return draft / "combined", lay_over(own, given, draft / "combined")
+        return draft / "combined", own_shown, lay_over(own, given, draft / "combined")
+
+
+@contextmanager
+def located_in(source: str, folder: Path, elsewhere: Mapping[str, str] = _NOTHING) -> Iterator[None]:
+    """Let an error in the block name the source that the user gave, not the folder that its files were put into.
+
+    `a.zip: b/c.json: images[3]`; if the source is that one file, `c.json: images[3]`.
+
+    Args:
+        source: Where the files came from, without secrets.
+        folder: Where they are now.
+        elsewhere: The sources of files that came from another one, by name in the folder.
+    """
+    try:
+        yield
+    except (DataError, MissingError) as error:
+        place = error.where.removeprefix(f"{folder}/")
+        if place in {"", str(folder)}:
+            error.where = source
+            raise
+        source = next((elsewhere[name] for name in elsewhere if f"{place}:".startswith(f"{name}:")), source)
+        last = source.rpartition("/")[2]
+        is_that_file = last and f"{place}:".startswith(f"{last}:")
+        error.where = source + place.removeprefix(last) if is_that_file else f"{source}: {place}"
+        raise

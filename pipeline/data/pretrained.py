@@ -1,4 +1,7 @@
-"""Pretrained weights as an artifact: a checkpoint and its origin, or a note that there is none."""
+"""Pretrained weights as an artifact: a checkpoint and its origin, or a note that there is none.
+
+`coco` stands for weights that YOLOX's authors published, from the table `published_weights.yaml`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 
-from pipeline.data.fetch.fetching import Fetched, fetch
-from pipeline.data.published_weights import COCO, coco_weights, published_weights
+import yaml
+
+from pipeline.data.fetch.fetching import fetch
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
+COCO = "coco"  # stands for the weights in the table that fit the variant
+
+_TABLE = Path(__file__).with_name("published_weights.yaml")
 _CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
 
 
@@ -21,10 +29,59 @@ _CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; be
 class LoadedWeights:
     """A checkpoint file, or `path` None where none was asked for."""
 
-    path: Path | None
+    path: Path | None = None
+    url: str = ""
+    sha256: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """One published file, trained on COCO train2017.
+
+    Attributes:
+        variant: YOLOX size.
+        source: Who trained it: "mmdet" or "Megvii".
+        url: Where the file is.
+        licence: Its SPDX identifier.
+        mAP: On COCO val2017 at IoU 0.50:0.95, as its publisher gives it.
+    """
+
+    variant: str
+    source: str
     url: str
-    sha256: str
-    size: int
+    licence: str
+    mAP: float  # noqa: N815  # the field's own spelling
+
+    @property
+    def sha256_start(self) -> str:
+        """The known start of the file's digest: mmdet's file names end with eight digits of it."""
+        return PurePosixPath(self.url).stem.rpartition("-")[2] if self.source == "mmdet" else ""
+
+
+@cache
+def published_weights() -> tuple[PublishedWeights, ...]:
+    """The table."""
+    return tuple(PublishedWeights(**entry) for entry in yaml.safe_load(_TABLE.read_text(encoding="utf-8")))
+
+
+def coco_weights(variant: str) -> PublishedWeights:
+    """The weights that `coco` means: the first entry of the variant, which is mmdet's where there is one.
+
+    Raises:
+        UsageError: There is no such variant, or none is given.
+    """
+    table = {entry.variant: entry for entry in reversed(published_weights())}
+    if variant not in table:
+        raise UsageError(
+            f"there are no published weights of YOLOX-{variant}"
+            if variant
+            else f"'{COCO}' stands for weights of a YOLOX variant, and none is given",
+            where="variant",
+            expected="one of " + ", ".join(sorted(table)),
+            remedy=did_you_mean(variant, table, otherwise="give the variant to train", cutoff=0.3),
+        )
+    return table[variant]
 
 
 def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> LoadedWeights:
@@ -35,7 +92,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
             the variant; empty to start without.
         folder: The folder to write to.
         cache: The folder of downloads.
-        sha256: The expected digest of the checkpoint; empty to accept any, or for "coco" the one in the table.
+        sha256: The expected digest of the checkpoint; empty to accept any.
         variant: YOLOX size, needed for "coco" only.
 
     Raises:
@@ -43,43 +100,39 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
         MissingError: There is nothing at the URL.
         DataError: The file is no checkpoint, or has another digest than given or published.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = LoadedWeights(None, "", "", 0)
+    if sha256 and not url:
+        raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL, too")
     if url == COCO:
         chosen = coco_weights(variant)
         log.info("coco: YOLOX-%s by %s, mAP %.3f, %s", variant, chosen.source, chosen.mAP, chosen.licence)
-        url, sha256 = chosen.url, sha256 or chosen.sha256
+        url = chosen.url
     elif (remedy := did_you_mean(url, [COCO], cutoff=0.7)) and not Path(url).exists():
         raise UsageError(f"there are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=remedy)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = LoadedWeights()
     if url:
         found = fetch(url, cache, sha256=sha256)
-        _check_published(found)
-        _check_checkpoint(found.path, found.url)
+        _check_weights(found.path, found.url, found.sha256)
         path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
         weights = LoadedWeights(path, found.url, found.sha256, found.size)
-    elif sha256:
-        raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL, too")
     source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return weights
 
 
-def _check_published(found: Fetched) -> None:
-    for entry in published_weights():
-        if entry.url == found.url and not found.sha256.startswith(entry.sha256_start):
-            found.path.unlink()  # of a URL in the table it is a download
-            raise DataError(
-                f"the file's SHA-256 is {found.sha256}, which is not that of the published weights",
-                where=found.url,
-                expected=f"SHA-256 {entry.sha256_start}, and on" if not entry.sha256 else f"SHA-256 {entry.sha256}",
-                remedy="the download was removed: run again; if the same comes, something else is served at this URL",
-            )
-
-
-def _check_checkpoint(path: Path, shown: str) -> None:
+def _check_weights(path: Path, url: str, sha256: str) -> None:
+    known = next((entry.sha256_start for entry in published_weights() if entry.url == url), "")
+    if not sha256.startswith(known):
+        path.unlink()  # of a URL in the table it is a download
+        raise DataError(
+            f"the file's SHA-256 is {sha256}, which is not that of the published weights",
+            where=url,
+            expected=f"SHA-256 {known}, and on",
+            remedy="the download was removed: run again; if the same comes, something else is served at this URL",
+        )
     start = b""
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(4)
     if not start.startswith(_CHECKPOINT_STARTS):
-        raise DataError("the weights are not a PyTorch checkpoint", where=shown, expected="a file torch.save wrote")
+        raise DataError("the weights are not a PyTorch checkpoint", where=url, expected="a file torch.save wrote")

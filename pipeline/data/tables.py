@@ -1,14 +1,23 @@
-"""A small table for notebooks, logs and spreadsheets."""
+"""Small tables for notebooks, logs and spreadsheets, and the one of images excluded: how many of how many, and why.
+
+Every exclusion is recorded, so that counts add up: loaded images minus exclusions are the images of the three sets.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 Cell = str | int | float
+
+_EXCLUSIONS = "exclusions.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,10 +31,13 @@ class Table:
     def __str__(self) -> str:
         if not self.rows:
             return self.title
-        lines = [self.columns, *(tuple(map(_text, row)) for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        numeric = [_is_numeric(self.rows, i) for i in range(len(self.columns))]
-        return "\n".join([self.title, *(_aligned(line, widths, numeric) for line in lines)])
+        columns = []
+        for name, *cells in zip(self.columns, *self.rows, strict=True):
+            texts = [name, *map(_text, cells)]
+            width = max(map(len, texts))
+            is_text = any(isinstance(cell, str) for cell in cells)
+            columns.append([text.ljust(width) if is_text else text.rjust(width) for text in texts])
+        return "\n".join([self.title, *("  ".join(line).rstrip() for line in zip(*columns, strict=True))])
 
     __repr__ = __str__  # what a notebook leaves in a log
 
@@ -44,6 +56,55 @@ class Table:
             writer.writerows(self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Images excluded for one reason; `str` gives a sentence.
+
+    Attributes:
+        count: Number of excluded images.
+        of: Number of images before.
+        reason: The reason, as it follows a colon.
+        subset: The set that lost them; empty before the split.
+    """
+
+    count: int
+    of: int
+    reason: str
+    subset: str = ""
+
+    def __str__(self) -> str:
+        place = f" from {self.subset}" if self.subset else ""
+        return f"{self.count} of {self.of} images excluded{place}: {self.reason}"
+
+
+def exclude(counts: Mapping[str, int], of: int, *, subset: str = "") -> tuple[Exclusion, ...]:
+    """Record and log an exclusion for each reason with a count above 0."""
+    found = tuple(Exclusion(count, of, reason, subset) for reason, count in counts.items() if count)
+    for each in found:
+        log.info("%s", each)
+    return found
+
+
+def exclusions_table(exclusions: Iterable[Exclusion]) -> Table:
+    """A row for each exclusion."""
+    rows = tuple((each.count, each.of, each.subset or "all", each.reason) for each in exclusions)
+    title = "Images excluded" if rows else "No image was excluded"
+    return Table(title, ("excluded", "of images", "set", "why"), rows)
+
+
+def write_exclusions(folder: Path, exclusions: Iterable[Exclusion]) -> None:
+    """Write exclusions into a dataset's folder, for data preparation; no file where there are none."""
+    records = [asdict(each) for each in exclusions]
+    if records:
+        (folder / _EXCLUSIONS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+
+
+def read_exclusions(folder: Path) -> tuple[Exclusion, ...]:
+    """Read what `write_exclusions` wrote; empty where there is no file."""
+    path = folder / _EXCLUSIONS
+    return tuple(Exclusion(**each) for each in json.loads(path.read_text("utf-8"))) if path.is_file() else ()
+
+
 def _text(cell: Cell) -> str:
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
@@ -51,12 +112,3 @@ def _text(cell: Cell) -> str:
 def _html_cell(cell: Cell) -> str:
     side = "left" if isinstance(cell, str) else "right"
     return f"<td style='text-align:{side}'>{escape(_text(cell))}</td>"
-
-
-def _is_numeric(rows: Sequence[tuple[Cell, ...]], column: int) -> bool:
-    return bool(rows) and not any(isinstance(row[column], str) for row in rows)
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
-    columns = zip(line, widths, numeric, strict=True)
-    return "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in columns).rstrip()

@@ -83,9 +83,7 @@ def _result(folder: Path, code: int, tail: deque[str]) -> SessionResult:
         found = json.loads(reports[0].read_text(encoding="utf-8"))
         if found["kind"] == OUT_OF_MEMORY:
             raise torch.OutOfMemoryError(found["message"])
-        error = getattr(errors, found["kind"])(found["message"])
-        error.problem = found["message"].partition("\n")[0]  # the details are in the message already
-        raise error
+        raise getattr(errors, found["kind"])(found["message"])
     if code or not (folder / "result.json").is_file():
         raise errors.StepError(
             f"a process of the training ended with exit code {code}",

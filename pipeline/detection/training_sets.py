@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.published_weights import COCO, coco_weights
+from pipeline.data.pretrained import COCO, coco_weights
 from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.errors import DataError, MissingError
 

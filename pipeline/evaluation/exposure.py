@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.data.image_drawing import encode_jpeg, read_pixels, scale
+from pipeline.data.figures import encode_jpeg, read_pixels, scale
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
 from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.errors import IntegrityError

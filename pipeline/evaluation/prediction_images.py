@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.data.figures import FONT, PALETTE
-from pipeline.data.image_drawing import Pixels, draw_labelled, encode_jpeg, read_pixels, scale
+from pipeline.data.figures import FONT, PALETTE, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
 from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.matching import Bools, Floats, Matches, matches_at_half, run_coco_eval

@@ -188,7 +188,7 @@ names_of_classes = st.sampled_from(["a", "b", "c", "d", "e"])
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=20),
-    st.dictionaries(names_of_classes, st.sampled_from(["a", "b", "x", "y", None])),
+    st.dictionaries(names_of_classes, st.sampled_from(["a", "b", "x", "y"])),
     st.sets(names_of_classes),
 )
 def test_what_a_box_becomes_depends_on_its_class_alone(boxes: Any, rename: Any, drop: Any) -> None:
@@ -201,8 +201,7 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes: Any, rename: Any, 
     try:
         found = selected(dataset, rename=rename, drop=drop)
     except (UsageError, DataError):
-        dropped = drop | {name for name, new in rename.items() if new is None}
-        assert {"abcde"[label - 1] for _, label, _ in boxes} <= dropped or any(rename.get(name) for name in drop)
+        assert {"abcde"[label - 1] for _, label, _ in boxes} <= drop or drop & rename.keys()
         return
     target = {name: None if name in drop else rename.get(name, name) for name in "abcde"}
     expected = [(target[name], image, box) for name, image, box in drawn(dataset) if target[name]]
@@ -222,7 +221,6 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes: Any, rename: Any, 
         pytest.param({"classes": ["cats"]}, UsageError, "did you mean 'cat'", id="near miss"),
         pytest.param({"classes": ["zebra"]}, UsageError, "there are: cat, dog", id="unknown"),
         pytest.param({"classes": ["cat", "cat"]}, UsageError, "twice", id="twice"),
-        pytest.param({"max_images": -1}, UsageError, "negative", id="negative"),
     ],
 )
 def test_refused(tiny: tuple[CocoDataset, Path], options: dict[Any, Any], kind: Any, problem: str) -> None:

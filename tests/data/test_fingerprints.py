@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.data import fingerprints
 from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar, fingerprint_of, group_similar
-from pipeline.data.sample.dataset import make_sample
+from pipeline.data.sample import make_sample
 
 
 def encoded(pixels: Any, quality: Any = 90) -> Any:

@@ -13,11 +13,11 @@ from cases import cases
 from clips import write_clip
 from PIL import Image as Picture
 
+from pipeline.data.annotation_matching import read_test_list
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
-from pipeline.data.exclusions import read_exclusions
 from pipeline.data.loading import load_annotations, load_source
-from pipeline.data.side_files import read_class_changes, read_test_list
 from pipeline.data.sources.video import Sampling
+from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
 
 
@@ -194,7 +194,7 @@ class TestAnnotations:
         assert names(place.out) == ["annotations.json", "exclusions.json"]
         assert loaded.notes == ("1 of 4 images excluded: nobody annotated them",)
         assert list(map(str, read_exclusions(place.out))) == list(loaded.notes)
-        assert (read_test_list(place.out), read_class_changes(place.out)) == ((), {})
+        assert read_test_list(place.out) == ()
         assert [path.name for path in place.out.parent.iterdir() if path.name.startswith("tmp")] == []
 
     def test_archive_member(self, annotated: Any, tmp_path: Path) -> None:
@@ -243,19 +243,6 @@ class TestAnnotations:
         place.annotations(source)
         assert place.dataset == dataset
 
-    @cases(
-        "options, says",
-        {
-            "missing images": ({"missing_images": "ignore"}, "refuse or drop"),
-            "unannotated": ({"unannotated": "empty"}, "exclude or background"),
-            "format": ({"format": "coca"}, "coco"),
-        },
-    )
-    def test_unknown_value(self, annotated: Any, options: Any, says: str) -> None:
-        _, source, place = annotated
-        with pytest.raises(UsageError, match=says):
-            place.annotations(source, **options)
-
     def test_digest_without_url(self, annotated: Any) -> None:
         with pytest.raises(UsageError, match="without a URL"):
             annotated[2].annotations(sha256="0" * 64)
@@ -278,11 +265,36 @@ class TestAnnotations:
         assert loaded.test_images == 3
         assert read_test_list(place.out) == ("1.png", "2.tif.png", "4.png")
 
-    def test_the_class_map_is_held_against_the_classes(self, annotated: Any, tmp_path: Path) -> None:
+    def test_a_test_list_over_http(self, annotated: Any, server: Any) -> None:
         _, source, place = annotated
-        (tmp_path / "map.csv").write_text("from,to\ndogg,animal\n")
-        with pytest.raises(DataError, match=r"dogg(?s:.*)did you mean 'dog'\?"):
-            place.annotations(source, class_map_url=str(tmp_path / "map.csv"))
+        url = server.serve("names.txt", b"\xef\xbb\xbf\n3.png\r\n 1.png \n3.png\n")
+        assert place.annotations(source, test_list_url=url).test_images == 2
+        assert read_test_list(place.out) == ("1.png", "3.png")
+
+    @cases(
+        "content, problem",
+        {
+            "unknown": (b"4.png\n1.png", "names 1 images that the annotations do not: 4.png"),
+            "empty": (b"\n", "empty"),
+            "no text": (b"\xff\xfe1", "not a text"),
+            "several of that name": (b"a", r"2 images match 'a'"),
+        },
+    )
+    def test_a_wrong_test_list(
+        self, annotated: Any, write_picture: Any, tmp_path: Path, content: bytes, problem: str
+    ) -> None:
+        _, source, place = annotated
+        for name in ("a.png", "a.jpg"):
+            write_picture(place.images / name, 9, 9)
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(DataError, match=problem) as error:
+            place.annotations(source, test_list_url=str(tmp_path / "list.txt"))
+        assert f"where:    {tmp_path / 'list.txt'}\n" in f"{error.value}\n"
+
+    def test_a_class_map_of_an_earlier_version_is_not_left_out_in_silence(self, tmp_path: Path) -> None:
+        (tmp_path / "class_map.csv").write_text("from,to\ncat,animal\n")
+        with pytest.raises(DataError, match=r"class_map_url(?s:.*)rename and drop_classes"):
+            read_test_list(tmp_path)
 
 
 class TestDescriptions:

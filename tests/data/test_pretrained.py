@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.data import published_weights
-from pipeline.data.pretrained import load_weights
-from pipeline.data.published_weights import coco_weights
+from pipeline.data import pretrained
+from pipeline.data.pretrained import coco_weights, load_weights, published_weights
 from pipeline.errors import DataError, UsageError
+
+HOSTS = {
+    "mmdet": "https://download.openmmlab.com/mmdetection/v2.0/yolox/",
+    "Megvii": "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/",
+}
+CHECKPOINT = b"PK\x03\x04 weights"
+DIGEST = hashlib.sha256(CHECKPOINT).hexdigest()
 
 
 def test_none(tmp_path: Path) -> None:
@@ -26,6 +33,7 @@ def test_over_http(server: Any, tmp_path: Path, real_data: Path, monkeypatch: py
     monkeypatch.setenv("WEIGHTS_PASSWORD", "hunter2")
     url = server.serve("a.pth", data).replace("http://", "http://me:${WEIGHTS_PASSWORD}@")
     loaded = load_weights(url, tmp_path / "out", cache=tmp_path / "cache")
+    assert loaded.path
     assert loaded.path.read_bytes() == data
     source = json.loads((tmp_path / "out/source.json").read_text())
     assert source == {"url": f"{server.root}/a.pth", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
@@ -39,64 +47,65 @@ def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
         load_weights(str(tmp_path / "a.pth"), tmp_path / "out", cache=tmp_path)
 
 
-def test_digest_without_url(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="without a URL"):
-        load_weights("", tmp_path / "out", cache=tmp_path, sha256="0" * 64)
+@pytest.mark.parametrize(
+    ("url", "options", "says"),
+    [
+        pytest.param("", {"sha256": "0" * 64}, "without a URL", id="a digest alone"),
+        pytest.param("coco", {}, r"none is given[\s\S]*l, m, nano, s, tiny, x[\s\S]*give the variant", id="no variant"),
+        pytest.param("coco", {"variant": "tinny"}, r"YOLOX-tinny[\s\S]*did you mean 'tiny'", id="variant misspelt"),
+        pytest.param("coco", {"variant": "large"}, r"YOLOX-large[\s\S]*did you mean 'l'", id="variant in full"),
+        pytest.param("cocoo", {"variant": "s"}, r"no weights 'cocoo'[\s\S]*did you mean 'coco'", id="coco misspelt"),
+        pytest.param("COCO", {"variant": "s"}, r"no weights 'COCO'[\s\S]*did you mean 'coco'", id="coco in capitals"),
+    ],
+)
+def test_wrong_names(tmp_path: Path, url: str, options: dict[str, str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        load_weights(url, tmp_path / "out", cache=tmp_path, **options)
 
 
-def test_coco_stands_for_the_published_weights_of_the_variant(tmp_path: Path, real_data: Path) -> None:
-    """A file of the published name lies in the cache, and its digest is given: nothing needs to be fetched."""
-    data = (real_data / "yolox_nano_coco.pth").read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    url = coco_weights("nano").url
-    cached = tmp_path / "cache" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-yolox_nano.pth"
-    cached.parent.mkdir()
-    cached.write_bytes(data)
-    loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", sha256=sha256, variant="nano")
-    assert (loaded.url, loaded.path.read_bytes()) == (url, data)
-    assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
+@pytest.mark.parametrize(
+    ("variant", "source"),
+    [("nano", "Megvii"), ("tiny", "mmdet"), ("s", "mmdet"), ("m", "Megvii"), ("l", "mmdet"), ("x", "mmdet")],
+)
+def test_coco_takes_mmdets_weights_where_there_are_some(variant: str, source: str) -> None:
+    chosen = coco_weights(variant)
+    assert (chosen.variant, chosen.source) == (variant, source)
 
 
-@pytest.mark.parametrize("variant", ["", "huge"])
-def test_coco_needs_a_variant(tmp_path: Path, variant: str) -> None:
-    with pytest.raises(UsageError, match="variant"):
-        load_weights("coco", tmp_path / "out", cache=tmp_path, variant=variant)
+def test_the_table() -> None:
+    for entry in published_weights():
+        assert re.fullmatch(rf"{HOSTS[entry.source]}.*yolox_{entry.variant}\w*(-[0-9a-f]{{8}})?\.pth", entry.url)
+        assert re.fullmatch("[0-9a-f]{8}" if entry.source == "mmdet" else "", entry.sha256_start)
+        assert entry.licence == "Apache-2.0"
+    for source, variants in {"mmdet": ["tiny", "s", "l", "x"], "Megvii": ["nano", "tiny", "s", "m", "l", "x"]}.items():
+        entries = [entry for entry in published_weights() if entry.source == source]
+        assert [entry.variant for entry in sorted(entries, key=lambda entry: entry.mAP)] == variants
 
 
 @pytest.fixture
 def publish(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A table with one entry, at a server on this machine."""
 
-    def write(content: Any, name: Any, source: Any = "mmdet", sha256: Any = "") -> Any:
-        url = server.serve(name, content)
-        entry = {"variant": "tiny", "source": source, "url": url, "sha256": sha256, "licence": "MIT", "mAP": 0.3}
+    def write(content: bytes, name: str, source: str = "mmdet") -> str:
+        url: str = server.serve(name, content)
+        entry = {"variant": "tiny", "source": source, "url": url, "licence": "MIT", "mAP": 0.3}
         (tmp_path / "table.yaml").write_text(yaml.safe_dump([entry]))
-        monkeypatch.setattr(published_weights, "_TABLE", tmp_path / "table.yaml")
-        published_weights.published_weights.cache_clear()
+        monkeypatch.setattr(pretrained, "_TABLE", tmp_path / "table.yaml")
+        published_weights.cache_clear()
         return url
 
     yield write
-    published_weights.published_weights.cache_clear()
-
-
-CHECKPOINT = b"PK\x03\x04 weights"
-DIGEST = hashlib.sha256(CHECKPOINT).hexdigest()
+    published_weights.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "sha256"),
-    [
-        pytest.param(f"tiny-{DIGEST[:8]}.pth", "mmdet", "", id="the digest of the name"),
-        pytest.param("tiny-00000000.pth", "Megvii", "", id="a name that has none"),
-        pytest.param("tiny-00000000.pth", "mmdet", DIGEST, id="the digest of the table"),
-    ],
+    ("name", "source"), [(f"tiny-{DIGEST[:8]}.pth", "mmdet"), ("tiny-00000000.pth", "Megvii")], ids=["mmdet", "Megvii"]
 )
-def test_published_weights_are_what_they_claim(
-    publish: Any, tmp_path: Path, name: str, source: str, sha256: Any
-) -> None:
-    url = publish(CHECKPOINT, name, source, sha256)
+def test_coco_stands_for_the_published_weights(publish: Any, tmp_path: Path, name: str, source: str) -> None:
+    url = publish(CHECKPOINT, name, source)
     loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
     assert (loaded.url, loaded.sha256) == (url, DIGEST)
+    assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
 
 
 @pytest.mark.parametrize("typed", ["coco", ""], ids=["coco", "their URL"])
@@ -110,21 +119,3 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(
     assert not (tmp_path / "out/weights.pth").exists()
     server.serve(name, CHECKPOINT)
     assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny").sha256 == DIGEST
-
-
-def test_the_name_of_mmdets_weights_holds_in_the_real_table_too(tmp_path: Path, real_data: Path) -> None:
-    """A file of the published name lies in the cache, and its digest is given: nothing needs to be fetched."""
-    url = coco_weights("tiny").url
-    cached = tmp_path / "cache" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{url.rpartition('/')[2]}"
-    cached.parent.mkdir()
-    cached.write_bytes((real_data / "yolox_nano_coco.pth").read_bytes())
-    sha256 = hashlib.sha256(cached.read_bytes()).hexdigest()
-    with pytest.raises(DataError, match="SHA-256 b4047906, and on"):
-        load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", sha256=sha256, variant="tiny")
-
-
-@pytest.mark.parametrize("typed", ["cocoo", "Coco", "COCO"])
-def test_a_name_that_is_nearly_coco_is_asked_about(tmp_path: Path, typed: str) -> None:
-    with pytest.raises(UsageError, match=f"no weights '{typed}'") as caught:
-        load_weights(typed, tmp_path / "out", cache=tmp_path / "cache", variant="s")
-    assert "did you mean 'coco'?" in str(caught.value)

@@ -15,9 +15,9 @@ from api_server import api_server
 from clips import write_clip
 
 from pipeline.data.coco import CocoDataset, read_coco
-from pipeline.data.exclusions import read_exclusions
 from pipeline.data.loading import LoadedAnnotations, load_annotations, load_source
 from pipeline.data.sources.video import Sampling
+from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError
 
 NAMES = ("object.png", "nothing.png", "open.png")  # open: as tools call a task that nobody has done

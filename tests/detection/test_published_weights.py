@@ -8,7 +8,7 @@ import pytest
 import torch
 from megvii_network import MegviiNetwork
 
-from pipeline.data.published_weights import PublishedWeights, coco_weights, published_weights
+from pipeline.data.pretrained import PublishedWeights, coco_weights, published_weights
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.mmdet_config import build_model

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.data.image_drawing import Pixels
+from pipeline.data.figures import Pixels
 from pipeline.data.report.inline_images import InlineImage
 from pipeline.errors import DataError, MissingError
 from pipeline.evaluation.ground_truth import GroundTruth

@@ -26,7 +26,7 @@ class Case:
 
 def good_images(folder: Path) -> None:
     from pipeline.data.coco import write_coco
-    from pipeline.data.sample.dataset import make_sample
+    from pipeline.data.sample import make_sample
 
     dataset = make_sample(folder / "images", images=8, size=64, seed=1)
     write_coco(dataset, folder / "good.json")

@@ -201,7 +201,7 @@ FAULTS: dict[str, Callable[[Draft], str]] = {
     "truncated-image": _broken("cut.jpg", lambda data: data[: len(data) // 2]),
     "corrupt-image": _broken("damaged.png", _damaged),
     "undecodable-image": _broken("text.png", lambda data: b"hello"),
-    "refused-image": _broken("odd.tif", lambda data: data),
+    "refused-image": _broken("wide.png", lambda data: data[:16] + b"\0\0\x99\0" * 2 + data[24:]),
     "exif-orientation": _exif,
     "wrong-image-size": _wrong_size,
     "unrelated-image-size": _unrelated_size,

@@ -62,7 +62,7 @@ _UNREADABLE: tuple[tuple[str, Kind, str], ...] = (
     ("truncated-image", "truncated", "an image's file ends before its pixels do"),
     ("corrupt-image", "corrupt", "an image's file is damaged in the middle"),
     ("undecodable-image", "undecodable", "an image's file cannot be decoded"),
-    ("refused-image", "refused", "the service would refuse the image: its format, its bytes or its pixels"),
+    ("refused-image", "refused", "the service would refuse the image: its bytes or its pixels"),
 )
 _NEVER_FOUND = "evaluation would count it as an object never found"
 

@@ -18,7 +18,6 @@ from jinja2 import Environment, StrictUndefined, Template
 from pipeline.data.checks.findings import Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
-from pipeline.data.exclusions import Exclusion, exclusions_table
 from pipeline.data.report.box_columns import BoxColumns, subsets
 from pipeline.data.report.class_figures import boxes_per_image, class_histogram, co_occurrence
 from pipeline.data.report.figure_style import unwritten
@@ -26,7 +25,7 @@ from pipeline.data.report.inline_images import FigureList, Gallery, Sections, dr
 from pipeline.data.report.sample_images import class_samples, worst_examples
 from pipeline.data.report.size_figures import aspect_ratios, box_sizes, heat_map, image_sizes
 from pipeline.data.split.dataset_split import Split
-from pipeline.data.tables import Cell, Table
+from pipeline.data.tables import Cell, Exclusion, Table, exclusions_table
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import Annotation, CocoDataset, Image, read_coco
 from pipeline.data.conversion import draw_order
-from pipeline.data.figures import PALETTE, Chart
-from pipeline.data.image_drawing import Pixels, draw_labelled, read_pixels, scale
+from pipeline.data.figures import PALETTE, Chart, Pixels, draw_labelled, read_pixels, scale
 from pipeline.data.report.box_columns import BoxColumns, Integers
 from pipeline.data.report.figure_style import WIDTH, labels, written
 from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage

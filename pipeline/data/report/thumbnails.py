@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 
 from pipeline.data.coco import unsafe_name
-from pipeline.data.figures import PALETTE
-from pipeline.data.image_drawing import Pixels, encode_jpeg, outline
+from pipeline.data.figures import PALETTE, Pixels, encode_jpeg, outline
 from pipeline.data.report.box_columns import Floats
 from pipeline.errors import DataError
 from pipeline.serving.decoding import MAX_PIXELS, read_header

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from pipeline.data.fetch.credentials import expand, redact
 from pipeline.data.fetch.http_access import Access, hidden_in, token_from
 from pipeline.data.fetch.http_client import HttpClient, Pace
-from pipeline.data.sample.dataset import SampleSpec, parse_sample_url
+from pipeline.data.sample import SampleSpec, parse_sample_url
 from pipeline.data.sources.api_settings import ApiSettings, parse_settings
 from pipeline.data.sources.video import Sampling
 from pipeline.errors import UsageError

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
-from pipeline.data.exclusions import Exclusion, exclude
 from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
 from pipeline.data.split.predefined import SUBSETS, TRAIN, PredefinedSubsets, find_predefined
 from pipeline.data.split.split_checks import (
@@ -26,7 +25,7 @@ from pipeline.data.split.split_checks import (
     warn_of_large_group,
 )
 from pipeline.data.split.subset_assignment import SplitGroups, SubsetAssignment, assign, make_groups, objects
-from pipeline.data.tables import Cell, Table
+from pipeline.data.tables import Cell, Exclusion, Table, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)

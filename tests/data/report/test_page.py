@@ -19,10 +19,10 @@ from operations import lines_run
 from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.exclusions import exclude
 from pipeline.data.report.page import write_report
-from pipeline.data.sample.dataset import make_sample
+from pipeline.data.sample import make_sample
 from pipeline.data.split.dataset_split import Split, split
+from pipeline.data.tables import exclude
 from pipeline.errors import UsageError
 
 EVIL = "<script>alert('1')</script>"

@@ -1,27 +1,48 @@
-"""Images of plain shapes: their places and their looks, each from a random generator."""
+"""The embedded sample: images of four plain shapes, drawn locally, the same for the same seed.
+
+It lets the whole pipeline run in minutes on a CPU: a small detector learns it from scratch. It has some difficulties of
+real photographs: four classes of unequal number, any rotation, a threefold range of sizes, textured and noisy
+backgrounds, clutter of no class, mild overlap, and a few images without objects.
+
+The same versions of numpy and OpenCV give the same bytes; every image depends only on the seed and its own number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.coco import Box
+from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+from pipeline.errors import UsageError, did_you_mean
 
 Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 
 CLASSES = ("circle", "square", "triangle", "star")
+
+_EXAMPLE = "sample://shapes?images=240&size=256&seed=7"
 _CLASS_SHARES = (0.3, 0.28, 0.24, 0.18)
+_CORNERS = (72, 4, 3, 10)
 _EMPTY_SHARE = 0.04  # images with clutter only
 _MAX_OBJECTS = 8
 _MAX_HIDDEN = 0.15  # share of a shape that later ones may cover
 _MIN_CONTRAST = 70.0  # BGR distance between a shape and the background
 _SUBPIXEL = 4  # fractional bits of the coordinates cv2 draws with
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """A sample to draw: the number of images, their side in pixels, the seed."""
+
+    images: int = 240
+    size: int = 256
+    seed: int = 7
 
 
 @dataclass
@@ -41,6 +62,70 @@ class DrawnShape:
         return left, top, float(columns[-1]) + 1 - left, float(rows[-1]) + 1 - top
 
 
+def parse_sample_url(url: str) -> SampleSpec:
+    """Parse a URL such as `sample://shapes?images=240&size=256&seed=7`; these values are the defaults.
+
+    Raises:
+        UsageError: The sample, or a key of the query, is unknown, or a value is out of range.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "sample" or parts.netloc != "shapes" or parts.path not in {"", "/"}:
+        raise UsageError(f"there is no sample '{url}'", expected=_EXAMPLE)
+    known = [each.name for each in fields(SampleSpec)]
+    values: dict[str, int] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in known:
+            remedy = did_you_mean(key, known, otherwise=f"there are: {', '.join(known)}")
+            raise UsageError(f"the sample URL has an unknown key '{key}'", where=url, remedy=remedy)
+        if key in values or not value.isascii() or not value.isdigit():
+            raise UsageError(f"the sample URL's '{key}' is not one whole number", where=url, expected=_EXAMPLE)
+        values[key] = int(value)
+    spec = SampleSpec(**values)
+    if not 1 <= spec.images <= 100_000 or not 64 <= spec.size <= 2048:
+        raise UsageError("the sample cannot be drawn so", where=url, expected="1-100000 images, size 64-2048 pixels")
+    return spec
+
+
+def make_sample(folder: Path | None, *, images: int = 240, size: int = 256, seed: int = 7) -> CocoDataset:
+    """Draw the sample as JPEG files.
+
+    Args:
+        folder: The folder to write to; None for the annotations alone.
+        images: The number of images.
+        size: Their side in pixels.
+        seed: The seed.
+
+    Returns:
+        The annotations: boxes tight around the visible part of each shape, to the pixel.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def draw(image: Image) -> list[tuple[int, Box]]:
+        rng = np.random.default_rng((seed, image.id))
+        shapes = compose(rng, size)
+        if folder is not None:
+            canvas = render(rng, size, [shape.mask for shape in shapes])
+            encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+            (folder / image.file_name).write_bytes(encoded.tobytes())
+        return [(shape.category_id, shape.box) for shape in shapes]
+
+    records = tuple(Image(number, f"shapes_{number:06d}.jpg", size, size) for number in range(1, images + 1))
+    with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter lock
+        drawn = [
+            (image.id, *shape)
+            for image, shapes in zip(records, pool.map(draw, records), strict=True)
+            for shape in shapes
+        ]
+    annotations = tuple(
+        Annotation(number, image_id, category_id, box, box[2] * box[3])
+        for number, (image_id, category_id, box) in enumerate(drawn, 1)
+    )
+    categories = tuple(Category(i, name, "shape") for i, name in enumerate(CLASSES, 1))
+    info = {"description": "Embedded sample of shapes", "images": images, "size": size, "seed": seed}
+    return CocoDataset(records, annotations, categories, info)
+
+
 def compose(rng: np.random.Generator, size: int) -> list[DrawnShape]:
     """Place shapes, from back to front; none hides much of another."""
     shapes: list[DrawnShape] = []
@@ -52,7 +137,7 @@ def compose(rng: np.random.Generator, size: int) -> list[DrawnShape]:
         radius = size * np.exp(rng.uniform(np.log(0.07), np.log(0.22)))
         centre = rng.uniform(radius, size - radius, 2)
         mask: Pixels = np.zeros((size, size), np.uint8)
-        _fill(mask, _OUTLINES[category](rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
+        _fill(mask, _outline(category, rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
         solid = mask > 127
         left = [shape.visible & ~solid for shape in shapes]
         if any(now.sum() < (1 - _MAX_HIDDEN) * shape.area for now, shape in zip(left, shapes, strict=True)):
@@ -143,21 +228,11 @@ def _fill(canvas: Pixels, corners: Points, colour: tuple[float, ...]) -> None:
     cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _regular(corners: int, angle: float) -> Points:
-    """The corners of a regular polygon in the unit circle, `(corners, 2)`."""
-    angles = angle + np.arange(corners) * 2 * np.pi / corners
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def _star(angle: float) -> Points:
-    corners = _regular(10, angle)
-    corners[1::2] *= 0.42
+def _outline(category: int, angle: float) -> Points:
+    """The corners of a shape in the unit circle, `(corners, 2)`."""
+    count = _CORNERS[category]
+    angles = angle + np.arange(count) * 2 * np.pi / count
+    corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if CLASSES[category] == "star":
+        corners[1::2] *= 0.42
     return corners
-
-
-_OUTLINES: tuple[Callable[[float], Points], ...] = (
-    partial(_regular, 72),
-    partial(_regular, 4),
-    partial(_regular, 3),
-    _star,
-)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pipeline.data.checks.validation import validate
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.conversion import select
-from pipeline.data.exclusions import Exclusion, exclude, exclusions_table, read_exclusions, write_exclusions
 from pipeline.data.split.dataset_split import split
+from pipeline.data.tables import Exclusion, exclude, exclusions_table, read_exclusions, write_exclusions
 from pipeline.errors import DataError, UsageError
 
 TWO = (Exclusion(80, 159, "nobody annotated them"), Exclusion(5, 60, "background above max_empty_share", "train"))

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.data.sample.dataset import SampleSpec, make_sample, parse_sample_url, sample_dataset
-from pipeline.data.sample.drawing import CLASSES, compose, render
+from pipeline.data.sample import CLASSES, SampleSpec, compose, make_sample, parse_sample_url, render
 from pipeline.errors import UsageError
 
 
@@ -21,7 +20,7 @@ def digest(folder: Any) -> Any:
 def test_same_seed_same_bytes(tmp_path: Path) -> None:
     first = make_sample(tmp_path / "a", images=12, size=128, seed=3)
     assert make_sample(tmp_path / "b", images=12, size=128, seed=3) == first
-    assert sample_dataset(SampleSpec(12, 128, 3)) == first
+    assert make_sample(None, images=12, size=128, seed=3) == first
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert make_sample(tmp_path / "c", images=12, size=128, seed=4) != first
     assert digest(tmp_path / "c") != digest(tmp_path / "a")
@@ -42,7 +41,7 @@ def test_files_are_as_declared(tmp_path: Path) -> None:
 
 
 def test_what_the_default_sample_holds() -> None:
-    dataset = sample_dataset(SampleSpec())
+    dataset = make_sample(None)
     assert len(dataset.images) == 240
     assert dataset.classes == CLASSES
     per_class = Counter(each.category_id for each in dataset.annotations)

@@ -1,1 +1,0 @@
-"""The embedded sample dataset, drawn on this machine."""

@@ -182,7 +182,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
     from pipeline.data.checks.validation import apply_rules
     from pipeline.data.coco import write_coco
     from pipeline.data.conversion import select
-    from pipeline.data.image_facts import ImageFacts
+    from pipeline.data.images import ImageFacts
     from pipeline.data.report.page import write_report
     from pipeline.data.split.dataset_split import split
 

@@ -19,8 +19,7 @@ from pipeline.data.checks.image_rules import exif_orientation
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.fetch.fetching import fetch
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.image_facts import ImageFacts
-from pipeline.data.images import upright_size
+from pipeline.data.images import ImageFacts, upright_size
 from pipeline.data.parsed import UNANNOTATED_FIELD, UNUSABLE_FIELD
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.errors import DataError, did_you_mean

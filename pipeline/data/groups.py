@@ -59,34 +59,18 @@ def read_ties(images: Sequence[Image], groups: Mapping[str, str], group_by: str)
     Raises:
         UsageError: No image has that field.
     """
-    duplicates = tuple(groups.get(image.file_name, "") for image in images)
-    fields = tuple(_label(image, group_by) if group_by else "" for image in images)
+    fields = tuple(_label(image, group_by) for image in images)
     if group_by and images and not any(fields):
-        raise _unknown_field(images, group_by)
-    return Ties(duplicates, fields, group_by)
+        known = sorted({key for image in images for key in image.extra if _label(image, key)})
+        there = f"there are: {', '.join(known[:_SHOWN])}" if known else "leave group_by empty: images have no fields"
+        remedy = f"{did_you_mean(group_by, known, cutoff=0.6)} {there}".strip()
+        raise UsageError(f"no image has a field '{group_by}' to group by", remedy=remedy)
+    return Ties(tuple(groups.get(image.file_name, "") for image in images), fields, group_by)
 
 
 def has_field(images: Sequence[Image], field: str) -> bool:
     """Whether any image has a value there."""
-    return any(_value(image.extra.get(field)) for image in images)
-
-
-def _label(image: Image, field: str) -> str:
-    value, video = image.extra.get(field), image.extra.get(VIDEO)
-    within_video = field == SCENE and _value(value) and _value(video)
-    return _value([video, value] if within_video else value)
-
-
-def _value(value: Any) -> str:
-    absent = value is None or value == "" or value != value  # NaN is what tables have where there is nothing
-    return "" if absent else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-
-
-def _unknown_field(images: Sequence[Image], field: str) -> UsageError:
-    known = sorted({key for image in images for key, value in image.extra.items() if _value(value)})
-    there = f"there are: {', '.join(known[:_SHOWN])}" if known else "leave group_by empty: the images have no fields"
-    remedy = f"{did_you_mean(field, known, cutoff=0.6)} {there}".strip()
-    return UsageError(f"no image has a field '{field}' to group by", remedy=remedy)
+    return any(_label(image, field) for image in images)
 
 
 def components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
@@ -106,3 +90,15 @@ def components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[
                 one, other = root(first.setdefault(labels[row], item)), root(item)
                 parent[max(one, other)] = min(one, other)
     return [root(item) for item in range(len(rows))]
+
+
+def _label(image: Image, field: str) -> str:
+    value, video = image.extra.get(field), image.extra.get(VIDEO)
+    if _is_absent(value):
+        return ""
+    label: Any = [video, value] if field == SCENE and not _is_absent(video) else value
+    return json.dumps(label, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or value == "" or value != value  # NaN is what tables have where there is nothing

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.data.image_facts import MAX_BYTES
-from pipeline.data.images import UNREADABLE
+from pipeline.data.images import MAX_BYTES, UNREADABLE
 from pipeline.serving.decoding import MAX_PIXELS
 
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}

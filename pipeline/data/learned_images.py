@@ -19,7 +19,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from pipeline.data.coco import read_coco
 from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar
-from pipeline.data.image_facts import ImageFacts, inspect
+from pipeline.data.images import ImageFacts, inspect
 from pipeline.errors import DataError, MissingError
 
 FILE_NAME = "learned_images.npz"
@@ -71,11 +71,10 @@ class LearnedImages:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The record as arrays, for a file that holds nothing else."""
-        unknown = [bytes.fromhex(each.sha256) for each in self.unknown_weights]
         return {
             "sha256": self.sha256,
             "looks": self.fingerprints,  # as earlier versions called them
-            "unknown_sha256": _table(unknown, _DIGEST_BYTES),
+            "unknown_sha256": _table([bytes.fromhex(each.sha256) for each in self.unknown_weights], _DIGEST_BYTES),
             "unknown_coco": np.array([each.coco for each in self.unknown_weights], np.bool_),
         }
 
@@ -87,18 +86,16 @@ class LearnedImages:
             DataError: An array is missing, or of another type or shape.
         """
         try:
-            unknown = zip(arrays["unknown_sha256"].reshape(-1, _DIGEST_BYTES), arrays["unknown_coco"], strict=True)
-            record = cls(
-                arrays["sha256"],
-                arrays["looks"],
-                tuple(UnknownWeights(digest.tobytes().hex(), bool(coco)) for digest, coco in unknown),
-            )
-            for table, width in ((record.sha256, _DIGEST_BYTES), (record.fingerprints, FINGERPRINT_BYTES)):
-                if table.dtype != np.uint8 or table.shape != (len(record), width):
-                    raise ValueError(f"{table.dtype} {table.shape} where uint8 ({len(record)}, {width}) was expected")
+            digests = arrays["unknown_sha256"].reshape(-1, _DIGEST_BYTES)
+            pairs = zip(map(bytes, digests), arrays["unknown_coco"].tolist(), strict=True)
+            unknown = tuple(UnknownWeights(digest.hex(), bool(coco)) for digest, coco in pairs)
+            tables = arrays["sha256"], arrays["looks"]
+            for table, width in zip(tables, (_DIGEST_BYTES, FINGERPRINT_BYTES), strict=True):
+                if table.dtype != np.uint8 or table.shape != (len(tables[0]), width):
+                    raise ValueError(f"a table is {table.dtype} {table.shape}")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(f"the record of learned images is incomplete: {error}", expected=_EXPECTED) from error
-        return record
+        return cls(*tables, unknown)
 
     def write(self, path: Path) -> Path:
         """Write the record as an `.npz` file, the same bytes for the same record."""
@@ -118,20 +115,14 @@ class LearnedImages:
                 return cls.from_arrays(dict(file))
         except FileNotFoundError:
             raise MissingError("there is no record of learned images", where=path, expected=_EXPECTED) from None
-        except DataError as error:
-            error.where, error.remedy = str(path), "train the model again"
-            raise
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            problem = f"the record of learned images cannot be read: {error}"
-            raise DataError(problem, where=path, expected=_EXPECTED, remedy="train the model again") from error
+            found = error.problem if isinstance(error, DataError) else f"the record cannot be read: {error}"
+            raise DataError(found, where=path, expected=_EXPECTED, remedy="train the model again") from error
 
     def summary(self) -> dict[str, Any]:
         """What `model.json` says of it: how many images, the digest of the file, the unknown weights."""
-        return {
-            "images": len(self),
-            "sha256": hashlib.sha256(self._content()).hexdigest(),
-            "unknown_weights": [{"sha256": each.sha256, "coco": each.coco} for each in self.unknown_weights],
-        }
+        unknown = [asdict(each) for each in self.unknown_weights]
+        return {"images": len(self), "sha256": hashlib.sha256(self._content()).hexdigest(), "unknown_weights": unknown}
 
     def _content(self) -> bytes:
         file = io.BytesIO()
@@ -148,14 +139,11 @@ class SeenImage:
 
 
 def learn_images(*folders: Path, before: LearnedImages | None = None) -> LearnedImages:
-    """Record the images of datasets.
+    """Record the images of datasets, each once.
 
     Args:
         folders: Datasets, each `annotations.json` and `images/`.
         before: What the weights that training starts from learned from, which is added.
-
-    Returns:
-        The union, each image once.
 
     Raises:
         MissingError: An annotation file or an image is not there.
@@ -164,8 +152,8 @@ def learn_images(*folders: Path, before: LearnedImages | None = None) -> Learned
     prints: dict[bytes, bytes] = {}
     unknown: set[UnknownWeights] = set()
     if before is not None:
-        prints = dict(zip(map(bytes, before.sha256), map(bytes, before.fingerprints), strict=True))
-        unknown.update(before.unknown_weights)
+        prints |= zip(map(bytes, before.sha256), map(bytes, before.fingerprints), strict=True)
+        unknown |= set(before.unknown_weights)
     for folder in folders:
         for fact in _facts(folder).values():
             prints.setdefault(bytes.fromhex(fact.digest), fact.fingerprint or bytes(FINGERPRINT_BYTES))
@@ -175,17 +163,10 @@ def learn_images(*folders: Path, before: LearnedImages | None = None) -> Learned
 
 
 def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
-    """Find the images of a test set that a model learned from.
+    """Find the images of a test set that a model learned from, in the order of the test set.
 
     An image is found by its bytes, or by its fingerprint in any of the 8 orientations: re-encoded, resized, a little
     brighter or cropped, mirrored, turned by quarters.
-
-    Args:
-        learned: What the model learned from.
-        folder: The test set, `annotations.json` and `images/`.
-
-    Returns:
-        The images found, in the order of the test set.
 
     Raises:
         MissingError: The annotation file or an image is not there.
@@ -193,14 +174,14 @@ def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
     """
     facts = _facts(folder)
     known = set(map(bytes, learned.sha256))
-    kinds: dict[str, Literal["exact", "similar"]] = {
-        name: "exact" for name, fact in facts.items() if bytes.fromhex(fact.digest) in known
-    }
-    others = [name for name, fact in facts.items() if name not in kinds and fact.fingerprint]
+    exact = {name for name, fact in facts.items() if bytes.fromhex(fact.digest) in known}
+    others = [name for name, fact in facts.items() if name not in exact and fact.fingerprint]
     prints = _table([facts[name].fingerprint for name in others], FINGERPRINT_BYTES)
-    similar = find_similar(prints, learned.fingerprints[learned.fingerprints.any(1)])
-    kinds |= {others[i]: "similar" for i in np.flatnonzero(similar)}
-    return tuple(SeenImage(name, kinds[name]) for name in facts if name in kinds)
+    is_similar = find_similar(prints, learned.fingerprints[learned.fingerprints.any(1)])
+    similar = {others[i] for i in np.flatnonzero(is_similar)}
+    return tuple(
+        SeenImage(name, "exact" if name in exact else "similar") for name in facts if name in exact or name in similar
+    )
 
 
 def _facts(folder: Path) -> dict[str, ImageFacts]:
@@ -209,11 +190,8 @@ def _facts(folder: Path) -> dict[str, ImageFacts]:
     facts = inspect(folder / "images", list(dict.fromkeys(image.file_name for image in dataset.images)))
     for name, fact in facts.items():
         if not fact.digest:
-            raise MissingError(
-                f"an image of the dataset has no bytes to compare: {fact.problem}",
-                where=folder / "images" / name,
-                remedy="make the dataset again",
-            )
+            problem = f"an image of the dataset has no bytes to compare: {fact.problem}"
+            raise MissingError(problem, where=folder / "images" / name, remedy="make the dataset again")
     return facts
 
 

@@ -7,15 +7,9 @@ from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
 _WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "eval",
-    "valid": "eval",
-    "validation": "eval",
-    "eval": "eval",
-    "dev": "eval",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "eval", "dev"), "eval"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 _PLACES = ("image", "img", "label", "annotation")  # in names of folders of datasets, also `JPEGImages` and `labelTxt`
 
@@ -38,7 +32,7 @@ def subset_of(path: str, classes: Collection[str] = ()) -> str:
     for i in range(len(parts), 0, -1):
         found = _subsets(parts[i - 1])
         # Annotations may be in a folder of their own: `Annotations/train` belongs to the images' `train`.
-        if found and not ("/".join(parts[:i]) in classes or "/".join(parts[1:i]) in classes):
+        if found and not {"/".join(parts[:i]), "/".join(parts[1:i])}.intersection(classes):
             return found.pop() if len(found) == 1 else ""
     return ""
 
@@ -48,21 +42,16 @@ def class_folders(names: Iterable[str]) -> frozenset[str]:
 
     Folders within or around a folder of images or labels name subsets in any case.
     """
-    beside: dict[str, set[str]] = {}
-    for folder in {folder for name in names for folder in PurePosixPath(name).parents}:
-        if folder.name:
-            beside.setdefault(folder.parent.as_posix(), set()).add(folder.name)
-    found = set()
-    for parent, folders in beside.items():
-        if any(map(_is_place, PurePosixPath(parent).parts)) or all(
-            _subsets(each) or _is_place(each) for each in folders
-        ):
-            continue
-        for each in folders:
-            path = each if parent == "." else f"{parent}/{each}"
-            if _subsets(each) and not any(map(_is_place, beside.get(path, ()))):
-                found.add(path)
-    return frozenset(found)
+    inside: dict[PurePosixPath, set[str]] = {}
+    for folder in {folder for name in names for folder in PurePosixPath(name).parents if folder.name}:
+        inside.setdefault(folder.parent, set()).add(folder.name)
+    return frozenset(
+        (parent / each).as_posix()
+        for parent, folders in inside.items()
+        if not any(map(_is_place, parent.parts)) and not all(_subsets(each) or _is_place(each) for each in folders)
+        for each in folders
+        if _subsets(each) and not any(map(_is_place, inside.get(parent / each, ())))
+    )
 
 
 def _subsets(part: str) -> set[str]:

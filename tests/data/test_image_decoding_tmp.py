@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
 
-from pipeline.data.image_facts import BrokenFileError, decode_whole
+from pipeline.data.images import BrokenFileError, decode_whole
 from pipeline.errors import DataError
 from pipeline.serving.decoding import read_header
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image as Picture
 
 from pipeline.data.fingerprints import FINGERPRINT_BYTES, group_similar
-from pipeline.data.image_facts import MAX_PIXELS, ImageFacts, inspect
+from pipeline.data.images import MAX_PIXELS, ImageFacts, inspect
 
 
 def write_png(path: Any, width: Any, height: Any) -> Any:
@@ -186,7 +186,7 @@ class TestPhotographs:
 _MEASURE = """
 import resource, sys
 from pathlib import Path
-from pipeline.data.image_facts import inspect
+from pipeline.data.images import inspect
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 facts = inspect(Path(sys.argv[1]), sorted(path.name for path in Path(sys.argv[1]).iterdir()))
 print({fact.kind for fact in facts.values()}, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -16,7 +16,7 @@ from pipeline.data.checks.rules import (
     map_annotations,
 )
 from pipeline.data.coco import Annotation, Box, CocoDataset, Image
-from pipeline.data.image_facts import ImageFacts, Kind
+from pipeline.data.images import ImageFacts, Kind
 
 _UNSCALED = (1.0, 1.0)
 _SAME_SHAPE = 0.02  # share by which an image's aspect ratio may change when it is resized to whole pixels

@@ -16,7 +16,7 @@ from functools import partial
 from pipeline.data.checks import box_rules, duplicate_rules, image_rules, overlap_rules, record_rules
 from pipeline.data.checks.findings import Action
 from pipeline.data.checks.rules import ValidationRule as Rule
-from pipeline.data.image_facts import Kind
+from pipeline.data.images import Kind
 from pipeline.errors import UsageError
 
 

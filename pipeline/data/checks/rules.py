@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipeline.data.checks.findings import DID, Action, Did, Severity, image_item
 from pipeline.data.coco import Annotation, Box, CocoDataset, Image
-from pipeline.data.image_facts import ImageFacts
+from pipeline.data.images import ImageFacts
 
 Facts = Mapping[str, ImageFacts]
 

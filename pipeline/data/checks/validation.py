@@ -16,7 +16,7 @@ from pipeline.data.checks.findings import Action, Finding, Findings
 from pipeline.data.checks.rule_table import RuleLimits, rules
 from pipeline.data.checks.rules import Facts, Result, ValidationRule, drop_images
 from pipeline.data.coco import CocoDataset
-from pipeline.data.image_facts import inspect
+from pipeline.data.images import inspect
 from pipeline.data.tables import Exclusion, Table, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 

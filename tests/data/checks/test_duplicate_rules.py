@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.data.checks.duplicate_rules import duplicate_groups, exact_duplicates, near_duplicates
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.fingerprints import fingerprint_of
-from pipeline.data.image_facts import ImageFacts, inspect
+from pipeline.data.images import ImageFacts, inspect
 
 CATEGORIES = (Category(1, "cat"), Category(2, "dog"))
 

@@ -9,7 +9,7 @@ from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.checks.rules import judge_annotations
 from pipeline.data.checks.validation import apply_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.image_facts import ImageFacts
+from pipeline.data.images import ImageFacts
 
 
 def finding(number: int, **fields: object) -> Finding:

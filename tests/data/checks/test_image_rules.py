@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.data.checks import image_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.image_facts import ImageFacts
+from pipeline.data.images import ImageFacts
 
 A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
 BOX = Annotation(1, 1, 1, (5.0, 6.0, 20.0, 10.0), 200.0, 0, [[5.0, 6.0, 25.0, 6.0, 25.0, 16.0]])

@@ -23,7 +23,7 @@ from pipeline.data.checks.rule_table import RuleLimits
 from pipeline.data.checks.validation import RULES, Validation, apply_rules, rules_table, validate
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.dataset_folder import write_subset
-from pipeline.data.image_facts import ImageFacts, inspect
+from pipeline.data.images import ImageFacts, inspect
 from pipeline.errors import DataError, UsageError
 
 FACTS = {"a.png": ImageFacts(60, 40), "b.png": ImageFacts(60, 40)}
@@ -515,19 +515,19 @@ def work_of_rules(monkeypatch: pytest.MonkeyPatch, boxes: Any, images: Any, clas
 
 def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path: Path) -> None:
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
-    from pipeline.data import image_facts
+    from pipeline.data import images
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS
     from pipeline.serving.upload_parsing import UploadLimits
 
-    assert image_facts.MAX_PIXELS == MAX_PIXELS == UploadLimits().pixels
-    assert UploadLimits().body_bytes > image_facts.MAX_BYTES
+    assert images.MAX_PIXELS == MAX_PIXELS == UploadLimits().pixels
+    assert UploadLimits().body_bytes > images.MAX_BYTES
     pixels = np.full((8, 8, 3), 200, np.uint8)
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
         assert cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
     noise = np.random.default_rng(0).integers(0, 255, (3400, 3400, 3), np.uint8)
     assert cv2.imwrite(str(tmp_path / "heavy.bmp"), noise)
     assert cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((7100, 7100, 3), np.uint8))
-    facts = image_facts.inspect(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
+    facts = images.inspect(tmp_path, sorted(path.name for path in tmp_path.iterdir()))
     refused = {name: fact.problem for name, fact in facts.items() if fact.problem}
     assert refused.keys() == {"a.tif", "heavy.bmp", "wide.png"}
     assert "JPEG, PNG, WebP, BMP" in refused["a.tif"]

@@ -14,7 +14,7 @@ from pipeline.data.figures import encode_jpeg, read_pixels, scale
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
 from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.errors import IntegrityError
-from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.matching import GroundTruth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
 from pipeline.files import sha256_of
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
@@ -65,26 +65,6 @@ class Exposure:
         """Number of other test images that look like a training image."""
         return len(self.seen) - self.exact
 
-    @property
-    def unseen_images(self) -> int | None:
-        """Number of test images that are not seen; None where the training images are unknown."""
-        return None if self.learned is None else self.images - len(self.seen)
-
-    @property
-    def exact_share(self) -> float | None:
-        """`exact` as a share of the test images; None where the training images are unknown."""
-        return None if self.learned is None else self.exact / self.images
-
-    @property
-    def similar_share(self) -> float | None:
-        """`similar` as a share of the test images; None where the training images are unknown."""
-        return None if self.learned is None else self.similar / self.images
-
-    @property
-    def knows_coco(self) -> bool:
-        """Whether the model descends from weights for COCO's classes."""
-        return any(weights.coco for weights in self.unknown_weights)
-
 
 def check_exposure(truth: GroundTruth, bento: Path, results: Sequence[Mapping[str, Any]]) -> Exposure:
     """Look for the images of a test set among those that a packed model learned from.
@@ -99,30 +79,30 @@ def check_exposure(truth: GroundTruth, bento: Path, results: Sequence[Mapping[st
         DataError: The model's metadata or the record of training images is damaged.
         IntegrityError: The record of training images is not the one that the model was packed with.
     """
-    learned = read_learned(bento)
+    learned = _read_learned(bento)
     seen = find_seen(learned, truth.folder) if learned is not None else ()
     unknown_weights = learned.unknown_weights if learned is not None else ()
     may_know_coco = learned is None or bool(unknown_weights)  # weights for six classes may descend from COCO's too
     names = [image.file_name for image in truth.images] if may_know_coco else []
+    seen_names = {image.file_name for image in seen}
+    left = {image.id for image in truth.images if image.file_name not in seen_names}
+    unseen = None
+    if seen and left:
+        unseen = evaluate(truth.only(left), [each for each in results if each["image_id"] in left])
+    shown = sorted(seen, key=lambda image: image.kind != "exact")[:_SHOWN]
     return Exposure(
         images=len(truth.images),
         learned=len(learned) if learned is not None else None,
         seen=seen,
-        thumbnails=_thumbnails(truth, seen),
+        thumbnails=Gallery((GalleryRow("", tuple(_thumbnail(truth, image) for image in shown)),)),
         unknown_weights=unknown_weights,
         coco_names=tuple(name for name in names if is_named_like_train2017(name)),
-        unseen=_evaluate_without(truth, results, {image.file_name for image in seen}),
+        unseen=unseen,
     )
 
 
-def read_learned(bento: Path) -> LearnedImages | None:
-    """Read the record of the images a packed model learned from; None for a Bento packed before there was one.
-
-    Raises:
-        MissingError: The Bento has no model metadata.
-        DataError: The metadata or the record is damaged.
-        IntegrityError: The record is missing, or is not the one that the metadata names.
-    """
+def _read_learned(bento: Path) -> LearnedImages | None:
+    """Read the record of the images a packed model learned from; None for a Bento packed before there was one."""
     path = bento / FILE_NAME
     named = (ModelMetadata.read(bento / "src" / METADATA_FILE).training.get("learned_images") or {}).get("sha256")
     found = sha256_of(path) if path.is_file() else None
@@ -137,6 +117,12 @@ def read_learned(bento: Path) -> LearnedImages | None:
     return LearnedImages.read(path) if found else None
 
 
+def is_named_like_train2017(file_name: str) -> bool:
+    """Whether a file, with or without folders, is named like an image of COCO train2017."""
+    found = _COCO_NAME.fullmatch(PurePosixPath(file_name).name)
+    return found is not None and 0 < int(found[1]) <= _LARGEST_COCO_ID and int(found[1]) not in val2017_ids()
+
+
 @cache
 def val2017_ids() -> frozenset[int]:
     """The ids of the 5,000 images of COCO val2017."""
@@ -145,28 +131,8 @@ def val2017_ids() -> frozenset[int]:
     return frozenset(int(word) for line in lines for word in line.split())
 
 
-def is_named_like_train2017(file_name: str) -> bool:
-    """Whether a file, with or without folders, is named like an image of COCO train2017."""
-    found = _COCO_NAME.fullmatch(PurePosixPath(file_name).name)
-    return found is not None and 0 < int(found[1]) <= _LARGEST_COCO_ID and int(found[1]) not in val2017_ids()
-
-
-def _thumbnails(truth: GroundTruth, seen: Sequence[SeenImage]) -> Gallery:
-    shown = sorted(seen, key=lambda image: image.kind != "exact")[:_SHOWN]
-    return Gallery((GalleryRow("", tuple(_thumbnail(truth.path_of(image.file_name), image) for image in shown)),))
-
-
-def _thumbnail(path: Path, image: SeenImage) -> InlineImage:
-    pixels = read_pixels(path)
+def _thumbnail(truth: GroundTruth, image: SeenImage) -> InlineImage:
+    pixels = read_pixels(truth.path_of(image.file_name))
     pixels = scale(pixels, min(_THUMBNAIL / max(pixels.shape[:2]), 1.0))
     caption = f"{image.file_name}: {_CAPTIONS[image.kind]}"
     return InlineImage(image.file_name, encode_jpeg(pixels, 82), pixels.shape[1], pixels.shape[0], caption)
-
-
-def _evaluate_without(
-    truth: GroundTruth, results: Sequence[Mapping[str, Any]], names: set[str]
-) -> DetectionMetrics | None:
-    left = {image.id for image in truth.images if image.file_name not in names}
-    if not names or not left:
-        return None
-    return evaluate(truth.only(left), [each for each in results if each["image_id"] in left])

@@ -1,12 +1,12 @@
-"""Detections matched with objects by COCO's evaluation, and what follows at IoU 0.5: F1, thresholds, confusions."""
+"""A test set, and its objects matched with detections by COCO's evaluation."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,65 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from pipeline.data.coco import Annotation, Image, read_coco
 from pipeline.errors import DataError
-from pipeline.evaluation.ground_truth import GroundTruth
-
-log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-SCORE_LEVELS: Floats = np.linspace(0.0, 1.0, 101)
 _IOU = 0.5
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A test set.
+
+    Attributes:
+        folder: The data set, with `annotations.json` and `images/`.
+        images: In the file's order.
+        annotations: Objects, and with `iscrowd` regions in which detections of the category do not count.
+        categories: Name by category id, in the order of the ids.
+    """
+
+    folder: Path
+    images: tuple[Image, ...]
+    annotations: tuple[Annotation, ...]
+    categories: dict[int, str]
+
+    def path_of(self, file_name: str) -> Path:
+        """Where an image lies."""
+        return self.folder / "images" / file_name
+
+    def only(self, image_ids: Set[int]) -> GroundTruth:
+        """The test set with some of its images; all categories stay."""
+        return replace(
+            self,
+            images=tuple(image for image in self.images if image.id in image_ids),
+            annotations=tuple(each for each in self.annotations if each.image_id in image_ids),
+        )
+
+
+def read_ground_truth(annotations: Path) -> GroundTruth:
+    """Read a test set from its COCO instances file; the images lie in `images/` beside it.
+
+    Raises:
+        MissingError: There is no such file.
+        DataError: It is no COCO instances file, it has no image or no category, or its records do not fit together.
+    """
+    dataset = read_coco(annotations)
+    if not dataset.images or not dataset.categories:
+        raise DataError("the test set is empty", where=annotations, expected="at least one image and one category")
+    images = {image.id for image in dataset.images}
+    categories = {category.id: category.name for category in sorted(dataset.categories, key=lambda each: each.id)}
+    for each in dataset.annotations:
+        if each.image_id not in images or each.category_id not in categories:
+            raise DataError(
+                f"annotation {each.id} is of image {each.image_id}, category {each.category_id}",
+                where=annotations,
+                expected="an image and a category of the same file",
+            )
+    return GroundTruth(annotations.parent, dataset.images, dataset.annotations, categories)
 
 
 @dataclass(frozen=True)
@@ -65,47 +113,12 @@ class Matches:
         return self.scores[rows], self.truth[rows] >= 0
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """One class at one score threshold; None stands for what is not defined.
-
-    Attributes:
-        threshold: Detections with at least this score count.
-        precision: Share of the detections that are right.
-        recall: Share of the objects that are found.
-        f1: Harmonic mean of the two, 2 TP / (2 TP + FP + FN).
-        true_positives: Objects found.
-        false_positives: Detections without an object of their class, second detections of an object among them.
-        false_negatives: Objects missed.
-    """
-
-    threshold: float
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-
-
 def run_coco_eval(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> COCOeval:
     """Evaluate boxes with pycocotools, at most 1, 10 and 100 detections per image and class.
 
     Unlike `COCO.loadRes` this takes an empty list. Annotations are renumbered from 1, because pycocotools reads a match
     with an annotation of id 0 as no match.
-
-    Raises:
-        DataError: A result is of an image or category that the ground truth does not have.
     """
-    images = {image.id for image in truth.images}
-    for each in results:
-        if each["image_id"] not in images or each["category_id"] not in truth.categories:
-            raise DataError(
-                f"a prediction is of image {each['image_id']}, category {each['category_id']}",
-                where=truth.folder,
-                expected="images and categories of the test set",
-                remedy="evaluate predictions with the annotations they were made for",
-            )
     objects = [
         {"id": number, "image_id": each.image_id, "category_id": each.category_id, "bbox": list(each.bbox)}
         | {"area": each.area, "iscrowd": each.iscrowd}
@@ -115,115 +128,58 @@ def run_coco_eval(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> C
         {**each, "id": number, "iscrowd": 0, "area": each["bbox"][2] * each["bbox"][3]}
         for number, each in enumerate(results, start=1)
     ]
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_index(truth, objects), _index(truth, detections), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    log.debug("pycocotools: %s", printed.getvalue())
+        evaluation.summarize()
     return evaluation
 
 
 def _index(truth: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": image.id, "width": image.width, "height": image.height} for image in truth.images],
-        "categories": [{"id": id_, "name": name} for id_, name in truth.categories.items()],
+        "images": [{"id": image.id} for image in truth.images],
+        "categories": [{"id": id_} for id_ in truth.categories],
         "annotations": annotations,
     }
     coco.createIndex()
     return coco
 
 
-def matches_at_half(evaluation: COCOeval, truth: GroundTruth) -> Matches:
-    """Read the matches at IoU 0.5 from a finished evaluation of `truth`."""
-    labels = {category_id: label for label, category_id in enumerate(truth.categories)}
-    objects = [each for each in evaluation.cocoGt.dataset["annotations"] if not each["iscrowd"]]
-    rows = {each["id"]: row for row, each in enumerate(objects)}
-    found: list[tuple[int, int, float, list[float], int]] = []
-    for each in evaluation.evalImgs:
-        if each is None or each["aRng"] != evaluation.params.areaRng[0]:
-            continue
-        matched = zip(each["dtIds"], each["dtMatches"][0], each["dtIgnore"][0], strict=True)
-        for detection_id, object_id, ignored in matched:
-            if not ignored:
-                detection = evaluation.cocoDt.anns[detection_id]
-                label, row = labels[each["category_id"]], rows[int(object_id)] if object_id else -1
-                found.append((each["image_id"], label, detection["score"], detection["bbox"], row))
-    found.sort(key=lambda detection: -detection[2])
+def matches_at_half(evaluation: COCOeval) -> Matches:
+    """Read the matches at IoU 0.5 from what `run_coco_eval` gives."""
+    every_size = evaluation.params.areaRng[0]
+    evaluated = [each for each in evaluation.evalImgs if each and each["aRng"] == every_size]
+    counted = ~_joined([each["dtIgnore"][0] for each in evaluated]).astype(bool)
+    detections = [evaluation.cocoDt.anns[int(id_)] for id_ in _joined([each["dtIds"] for each in evaluated])[counted]]
+    image_ids, labels, boxes = _columns(evaluation, detections)
+    scores = np.array([each["score"] for each in detections], np.float64)
+    matched = _joined([each["dtMatches"][0] for each in evaluated])[counted].astype(np.int64)
+    objects = evaluation.cocoGt.dataset["annotations"]
+    is_object = np.array([not each["iscrowd"] for each in objects], bool)
+    row_of_id = np.concatenate([[-1], np.cumsum(is_object) - 1]).astype(np.int64)  # id 0 stands for no match
+    order = np.argsort(-scores, kind="stable")
     return Matches(
-        image_ids=np.array([each[0] for each in found], np.int64),
-        labels=np.array([each[1] for each in found], np.int64),
-        scores=np.array([each[2] for each in found], np.float64),
-        boxes=np.array([each[3] for each in found], np.float64).reshape(-1, 4),
-        truth=np.array([each[4] for each in found], np.int64),
-        truth_image_ids=np.array([each["image_id"] for each in objects], np.int64),
-        truth_labels=np.array([labels[each["category_id"]] for each in objects], np.int64),
-        truth_boxes=np.array([each["bbox"] for each in objects], np.float64).reshape(-1, 4),
+        image_ids[order],
+        labels[order],
+        scores[order],
+        boxes[order],
+        row_of_id[matched][order],
+        *_columns(evaluation, [each for each in objects if not each["iscrowd"]]),
     )
 
 
-def f1_by_score(matches: Matches, classes: int) -> Floats:
-    """F1 of each class at each of `SCORE_LEVELS`: `(classes, 101)`, NaN for classes without objects."""
-    curves = np.full((classes, len(SCORE_LEVELS)), np.nan)
-    for label in range(classes):
-        objects = matches.objects(label)
-        if objects:
-            scores, hits = matches.hits(label)
-            kept = len(scores) - np.searchsorted(scores[::-1], SCORE_LEVELS, side="left")
-            right = np.concatenate([[0], np.cumsum(hits)])[kept]
-            curves[label] = 2 * right / (kept + objects)  # TP + FP is `kept`, TP + FN is `objects`
-    return curves
+def _joined(parts: Sequence[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([[], *parts])
 
 
-def common_threshold(f1: Floats) -> tuple[float | None, float | None]:
-    """The one threshold for all classes with the highest mean F1, and that F1.
-
-    Of several best thresholds it is the middle one, which new images are least likely to make worse. Where nothing
-    right is found at any, the threshold is None and F1 is 0; without an object in the test set both are None.
-
-    Args:
-        f1: From `f1_by_score`.
-    """
-    present = f1[~np.isnan(f1[:, 0])]
-    if not present.size:
-        return None, None
-    mean = present.mean(axis=0)
-    if not mean.any():
-        return None, 0.0
-    ties = np.flatnonzero(np.isclose(mean, mean.max()))
-    best = int(ties[len(ties) // 2])
-    return float(SCORE_LEVELS[best]), float(mean[best])
-
-
-def best_point(matches: Matches, label: int, fallback: float) -> OperatingPoint:
-    """The operating point of one class with the highest F1; of several such thresholds the highest.
-
-    Args:
-        matches: Of the whole test set.
-        label: Class index.
-        fallback: Threshold for a class of which no detection is right.
-    """
-    scores, hits = matches.hits(label)
-    right = np.cumsum(hits)
-    f1 = 2 * right / (np.arange(1, len(scores) + 1) + matches.objects(label))
-    f1[:-1][scores[:-1] == scores[1:]] = -1.0  # no threshold separates equal scores
-    return point_at(matches, label, float(scores[np.argmax(f1)]) if right.any() else fallback)
-
-
-def point_at(matches: Matches, label: int, threshold: float) -> OperatingPoint:
-    """The operating point of one class at a threshold."""
-    objects = matches.objects(label)
-    scores, hits = matches.hits(label)
-    kept = hits[scores >= threshold]
-    right = int(kept.sum())
-    return OperatingPoint(
-        threshold=threshold,
-        precision=right / len(kept) if len(kept) else None,
-        recall=right / objects if objects else None,
-        f1=2 * right / (len(kept) + objects) if objects else None,
-        true_positives=right,
-        false_positives=len(kept) - right,
-        false_negatives=objects - right,
+def _columns(evaluation: COCOeval, boxes: list[dict[str, Any]]) -> tuple[Ints, Ints, Floats]:
+    """Image ids, class indices and boxes."""
+    return (
+        np.array([each["image_id"] for each in boxes], np.int64),
+        np.searchsorted(evaluation.params.catIds, [each["category_id"] for each in boxes]),
+        np.array([each["bbox"] for each in boxes], np.float64).reshape(-1, 4),
     )
 
 

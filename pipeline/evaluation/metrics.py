@@ -10,25 +10,46 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools.cocoeval import COCOeval
 
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.matching import (
-    SCORE_LEVELS,
     Bools,
     Floats,
+    GroundTruth,
     Ints,
     Matches,
-    OperatingPoint,
-    best_point,
-    common_threshold,
     confusion_matrix,
-    f1_by_score,
     matches_at_half,
     run_coco_eval,
 )
 
+LEVELS: Floats = np.linspace(0.0, 1.0, 101)
+"""Score thresholds of the F1 curves, and COCO's recalls of the precision curves."""
+
 _NO_THRESHOLD = 0.5  # where errors are counted if no threshold can be recommended
+_COCO_FIGURES = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One class at one score threshold; None stands for what is not defined.
+
+    Attributes:
+        threshold: Detections with at least this score count.
+        precision: Share of the detections that are right.
+        recall: Share of the objects that are found.
+        f1: Harmonic mean of the two, 2 TP / (2 TP + FP + FN).
+        true_positives: Objects found.
+        false_positives: Detections without an object of their class, second detections of an object among them.
+        false_negatives: Objects missed.
+    """
+
+    threshold: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    true_positives: int
+    false_positives: int
+    false_negatives: int
 
 
 @dataclass(frozen=True)
@@ -37,17 +58,15 @@ class ClassMetrics:
 
     Attributes:
         name: As in the test set.
-        category_id: As in the test set.
         ground_truth: Number of objects, crowd regions not counted.
         images: Number of images with such an object.
         ap: Average precision over IoU 0.50:0.95.
         ap50: Average precision at IoU 0.5.
         ar100: Average recall over IoU 0.50:0.95, at most 100 detections per image.
-        best: The operating point with the highest F1 at IoU 0.5.
+        best: The operating point with the highest F1 at IoU 0.5; at `errors_at` where nothing is right.
     """
 
     name: str
-    category_id: int
     ground_truth: int
     images: int
     ap: float | None
@@ -58,7 +77,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Right and wrong detections on one image, at the common threshold and IoU 0.5."""
+    """Right and wrong detections on one image, at `errors_at` and IoU 0.5."""
 
     image_id: int
     file_name: str
@@ -76,23 +95,6 @@ class ImageErrors:
         """2 TP / (2 TP + FP + FN); 1 for an image without objects and without detections."""
         total = 2 * self.true_positives + self.errors
         return 2 * self.true_positives / total if total else 1.0
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Curves at IoU 0.5; NaN for classes without objects.
-
-    Attributes:
-        recall: `(101,)` COCO's recall levels.
-        precision: `(K, 101)` interpolated precision at these.
-        score: `(101,)` score thresholds.
-        f1: `(K, 101)` F1 at these.
-    """
-
-    recall: Floats
-    precision: Floats
-    score: Floats
-    f1: Floats
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ class DetectionMetrics:
         per_image: In the test set's order, at `errors_at`.
         confusion: `(K + 1, K + 1)` counts at `errors_at`; rows are the truth, columns the detections, the last of each
             is the background.
-        curves: For drawing.
+        precision: `(K, 101)` interpolated precision at IoU 0.5, at the recalls `LEVELS`; NaN for classes without
+            objects.
+        f1_by_score: `(K, 101)` F1 at IoU 0.5, at the score thresholds `LEVELS`; NaN for classes without objects.
+        matches: The detections and objects that all counts are made of.
     """
 
     map: float | None
@@ -145,26 +150,22 @@ class DetectionMetrics:
     classes: tuple[ClassMetrics, ...]
     per_image: tuple[ImageErrors, ...]
     confusion: Ints
-    curves: Curves
+    precision: Floats
+    f1_by_score: Floats
+    matches: Matches
 
     def summary(self) -> dict[str, float | int | None]:
         """The figures that are single numbers."""
         return {name: value for name, value in vars(self).items() if value is None or isinstance(value, int | float)}
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON values; NaN is null."""
-        return {
-            **self.summary(),
-            "classes": [asdict(each) for each in self.classes],
-            "confusion": self.confusion.tolist(),
-            "curves": {name: _plain(values) for name, values in vars(self.curves).items()},
-            "per_image": [asdict(each) for each in self.per_image],
-        }
+    def write_json(self, path: Path) -> None:
+        """Write all figures, without the matches; NaN becomes null."""
+        document = {name: value for name, value in asdict(self).items() if name != "matches"}
+        path.write_text(json.dumps(document, indent=1, allow_nan=False, default=_plain), "utf-8")
 
-    def write_json(self, path: Path) -> Path:
-        """Write `to_json` to a file."""
-        path.write_text(json.dumps(self.to_json(), indent=1, allow_nan=False), "utf-8")
-        return path
+
+def _plain(array: Floats) -> list[Any]:
+    return np.where(np.isnan(array), None, np.round(array, 6)).tolist()  # type: ignore[no-any-return, call-overload]
 
 
 def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
@@ -172,16 +173,14 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
 
     Args:
         truth: The test set.
-        results: Detections in COCO's results format; may be empty.
-
-    Raises:
-        DataError: A result is of an image or category that the test set does not have.
+        results: Detections on its images in COCO's results format; may be empty.
     """
     evaluation = run_coco_eval(truth, results)
-    matches = matches_at_half(evaluation, truth)
+    matches = matches_at_half(evaluation)
     f1 = f1_by_score(matches, len(truth.categories))
-    threshold, best_f1 = common_threshold(f1)
+    threshold, best_f1 = best_threshold(f1)
     errors_at = _NO_THRESHOLD if threshold is None else threshold
+    class_thresholds = [best_threshold(f1[[label]])[0] for label in range(len(f1))]
     kept = matches.scores >= errors_at
     per_image = _count_errors(truth, matches, kept)
     annotated = {each.image_id for each in truth.annotations}
@@ -189,9 +188,10 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
     with_objects = [each.false_positives for each in per_image if each.image_id in has_object]
     without_objects = [each.false_positives for each in per_image if each.image_id not in annotated]
     finds_nothing = bool(with_objects) and all(each["score"] < errors_at for each in results)
-    precision: Floats = evaluation.eval["precision"]
+    # axes: IoU, recall, class, size of objects, number of detections; -1 for a class without objects
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
     return DetectionMetrics(
-        **_coco_summary(evaluation),
+        **{name: _mean([value]) for name, value in zip(_COCO_FIGURES, evaluation.stats, strict=False)},
         threshold=threshold,
         f1=best_f1,
         errors_at=errors_at,
@@ -200,63 +200,33 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
         detections=len(results),
         images_with_objects=len(with_objects),
         images_without_objects=len(without_objects),
-        fp_per_image_with_objects=None if finds_nothing else _mean_count(with_objects),
-        fp_per_image_without_objects=None if finds_nothing else _mean_count(without_objects),
-        classes=_class_metrics(truth, evaluation, matches, errors_at),
+        fp_per_image_with_objects=None if finds_nothing else _mean(with_objects),
+        fp_per_image_without_objects=None if finds_nothing else _mean(without_objects),
+        classes=tuple(
+            ClassMetrics(
+                name=name,
+                ground_truth=matches.objects(label),
+                images=len(np.unique(matches.truth_image_ids[matches.truth_labels == label])),
+                ap=_mean(precision[:, :, label, 0, -1]),
+                ap50=_mean(precision[0, :, label, 0, -1]),
+                ar100=_mean(recall[:, label, 0, -1]),
+                best=point_at(matches, label, errors_at if own is None else own),
+            )
+            for label, (name, own) in enumerate(zip(truth.categories.values(), class_thresholds, strict=True))
+        ),
         per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),
-        curves=Curves(
-            recall=np.asarray(evaluation.params.recThrs, np.float64),
-            precision=np.where(precision < 0, np.nan, precision)[0, :, :, 0, -1].T,
-            score=SCORE_LEVELS,
-            f1=f1,
-        ),
+        precision=np.where(precision < 0, np.nan, precision)[0, :, :, 0, -1].T,
+        f1_by_score=f1,
+        matches=matches,
     )
 
 
-def _coco_summary(evaluation: COCOeval) -> dict[str, float | None]:
-    """The figures of `COCOeval.summarize`, with None where that has -1."""
-    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    return {
-        "map": _mean(precision[:, :, :, 0, -1]),
-        "map50": _mean(precision[0, :, :, 0, -1]),
-        "map75": _mean(precision[5, :, :, 0, -1]),
-        "map_small": _mean(precision[:, :, :, 1, -1]),
-        "map_medium": _mean(precision[:, :, :, 2, -1]),
-        "map_large": _mean(precision[:, :, :, 3, -1]),
-        "ar1": _mean(recall[:, :, 0, 0]),
-        "ar10": _mean(recall[:, :, 0, 1]),
-        "ar100": _mean(recall[:, :, 0, 2]),
-    }
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float | None:
+def _mean(values: npt.ArrayLike) -> float | None:
     """The mean without the classes that have no objects, which pycocotools marks with -1."""
-    valid = values[values > -1]
-    return float(valid.mean()) if valid.size else None
-
-
-def _mean_count(counts: Sequence[int]) -> float | None:
-    return sum(counts) / len(counts) if counts else None
-
-
-def _class_metrics(
-    truth: GroundTruth, evaluation: COCOeval, matches: Matches, errors_at: float
-) -> tuple[ClassMetrics, ...]:
-    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
-    return tuple(
-        ClassMetrics(
-            name=name,
-            category_id=category_id,
-            ground_truth=matches.objects(label),
-            images=len(np.unique(matches.truth_image_ids[matches.truth_labels == label])),
-            ap=_mean(precision[:, :, label, 0, -1]),
-            ap50=_mean(precision[0, :, label, 0, -1]),
-            ar100=_mean(recall[:, label, 0, -1]),
-            best=best_point(matches, label, errors_at),
-        )
-        for label, (category_id, name) in enumerate(truth.categories.items())
-    )
+    defined = np.asarray(values, np.float64)
+    defined = defined[defined > -1]
+    return float(defined.mean()) if defined.size else None
 
 
 def _count_errors(truth: GroundTruth, matches: Matches, kept: Bools) -> tuple[ImageErrors, ...]:
@@ -268,11 +238,52 @@ def _count_errors(truth: GroundTruth, matches: Matches, kept: Bools) -> tuple[Im
     right = count(matches.image_ids[kept & (matches.truth >= 0)])
     wrong = count(matches.image_ids[kept & (matches.truth < 0)])
     missed = count(matches.truth_image_ids) - right
-    return tuple(
-        ImageErrors(image.id, image.file_name, int(right[row]), int(wrong[row]), int(missed[row]))
-        for row, image in enumerate(truth.images)
+    counts = np.stack([right, wrong, missed], axis=1).tolist()
+    return tuple(ImageErrors(image.id, image.file_name, *row) for image, row in zip(truth.images, counts, strict=True))
+
+
+def f1_by_score(matches: Matches, classes: int) -> Floats:
+    """F1 of each class at each of `LEVELS`: `(classes, 101)`, NaN for classes without objects."""
+    curves = np.full((classes, len(LEVELS)), np.nan)
+    for label in range(classes):
+        objects = matches.objects(label)
+        if objects:
+            scores, hits = matches.hits(label)
+            kept = len(scores) - np.searchsorted(scores[::-1], LEVELS, side="left")
+            right = np.concatenate([[0], np.cumsum(hits)])[kept]
+            curves[label] = 2 * right / (kept + objects)  # TP + FP is `kept`, TP + FN is `objects`
+    return curves
+
+
+def best_threshold(f1: Floats) -> tuple[float | None, float | None]:
+    """The one threshold for classes, rows of `f1_by_score`, with the highest mean F1, and that F1.
+
+    Of several best thresholds it is the middle one, which new images are least likely to make worse. Where nothing
+    right is found at any, the threshold is None and F1 is 0; without an object of the classes both are None.
+    """
+    present = f1[~np.isnan(f1[:, 0])]
+    if not present.size:
+        return None, None
+    mean = present.mean(axis=0)
+    if not mean.any():
+        return None, 0.0
+    ties = np.flatnonzero(np.isclose(mean, mean.max()))
+    best = int(ties[len(ties) // 2])
+    return float(LEVELS[best]), float(mean[best])
+
+
+def point_at(matches: Matches, label: int, threshold: float) -> OperatingPoint:
+    """The operating point of one class at a threshold."""
+    objects = matches.objects(label)
+    scores, hits = matches.hits(label)
+    kept = hits[scores >= threshold]
+    right = int(kept.sum())
+    return OperatingPoint(
+        threshold=threshold,
+        precision=right / len(kept) if len(kept) else None,
+        recall=right / objects if objects else None,
+        f1=2 * right / (len(kept) + objects) if objects else None,
+        true_positives=right,
+        false_positives=len(kept) - right,
+        false_negatives=objects - right,
     )
-
-
-def _plain(values: Floats) -> list[Any]:
-    return np.where(np.isnan(values), None, np.round(values, 6)).tolist()  # type: ignore[no-any-return, call-overload]

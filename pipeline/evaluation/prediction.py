@@ -1,49 +1,51 @@
-"""Predictions for a whole test set through the service's REST API, as its users get them."""
+"""Predictions through the service's REST API, as its users get them: for its test image, and for a whole test set."""
 
 from __future__ import annotations
 
 import json
-import logging
-import mimetypes
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+import requests
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
 from pipeline.data.coco import Image
-from pipeline.errors import DataError, MissingError
-from pipeline.evaluation.client import DetectionClient, ImageUpload, ServedImage
-from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.errors import DataError, MissingError, StepError
+from pipeline.evaluation.matching import GroundTruth
+from pipeline.files import retrying
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_ATTEMPTS = 10
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 5.0
+_BUSY = (requests.codes.too_many_requests, requests.codes.service_unavailable)
+_BOX_TOLERANCE = 0.05  # pixels; on another processor the same graph differs in the last digits
+_SCORE_TOLERANCE = 1e-3
 
 
-class CocoResult(TypedDict):
-    """One detection in COCO's results format: `bbox` is [x, y, width, height] in pixels."""
+class ServedDetection(BaseModel):
+    """One detection; `box` is [x1, y1, x2, y2] in pixels of the upright original image."""
 
-    image_id: int
-    category_id: int
-    bbox: list[float]
+    box: Annotated[list[float], Field(min_length=4, max_length=4)]
     score: float
+    label: str
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds from sending a request to the end of its answer, as the client sees them."""
+class ServedImage(BaseModel):
+    """The detections on one image, and its size in pixels as the service sees it."""
 
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    max: float
+    width: int
+    height: int
+    detections: list[ServedDetection]
 
 
 @dataclass(frozen=True)
@@ -54,51 +56,160 @@ class ServicePredictions:
         results: Detections in COCO's results format, images in the test set's order, by descending score in each.
         service: The answer of `/info`.
         score_threshold: Lowest score that was asked for.
-        images: Number of images sent, one in each request.
+        workers: Number of requests at the same time.
         retries: Number of attempts that failed because the service was busy or the connection broke.
-        workers: Number of clients that sent requests at the same time.
-        seconds: Wall time of all requests.
-        images_per_second: `images / seconds`.
-        latency: Of the requests; with several workers, it includes the time they wait for each other.
+        images_per_second: Of all workers together.
+        latency: Milliseconds from sending a request to the end of its answer: p50, p90, p95, p99 and max. With several
+            workers, it includes the time that requests wait for each other.
         dropped: Number of detections by class name, for classes that the test set does not have.
         unknown_classes: Classes of the test set that the service does not know.
         resized: Images whose size is not the annotated one.
     """
 
-    results: list[CocoResult]
+    results: list[dict[str, Any]]
     service: dict[str, Any]
     score_threshold: float
-    images: int
-    retries: int
     workers: int
-    seconds: float
+    retries: int
     images_per_second: float
-    latency: Latency
+    latency: dict[str, float]
     dropped: dict[str, int]
     unknown_classes: tuple[str, ...]
     resized: tuple[str, ...]
 
-    def write_results(self, path: Path) -> Path:
+    def write_results(self, path: Path) -> None:
         """Write the detections as a COCO results file, which `COCO.loadRes` reads."""
         path.write_text(json.dumps(self.results), "utf-8")
-        return path
 
 
-@dataclass(frozen=True)
-class _Answer:
-    image: Image
-    served: ServedImage
-    seconds: float
-    retries: int
+class DetectionClient:
+    """A client of one detection service, which several threads may use.
+
+    A request is sent again when the service is busy (429, 503) or the connection broke. Every other failure is a
+    `StepError` with the service's own message.
+
+    Args:
+        url: Address of the service.
+        timeout: Seconds that one attempt may take.
+        connections: How many are kept open.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 120.0, connections: int = 1) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._session.trust_env = False  # the service is local; a proxy from the environment would not reach it
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=connections))
+
+    def __enter__(self) -> DetectionClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._session.close()
+
+    def predict(self, name: str, data: bytes, score_threshold: float) -> tuple[ServedImage, float, int]:
+        """Detect objects on one image file; also the seconds of the last attempt, and the number of those before it."""
+        response, seconds, retries = self.post(
+            "/predict", name, params={"score_threshold": repr(score_threshold)}, files={"images": (name, data)}
+        )
+        images = _parse(list[ServedImage], response, name)
+        if len(images) != 1:
+            raise _malformed(name, f"{len(images)} items for one image")
+        return images[0], seconds, retries
+
+    def post(self, path: str, what: str, **arguments: Any) -> tuple[requests.Response, float, int]:
+        """Send a POST request; `what` names it in messages.
+
+        Raises:
+            StepError: The service refused the request, did not answer in time, or stayed busy.
+        """
+        retry = retrying(_may_pass, attempts=_ATTEMPTS, first_wait=_FIRST_WAIT, longest_wait=_LONGEST_WAIT)
+        try:
+            response, seconds = retry(self._send, path, **arguments)
+        except requests.RequestException as error:
+            problem = f"the service failed on {what}: {self._problem(error)}"
+            raise StepError(problem, remedy="read the server's log") from error
+        return response, seconds, retry.statistics["attempt_number"] - 1
+
+    def _send(self, path: str, **arguments: Any) -> tuple[requests.Response, float]:
+        start = time.perf_counter()
+        response = self._session.post(self._url + path, timeout=self._timeout, **arguments)
+        response.raise_for_status()
+        return response, time.perf_counter() - start
+
+    def _problem(self, error: requests.RequestException) -> str:
+        if isinstance(error, requests.Timeout):
+            return f"no answer within {self._timeout:g} s"
+        if error.response is None:
+            return f"the connection broke: {error}"
+        try:
+            told = error.response.json()["error"]
+            message = f"{told['code']}: {told['message']}"
+        except (ValueError, KeyError, TypeError):
+            message = error.response.text[:300]
+        return f"HTTP {error.response.status_code}: {message}"
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code in _BUSY
+    broken = isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError)
+    return broken and not isinstance(error, requests.Timeout)
+
+
+def _parse(kind: type[T], response: requests.Response, what: str) -> T:
+    try:
+        return TypeAdapter(kind).validate_json(response.content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _malformed(what, ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))) from error
+
+
+def _malformed(what: str, problem: str) -> StepError:
+    return StepError(f"the service's answer for {what} is malformed: {problem}", remedy="pack the service again")
+
+
+def check_test_image(url: str) -> int:
+    """Have the service predict its packed test image; the number of detections, if they are those recorded at packing.
+
+    A changed preprocessing, weight file or class order exceeds the tolerances by far. A detection whose score is within
+    the tolerance of the threshold may be on one side only.
+
+    Raises:
+        StepError: The predictions differ, so the service is not the one that was packed. Or it failed.
+    """
+    with DetectionClient(url) as client:
+        threshold = float(_info(client)["score_threshold"])  # that of the recorded result
+        answer = client.post("/test_result", "the test result")[0]
+        recorded = _parse(ServedImage, answer, "the test result").detections
+        image = client.post("/test_data", "the test image")[0].content
+        served = client.predict("the test image", image, threshold)[0].detections
+    sides = ((recorded, served), (served, recorded))
+    single = [each for one, other in sides for each in one if not any(_agree(each, found) for found in other)]
+    differing = sum(each.score > threshold + _SCORE_TOLERANCE for each in single)
+    if differing:
+        raise StepError(
+            "the service's predictions for its test image differ from those recorded when it was packed: "
+            f"{differing} of {len(served)} detected and {len(recorded)} recorded objects have no counterpart",
+            where="test_data, test_result",
+            expected="the same boxes and scores",
+            remedy="pack the model again, with the library versions that serve it",
+        )
+    return len(served)
+
+
+def _agree(one: ServedDetection, other: ServedDetection) -> bool:
+    near = abs(one.score - other.score) <= _SCORE_TOLERANCE
+    return near and one.label == other.label and np.allclose(one.box, other.box, rtol=0, atol=_BOX_TOLERANCE)
+
+
+def _info(client: DetectionClient) -> dict[str, Any]:
+    answer = client.post("/info", "the service's info")[0]
+    return {"score_threshold": 0.01} | _parse(dict[str, Any], answer, "the service's info")
 
 
 def predict_dataset(
-    url: str,
-    truth: GroundTruth,
-    *,
-    score_threshold: float = 0.01,
-    workers: int = 4,
-    timeout: float = 120.0,
+    url: str, truth: GroundTruth, *, score_threshold: float = 0.01, workers: int = 4, timeout: float = 120.0
 ) -> ServicePredictions:
     """Send every image of a test set to the service.
 
@@ -110,7 +221,7 @@ def predict_dataset(
         truth: The test set.
         score_threshold: Lowest score to ask for, or the service's own lowest if that is higher. Average precision
             needs a low one.
-        workers: Clients at the same time.
+        workers: Requests at the same time.
         timeout: Seconds one request may take.
 
     Raises:
@@ -118,32 +229,47 @@ def predict_dataset(
         DataError: The test set and the service have no class in common.
         StepError: The service refused an image, failed, or gave a malformed answer.
     """
-    with DetectionClient(url, timeout=timeout) as client:
-        service = client.info()
-    score_threshold = max(score_threshold, float(service["score_threshold"]))
-    unknown = _unknown_classes(truth, service["classes"])
-    start = time.perf_counter()
-    answers = _send_all(url, truth, score_threshold, workers, timeout)
-    seconds = time.perf_counter() - start
-    results, dropped = _to_coco(answers, {name: id_ for id_, name in truth.categories.items()})
+    with DetectionClient(url, timeout=timeout, connections=workers) as client:
+        service = _info(client)
+        threshold = max(score_threshold, float(service["score_threshold"]))
+        unknown = _unknown_classes(truth, service["classes"])
+
+        def send(image: Image) -> tuple[ServedImage, float, int]:
+            path = truth.path_of(image.file_name)
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError as error:
+                raise MissingError("an image of the test set is missing", where=path) from error
+            return client.predict(image.file_name, data, threshold)
+
+        start = time.perf_counter()
+        with ThreadPoolExecutor(workers) as pool:
+            sent = tqdm(pool.map(send, truth.images), "predict", len(truth.images), unit="img", ascii=True)
+            answers = list(sent)
+        rate = len(truth.images) / (time.perf_counter() - start)
+    served = [each for each, _, _ in answers]
+    results, dropped = _to_coco(truth, served)
+    milliseconds = np.percentile([1000 * seconds for _, seconds, _ in answers], [50, 90, 95, 99, 100]).tolist()
     return ServicePredictions(
         results=results,
         service=service,
-        score_threshold=score_threshold,
-        images=len(truth.images),
-        retries=sum(answer.retries for answer in answers),
+        score_threshold=threshold,
         workers=workers,
-        seconds=seconds,
-        images_per_second=len(truth.images) / seconds,
-        latency=_latency([answer.seconds for answer in answers]),
-        dropped=dict(dropped.most_common()),
+        retries=sum(retries for _, _, retries in answers),
+        images_per_second=rate,
+        latency=dict(zip(("p50", "p90", "p95", "p99", "max"), milliseconds, strict=True)),
+        dropped=dropped,
         unknown_classes=unknown,
-        resized=_resized(answers),
+        resized=tuple(
+            image.file_name
+            for image, each in zip(truth.images, served, strict=True)
+            if (image.width, image.height) != (each.width, each.height)
+        ),
     )
 
 
 def _unknown_classes(truth: GroundTruth, served: Sequence[str]) -> tuple[str, ...]:
-    unknown = tuple(name for name in truth.categories.values() if name not in set(served))
+    unknown = tuple(name for name in truth.categories.values() if name not in served)
     if len(unknown) == len(truth.categories):
         raise DataError(
             f"the service knows none of the test set's classes ({', '.join(unknown[:10])})",
@@ -151,70 +277,20 @@ def _unknown_classes(truth: GroundTruth, served: Sequence[str]) -> tuple[str, ..
             expected=f"some of {', '.join(served[:10])}",
             remedy="evaluate on a test set with the classes the model was trained on",
         )
-    if unknown:
-        log.warning("the service does not know these classes of the test set: %s", ", ".join(unknown))
     return unknown
 
 
-def _send_all(url: str, truth: GroundTruth, score_threshold: float, workers: int, timeout: float) -> list[_Answer]:
-    local = threading.local()
-    with ExitStack() as clients, ThreadPoolExecutor(workers, thread_name_prefix="predict") as pool:
-
-        def send(image: Image) -> _Answer:
-            if not hasattr(local, "client"):
-                local.client = clients.enter_context(DetectionClient(url, timeout=timeout))
-            upload = _upload(truth.path_of(image.file_name), image.file_name)
-            served, answered = local.client.predict(upload, score_threshold=score_threshold)
-            return _Answer(image, served, answered.seconds, answered.retries)
-
-        futures = [pool.submit(send, image) for image in truth.images]
-        try:
-            finished = as_completed(futures)
-            for future in tqdm(finished, "predict", len(futures), unit="img", mininterval=0.5, ascii=True):
-                future.result()
-        except BaseException:  # Ctrl-C too: do not wait for the images that are still to be sent
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        return [future.result() for future in futures]
-
-
-def _upload(path: Path, name: str) -> ImageUpload:
-    try:
-        return ImageUpload(name, path.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
-    except FileNotFoundError as error:
-        raise MissingError(
-            "an image of the test set is missing", where=path, expected="every image that annotations.json names"
-        ) from error
-
-
-def _to_coco(answers: Iterable[_Answer], category_ids: dict[str, int]) -> tuple[list[CocoResult], Counter[str]]:
-    results: list[CocoResult] = []
-    dropped: Counter[str] = Counter()
-    for answer in answers:
-        for found in answer.served.detections:
-            category_id = category_ids.get(found.label)
-            if category_id is None:
+def _to_coco(truth: GroundTruth, served: Sequence[ServedImage]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    category_ids = {name: id_ for id_, name in truth.categories.items()}
+    results, dropped = [], Counter[str]()
+    for image, answer in zip(truth.images, served, strict=True):
+        for found in answer.detections:
+            if found.label not in category_ids:
                 dropped[found.label] += 1
                 continue
             x1, y1, x2, y2 = found.box
-            box = [x1, y1, x2 - x1, y2 - y1]
-            results.append(CocoResult(image_id=answer.image.id, category_id=category_id, bbox=box, score=found.score))
-    if dropped:
-        log.info("left out detections of classes that the test set does not have: %s", dict(dropped))
-    return results, dropped
-
-
-def _resized(answers: Iterable[_Answer]) -> tuple[str, ...]:
-    resized = tuple(
-        each.image.file_name
-        for each in answers
-        if (each.image.width, each.image.height) != (each.served.width, each.served.height)
-    )
-    if resized:
-        log.warning("the size of %d images differs from the annotations, first %s", len(resized), resized[0])
-    return resized
-
-
-def _latency(seconds: Sequence[float]) -> Latency:
-    milliseconds = 1000 * np.asarray(seconds)
-    return Latency(*(float(value) for value in np.percentile(milliseconds, [50, 90, 95, 99, 100])))
+            results.append(
+                {"image_id": image.id, "category_id": category_ids[found.label]}
+                | {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": found.score}
+            )
+    return results, dict(dropped.most_common())

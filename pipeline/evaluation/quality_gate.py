@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.errors import UsageError
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics
 from pipeline.limits import is_within
 
 RELEASE_MAP50 = 0.1  # every detector that was trained at all is above it
 RELEASE_SEEN_SIMILAR = 0.5  # frames of a fixed camera look alike; but above this, the test measures memory
-_MAP50 = "mAP50"
 _NOT_CHOSEN = -1.0
 
 
@@ -22,10 +20,10 @@ class Requirement:
     Attributes:
         metric: The figure's name among the metrics.
         meaning: The figure in words.
-        reached: Its value; None where it is not defined.
+        reached: Its value; None where it is not defined or not known.
         minimum: The least value that passes; None without such a limit.
         maximum: The greatest value that passes; None without such a limit.
-        may_be_unknown: Whether a figure that is not defined neither passes nor fails.
+        is_known: Whether the figure is known; one that is not neither passes nor fails.
     """
 
     metric: str
@@ -33,7 +31,7 @@ class Requirement:
     reached: float | None
     minimum: float | None = None
     maximum: float | None = None
-    may_be_unknown: bool = False
+    is_known: bool = True
 
     @property
     def has_limit(self) -> bool:
@@ -43,7 +41,7 @@ class Requirement:
     @property
     def passed(self) -> bool | None:
         """Whether the figure is within its limit; None without a limit, or where the figure is unknown."""
-        if not self.has_limit or (self.reached is None and self.may_be_unknown):
+        if not self.has_limit or not self.is_known:
             return None
         return is_within(self.reached, minimum=self.minimum, maximum=self.maximum)
 
@@ -56,20 +54,20 @@ class Requirement:
 
 @dataclass(frozen=True)
 class QualityGate:
-    """Figures and their limits; `reached`, `minimum` and `maximum` are by the figure's name."""
+    """Figures and their limits; `reached`, `minimum` and `maximum` are by the figure's name. The first is mAP50."""
 
     requirements: tuple[Requirement, ...]
 
     @property
     def passed(self) -> bool | None:
         """Whether no figure misses its limit; None where none has a limit, or all that have are unknown."""
-        verdicts = [each.passed for each in self._known]
+        verdicts = [each.passed for each in self._decisive]
         return all(verdicts) if verdicts else None
 
     @property
     def has_quality_limit(self) -> bool:
         """Whether mAP50 has a limit: without one, a model that passes may still be bad."""
-        return any(each.metric == _MAP50 and each.has_limit for each in self.requirements)
+        return self.requirements[0].has_limit
 
     @property
     def verdict(self) -> str:
@@ -78,7 +76,7 @@ class QualityGate:
         if missed:
             return f"Quality gate failed: {'; '.join(missed)}"
         if self.has_quality_limit:
-            return f"Quality gate passed: {next(str(each) for each in self.requirements if each.metric == _MAP50)}"
+            return f"Quality gate passed: {self.requirements[0]}"
         return "No limit for mAP50 was set" + ("; the other limits are met" if self.passed else ", nor any other")
 
     @property
@@ -89,15 +87,15 @@ class QualityGate:
     @property
     def minimum(self) -> dict[str, float]:
         """The least values that pass, of the figures that are known."""
-        return {each.metric: each.minimum for each in self._known if each.minimum is not None}
+        return {each.metric: each.minimum for each in self._decisive if each.minimum is not None}
 
     @property
     def maximum(self) -> dict[str, float]:
         """The greatest values that pass, of the figures that are known."""
-        return {each.metric: each.maximum for each in self._known if each.maximum is not None}
+        return {each.metric: each.maximum for each in self._decisive if each.maximum is not None}
 
     @property
-    def _known(self) -> list[Requirement]:
+    def _decisive(self) -> list[Requirement]:
         return [each for each in self.requirements if each.passed is not None]
 
 
@@ -123,45 +121,38 @@ def judge(
             for a release, and no limit otherwise.
         allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
         release: Whether the model is to be released.
-
-    Raises:
-        UsageError: A limit is not between 0 and 1.
     """
     if min_map50 == _NOT_CHOSEN:
         min_map50 = RELEASE_MAP50 if release else 0.0
     if max_seen_similar == _NOT_CHOSEN:
         max_seen_similar = RELEASE_SEEN_SIMILAR if release else 1.0
-    limits = {"min_map50": min_map50, "max_seen_exact": max_seen_exact, "max_seen_similar": max_seen_similar}
-    for name, limit in limits.items():
-        if not 0 <= limit <= 1:
-            raise UsageError(f"{name} is {limit}", expected="a number between 0 and 1")
-    must_find = metrics.objects > 0 and not allow_no_detections
+    must_find = int(metrics.objects > 0 and not allow_no_detections)
+    known, total = exposure.learned is not None, exposure.images
+
+    def about_seen(metric: str, meaning: str, figure: float, **limit: float | None) -> Requirement:
+        return Requirement(metric, meaning, figure if known else None, **limit, is_known=known)
+
     return QualityGate(
         (
-            Requirement(_MAP50, "mAP50", metrics.map50, minimum=min_map50 or None),
-            Requirement(
-                "detections", "detections in the test set", metrics.detections, minimum=1 if must_find else None
-            ),
-            Requirement(
+            Requirement("mAP50", "mAP50", metrics.map50, minimum=min_map50 or None),
+            Requirement("detections", "detections in the test set", metrics.detections, minimum=must_find or None),
+            about_seen(
                 "seen_exact_share",
                 "share of test images that are training images, byte for byte",
-                exposure.exact_share,
+                exposure.exact / total,
                 maximum=max_seen_exact if max_seen_exact < 1 else None,
-                may_be_unknown=True,
             ),
-            Requirement(
+            about_seen(
                 "seen_similar_share",
                 "share of other test images that look like training images",
-                exposure.similar_share,
+                exposure.similar / total,
                 maximum=max_seen_similar if max_seen_similar < 1 else None,
-                may_be_unknown=True,
             ),
-            Requirement(
+            about_seen(
                 "unseen_images",
                 "unseen test images",
-                exposure.unseen_images,
+                total - len(exposure.seen),
                 minimum=1 if max_seen_exact < 1 else None,
-                may_be_unknown=True,
             ),
         )
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,22 +11,17 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.report.inline_images import Gallery, draw
-from pipeline.evaluation.client import TestImageCheck
 from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metric_charts import (
+from pipeline.evaluation.metrics import DetectionMetrics
+from pipeline.evaluation.prediction import ServicePredictions
+from pipeline.evaluation.quality_gate import QualityGate
+from pipeline.evaluation.report_figures import (
     ap_chart,
     confused_pairs,
     confusion_chart,
     f1_chart,
     precision_recall_chart,
 )
-from pipeline.evaluation.metrics import DetectionMetrics
-from pipeline.evaluation.prediction import ServicePredictions
-from pipeline.evaluation.quality_gate import QualityGate
-from pipeline.evaluation.remarks import exposure_remarks, notes, remarks, warnings
-
-log = logging.getLogger(__name__)
 
 _TEMPLATE = "report.html.j2"
 _COMPARED = (  # heading, attribute of the metrics, digits
@@ -42,7 +36,7 @@ _COMPARED = (  # heading, attribute of the metrics, digits
     ("false positives per image with objects", "fp_per_image_with_objects", 2),
     ("false positives per image without objects", "fp_per_image_without_objects", 2),
 )
-_SMALL, _LARGE = 32**2, 96**2  # COCO's limits of object areas, in pixels
+_FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
 
 
 @dataclass(frozen=True)
@@ -56,99 +50,106 @@ class QualityReport:
 def write_report(
     path: Path,
     *,
-    truth: GroundTruth,
     metrics: DetectionMetrics,
     predictions: ServicePredictions,
-    check: TestImageCheck,
     gate: QualityGate,
     exposure: Exposure,
     judged: int,
     mode: str,
-    chosen: Mapping[str, str],
+    chosen: Sequence[str],
     comparisons: Gallery,
-    parameters: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> QualityReport:
     """Write the report; it needs no network, no script and no other file.
 
     Args:
         path: The HTML file.
-        truth: The test set.
         metrics: The result of `evaluate`.
         predictions: The result of `predict_dataset`.
-        check: The result of `check_test_image`.
         gate: The result of `judge`.
         exposure: The result of `check_exposure`.
         judged: How many models have been judged on this test set, this one included, by the records at hand.
         mode: Whose records these are: dev and prod keep their own.
-        chosen: The inputs that were chosen by hand, and what was typed for each.
+        chosen: The inputs that were chosen by hand.
         comparisons: The result of `draw_comparisons`.
-        parameters: Rows about the evaluation's parameters.
         provenance: Rows about the origin of the inputs.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _figure, "value": _value}
     template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+    notes = _notes(metrics, exposure, predictions)
     page = template.render(
         metrics=metrics,
         predictions=predictions,
-        service=_service_rows(predictions.service),
-        check=check,
         gate=gate,
         exposure=exposure,
-        exposure_remarks=exposure_remarks(exposure),
-        judged=_ordinal(judged),
+        judged=judged,
         mode=mode,
-        chosen=chosen,
-        remarks=[*warnings(exposure, chosen), *remarks(metrics, predictions, check)],
+        remarks=[*notes, *_remarks(metrics, predictions, chosen)],
         charts=draw(precision_recall_chart(metrics), f1_chart(metrics), ap_chart(metrics)),
         confusion_chart=draw(confusion_chart(metrics)),
         compared=_COMPARED,
         confused=confused_pairs(metrics),
         crowd_only=metrics.images - metrics.images_with_objects - metrics.images_without_objects,
         comparisons=comparisons,
-        tables={"Data": dataset_rows(truth), "Parameters": parameters, "Provenance": provenance},
-        query="" if metrics.threshold is None else f"?score_threshold={metrics.threshold:.2f}",
+        provenance=provenance,
     )
     path.write_text(page, "utf-8")
-    log.info("report of %.1f MB at %s", path.stat().st_size / 1e6, path)
-    return QualityReport(path, tuple(notes(metrics, exposure)))
+    return QualityReport(path, tuple(notes))
 
 
-def dataset_rows(truth: GroundTruth) -> dict[str, Any]:
-    """A test set in figures, as rows for the report."""
-    objects = [each for each in truth.annotations if not each.iscrowd]
-    small = sum(each.area < _SMALL for each in objects)
-    large = sum(each.area > _LARGE for each in objects)
-    widths, heights = sorted(each.width for each in truth.images), sorted(each.height for each in truth.images)
-    middle = len(truth.images) // 2
-    annotated = {each.image_id for each in truth.annotations}
-    return {
-        "images": len(truth.images),
-        "images without objects": len({each.id for each in truth.images} - annotated),
-        "images with crowd regions only": len(annotated - {each.image_id for each in objects}),
-        "objects": len(objects),
-        "crowd regions (neither right nor wrong)": len(truth.annotations) - len(objects),
-        "small / medium / large objects": f"{small} / {len(objects) - small - large} / {large}",
-        "classes": len(truth.categories),
-        "image size, median": f"{widths[middle]} x {heights[middle]} px",
-        "image size, range": f"{widths[0]} to {widths[-1]} x {heights[0]} to {heights[-1]} px",
-    }
+def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePredictions) -> list[str]:
+    """What a user must know, for the head of the report and for a terminal."""
+    notes = []
+    if metrics.objects and not metrics.detections:
+        notes.append("the model found nothing in the test set")
+    if metrics.threshold is None:
+        nothing = "no detection is right at any" if metrics.detections else "there is no detection"
+        reason = nothing if metrics.objects else "the test set has no object"
+        notes.append(f"no score threshold can be recommended: {reason}")
+    if exposure.seen:
+        notes.append(
+            f"test images that the model learned from: {exposure.exact} of {exposure.images} byte for byte, "
+            f"{exposure.similar} more look alike"
+        )
+    if exposure.learned is None:
+        notes.append("which images the model learned from is unknown: it was packed before this was recorded")
+    if exposure.unknown_weights:
+        notes.append("the model descends from weights whose training images are unknown")
+    if exposure.coco_names:
+        count = f"{len(exposure.coco_names)} of {exposure.images}"
+        notes.append(f"test images named like those of COCO train2017, which COCO's weights learned from: {count}")
+    if predictions.unknown_classes:
+        names = ", ".join(predictions.unknown_classes)
+        notes.append(f"the service does not know these classes of the test set, so their AP is 0: {names}")
+    if predictions.resized:
+        first = f"{len(predictions.resized)}, for instance {predictions.resized[0]}"
+        notes.append(f"test images that are not of the annotated size: {first}")
+    return notes
 
 
-def _service_rows(service: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of `/info` in words, without empty values."""
-    rows = {name.replace("_", " "): entry for name, entry in service.items() if entry not in ({}, [], "", None)}
-    size = rows.get("input size")
-    if isinstance(size, list) and len(size) == 2:
-        rows["input size"] = f"{size[0]} x {size[1]} px (height x width)"
-    return rows
-
-
-def _ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th; 11th, 12th, 13th."""
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
+def _remarks(metrics: DetectionMetrics, predictions: ServicePredictions, chosen: Sequence[str]) -> list[str]:
+    """Facts about the model and the test set that the figures do not show."""
+    remarks = [f"inputs chosen by hand: {', '.join(chosen)}"] if chosen else []
+    training = predictions.service.get("training") or {}
+    before, gained = training.get("pretrained_mAP"), training.get("gained_mAP")
+    if before is not None and gained is not None:  # not trained from scratch
+        raised = f"training raised mAP on the eval set by {gained:.3f}, from {before:.3f} with the pretrained weights"
+        kept = f"no epoch of training was better on the eval set than the pretrained weights, mAP {before:.3f}"
+        remarks.append(raised if training.get("best_epoch") else f"{kept}: these are packed unchanged")
+    if predictions.dropped:
+        count, classes = sum(predictions.dropped.values()), len(predictions.dropped)
+        remarks.append(f"{count} detections of {classes} classes that the test set does not have were left out")
+    rare = sum(0 < each.ground_truth < _FEW_OBJECTS for each in metrics.classes)
+    if rare:
+        remarks.append(
+            f"{rare} of {len(metrics.classes)} classes have fewer than {_FEW_OBJECTS} objects; their figures, and the "
+            "mean's share of them, are rough"
+        )
+    absent = [each.name for each in metrics.classes if not each.ground_truth]
+    if absent:
+        remarks.append(f"without objects in the test set, and not in the means: {', '.join(absent)}")
+    return remarks
 
 
 def _figure(number: float | None, digits: int = 3) -> str:
@@ -160,7 +161,7 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value) or "-"
+        return ", ".join(map(_value, value)) or "-"
     if isinstance(value, float):
         return f"{value:.6g}"
     return "-" if value is None or value == "" else str(value)

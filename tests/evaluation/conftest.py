@@ -15,10 +15,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.evaluation.matching import GroundTruth, read_ground_truth
 from pipeline.evaluation.service_process import RunningService, serve
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.packing import pack_service
@@ -41,12 +41,11 @@ def coco_file(tmp_path: Path) -> Callable[..., GroundTruth]:
         *,
         categories: Any = ("cat", "dog", "owl"),
         images: Any = 4,
-        size: Any = (200, 100),
         first_id: Any = 1,
     ) -> GroundTruth:
         document = {
             "images": [
-                {"id": number, "file_name": f"{number}.png", "width": size[0], "height": size[1]}
+                {"id": number, "file_name": f"{number}.png", "width": 200, "height": 100}
                 for number in range(1, images + 1)
             ],
             "categories": [{"id": number, "name": name} for number, name in enumerate(categories, 1)],
@@ -94,41 +93,24 @@ def jittered() -> Callable[[GroundTruth, int], list[dict]]:
 
 def brightness_model(size: int) -> bytes:
     """ONNX graph with the served interface: one fixed box per image, its score the mean brightness, label 0 or 1."""
-    initial = {
-        "box": np.array([[8, 8, 40, 40]], np.float32),
-        "scale": np.array(255, np.float32),
-        "half": np.array(0.5, np.float32),
-        "axes": np.array([1, 2, 3]),
-        "zero": np.array(0),
-        "one": np.array(1),
-        "four": np.array([4]),
-        "first": np.array([0]),
-    }
-    node = helper.make_node
-    nodes = [
-        node("ReduceMean", ["images", "axes"], ["mean"], keepdims=0),
-        node("Div", ["mean", "scale"], ["scores"]),
-        node("Greater", ["scores", "half"], ["bright"]),
-        node("Cast", ["bright"], ["labels"], to=TensorProto.INT64),
-        node("Shape", ["images"], ["shape"]),
-        node("Gather", ["shape", "zero"], ["batch"], axis=0),
-        node("Range", ["zero", "batch", "one"], ["batch_index"]),
-        node("Gather", ["shape", "first"], ["batch1"], axis=0),
-        node("Concat", ["batch1", "four"], ["box_shape"], axis=0),
-        node("Expand", ["box", "box_shape"], ["boxes"]),
-    ]
-    outputs = {"batch_index": TensorProto.INT64, "boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT}
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, size, size])],
-        [
-            helper.make_tensor_value_info(name, kind, ["found", 4] if name == "boxes" else ["found"])
-            for name, kind in (outputs | {"labels": TensorProto.INT64}).items()
-        ],
-        [numpy_helper.from_array(value, name) for name, value in initial.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+    return onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 18]>
+        brightness (float[batch, 3, {size}, {size}] images)
+            => (int64[found] batch_index, float[found, 4] boxes, float[found] scores, int64[found] labels)
+            <int64[3] axes = {{1, 2, 3}}, float white = {{255}}, float half = {{0.5}}, int64 zero = {{0}},
+             int64 one = {{1}}, float[1, 4] box = {{8, 8, 40, 40}}>
+        {{
+            mean = ReduceMean <keepdims = 0> (images, axes)
+            scores = Div (mean, white)
+            bright = Greater (scores, half)
+            labels = Cast <to = 7> (bright)
+            count = Shape <start = 0, end = 1> (images)
+            end = Squeeze (count)
+            batch_index = Range (zero, end, one)
+            four = Shape <start = 1, end = 2> (box)
+            shape = Concat <axis = 0> (count, four)
+            boxes = Expand (box, shape)
+        }}""").SerializeToString()
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +163,7 @@ def scripted() -> Iterator[Callable[..., SimpleNamespace]]:
     """
     running = []
 
-    def start(*script: int | str | bytes, size: tuple[int, int] = (64, 64)) -> SimpleNamespace:
+    def start(*script: int | str | bytes, size: tuple[int, int] = (64, 64), recorded: Any = ()) -> SimpleNamespace:
         state = SimpleNamespace(script=list(script), calls=0, lock=threading.Lock())
 
         class Handler(BaseHTTPRequestHandler):
@@ -191,6 +173,8 @@ def scripted() -> Iterator[Callable[..., SimpleNamespace]]:
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 if self.path.startswith("/info"):
                     return self.answer({"classes": ["bright", "dark"], "score_threshold": 0.01})
+                if self.path.startswith("/test_"):  # the image is not looked at
+                    return self.answer({"width": 64, "height": 64, "detections": list(recorded)})
                 with state.lock:
                     state.calls += 1
                     step = state.script.pop(0) if state.script else None

@@ -16,7 +16,7 @@ import pytest
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, learn_images
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.evaluation.exposure import check_exposure, is_named_like_train2017, val2017_ids
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.evaluation.matching import GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import evaluate
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -78,7 +78,7 @@ def test_set(tmp_path: Path) -> GroundTruth:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Callable[[LearnedImages | None], Path]:
-    """What evaluation reads of a Bento: the model card, and the record at the root."""
+    """What evaluation reads of a Bento: the model's metadata, and the record at the root."""
 
     def write(learned: LearnedImages | None) -> Path:
         bento = tmp_path / "bento"
@@ -103,7 +103,6 @@ def test_training_images_are_found(training_set: Path, test_set: GroundTruth, pa
         SeenImage("copy.png", "exact"), SeenImage("brighter.png", "similar"), SeenImage("flip.jpg", "similar"),
     )  # fmt: skip
     assert (exposure.images, exposure.learned, exposure.exact, exposure.similar) == (5, 6, 1, 2)
-    assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (0.2, 0.4, 2)
     (row,) = exposure.thumbnails.rows
     assert [each.caption for each in row.images] == [
         "copy.png: a training image, byte for byte",
@@ -143,32 +142,29 @@ def test_a_clean_test_set(test_set: GroundTruth, packed: Callable, tmp_path: Pat
     learned = learn_images(write_set(tmp_path / "train", {"40.png": png(photo(40))}))
     exposure = check_exposure(test_set, packed(learned), results(1))
     assert (exposure.seen, exposure.unseen, exposure.thumbnails.rows[0].images) == ((), None, ())
-    assert (exposure.exact_share, exposure.similar_share) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("weights", "names", "knows_coco"),
+    ("weights", "names"),
     [
-        pytest.param((COCO,), ("000000000009.jpg",), True, id="weights for COCO"),
-        pytest.param((OTHER, COCO), ("000000000009.jpg",), True, id="among others"),
-        pytest.param((OTHER,), ("000000000009.jpg",), False, id="other weights, which may descend from COCO's"),
-        pytest.param((), (), False, id="none"),
+        pytest.param((OTHER, COCO), ("000000000009.jpg",), id="weights for COCO among others"),
+        pytest.param((OTHER,), ("000000000009.jpg",), id="other weights, which may descend from COCO's"),
+        pytest.param((), (), id="none"),
     ],
 )
 def test_weights_from_elsewhere(
-    training_set: Path, test_set: GroundTruth, packed: Callable, weights: tuple, names: tuple, knows_coco: bool
+    training_set: Path, test_set: GroundTruth, packed: Callable, weights: tuple, names: tuple
 ) -> None:
     known = learn_images(training_set)
     exposure = check_exposure(test_set, packed(LearnedImages(known.sha256, known.fingerprints, weights)), results(1))
     assert exposure.unknown_weights == weights
-    assert (exposure.coco_names, exposure.knows_coco) == (names, knows_coco)
+    assert exposure.coco_names == names
     assert exposure.exact == 1  # what is known is checked all the same
 
 
 def test_a_model_that_was_packed_before_is_unknown(test_set: GroundTruth, packed: Callable) -> None:
     exposure = check_exposure(test_set, packed(None), results(1))
     assert (exposure.learned, exposure.seen, exposure.unseen) == (None, (), None)
-    assert (exposure.exact_share, exposure.similar_share, exposure.unseen_images) == (None, None, None)
     assert exposure.coco_names == ("000000000009.jpg",)  # it may descend from COCO's weights
 
 

@@ -1,18 +1,12 @@
-"""Operating points against an exhaustive search over all thresholds."""
+"""Thresholds and operating points against an exhaustive search over all thresholds."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation.matching import (
-    SCORE_LEVELS,
-    Matches,
-    best_point,
-    common_threshold,
-    f1_by_score,
-    point_at,
-)
+from pipeline.evaluation.matching import Matches
+from pipeline.evaluation.metrics import LEVELS, best_threshold, f1_by_score, point_at
 
 
 def one_class(scores_and_hits: list[tuple[float, bool]], missed: int = 0) -> Matches:
@@ -40,14 +34,14 @@ rows = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans(
 @given(rows=rows, missed=st.integers(0, 5))
 def test_no_threshold_is_better_than_the_best(rows: list[tuple[float, bool]], missed: int) -> None:
     matches = one_class(rows, missed)
-    best = best_point(matches, 0, 0.37)
-    others = [point_at(matches, 0, threshold).f1 for threshold in matches.scores]
+    threshold, f1 = best_threshold(f1_by_score(matches, 1))
     if any(hit for _, hit in rows):
-        assert best.f1 == pytest.approx(max(others))
-        assert best == point_at(matches, 0, best.threshold)
+        best = point_at(matches, 0, threshold)
+        assert best.f1 == pytest.approx(f1)
+        assert best.f1 == pytest.approx(max(point_at(matches, 0, score).f1 for score in matches.scores))
         assert best.f1 == pytest.approx(2 * best.precision * best.recall / (best.precision + best.recall))
     else:
-        assert best.threshold == 0.37
+        assert threshold is None
 
 
 @given(rows=rows, missed=st.integers(0, 5))
@@ -55,15 +49,9 @@ def test_the_curve_is_the_points(rows: list[tuple[float, bool]], missed: int) ->
     matches = one_class(rows, missed)
     curve = f1_by_score(matches, 1)[0]
     for level in (0, 1, 33, 50, 77, 100):
-        assert point_at(matches, 0, SCORE_LEVELS[level]).f1 == (
+        assert point_at(matches, 0, LEVELS[level]).f1 == (
             pytest.approx(curve[level]) if not np.isnan(curve[level]) else None
         )
-
-
-def test_equal_scores_are_kept_or_dropped_together() -> None:
-    # cutting amid the scores of 0.5 would find both objects with nothing false; no threshold can
-    best = best_point(one_class([(0.9, True), (0.5, True)] + [(0.5, False)] * 5), 0, 0.0)
-    assert (best.threshold, best.f1) == (0.9, pytest.approx(2 / 3))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +68,6 @@ def test_equal_scores_are_kept_or_dropped_together() -> None:
 def test_a_threshold_is_recommended_where_something_right_is_found(
     rows: list[tuple[float, bool]], missed: int, expected: tuple[float | None, float | None]
 ) -> None:
-    threshold, f1 = common_threshold(f1_by_score(one_class(rows, missed), 1))
+    threshold, f1 = best_threshold(f1_by_score(one_class(rows, missed), 1))
     assert threshold == (pytest.approx(expected[0]) if expected[0] is not None else None)
     assert f1 == (pytest.approx(expected[1]) if expected[1] is not None else None)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -42,7 +41,7 @@ def test_it_answers_and_nothing_of_it_survives(
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("BENTOML_PORT", "1")
-    log = tmp_path / "logs" / "server.log"
+    log = tmp_path / "server.log"
     processes = []
     with contextlib.suppress(KeyboardInterrupt), serve(bento, log_path=log) as server:
         processes = family(server.pid)
@@ -86,17 +85,6 @@ def test_one_that_ignores_the_polite_request_is_killed(bento: Path, monkeypatch:
         started = time.monotonic()
     assert time.monotonic() - started < 5
     assert all_gone(processes)
-
-
-def test_a_port_taken_in_between_is_replaced(bento: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        choices = iter([taken.getsockname()[1]])
-        free = server_module._free_port
-        monkeypatch.setattr(server_module, "_free_port", lambda: next(choices, None) or free())
-        with serve(bento) as server:
-            assert not server.url.endswith(f":{taken.getsockname()[1]}")
 
 
 def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path: Path) -> None:

@@ -1,0 +1,198 @@
+"""The metrics as charts and images: curves, AP per class, confusions, and predictions beside the ground truth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.data.figures import FONT, PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
+from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
+from pipeline.evaluation.matching import Bools, Floats, GroundTruth
+from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, ImageErrors
+
+RIGHT, WRONG = PALETTE[0], PALETTE[5]  # blue and vermilion; the labels say it too
+_STYLES = tuple(itertools.product(("-", "--"), PALETTE[:6]))
+_HIGHLIGHTED = 10
+_COUNTED = 12  # with more classes than this, the confusions are shades without numbers
+_GREY, _GRID = "#bbbbbb", "#e6e6e6"
+_LONGEST_NAME = 22
+_PANEL = 520  # pixels of an image's longer side
+_LARGEST_ZOOM = 3.0
+_GAP, _HEADING = 8, 24  # pixels
+_ALL_LABELLED = 15  # with more boxes than this, only the wrong ones are labelled
+
+
+def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
+    """Precision over recall at IoU 0.5 for each class, and the mean of the classes."""
+    chart, axes = _start(8.5, 5, "Precision-recall at IoU 0.5", "recall", "precision")
+    _draw_classes(axes, metrics, metrics.precision, [each.ap50 for each in metrics.classes], "AP50")
+    return chart
+
+
+def f1_chart(metrics: DetectionMetrics) -> Chart:
+    """F1 over the score threshold at IoU 0.5 for each class, with the best threshold for all, if there is one."""
+    chart, axes = _start(8.5, 5, "F1 by score threshold at IoU 0.5", "score threshold", "F1")
+    _draw_classes(axes, metrics, metrics.f1_by_score, [each.best.f1 for each in metrics.classes], "best F1")
+    if metrics.threshold is not None:
+        axes.axvline(metrics.threshold, color="black", linewidth=1, linestyle=":")
+        side = "right" if metrics.threshold > 0.6 else "left"
+        axes.text(metrics.threshold, 1.0, f" best for all: {metrics.threshold:.2f} ", ha=side, va="top")
+    return chart
+
+
+def ap_chart(metrics: DetectionMetrics) -> Chart:
+    """AP50 and AP of each class as bars, best first, with the number of objects behind the name."""
+    ranked = sorted((each for each in metrics.classes if each.ground_truth), key=lambda each: -(each.ap50 or 0.0))
+    height = min(1.4 + 0.21 * max(len(ranked), 4), 10)
+    chart, axes = _start(8.5, height, "Average precision per class (number of objects)", "", "")
+    places = np.arange(len(ranked))
+    axes.barh(places, [each.ap50 or 0.0 for each in ranked], 0.75, color=PALETTE[4], label="AP50")
+    axes.barh(places, [each.ap or 0.0 for each in ranked], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
+    names = [f"{_short(each.name)} ({each.ground_truth})" for each in ranked]
+    axes.set_yticks(places, names, fontsize=8 if len(ranked) <= 40 else 6)
+    axes.set(xlim=(0, 1), ylim=(max(len(ranked), 1) - 0.4, -0.6))
+    chart.legend(loc="outside lower center", ncols=2, frameon=False)
+    return chart
+
+
+def confusion_chart(metrics: DetectionMetrics) -> Chart:
+    """Counts of which class was taken for which, shaded by their share of the row, where errors are counted."""
+    counts = metrics.confusion
+    side = min(2.6 + 0.42 * len(counts), 8.5)
+    title = f"Confusions at score {metrics.errors_at:.2f}, IoU 0.5"
+    chart, axes = _start(side + 0.5, side, title, "detected as", "truth")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap=mpl.colormaps["Blues"], vmin=0, vmax=1)
+    axes.grid(visible=False)
+    if len(metrics.classes) <= _COUNTED:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    places, names = np.arange(len(counts)), [_short(each.name) for each in metrics.classes]
+    size = 8 if len(counts) <= 40 else 5
+    axes.set_yticks(places, [*names, "nothing there"], fontsize=size)
+    axes.set_xticks(places, [*names, "missed"], fontsize=size, rotation=90)
+    return chart
+
+
+def confused_pairs(metrics: DetectionMetrics, limit: int = 10) -> list[tuple[str, str, int]]:
+    """The most frequent confusions as (truth, detected as, count), most frequent first."""
+    names = [each.name for each in metrics.classes]
+    counts = metrics.confusion[:-1, :-1] * ~np.eye(len(names), dtype=bool)
+    order = np.argsort(-counts, axis=None, kind="stable")[:limit]
+    rows, columns = np.unravel_index(order, counts.shape)
+    return [(names[i], names[j], int(counts[i, j])) for i, j in zip(rows, columns, strict=True) if counts[i, j]]
+
+
+def _start(width: float, height: float, title: str, x: str, y: str) -> tuple[Chart, Axes]:
+    chart = Chart(width, height)
+    axes = chart.add_subplot()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return chart, axes
+
+
+def _draw_classes(
+    axes: Axes, metrics: DetectionMetrics, curves: Floats, figures: Sequence[float | None], legend: str
+) -> None:
+    """Draw one curve per class: the most frequent classes in colour, the others grey, the mean black and bold."""
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    drawn = [label for label, each in enumerate(metrics.classes) if each.ground_truth]
+    if not drawn:
+        axes.text(0.5, 0.5, "no ground truth", ha="center", va="center")
+        return
+    frequent = sorted(drawn, key=lambda label: -metrics.classes[label].ground_truth)[:_HIGHLIGHTED]
+    others = [label for label in drawn if label not in frequent]
+    for number, label in enumerate(others):
+        name = f"{len(others)} rarer classes" if number == 0 else None
+        axes.plot(LEVELS, curves[label], color=_GREY, linewidth=0.7, label=name, zorder=1)
+    styles = dict(zip(frequent, _STYLES, strict=False))  # a class looks the same in every chart, whatever its rank
+    for label in sorted(frequent, key=lambda label: -(figures[label] or 0.0)):
+        style, colour = styles[label]
+        name = f"{_short(metrics.classes[label].name)} {figures[label] or 0:.2f}"
+        axes.plot(LEVELS, curves[label], style, color=colour, linewidth=1.5, label=name, zorder=2)
+    if len(drawn) > 1:
+        name = f"mean of {len(drawn)} classes"
+        axes.plot(LEVELS, curves[drawn].mean(axis=0), color="black", linewidth=2.8, label=name, zorder=3)
+    axes.legend(title=legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: int = 6, typical: int = 3) -> Gallery:
+    """Draw ground truth (left) and predictions (right) of the images with the most errors, and of some others.
+
+    Boxes are those that count at the metrics' `errors_at`. Blue ones are right, vermilion ones missed or false.
+
+    Args:
+        truth: The test set.
+        metrics: The result of `evaluate` for it.
+        worst: Number of images with the most errors.
+        typical: Number of images from the quartiles of the others.
+
+    Raises:
+        MissingError: An image of the test set is missing.
+        DataError: An image cannot be decoded.
+    """
+    ranked = sorted(metrics.per_image, key=lambda image: (-image.errors, image.f1, image.image_id))
+    worst_images = [image for image in ranked[:worst] if image.errors]
+    others = [image for image in ranked[len(worst_images) :] if image.true_positives + image.errors]
+    others.sort(key=lambda image: (image.f1, image.image_id))
+    rows = sorted({len(others) * (number + 1) // (typical + 1) for number in range(typical)}) if others else []
+    chosen = {"With the most errors": worst_images, "Typical": [others[row] for row in rows]}
+    return Gallery(
+        tuple(
+            GalleryRow(heading, tuple(_compare(truth, metrics, image) for image in images))
+            for heading, images in chosen.items()
+            if images
+        )
+    )
+
+
+def _compare(truth: GroundTruth, metrics: DetectionMetrics, errors: ImageErrors) -> InlineImage:
+    names, matches = list(truth.categories.values()), metrics.matches
+    pixels = read_pixels(truth.path_of(errors.file_name))
+    zoom = min(_PANEL / max(pixels.shape[:2]), _LARGEST_ZOOM)
+    pixels = scale(pixels, zoom)
+
+    shown = (matches.scores >= metrics.errors_at) & (matches.image_ids == errors.image_id)
+    here = matches.truth_image_ids == errors.image_id
+    missed = ~np.isin(np.flatnonzero(here), matches.truth[shown])
+    labels = [names[label] for label in matches.truth_labels[here]]
+    heading = f"truth: {len(labels)} objects, {missed.sum()} missed"
+    left = _panel(pixels, matches.truth_boxes[here] * zoom, missed, labels, "missed: ", heading)
+
+    false = matches.truth[shown] < 0
+    found = zip(matches.labels[shown], matches.scores[shown], strict=True)
+    labels = [f"{names[label]} {score:.2f}" for label, score in found]
+    heading = f"predictions: {len(labels)}, {false.sum()} false"
+    right = _panel(pixels, matches.boxes[shown] * zoom, false, labels, "false: ", heading)
+
+    both = np.hstack([left, np.full((left.shape[0], _GAP, 3), 255, np.uint8), right])
+    caption = (
+        f"{errors.file_name}: {errors.true_positives} found, {errors.false_negatives} missed, "
+        f"{errors.false_positives} false or mislabelled"
+    )
+    alt = f"Ground truth and predictions of {errors.file_name}"
+    return InlineImage(alt, encode_jpeg(both, 82), both.shape[1], both.shape[0], caption)
+
+
+def _panel(pixels: Pixels, boxes: Floats, wrong: Bools, labels: list[str], prefix: str, heading: str) -> Pixels:
+    """Draw `(N, 4)` boxes [x, y, w, h] with their labels, the wrong ones on top, below a line of text."""
+    order = np.argsort(wrong, kind="stable")
+    colours = [WRONG if wrong[row] else RIGHT for row in order]
+    texts = [f"{prefix}{labels[row]}" if wrong[row] else labels[row] for row in order]
+    if len(order) > _ALL_LABELLED:
+        texts = [text if wrong[row] else None for row, text in zip(order, texts, strict=True)]
+    strip = Image.new("RGB", (pixels.shape[1], _HEADING), "white")
+    ImageDraw.Draw(strip).text((2, 4), heading, "black", ImageFont.truetype(FONT, 13))
+    return np.vstack([np.asarray(strip), draw_labelled(pixels, boxes[order], colours, texts)])

@@ -1,0 +1,199 @@
+"""Charts for one, six and eighty classes, and predictions beside ground truth: they show what the metrics say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.data.figures import Pixels
+from pipeline.data.report.inline_images import InlineImage
+from pipeline.errors import DataError, MissingError
+from pipeline.evaluation.matching import GroundTruth
+from pipeline.evaluation.metrics import DetectionMetrics, evaluate
+from pipeline.evaluation.report_figures import (
+    ap_chart,
+    confused_pairs,
+    confusion_chart,
+    draw_comparisons,
+    f1_chart,
+    precision_recall_chart,
+)
+
+BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
+BOX = [8, 8, 32, 32]
+
+
+CHARTS = [precision_recall_chart, f1_chart, ap_chart, confusion_chart]
+
+
+@pytest.fixture
+def many(coco_file: Callable, jittered: Callable) -> Callable[[int], DetectionMetrics]:
+    """Metrics of `count` classes, the first of them the most frequent."""
+
+    def make(count: int) -> DetectionMetrics:
+        rng = np.random.default_rng(count)
+        boxes = [
+            (int(rng.integers(1, 41)), label, [*rng.integers(0, 100, 2).tolist(), 40, 30])
+            for label in range(1, count + 1)
+            for _ in range(3 + 2 * (count - label))
+        ]
+        truth = coco_file(boxes, categories=[f"class {n}" for n in range(1, count + 1)], images=40)
+        return evaluate(truth, jittered(truth, 1))
+
+    return make
+
+
+def in_colour(axes: Any) -> list[Any]:
+    return [one for one in axes.lines if one.get_color() not in ("#bbbbbb", "black")]
+
+
+@pytest.mark.parametrize(("count", "coloured", "entries"), [(1, 1, 1), (6, 6, 7), (80, 10, 12)])
+def test_curves_highlight_at_most_ten_classes(many: Callable, count: int, coloured: int, entries: int) -> None:
+    metrics = many(count)
+    (axes,) = precision_recall_chart(metrics).axes
+    assert len(in_colour(axes)) == coloured
+    assert len({(one.get_color(), one.get_linestyle()) for one in in_colour(axes)}) == coloured
+    assert len(axes.get_legend().get_texts()) == entries
+    first = next(one for one in in_colour(axes) if one.get_label().startswith("class 1 "))
+    np.testing.assert_array_equal(first.get_ydata(), metrics.precision[0])
+
+
+def test_the_mean_is_the_mean_of_the_classes_with_objects(coco_file: Callable) -> None:
+    box = [10, 10, 40, 40]
+    truth = coco_file([(1, 1, box), (2, 2, box)])
+    metrics = evaluate(truth, [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}])
+    (axes,) = precision_recall_chart(metrics).axes
+    mean = next(one for one in axes.lines if one.get_label() == "mean of 2 classes")
+    assert np.mean(mean.get_ydata()) == pytest.approx(metrics.map50)
+
+
+@pytest.mark.parametrize("count", [1, 6, 31, 80])
+def test_every_chart_fits_a_page(many: Callable, count: int) -> None:
+    metrics = many(count)
+    for draw in CHARTS:
+        width, height = draw(metrics).get_size_inches()
+        assert width <= 9
+        assert height <= 10
+
+
+@pytest.mark.parametrize("boxes", [[], [(1, 1, [10, 10, 40, 40])]], ids=["no-objects", "no-detections"])
+def test_charts_of_nothing(coco_file: Callable, boxes: list) -> None:
+    metrics = evaluate(coco_file(boxes), [])
+    for draw in CHARTS:
+        assert draw(metrics).to_png().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("count", "numbers"), [(6, True), (80, False)])
+def test_confusions_of_few_classes_are_numbers(many: Callable, count: int, numbers: bool) -> None:
+    metrics = many(count)
+    (axes,) = confusion_chart(metrics).axes
+    assert sum(int(text.get_text()) for text in axes.texts) == (metrics.confusion.sum() if numbers else 0)
+    assert [text.get_text() for text in axes.get_yticklabels()][-2:] == [f"class {count}", "nothing there"]
+
+
+def test_confused_pairs_are_the_largest_counts_off_the_diagonal(many: Callable) -> None:
+    metrics = many(6)
+    pairs = confused_pairs(metrics, limit=3)
+    off = metrics.confusion[:-1, :-1] - np.diag(np.diag(metrics.confusion[:-1, :-1]))
+    assert [count for _, _, count in pairs] == sorted(off.ravel().tolist(), reverse=True)[:3]
+    truth, detected, count = pairs[0]
+    assert metrics.confusion[int(truth[6:]) - 1, int(detected[6:]) - 1] == count
+
+
+@pytest.mark.parametrize(
+    ("box", "marked"),
+    [pytest.param([10, 10, 40, 40], True, id="found"), pytest.param([150, 10, 40, 40], False, id="nothing right")],
+)
+def test_the_best_threshold_is_marked_where_there_is_one(coco_file: Callable, box: list[int], marked: bool) -> None:
+    truth = coco_file([(1, 1, [10, 10, 40, 40])])
+    metrics = evaluate(truth, [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}])
+    (axes,) = f1_chart(metrics).axes
+    assert [text.get_text() for text in axes.texts] == ([" best for all: 0.45 "] if marked else [])
+    assert confusion_chart(metrics).axes[0].get_title().startswith(f"Confusions at score {metrics.errors_at:.2f}")
+
+
+def found(image_id: int, category_id: int, score: float = 0.9, box: Any = BOX) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
+
+
+def has(panel: Pixels, colour: np.ndarray) -> bool:
+    return bool((np.abs(panel.astype(int) - colour).max(axis=2) < 40).sum() > 50)
+
+
+def halves(picture: InlineImage) -> tuple[Pixels, Pixels]:
+    image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape[:2] == (picture.height, picture.width)
+    middle = picture.width // 2
+    return image[:, : middle - 4], image[:, middle + 4 :]
+
+
+@pytest.fixture
+def truth(write_dataset: Callable) -> GroundTruth:
+    """Five images with one object each: 0..2 bright (category 1), 3..4 dark (category 2)."""
+    return write_dataset([250, 240, 230, 60, 50])
+
+
+def test_the_worst_come_first_and_the_typical_are_others(truth: GroundTruth) -> None:
+    results = [found(n, 1) for n in (0, 1)] + [found(2, 1, box=[40, 40, 20, 20]), found(3, 1)]
+    worst, typical = draw_comparisons(truth, evaluate(truth, results), worst=2, typical=2).rows
+    assert [each.caption for each in worst.images] == [
+        "2.png: 0 found, 1 missed, 1 false or mislabelled",
+        "3.png: 0 found, 1 missed, 1 false or mislabelled",
+    ]
+    assert (
+        len(
+            {each.caption for each in typical.images}
+            & {f"{n}.png: 1 found, 0 missed, 0 false or mislabelled" for n in (0, 1)}
+        )
+        >= 1
+    )
+    assert (worst.heading, typical.heading) == ("With the most errors", "Typical")
+
+
+def test_without_errors_there_is_no_worst_image(truth: GroundTruth) -> None:
+    results = [found(n, 1 if n < 3 else 2) for n in range(5)]
+    (typical,) = draw_comparisons(truth, evaluate(truth, results)).rows
+    assert (typical.heading, len(typical.images)) == ("Typical", 3)
+
+
+@pytest.mark.parametrize(
+    ("results", "left", "right"),
+    [
+        pytest.param([found(0, 1)], (True, False), (True, False), id="right"),
+        pytest.param([found(0, 2)], (False, True), (False, True), id="mislabelled"),
+        pytest.param([], (False, True), (False, False), id="missed"),
+        pytest.param([found(0, 1), found(0, 2, box=[40, 40, 20, 20])], (True, False), (True, True), id="one-false"),
+    ],
+)
+def test_blue_is_right_and_orange_is_wrong(write_dataset: Callable, results: list, left: tuple, right: tuple) -> None:
+    truth = write_dataset([250])
+    ((row,)) = draw_comparisons(truth, evaluate(truth, results), worst=1, typical=1).rows
+    objects, predictions = halves(row.images[0])
+    assert (has(objects, BLUE), has(objects, ORANGE)) == left
+    assert (has(predictions, BLUE), has(predictions, ORANGE)) == right
+
+
+def test_many_boxes_names_in_any_script_and_no_boxes_can_be_drawn(write_dataset: Callable) -> None:
+    truth = write_dataset([250, 240, 60], categories=("bright", "велосипед"))
+    rng = np.random.default_rng(0)
+    many = [found(0, 2, 0.9, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)]
+    results = [*many, found(1, 1), found(2, 2)]
+    worst, typical = draw_comparisons(truth, evaluate(truth, results)).rows
+    assert worst.images[0].caption == "0.png: 0 found, 1 missed, 40 false or mislabelled"
+    assert worst.images[1].caption == "2.png: 0 found, 0 missed, 1 false or mislabelled"
+    assert typical.images[0].caption == "1.png: 1 found, 0 missed, 0 false or mislabelled"
+
+
+@pytest.mark.parametrize(("content", "error"), [(None, MissingError), (b"", DataError), (b"junk", DataError)])
+def test_an_image_that_cannot_be_read_is_named(
+    truth: GroundTruth, content: bytes | None, error: type[Exception]
+) -> None:
+    metrics = evaluate(truth, [])
+    for image in (truth.folder / "images").iterdir():
+        image.unlink() if content is None else image.write_bytes(content)
+    with pytest.raises(error, match=r"\.png"):
+        draw_comparisons(truth, metrics)

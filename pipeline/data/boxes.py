@@ -61,11 +61,10 @@ def turn_upright(box: Box, orientation: int, width: int, height: int) -> Box:
 
 def hull(points: Sequence[Point]) -> Box:
     """The smallest upright box around points; all NaN where a coordinate is not finite, for validation to report."""
-    if not points or not all(math.isfinite(value) for point in points for value in point):
-        return math.nan, math.nan, math.nan, math.nan
     across, down = [x for x, _ in points], [y for _, y in points]
-    left, top = min(across), min(down)
-    return left, top, max(across) - left, max(down) - top
+    if not points or not all(map(math.isfinite, across + down)):
+        return math.nan, math.nan, math.nan, math.nan
+    return min(across), min(down), max(across) - min(across), max(down) - min(down)
 
 
 def polygon_area(points: Sequence[Point]) -> float:
@@ -77,10 +76,9 @@ def polygon_area(points: Sequence[Point]) -> float:
 def rotated_box(box: Box, degrees: float) -> list[Point]:
     """The corners of a box that is turned clockwise around its centre."""
     x, y, width, height = box
-    middle = x + width / 2, y + height / 2
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    cos, sin = math.cos(math.radians(degrees)) / 2, math.sin(math.radians(degrees)) / 2
     corners = [(-width, -height), (width, -height), (width, height), (-width, height)]
-    return [(middle[0] + (u * cos - v * sin) / 2, middle[1] + (u * sin + v * cos) / 2) for u, v in corners]
+    return [(x + width / 2 + u * cos - v * sin, y + height / 2 + u * sin + v * cos) for u, v in corners]
 
 
 def ellipse_hull(centre: Point, radii: Point, degrees: float) -> Box:

@@ -26,7 +26,6 @@ _LOSSY = frozenset({"JPEG2000", "AVIF"})
 _CERTAIN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "QOI", "DDS", "PSD", "ICNS")
 _BY_SUFFIX = (*_CERTAIN, "PPM", "TGA", "ICO", "PCX", "SGI", "DIB")  # their first bytes alone prove little
 _SEQUENCES = frozenset({"GIF", "TIFF", "AVIF"})
-_BOMB = 178_956_970  # pixels: where Pillow refuses, 512 MiB of RGB
 _LONGEST_JPEG = 65_500  # pixels a side, libjpeg's limit
 _QUALITY = 95
 _LEVEL = 3  # of 9: a photograph gets hardly smaller with more, and takes three times as long
@@ -69,21 +68,17 @@ class DetectedFormat:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedImage:
-    """An image as a PNG or JPEG file.
+    """An image as a PNG or JPEG file, with its suffix.
 
     Attributes:
-        data: The file.
-        suffix: `.png` or `.jpg`.
         orientation: EXIF orientation of the original, 1 to 8, which has been applied.
-        first_of_many: Whether the original had more frames, which were left out.
-        brightness: How its greys were scaled, if that needs mention.
+        notes: What the conversion left out or changed.
     """
 
     data: bytes
     suffix: str
     orientation: int
-    first_of_many: bool
-    brightness: str = ""
+    notes: tuple[str, ...]
 
 
 class UnreadableError(Exception):
@@ -100,16 +95,14 @@ def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFor
     try:
         formats = _BY_SUFFIX if named_as_image else _CERTAIN
         with _opened(content) as file, Image.open(file, formats=formats) as image:
-            name, width, height = image.format or "", *image.size
+            name, (width, height) = image.format or "", image.size
     except Image.DecompressionBombError as error:
-        found = re.search(r"\((\d+) pixels\)", str(error))
-        problem = f"{int(found[1]) / 1e6:.0f} megapixels are too many" if found else "it has too many pixels"
-        return DetectedFormat("", problem)
+        pixels = re.findall(r"\d+", str(error))[0]
+        return DetectedFormat("", f"{int(pixels) / 1e6:.0f} megapixels are too many")
     except _BROKEN:
         return DetectedFormat()
-    limit = _BOMB if name in _KEPT else MAX_PIXELS
-    if width * height > limit:
-        return DetectedFormat(name, f"{width} x {height} pixels are more than {limit / 1e6:.0f} megapixels")
+    if name not in _KEPT and width * height > MAX_PIXELS:
+        return DetectedFormat(name, f"{width} x {height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels")
     return DetectedFormat(name)
 
 
@@ -125,22 +118,20 @@ def convert(content: Path | bytes) -> ConvertedImage:
             name = image.format or ""
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
             image.load()
-            rgb, brightness = _to_rgb(image)
+            rgb, notes = _to_rgb(image)
             upright = _turned_like(rgb, image)
-            many = name in _SEQUENCES and _has_second_frame(image)
+            if name in _SEQUENCES and _has_second_frame(image):
+                notes = ("only the first of its frames is taken", *notes)
     except _BROKEN as error:
         reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise UnreadableError(f"it cannot be decoded: {reason}") from error
-    if upright.width * upright.height > MAX_PIXELS:
-        problem = f"{upright.width} x {upright.height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels"
-        raise UnreadableError(problem)
     data, suffix = b"", ".png"
     fits_jpeg = max(upright.size) <= _LONGEST_JPEG
     if name not in _LOSSY or not fits_jpeg:
         data = _saved(upright, "PNG", compress_level=_LEVEL)
     if fits_jpeg and not 0 < len(data) <= MAX_BYTES:
         data, suffix = _saved(upright, "JPEG", quality=_QUALITY, subsampling=0), ".jpg"
-    return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, many, brightness)
+    return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, notes)
 
 
 def _opened(content: Path | bytes) -> BinaryIO:
@@ -172,22 +163,22 @@ def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
     return file.getvalue()
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """Convert a loaded image to 8 bit RGB; also returns a note on its brightness, mostly empty.
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Convert a loaded image to 8 bit RGB; also returns notes on its brightness.
 
     Transparent pixels become white. CMYK and the like are converted by Pillow's plain formulas, without profiles.
     """
     if image.mode == "F" or image.mode.startswith("I"):
-        grey, note = _scaled_grey(image)
-        return Image.fromarray(grey).convert("RGB"), note
+        grey, notes = _scaled_grey(image)
+        return Image.fromarray(grey).convert("RGB"), notes
     if image.has_transparency_data:
         straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, straight).convert("RGB"), ""
-    return image.convert("RGB"), ""
+        return Image.alpha_composite(white, straight).convert("RGB"), ()
+    return image.convert("RGB"), ()
 
 
-def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
+def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Grey of more than 8 bits in 8, and a note if not all of its bits are used.
 
     It is scaled by the smallest usual range that holds its greatest value. Cameras put 12 bits into files of 16, and by
@@ -196,7 +187,8 @@ def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
     values lie in `0..1` that is taken, otherwise the image's own least and greatest.
     """
     tags: Any = getattr(image, "tag_v2", {})
-    values, note, least = np.asarray(image), "", 0.0
+    notes: tuple[str, ...] = ()
+    values, least = np.asarray(image), 0.0
     if image.mode == "F":
         finite = values[np.isfinite(values)]
         least, most = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -211,8 +203,8 @@ def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], str]:
         # one that is black throughout could be of any range
         bits = next((each for each in _USUAL_BITS if 0 < greatest < 1 << each < 1 << of_bits), of_bits)
         most = float((1 << bits) - 1)
-        note = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if bits < of_bits else ""
+        notes = (f"its greys fill {bits} of {of_bits} bits: scaled by {bits}",) if bits < of_bits else ()
     scaled = np.nan_to_num(values.astype(np.float32), nan=least, posinf=most, neginf=least)
     scaled = (scaled - np.float32(least)) * np.float32(255 / (most - least) if most > least else 0)
     grey = np.rint(scaled.clip(0, 255)).astype(np.uint8)
-    return (255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey), note
+    return (255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey), notes

@@ -98,7 +98,7 @@ class TestConvert:
     @pytest.mark.parametrize("form", ["TIFF", "GIF", "PPM", "TGA", "ICO", "PCX", "SGI", "QOI", "DDS"])
     def test_lossless_becomes_png(self, tmp_path: Path, form: str) -> None:
         made = convert(saved(tmp_path / "a.xyz", RGB, form, **({"sizes": [(48, 32)]} if form == "ICO" else {})))
-        assert (made.suffix, made.orientation, made.first_of_many) == (".png", 1, False)
+        assert (made.suffix, made.orientation, made.notes) == (".png", 1, ())
         near = 5 if form == "GIF" else 0  # 256 colours
         assert np.abs(pixels_of(made.data).astype(int) - RGB).mean() <= near
 
@@ -200,8 +200,8 @@ class TestPixelTypes:
             grey = 128
         assert grey_of(tmp_path / "a.tif").tolist() == [[0, grey]]
         of_bits = 16 if kind is np.uint16 else 15
-        said = f"its greys fill {bits} of {of_bits} bits: scaled by {bits}" if bits else ""
-        assert convert(tmp_path / "a.tif").brightness == said
+        said = (f"its greys fill {bits} of {of_bits} bits: scaled by {bits}",) if bits else ()
+        assert convert(tmp_path / "a.tif").notes == said
 
     def test_16_bit_pgm(self, tmp_path: Path) -> None:
         values = (self.RAMP * 257).astype(">u2")
@@ -278,7 +278,7 @@ class TestPixelTypes:
     def test_first_of_many_frames(self, tmp_path: Path, form: str) -> None:
         frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
         made = convert(saved(tmp_path / "a.xyz", frames[0], form, save_all=True, append_images=frames[1:]))
-        assert made.first_of_many
+        assert made.notes == ("only the first of its frames is taken",)
         assert np.abs(pixels_of(made.data).astype(int) - [255, 0, 0]).max() < 12
 
 

@@ -77,8 +77,7 @@ class ImageFolder:
             return StoredImage(str(error))
         file = self._free_name(name, made.suffix)
         self._write(file, made.data, where)
-        notes = ("only the first of its frames is taken",) * made.first_of_many + (made.brightness,)
-        return StoredImage("", name, file, made.orientation, tuple(filter(None, notes)))
+        return StoredImage("", name, file, made.orientation, made.notes)
 
     def _free_name(self, name: str, suffix: str) -> str:
         """The name with the suffix added, and with a number where another image of the source has that name."""

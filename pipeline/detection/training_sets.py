@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
+from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.pretrained import COCO, coco_weights
 from pipeline.detection.hyperparameters import TrainingOptions
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError
 
 PARITY_IMAGES = 8
 
@@ -30,20 +29,21 @@ def check_sets(train_folder: Path, eval_folder: Path) -> tuple[str, ...]:
         MissingError: A data set is missing.
         DataError: The classes differ, a set has no images, or the eval set has no objects.
     """
-    classes = class_names(train_folder)
-    if class_names(eval_folder) != classes:
+    parts = {"train": _read(train_folder), "eval": _read(eval_folder)}
+    classes, others = (_class_names(part) for part in parts.values())
+    if classes != others:
         raise DataError(
             "the train and eval sets have different classes", where=eval_folder, expected=", ".join(classes)
         )
-    for name, part in (("train", train_folder), ("eval", eval_folder)):
-        if not count_images(part):
+    for name, part in parts.items():
+        if not part.images:
             raise DataError(
                 f"the {name} set has no images",
-                where=part,
+                where=train_folder if name == "train" else eval_folder,
                 expected="at least one image: training learns from the train set, the eval set decides the best epoch",
                 remedy=f"split the data with a {name}_share above 0",
             )
-    if all(each.get("iscrowd") for each in _annotations(eval_folder)["annotations"]):
+    if all(each.iscrowd for each in parts["eval"].annotations):
         raise DataError(
             "the eval set has no objects",
             where=eval_folder,
@@ -74,38 +74,33 @@ def scratch_warnings(options: TrainingOptions, images: int) -> tuple[str, ...]:
     )
 
 
-def _annotations(folder: Path) -> dict[str, Any]:
-    path = folder / "annotations.json"
-    if not path.is_file():
-        raise MissingError(
-            "the data set has no annotations.json", where=path, expected="a data set that the data preparation wrote"
-        )
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def class_names(folder: Path) -> tuple[str, ...]:
-    """Names by ascending category id: the order that pycocotools gives mmdet's labels."""
-    categories = sorted(_annotations(folder)["categories"], key=lambda category: int(category["id"]))
-    return tuple(str(category["name"]) for category in categories)
-
-
 def count_images(folder: Path) -> int:
     """Number of images of a data set."""
-    return len(_annotations(folder)["images"])
+    return len(_read(folder).images)
 
 
 def copy_images(eval_folder: Path, folder: Path) -> None:
     """Copy the eval images with the most classes and objects: all for the parity check, the first as the test image."""
-    content = _annotations(eval_folder)
-    boxes: dict[int, list[int]] = {image["id"]: [] for image in content["images"]}
-    for annotation in content["annotations"]:
-        if not annotation.get("iscrowd"):
-            boxes[annotation["image_id"]].append(annotation["category_id"])
-    order = sorted(content["images"], key=lambda i: (-len(set(boxes[i["id"]])), -len(boxes[i["id"]]), i["file_name"]))
+    dataset = _read(eval_folder)
+    classes: dict[int, list[int]] = {image.id: [] for image in dataset.images}
+    for annotation in dataset.annotations:
+        if not annotation.iscrowd:
+            classes[annotation.image_id].append(annotation.category_id)
+    order = sorted(
+        dataset.images, key=lambda image: (-len(set(classes[image.id])), -len(classes[image.id]), image.file_name)
+    )
     (folder / "parity_images").mkdir()
     for number, image in enumerate(order[:PARITY_IMAGES]):
-        source = eval_folder / "images" / image["file_name"]
+        source = eval_folder / "images" / image.file_name
         if number == 0:
             shutil.copyfile(source, folder / f"test_image{source.suffix.lower()}")
         shutil.copyfile(source, folder / "parity_images" / f"{number}{source.suffix.lower()}")
+
+
+def _read(folder: Path) -> CocoDataset:
+    return read_coco(folder / "annotations.json")
+
+
+def _class_names(dataset: CocoDataset) -> tuple[str, ...]:
+    """Names by ascending category id: the order that pycocotools gives mmdet's labels."""
+    return tuple(category.name for category in sorted(dataset.categories, key=lambda category: category.id))

@@ -1,19 +1,30 @@
-"""Secrets in URLs: named as `${NAME}`, read from the environment when used, and left out of what is shown."""
+"""Secrets from the environment: `${NAME}` in URLs, and tokens. They go to their own host only, and are never shown."""
 
 from __future__ import annotations
 
+import base64
+import copy
+import logging
 import os
 import re
-from urllib.parse import quote
+from collections.abc import Mapping
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
-from pipeline.errors import UsageError, did_you_mean
+import requests
 
-PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
+from pipeline.errors import DataError, UsageError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+_PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/?#]*)([^?#]*)", re.DOTALL)
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.\-]*://)")  # fsspec's URLs of several parts
 _LOGIN = re.compile(r"([^:/?#@]*):([^@]*)@", re.DOTALL)  # as SQLAlchemy reads it: a password may hold / ? and #
 _WEB = ("http", "https")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SHORTEST_SECRET = 4  # shorter values would blank out parts of other words
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def expand(url: str) -> str:
@@ -27,7 +38,17 @@ def expand(url: str) -> str:
     """
     match = _URL.match(url)
     login_end = match.start(2) + match[2].rfind("@") if match and "@" in match[2] else 0
-    return PLACEHOLDER.sub(lambda found: _value(found, encoded=found.end() <= login_end), url)
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1]
+        value = os.environ.get(name) if _NAME.fullmatch(name) else None
+        if value is None:
+            problem = f"the URL names the environment variable '{name}', which is not set"
+            remedy = did_you_mean(name, os.environ, otherwise="set it before the run", cutoff=0.6)
+            raise UsageError(problem, remedy=remedy)
+        return quote(value, safe="") if found.end() <= login_end else value
+
+    return _PLACEHOLDER.sub(value, url)
 
 
 def redact(url: str) -> str:
@@ -52,10 +73,126 @@ def _redacted(url: str) -> str:
     return f"{scheme}://{host}{path}"
 
 
-def _value(match: re.Match[str], *, encoded: bool) -> str:
-    name = match[1]
-    value = os.environ.get(name) if _NAME.fullmatch(name) else None
-    if value is None:
-        problem = f"the URL names the environment variable '{name}', which is not set"
-        raise UsageError(problem, remedy=did_you_mean(name, os.environ, otherwise="set it before the run", cutoff=0.6))
-    return quote(value, safe="") if encoded else value
+def hidden_in(url: str) -> dict[str, str]:
+    """The values of the environment variables that a URL names as `${NAME}`, by name."""
+    return {name: os.environ.get(name, "") for name in sorted(set(_PLACEHOLDER.findall(url)))}
+
+
+def token_from(variable: str) -> str:
+    """The token in an environment variable; empty where no variable is named.
+
+    Raises:
+        UsageError: It is not set, or not valid in a header. The value is not shown.
+    """
+    if not variable:
+        return ""
+    token = os.environ.get(variable, "").strip()
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        problem = f"the environment variable {variable} {'holds no token' if token else 'is not set'}"
+        raise UsageError(problem, expected="the API's token, without spaces", remedy=f"export {variable}=…")
+    return token
+
+
+class Access(requests.auth.AuthBase):
+    """Signs requests to one origin. Its text never holds the secret.
+
+    Args:
+        endpoint: The URL whose scheme, host and port may see the secret. A user and password in it are such a secret.
+        token: The secret; empty to sign nothing.
+        scheme: The word before the token in the header.
+        variable: Name of the environment variable that the token came from, for messages.
+        setting: How a token is given, for messages; empty where there is no way.
+        hidden: Values that must not be shown where they are part of a URL, by the name of their environment variable.
+
+    Raises:
+        UsageError: There are both a token and a password.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        token: str = "",
+        scheme: str = "Bearer",
+        variable: str = "",
+        setting: str = "",
+        hidden: Mapping[str, str] | None = None,
+    ) -> None:
+        parts = urlsplit(endpoint)
+        self.endpoint = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self.token = token
+        self._header = f"{scheme} {token}" if token else ""
+        self._hidden = dict(hidden or {}) | ({variable: token} if token else {})
+        self.remedy = f"set {setting} to the name of the environment variable that holds a token" if setting else ""
+        if variable:
+            self.remedy = f"check the environment variable {variable}: is its token valid, and may it read this?"
+        if parts.username is not None or parts.password is not None:
+            self.remedy = "check the user and the password"
+            if token:
+                problem = "the URL has a user, and there is a token"
+                raise UsageError(problem, where=self.shown(endpoint), remedy="use one of the two")
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            self._header = "Basic " + base64.b64encode(pair.encode()).decode()
+        if self._header and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            log.warning("%s: the secret is sent unencrypted; use https where you can", self.shown(endpoint))
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Sign a request to the endpoint's origin; `requests` removes the header where it redirects elsewhere."""
+        if self._header and self.owns(request.url or ""):
+            request.headers["Authorization"] = self._header
+        return request
+
+    @property
+    def auth(self) -> Access | None:
+        """What signs a request, for `requests`; None, where there is no secret, leaves it to the user's netrc file."""
+        return self if self._header else None
+
+    def replace(self, token: str, scheme: str = "Bearer") -> None:
+        """Sign with another token from now on."""
+        self._header = f"{scheme} {token}"
+
+    def unsigned(self) -> Access:
+        """A copy that signs nothing."""
+        other = copy.copy(self)
+        other._header = ""
+        return other
+
+    def shown(self, url: str) -> str:
+        """A URL as it may be shown: the name of its variable replaces a secret in its path."""
+        text = redact(url)
+        for name, value in self._hidden.items():
+            if len(value) >= _SHORTEST_SECRET:
+                text = text.replace(value, f"${{{name}}}").replace(quote(value, safe=""), f"${{{name}}}")
+        return text
+
+    def owns(self, url: str) -> bool:
+        """Whether a URL has the endpoint's scheme, host and port."""
+        return _origin(url) == _origin(self.endpoint)
+
+    def absolute(self, reference: str, base: str) -> str:
+        """The absolute URL of a reference in a response.
+
+        Servers behind a TLS proxy often call themselves `http://`: where only that differs, the endpoint's own
+        scheme and port are taken, so that secrets stay encrypted.
+
+        Raises:
+            DataError: It is not a valid URL.
+        """
+        try:
+            url = urljoin(base, reference.strip())
+            own, found = urlsplit(self.endpoint), urlsplit(url)
+            downgraded = (own.scheme, found.scheme) == ("https", "http") and found.port in {None, 80, own.port}
+        except ValueError:
+            problem, remedy = "the server gave something that is no URL", "check the server's answer"
+            raise DataError(problem, where=self.shown(base), remedy=remedy) from None
+        if downgraded and found.hostname == own.hostname:
+            return urlunsplit(found._replace(scheme=own.scheme, netloc=own.netloc))
+        return url
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port; of an invalid URL, an origin that no other has."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return "", "", -1

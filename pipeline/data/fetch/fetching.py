@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from pipeline.data.fetch.credentials import expand, redact
-from pipeline.data.fetch.fsspec_files import fetch_file
-from pipeline.data.fetch.fsspec_places import Place, place_errors, version_of
-from pipeline.data.fetch.http_access import Access, hidden_in
+from pipeline.data.fetch.credentials import Access, expand, hidden_in, redact
+from pipeline.data.fetch.fsspec_places import Place, version_of
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.mirror import mirror
-from pipeline.data.fetch.partial_file import PartialFile, Validators, byte_bar
-from pipeline.errors import DataError, MissingError, PipelineError, UsageError, did_you_mean
-from pipeline.files import sha256_of, write_atomically
-
-_LONGEST_SHOWN = 200  # letters of a path that is too long
+from pipeline.data.fetch.partial_file import CachedFile, PartialFile, Validators, wrong_digest
+from pipeline.errors import MissingError, UsageError, did_you_mean
+from pipeline.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -57,152 +48,75 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
         UsageError: The URL is empty, its kind or the digest's form is wrong, a package or an environment variable is
             missing, or the local path is no plain file or cannot be read.
         MissingError: There is nothing at the path or URL, or it cannot be reached.
-        DataError: The file has another digest, or the download stays cut.
+        DataError: The file has another digest.
     """
     if sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         problem = f"'{sha256}' is no SHA-256"
         raise UsageError(problem, expected="64 hexadecimal digits", remedy="correct it, or leave it empty")
-    wanted = sha256.lower()
-    given, shown, url = url, redact(url), expand(url)
-    if not url.strip():
-        raise UsageError("the URL is empty", where=shown, expected="a path or a URL", remedy="name one")
+    given, shown, url, wanted = url, redact(url), expand(url), sha256.lower()
     try:
         scheme = urlsplit(url).scheme.lower()
     except ValueError:
-        raise UsageError("this is no URL", where=shown, expected="a path or a URL", remedy="correct it") from None
-    if scheme == "file":
-        return _local(_file_url_path(url, shown), shown, wanted)
-    is_web = scheme in {"http", "https"}
-    if not is_web and "://" not in url:
-        return _local(Path(os.path.expanduser(url)), shown, wanted)  # noqa: PTH111, Path raises for unknown users
+        scheme = ""
+    if not url.strip() or (not scheme and "://" in url):
+        raise UsageError("this is no URL or path", where=shown, remedy="correct it")
+    if scheme == "file" or "://" not in url:
+        return _local(url, shown, wanted)
     key = hashlib.sha256(url.encode()).hexdigest()  # tells URLs apart without giving their secrets away
     last = unquote(shown).rstrip("/").rpartition("/")[2]
     name = f"{key[:12]}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)[-100:] or 'file'}"
-    cached = _Cached(folder / name, shown, key, wanted)
-    if is_web:
-        return cached.verified() or _from_http(given, url, cached, timeout, backoff)
-    place = Place(url, shown, timeout, backoff)
-    return cached.verified() or _from_place(place, cached)
+    cached = CachedFile(folder / name, key)
+    if cached.has(wanted):
+        digest = wanted
+    elif scheme in {"http", "https"}:
+        with closing(HttpClient(Access(url, hidden=hidden_in(given)), timeout=timeout, backoff=backoff)) as client:
+
+            def download(part: PartialFile, unless: Validators) -> Validators | None:
+                return client.download(url, part, unless=unless, shown=shown)
+
+            digest = cached.fill(download, wanted, shown)
+    else:
+        place = Place(url, shown, timeout, backoff)
+        info = place.info()
+        if info["type"] == "directory":
+            _refuse_digest(wanted, shown)
+            place.mirror(cached.path)
+            return Fetched(cached.path, shown, "", 0)
+
+        def copy(part: PartialFile, unless: Validators) -> Validators | None:
+            return None if unless.same_version(version_of(info)) else place.fetch_file(part)
+
+        digest = cached.fill(copy, wanted, shown)
+    return Fetched(cached.path, shown, digest, cached.path.stat().st_size)
 
 
-@dataclass(frozen=True)
-class _Cached:
-    """A file in the cache: its path, URL, the URL's key, and the digest it must have."""
-
-    path: Path
-    shown: str
-    key: str
-    wanted: str
-
-    def verified(self) -> Fetched | None:
-        """The file, where it is here and has the digest that is wanted."""
-        is_here = self.wanted and self.path.is_file() and sha256_of(self.path) == self.wanted
-        return self._found(self.wanted) if is_here else None
-
-    def version(self) -> Validators:
-        """The version of the file that is here; empty where its bytes have changed, or where they must be fetched."""
-        try:
-            record = json.loads(self._record.read_text())
-            if not self.wanted and record["key"] == self.key and record["sha256"] == sha256_of(self.path):
-                return Validators(**record["validators"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return Validators()
-
-    def fill(self, download: Callable[[PartialFile], object]) -> Fetched:
-        """Run a download, which returns None where the file here is still current, and check the bytes that came."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with PartialFile(self.path, self.key) as part:
-            if fetched_meanwhile := self.verified():
-                return fetched_meanwhile
-            if download(part) is None:
-                return self._found(sha256_of(self.path))
-            found = sha256_of(part.path)
-            if self.wanted and found != self.wanted:
-                part.discard()
-                remedy = "the download was removed: check the URL and the SHA-256"
-                raise _wrong_digest(self.shown, self.wanted, found, remedy)
-            part.finish()
-            record = {"key": self.key, "sha256": found, "validators": asdict(part.validators)}
-            write_atomically(self._record, json.dumps(record))
-            return self._found(found)
-
-    def _found(self, sha256: str) -> Fetched:
-        return Fetched(self.path, self.shown, sha256, self.path.stat().st_size)
-
-    @property
-    def _record(self) -> Path:
-        return self.path.with_name(self.path.name + ".json")
-
-
-def _from_http(given: str, url: str, cached: _Cached, timeout: float, backoff: float) -> Fetched:
-    """Fetch a URL; `given` is the same with placeholders, whose values no message shows."""
-    with closing(HttpClient(Access(url, hidden=hidden_in(given)), timeout=timeout, backoff=backoff)) as client:
-        return cached.fill(lambda part: client.download(url, part, unless=cached.version(), shown=cached.shown))
-
-
-def _from_place(place: Place, cached: _Cached) -> Fetched:
-    info: dict[str, Any] = place.attempt(lambda system: _info(system, place))
-    if info["type"] == "directory":
-        _refuse_digest(cached.wanted, place.shown)
-        mirror(place, cached.path, cached.key)
-        return Fetched(cached.path, place.shown, "", 0)
-
-    def download(part: PartialFile) -> Validators | None:
-        if cached.version().same_version(version_of(info)):
-            return None
-        with byte_bar(cached.path.name, info.get("size")) as bar:
-            fetch_file(place, place.path, place.shown, part, lambda size: bar.update(size - bar.n))
-        return part.validators
-
-    return cached.fill(download)
-
-
-def _info(system: Any, place: Place) -> dict[str, Any]:
-    with place_errors(place.shown):
-        return dict(system.info(place.path))
-
-
-def _local(path: Path, shown: str, wanted: str) -> Fetched:
+def _local(url: str, shown: str, wanted: str) -> Fetched:
+    path = Path(os.path.expanduser(url))  # noqa: PTH111, Path raises for unknown users
+    if "://" in url:
+        parts = urlsplit(url)
+        if parts.netloc not in {"", "localhost"} or not parts.path:
+            problem = "a file URL names another machine, or no file"
+            raise UsageError(problem, where=shown, expected="file:///path/to/file", remedy="correct the URL")
+        path = Path(url2pathname(parts.path))
     try:
         if not path.exists():
-            raise _missing(path, shown)
+            beside = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
+            remedy = did_you_mean(path.name, beside, otherwise="check the path", cutoff=0.6)
+            raise MissingError("there is no such file or folder", where=shown, remedy=remedy)
         if path.is_dir():
             _refuse_digest(wanted, shown)
             return Fetched(path, shown, "", 0)
         if not path.is_file():  # a device or a pipe, which may never end
             raise UsageError("this is no plain file", where=shown, remedy="name a file or a folder")
         found, size = sha256_of(path), path.stat().st_size
-    except PipelineError:
+    except MissingError:
         raise
     except OSError as error:
         problem, remedy = f"the file cannot be read: {error.strerror}", "check its path, its permissions and its disk"
-        kind = MissingError if error.errno == errno.ENAMETOOLONG else UsageError  # no file has so long a name
-        raise kind(problem, where=shown[:_LONGEST_SHOWN], remedy=remedy) from None
+        raise UsageError(problem, where=shown, remedy=remedy) from None
     if wanted and found != wanted:
-        raise _wrong_digest(shown, wanted, found, "the file was left as it is: is it the right one?")
+        raise wrong_digest(shown, wanted, found, "the file was left as it is: is it the right one?")
     return Fetched(path, shown, found, size)
-
-
-def _file_url_path(url: str, shown: str) -> Path:
-    parts = urlsplit(url)
-    if parts.netloc not in {"", "localhost"} or not parts.path:
-        problem = "a file URL names another machine" if parts.path else "a file URL names no file"
-        raise UsageError(problem, where=shown, expected="file:///path/to/file", remedy="correct the URL")
-    return Path(url2pathname(parts.path))
-
-
-def _missing(path: Path, shown: str) -> MissingError:
-    try:
-        beside = sorted(each.name for each in path.parent.iterdir())
-    except OSError:
-        beside = []
-    remedy = did_you_mean(path.name, beside, otherwise="check the path", cutoff=0.6)
-    return MissingError("there is no such file or folder", where=shown, remedy=remedy)
-
-
-def _wrong_digest(shown: str, wanted: str, found: str, remedy: str) -> DataError:
-    return DataError(f"the file's SHA-256 is {found}", where=shown, expected=f"SHA-256 {wanted}", remedy=remedy)
 
 
 def _refuse_digest(wanted: str, shown: str) -> None:

@@ -1,26 +1,36 @@
-"""Places at fsspec URLs: how they are connected, and one form for all errors of the libraries that fsspec calls."""
+"""Files and folders at fsspec URLs: a file is fetched whole, a folder kept as a copy that is brought up to date."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import threading
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
-from pipeline.data.fetch.failures import TransientError, retried
-from pipeline.data.fetch.partial_file import Validators
-from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
+from pipeline.data.coco import unsafe_name
+from pipeline.data.fetch.partial_file import (
+    PartialFile,
+    TransientError,
+    Validators,
+    byte_bar,
+    lock,
+    retried,
+    writing,
+)
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 # The project's extra that installs what fsspec needs for a kind of URL.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "sftp": "sftp", "ssh": "sftp"}
-_EXTRAS |= dict.fromkeys(("az", "abfs", "abfss"), "azure")
-_SSH = frozenset({"sftp", "ssh"})
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_SSH = frozenset({"sftp", "ssh"})  # with fsspec, any server would get the password
 _S3 = frozenset({"s3", "s3a"})
 _WRAPPERS = frozenset(
     {"asynclocal", "async_wrapper", "asyncwrapper", "blockcache", "cached", "data", "dir", "filecache", "generic"}
@@ -32,6 +42,9 @@ _DENIALS = frozenset(
     {"AuthenticationException", "ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError"}
     | {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "RefreshError", "TokenRetrievalError"}
 )
+_WORKERS = 8  # a fetch mostly waits for an answer
+_CHUNK = 1 << 20  # bytes
+_BLOCK = 1 << 22  # bytes that a file system reads ahead; up to this a file comes in one piece
 
 
 class Place:
@@ -44,78 +57,204 @@ class Place:
         backoff: Seconds before the second attempt at anything, about doubled for each further one.
 
     Raises:
-        UsageError: fsspec does not know the URL's kind, or lacks the package for it.
+        UsageError: URLs of this kind are not read, or fsspec lacks the package for it.
     """
 
-    def __init__(self, url: str, shown: str, timeout: float = 30.0, backoff: float = 0.5) -> None:
-        self.url, self.shown, self._timeout, self._backoff = url, shown, timeout, backoff
-        self.scheme = url.partition("://")[0].lower()
-        self._kind = _kind(self.scheme, shown)
-        self._lock = threading.Lock()
-        self._system: Any = None
-        self.path: str = str(self._kind._strip_protocol(url)).rstrip("/")
+    def __init__(self, url: str, shown: str, timeout: float, backoff: float) -> None:
+        self._url, self._shown, self._timeout, self._backoff = url, shown, timeout, backoff
+        self._kind = _kind(url.partition("://")[0].lower(), shown)
+        self._path = str(self._kind._strip_protocol(url)).rstrip("/")
 
-    @property
-    def is_serial(self) -> bool:
-        """Whether only one thread may use it at a time, as with paramiko's connections."""
-        return self.scheme in _SSH
-
-    def attempt(self, action: Callable[[Any], T], shown: str = "", arrived: Callable[[], int] = lambda: 0) -> T:
-        """Call `action` with the connected file system, with retries, each over a new connection.
-
-        Args:
-            action: Takes the file system; a `TransientError` from it calls for another attempt.
-            shown: The file that is asked for, for messages; empty for the place itself.
-            arrived: How many bytes have come; with progress the attempts go on.
+    def info(self) -> dict[str, Any]:
+        """What fsspec says of the file or folder: its `type`, and its version in keys that differ by place.
 
         Raises:
-            MissingError: It failed each time, and nothing came.
-            DataError: It failed each time, and a part came.
+            MissingError: It does not exist, or cannot be reached.
+        """
+        return dict(self._attempt(lambda system: system.info(self._path)))
+
+    def fetch_file(self, part: PartialFile) -> Validators:
+        """Fill a partial file.
+
+        Raises:
+            MissingError: The file does not exist, or keeps failing.
+            DataError: It cannot be written.
         """
 
+        def fetch(system: Any) -> Validators:
+            version = version_of(system.info(self._path))
+            part.reset(version)
+            with byte_bar(part.target.name, version.size) as bar:
+                for chunk in _content(system, self._path, version):
+                    part.write(chunk)
+                    bar.update(len(chunk))
+            return version
+
+        return self._attempt(fetch)
+
+    def mirror(self, folder: Path) -> None:
+        """Make a folder here hold exactly the files of the folder there.
+
+        Files that are here in the same version are not fetched again; others are removed. A call that breaks off loses
+        nothing of what it fetched.
+
+        Raises:
+            MissingError: There is no such folder, or a file keeps failing.
+            DataError: A name in it could lead out of the folder, or a file cannot be written.
+        """
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock(folder.with_name(folder.name + ".lock")):
+            entries = self._list_files()
+            missing = {name: entry for name, entry in entries.items() if not _is_current(folder / name, entry[1])}
+            _remove_others(folder, entries.keys() - missing.keys())
+            total = sum(max(version.size, 0) for _, version in missing.values())
+            pool = ThreadPoolExecutor(_WORKERS)
+            with byte_bar(self._shown.rpartition("/")[2], total) as bar:
+                try:
+                    for size in pool.map(lambda name: self._fetch_into(folder, name, *missing[name]), sorted(missing)):
+                        bar.update(size)
+                finally:
+                    pool.shutdown(cancel_futures=True)  # after a failure begin no further one
+
+    def _fetch_into(self, folder: Path, name: str, path: str, version: Validators) -> int:
+        target = folder / name
+        draft, mark = target.with_name(f".{target.name}.part"), _mark(version)
+
+        def fetch(system: Any) -> int:
+            with writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file = draft.open("wb")
+            with file:
+                for chunk in _content(system, path, version):
+                    with writing(target):
+                        file.write(chunk)
+            os.utime(draft, ns=(mark, mark))
+            return draft.replace(target).stat().st_size
+
+        return self._attempt(fetch, f"{self._shown.rstrip('/')}/{name}")
+
+    def _list_files(self) -> dict[str, tuple[str, Validators]]:
+        """Path at the place and version of each file at any depth, by its name relative to the folder."""
+        entries: dict[str, tuple[str, Validators]] = {}
+        for path, info in self._attempt(lambda system: _find(system, self._path)).items():
+            name = path[len(self._path) :].lstrip("/")
+            if not name or name.endswith("/"):  # some object stores keep a file that stands for the folder
+                continue
+            if unsafe_name(name) or not name.isprintable() or str(PurePosixPath(name)) != name:
+                problem = f"the folder has a file whose name cannot be used here: {name!r}"
+                raise DataError(problem, where=self._shown, remedy="rename it there")
+            entries[name] = path, version_of(info)
+        return entries
+
+    def _attempt(self, action: Callable[[Any], T], shown: str = "") -> T:
+        """Call `action` with the file system, with retries; `shown` is the file that is asked for."""
+        shown = shown or self._shown
+
         def once() -> T:
-            system = None
-            try:
-                system = self._connected()
-                return action(system)
-            except TransientError:
-                self._drop(system)
-                raise
+            with _place_errors(shown):
+                return action(self._system)
 
-        return retried(once, shown=shown or self.shown, backoff=self._backoff, arrived=arrived)
+        return retried(once, shown=shown, backoff=self._backoff)
 
-    def _connected(self) -> Any:
-        with self._lock:
-            if self._system is None:
-                with place_errors(self.shown):
-                    self._system = self._connect()
-            return self._system
-
-    def _drop(self, failed: Any) -> None:
-        """Forget a connection that failed; object stores keep none open."""
-        with self._lock:
-            if self._system is failed and not getattr(failed, "async_impl", False):
-                self._system = None
-
-    def _connect(self) -> Any:
+    @cached_property
+    def _system(self) -> Any:
         from fsspec.config import conf
 
-        for noisy in ("botocore", "aiobotocore", "s3fs", "paramiko", "fsspec"):
+        for noisy in ("botocore", "aiobotocore", "s3fs", "fsspec"):
             logging.getLogger(noisy).setLevel(logging.WARNING)  # at lower levels they log credentials and headers
         # No instance is shared, and no listing remembered: a place's contents, and who may see them, can change.
-        options = self._kind._get_kwargs_from_urls(self.url) | {"skip_instance_cache": True}
-        if self.scheme in _SSH:
-            return _ssh(self._kind, self.url, options, self._timeout, conf)
-        if self.scheme in _S3 and not any("config_kwargs" in conf.get(each, {}) for each in _S3):
+        options = self._kind._get_kwargs_from_urls(self._url)
+        options |= {"skip_instance_cache": True, "use_listings_cache": False}
+        is_s3 = not _S3.isdisjoint(self._kind.protocol)
+        if is_s3 and not any("config_kwargs" in conf.get(each, {}) for each in _S3):
             options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, "connect_timeout": self._timeout}
-        system = self._kind(**options, use_listings_cache=False)
+        system = self._kind(**options)
         if hasattr(system, "retries"):
-            system.retries = 1  # retries are made here, so that they are logged, and resume
+            system.retries = 1  # retries are made here, so that they are logged
         return system
 
 
+def version_of(info: dict[str, Any]) -> Validators:
+    """A file's version from its fsspec info, where each kind of place has other keys."""
+    etag = next((str(info[name]) for name in _ETAGS if info.get(name)), "")
+    time = next((str(info[name]) for name in _TIMES if info.get(name)), "")
+    size = info.get("size")
+    return Validators(etag, time, int(size) if size is not None else -1)
+
+
+def _content(system: Any, path: str, version: Validators) -> Iterator[bytes]:
+    """The bytes of a file, all of them and of one version."""
+    came = 0
+    if 0 <= version.size <= _BLOCK:
+        chunk = bytes(system.cat_file(path))
+        came = len(chunk)
+        yield chunk
+    else:
+        before = version_of(system.info(path))  # which may have other keys than a listing
+        with system.open(path, "rb", block_size=_BLOCK) as opened:
+            while chunk := opened.read(_CHUNK):
+                came += len(chunk)
+                yield chunk
+        if version_of(system.info(path)) != before:
+            raise TransientError("the file changed while it was read")
+    if version.size not in (came, -1):
+        raise TransientError(f"the download was cut: {came} of {version.size} bytes came")
+
+
+def _find(system: Any, path: str) -> dict[str, dict[str, Any]]:
+    """All below a path that is no folder. Object stores list it in one go; elsewhere a folder may be unreadable."""
+    from fsspec.asyn import AsyncFileSystem
+
+    is_store = getattr(type(system), "_find", AsyncFileSystem._find) is not AsyncFileSystem._find
+    found = system.find(path, detail=True, **({} if is_store else {"on_error": "raise"}))
+    return {str(name): info for name, info in found.items() if info.get("type") != "directory"}
+
+
+def _mark(version: Validators) -> int:
+    """The modification time, in ns, of a file of this version, so that no record of versions is needed."""
+    return int.from_bytes(hashlib.sha256(repr(version).encode()).digest()[:7], "big")
+
+
+def _is_current(path: Path, version: Validators) -> bool:
+    """Whether a file is as it was fetched, and of this version."""
+    if not version.same_version(version) or path.is_symlink() or not path.is_file():
+        return False
+    return path.stat().st_mtime_ns == _mark(version) and version.size in (path.stat().st_size, -1)
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    folder.mkdir(exist_ok=True)
+    for root, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(root) / name for name in files):
+            if path.relative_to(folder).as_posix() not in names:
+                path.unlink()
+        for path in (Path(root) / name for name in folders):
+            if not any(path.iterdir()):
+                path.rmdir()
+
+
+def _kind(scheme: str, shown: str) -> Any:
+    import fsspec  # only where a source is remote
+    from fsspec.registry import known_implementations, registry
+
+    known = sorted({*known_implementations, *registry, *_EXTRAS} - _WRAPPERS - _SSH)
+    if scheme not in known or "::" in shown:
+        remedy = did_you_mean(scheme, known, otherwise="check how the URL begins", cutoff=0.6)
+        if scheme in _SSH:
+            remedy = "mount the folder with sshfs, or copy it with rsync, and name the path"
+        expected = "a path, or a URL of kind file, http, https, s3, gs, az, or another that fsspec knows"
+        raise UsageError(f"URLs of kind '{scheme}' cannot be read", where=shown, expected=expected, remedy=remedy)
+    try:
+        return fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError):
+        remedy = known_implementations.get(scheme, {}).get("err", "install fsspec's package for it")
+        if scheme in _EXTRAS:
+            remedy = f"pip install '.[{_EXTRAS[scheme]}]'"
+        raise UsageError(f"a package for '{scheme}' URLs is missing", where=shown, remedy=remedy) from None
+
+
 @contextmanager
-def place_errors(shown: str) -> Iterator[None]:
+def _place_errors(shown: str) -> Iterator[None]:
     """Replace errors of a place, whose messages may hold secrets, and do not chain them.
 
     Raises:
@@ -138,72 +277,6 @@ def place_errors(shown: str) -> Iterator[None]:
             remedy = "check the credentials in the environment, or in fsspec's configuration"
             raise MissingError(f"access is denied: {_cause(error)}", where=shown, remedy=remedy) from None
         raise TransientError(_cause(error)) from None
-
-
-def version_of(info: dict[str, Any]) -> Validators:
-    """A file's version from its fsspec info, where each kind of place has other keys."""
-    etag = next((str(info[name]) for name in _ETAGS if info.get(name)), "")
-    time = next((str(info[name]) for name in _TIMES if info.get(name)), "")
-    size = info.get("size")
-    return Validators(etag, time, int(size) if size is not None else -1)
-
-
-def _kind(scheme: str, shown: str) -> Any:
-    import fsspec  # only where a source is remote
-    from fsspec.registry import known_implementations, registry
-
-    known = sorted({*known_implementations, *registry, *_EXTRAS} - _WRAPPERS)
-    if scheme not in known or "::" in shown:
-        raise UsageError(
-            f"URLs of kind '{scheme}' cannot be read",
-            where=shown,
-            expected="a path, or a URL of kind file, http, https, s3, gs, az, sftp, or another that fsspec knows",
-            remedy=did_you_mean(scheme, known, otherwise="check how the URL begins", cutoff=0.6),
-        )
-    try:
-        return fsspec.get_filesystem_class(scheme)
-    except (ImportError, ValueError):
-        if scheme in _EXTRAS:
-            remedy = f"pip install '.[{_EXTRAS[scheme]}]'"
-        else:
-            remedy = known_implementations.get(scheme, {}).get("err", "install fsspec's package for it")
-        raise UsageError(f"a package for '{scheme}' URLs is missing", where=shown, remedy=remedy) from None
-
-
-def _ssh(kind: Any, url: str, options: dict[str, Any], timeout: float, conf: dict[str, Any]) -> Any:
-    parts = urlsplit(url)
-    for name, value in (("username", parts.username), ("password", parts.password)):
-        if value:
-            options[name] = unquote(value)  # fsspec does not
-    options |= {"timeout": timeout, "banner_timeout": timeout, "auth_timeout": timeout}
-    if not any("host_key_policy" in conf.get(each, {}) for each in _SSH):
-        options["host_key_policy"] = _known_hosts_policy()
-    system = kind(**options)
-    system.ftp.get_channel().settimeout(timeout)
-    return system
-
-
-def _known_hosts_policy() -> Any:
-    """The policy by which paramiko takes the server keys of `~/.ssh/known_hosts`, and refuses any other.
-
-    fsspec's own default takes every key, and so gives the password to any server in between.
-    """
-    paramiko: Any = import_module("paramiko")  # only where a source is read over SSH
-
-    def missing_host_key(_policy: Any, _client: Any, hostname: str, key: Any) -> None:
-        file = Path("~/.ssh/known_hosts").expanduser()
-        known = paramiko.HostKeys(str(file)) if file.is_file() else paramiko.HostKeys()
-        if known.check(hostname, key):
-            return
-        changed = known.lookup(hostname) is not None
-        raise UsageError(
-            f"the server's {key.get_name()} key is {'not the one' if changed else 'not'} in the known_hosts file",
-            where=hostname,
-            expected="a server that ~/.ssh/known_hosts lists, as for the ssh command",
-            remedy="connect once with ssh, and check the fingerprint; or set FSSPEC_SFTP_HOST_KEY_POLICY",
-        )
-
-    return type("KnownHosts", (paramiko.MissingHostKeyPolicy,), {"missing_host_key": missing_host_key})()
 
 
 def _cause(error: BaseException) -> str:

@@ -1,27 +1,52 @@
-"""The one HTTP client: for APIs and downloads, paced, retried, bounded in size, and silent about secrets."""
+"""The one HTTP client: for APIs and downloads, paced, retried, resumed, bounded in size, and silent about secrets."""
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from http.client import responses as PHRASES  # noqa: N812 - a constant
 from typing import Any, TypeVar
 
 import requests
+import urllib3
 
-from pipeline.data.fetch.failures import ATTEMPTS, retried
-from pipeline.data.fetch.http_access import Access, check
-from pipeline.data.fetch.http_responses import JsonResponse, http_errors, read_json
-from pipeline.data.fetch.http_resume import receive, resume_headers
-from pipeline.data.fetch.partial_file import PartialFile, Validators
+from pipeline.data.fetch.credentials import Access
+from pipeline.data.fetch.partial_file import ATTEMPTS, PartialFile, TransientError, Validators, byte_bar, retried
+from pipeline.errors import DataError, MissingError, UsageError
 
 T = TypeVar("T")
 
 _NOTHING = Validators()
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # another attempt may get another answer
+_EMPTY = frozenset({201, 202, 204})  # of a successful response that may have no body
+_CUT = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
+_CHUNK = 1 << 14  # bytes; a chunk that is incomplete when the connection breaks is lost
+
+
+class HttpStatusError(MissingError):
+    """The server answered with a status that another attempt will not change."""
+
+    def __init__(self, status: int, where: str) -> None:
+        remedy = "open the URL in a browser: has it moved, expired, or does it want a login?"
+        super().__init__(f"the server answered {_in_words(status)}", where=where, remedy=remedy)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class JsonResponse:
+    """JSON from a server, None where there is no body, and the next page's URL from its `Link` header."""
+
+    status: int
+    data: Any
+    url: str
+    next_link: str = ""
 
 
 class Pace:
@@ -44,7 +69,8 @@ class Pace:
 class HttpClient:
     """A session with one server; may be used from several threads.
 
-    All requests raise a `MissingError` or `DataError` where they keep failing.
+    All requests raise a `MissingError` where they keep failing, a `UsageError` where the server wants another token,
+    and an `HttpStatusError` where it refuses for another reason.
 
     Attributes:
         access: Signs requests to the endpoint's own host.
@@ -74,14 +100,23 @@ class HttpClient:
         """Request JSON.
 
         Raises:
-            UsageError: The server wants another token (401, 403).
-            HttpStatusError: It refuses for another reason.
             DataError: The response is no JSON, or larger than `max_bytes`.
         """
 
         def read(response: requests.Response, where: str) -> JsonResponse:
-            check(response, self.access, where)
-            return read_json(response, max_bytes, where)
+            self._check(response, where)
+            remedy = "ask for smaller pages, or raise api.max_page_mb"
+            content = b"".join(_body(response, max_bytes, where, remedy))
+            try:
+                data = None if not content and response.status_code in _EMPTY else json.loads(content)
+            except (ValueError, RecursionError) as error:
+                problem = f"the server sent no JSON: {error}"
+                if is_web_page(content):
+                    problem = "the server sent a web page, not JSON: the URL may want a login"
+                remedy = "check the URL: it must be the API's endpoint, not a page for people"
+                raise DataError(problem, where=where, expected="JSON", remedy=remedy) from None
+            next_link = response.links.get("next", {}).get("url", "")
+            return JsonResponse(response.status_code, data, response.url, next_link)
 
         return self._request(method, url, read, lambda: {"Accept": "application/json"}, body=body)
 
@@ -109,17 +144,39 @@ class HttpClient:
             The file's version, or None where it is the one at hand; `part` is then of no use.
 
         Raises:
-            UsageError: The endpoint wants another token.
-            HttpStatusError: The server refuses for another reason.
-            DataError: The file is larger than `max_bytes`.
+            DataError: The file is larger than `max_bytes`, or cannot be written.
         """
 
-        def take(response: requests.Response, where: str) -> Validators | None:
-            if response.status_code != 416:
-                check(response, self.access, where)
-            return receive(response, part, unless, max_bytes, where, quiet=quiet)
+        def headers() -> Mapping[str, str]:
+            plain = {"Accept-Encoding": "identity"}  # in compressed bodies, lengths and ranges mean something else
+            if part.size and part.validators.if_range:
+                return plain | {"Range": f"bytes={part.size}-", "If-Range": part.validators.if_range}
+            return plain | unless.conditions
 
-        headers = partial(resume_headers, part, unless)
+        def take(response: requests.Response, where: str) -> Validators | None:
+            if response.status_code == 304 and unless.conditions:
+                return None
+            if response.status_code == 416 or (response.status_code == 206 and not _continues(response, part)):
+                part.reset(_NOTHING)
+                raise TransientError("the server has another file than the one begun")
+            self._check(response, where)
+            if response.status_code == 200:
+                found = response.headers
+                version = Validators(found.get("ETag", ""), found.get("Last-Modified", ""), _length(response))
+                if unless.same_version(version):
+                    return None
+                part.reset(version)
+            elif response.status_code != 206:  # such as 202, whose body says that the file is being prepared
+                raise HttpStatusError(response.status_code, where)
+            total = part.validators.size
+            with byte_bar(part.target.name, total, part.size, quiet=quiet) as bar:
+                for chunk in _body(response, max_bytes, where, "use a smaller file", before=part.size):
+                    part.write(chunk)
+                    bar.update(len(chunk))
+            if 0 <= total != part.size:
+                raise TransientError(f"the download was cut: {part.size} of {total} bytes came")
+            return part.validators
+
         return self._request("GET", url, take, headers, shown=shown, arrived=lambda: part.size)
 
     def _request(
@@ -136,6 +193,7 @@ class HttpClient:
         where = shown or self.access.shown(url)
         # What is posted may be a secret: a redirect must not take it elsewhere.
         options: dict[str, Any] = {"json": body, "allow_redirects": method == "GET", "auth": self.access.auth}
+        options |= {"stream": True, "timeout": self.timeout}
 
         def attempt() -> T:
             renewals = 0
@@ -144,10 +202,8 @@ class HttpClient:
                     self.pace.wait()
                 generation = self._generation
                 with (
-                    http_errors(where, self.timeout),
-                    self._session.request(
-                        method, url, stream=True, timeout=self.timeout, headers=dict(headers()), **options
-                    ) as response,
+                    _http_errors(where, self.timeout),
+                    self._session.request(method, url, headers=dict(headers()), **options) as response,
                 ):
                     expired = response.status_code == 401 and renewals < ATTEMPTS
                     if not (expired and self._renewed(generation, response.url)):
@@ -165,3 +221,87 @@ class HttpClient:
                 self.renew()
                 self._generation += 1
         return True
+
+    def _check(self, response: requests.Response, where: str) -> None:
+        """Raise the error that a status stands for."""
+        status = response.status_code
+        problem = f"the server answered {_in_words(status)}"
+        if status in _BUSY:
+            raise TransientError(problem, _retry_after(response))
+        if 300 <= status < 400 and status != 304:
+            remedy = "name the URL that it redirects to"
+            raise MissingError(f"the server redirects elsewhere ({_in_words(status)})", where=where, remedy=remedy)
+        if status in {401, 403} and self.access.remedy and self.access.owns(response.url):
+            raise UsageError(problem, where=where, expected="a token that may read this", remedy=self.access.remedy)
+        if status >= 400:
+            raise HttpStatusError(status, where)
+
+
+@contextmanager
+def _http_errors(shown: str, timeout: float) -> Iterator[None]:
+    """Replace errors of `requests`, whose messages hold the whole URL, and do not chain them."""
+    try:
+        yield
+    except requests.exceptions.SSLError:
+        remedy = "check the host's name, or REQUESTS_CA_BUNDLE"
+        raise MissingError("the server's certificate cannot be verified", where=shown, remedy=remedy) from None
+    except requests.Timeout:
+        raise TransientError(f"no answer within {timeout:g} s") from None
+    except (requests.ConnectionError, *_CUT) as error:
+        # The system's own words come after the URL, which is not shown.
+        words = re.search(r"Errno -?\d+\] ([\w ]+)", str(error).rpartition("(Caused by")[2])
+        problem = f"no connection to the server ({words[1]})" if words else "the connection broke"
+        raise TransientError(problem) from None
+    except (requests.RequestException, UnicodeError) as error:
+        problem = f"the URL cannot be fetched ({type(error).__name__})"
+        raise UsageError(problem, where=shown, expected="http(s)://host/path", remedy="check it") from None
+
+
+def is_web_page(start: bytes) -> bool:
+    """Whether a body begins as HTML does, as login pages do."""
+    head = start[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return head.startswith((b"<!doctype html", b"<html", b"<!--", b"<head", b"<body"))
+
+
+def _body(response: requests.Response, max_bytes: int, where: str, remedy: str, *, before: int = 0) -> Iterator[bytes]:
+    """The body piece by piece, checked against its announced length at the end.
+
+    Of `max_bytes` for the file, `before` came in earlier responses.
+    """
+    size, announced = 0, _length(response)
+    for chunk in response.iter_content(_CHUNK):
+        size += len(chunk)
+        if before + size > max_bytes:
+            raise DataError(f"the server sent more than {max_bytes / (1 << 20):g} MiB", where=where, remedy=remedy)
+        yield chunk
+    if announced not in (size, -1):
+        raise TransientError(f"the answer was cut: {size} of {announced} bytes came")
+
+
+def _length(response: requests.Response) -> int:
+    """The announced length of the body in bytes; -1 where there is none, or it counts compressed bytes."""
+    length = response.headers.get("Content-Length", "")
+    plain = response.headers.get("Content-Encoding", "identity") == "identity"
+    return int(length) if plain and length.isdigit() else -1
+
+
+def _continues(response: requests.Response, part: PartialFile) -> bool:
+    """Whether a 206 response starts where the partial file ends, and is of the same version."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != part.size:
+        return False
+    same_size = match[2] == "*" or part.validators.size in (int(match[2]), -1)
+    return same_size and response.headers.get("ETag", part.validators.etag) == part.validators.etag
+
+
+def _in_words(status: int) -> str:
+    """A status with its standard phrase; the server's own phrase is not trusted."""
+    return f"{status} {PHRASES.get(status, '')}".rstrip()
+
+
+def _retry_after(response: requests.Response) -> float:
+    """The `Retry-After` header in seconds; it may be a date (RFC 9110, section 10.2.3)."""
+    try:
+        return urllib3.Retry().get_retry_after(response.raw) or 0.0
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0.0

@@ -1,4 +1,7 @@
-"""An unfinished download: one writer at a time, what arrived is kept for the next try, and one rename finishes it."""
+"""Downloaded files: retried, continued where they broke off, finished by one rename, and used again while current.
+
+Beside a file are its origin and version in `<name>.json`, and an unfinished one in `<name>.part`.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,62 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
+from pipeline.files import retrying, sha256_of
 
 log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+_PROGRESS = 1 << 20  # bytes; where so many came, another round of attempts is made
+_LONGEST_WAIT = 60.0  # seconds
+
+T = TypeVar("T")
+
+
+class TransientError(Exception):
+    """A failure that may go away by itself; `retry_after` is the wait that the server asks for, in seconds."""
+
+    def __init__(self, problem: str, retry_after: float = 0.0) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+
+
+def retried(attempt: Callable[[], T], *, shown: str, backoff: float, arrived: Callable[[], int] = lambda: 0) -> T:
+    """Call `attempt` until it raises no `TransientError`, at most five times without progress.
+
+    Args:
+        attempt: What may fail.
+        shown: What is fetched, for messages: a URL without secrets.
+        backoff: Seconds before the second attempt, about doubled for each further one.
+        arrived: How many bytes have come; after a mebibyte of progress the attempts count from one again.
+
+    Raises:
+        MissingError: All attempts failed.
+    """
+    policy = retrying(
+        lambda error: isinstance(error, TransientError),
+        attempts=ATTEMPTS,
+        first_wait=backoff,
+        longest_wait=_LONGEST_WAIT,
+        before_wait=lambda error, wait: log.warning("%s: %s; trying again in %.1f s", shown, error, wait),
+    )
+    while True:
+        before = arrived()
+        try:
+            return policy(attempt)
+        except TransientError as error:
+            if arrived() - before < _PROGRESS:
+                problem = f"the request failed {ATTEMPTS} times in a row: {error}"
+                remedy = "check the URL and the network, then run it again: it continues where it broke off"
+                raise MissingError(problem, where=shown, remedy=remedy) from None
 
 
 @dataclass(frozen=True)
@@ -59,21 +107,24 @@ class PartialFile:
 
     def __enter__(self) -> PartialFile:
         self.path = self.target.with_name(self.target.name + ".part")
-        self._state = self.target.with_name(self.target.name + ".part.json")
         self._file = lock(self.path)
-        self._is_kept = True
-        self._restore()
+        record = _record(self.path)
+        if record.get("key") == self.key:
+            self.validators = record["validators"]
+            self._file.seek(0, os.SEEK_END)
+        else:  # bytes of unknown origin
+            self.reset(Validators())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_kept and self.size == 0:
+        if self.path.exists() and self.size == 0:
             self.discard()
         self._file.close()
 
     @property
     def size(self) -> int:
         """Bytes so far."""
-        return self.path.stat().st_size if self.path.exists() else 0
+        return self._file.tell()
 
     def write(self, chunk: bytes) -> None:
         """Add bytes at the end.
@@ -81,12 +132,8 @@ class PartialFile:
         Raises:
             DataError: The disk refuses them.
         """
-        with self._writing():
+        with writing(self.path):
             self._file.write(chunk)
-
-    def flush(self) -> None:
-        """Hand the bytes to the system, so that `size` counts them and readers of `path` see them."""
-        with self._writing():
             self._file.flush()
 
     def reset(self, validators: Validators) -> None:
@@ -94,61 +141,94 @@ class PartialFile:
         self._file.seek(0)
         self._file.truncate()
         self.validators = validators
-        self._state.write_text(json.dumps({"key": self.key, "validators": asdict(validators)}))
+        _write_record(self.path, self.key, validators)
 
     def discard(self) -> None:
         """Remove what arrived."""
-        self._is_kept = False
         self.path.unlink(missing_ok=True)
-        self._state.unlink(missing_ok=True)
+        _record_path(self.path).unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Rename the file to its target."""
-        self._is_kept = False
-        self.flush()
         os.fsync(self._file.fileno())
-        self._state.unlink(missing_ok=True)
+        _record_path(self.path).unlink(missing_ok=True)
         self.path.replace(self.target)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            problem = f"the download cannot be written: {error.strerror or error}"
-            raise DataError(problem, where=self.path, remedy="see that there is room on the disk") from error
 
-    def _restore(self) -> None:
-        try:
-            state = json.loads(self._state.read_text())
-            if state["key"] == self.key:
-                self.validators = Validators(**state["validators"])
-                self._file.seek(0, os.SEEK_END)
-                return
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # bytes of unknown origin: start anew
-        self.reset(Validators())
+@dataclass(frozen=True)
+class CachedFile:
+    """A finished download, or the place for one, and the key of its source."""
+
+    path: Path
+    key: str
+
+    def version(self) -> Validators | None:
+        """The version of the file that is here; None where there is none, or where its bytes have changed."""
+        record = _record(self.path)
+        whole = record.get("key") == self.key and self.has(record["sha256"])
+        return record["validators"] if whole else None
+
+    def has(self, sha256: str) -> bool:
+        """Whether the file is here and has this digest."""
+        return bool(sha256) and self.path.is_file() and sha256_of(self.path) == sha256
+
+    def fill(
+        self, download: Callable[[PartialFile, Validators], Validators | None], sha256: str = "", shown: str = ""
+    ) -> str:
+        """Bring the file up to date, and return its digest. Of several processes one downloads, and the others wait.
+
+        Args:
+            download: Fills a partial file unless the source still has the version given, in which case it returns None.
+            sha256: The digest that the file must have; empty to accept any.
+            shown: The source, for messages.
+
+        Raises:
+            DataError: The file has another digest; it is removed.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with PartialFile(self.path, self.key) as part:
+            if self.has(sha256):
+                return sha256
+            unless = None if sha256 else self.version()
+            if download(part, unless or Validators()) is None:
+                return sha256_of(self.path)
+            found = sha256_of(part.path)
+            if sha256 and found != sha256:
+                part.discard()
+                raise wrong_digest(shown, sha256, found, "the download was removed: check the URL and the SHA-256")
+            part.finish()
+            _write_record(self.path, self.key, part.validators, found)
+            return found
+
+
+def wrong_digest(shown: str, wanted: str, found: str, remedy: str) -> DataError:
+    """The error for a file of another digest than the one wanted."""
+    return DataError(f"the file's SHA-256 is {found}", where=shown, expected=f"SHA-256 {wanted}", remedy=remedy)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell errors of the disk from those of the network.
+
+    Raises:
+        DataError: The disk refuses what is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"the download cannot be written: {error.strerror or error}"
+        raise DataError(problem, where=path, remedy="see that there is room on the disk") from error
 
 
 def lock(path: Path) -> BinaryIO:
     """Open a file for update under an exclusive lock, which ends when it is closed. Waits for other processes."""
-    file = try_lock(path)
-    if file is None:
-        log.warning("%s: another process is fetching the same; waiting for it", path.name)
-    while file is None:
-        file = try_lock(path, fcntl.LOCK_EX)
-    return file
-
-
-def try_lock(path: Path, operation: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> BinaryIO | None:
-    """Open a file for update under an exclusive lock, or return None where another process holds its lock."""
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         try:
-            fcntl.flock(file, operation)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
-            return None
+            log.warning("%s: another process is fetching the same; waiting for it", path.name)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks, as some network disks are: go on without one
             return file
         # Between opening and locking, the former holder may have renamed the file: then it is not ours.
@@ -157,8 +237,25 @@ def try_lock(path: Path, operation: int = fcntl.LOCK_EX | fcntl.LOCK_NB) -> Bina
         file.close()
 
 
-def byte_bar(name: str, total: int | None, here: int = 0, *, quiet: bool = False) -> tqdm[Any]:
-    """A progress bar that counts bytes; `total` is None or negative where it is unknown."""
+def byte_bar(name: str, total: int, here: int = 0, *, quiet: bool = False) -> tqdm[Any]:
+    """A progress bar that counts bytes; `total` is negative where it is unknown."""
     options: dict[str, Any] = {"unit": "B", "unit_scale": True, "mininterval": 0.5, "ascii": True, "disable": quiet}
-    known = total if total is not None and total >= 0 else None
-    return tqdm(desc=name[:40], total=known, initial=here, **options)
+    return tqdm(desc=name[:40], total=total if total >= 0 else None, initial=here, **options)
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What is recorded of a file; empty where nothing is that can be read."""
+    try:
+        record = json.loads(_record_path(path).read_text())
+        return {**record, "sha256": record["sha256"], "validators": Validators(**record["validators"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _write_record(path: Path, key: str, validators: Validators, sha256: str = "") -> None:
+    record = {"key": key, "sha256": sha256, "validators": asdict(validators)}
+    _record_path(path).write_text(json.dumps(record))  # a record that is cut counts as none

@@ -12,8 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
-from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.http_responses import HttpStatusError
+from pipeline.data.fetch.http_client import HttpClient, HttpStatusError
 from pipeline.data.fetch.image_cache import ImageCache, key_of
 from pipeline.data.image_conversion import DetectedFormat, detect_format
 from pipeline.data.parsed import ParsedBox

@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.http_responses import HttpStatusError
+from pipeline.data.fetch.http_client import HttpClient, HttpStatusError
 from pipeline.data.fetch.partial_file import PartialFile
 from pipeline.data.sources.file_source import load_files
 from pipeline.data.sources.json_paths import find

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.http_responses import HttpStatusError, JsonResponse
+from pipeline.data.fetch.http_client import HttpClient, HttpStatusError, JsonResponse
 from pipeline.data.fetch.image_cache import image_cache
 from pipeline.data.sources.api_images import FetchedImage, ImageFetcher, write_records
 from pipeline.data.sources.api_records import ApiRecord, read_record

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.data.fetch.http_responses import is_web_page
+from pipeline.data.fetch.http_client import is_web_page
 from pipeline.data.image_conversion import UnreadableError, convert, detect_format
 from pipeline.data.images import is_image_name
 from pipeline.errors import DataError

@@ -15,8 +15,7 @@ from urllib.parse import quote, urlsplit
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from pipeline.data.fetch.credentials import expand, redact
-from pipeline.data.fetch.http_access import Access, hidden_in, token_from
+from pipeline.data.fetch.credentials import Access, expand, hidden_in, redact, token_from
 from pipeline.data.fetch.http_client import HttpClient, Pace
 from pipeline.data.sample import SampleSpec, parse_sample_url
 from pipeline.data.sources.api_settings import ApiSettings, parse_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from api_server import ApiServer, Reply, api_server
 
-from pipeline.data.fetch.http_access import Access
+from pipeline.data.fetch.credentials import Access
 from pipeline.data.fetch.http_client import HttpClient, Pace
 from pipeline.data.fetch.image_cache import key_of
 from pipeline.data.fetch.partial_file import PartialFile

@@ -176,7 +176,7 @@ def ranged(data: Any, etag: Any, cut: Any = -1) -> Any:
 def test_continues_where_it_broke_off(cvat: Any, tmp_path: Path, later: Any) -> None:
     path, data = "/api/projects/7/dataset/download", archive(300_000)
     cvat.route(path, ranged(data, '"1"', cut=20_000))
-    with pytest.raises(DataError, match="it continues where it broke off"):
+    with pytest.raises(MissingError, match="it continues where it broke off"):
         cvat.load()
     asked = len(cvat.seen(path))
     assert asked == 5

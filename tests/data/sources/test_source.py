@@ -33,7 +33,6 @@ KINDS = {
     "https://host/a.db": FileSource,
     "s3://bucket/a": FileSource,
     "gs://bucket/a": FileSource,
-    "sftp://host/a": FileSource,
     "file:///a.db": FileSource,
     "sample://shapes": SampleSource,
     "a.db": FileSource,

@@ -18,7 +18,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.errors import PipelineError, UsageError
-from pipeline.runtime.code import DISTRIBUTION
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, read_steps
 from pipeline.runtime.project import Project, check_name, config_path, with_config, with_config_of
@@ -111,26 +110,6 @@ def argument(*names: str, **options: Any) -> Argument:
     return names, options
 
 
-class ShowVersion(argparse.Action):
-    """Prints the version of the pipeline, and exits."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
-        """Print it."""
-        from importlib import metadata  # slow to import, and not needed otherwise
-
-        try:
-            version = metadata.version(DISTRIBUTION)
-        except metadata.PackageNotFoundError:
-            version = "(not installed)"
-        print_result(f"{DISTRIBUTION} {version}")
-        parser.exit()
-
-
-def add_version(parser: argparse.ArgumentParser) -> None:
-    """Add `--version` to a command line."""
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
-
-
 def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
     """Run a command line, and turn what goes wrong into text and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -157,18 +136,6 @@ def print_result(text: str) -> None:
     """Print to standard output what was asked for; everything else is logged to standard error."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def project_root(here: Path) -> Path:
-    """The project that a folder is in.
-
-    Raises:
-        UsageError: It is in none.
-    """
-    for folder in (here, *here.parents):
-        if (folder / "steps").is_dir() and (folder / "step.dev.py").is_file():
-            return folder
-    raise UsageError("this is not a project's folder", where=here, expected="a folder with steps/ and step.dev.py")
 
 
 def _raise_interrupt(number: int, _: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The entry of all three command lines, which checks the environment before it imports any package."""
+"""The entry of all three command lines, which says what to do where packages are missing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
-OLDEST_PYTHON = (3, 11)
-PACKAGES = ("yaml", "fsspec", "tenacity", "ipykernel", "nbformat", "nbconvert", "papermill")
+ACTIVATE = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
 
 
 def run_steps(mode: str) -> int:
@@ -19,10 +17,10 @@ def run_steps(mode: str) -> int:
     Returns:
         The exit code.
     """
-    if problem := environment_problem():
-        return _refuse(problem)
-    from pipeline.cli import step_commands
-
+    try:
+        from pipeline.cli import step_commands
+    except ImportError as error:
+        return _refuse(error)
     return step_commands.main(mode)
 
 
@@ -36,9 +34,11 @@ def run_command(arguments: Sequence[str] | None = None, root: Path | None = None
     Returns:
         The exit code.
     """
-    if problem := environment_problem():
-        return _refuse(problem)
-    from pipeline.cli.command import COMMANDS, CommandContext, print_result, project_root, run_guarded
+    try:
+        from pipeline.cli.command import COMMANDS, CommandContext, print_result, run_guarded
+        from pipeline.runtime.step import project_root
+    except ImportError as error:
+        return _refuse(error)
 
     def run() -> int:
         parsed = _parser().parse_args(arguments)
@@ -51,27 +51,17 @@ def run_command(arguments: Sequence[str] | None = None, root: Path | None = None
     return run_guarded(run)
 
 
-def environment_problem() -> str:
-    """Why this Python cannot run the pipeline; empty where it can. Packages are looked for, not imported."""
-    if sys.version_info < OLDEST_PYTHON:
-        return f"{sys.executable} is Python {sys.version_info.major}.{sys.version_info.minor}, too old"
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    return f"{sys.executable} does not have {', '.join(missing)}" if missing else ""
-
-
-def _refuse(problem: str) -> int:
-    activate = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
-    sys.stderr.write(f"error: {problem}: {activate}\n")
+def _refuse(error: ImportError) -> int:
+    sys.stderr.write(f"error: {sys.executable} does not have {error.name}: {ACTIVATE}\n")
     return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.cli import maintenance_commands, run_commands  # noqa: F401  # they register their commands
-    from pipeline.cli.command import COMMANDS, add_version
+    from pipeline.cli import run_commands  # noqa: F401  # it registers its commands
+    from pipeline.cli.command import COMMANDS
     from pipeline.runtime.project import DEFAULT_CONFIG
 
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs, and maintain their store.")
-    add_version(parser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="the mode of the runs (dev)")
     config_help = f"the store and runs of this config; by default all runs in the store of {DEFAULT_CONFIG}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
     lines = []
     for row in rows:
         cells = [
-            str(value).rjust(width) if isinstance(value, int | float) else str(value).ljust(width)
+            f"{value!s:{'>' if isinstance(value, int) else '<'}{width}}"
             for value, width in zip(row, widths, strict=True)
         ]
         lines.append((indent + "  ".join(cells)).rstrip())
@@ -44,27 +44,43 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
+def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:
+    """The first two metrics: a notebook commits them in the order of their importance."""
+    first = list(record.metrics.items())[:2]
+    return [f"{name} {_metric(value)}" for name, value in first if not (numbers_only and isinstance(value, str))]
+
+
+def _metric(value: Any) -> str:
+    """A metric with four significant digits."""
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _wrapped(text: str, first: str, other: str) -> list[str]:
+    wrapper = textwrap.TextWrapper(80, initial_indent=first, subsequent_indent=other, break_on_hyphens=False)
+    wrapper.break_long_words = False
+    return wrapper.wrap(text)
+
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
 def step_help(step: StepNotebook) -> str:
     """A step's parameters, read from its notebook, in 80 columns."""
-    reads, writes = ", ".join(step.reads) or "the outside world", ", ".join(step.writes)
-    head = [step.title, "", *_indented(f"reads   {reads}", "        "), *_indented(f"writes  {writes}", "        ")]
-    lines = [*head, "", "parameters:"]
+    lines = [step.title, "", *_wrapped(", ".join(step.reads) or "the outside world", "reads   ", "        ")]
+    lines += [*_wrapped(", ".join(step.writes), "writes  ", "        "), "", "parameters:"]
     for each in step.parameters.values():
         lines.append(f"  {each.name}: {each.type} = {_json(each.default)}")
-        lines += _indented(f"      {each.help}", "      ")
+        lines += _wrapped(each.help, "      ", "      ")
     return "\n".join(lines)
-
-
-def _indented(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def step_list(steps: Steps) -> str:
     """The steps and their titles."""
-    return "steps, in their order:\n" + table([(f"  {step.name}", step.title) for step in steps.values()])
+    return "steps, in their order:\n" + table([(step.name, step.title) for step in steps.values()], "  ")
 
 
 def step_line(record: StepRecord, steps: Steps) -> str:
@@ -77,10 +93,7 @@ def step_line(record: StepRecord, steps: Steps) -> str:
 
 def note_lines(record: StepRecord) -> list[str]:
     """A step's notes, wrapped to 80 columns, for below its line."""
-    wrapper = textwrap.TextWrapper(
-        78, initial_indent="    - ", subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
-    )
-    return [line for text in record.remarks for line in wrapper.wrap(text)]
+    return [line for text in record.remarks for line in _wrapped(text, "    - ", "      ")]
 
 
 def graph_json(steps: Steps) -> list[dict[str, Any]]:
@@ -109,21 +122,9 @@ def graph_mermaid(steps: Steps) -> str:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def run_lines(
-    manifest: RunManifest, steps: Steps, own: Sequence[StepRecord] = (), omit: Collection[str] = ()
-) -> list[str]:
-    """A run in short: its id and a line for each step.
-
-    Args:
-        manifest: The run.
-        steps: All steps.
-        own: Attempts to show even if another process has tried the same step in the run since.
-        omit: Steps to leave out.
-    """
-    latest = {name: manifest.of(name)[-1] for name in steps if manifest.of(name)}
-    records = {**latest, **{record.step: record for record in own}}.values()
-    lines = [f"  {step_line(record, steps)}" for record in records if record.step not in omit]
-    return [f"run {manifest.run}", *lines]
+def run_lines(manifest: RunManifest, steps: Steps) -> list[str]:
+    """A line for each step of a run."""
+    return [f"  {step_line(manifest.of(name)[-1], steps)}" for name in steps if manifest.of(name)]
 
 
 def runs_table(runs: Iterable[tuple[str, RunManifest | str]], steps: Steps) -> str:
@@ -163,13 +164,13 @@ def _attempt_lines(record: StepRecord) -> list[str]:
     took = f", {record.seconds:.1f} s" if record.seconds else ""
     lines = [f"\n{record.step}, attempt {record.attempt}: {record.state}{took}"]
     lines += [f"  outputs of {record.reused_from}"] if record.reused_from else []
-    sides = [("<-", *item) for item in record.inputs.items()] + [("->", *item) for item in record.outputs.items()]
     rows = [
-        (sign, name, artifact.digest[:12], artifact.files, "files", megabytes(artifact.size), _remark(record, name))
-        for sign, name, artifact in sides
+        (sign, name, each.digest[:12], each.files, "files", megabytes(each.size), _remark(record, name))
+        for sign, artifacts in (("<-", record.inputs), ("->", record.outputs))
+        for name, each in artifacts.items()
     ]
     lines += [table(rows, "  ")] if rows else []
-    lines += [table([("  ", name, _json(value)) for name, value in record.metrics.items()])] if record.metrics else []
+    lines += [table([(name, _json(value)) for name, value in record.metrics.items()], "    ")] if record.metrics else []
     lines += [f"  descends from {name}, chosen by hand: {source}" for name, source in record.chosen_before.items()]
     lines += [f"  note: {note}" for note in record.notes]
     lines += [f"  {line}" for line in record.error.splitlines()]
@@ -183,23 +184,6 @@ def _remark(record: StepRecord, entity: str) -> str:
     return ", ".join(filter(None, [chosen, f"used with {uses} different others" if uses > 1 else ""]))
 
 
-def _metric(value: Any) -> str:
-    """A metric with four significant digits."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:
-    """The first two metrics: a notebook commits them in the order of their importance."""
-    first = list(record.metrics.items())[:2]
-    return [f"{name} {_metric(value)}" for name, value in first if not (numbers_only and isinstance(value, str))]
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
 # --- comparison ------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +193,9 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     cells: list[tuple[str, ...]] = [("", comparison.left, comparison.right, "")]
     for section in dict.fromkeys(row.section for row in shown):
         cells.append((section, "", "", ""))
-        cells += [(f"  {row.name}", *_value_pair(row), _difference(row)) for row in shown if row.section == section]
+        for row in (row for row in shown if row.section == section):
+            has_difference = row.is_metric and row.differs and row.difference is not None
+            cells.append((f"  {row.name}", *_value_pair(row), f"{row.difference:+.4g}" if has_difference else ""))
     text = table(cells)
     if comparison.files:
         text += "\nfiles that differ between the commits\n" + "\n".join(f" {line}" for line in comparison.files)
@@ -220,16 +206,13 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     return text if everything else f"{text}\nall other values are equal"
 
 
-def _value_pair(row: ComparisonRow) -> tuple[str, str]:
+def _value_pair(row: ComparisonRow) -> list[str]:
     """Both values, cut to the width; long ones to the part in which they differ."""
-    left, right = (_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right))
-    shorter = min(len(left), len(right))
-    common = next((at for at in range(shorter) if left[at] != right[at]), shorter)
-    is_long = max(len(left), len(right)) > VALUE_WIDTH and common > VALUE_WIDTH // 2
-    skipped = common - VALUE_WIDTH // 4 if row.differs and is_long else 0
-    cut = [f"…{text[skipped:]}" if skipped else text for text in (left, right)]
-    one, other = (text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…" for text in cut)
-    return one, other
+    texts = [_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right)]
+    common = next((at for at, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), 0)
+    if row.differs and common > VALUE_WIDTH // 2 and max(map(len, texts)) > VALUE_WIDTH:
+        texts = [f"…{text[common - VALUE_WIDTH // 4 :]}" for text in texts]
+    return [text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…" for text in texts]
 
 
 def _value_text(value: Any) -> str:
@@ -240,7 +223,3 @@ def _value_text(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = ", ".join(value) or "none"
     return DIGEST.sub(r"\1", value if isinstance(value, str) and value else _json(value))
-
-
-def _difference(row: ComparisonRow) -> str:
-    return f"{row.difference:+.4g}" if row.is_metric and row.differs and row.difference is not None else ""

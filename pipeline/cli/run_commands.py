@@ -1,4 +1,4 @@
-"""The commands that show runs: status, runs, show, graph, log, compare, lineage and export.
+"""The commands of `python -m pipeline`: look at runs, check their store, clean it up, and repeat runs.
 
 Modules that only one command needs are imported in its function, so that no command waits for another's imports.
 """
@@ -6,16 +6,29 @@ Modules that only one command needs are imported in its function, so that no com
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
+from pipeline.cli.printing import count, megabytes, table
+from pipeline.runtime.project import mode_option
 from pipeline.runtime.resolving import find_artifact, find_attempt, makers
+
+if TYPE_CHECKING:
+    from pipeline.runtime.garbage_collection import Garbage
+    from pipeline.runtime.store.file_store import FileInfo
+    from pipeline.runtime.verification import Verification
 
 RUN = argument("run", nargs="?", help="a run's id, its beginning or end, latest or latest~1; the newest by default")
 STEP = argument("step", nargs="?", metavar="step", help="a step's name")
 ATTEMPT = argument("--attempt", type=int, metavar="N", help="the number of the attempt; the newest by default")
+SHOWN_RUNS = 4  # in a finding
 
 
 @command("status", "the state of each step of a run: done, stale, failed or killed, and why", RUN)
@@ -27,7 +40,7 @@ def _status(context: CommandContext) -> CommandResult:
     rows = [(state.step, state.state, state.why) for state in states]
     return CommandResult(
         {"run": manifest.run, "steps": [asdict(state) for state in states]},
-        f"run {manifest.run}  {manifest.mode}  {manifest.pipeline}\n{printing.table(rows, '  ')}",
+        f"run {manifest.run}  {manifest.mode}  {manifest.pipeline}\n{table(rows, '  ')}",
     )
 
 
@@ -112,3 +125,138 @@ def _export(context: CommandContext) -> CommandResult:
         return CommandResult(statements, "\n".join(lines))
     output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return CommandResult(statements, f"{len(lines)} lines in {output}")
+
+
+@command(
+    "verify",
+    "check every record, and every byte that runs refer to",
+    argument("run", nargs="?", help="check only what one run refers to"),
+)
+def _verify(context: CommandContext) -> CommandResult:
+    from pipeline.runtime.verification import verify
+
+    runs, name = context.project.runs, context.arguments.run
+    found = verify(runs, [context.find_run(name).run] if name else runs.ids())
+    return CommandResult(asdict(found), _verification_text(found), code=1 if found.findings else 0)
+
+
+def _verification_text(found: Verification) -> str:
+    checked = f"{count(found.runs, 'run')}, {count(found.artifacts, 'artifact')}, {count(found.files, 'file')} hashed"
+    if not found.findings:
+        return f"all is as it was recorded: {checked}"
+    lines = [f"{count(len(found.findings), 'finding')} in {checked}"]
+    for finding in found.findings:
+        more = f" and {len(finding.runs) - SHOWN_RUNS} more" if len(finding.runs) > SHOWN_RUNS else ""
+        lines += [
+            f"  {finding.where}: {finding.what}",
+            f"    in run  {', '.join(finding.runs[:SHOWN_RUNS])}{more}",
+            f"    do      {finding.remedy}",
+        ]
+    return "\n".join([*lines, "where a step's code has changed since, use: python -m pipeline rerun RUN --reload"])
+
+
+@command(
+    "gc",
+    "remove what no kept run refers to; without --yes, only list it",
+    argument("--keep", type=int, metavar="N", help="keep the newest N runs of each pipeline; all by default"),
+    argument("--yes", action="store_true", help="remove it"),
+)
+def _gc(context: CommandContext) -> CommandResult:
+    from pipeline.runtime.garbage_collection import abandoned, collect, find_garbage
+
+    arguments, runs = context.arguments, context.project.runs
+    garbage, left = find_garbage(runs, keep=arguments.keep), abandoned(context.project.resume)
+    size = garbage.size + sum(file.stat().st_size for path in left for file in path.rglob("*") if file.is_file())
+    removed = collect(runs, garbage, left) if arguments.yes else None
+    content = {
+        **asdict(garbage),
+        "left_behind": [str(path) for path in left],
+        "bytes": size,
+        "removed": None if removed is None else [info.key for info in removed],
+    }
+    return CommandResult(content, _garbage_text(garbage, left, size, removed))
+
+
+def _garbage_text(garbage: Garbage, left: Sequence[Path], size: int, removed: Sequence[FileInfo] | None) -> str:
+    """What would be freed, or was.
+
+    Args:
+        garbage: Found in the store.
+        left: Folders of killed attempts.
+        size: Bytes of both.
+        removed: The removed files; None where nothing was to be removed.
+    """
+    from pipeline.runtime.garbage_collection import SPARED
+
+    lines = [f"{count(len(garbage.kept), 'run')} kept, {len(garbage.dropped)} dropped"]
+    lines += [f"  dropped  {run}" for run in garbage.dropped]
+    kinds = {
+        "records of dropped runs": garbage.records,
+        "artifacts": garbage.markers,
+        "file contents": garbage.objects,
+        "unfinished or damaged": garbage.scraps,
+    }
+    rows = [(kind, len(files), megabytes(sum(file.size for file in files))) for kind, files in kinds.items() if files]
+    lines += [table(rows, "  ")] if rows else []
+    lines += [f"  left by a killed attempt: {path}" for path in left]
+    if garbage.young:
+        lines.append(f"  not yet: {count(len(garbage.young), 'file')}, written within {SPARED / 3600:.0f} hours")
+    if not garbage.files and not left:
+        lines.append("there is nothing to free")
+    elif removed is None:
+        lines.append(f"this would free {megabytes(size)}; do it with the same command and --yes")
+    else:
+        folders = f" and {count(len(left), 'folder')}" if left else ""
+        lines.append(f"removed {count(len(removed), 'file')}{folders}, {megabytes(size)}")
+        if kept := len(garbage.files) - len(removed):
+            lines.append(f"{count(kept, 'file')} came into use meanwhile, and stay")
+    return "\n".join(lines)
+
+
+@command(
+    "open",
+    "a step's notebook with the inputs and parameters of its run, for Jupyter; STEP and RUN in either order",
+    STEP,
+    RUN,
+    ATTEMPT,
+)
+def _open(context: CommandContext) -> CommandResult:
+    from pipeline.runtime.reopening import reopen
+
+    step, manifest = context.find_step_and_run()
+    opened = reopen(context.project, manifest, find_attempt(manifest, step, context.arguments.attempt))
+    notebook, programs = _typed_path(opened.notebook), Path(sys.executable).parent
+    lines = [f"{opened.attempt} is in {notebook}"]
+    if not opened.fresh:
+        lines.append("it was opened before, and keeps your changes; remove it to start afresh")
+    if opened.changed:
+        again = f"python -m pipeline rerun {manifest.run}{mode_option(manifest.mode)}"
+        lines.append(f"the step has changed since: its cells run with today's code; with the code of then: {again}")
+    if not (programs / "jupyter-lab").exists():
+        lines.append("JupyterLab is not installed yet: make .venv/.lab")
+    as_root = " --allow-root" if os.geteuid() == 0 else ""  # JupyterLab refuses to run as root without it
+    lines.append(f"{_typed_path(programs / 'jupyter')} lab --ip 127.0.0.1{as_root} {notebook}")
+    return CommandResult({**asdict(opened), "notebook": str(opened.notebook)}, "\n".join(lines))
+
+
+def _typed_path(path: Path) -> str:
+    """A path as it is typed in the working directory."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+@command(
+    "rerun",
+    "repeat a complete run: the same commit, uncommitted changes, config and inputs, in a git worktree of its own",
+    argument("run", help="a run's id, its beginning or end, latest or latest~1"),
+    argument("--reload", action="store_true", help="read external sources again, too, which may have changed"),
+)
+def _rerun(context: CommandContext) -> CommandResult:
+    from pipeline.runtime.rerunning import rerun
+
+    done = rerun(context.project, context.find_run(context.arguments.run), reload=context.arguments.reload)
+    lines = [f"run {done.new} is run {done.old} again"]
+    lines += [f"  the same: {', '.join(done.same)}"] if done.same else []
+    lines += [f"  differs: {', '.join(done.different)}"] if done.different else []
+    lines.append(f"see also: python -m pipeline compare {done.old} {done.new}{mode_option(done.mode)}")
+    return CommandResult({**asdict(done), "is_same": not done.different}, "\n".join(lines))

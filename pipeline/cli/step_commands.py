@@ -6,23 +6,21 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from yaml import YAMLError
 
 from pipeline.cli import printing
-from pipeline.cli.command import CommandContext, add_version, print_result, run_guarded
+from pipeline.cli.command import CommandContext, print_result, run_guarded
+from pipeline.cli.entry import ACTIVATE
 from pipeline.errors import GateError, UsageError
 from pipeline.runtime.code import code_state, environment, refuse_dirty
-from pipeline.runtime.config import Values, read_yaml
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
-from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name
+from pipeline.runtime.project import DEFAULT_CONFIG, Project, Values, check_name, read_yaml
 from pipeline.runtime.resolving import NamedInput, find_input, find_run
-from pipeline.runtime.run_selection import named_inputs, open_run, unfinished_run
-from pipeline.runtime.runner import missing_input, run_step
+from pipeline.runtime.runner import missing_input, named_inputs, open_run, run_step, unfinished_run
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +64,6 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", metavar="RUN", help=run_help)
     parser.add_argument("--force", action="store_true", help="run up-to-date steps, too")
     parser.add_argument("--stream", action="store_true", help="show the notebooks' output as it comes")
-    add_version(parser)
     parser.add_argument("-h", "--help", action="store_true", help="show this text, or a step's own parameters")
     return parser
 
@@ -83,7 +80,8 @@ def _run(context: CommandContext) -> int:
     project = _select_project(context, opens_run=opens_run)
     overrides = parse_overrides(arguments.set, arguments.step, steps)
     parameters = project.parameters(overrides)
-    _require_packages()
+    if missing := [name for name, version in environment().items() if version == "not installed"]:
+        raise UsageError(f"packages are missing: {', '.join(missing)}", where=sys.executable, remedy=ACTIVATE)
     if project.mode == "prod":
         refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
@@ -97,31 +95,37 @@ def _run(context: CommandContext) -> int:
         inputs = {entity: find_input(project, entity, text) for entity, text in typed.items()}
         manifest = None if opens_run else _joined_run(project, arguments.run, selected[0], inputs)
         manifest = manifest or open_run(project, parameters, overrides, names, inputs)
-        if not opens_run:
-            overrides = _inherit_overrides(manifest, overrides, names, steps)
+        if not opens_run:  # the `--set` of the command that opened the run holds for all its steps
+            for name in sorted(overrides.keys() - set(names)):
+                log.info("--set %s.… is not used: only %s runs", name, names[0])
+            opened: Values = manifest.config.get("set", {})
+            overrides = {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
             parameters = project.parameters(overrides)
     log.info("run %s  %s  %s%s", manifest.run, project.mode, project.config.name, "  continued" if is_continued else "")
-    run = partial(run_step, project, manifest.run, force=arguments.force, stream=arguments.stream, chosen=inputs)
-    records, delivered, last = [], [], list(steps)[-1]
     for step in selected:
         try:
-            own = overrides.get(step.name, {})
-            record = run(step, parameters[step.name], overrides=own, continued=is_continued)
+            record = run_step(
+                project,
+                manifest.run,
+                step,
+                parameters[step.name],
+                overrides=overrides.get(step.name, {}),
+                force=arguments.force,
+                stream=arguments.stream,
+                continued=is_continued,
+                chosen=inputs,
+            )
         except GateError:
             _log_lines(deliver_below_gate(project, project.runs.load(manifest.run).of(step.name)[-1]))
             raise
-        records.append(record)
         _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
-        if step.name != last:  # the last step's deliverables are shown with all others
-            early = deliver_early(project, record)
-            _log_lines(early)
-            delivered += early
-    if selected[-1].name == last:
+        if step.name != list(steps)[-1]:  # the last step's deliverables are shown with all others
+            _log_lines(deliver_early(project, record))
+    if selected[-1].name == list(steps)[-1]:
         manifest = project.runs.load(manifest.run)
-        is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # it shows the lines above already
-        lines = printing.run_lines(manifest, steps, records, omit=names if is_terminal else ())
-        lines += [line for line in deliver(project, manifest) if not (is_terminal and line in delivered)]
-        print_result("\n".join(["", *lines]))
+        is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # it shows the lines of the steps already
+        lines = [] if is_terminal else printing.run_lines(manifest, steps)
+        print_result("\n".join(["", f"run {manifest.run}", *lines, *deliver(project, manifest)]))
     return 0
 
 
@@ -147,26 +151,6 @@ def _select_project(context: CommandContext, *, opens_run: bool) -> Project:
         )
     log.info("config %s", project.config_file)
     return project
-
-
-def _require_packages() -> None:
-    missing = [name for name, version in environment().items() if version == "not installed"]
-    if missing:
-        raise UsageError(
-            f"packages are missing: {', '.join(missing)}",
-            where=sys.executable,
-            remedy="activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python",
-        )
-
-
-def _inherit_overrides(
-    manifest: RunManifest, overrides: Values, names: Sequence[str], steps: dict[str, StepNotebook]
-) -> Values:
-    """The `--set` of the command that opened the run, which holds for all its steps, with this command's over it."""
-    for name in sorted(overrides.keys() - set(names)):
-        log.info("--set %s.… is not used: only %s runs", name, names[0])
-    opened: Values = manifest.config.get("set", {})
-    return {name: {**opened.get(name, {}), **overrides.get(name, {})} for name in steps}
 
 
 def _log_lines(lines: Sequence[str]) -> None:

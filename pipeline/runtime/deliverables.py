@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import DataError
@@ -21,46 +22,37 @@ def deliver(project: Project, manifest: RunManifest) -> list[str]:
     """Lay out the deliverables of a complete run; nothing of an incomplete one."""
     if not all(manifest.success(name) for name in project.steps):
         return []
+    shutil.rmtree(project.root / "out" / project.mode / project.config.name / BELOW_GATE, ignore_errors=True)
     found = {entity: manifest.output(entity) for entity in project.config.deliver}
-    shutil.rmtree(_out(project) / BELOW_GATE, ignore_errors=True)  # of an earlier failure
-    return _lay_out(project, {entity: artifact for entity, artifact in found.items() if artifact}, _out(project))
+    return _lay_out(project, {entity: artifact for entity, artifact in found.items() if artifact})
 
 
 def deliver_early(project: Project, record: StepRecord) -> list[str]:
     """Lay out the deliverables of one step that no other step reads: no later step can fail because of them."""
     read = {entity for step in project.steps.values() for entity in step.reads}
-    found = {name: artifact for name, artifact in _deliverables(project, record).items() if name not in read}
-    return _lay_out(project, found, _out(project))
+    return _lay_out(project, {name: artifact for name, artifact in record.outputs.items() if name not in read})
 
 
 def deliver_below_gate(project: Project, record: StepRecord) -> list[str]:
     """Lay out the deliverables of a step that missed its quality gate, in a folder apart: its report says why."""
-    return _lay_out(project, _deliverables(project, record), _out(project) / BELOW_GATE)
+    return _lay_out(project, record.outputs, BELOW_GATE)
 
 
-def _deliverables(project: Project, record: StepRecord) -> dict[str, Artifact]:
-    return {entity: artifact for entity, artifact in record.outputs.items() if entity in project.config.deliver}
-
-
-def _out(project: Project) -> Path:
-    return project.root / "out" / project.mode / project.config.name
-
-
-def _lay_out(project: Project, artifacts: dict[str, Artifact], out: Path) -> list[str]:
-    store, programs = project.runs.store, shlex.quote(str(Path(sys.executable).parent))
-    for entity, artifact in artifacts.items():
-        if not _holds_exactly(out / entity, store.index(artifact)):
-            store.get(artifact, out / entity)
-    lines = project.config.deliver
-    return [lines[entity].format(path=shlex.quote(str(out / entity)), bin=programs) for entity in artifacts]
+def _lay_out(project: Project, artifacts: Mapping[str, Artifact], apart: str = "") -> list[str]:
+    out, lines = project.root / "out" / project.mode / project.config.name / apart, []
+    for entity, line in project.config.deliver.items():
+        if entity in artifacts:
+            if not _holds_exactly(out / entity, project.runs.store.index(artifacts[entity])):
+                project.runs.store.get(artifacts[entity], out / entity)
+            programs = shlex.quote(str(Path(sys.executable).parent))
+            lines.append(line.format(path=shlex.quote(str(out / entity)), bin=programs))
+    return lines
 
 
 def _holds_exactly(folder: Path, files: list[StoredFile]) -> bool:
     """Whether a folder has these files, byte by byte, and no other. It may be in use, or have been changed."""
     try:
-        sizes = {name: (folder / name).stat().st_size for name in regular_files(folder)}
-        if sizes != {file.path: file.size for file in files}:
-            return False
-        return all(sha256_of(folder / file.path) == file.sha256 for file in files)
+        found = {name: sha256_of(folder / name) for name in regular_files(folder)}
     except (OSError, DataError):  # no such folder, or a link in it
         return False
+    return found == {file.path: file.sha256 for file in files}

@@ -9,14 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, MissingError, StepError, UsageError, did_you_mean
 from pipeline.runtime.code import imported_modules
-from pipeline.runtime.parameters import Parameter, parse, read_parameters
+from pipeline.runtime.parameters import Link, Parameter, parse, read_parameters
 from pipeline.runtime.store.artifact_store import NAME
 
 KERNEL = "python3"
@@ -99,12 +99,12 @@ def read_notebook(path: Path) -> StepNotebook:
         expected = "a name of letters, digits and _"
         raise DataError(f"'{path.stem}' cannot name a step", where=path, expected=expected, remedy="rename it")
     code = [source for kind, source, _ in cells if kind == "code"]
-    markdown = [source.strip() for kind, source, _ in cells if kind == "markdown" and source.strip()]
+    titles = [source.strip().splitlines()[0] for kind, source, _ in cells if kind == "markdown" and source.strip()]
     reads, writes = _interface(_tagged(cells, "interface", path), path)
     return StepNotebook(
         name=path.stem,
         path=path,
-        title=markdown[0].splitlines()[0].lstrip("# ") if markdown else path.stem,
+        title=titles[0].lstrip("# ") if titles else path.stem,
         digest=hashlib.sha256(json.dumps([(kind, source) for kind, source, _ in cells]).encode()).hexdigest(),
         parameters=read_parameters(_tagged(cells, "parameters", path), path),
         reads=reads,
@@ -133,11 +133,16 @@ def read_steps(folder: Path) -> dict[str, StepNotebook]:
     for step in waiting.values():
         for entity in step.reads:
             if entity not in writers:
-                expected = "one of " + ", ".join(sorted(writers))
-                raise DataError(
-                    f"{step.name} reads {entity}, and no step writes it", where=step.path, expected=expected
-                )
-    _check_links(waiting)
+                problem, known = f"{step.name} reads {entity}, and no step writes it", ", ".join(sorted(writers))
+                raise DataError(problem, where=step.path, expected=f"one of {known}")
+    for step, parameter, link in _links(waiting):
+        other = waiting[link.step].parameters.get(link.name) if link.step in waiting else None
+        if other is None or other.type != parameter.type:
+            raise DataError(
+                f"the comment of '{parameter.name}' names what is not there: {parameter.help}",
+                where=step.path,
+                expected="STEP.PARAMETER of the same type behind the colon",
+            )
     ordered: dict[str, StepNotebook] = {}
     while waiting:
         ready = [step for step in waiting.values() if all(writers[entity] in ordered for entity in step.reads)]
@@ -158,31 +163,17 @@ def follow_links(
         resolved: By step, all parameters, defaults included.
     """
     linked = {name: dict(values) for name, values in resolved.items()}
-    for step in steps.values():
-        for parameter in step.parameters.values():
-            link = parameter.link
-            if (
-                link
-                and link.own in step.parameters
-                and parameter.name not in given.get(step.name, {})
-                and linked[step.name][link.own] == link.value
-            ):
-                linked[step.name][parameter.name] = resolved[link.step][link.name]
+    for step, parameter, link in _links(steps):
+        if parameter.name not in given.get(step.name, {}) and resolved[step.name][link.own] == link.value:
+            linked[step.name][parameter.name] = resolved[link.step][link.name]
     return linked
 
 
-def _check_links(steps: Mapping[str, StepNotebook]) -> None:
+def _links(steps: Mapping[str, StepNotebook]) -> Iterator[tuple[StepNotebook, Parameter, Link]]:
     for step in steps.values():
         for parameter in step.parameters.values():
-            if not (link := parameter.link) or link.own not in step.parameters:
-                continue  # a comment that only reads like a link
-            other = steps[link.step].parameters.get(link.name) if link.step in steps else None
-            if other is None or other.type != parameter.type:
-                raise DataError(
-                    f"the comment of '{parameter.name}' names what is not there: {parameter.help}",
-                    where=step.path,
-                    expected="STEP.PARAMETER of the same type behind the colon",
-                )
+            if (link := parameter.link) and link.own in step.parameters:  # or a comment that only reads like a link
+                yield step, parameter, link
 
 
 def _tagged(cells: list[tuple[str, str, list[str]]], tag: str, path: Path) -> str:
@@ -198,19 +189,19 @@ def _tagged(cells: list[tuple[str, str, list[str]]], tag: str, path: Path) -> st
 
 
 def _interface(source: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    for node in ast.walk(parse(source, path)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Step.open":
-            try:
-                name = ast.literal_eval(node.args[0])
-                given = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-                reads, writes = given["reads"], given["writes"]
-                names = [*reads, *writes]
-                lists = isinstance(reads, list | tuple) and isinstance(writes, list | tuple)
-                if name == path.stem and lists and len({*names}) == len(names) and all(map(NAME.fullmatch, names)):
-                    return tuple(reads), tuple(writes)
-            except (ValueError, KeyError, IndexError, TypeError):
-                pass
-            break
+    """What the step reads and writes."""
+    calls = (node for node in ast.walk(parse(source, path)) if isinstance(node, ast.Call))
+    opening = next((call for call in calls if ast.unparse(call.func) == "Step.open"), None)
+    try:
+        name = ast.literal_eval(opening.args[0]) if opening else None
+        given = {each.arg: ast.literal_eval(each.value) for each in opening.keywords} if opening else {}
+        reads, writes = given["reads"], given["writes"]
+        names = [*reads, *writes]
+        are_lists = isinstance(reads, list | tuple) and isinstance(writes, list | tuple)
+        if name == path.stem and are_lists and len({*names}) == len(names) and all(map(NAME.fullmatch, names)):
+            return tuple(reads), tuple(writes)
+    except (ValueError, KeyError, IndexError, TypeError):
+        pass
     raise DataError(
         "the interface cell does not open the step",
         where=path,

@@ -20,8 +20,7 @@ from typing import Any
 
 from pipeline.errors import DataError, UsageError, did_you_mean
 
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bool": (bool,)}
-EXAMPLES = {"int": "1", "float": "0.5", "str": "text", "bool": "true"}
+TYPES: dict[str, Any] = {"int": int, "float": (float, int), "str": str, "bool": bool}
 KIND = re.compile(r"dict\[str, (int|float|str|bool)\]|(list\[)*(int|float|str|bool)\]*")
 PLACEHOLDER = re.compile(r"\$\{\w+\}")  # an environment variable, whose value is never recorded
 LINK = re.compile(r"where (?P<own>\w+) is (?P<value>[^\s:]+): (?P<step>\w+)\.(?P<name>\w+)")  # in a comment, see `Link`
@@ -79,7 +78,7 @@ class Parameter:
         return Link(**found.groupdict()) if found else None
 
     def check(self, value: Any, step: str) -> Any:
-        """The value in the declared type.
+        """The value in the declared type: 1 as 1.0 where a float is declared, so that both have one fingerprint.
 
         Raises:
             UsageError: It has another type, breaks a constraint, or has a URL with a password in it.
@@ -92,30 +91,19 @@ class Parameter:
                 expected="no credentials: parameters are recorded and shown",
                 remedy="put it into the environment, and in its place write ${NAME}, the name of the variable",
             )
-        if not _fits(value, self.type):
-            example = repr(self.default) if self.default not in ("", [], {}) else _example(self.type)
-            raise UsageError(
-                f"{where} is {value!r}", where=where, expected=f"{self.type}, such as {example}", remedy=self.help
-            )
-        if value != self.default:
-            for item in _items(value):
-                self._check_constraints(item, where)
-        return _exact(value, self.type)
-
-    def _check_constraints(self, item: Any, where: str) -> None:
-        for clause in map(str.strip, self.help.split(";")):
-            if choices := CHOICES.fullmatch(clause):
-                names = choices["names"].split(", ")
-                if str(item) not in names:
+        try:
+            typed = _typed(value, self.type)
+        except TypeError as error:
+            example = "" if self.default in ("", [], {}) else f", such as {self.default!r}"
+            expected = f"{self.type}{example}"
+            raise UsageError(f"{where} is {value!r}", where=where, expected=expected, remedy=self.help) from error
+        for item in _items(typed) if value != self.default else ():
+            for clause in map(str.strip, self.help.split(";")):
+                if not _holds(clause, item):
+                    names = choices["names"].split(", ") if (choices := CHOICES.fullmatch(clause)) else []
                     remedy = did_you_mean(item, names, otherwise=self.help)
                     raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=remedy)
-            for pattern, holds in BOUNDS.items():
-                found = pattern.fullmatch(clause)
-                if found and not isinstance(item, int | float):
-                    problem = f"{where} has a bound, '{clause}', and is no number"
-                    raise DataError(problem, where=where, remedy="correct its comment in the notebook")
-                if found and not holds(item, *map(float, found.groups())):
-                    raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=self.help)
+        return typed
 
 
 def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
@@ -135,18 +123,17 @@ def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
                 expected="name: type = literal  # help",
             )
         name, kind = node.target.id, ast.unparse(node.annotation)
-        try:
-            default = ast.literal_eval(node.value)
-        except ValueError as error:
-            raise DataError(f"the default of '{name}' is not a literal", where=path) from error
         if name in parameters:
             raise DataError(f"the parameter '{name}' is there twice", where=path)
-        if not KIND.fullmatch(kind) or not _fits(default, kind):
+        try:
+            default = ast.literal_eval(node.value)
+            _typed(default, kind if KIND.fullmatch(kind) else "")
+        except (ValueError, TypeError) as error:
             raise DataError(
-                f"the parameter '{name}' is declared as {kind} = {default!r}",
+                f"the parameter '{name}' is declared as {kind} = {ast.unparse(node.value)}",
                 where=path,
-                expected="int, float, str, bool, list[...] or dict[str, ...] of these, and a default of that type",
-            )
+                expected="int, float, str, bool, list[...] or dict[str, ...] of these, and a literal of that type",
+            ) from error
         parameters[name] = Parameter(name, kind, default, comments.get(node.end_lineno, ""))
         parameters[name].check(default, path.stem)
     return parameters
@@ -190,15 +177,21 @@ def _is_secret(key: str, value: Any) -> bool:
     return is_long and SECRET_KEY.fullmatch(key) is not None
 
 
-def _fits(value: Any, kind: str) -> bool:
-    if kind.startswith("list["):
-        return isinstance(value, list) and all(_fits(item, kind[5:-1]) for item in value)
-    if kind.startswith("dict["):
-        return isinstance(value, dict) and all(
-            isinstance(key, str) and _fits(item, kind[len("dict[str, ") : -1]) for key, item in value.items()
-        )
-    fits = isinstance(value, TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
-    return fits and (kind != "float" or abs(value) <= sys.float_info.max)  # records are JSON, which has no NaN
+def _typed(value: Any, kind: str) -> Any:
+    """The value in a type.
+
+    Raises:
+        TypeError: It is of another type.
+    """
+    if kind.startswith("list[") and isinstance(value, list):
+        return [_typed(item, kind[len("list[") : -1]) for item in value]
+    if kind.startswith("dict[") and isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _typed(item, kind[len("dict[str, ") : -1]) for key, item in value.items()}
+    if not isinstance(value, TYPES.get(kind, ())) or (kind == "bool") != isinstance(value, bool):
+        raise TypeError(kind)
+    if kind == "float" and not abs(value) <= sys.float_info.max:  # records are JSON, which has no NaN
+        raise TypeError(kind)
+    return float(value) if kind == "float" else value
 
 
 def _items(value: Any) -> Iterator[Any]:
@@ -210,17 +203,11 @@ def _items(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _example(kind: str) -> str:
-    """A value of a type, in YAML's notation."""
-    if kind.startswith("list["):
-        return f"[{_example(kind[5:-1])}]"
-    return f"{{name: {_example(kind[len('dict[str, ') : -1])}}}" if kind.startswith("dict[") else EXAMPLES[kind]
-
-
-def _exact(value: Any, kind: str) -> Any:
-    """1 as 1.0 where a float is declared, so that both have the same fingerprint."""
-    if kind.startswith("list["):
-        return [_exact(item, kind[5:-1]) for item in value]
-    if kind.startswith("dict["):
-        return {key: _exact(item, kind[len("dict[str, ") : -1]) for key, item in value.items()}
-    return float(value) if kind == "float" else value
+def _holds(clause: str, item: Any) -> bool:
+    """Whether a value meets a clause of a comment; most clauses are no constraint."""
+    if choices := CHOICES.fullmatch(clause):
+        return str(item) in choices["names"].split(", ")
+    for pattern, is_within in BOUNDS.items():
+        if found := pattern.fullmatch(clause):
+            return isinstance(item, int | float) and is_within(item, *map(float, found.groups()))
+    return True

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from pipeline.errors import UsageError, did_you_mean
-from pipeline.runtime.config import Config, Values, as_config, read_config
+import yaml
+
+from pipeline.errors import DataError, UsageError, did_you_mean
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, follow_links
+from pipeline.runtime.parameters import holds_password
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Store
 
+try:  # the parser in C is ten times as fast
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
+Values = dict[str, dict[str, Any]]  # step to parameter to value
+
 DEFAULT_CONFIG = "configs/demo.yaml"
+PATTERNS = {"name": r"[a-z][a-z0-9_]*", "zone": r"[A-Za-z0-9_-]+"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One config, `configs/*.yaml`.
+
+    Attributes:
+        name: The pipeline's name; runs of one name belong together.
+        store: The place of artifacts and runs: a path relative to the project, or an fsspec URL.
+        zone: A part of the store, to keep teams or experiments apart.
+        parameters: Step to parameter to value; the others keep the notebook's default.
+        prod: The same, laid over `parameters` in prod mode.
+        deliver: Entity to a line of text. Each is laid out as a plain folder when a run is complete, or at once if no
+            step reads it; the line is shown with `{path}` and `{bin}` (the folder of this Python's programs).
+    """
+
+    name: str
+    store: str = ".store"
+    zone: str = "default"
+    parameters: Values = field(default_factory=dict)
+    prod: Values = field(default_factory=dict)
+    deliver: dict[str, str] = field(default_factory=dict)
+
+    def values(self, mode: str) -> Values:
+        """Parameters by step in a mode."""
+        over = self.prod if mode == "prod" else {}
+        return {step: {**self.parameters.get(step, {}), **over.get(step, {})} for step in {*self.parameters, *over}}
+
+    def store_url(self, root: Path, mode: str) -> str:
+        """The part of the store that holds the artifacts and runs of this zone and mode only."""
+        base = self.store if "://" in self.store else str(root / self.store)
+        return f"{base.rstrip('/')}/{self.zone}/{mode}"
 
 
 @dataclass(frozen=True)
@@ -46,11 +90,6 @@ class Project:
         """The runs of this zone and mode."""
         return Runs(Store(self.config.store_url(self.root, self.mode)))
 
-    @property
-    def options(self) -> str:
-        """The options with which `python -m pipeline` works on these runs, for a command in a message."""
-        return config_option(self.config_file) + mode_option(self.mode)
-
     def parameters(self, overrides: Values) -> Values:
         """Every step's parameters, checked in both modes before anything starts.
 
@@ -61,14 +100,13 @@ class Project:
             check_name("step", step, self.steps)
         for entity in self.config.deliver:
             check_name("entity", entity, [entity for step in self.steps.values() for entity in step.writes])
-        for mode in {"dev", "prod"} - {self.mode}:
-            self._resolve(mode, {})
-        return self._resolve(self.mode, overrides)
-
-    def _resolve(self, mode: str, overrides: Values) -> Values:
-        values = self.config.values(mode)
-        given = {name: {**values.get(name, {}), **overrides.get(name, {})} for name in self.steps}
-        return follow_links(self.steps, given, {name: step.resolve(given[name]) for name, step in self.steps.items()})
+        resolved: Values = {}
+        for mode in sorted(("dev", "prod"), key=lambda mode: mode == self.mode):  # this mode last
+            values, over = self.config.values(mode), overrides if mode == self.mode else {}
+            given = {name: {**values.get(name, {}), **over.get(name, {})} for name in self.steps}
+            resolved = {name: step.resolve(given[name]) for name, step in self.steps.items()}
+            resolved = follow_links(self.steps, given, resolved)
+        return resolved
 
 
 def config_path(root: Path, typed: str | None) -> Path:
@@ -88,6 +126,101 @@ def with_config_of(manifest: RunManifest, root: Path, steps: dict[str, StepNoteb
     if path.is_file():
         return with_config(manifest.mode, path, root, steps)
     return Project(root, manifest.mode, as_config(manifest.recorded_config, path), manifest.config_file, steps)
+
+
+def read_config(path: Path) -> Config:
+    """Read a config.
+
+    Raises:
+        UsageError: There is no such file.
+        DataError: It is not YAML, or has an unknown key or a value of the wrong type.
+    """
+    if not path.is_file():
+        known = sorted(map(str, path.parent.glob("*.yaml")))
+        remedy, expected = did_you_mean(path, known, cutoff=0.3), ", ".join(known) or "a YAML file"
+        raise UsageError("there is no such config", where=path, expected=expected, remedy=remedy)
+    try:
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"the config is not valid YAML: {error}", where=path) from error
+    return as_config({} if content is None else content, path)
+
+
+def as_config(content: Any, path: Path) -> Config:
+    """A config from the content of its file, or from a manifest. Checked by hand: importing pydantic takes 0.1 s.
+
+    Raises:
+        DataError: It has an unknown key or a value of the wrong type.
+    """
+    keys = [each.name for each in fields(Config)]
+
+    def check(is_right: object, key: str, problem: str) -> None:
+        if not is_right:
+            raise DataError(
+                f"the config has a wrong entry, '{key}': {problem}",
+                where=path,
+                expected=f"the keys {', '.join(keys)}",
+                remedy="" if key in keys else did_you_mean(key, keys),
+            )
+
+    if not isinstance(content, dict):
+        raise DataError("the config is not a table of keys", where=path)
+    for key in content:
+        check(key in keys, key, "there is no such key")
+    check("name" in content, "name", "it is missing")
+    for key in content.keys() & {"parameters", "prod", "deliver"}:
+        check(_is_table(content[key]), key, "it is not a table of keys")
+        for name, value in content[key].items():
+            if key == "deliver":
+                check(_is_line(value), f"{key}.{name}", "it is not a text that may hold {path} and {bin} only")
+            else:
+                check(_is_table(value), f"{key}.{name}", "it is not a table of keys")
+    for key in content.keys() & {"name", "zone", "store"}:
+        value = content[key]  # never shown: it may hold a secret
+        check(isinstance(value, str), key, f"it is of type {type(value).__name__}, not a text")
+        if key in PATTERNS:
+            check(re.fullmatch(PATTERNS[key], value), key, f"it is not of the form {PATTERNS[key]}")
+        check(not holds_password(value), key, "it holds a password; give credentials through the environment")
+    return Config(**content)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _is_line(value: Any) -> bool:
+    try:
+        value.format(path="", bin="")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        return False
+    return isinstance(value, str)
+
+
+def read_yaml(text: str) -> Any:
+    """Parse YAML in which 1e-3 is a number and a key occurs only once.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506, the loader is a safe one
+
+
+class _Loader(SafeLoader):
+    """PyYAML's safe loader reads YAML 1.1, in which 1e-3 is a text, and takes the last of two equal keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A table, unless a key occurs twice."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def config_option(config_file: str) -> str:

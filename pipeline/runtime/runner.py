@@ -1,4 +1,4 @@
-"""Runs a step: its parameters checked, its inputs pinned, its notebook executed, its record written.
+"""Opens runs and continues unfinished ones, and runs a step: inputs pinned, notebook executed, record written.
 
 A step whose notebook, parameters, inputs and code are those of an earlier success is not run again.
 """
@@ -10,27 +10,98 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
-from pipeline.runtime.code import CodeState, code_digest, code_state, environment, refuse_dirty, tag
+from pipeline.runtime.code import code_digest, code_state, environment, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
-from pipeline.runtime.manifest import FAILED, GOOD, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, now
+from pipeline.runtime.manifest import (
+    FAILED,
+    GOOD,
+    INTERRUPTED,
+    REUSED,
+    RUNNING,
+    SUCCEEDED,
+    RunManifest,
+    StepRecord,
+    notebook_key,
+    now,
+)
 from pipeline.runtime.notebook import StepNotebook
-from pipeline.runtime.process import this_process, work_folder
-from pipeline.runtime.project import Project, config_option
+from pipeline.runtime.process import is_alive, this_process, work_folder
+from pipeline.runtime.project import Project, Values, config_option
 from pipeline.runtime.resolving import NamedInput
-from pipeline.runtime.step_context import COMMITTED, DEV_STORE, StepContext
+from pipeline.runtime.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
+
+INPUT = "input"  # the key of the inputs chosen by hand in a run's config
 
 log = logging.getLogger(__name__)
 
-_NOTHING: Mapping[str, NamedInput] = MappingProxyType({})
+
+def open_run(
+    project: Project, parameters: Values, overrides: Values, steps: Sequence[str], inputs: Mapping[str, NamedInput]
+) -> RunManifest:
+    """Open a new run.
+
+    Args:
+        project: Its project and config.
+        parameters: Of every step, checked.
+        overrides: Those that the command line set; they hold for all steps of the run.
+        steps: The steps that this command runs.
+        inputs: The inputs chosen by hand.
+    """
+    named = {INPUT: {entity: asdict(each) for entity, each in inputs.items()}} if inputs else {}
+    return project.runs.open(
+        RunManifest(
+            run=project.runs.new_id(),
+            mode=project.mode,
+            pipeline=project.config.name,
+            zone=project.config.zone,
+            created=now(),
+            config_file=project.config_file,
+            config={**asdict(project.config), "parameters": parameters, "set": overrides, **named},
+            code=asdict(code_state(project.root)),
+            asked=tuple(steps),
+            process=this_process(),
+        )
+    )
+
+
+def unfinished_run(
+    project: Project, parameters: Values, overrides: Values, steps: Sequence[str], typed: Mapping[str, str]
+) -> RunManifest | None:
+    """The newest run, if the same command opened it and it was killed, stopped or failed.
+
+    The same command has the same steps, parameters, `--input` as typed, and code. A run in which another process may be
+    at work is left to that process.
+    """
+    newest = project.runs.newest(pipeline=project.config.name)
+    if newest is None or newest.asked != tuple(steps) or all(newest.success(step) for step in steps):
+        return None
+    latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
+    config = {key: value for key, value in newest.config.items() if key != INPUT}
+    is_same = (
+        config == {**asdict(project.config), "parameters": parameters, "set": overrides}
+        and {entity: each.typed for entity, each in named_inputs(newest).items()} == typed
+        and newest.code == asdict(code_state(project.root))
+        and all(
+            (record.notebook_digest, record.code_digest) == (step.digest, code_digest(step.imports))
+            for record in latest
+            if (step := project.steps[record.step])
+        )
+    )
+    workers = {newest.process, *(record.process for record in latest if record.status == RUNNING)}
+    return newest if is_same and all(is_alive(each) is False for each in workers - {this_process()}) else None
+
+
+def named_inputs(run: RunManifest) -> dict[str, NamedInput]:
+    """The inputs chosen by hand when a run was opened, as they were resolved then."""
+    return {entity: NamedInput.from_json(each) for entity, each in run.config.get(INPUT, {}).items()}
 
 
 def run_step(
@@ -39,11 +110,11 @@ def run_step(
     step: StepNotebook,
     parameters: dict[str, Any],
     *,
-    overrides: dict[str, Any] | None = None,
-    force: bool = False,
-    stream: bool = False,
-    continued: bool = False,
-    chosen: Mapping[str, NamedInput] = _NOTHING,
+    overrides: dict[str, Any],
+    force: bool,
+    stream: bool,
+    continued: bool,
+    chosen: Mapping[str, NamedInput],
 ) -> StepRecord:
     """Run one step in a run, or reuse an earlier success of the same work.
 
@@ -68,37 +139,40 @@ def run_step(
         KeyboardInterrupt: It was stopped and recorded; the argument is the signal.
     """
     runs = project.runs
-    code = code_state(project.root)
     if project.mode == "prod":
-        refuse_dirty(project.root, code)
-    else:
-        _note_store(project.root, runs.store)
+        refuse_dirty(project.root, code_state(project.root))
+    else:  # for notebooks opened by hand, which read no config; relative, since a checkout may be moved
+        (project.root / ".cache").mkdir(exist_ok=True)
+        write_atomically(project.root / DEV_STORE, runs.store.url.removeprefix(f"{project.root.resolve().as_uri()}/"))
     manifest = runs.end_killed(runs.load(run))
-    record = replace(_planned(manifest, project, step, parameters, code, chosen), overrides=overrides or {})
+    record = _planned(manifest, project, step, parameters, overrides, chosen)
     known = None if force else runs.same_work(step.name, record.fingerprint)
     done = manifest.success(step.name)
     if continued and known and done and done.fingerprint == record.fingerprint:
-        _tag_in_prod(project, code, run, step)  # it may have been stopped just before
+        _tag(project, run, done)  # it may have been stopped just before
         return done
     began = time.monotonic()
     if not known and len(step.reads) > 1:
         record = replace(record, uses=count_uses(runs, step.name, record.inputs))
     record = runs.start(run, record)
     stopped = 0
+
+    def closed(record: StepRecord, **changes: Any) -> StepRecord:
+        return replace(record, ended=now(), seconds=round(time.monotonic() - began, 3), **changes)
+
     try:
         if known:
             ended = _reused(record, *known)
         else:
-            ended, stopped = _executed(runs.store, project, run, step, record, fresh=force, stream=stream)
+            ended, stopped = _executed(project, run, step, record, fresh=force, stream=stream)
     except BaseException as error:  # whatever it was, the record says that the attempt is over
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-        closed = _closed(record, began, status=status, error=str(error), error_kind=type(error).__name__)
         try:
-            runs.end(run, closed)
+            runs.end(run, closed(record, status=status, error=str(error), error_kind=type(error).__name__))
         except PipelineError as lost:  # the first error is the one to report
-            log.error("the end of %s/%s could not be recorded: %s", run, closed.made_by, lost.problem)
+            log.error("the end of %s/%s could not be recorded: %s", run, record.made_by, lost.problem)
         raise
-    ended = _closed(ended, began)
+    ended = closed(ended)
     note_uses(runs, ended)
     runs.end(run, ended)
     if ended.status == SUCCEEDED:
@@ -106,22 +180,31 @@ def run_step(
     if ended.status == FAILED:
         raise (GateError if ended.error_kind == GateError.__name__ else StepError)(_failure(ended))
     if ended.status in GOOD:
-        _tag_in_prod(project, code, run, step)
+        _tag(project, run, ended)
     if stopped:
         raise KeyboardInterrupt(stopped)
     return ended
 
 
-def _tag_in_prod(project: Project, code: CodeState, run: str, step: StepNotebook) -> None:
+def missing_input(project: Project, step: StepNotebook, entity: str, manifest: RunManifest | None) -> MissingError:
+    """The error for an input that is not made yet; the remedy names the first step to run."""
+    writers = {name: other for other in project.steps.values() for name in other.writes}
+    first = writer = writers[entity]
+    while lacking := [name for name in first.reads if manifest is None or manifest.output(name) is None]:
+        first = writers[lacking[0]]
+    run = f" --run {manifest.run}" if manifest and first.reads else ""
+    return MissingError(
+        f"{step.name} needs {entity}, and {writer.name} has not made it in this run",
+        where=f"run {manifest.run}" if manifest else f"no {project.mode} run of '{project.config.name}' yet",
+        expected=f"a success of {writer.name}",
+        remedy=f"python step.{project.mode}.py {first.name}{config_option(project.config_file)}{run}",
+    )
+
+
+def _tag(project: Project, run: str, record: StepRecord) -> None:
+    commit = str(record.code["commit"])
     if project.mode == "prod":
-        log.info("tagged %s as %s", code.commit[:12], tag(project.root, code.commit, run, step.name))
-
-
-def _note_store(root: Path, store: Store) -> None:
-    """Note the store for notebooks opened by hand, which read no config; relative, since a checkout may be moved."""
-    note = root / DEV_STORE
-    note.parent.mkdir(exist_ok=True)
-    write_atomically(note, store.url.removeprefix(f"{root.resolve().as_uri()}/"))
+        log.info("tagged %s as %s", commit[:12], tag(project.root, commit, run, record.step))
 
 
 def _planned(
@@ -129,7 +212,7 @@ def _planned(
     project: Project,
     step: StepNotebook,
     parameters: dict[str, Any],
-    code: CodeState,
+    overrides: dict[str, Any],
     chosen: Mapping[str, NamedInput],
 ) -> StepRecord:
     """The attempt before it starts; the inputs are resolved here, once, and must agree."""
@@ -156,13 +239,14 @@ def _planned(
         attempt=0,
         started=now(),
         parameters=parameters,
+        overrides=overrides,
         notebook_digest=step.digest,
         code_digest=modules,
         fingerprint=hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest(),
         inputs=inputs,
         chosen=named,
         chosen_before=before,
-        code=asdict(code),
+        code=asdict(code_state(project.root)),
         environment=environment(),
         process=this_process(),
     )
@@ -173,38 +257,13 @@ def _resume_folder(project: Project, record: StepRecord) -> Path:
     return project.resume / f"{record.step}.{record.fingerprint[:32]}"
 
 
-def missing_input(project: Project, step: StepNotebook, entity: str, manifest: RunManifest | None) -> MissingError:
-    """The error for an input that is not made yet; the remedy names the first step to run."""
-    writers = {name: other for other in project.steps.values() for name in other.writes}
-    first = writer = writers[entity]
-    while lacking := [name for name in first.reads if manifest is None or manifest.output(name) is None]:
-        first = writers[lacking[0]]
-    config = config_option(project.config_file)
-    run = f" --run {manifest.run}" if manifest and first.reads else ""
-    return MissingError(
-        f"{step.name} needs {entity}, and {writer.name} has not made it in this run",
-        where=f"run {manifest.run}" if manifest else f"no {project.mode} run of '{project.config.name}' yet",
-        expected=f"a success of {writer.name}",
-        remedy=f"python step.{project.mode}.py {first.name}{config}{run}",
-    )
-
-
 def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
-    return replace(
-        record,
-        status=REUSED,
-        outputs=earlier.outputs,
-        metrics=earlier.metrics,
-        notes=earlier.notes,
-        uses=earlier.uses,
-        notebook=earlier.notebook,
-        report=earlier.report,
-        reused_from=f"{source}/{earlier.step}/{earlier.attempt}",
-    )
+    same = {name: getattr(earlier, name) for name in ("outputs", "metrics", "notes", "uses", "notebook", "report")}
+    return replace(record, status=REUSED, reused_from=f"{source}/{earlier.made_by}", **same)
 
 
 def _executed(
-    store: Store, project: Project, run: str, step: StepNotebook, record: StepRecord, *, fresh: bool, stream: bool
+    project: Project, run: str, step: StepNotebook, record: StepRecord, *, fresh: bool, stream: bool
 ) -> tuple[StepRecord, int]:
     """Execute the notebook in a folder of its own, and keep it and its HTML with the run.
 
@@ -213,14 +272,12 @@ def _executed(
     """
     from pipeline.runtime.execution import execute  # late: reuse needs no Jupyter
 
-    cache = project.root / ".cache"
+    store, cache, made_by = project.runs.store, project.root / ".cache", f"{run}/{record.made_by}"
     with work_folder(cache / "work", "step", step.name) as work:
         resume = _resume_folder(project, record)
         if fresh:
             shutil.rmtree(resume, ignore_errors=True)
-        made_by = f"{run}/{record.made_by}"
-        logs = cache / "logs" / made_by
-        context = StepContext(
+        StepContext(
             step=step.name,
             made_by=made_by,
             store=store.url,
@@ -228,12 +285,11 @@ def _executed(
             cache=str(cache),
             inputs=record.inputs,
             resume=str(resume),
-            logs=str(logs),
+            logs=str(cache / "logs" / made_by),
             mode=project.mode,
             chosen={**record.chosen, **record.chosen_before},
             uses=record.uses,
-        )
-        context.write(work / "context.json")
+        ).write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)
         ended = replace(record, status=done.status, error=done.error, error_kind=done.error_kind)
@@ -245,25 +301,20 @@ def _executed(
             problem = "the notebook ended without step.commit(...): it has published nothing"
             ended = replace(ended, status=FAILED, error=problem, error_kind=StepError.__name__)
         if executed.is_file():
-            ended = _with_notebook(store, run, ended, executed)
+            ended = _with_notebook(store, made_by, ended, executed)
     return ended, done.signal
 
 
-def _with_notebook(store: Store, run: str, record: StepRecord, executed: Path) -> StepRecord:
+def _with_notebook(store: Store, made_by: str, record: StepRecord, executed: Path) -> StepRecord:
     """Keep the executed notebook and its HTML; an error here does not fail the step."""
     from pipeline.runtime.executed_notebook import write_html
 
-    key = f"runs/{run}/notebooks/{record.step}.{record.attempt:03}"
     try:
-        record = replace(record, notebook=store.keep(f"{key}.ipynb", executed))
-        return replace(record, report=store.keep(f"{key}.html", write_html(executed)))
+        record = replace(record, notebook=store.keep(notebook_key(made_by), executed))
+        return replace(record, report=store.keep(notebook_key(made_by, "html"), write_html(executed)))
     except Exception as error:  # noqa: BLE001, the converters of outputs may raise anything
         log.warning("the notebook of %s is not kept whole: %s: %s", record.made_by, type(error).__name__, error)
         return record
-
-
-def _closed(record: StepRecord, began: float, **changes: Any) -> StepRecord:
-    return replace(record, ended=now(), seconds=round(time.monotonic() - began, 3), **changes)
 
 
 def _failure(record: StepRecord) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.runtime.code import code_digest
-from pipeline.runtime.config import Values
 from pipeline.runtime.inputs import inputs_agree
 from pipeline.runtime.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook, follow_links
 from pipeline.runtime.process import is_alive
-from pipeline.runtime.project import Project
+from pipeline.runtime.project import Project, Values
 
 STALE, DONE, NOT_RUN = "stale", "done", "not run"
 

@@ -1,4 +1,9 @@
-"""A step in a notebook: its inputs as local folders, its outputs as folders to fill, and one commit."""
+"""A step in a notebook: its inputs as local folders, its outputs as folders to fill, and one commit.
+
+The runner writes the step's context to a file named by the environment variable `PIPELINE_STEP`. In Jupyter there is no
+such file, and the notebook gets the newest dev run's inputs; what it writes stays in a folder of its own. Running the
+step publishes it, so that a record never rests on cells that were run in another order.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +14,59 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import GateError, IntegrityError, StepError, UsageError
+from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.files import sha256_of, write_atomically
 from pipeline.limits import is_within
-from pipeline.runtime.step_context import COMMITTED, CONTEXT, StepContext, project_root
+from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
+from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
+CONTEXT = "PIPELINE_STEP"
+DEV_STORE = ".cache/dev_store"  # names the store of the newest dev run, for notebooks opened by hand
+COMMITTED = "committed.json"  # what the notebook published, in the attempt's folder
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What the runner tells a notebook; see `Step` for the attributes of the same name.
+
+    Attributes:
+        step: Name of the step.
+        made_by: `run/step/attempt`, recorded with each output.
+        store: URL of the store.
+        inputs: Pinned artifacts by entity name.
+        by_hand: Whether a person runs the cells, so that nothing is published.
+    """
+
+    step: str
+    made_by: str
+    store: str
+    work: str
+    cache: str
+    inputs: dict[str, Artifact]
+    resume: str
+    logs: str
+    by_hand: bool = False
+    mode: str = "dev"
+    chosen: dict[str, str] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write it for the kernel to read."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> StepContext:
+        """Read what `write` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["inputs"] = {name: Artifact(**artifact) for name, artifact in values["inputs"].items()}
+        return cls(**values)
 
 
 class Folders(Mapping[str, Path]):
@@ -60,26 +107,22 @@ class Folders(Mapping[str, Path]):
             IntegrityError: One was: the result would not be made from the recorded inputs.
         """
         for name, before in self._fetched.items():
-            folder, now = self._folders[name], _stats(self._folders[name])
+            folder, artifact, now = self._folders[name], self._artifacts[name], _stats(self._folders[name])
             touched = [path for path in before if now.get(path) != before[path]]
-            altered = self._altered(name, touched) if touched else []
+            if not touched:
+                continue
+            sha256 = {file.path: file.sha256 for file in self._store.index(artifact)}
+            # a hard-linked file gets new times when its object does, so only other bytes count
+            altered = [path for path in touched if path not in now or sha256_of(folder / path) != sha256[path]]
             if altered:
-                self._store.check(self._artifacts[name])  # the files may be hard links to the store's own
+                self._store.check(artifact)  # the files may be hard links to the store's own
                 raise IntegrityError(
-                    f"the step changed its input {name}: {', '.join(altered[:3])}{' ...' if len(altered) > 3 else ''}",
+                    f"the step changed its input {name}: {', '.join(altered[:3])}",
                     where=folder,
                     expected="inputs that are only read",
                     remedy="copy the files into step.work before changing them, then run the step again; if its input "
                     "is then reported as damaged, first run the step that makes it with --force",
                 )
-            for path in sorted(now.keys() - before.keys())[:3]:
-                log.warning("%s: %s was written into an input; it is not kept: write into step.work", name, path)
-
-    def _altered(self, name: str, touched: list[str]) -> list[str]:
-        """Those of the touched files whose bytes differ: a hard-linked file gets new times when its object does."""
-        sha256 = {file.path: file.sha256 for file in self._store.index(self._artifacts[name])}
-        paths = {path: self._folders[name] / path for path in touched}
-        return sorted(name for name, path in paths.items() if not path.is_file() or sha256_of(path) != sha256[name])
 
 
 class Step:
@@ -134,9 +177,7 @@ class Step:
         """
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         path = os.environ.get(CONTEXT)
-        if path is None:
-            return cls(StepContext.opened_by_hand(name, reads), reads, writes)
-        context = StepContext.read(Path(path))
+        context = StepContext.read(Path(path)) if path else _newest_context(project_root(Path.cwd()), name, reads)
         if context.step != name:
             raise StepError(
                 f"the notebook opens step '{name}' while '{context.step}' runs",
@@ -144,20 +185,20 @@ class Step:
                 expected=f"Step.open('{context.step}', ...)",
             )
         if context.by_hand:
-            os.chdir(project_root())  # parameters name files relative to the project, as they do headless
-            for folder in ("inputs", "outputs"):  # its cells may have run before
+            os.chdir(project_root(Path.cwd()))  # parameters name files relative to the project, as they do headless
+            for folder in ("inputs", "outputs", "resume"):  # its cells may have run before
                 shutil.rmtree(Path(context.work) / folder, ignore_errors=True)
         return cls(context, reads, writes)
 
     @property
     def provenance(self) -> dict[str, str]:
         """What a report states as its origin: the attempt, and each input's digest."""
-        digests = {
-            name: artifact.digest + (f", chosen by hand: {self.chosen[name]}" if name in self.chosen else "")
-            for name, artifact in self._context.inputs.items()
-        }
-        before = {name: f"chosen by hand: {source}" for name, source in self.chosen.items() if name not in digests}
-        return {"made by": self._context.made_by, **digests, **before}
+        stated = {"made by": self._context.made_by}
+        stated |= {name: artifact.digest for name, artifact in self._context.inputs.items()}
+        for name, source in self.chosen.items():
+            by_hand = f"chosen by hand: {source}"
+            stated[name] = f"{stated[name]}, {by_hand}" if name in stated else by_hand
+        return stated
 
     def commit(
         self,
@@ -184,15 +225,16 @@ class Step:
             GateError: A metric is below its minimum or above its maximum.
         """
         recorded = {name: _plain(name, value) for name, value in metrics.items()}
-        missed = _missed_gates(recorded, minimum or {}, maximum or {})
-        empty = [name for name in self.outputs if not any(self.outputs[name].iterdir())]
-        if empty:
-            raise StepError(
-                f"the step wrote nothing to {', '.join(empty)}",
-                where=self.name,
-                expected="at least one file in every declared output",
-                remedy=f"write into step.outputs['{empty[0]}']",
-            )
+        least = {name: limit for name, limit in (minimum or {}).items() if limit > 0}
+        missed = [*_missed(recorded, least, "minimum"), *_missed(recorded, maximum or {}, "maximum")]
+        for name, folder in self.outputs.items():
+            if not any(folder.iterdir()):
+                raise StepError(
+                    f"the step wrote nothing to {name}",
+                    where=self.name,
+                    expected="at least one file in every declared output",
+                    remedy=f"write into step.outputs['{name}']",
+                )
         self.inputs.check()
         if self._context.by_hand:
             log.info("opened by hand: the outputs stay in %s", self.work / "outputs")
@@ -202,9 +244,8 @@ class Step:
             self._publish(recorded, [str(note) for note in notes])
         if missed:
             raise GateError(
-                f"the quality gate is not passed: {', '.join(found for found, _ in missed)}",
+                f"the quality gate is not passed: {', '.join(missed)}",
                 where=self.name,
-                expected=", ".join(wanted for _, wanted in missed),
                 remedy="read the report and correct what it shows, or set another limit in the config",
             )
 
@@ -217,6 +258,48 @@ class Step:
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
         outputs = {name: asdict(artifact) for name, artifact in stored.items()}
         write_atomically(committed, json.dumps({"outputs": outputs, "metrics": metrics, "notes": notes}))
+
+
+def project_root(here: Path) -> Path:
+    """The project that a folder is in.
+
+    Raises:
+        UsageError: It is in none.
+    """
+    for folder in (here, *here.parents):
+        if (folder / "step.dev.py").is_file():
+            return folder
+    raise UsageError("this is not a project's folder", where=here, expected="a folder with step.dev.py and steps/")
+
+
+def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
+    """The context of a notebook that is opened by hand: the newest dev run's inputs."""
+    note, cache = root / DEV_STORE, root / ".cache"
+    place = note.read_text(encoding="utf-8") if note.is_file() else ".store/default/dev"
+    store = Store(place if "://" in place else f"{root.as_uri()}/{place}")
+    runs = Runs(store)
+    newest = runs.newest(having=reads[-1]) if reads else None
+    inputs = {entity: artifact for entity in reads if newest and (artifact := newest.output(entity))}
+    if missing := [entity for entity in reads if entity not in inputs]:
+        problem, remedy = f"{name} needs {missing[0]}, and no dev run has made it yet", "python step.dev.py"
+        raise MissingError(problem, where=store.url, remedy=f"run the steps before it: {remedy}")
+    if newest:
+        log.info("opened by hand, with the inputs of run %s", newest.run)
+        require_agreement(runs, newest, name, inputs)
+    work = cache / "by_hand" / name
+    return StepContext(
+        step=name,
+        made_by=f"by-hand/{name}/0",
+        store=store.url,
+        work=str(work),
+        cache=str(cache),
+        inputs=inputs,
+        resume=str(work / "resume"),
+        logs=str(cache / "logs" / "by_hand" / name),
+        by_hand=True,
+        chosen=chosen_before(runs, newest, inputs) if newest else {},
+        uses=count_uses(runs, name, inputs),
+    )
 
 
 def _plain(name: str, value: Any) -> bool | int | float | str | None:
@@ -234,29 +317,14 @@ def _plain(name: str, value: Any) -> bool | int | float | str | None:
     )
 
 
-def _missed_gates(
-    metrics: Mapping[str, Any], minimum: Mapping[str, float], maximum: Mapping[str, float]
-) -> list[tuple[str, str]]:
-    """The gates that are not passed: the found value and the expected one, as text."""
-    minimum = {name: least for name, least in minimum.items() if least > 0}
-    for name in (*minimum, *maximum):
+def _missed(metrics: Mapping[str, Any], limits: Mapping[str, float], kind: str) -> Iterator[str]:
+    """The gates of a kind, `minimum` or `maximum`, that are not passed, as text."""
+    for name, limit in limits.items():
         if name not in metrics:
             raise UsageError(f"the gate is for '{name}', which is no metric", expected=", ".join(metrics))
-    low = [
-        (f"{name} is {_text(metrics[name])}, below {least:g}", f"{name} of at least {least:g}")
-        for name, least in minimum.items()
-        if not is_within(metrics[name], minimum=least)
-    ]
-    high = [
-        (f"{name} is {_text(metrics[name])}, above {most:g}", f"{name} of at most {most:g}")
-        for name, most in maximum.items()
-        if not is_within(metrics[name], maximum=most)
-    ]
-    return low + high
-
-
-def _text(value: Any) -> str:
-    return "not defined" if value is None else f"{float(value):.4g}"
+        if not is_within(metrics[name], **{kind: limit}):
+            found = "not defined" if metrics[name] is None else f"{float(metrics[name]):.4g}"
+            yield f"{name} is {found}, {'below' if kind == 'minimum' else 'above'} {limit:g}"
 
 
 def _stats(folder: Path) -> dict[str, tuple[int, int, int]]:

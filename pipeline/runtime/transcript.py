@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import IntegrityError, MissingError
 from pipeline.runtime.executed_notebook import CodeCell, code_cells
-from pipeline.runtime.manifest import INTERRUPTED, KILLED, RUNNING, RunManifest, StepRecord, notebook_key
+from pipeline.runtime.manifest import KILLED, RUNNING, RunManifest, StepRecord, notebook_key
 from pipeline.runtime.process import is_held
 from pipeline.runtime.project import Project
 
@@ -50,28 +50,33 @@ def read_transcript(project: Project, manifest: RunManifest, record: StepRecord)
         IntegrityError: The notebook cannot be read.
     """
     source, status = manifest.origin(record), record.status
-    if record.notebook:
-        cells = _parse(_read_kept(project, manifest, record), record.notebook)
-    else:
-        folder = _work_folder(project.root, record.step, source)
-        if folder is None:
-            raise _no_notebook(manifest, record)
+    folder = None if record.notebook else _work_folder(project.root, record.step, source)
+    if folder:
         status = KILLED if status == RUNNING and not is_held(folder) else status
         cells = _read_unfinished(folder / f"{record.step}.ipynb")
+    else:
+        try:
+            content = project.runs.store.files.read(notebook_key(source))
+        except FileNotFoundError as error:
+            raise MissingError(
+                f"no notebook is kept of {manifest.run}/{record.made_by}, which is recorded as {record.state}",
+                where=record.notebook or record.error.partition("\n")[0],
+                remedy=f"python step.{manifest.mode}.py {record.step} --run {manifest.run} --force",
+            ) from error
+        cells = _parse(content, record.notebook)
     return Transcript(manifest.run, record.step, record.attempt, status, source, cells)
 
 
 def transcript_text(transcript: Transcript, record: StepRecord) -> str:
     """A line for each cell, as in the progress display, and below it the cell's output."""
     is_killed, is_running = transcript.status == KILLED, transcript.status == RUNNING
-    when = f"{record.seconds:.1f} s" if record.ended else f"{'since' if is_running else 'started'} {record.started}"
+    when = f"{record.seconds:.1f} s" if record.ended else f"since {record.started}"
     lines = [f"{record.step}, attempt {record.attempt} of run {transcript.run}: {transcript.status}, {when}"]
     lines += [f"the output of {transcript.source}, whose work it reused"] if record.reused_from else []
     lines += ["its output when the notebook was last saved"] if is_killed else []
     begun = [cell for cell in transcript.cells if cell.state != PENDING]
     for number, cell in enumerate(begun, 1):
-        state = "cut off" if is_killed and cell.state == RUNNING else cell.state
-        took = f"{cell.seconds:6.1f} s" if cell.seconds is not None else f"{state:>8}"
+        took = f"{cell.seconds:6.1f} s" if cell.seconds is not None else f"{cell.state:>8}"
         lines.append(f"  {number:>4}/{len(transcript.cells)} {took}  {cell.label}")
         for line in cell.text.splitlines():
             more = f"… and {len(line) - WIDTH} characters more" if len(line) > WIDTH else ""
@@ -86,21 +91,19 @@ def _work_folder(root: Path, step: str, made_by: str) -> Path | None:
         try:
             if json.loads(context.read_text(encoding="utf-8"))["made_by"] == made_by:
                 return context.parent
-        except (OSError, ValueError, KeyError, TypeError):  # being written or removed
+        except (OSError, ValueError):  # being written or removed
             continue
     return None
 
 
 def _read_unfinished(notebook: Path) -> list[CodeCell]:
     """The notebook as it was last saved; no cells before the first time."""
-    for reads in range(1, READS + 1):
+    for _ in range(READS):
         try:
             return _parse(notebook.read_bytes(), str(notebook))
         except FileNotFoundError:
             break
         except IntegrityError:  # it is being written
-            if reads == READS:
-                raise
             time.sleep(0.1)
     return []
 
@@ -111,34 +114,3 @@ def _parse(content: bytes, where: str) -> list[CodeCell]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"the executed notebook cannot be read: {type(error).__name__}: {error}"
         raise IntegrityError(problem, where=where, expected="a Jupyter notebook as papermill writes it") from error
-
-
-def _read_kept(project: Project, manifest: RunManifest, record: StepRecord) -> bytes:
-    try:
-        return project.runs.store.files.read(notebook_key(manifest.origin(record)))
-    except FileNotFoundError as error:
-        raise MissingError(
-            f"the executed notebook of {record.step}, attempt {record.attempt}, is gone from the store",
-            where=record.notebook,
-            remedy=f"{_rerun_command(manifest, record)} --force",
-        ) from error
-
-
-def _no_notebook(manifest: RunManifest, record: StepRecord) -> MissingError:
-    problem = f"there is no notebook of {record.step}, attempt {record.attempt} of run {manifest.run}: it "
-    again = _rerun_command(manifest, record)
-    if record.status == RUNNING and not record.is_killed:
-        return MissingError(
-            problem + "runs on another machine, or was killed there",
-            where=f"started {record.started}, no end recorded",
-            remedy=f"look there, or if it was killed: {again}",
-        )
-    if record.status in (RUNNING, KILLED):
-        return MissingError(problem + "was killed, and its output was not kept", remedy=again)
-    ended = f"was {INTERRUPTED}" if record.status == INTERRUPTED else record.status
-    why = record.error.partition("\n")[0]
-    return MissingError(f"{problem}{ended} before one was kept{f': {why}' if why else ''}", remedy=again)
-
-
-def _rerun_command(manifest: RunManifest, record: StepRecord) -> str:
-    return f"python step.{manifest.mode}.py {record.step} --run {manifest.run}"

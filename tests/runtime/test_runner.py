@@ -16,8 +16,7 @@ import pytest
 from exam import in_process
 
 from pipeline.errors import StoreError
-from pipeline.runtime import executed_notebook, execution, kernel
-from pipeline.runtime.process import LOCK, work_folder
+from pipeline.runtime import executed_notebook, execution
 from pipeline.runtime.store.artifact_store import Store
 
 
@@ -340,24 +339,6 @@ def test_after_the_runner_is_killed_the_same_command_completes_the_run(ran: Any)
     assert ran.step("third").code == 0
 
 
-def test_folders_of_the_living_are_left_alone(tmp_path: Path) -> None:
-    with work_folder(tmp_path, "step", "one") as one:
-        (one / "x").write_text("x")
-        with work_folder(tmp_path, "step", "two") as two:
-            assert (one / "x").is_file()
-            assert (one.name[:9], two.name[:9]) == ("step.one.", "step.two.")
-    assert list(tmp_path.iterdir()) == []
-    for name in ("step.dead", "other.kind", "no lock"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / LOCK).touch()
-        (tmp_path / name / "big").write_text("x")
-    (tmp_path / "no lock").rename(tmp_path / "step.no lock")
-    (tmp_path / "step.no lock" / LOCK).unlink()
-    with work_folder(tmp_path, "step"):
-        assert not (tmp_path / "step.dead").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.kind", "step.no lock"]
-
-
 # --- the kernel's surroundings ---------------------------------------------------------------------------------------
 
 
@@ -366,22 +347,13 @@ def test_sockets_lie_where_only_this_user_can_go_and_are_removed(monkeypatch: py
     with tempfile.TemporaryDirectory() as short:
         (Path(short) / place).mkdir(exist_ok=True)
         monkeypatch.setattr(tempfile, "tempdir", str(Path(short) / place))
-        with kernel.kernel_sockets() as sockets:
+        with execution.kernel_sockets() as sockets:
             folder = Path(sockets.KernelManager.connection_file).parent
             assert sockets.KernelManager.transport == "ipc"
-            assert len(os.fsencode(sockets.KernelManager.connection_file)) < kernel.SOCKET_PATH
+            assert len(os.fsencode(sockets.KernelManager.connection_file)) < execution.SOCKET_PATH
             assert folder.stat().st_mode & 0o777 == 0o700
             (folder / "k-ipc-1").touch()
         assert not folder.exists()
-
-
-def test_where_no_path_is_short_enough_the_kernel_is_reached_over_tcp(
-    ran: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernel, "SOCKET_PATH", 5)
-    outcome = ran.step("first", "--force", "--stream")
-    assert outcome.code == 0
-    assert "over TCP" in outcome.log
 
 
 def test_a_kernel_that_does_not_start_is_told_and_recorded(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError, GateError, IntegrityError, MissingError, StepError, UsageError
-from pipeline.runtime.step import Step
-from pipeline.runtime.step_context import COMMITTED, CONTEXT, StepContext
+from pipeline.errors import DataError, GateError, IntegrityError, StepError, UsageError
+from pipeline.runtime.step import COMMITTED, CONTEXT, Step, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
 
@@ -204,16 +203,6 @@ def test_an_input_of_the_same_bytes_is_the_same_input(step: Step, store: Store, 
     step.commit(metrics={})
 
 
-def test_what_is_written_beside_an_input_is_told_and_does_no_harm(
-    step: Step, store: Store, letters: Artifact, caplog: pytest.LogCaptureFixture
-) -> None:
-    fill(step)
-    (step.inputs["letters"] / "labels.cache").write_text("of some library")
-    step.commit(metrics={})
-    assert "labels.cache was written into an input" in caplog.text
-    assert [file.path for file in store.index(letters)] == ["text.txt"]
-
-
 # --- opened by hand --------------------------------------------------------------------------------------------------
 
 BY_HAND = """
@@ -268,9 +257,3 @@ def test_opened_by_hand_it_follows_the_store_of_the_newest_run(ran: Any) -> None
     config.write_text(config.read_text() + "zone: team\n")
     assert ran.step().code == 0
     assert "read hallo" in by_hand(ran.root / "steps").stdout
-
-
-def test_outside_a_project_it_says_so(tmp_path: Path) -> None:
-    done = by_hand(tmp_path)
-    assert "the project's folder was not found" in done.stderr
-    assert MissingError.__name__ in done.stderr

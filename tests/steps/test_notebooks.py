@@ -11,8 +11,8 @@ import pytest
 from pipeline.data.formats.reading import FORMATS
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hyperparameters import CHOICES
-from pipeline.runtime.config import read_config
 from pipeline.runtime.notebook import read_notebook, read_steps
+from pipeline.runtime.project import read_config
 from pipeline.runtime.runner import Project
 
 ROOT = Path(__file__).parents[2]

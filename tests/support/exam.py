@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.runtime.execution import Execution
 from pipeline.runtime.manifest import FAILED, SUCCEEDED
 from pipeline.runtime.notebook import StepNotebook
-from pipeline.runtime.step_context import CONTEXT
+from pipeline.runtime.step import CONTEXT
 
 READS = {
     "load": (),

@@ -11,11 +11,9 @@ import re
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, cast
 
 from pipeline.data.coco import unsafe_name
 from pipeline.errors import DataError
@@ -30,20 +28,7 @@ _LABEL = b"V"  # GNU tar's name of a volume
 _LONGEST_HEADER = 1 << 20  # bytes of all the headers of one file: its names and attributes
 _LONG_NUMBER = re.compile(rb"\d{300}")  # longer than any file's name
 
-
-class Readable(Protocol):
-    """A stream that is read from front to back."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes; none at the end."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A regular file in an archive: its checked name, and its bytes, which are read before the next member's."""
-
-    name: str
-    chunks: Callable[[], Iterator[bytes]]
+Member = tuple[str, Iterator[bytes]]  # a checked name, and the bytes, which are read before the next member's
 
 
 class Allowance:
@@ -70,65 +55,67 @@ class Allowance:
                 remedy="if you trust it, unpack it yourself and name the folder",
             )
 
-    def count(self, files: int) -> None:
-        """Refuse an archive with more files than are allowed."""
-        if files > _MAX_FILES:
-            problem, remedy = f"the archive holds {files} files or more", "split it"
-            raise DataError(problem, where=self._archive, expected=f"at most {_MAX_FILES}", remedy=remedy)
-
     def admit(self, name: str) -> str:
-        """Return a file's name in its plain form, and refuse the archive where it has been there before."""
+        """A file's name in its plain form; refuses a name that was there before, and too many files."""
         plain = str(PurePosixPath(name))
         if plain in self._names:
             raise DataError(f"the archive holds '{plain}' twice", where=self._archive, remedy="pack it again")
         self._names.add(plain)
+        if len(self._names) > _MAX_FILES:
+            problem, expected = f"the archive holds {len(self._names)} files or more", f"at most {_MAX_FILES}"
+            raise DataError(problem, where=self._archive, expected=expected, remedy="split it")
         return plain
 
 
 def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterator[Member]:
     """Give the regular files of a zip archive, all of them checked before the first.
 
-    Args:
-        file: The archive, open.
-        archive: Its path, for messages.
-        allowance: Counts the files' bytes as they are read.
-
     Raises:
         DataError: The archive is too large, encrypted, or has a link or a name that leads out of the folder.
     """
     with zipfile.ZipFile(file) as opened:
-        infos = [info for info in opened.infolist() if not _is_junk(_zip_name(info))]
-        allowance.count(len(infos))
-        files = [(allowance.admit(_zip_name(info)), info) for info in infos if _is_zip_file(info, archive)]
+        files: list[tuple[str, zipfile.ZipInfo]] = []
+        for info in opened.infolist():
+            name = info.filename.replace("\\", "/")  # APPNOTE 6.3.10, 4.4.17, which some tools on Windows ignore
+            if not _is_wanted(name, info.filename, archive):
+                continue
+            if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+                raise _not_plain(name, archive)
+            if info.flag_bits & _ENCRYPTED:
+                problem, remedy = (
+                    f"the archive is encrypted: {name!r}",
+                    "unpack it with its password, and name the folder",
+                )
+                raise DataError(problem, where=archive, expected="an archive without a password", remedy=remedy)
+            if not name.endswith("/"):
+                files.append((allowance.admit(name), info))
         largest = max(files, key=lambda each: each[1].file_size, default=("", None))[0]
         allowance.expect(sum(info.file_size for _, info in files), largest)
         for name, info in files:
-            yield Member(name, partial(_zip_chunks, opened, info, allowance))
+            yield name, _zip_chunks(opened, info, allowance)
 
 
-def tar_members(stream: Readable, archive: Path, allowance: Allowance) -> Iterator[Member]:
-    """Give the regular files of a tar archive one after the other.
+def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
+    with opened.open(info) as source:
+        while chunk := source.read(_CHUNK):
+            allowance.take(len(chunk), info.filename)
+            yield chunk
 
-    Args:
-        stream: The tar archive, already decompressed.
-        archive: Its path, for messages.
-        allowance: Counts all bytes of the stream, headers too.
+
+def tar_members(stream: Any, archive: Path, allowance: Allowance) -> Iterator[Member]:
+    """Give the regular files of a decompressed tar archive one after the other.
 
     Raises:
         DataError: The archive is cut, corrupt or too large, or has a link or a name that leads out of the folder.
     """
     source = _TarStream(stream, archive, allowance)
-    for count, info in enumerate(_tar_headers(source), 1):
-        allowance.count(count)
+    for info in _tar_headers(source):
         name = _text(info.name)
-        is_folder = info.isdir() or name.endswith("/")
-        is_root = is_folder and not PurePosixPath(name).parts  # the folder that was packed
-        if info.type == _LABEL or is_root or _is_junk(name):
+        if info.type == _LABEL or not _is_wanted(name, name, archive):
             continue
-        _check_name(name, archive)
         if info.issym() or info.islnk() or info.isdev():
             raise _not_plain(name, archive)
-        if is_folder:
+        if info.isdir() or name.endswith("/"):
             continue
         has_holes = info.issparse() or any(key.startswith("GNU.sparse.") for key in info.pax_headers)
         if not info.isreg() or has_holes or info.size < 0:
@@ -136,7 +123,7 @@ def tar_members(stream: Readable, archive: Path, allowance: Allowance) -> Iterat
             raise DataError(problem, where=archive, expected="plain files, without holes", remedy="pack it again")
         allowance.expect(info.size, name)
         source.seek(info.offset_data)
-        yield Member(allowance.admit(name), partial(source.pieces, info.size))
+        yield allowance.admit(name), source.pieces(info.size)
     source.drain()
 
 
@@ -161,7 +148,7 @@ class _TarStream:
         last: The last piece of a header.
     """
 
-    def __init__(self, stream: Readable, archive: Path, allowance: Allowance) -> None:
+    def __init__(self, stream: Any, archive: Path, allowance: Allowance) -> None:
         self._stream, self._archive, self._allowance = stream, archive, allowance
         self._position, self.header, self.last = 0, 0, b""
 
@@ -204,35 +191,8 @@ class _TarStream:
     def broken(self) -> DataError:
         first = self._position <= tarfile.BLOCKSIZE
         problem = "no tar archive" if first else f"a broken header at byte {self._position}"
-        return DataError(
-            f"the archive holds {problem}", where=self._archive, remedy="get it again, or pack it again as a tar"
-        )
-
-
-def _zip_name(info: zipfile.ZipInfo) -> str:
-    """A name with slashes, as APPNOTE 6.3.10, 4.4.17 demands; some tools on Windows write backslashes."""
-    return info.filename.replace("\\", "/")
-
-
-def _is_zip_file(info: zipfile.ZipInfo, archive: Path) -> bool:
-    name = _zip_name(info)
-    is_folder = name.endswith("/")
-    if is_folder and not PurePosixPath(name).parts:
-        return False  # the folder that was packed
-    _check_name(name, archive, info.filename)
-    if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise _not_plain(name, archive)
-    if info.flag_bits & _ENCRYPTED:
-        problem, remedy = f"the archive is encrypted: {name!r}", "unpack it with its password, and name the folder"
-        raise DataError(problem, where=archive, expected="an archive without a password", remedy=remedy)
-    return not is_folder
-
-
-def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
-    with opened.open(info) as source:
-        while chunk := source.read(_CHUNK):
-            allowance.take(len(chunk), info.filename)
-            yield chunk
+        remedy = "get it again, or pack it again as a tar"
+        return DataError(f"the archive holds {problem}", where=self._archive, remedy=remedy)
 
 
 def _text(name: str) -> str:
@@ -244,14 +204,19 @@ def _text(name: str) -> str:
         return data.decode("latin-1")
 
 
-def _check_name(name: str, archive: Path, written: str = "") -> None:
+def _is_wanted(name: str, written: str, archive: Path) -> bool:
+    """Whether a file is neither the folder that was packed, nor there only because macOS packed the archive."""
+    parts = PurePosixPath(name).parts
+    if not parts or "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._"):
+        return False
     if unsafe_name(name):
         raise DataError(
-            f"the archive has a file that leads out of the folder: {written or name!r}",
+            f"the archive has a file that leads out of the folder: {written!r}",
             where=archive,
             expected="plain files under relative names",
             remedy="pack it again from within its folder",
         )
+    return True
 
 
 def _not_plain(name: str, archive: Path) -> DataError:
@@ -261,9 +226,3 @@ def _not_plain(name: str, archive: Path) -> DataError:
         expected="plain files under relative names",
         remedy="pack it again with the files themselves: tar --dereference, or zip without -y",
     )
-
-
-def _is_junk(name: str) -> bool:
-    """Whether a file is there only because macOS packed the archive."""
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or bool(parts and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))

@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote
 
-from pipeline.data.archives.archive_types import archive_kind, looks_like_archive
-from pipeline.data.archives.unpacking import unpack
+from pipeline.data.archives.unpacking import archive_kind, looks_like_archive, unpack
 from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.image_conversion import detect_format

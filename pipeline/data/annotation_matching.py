@@ -121,7 +121,6 @@ def write_test_list(
         The number of names written.
 
     Raises:
-        MissingError: There is nothing at the URL.
         DataError: It is no text, empty, or names an image that the annotations do not, or one that is excluded.
     """
     found = fetch(url, cache)

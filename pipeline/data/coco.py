@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import DataError, MissingError
 
 log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
+T = TypeVar("T")
 
+_NUMBERS = (int, float)
 _FORMAT = "a COCO instances file: https://cocodataset.org/#format-data"
 
 
@@ -121,15 +124,14 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
     except (ValueError, RecursionError) as error:
         raise DataError(f"the annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
     try:
-        images, annotations, categories = (_records(raw, key) for key in ("images", "annotations", "categories"))
         dataset = CocoDataset(
-            tuple(_image(record, f"images[{i}]", unsized) for i, record in enumerate(images)),
-            tuple(_annotation(record, i) for i, record in enumerate(annotations)),
-            tuple(_category(record, f"categories[{i}]") for i, record in enumerate(categories)),
+            tuple(_records(raw, "images", partial(_image, unsized=unsized))),
+            tuple(_records(raw, "annotations", _annotation)),
+            tuple(_records(raw, "categories", _category)),
             raw["info"] if isinstance(raw.get("info"), dict) else {},
             tuple(each for each in raw.get("licenses") or () if isinstance(each, dict)),
         )
-    except _SchemaError as error:
+    except ValueError as error:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
     ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
     if ignored:
@@ -180,79 +182,62 @@ def _dump_list(records: Iterable[Any]) -> str:
     return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
 
 
-class _SchemaError(Exception):
-    """The problem of the file, with the record."""
+def _records(raw: Any, key: str, parse: Callable[[Any], T]) -> Iterator[T]:
+    if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
+        raise ValueError(f"the annotation file has no list '{key}'")
+    for i, record in enumerate(raw[key]):
+        try:
+            yield parse(record)
+        except KeyError as error:
+            raise ValueError(f"{key}[{i}] has no {error}") from None
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{key}[{i}].{error}") from None
+        except (TypeError, AttributeError):
+            raise ValueError(f"{key}[{i}] is not an object") from None
 
 
-def _records(raw: Any, key: str) -> list[Any]:
-    if not isinstance(raw, dict):
-        raise _SchemaError(f"the annotation file holds {_kind(raw)} where an object was expected")
-    if not isinstance(raw.get(key), list):
-        raise _SchemaError(f"the annotation file has no list '{key}'")
-    return list(raw[key])
+def _category(raw: Any) -> Category:
+    supercategory = raw.get("supercategory")
+    return Category(_integer(raw, "id"), _text(raw, "name"), supercategory if isinstance(supercategory, str) else "")
 
 
-def _category(raw: Any, where: str) -> Category:
-    name, supercategory = _text(raw, "name", where), raw.get("supercategory")
-    return Category(_integer(raw, "id", where), name, supercategory if isinstance(supercategory, str) else "")
-
-
-def _image(raw: Any, where: str, unsized: bool) -> Image:
-    name = _text(raw, "file_name", where)
+def _image(raw: Any, unsized: bool) -> Image:
+    name, sides = _text(raw, "file_name"), ("width", "height")
     if unsafe_name(name):
-        raise _SchemaError(f"{where}.file_name leads out of the images folder: {name!r}")
-    sides = ("width", "height")
-    width, height = (0 if unsized and raw.get(side) is None else _integer(raw, side, where) for side in sides)
+        raise ValueError(f"file_name leads out of the images folder: {name!r}")
+    width, height = (0 if unsized and raw.get(side) is None else _integer(raw, side) for side in sides)
     extra = {key: value for key, value in raw.items() if key not in {"id", "file_name", *sides}}
-    return Image(_integer(raw, "id", where), name, width, height, extra)
+    return Image(_integer(raw, "id"), name, width, height, extra)
 
 
-def _annotation(raw: Any, index: int) -> Annotation:
-    # Most records are valid: the place is only worded for an error, as files may have a million boxes.
-    try:
-        x, y, width, height = (float(value) for value in raw["bbox"] if value.__class__ in (int, float))
-        area = raw.get("area")
-        return Annotation(
-            _integer(raw, "id", ""),
-            _integer(raw, "image_id", ""),
-            _integer(raw, "category_id", ""),
-            (x, y, width, height),
-            float(width * height if area is None else area),
-            1 if raw.get("iscrowd") or raw.get("ignore") else 0,
-            raw.get("segmentation"),
-        )
-    except (_SchemaError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        where = f"annotations[{index}]"
-        for key in ("id", "image_id", "category_id"):
-            _integer(raw, key, where)
-        box = _value(raw, "bbox", where)
-        is_box = isinstance(box, list) and len(box) == 4 and all(each.__class__ in (int, float) for each in box)
-        problem = "area is not a number" if is_box else "bbox is not four numbers [x, y, width, height]"
-        raise _SchemaError(f"{where}.{problem}") from None
+def _annotation(raw: Any) -> Annotation:
+    ids = _integer(raw, "id"), _integer(raw, "image_id"), _integer(raw, "category_id")
+    box = raw["bbox"]
+    if box.__class__ is not list or len(box) != 4 or not all(each.__class__ in _NUMBERS for each in box):
+        raise ValueError(f"bbox is not four numbers [x, y, width, height]: {_shown(box)}")
+    x, y, width, height = map(float, box)
+    area = raw.get("area")
+    if area is None:
+        area = width * height
+    elif area.__class__ not in _NUMBERS:
+        raise ValueError(f"area is not a number: {_shown(area)}")
+    iscrowd = 1 if raw.get("iscrowd") or raw.get("ignore") else 0
+    return Annotation(*ids, (x, y, width, height), float(area), iscrowd, raw.get("segmentation"))
 
 
-def _integer(raw: Any, key: str, where: str) -> int:
-    value = _value(raw, key, where)
+def _integer(raw: Any, key: str) -> int:
+    value = raw[key]
     if value.__class__ is int or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise _SchemaError(f"{where}.{key} is {_kind(value)} where a whole number was expected")
+    raise ValueError(f"{key} is not a whole number: {_shown(value)}")
 
 
-def _text(raw: Any, key: str, where: str) -> str:
-    value = _value(raw, key, where)
-    if not isinstance(value, str) or not value:
-        raise _SchemaError(f"{where}.{key} is {_kind(value)} where a text was expected")
-    return value
+def _text(raw: Any, key: str) -> str:
+    value = raw[key]
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError(f"{key} is not a text: {_shown(value)}")
 
 
-def _value(raw: Any, key: str, where: str) -> Any:
-    if not isinstance(raw, dict):
-        raise _SchemaError(f"{where} is {_kind(raw)} where an object was expected")
-    if key not in raw:
-        raise _SchemaError(f"{where} has no '{key}'")
-    return raw[key]
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    return "an empty text" if value == "" else names.get(type(value), "a number")
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:60]

@@ -28,7 +28,7 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
     Args:
         dataset: The dataset.
         images_folder: The folder of its images.
-        folder: The folder to write; must not exist, or be empty.
+        folder: A new folder.
         upright: File names to turn upright as EXIF says, as found by `validate`.
 
     Raises:

@@ -31,12 +31,7 @@ FONT = str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 class Chart(Figure):
-    """A figure that a notebook shows, without pyplot, whose state other cells could change.
-
-    Args:
-        width: Inches.
-        height: Inches.
-    """
+    """A figure in inches that a notebook shows, without pyplot, whose state other cells could change."""
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), layout="constrained", facecolor="white")

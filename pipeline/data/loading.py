@@ -49,9 +49,6 @@ class LoadedAnnotations:
     """The figures of a loaded data set.
 
     Attributes:
-        images: Number of images.
-        annotations: Number of boxes.
-        classes: Names of the classes.
         missing_images: Annotated images that were absent, and dropped with their boxes.
         unannotated_images: Images that nobody annotated: excluded, or taken as background.
         unusable_images: Images excluded because nothing drawn on them can be used as a box.
@@ -82,7 +79,7 @@ def load_source(
     sha256: str = "",
     query: str = "",
     api: Mapping[str, str] = _NOTHING,
-    sampling: Sampling | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008 - it is frozen
     unannotated: str = "exclude",
     timeout: float = 30.0,
     backoff: float = 0.5,
@@ -97,7 +94,7 @@ def load_source(
         sha256: Of a single file: what its digest must be; empty to accept any.
         query: Of a database: the SELECT that gives images.
         api: Of an API: see `ApiSettings`.
-        sampling: Of clips: which frames to take; None for one a second.
+        sampling: Of clips: which frames to take.
         unannotated: As for `load_annotations`; `exclude` saves fetching a labelling tool's open tasks.
         timeout: Seconds to wait for a connection, and for each piece of an answer.
         backoff: Seconds before the second attempt at a request.
@@ -117,7 +114,7 @@ def load_source(
         sha256=sha256,
         query=query,
         api=api,
-        sampling=sampling or Sampling(),
+        sampling=sampling,
         with_unannotated=unannotated == "background",
     )
     loaded = _LOADERS[type(source)](source, images, annotations, FetchOptions(cache, timeout, backoff))
@@ -152,7 +149,7 @@ def load_annotations(
     annotations that lay with the images, and replace the names there.
 
     Args:
-        source: The result of `load_source`.
+        source: The result of `load_source`, which filled the folders `images` and `annotations`.
         folder: Where the files go.
         images: The folder with the images.
         annotations: The folder with the annotations that lay with them.

@@ -87,16 +87,9 @@ def parse_sample_url(url: str) -> SampleSpec:
 
 
 def make_sample(folder: Path | None, *, images: int = 240, size: int = 256, seed: int = 7) -> CocoDataset:
-    """Draw the sample as JPEG files.
+    """Draw the sample as JPEG files; without a folder only its annotations are made.
 
-    Args:
-        folder: The folder to write to; None for the annotations alone.
-        images: The number of images.
-        size: Their side in pixels.
-        seed: The seed.
-
-    Returns:
-        The annotations: boxes tight around the visible part of each shape, to the pixel.
+    Boxes are tight around the visible part of each shape, to the pixel.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -73,13 +73,13 @@ def test_area_is_the_boxs_where_there_is_none(tmp_path: Path) -> None:
     [
         pytest.param("{", "not JSON", id="cut"),
         pytest.param("[" * 100_000, "not JSON", id="deep"),
-        pytest.param([], "holds a list", id="no object"),
+        pytest.param([], "no list 'images'", id="no object"),
         pytest.param({"images": []}, "no list 'annotations'", id="no annotations"),
         pytest.param(changed("images", width=...), r"images\[1\] has no 'width'", id="no width"),
-        pytest.param(changed("images", id="1"), r"images\[1\].id is a text", id="id a text"),
-        pytest.param(changed("images", id=True), r"images\[1\].id is a boolean", id="id a truth value"),
+        pytest.param(changed("images", id="1"), r"images\[1\].id is not a whole number: .1.", id="id a text"),
+        pytest.param(changed("images", id=True), r"images\[1\].id is not a whole number: true", id="id a truth value"),
         pytest.param(changed("images", file_name="../a.jpg"), r"images\[1\].file_name leads out", id="name up"),
-        pytest.param(changed("images", file_name=""), r"images\[1\].file_name is an empty text", id="no name"),
+        pytest.param(changed("images", file_name=""), r"images\[1\].file_name is not a text", id="no name"),
         pytest.param(changed("annotations", bbox=...), r"annotations\[1\] has no 'bbox'", id="no box"),
         pytest.param(changed("annotations", bbox=[1, 2, 3]), r"annotations\[1\].bbox is not four", id="three"),
         pytest.param(changed("annotations", bbox=[1, 2, 3, "4"]), r"annotations\[1\].bbox is not four", id="box text"),
@@ -87,10 +87,14 @@ def test_area_is_the_boxs_where_there_is_none(tmp_path: Path) -> None:
             changed("annotations", bbox=[1, 2, 3, True]), r"annotations\[1\].bbox is not four", id="box truth"
         ),
         pytest.param(changed("annotations", area="big"), r"annotations\[1\].area is not a number", id="area a text"),
-        pytest.param(changed("annotations", image_id=1.5), r"annotations\[1\].image_id is a number", id="half an id"),
+        pytest.param(
+            changed("annotations", image_id=1.5),
+            r"annotations\[1\].image_id is not a whole",
+            id="half an id",
+        ),
         pytest.param(changed("annotations", category_id=...), r"annotations\[1\] has no 'category_id'", id="no class"),
-        pytest.param(GOOD | {"annotations": [7]}, r"annotations\[0\] is a number", id="no record"),
-        pytest.param(changed("categories", name=None), r"categories\[1\].name is null", id="no class name"),
+        pytest.param(GOOD | {"annotations": [7]}, r"annotations\[0\] is not an object", id="no record"),
+        pytest.param(changed("categories", name=None), r"categories\[1\].name is not a text: null", id="no class name"),
     ],
 )
 def test_refused(tmp_path: Path, content: Any, problem: str) -> None:

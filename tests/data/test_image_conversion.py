@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from cases import cases
 from PIL import Image, ImageOps
 
-from pipeline.data.image_conversion import MAX_PIXELS, UnreadableError, convert, detect_format
+from pipeline.data.image_conversion import UnreadableError, convert, detect_format
 
 SMOOTH = np.stack(np.meshgrid(np.arange(48) * 5, np.arange(32) * 7), -1).astype(np.uint8)
 RGB = np.dstack([SMOOTH, np.full((32, 48), 90, np.uint8)])
@@ -34,17 +33,11 @@ def pixels_of(data: bytes) -> np.ndarray:
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def huge_png(path: Any, width: Any = 50_000, height: Any = 50_000) -> Any:
-    """A picture of zeros that decodes to gigabytes, with few bytes of its own."""
-
-    def chunk(kind: Any, data: Any) -> Any:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    rows = packer.compress(bytes(500 * (width // 8 + 1))) + packer.flush(zlib.Z_FULL_FLUSH)
-    data = b"\x78\x9c" + rows * (height // 500) + b"\x03\x00" + bytes(4)  # the checksum is of no matter
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+def huge_png(path: Path) -> Path:
+    """A picture of zeros that decodes to gigabytes; only its header is right."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0)
+    data = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT" + bytes(4)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     return path
 
 
@@ -79,19 +72,12 @@ class TestDetectFormat:
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a"])
     def test_bomb_is_not_decoded(self, tmp_path: Path, name: str) -> None:
-        path = huge_png(tmp_path / name)
-        assert path.stat().st_size < 1 << 20
-        tracemalloc.start()
-        found = detect_format(path, named_as_image=name != "a")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert "2500 megapixels" in found.problem
-        assert peak < 5 << 20
+        found = detect_format(huge_png(tmp_path / name), named_as_image=name != "a")
+        assert found.problem == "2500 megapixels are too many"
 
     def test_too_many_pixels_to_convert(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.tif", Image.new("1", (8000, 8000)), "TIFF", compression="group4")
         assert detect_format(path, named_as_image=True).problem == "8000 x 8000 pixels are more than 50 megapixels"
-        assert MAX_PIXELS == 50_000_000
 
 
 class TestConvert:
@@ -140,20 +126,14 @@ class TestConvert:
         assert pixels_of(made.data).shape == upright.shape
         assert np.abs(pixels_of(made.data).astype(int) - upright).mean() < (3 if form == "AVIF" else 0.001)
 
-    @pytest.mark.parametrize("mode", ["I;16", "L", "1", "P", "CMYK", "F"])
-    def test_orientation_of_other_pixel_types(self, tmp_path: Path, mode: str) -> None:
+    @pytest.mark.parametrize("kind", [np.uint16, np.float32])
+    def test_orientation_of_other_pixel_types(self, tmp_path: Path, kind: type) -> None:
         exif = Image.Exif()
         exif[ORIENTATION] = 6
         grey = RGB[..., 0]
-        source = {
-            "I;16": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
-            "F": lambda: Image.fromarray(grey.astype(np.float32) / 255),
-        }.get(mode, lambda: Image.fromarray(grey).convert(mode))()
-        upright = np.rot90(
-            np.asarray(source.convert("RGB") if mode not in ("I;16", "F") else Image.fromarray(grey)), -1
-        )
+        source = Image.fromarray(grey.astype(np.uint16) * 257 if kind is np.uint16 else grey.astype(np.float32) / 255)
         made = pixels_of(convert(saved(tmp_path / "a.tif", source, "TIFF", exif=exif)).data)
-        assert np.abs(made.astype(int) - (upright if upright.ndim == 3 else upright[..., None])).max() <= 1
+        assert np.abs(made.astype(int) - np.rot90(grey, -1)[..., None]).max() <= 1
 
     @pytest.mark.parametrize("orientation", [0, 9, 99])
     def test_senseless_orientation(self, tmp_path: Path, orientation: int) -> None:
@@ -203,33 +183,37 @@ class TestPixelTypes:
         said = (f"its greys fill {bits} of {of_bits} bits: scaled by {bits}",) if bits else ()
         assert convert(tmp_path / "a.tif").notes == said
 
-    def test_16_bit_pgm(self, tmp_path: Path) -> None:
-        values = (self.RAMP * 257).astype(">u2")
-        (tmp_path / "a.pgm").write_bytes(b"P5 256 4 65535\n" + values.tobytes())
-        assert (grey_of(tmp_path / "a.pgm") == self.RAMP).all()
+    @pytest.mark.parametrize("shape", ["grey", "colour"])
+    def test_16_bits_of_other_files(self, tmp_path: Path, shape: str) -> None:
+        values = self.RAMP * 257
+        if shape == "grey":
+            (tmp_path / "a.xyz").write_bytes(b"P5 256 4 65535\n" + values.astype(">u2").tobytes())
+        else:
+            assert cv2.imwrite(str(tmp_path / "a.tif"), np.repeat(values[..., None], 3, 2))
+            (tmp_path / "a.tif").rename(tmp_path / "a.xyz")
+        assert (grey_of(tmp_path / "a.xyz") == self.RAMP).all()
 
-    def test_16_bit_colour(self, tmp_path: Path) -> None:
-        values = np.repeat((self.RAMP * 257)[..., None], 3, 2)
-        assert cv2.imwrite(str(tmp_path / "a.tif"), values)
-        assert (grey_of(tmp_path / "a.tif") == self.RAMP).all()
-
-    def test_32_bits(self, tmp_path: Path) -> None:
-        values = (self.RAMP.astype(np.int64) * (2**31 // 256)).astype(np.int32)
-        image = Image.fromarray(values)
-        assert np.abs(grey_of(saved(tmp_path / "a.tif", image, "TIFF")).astype(int) - self.RAMP).max() <= 1
-
-    def test_unsigned_32_bits(self, tmp_path: Path) -> None:
-        values = (self.RAMP.astype(np.int64) * (2**32 // 256)).astype(np.uint32)
+    @pytest.mark.parametrize("bits", [31, 32])
+    def test_32_bits(self, tmp_path: Path, bits: int) -> None:
+        values = (self.RAMP.astype(np.int64) * (2**bits // 256)).astype(np.uint32)
         path = saved(tmp_path / "a.tif", Image.fromarray(values.view(np.int32)), "TIFF")
-        signed = struct.pack("<HHIH", 339, 3, 1, 2)  # SampleFormat, TIFF 6.0, section 19
-        assert signed in path.read_bytes()
-        path.write_bytes(path.read_bytes().replace(signed, struct.pack("<HHIH", 339, 3, 1, 1)))
+        if bits == 32:
+            signed, unsigned = (struct.pack("<HHIH", 339, 3, 1, kind) for kind in (2, 1))  # SampleFormat, TIFF 6.0, 19
+            assert signed in path.read_bytes()
+            path.write_bytes(path.read_bytes().replace(signed, unsigned))
         assert np.abs(grey_of(path).astype(int) - self.RAMP).max() <= 1
 
     def test_signed_16_bits(self, tmp_path: Path) -> None:
         values = np.array([[-32768, -1, 0, 16384, 32767]], np.int16)
         assert cv2.imwrite(str(tmp_path / "a.tif"), values)
         assert grey_of(tmp_path / "a.tif").tolist() == [[0, 0, 0, 128, 255]]
+
+    def test_zero_that_is_white(self, tmp_path: Path) -> None:
+        path = saved(tmp_path / "a.tif", Image.fromarray(self.RAMP * 257), "TIFF")
+        black, white = (struct.pack("<HHIH", 262, 3, 1, kind) for kind in (1, 0))  # Photometric, TIFF 6.0, section 8
+        assert black in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(black, white))
+        assert (grey_of(path) == self.RAMP[:, ::-1]).all()
 
     @cases(
         "values, grey",
@@ -245,17 +229,12 @@ class TestPixelTypes:
     def test_floats(self, tmp_path: Path, values: Any, grey: Any) -> None:
         assert grey_of(saved(tmp_path / "a.tif", np.array([values], np.float32), "TIFF")).tolist() == [grey]
 
-    def test_one_bit(self, tmp_path: Path) -> None:
-        image = Image.fromarray(np.eye(8, dtype=bool))
-        assert (grey_of(saved(tmp_path / "a.tif", image, "TIFF")) == np.eye(8) * 255).all()
-
     def test_palette(self, tmp_path: Path) -> None:
         image = Image.new("P", (2, 1))
         image.putpalette([10, 20, 30, 200, 100, 50])
         image.putdata([0, 1])
-        assert pixels_of(convert(saved(tmp_path / "a.gif", image, "GIF")).data).tolist() == [
-            [[10, 20, 30], [200, 100, 50]]
-        ]
+        made = pixels_of(convert(saved(tmp_path / "a.gif", image, "GIF")).data)
+        assert made.tolist() == [[[10, 20, 30], [200, 100, 50]]]
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
     def test_transparency_is_laid_on_white(self, tmp_path: Path, mode: str) -> None:

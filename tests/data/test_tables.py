@@ -19,30 +19,24 @@ from pipeline.errors import DataError, UsageError
 TWO = (Exclusion(80, 159, "nobody annotated them"), Exclusion(5, 60, "background above max_empty_share", "train"))
 
 
-def test_a_sentence_each() -> None:
-    assert [str(each) for each in TWO] == [
-        "80 of 159 images excluded: nobody annotated them",
-        "5 of 60 images excluded from train: background above max_empty_share",
-    ]
-
-
-def test_those_of_no_image_are_none_and_the_others_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_exclusions_are_logged_and_kept_beside_a_data_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert exclude({"a": 0, "b": 2}, 9) == (Exclusion(2, 9, "b"),)
-    assert caplog.messages == ["2 of 9 images excluded: b"]
-
-
-def test_kept_beside_a_data_set(tmp_path: Path) -> None:
-    assert read_exclusions(tmp_path) == ()
+    assert exclude({"a": 0, "b": 2}, 9, subset="train") == (Exclusion(2, 9, "b", "train"),)
+    assert caplog.messages == ["2 of 9 images excluded from train: b"]
     write_exclusions(tmp_path, ())
-    assert list(tmp_path.iterdir()) == []
+    assert (list(tmp_path.iterdir()), read_exclusions(tmp_path)) == ([], ())
     write_exclusions(tmp_path, TWO)
     assert read_exclusions(tmp_path) == TWO
 
 
-def test_as_a_table() -> None:
-    assert exclusions_table(TWO).rows[1] == (5, 60, "train", "background above max_empty_share")
-    assert exclusions_table(()).title == "No image was excluded"
+def test_a_table_is_aligned() -> None:
+    assert str(exclusions_table(TWO)).splitlines() == [
+        "Images excluded",
+        "excluded  of images  set    why",
+        "      80        159  all    nobody annotated them",
+        "       5         60  train  background above max_empty_share",
+    ]
+    assert str(exclusions_table(())) == "No image was excluded"
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def decode_all(plan: dict[str, Any]) -> dict[str, Any]:
 
 def prepare(plan: dict[str, Any]) -> dict[str, Any]:
     """What data_prep's notebook does."""
-    from pipeline.data.checks import duplicate_rules, validation
+    from pipeline.data.checks import image_rules, validation
     from pipeline.data.coco import read_coco
     from pipeline.data.conversion import select
     from pipeline.data.dataset_folder import write_subset
@@ -154,7 +154,7 @@ def prepare(plan: dict[str, Any]) -> dict[str, Any]:
     source, out = Path(plan["source"]), Path(plan["out"])
     parts: defaultdict[str, float] = defaultdict(float)
     validation.inspect = timed(validation.inspect, parts, "images looked at")
-    duplicate_rules.group_similar = timed(duplicate_rules.group_similar, parts, "near duplicates")
+    image_rules.group_similar = timed(image_rules.group_similar, parts, "near duplicates")
     start, used = time.perf_counter(), time.process_time()
     with clock(parts, "annotations read"):
         raw = read_coco(source / "annotations.json")

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.data.checks.image_rules import exif_orientation
+from pipeline.data.checks.rules import Subject
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.fetch.fetching import fetch
 from pipeline.data.formats.image_index import ImageIndex
@@ -192,7 +193,7 @@ def _as_on_disk(dataset: CocoDataset, source: LoadedSource, folder: Path) -> Coc
         return dataset
     facts = {image.file_name: ImageFacts() for image in dataset.images}
     facts |= {name: ImageFacts(*upright_size(folder / name), orientation) for name, orientation in turned.items()}
-    return exif_orientation(dataset, facts, "repair")[0]
+    return exif_orientation(Subject(dataset, facts), "repair")[0]
 
 
 def _fields(name: str, source: LoadedSource) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline.data.checks.validation import rules_table
+from pipeline.data.checks.validation import RULES
 from pipeline.data.formats.reading import FORMATS
 from pipeline.data.sources.api_settings import ApiSettings
 from pipeline.data.split.dataset_split import MODES
@@ -16,9 +16,11 @@ PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 
 
 def rules_in_markdown() -> str:
-    table = rules_table()
-    head = f"| {' | '.join(table.columns)} |\n|{'---|' * len(table.columns)}\n"
-    rows = (f"| `{rule}` | {' | '.join(map(str, rest))} |\n" for rule, *rest in table.rows)
+    head = "| rule | severity | default | allowed | what |\n|---|---|---|---|---|\n"
+    rows = (
+        f"| `{each.name}` | {each.severity} | {each.default} | {', '.join(each.allowed)} | {each.summary} |\n"
+        for each in RULES
+    )
     return head + "".join(rows)
 
 

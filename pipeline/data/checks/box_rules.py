@@ -1,4 +1,4 @@
-"""Rules on single boxes and masks: finite, with an area, within their image, readable.
+"""Rules on boxes and masks: finite, with an area, within their image, readable, and each object boxed once.
 
 Detection needs no masks, but existing ones must not break the tools that read them. Polygons are
 `[[x, y, x, y, ...], ...]` in pixels, run lengths `{"size": [height, width], "counts": ...}` down the columns, where
@@ -13,166 +13,227 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from pipeline.data.boxes import clip, normalise, shown
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.boxes import clip, normalise, overlap, shown
 from pipeline.data.checks.findings import Action
-from pipeline.data.checks.rules import Facts, Result, judge_annotations
-from pipeline.data.coco import Annotation, Box, CocoDataset
+from pipeline.data.checks.rules import Bools, Floats, Result, Subject, first_positions, settle, settle_boxes
+from pipeline.data.coco import Annotation, Box
 
 _SLACK = 0.01  # pixels; COCO's own files round coordinates to two decimals
 _FARTHEST = 1e9  # pixels; larger coordinates are mistakes
 _OUTLINE_SLACK = 1.0  # pixels that an outline may leave the image by: some tools count centres of pixels, some corners
 _OUTLINE_FARTHEST = 1e5  # pixels; pycocotools walks along an outline, and its memory grows with the length
+_COVERING = 0.98  # share of its image from which on a box covers it
+_OVERLAP = 0.9  # intersection over union above which two boxes of a category are one object's
+_WINDOW = 64  # boxes that start closely after another, up to which each pair is compared
+
+Integers = npt.NDArray[np.int64]
 
 
-def boxes_not_finite(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def boxes_not_finite(subject: Subject, action: Action) -> Result:
     """Find boxes with coordinates that are infinite, NaN or larger than any image."""
-
-    def problem(each: Annotation) -> str:
-        x, y, width, height = each.bbox
-        if (
-            -_FARTHEST < x < _FARTHEST
-            and -_FARTHEST < y < _FARTHEST
-            and -_FARTHEST < width < _FARTHEST
-            and -_FARTHEST < height < _FARTHEST
-        ):
-            return ""
-        return f"the box is {each.bbox}"
-
-    return judge_annotations(dataset, action, problem)
+    wrong = ~(np.abs(subject.boxes) < _FARTHEST).all(axis=1)
+    return settle_boxes(subject, action, wrong, lambda each: f"the box is {each.bbox}")
 
 
-def negative_sides(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def negative_sides(subject: Subject, action: Action) -> Result:
     """Find boxes with a negative width or height; a repair swaps the corners."""
+    return settle_boxes(
+        subject,
+        action,
+        (subject.boxes[:, 2:] < 0).any(axis=1),
+        lambda each: f"the corners are swapped: {shown(each.bbox)}",
+        lambda each: _with_box(each, normalise(each.bbox)),
+    )
 
-    def problem(each: Annotation) -> str:
-        return f"the corners are swapped: {shown(each.bbox)}" if each.bbox[2] < 0 or each.bbox[3] < 0 else ""
 
-    return judge_annotations(dataset, action, problem, lambda each: _with_box(each, normalise(each.bbox)))
-
-
-def boxes_without_area(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def boxes_without_area(subject: Subject, action: Action) -> Result:
     """Find boxes with a width or height of 0."""
-
-    def problem(each: Annotation) -> str:
-        return "" if each.bbox[2] * each.bbox[3] > 0 else f"the box has no area: {shown(each.bbox)}"
-
-    return judge_annotations(dataset, action, problem)
+    wrong = ~(subject.boxes[:, 2:].prod(axis=1) > 0)
+    return settle_boxes(subject, action, wrong, lambda each: f"the box has no area: {shown(each.bbox)}")
 
 
-def boxes_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def boxes_outside(subject: Subject, action: Action) -> Result:
     """Find boxes that lie entirely outside their image."""
-    sizes = _sizes(dataset)
-
-    def problem(each: Annotation) -> str:
-        x, y, across, down = each.bbox
-        width, height = sizes[each.image_id]
-        if x >= 0 and y >= 0 and x + across <= width and y + down <= height:
-            return ""  # nearly always, and quick
-        _, _, across, down = clip(each.bbox, width, height)
-        inside = across > 0 and down > 0 and across * down > 0
-        return "" if inside else f"nothing of {shown(each.bbox)} is in the image"
-
-    return judge_annotations(dataset, action, problem)
+    inside = _sides_inside(subject)
+    wrong = (inside <= 0).any(axis=1) | ~(inside.prod(axis=1) > 0)
+    return settle_boxes(subject, action, wrong, lambda each: f"nothing of {shown(each.bbox)} is in the image")
 
 
-def boxes_partly_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def boxes_partly_outside(subject: Subject, action: Action) -> Result:
     """Find boxes that cross the edge of their image; a repair clips them."""
-    sizes = _sizes(dataset)
-
-    def problem(each: Annotation) -> str:
-        x, y, across, down = each.bbox
-        width, height = sizes[each.image_id]
-        if x >= -_SLACK and y >= -_SLACK and x + across <= width + _SLACK and y + down <= height + _SLACK:
-            return ""
-        detail = f"{shown(each.bbox)} in {width}x{height}"
-        return f"{detail}, clipped to {shown(clip(each.bbox, width, height))}" if action == "repair" else detail
-
-    def repair(each: Annotation) -> Annotation:
-        return _with_box(each, clip(each.bbox, *sizes[each.image_id]))
-
-    return judge_annotations(dataset, action, problem, repair)
+    sizes = {image.id: (image.width, image.height) for image in subject.dataset.images}
+    low, high = subject.boxes[:, :2], subject.boxes[:, :2] + subject.boxes[:, 2:]
+    return settle_boxes(
+        subject,
+        action,
+        ((low < -_SLACK) | (high > subject.sizes + _SLACK)).any(axis=1),
+        lambda each: "{} in {}x{}".format(shown(each.bbox), *sizes[each.image_id]),
+        lambda each: _with_box(each, clip(each.bbox, *sizes[each.image_id])),
+    )
 
 
-def tiny_boxes(dataset: CocoDataset, _: Facts, action: Action, *, shortest: float) -> Result:
-    """Find objects with a side below `shortest` pixels; crowd regions may have any size."""
-
-    def problem(each: Annotation) -> str:
-        if each.iscrowd or (each.bbox[2] >= shortest and each.bbox[3] >= shortest):
-            return ""
-        return f"{shown(each.bbox)}: a side is below {shortest:g}"
-
-    return judge_annotations(dataset, action, problem)
+def tiny_boxes(subject: Subject, action: Action) -> Result:
+    """Find objects with a side below the shortest allowed; crowd regions may have any size."""
+    wrong = subject.objects & (subject.boxes[:, 2:] < subject.min_box_side).any(axis=1)
+    return settle_boxes(
+        subject, action, wrong, lambda each: f"{shown(each.bbox)}: a side is below {subject.min_box_side:g}"
+    )
 
 
-def covering_boxes(dataset: CocoDataset, _: Facts, action: Action, *, share: float) -> Result:
-    """Find objects that cover at least this share of their image, such as image labels written as boxes."""
-    sizes = _sizes(dataset)
-    least = share * min((width * height for width, height in sizes.values()), default=0)
-
-    def problem(each: Annotation) -> str:
-        if each.iscrowd or each.bbox[2] * each.bbox[3] < least:
-            return ""
-        width, height = sizes[each.image_id]
-        _, _, across, down = clip(each.bbox, width, height)
-        covered = across * down / (width * height)
-        return f"covers {covered:.1%} of the image" if covered >= share else ""
-
-    return judge_annotations(dataset, action, problem)
+def covering_boxes(subject: Subject, action: Action) -> Result:
+    """Find objects that cover nearly all of their image, such as image labels written as boxes."""
+    covered = _sides_inside(subject).prod(axis=1) / subject.sizes.prod(axis=1)
+    wrong = subject.objects & (covered >= _COVERING)
+    details = {row: f"covers {covered[row]:.1%} of the image" for row in np.flatnonzero(wrong).tolist()}
+    return settle(subject.dataset, "annotations", details, action)
 
 
-def wrong_areas(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def duplicate_boxes(subject: Subject, action: Action) -> Result:
+    """Find boxes that repeat another box of their category."""
+    annotations = subject.dataset.annotations
+    keys = [(each.image_id, each.category_id, each.bbox, each.iscrowd) for each in annotations]
+    details = {
+        row: f"{shown(annotations[row].bbox)} is there already, as annotation {annotations[first].id}"
+        for row, first in first_positions(keys).items()
+    }
+    return settle(subject.dataset, "annotations", details, action)
+
+
+def boxes_of_two_categories(subject: Subject, action: Action) -> Result:
+    """Find boxes that repeat a box of another category; a crowd region may belong to several."""
+    annotations = subject.dataset.annotations
+    names = {category.id: category.name for category in subject.dataset.categories}
+    details = {}
+    keys = [(each.image_id, each.bbox) if not each.iscrowd else row for row, each in enumerate(annotations)]
+    for row, first in first_positions(keys).items():
+        each, other = annotations[row], annotations[first]
+        if each.category_id != other.category_id:
+            mine, others = names[each.category_id], names[other.category_id]
+            details[row] = f"{shown(each.bbox)} is '{mine}' here and '{others}' as annotation {other.id}"
+    return settle(subject.dataset, "annotations", details, action)
+
+
+def overlapping_boxes(subject: Subject, action: Action) -> Result:
+    """Find boxes of one category that overlap almost wholly, such as an object boxed twice.
+
+    The first of such boxes counts as the object, and later ones are compared with it. `duplicate_boxes` handles equal
+    boxes.
+    """
+    annotations, rows = subject.dataset.annotations, np.flatnonzero(subject.objects)
+    objects = [annotations[row] for row in rows.tolist()]
+    numbers: dict[tuple[int, int], int] = {}  # of groups: ids may have more than 64 bits
+    groups = [numbers.setdefault((each.image_id, each.category_id), len(numbers)) for each in objects]
+    details = {}
+    for later, earlier in _first_overlapped(subject.boxes[rows], np.array(groups, np.int64)).items():
+        each, other = objects[later], objects[earlier]
+        if each.bbox != other.bbox:
+            shared = overlap(each.bbox, other.bbox)
+            details[int(rows[later])] = f"{shown(each.bbox)} overlaps annotation {other.id} by {shared:.0%}"
+    return settle(subject.dataset, "annotations", details, action)
+
+
+def _first_overlapped(boxes: Floats, group: Integers) -> dict[int, int]:
+    """The earlier box of its group that a box overlaps too much, by position; a box of which this holds is no other's.
+
+    Two boxes that overlap by more than t have left edges closer than w(1-t), where w is the width of the left one: in
+    the order of left edges, each box is compared with the few that follow so closely. In a group where very many do,
+    boxes are instead taken one by one, each with all that it overlaps.
+    """
+    order = np.lexsort((boxes[:, 0], group))
+    left, kind = boxes[order, 0], group[order]
+    last = left + boxes[order, 2] * (1 - _OVERLAP) + 1e-9 * (np.abs(left) + boxes[order, 2])  # for rounding
+    pairs = np.zeros((0, 2), np.int64)
+    one = np.arange(len(order))
+    for step in range(1, _WINDOW):
+        one = one[one < len(order) - step]
+        one = one[(kind[one + step] == kind[one]) & (left[one + step] <= last[one])]
+        both = np.sort(np.stack([order[one], order[one + step]], axis=1), axis=1)
+        pairs = np.concatenate([pairs, both[_overlap_too_much(boxes[both[:, 0]], boxes[both[:, 1]])]])
+        if not len(one):
+            break
+    crowded = np.unique(kind[one])
+    pairs = pairs[~np.isin(group[pairs[:, 0]], crowded)]
+    found: dict[int, int] = {}
+    for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
+        if earlier not in found:
+            found.setdefault(later, earlier)
+    for number in crowded:
+        rows = np.flatnonzero(group == number)
+        while len(rows):
+            first, rows = int(rows[0]), rows[1:]
+            near = _overlap_too_much(boxes[first], boxes[rows])
+            found |= dict.fromkeys(rows[near].tolist(), first)
+            rows = rows[~near]
+    return found
+
+
+def _overlap_too_much(one: Floats, other: Floats) -> Bools:
+    """Which pairs of boxes `(N, 4)` overlap by more than the limit, as `overlap` measures it."""
+    ends = np.minimum(one[..., :2] + one[..., 2:], other[:, :2] + other[:, 2:])
+    shared = np.maximum(ends - np.maximum(one[..., :2], other[:, :2]), 0).prod(axis=1)
+    too_much: Bools = shared / (one[..., 2:].prod(axis=-1) + other[:, 2:].prod(axis=1) - shared) > _OVERLAP
+    return too_much
+
+
+def wrong_areas(subject: Subject, action: Action) -> Result:
     """Find areas that are not above 0 or exceed the box's; evaluation sorts objects into sizes by their area."""
+    areas = np.array([each.area for each in subject.dataset.annotations], np.float64)
+    boxes = subject.boxes[:, 2:].prod(axis=1)
+    return settle_boxes(
+        subject,
+        action,
+        ~((areas > 0) & (areas <= boxes * 1.001 + 1)),  # a mask may be larger than the box by a part of a pixel
+        lambda each: f"the area is {each.area:g}, the box's {each.bbox[2] * each.bbox[3]:g}",
+        lambda each: replace(each, area=each.bbox[2] * each.bbox[3]),
+    )
 
-    def problem(each: Annotation) -> str:
-        box = each.bbox[2] * each.bbox[3]
-        # a mask may be larger than the box by a part of a pixel
-        return "" if 0 < each.area <= box * 1.001 + 1 else f"the area is {each.area:g}, the box's {box:g}"
 
-    return judge_annotations(dataset, action, problem, lambda each: replace(each, area=each.bbox[2] * each.bbox[3]))
-
-
-def malformed_segmentations(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def malformed_segmentations(subject: Subject, action: Action) -> Result:
     """Find masks that cannot be read; a repair removes the mask and keeps the box."""
-    sizes = _sizes(dataset)
+    sizes = {image.id: (image.width, image.height) for image in subject.dataset.images}
 
     def problem(each: Annotation) -> str:
-        return _malformed(each.segmentation, *sizes[each.image_id]) if each.segmentation is not None else ""
+        return "" if each.segmentation is None else _malformed(each.segmentation, *sizes[each.image_id])
 
-    return judge_annotations(dataset, action, problem, _without_mask)
+    wrong = [bool(problem(each)) for each in subject.dataset.annotations]
+    return settle_boxes(subject, action, wrong, problem, lambda each: replace(each, segmentation=None))
 
 
-def segmentations_outside(dataset: CocoDataset, _: Facts, action: Action) -> Result:
+def segmentations_outside(subject: Subject, action: Action) -> Result:
     """Find outlines that leave their image; a repair removes the mask and keeps the box."""
-    sizes = _sizes(dataset)
+    sizes = {image.id: (image.width, image.height) for image in subject.dataset.images}
 
-    def problem(each: Annotation) -> str:
-        if not isinstance(each.segmentation, list):
-            return ""
-        width, height = sizes[each.image_id]
-        outside = any(_outside(polygon, width, height) for polygon in each.segmentation)
-        return f"the outline leaves the image of {width}x{height}" if outside else ""
+    def outside(polygon: list[float], size: tuple[int, int]) -> bool:
+        ends = zip((polygon[0::2], polygon[1::2]), size, strict=True)
+        return any(min(line) < -_OUTLINE_SLACK or max(line) > side + _OUTLINE_SLACK for line, side in ends)
 
-    return judge_annotations(dataset, action, problem, _without_mask)
+    wrong = [
+        isinstance(each.segmentation, list) and any(outside(line, sizes[each.image_id]) for line in each.segmentation)
+        for each in subject.dataset.annotations
+    ]
+    return settle_boxes(
+        subject,
+        action,
+        wrong,
+        lambda each: "the outline leaves the image of {}x{}".format(*sizes[each.image_id]),
+        lambda each: replace(each, segmentation=None),
+    )
 
 
-def _sizes(dataset: CocoDataset) -> dict[int, tuple[int, int]]:
-    return {image.id: (image.width, image.height) for image in dataset.images}
+def _sides_inside(subject: Subject) -> Floats:
+    """Width and height of the part of each box within its image, `(N, 2)`; 0 or less without such a part."""
+    low, high = subject.boxes[:, :2], subject.boxes[:, :2] + subject.boxes[:, 2:]
+    sides: Floats = np.minimum(high, subject.sizes) - np.maximum(low, 0)
+    return sides
 
 
 def _with_box(annotation: Annotation, box: Box) -> Annotation:
     """The annotation with a new box; its area follows where it was the old box's."""
     own = math.isclose(abs(annotation.area), abs(annotation.bbox[2] * annotation.bbox[3]), rel_tol=1e-6)
     return replace(annotation, bbox=box, area=box[2] * box[3] if own else annotation.area)
-
-
-def _without_mask(annotation: Annotation) -> Annotation:
-    return replace(annotation, segmentation=None)
-
-
-def _outside(polygon: list[float], width: int, height: int) -> bool:
-    across, down = polygon[0::2], polygon[1::2]
-    far_right, far_down = width + _OUTLINE_SLACK, height + _OUTLINE_SLACK
-    return min(*across, *down) < -_OUTLINE_SLACK or max(across) > far_right or max(down) > far_down
 
 
 def _malformed(segmentation: Any, width: int, height: int) -> str:

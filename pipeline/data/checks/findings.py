@@ -58,10 +58,6 @@ class Findings:
     def __len__(self) -> int:
         return len(self.records)
 
-    def count(self, action: Did) -> int:
-        """How many findings were met with this action."""
-        return sum(each.action == action for each in self.records)
-
     @property
     def summary(self) -> Table:
         """The number of findings by rule and action, each with the first few items."""

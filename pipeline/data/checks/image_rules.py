@@ -1,156 +1,237 @@
-"""Rules on image files: each can be decoded by training and the service, is upright, and has the declared size."""
+"""Rules on image files: each can be decoded, is upright, has the declared size, and is there once.
+
+Of images with the same bytes, or that look the same, one is kept: one of the test set before one of the eval set before
+the rest, then the one with the most boxes, then the first by name. Duplicates that stay must not be in train and test:
+`duplicate_groups` says which belong together. There a chain of images, each similar to the next, is one group. The rule
+drops only images similar to the one kept, so that of a slow pan several images are left.
+
+Roboflow names augmented copies `<stem>.rf.<id>.jpg`, with the same stem for all copies of one original. Turned, cropped
+or with other colours they have no similar fingerprints, and are in one group by their names alone.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.data.boxes import normalise, scale, turn_upright
 from pipeline.data.checks.findings import Action
-from pipeline.data.checks.rules import (
-    Facts,
-    Problem,
-    Result,
-    drop_images,
-    image_problem,
-    image_problems,
-    map_annotations,
-)
+from pipeline.data.checks.rules import Result, Subject, map_annotations, merge, settle
 from pipeline.data.coco import Annotation, Box, CocoDataset, Image
+from pipeline.data.fingerprints import group_similar
+from pipeline.data.groups import components
 from pipeline.data.images import ImageFacts, Kind
 
 _UNSCALED = (1.0, 1.0)
 _SAME_SHAPE = 0.02  # share by which an image's aspect ratio may change when it is resized to whole pixels
 
+# 32 hexadecimal digits, or as many bits in fewer letters; a second suffix where the image was converted.
+_AUGMENTED = re.compile(r"(?:.*/)?(?P<original>[^/]+)\.rf\.[0-9A-Za-z]{16,40}(\.\w+){1,2}", re.DOTALL)
 
-def unreadable_images(dataset: CocoDataset, facts: Facts, _: Action, *, kind: Kind) -> Result:
+
+def unreadable_images(subject: Subject, action: Action, *, kind: Kind) -> Result:
     """Find images whose file has this kind of problem."""
-    broken = ((image, facts[image.file_name]) for image in dataset.images if facts[image.file_name].problem)
-    return drop_images(
-        dataset, {image.id: fact.problem for image, fact in broken if (fact.kind or "undecodable") == kind}
+    facts = (subject.facts[image.file_name] for image in subject.dataset.images)
+    return settle(
+        subject.dataset, "images", {row: fact.problem for row, fact in enumerate(facts) if fact.kind == kind}, action
     )
 
 
-def exif_orientation(dataset: CocoDataset, facts: Facts, action: Action) -> Result:
+def exif_orientation(subject: Subject, action: Action) -> Result:
     """Find images that are stored rotated; a repair turns the boxes drawn on the stored image with it.
 
     Where the stored and the upright image have the same size, boxes are taken to be drawn on the upright one, which
     annotation tools show.
     """
-    tilted = [each for each in dataset.images if facts[each.file_name].orientation != 1]
-    if action == "drop":
-        return drop_images(dataset, {each.id: f"orientation {facts[each.file_name].orientation}" for each in tilted})
-    turned = {image.id: facts[image.file_name] for image in tilted if _sideways(image, facts[image.file_name])}
-    found = []
-    for image in tilted:
-        boxes = "turned with it, masks left out" if image.id in turned else "left"
-        detail = f"orientation {facts[image.file_name].orientation}: written upright, boxes {boxes}"
-        found.append(image_problem(image, "repair", detail))
-    if not turned:
-        return dataset, found
+    details, turned = dict[int, str](), dict[int, ImageFacts]()
+    for row, image in enumerate(subject.dataset.images):
+        fact = subject.facts[image.file_name]
+        if fact.orientation != 1:
+            sideways = (image.width, image.height) == fact.stored_size != (fact.width, fact.height)
+            details[row] = (
+                f"orientation {fact.orientation}, boxes drawn on the {'stored' * sideways or 'upright'} image"
+            )
+            turned |= {image.id: fact} if sideways else {}
 
-    def upright(each: Annotation) -> Annotation:
-        fact = turned.get(each.image_id)
-        if not fact:
-            return each
+    def upright(each: Annotation, fact: ImageFacts) -> Annotation:
         box = turn_upright(each.bbox, fact.orientation, fact.width, fact.height)
         return replace(each, bbox=box, segmentation=None)
 
-    return _with_sizes(map_annotations(dataset, upright), turned), found
+    return settle(subject.dataset, "images", details, action, lambda: _resized(subject.dataset, turned, upright))
 
 
-def resized_images(dataset: CocoDataset, facts: Facts, action: Action) -> Result:
+def resized_images(subject: Subject, action: Action) -> Result:
     """Find images of another size than declared; if the image was resized after annotation, a repair scales its boxes.
 
     Where no size is declared, boxes are taken to be drawn on the file's image. `unrelated_sizes` handles other sizes.
     """
-    real: dict[int, ImageFacts] = {}
-    scales: dict[int, tuple[float, float]] = {}
-    problems: dict[int, str] = {}
-    found: list[Problem] = []
-    for image in dataset.images:
-        fact = facts[image.file_name]
-        factors = _factors(image, fact)
-        if _has_other_size(image, fact) and factors:
-            real[image.id], scales[image.id], problems[image.id] = fact, factors, _sizes(image, fact)
-            boxes = "left, as no size was declared" if factors == _UNSCALED else "scaled, masks left out"
-            found.append(image_problem(image, "repair", f"{problems[image.id]}; boxes {boxes}"))
-    if action == "drop":
-        return drop_images(dataset, problems)
-    if not problems:
-        return dataset, found
+    details, real, scales = {}, {}, {}
+    for row, image, fact, factors in _other_sizes(subject):
+        if factors:
+            details[row], real[image.id], scales[image.id] = _sizes(image, fact), fact, factors
 
-    def scaled(each: Annotation) -> Annotation:
-        across, down = scales.get(each.image_id, _UNSCALED)
+    def scaled(each: Annotation, _: ImageFacts) -> Annotation:
+        across, down = scales[each.image_id]
         if (across, down) == _UNSCALED:
             return each
-        box = scale(each.bbox, across, down)
-        return replace(each, bbox=box, area=each.area * across * down, segmentation=None)
+        return replace(each, bbox=scale(each.bbox, across, down), area=each.area * across * down, segmentation=None)
 
-    return _with_sizes(map_annotations(dataset, scaled), real), found
+    return settle(subject.dataset, "images", details, action, lambda: _resized(subject.dataset, real, scaled))
 
 
-def unrelated_sizes(dataset: CocoDataset, facts: Facts, action: Action) -> Result:
+def unrelated_sizes(subject: Subject, action: Action) -> Result:
     """Find declared sizes that are no scaling of the file's: the positions of the boxes are unknown.
 
     Exchanged width and height are such a case: either only the numbers were exchanged, or the image was turned, in one
     of two directions. A repair, which the user must choose, takes the boxes to be drawn on the file's image, and drops
     an image with a box that does not fit.
     """
-    problems = {
-        image.id: f"{_sizes(image, facts[image.file_name])}, which is no scaling of it"
-        for image in dataset.images
-        if _has_other_size(image, facts[image.file_name]) and not _factors(image, facts[image.file_name])
-    }
-    if not problems or action == "drop":
-        return drop_images(dataset, problems)
-    real = {image.id: facts[image.file_name] for image in dataset.images if image.id in problems}
-    misfits = {
-        each.image_id
-        for each in dataset.annotations
-        if each.image_id in real and not _fits(each.bbox, real[each.image_id])
-    }
-    left, found = drop_images(dataset, {key: f"{problems[key]}; a box does not fit in it" for key in misfits})
-    details = {key: f"{problem}; boxes left, as all fit in it" for key, problem in problems.items()}
-    found += image_problems(left.images, "repair", details)
-    return _with_sizes(left, real), found
+    dataset, details, lost = subject.dataset, {}, {}
+    unrelated = {image.id: (row, image, fact) for row, image, fact, factors in _other_sizes(subject) if not factors}
+    real = {key: fact for key, (_, _, fact) in unrelated.items()}
+    boxes = [each for each in dataset.annotations if each.image_id in real]
+    misfits = {each.image_id for each in boxes if action == "repair" and not _fits(each.bbox, real[each.image_id])}
+    for key, (row, image, fact) in unrelated.items():
+        detail = f"{_sizes(image, fact)}, which is no scaling of it"
+        if key in misfits:
+            lost[row] = f"{detail}; a box does not fit in it"
+        else:
+            details[row] = detail
+    if action == "drop":
+        return settle(dataset, "images", details, action)
+    left, dropped = settle(dataset, "images", lost, "drop")
+    _, repaired = settle(dataset, "images", details, action, lambda: dataset)
+    return _resized(left, real, lambda each, _: each), dropped + repaired
 
 
-def _with_sizes(dataset: CocoDataset, real: dict[int, ImageFacts]) -> CocoDataset:
-    """The dataset with the real sizes of some images, by id."""
+def _resized(
+    dataset: CocoDataset, real: Mapping[int, ImageFacts], change: Callable[[Annotation, ImageFacts], Annotation]
+) -> CocoDataset:
+    """The dataset with the real sizes of some images, by id, and their annotations changed."""
+    if not real:
+        return dataset
     images = (
         replace(image, width=real[image.id].width, height=real[image.id].height) if image.id in real else image
         for image in dataset.images
     )
-    return replace(dataset, images=tuple(images))
+    changed = map_annotations(
+        dataset, lambda each: change(each, real[each.image_id]) if each.image_id in real else each
+    )
+    return replace(changed, images=tuple(images))
 
 
-def _sideways(image: Image, fact: ImageFacts) -> bool:
-    return (image.width, image.height) == fact.stored_size != (fact.width, fact.height)
+def _other_sizes(subject: Subject) -> Iterator[tuple[int, Image, ImageFacts, tuple[float, float] | None]]:
+    """Images of another size than declared: position, image, file, and the factors from the declared to the real size.
 
-
-def _has_other_size(image: Image, fact: ImageFacts) -> bool:
-    return (image.width, image.height) != (fact.width, fact.height)
+    There are no factors where neither is the other resized. Sides are whole pixels, so that the aspect ratios may
+    differ by a pixel of either side, but by no more than a fiftieth because of a declared size of few pixels.
+    """
+    for row, image in enumerate(subject.dataset.images):
+        fact = subject.facts[image.file_name]
+        if (image.width, image.height) == (fact.width, fact.height):
+            continue
+        if min(image.width, image.height) < 1:
+            yield row, image, fact, _UNSCALED
+            continue
+        apart = abs(image.width * fact.height - image.height * fact.width)
+        of_declared = min(max(fact.width, fact.height), _SAME_SHAPE * image.width * fact.height)
+        related = apart <= max(image.width, image.height, of_declared)
+        yield row, image, fact, (fact.width / image.width, fact.height / image.height) if related else None
 
 
 def _sizes(image: Image, fact: ImageFacts) -> str:
     return f"declared {image.width}x{image.height}, the file has {fact.width}x{fact.height}"
 
 
-def _factors(image: Image, fact: ImageFacts) -> tuple[float, float] | None:
-    """The factors from the declared to the real size; None where neither is the other resized.
-
-    Sides are whole pixels, so that the aspect ratios may differ by a pixel of either side, but by no more than a
-    fiftieth because of a declared size of few pixels.
-    """
-    if min(image.width, image.height) < 1:
-        return _UNSCALED
-    across, down = fact.width / image.width, fact.height / image.height
-    apart = abs(image.width * fact.height - image.height * fact.width)
-    of_declared = min(max(fact.width, fact.height), _SAME_SHAPE * image.width * fact.height)
-    return (across, down) if apart <= max(image.width, image.height, of_declared) else None
-
-
 def _fits(box: Box, fact: ImageFacts) -> bool:
     """Whether a box lies within an image, to a pixel."""
     x, y, across, down = normalise(box)
     return min(x, y) >= -1 and x + across <= fact.width + 1 and y + down <= fact.height + 1
+
+
+def exact_duplicates(subject: Subject, action: Action) -> Result:
+    """No two files are the same byte for byte; a repair leaves one image with the boxes of all."""
+    dataset = subject.dataset
+    groups = _same_files(dataset, subject.facts, _by_rank(dataset, subject.reserved))
+    firsts = {row: first for first, *others in groups for row in others}
+    boxes = dataset.by_image() if firsts else {}
+
+    def detail(image: Image, first: Image) -> str:
+        here, there = (
+            Counter((each.category_id, each.bbox, each.iscrowd) for each in boxes.get(owner.id, ()))
+            for owner in (image, first)
+        )
+        other = "the same boxes" if here == there else f"other boxes: {here.total()} here, {there.total()} there"
+        return f"the same bytes as {first.file_name}, with {other}"
+
+    return merge(dataset, "images", firsts, action, detail)
+
+
+def near_duplicates(subject: Subject, action: Action) -> Result:
+    """No two images look alike: resized, re-encoded, turned, mirrored, brighter or cropped copies."""
+    images, facts = subject.dataset.images, subject.facts
+    rows, details = _by_rank(subject.dataset, subject.reserved), dict[int, str]()
+    while True:  # the search among fewer images may find more, so it is repeated
+        more = {
+            row: f"looks like {images[first].file_name}"
+            for first, *others in _similar(subject.dataset, facts, rows)
+            for row in others
+            if facts[images[row].file_name].digest != facts[images[first].file_name].digest
+        }
+        details |= more
+        if not more or action == "report":
+            return settle(subject.dataset, "images", details, action)
+        rows = [row for row in rows if row not in more]
+
+
+def duplicate_groups(dataset: CocoDataset, facts: Mapping[str, ImageFacts]) -> dict[str, str]:
+    """The group of each file that is not alone: the smallest name in it.
+
+    A group has exact and near duplicates, directly or through others, and augmented copies of one original.
+    """
+    similar: dict[str, str] = {}
+    for number, group in enumerate(_similar(dataset, facts, _by_rank(dataset), whole_chains=True)):
+        similar |= {dataset.images[row].file_name: str(number) for row in group}
+    names = sorted({image.file_name for image in dataset.images})
+    copies = (_AUGMENTED.fullmatch(name) for name in names)
+    labels = [similar.get(name, "") for name in names], [copy["original"] if copy else "" for copy in copies]
+    firsts = components(range(len(names)), labels)
+    sizes = Counter(firsts)
+    return {name: names[first] for name, first in zip(names, firsts, strict=True) if sizes[first] > 1}
+
+
+def _by_rank(dataset: CocoDataset, reserved: Collection[str] = ()) -> list[int]:
+    """Positions of the images, those to keep first: a test set must not lose an image to the train set."""
+    boxes = Counter(each.image_id for each in dataset.annotations)
+
+    def rank(row: int) -> tuple[int, int, str, int]:
+        image = dataset.images[row]
+        subset = str(image.extra.get("subset", ""))
+        is_test = image.file_name in reserved if reserved else subset == "test"
+        return 0 if is_test else 1 if subset == "eval" else 2, -boxes[image.id], image.file_name, image.id
+
+    return sorted(range(len(dataset.images)), key=rank)
+
+
+def _same_files(dataset: CocoDataset, facts: Mapping[str, ImageFacts], rows: Sequence[int]) -> list[list[int]]:
+    """Readable images grouped by the bytes of their files."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        fact = facts[dataset.images[row].file_name]
+        if fact.digest and not fact.problem:
+            groups.setdefault(fact.digest, []).append(row)
+    return list(groups.values())
+
+
+def _similar(
+    dataset: CocoDataset, facts: Mapping[str, ImageFacts], rows: Sequence[int], *, whole_chains: bool = False
+) -> list[list[int]]:
+    """Readable images grouped by their fingerprints."""
+    files = _same_files(dataset, facts, rows)
+    prints = [facts[dataset.images[group[0]].file_name].fingerprint for group in files]
+    groups: dict[int, list[int]] = {}
+    for group, first in zip(files, group_similar(prints, whole_chains=whole_chains), strict=True):
+        groups.setdefault(first, []).extend(group)
+    return list(groups.values())

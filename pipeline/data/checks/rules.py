@@ -1,35 +1,66 @@
-"""What a validation rule is, and the ways in which rules report, repair and drop.
+"""What a validation rule is, and the one way in which all rules report, repair and drop records.
 
-A rule's check is a small pure function from a dataset, facts about its files and an action, to a sounder dataset and
-the problems found. Applied again it changes nothing more, and it undoes nothing of the rules before it.
+A rule's check is a small function from a dataset and an action to a sounder dataset and the problems found. Applied
+again it changes nothing more, and it undoes nothing of the rules before it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.data.checks.findings import DID, Action, Did, Severity, image_item
-from pipeline.data.coco import Annotation, Box, CocoDataset, Image
+from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
 from pipeline.data.images import ImageFacts
 
-Facts = Mapping[str, ImageFacts]
-
-
-class Problem(NamedTuple):
-    """What a rule found; see `Finding` for the fields."""
-
-    item: str
-    action: Did
-    detail: str
-    file_name: str = ""
-    bbox: Box | None = None
-
-
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Kind = Literal["categories", "images", "annotations"]
+Problem = tuple[str, Did, str, str, Box | None]  # item, action, detail, file name and box of a `Finding`
 Result = tuple[CocoDataset, list[Problem]]
+
+_OWNER: Mapping[Kind, str] = {"categories": "category_id", "images": "image_id"}  # an annotation's field
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset to check, with its boxes as arrays.
+
+    Attributes:
+        dataset: The dataset.
+        facts: Facts about every file it names.
+        min_box_side: Shortest side of an object's box in pixels; mmdet learns nothing from boxes below 1.
+        reserved: File names of a fixed test set.
+    """
+
+    dataset: CocoDataset
+    facts: Mapping[str, ImageFacts]
+    min_box_side: float = 1.0
+    reserved: Collection[str] = ()
+
+    @cached_property
+    def boxes(self) -> Floats:
+        """The box of each annotation, `(N, 4)`: x, y, width, height."""
+        return _table((each.bbox for each in self.dataset.annotations), 4)
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Width and height of each annotation's image, `(N, 2)`."""
+        sizes = {image.id: (image.width, image.height) for image in self.dataset.images}
+        return _table((sizes[each.image_id] for each in self.dataset.annotations), 2)
+
+    @cached_property
+    def objects(self) -> Bools:
+        """Which annotations are objects rather than crowd regions, `(N,)`."""
+        return np.array([not each.iscrowd for each in self.dataset.annotations], np.bool_)
 
 
 @dataclass(frozen=True)
@@ -50,75 +81,136 @@ class ValidationRule:
     severity: Severity
     default: Action
     allowed: tuple[Action, ...]
-    check: Callable[[CocoDataset, Facts, Action], Result]
+    check: Callable[[Subject, Action], Result]
     summary: str
     why: str = ""
 
 
-def judge_annotations(
+def settle(
     dataset: CocoDataset,
+    kind: Kind,
+    details: Mapping[int, str],
     action: Action,
-    problem: Callable[[Annotation], str],
-    repair: Callable[[Annotation], Annotation] | None = None,
+    repair: Callable[[], CocoDataset] = lambda: NotImplemented,
 ) -> Result:
-    """Apply the action to every annotation that has a problem."""
-    return judge_places(dataset, action, [problem(each) for each in dataset.annotations], repair)
+    """Apply an action to records with problems.
 
-
-def judge_places(
-    dataset: CocoDataset,
-    action: Action,
-    problems: list[str],
-    repair: Callable[[Annotation], Annotation] | None = None,
-) -> Result:
-    """Apply the action as `judge_annotations` does, given the problem of each annotation by its position."""
-    if not any(problems):
+    Args:
+        dataset: The dataset.
+        kind: Which of its records.
+        details: The problem of each, by position.
+        action: Images and categories are dropped with their annotations.
+        repair: Gives the repaired dataset.
+    """
+    if not details:
         return dataset, []
+    settled = dataset if action == "report" else without(dataset, kind, details) if action == "drop" else repair()
+    lost: Counter[int] = Counter()
+    if kind == "images" and action == "drop":
+        lost = Counter(each.image_id for each in dataset.annotations)
+        lost -= Counter(each.image_id for each in settled.annotations)
     names = {image.id: image.file_name for image in dataset.images}
-    found: list[Problem] = []
-    kept: list[Annotation] = []
-    for each, detail in zip(dataset.annotations, problems, strict=True):
-        if detail:
-            found.append(annotation_problem(each, action, detail, names.get(each.image_id, "")))
-            if action == "drop":
-                continue
-            if action == "repair" and repair:
-                each = repair(each)
-        kept.append(each)
-    return (dataset if action == "report" else replace(dataset, annotations=tuple(kept))), found
+    records: Sequence[Any] = getattr(dataset, kind)
+    return settled, [_problem(records[row], action, details[row], names, lost) for row in sorted(details)]
 
 
-def drop_images(dataset: CocoDataset, problems: Mapping[int, str]) -> Result:
-    """Drop images with their annotations; each problem says how many boxes went with the image."""
-    if not problems:
-        return dataset, []
-    boxes = Counter(each.image_id for each in dataset.annotations)
-    found = []
-    for image in dataset.images:
-        if image.id in problems:
-            count = boxes[image.id]
-            lost = f"; {count} box{'es' * (count != 1)} went with it" if count else ""
-            found.append(image_problem(image, "drop", problems[image.id] + lost))
-    return dataset.subset(image for image in dataset.images if image.id not in problems), found
+def settle_boxes(
+    subject: Subject,
+    action: Action,
+    wrong: npt.ArrayLike,
+    detail: Callable[[Annotation], str],
+    repair: Callable[[Annotation], Annotation] = lambda each: each,
+) -> Result:
+    """Apply an action to the annotations that are marked as wrong, `(N,)`."""
+    dataset = subject.dataset
+    rows = np.flatnonzero(wrong).tolist()
+    details = {row: detail(dataset.annotations[row]) for row in rows}
+
+    def repaired() -> CocoDataset:
+        return map_annotations(dataset, repair, details)
+
+    return settle(dataset, "annotations", details, action, repaired)
 
 
-def map_annotations(dataset: CocoDataset, change: Callable[[Annotation], Annotation]) -> CocoDataset:
-    """The dataset with each annotation changed."""
-    return replace(dataset, annotations=tuple(map(change, dataset.annotations)))
+def merge(
+    dataset: CocoDataset,
+    kind: Kind,
+    firsts: Mapping[int, int],
+    action: Action,
+    detail: Callable[[Any, Any], str],
+) -> Result:
+    """Keep one of several records that are the same; a repair moves the annotations of the others to it.
+
+    Args:
+        dataset: The dataset.
+        kind: Categories or images.
+        firsts: The position of the one that stays, by the position of another.
+        action: What to do about the others.
+        detail: Describes the other and the one that stays.
+    """
+    records: Sequence[Any] = getattr(dataset, kind)
+    moved = {records[row].id: records[first].id for row, first in firsts.items()}
+    field = _OWNER[kind]
+
+    def repaired() -> CocoDataset:
+        def move(each: Annotation) -> Annotation:
+            owner = getattr(each, field)
+            return replace(each, **{field: moved[owner]}) if owner in moved else each
+
+        return without(map_annotations(dataset, move), kind, firsts)
+
+    more = "; its boxes moved there" if action == "repair" else ""
+    details = {row: detail(records[row], records[first]) + more for row, first in firsts.items()}
+    return settle(dataset, kind, details, action, repaired)
 
 
-def image_problem(image: Image, action: Action, detail: str) -> Problem:
-    """A problem of an image."""
-    return Problem(image_item(image), DID[action], detail, image.file_name)
+def without(dataset: CocoDataset, kind: Kind, rows: Collection[int]) -> CocoDataset:
+    """The dataset without the records at these positions, and without annotations that were theirs alone."""
+    records: Sequence[Any] = getattr(dataset, kind)
+    kept = tuple(each for row, each in enumerate(records) if row not in rows)
+    if kind == "annotations":
+        return replace(dataset, annotations=kept)
+    gone = {records[row].id for row in rows} - {each.id for each in kept}
+    annotations = tuple(each for each in dataset.annotations if getattr(each, _OWNER[kind]) not in gone)
+    changes: dict[str, Any] = {kind: kept, "annotations": annotations if gone else dataset.annotations}
+    return replace(dataset, **changes)
 
 
-def image_problems(images: Iterable[Image], action: Action, details: Mapping[int, str]) -> list[Problem]:
-    """The problems of those images whose id has a detail."""
-    return [image_problem(image, action, details[image.id]) for image in images if image.id in details]
+def map_annotations(
+    dataset: CocoDataset, change: Callable[[Annotation], Annotation], rows: Collection[int] | None = None
+) -> CocoDataset:
+    """The dataset with each annotation changed, or only those at these positions."""
+    changed = (change(each) if rows is None or row in rows else each for row, each in enumerate(dataset.annotations))
+    return replace(dataset, annotations=tuple(changed))
 
 
-def annotation_problem(annotation: Annotation, action: Action, detail: str, file_name: str) -> Problem:
-    """A problem of an annotation, with its box where it can be drawn."""
-    bbox = annotation.bbox if all(map(isfinite, annotation.bbox)) else None
-    item = f"annotation {annotation.id} in image {annotation.image_id}"
-    return Problem(item, DID[action], detail, file_name, bbox)
+def first_positions(keys: Sequence[object]) -> dict[int, int]:
+    """The position of the first equal key, by the position of each later one."""
+    first: dict[object, int] = {}
+    if len(set(keys)) == len(keys):  # nearly always, and quick
+        return {}
+    return {row: first[key] for row, key in enumerate(keys) if first.setdefault(key, row) != row}
+
+
+def item_of(record: Category | Image | Annotation) -> str:
+    """How a finding names a record."""
+    if isinstance(record, Category):
+        return f"category {record.id} ({record.name})"
+    if isinstance(record, Image):
+        return image_item(record)
+    return f"annotation {record.id} in image {record.image_id}"
+
+
+def _table(rows: Iterable[Iterable[float]], columns: int) -> Floats:
+    return np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, columns)
+
+
+def _problem(record: Any, action: Action, detail: str, names: Mapping[int, str], lost: Mapping[int, int]) -> Problem:
+    if isinstance(record, Annotation):
+        bbox = record.bbox if all(map(isfinite, record.bbox)) else None
+        return item_of(record), DID[action], detail, names.get(record.image_id, ""), bbox
+    if isinstance(record, Category):
+        return item_of(record), DID[action], detail, "", None
+    count = lost.get(record.id, 0)
+    went = f"; {count} box{'es' * (count != 1)} went with it" if count else ""
+    return item_of(record), DID[action], detail + went, record.file_name, None

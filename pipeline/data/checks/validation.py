@@ -8,24 +8,112 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from pipeline.data.checks.duplicate_rules import duplicate_groups
+from pipeline.data.checks import box_rules, image_rules, record_rules
 from pipeline.data.checks.findings import Action, Finding, Findings
-from pipeline.data.checks.rule_table import RuleLimits, rules
-from pipeline.data.checks.rules import Facts, Result, ValidationRule, drop_images
+from pipeline.data.checks.rules import Problem, Subject, settle
+from pipeline.data.checks.rules import ValidationRule as Rule
 from pipeline.data.coco import CocoDataset
-from pipeline.data.images import inspect
-from pipeline.data.tables import Exclusion, Table, exclude
+from pipeline.data.images import ImageFacts, Kind, inspect
+from pipeline.data.tables import Exclusion, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-RULES: tuple[ValidationRule, ...] = rules()
-EMPTIED = "image-without-usable-box"
-NONE_LEFT = "their annotations were all dropped"
 _CHOOSES_CLASSES = "rare-category"  # an image of unwanted classes only is background
+_ANY: tuple[Action, ...] = ("report", "repair", "drop")
+_CHANGE: tuple[Action, ...] = ("repair", "drop")
+_SEE: tuple[Action, ...] = ("report", "drop")
+_DROP: tuple[Action, ...] = ("drop",)
+_AMBIGUOUS = "objects name it by its id, so the two could not be distinguished"
+_NEVER_FOUND = "evaluation would count it as an object never found"
+_UNREADABLE: tuple[tuple[str, Kind, str], ...] = (
+    ("missing-image", "missing", "an image's file is not there"),
+    ("empty-image-file", "empty", "an image's file has no bytes"),
+    ("truncated-image", "truncated", "an image's file ends before its pixels do"),
+    ("corrupt-image", "corrupt", "an image's file is damaged in the middle"),
+    ("undecodable-image", "undecodable", "an image's file cannot be decoded"),
+    ("refused-image", "refused", "the service would refuse the image: its bytes or its pixels"),
+)
+
+# The order matters. First records must be unambiguous: categories and images once each, unique ids, nothing that
+# belongs to nothing. Then files: later rules rely on a readable file for every image. Then images are turned upright
+# and declared sizes corrected, as both move boxes. Then equal files are merged. Then boxes one by one, from impossible
+# to only odd; rules that change boxes come before those that compare boxes. Areas and masks follow, which are compared
+# with the boxes. Last come rules on the whole dataset: similar images, of which the one with the most boxes is kept,
+# and categories and images with too little left. So no rule makes work for one before it, and a second pass changes
+# nothing.
+RULES: tuple[Rule, ...] = (
+    Rule("duplicate-category-id", "error", "drop", _DROP, record_rules.duplicate_category_ids,
+         "two categories of one id; the first stays", _AMBIGUOUS),
+    Rule("duplicate-category-name", "error", "repair", _CHANGE, record_rules.duplicate_category_names,
+         "two categories of one name; repair: one", "the detector would have one class twice"),
+    Rule("similar-category-names", "warning", "report", _ANY, record_rules.similar_category_names,
+         "names that differ only in case or spaces; repair: one category"),
+    Rule("duplicate-image-id", "error", "drop", _DROP, record_rules.duplicate_image_ids,
+         "two images of one id; the first stays", _AMBIGUOUS),
+    Rule("duplicate-image-file", "error", "repair", _CHANGE, record_rules.duplicate_image_files,
+         "two images of one file; repair: one, with the boxes of both",
+         "training and the split would count it twice"),
+    Rule("duplicate-annotation-id", "error", "repair", _CHANGE, record_rules.duplicate_annotation_ids,
+         "two annotations of one id; repair: a new id", "pycocotools would see only one of them"),
+    Rule("annotation-id-below-one", "error", "repair", _CHANGE, record_rules.annotation_ids_below_one,
+         "an annotation id of 0 or less; repair: a new id", "pycocotools takes id 0 for never found"),
+    Rule("unknown-image", "error", "drop", _DROP, record_rules.unknown_images,
+         "an annotation in an image that is not listed", "pycocotools fails on it"),
+    Rule("unknown-category", "error", "drop", _DROP, record_rules.unknown_categories,
+         "an annotation of a category that is not listed", "training fails on it"),
+    *(Rule(name, "error", "drop", _DROP, partial(image_rules.unreadable_images, kind=kind), summary,
+           "training or the service fails on it") for name, kind, summary in _UNREADABLE),
+    Rule("exif-orientation", "warning", "repair", _CHANGE, image_rules.exif_orientation,
+         "an image stored turned; repair: image and boxes upright, without masks",
+         "boxes would lie elsewhere than objects"),
+    Rule("wrong-image-size", "error", "repair", _CHANGE, image_rules.resized_images,
+         "no size, or the file's scaled; repair: the file's, boxes scaled, without masks",
+         "boxes are held against the size"),
+    Rule("unrelated-image-size", "error", "drop", _CHANGE, image_rules.unrelated_sizes,
+         "another shape than the file's, or its sides swapped; repair: the file's, boxes left if they fit",
+         "boxes may lie elsewhere than objects"),
+    Rule("exact-duplicate-image", "warning", "drop", _ANY, image_rules.exact_duplicates,
+         "the same image, byte for byte, in two files; repair: the boxes of both; drop: that with fewer"),
+    Rule("box-not-finite", "error", "drop", _DROP, box_rules.boxes_not_finite,
+         "a box with NaN, infinite or absurd numbers", "nothing can be computed with it"),
+    Rule("negative-box-side", "error", "repair", _CHANGE, box_rules.negative_sides,
+         "a negative width or height; repair: the corners the right way round", _NEVER_FOUND),
+    Rule("box-without-area", "error", "drop", _DROP, box_rules.boxes_without_area,
+         "a width or height of 0", _NEVER_FOUND),
+    Rule("box-outside-image", "error", "drop", _DROP, box_rules.boxes_outside,
+         "a box with nothing of it in the image", _NEVER_FOUND),
+    Rule("box-partly-outside", "warning", "repair", _ANY, box_rules.boxes_partly_outside,
+         "a box over the image's edge; repair: clipped"),
+    Rule("tiny-box", "warning", "drop", _SEE, box_rules.tiny_boxes,
+         "a side below 1 px (min_box_side)"),
+    Rule("covering-box", "warning", "report", _SEE, box_rules.covering_boxes,
+         "a box over 98% of the image or more"),
+    Rule("duplicate-box", "warning", "drop", _SEE, box_rules.duplicate_boxes,
+         "the same box twice for one category"),
+    Rule("box-of-two-categories", "warning", "report", _SEE, box_rules.boxes_of_two_categories,
+         "the same box for two categories; drop: the later one"),
+    Rule("overlapping-boxes", "warning", "report", _SEE, box_rules.overlapping_boxes,
+         "boxes of one category with an IoU above 0.9; drop: the later one"),
+    Rule("wrong-area", "warning", "repair", _CHANGE, box_rules.wrong_areas,
+         "an area of 0 or less, or above the box's; repair: the box's", "evaluation sorts objects by it"),
+    Rule("malformed-segmentation", "error", "repair", _CHANGE, box_rules.malformed_segmentations,
+         "a mask that cannot be read; repair: the box stays, without mask", "pycocotools fails on it"),
+    Rule("segmentation-outside-image", "warning", "repair", _ANY, box_rules.segmentations_outside,
+         "an outline that leaves the image; repair: the box stays, without mask"),
+    Rule("near-duplicate-image", "warning", "report", _SEE, image_rules.near_duplicates,
+         "an image that looks like another; a split keeps them together; drop: that with fewer boxes"),
+    Rule("rare-category", "warning", "report", _SEE, record_rules.rare_categories,
+         "objects in fewer than 3 images: too few to split"),
+    Rule("unused-category", "info", "report", _SEE, record_rules.unused_categories,
+         "a category without an object"),
+    Rule("image-without-box", "info", "report", _SEE, record_rules.images_without_box,
+         "an image without an annotation: background in training"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,22 +136,13 @@ class Validation:
     groups: Mapping[str, str] = field(default_factory=dict)
     exclusions: tuple[Exclusion, ...] = ()
 
-    def __str__(self) -> str:
-        return str(self.findings)
-
-    def _repr_html_(self) -> str:
-        return self.findings._repr_html_()
-
 
 def validate(
     dataset: CocoDataset,
     images_folder: Path,
     *,
     actions: Mapping[str, str] = {},
-    min_box_side: float = RuleLimits.min_box_side,
-    covering_share: float = RuleLimits.covering_share,
-    overlap: float = RuleLimits.overlap,
-    rare_images: int = RuleLimits.rare_images,
+    min_box_side: float = 1.0,
     reserved: Collection[str] = (),
 ) -> Validation:
     """Check a dataset by the rules, decoding every image once.
@@ -71,22 +150,17 @@ def validate(
     Args:
         dataset: A dataset from outside.
         images_folder: The folder of its images.
-        actions: `report`, `repair` or `drop` by the rule's name; other rules take their default. `rules_table` shows
-            both.
-        min_box_side: See `RuleLimits`, as for the other three.
-        covering_share: Share of its image from which on a box covers it.
-        overlap: Intersection over union above which two boxes are one object's.
-        rare_images: Fewest images of a category.
+        actions: `report`, `repair` or `drop` by the rule's name; other rules take their default.
+        min_box_side: Shortest side of an object's box, in pixels.
         reserved: File names of a fixed test set: of equal images, the one in it stays.
 
     Raises:
-        UsageError: No rule has such a name, a rule cannot do what is asked of it, or a limit is out of range.
+        UsageError: No rule has such a name, or a rule cannot do what is asked of it.
         DataError: No image is left.
     """
-    table = rules(RuleLimits(min_box_side, covering_share, overlap, rare_images), frozenset(reserved))
-    chosen = _chosen(actions, table)
+    _chosen(actions, RULES)  # refused before an image is read
     facts = inspect(images_folder, sorted({image.file_name for image in dataset.images}))
-    validation = apply_rules(dataset, facts, table, actions=chosen)
+    validation = apply_rules(dataset, facts, actions=actions, min_box_side=min_box_side, reserved=frozenset(reserved))
     if not validation.dataset.images:
         raise DataError(
             f"none of the {len(dataset.images)} images can be used",
@@ -98,7 +172,13 @@ def validate(
 
 
 def apply_rules(
-    dataset: CocoDataset, facts: Facts, table: Sequence[ValidationRule] = RULES, *, actions: Mapping[str, str] = {}
+    dataset: CocoDataset,
+    facts: Mapping[str, ImageFacts],
+    table: Sequence[Rule] = RULES,
+    *,
+    actions: Mapping[str, str] = {},
+    min_box_side: float = 1.0,
+    reserved: Collection[str] = (),
 ) -> Validation:
     """Apply rules one after another; applied again, they repair and drop nothing more.
 
@@ -111,6 +191,8 @@ def apply_rules(
         facts: Facts about every file it names.
         table: The rules, in order.
         actions: Actions other than the default, by the rule's name.
+        min_box_side: Shortest side of an object's box, in pixels.
+        reserved: File names of a fixed test set.
 
     Raises:
         UsageError: No rule has such a name, or a rule cannot do what is asked of it.
@@ -119,33 +201,39 @@ def apply_rules(
     records: list[Finding] = []
     counts: dict[str, int] = {}
     loaded, none_left = len(dataset.images), 0
+    subject = Subject(dataset, facts, min_box_side, reserved)
     for rule in table:
-        before = dataset
-        dataset, found = rule.check(before, facts, chosen[rule.name])
-        counts[f"by the rule {rule.name}"] = len(before.images) - len(dataset.images)
+        before = subject.dataset
+        after, found = rule.check(subject, chosen[rule.name])
+        counts[f"by the rule {rule.name}"] = len(before.images) - len(after.images)
         records += [Finding(rule.name, rule.severity, *each) for each in found]
         if found:
-            log.info("%s: %d %s", rule.name, len(found), found[0].action)
+            log.info("%s: %d %s", rule.name, len(found), found[0][1])
         if rule.name != _CHOOSES_CLASSES:
-            dataset, emptied = _without_emptied(before, dataset, rule.name)
-            records += [Finding(EMPTIED, "warning", *each) for each in emptied]
+            after, emptied = _without_emptied(before, after, rule.name)
+            records += [Finding("image-without-usable-box", "warning", *each) for each in emptied]
             none_left += len(emptied)
-    counts[NONE_LEFT] = none_left
+        if after is not before:
+            subject = replace(subject, dataset=after)
+    counts["their annotations were all dropped"] = none_left
+    dataset = subject.dataset
     upright = sorted({image.file_name for image in dataset.images if facts[image.file_name].orientation != 1})
-    groups, exclusions = duplicate_groups(dataset, facts), exclude(counts, loaded)
-    return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclusions)
+    groups = image_rules.duplicate_groups(dataset, facts)
+    return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclude(counts, loaded))
 
 
-def rules_table(table: Sequence[ValidationRule] = RULES) -> Table:
-    """Every rule with its default action and the actions that may be chosen."""
-    rows = tuple((each.name, each.severity, each.default, ", ".join(each.allowed), each.summary) for each in table)
-    return Table(f"{len(rows)} rules, in the order in which they are applied", _COLUMNS, rows)
+def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> tuple[CocoDataset, list[Problem]]:
+    """The dataset after a rule, without the images that lost their last annotation to it."""
+    if after.annotations is before.annotations:
+        return after, []
+    had = {each.image_id for each in before.annotations} - {each.image_id for each in after.annotations}
+    images = enumerate(after.images)
+    return settle(
+        after, "images", {row: f"{rule} took its last annotation" for row, image in images if image.id in had}, "drop"
+    )
 
 
-_COLUMNS = ("rule", "severity", "default", "allowed", "what")
-
-
-def _chosen(actions: Mapping[str, str], table: Sequence[ValidationRule]) -> dict[str, Action]:
+def _chosen(actions: Mapping[str, str], table: Sequence[Rule]) -> dict[str, Action]:
     """The action of every rule."""
     named = {rule.name: rule for rule in table}
     chosen = {rule.name: rule.default for rule in table}
@@ -153,28 +241,16 @@ def _chosen(actions: Mapping[str, str], table: Sequence[ValidationRule]) -> dict
         if name not in named:
             remedy = did_you_mean(name, named, otherwise=f"there are: {', '.join(named)}", most=3)
             raise UsageError(f"there is no rule '{name}'", remedy=remedy)
-        allowed = {str(each): each for each in named[name].allowed}
+        rule = named[name]
+        allowed = {str(each): each for each in rule.allowed}
         if str(wanted) not in allowed:
+            why = ": there is nothing that it could become" if wanted == "repair" else ""
+            if wanted == "report" and rule.why:
+                why = f": {rule.summary.partition(';')[0]}, and {rule.why}"
             raise UsageError(
-                f"the rule '{name}' cannot '{wanted}'{_reason(named[name], wanted)}",
+                f"the rule '{name}' cannot '{wanted}'{why}",
                 expected=" or ".join(allowed),
                 remedy="choose one of these, or leave the rule out for its default",
             )
         chosen[name] = allowed[str(wanted)]
     return chosen
-
-
-def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Result:
-    """The dataset after a rule, without the images that lost their last annotation to it."""
-    if after.annotations is before.annotations:
-        return after, []
-    had = {each.image_id for each in before.annotations}
-    emptied = {image.id: f"{rule} took its last annotation" for image in after.background_images if image.id in had}
-    return drop_images(after, emptied)
-
-
-def _reason(rule: ValidationRule, wanted: str) -> str:
-    """Why a rule does not allow an action, for an error."""
-    if wanted == "report" and rule.why:
-        return f": {rule.summary.partition(';')[0]}, and {rule.why}"
-    return ": there is nothing that it could become" if wanted == "repair" else ""

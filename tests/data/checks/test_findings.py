@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.checks.findings import Finding, Findings
-from pipeline.data.checks.rules import judge_annotations
 from pipeline.data.checks.validation import apply_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.images import ImageFacts
@@ -25,7 +24,6 @@ def thirty() -> Findings:
 def test_counts(thirty: Findings) -> None:
     examples = "annotation 1 in image 1, annotation 2 in image 1, annotation 3 in image 1, …"
     assert thirty.summary.rows == (("tiny-box", "warning", "dropped", 30, examples),)
-    assert (thirty.count("dropped"), thirty.count("repaired"), len(thirty)) == (30, 0, 30)
     assert "tiny-box  warning   dropped     30  annotation 1" in str(thirty)
 
 
@@ -83,13 +81,6 @@ def test_what_cannot_be_drawn_has_no_box() -> None:
     first, second = found.findings.records[:2]
     assert (first.bbox, second.bbox) == (None, boxes[1])
     assert first.file_name == second.file_name == "a.png"
-
-
-def test_a_data_set_without_problems_is_the_very_same() -> None:
-    dataset = CocoDataset((Image(1, "a.png", 60, 40),), (Annotation(1, 1, 1, (1.0, 1.0, 2.0, 2.0), 4.0),), ())
-    found, findings = judge_annotations(dataset, "drop", lambda each: "")
-    assert found is dataset
-    assert findings == []
 
 
 def test_a_log_has_the_summary_and_not_the_records() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from one_rule import apply
 
 from pipeline.data.checks import record_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
@@ -16,7 +17,7 @@ def dataset(*annotations: Annotation, images: tuple[Image, ...] = (A, B)) -> Coc
 
 
 def test_of_two_images_with_one_id_the_first_stays() -> None:
-    found, (finding,) = record_rules.duplicate_image_ids(dataset(BOX, images=(A, replace(B, id=1))), {}, "drop")
+    found, (finding,) = apply(record_rules.duplicate_image_ids, dataset(BOX, images=(A, replace(B, id=1))), "drop")
     assert found == dataset(BOX, images=(A,))
     assert (finding.item, finding.detail, finding.file_name) == ("image 1 (b.png)", "the id is that of a.png", "b.png")
 
@@ -25,51 +26,51 @@ def test_of_two_images_with_one_id_the_first_stays() -> None:
 def test_two_images_of_one_file(name: str) -> None:
     first, second = Image(1, "f/a.png", 60, 40), Image(2, name, 60, 40)
     given = dataset(BOX, replace(BOX, id=2, image_id=2), images=(first, second))
-    repaired, (finding,) = record_rules.duplicate_image_files(given, {}, "repair")
+    repaired, (finding,) = apply(record_rules.duplicate_image_files, given, "repair")
     assert repaired.images == (first,)
     assert [each.image_id for each in repaired.annotations] == [1, 1]
     assert finding.detail == "the file of image 1 (f/a.png); its boxes moved there"
-    dropped, _ = record_rules.duplicate_image_files(given, {}, "drop")
+    dropped, _ = apply(record_rules.duplicate_image_files, given, "drop")
     assert dropped == dataset(BOX, images=(first,))
 
 
 def test_files_in_other_folders_are_others() -> None:
     given = dataset(images=(Image(1, "e/a.png", 60, 40), Image(2, "f/a.png", 60, 40), Image(3, "a.png", 60, 40)))
-    assert record_rules.duplicate_image_files(given, {}, "drop") == (given, [])
+    assert apply(record_rules.duplicate_image_files, given, "drop") == (given, [])
 
 
 def test_new_ids_are_nobodys() -> None:
     given = dataset(*(replace(BOX, id=number) for number in (7, 7, 3, 7)))
-    found, findings = record_rules.duplicate_annotation_ids(given, {}, "repair")
+    found, findings = apply(record_rules.duplicate_annotation_ids, given, "repair")
     assert [each.id for each in found.annotations] == [7, 8, 3, 9]
-    assert [each.detail for each in findings] == ["the id is another's: became 8", "the id is another's: became 9"]
-    dropped, _ = record_rules.duplicate_annotation_ids(given, {}, "drop")
+    assert [each.detail for each in findings] == ["the id is another's"] * 2
+    dropped, _ = apply(record_rules.duplicate_annotation_ids, given, "drop")
     assert [each.id for each in dropped.annotations] == [7, 3]
 
 
 @pytest.mark.parametrize(("ids", "new"), [([0, 5], [6, 5]), ([-3, 0], [1, 2]), ([-3, -2], [1, 2])], ids=str)
 def test_ids_below_one(ids: list[int], new: list[int]) -> None:
     given = dataset(*(replace(BOX, id=number) for number in ids))
-    found, findings = record_rules.annotation_ids_below_one(given, {}, "repair")
+    found, findings = apply(record_rules.annotation_ids_below_one, given, "repair")
     assert [each.id for each in found.annotations] == new
     assert findings[0].item == f"annotation {ids[0]} in image 1"
 
 
 def test_objects_of_nothing() -> None:
     astray, nameless = replace(BOX, id=2, image_id=8), replace(BOX, id=3, category_id=8)
-    found, (finding,) = record_rules.unknown_images(dataset(BOX, astray), {}, "drop")
+    found, (finding,) = apply(record_rules.unknown_images, dataset(BOX, astray), "drop")
     assert found == dataset(BOX)
     assert (finding.detail, finding.file_name) == ("there is no image 8", "")
-    found, (finding,) = record_rules.unknown_categories(dataset(BOX, nameless), {}, "drop")
+    found, (finding,) = apply(record_rules.unknown_categories, dataset(BOX, nameless), "drop")
     assert found == dataset(BOX)
     assert (finding.detail, finding.file_name) == ("there is no category 8", "a.png")
 
 
 def test_images_without_a_box() -> None:
-    reported, (finding,) = record_rules.images_without_box(dataset(BOX), {}, "report")
+    reported, (finding,) = apply(record_rules.images_without_box, dataset(BOX), "report")
     assert reported == dataset(BOX)
     assert (finding.item, finding.action) == ("image 2 (b.png)", "reported")
-    dropped, (finding,) = record_rules.images_without_box(dataset(BOX), {}, "drop")
+    dropped, (finding,) = apply(record_rules.images_without_box, dataset(BOX), "drop")
     assert dropped == dataset(BOX, images=(A,))
     assert finding.detail == "no annotation is in it"
 
@@ -87,7 +88,7 @@ def categories_of(*names: str | Category, objects: tuple[int, ...] = ()) -> Coco
 
 def test_of_two_with_one_id_the_first_stays() -> None:
     given = categories_of(CAT, Category(1, "cow"), DOG, Category(1, "ox"), objects=(1, 2))
-    found, findings = record_rules.duplicate_category_ids(given, {}, "drop")
+    found, findings = apply(record_rules.duplicate_category_ids, given, "drop")
     assert found == replace(given, categories=(CAT, DOG))
     assert [(each.item, each.detail) for each in findings] == [
         ("category 1 (cow)", "the id is that of 'cat'"),
@@ -98,13 +99,13 @@ def test_of_two_with_one_id_the_first_stays() -> None:
 @pytest.mark.parametrize(
     ("action", "kinds", "left", "detail"),
     [
-        pytest.param("repair", [1, 2, 1], (CAT, DOG), "as category 1 (cat); its objects moved there", id="repair"),
+        pytest.param("repair", [1, 2, 1], (CAT, DOG), "as category 1 (cat); its boxes moved there", id="repair"),
         pytest.param("drop", [1, 2], (CAT, DOG), "as category 1 (cat)", id="drop"),
     ],
 )
 def test_two_of_one_name(action: str, kinds: list[int], left: tuple[Category, ...], detail: str) -> None:
     given = categories_of("cat", "dog", "cat", objects=(1, 2, 3))
-    found, (finding,) = record_rules.duplicate_category_names(given, {}, action)
+    found, (finding,) = apply(record_rules.duplicate_category_names, given, action)
     assert [each.category_id for each in found.annotations] == kinds
     assert found.categories == left
     assert (finding.item, finding.detail) == ("category 3 (cat)", detail)
@@ -113,26 +114,26 @@ def test_two_of_one_name(action: str, kinds: list[int], left: tuple[Category, ..
 @pytest.mark.parametrize("name", ["Cat", " cat", "c a t", "CAT\u00a0"])
 def test_names_that_differ_in_case_or_spaces(name: str) -> None:
     given = categories_of("cat", name, objects=(1, 2))
-    found, (finding,) = record_rules.similar_category_names(given, {}, "report")
+    found, (finding,) = apply(record_rules.similar_category_names, given, "report")
     assert found is given
     assert finding.detail == "as category 1 (cat)"
-    repaired, _ = record_rules.similar_category_names(given, {}, "repair")
+    repaired, _ = apply(record_rules.similar_category_names, given, "repair")
     assert [each.category_id for each in repaired.annotations] == [1, 1]
 
 
 def test_other_names_are_others() -> None:
-    assert record_rules.similar_category_names(categories_of("cat", "cats", "ca-t"), {}, "drop")[1] == []
+    assert apply(record_rules.similar_category_names, categories_of("cat", "cats", "ca-t"), "drop")[1] == []
 
 
 def test_rare_ones_are_those_in_few_images() -> None:
     given = categories_of("cat", "dog", "cow", objects=(1, 1, 1, 2, 2))
     again = replace(given.annotations[3], id=9, bbox=(1.0, 1.0, 5.0, 5.0))  # two objects, one image
     given = replace(given, annotations=(*given.annotations, again))
-    found, (finding,) = record_rules.rare_categories(given, {}, "report", fewest=3)
+    found, (finding,) = apply(record_rules.rare_categories, given, "report")
     assert found is given
     assert finding.detail == "objects in 2 images, fewer than 3"
     assert finding.item == "category 2 (dog)"  # that nothing is a cow is another rule's business
-    dropped, _ = record_rules.rare_categories(given, {}, "drop", fewest=3)
+    dropped, _ = apply(record_rules.rare_categories, given, "drop")
     assert dropped.classes == ("cat", "cow")
     assert {each.category_id for each in dropped.annotations} == {1}
     assert dropped.images == given.images
@@ -141,13 +142,13 @@ def test_rare_ones_are_those_in_few_images() -> None:
 def test_regions_not_judged_are_no_objects() -> None:
     given = categories_of("cat", objects=(1, 1, 1))
     given = replace(given, annotations=tuple(replace(each, iscrowd=1) for each in given.annotations))
-    _, (finding,) = record_rules.rare_categories(given, {}, "report", fewest=3)
+    _, (finding,) = apply(record_rules.rare_categories, given, "report")
     assert finding.detail == "objects in 0 images, fewer than 3"
-    assert record_rules.unused_categories(given, {}, "report")[1] == []
+    assert apply(record_rules.unused_categories, given, "report")[1] == []
 
 
 def test_unused_ones() -> None:
     given = categories_of("cat", "dog", objects=(1,))
-    found, (finding,) = record_rules.unused_categories(given, {}, "drop")
+    found, (finding,) = apply(record_rules.unused_categories, given, "drop")
     assert found.classes == ("cat",)
     assert finding.item == "category 2 (dog)"

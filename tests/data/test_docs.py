@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 from pipeline.data.checks.validation import RULES
@@ -34,5 +33,5 @@ def test_the_rules_are_those_of_the_table() -> None:
 def test_every_format_mode_and_setting_is_explained() -> None:
     missing = [name for name in (*FORMATS, *MODES) if f"`{name}`" not in PAGE]
     settings = PAGE[PAGE.index("| setting |") : PAGE.index("Label Studio needs")]
-    missing += [each.name for each in fields(ApiSettings) if f"`{each.name}`" not in settings]
+    missing += [name for name in ApiSettings.model_fields if f"`{name}`" not in settings]
     assert missing == []

@@ -105,7 +105,7 @@ class HttpClient:
 
         def read(response: requests.Response, where: str) -> JsonResponse:
             self._check(response, where)
-            remedy = "ask for smaller pages, or raise api.max_page_mb"
+            remedy = "ask for smaller pages"
             content = b"".join(_body(response, max_bytes, where, remedy))
             try:
                 data = None if not content and response.status_code in _EMPTY else json.loads(content)

@@ -1,91 +1,158 @@
-"""The images that an API's records name: fetched several at a time, named, and written with their boxes."""
+"""Images of an API with their boxes: fetched page by page, several at a time, named, and written."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import PIL.Image
 from tqdm import tqdm
 
 from pipeline.data.fetch.http_client import HttpClient, HttpStatusError
-from pipeline.data.fetch.image_cache import ImageCache, key_of
+from pipeline.data.fetch.image_cache import ImageCache, image_cache, key_of
 from pipeline.data.image_conversion import DetectedFormat, detect_format
-from pipeline.data.parsed import ParsedBox
-from pipeline.data.sources.api_records import ApiRecord
-from pipeline.data.sources.image_files import unreadable_reason
-from pipeline.data.sources.image_sink import ImageSink
+from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, listed
+from pipeline.data.sources.image_sink import ImageSink, unreadable_reason
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
-from pipeline.data.sources.source import ApiSource
+from pipeline.data.sources.source import ApiSource, FetchOptions
 from pipeline.errors import DataError
 
 _THREADS = 4
 _LONGEST = 200  # bytes of a name taken from a URL
+_OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # that COCO and the split write themselves
 
 
 @dataclass(frozen=True)
-class FetchedImage:
-    """An image file on this machine: a key for its origin, its path, and its format by its header."""
+class ApiRecord:
+    """An image of an API, not fetched yet.
 
-    key: str
-    path: Path
-    format: DetectedFormat
-
-
-class ImageFetcher:
-    """Fetches the images of records, each once; `skipped` lists what could not be had.
-
-    A context manager, which shows the progress.
+    Attributes:
+        where: Its place in the source, for messages.
+        image: What the source says of it; its name is empty if the source gives none.
+        url: Its URL, relative to the page or not; empty if `data` holds its bytes.
+        data: Its bytes.
+        hint: The URL or path to take a name from if it has none; empty for `url`.
     """
 
-    def __init__(self, client: HttpClient, cache: ImageCache) -> None:
-        self._client, self._cache = client, cache
-        self._fetched: dict[str, FetchedImage | str] = {}  # or why there is none
+    where: str
+    image: ParsedImage
+    url: str
+    data: bytes = b""
+    hint: str = ""
+
+
+Pages = Callable[[HttpClient], Iterable[tuple[list[ApiRecord | Skipped], str]]]
+
+
+def load_records(
+    source: ApiSource, images: Path, annotations: Path, options: FetchOptions, pages: Pages, *, in_pixels: bool
+) -> LoadedSource:
+    """Take the images and boxes of an API's records.
+
+    Images are kept in the cache, so that an interrupted run continues. Records with the same image and the same name
+    are one image; a box that several of them have is one box. If the source gives no names, images whose names would be
+    equal get a part of their key into theirs. The order of the records makes no difference.
+
+    Args:
+        source: The API.
+        images: The folder for images.
+        annotations: The folder for `annotations.json`.
+        options: How to fetch.
+        pages: Asks for records, page by page, each with the URL that relative ones in it start from.
+        in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
+
+    Raises:
+        UsageError: The environment variable of the token is not set, or the server wants another token.
+        MissingError: The server keeps failing.
+        DataError: There is no image, two have the same name, or a name leads out of the folder.
+    """
+    with (
+        closing(source.client(options)) as client,
+        image_cache(options.cache / source.cache_name) as cache,
+        tqdm(desc="images from the API", unit="image", mininterval=0.5, ascii=True) as bar,
+    ):
+        PIL.Image.init()  # not safe in several threads at once
+        fetcher = _Fetcher(client, cache, bar)
+        for records, base in pages(client):
+            fetcher.fetch(records, base)
+        keys: dict[str, set[str]] = defaultdict(set)
+        for _, key, name in fetcher.taken:
+            keys[name].add(key)
+        names = [
+            name if record.image.name or len(keys[name]) == 1 else f"{Path(name).stem}-{key[:12]}{Path(name).suffix}"
+            for record, key, name in fetcher.taken
+        ]
+        sink = ImageSink(images, names=frozenset(names), in_pixels=in_pixels)
+        for each in fetcher.skipped:
+            sink.skip(each.item, each.reason)
+        seen: dict[str, Counter[str]] = defaultdict(Counter)
+        for (record, key, _), name in zip(fetcher.taken, names, strict=True):
+            image = replace(record.image, name=name, boxes=_unseen(record.image.boxes, seen[name]))
+            sink.add(image, cache.path(key), where=record.where)
+        loaded = sink.finish("api", source.shown, annotations=annotations)
+        cache.finish()
+    return loaded
+
+
+def read_extra(value: Any, settings: ApiSettings) -> dict[str, Any]:
+    """The fields to keep of an item, by their paths; those named like COCO's own fields as `source_…`."""
+    there = {path: found for path in listed(settings.metadata) if (found := find(value, path)) is not ABSENT}
+    return {f"source_{path}" if path in _OWN_FIELDS else path: found for path, found in there.items()}
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or a text that is one; otherwise None. NaN and infinity pass: validation finds them."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+class _Fetcher:
+    """Fetches the images of records, each once.
+
+    Attributes:
+        taken: Records whose image is in the cache, each with the image's key and a first choice of its name.
+        skipped: What could not be had.
+    """
+
+    def __init__(self, client: HttpClient, cache: ImageCache, bar: tqdm[Any]) -> None:
+        self._client, self._cache, self._bar = client, cache, bar
+        self._found: dict[str, DetectedFormat | str] = {}  # by key: the image's format, or why it cannot be had
+        self.taken: list[tuple[ApiRecord, str, str]] = []
         self.skipped: list[Skipped] = []
 
-    def __enter__(self) -> ImageFetcher:
-        self._bar = tqdm(desc="images from the API", unit="image", mininterval=0.5, ascii=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def fetch(self, records: Iterable[ApiRecord], base: str) -> list[tuple[ApiRecord, FetchedImage]]:
-        """Fetch the images of a page.
-
-        Args:
-            records: The page's records; those whose image cannot be had are skipped.
-            base: The URL that relative ones start from.
-
-        Raises:
-            UsageError: The endpoint wants another token.
-            MissingError: The server keeps failing.
-        """
-        wanted = [(record, *self._location(record, base)) for record in records]
-        self._fetch_all({key: url for _, key, url in wanted if url})
-        taken = []
+    def fetch(self, records: list[ApiRecord | Skipped], base: str) -> None:
+        """Fetch the images of a page; `base` is the URL that relative ones start from."""
+        self.skipped += [each for each in records if isinstance(each, Skipped)]
+        wanted = [(each, *self._address(each, base)) for each in records if isinstance(each, ApiRecord)]
+        urls = {key: url for record, key, url in wanted if (url or record.data) and key not in self._found}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            self._found |= zip(urls, pool.map(self._image, urls, urls.values()), strict=True)
         for record, key, url in wanted:
-            found = self._fetched.get(key, key)
-            if isinstance(found, FetchedImage):
-                taken.append((replace(record, url=url, data=b""), found))
-            else:
+            found = self._found.get(key, key)
+            if isinstance(found, str):
                 shown = f" ({self._client.access.shown(url)})" if url else ""
                 self.skipped.append(Skipped(f"{record.where}{shown}", found))
-            self.skipped += record.left_out
-        return taken
+                continue
+            name = record.image.name or _name_in(record.hint or url) or key[:16]
+            suffix = found.suffix_for(name) if found.stays else ""
+            self.taken.append((replace(record, data=b""), key, name + suffix))
 
-    def _location(self, record: ApiRecord, base: str) -> tuple[str, str]:
+    def _address(self, record: ApiRecord, base: str) -> tuple[str, str]:
         """The key of an image, and its URL if it has to be fetched; or the reason why there is none, and no URL."""
         if record.data:
-            key = self._cache.keep(record.data)
-            if key not in self._fetched:
-                self._fetched[key] = _identified(self._cache.path(key), key)
-                self._bar.update()
-            return key, ""
+            return self._cache.keep(record.data), ""
         if not record.url:
             return "it has no image", ""
         try:
@@ -97,106 +164,31 @@ class ImageFetcher:
             return f"its URL is of the kind '{parts.scheme[:20]}', which cannot be fetched", ""
         return (key_of(url), url) if parts.hostname else ("its URL has no host", "")
 
-    def _fetch_all(self, urls: dict[str, str]) -> None:
-        missing = [(key, url) for key, url in urls.items() if key not in self._fetched]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for (key, _), problem in zip(missing, pool.map(self._fetch, missing), strict=True):
-                self._fetched[key] = problem or _identified(self._cache.path(key), key)
-                self._bar.update()
-
-    def _fetch(self, wanted: tuple[str, str]) -> str:
-        """Fetch an image into the cache; returns why it cannot be had, or an empty text."""
-        key, url = wanted
+    def _image(self, key: str, url: str) -> DetectedFormat | str:
+        """Fetch an image into the cache, where one without a URL already is; its format, or why it cannot be had."""
         try:
-            self._cache.fetch(self._client, url, key)
+            if url:
+                self._cache.fetch(self._client, url, key)
         except HttpStatusError as error:
             return error.problem
-        return ""
+        self._bar.update()
+        found = detect_format(self._cache.path(key), named_as_image=False)
+        return found if found.name and not found.problem else found.problem or unreadable_reason(self._cache.path(key))
 
 
-def write_records(
-    found: list[tuple[ApiRecord, FetchedImage]],
-    fetcher: ImageFetcher,
-    source: ApiSource,
-    images: Path,
-    annotations: Path,
-) -> LoadedSource:
-    """Write images and `annotations.json`. The order of the records makes no difference.
-
-    Records with the same image and the same name are one image; a box that several of them have is one box. If the
-    source gives no names, images whose names would be equal get a part of their key into theirs.
-
-    Raises:
-        DataError: There is no image, two have the same name, or a name leads out of the folder.
-    """
-    names = _names(found)
-    sink = ImageSink(images, names=frozenset(names.values()))
-    sink.skipped += fetcher.skipped
-    boxes: dict[str, Counter[str]] = {}
-    for record, image in sorted(found, key=lambda each: each[0].where):
-        name = names[image.key, record.name]
-        seen = boxes.setdefault(name, Counter())
-        sink.add(
-            name,
-            image.path,
-            boxes=_unseen(record.boxes, seen),
-            in_pixels=record.in_pixels,
-            subset=record.subset,
-            extra=record.extra,
-            declared=record.size,
-            annotated=record.annotated,
-            unusable=bool(record.left_out),
-            where=record.where,
-        )
-    sink.write_annotations(annotations, url=source.shown)
-    return sink.finish("api", source.shown)
+def _name_in(url: str) -> str:
+    last = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    clean = re.sub(r"[^\w.-]", "_", last).lstrip(".")
+    return clean.encode()[-_LONGEST:].decode(errors="ignore")
 
 
-def _unseen(boxes: tuple[ParsedBox, ...], seen: Counter[str]) -> list[ParsedBox]:
+def _unseen(boxes: Iterable[ParsedBox], seen: Counter[str]) -> list[ParsedBox]:
     """The boxes that exceed those of the image's other records, which are then counted as seen."""
     own: Counter[str] = Counter()
     unseen = []
     for each in boxes:
         own[repr(each)] += 1
         if own[repr(each)] > seen[repr(each)]:
+            seen[repr(each)] += 1
             unseen.append(each)
-    seen |= own
     return unseen
-
-
-def _names(found: list[tuple[ApiRecord, FetchedImage]]) -> dict[tuple[str, str], str]:
-    """File names by the image's key and the name that the source gives it."""
-    hints: dict[tuple[str, str], str] = {}
-    images: dict[tuple[str, str], FetchedImage] = {}
-    for record, image in found:
-        group = image.key, record.name
-        hint = record.hint or record.url
-        hints[group] = min(hints.get(group, hint), hint)
-        images[group] = image
-    first_choice = {
-        group: _with_suffix(group[1] or _from_url(hints[group]) or group[0][:16], images[group]) for group in hints
-    }
-    often = Counter(first_choice.values())
-    names = {}
-    for group, name in first_choice.items():
-        path = PurePosixPath(name)
-        unique = f"{path.stem}-{group[0][:12]}{path.suffix}"
-        names[group] = name if group[1] or often[name] == 1 else str(path.with_name(unique))
-    return names
-
-
-def _with_suffix(name: str, image: FetchedImage) -> str:
-    return name + image.format.suffix_for(name) if image.format.stays else name
-
-
-def _from_url(url: str) -> str:
-    last = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
-    clean = re.sub(r"[^\w.-]", "_", last).lstrip(".")
-    return clean.encode()[-_LONGEST:].decode(errors="ignore")
-
-
-def _identified(path: Path, key: str) -> FetchedImage | str:
-    found = detect_format(path, named_as_image=False)
-    if found.problem or not found.name:
-        return found.problem or unreadable_reason(path)
-    return FetchedImage(key, path, found)

@@ -1,36 +1,31 @@
-"""Settings of an HTTP API: how to ask, and where in its answers the items, images and boxes are."""
+"""Settings of an HTTP API: how to ask, and the dotted paths to what is needed in its answers."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.errors import UsageError, did_you_mean
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-_CHOICES = {
-    "box_format": ("xywh", "xyxy", "cxcywh"),
-    "units": ("pixels", "fraction", "percent"),
-}
-_LEAST = {"first_page": 0, "page_step": 1, "max_page_mb": 1, "wait_minutes": 0, "requests_per_second": 0}
+from pipeline.errors import DataError, UsageError, did_you_mean
+
+ABSENT = object()
+"""Stands for a missing value, which null is not."""
+
+_SHOWN = 12  # keys
+_HIDE_IT = "put the secret into an environment variable, and the variable's name into api.token_env"
 
 
-@dataclass(frozen=True)
-class ApiSettings:
+class ApiSettings(BaseModel):
     """How to read an API. Paths are dotted, `data.results` or `files.0.url`; `.` is the thing itself.
 
     Attributes:
         items: Path of the list of items in a page; empty if the page is the list.
         next: Path of the next page's URL in a page; empty to follow a `Link: rel="next"` header.
-        page_parameter: The query parameter that counts pages, until one is empty.
-        first_page: Its first value.
-        page_step: Its increment: 1 for pages, the page's length if it is an offset.
+        page_parameter: The query parameter that counts pages, from 1 until one is empty.
         image: In an item: the image's URL, which may be relative to the page, or its data in base64.
         name: In an item: the image's file name; empty to take it from the URL.
-        width: In an item: the image's declared width in pixels; empty to measure the file.
-        height: In an item: its declared height.
         boxes: In an item: the list of boxes; empty if there are none, `.` if an item is a box.
         box: In a box: the path of four numbers, or four paths with commas between.
         box_format: `xywh` and `xyxy` from the top left corner, or `cxcywh` from the centre.
@@ -41,41 +36,35 @@ class ApiSettings:
         token_env: Name of the environment variable that holds the token.
         token_scheme: The word before the token in the `Authorization` header.
         requests_per_second: Most requests a second; 0 for no limit.
-        max_page_mb: Largest size of a page.
         wait_minutes: Longest time to wait for an export.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     items: str = ""
     next: str = ""
     page_parameter: str = ""
-    first_page: int = 1
-    page_step: int = 1
-    image: str = "image"
+    image: str = Field("image", min_length=1)
     name: str = ""
-    width: str = ""
-    height: str = ""
     boxes: str = ""
     box: str = "bbox"
-    box_format: str = "xywh"
-    units: str = "pixels"
-    label: str = "label"
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = "xywh"
+    units: Literal["pixels", "fraction", "percent"] = "pixels"
+    label: str = Field("label", min_length=1)
     subset: str = ""
     metadata: str = ""
-    token_env: str = ""
-    token_scheme: str = "Bearer"  # noqa: S105 - no secret
-    requests_per_second: float = 10.0
-    max_page_mb: int = 64
-    wait_minutes: float = 60.0
+    token_env: str = Field("", pattern=r"^([A-Z_][A-Z0-9_]*)?$")
+    token_scheme: str = Field("Bearer", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,19}$")
+    requests_per_second: float = Field(10.0, ge=0, allow_inf_nan=False)
+    wait_minutes: float = Field(60.0, ge=0, allow_inf_nan=False)
 
-    @property
-    def box_paths(self) -> tuple[str, ...]:
-        """One path of four numbers, or four paths."""
-        return _listed(self.box)
-
-    @property
-    def metadata_paths(self) -> tuple[str, ...]:
-        """The fields of an item to keep."""
-        return _listed(self.metadata)
+    @model_validator(mode="after")
+    def _agrees(self) -> ApiSettings:
+        if self.page_parameter and self.next:
+            raise ValueError("page_parameter and next exclude each other")
+        if len(listed(self.box)) not in {1, 4}:
+            raise ValueError("box is neither one path of four numbers nor four paths")
+        return self
 
 
 def parse_settings(
@@ -90,63 +79,79 @@ def parse_settings(
         defaults: Values that replace the usual ones.
 
     Raises:
-        UsageError: A name is unknown or unused, a value is of the wrong type or not among the choices, or two settings
-            exclude each other. Values that might be a secret are not shown.
+        UsageError: A name is unknown or unused, or a value cannot be used. Values, which might be a secret, are not
+            shown.
     """
-    known = [each.name for each in fields(ApiSettings)]
+    known = ApiSettings.model_fields
     for name in settings:
         if name not in known:
-            raise _unknown(name, known)
+            is_secret = re.search(r"token|key|secret|password|auth|header", name, re.IGNORECASE)
+            near = did_you_mean(name, known, otherwise=f"there are: {', '.join(known)}")
+            raise UsageError(f"there is no API setting '{name}'", remedy=_HIDE_IT if is_secret else near)
         if allowed and name not in allowed:
             raise UsageError(f"{source} does not use api.{name}", expected=f"some of {', '.join(sorted(allowed))}")
-    values = dict(defaults) | {name: _value(name, str(text).strip()) for name, text in settings.items()}
-    return _checked(ApiSettings(**values))
-
-
-def _unknown(name: str, known: list[str]) -> UsageError:
-    remedy = did_you_mean(name, known, otherwise=f"there are: {', '.join(known)}")
-    if re.search(r"token|key|secret|password|auth|header", name, re.IGNORECASE):
-        remedy = "put the secret into an environment variable, and the variable's name into api.token_env"
-    return UsageError(f"there is no API setting '{name}'", remedy=remedy)
-
-
-def _value(name: str, text: str) -> Any:
-    kind = type(getattr(ApiSettings, name))
-    if kind is str:
-        return text
     try:
-        number = kind(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or number < _LEAST[name]:
-        whole = "a whole number" if kind is int else "a number"
-        raise UsageError(f"api.{name} is '{text[:40]}'", expected=f"{whole}, {_LEAST[name]} or more")
-    return number
+        return ApiSettings(**{**defaults, **settings})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = ".".join(["api", *map(str, first["loc"])])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{name}: {problem}", remedy=_HIDE_IT * ("token" in name)) from None
 
 
-def _checked(settings: ApiSettings) -> ApiSettings:
-    for name, choices in _CHOICES.items():
-        value = getattr(settings, name)
-        if value not in choices:
-            remedy = did_you_mean(value, choices, cutoff=0.3)
-            raise UsageError(f"api.{name} is '{value[:40]}'", expected=" or ".join(choices), remedy=remedy)
-    if settings.token_env and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", settings.token_env):
-        raise UsageError(
-            "api.token_env is not the name of an environment variable (not shown: it may be the token itself)",
-            expected="capital letters, digits and underscores, such as LABELS_TOKEN",
-            remedy="put the token into an environment variable, and the variable's name here",
-        )
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,19}", settings.token_scheme):
-        expected = "Bearer, Token, or the word that the server wants there"
-        raise UsageError("api.token_scheme is not a single word (not shown: it may hold the token)", expected=expected)
-    if settings.page_parameter and settings.next:
-        raise UsageError("api.page_parameter and api.next exclude each other", remedy="leave one out")
-    if len(settings.box_paths) not in {1, 4}:
-        raise UsageError(f"api.box is '{settings.box[:80]}'", expected="one path of four numbers, or four paths")
-    if not settings.image or not settings.label:
-        raise UsageError(f"api.{'label' if settings.image else 'image'} is empty", expected="a path in an item")
-    return settings
+def listed(paths: str) -> list[str]:
+    """The paths of a setting that may name several."""
+    return [part for each in paths.split(",") if (part := each.strip())]
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part for each in text.split(",") if (part := each.strip()))
+def find(value: Any, path: str) -> Any:
+    """The value at a path, or `ABSENT`. A number is an index; an empty path and `.` mean the value itself."""
+    return _follow(value, path)[2]
+
+
+def need(value: Any, path: str, *, setting: str, where: str) -> Any:
+    """The value at a path.
+
+    Args:
+        value: The JSON value that the path starts at.
+        path: The path.
+        setting: The setting it comes from, for the error.
+        where: The place of `value`, for the error.
+
+    Raises:
+        DataError: The path leads nowhere; says how far it leads, what is there, and the nearest key.
+    """
+    last, step, found = _follow(value, path)
+    if found is not ABSENT:
+        return found
+    keys = [str(key)[:40] for key in last] if isinstance(last, dict) else []
+    there = f"with the keys {', '.join(keys[:_SHOWN])}" if keys else "without keys"
+    raise DataError(
+        f"the path '{path}' of api.{setting} leads nowhere: there is no '{step}' in {kind(last)} {there}",
+        where=where,
+        remedy=did_you_mean(step, keys, otherwise=f"set api.{setting} to the right path"),
+    )
+
+
+def is_misspelt(value: Any, path: str) -> bool:
+    """Whether a path leads nowhere, and a key much like its own is there."""
+    last, step, found = _follow(value, path)
+    return found is ABSENT and isinstance(last, dict) and bool(did_you_mean(step, last, cutoff=0.75))
+
+
+def kind(value: Any) -> str:
+    """A JSON value's kind in words."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _follow(value: Any, path: str) -> tuple[Any, str, Any]:
+    """The last value on a path that exists, the step from there, and where that leads: to a value or `ABSENT`."""
+    step = ""
+    for step in filter(None, path.split(".")):
+        is_index = isinstance(value, list) and re.fullmatch("[0-9]{1,9}", step) and int(step) < len(value)
+        found = value[int(step)] if is_index else value.get(step, ABSENT) if isinstance(value, dict) else ABSENT
+        if found is ABSENT:
+            return value, step, ABSENT
+        value = found
+    return value, step, value

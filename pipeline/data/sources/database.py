@@ -5,12 +5,14 @@ Rows come in chunks and images go to disk at once: memory does not grow with the
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
@@ -20,12 +22,20 @@ from tqdm import tqdm
 from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.fetch.fetching import fetch
-from pipeline.data.sources.database_columns import Columns, Row
-from pipeline.data.sources.image_sink import ImageSink
+from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.sources.image_sink import DIFFERS, ImageSink
 from pipeline.data.sources.loaded_source import LoadedSource
-from pipeline.data.sources.source import DRIVERS, DatabaseSource, FetchOptions
-from pipeline.errors import DataError, MissingError, UsageError, did_you_mean
+from pipeline.data.sources.source import DatabaseSource, FetchOptions
+from pipeline.data.subset_names import subset_named
+from pipeline.errors import DataError, MissingError, UsageError
 
+_EXPECTED = (
+    "name and image (the file's bytes), or path (a local path or URL), with name or without; for one box a row: label "
+    "with x, y, width, height or with x1, y1, x2, y2, in pixels; for all boxes of an image: boxes and labels, JSON "
+    "lists; iscrowd; subset; whatever else there is, is kept with the image"
+)
+_XYWH, _XYXY, _LISTS = ("x", "y", "width", "height"), ("x1", "y1", "x2", "y2"), ("boxes",)
+_RESERVED = frozenset({"id", "file_name", "width", "height"})  # of a COCO image record
 _ROWS = 20  # in memory at a time, with their images
 _READ_ONLY = {  # PostgreSQL's is an option of SQLAlchemy's
     "sqlite": "PRAGMA query_only = ON",
@@ -42,16 +52,10 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
     """Take what a query gives: images, and their boxes as a COCO file.
 
     The query runs in a transaction that is never committed, and that can only read where the database supports that:
-    PostgreSQL, SQLite, MySQL, MariaDB and Oracle do. Columns are known by their names, see
-    `database_columns.EXPECTED`; rows of one name are one image with the boxes of all, and a NULL box is none. A
-    relative path starts from the SQLite file's folder, or with other databases from the working folder. Files that are
-    not images, and missing local paths, are skipped with their boxes. The same rows in any order give the same bytes.
-
-    Args:
-        source: The database and the query.
-        images: The folder for images.
-        annotations: The folder for `annotations.json`.
-        options: How to fetch images that paths name.
+    PostgreSQL, SQLite, MySQL, MariaDB and Oracle do. Columns are known by their names; rows of one name are one image
+    with the boxes of all, and a NULL box is none. A relative path starts from the SQLite file's folder, or with other
+    databases from the working folder. Files that are not images, and missing local paths, are skipped with their boxes.
+    The same rows in any order give the same bytes.
 
     Raises:
         UsageError: The query or its columns cannot be used, or the database's driver is missing.
@@ -63,41 +67,28 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
         raise UsageError(problem, where=source.shown, expected="a query that only reads", remedy="write a SELECT")
     images.mkdir(parents=True, exist_ok=True)
     sink = ImageSink(images)
-    folder = Path(source.url.database or "").parent if source.dialect == "sqlite" else Path()
+    folder = Path(source.url.database or "").parent if source.url.get_backend_name() == "sqlite" else Path()
     paths: dict[str, str] = {}
+    number = 0
     with closing(_rows(source)) as rows:
-        for row in rows:
-            name = row.name or _name_of(row.path)
-            where = f"{source.shown}, row {row.number}, '{name}'"
-            content: bytes | Path | None = row.data
+        for number, (image, data, path) in enumerate(rows, 1):
+            where = f"{source.shown}, row {number}, '{image.name}'"
+            content: bytes | Path | None = data
             problem = ""
-            if row.data is None and row.path and paths.get(name) != row.path:
-                paths[name] = row.path
-                content = _file(row.path, folder, options, where)
-                problem = "" if content else f"there is no file {redact(row.path)[:200]}"
-            sink.add(
-                name,
-                content,
-                boxes=row.boxes,
-                subset=row.subset,
-                extra=row.extra,
-                annotated=row.annotated,
-                where=where,
-                problem=problem,
-            )
-    if not sink.has_entries:
+            if path and paths.get(image.name) != path:
+                paths[image.name] = path
+                content = _file(path, folder, options, where)
+                problem = "" if content else f"there is no file {redact(path)[:200]}"
+            sink.add(image, content, where=where, problem=problem)
+    if not number:
         raise DataError("the query returns no rows", where=source.shown, remedy=_OWN_CLIENT)
-    sink.write_annotations(annotations, url=source.shown)
-    return sink.finish("database", source.shown)
+    return sink.finish("database", source.shown, annotations=annotations)
 
 
 def _name_of(path: str) -> str:
     """The name of an image of which only the path is known: a relative path itself, otherwise its last part."""
     if "://" in path:
-        try:
-            return unquote(urlsplit(path).path).rpartition("/")[2]
-        except ValueError:  # not a URL: refused when it is fetched
-            return unquote(path).rpartition("/")[2]
+        return unquote(re.split("[?#]", path)[0]).rpartition("/")[2]
     return PurePosixPath(path).name if unsafe_name(path) else path
 
 
@@ -105,44 +96,37 @@ def _file(path: str, folder: Path, options: FetchOptions, where: str) -> Path | 
     """The file at a row's path; None if there is none on this machine."""
     if "${" in path:  # data must not read the environment
         raise DataError("the path has a placeholder, which paths out of a database cannot have", where=where)
-    is_remote = "://" in path and not path.lower().startswith("file://")
     url = path if "://" in path else str(folder / path)
     if "://" not in path and not os.path.exists(os.path.expanduser(url)):  # noqa: PTH110, PTH111 - these raise nothing
         return None
     try:
         found = fetch(url, options.cache)
-    except MissingError as error:
-        if is_remote:
-            raise _unreachable(path, where, error) from None
-        return None
-    except (DataError, UsageError) as error:
-        raise _unreachable(path, where, error) from None
+    except (DataError, MissingError, UsageError) as error:
+        if isinstance(error, MissingError) and path.lower().startswith("file://"):
+            return None
+        problem = f"the image {redact(path)} cannot be fetched: {error.problem}"
+        remedy = "run it again, downloads are kept; or exclude the row in the query"
+        raise DataError(problem, where=where, remedy=remedy) from None
     return found.path if found.path.is_file() else None
 
 
-def _unreachable(path: str, where: str, error: DataError | MissingError | UsageError) -> DataError:
-    problem = f"the image {redact(path)} cannot be fetched: {error.problem}"
-    return DataError(problem, where=where, remedy="run it again, downloads are kept; or exclude the row in the query")
-
-
-def _rows(source: DatabaseSource) -> Generator[Row]:
+def _rows(source: DatabaseSource) -> Generator[tuple[ParsedImage, bytes | None, str]]:
     # PostgreSQL: a cursor on the server. Without parameters, a % in the query is a % for all drivers.
     options = {"stream_results": True, "yield_per": _ROWS, "no_parameters": True}
-    number = 0
+    number, has_begun = 0, False
     with _connected(source) as connection:
         try:
             result = connection.exec_driver_sql(source.query, execution_options=options)
-            columns = Columns(tuple(result.keys()), source.shown)
-        except SQLAlchemyError as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
-                raise _broke(source, error, 0) from None
-            problem = f"the database refuses the query: {_message(source, error)}"
-            raise UsageError(problem, where=source.shown, remedy=_OWN_CLIENT) from None
-        try:
+            columns, has_begun = _Columns(list(map(str, result.keys())), source.shown), True
             for number, values in enumerate(tqdm(result, desc="rows", unit="row", mininterval=0.5, ascii=True), 1):
                 yield columns.row(values, number)
         except SQLAlchemyError as error:
-            raise _broke(source, error, number) from None
+            message = _message(source, error)
+            if has_begun or (isinstance(error, DBAPIError) and error.connection_invalidated):
+                problem = f"the query broke off after {number} rows: {message}"
+                raise DataError(problem, where=source.shown, remedy="run it again; nothing was published") from None
+            problem = f"the database refuses the query: {message}"
+            raise UsageError(problem, where=source.shown, remedy=_OWN_CLIENT) from None
 
 
 def _message(source: DatabaseSource, error: SQLAlchemyError) -> str:
@@ -154,27 +138,24 @@ def _message(source: DatabaseSource, error: SQLAlchemyError) -> str:
     return text[:300]
 
 
-def _broke(source: DatabaseSource, error: SQLAlchemyError, rows: int) -> DataError:
-    problem = f"the query broke off after {rows} rows: {_message(source, error)}"
-    return DataError(problem, where=source.shown, remedy="run it again; nothing was published")
-
-
 @contextmanager
 def _connected(source: DatabaseSource) -> Iterator[Connection]:
     """A connection that only reads. Messages of the libraries are reworded, and not chained."""
-    _check_sqlite(source)
+    dialect = source.url.get_backend_name()
+    if dialect == "sqlite":
+        _check_sqlite(source.url.database or "", source.shown)
     try:
         engine = create_engine(source.url, poolclass=NullPool, hide_parameters=True)
     except (ImportError, NoSuchModuleError):
-        package = DRIVERS.get(source.dialect, "the one that SQLAlchemy's page on it names")
         problem = f"the package for '{source.url.drivername}' databases is missing"
-        raise UsageError(problem, where=source.shown, remedy=f"pip install '{package}'") from None
+        remedy = "install the driver that SQLAlchemy's page on the database names, such as psycopg[binary]"
+        raise UsageError(problem, where=source.shown, remedy=remedy) from None
     except (SQLAlchemyError, TypeError, ValueError):
         raise UsageError("the database URL has a setting that cannot be used", where=source.shown) from None
     try:
         connection = engine.connect().execution_options(postgresql_readonly=True)
-        if source.dialect in _READ_ONLY:
-            connection.exec_driver_sql(_READ_ONLY[source.dialect])
+        if dialect in _READ_ONLY:
+            connection.exec_driver_sql(_READ_ONLY[dialect])
     except SQLAlchemyError as error:
         raise MissingError(
             f"the database cannot be opened: {_message(source, error)}",
@@ -185,15 +166,139 @@ def _connected(source: DatabaseSource) -> Iterator[Connection]:
         yield connection
 
 
-def _check_sqlite(source: DatabaseSource) -> None:
+def _check_sqlite(name: str, shown: str) -> None:
     """SQLite would create a missing file."""
-    if source.dialect != "sqlite":
-        return
-    name = source.url.database or ""
     if name in {"", ":memory:"} or name.startswith("file:"):
-        raise UsageError("the URL names no file", where=source.shown, expected="sqlite:///folder/file.db")
+        raise UsageError("the URL names no file", where=shown, expected="sqlite:///folder/file.db")
     path = Path(name)
     if not path.is_file():
-        beside = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
-        remedy = did_you_mean(path.name, beside, otherwise="check the path")
-        raise MissingError("there is no such database file", where=path, remedy=remedy)
+        raise MissingError("there is no such database file", where=path, remedy="check the path")
+
+
+class _Columns:
+    """Reads rows with these column names, in upper or lower case."""
+
+    def __init__(self, names: Sequence[str], shown: str) -> None:
+        self._shown = shown
+        lower = [name.lower() for name in names]
+        forms = [form for form in (_XYWH, _XYXY, _LISTS) if set(form[:2]) & {*lower}]  # a width alone is an image's
+        self._form = forms[0] if forms else ()
+        self._label = "labels" if self._form == _LISTS else "label"
+        needed = (*self._form, self._label) if forms else ()
+        orphans = [] if forms else [each for each in ("label", "labels", "iscrowd") if each in lower]
+        problems = {
+            "the query has a column twice": len({*lower}) < len(lower),
+            "the query has not either name and image or path": {"image", "path"} <= {*lower}
+            or not ({"image", "name"} <= {*lower} or "path" in lower),
+            f"the query has boxes in {len(forms)} forms": len(forms) > 1,
+            f"the query has boxes without {', '.join(sorted({*needed}.difference(lower)))}": {*needed} - {*lower},
+            f"the query has {', '.join(orphans)} and no boxes": orphans,
+        }
+        for problem, is_so in problems.items():
+            if is_so:
+                remedy = "name the columns so: SELECT file AS name"
+                came = f"{problem}; it has {', '.join(names)}"
+                raise UsageError(came, where=shown, expected=_EXPECTED, remedy=remedy)
+        used = {"name", "image", "path", "subset", "iscrowd", *needed}
+        self._used = {each: i for i, each in enumerate(lower) if each in used}
+        self._others = {
+            f"source_{name}" if name.lower() in _RESERVED else name: i
+            for i, name in enumerate(names)
+            if name.lower() not in used
+        }
+
+    def row(self, values: Sequence[Any], number: int) -> tuple[ParsedImage, bytes | None, str]:
+        """Check a row, counted from 1: what it says of an image, and the image's bytes or path."""
+        cells = {column: values[i] for column, i in self._used.items()}
+        try:
+            path = "" if cells.get("path") is None else _text("path", cells["path"])
+            image = ParsedImage(
+                _text("name", cells["name"]) if "name" in cells else _name_of(path),
+                0,
+                0,
+                self._boxes(cells),
+                _subset(cells.get("subset")),
+                self._form != _LISTS or cells["boxes"] is not None,
+                extra={key: _kept(values[i]) for key, i in self._others.items() if values[i] is not None},
+            )
+            return image, _bytes(cells.get("image")), path
+        except DataError as error:
+            error.where = f"{self._shown}, row {number}"
+            raise
+
+    def _boxes(self, cells: Mapping[str, Any]) -> tuple[ParsedBox, ...]:
+        labels, crowd = cells.get(self._label), cells.get("iscrowd")
+        if self._form == _LISTS:
+            boxes, labels, crowd = _list("boxes", cells["boxes"]), _list("labels", labels), _list("iscrowd", crowd)
+            crowd = crowd or [None] * len(boxes)
+        else:
+            box = [cells[each] for each in self._form]
+            is_null = all(each is None for each in box)
+            if is_null and labels is not None:
+                raise DataError("it has a label and no box")
+            boxes, labels, crowd = ([], [], []) if is_null else ([box], [labels], [crowd])
+        if not len(boxes) == len(labels) == len(crowd):
+            raise DataError(f"it has {len(boxes)} boxes, {len(labels)} labels and {len(crowd)} iscrowd")
+        return tuple(self._box(*each) for each in zip(boxes, labels, crowd, strict=True))
+
+    def _box(self, box: Any, label: Any, crowd: Any) -> ParsedBox:
+        columns = self._form if self._form != _LISTS else _LISTS * 4
+        if not isinstance(box, list | tuple) or len(box) != 4:
+            raise _wrong("boxes", box, "four numbers [x, y, width, height]")
+        a, b, c, d = map(_number, columns, box)
+        if self._form == _XYXY:
+            c, d = c - a, d - b
+        if crowd not in (None, 0, 1):
+            raise _wrong("iscrowd", crowd, "0 or 1")
+        return ParsedBox(_text(self._label, label), (a, b, c, d), int(crowd or 0))
+
+
+def _wrong(column: str, value: Any, expected: str) -> DataError:
+    shown = "NULL" if value is None else f"'{value[:40]}'" if isinstance(value, str) else type(value).__name__
+    return DataError(f"{column} is {shown}, and not {expected}")
+
+
+def _list(column: str, value: Any) -> list[Any]:
+    try:
+        value = json.loads(value) if isinstance(value, str | bytes) else value
+    except ValueError:
+        raise _wrong(column, value, "JSON") from None
+    if value is not None and not isinstance(value, list | tuple):
+        raise _wrong(column, value, "a list")
+    return list(value or ())
+
+
+def _bytes(value: Any) -> bytes | None:
+    if value is not None and not isinstance(value, bytes | bytearray | memoryview):
+        raise _wrong("image", value, "the bytes of a file")
+    return None if value is None else bytes(value)
+
+
+def _text(column: str, value: Any) -> str:
+    if value in (None, "") or isinstance(value, bool | bytes | bytearray | memoryview | list | dict | float):
+        raise _wrong(column, value, "a text")
+    return str(value)
+
+
+def _number(column: str, value: Any) -> float:
+    try:
+        return float(value if not isinstance(value, bool) else "")
+    except (TypeError, ValueError):
+        raise _wrong(column, value, "a number") from None
+
+
+def _subset(value: Any) -> str:
+    subset = subset_named(value) if isinstance(value, str) else ""
+    if value not in (None, "") and not subset:
+        raise _wrong("subset", value, "train, val, eval or test")
+    return subset
+
+
+def _kept(value: Any) -> Any:
+    """A value that JSON can hold; others as text, and bytes as `DIFFERS`."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return DIFFERS
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return str(value)

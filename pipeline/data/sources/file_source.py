@@ -6,9 +6,9 @@ import os
 import re
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote
@@ -18,26 +18,23 @@ from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.image_conversion import detect_format
 from pipeline.data.images import is_image_name
-from pipeline.data.sources.image_files import Transfer, place_file
-from pipeline.data.sources.image_sink import ImageSink
+from pipeline.data.parsed import ParsedImage
+from pipeline.data.sources.image_sink import ImageSink, Transfer, place
 from pipeline.data.sources.loaded_source import NEITHER, LoadedSource, Skipped
 from pipeline.data.sources.source import FetchOptions, FileSource
-from pipeline.data.sources.video import Sampling, extract_frames
+from pipeline.data.sources.video import extract_frames
 from pipeline.errors import DataError
 
-FileKind = Literal["image", "annotations", "clip", ""]
+FileKind = Literal["image", "annotations", "clip"]
+Files = dict[FileKind, dict[str, Path]]  # the files of a source by kind and by POSIX path relative to it, sorted
 
 ANNOTATION_SUFFIXES = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels"})
 CLIP_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm"})
 # Raw files of cameras are TIFF with a small preview, which is not the image; nothing here reads the others.
-_UNSUPPORTED_IMAGES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}) | {
-    ".svg",
-    ".exr",
-    ".hdr",
-    ".jxl",
-    ".eps",
-    ".wmf",
-}
+_UNSUPPORTED_IMAGES = frozenset(
+    {".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+    | {".svg", ".exr", ".hdr", ".jxl", ".eps", ".wmf"}
+)
 _PAPERS = re.compile(r"(readme|licen[cs]e|copying|changelog|notice)(\.[\w-]+)*\.txt", re.IGNORECASE)
 _SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "ehthumbs.db"})
 
@@ -67,52 +64,52 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
     found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
     images.mkdir(parents=True, exist_ok=True)
     annotations.mkdir(parents=True, exist_ok=True)
-    with _listed(found, images, is_local=source.is_local) as place:
-        if not place.files.taken:
-            raise _nothing(found.url, place.files.skipped)
-        depth = common_depth(place.files.taken)
-        names = {name: "/".join(PurePosixPath(name).parts[depth:]) for name in place.files.taken}
-        own = {names[name] for name in place.files.images}
-        sink = ImageSink(images, names=own, transfer=place.transfer, keep_unreadable=True)
-        sink.skipped += place.files.skipped
-        sink.add_files({names[name]: place.path(name) for name in place.files.images})
-        for name in place.files.annotations:
-            place_file(place.path(name), annotations / names[name], place.transfer)
-        _add_clips(place, names, sink, source.sampling)
-        return sink.finish(place.kind, found.url, found.sha256)
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """The files of a source: below `folder`, or the one at `single`."""
-
-    kind: str
-    folder: Path
-    files: _SourceFiles
-    transfer: Transfer
-    single: Path | None = None
-
-    def path(self, name: str) -> Path:
-        return self.single or self.folder / name
+    skipped: list[Skipped] = []
+    with _listed(found, images, skipped, is_local=source.is_local) as (kind, files, transfer):
+        taken = [name for group in files.values() for name in group]
+        if not taken:
+            first = "; ".join(f"{each.item}: {each.reason}" for each in skipped[:3])
+            raise DataError(
+                "there are no images and no annotations" + (f", but {first}" if first else ""),
+                where=found.url,
+                expected="images, annotations (.json .xml .txt .csv .yaml) or clips (.mp4 .avi .mkv .mov .webm)",
+                remedy="check the URL",
+            )
+        depth = common_depth(taken)
+        pictures, markup, clips = (
+            {"/".join(PurePosixPath(name).parts[depth:]): path for name, path in group.items()}
+            for group in files.values()
+        )
+        sink = ImageSink(images, names=frozenset(pictures), transfer=transfer, keep_unreadable=True)
+        for each in skipped:
+            sink.skip(each.item, each.reason)
+        sink.add_files(pictures)
+        for name, path in markup.items():
+            place(path, annotations / name, transfer)
+        _add_clips(clips, {str(parent) for name in pictures for parent in PurePosixPath(name).parents}, sink, source)
+        return sink.finish(kind, found.url, found.sha256)
 
 
 @contextmanager
-def _listed(found: Fetched, images: Path, *, is_local: bool) -> Iterator[_Listed]:
+def _listed(
+    found: Fetched, images: Path, skipped: list[Skipped], *, is_local: bool
+) -> Iterator[tuple[str, Files, Transfer]]:
+    """The kind of source, its files, and how to bring them here."""
     if found.path.is_dir():
-        yield _Listed("folder", found.path, _list_files(found.path), "copy" if is_local else "link")
+        yield "folder", _list_files(found.path, skipped), "copy" if is_local else "link"
         return
     name = found.path.name if is_local else _original_name(found)
-    kind = _kind_by_name(name)
-    is_image = bool(kind) or bool(detect_format(found.path, named_as_image=False).name)
-    if archive_kind(found.path) or looks_like_archive(name) or not is_image:
+    kind = _kind_by_name(name) or ("image" if detect_format(found.path, named_as_image=False).name else None)
+    if archive_kind(found.path) or looks_like_archive(name) or not kind:
         with tempfile.TemporaryDirectory(prefix=f".{images.name}.", dir=images.parent) as draft:
             folder = unpack(found.path, Path(draft) / "unpacked")
-            yield _Listed("archive", folder, _list_files(folder), "move")
+            yield "archive", _list_files(folder, skipped), "move"
         return
-    source_kind = "video" if kind == "clip" else "file"
-    files = {"annotations": _SourceFiles(annotations=(name,)), "clip": _SourceFiles(clips=(name,))}
-    single = files.get(kind, _SourceFiles(images=(name,)))
-    yield _Listed(source_kind, found.path.parent, single, "copy", found.path)
+    yield "video" if kind == "clip" else "file", _no_files() | {kind: {name: found.path}}, "copy"
+
+
+def _no_files() -> Files:
+    return {"image": {}, "annotations": {}, "clip": {}}
 
 
 def _original_name(found: Fetched) -> str:
@@ -121,42 +118,17 @@ def _original_name(found: Fetched) -> str:
     return found.path.name if unsafe_name(name) or not name.isprintable() or name.startswith(".") else name
 
 
-def _nothing(shown: str, skipped: tuple[Skipped, ...]) -> DataError:
-    first = "; ".join(f"{each.item}: {each.reason}" for each in skipped[:3])
-    return DataError(
-        "there are no images and no annotations" + (f", but {first}" if first else ""),
-        where=shown,
-        expected="images, annotations (.json .xml .txt .csv .yaml) or clips (.mp4 .avi .mkv .mov .webm)",
-        remedy="check the URL",
-    )
-
-
-def _add_clips(place: _Listed, names: dict[str, str], sink: ImageSink, sampling: Sampling | None) -> None:
+def _add_clips(clips: dict[str, Path], folders: set[str], sink: ImageSink, source: FileSource) -> None:
     """Add the frames of each clip, in a folder named after it that no image is in."""
-    stems = [str(PurePosixPath(names[name]).with_suffix("")) for name in place.files.clips]
-    used = {str(parent) for name in place.files.images for parent in PurePosixPath(names[name]).parents}
-    for name, stem in zip(place.files.clips, stems, strict=True):
-        if sampling is None:
+    stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in clips)
+    for name, path in clips.items():
+        if source.sampling is None:
             sink.skip(name, "a clip, and no frames were asked for")
             continue
-        folder = names[name] if stems.count(stem) > 1 or stem in used else stem
-        for frame in extract_frames(place.path(name), folder, sampling):
-            sink.add(frame.name, frame.jpeg, extra=frame.fields, where=name)
-
-
-@dataclass(frozen=True)
-class _SourceFiles:
-    """The files of a folder, as POSIX paths relative to it, sorted by name."""
-
-    images: tuple[str, ...] = ()
-    annotations: tuple[str, ...] = ()
-    clips: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-
-    @property
-    def taken(self) -> tuple[str, ...]:
-        """All files but the skipped ones."""
-        return self.images + self.annotations + self.clips
+        stem = str(PurePosixPath(name).with_suffix(""))
+        folder = name if stems[stem] > 1 or stem in folders else stem
+        for frame in extract_frames(path, folder, source.sampling):
+            sink.add(ParsedImage(frame.name, 0, 0, extra=frame.fields), frame.jpeg, where=name)
 
 
 def common_depth(names: Iterable[str]) -> int:
@@ -171,72 +143,66 @@ def common_depth(names: Iterable[str]) -> int:
     return next((depth for depth, level in levels if len(set(level)) > 1), least)
 
 
-def _list_files(folder: Path) -> _SourceFiles:
+def _list_files(folder: Path, skipped: list[Skipped]) -> Files:
     """List the files of a folder by kind, told by their names, or else by their content.
 
     Hidden files and those of the operating system are left out. Links are followed only to files within the folder.
     """
-    groups: dict[FileKind, list[str]] = {"image": [], "annotations": [], "clip": []}
-    skipped: list[Skipped] = []
-    for name in _names(folder, skipped):
-        kind, reason = _kind(folder, name)
-        if reason:
-            skipped.append(Skipped(name, reason))
-        else:
-            groups[kind].append(name)
-    in_order = sorted(skipped, key=lambda each: each.item)
-    images, annotations, clips = (tuple(group) for group in groups.values())
-    return _SourceFiles(images, annotations, clips, tuple(in_order))
-
-
-def _kind_by_name(name: str) -> FileKind:
-    """The kind of a file by its name; empty if the name does not tell."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in ANNOTATION_SUFFIXES:
-        return "" if _PAPERS.fullmatch(PurePosixPath(name).name) else "annotations"
-    return "clip" if suffix in CLIP_SUFFIXES else "image" if is_image_name(name) else ""
-
-
-def _names(folder: Path, skipped: list[Skipped]) -> list[str]:
-    names: list[str] = []
 
     def unreadable(error: OSError) -> None:
         item = Path(str(error.filename)).relative_to(folder).as_posix()
         skipped.append(Skipped(item, f"the folder cannot be read: {error.strerror}"))
 
+    names = []
     for root, folders, files in os.walk(folder, onerror=unreadable):
         inside = Path(root).relative_to(folder)
-        linked = [each for each in folders if (Path(root) / each).is_symlink()]
-        skipped += [Skipped((inside / each).as_posix(), "a link to a folder") for each in linked if not _hidden(each)]
-        folders[:] = [each for each in folders if not _hidden(each) and each not in linked]
+        visible = [each for each in folders if not _hidden(each)]
+        folders[:] = [each for each in visible if not (Path(root) / each).is_symlink()]
+        skipped += [Skipped((inside / each).as_posix(), "a link to a folder") for each in {*visible} - {*folders}]
         names += [(inside / each).as_posix() for each in files if not _hidden(each)]
-    return sorted(names)
+    found = _no_files()
+    for name in sorted(names):
+        kind, reason = _kind(folder, name)
+        if kind:
+            found[kind][name] = folder / name
+        else:
+            skipped.append(Skipped(name, reason))
+    skipped.sort(key=lambda each: each.item)
+    return found
+
+
+def _kind_by_name(name: str) -> FileKind | None:
+    """The kind of a file by its name; None if the name does not tell."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in ANNOTATION_SUFFIXES:
+        return None if _PAPERS.fullmatch(PurePosixPath(name).name) else "annotations"
+    return "clip" if suffix in CLIP_SUFFIXES else "image" if is_image_name(name) else None
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX" or name in _SYSTEM_FILES
 
 
-def _kind(folder: Path, name: str) -> tuple[FileKind, str]:
+def _kind(folder: Path, name: str) -> tuple[FileKind | None, str]:
     """The kind of a file, or the reason why it is not taken."""
     path = folder / name
     if unsafe_name(name) or not name.isprintable():  # bytes that are not UTF-8 are not printable either
-        return "", "its name is not usable on every system"
+        return None, "its name is not usable on every system"
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        return "", "a link that leads out of the folder"
+        return None, "a link that leads out of the folder"
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return "", "no plain file"
+            return None, "no plain file"
         with path.open("rb"):
             pass
     except OSError as error:
-        return "", f"it cannot be read: {error.strerror}"
+        return None, f"it cannot be read: {error.strerror}"
     kind = _kind_by_name(name)
     if kind:
         return kind, ""
     if looks_like_archive(name):
-        return "", "an archive within: unpack it, or give its own URL"
+        return None, "an archive within: unpack it, or give its own URL"
     if PurePosixPath(name).suffix.lower() in _UNSUPPORTED_IMAGES:
-        return "", "an image format that is not read: convert it to JPEG or PNG"
+        return None, "an image format that is not read: convert it to JPEG or PNG"
     found = detect_format(path, named_as_image=False)
-    return ("image", "") if found.name or found.problem else ("", NEITHER)
+    return ("image", "") if found.name or found.problem else (None, NEITHER)

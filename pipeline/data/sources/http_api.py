@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import base64
+import binascii
 import logging
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pipeline.data.fetch.http_client import HttpClient, HttpStatusError, JsonResponse
-from pipeline.data.fetch.image_cache import image_cache
-from pipeline.data.sources.api_images import FetchedImage, ImageFetcher, write_records
-from pipeline.data.sources.api_records import ApiRecord, read_record
-from pipeline.data.sources.api_settings import ApiSettings
-from pipeline.data.sources.json_paths import ABSENT, find, kind, need, suggestion
-from pipeline.data.sources.loaded_source import LoadedSource
+from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
+from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, is_misspelt, kind, listed, need
+from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.data.sources.source import ApiSource, FetchOptions
+from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
 _MOST_PAGES = 100_000
-_ENDS = (None, "", False)  # what APIs write if there is no next page
-
-
-@dataclass(frozen=True)
-class _Page:
-    """A page's items, the URL that a relative one in it starts from, and the page's name for messages."""
-
-    items: list[Any]
-    url: str
-    where: str
+_PAGE_BYTES = 1 << 28
+_SHORTEST_IMAGE = 48  # characters: the smallest GIF takes as many
+# The start of a JPEG, PNG, GIF, WebP or TIFF in base64, which no URL looks like.
+_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
 
 
 def load_http_api(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
-    """Take images and boxes from an HTTP API.
-
-    Images are kept in the cache, so that an interrupted run continues.
-
-    Args:
-        source: The API.
-        images: The folder for images.
-        annotations: The folder for `annotations.json`.
-        options: How to fetch.
+    """Take images and boxes from an HTTP API; see `load_records`.
 
     Raises:
         UsageError: The environment variable of the token is not set, or the server wants another token.
@@ -54,124 +37,161 @@ def load_http_api(source: ApiSource, images: Path, annotations: Path, options: F
         DataError: The server sends no JSON, or a path of the settings leads nowhere.
     """
     settings = source.settings
-    found: list[tuple[ApiRecord, FetchedImage]] = []
-    first: tuple[Any, str] | None = None
-    has_boxes = False
-    with (
-        closing(source.client(options)) as client,
-        image_cache(options.cache / source.cache_name) as cache,
-        ImageFetcher(client, cache) as fetcher,
-    ):
-        for page in _pages(client, settings):
-            places = [f"{page.where}, item {index}" for index in range(len(page.items))]
-            items = list(zip(page.items, places, strict=True))
-            has_boxes |= _has_boxes(items, settings)
-            first = first or next(iter(items), None)
-            found += fetcher.fetch([read_record(item, settings, where=where) for item, where in items], page.url)
-        if settings.boxes and not has_boxes and first:
+
+    def pages(client: HttpClient) -> Iterator[tuple[list[ApiRecord | Skipped], str]]:
+        first, has_boxes = None, not settings.boxes
+        for items, url, where in _pages(client, settings):
+            places = [(item, f"{where}, item {index}") for index, item in enumerate(items)]
+            first = first or next(iter(places), None)
+            has_boxes = has_boxes or any(find(item, settings.boxes) is not ABSENT for item in items)
+            for item, place in places:
+                if not has_boxes and is_misspelt(item, settings.boxes):
+                    need(item, settings.boxes, setting="boxes", where=place)
+            yield [each for item, place in places for each in read_record(item, settings, where=place)], url
+        if first and not has_boxes:
             need(first[0], settings.boxes, setting="boxes", where=first[1])
-        loaded = write_records(found, fetcher, source, images, annotations)
-        cache.finish()
-    return loaded
+
+    return load_records(source, images, annotations, options, pages, in_pixels=settings.units == "pixels")
 
 
-def _has_boxes(items: list[tuple[Any, str]], settings: ApiSettings) -> bool:
-    """Whether any item has boxes. If one has only a similar key, the path is refused."""
-    if not settings.boxes:
-        return False
-    if any(find(item, settings.boxes) is not ABSENT for item, _ in items):
-        return True
-    for item, where in items:
-        if suggestion(item, settings.boxes, cutoff=0.75):
-            need(item, settings.boxes, setting="boxes", where=where)
-    return False
-
-
-def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[_Page]:
-    """Ask for page after page until the last: by the next one's URL, or by number.
-
-    Raises:
-        DataError: A page is not JSON or has no list of items, or the pages form a circle.
-        UsageError: The server wants another token.
-        MissingError: There is nothing at a page's URL.
-    """
-    numbered = bool(settings.page_parameter)
-    number = settings.first_page
+def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any], str, str]]:
+    """The items of each page, its URL, and its name for messages: by the next one's URL, or by number."""
     start = client.access.endpoint
     shown = client.access.shown(start)
-    url = _with_parameter(start, settings.page_parameter, str(number)) if numbered else start
+    url = _numbered(start, settings, 1)
     asked: set[str] = set()
-    digest = ""
+    last: list[Any] = []
     for count in range(1, _MOST_PAGES + 1):
         where = f"page {count} of {shown}"
         if url in asked:
             problem = "the next page was already read"
             raise DataError(problem, where=where, remedy="check api.next: does it lead to the next page?")
         asked.add(url)
-        answer = _ask(client, url, settings, last_may_be_missing=numbered and count > 1)
-        items = _items(answer.data, settings, where) if answer else []
-        if answer:
-            yield _Page(items, answer.url, where)
-        if not numbered:
-            url = _next(client, answer, settings, where, first=count == 1) if answer else ""
+        try:
+            answer = client.json(url, max_bytes=_PAGE_BYTES)
+        except HttpStatusError as error:
+            if settings.page_parameter and count > 1 and error.status == 404:  # for many servers there is no page then
+                return
+            raise
+        items = _items(answer.data, settings, where)
+        yield items, answer.url, where
+        if not settings.page_parameter:
+            url = _next(client, answer, settings, where, is_first=count == 1)
+        elif items and items == last:
+            problem = "the page is the same as the one before"
+            remedy = f"check api.page_parameter: does the server know '{settings.page_parameter}'?"
+            raise DataError(problem, where=where, remedy=remedy)
         else:
-            digest = _new_digest(items, digest, settings, where)
-            number += settings.page_step
-            url = _with_parameter(start, settings.page_parameter, str(number)) if items else ""
+            url = _numbered(start, settings, count + 1) if items else ""
+        last = items
         if not url:
             return
     raise DataError(f"there are more than {_MOST_PAGES} pages", where=shown, remedy="check the paging")
 
 
-def _ask(client: HttpClient, url: str, settings: ApiSettings, *, last_may_be_missing: bool) -> JsonResponse | None:
-    try:
-        return client.json(url, max_bytes=settings.max_page_mb << 20)
-    except HttpStatusError as error:
-        if last_may_be_missing and error.status == 404:  # how many servers say that there is no further page
-            return None
-        raise
+def _numbered(url: str, settings: ApiSettings, number: int) -> str:
+    if not settings.page_parameter:
+        return url
+    parts = urlsplit(url)
+    others = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != settings.page_parameter]
+    return urlunsplit(parts._replace(query=urlencode([*others, (settings.page_parameter, str(number))])))
 
 
 def _items(data: Any, settings: ApiSettings, where: str) -> list[Any]:
     items = need(data, settings.items, setting="items", where=where)
     if isinstance(items, list):
         return items
-    path = f"at '{settings.items}' of the page" if settings.items else "in the page itself"
     lists = [key for key, value in data.items() if isinstance(value, list)] if isinstance(data, dict) else []
-    remedy = f"set api.items to {' or '.join(lists[:3])}" if lists else "set api.items to the path of the list"
-    raise DataError(f"there is {kind(items)} {path}", where=where, expected="the list of items", remedy=remedy)
+    raise _wrong_path("items", items, where, "the list of items", " or ".join(lists[:3]))
 
 
-def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where: str, *, first: bool) -> str:
+def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where: str, *, is_first: bool) -> str:
     """The URL of the next page, or an empty text."""
     if not settings.next:
         return client.access.absolute(answer.next_link, answer.url) if answer.next_link else ""
     value = find(answer.data, settings.next)
-    if value is ABSENT and first:
-        if suggestion(answer.data, settings.next, cutoff=0.75):
+    if value is ABSENT and is_first:
+        if is_misspelt(answer.data, settings.next):
             need(answer.data, settings.next, setting="next", where=where)  # a slip would lose all pages but one
         log.warning("%s: it has no '%s', so it is taken for the only page", where, settings.next)
-    if value is ABSENT or any(value is end for end in _ENDS) or value == "":
+    if value is ABSENT or value is None or value is False or value == "":
         return ""
     if not isinstance(value, str) or not value.startswith(("http://", "https://", "/", "?", "./")):
-        found = "no URL" if isinstance(value, str) else kind(value)
-        problem = f"there is {found} at '{settings.next}', the path of api.next"
-        raise DataError(
-            problem, where=where, expected="a URL", remedy="set api.next to the path of the next page's URL"
-        )
+        raise _wrong_path("next", value, where, "the next page's URL")
     return client.access.absolute(value, answer.url)
 
 
-def _new_digest(items: list[Any], last: str, settings: ApiSettings, where: str) -> str:
-    digest = hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()
-    if items and digest == last:
-        problem = "the page is the same as the one before"
-        remedy = f"check api.page_parameter: does the server know '{settings.page_parameter}'?"
-        raise DataError(problem, where=where, remedy=remedy)
-    return digest
+def read_record(item: Any, settings: ApiSettings, *, where: str) -> list[ApiRecord | Skipped]:
+    """Read an item of a page as the settings say, and list the boxes that were left out.
+
+    Raises:
+        DataError: A path leads nowhere, or to a value of the wrong kind; names item and path.
+    """
+    reference = need(item, settings.image, setting="image", where=where)
+    if reference is not None and not isinstance(reference, str):
+        raise _wrong_path("image", reference, where, "a URL, or base64 data")
+    url, data = _reference(reference or "", where)
+    name = need(item, settings.name, setting="name", where=where) if settings.name else ""
+    if isinstance(name, bool) or not isinstance(name, str | int) or (settings.name and name == ""):
+        raise _wrong_path("name", name, where, "a file name")
+    found = find(item, settings.boxes) if settings.boxes else []
+    given = [] if found is ABSENT or found is None else [found] if isinstance(found, dict) else found
+    if not isinstance(given, list):
+        raise _wrong_path("boxes", given, where, "a list of boxes")
+    boxes = [_box(box, settings, f"{where}, box {index}") for index, box in enumerate(given)]
+    left_out = [each for each in boxes if isinstance(each, Skipped)]
+    image = ParsedImage(
+        str(name),
+        0,
+        0,
+        [each for each in boxes if isinstance(each, ParsedBox)],
+        subset_named(str(find(item, settings.subset))) if settings.subset else "",
+        annotated=found is not ABSENT and found is not None,
+        unusable=bool(left_out),
+        extra=read_extra(item, settings),
+    )
+    return [ApiRecord(where, image, url, data), *left_out]
 
 
-def _with_parameter(url: str, name: str, value: str) -> str:
-    parts = urlsplit(url)
-    others = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != name]
-    return urlunsplit(parts._replace(query=urlencode([*others, (name, value)])))
+def _reference(reference: str, where: str) -> tuple[str, bytes]:
+    """A URL, or the bytes of a `data:` URL or of bare base64."""
+    text = reference.strip()
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    elif len(text) < _SHORTEST_IMAGE or not text.startswith(_BASE64):
+        return text, b""
+    try:
+        return "", base64.b64decode("".join(text.split()), validate=True)
+    except binascii.Error:
+        raise DataError("the image's base64 data is broken", where=where) from None
+
+
+def _box(box: Any, settings: ApiSettings, where: str) -> ParsedBox | Skipped | None:
+    label = need(box, settings.label, setting="label", where=where)
+    values = [need(box, path, setting="box", where=where) for path in listed(settings.box)]
+    if len(values) == 1 and values != [None]:
+        if not isinstance(values[0], list) or len(values[0]) != 4:
+            raise _wrong_path("box", values[0], where, "a list of four numbers")
+        values = values[0]
+    has_label = label not in (None, "")
+    if settings.boxes == "." and not has_label and all(each is None for each in values):
+        return None  # an item that is a box, and has none: there is nothing in its image
+    if not has_label or None in values:
+        return Skipped(where, f"it has no {'place' if has_label else 'label'}")
+    if not isinstance(label, str | int) or isinstance(label, bool):
+        raise _wrong_path("label", label, where, "the class's name")
+    scale = 0.01 if settings.units == "percent" else 1.0
+    numbers = [number * scale for each in values if (number := as_number(each)) is not None]
+    if len(numbers) != 4:
+        raise _wrong_path("box", values, where, "four numbers")
+    a, b, c, d = numbers
+    if settings.box_format == "xyxy":
+        c, d = c - a, d - b
+    elif settings.box_format == "cxcywh":
+        a, b = a - c / 2, b - d / 2
+    return ParsedBox(str(label), (a, b, c, d))
+
+
+def _wrong_path(setting: str, value: Any, where: str, expected: str, remedy: str = "") -> DataError:
+    remedy = f"set api.{setting} to {remedy or 'the right path'}"
+    return DataError(f"api.{setting} leads to {kind(value)}", where=where, expected=expected, remedy=remedy)

@@ -1,4 +1,4 @@
-"""Images and boxes of any source: safe names, records merged by image, sizes, and one COCO file."""
+"""Images and boxes of any source: safe names, formats, records merged by image, sizes, and one COCO file."""
 
 from __future__ import annotations
 
@@ -6,32 +6,35 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import PIL.Image
 from tqdm import tqdm
 
 from pipeline.data.boxes import scale
 from pipeline.data.coco import unsafe_name, write_coco
-from pipeline.data.images import upright_size
+from pipeline.data.fetch.http_client import is_web_page
+from pipeline.data.image_conversion import UnreadableError, convert, detect_format
+from pipeline.data.images import is_image_name, upright_size
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
-from pipeline.data.sources.image_files import ImageFolder, StoredImage, Transfer
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
+Transfer = Literal["copy", "link", "move"]
+
 ANNOTATIONS = "annotations.json"
 _LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
 _LOGGED = 5  # skipped items
 _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of the largest size, decoded
-_NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 DIFFERS = object()
 """The value of an image's field that cannot be kept: it is bytes, or differs between the records of the image."""
 
@@ -46,18 +49,11 @@ class _Entry:
     size: tuple[int, int] = (0, 0)
     problem: str = "no record has its image"
     content: str = ""  # the path, or the digest of the bytes: the same in all records
-    orientation: int = 1
-    declared: tuple[int, int] | None = None
+    orientation: int = 1  # EXIF's, which has been applied to a converted image
+    notes: tuple[str, ...] = ()  # what the conversion left out or changed
     subset: str = ""
-    boxes: list[ParsedBox] = field(default_factory=list)
-    in_pixels: bool = True
-    annotated: bool = False
-    unusable: bool = False
+    records: list[ParsedImage] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        return self.extra | ({"orientation": self.orientation} if self.orientation != 1 else {})
 
 
 class ImageSink:
@@ -68,7 +64,10 @@ class ImageSink:
 
     Args:
         images: The folder for images.
-        names: As for `ImageFolder`, like the other arguments.
+        names: The names of all images of the source, if they are known: no converted image takes one of them.
+        transfer: How to bring files here; `link` copies where the file system cannot link.
+        in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
+        keep_unreadable: Whether to keep files that are named as images and cannot be identified as such.
     """
 
     def __init__(
@@ -77,164 +76,196 @@ class ImageSink:
         *,
         names: Collection[str] = (),
         transfer: Transfer = "copy",
+        in_pixels: bool = True,
         keep_unreadable: bool = False,
     ) -> None:
-        self._images = ImageFolder(images, names, transfer, keep_unreadable)
+        self._images, self._names, self._transfer = images, names, transfer
+        self._in_pixels, self._keeps_unreadable = in_pixels, keep_unreadable
         self._entries: dict[str, _Entry] = {}
-        self._has_annotations = False
-        self.skipped: list[Skipped] = []
+        self._skipped: list[Skipped] = []
 
-    def add(
-        self,
-        name: str,
-        content: bytes | Path | None,
-        *,
-        boxes: Sequence[ParsedBox] = (),
-        in_pixels: bool = True,
-        subset: str = "",
-        extra: Mapping[str, Any] = _NO_FIELDS,
-        declared: tuple[int, int] = (0, 0),
-        annotated: bool = True,
-        unusable: bool = False,
-        where: str = "",
-        problem: str = "",
-    ) -> None:
+    def add(self, record: ParsedImage, content: bytes | Path | None, *, where: str, problem: str = "") -> None:
         """Take an image, or a further record of it.
 
         Args:
-            name: Its path below the images folder; a suffix is added where the format needs one.
+            record: Its path below the images folder, to which a suffix is added where the format needs one; the size
+                that the boxes refer to, zeros for the file's own; the objects on the upright image; and other fields,
+                `DIFFERS` for a value that cannot be kept.
             content: The file, its bytes, or None if another record has them.
-            boxes: The objects in it, on the upright image.
-            in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
-            subset: `train`, `eval` or `test`; empty if the source does not say.
-            extra: Other fields, kept with the image; `DIFFERS` for a value that cannot be kept.
-            declared: Width and height in pixels that the boxes refer to; zeros for the file's own size.
-            annotated: Whether the source says what is in the image, if only that nothing is.
-            unusable: Whether something is drawn on it that cannot be used as a box.
             where: The record's place in the source, for messages.
             problem: Why there is no content.
 
         Raises:
             DataError: The name cannot be used or is that of another image, or two records contradict each other.
         """
-        name = _checked_name(name, where)
+        name = _checked_name(record.name, where)
         entry = self._entries.setdefault(name, _Entry(where))
         if content is not None:
-            self._take_content(entry, name, content, where)
+            identity = str(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+            if entry.content not in {"", identity}:
+                differs = f"the image '{name}' differs from that of {entry.where}"
+                raise DataError(differs, where=where, remedy="give each image its own name")
+            if not entry.content:
+                entry.content = identity
+                self._store(entry, name, content, where)
         elif problem and not entry.content:
             entry.problem = problem
-        if subset and entry.subset not in {"", subset}:
-            raise DataError(f"the image '{name}' is in two splits: {entry.subset} and {subset}", where=where)
-        entry.subset = entry.subset or subset
-        entry.declared = declared if entry.declared in {None, declared} else (0, 0)
-        entry.boxes += boxes
-        entry.in_pixels = in_pixels
-        entry.annotated |= annotated
-        entry.unusable |= unusable
-        for key, value in extra.items():
+        if record.subset and entry.subset not in {"", record.subset}:
+            raise DataError(f"the image '{name}' is in two splits: {entry.subset} and {record.subset}", where=where)
+        entry.subset = entry.subset or record.subset
+        entry.records.append(record)
+        for key, value in record.extra.items():
             if value is DIFFERS or entry.extra.setdefault(key, value) != value:
                 entry.extra[key] = DIFFERS
 
     def add_files(self, files: Mapping[str, Path]) -> None:
-        """Take images without annotations, several at a time.
-
-        Args:
-            files: The file of each image, by its name.
-        """
+        """Take images without annotations, by their names, several at a time."""
         PIL.Image.init()  # not safe in several threads at once
+        entries = {name: _Entry(name) for name in files}
+        self._entries |= entries
         with ThreadPoolExecutor(_WORKERS) as pool:
             try:
-                stored = pool.map(self._images.store, files, files.values())
-                bar = tqdm(stored, "taking images", len(files), unit="file", mininterval=0.5, ascii=True)
-                for name, each in zip(files, bar, strict=True):
-                    entry = self._entries[name] = _Entry(name)
-                    self._record(entry, each)
+                stored = pool.map(self._store, entries.values(), files, files.values(), files)
+                list(tqdm(stored, "taking images", len(files), unit="file", mininterval=0.5, ascii=True))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def skip(self, item: str, reason: str) -> None:
         """Record that something in the source is not taken."""
-        self.skipped.append(Skipped(item, reason))
+        self._skipped.append(Skipped(item, reason))
 
-    @property
-    def has_entries(self) -> bool:
-        """Whether any image was added, readable or not."""
-        return bool(self._entries)
-
-    def write_annotations(self, folder: Path, *, url: str) -> None:
-        """Write `annotations.json`, a COCO file with all images, boxes and fields.
+    def finish(self, kind: str, url: str, sha256: str = "", *, annotations: Path | None = None) -> LoadedSource:
+        """Describe what was taken.
 
         Args:
-            folder: Where to.
-            url: The source, for messages.
+            kind: The kind of source.
+            url: Where it is, without secrets.
+            sha256: The digest of the one file; empty for other sources.
+            annotations: Where to write `annotations.json`, a COCO file with all images, boxes and fields; None for a
+                source whose annotations are files of their own.
 
         Raises:
-            DataError: There is no image.
+            DataError: There are to be annotations, and there is no image.
         """
-        self._has_annotations = True
-        written = self._written()
-        if not written:
-            self._skip_unwritten()
-            reason = f": {self.skipped[0].item}: {self.skipped[0].reason}" if self.skipped else ""
+        written = sorted((each for each in self._entries.values() if each.file), key=lambda each: each.name)
+        for entry in self._entries.values():
+            for reason in entry.notes if entry.file else (entry.problem,):
+                self.skip(entry.where, reason)
+        lost = Counter(key for each in written for key, value in each.extra.items() if value is DIFFERS)
+        for key, count in lost.items():
+            self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
+        fields = {} if annotations else {each.file: _fields(each) for each in written}
+        if annotations and not written:
+            reason = f": {self._skipped[0].item}: {self._skipped[0].reason}" if self._skipped else ""
             raise DataError(f"there are no images{reason}", where=url, remedy="check the URL and the source's options")
-        write_coco(to_coco(map(_parsed, written)), folder / ANNOTATIONS)
-
-    def finish(self, kind: str, url: str, sha256: str = "") -> LoadedSource:
-        """Describe what was taken."""
-        written = self._written()
-        self._skip_unwritten()
-        self.skipped.sort(key=lambda each: (each.item, each.reason))
-        for each in self.skipped[:_LOGGED]:
+        if annotations:
+            write_coco(to_coco(map(self._merged, written)), annotations / ANNOTATIONS)
+        skipped = sorted(self._skipped, key=lambda each: (each.item, each.reason))
+        for each in skipped[:_LOGGED]:
             log.info("skipped %s: %s", each.item, each.reason)
-        if len(self.skipped) > _LOGGED:
-            log.info("skipped %d more", len(self.skipped) - _LOGGED)
-        fields = {} if self._has_annotations else {each.file: each.fields for each in written}
+        if len(skipped) > _LOGGED:
+            log.info("skipped %d more", len(skipped) - _LOGGED)
         return LoadedSource(
             kind,
             url,
             sha256,
             images=len(written),
-            bytes=sum((self._images.path / each.file).stat().st_size for each in written),
-            skipped=tuple(self.skipped),
+            bytes=sum((self._images / each.file).stat().st_size for each in written),
+            skipped=tuple(skipped),
             renamed={each.name: each.file for each in written if each.name != each.file},
             fields={file: own for file, own in sorted(fields.items()) if own},
         )
 
-    def _take_content(self, entry: _Entry, name: str, content: bytes | Path, where: str) -> None:
-        identity = str(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-        if entry.content not in {"", identity}:
-            problem = f"the image '{name}' differs from that of {entry.where}"
+    def _merged(self, entry: _Entry) -> ParsedImage:
+        sizes = {(each.width, each.height) for each in entry.records}
+        size = sizes.pop() if len(sizes) == 1 else (0, 0)
+        width, height = size if all(size) else entry.size
+        boxes = [box for each in entry.records for box in each.boxes]
+        boxes.sort(key=lambda each: (each.label, json.dumps([each.bbox, each.iscrowd, each.segmentation])))
+        return ParsedImage(
+            entry.name,
+            width,
+            height,
+            boxes if self._in_pixels else [_in_pixels(each, width, height) for each in boxes],
+            entry.subset,
+            any(each.annotated for each in entry.records),
+            any(each.unusable for each in entry.records),
+            {key: value for key, value in entry.extra.items() if value is not DIFFERS},
+        )
+
+    def _store(self, entry: _Entry, name: str, content: bytes | Path, where: str) -> None:
+        """Write an image, converted if the service would refuse it; `entry` gets its file, or the problem with it."""
+        found = detect_format(content, named_as_image=is_image_name(name))
+        if found.problem or not (found.name or self._keeps_unreadable):
+            entry.problem = found.problem or unreadable_reason(content)
+            return
+        if found.stays:
+            entry.file = self._write(name, found.suffix_for(name), content, where)
+            entry.name = name if self._keeps_unreadable else entry.file
+        else:
+            try:
+                made = convert(content)
+            except UnreadableError as error:
+                entry.problem = str(error)
+                return
+            entry.name, entry.file = name, self._write(name, made.suffix, made.data, where)
+            entry.orientation = made.orientation
+            entry.notes = made.notes
+        if not self._keeps_unreadable:
+            entry.size = upright_size(self._images / entry.file)
+
+    def _write(self, name: str, suffix: str, content: bytes | Path, where: str) -> str:
+        """Write an image; returns its name, which has a number where another image of the source has that name."""
+        file, number = name + suffix, 1
+        while suffix and file in self._names:
+            number += 1
+            file = f"{name}.{number}{suffix}"
+        target = self._images / file
+        if target.exists() or any(parent.is_file() for parent in target.parents):
+            problem = f"the name '{file}' is that of another image, or inside one's"
             raise DataError(problem, where=where, remedy="give each image its own name")
-        if not entry.content:
-            entry.content = identity
-            self._record(entry, self._images.store(name, content, where))
+        place(content, target, self._transfer)
+        return file
 
-    def _record(self, entry: _Entry, stored: StoredImage) -> None:
-        entry.problem, entry.name, entry.file = stored.problem, stored.name, stored.file
-        entry.orientation = stored.orientation
-        if stored.file and not self._images.keep_unreadable:
-            entry.size = upright_size(self._images.path / stored.file)
-        for note in stored.notes:
-            self.skip(entry.where, note)
 
-    def _written(self) -> list[_Entry]:
-        return sorted((each for each in self._entries.values() if each.file), key=lambda each: each.name)
+def place(content: bytes | Path, target: Path, transfer: Transfer) -> None:
+    """Write bytes, or copy, move or link a file, to a place whose folders are made.
 
-    def _skip_unwritten(self) -> None:
-        for name in [name for name, entry in self._entries.items() if not entry.file]:
-            entry = self._entries.pop(name)
-            self.skip(entry.where, entry.problem)
-        lost = Counter(key for each in self._written() for key, value in each.extra.items() if value is DIFFERS)
-        for key, count in lost.items():
-            self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
+    Raises:
+        DataError: It cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            target.write_bytes(content)
+            return
+        if transfer == "move":
+            content.replace(target)
+            return
+        if transfer == "link":
+            with suppress(OSError):  # another file system, or one without links
+                os.link(content, target)
+                return
+        shutil.copyfile(content, target)
+    except OSError as error:
+        problem = f"the file cannot be written: {error.strerror or error}"
+        raise DataError(problem, where=target.name, remedy="make room on the disk") from error
+
+
+def unreadable_reason(content: bytes | Path) -> str:
+    """Why a file cannot be identified as an image, as far as its first bytes tell."""
+    if isinstance(content, bytes):
+        start = content[:1024]
+    else:
+        with content.open("rb") as file:
+            start = file.read(1024)
+    if is_web_page(start):
+        return "a web page came instead of an image: the URL may want a login"
+    return "it is no image that can be read" if start else "the file is empty"
 
 
 def _checked_name(name: str, where: str) -> str:
-    """An image's name in its plain form.
-
-    Raises:
-        DataError: It leads out of the images folder, or is not usable on every system.
-    """
+    """An image's name in its plain form, if it stays in the images folder and is usable on every system."""
     parts = PurePosixPath(name).parts
     too_long = any(len(part.encode("utf-8", "replace")) > _LONGEST for part in parts)
     if unsafe_name(name) or too_long or any(part.startswith(".") for part in parts) or not name.isprintable():
@@ -243,18 +274,8 @@ def _checked_name(name: str, where: str) -> str:
     return str(PurePosixPath(name))
 
 
-def _parsed(entry: _Entry) -> ParsedImage:
-    size = entry.declared if entry.declared and all(entry.declared) else entry.size
-    boxes = sorted(entry.boxes, key=_order)
-    if not entry.in_pixels:
-        boxes = [_in_pixels(each, *size) for each in boxes]
-    extra = {key: value for key, value in entry.extra.items() if value is not DIFFERS}
-    return ParsedImage(entry.name, *size, boxes, entry.subset, entry.annotated, entry.unusable, extra)
-
-
-def _order(box: ParsedBox) -> tuple[str, str, int, str]:
-    points = [tuple(zip(outline[::2], outline[1::2], strict=True)) for outline in box.segmentation or ()]
-    return box.label, json.dumps(box.bbox), box.iscrowd, ", ".join(map(repr, points))
+def _fields(entry: _Entry) -> dict[str, Any]:
+    return entry.extra | ({"orientation": entry.orientation} if entry.orientation != 1 else {})
 
 
 def _in_pixels(box: ParsedBox, width: int, height: int) -> ParsedBox:

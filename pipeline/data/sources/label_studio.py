@@ -8,11 +8,10 @@ a rotation in degrees, clockwise, about the top left corner.
 from __future__ import annotations
 
 import base64
-import logging
 import math
 import re
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,74 +19,55 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from pipeline.data.boxes import Point, flat, hull, polygon_area
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.image_cache import image_cache
-from pipeline.data.parsed import ParsedBox
-from pipeline.data.sources.api_images import ImageFetcher, write_records
-from pipeline.data.sources.api_records import ApiRecord, as_number, read_extra
-from pipeline.data.sources.api_settings import ApiSettings
-from pipeline.data.sources.json_paths import find, kind, need
+from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
+from pipeline.data.sources.api_settings import ApiSettings, find, kind, need
 from pipeline.data.sources.loaded_source import UNLABELLED, LoadedSource, Skipped
-from pipeline.data.sources.source import FetchOptions, LabelStudioSource
+from pipeline.data.sources.source import ApiSource, FetchOptions
 from pipeline.errors import DataError, UsageError
-
-log = logging.getLogger(__name__)
 
 _STORAGES = ("s3://", "gs://", "azure-blob://", "azure_spi://", "redis://")
 _BATCH = 100  # tasks whose images are fetched together
+_EXPORT_BYTES = 1 << 29
 _TOKEN_BYTES = 1 << 20  # of an answer that holds a token
 
 
-def load_label_studio(
-    source: LabelStudioSource, images: Path, annotations: Path, options: FetchOptions
-) -> LoadedSource:
-    """Take a project's labelled tasks.
+def load_label_studio(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
+    """Take a project's labelled tasks; see `load_records`.
 
     Of a task's annotations the ground truth counts, otherwise the one changed last; cancelled ones never do. A rotated
     rectangle becomes the upright box around it, with its corners as the polygon. Tasks without an annotation are
     skipped, or taken as images that nobody annotated; a task whose annotation is empty is an image without objects.
-
-    Args:
-        source: The project. Its setting `image` is the key of the image in a task's data if there are several.
-        images: The folder for images.
-        annotations: The folder for `annotations.json`.
-        options: How to fetch.
 
     Raises:
         UsageError: The URL names no project, or the server wants another token.
         MissingError: There is no such project.
         DataError: The export is not a list of tasks, or holds no image.
     """
-    with (
-        closing(source.client(options)) as client,
-        image_cache(options.cache / source.cache_name) as cache,
-        ImageFetcher(client, cache) as fetcher,
-    ):
+
+    def pages(client: HttpClient) -> Iterator[tuple[list[ApiRecord | Skipped], str]]:
         endpoint = client.access.shown(client.access.endpoint)
-        site, project = _project(client.access.endpoint, endpoint)
+        match = re.fullmatch(r"(https?://[^?#]*?)/projects/(\d+)(?:[/?#].*)?", client.access.endpoint, re.IGNORECASE)
+        if match is None:
+            raise UsageError("the URL names no project", where=endpoint, expected="…host/projects/12")
+        site = match[1]
         _exchange_personal_token(client, site)
-        export = f"{site}/api/projects/{project}/export?exportType=JSON"
-        tasks = client.json(export, max_bytes=source.settings.max_page_mb << 20).data
+        export = f"{site}/api/projects/{int(match[2])}/export?exportType=JSON"
+        tasks = client.json(export, max_bytes=_EXPORT_BYTES).data
         if not isinstance(tasks, list):
             problem = f"the export is {kind(tasks)}"
             raise DataError(problem, where=client.access.shown(export), expected="a list of tasks")
-        read = [
-            read_task(task, source, where=f"task {_id(task, index)} of {endpoint}") for index, task in enumerate(tasks)
-        ]
-        records = [replace(each, url=_below(site, each.url)) for each in read if isinstance(each, ApiRecord)]
-        outlined = sum(bool(box.segmentation) for record in records for box in record.boxes)
-        if outlined:
-            log.info("%d rotated rectangles and polygons became the upright boxes around them", outlined)
-        found = []
-        for start in range(0, len(records), _BATCH):
-            found += fetcher.fetch(records[start : start + _BATCH], site + "/")
-        fetcher.skipped += [each for each in read if isinstance(each, Skipped)]
-        loaded = write_records(found, fetcher, source, images, annotations)
-        cache.finish()
-    return replace(loaded, unannotated=sum(each.reason == UNLABELLED for each in loaded.skipped))
+        for start in range(0, len(tasks), _BATCH):
+            places = [
+                (task, f"task {_id(task, start + i)} of {endpoint}") for i, task in enumerate(tasks[start:][:_BATCH])
+            ]
+            yield [each for task, where in places for each in read_task(task, source, where, site)], site + "/"
+
+    return load_records(source, images, annotations, options, pages, in_pixels=False)
 
 
-def read_task(task: Any, source: LabelStudioSource, *, where: str) -> ApiRecord | Skipped:
-    """Read a task of an export.
+def read_task(task: Any, source: ApiSource, where: str, site: str = "") -> list[ApiRecord | Skipped]:
+    """Read a task of an export, and list the regions that were left out.
 
     Raises:
         DataError: It is not a task, or it is not clear which of its data is the image.
@@ -95,40 +75,22 @@ def read_task(task: Any, source: LabelStudioSource, *, where: str) -> ApiRecord 
     data = need(task, "data", setting="items", where=where)
     annotation = _best(find(task, "annotations"))
     if annotation is None and not source.with_unannotated:
-        return Skipped(where, UNLABELLED)
+        return [Skipped(where, UNLABELLED)]
     results = [each for each in (annotation or {}).get("result") or () if isinstance(each, dict)]
     if any(as_number(each.get("image_rotation")) for each in results):
-        return Skipped(where, "it was labelled on a turned image, and the direction of its boxes is not documented")
+        return [Skipped(where, "it was labelled on a turned image, and the direction of its boxes is not documented")]
     reference = _reference(data, results, source.settings, where)
     boxes, left_out = _regions(results, where)
-    url, name = _image(reference, find(task, "id"))
-    return ApiRecord(
-        where,
-        url,
-        name=name,
-        hint=reference,
-        size=_declared_size(results),
-        boxes=boxes,
-        in_pixels=False,
-        extra=read_extra(data, source.settings),
-        left_out=left_out,
+    url, name = _image(reference, find(task, "id"), urlsplit(site).path)
+    image = ParsedImage(
+        name,
+        *_declared_size(results),
+        boxes,
         annotated=annotation is not None,
+        unusable=bool(left_out),
+        extra=read_extra(data, source.settings),
     )
-
-
-def _below(site: str, reference: str) -> str:
-    """A path from the root as one below the site, which a proxy may have put into a folder."""
-    folder = urlsplit(site).path
-    is_root = reference.startswith("/") and not reference.startswith(("//", f"{folder}/") if folder else "//")
-    return folder + reference if is_root else reference
-
-
-def _project(endpoint: str, shown: str) -> tuple[str, int]:
-    """The site's URL and the project's number."""
-    match = re.fullmatch(r"(https?://[^?#]*?)/projects/(\d+)(?:[/?#].*)?", endpoint, re.IGNORECASE)
-    if match is None:
-        raise UsageError("the URL names no project", where=shown, expected="…host/projects/12")
-    return match[1], int(match[2])
+    return [ApiRecord(where, image, url, hint=reference), *left_out]
 
 
 def _id(task: Any, index: int) -> str:
@@ -161,30 +123,29 @@ def _exchange_personal_token(client: HttpClient, site: str) -> None:
 
 def _best(annotations: Any) -> dict[str, Any] | None:
     """The ground truth, or the annotation changed last; among equals the one with the highest number."""
+
+    def rank(annotation: dict[str, Any]) -> tuple[bool, str, float]:
+        changed = annotation.get("updated_at") or annotation.get("created_at") or ""
+        return bool(annotation.get("ground_truth")), str(changed), as_number(annotation.get("id")) or 0.0
+
     found = [each for each in annotations if isinstance(each, dict)] if isinstance(annotations, list) else []
-    valid = [each for each in found if not each.get("was_cancelled")]
-    return max(valid, key=_rank, default=None)
-
-
-def _rank(annotation: dict[str, Any]) -> tuple[bool, str, float]:
-    changed = annotation.get("updated_at") or annotation.get("created_at") or ""
-    return bool(annotation.get("ground_truth")), str(changed), as_number(annotation.get("id")) or 0.0
+    return max((each for each in found if not each.get("was_cancelled")), key=rank, default=None)
 
 
 def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, where: str) -> str:
     """The image's URL in a task's data: as set, as the results name it, or the only one."""
-    if settings.image != ".":
-        found = need(data, settings.image, setting="image", where=where)
-    else:
+    path = settings.image
+    if path == ".":
         values = data if isinstance(data, dict) else {}
+        urls = [key for key, value in values.items() if _is_reference(value)]
         named = {str(each.get(key, "")).removeprefix("$") for each in results for key in ("source", "to_name")}
-        keys = sorted(key for key in named if _is_reference(values.get(key)))
-        keys = keys or [key for key, value in values.items() if _is_reference(value)]
+        keys = sorted(named.intersection(urls)) or urls
         if len(keys) != 1:
             problem = f"the task has {'several URLs' if keys else 'no URL'} in its data"
             remedy = f"set api.image to one of: {', '.join(keys or list(values))[:200]}"
             raise DataError(problem, where=where, expected="one, that of the image", remedy=remedy)
-        found = values[keys[0]]
+        return str(values[keys[0]])
+    found = need(data, path, setting="image", where=where)
     if not isinstance(found, str):
         raise DataError(f"the image is {kind(found)}", where=where, expected="a URL")
     return found
@@ -194,32 +155,33 @@ def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and value.lower().startswith(("http://", "https://", "/", "data/", *_STORAGES))
 
 
-def _image(reference: str, task_id: Any) -> tuple[str, str]:
+def _image(reference: str, task_id: Any, folder: str) -> tuple[str, str]:
     """The URL to fetch, and the image's name if the URL does not end in it.
 
-    Files in a cloud storage are requested through Label Studio, which may have access where this machine has not.
+    Files in a cloud storage are requested through Label Studio, which may have access where this machine has not. A
+    path from the root is one below the site, which a proxy may have put into a folder.
     """
     if reference.lower().startswith(_STORAGES):
         wrapped = quote(base64.b64encode(reference.encode()).decode(), safe="")
-        return f"/tasks/{task_id}/resolve/?fileuri={wrapped}", ""
+        return f"{folder}/tasks/{task_id}/resolve/?fileuri={wrapped}", ""
+    name = ""
     if urlsplit(reference).path.rstrip("/").endswith("data/local-files"):
-        return reference, parse_qs(urlsplit(reference).query).get("d", [""])[0].lstrip("/")
-    return reference, ""
+        name = parse_qs(urlsplit(reference).query).get("d", [""])[0].lstrip("/")
+    is_below_root = re.match("/(?!/)", reference) and not (folder and reference.startswith(f"{folder}/"))
+    return folder * bool(is_below_root) + reference, name
 
 
 def _declared_size(results: list[dict[str, Any]]) -> tuple[int, int]:
     """The size in pixels that the boxes refer to; zeros if results differ or do not say."""
     sizes = {(as_number(each.get("original_width")), as_number(each.get("original_height"))) for each in results}
     sizes.discard((None, None))
-    if len(sizes) != 1:
-        return 0, 0
-    width, height = sizes.pop()
+    width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
     if not width or not height or width < 1 or height < 1 or not math.isfinite(width * height):
         return 0, 0
     return int(width), int(height)
 
 
-def _regions(results: list[dict[str, Any]], where: str) -> tuple[tuple[ParsedBox, ...], tuple[Skipped, ...]]:
+def _regions(results: list[dict[str, Any]], where: str) -> tuple[list[ParsedBox], list[Skipped]]:
     """The rectangles and polygons among results, in fractions of the image's size, and the regions left out."""
     boxes: list[ParsedBox] = []
     left_out: Counter[str] = Counter()
@@ -231,40 +193,40 @@ def _regions(results: list[dict[str, Any]], where: str) -> tuple[tuple[ParsedBox
             left_out[f"of the type '{name[:40]}', which is not taken"] += 1
             continue
         labels = [each for each in value.get(name) or () if isinstance(each, str) and each]
-        points = _rectangle(value) if name == "rectanglelabels" else _polygon(value)
+        is_rectangle = name == "rectanglelabels"
+        points = _rectangle(value) if is_rectangle else _fractions(value.get("points"))
         if not labels or points is None:
             left_out["without a label" if points else "without a place"] += 1
             continue
-        angle = as_number(value.get("rotation")) or 0.0 if name == "rectanglelabels" else 0.0
-        if angle % 360:
+        angle = (as_number(value.get("rotation")) or 0.0) * is_rectangle
+        if is_rectangle and not angle % 360:
+            (x, y), _, (right, bottom), _ = points
+            boxes += [ParsedBox(label, (x, y, right - x, bottom - y)) for label in labels]
+            continue
+        if is_rectangle:
             width, height = as_number(result.get("original_width")), as_number(result.get("original_height"))
             points = rotated(points, angle, (width or 1.0) / (height or 1.0))
-        if name == "rectanglelabels" and not angle % 360:
-            (x, y), (right, _), (_, bottom), _ = points
-            boxes += [ParsedBox(label, (x, y, right - x, bottom - y)) for label in labels]
-        else:
-            outline, area = [flat(points)], polygon_area(points)
-            boxes += [ParsedBox(label, hull(points), segmentation=outline, area=area) for label in labels]
-    return tuple(boxes), tuple(Skipped(f"{where}: {n} regions", reason) for reason, n in sorted(left_out.items()))
+        outline, area = [flat(points)], polygon_area(points)
+        boxes += [ParsedBox(label, hull(points), segmentation=outline, area=area) for label in labels]
+    return boxes, [Skipped(f"{where}: {n} regions", reason) for reason, n in sorted(left_out.items())]
 
 
 def _rectangle(value: dict[str, Any]) -> list[Point] | None:
-    numbers = [as_number(value.get(key)) for key in ("x", "y", "width", "height")]
-    if None in numbers:
+    x, y, width, height = (as_number(value.get(key)) for key in ("x", "y", "width", "height"))
+    if x is None or y is None or width is None or height is None:
         return None
-    x, y, width, height = (number / 100 for number in numbers if number is not None)
-    return [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    return _fractions([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
 
 
-def _polygon(value: dict[str, Any]) -> list[Point] | None:
-    points = value.get("points")
+def _fractions(points: Any) -> list[Point] | None:
+    """Three or more points in percent as fractions; None if they are not that."""
     if not isinstance(points, list) or len(points) < 3:
         return None
-    numbers = [as_number(each) for point in points if isinstance(point, list) and len(point) == 2 for each in point]
-    if None in numbers or len(numbers) != 2 * len(points):
+    if not all(isinstance(point, list) and len(point) == 2 for point in points):
         return None
+    numbers = [as_number(each) for point in points for each in point]
     fractions = [number / 100 for number in numbers if number is not None]
-    return list(zip(fractions[::2], fractions[1::2], strict=True))
+    return list(zip(fractions[::2], fractions[1::2], strict=True)) if len(fractions) == len(numbers) else None
 
 
 def rotated(points: list[Point], degrees: float, aspect: float) -> list[Point]:

@@ -40,7 +40,6 @@ class LoadedSource:
         skipped: Items that were not taken.
         renamed: Name in the source to name in the folder, of images that were converted or got a suffix.
         fields: What the source says about its images, by name in the folder: the clip and frame of a video, and so on.
-        unannotated: Number of images that were not taken because nobody annotated them.
     """
 
     kind: str
@@ -51,7 +50,11 @@ class LoadedSource:
     skipped: tuple[Skipped, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    unannotated: int = 0
+
+    @property
+    def unannotated(self) -> int:
+        """Number of images that were not taken because nobody annotated them."""
+        return sum(each.reason == UNLABELLED for each in self.skipped)
 
     @property
     def skipped_by_reason(self) -> Table:
@@ -63,10 +66,7 @@ class LoadedSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The most common reasons in `skipped`, a sentence each.
-
-        Files that are neither images nor annotations are not noted; `unannotated` counts tasks without labels.
-        """
+        """The most common reasons in `skipped`, a sentence each, but for those of no interest or counted elsewhere."""
         counts = Counter(each.reason for each in self.skipped if each.reason not in {NEITHER, UNLABELLED})
         return tuple(
             f"{count} item{'s' * (count > 1)} of the source: {reason}" for reason, count in counts.most_common(_NOTED)

@@ -6,10 +6,9 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from sqlalchemy import URL, make_url
@@ -23,15 +22,7 @@ from pipeline.data.sources.video import Sampling
 from pipeline.errors import UsageError
 
 _NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
-# Packages for databases whose drivers do not come with the project.
-DRIVERS = {
-    "postgresql": "psycopg[binary]",
-    "mysql": "mysqlclient",
-    "mariadb": "mysqlclient",
-    "oracle": "oracledb",
-    "mssql": "pyodbc",
-    "duckdb": "duckdb-engine",
-}
+_DIALECTS = {"postgres", "mysql", "mariadb", "oracle", "mssql", "duckdb"}  # their packages may be missing
 
 
 @dataclass(frozen=True)
@@ -90,11 +81,6 @@ class DatabaseSource:
     secrets: tuple[str, ...]
     query: str
 
-    @property
-    def dialect(self) -> str:
-        """The kind of database, such as `sqlite`."""
-        return self.url.get_backend_name()
-
 
 @dataclass(frozen=True, repr=False)
 class ApiSource:
@@ -105,6 +91,8 @@ class ApiSource:
         shown: The source's URL without them.
         hidden: Values that must not be shown, by the names of their environment variables.
         settings: How to read it.
+        cache_name: The name of its folder in the cache.
+        with_unannotated: Whether to take tasks that nobody annotated.
     """
 
     endpoint: str
@@ -112,62 +100,42 @@ class ApiSource:
     hidden: Mapping[str, str]
     settings: ApiSettings
     cache_name: str
-
-    prefix: ClassVar[str] = "api"
-    title: ClassVar[str] = "an API"
-    allowed: ClassVar[str] = ""  # settings that the kind uses; empty for all
-    defaults: ClassVar[Mapping[str, Any]] = {}
+    with_unannotated: bool = False
 
     def client(self, options: FetchOptions) -> HttpClient:
-        """A client of the API. The token comes from the variable in the settings, or from the product's usual one.
+        """A client of the API.
 
         Raises:
-            UsageError: The variable is not set.
+            UsageError: The environment variable of the token is not set.
         """
         variable, scheme = self.settings.token_env, self.settings.token_scheme
-        if not variable and "@" not in urlsplit(self.endpoint).netloc:
-            variable, scheme = self._usual_token(scheme)
         access = Access(self.endpoint, token_from(variable), scheme, variable, "api.token_env", self.hidden)
         return HttpClient(access, Pace(self.settings.requests_per_second), options.timeout, options.backoff)
-
-    def _usual_token(self, scheme: str) -> tuple[str, str]:
-        return "", scheme
 
 
 class HttpApiSource(ApiSource):
     """An API whose answers the settings describe, `api+https://host/path`."""
 
 
-@dataclass(frozen=True, repr=False)
 class LabelStudioSource(ApiSource):
     """A Label Studio project, `label-studio+https://host/projects/12`."""
-
-    with_unannotated: bool = field(default=False, kw_only=True)
-
-    prefix: ClassVar[str] = "label-studio"
-    title: ClassVar[str] = "a Label Studio project"
-    allowed: ClassVar[str] = "image metadata token_env token_scheme requests_per_second max_page_mb"
-    defaults: ClassVar[Mapping[str, Any]] = {"image": ".", "token_scheme": "Token", "max_page_mb": 512}
-
-    def _usual_token(self, scheme: str) -> tuple[str, str]:
-        return "LABEL_STUDIO_API_KEY", scheme
 
 
 class CvatSource(ApiSource):
     """A CVAT project or task, `cvat+https://host/projects/7` or `cvat+https://host/tasks/7`."""
 
-    prefix: ClassVar[str] = "cvat"
-    title: ClassVar[str] = "a CVAT export"
-    allowed: ClassVar[str] = "token_env token_scheme requests_per_second wait_minutes"
-
-    def _usual_token(self, scheme: str) -> tuple[str, str]:
-        if os.environ.get("CVAT_TOKEN") and not os.environ.get("CVAT_ACCESS_TOKEN"):
-            return "CVAT_TOKEN", "Token"
-        return "CVAT_ACCESS_TOKEN", scheme
-
 
 Source = SampleSource | FileSource | DatabaseSource | HttpApiSource | LabelStudioSource | CvatSource
-_APIS: tuple[type[ApiSource], ...] = (HttpApiSource, LabelStudioSource, CvatSource)
+_APIS: dict[str, type[HttpApiSource | LabelStudioSource | CvatSource]] = {
+    "api": HttpApiSource,
+    "label-studio": LabelStudioSource,
+    "cvat": CvatSource,
+}
+# Settings that a kind uses, where it does not use all.
+_USED = {
+    "label-studio": ("image", "metadata", "token_env", "token_scheme", "requests_per_second"),
+    "cvat": ("token_env", "token_scheme", "requests_per_second", "wait_minutes"),
+}
 
 
 def parse_source(
@@ -195,62 +163,62 @@ def parse_source(
             variable is not set.
     """
     text = expand(url)
-    kind = next((each for each in _APIS if _is_api(text, each)), None)
-    dialect = "" if kind or text.startswith("sample:") else _database_dialect(text)
-    if query and not dialect:
+    is_sample = text.startswith("sample:")
+    api_url = re.fullmatch(rf"({'|'.join(_APIS)})\+(https?://.*)", text, re.IGNORECASE | re.DOTALL)
+    is_database = not (is_sample or api_url) and _is_database(text)
+    if query and not is_database:
         raise UsageError("a query was given, and the source is not a database", remedy="leave the query empty")
-    if api and not kind:
+    if api and not api_url:
         raise UsageError("API settings were given, and the source is not an API", remedy="begin its URL with api+https")
-    if sha256 and (kind or dialect or text.startswith("sample:")):
+    if sha256 and (is_sample or api_url or is_database):
         raise UsageError("a SHA-256 was given, and the source is not a file", remedy="leave the SHA-256 out")
-    if kind:
-        return _api_source(kind, url, text, api, with_unannotated)
-    if dialect:
+    if api_url:
+        return _api_source(api_url[1].lower(), url, api_url[2], api, with_unannotated)
+    if is_database:
         return _database_source(url, text, query)
-    if text.startswith("sample:"):
+    if is_sample:
         return SampleSource(url, parse_sample_url(text))
     return FileSource(url, "://" not in text or text.lower().startswith("file:"), sha256, sampling)
 
 
-def _is_api(text: str, kind: type[ApiSource]) -> bool:
-    prefix, plus, rest = text.partition("+")
-    return bool(plus) and prefix.lower() == kind.prefix and rest.lower().startswith(("http://", "https://"))
-
-
 def _api_source(
-    kind: type[ApiSource], url: str, text: str, api: Mapping[str, str], with_unannotated: bool
+    kind: str, url: str, endpoint: str, api: Mapping[str, str], with_unannotated: bool
 ) -> HttpApiSource | LabelStudioSource | CvatSource:
-    shown, endpoint = redact(url), text.partition("+")[2]
+    shown = redact(url)
     try:
-        complete = bool(urlsplit(endpoint).hostname) and urlsplit(endpoint).port != 0
+        parts = urlsplit(endpoint)
+        is_complete = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        complete = False
-    if not complete:
+        is_complete = False
+    if not is_complete:
         expected = "api+https://host/path, label-studio+https://host/projects/12 or cvat+https://host/tasks/7"
         raise UsageError("this is not the URL of an API", where=shown, expected=expected)
-    settings = parse_settings(api, allowed=kind.allowed.split(), source=kind.title, defaults=kind.defaults)
-    cache_name = f"{kind.prefix}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-    common = (endpoint, shown, hidden_in(url), settings, cache_name)
-    if kind is LabelStudioSource:
-        return LabelStudioSource(*common, with_unannotated=with_unannotated)
-    return CvatSource(*common) if kind is CvatSource else HttpApiSource(*common)
+    defaults = {"image": ".", "token_scheme": "Token"} if kind == "label-studio" else {}
+    if "token_env" not in api and "@" not in parts.netloc:
+        has_older = bool(os.environ.get("CVAT_TOKEN")) and not os.environ.get("CVAT_ACCESS_TOKEN")
+        older = {"token_env": "CVAT_TOKEN", "token_scheme": "Token"}
+        usual = {
+            "label-studio": {"token_env": "LABEL_STUDIO_API_KEY"},
+            "cvat": older if has_older else {"token_env": "CVAT_ACCESS_TOKEN"},
+        }
+        defaults |= usual.get(kind, {})
+    settings = parse_settings(api, allowed=_USED.get(kind, ()), source=kind, defaults=defaults)
+    cache_name = f"{kind}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    return _APIS[kind](endpoint, shown, hidden_in(url), settings, cache_name, with_unannotated)
 
 
-def _database_dialect(text: str) -> str:
-    """The dialect of a URL that SQLAlchemy has one for, such as `sqlite:///a.db`; otherwise empty."""
-    scheme, found, _ = text.partition("://")
-    dialect = scheme.partition("+")[0].lower()
-    if not found or not re.fullmatch(r"[a-z][a-z0-9_]*", dialect):
-        return ""
-    if dialect in {*DRIVERS, "postgres"}:
-        return dialect
+def _is_database(text: str) -> bool:
+    """Whether SQLAlchemy has a dialect for a URL such as `sqlite:///a.db`."""
+    match = re.match(r"([a-z][a-z0-9_]*)(\+[^:/]*)?://", text, re.IGNORECASE)
+    if match is None or match[1].lower() in _DIALECTS:
+        return match is not None
     try:
-        make_url(f"{dialect}://").get_dialect()
+        make_url(f"{match[1].lower()}://").get_dialect()
     except (NoSuchModuleError, ArgumentError):
-        return ""
+        return False
     except ImportError:  # the dialect exists, and a package that it needs is missing
         pass
-    return dialect
+    return True
 
 
 def _database_source(url: str, text: str, query: str) -> DatabaseSource:

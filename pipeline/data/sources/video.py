@@ -1,22 +1,46 @@
-"""Frames of a clip as JPEG files, in a stream: memory does not grow with the clip's length."""
+"""Frames of a clip as JPEG files, in a stream: memory does not grow with the clip's length.
+
+FFmpeg, used through PyAV, continues after a damaged stretch and stops at a cut without an error. Annotations refer to
+frames by number, and a lost frame shifts them all, so both are errors here, as far as they can be detected. Few codecs
+have checksums: only the file's SHA-256 detects damage that still decodes.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideData
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from pipeline.data.sources.video_frames import open_clip
-from pipeline.errors import DataError, UsageError
+from pipeline.errors import DataError, MissingError, UsageError
 
+MAX_PIXELS = 50_000_000  # of a frame: 8K has 33 million
+_EXPECTED = "a video file: .mp4, .avi, .mkv, .mov, .m4v or .webm"
+_WHOLE = "get it again, whole"
+_SLACK = 1.0  # seconds by which a clip may end before its declared end
+# Only these demuxers and local files: otherwise a playlist named .mp4 opens whatever path or URL it holds.
+_OPEN_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+    "protocol_whitelist": "file",
+    "max_pixels": str(MAX_PIXELS),
+}
+_DECODER_OPTIONS = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}  # explode: no guess at damaged frames
+_EBML_HEADER, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+_IN_SEGMENT = frozenset(  # RFC 9559, section 5.1
+    {_CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF}
+)
+_IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF})  # and the deprecated
 _QUALITY = 95  # of the JPEG files
 _ROUNDING = 0.001  # seconds: Matroska keeps times in whole milliseconds
 _USUAL_CHANGE = 0.15  # where scenes are only counted
@@ -68,31 +92,75 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[ClipFr
     The number is the frame's, from 0, in the order in which frames are shown and decoded, as CVAT's annotations of a
     clip number them. The same clip gives the same bytes.
 
-    Args:
-        clip: A file.
-        name: The folder for its frames.
-        sampling: Which frames are taken.
-
     Raises:
         MissingError: There is no such file.
         DataError: It is not a video, has no frames, is cut, damaged or encrypted, or its frames are too large.
     """
+    if not clip.is_file():
+        raise MissingError("the clip is missing", where=clip)
+    _check_matroska(clip)
     video = f"{name}{clip.suffix}"
-    sampler, turner = _Sampler(sampling), _Turner()
-    with open_clip(clip) as reading:
-        for number, (seconds, frame) in enumerate(reading.frames()):
+    sampler = _Sampler(sampling)
+    matrices: dict[int, tuple[int, int, int, int]] = {}
+    try:
+        container = av.open(str(clip.resolve()), options=_OPEN_OPTIONS, metadata_errors="replace")
+    except av.FFmpegError as error:
+        problem = f"the file cannot be read as a video: {error.strerror}"
+        raise DataError(problem, where=clip, expected=_EXPECTED, remedy=_WHOLE) from None
+    with container:
+        for number, (seconds, frame) in enumerate(_frames(clip, container, _video_stream(container, clip))):
             if sampler.takes(frame, seconds):
                 fields = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
-                yield ClipFrame(f"{name}/frame_{number:06d}.jpg", _encoded(turner.upright(frame), clip), fields)
+                pixels = _upright(frame, matrices)
+                encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+                yield ClipFrame(f"{name}/frame_{number:06d}.jpg", encoded.tobytes(), fields)
+
+
+def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Each frame with its time in seconds since the first: all of them, or an error."""
+    decoded, first, end, longest_gap = 0, 0.0, 0.0, 0.0
+
+    def broken(why: str) -> DataError:
+        return DataError(
+            f"the clip is cut or damaged after {end:.2f} s (frame {decoded}): {why}",
+            where=clip,
+            expected="a clip that can be decoded to its end",
+            remedy=f"{_WHOLE}; or encode the readable part anew: ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4",
+        )
+
+    for packet in tqdm(container.demux(stream), clip.name[:40], unit="packet", mininterval=0.5, ascii=True):
+        if packet.is_corrupt:
+            raise broken("the file ends within a frame")
+        if packet.has_sidedata("encryption_info"):
+            raise DataError("the clip is encrypted", where=clip, expected="a clip without protection")
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            raise broken(error.strerror or type(error).__name__) from None
+        for frame in frames:
+            if frame.is_corrupt:
+                raise broken("a frame is damaged")
+            _check_size(frame.width, frame.height, clip)
+            tick = frame.time_base or Fraction(0)
+            time = decoded / float(stream.average_rate or 25) if frame.pts is None else float(frame.pts * tick)
+            first = first if decoded else time
+            seconds = max(0.0, time - first)
+            longest_gap = max(longest_gap, seconds - end)
+            end = seconds + float((frame.duration or 0) * tick)
+            decoded += 1
+            yield seconds, frame
+    if not decoded:
+        raise DataError("the clip has no frame", where=clip, expected=_EXPECTED, remedy=_WHOLE)
+    declared = _declared_seconds(container, stream)
+    if declared - first - end > max(_SLACK, longest_gap):
+        raise broken(f"it should last {declared:.1f} s")
 
 
 class _Sampler:
     """Decides for the frames of one clip, in order, which are taken.
 
-    Attributes:
-        scene: The number, from 0, of the scene that the last frame is in. Every frame of the clip is compared,
-            whichever are taken: at one a second a pan would look like a cut, and a short scene would be missed. That
-            takes about a millisecond a frame. If no change of scene is set, one of 0.15 begins a scene.
+    Every frame is compared, whichever are taken: at one a second a pan would look like a cut, and a short scene would
+    be missed. `scene` is the number, from 0, of the scene that the last frame is in.
     """
 
     def __init__(self, sampling: Sampling) -> None:
@@ -104,18 +172,13 @@ class _Sampler:
 
     def takes(self, frame: av.VideoFrame, seconds: float) -> bool:
         """Whether the next frame, shown so many seconds after the first, is taken."""
-        in_time, new_scene = self._is_due(seconds), self._begins_scene(frame)
-        self.scene += new_scene
-        every = not self._sampling.per_second and not self._sampling.scene_change
-        return every or in_time or (new_scene and self._sampling.scene_change > 0)
-
-    def _is_due(self, seconds: float) -> bool:
-        if not self._sampling.per_second:
-            return False
-        interval = math.floor((seconds + _ROUNDING) * self._sampling.per_second)
-        due = interval > self._interval
+        per_second, scene_change = self._sampling.per_second, self._sampling.scene_change
+        interval = math.floor((seconds + _ROUNDING) * per_second)
+        is_due = per_second > 0 and interval > self._interval
         self._interval = max(self._interval, interval)
-        return due
+        new_scene = self._begins_scene(frame)
+        self.scene += new_scene
+        return is_due or (new_scene and scene_change > 0) or not (per_second or scene_change)
 
     def _begins_scene(self, frame: av.VideoFrame) -> bool:
         small = frame.reformat(_SMALL, _SMALL, "rgb24", interpolation="AREA").to_ndarray().astype(np.int16)
@@ -128,25 +191,19 @@ class _Sampler:
         return novelty >= (self._sampling.scene_change or _USUAL_CHANGE)
 
 
-class _Turner:
-    """Turns and mirrors the frames of one clip as their display matrix says.
+def _upright(frame: av.VideoFrame, matrices: dict[int, tuple[int, int, int, int]]) -> NDArray[np.uint8]:
+    """The pixels `(height, width, 3)` in BGR of a frame, turned and mirrored as its display matrix says.
 
     A frame whose side data was read is only freed by the garbage collector, since PyAV links the two to each other. So
-    the matrix is read once for each rotation that occurs, mostly once a clip.
+    the matrix is read once for each rotation that occurs, mostly once a clip, and kept in `matrices`.
     """
-
-    def __init__(self) -> None:
-        self._matrices: dict[int, tuple[int, int, int, int]] = {}
-
-    def upright(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """The pixels of the upright frame, `(height, width, 3)` in BGR."""
-        pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-        if frame.rotation not in self._matrices:
-            self._matrices[frame.rotation] = _display_matrix(frame)
-        a, b, c, d = self._matrices[frame.rotation]
-        if abs(b) > abs(a):
-            pixels, a, d = pixels.transpose(1, 0, 2), c, b
-        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+    if frame.rotation not in matrices:
+        matrices[frame.rotation] = _display_matrix(frame)
+    a, b, c, d = matrices[frame.rotation]
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
@@ -158,8 +215,80 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     return a, b, c, d
 
 
-def _encoded(pixels: NDArray[np.uint8], clip: Path) -> bytes:
-    done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not done:
-        raise DataError(f"a frame of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be JPEG", where=clip)
-    return bytes(encoded.tobytes())
+def _video_stream(container: InputContainer, clip: Path) -> VideoStream:
+    """The first video stream, ready to decode; a cover image does not count."""
+    covers = av.stream.Disposition.attached_pic
+    streams = [each for each in container.streams.video if not each.disposition & covers]
+    if not streams:
+        raise DataError("the file has no video stream", where=clip, expected=_EXPECTED, remedy=_WHOLE)
+    stream = streams[0]
+    decoder = stream.codec_context
+    if decoder is None or not decoder.width:  # 0 is what FFmpeg leaves where it meets more than it was allowed
+        problem = f"there is no decoder for the clip's frames, or they are over {MAX_PIXELS} pixels"
+        raise DataError(problem, where=clip, expected="H.264, H.265, VP9, MPEG-4 or the like", remedy=_WHOLE)
+    _check_size(decoder.width, decoder.height, clip)
+    decoder.options = _DECODER_OPTIONS
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _check_size(width: int, height: int, clip: Path) -> None:
+    if width * height > MAX_PIXELS:
+        problem = f"the clip's frames have {width} x {height} pixels"
+        raise DataError(problem, where=clip, expected=f"at most {MAX_PIXELS} pixels")
+
+
+def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """How long the video should last; 0 if the clip does not say, or only says it with the sound."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska's, of one track
+    minutes, _, seconds = rest.partition(":")
+    if seconds:
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
+def _check_matroska(clip: Path) -> None:
+    """Check the chain of elements of a Matroska or WebM file (RFC 8794, sections 5 and 6).
+
+    From an error on, FFmpeg silently looks for the next cluster, and the frames between are lost. Other containers
+    have an index of their frames, from which FFmpeg itself detects missing ones.
+    """
+    with clip.open("rb") as file:
+        if _number(file, is_identifier=True) != _EBML_HEADER:
+            return
+        file.seek(_number(file), 1)
+        identifier, length = _number(file, is_identifier=True), _number(file)
+        end, size = file.tell() + length, clip.stat().st_size
+        if identifier != _SEGMENT or length < 0:  # of unknown length: a live recording
+            return
+        if end > size:
+            raise DataError(f"the clip is cut: {end - size} of its {end} bytes are missing", where=clip, remedy=_WHOLE)
+        damaged = _first_wrong(file, end, _IN_SEGMENT)
+        if damaged >= 0:
+            raise DataError(f"the clip is damaged at byte {damaged}", where=clip, remedy=_WHOLE)
+
+
+def _first_wrong(file: BinaryIO, end: int, known: frozenset[int]) -> int:
+    """The position of the first element that is unknown or too long; -1 if there is none."""
+    while (position := file.tell()) < end:
+        identifier, length = _number(file, is_identifier=True), _number(file)
+        inside = file.tell() + length
+        if identifier not in known or inside > end:
+            return position
+        if length < 0:
+            return -1
+        if identifier == _CLUSTER and (wrong := _first_wrong(file, inside, _IN_CLUSTER)) >= 0:
+            return wrong
+        file.seek(inside)
+    return -1
+
+
+def _number(file: BinaryIO, *, is_identifier: bool = False) -> int:
+    """A number of 1 to 8 bytes, as many as the first has leading zeros, and one; -1 for an unknown length."""
+    first = file.read(1)
+    more = 8 - first[0].bit_length() if first else 0
+    number = int.from_bytes(first + file.read(more), "big")
+    ones = (1 << 7 * (more + 1)) - 1
+    return number if is_identifier else -1 if number & ones == ones else number & ones

@@ -1,25 +1,21 @@
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
 from cases import cases
 
-from pipeline.data.sources.api_settings import ApiSettings, parse_settings
-from pipeline.errors import UsageError
+from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, is_misspelt, need, parse_settings
+from pipeline.errors import DataError, UsageError
+
+DATA = {"data": {"results": [{"id": 1}, {"id": None}], "count": 2}, "next": None}
 
 
 def test_texts_become_what_they_stand_for() -> None:
-    found = parse_settings({"items": " data ", "requests_per_second": "2.5", "first_page": "0", "box": "x, y,w , h"})
-    assert (found.items, found.requests_per_second, found.first_page) == ("data", 2.5, 0)
-    assert found.box_paths == ("x", "y", "w", "h")
+    found = parse_settings({"items": " data ", "requests_per_second": "2.5", "box": "x, y,w , h"})
+    assert (found.items, found.requests_per_second, found.box) == ("data", 2.5, "x, y,w , h")
     assert parse_settings({}) == ApiSettings()
-
-
-def test_defaults_of_a_source_give_way() -> None:
-    assert parse_settings({}, defaults={"image": "."}).image == "."
-    assert parse_settings({"image": "photo"}, defaults={"image": "."}).image == "photo"
+    assert parse_settings({"box": "b"}, defaults={"image": ".", "box": "x"}) == ApiSettings(image=".", box="b")
 
 
 @cases(
@@ -29,19 +25,16 @@ def test_defaults_of_a_source_give_way() -> None:
         "unlike any": ({"xyzzy": "x"}, "there are: items, next"),
         "the token itself": ({"token": "s3cret"}, "into an environment variable"),
         "a header": ({"headers": "X-Key: s3cret"}, "into an environment variable"),
-        "token for its name": ({"token_env": "s3cret"}, "not the name of an environment variable"),
-        "JWT for its name": ({"token_env": "eyJ.s3cret.x"}, "not the name of an environment variable"),
-        "token in the scheme": ({"token_scheme": "Bearer s3cret"}, "not a single word"),
-        "no number": ({"requests_per_second": "fast"}, "'fast'[\\s\\S]*a number, 0 or more"),
-        "not a number": ({"requests_per_second": "nan"}, "a number, 0 or more"),
-        "negative": ({"requests_per_second": "-1"}, "0 or more"),
-        "no whole number": ({"first_page": "1.5"}, "a whole number, 0 or more"),
-        "no step": ({"page_step": "0"}, "1 or more"),
-        "unknown format": ({"box_format": "xyhw"}, "did you mean 'xywh'"),
-        "unknown units": ({"units": "pixel"}, "did you mean 'pixels'"),
-        "three paths": ({"box": "x,y,w"}, "one path of four numbers, or four paths"),
-        "no image": ({"image": ""}, r"api\.image is empty"),
-        "no label": ({"label": ""}, r"api\.label is empty"),
+        "token for its name": ({"token_env": "s3cret"}, r"api.token_env: [\s\S]*into an environment variable"),
+        "JWT for its name": ({"token_env": "eyJ.s3cret.x"}, "into an environment variable"),
+        "token in the scheme": ({"token_scheme": "Bearer s3cret"}, "api.token_scheme: "),
+        "no number": ({"requests_per_second": "fast"}, "api.requests_per_second: Input should be a valid number"),
+        "not a number": ({"requests_per_second": "nan"}, "api.requests_per_second: "),
+        "negative": ({"requests_per_second": "-1"}, "greater than or equal to 0"),
+        "unknown format": ({"box_format": "xyhw"}, "'xywh', 'xyxy' or 'cxcywh'"),
+        "three paths": ({"box": "x,y,w"}, "neither one path of four numbers nor four paths"),
+        "no image": ({"image": ""}, "api.image: "),
+        "no label": ({"label": ""}, "api.label: "),
         "two ways of paging": ({"next": "n", "page_parameter": "p"}, "exclude each other"),
     },
 )
@@ -52,4 +45,42 @@ def test_wrong_settings(settings: Any, match: str) -> None:
 
 
 def test_every_setting_is_explained() -> None:
-    assert all(f"\n        {each.name}: " in (ApiSettings.__doc__ or "") for each in fields(ApiSettings))
+    assert all(f"\n        {name}: " in (ApiSettings.__doc__ or "") for name in ApiSettings.model_fields)
+
+
+@cases(
+    "path, found",
+    {
+        "nothing is the thing itself": ("", DATA),
+        "dot is the thing itself": (".", DATA),
+        "keys": ("data.count", 2),
+        "index": ("data.results.0.id", 1),
+        "null is there": ("data.results.1.id", None),
+        "index too large": ("data.results.2", ABSENT),
+        "no index from the end": ("data.results.-1", ABSENT),
+        "key of a list": ("data.results.id", ABSENT),
+        "key of a number": ("data.count.x", ABSENT),
+        "key of null": ("next.x.y", ABSENT),
+    },
+)
+def test_find(path: str, found: Any) -> None:
+    assert find(DATA, path) is found or find(DATA, path) == found
+
+
+@cases(
+    "path, match",
+    {
+        "near": ("data.result", r"no 'result' in an object with the keys results, count[\s\S]*did you mean 'results'"),
+        "at the top": ("Next.url", r"with the keys data, next[\s\S]*did you mean 'next'\?"),
+        "no object": ("data.count.x", r"no 'x' in a number without keys[\s\S]*set api\.items"),
+        "list too short": ("data.results.7", "no '7' in a list"),
+    },
+)
+def test_need_says_where_the_path_goes_astray(path: str, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        need(DATA, path, setting="items", where="page 1")
+
+
+def test_misspelt() -> None:
+    assert is_misspelt(DATA, "data.resluts")
+    assert not any(is_misspelt(DATA, path) for path in ("data.results", "zzz", "data.count.x"))

@@ -44,12 +44,13 @@ def cvat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         server.route("/api/projects/7/dataset/export", lambda _: json_reply({"rq_id": "action=export&id=7"}, 202))
         watch = "/api/requests/action%3Dexport%26id%3D7"
         server.route(watch, lambda _: json_reply(server.states.pop(0) if server.states else server.last))
-        server.route("/api/projects/7/dataset/download", lambda _: Reply(200, archive()))
+        server.route("/api/projects/7/dataset/download", lambda _: Reply(200, server.archive))
+        server.archive, server.path = archive(), "/projects/7"
 
-        def load(path: Any = "/projects/7", **settings: Any) -> tuple[Any, ...]:
+        def load(path: str = "", **settings: Any) -> tuple[Any, ...]:
             images, markup = tmp_path / "images", tmp_path / "markup"
             settings = {"requests_per_second": "0"} | settings
-            url = f"cvat+{server.root}{path}"
+            url = f"cvat+{server.root}{path or server.path}"
             loaded = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)
             return loaded, images, markup
 
@@ -76,8 +77,7 @@ def test_whole(cvat: Any, tmp_path: Path) -> None:
 
 def test_task_below_a_path(cvat: Any) -> None:
     cvat.route("/cvat/api/tasks/3/dataset/export", lambda _: json_reply({"rq_id": "r"}, 202))
-    done = {"status": "finished", "result_url": "/api/projects/7/dataset/download"}
-    cvat.json("/cvat/api/requests/r", done)
+    cvat.json("/cvat/api/requests/r", {"status": "finished", "result_url": "/api/projects/7/dataset/download"})
     assert cvat.load("/cvat/tasks/3/jobs/5")[0].images == 2
 
 
@@ -109,31 +109,15 @@ def test_tokens(
     assert all(path.is_dir() or TOKEN.encode() not in path.read_bytes() for path in tmp_path.rglob("*"))
 
 
-def test_no_token(cvat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CVAT_TOKEN")
-    with pytest.raises(UsageError, match="CVAT_ACCESS_TOKEN is not set"):
-        cvat.load()
-
-
-def test_older_server(cvat: Any) -> None:
-    del cvat.routes["/api/projects/7/dataset/export"]
-    replies = [Reply(202), json_reply({}, 202), Reply(201)]
-
-    def dataset(request: pytest.FixtureRequest) -> Any:
-        if request.query.get("action") == "download":
-            return Reply(200, archive())
-        return replies.pop(0)
-
-    cvat.route("/api/projects/7/dataset", dataset)
-    assert cvat.load()[0].images == 2
-    assert not replies
-
-
 @cases(
     "change, error, match",
     {
         "failed": ({"last": {"status": "failed", "message": TOKEN}}, DataError, "could not make"),
         "no result": ({"last": {"status": "finished"}}, DataError, "does not say where"),
+        "broken archive": ({"archive": archive()[:-30]}, DataError, "zip"),
+        "neither project nor task": ({"path": "/jobs/3"}, UsageError, "no project or task"),
+        "no number": ({"path": "/tasks/x"}, UsageError, "no project or task"),
+        "no token": ({"unset": "CVAT_TOKEN"}, UsageError, "CVAT_ACCESS_TOKEN is not set"),
         "never done": ({"last": {"status": "started"}}, DataError, r"not done after 0.001 minutes"),
         "wrong token": ({"token": "other"}, UsageError, r"401[\s\S]*CVAT_TOKEN"),
         "no such project": ({"routes": {}}, MissingError, r"404[\s\S]*dataset/export"),
@@ -142,19 +126,21 @@ def test_older_server(cvat: Any) -> None:
     },
 )
 def test_errors(
-    cvat: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Any, error: type[Exception], match: str
+    cvat: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: Any,
+    error: type[Exception],
+    match: str,
 ) -> None:
     for name, value in change.items():
         setattr(cvat, name, value)
+    if "unset" in change:
+        monkeypatch.delenv(change["unset"])
     with pytest.raises(error, match=match) as caught:
         cvat.load(wait_minutes="0.001" if "not done" in match else "1")
     assert TOKEN not in f"{caught.value}{caplog.text}"
-
-
-def test_broken_archive(cvat: Any, tmp_path: Path) -> None:
-    cvat.route("/api/projects/7/dataset/download", lambda _: Reply(200, archive()[:-30]))
-    with pytest.raises(DataError, match="zip"):
-        cvat.load()
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
 
@@ -196,9 +182,3 @@ def test_archive_elsewhere_gets_no_token(cvat: Any) -> None:
         cvat.route("/api/projects/7/dataset/download", lambda _: moved)
         assert cvat.load()[0].images == 2
         assert "Authorization" not in other.requests[0].headers
-
-
-@pytest.mark.parametrize("path", ["", "/projects", "/jobs/3", "/tasks/x"])
-def test_neither_project_nor_task(cvat: Any, path: str) -> None:
-    with pytest.raises(UsageError, match="no project or task"):
-        cvat.load(path)

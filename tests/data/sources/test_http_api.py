@@ -74,7 +74,6 @@ class TestPaging:
             "link header": ("link", {}),
             "page number until an empty page": ("number", {"page_parameter": "page"}),
             "page number until 404": ("missing", {"page_parameter": "page"}),
-            "offset": ("offset", {"page_parameter": "offset", "first_page": "0", "page_step": "2"}),
         },
     )
     def test_all_pages_come(self, api_place: Any, manner: Any, settings: Any) -> None:
@@ -116,24 +115,24 @@ class TestPaging:
             "cursor instead of a URL": (
                 {"next": "abc", "data": [item("a.png")]},
                 {"items": "data", "next": "next"},
-                "no URL at 'next'",
+                r"api\.next leads to a text[\s\S]*the next page's URL",
             ),
             "next is a list": (
                 {"next": ["x"], "data": [item("a.png")]},
                 {"items": "data", "next": "next"},
-                "a list at 'next'",
+                "api.next leads to a list",
             ),
             "items misspelt": (
                 {"data": {"results": []}},
                 {"items": "data.result"},
-                r"leads nowhere[\s\S]*keys at 'data': results[\s\S]*did you mean 'data.results'",
+                r"leads nowhere[\s\S]*did you mean 'results'",
             ),
             "items not set": (
                 {"results": [], "count": 0},
                 {},
-                r"an object in the page itself[\s\S]*set api.items to results",
+                r"leads to an object[\s\S]*set api.items to results",
             ),
-            "items is a number": ({"results": 5}, {"items": "results"}, "a number at 'results'"),
+            "items is a number": ({"results": 5}, {"items": "results"}, "api.items leads to a number"),
             "nothing there": ([], {}, "there are no images"),
             "image misspelt": (
                 [{"imgae": "/files/a.png"}],
@@ -149,27 +148,18 @@ class TestPaging:
             "label misspelt": (
                 [item("a.png")],
                 {"boxes": "objects", "label": "class.nme"},
-                r"item 0, box 0[\s\S]*at 'class': name",
+                r"with the keys name[\s\S]*item 0, box 0",
             ),
             "three numbers": ([item("a.png", box=(1, 2, 3))], BOXES, "a list of four numbers"),
-            "a word in a box": ([item("a.png", box=(1, 2, 3, "x"))], BOXES, r"no number[\s\S]*item 0, box 0"),
+            "a word in a box": ([item("a.png", box=(1, 2, 3, "x"))], BOXES, r"item 0, box 0[\s\S]*four numbers"),
             "boxes are a number": ([item("a.png", label=None) | {"objects": 3}], BOXES, "a list of boxes"),
             "an item is a number": ([7], {}, "leads nowhere"),
             "name escapes": ([item("a.png", who="../../x.png")], {"name": "who"}, "name cannot be used"),
-            "absolute name": ([item("a.png", who="/etc/x.png")], {"name": "who"}, "name cannot be used"),
-            "hidden name": ([item("a.png", who=".x.png")], {"name": "who"}, "name cannot be used"),
-            "name too long": ([item("a.png", who="x" * 300)], {"name": "who"}, "name cannot be used"),
             "one name twice": (
                 [item("a.png", who="x.png"), item("b.png", who="x.png")],
                 {"name": "who"},
                 "image 'x.png' differs",
             ),
-            "name inside a name": (
-                [item("a.png", who="x.png"), item("b.png", who="x.png/y.png")],
-                {"name": "who"},
-                "or inside one's",
-            ),
-            "negative width": ([item("a.png", w=-5)], {"width": "w"}, "no size in pixels"),
             "broken base64": ([{"image": "data:image/png;base64,!!"}], {}, "base64 data is broken"),
             "image is a number": ([{"image": 5}], {}, "api.image leads to a number"),
             "one image in two splits": (
@@ -221,12 +211,6 @@ class TestItems:
         dataset = api_place.load(**BOXES, units="fraction")[2]
         assert [(each.width, each.height) for each in dataset.images] == [(20, 40)]
         assert dataset.annotations[0].bbox == (10, 20, 10, 20)
-
-    def test_declared_size_is_passed_on(self, api_place: Any) -> None:
-        api_place.json("/items", [item("a.png", w=80, h="60", box=(0.5, 0.5, 0.5, 0.5)), item("b.png", w=80, h=None)])
-        dataset = api_place.load(**BOXES, units="fraction", width="w", height="h")[2]
-        assert [(each.width, each.height) for each in dataset.images] == [(80, 60), (40, 20)]
-        assert dataset.annotations[0].bbox == (40, 30, 40, 30)
 
     def test_metadata_and_subset(self, api_place: Any) -> None:
         fields = {"id": 9, "cam": {"id": "x"}, "weather": None}
@@ -303,14 +287,6 @@ class TestItems:
         with pytest.raises(DataError, match=r"no images[\s\S]*404"):
             api_place.load()
 
-    def test_pixel_bomb(self, api_place: Any) -> None:
-        header = b"BM" + (0).to_bytes(12, "little") + (40).to_bytes(4, "little")
-        header += (50_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24)
-        api_place.file("/files/bomb.bmp", header)
-        api_place.json("/items", [item("bomb.bmp")])
-        with pytest.raises(DataError, match=r"no images[\s\S]*bomb\.bmp[\s\S]*2500 megapixels are too many"):
-            api_place.load()
-
     def test_odd_formats_are_converted(self, api_place: Any) -> None:
         api_place.file("/files/a.tif", picture(kind="TIFF", orientation=6))
         api_place.file("/files/broken.tif", picture(kind="TIFF")[:-900])
@@ -352,9 +328,7 @@ class TestFailures:
             "always cut": ([Reply(200, b"[1, 2", sent=2)] * 5, MissingError, "the connection broke|was cut"),
             "login page": ([Reply(200, b"<html><body>Log in</body></html>")], DataError, "web page, not JSON"),
             "no JSON": ([Reply(200, b"{oops")], DataError, "no JSON: Expecting"),
-            "empty": ([Reply(200, b"")], DataError, "no JSON: Expecting"),
             "nested too deep": ([Reply(200, b"[" * 100_000)], DataError, "no JSON"),
-            "page too large": ([Reply(200, b"1" * 1_100_000)], DataError, "more than 1 MiB"),
             "redirect loop": ([Reply(302, headers={"Location": "/items"})] * 40, UsageError, "TooManyRedirects"),
             "too slow": ([Reply(200, b"[]", delay=3)] * 5, MissingError, "no answer within 0.1 s"),
         },
@@ -374,7 +348,7 @@ class TestFailures:
         caplog.set_level(logging.DEBUG)
         api_place.json("/items", [item("a.png")])
         api_place.planned = list(replies)
-        options = {"token_env": "LABELS_TOKEN", "max_page_mb": "1", "requests_per_second": "0"}
+        options = {"token_env": "LABELS_TOKEN", "requests_per_second": "0"}
         if replies[0].delay:
             api_place.planned = [Reply(200, b"[]", delay=0.3)] * 5
         with pytest.raises(error, match=match) as caught:
@@ -402,12 +376,6 @@ class TestFailures:
         with pytest.raises(UsageError, match="variable LABELS_TOKEN is not set"):
             api_place.load(token_env="LABELS_TOKEN")
         assert not api_place.requests
-
-    def test_no_server(self, tmp_path: Path) -> None:
-        with pytest.raises(MissingError, match="Connection refused"):
-            load_source(
-                "api+http://127.0.0.1:9/x", tmp_path / "i", tmp_path / "a", cache=tmp_path / "cache", backoff=0.01
-            )
 
     def test_images_failing_for_good(self, api_place: Any, tmp_path: Path) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
@@ -478,12 +446,6 @@ class TestTokens:
             assert other.paths() == ["/y.png", "/more", "/x.png"]
             assert not any("Authorization" in each.headers for each in other.requests)
 
-    def test_refusal_by_another_host_is_not_ours(self, api_place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        with api_server() as other:
-            other.token = "Bearer other"
-            api_place.json("/items", [{"image": f"{other.root}/x.png"}, item("a.png")])
-            assert api_place.load()[0].skipped[0].reason == "the server answered 401 Unauthorized"
-
     def test_lost_in_the_middle(self, api_place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LABELS_TOKEN", SECRET)
         api_place.json("/items", [item("a.png")])
@@ -496,16 +458,20 @@ class TestResume:
     def files(self, server: Any) -> Any:
         return sorted(path for path in server.paths() if path.startswith("/files"))
 
-    def test_broken_run_goes_on(self, api_place: Any) -> None:
+    def test_broken_run_goes_on(self, api_place: Any, tmp_path: Path) -> None:
         api_place.json("/items", [item("a.png"), item("b.png"), item("c.png")])
         good = api_place.routes["/files/c.png"]
         api_place.route("/files/c.png", lambda _: Reply(500))
         with pytest.raises(MissingError):
             api_place.load(run="1")
+        for path in (tmp_path / "cache").rglob("*"):
+            if path.is_file() and path.read_bytes() == picture(shade=0):
+                path.write_bytes(b"damaged")
         api_place.route("/files/c.png", good)
         api_place.requests.clear()
-        assert api_place.load(run="2")[0].images == 3
-        assert self.files(api_place) == ["/files/c.png"]
+        _, images, _ = api_place.load(run="2")
+        assert self.files(api_place) == ["/files/a.png", "/files/c.png"]
+        assert (images / "a.png").read_bytes() == picture(shade=0)
 
     def test_finished_run_asks_what_has_changed(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
@@ -534,19 +500,6 @@ class TestResume:
         api_place.json("/items", [item("a.png")])
         api_place.load(run="2")
         assert len(kept) - len(sorted(tmp_path.glob("cache/*/*"))) == 2
-
-    def test_damaged_here(self, api_place: Any, tmp_path: Path) -> None:
-        api_place.json("/items", [item("a.png"), item("b.png")])
-        good = api_place.routes["/files/b.png"]
-        api_place.route("/files/b.png", lambda _: Reply(500))
-        with pytest.raises(MissingError):
-            api_place.load(run="1")
-        for path in (tmp_path / "cache").rglob("*"):
-            if path.is_file() and path.read_bytes() == picture(shade=0):
-                path.write_bytes(b"x")
-        api_place.route("/files/b.png", good)
-        _, images, _ = api_place.load(run="2")
-        assert (images / "a.png").read_bytes() == picture(shade=0)
 
     def test_cut_image_is_fetched_again(self, api_place: Any) -> None:
         api_place.json("/items", [item("a.png")])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.data.coco import read_coco
 from pipeline.data.loading import load_source
-from pipeline.data.sources.api_records import ApiRecord
+from pipeline.data.sources.api_images import ApiRecord
 from pipeline.data.sources.label_studio import read_task, rotated
 from pipeline.data.sources.loaded_source import Skipped
 from pipeline.data.sources.source import LabelStudioSource, parse_source
@@ -74,19 +74,15 @@ def label_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[An
         yield server
 
 
-def read(task: Any, **settings: Any) -> Any:
+def read(task: Any, **settings: Any) -> tuple[Any, list[Any]]:
     source = parse_source("label-studio+http://host/projects/1", api=settings)
     assert isinstance(source, LabelStudioSource)
-    return read_task(task, source, where="task 1")
-
-
-def boxes(record: Any) -> Any:
-    return [tuple(round(value, 6) for value in box.bbox) for box in record.boxes]
+    record, *left_out = read_task(task, source, "task 1")
+    return record, left_out
 
 
 class TestProject:
-    def test_whole(self, label_studio: Any, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.INFO)
+    def test_whole(self, label_studio: Any) -> None:
         turned = rectangle("dog", x=50, y=50, width=10, height=10, rotation=90)
         tasks = [
             task(2, rectangle("dog"), polygon((0, 0), (50, 0), (0, 100))),
@@ -113,7 +109,6 @@ class TestProject:
         ]
         assert [each.area for each in dataset.annotations] == pytest.approx([2400, 200, 5000, 2400])
         assert dataset.annotations[2].segmentation == [[0, 0, 100, 0, 0, 100]]
-        assert "2 rotated rectangles and polygons" in caplog.text
         assert (images / "2.png").read_bytes() == png(2)
 
     @pytest.mark.parametrize(
@@ -248,8 +243,8 @@ class TestTasks:
     def test_which_annotation(self, annotations: Any, x: Any) -> None:
         there = [each | {"result": [rectangle(x=index)]} for index, each in enumerate(annotations)]
         for order in (there, there[::-1]):
-            record = read({"id": 1, "data": {"image": "/a.png"}, "annotations": order})
-            assert record.boxes[0].bbox[0] == x / 100
+            record, _ = read({"id": 1, "data": {"image": "/a.png"}, "annotations": order})
+            assert record.image.boxes[0].bbox[0] == x / 100
 
     @cases(
         "annotations, reason",
@@ -260,7 +255,7 @@ class TestTasks:
         },
     )
     def test_left_out(self, annotations: Any, reason: Any) -> None:
-        found = read({"id": 1, "data": {"image": "/a.png"}, "annotations": annotations})
+        found, _ = read({"id": 1, "data": {"image": "/a.png"}, "annotations": annotations})
         assert isinstance(found, Skipped)
         assert reason in found.reason
 
@@ -275,7 +270,7 @@ class TestTasks:
         },
     )
     def test_which_image(self, data: Any, result: Any, settings: Any, url: str) -> None:
-        record = read({"id": 1, "data": data, "annotations": [{"result": [rectangle(**result)]}]}, **settings)
+        record, _ = read({"id": 1, "data": data, "annotations": [{"result": [rectangle(**result)]}]}, **settings)
         assert record.url == url
 
     @cases(
@@ -296,31 +291,40 @@ class TestTasks:
         choice = {"type": "choices", "value": {"choices": ["sunny"]}}
         nameless = rectangle()
         nameless["value"]["rectanglelabels"] = []
-        record = read(
+        record, left_out = read(
             task(1, brush, brush, choice, nameless, rectangle(x="here"), polygon((0, 0), (1, 1)), rectangle())
         )
         assert isinstance(record, ApiRecord)
-        assert boxes(record) == [(0.1, 0.2, 0.3, 0.4)]
-        assert record.left_out == (
+        assert [tuple(round(value, 6) for value in box.bbox) for box in record.image.boxes] == [(0.1, 0.2, 0.3, 0.4)]
+        assert record.image.unusable
+        assert left_out == [
             Skipped("task 1: 2 regions", "of the type 'brushlabels', which is not taken"),
             Skipped("task 1: 1 regions", "without a label"),
             Skipped("task 1: 2 regions", "without a place"),
-        )
+        ]
 
     def test_several_labels_of_a_region(self) -> None:
         region = rectangle()
         region["value"]["rectanglelabels"] = ["cat", "pet"]
-        assert [box.label for box in read(task(1, region)).boxes] == ["cat", "pet"]
+        assert [box.label for box in read(task(1, region))[0].image.boxes] == ["cat", "pet"]
 
-    def test_size_as_label_studio_saw_it(self) -> None:
-        assert read(task(1, rectangle())).size == (200, 100)
-        assert read(task(1, rectangle(), rectangle(original_width=7))).size == (0, 0)
-        assert read(task(1)).size == (0, 0)
+    @cases(
+        "results, size",
+        {
+            "one": ([rectangle()], (200, 100)),
+            "two": ([rectangle(), rectangle(original_width=7)], (0, 0)),
+            "none": ([], (0, 0)),
+        },
+    )
+    def test_size_as_label_studio_saw_it(self, results: Any, size: Any) -> None:
+        image = read(task(1, *results))[0].image
+        assert (image.width, image.height) == size
 
     def test_metadata(self) -> None:
         own = task(1)
         own["data"] |= {"camera": {"id": 7}, "hour": 3, "id": 1}
-        assert read(own, metadata="camera.id, hour, id, none").extra == {"camera.id": 7, "hour": 3, "source_id": 1}
+        record, _ = read(own, metadata="camera.id, hour, id, none")
+        assert record.image.extra == {"camera.id": 7, "hour": 3, "source_id": 1}
 
 
 @settings(deadline=None)

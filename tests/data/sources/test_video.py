@@ -211,7 +211,7 @@ class TestRefused:
             extract(tmp_path / "a.avi", tmp_path / "images")
 
     def test_large_frames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pipeline.data.sources.video_frames.MAX_PIXELS", WIDTH * HEIGHT - 1)
+        monkeypatch.setattr("pipeline.data.sources.video.MAX_PIXELS", WIDTH * HEIGHT - 1)
         with pytest.raises(DataError, match=f"frames have {WIDTH} x {HEIGHT} pixels"):
             extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images")
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pipeline.errors import DataError, MissingError, did_you_mean
+from pipeline.errors import DataError, MissingError
 
 SERVICE_NAME = "object_detector"
 METADATA_FILE = "model.json"
@@ -68,59 +68,33 @@ class ModelMetadata:
         if wrong:
             raise DataError(f"the model metadata is inconsistent: {'; '.join(wrong)}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """The metadata as JSON values."""
-        return {**asdict(self), "image_size": list(self.image_size), "classes": list(self.classes)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: object = "") -> ModelMetadata:
-        """Check JSON values against the schema.
-
-        Raises:
-            DataError: A field is missing, unknown, of the wrong type or inconsistent with another.
-        """
-        try:
-            return _schema().validate_python(values)
-        except ValidationError as error:
-            raise _refusal(error, where) from error
-
     @classmethod
     def read(cls, path: Path) -> ModelMetadata:
         """Read a `model.json`.
 
         Raises:
             MissingError: There is no such file.
-            DataError: The file is not JSON, or does not fit the schema.
+            DataError: The file is not JSON; or a field is missing, unknown, of the wrong type or inconsistent with
+                another.
         """
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")), where=path)
+            return _schema().validate_json(path.read_bytes())
         except FileNotFoundError as error:
             raise MissingError(
                 "there is no model metadata", where=path, remedy="train or pack the model again"
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"the model metadata is not JSON: {error}", where=path) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = ": ".join([*map(str, first["loc"]), first["msg"]])
+            raise DataError(
+                f"the model metadata is not valid: {problem}", where=path, remedy="train or pack the model again"
+            ) from error
 
     def write(self, path: Path) -> None:
         """Write the metadata as JSON: the same bytes for the same metadata."""
-        path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @cache
 def _schema() -> TypeAdapter[ModelMetadata]:
     return TypeAdapter(ModelMetadata)
-
-
-def _refusal(error: ValidationError, where: object) -> DataError:
-    """The first finding in the project's words."""
-    found = error.errors()[0]
-    name, cause = ".".join(map(str, found["loc"])), found.get("ctx", {}).get("error")
-    if isinstance(cause, DataError):
-        return DataError(cause.problem, where=where)
-    if found["type"] == "unexpected_keyword_argument":
-        known = [one.name for one in fields(ModelMetadata)]
-        remedy = did_you_mean(name, known, otherwise="remove it")
-        return DataError(f"the model metadata has an unknown field {name!r}", where=where, remedy=remedy)
-    subject = f"field {name!r} of the model metadata" if name else "the model metadata"
-    expected = found["msg"][:1].lower() + found["msg"][1:]
-    return DataError(f"{subject} is not valid", where=where, expected=expected, remedy="train or pack the model again")

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline.errors import DataError, IntegrityError, MissingError, StepError, UsageError
+from pipeline.errors import DataError, IntegrityError, MissingError, StepError
 from pipeline.files import sha256_of
-from pipeline.serving.decoding import read_header
+from pipeline.serving.decoding import decode, read_header
 from pipeline.serving.model_metadata import (
     METADATA_FILE,
     MODEL_FILE,
@@ -36,13 +35,14 @@ from pipeline.serving.model_metadata import (
     ModelMetadata,
 )
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.preprocessing import letterbox
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
 CARRIES = ("pipeline.serving",)  # packed as files: a change of a file changes the service
 PACKAGES = ("bentoml", "numpy", "onnxruntime", "opencv-python-headless")
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
-_CREATION_TIME = re.compile(r"^creation_time:.*$", re.MULTILINE)
+_CREATION_TIME = "creation_time: '1970-01-01T00:00:00+00:00'"
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 
 
@@ -54,16 +54,12 @@ class PackedService:
         folder: The Bento: `python -m bentoml serve <folder>` runs it, and
             `bentoml.bentos.import_bento(folder, input_format="folder")` adds it to a store, for `bentoml containerize`.
         tag: Name and version; the version is a digest of the content.
-        size_bytes: Size of all its files.
         test_result: The detections in the test image, as the REST API's `test_result` answers.
-        requirements: The pinned packages of the Bento.
     """
 
     folder: Path
     tag: str
-    size_bytes: int
-    test_result: Mapping[str, Any]
-    requirements: tuple[str, ...]
+    test_result: dict[str, Any]
 
 
 def pack_service(
@@ -80,37 +76,33 @@ def pack_service(
             digest. It lies at the root of the Bento, where the service does not read it. None for a model without one.
 
     Raises:
-        UsageError: The folder is not empty.
-        MissingError: The model, the test image or a required package is missing.
+        MissingError: A required package is missing.
         DataError: The model is not a graph with the expected interface, or the test image not an image.
         IntegrityError: The model or the record of learned images is not the one that the metadata names.
         StepError: BentoML failed to build.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError("the folder for the Bento is not empty", where=folder, remedy="name another, or empty it")
     _check_record(learned, metadata)
-    requirements = pinned_requirements(PACKAGES)
+    requirements = pinned_requirements()
     with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
         test_result = _gather(onnx_path, metadata, test_image, context)
         version = _digest(context, requirements)
         _write_bentofile(context, requirements, metadata)
         built = _build(context, home, version)
-        _remove_build_time(built)
         shutil.copytree(built, folder, dirs_exist_ok=True)
+    record = folder / "bento.yaml"
+    # without the time of building, the same model gives the same bytes
+    text = re.sub(r"(?m)^creation_time:.*$", _CREATION_TIME, record.read_text(encoding="utf-8"))
+    record.write_text(text, encoding="utf-8")
     if learned:
         shutil.copyfile(learned, folder / learned.name)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return PackedService(folder, f"{SERVICE_NAME}:{version}", size, test_result, tuple(requirements))
+    return PackedService(folder, f"{SERVICE_NAME}:{version}", test_result)
 
 
 def _check_record(learned: Path | None, metadata: ModelMetadata) -> None:
     """Refuse a record of learned images that the metadata does not name."""
     named = _learned_digest(metadata)
-    if learned and not learned.is_file():
-        raise MissingError(f"there is no {learned.name} to pack", where=learned)
-    found = sha256_of(learned) if learned else ""
-    if found != named:
+    if (sha256_of(learned) if learned else "") != named:
         raise IntegrityError(
             "the record of learned images is not the one that the model metadata names",
             where=learned or "no record",
@@ -120,31 +112,27 @@ def _check_record(learned: Path | None, metadata: ModelMetadata) -> None:
 
 
 def _learned_digest(metadata: ModelMetadata) -> str:
-    """SHA-256 of the record of the record of learned images; empty where the metadata names none."""
+    """SHA-256 of the record of learned images; empty where the metadata names none."""
     return str(metadata.training.get("learned_images", {}).get("sha256", ""))
 
 
-def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> Mapping[str, Any]:
+def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> dict[str, Any]:
     """Collect the files of the service: code, model, metadata, the test image and its detections."""
     sources = [_PACKAGE_ROOT / name for name in ("__init__.py", "errors.py", "files.py")]
-    for source in [*sources, *sorted((_PACKAGE_ROOT / "serving").rglob("*.py"))]:
+    for source in [*sources, *(_PACKAGE_ROOT / "serving").glob("*.py")]:
         target = context / _PACKAGE_ROOT.name / source.relative_to(_PACKAGE_ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    try:
-        image = test_image.read_bytes()
-        shutil.copyfile(onnx_path, context / MODEL_FILE)
-    except FileNotFoundError as error:
-        raise MissingError(f"there is no {Path(error.filename).name} to pack", where=error.filename) from error
+    shutil.copyfile(onnx_path, context / MODEL_FILE)
+    image = test_image.read_bytes()
     try:
         suffix = _SUFFIXES[read_header(image).format]
-        predictor = Predictor(context / MODEL_FILE, metadata)
-        (found,) = predictor.predict_bytes([image], score_threshold=metadata.score_threshold)
+        (found,) = Predictor(onnx_path, metadata).detect([letterbox(decode(image), metadata.image_size)])
     except DataError as error:
         raise DataError(f"cannot be packed: {error}", where=f"{onnx_path}, {test_image}") from error
     (context / f"{TEST_IMAGE_STEM}{suffix}").write_bytes(image)
     metadata.write(context / METADATA_FILE)
-    result = found.to_json(metadata.classes)
+    result = found.to_json(metadata.classes, metadata.score_threshold)
     (context / TEST_RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
 
@@ -190,29 +178,17 @@ def _build(context: Path, home: Path, version: str) -> Path:
     return built
 
 
-def _remove_build_time(bento: Path) -> None:
-    """Replace the time of building in the Bento, so that the same model gives the same bytes."""
-    record = bento / "bento.yaml"
-    text, count = _CREATION_TIME.subn("creation_time: '1970-01-01T00:00:00+00:00'", record.read_text(encoding="utf-8"))
-    if count != 1:
-        raise StepError(f"bento.yaml has {count} creation times", where=record, expected="one")
-    record.write_text(text, encoding="utf-8")
-
-
-def pinned_requirements(packages: Sequence[str]) -> list[str]:
-    """Pin packages and their dependencies to the installed versions; no package index is asked.
+def pinned_requirements(*packages: str) -> list[str]:
+    """Pin packages and all that they need to the installed versions, as sorted lines; no package index is asked.
 
     Args:
-        packages: Names of installed distributions.
-
-    Returns:
-        Sorted lines `name==version`.
+        packages: What the service needs, by default.
 
     Raises:
-        MissingError: A package or a dependency is not installed.
+        MissingError: A package is not installed.
     """
     pinned: dict[str, str] = {}
-    waiting = [Requirement(package) for package in packages]
+    waiting = list(map(Requirement, packages or PACKAGES))
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         wanted = waiting.pop()
@@ -220,7 +196,11 @@ def pinned_requirements(packages: Sequence[str]) -> list[str]:
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        distribution = _find_distribution(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            problem = f"the package {name!r}, which the service needs, is not installed"
+            raise MissingError(problem, remedy=f"pip install {name}") from error
         pinned[name] = distribution.version
         waiting += [
             needed
@@ -228,12 +208,3 @@ def pinned_requirements(packages: Sequence[str]) -> list[str]:
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in {"", *extras})
         ]
     return [f"{name}=={version}" for name, version in sorted(pinned.items())]
-
-
-def _find_distribution(name: str) -> importlib.metadata.Distribution:
-    try:
-        return importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingError(
-            f"the package {name!r}, which the service needs, is not installed", remedy=f"pip install {name}"
-        ) from error

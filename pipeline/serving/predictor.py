@@ -1,11 +1,13 @@
-"""The detector in ONNX Runtime: from letterboxed pixels to detections."""
+"""The detector in ONNX Runtime: from letterboxed pixels to each image's detections, in the image's own pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,48 +17,82 @@ from numpy.typing import NDArray
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as onnxruntime  # exported: nobody else may load it first
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from pipeline.errors import DataError, IntegrityError, MissingError
-from pipeline.serving.decoding import MAX_PIXELS, decode
 from pipeline.serving.model_metadata import ModelMetadata
-from pipeline.serving.postprocessing import Detections, split_detections
-from pipeline.serving.preprocessing import Letterboxed, letterbox, stack
+from pipeline.serving.preprocessing import Letterboxed, stack
 
 INPUT = "images"
 OUTPUTS = ("batch_index", "boxes", "scores", "labels")
+MAX_DETECTIONS = 300
+"""Detections per image: three times the 100 of COCO's evaluation."""
 MAX_BATCH = 8
 """Images per run of the graph. A CPU gains nothing from batches, and loses with larger ones (16: 50 images/s, one by
 one: 61, YOLOX-nano at 416 px on two CPUs); a GPU gains."""
 
-_LOAD_ERRORS = (
-    runtime_errors.Fail,
-    runtime_errors.InvalidArgument,
-    runtime_errors.InvalidGraph,
-    runtime_errors.InvalidProtobuf,
-    runtime_errors.NotImplemented,
-    runtime_errors.RuntimeException,
-)
+
+@dataclass(frozen=True)
+class Detections:
+    """The detections in one image, by descending score.
+
+    Attributes:
+        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original image.
+        scores: (N,) float32, 0..1, descending.
+        labels: (N,) int64, class index from 0.
+        width: The image's width in pixels.
+        height: The image's height in pixels.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    width: int
+    height: int
+
+    def to_json(self, classes: Sequence[str], score_threshold: float) -> dict[str, Any]:
+        """The JSON values of the REST API's answer: boxes to 1/1000 pixel, scores to 1/1000000, from a score on."""
+        count = int(np.count_nonzero(self.scores >= np.float32(score_threshold)))
+        found = [
+            {
+                "box": [round(value, 3) for value in box],
+                "score": round(score, 6),
+                "label": classes[label],
+                "class_id": label,
+            }
+            for box, score, label in zip(
+                self.boxes[:count].tolist(),
+                self.scores[:count].tolist(),
+                self.labels[:count].tolist(),
+                strict=True,
+            )
+        ]
+        return {"width": self.width, "height": self.height, "detections": found}
 
 
 class Predictor:
     """A packed model on the GPU where ONNX Runtime has one, else on the CPU.
 
     Args:
-        onnx_path: The graph: input `images` (B, 3, H, W) float32, outputs `batch_index` (M,), `boxes` (M, 4),
+        onnx_path: A graph with input `images` (B, 3, H, W) float32, outputs `batch_index` (M,), `boxes` (M, 4),
             `scores` (M,) and `labels` (M,) over the whole batch.
         metadata: What the graph was made for.
-        threads: CPU threads of a run; None: as many as this process may use.
 
     Raises:
         MissingError: There is no such file.
         IntegrityError: The file is not the one that the metadata names.
-        DataError: The file is no ONNX graph, or one with other inputs or outputs than the metadata says.
+        DataError: The graph has other inputs or outputs than the metadata says.
     """
 
-    def __init__(self, onnx_path: Path, metadata: ModelMetadata, *, threads: int | None = None) -> None:
-        self.metadata = metadata
-        self._session = _open_session(_read_model(onnx_path, metadata), onnx_path, threads or available_cpus())
+    def __init__(self, onnx_path: Path, metadata: ModelMetadata) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = available_cpus()
+        options.inter_op_num_threads = 1
+        # threads that spin while they wait would slow down those that decode the next images
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        available = onnxruntime.get_available_providers()
+        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        model = _read_model(onnx_path, metadata)
+        self._session = onnxruntime.InferenceSession(model, options, providers=providers)
         _check_interface(self._session, onnx_path, metadata)
 
     @property
@@ -64,39 +100,41 @@ class Predictor:
         """ONNX Runtime's execution providers in use, the preferred one first."""
         return list(self._session.get_providers())
 
-    def prepare(self, image: NDArray[np.uint8]) -> Letterboxed:
-        """Letterbox an image, (H, W, 3) uint8 BGR, to the graph's input size."""
-        return letterbox(image, self.metadata.image_size)
-
-    def detect(self, images: Sequence[Letterboxed], *, score_threshold: float | None = None) -> list[Detections]:
-        """Run the graph on prepared images.
-
-        Args:
-            images: Any number, in batches of at most `MAX_BATCH`.
-            score_threshold: Detections with a lower score are dropped; None: the metadata's serving threshold. The
-                graph itself drops those below the metadata's `score_threshold`.
+    def detect(self, images: Sequence[Letterboxed]) -> list[Detections]:
+        """Run the graph on any number of prepared images, in batches of at most `MAX_BATCH`.
 
         Returns:
             One `Detections` per image, in order; each is the same whatever else is in the batch.
         """
-        threshold = self.metadata.serving_score_threshold if score_threshold is None else score_threshold
         found: list[Detections] = []
         for start in range(0, len(images), MAX_BATCH):
-            batch = list(images[start : start + MAX_BATCH])
+            batch = images[start : start + MAX_BATCH]
             batch_index, boxes, scores, labels = self._session.run(list(OUTPUTS), {INPUT: stack(batch)})
-            found += split_detections(batch_index, boxes, scores, labels, batch, score_threshold=threshold)
+            for index, image in enumerate(batch):
+                mine = batch_index == index
+                found.append(restore(boxes[mine], scores[mine], labels[mine], image))
         return found
 
-    def predict(self, images: Sequence[NDArray[np.uint8]], *, score_threshold: float | None = None) -> list[Detections]:
-        """Detect objects in decoded images, each (H, W, 3) uint8 BGR; see `detect`."""
-        return self.detect([self.prepare(image) for image in images], score_threshold=score_threshold)
 
-    def predict_bytes(
-        self, files: Sequence[bytes], *, score_threshold: float | None = None, max_pixels: int = MAX_PIXELS
-    ) -> list[Detections]:
-        """Detect objects in image files; see `decode` for what is accepted and `detect` for the rest."""
-        images = [self.prepare(decode(data, max_pixels=max_pixels)) for data in files]
-        return self.detect(images, score_threshold=score_threshold)
+def restore(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64], image: Letterboxed
+) -> Detections:
+    """Scale an image's boxes back, clipped to the image. Those in the padding are dropped.
+
+    Args:
+        boxes: (M, 4) x1 y1 x2 y2 in letterboxed pixels.
+        scores: (M,) in any order.
+        labels: (M,) class index from 0.
+        image: What the graph was given.
+    """
+    scale = np.array([image.scale_x, image.scale_y] * 2)
+    limit = np.array([image.width, image.height] * 2)
+    restored = np.clip(boxes / scale, 0, limit).astype(np.float32)
+    visible = (restored[:, 2] > restored[:, 0]) & (restored[:, 3] > restored[:, 1])
+    restored, scores, labels = restored[visible], scores[visible], labels[visible]
+    # equal scores are ordered by class and box, independent of the graph's order
+    order = np.lexsort((*restored.T, labels, -scores))[:MAX_DETECTIONS]
+    return Detections(restored[order], scores[order], labels[order].astype(np.int64), image.width, image.height)
 
 
 def available_cpus() -> int:
@@ -122,24 +160,10 @@ def _read_model(path: Path, metadata: ModelMetadata) -> bytes:
     return model
 
 
-def _open_session(model: bytes, path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # threads that spin while they wait would slow down those that decode the next images
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    available = onnxruntime.get_available_providers()
-    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=providers)
-    except _LOAD_ERRORS as error:
-        raise DataError(f"not a usable ONNX model: {error}", where=path) from error
-
-
 def _check_interface(session: onnxruntime.InferenceSession, path: Path, metadata: ModelMetadata) -> None:
     inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
     outputs = [one.name for one in session.get_outputs()]
-    kind, shape = inputs.get(INPUT, ("", []))
+    kind, shape = inputs.get(INPUT, ("", [""]))
     right = len(inputs) == 1 and kind == "tensor(float)" and shape[1:] == [3, *metadata.image_size]
     if not right or not isinstance(shape[0], str) or not set(OUTPUTS) <= set(outputs):
         height, width = metadata.image_size

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from pipeline.errors import DataError
 
 PAD_VALUE = 114
 """Grey of the padding, YOLOX's own (Megvii-BaseDetection/YOLOX, `preproc`)."""
@@ -41,14 +40,7 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
     Args:
         image: (H, W, 3) pixels, BGR.
         size: (height, width) of the detector's input.
-
-    Raises:
-        DataError: The image is not (H, W, 3) of uint8, or empty.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise DataError(
-            f"not a colour image: {image.dtype} of shape {image.shape}", expected="uint8 of shape (H, W, 3), not empty"
-        )
     height, width = image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)
     # a side that would round to 0 pixels, which mmdet cannot handle, keeps one pixel
@@ -59,7 +51,7 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
     return Letterboxed(pixels, new_w / width, new_h / height, width, height)
 
 
-def stack(images: list[Letterboxed]) -> NDArray[np.float32]:
+def stack(images: Sequence[Letterboxed]) -> NDArray[np.float32]:
     """Make one batch of letterboxed images.
 
     Returns:

@@ -11,42 +11,53 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import DataError, did_you_mean
-from pipeline.serving.decoding import decode, read_header
+from pipeline.serving.decoding import MAX_PIXELS, decode, read_header
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import available_cpus
 from pipeline.serving.preprocessing import Letterboxed, letterbox
-from pipeline.serving.upload_parsing import (
-    UploadedFile,
-    UploadLimits,
-    UploadRefusedError,
-    check_headers,
-    read_files,
-    too_long,
-)
 
+LIMITS = {"body_bytes": 32 * 2**20, "images": 32, "pixels": MAX_PIXELS}
+"""Of one request: length of its body, number of images, and pixels of each by its header."""
 UPLOAD_PATH = "/predict"
 STATE_KEY = "images"
+
+_FIELD = "images"
+_MEDIA_TYPE = "multipart/form-data"
+_HELD_BYTES = 2**30  # of the bodies of all unfinished requests
 _OTHER_BODY_BYTES = 64 * 2**10
 _DRAIN_BYTES = 32 * 2**20
 _DRAIN_SECONDS = 2.0
 
+PreparedImage = tuple[Letterboxed, float]
+"""One letterboxed image, and the lowest score that its sender wants."""
 
-@dataclass(frozen=True)
-class PreparedImage:
-    """One letterboxed image, and the lowest score that its sender wants."""
 
-    image: Letterboxed
-    score_threshold: float
+class UploadRefusedError(DataError):
+    """A request that is not served.
+
+    Args:
+        status: HTTP status.
+        code: Short name of the reason, for programs.
+        message: The reason, for people.
+        details: Further JSON values, for instance which image it is.
+    """
+
+    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"code": code, "message": message, **details}}
 
 
 class UploadMiddleware:
@@ -55,13 +66,11 @@ class UploadMiddleware:
     Args:
         app: The service.
         metadata_path: The `model.json`, for the input size and the thresholds.
-        limits: What a request may ask for.
     """
 
-    def __init__(self, app: ASGIApp, metadata_path: Path, limits: UploadLimits) -> None:
+    def __init__(self, app: ASGIApp, metadata_path: Path) -> None:
         self._app = app
         self._metadata = ModelMetadata.read(metadata_path)
-        self._limits = limits
         self._held_bytes = 0
         self._decoders = anyio.CapacityLimiter(available_cpus())
 
@@ -79,21 +88,20 @@ class UploadMiddleware:
         except UploadRefusedError as error:
             await _refuse(error, receive, send)
         except ClientDisconnect:
-            await Response(status_code=400)(
-                scope, receive, send
-            )  # nobody receives it, but BentoML's timer waits for an answer
+            # nobody receives it, but BentoML's timer waits for an answer
+            await Response(status_code=400)(scope, receive, send)
         else:
             await self._app(_without_body(scope), _after_body(receive), send)
 
     async def _admit(self, request: Request) -> list[PreparedImage]:
         threshold = self._read_threshold(request)
-        check_headers(request.headers, self._limits)
+        _check_headers(request)
         held = [0]
         try:
-            files = await read_files(request.headers, self._limited(request, held), self._limits)
-            for index, file in enumerate(files):
-                _check_header(index, file, self._limits)
-            return [PreparedImage(await self._prepare(index, file), threshold) for index, file in enumerate(files)]
+            files = await _read_files(request, self._limited(request, held))
+            for index, (name, data) in enumerate(files):
+                _check_size(index, name, data)
+            return [(await self._prepare(index, *file), threshold) for index, file in enumerate(files)]
         finally:
             self._held_bytes -= held[0]
 
@@ -118,38 +126,98 @@ class UploadMiddleware:
         async for chunk in request.stream():
             held[0] += len(chunk)
             self._held_bytes += len(chunk)
-            if held[0] > self._limits.body_bytes:
-                raise too_long(self._limits.body_bytes)
-            if self._held_bytes > self._limits.held_bytes:
+            if held[0] > LIMITS["body_bytes"]:
+                raise _too_long(LIMITS["body_bytes"])
+            if self._held_bytes > _HELD_BYTES:
                 raise UploadRefusedError(503, "overloaded", "too many uploads at once; try again")
             yield chunk
 
-    async def _prepare(self, index: int, file: UploadedFile) -> Letterboxed:
+    async def _prepare(self, index: int, name: str, data: bytes) -> Letterboxed:
         """Decode and letterbox in a thread: one image of a request at a time, so that others are served too."""
-
-        def run() -> Letterboxed:
-            return letterbox(decode(file.data, max_pixels=self._limits.pixels), self._metadata.image_size)
-
         try:
-            return await anyio.to_thread.run_sync(run, limiter=self._decoders)
+            return await anyio.to_thread.run_sync(
+                lambda: letterbox(decode(data), self._metadata.image_size), limiter=self._decoders
+            )
         except DataError as error:
-            raise _bad_image(index, file, error) from error
+            raise _bad_image(index, name, error) from error
 
 
-def _check_header(index: int, file: UploadedFile, limits: UploadLimits) -> None:
+def _check_headers(request: Request) -> None:
+    """Refuse by the headers alone, before a byte of the body is read."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != _MEDIA_TYPE:
+        given = f"not {media_type}" if media_type else "and has no content type"
+        message = f"the body must be {_MEDIA_TYPE} with files named '{_FIELD}', {given}"
+        raise UploadRefusedError(415, "unsupported_media_type", message)
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > LIMITS["body_bytes"]:
+        raise _too_long(LIMITS["body_bytes"])
+
+
+async def _read_files(request: Request, body: AsyncGenerator[bytes, None]) -> list[tuple[str, bytes]]:
+    """Names and bytes of the files of a multipart form.
+
+    A part without a file name is refused: it could be text, JSON or a URL.
+    """
+    parser = _InMemoryParser(request.headers, body, max_files=LIMITS["images"] + 1, max_fields=1)
     try:
-        header = read_header(file.data)
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise _too_many_images() from error
+        message = f"the multipart form cannot be read: {error.message}"
+        raise UploadRefusedError(400, "malformed_form", message) from error
+    if not parser.closed:
+        raise UploadRefusedError(400, "malformed_form", "the multipart form ends before its last boundary")
+    files = []
+    for index, (name, part) in enumerate(form.multi_items()):
+        if not isinstance(part, UploadFile):
+            message = f"part {index} ('{name}') is not a file: give it a file name"
+            raise UploadRefusedError(400, "not_a_file", message, index=index)
+        if name != _FIELD:
+            message = f"part {index} is named '{name}': files must be named '{_FIELD}'"
+            raise UploadRefusedError(400, "unexpected_field", message, index=index)
+        files.append((part.filename or "", await part.read()))
+    if not files:
+        raise UploadRefusedError(400, "no_images", f"the form has no file named '{_FIELD}'")
+    if len(files) > LIMITS["images"]:
+        raise _too_many_images()
+    await form.close()
+    return files
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser without temporary files. It notes whether the form is complete."""
+
+    spool_max_size = 2**40
+    closed = False
+
+    def on_end(self) -> None:
+        """Note that the last boundary was read."""
+        self.closed = True
+
+
+def _check_size(index: int, name: str, data: bytes) -> None:
+    try:
+        header = read_header(data)
     except DataError as error:
-        raise _bad_image(index, file, error) from error
-    if header.pixels > limits.pixels:
-        message = f"image {index} is {header.width} x {header.height}, more than {limits.pixels} pixels"
-        raise UploadRefusedError(
-            413, "image_too_large", message, index=index, file=file.name, limit_pixels=limits.pixels
-        )
+        raise _bad_image(index, name, error) from error
+    if header.pixels > MAX_PIXELS:
+        message = f"image {index} is {header.width} x {header.height}, more than {MAX_PIXELS} pixels"
+        raise UploadRefusedError(413, "image_too_large", message, index=index, file=name, limit_pixels=MAX_PIXELS)
 
 
-def _bad_image(index: int, file: UploadedFile, error: DataError) -> UploadRefusedError:
-    return UploadRefusedError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=file.name)
+def _bad_image(index: int, name: str, error: DataError) -> UploadRefusedError:
+    return UploadRefusedError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=name)
+
+
+def _too_long(limit: int) -> UploadRefusedError:
+    return UploadRefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
+
+
+def _too_many_images() -> UploadRefusedError:
+    limit = LIMITS["images"]
+    return UploadRefusedError(413, "too_many_images", f"more than {limit} images in one request", limit_images=limit)
 
 
 async def _discard_body(request: Request) -> None:
@@ -158,7 +226,7 @@ async def _discard_body(request: Request) -> None:
     async for chunk in request.stream():
         length += len(chunk)
         if length > _OTHER_BODY_BYTES:
-            raise too_long(_OTHER_BODY_BYTES)
+            raise _too_long(_OTHER_BODY_BYTES)
 
 
 def _without_body(scope: Scope) -> Scope:
@@ -178,7 +246,8 @@ def _after_body(receive: Receive) -> Receive:
 
 async def _refuse(error: UploadRefusedError, receive: Receive, send: Send) -> None:
     """Answer, then read on for a moment: to close on a client that still sends could destroy the answer."""
-    response = error.response()
+    headers = {"Connection": "close"} | ({"Retry-After": "1"} if error.status == 503 else {})
+    response = JSONResponse(error.body, error.status, headers)
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     drained, more = 0, True

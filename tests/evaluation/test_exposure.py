@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -87,7 +88,7 @@ def packed(tmp_path: Path) -> Callable[[LearnedImages | None], Path]:
         if learned is not None:
             learned.write(bento / FILE_NAME)
             training["learned_images"] = learned.summary()
-        ModelMetadata.from_dict(METADATA.to_dict() | {"training": training}).write(bento / "src" / "model.json")
+        dataclasses.replace(METADATA, training=training).write(bento / "src" / "model.json")
         return bento
 
     return write
@@ -190,7 +191,7 @@ def damage(bento: Path) -> None:
     """The record, and with it the digest in the metadata."""
     (bento / FILE_NAME).write_bytes(b"no record")
     training = {"learned_images": {"sha256": hashlib.sha256(b"no record").hexdigest()}}
-    ModelMetadata.from_dict(METADATA.to_dict() | {"training": training}).write(bento / "src" / "model.json")
+    dataclasses.replace(METADATA, training=training).write(bento / "src" / "model.json")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.evaluation.service_process import serve
 from pipeline.serving.model_metadata import ModelMetadata
@@ -22,73 +21,51 @@ SIZE = (96, 96)
 CLASSES = ("bright", "dim")
 
 
-def _constant(name: Any, values: Any, dtype: Any) -> Any:
-    return numpy_helper.from_array(np.asarray(values, dtype), name)
-
-
-def build_bright_box_graph(size: Any = SIZE, *, batch: Any = "batch", input_name: Any = "images") -> Any:
+def build_bright_box_graph(size: Any = SIZE, *, batch: Any = "batch", input_name: Any = "images") -> bytes:
     """ONNX graph with the served interface: per image, the box around the pixels of which green is above 200.
 
     Its score is the mean of the green channel over the whole input; an image without bright pixels gives nothing.
     """
     height, width = size
-    node = helper.make_node
-    nodes = [
-        node("Gather", [input_name, "one"], ["green"], axis=1),  # (B, H, W)
-        node("Greater", ["green", "bright"], ["mask"]),
-        node("Cast", ["mask"], ["bits"], to=TensorProto.FLOAT),
-        node("ReduceMax", ["bits", "axis1"], ["columns"], keepdims=0),  # (B, W)
-        node("ReduceMax", ["bits", "axis2"], ["rows"], keepdims=0),  # (B, H)
-    ]
-    for line, index, low, high in (("columns", "xs", "x1", "x2"), ("rows", "ys", "y1", "y2")):
-        nodes += [
-            node("Mul", [line, index], [f"{line}_high"]),  # index + 1 where bright
-            node("ReduceMax", [f"{line}_high", "axis1"], [high], keepdims=1),
-            node("Sub", ["big", index], [f"{line}_reversed"]),
-            node("Mul", [line, f"{line}_reversed"], [f"{line}_low"]),
-            node("ReduceMax", [f"{line}_low", "axis1"], [f"{line}_farthest"], keepdims=1),
-            node("Sub", ["big_less_one", f"{line}_farthest"], [low]),
-        ]
-    nodes += [
-        node("Concat", ["x1", "y1", "x2", "y2"], ["all_boxes"], axis=1),  # (B, 4)
-        node("ReduceMax", ["columns", "axis1"], ["found"], keepdims=0),  # (B,)
-        node("Cast", ["found"], ["found_bool"], to=TensorProto.BOOL),
-        node("NonZero", ["found_bool"], ["index_row"]),
-        node("Squeeze", ["index_row", "axis0"], ["batch_index"]),
-        node("Gather", ["all_boxes", "batch_index"], ["boxes"], axis=0),
-        node("ReduceMean", ["green", "axes12"], ["mean"], keepdims=0),
-        node("Div", ["mean", "scale"], ["all_scores"]),
-        node("Gather", ["all_scores", "batch_index"], ["scores"], axis=0),
-        node("Sub", ["batch_index", "batch_index"], ["labels"]),
-    ]
-    constants = [
-        _constant("one", 1, np.int64),
-        _constant("bright", 200, np.float32),
-        _constant("axis0", [0], np.int64),
-        _constant("axis1", [1], np.int64),
-        _constant("axis2", [2], np.int64),
-        _constant("axes12", [1, 2], np.int64),
-        _constant("xs", np.arange(1, width + 1), np.float32),
-        _constant("ys", np.arange(1, height + 1), np.float32),
-        _constant("big", 10000, np.float32),
-        _constant("big_less_one", 9999, np.float32),
-        _constant("scale", 255, np.float32),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "bright_box",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [batch, 3, height, width])],
-        [
-            helper.make_tensor_value_info("batch_index", TensorProto.INT64, ["found"]),
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["found", 4]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["found"]),
-            helper.make_tensor_value_info("labels", TensorProto.INT64, ["found"]),
-        ],
-        constants,
+    ends = "".join(
+        f"""
+            {line} = ReduceMax <keepdims = 0> (bits, {across})
+            {end} = Cast <to = 1> ({end}_place)
+            {line}_place = Range (one, {end}, one)
+            {line}_high = Mul ({line}, {line}_place)
+            {high} = ReduceMax <keepdims = 1> ({line}_high, first)
+            {line}_reversed = Sub (big, {line}_place)
+            {line}_low = Mul ({line}, {line}_reversed)
+            {line}_farthest = ReduceMax <keepdims = 1> ({line}_low, first)
+            {low} = Sub (less, {line}_farthest)"""
+        for line, across, end, low, high in (
+            ("columns", "first", "width", "x1", "x2"),
+            ("rows", "second", "height", "y1", "y2"),
+        )
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    return onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 18]>
+        bright_box (float[{batch}, 3, {height}, {width}] {input_name})
+            => (int64[found] batch_index, float[found, 4] boxes, float[found] scores, int64[found] labels)
+            <int64 green_channel = {{1}}, float bright = {{200}}, float white = {{255}}, float big = {{10000}},
+             float less = {{9999}}, float one = {{1}}, int64[1] zeroth = {{0}}, int64[1] first = {{1}},
+             int64[1] second = {{2}}, int64[2] plane = {{1, 2}}, int64 width_place = {{{width + 1}}},
+             int64 height_place = {{{height + 1}}}>
+        {{
+            green = Gather <axis = 1> ({input_name}, green_channel)
+            mask = Greater (green, bright)
+            bits = Cast <to = 1> (mask){ends}
+            all_boxes = Concat <axis = 1> (x1, y1, x2, y2)
+            any = ReduceMax <keepdims = 0> (columns, first)
+            found_any = Cast <to = 9> (any)
+            places = NonZero (found_any)
+            batch_index = Squeeze (places, zeroth)
+            boxes = Gather <axis = 0> (all_boxes, batch_index)
+            mean = ReduceMean <keepdims = 0> (green, plane)
+            all_scores = Div (mean, white)
+            scores = Gather <axis = 0> (all_scores, batch_index)
+            labels = Sub (batch_index, batch_index)
+        }}""").SerializeToString()
 
 
 def make_metadata(onnx_bytes: Any, **changes: Any) -> Any:
@@ -119,7 +96,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     model = build_bright_box_graph()
     path.write_bytes(model)
     metadata = make_metadata(model)
-    return SimpleNamespace(onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata, threads=1))
+    return SimpleNamespace(onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata))
 
 
 @pytest.fixture(scope="session")

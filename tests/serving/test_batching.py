@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
 
-from pipeline.serving.batching import PromptOptimizer, PromptService, dispatch_promptly
-from pipeline.serving.service import ObjectDetector
+from pipeline.serving.service import ObjectDetector, PromptOptimizer
 
 RUN_SECONDS = 0.03
 
 
-async def burst_then_one(prepare: Any) -> Any:
+async def burst_then_one(*, promptly: bool) -> tuple[int, float]:
     """100 requests at once, then one; the number of batches of the burst and the seconds of the last."""
     sizes = []
 
@@ -25,12 +24,14 @@ async def burst_then_one(prepare: Any) -> Any:
         return batch
 
     dispatcher = CorkDispatcher(60_000, 8, fallback=pytest.fail, get_batch_size=len)
-    prepare(dispatcher)
+    if promptly:
+        dispatcher.optimizer = PromptOptimizer(60)
     call = dispatcher(run)
     answers = await asyncio.gather(*[call([number]) for number in range(100)])
     assert answers == [[number] for number in range(100)]
     runs = len(sizes)
     dispatcher.optimizer.trigger_refresh()
+    assert dispatcher.optimizer.o_a + dispatcher.optimizer.o_b > 0
     started = time.perf_counter()
     await call([0])
     seconds = time.perf_counter() - started
@@ -39,29 +40,19 @@ async def burst_then_one(prepare: Any) -> Any:
 
 
 def test_a_burst_shares_batches_and_the_next_request_does_not_wait() -> None:
-    runs, seconds = asyncio.run(burst_then_one(dispatch_promptly))
+    runs, seconds = asyncio.run(burst_then_one(promptly=True))
     assert runs <= 20
     assert seconds < RUN_SECONDS + 0.05
 
 
 def test_the_reason_is_still_there() -> None:
-    """Once BentoML's own dispatcher passes this, `batching` can go."""
-    _, seconds = asyncio.run(burst_then_one(lambda dispatcher: None))
+    """Once BentoML's own dispatcher passes this, `PromptService` can go."""
+    _, seconds = asyncio.run(burst_then_one(promptly=False))
     assert seconds > RUN_SECONDS + 0.05
 
 
 def test_the_service_dispatches_promptly(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr("pipeline.serving.batching.dispatch_promptly", made.append)
+    monkeypatch.setattr("pipeline.serving.service.PromptOptimizer", made.append)
     ObjectDetector.to_asgi()
-    assert isinstance(ObjectDetector, PromptService)
-    assert [dispatcher.max_batch_size for dispatcher in made] == [8]
-
-
-def test_what_is_measured_does_not_make_it_wait() -> None:
-    optimizer = PromptOptimizer(60)
-    for _ in range(60):
-        optimizer.log_outbound(n=4, wait=2.0, duration=0.1)
-    optimizer.trigger_refresh()
-    assert optimizer.wait == 0
-    assert optimizer.o_a + optimizer.o_b > 0
+    assert len(made) == 1

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import unittest.mock
 import zlib
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import DataError
+from pipeline.serving import decoding
 from pipeline.serving.decoding import decode, read_header
 
 RNG = np.random.default_rng(0)
@@ -118,6 +120,10 @@ def test_header_needs_only_the_first_bytes() -> None:
 
 
 @given(data=st.sampled_from(sorted(FILES)), cut=st.floats(0, 1, exclude_max=True))
+@example(data="jpeg", cut=1 - 1e-9)
+@example(data="png", cut=1 - 1e-9)
+@example(data="webp_lossy", cut=1 - 1e-9)
+@example(data="bmp", cut=1 - 1e-9)
 @settings(max_examples=150, deadline=None)
 def test_a_truncated_file_is_refused(data: Any, cut: Any) -> None:
     whole = FILES[data].removesuffix(b"trailer" * 20)
@@ -125,19 +131,13 @@ def test_a_truncated_file_is_refused(data: Any, cut: Any) -> None:
         decode(whole[: int(len(whole) * cut)])
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP"])
-def test_a_file_less_its_last_byte_is_refused(image_format: str) -> None:
-    with pytest.raises(DataError, match="truncated or broken"):
-        decode(save(Image.fromarray(PHOTO), image_format)[:-1])
-
-
 @given(
     st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBPVP8 ", b"BM"])
 )
 @settings(max_examples=300, deadline=None)
 def test_arbitrary_bytes_give_only_data_errors(data: Any, start: Any) -> None:
-    with contextlib.suppress(DataError):
-        decode(start + data, max_pixels=1_000_000)
+    with contextlib.suppress(DataError), unittest.mock.patch.object(decoding, "MAX_PIXELS", 1_000_000):
+        decode(start + data)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,9 @@ def test_a_huge_picture_in_a_small_file_is_refused_undecoded(monkeypatch: pytest
         decode(bomb)
 
 
-def test_the_pixel_limit_is_the_callers() -> None:
+def test_the_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 157 * 101)
+    assert decode(FILES["png"]).shape == PHOTO.shape
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 157 * 101 - 1)
     with pytest.raises(DataError, match="megapixels"):
-        decode(FILES["png"], max_pixels=157 * 101 - 1)
-    assert decode(FILES["png"], max_pixels=157 * 101).shape == PHOTO.shape
+        decode(FILES["png"])

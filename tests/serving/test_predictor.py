@@ -1,4 +1,4 @@
-"""The predictor on a real small graph: right boxes, the same in any batch, and clear refusals."""
+"""The predictor on a real small graph: right boxes in the image's own pixels, the same in any batch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import DataError, IntegrityError, MissingError
-from pipeline.serving.predictor import MAX_BATCH, Predictor, available_cpus
-
-
-def same(one: Any, other: Any) -> Any:
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("boxes", "scores", "labels"))
+from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Detections, Predictor, available_cpus, restore
+from pipeline.serving.preprocessing import letterbox
 
 
 @pytest.fixture
@@ -28,36 +26,29 @@ def varied_images(picture: Any) -> Any:
     ]
 
 
-def test_the_box_is_found_in_original_pixels(tiny: Any, picture: Any) -> None:
-    (found,) = tiny.predictor.predict([picture(200, 120, (40, 20, 140, 80))], score_threshold=0.01)
+@pytest.fixture
+def detect(tiny: Any) -> Any:
+    return lambda *images: tiny.predictor.detect([letterbox(image, tiny.metadata.image_size) for image in images])
+
+
+def test_the_box_is_found_in_original_pixels(detect: Any, picture: Any) -> None:
+    (found,) = detect(picture(200, 120, (40, 20, 140, 80)))
     np.testing.assert_allclose(found.boxes, [[40, 20, 140, 80]], atol=2.5)  # one letterboxed pixel is 2.08 pixels
     assert found.labels.tolist() == [0]
 
 
-def test_files_and_arrays_give_the_same(tiny: Any, picture: Any) -> None:
-    image = picture()
-    (from_array,) = tiny.predictor.predict([image], score_threshold=0.01)
-    (from_bytes,) = tiny.predictor.predict_bytes([cv2.imencode(".png", image)[1].tobytes()], score_threshold=0.01)
-    assert same(from_array, from_bytes)
+def test_alone_and_in_a_batch_the_same(detect: Any, varied_images: Any) -> None:
+    together = detect(*varied_images)
+    assert len(together) == len(varied_images)
+    for image, one in zip(varied_images, together, strict=True):
+        (alone,) = detect(image)
+        for name in ("boxes", "scores", "labels"):
+            np.testing.assert_array_equal(getattr(alone, name), getattr(one, name))
 
 
-def test_alone_and_in_a_batch_the_same(tiny: Any, varied_images: Any) -> None:
-    images = varied_images
-    together = tiny.predictor.predict(images, score_threshold=0.01)
-    alone = [tiny.predictor.predict([image], score_threshold=0.01)[0] for image in images]
-    assert len(together) == len(images)
-    assert all(same(one, other) for one, other in zip(together, alone, strict=True))
-
-
-def test_an_image_without_anything_and_no_image(tiny: Any) -> None:
-    assert tiny.predictor.predict([]) == []
-    assert len(tiny.predictor.predict([np.zeros((50, 50, 3), np.uint8)], score_threshold=0.01)[0]) == 0
-
-
-def test_the_threshold_of_the_metadata_holds_unless_another_is_given(tiny: Any, picture: Any) -> None:
-    image = picture(200, 200, (0, 0, 60, 60))  # mean of green: (60 * 0.91 + 255 * 0.09) / 255 = 0.30
-    assert len(tiny.predictor.predict([image])[0]) == 1
-    assert len(tiny.predictor.predict([image], score_threshold=0.4)[0]) == 0
+def test_an_image_without_anything_and_no_image(detect: Any) -> None:
+    assert detect() == []
+    assert len(detect(np.zeros((50, 50, 3), np.uint8))[0].scores) == 0
 
 
 def test_a_missing_model(tiny: Any, tmp_path: Path) -> None:
@@ -74,8 +65,6 @@ def test_a_model_that_the_metadata_does_not_name(tiny: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"model": b"no graph at all"}, "not a usable ONNX model", id="not ONNX"),
-        pytest.param({"model": b""}, "not a usable ONNX model", id="empty"),
         pytest.param({"size": (64, 96)}, "the ONNX model has inputs", id="another size"),
         pytest.param({"batch": 1}, "dynamic batch", id="a fixed batch"),
         pytest.param({"input_name": "pixels"}, "'images'", id="another name"),
@@ -113,3 +102,60 @@ def test_nothing_is_reported_nor_written_to_the_users_home(tiny: Any, tmp_path: 
         check=True,
     )
     assert not list((tmp_path / "home").rglob("*"))
+
+
+def restored(rows: Any, height: int = 120, width: int = 200) -> Detections:
+    """What becomes of rows of (x1, y1, x2, y2, score, label)."""
+    values = np.array(rows, np.float32).reshape(-1, 6)
+    image = letterbox(np.zeros((height, width, 3), np.uint8), (96, 96))
+    return restore(values[:, :4], values[:, 4], values[:, 5].astype(np.int64), image)
+
+
+def test_boxes_are_scaled_back_per_axis() -> None:
+    found = restored([[48, 31, 96, 62, 0.5, 1]], height=101, width=157)  # 96 x int(61.76 + 0.5) = 96 x 62
+    np.testing.assert_allclose(found.boxes, [[157 / 2, 101 / 2, 157, 101]], rtol=1e-6)
+    assert (found.width, found.height) == (157, 101)
+
+
+def test_boxes_are_clipped_and_those_in_the_padding_dropped() -> None:
+    found = restored(
+        [
+            [-10, -10, 50, 30, 0.9, 0],
+            [40, 40, 120, 90, 0.8, 0],
+            [10, 70, 20, 90, 0.7, 0],  # the image ends at row 58
+            [30, 30, 30, 40, 0.6, 0],  # no width
+            [np.nan, 0, 9, 9, 0.9, 0],
+        ]
+    )
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8])
+    assert found.boxes.min() == 0
+    assert found.boxes[1, 2:].tolist() == [200, 120]
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=40, deadline=None)
+def test_the_graphs_order_does_not_matter(order: Any) -> None:
+    rows = [[1 + i // 2, 0, 9 + i % 2, 9, 0.5, i % 3] for i in range(6)]
+    expected, found = restored(rows), restored([rows[i] for i in order])
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_threshold_and_limit_keep_the_best() -> None:
+    found = restored([[0, 0, 9, 9, i / 1000, 0] for i in range(1000)] + [[0, 0, 9, 9, np.nan, 0]])
+    assert len(found.scores) == MAX_DETECTIONS
+    assert found.scores[0] == pytest.approx(0.999)
+    assert len(found.to_json(["a"], 0.01)["detections"]) == MAX_DETECTIONS
+    assert len(found.to_json(["a"], 0.99)["detections"]) == 10
+
+
+def test_a_score_that_is_no_number_is_left_out() -> None:
+    assert restored([[0, 0, 9, 9, np.nan, 0]]).to_json(["a"], 0.0)["detections"] == []
+
+
+def test_json_form() -> None:
+    assert restored([[12, 12, 48, 24, 0.123456789, 1]]).to_json(["a", "b"], 0.1) == {
+        "width": 200,
+        "height": 120,
+        "detections": [{"box": [25.0, 24.828, 100.0, 49.655], "score": 0.123457, "label": "b", "class_id": 1}],
+    }

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError
 from pipeline.serving.preprocessing import PAD_VALUE, letterbox, stack
 
 
@@ -89,20 +88,6 @@ def test_a_line_too_thin_to_round_keeps_one_pixel() -> None:
     boxed = letterbox(np.zeros((5000, 1, 3), np.uint8), (96, 96))
     assert (boxed.scale_x, boxed.scale_y) == (1.0, 96 / 5000)
     assert not boxed.pixels[:, :, 0].any()
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        pytest.param(np.zeros((4, 4), np.uint8), id="grey"),
-        pytest.param(np.zeros((4, 4, 4), np.uint8), id="four channels"),
-        pytest.param(np.zeros((4, 4, 3), np.float32), id="floats"),
-        pytest.param(np.zeros((0, 4, 3), np.uint8), id="empty"),
-    ],
-)
-def test_what_is_no_colour_image_is_refused(image: Any) -> None:
-    with pytest.raises(DataError, match="not a colour image"):
-        letterbox(image, (96, 96))
 
 
 def test_a_batch_is_floats_of_the_same_pixels() -> None:

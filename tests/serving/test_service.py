@@ -21,6 +21,8 @@ import pytest
 import requests
 from PIL import Image
 
+from pipeline.serving.preprocessing import letterbox
+
 MEBI = 2**20
 
 
@@ -49,6 +51,11 @@ def files(*contents: Any, name: Any = "images") -> Any:
     return [(name, (f"{index}.bin", content)) for index, content in enumerate(contents)]
 
 
+def expected_answers(tiny: Any, images: list[Any]) -> list[Any]:
+    found = tiny.predictor.detect([letterbox(image, tiny.metadata.image_size) for image in images])
+    return [one.to_json(tiny.metadata.classes, 0.01) for one in found]
+
+
 def png_bomb(side: Any) -> Any:
     def chunk(kind: Any, body: Any) -> Any:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -70,8 +77,7 @@ class TestAnswers:
         response = post("/predict?score_threshold=0.01", files=files(png))
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("application/json")
-        (found,) = tiny.predictor.predict_bytes([png], score_threshold=0.01)
-        assert response.json() == [found.to_json(tiny.metadata.classes)]
+        assert response.json() == expected_answers(tiny, [cv2.imdecode(np.frombuffer(png, np.uint8), 1)])
 
     def test_many_images_in_order(self, post: Any, picture: Any) -> None:
         sizes = [(100 + 7 * i, 60 + 3 * i) for i in range(32)]
@@ -349,7 +355,7 @@ class TestLoad:
     def test_64_requests_at_once_share_batches_and_all_get_their_own(self, server: Any, picture: Any, tiny: Any) -> Any:
         images = [picture(150 + i, 100 + i % 7, (5 + i % 11, 5, 60 + i, 60)) for i in range(64)]
         encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
-        expected = [one.to_json(tiny.metadata.classes) for one in tiny.predictor.predict(images, score_threshold=0.01)]
+        expected = expected_answers(tiny, images)
 
         def send(data: Any) -> Any:
             return requests.post(server.url + "/predict?score_threshold=0.01", files=files(data), timeout=60)
@@ -367,7 +373,7 @@ class TestLoad:
     def test_large_and_small_requests_at_once(self, server: Any, picture: Any, tiny: Any) -> tuple[Any, ...]:
         images = [picture(150 + i, 100, (5, 5, 60 + i, 60)) for i in range(32)]
         encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]
-        expected = [one.to_json(tiny.metadata.classes) for one in tiny.predictor.predict(images, score_threshold=0.01)]
+        expected = expected_answers(tiny, images)
 
         def send(count: Any) -> tuple[Any, ...]:
             response = requests.post(

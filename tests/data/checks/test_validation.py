@@ -449,10 +449,10 @@ def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path: Path) -> No
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
     from pipeline.data import images
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS
-    from pipeline.serving.upload_parsing import UploadLimits
+    from pipeline.serving.upload_middleware import LIMITS
 
-    assert images.MAX_PIXELS == MAX_PIXELS == UploadLimits().pixels
-    assert UploadLimits().body_bytes > images.MAX_BYTES
+    assert images.MAX_PIXELS == MAX_PIXELS == LIMITS["pixels"]
+    assert LIMITS["body_bytes"] > images.MAX_BYTES
     pixels = np.full((8, 8, 3), 200, np.uint8)
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
         assert cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from pipeline.errors import PipelineError, UsageError
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, read_steps
-from pipeline.runtime.project import Project, check_name, config_path, with_config, with_config_of
+from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name, with_config
 from pipeline.runtime.resolving import LATEST, find_run
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
@@ -48,7 +48,8 @@ class CommandContext:
     @cached_property
     def project(self) -> Project:
         """The project in the chosen mode, with the named config or the default one."""
-        path = config_path(self.root, self.arguments.config)
+        typed = self.arguments.config
+        path = Path(typed) if typed and Path(typed).is_file() else self.root / (typed or DEFAULT_CONFIG)
         return with_config(self.arguments.mode, path, self.root, self.steps)
 
     def find_run(self, name: str | None) -> RunManifest:
@@ -67,10 +68,6 @@ class CommandContext:
         check_name("step", step, dict.fromkeys([*self.steps, *(record.step for record in manifest.attempts)]))
         return step, manifest
 
-    def project_of(self, manifest: RunManifest) -> Project:
-        """The project with the config of a run."""
-        return with_config_of(manifest, self.root, self.steps)
-
 
 @dataclass(frozen=True)
 class CommandResult:
@@ -81,25 +78,15 @@ class CommandResult:
     code: int = 0
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command of `python -m pipeline`: its help, its arguments as argparse takes them, and its function."""
-
-    help: str
-    arguments: tuple[Argument, ...]
-    run: Callable[[CommandContext], CommandResult]
+Run = Callable[[CommandContext], CommandResult]
+COMMANDS: dict[str, tuple[str, tuple[Argument, ...], Run]] = {}  # name to help, arguments and function
 
 
-COMMANDS: dict[str, Command] = {}
-
-
-def command(
-    name: str, purpose: str, *arguments: Argument
-) -> Callable[[Callable[[CommandContext], CommandResult]], Callable[[CommandContext], CommandResult]]:
+def command(name: str, purpose: str, *arguments: Argument) -> Callable[[Run], Run]:
     """Register the decorated function as a command; the help lists commands in the order of registration."""
 
-    def add(run: Callable[[CommandContext], CommandResult]) -> Callable[[CommandContext], CommandResult]:
-        COMMANDS[name] = Command(purpose, arguments, run)
+    def add(run: Run) -> Run:
+        COMMANDS[name] = purpose, arguments, run
         return run
 
     return add

@@ -42,7 +42,7 @@ def run_command(arguments: Sequence[str] | None = None, root: Path | None = None
 
     def run() -> int:
         parsed = _parser().parse_args(arguments)
-        result = COMMANDS[parsed.command].run(CommandContext(parsed, root or project_root(Path.cwd())))
+        result = COMMANDS[parsed.command][2](CommandContext(parsed, root or project_root(Path.cwd())))
         text = json.dumps(result.content, indent=2, ensure_ascii=False) if parsed.json else result.text
         if text:
             print_result(text)
@@ -68,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--config", metavar="FILE", help=config_help)
     common.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        own = commands.add_parser(name, parents=[common], help=command.help, description=command.help)
-        for names, options in command.arguments:
+    for name, (purpose, arguments, _) in COMMANDS.items():
+        own = commands.add_parser(name, parents=[common], help=purpose, description=purpose)
+        for names, options in arguments:
             own.add_argument(*names, **options)
     return parser

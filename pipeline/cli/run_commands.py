@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import count, megabytes, table
-from pipeline.runtime.project import mode_option
+from pipeline.runtime.project import mode_option, with_config_of
 from pipeline.runtime.resolving import find_artifact, find_attempt, makers
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _status(context: CommandContext) -> CommandResult:
     from pipeline.runtime.status import run_status
 
     manifest = context.find_run(context.arguments.run)
-    states = run_status(context.project_of(manifest), manifest)
+    states = run_status(with_config_of(manifest, context.root, context.steps), manifest)
     rows = [(state.step, state.state, state.why) for state in states]
     return CommandResult(
         {"run": manifest.run, "steps": [asdict(state) for state in states]},

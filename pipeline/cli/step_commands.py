@@ -18,7 +18,7 @@ from pipeline.runtime.code import code_state, environment, refuse_dirty
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
-from pipeline.runtime.project import DEFAULT_CONFIG, Project, Values, check_name, read_yaml
+from pipeline.runtime.project import DEFAULT_CONFIG, Project, Values, check_name, read_yaml, with_config_of
 from pipeline.runtime.resolving import NamedInput, find_input, find_run
 from pipeline.runtime.runner import missing_input, named_inputs, open_run, run_step, unfinished_run
 
@@ -85,7 +85,7 @@ def _run(context: CommandContext) -> int:
     if project.mode == "prod":
         refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
-    names, typed = [step.name for step in selected], parse_inputs(project, arguments.input, selected)
+    names, typed = [step.name for step in selected], parse_inputs(arguments.input, selected)
     can_continue = opens_run and not arguments.force
     manifest = unfinished_run(project, parameters, overrides, names, typed) if can_continue else None
     is_continued = manifest is not None
@@ -140,13 +140,11 @@ def _select_project(context: CommandContext, *, opens_run: bool) -> Project:
         return project
     newest = find_run(project, arguments.run) if arguments.run else project.runs.newest()
     if newest and not opens_run:
-        project = context.project_of(newest)
+        project = with_config_of(newest, context.root, context.steps)
     elif newest and (project.root / newest.config_file).resolve() != (project.root / project.config_file).resolve():
         raise UsageError(
-            f"the newest {project.mode} run is of {newest.config_file}, and a new run without --config is of "
-            f"{project.config_file}",
+            f"the newest {project.mode} run is of {newest.config_file}, and --config is not given",
             where=f"run {newest.run}",
-            expected="--config, when configs change",
             remedy=f"--config {newest.config_file}, or --config {project.config_file}",
         )
     log.info("config %s", project.config_file)
@@ -179,24 +177,15 @@ def _joined_run(
     return manifest
 
 
-def parse_inputs(project: Project, texts: Sequence[str], selected: Sequence[StepNotebook]) -> dict[str, str]:
+def parse_inputs(texts: Sequence[str], selected: Sequence[StepNotebook]) -> dict[str, str]:
     """The values of `--input`: entity to the text after the equals sign."""
     typed: dict[str, str] = {}
     for text in texts:
         entity, _, source = text.partition("=")
         if not source:
-            raise UsageError(
-                f"--input {text}", expected="ENTITY=ARTIFACT|RUN", remedy="--input coco_test_dataset=latest~1"
-            )
-        check_name("entity", entity, dict.fromkeys(name for step in project.steps.values() for name in step.reads))
-        if entity in typed:
-            raise UsageError(f"--input names {entity} twice", expected=f"{typed[entity]} or {source}")
-        if not any(entity in step.reads for step in selected):
-            raise UsageError(
-                f"--input {text}: {selected[0].name} does not read {entity}",
-                expected=f"one of {', '.join(selected[0].reads)}" if selected[0].reads else "no input: it has none",
-                remedy=f"name it for {', '.join(s.name for s in project.steps.values() if entity in s.reads)}",
-            )
+            remedy = "--input coco_test_dataset=latest~1"
+            raise UsageError(f"--input {text}", expected="ENTITY=ARTIFACT|RUN", remedy=remedy)
+        check_name("input", entity, dict.fromkeys(name for step in selected for name in step.reads))
         typed[entity] = source
     return typed
 

@@ -109,11 +109,6 @@ class Project:
         return resolved
 
 
-def config_path(root: Path, typed: str | None) -> Path:
-    """The config's file: relative to the working directory, else to the project."""
-    return Path(typed) if typed and Path(typed).is_file() else root / (typed or DEFAULT_CONFIG)
-
-
 def with_config(mode: str, path: Path, root: Path, steps: dict[str, StepNotebook]) -> Project:
     """The project in one mode with one config."""
     config, file, top = read_config(path), path.resolve(), root.resolve()

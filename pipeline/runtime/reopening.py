@@ -11,7 +11,7 @@ from pipeline.errors import IntegrityError, MissingError
 from pipeline.runtime.code import code_digest
 from pipeline.runtime.inputs import count_uses, require_agreement
 from pipeline.runtime.manifest import RunManifest, StepRecord, notebook_key
-from pipeline.runtime.project import Project, mode_option
+from pipeline.runtime.project import Project
 from pipeline.runtime.step import CONTEXT, StepContext
 
 
@@ -40,17 +40,22 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         IntegrityError: The notebook cannot be read.
         StepError: Its inputs do not agree, which old records allow.
     """
-    made_by, store, cache = f"{manifest.run}/{record.made_by}", project.runs.store, project.root / ".cache"
+    store, cache, name = project.runs.store, project.root / ".cache", f"{record.step}.{record.attempt:03}"
     require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
     for artifact in record.inputs.values():
         store.index(artifact)  # fails now rather than in the middle of the notebook
-    name = f"{record.step}.{record.attempt:03}"
+    key, made_by = notebook_key(manifest.origin(record)), f"{manifest.run}/{record.made_by}"
+    try:
+        content: dict[str, Any] = json.loads(store.files.read(key))
+        cells = list(content["cells"])
+    except FileNotFoundError as error:
+        problem = f"no notebook is kept of {made_by}, which is recorded as {record.state}"
+        raise MissingError(problem, where=store.files.location(key), remedy="name another with --attempt N") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError("the file is not a Jupyter notebook", where=store.files.location(key)) from error
     work = cache / "opened" / manifest.run / name
-    notebook = project.root / "out" / "opened" / manifest.run / f"{name}.ipynb"  # Jupyter hides .cache
-    fresh = not notebook.is_file()
-    content = _with_context(_read_executed(project, manifest, record), made_by, work / "context.json") if fresh else {}
     work.mkdir(parents=True, exist_ok=True)
-    StepContext(
+    context = StepContext(
         step=record.step,
         made_by=f"{made_by}, opened by hand",
         store=store.url,
@@ -63,44 +68,15 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         mode=manifest.mode,
         chosen={**record.chosen, **record.chosen_before},
         uses=record.uses or count_uses(project.runs, record.step, record.inputs),
-    ).write(work / "context.json")
+    )
+    context.write(work / "context.json")
+    notebook = project.root / "out" / "opened" / manifest.run / f"{name}.ipynb"  # Jupyter hides .cache
+    fresh = not notebook.is_file()
     if fresh:
+        first = f'# {made_by}\nimport os\n\nos.environ["{CONTEXT}"] = {json.dumps(str(work / "context.json"))}'
+        cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": first}
+        cell |= {"id": "opened"} if content["nbformat_minor"] >= 5 else {}
         notebook.parent.mkdir(parents=True, exist_ok=True)
-        notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    step = project.steps.get(record.step)
-    then = (record.notebook_digest, record.code_digest)
+        notebook.write_text(json.dumps({**content, "cells": [cell, *cells]}, ensure_ascii=False), encoding="utf-8")
+    step, then = project.steps.get(record.step), (record.notebook_digest, record.code_digest)
     return Reopened(notebook, made_by, fresh, not step or (step.digest, code_digest(step.imports)) != then)
-
-
-def _read_executed(project: Project, manifest: RunManifest, record: StepRecord) -> dict[str, Any]:
-    files, key = project.runs.store.files, notebook_key(manifest.origin(record))
-    try:
-        content: dict[str, Any] = json.loads(files.read(key))
-        return {**content, "cells": [*content["cells"]]}
-    except FileNotFoundError as error:
-        raise MissingError(
-            f"no notebook is kept of {manifest.run}/{record.made_by}, which is recorded as {record.state}",
-            where=files.location(key),
-            expected="an attempt that has ended",
-            remedy=f"name another with --attempt N: python -m pipeline show {manifest.run}{mode_option(manifest.mode)}",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError("the file is not a Jupyter notebook", where=files.location(key)) from error
-
-
-def _with_context(content: dict[str, Any], made_by: str, context: Path) -> dict[str, Any]:
-    """The notebook with a first cell that tells the step where its inputs are."""
-    source = f"""\
-# The inputs and parameters of {made_by}; outputs stay in this machine's .cache.
-import os
-
-os.environ["{CONTEXT}"] = {json.dumps(str(context))}"""
-    has_ids = (content["nbformat"], content["nbformat_minor"]) >= (4, 5)
-    cell: dict[str, Any] = {
-        "cell_type": "code",
-        "execution_count": None,
-        "metadata": {},
-        "outputs": [],
-        "source": source,
-    }
-    return {**content, "cells": [{**cell, "id": "opened"} if has_ids else cell, *content["cells"]]}

@@ -19,18 +19,7 @@ from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
 from pipeline.runtime.code import code_digest, code_state, environment, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
-from pipeline.runtime.manifest import (
-    FAILED,
-    GOOD,
-    INTERRUPTED,
-    REUSED,
-    RUNNING,
-    SUCCEEDED,
-    RunManifest,
-    StepRecord,
-    notebook_key,
-    now,
-)
+from pipeline.runtime.manifest import FAILED, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, notebook_key, now
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.process import is_alive, this_process, work_folder
 from pipeline.runtime.project import Project, Values, config_option
@@ -46,14 +35,10 @@ log = logging.getLogger(__name__)
 def open_run(
     project: Project, parameters: Values, overrides: Values, steps: Sequence[str], inputs: Mapping[str, NamedInput]
 ) -> RunManifest:
-    """Open a new run.
+    """Open a new run for a command.
 
-    Args:
-        project: Its project and config.
-        parameters: Of every step, checked.
-        overrides: Those that the command line set; they hold for all steps of the run.
-        steps: The steps that this command runs.
-        inputs: The inputs chosen by hand.
+    `overrides` are the parameters that the command line sets, which hold for all steps of the run; `steps` are those
+    that the command runs, and `inputs` those chosen by hand.
     """
     named = {INPUT: {entity: asdict(each) for entity, each in inputs.items()}} if inputs else {}
     return project.runs.open(
@@ -84,9 +69,9 @@ def unfinished_run(
     if newest is None or newest.asked != tuple(steps) or all(newest.success(step) for step in steps):
         return None
     latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
-    config = {key: value for key, value in newest.config.items() if key != INPUT}
+    resolved = {**asdict(project.config), "parameters": parameters, "set": overrides}
     is_same = (
-        config == {**asdict(project.config), "parameters": parameters, "set": overrides}
+        {key: value for key, value in newest.config.items() if key != INPUT} == resolved
         and {entity: each.typed for entity, each in named_inputs(newest).items()} == typed
         and newest.code == asdict(code_state(project.root))
         and all(
@@ -95,7 +80,7 @@ def unfinished_run(
             if (step := project.steps[record.step])
         )
     )
-    workers = {newest.process, *(record.process for record in latest if record.status == RUNNING)}
+    workers = {newest.process, *(record.process for record in latest if not record.ended)}
     return newest if is_same and all(is_alive(each) is False for each in workers - {this_process()}) else None
 
 
@@ -116,18 +101,10 @@ def run_step(
     continued: bool,
     chosen: Mapping[str, NamedInput],
 ) -> StepRecord:
-    """Run one step in a run, or reuse an earlier success of the same work.
+    """Run one step in a run, or reuse an earlier success of the same work, unless `force` is set.
 
-    Args:
-        project: The project and mode.
-        run: The run's id.
-        step: The step.
-        parameters: All of them, already checked.
-        overrides: Those of them that the command line set, for the record.
-        force: Run it even when an earlier success would do.
-        stream: Show the kernel's output.
-        continued: Let a success that this run already has stand.
-        chosen: Inputs named by hand in place of the run's own.
+    `overrides` are those of the checked `parameters` that the command line set, and `chosen` the inputs named by hand
+    in place of the run's own. In a `continued` run, a success that it already has stands.
 
     Returns:
         The attempt as it ended: `succeeded` or `reused`.
@@ -179,7 +156,7 @@ def run_step(
         shutil.rmtree(_resume_folder(project, ended), ignore_errors=True)
     if ended.status == FAILED:
         raise (GateError if ended.error_kind == GateError.__name__ else StepError)(_failure(ended))
-    if ended.status in GOOD:
+    if ended.status != INTERRUPTED:
         _tag(project, run, ended)
     if stopped:
         raise KeyboardInterrupt(stopped)

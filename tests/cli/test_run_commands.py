@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.command import COMMANDS, CommandContext, CommandResult, argument, command
+from pipeline.cli.command import COMMANDS
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -36,7 +36,7 @@ def test_every_command_prints_text_and_json_and_has_help(ran: Any, capsys: pytes
         assert text.out.strip()
         assert "\x1b" not in text.out
         json.loads(content.out)
-        for expected in ("--mode", "--config", "--json", COMMANDS[name].help.split()[0]):
+        for expected in ("--mode", "--config", "--json", COMMANDS[name][0].split()[0]):
             assert expected in help_text.out
     assert {*EACH, "rerun"} == COMMANDS.keys()
 
@@ -114,16 +114,6 @@ def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) 
         assert "python step.prod.py" in outcome.log
 
 
-def test_a_step_that_did_not_run_and_one_that_was_removed(ran: Any) -> None:
-    ran.step("first")
-    outcome = ran.look("log", "third")
-    assert outcome.code == 1
-    assert "third has not run in run" in outcome.log
-    for name in ("second", "third"):
-        (ran.root / "steps" / f"{name}.ipynb").unlink()
-    assert "so far so good" in ran.look("log", "second", "latest~1").out
-
-
 def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> None:
     path = tmp_path / "statements.jsonl"
     assert ran.look("export", "--output", str(path)).out == f"3 lines in {path}\n"
@@ -134,20 +124,6 @@ def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> No
     ran.step("first")
     outcome = ran.look("export")
     assert (outcome.code, outcome.out) == (0, "")
-
-
-def test_a_command_is_one_function(ran: Any) -> None:
-    @command("greet", "say hello", argument("--loud", action="store_true"))
-    def _greet(context: CommandContext) -> CommandResult:
-        words = "HELLO" if context.arguments.loud else "hello"
-        return CommandResult({"words": words, "steps": list(context.steps)}, words, code=1)
-
-    try:
-        outcome = ran.look("greet", "--loud")
-        assert (outcome.code, outcome.out) == (1, "HELLO\n")
-        assert json.loads(ran.look("greet", "--json").out) == {"words": "hello", "steps": ["first", "second", "third"]}
-    finally:
-        del COMMANDS["greet"]
 
 
 LOADED = """

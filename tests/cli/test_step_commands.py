@@ -162,14 +162,6 @@ def test_without_config_the_config_is_named_first_and_another_of_the_newest_run_
     assert ran.step().code == 0
 
 
-def test_a_run_is_joined_by_any_of_its_names(ran: Any) -> None:
-    old = ran.manifest()["run"]
-    ran.step("first")
-    for name in ("latest~1", old[:20], old[-6:], old):
-        assert f"run {old}  dev" in ran.step("second", "--run", name).log
-    assert "latest to latest~1" in ran.step("second", "--run", "latest~2").log
-
-
 def test_a_config_is_found_from_where_the_user_stands_and_noted_relative_to_the_project(
     ran: Any, tmp_path: Path
 ) -> None:

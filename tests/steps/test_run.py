@@ -179,23 +179,3 @@ def test_a_changed_parameter_runs_its_step_and_below_the_gate_it_fails_and_keeps
     steps = tiny_run.manifest()["steps"]
     assert [step["status"] for step in steps.values()] == ["reused"] * 4 + ["failed"]
     assert steps["model_eval"]["outputs"]["model_quality_report"]["files"] == 1
-
-
-def test_prod_runs_what_is_committed_and_tags_it(project: Any) -> None:
-    sample = ("--set", "data_load.source_url=sample://shapes?images=8&size=64")
-    project.git("init", "-q")
-    project.git("add", "-A")
-    project.git("commit", "-qm", "all")
-    (project.root / "notes.txt").write_text("mine")
-    refused = project.step("data_load", *sample, mode="prod")
-    assert refused.returncode == 1
-    assert "notes.txt" in refused.stderr
-    assert (project.root / "notes.txt").read_text() == "mine"
-    assert (project.git("tag"), project.artifacts("prod")) == ("", [])
-    (project.root / "notes.txt").unlink()
-    done = project.step("data_load", *sample, mode="prod")
-    assert done.returncode == 0, done.stderr
-    run = project.manifest("--mode", "prod")["run"]
-    assert project.git("tag").split() == [run]
-    assert project.git("rev-parse", f"{run}^{{commit}}") == project.git("rev-parse", "HEAD")
-    assert project.artifacts("dev") == []

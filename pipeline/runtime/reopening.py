@@ -74,8 +74,8 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
     fresh = not notebook.is_file()
     if fresh:
         first = f'# {made_by}\nimport os\n\nos.environ["{CONTEXT}"] = {json.dumps(str(work / "context.json"))}'
-        cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": first}
-        cell |= {"id": "opened"} if content["nbformat_minor"] >= 5 else {}
+        cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
+        cell |= {"source": first, **({"id": "opened"} if content["nbformat_minor"] >= 5 else {})}
         notebook.parent.mkdir(parents=True, exist_ok=True)
         notebook.write_text(json.dumps({**content, "cells": [cell, *cells]}, ensure_ascii=False), encoding="utf-8")
     step, then = project.steps.get(record.step), (record.notebook_digest, record.code_digest)

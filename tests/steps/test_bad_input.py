@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.data.sample import make_sample
 
 from pipeline.data.coco import write_coco
+from pipeline.data.sample import make_sample
 
 GOOD = "sample://shapes?images=8&size=64&seed=1"
 

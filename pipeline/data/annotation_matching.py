@@ -69,8 +69,8 @@ def match_images(
         files: The images in the folder.
         where: Where the annotations came from, for errors.
         annotation_format: As what they were read, likewise.
-        drop_missing: Whether to exclude images whose files are absent; otherwise they are an error.
-        take_unannotated: Whether images that nobody annotated are background; otherwise they are excluded.
+        drop_missing: Exclude images whose files are absent, rather than raise an error.
+        take_unannotated: Take images that nobody annotated as background, rather than exclude them.
 
     Raises:
         DataError: Images are absent, or there is no box.
@@ -122,7 +122,7 @@ def write_test_list(
         The number of names written.
 
     Raises:
-        DataError: It is no text, empty, or names an image that the annotations do not, or one that is excluded.
+        DataError: It is no text, empty, or names images that are not kept.
     """
     found = fetch(url, cache)
     try:
@@ -143,23 +143,18 @@ def write_test_list(
                 error.where = found.url
                 raise
         names.add(source.renamed.get(name, name))
-    if unknown := sorted(names - kept - matched.excluded.keys()):
+    reasons = {name: matched.excluded.get(name, "the annotations do not name them") for name in names - kept}
+    refused = sorted(name for name in reasons if reasons[name] != ABSENT)
+    if refused:
+        why = reasons[refused[0]]
+        alike = [name for name in refused if reasons[name] == why]
         raise DataError(
-            f"the test list names {len(unknown)} images that the annotations do not: {_first_of(unknown)}",
+            f"the test list names {len(alike)} images that are in no set, since {why}: {_first_of(alike)}",
             where=found.url,
-            expected="file names as in the annotations, one a line",
-            remedy=did_you_mean(unknown[0], kept, otherwise="correct the list;", cutoff=0.6)
-            + " a labelling tool's open tasks are taken only if unannotated is 'background'",
+            expected="images with boxes, or background, by their names in the annotations",
+            remedy=did_you_mean(refused[0], kept, otherwise="correct the list", cutoff=0.6)
+            + "; set unannotated to 'background' if what nobody annotated is background",
         )
-    for why in (NOT_ANNOTATED, NOT_USABLE):
-        if left_out := sorted(name for name in names if matched.excluded.get(name) == why):
-            raise DataError(
-                f"the test list names {len(left_out)} images that are excluded, since {why}: {_first_of(left_out)}",
-                where=found.url,
-                expected="images with boxes, or background",
-                remedy="remove them from the list or annotate them; or, if they are background and nobody annotated "
-                "them, set unannotated to 'background'",
-            )
     if there := sorted(names & kept):
         (folder / _TEST_LIST).write_text("".join(f"{name}\n" for name in there), encoding="utf-8")
     return len(there)
@@ -202,8 +197,6 @@ def _fields(name: str, source: LoadedSource) -> dict[str, Any]:
 
 def _without_marks(image: Image) -> Image:
     marks = {UNANNOTATED_FIELD, UNUSABLE_FIELD}
-    if marks.isdisjoint(image.extra):
-        return image
     return replace(image, extra={key: value for key, value in image.extra.items() if key not in marks})
 
 
@@ -224,14 +217,11 @@ def _unnamed_images(
 
 def _absent_images(absent: list[str], named: int, where: str, source: LoadedSource) -> DataError:
     """The error for annotated images that are missing, with the reasons why the source's own were skipped."""
-    lines = [f"{len(absent)} of the {named} images that the annotations name are absent: {_first_of(absent)}"]
-    reasons = {each.item: each.reason for each in source.skipped}
-    for name in absent:
-        item = next((item for item in reasons if item == name or item.endswith(f"/{name}")), "")
-        if item and len(lines) <= _SHOWN:
-            lines.append(f"{name} was skipped: {reasons[item]}")
+    problem = f"{len(absent)} of the {named} images that the annotations name are absent: {_first_of(absent)}"
+    names = tuple(f"/{name}" for name in absent)
+    skipped = [each for each in source.skipped if f"/{each.item}".endswith(names)]
     return DataError(
-        "\n".join(lines),
+        "\n".join([problem, *(f"{each.item} was skipped: {each.reason}" for each in skipped[:_SHOWN])]),
         where=where,
         expected="every one of them among the images",
         remedy="check that images and annotations belong together, or set missing_images to drop",

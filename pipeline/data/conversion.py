@@ -43,8 +43,8 @@ def select(
 
     Args:
         dataset: The dataset.
-        classes: Category names in the order wanted, which become 1..K, as they are called after renaming; empty for
-            all, in the source's order.
+        classes: Category names in the order wanted, which become 1..K, as they are called after renaming and dropping;
+            empty for all, in the source's order.
         rename: New names by old ones. All are renamed at once, so that two can swap names. Categories with the same new
             name are merged; a class has the supercategory of the category with its name, or else of its first one.
         drop: Names to drop, as they are called in the source.
@@ -114,23 +114,20 @@ def _members(
         raise DataError("every class is dropped", remedy="drop fewer: see drop_classes")
     if not classes:
         return members
-    gone = {old: f"'{old}' is called '{new}' after renaming" for old, new in rename.items()}
-    _check_known(classes, members, gone | {old: f"'{old}' is dropped" for old in drop})
+    _check_known(classes, members)
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if classes.count(name) > 1)
         raise UsageError(f"the class '{twice}' is asked for twice", remedy="name it once")
     return {name: members[name] for name in classes}
 
 
-def _check_known(asked: Iterable[str], known: Collection[str], gone: Mapping[str, str] = _NOTHING) -> None:
+def _check_known(asked: Iterable[str], known: Collection[str]) -> None:
     unknown = [name for name in dict.fromkeys(asked) if name not in known]
-    if not unknown:
-        return
-    hints = [gone.get(name) or did_you_mean(name, known, most=3) for name in unknown]
-    if not all(hints):
+    if unknown:
         more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-        hints.append(f"there are: {', '.join(list(known)[:_SHOWN])}{more}")
-    raise UsageError(f"the dataset has no class {', '.join(map(repr, unknown))}", remedy="; ".join(filter(None, hints)))
+        there = f"there are: {', '.join(list(known)[:_SHOWN])}{more}"
+        remedy = f"{did_you_mean(unknown[0], known, most=3)} {there}".strip()
+        raise UsageError(f"the dataset has no class {', '.join(map(repr, unknown))}", remedy=remedy)
 
 
 def _recoded(annotations: Iterable[Annotation], members: Mapping[str, Sequence[Category]]) -> list[Annotation]:

@@ -78,7 +78,7 @@ def outline(pixels: Pixels, box: Boxes, colour: str, thickness: int) -> None:
         pixels: The image, which is changed.
         box: `(4,)`, x, y, width, height in pixels. A box that is not finite is left out.
         colour: As `#RRGGBB`.
-        thickness: Pixels.
+        thickness: In pixels.
     """
     if not np.isfinite(box).all():
         return

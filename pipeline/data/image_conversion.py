@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,9 +89,7 @@ class UnreadableError(Exception):
 def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFormat:
     """Detect an image's format by its header; nothing is decoded. The content decides, not the name.
 
-    Args:
-        content: The file or its bytes.
-        named_as_image: Whether its name says that it is an image: then formats with weak signatures count too.
+    Formats with weak signatures count only if the name says that the file is an image.
     """
     try:
         formats = _BY_SUFFIX if named_as_image else _CERTAIN
@@ -117,36 +116,26 @@ def convert(content: Path | bytes) -> ConvertedImage:
         with _opened(content) as file, Image.open(file, formats=_BY_SUFFIX) as image:
             name = image.format or ""
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-            image.load()
-            rgb, notes = _to_rgb(image)
-            upright = _turned_like(rgb, image)
+            image.load()  # which turns a TIFF, and takes its tag away
+            tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+            rgb, notes = _to_rgb(ImageOps.exif_transpose(image), tags)
+            rgb.info = {}  # dates, profiles and comments
             if name in _SEQUENCES and _has_second_frame(image):
                 notes = ("only the first of its frames is taken", *notes)
     except _BROKEN as error:
         reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise UnreadableError(f"it cannot be decoded: {reason}") from error
     data, suffix = b"", ".png"
-    fits_jpeg = max(upright.size) <= _LONGEST_JPEG
+    fits_jpeg = max(rgb.size) <= _LONGEST_JPEG
     if name not in _LOSSY or not fits_jpeg:
-        data = _saved(upright, "PNG", compress_level=_LEVEL)
+        data = _saved(rgb, "PNG", compress_level=_LEVEL)
     if fits_jpeg and not 0 < len(data) <= MAX_BYTES:
-        data, suffix = _saved(upright, "JPEG", quality=_QUALITY, subsampling=0), ".jpg"
+        data, suffix = _saved(rgb, "JPEG", quality=_QUALITY, subsampling=0), ".jpg"
     return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, notes)
 
 
 def _opened(content: Path | bytes) -> BinaryIO:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-
-
-def _turned_like(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """The image upright. Pillow has already turned a TIFF on loading."""
-    exif = image.getexif()
-    rgb.info = {}  # dates, profiles and comments
-    if _ORIENTATION_TAG in exif:
-        own = rgb.getexif()
-        own[_ORIENTATION_TAG] = exif[_ORIENTATION_TAG]
-        rgb = ImageOps.exif_transpose(rgb)
-    return rgb
 
 
 def _has_second_frame(image: Image.Image) -> bool:
@@ -163,13 +152,13 @@ def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
     return file.getvalue()
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, tuple[str, ...]]:
     """Convert a loaded image to 8 bit RGB; also returns notes on its brightness.
 
     Transparent pixels become white. CMYK and the like are converted by Pillow's plain formulas, without profiles.
     """
     if image.mode == "F" or image.mode.startswith("I"):
-        grey, notes = _scaled_grey(image)
+        grey, notes = _scaled_grey(image, tags)
         return Image.fromarray(grey).convert("RGB"), notes
     if image.has_transparency_data:
         straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
@@ -178,7 +167,7 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return image.convert("RGB"), ()
 
 
-def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def _scaled_grey(image: Image.Image, tags: Mapping[int, Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Grey of more than 8 bits in 8, and a note if not all of its bits are used.
 
     It is scaled by the smallest usual range that holds its greatest value. Cameras put 12 bits into files of 16, and by
@@ -186,7 +175,6 @@ def _scaled_grey(image: Image.Image) -> tuple[NDArray[np.uint8], tuple[str, ...]
     others of its source; the note says so. Negative values become black. Floating point has no such range: if all
     values lie in `0..1` that is taken, otherwise the image's own least and greatest.
     """
-    tags: Any = getattr(image, "tag_v2", {})
     notes: tuple[str, ...] = ()
     values, least = np.asarray(image), 0.0
     if image.mode == "F":

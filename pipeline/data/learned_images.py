@@ -4,10 +4,9 @@ The record takes 320 bytes an image: 32 for its file's SHA-256 and 288 for its f
 100,000 images that is 32 MB, which are stored in four places: `learned_images.npz` beside the weights, `best.pth`,
 `last.pth` and the Bento.
 
-Making the record reads and decodes every train and eval image once more, before training starts. For 1,000 photographs
-of COCO, 640 x 480 pixels and 160 kB, that is 2 to 3 seconds of one processor, 0.8 to 0.9 times what `cv2.imdecode`
-alone takes: JPEGs are decoded to a fraction of their size. Cores share the work. Searching 1,000 test images among
-100,000 takes 2 seconds on two cores, beside decoding these, see `benchmarks/bench_learned.py`.
+Making the record decodes every train and eval image once more, before training starts: 2 to 3 seconds of one processor
+for 1,000 photographs of COCO. Searching 1,000 test images among 100,000 takes 2 seconds on two cores, beside decoding
+these, see `benchmarks/bench_learned.py`.
 
 A flat image has no fingerprint, and is found by its bytes only.
 """

@@ -18,7 +18,6 @@ class ParsedBox:
     """A labelled object.
 
     Attributes:
-        label: Name of its class.
         bbox: `(x, y, width, height)` in pixels of the upright image.
         iscrowd: 1 for a region that evaluation does not judge.
         segmentation: Polygons or run lengths, as in COCO.
@@ -38,9 +37,7 @@ class ParsedImage:
 
     Attributes:
         name: Path of the image.
-        width: In pixels; 0 where unknown.
-        height: In pixels; 0 where unknown.
-        boxes: The objects on it.
+        width: In pixels; 0 where unknown, and likewise the height.
         subset: `train`, `eval` or `test`; empty where not stated.
         annotated: Whether somebody annotated it; without a box it is background then.
         unusable: Whether a shape on it cannot be used as a box.

@@ -74,9 +74,7 @@ def coco_weights(variant: str) -> PublishedWeights:
     table = {entry.variant: entry for entry in reversed(published_weights())}
     if variant not in table:
         raise UsageError(
-            f"there are no published weights of YOLOX-{variant}"
-            if variant
-            else f"'{COCO}' stands for weights of a YOLOX variant, and none is given",
+            f"'{COCO}' stands for published weights of a YOLOX variant, and there are none of '{variant}'",
             where="variant",
             expected="one of " + ", ".join(sorted(table)),
             remedy=did_you_mean(variant, table, otherwise="give the variant to train", cutoff=0.3),
@@ -97,7 +95,6 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
 
     Raises:
         UsageError: A digest is given without a URL, or "coco" without a variant that there is.
-        MissingError: There is nothing at the URL.
         DataError: The file is no checkpoint, or has another digest than given or published.
     """
     if sha256 and not url:

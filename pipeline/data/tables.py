@@ -58,14 +58,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """Images excluded for one reason; `str` gives a sentence.
-
-    Attributes:
-        count: Number of excluded images.
-        of: Number of images before.
-        reason: The reason, as it follows a colon.
-        subset: The set that lost them; empty before the split.
-    """
+    """Images excluded for one reason, of so many before; from one subset, or before the split if none is named."""
 
     count: int
     of: int

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,23 +101,6 @@ class TestSources:
         assert image.extra == {"video": "street.mp4", "frame": 5, "time": 0.5, "scene": 0}
         assert [each.bbox for each in place.dataset.by_image()[image.id]] == [(5, 2, 9, 10)]
 
-    def test_a_clip_in_a_folder_beside_images(self, write_picture: Any, tmp_path: Path, place: Any) -> None:
-        write_picture(tmp_path / "in/1.png", 9, 9)
-        write_clip(tmp_path / "in/a.avi", [np.full((32, 48, 3), 9, np.uint8)] * 3, rate=1)
-        assert place.source(tmp_path / "in", sampling=Sampling(per_second=1)).images == 4
-        assert place.raw.fields["a/frame_000002.jpg"]["frame"] == 2
-
-    def test_database(self, tiny: Any, tmp_path: Path, place: Any) -> None:
-        with sqlite3.connect(tmp_path / "a.db") as database:
-            database.execute("create table pictures (name, image, x, y, width, height, label)")
-            for image in tiny[0].images:
-                data = (tiny[1] / image.file_name).read_bytes()
-                row = (image.file_name, data, 1, 2, 3, 4, "cat")
-                database.execute("insert into pictures values (?, ?, ?, ?, ?, ?, ?)", row)
-        raw = place.source(f"sqlite:///{tmp_path / 'a.db'}", query="select * from pictures")
-        loaded = place.annotations()
-        assert (raw.kind, loaded.images, loaded.annotations, loaded.classes) == ("database", 3, 3, ("cat",))
-
     def test_sample(self, place: Any) -> None:
         url = "sample://shapes?images=4&size=64"
         assert place.source(url).images == len(names(place.images)) == 4
@@ -210,15 +192,19 @@ class TestAnnotations:
             place.annotations(tmp_path / "a.zip", member="annotations/theirs.json")
 
     def test_none_are_there(self, annotated: Any) -> None:
-        _, _, place = annotated
         with pytest.raises(DataError, match=r"no files at all(?s:.*)do: .*annotations_url"):
-            place.annotations()
+            annotated[2].annotations()
 
-    def test_absent_image_is_refused(self, annotated: Any) -> None:
+    @pytest.mark.parametrize(
+        ("absent", "options"), [(["2.png"], {}), (["1.png", "2.png", "3.png"], {"missing_images": "drop"})]
+    )
+    def test_absent_images_are_refused(self, annotated: Any, absent: list[str], options: dict[str, str]) -> None:
+        """All of them even where they may be dropped."""
         _, source, place = annotated
-        (place.images / "2.png").unlink()
-        with pytest.raises(DataError, match=r"1 of the 3 images .* absent: 2\.png"):
-            place.annotations(source)
+        for name in absent:
+            (place.images / name).unlink()
+        with pytest.raises(DataError, match=rf"{len(absent)} of the 3 images .* absent: {absent[0]}"):
+            place.annotations(source, **options)
 
     def test_absent_image_is_dropped_when_asked(self, annotated: Any, tmp_path: Path) -> None:
         _, source, place = annotated
@@ -229,13 +215,6 @@ class TestAnnotations:
         assert (loaded.images, loaded.annotations, loaded.missing_images, loaded.test_images) == (2, 1, 1, 1)
         assert (place.out / "test_images.txt").read_text() == "3.png\n"
 
-    def test_all_absent_is_refused_even_then(self, annotated: Any) -> None:
-        _, source, place = annotated
-        for path in place.images.iterdir():
-            path.unlink()
-        with pytest.raises(DataError, match="3 of the 3"):
-            place.annotations(source, missing_images="drop")
-
     def test_folder_before_all_names_is_taken_away(self, annotated: Any) -> None:
         dataset, source, place = annotated
         images = tuple(replace(each, file_name=f"val/{each.file_name}") for each in dataset.images)
@@ -243,9 +222,13 @@ class TestAnnotations:
         place.annotations(source)
         assert place.dataset == dataset
 
-    def test_digest_without_url(self, annotated: Any) -> None:
-        with pytest.raises(UsageError, match="without a URL"):
-            annotated[2].annotations(sha256="0" * 64)
+    @pytest.mark.parametrize(
+        ("options", "says"), [({"format": "coca"}, "coco"), ({"sha256": "0" * 64}, "without a URL")]
+    )
+    def test_wrong_options(self, annotated: Any, options: dict[str, str], says: str) -> None:
+        _, source, place = annotated
+        with pytest.raises(UsageError, match=says):
+            place.annotations("" if "sha256" in options else source, **options)
 
     def test_names_of_the_test_list_are_those_that_the_user_knows(
         self, tmp_path: Path, write_picture: Any, place: Any
@@ -274,7 +257,7 @@ class TestAnnotations:
     @cases(
         "content, problem",
         {
-            "unknown": (b"4.png\n1.png", "names 1 images that the annotations do not: 4.png"),
+            "unknown": (b"4.png\n1.png", "names 1 images .* since the annotations do not name them: 4.png"),
             "empty": (b"\n", "empty"),
             "no text": (b"\xff\xfe1", "not a text"),
             "several of that name": (b"a", r"2 images match 'a'"),
@@ -353,25 +336,17 @@ class TestDescriptions:
         assert (loaded.annotations, loaded.classes) == (1, ("bird",))
 
 
-class TestEmpty:
-    def test_no_box(self, annotated: Any) -> None:
-        dataset, source, place = annotated
-        write_coco(replace(dataset, annotations=()), source)
-        with pytest.raises(DataError, match="no box in 3 images, read as coco"):
-            place.annotations(source)
-        assert not names(place.out)
-
-    def test_no_image(self, annotated: Any) -> None:
-        dataset, source, place = annotated
-        write_coco(replace(dataset, annotations=(), images=()), source)
-        with pytest.raises(DataError, match="no image, read as coco"):
-            place.annotations(source)
-        assert not names(place.out)
-
-    def test_a_description_without_labels(self, annotated: Any, tmp_path: Path) -> None:
-        (tmp_path / "data.yaml").write_text("names: [cat]")
-        with pytest.raises(DataError, match="no box in 3 images, read as yolo"):
-            annotated[2].annotations(tmp_path / "data.yaml")
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [(3, "no box in 3 images, read as coco"), (0, "no image, read as coco")],
+    ids=["no box", "nothing"],
+)
+def test_no_box_or_image(annotated: Any, kept: int, says: str) -> None:
+    dataset, source, place = annotated
+    write_coco(replace(dataset, annotations=(), images=dataset.images[:kept]), source)
+    with pytest.raises(DataError, match=says):
+        place.annotations(source)
+    assert not names(place.out)
 
 
 class TestPlaces:

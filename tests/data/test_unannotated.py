@@ -309,13 +309,6 @@ def test_an_item_without_a_box_is_background_where_an_item_is_a_box(tmp_path: Pa
     assert (loaded.unannotated_images, loaded.unusable_images) == (0, 1)
 
 
-def test_a_test_list_that_names_what_is_no_box(tmp_path: Path) -> None:
-    given = in_folder(tmp_path / "in", ONLY_LINES["labelme"])
-    (tmp_path / "list.txt").write_text("nothing.png\nobject.png\n")
-    with pytest.raises(DataError, match=r"1 images that are excluded, since nothing drawn .* box: .*nothing\.png"):
-        load(given, tmp_path / "out", "background", test_list_url=str(tmp_path / "list.txt"))
-
-
 def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -> None:
     _, dataset = load(frames(tmp_path / "in", coco(FRAME_NAMES[:2])), tmp_path / "out", "background")
     assert [image.extra["frame"] for image in dataset.images] == [0, 1, 2]
@@ -323,15 +316,24 @@ def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("unannotated", ["exclude", "background"])
-def test_a_test_list_may_name_background_and_nothing_that_is_excluded(tmp_path: Path, unannotated: str) -> None:
-    given = in_folder(tmp_path / "in", YOLO)
-    (tmp_path / "list.txt").write_text("nothing.png\nopen.png\n")
+@pytest.mark.parametrize(
+    ("files", "names", "why"),
+    [
+        pytest.param(YOLO, ["nothing.png", "open.png"], "nobody annotated them", id="not annotated"),
+        pytest.param(ONLY_LINES["labelme"], ["nothing.png"], "nothing drawn on them can be used as a box", id="no box"),
+    ],
+)
+def test_a_test_list_names_nothing_that_is_excluded(
+    tmp_path: Path, files: dict[str, Any], names: list[str], why: str, unannotated: str
+) -> None:
+    given = in_folder(tmp_path / "in", files)
+    (tmp_path / "list.txt").write_text("\n".join(names))
     options = {"test_list_url": str(tmp_path / "list.txt")}
-    if unannotated == "background":
+    if unannotated == "background" and "open.png" in names:
         assert load(given, tmp_path / "out", unannotated, **options)[0].test_images == 2
-    else:
-        with pytest.raises(DataError, match=r"1 images that are excluded, since nobody annotated them: .*open\.png"):
-            load(given, tmp_path / "out", unannotated, **options)
+        return
+    with pytest.raises(DataError, match=rf"1 images that are in no set, since {why}: .*{names[-1]}"):
+        load(given, tmp_path / "out", unannotated, **options)
 
 
 def test_background_taken_from_a_folder_of_a_split_is_of_that_split(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -89,26 +88,21 @@ def test_what_a_person_did_in_it_stays(ran: Any) -> None:
 
 def test_the_printed_lines(ran: Any) -> None:
     run = ran.manifest()["run"]
-    ran.commit()
-    ran.step("second", "--force")
-    shutil.copytree(ran.root, ran.root.parent / "a project, moved")
-    moved = type(ran)(ran.root.parent / "a project, moved")
-    cells = moved.cells_of("second")
-    moved.notebook("second", [*cells, ("md", "changed")])
-    lines = moved.look("open", "latest", "second").out.splitlines()
-    place = f"out/opened/{run}/second.002.ipynb"
-    assert lines[0] == f"{run}/second/2 is in {place}"
+    for name in ("second", "third"):
+        (ran.root / "steps" / f"{name}.ipynb").unlink()
+    lines = ran.look("open", "latest", "second").out.splitlines()
+    place = f"out/opened/{run}/second.001.ipynb"
     changed = "the step has changed since: its cells run with today's code; with the code of then: "
-    assert lines[1] == f"{changed}python -m pipeline rerun {run}"
+    assert lines[:2] == [f"{run}/second/1 is in {place}", f"{changed}python -m pipeline rerun {run}"]
     programs = Path(sys.executable).parent
     assert ("make .venv/.lab" in lines[2]) == (not (programs / "jupyter-lab").exists())
     command = shlex.split(lines[-1])
     assert command[:4] == [str(programs / "jupyter"), "lab", "--ip", "127.0.0.1"]
     assert ("--allow-root" in command) == (os.geteuid() == 0)
-    assert (moved.root / command[-1]).is_file()
+    assert command[-1] == place, "nothing on the way is hidden, which Jupyter would refuse to show"
     command = [sys.executable, "-m", "pipeline", "open", "latest", "second"]
-    below = subprocess.run(command, cwd=moved.root / "steps", capture_output=True, text=True, check=True).stdout
-    assert Path(shlex.split(below.splitlines()[-1])[-1]) == moved.root / place, "from any folder of the project"
+    below = subprocess.run(command, cwd=ran.root / "steps", capture_output=True, text=True, check=True).stdout
+    assert Path(shlex.split(below.splitlines()[-1])[-1]) == ran.root / place, "from any folder of the project"
 
 
 def test_a_step_without_inputs_and_a_reused_attempt(ran: Any) -> None:
@@ -158,14 +152,11 @@ def test_a_killed_attempt_and_one_that_runs_have_no_notebook(toy: Any) -> None:
     assert (running.code, killed.code) == (1, 1)
     assert f"no notebook is kept of {run}/second/1, which is recorded as running" in running.log
     assert f"no notebook is kept of {run}/second/1, which is recorded as killed" in killed.log
-    assert f"python -m pipeline show {run}" in killed.log
     assert not (toy.root / "out" / "opened").exists()
 
 
 def test_what_is_not_there_is_said(ran: Any) -> None:
     run = ran.manifest()["run"]
-    assert "did you mean 'second'?" in ran.look("open", "latest", "secnd").log
-    assert "third has no attempt 2" in ran.look("open", "latest", "third", "--attempt", "2").log
     kept = ran.root / f".store/default/dev/runs/{run}/notebooks/third.001.ipynb"
     content = kept.read_bytes()
     for damaged in (b"{half", b"[]"):
@@ -178,15 +169,5 @@ def test_what_is_not_there_is_said(ran: Any) -> None:
     [marker] = (ran.root / ".store/default/dev/artifacts/words").iterdir()
     marker.unlink()
     outcome = ran.look("open", "latest", "third")
-    assert outcome.code == 1
-    assert f"the artifact words {marker.name[:12]} is not in the store" in outcome.log
-    assert "run the step that makes it again with --force" in outcome.log
+    assert (outcome.code, f"the artifact words {marker.name[:12]} is not in the store" in outcome.log) == (1, True)
     assert not (ran.root / "out" / "opened").exists()
-
-
-def test_a_step_that_is_no_more(ran: Any) -> None:
-    for name in ("second", "third"):
-        (ran.root / "steps" / f"{name}.ipynb").unlink()
-    outcome = ran.look("open", "latest", "third")
-    assert outcome.code == 0
-    assert "the step has changed since" in outcome.out

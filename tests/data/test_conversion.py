@@ -50,41 +50,12 @@ def test_classes(tiny: tuple[CocoDataset, Path], options: dict[str, Any], found:
     assert [category.id for category in categories] == list(range(1, len(found) + 1))
 
 
-def test_annotations_are_numbered_and_images_keep_their_ids(tiny: tuple[CocoDataset, Path]) -> None:
-    found = selected(tiny[0], classes=["dog"])
-    assert [image.id for image in found.images] == [1, 2, 3]
-    assert [(each.id, each.category_id, each.bbox) for each in found.annotations] == [(1, 1, (30, 10, 30, 30))]
-
-
-def test_images_without_an_object_are_background(tiny: tuple[CocoDataset, Path]) -> None:
-    """Those that show nothing, and those that show only what is not asked for; and both are no exclusions."""
+def test_what_is_not_chosen_is_background(tiny: tuple[CocoDataset, Path]) -> None:
+    """Images keep their ids and annotations are numbered; an image that shows only another class is no exclusion."""
     found = select(tiny[0], classes=["dog"])
     assert [image.id for image in found.dataset.images] == [1, 2, 3]
+    assert [(each.id, each.category_id, each.bbox) for each in found.dataset.annotations] == [(1, 1, (30, 10, 30, 30))]
     assert (found.dataset.background, found.exclusions) == (2, ())
-
-
-@pytest.mark.parametrize(
-    ("classes", "images", "crowds"),
-    [
-        pytest.param([], [1, 2, 3], ["cat", "dog"], id="all classes"),
-        pytest.param(["cat"], [1, 2], ["cat"], id="a region of a class that is none goes"),
-        pytest.param(["dog"], [2, 3], ["dog"], id="an image may have nothing but a region"),
-    ],
-)
-def test_ignored_regions_are_of_their_class(
-    tiny: tuple[CocoDataset, Path], classes: list[Any], images: list[Any], crowds: list[Any]
-) -> None:
-    dataset, _ = tiny
-    mask = {"counts": [3, 5, 2392], "size": [40, 60]}
-    regions = tuple(
-        Annotation(id_, image, category, (1.0, 1.0, 2.0, 2.0), 4.0, 1, mask)
-        for id_, image, category in ((8, 1, 7), (9, 3, 3))
-    )
-    found = selected(replace(dataset, annotations=dataset.annotations + regions), classes=classes)
-    assert sorted({each.image_id for each in found.annotations}) == images
-    kept = [each for each in found.annotations if each.iscrowd]
-    assert [found.classes[each.category_id - 1] for each in kept] == crowds
-    assert all(each.segmentation == mask for each in kept)
 
 
 def test_ignored_regions_come_through_every_step(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
@@ -131,17 +102,6 @@ def relabelled(tiny: Any, *labels: Any) -> Any:
     return replace(dataset, annotations=boxes, categories=more)
 
 
-def test_merging_and_dropping_boxes(tiny: tuple[CocoDataset, Path]) -> None:
-    """A kitten becomes a cat, a dog is dropped, and the image that then has nothing is background."""
-    dataset = relabelled(tiny, (1, 1, 21), (2, 2, 7), (3, 3, 3))
-    names = {category.id: category.name for category in dataset.categories}
-    dropped = names[3]
-    found = selected(dataset, rename={"kitten": names[7], "puppy": "whelp"}, drop=[dropped])
-    assert found.classes == (names[7], "whelp")
-    assert drawn(found) == [(names[7], 1, (5, 5, 20, 20)), (names[7], 2, (5, 5, 20, 20))]
-    assert (len(found.images), found.background) == (3, 1)
-
-
 @pytest.mark.parametrize(
     ("labels", "options", "kept"),
     [
@@ -161,19 +121,14 @@ def test_boxes_that_merging_makes_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
+    options = {"rename": {"puppy": "young", "kitten": "young"}} | options
     dataset = relabelled(tiny, *labels)
-    found = selected(dataset, **({"rename": {"puppy": "young", "kitten": "young"}} | options))
+    dataset = replace(dataset, annotations=tuple(replace(each, area=float(each.id)) for each in dataset.annotations))
+    found = selected(dataset, **options)
     assert len(found.annotations) == kept
+    assert min(each.area for each in found.annotations) == 4, "the lowest id stays"
     assert ("the same as another" in caplog.text) == (kept < len(labels))
-    turned = replace(dataset, annotations=dataset.annotations[::-1])
-    assert selected(turned, **({"rename": {"puppy": "young", "kitten": "young"}} | options)) == found
-
-
-def test_of_boxes_made_the_same_the_lowest_id_stays(tiny: tuple[CocoDataset, Path]) -> None:
-    dataset = relabelled(tiny, (5, 1, 20), (4, 1, 21))
-    marked = tuple(replace(each, area=float(each.id)) for each in dataset.annotations)
-    found = selected(replace(dataset, annotations=marked), rename={"puppy": "young", "kitten": "young"})
-    assert [each.area for each in found.annotations] == [4.0]
+    assert selected(replace(dataset, annotations=dataset.annotations[::-1]), **options) == found
 
 
 def test_crowd_regions_in_one_box_are_not_the_same(tiny: tuple[CocoDataset, Path]) -> None:

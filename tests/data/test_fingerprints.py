@@ -171,10 +171,8 @@ def test_a_slow_pan_is_one_whole_chain(pan: Any) -> None:
 def table(count: Any, alike: Any, seed: Any = 0) -> Any:
     """Looks of which the first ones are alike, up to noise."""
     rng = np.random.default_rng(seed)
-    greys = [
-        cv2.resize(each, (16, 16), interpolation=cv2.INTER_CUBIC)
-        for each in rng.integers(0, 255, (count, 6, 6), np.uint8)
-    ]
+    cells = rng.integers(0, 255, (count, 6, 6), np.uint8)
+    greys = [cv2.resize(each, (16, 16), interpolation=cv2.INTER_CUBIC) for each in cells]
     prints = np.concatenate(
         [np.reshape(greys, (count, 256)), rng.integers(100, 150, (count, FINGERPRINT_BYTES - 256))], axis=1
     )

@@ -332,17 +332,6 @@ class TestFacts:
             height, width = cv2.imread(str(tmp_path / name)).shape[:2]
             assert (facts[name].width, facts[name].height) == (width, height)
 
-    def test_a_photograph_with_a_thumbnail_inside(self, tmp_path: Path) -> None:
-        """As a phone writes it, of 12 megapixels with a second JPEG in its EXIF."""
-        thumbnail = by_pillow(size=(160, 120))
-        exif = Picture.Exif()
-        exif[0x0112] = 6
-        with Picture.open(io.BytesIO(by_pillow(size=(4000, 3000)))) as photograph:
-            photograph.save(tmp_path / "a.jpg", exif=exif.tobytes() + thumbnail, quality=80)
-        fact = inspect(tmp_path, ["a.jpg"])["a.jpg"]
-        assert fact == ImageFacts(3000, 4000, 6)
-        assert fact.fingerprint
-
 
 _MEASURE = """
 import resource, sys

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import cases
-from clips import write_clip
 from PIL import Image as Picture
 
 from pipeline.data.annotation_matching import read_test_list
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.loading import load_annotations, load_source
-from pipeline.data.sources.video import Sampling
 from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
 
@@ -81,25 +79,6 @@ class TestSources:
         assert (raw.kind, raw.images, raw.url) == ("archive", 3, f"{server.root}/a.zip")
         place.annotations()
         assert place.dataset == tiny[0]
-
-    def test_video_with_frames_that_annotations_name(self, tmp_path: Path, place: Any) -> None:
-        clip = tmp_path / "street.mp4"
-        write_clip(clip, [np.full((32, 48, 3), shade, np.uint8) for shade in range(0, 240, 12)], rate=10)
-        raw = place.source(clip, sampling=Sampling(per_second=2))
-        assert names(place.images) == [f"street/frame_{number:06d}.jpg" for number in (0, 5, 10, 15)]
-        (tmp_path / "track.xml").write_text(
-            '<annotations><version>1.1</version><meta><source>street.mp4</source></meta><track id="0" label="car">'
-            + "".join(
-                f'<box frame="{n}" outside="0" occluded="0" keyframe="1" xtl="{n}" ytl="2" xbr="{n + 9}" ybr="12"/>'
-                for n in range(20)
-            )
-            + "</track></annotations>"
-        )
-        loaded = place.annotations(tmp_path / "track.xml")
-        assert (raw.kind, loaded.images, loaded.annotations, loaded.missing_images) == ("video", 4, 4, 0)
-        image = next(each for each in place.dataset.images if each.file_name.endswith("000005.jpg"))
-        assert image.extra == {"video": "street.mp4", "frame": 5, "time": 0.5, "scene": 0}
-        assert [each.bbox for each in place.dataset.by_image()[image.id]] == [(5, 2, 9, 10)]
 
     def test_sample(self, place: Any) -> None:
         url = "sample://shapes?images=4&size=64"

@@ -14,8 +14,9 @@ from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, print_result, run_guarded
 from pipeline.cli.entry import ACTIVATE
 from pipeline.errors import GateError, UsageError
-from pipeline.runtime.code import code_state, environment, refuse_dirty
+from pipeline.runtime.code import environment
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
+from pipeline.runtime.git import code_state, refuse_dirty
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.project import DEFAULT_CONFIG, Project, Values, check_name, read_yaml, with_config_of

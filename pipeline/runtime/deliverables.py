@@ -12,8 +12,7 @@ from pipeline.errors import DataError
 from pipeline.files import sha256_of
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.project import Project
-from pipeline.runtime.store.artifact_index import StoredFile, regular_files
-from pipeline.runtime.store.artifact_store import Artifact
+from pipeline.runtime.store.artifact_store import Artifact, StoredFile, regular_files
 
 BELOW_GATE = "below_gate"
 

@@ -19,7 +19,7 @@ from pipeline.errors import IntegrityError, UsageError
 from pipeline.runtime.manifest import RUN_ID, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.process import is_alive
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import YOUNG, Artifact, marker
+from pipeline.runtime.store.artifact_store import YOUNG, Artifact
 from pipeline.runtime.store.file_store import FileInfo
 
 SPARED = 2 * YOUNG  # seconds
@@ -88,7 +88,7 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
     records = [info for folder in ("runs", "reuse") for info in found[folder] if not _is_scrap(info)]
     stored = [info for info in found["artifacts"] if not _is_scrap(info)]
     attempts = [record for run in kept for record in manifests[run].attempts]
-    referred = {marker(each.name, each.digest) for record in attempts for each in record.artifacts}
+    referred = {each.key for record in attempts for each in record.artifacts}
     unreferred = [info for info in stored if info.key not in referred]
     dead = {info.key for info in unreferred if info.modified < before}
     live = _live_objects(runs, [info for info in stored if info.key not in dead])

@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ class Process:
         host: The machine or container: its name, its id if it has one, and the PID namespace.
         boot: Id of the machine's start, or empty.
         pid: Process id, which is used again after the process has ended.
-        began: Start time in the system's own count.
+        began: Hundredths of seconds from the machine's start, which a corrected clock does not change.
     """
 
     host: str = ""
@@ -68,29 +68,18 @@ def _here() -> tuple[str, str]:
 
 def _began(pid: int) -> str | None:
     """When a process began; empty if it has ended, which a zombie has; None if that is hidden."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return _began_without_proc(pid)
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _began_without_proc(pid: int) -> str | None:
-    if Path("/proc/self/stat").exists():  # which hides another user's process, but a signal shows whether it exists
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        except PermissionError:
-            pass
-        return None
-    import psutil
+    import psutil  # late: most commands look at no process
 
     try:
+        with suppress(PermissionError):
+            os.kill(pid, 0)  # psutil takes another user's process for ended where /proc hides it
         found = psutil.Process(pid)
-        return "" if found.status() == psutil.STATUS_ZOMBIE else str(found.create_time())
-    except psutil.Error:
+        ended = found.status() == psutil.STATUS_ZOMBIE
+        return "" if ended else f"{(found.create_time() - psutil.boot_time()) * 100:.0f}"
+    except ProcessLookupError:
         return ""
+    except psutil.Error:
+        return None
 
 
 @contextmanager
@@ -101,45 +90,26 @@ def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
     `KIND.NAME.RANDOM`, only once it is locked, so that it is never taken for a killed process's.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    _sweep(parent, kind)
+    for lock in parent.glob(f"{kind}.*/{LOCK}"):
+        if not is_held(lock.parent):
+            shutil.rmtree(lock.parent, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=f"{NEW}.{kind}.{name}." if name else f"{NEW}.{kind}.", dir=parent))
-    handle = os.open(new / LOCK, os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with (new / LOCK).open("wb") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         folder = new.rename(parent / new.name.removeprefix(f"{NEW}."))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(handle)
 
 
 def is_held(folder: Path) -> bool:
     """Whether the process that made a folder is alive."""
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing releases it
+        with (folder / LOCK).open("rb") as lock_file:
+            fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing releases it
     except BlockingIOError:
         return True
-    finally:
-        os.close(handle)
+    except OSError:  # it was just removed, or is another user's
+        return False
     return False
-
-
-def _sweep(parent: Path, kind: str) -> None:
-    for lock in parent.glob(f"{kind}.*/{LOCK}"):
-        try:
-            handle = os.open(lock, os.O_RDWR)
-        except OSError:  # it was just removed, or is another user's
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
-        except BlockingIOError:  # its process is alive
-            continue
-        finally:
-            os.close(handle)

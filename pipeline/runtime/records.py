@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import IntegrityError, MissingError, UsageError
 from pipeline.runtime.manifest import SCHEMA, StepRecord, notebook_key
-from pipeline.runtime.store.artifact_store import Artifact, Store, marker
+from pipeline.runtime.store.artifact_store import Store
 
 ATTEMPT = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
 
@@ -107,18 +107,13 @@ def unreadable(store: Store, key: str, why: str) -> IntegrityError:
 
 def _relocated(store: Store, key: str, record: StepRecord) -> StepRecord:
     """The record with the store's present URLs: it may have been moved or copied since."""
-
-    def located(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
-        urls = {name: f"{store.url}/{marker(each.name, each.digest)}" for name, each in artifacts.items()}
-        return {name: replace(each, url=urls[name]) for name, each in artifacts.items()}
-
     run = key.split("/")[1] if key.startswith("runs/") else key.rpartition("/")[2].rpartition(".")[0]
     origin = record.reused_from or f"{run}/{record.made_by}"
     notebook, page = (store.files.location(notebook_key(origin, suffix)) for suffix in ("ipynb", "html"))
     return replace(
         record,
-        inputs=located(record.inputs),
-        outputs=located(record.outputs),
+        inputs={name: store.located(each) for name, each in record.inputs.items()},
+        outputs={name: store.located(each) for name, each in record.outputs.items()},
         notebook=record.notebook and notebook,
         report=record.report and page,
     )

@@ -13,7 +13,7 @@ from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
 from pipeline.runtime.project import Project, check_name, mode_option
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import Artifact, Store, marker
+from pipeline.runtime.store.artifact_store import Artifact, Store
 
 LATEST = re.compile(r"latest(?:~(?P<back>\d{1,6}))?")
 DIGEST = re.compile(r"[0-9a-f]{6,64}")
@@ -190,7 +190,7 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
     if named := LOCATION.fullmatch(typed) or VERSION.fullmatch(typed):
         if named["entity"] != entity:
             raise UsageError(f"'{typed}' is a {named['entity']}, no {entity}", where=where, expected=f"a {entity}")
-        if "/artifacts/" in typed and typed.rstrip("/") != f"{store.url}/{marker(entity, named['digest'])}":
+        if "/artifacts/" in typed and typed.rstrip("/") != f"{store.url}/artifacts/{entity}/{named['digest']}":
             return NamedInput(typed, typed, _copy_from_other_store(project, entity, named["digest"], typed))
         artifact = find_artifact(typed, project.runs.readable())
         source = f"{entity}/{artifact.digest}"

@@ -17,7 +17,8 @@ from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
-from pipeline.runtime.code import code_digest, code_state, environment, refuse_dirty, tag
+from pipeline.runtime.code import code_digest, environment
+from pipeline.runtime.git import code_state, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import FAILED, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, notebook_key, now
 from pipeline.runtime.notebook import StepNotebook

@@ -1,12 +1,140 @@
-"""The URL of a repository, and the differences between its commits."""
+"""The state of a checkout, its tags, its URL, and the differences between its commits."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.runtime.git import changed_between, source_url
+from pipeline.errors import StepError
+from pipeline.files import sha256_of
+from pipeline.runtime import git
+from pipeline.runtime.git import changed_between, changed_files, code_state, refuse_dirty, source_url, tag
+
+
+def test_a_clean_checkout(toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commit = toy.commit()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as inside a hook
+    state = code_state(toy.root)
+    assert (state.commit, state.dirty, state.diff, state.untracked) == (commit, False, "", {})
+    refuse_dirty(toy.root, state)
+    assert code_state(toy.root / "steps").commit == "", "a folder inside a checkout is none"
+    asked, calls = git.git, []
+    monkeypatch.setattr(git, "git", lambda *a, **k: (calls.append(a), asked(*a, **k))[1])
+    assert not code_state(toy.root).dirty
+    assert len(calls) == 1, "a clean tree takes one call of git"
+
+
+def test_what_differs_is_recorded(toy: Any) -> None:
+    toy.commit()
+    (toy.root / "configs" / "demo.yaml").write_text("name: changed\n")
+    (toy.root / "with space.txt").write_text("new")
+    (toy.root / "ü.txt").write_text("new")
+    (toy.root / ".store").mkdir()
+    (toy.root / ".store" / "ignored").write_text("x")
+    state = code_state(toy.root)
+    assert state.dirty
+    assert "+name: changed" in state.diff
+    assert "-name: toy" in state.diff
+    assert set(state.untracked) == {"with space.txt", "ü.txt"}
+    assert state.untracked["ü.txt"] == state.untracked["with space.txt"] == sha256_of(toy.root / "ü.txt")
+    assert changed_files(vars(state)) == ["configs/demo.yaml", "with space.txt", "ü.txt"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda toy: (toy.root / "step.dev.py").unlink(), id="removed"),
+        pytest.param(lambda toy: (toy.root / "step.dev.py").chmod(0o755), id="mode"),
+        pytest.param(lambda toy: toy.git("mv", "step.dev.py", "step.x.py"), id="renamed and staged"),
+        pytest.param(lambda toy: (toy.root / "step.dev.py").write_bytes(b"\xff\xfe\x00binary"), id="binary"),
+        pytest.param(lambda toy: (toy.root / "step.dev.py").write_bytes(b"# caf\xe9\n"), id="latin 1"),
+        pytest.param(lambda toy: toy.git("config", "diff.noprefix", "true") or edit(toy), id="git without prefixes"),
+        pytest.param(lambda toy: toy.git("config", "color.ui", "always") or edit(toy), id="git with colours"),
+        pytest.param(lambda toy: toy.git("config", "diff.external", "true") or edit(toy), id="another diff"),
+    ],
+)
+def test_any_change_makes_it_dirty_and_prod_refuses(toy: Any, change: Any) -> None:
+    toy.commit()
+    change(toy)
+    state = code_state(toy.root)
+    assert state.dirty
+    assert any(name.startswith("step.") for name in changed_files(vars(state)))
+    with pytest.raises(StepError, match=r"prod refuses a dirty tree: 1 files? differ") as caught:
+        refuse_dirty(toy.root, state)
+    assert "step." in str(caught.value)
+
+
+def edit(toy: Any) -> None:
+    (toy.root / "step.dev.py").write_text("# other\n")
+
+
+def no_git_command(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.commit()
+    monkeypatch.setenv("PATH", "")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda toy, _: None, id="no checkout"),
+        pytest.param(lambda toy, _: toy.git("init", "-q"), id="no commit"),
+        pytest.param(lambda toy, _: toy.commit() and shutil.rmtree(toy.root / ".git"), id="no longer a checkout"),
+        pytest.param(no_git_command, id="no git"),
+    ],
+)
+def test_without_a_commit_the_code_is_unknown_and_prod_refuses(
+    toy: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(toy, monkeypatch)
+    state = code_state(toy.root)
+    assert (state.commit, state.dirty) == ("", True)
+    with pytest.raises(StepError, match="prod needs a commit"):
+        refuse_dirty(toy.root, state)
+
+
+def test_what_was_changed_and_changed_back_is_clean_and_new_files_of_any_name_are_not(toy: Any) -> None:
+    toy.commit()
+    script = toy.root / "step.dev.py"
+    before = script.read_text()
+    script.write_text("# other\n")
+    toy.git("add", "step.dev.py")
+    script.write_text(before)
+    assert not code_state(toy.root).dirty, "the index is no part of what runs"
+    toy.git("reset", "-q")
+    toy.git("config", "status.showUntrackedFiles", "no")
+    (toy.root / "new\nline").write_text("x")
+    (toy.root / "folder").mkdir()
+    (toy.root / "folder" / "1 M. within").write_text("x")
+    assert set(code_state(toy.root).untracked) == {"new\nline", "folder/1 M. within"}
+
+
+def test_a_diff_that_cannot_be_had_is_no_sign_of_a_clean_tree(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.commit()
+    edit(toy)
+    asked = git.git
+    monkeypatch.setattr(git, "git", lambda root, name, *a, **k: None if name == "diff" else asked(root, name, *a, **k))
+    assert code_state(toy.root).dirty
+
+
+def test_a_commit_is_tagged_once_and_no_tag_is_moved(toy: Any) -> None:
+    first = toy.commit()
+    toy.git("config", "tag.gpgSign", "true")
+    assert [tag(toy.root, first, "run1", step) for step in ("first", "second")] == ["run1", "run1"]
+    later = []
+    for n in range(3):
+        toy.git("commit", "-q", "--allow-empty", "-m", str(n))
+        later.append(toy.git("rev-parse", "HEAD").strip())
+    names = [tag(toy.root, commit, "run1", "second") for commit in later]
+    assert names == ["run1-second", f"run1-second-{later[1][:12]}", f"run1-second-{later[2][:12]}"]
+    assert [tag(toy.root, commit, "run1", "second") for commit in later] == names
+    assert tag(toy.root, later[0], "run1", "third") == "run1-third"
+    assert toy.git("rev-parse", "run1", *names).split() == [first, *later]
+    with pytest.raises(StepError, match="git tag run2"):
+        tag(toy.root, "f" * 40, "run2", "first")
+
 
 REMOTES = {
     "https://example.org/a/b.git": "https://example.org/a/b.git",

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
 from pipeline.files import sha256_of
-from pipeline.runtime.store.artifact_index import StoredFile, read_index, regular_files, write_index
-from pipeline.runtime.store.file_store import FileStore, storage_errors
-from pipeline.runtime.store.local_files import LocalFiles
+from pipeline.runtime.store.file_store import FileStore, LocalFiles, storage_errors
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+DIGEST = re.compile(r"[0-9a-f]{64}")
 YOUNG = 12 * 3600.0  # seconds; half of what a collection spares, which leaves room for skewed clocks and slow runs
 DOWNLOADS = 2  # attempts, since a file may be damaged on its way
 AHEAD = 300.0  # seconds that a file's time may lie in the future; beyond that the clocks are not trusted
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of an artifact: POSIX path below the artifact's folder, bytes, SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """Key of the file's bytes in a store."""
+        return f"objects/{self.sha256[:2]}/{self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -43,47 +59,34 @@ class Artifact:
     files: int
     made_by: str = ""
 
-
-def open_files(url: str) -> FileStore:
-    """The files below a local path, `file://` URL, or any URL that fsspec knows.
-
-    Raises:
-        UsageError: fsspec does not know the URL, or lacks the package for it.
-    """
-    scheme, sign, rest = url.partition("://")
-    if not sign:
-        return LocalFiles(Path(url))
-    if scheme in ("file", "local"):  # fsspec's own local files cannot create a file exclusively
-        return LocalFiles(Path(unquote(rest.removeprefix("localhost"))))
-    from pipeline.runtime.store.remote_files import RemoteFiles  # late: it imports fsspec
-
-    return RemoteFiles(url)
+    @property
+    def key(self) -> str:
+        """Key of its index, which marks it as whole."""
+        return f"artifacts/{self.name}/{self.digest}"
 
 
 class Store:
-    """A place for artifacts and records.
-
-    Args:
-        url: A local path, or a URL such as `s3://bucket/prefix` or `memory://name`.
+    """A place for artifacts and records: a local path, or a URL such as `s3://bucket/prefix` or `memory://name`.
 
     Attributes:
         url: The same as a URL.
         files: Whole files by key, for records.
+
+    Raises:
+        UsageError: fsspec does not know the URL, or lacks the package for it.
     """
 
     def __init__(self, url: str) -> None:
-        self.files = open_files(url)
+        self.files = _open_files(url)
         self.url = self.files.url
 
     def put(self, name: str, folder: Path, made_by: str = "") -> Artifact:
-        """Store a folder. It becomes an artifact only when all of it is safe.
-
-        Folders without files are not kept. A damaged index is replaced.
+        """Store a folder. It becomes an artifact only when all of it is safe; empty folders in it are not kept.
 
         Raises:
             UsageError: The name is not one word.
             MissingError: The folder is absent.
-            DataError: It holds no file, a link, a special file, or a name that is not Unicode.
+            DataError: It holds no file, a link, or a special file.
             IntegrityError: A file changed meanwhile.
             StoreError: The store is full, read-only or out of reach.
         """
@@ -96,12 +99,18 @@ class Store:
         distinct = {file.sha256: file for file in files}.values()
         were_old = self.files.each(lambda file: self._put_object(file, folder), distinct, f"storing {name}")
         self.files.flush(["objects", *sorted({file.key.rpartition("/")[0] for file in distinct})])
-        digest = self._put_index(name, write_index(files))
+        index = write_index(files)
+        digest = hashlib.sha256(index).hexdigest()
+        artifact = Artifact(name, "", digest, sum(file.size for file in files), len(files), made_by)
+        self._put_index(artifact.key, digest, index)
         for file, was_old in zip(distinct, were_old, strict=True):
             if was_old:  # a collection may have removed it just before it was renewed; now the index protects it
                 self._put_object(file, folder)
-        url = f"{self.url}/{marker(name, digest)}"
-        return Artifact(name, url, digest, sum(file.size for file in files), len(files), made_by)
+        return self.located(artifact)
+
+    def located(self, artifact: Artifact) -> Artifact:
+        """The artifact with its present URL: a store may have been moved or copied since."""
+        return Artifact(**{**vars(artifact), "url": f"{self.url}/{artifact.key}"})
 
     def get(self, artifact: Artifact, folder: Path, *, link: bool = False) -> Path:
         """Copy an artifact to a folder, which is replaced if it exists; every byte is checked against the index first.
@@ -109,8 +118,7 @@ class Store:
         Args:
             artifact: The artifact.
             folder: The folder.
-            link: Where the file system allows it, hard-link the files of a local store instead of copying them. They
-                are read-only, except to root.
+            link: Where possible, hard-link the files of a local store, read-only except to root, instead of copying.
 
         Raises:
             MissingError: The artifact is not in this store.
@@ -138,21 +146,19 @@ class Store:
     def has(self, artifact: Artifact) -> bool:
         """Whether the artifact's index is whole and in this store, wherever the store was when it was recorded."""
         try:
-            content = self.files.read(marker(artifact.name, artifact.digest))
+            return hashlib.sha256(self.files.read(artifact.key)).hexdigest() == artifact.digest
         except FileNotFoundError:
             return False
-        return hashlib.sha256(content).hexdigest() == artifact.digest
 
     def keep_alive(self, artifact: Artifact) -> bool:
         """Protect an artifact that is about to be referred to from collection; False if it is not in the store."""
-        key = marker(artifact.name, artifact.digest)
         if not self.has(artifact):
             return False
-        if self._is_young(key):
+        if self._is_young(artifact.key):
             return True
         try:
-            if not self.files.renew(key):
-                self.files.replace(key, self.files.read(key))
+            if not self.files.renew(artifact.key):
+                self.files.replace(artifact.key, self.files.read(artifact.key))
             # a collection may have been about to remove its objects
             return all(self.files.each(lambda file: self.files.exists(file.key), self.index(artifact), "checking"))
         except FileNotFoundError:
@@ -165,18 +171,18 @@ class Store:
             MissingError: The artifact is not in this store.
             IntegrityError: The index is damaged, or names a path outside its artifact.
         """
-        key = marker(artifact.name, artifact.digest)
+        where = self.files.location(artifact.key)
         try:
-            content = self.files.read(key)
+            content = self.files.read(artifact.key)
         except FileNotFoundError:
             raise MissingError(
                 f"the artifact {artifact.name} {artifact.digest[:12]} is not in the store",
-                where=artifact.url,
+                where=where,
                 remedy="run the step that makes it again with --force, or use the store it was made in",
             ) from None
         if hashlib.sha256(content).hexdigest() != artifact.digest:
-            raise _damaged("the index", artifact, self.files.location(key))
-        return read_index(content, self.files.location(key))
+            raise _damaged("the index", artifact, where)
+        return read_index(content, where)
 
     def check(self, artifact: Artifact, passed: set[str] | None = None) -> list[str]:
         """Check every byte of an artifact, and set damaged files aside so that the next `put` stores them again.
@@ -211,9 +217,7 @@ class Store:
             self.files.upload(file.key, folder / file.path, file.sha256)
         return was_old
 
-    def _put_index(self, name: str, index: bytes) -> str:
-        digest = hashlib.sha256(index).hexdigest()
-        key = marker(name, digest)
+    def _put_index(self, key: str, digest: str, index: bytes) -> None:
         try:
             is_whole = self.files.read(key) == index
         except FileNotFoundError:
@@ -221,27 +225,26 @@ class Store:
         if not is_whole:
             self.files.set_aside(key, digest)
             if not self.files.create(key, index):
-                raise StoreError(
-                    "a damaged index cannot be replaced", where=self.files.location(key), remedy="remove it"
-                )
+                where = self.files.location(key)
+                raise StoreError("a damaged index cannot be replaced", where=where, remedy="remove it")
         elif not self._is_young(key) and not self.files.renew(key):
             self.files.replace(key, index)
-        return digest
 
     def _get_object(self, file: StoredFile, target: Path, artifact: Artifact, *, link: bool) -> None:
+        where = self.files.location(file.key)
         for _ in range(DOWNLOADS):
             try:
                 self.files.download(file.key, target, link=link)
             except FileNotFoundError as error:
-                raise _damaged(file.path, artifact, f"{self.files.location(file.key)} is gone") from error
+                raise _damaged(file.path, artifact, f"{where} is gone") from error
             if target.stat().st_size == file.size and sha256_of(target) == file.sha256:
                 return
             target.unlink()
             if not self._object_is_right(file):
-                raise _damaged(file.path, artifact, self.files.location(file.key))
+                raise _damaged(file.path, artifact, where)
         raise StoreError(
             f"{file.path} of {artifact.name} does not arrive as it is stored",
-            where=self.files.location(file.key),
+            where=where,
             remedy="check the connection between this machine and the store, and run the same command again",
         )
 
@@ -259,9 +262,68 @@ class Store:
         return found is not None and _is_recent(found.modified)
 
 
-def marker(name: str, digest: str) -> str:
-    """Key of an artifact's index."""
-    return f"artifacts/{name}/{digest}"
+def _open_files(url: str) -> FileStore:
+    scheme, sign, rest = url.partition("://")
+    if not sign:
+        return LocalFiles(Path(url))
+    if scheme in ("file", "local"):  # fsspec's own local files cannot create a file exclusively
+        return LocalFiles(Path(unquote(rest.removeprefix("localhost"))))
+    from pipeline.runtime.store.remote_files import RemoteFiles  # late: it imports fsspec
+
+    return RemoteFiles(url)
+
+
+def write_index(files: list[StoredFile]) -> bytes:
+    """Canonical bytes: the same folder gives the same index anywhere, and so the same digest."""
+    entries = [vars(file) for file in files]
+    return (json.dumps({"files": entries}, indent=0, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def read_index(content: bytes, where: str) -> list[StoredFile]:
+    """Read an index, which may be forged: a right digest is no proof.
+
+    Raises:
+        IntegrityError: It names no file, a path outside the artifact's folder, or one path twice.
+    """
+    try:
+        files = [StoredFile(**entry) for entry in json.loads(content)["files"]]
+        paths = {PurePosixPath(file.path) for file in files}
+        plain = all(_is_safe(file.path) and DIGEST.fullmatch(file.sha256) and file.size >= 0 for file in files)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"an index cannot be read: {error}", where=where) from error
+    folders = {parent for path in paths for parent in path.parents}
+    if not files or not plain or len(paths) != len(files) or paths & folders:
+        raise IntegrityError("an index names no path, one outside its artifact, or one twice", where=where)
+    return files
+
+
+def _is_safe(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and "/".join(parts) == path and ".." not in parts and "\0" not in path and parts[0] != "/"
+
+
+def regular_files(folder: Path) -> Iterator[str]:
+    """The files at any depth of a folder that is to be stored, as POSIX paths below it.
+
+    Raises:
+        MissingError: The folder is absent.
+        DataError: It holds a link or a special file.
+    """
+    if not folder.is_dir():
+        raise MissingError("there is no folder to store", where=folder)
+    with os.scandir(folder) as entries:  # it reports the kind of most entries without a stat of each
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from (f"{entry.name}/{name}" for name in regular_files(Path(entry.path)))
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.name
+            else:
+                raise DataError(
+                    "an artifact holds plain files and folders only",
+                    where=entry.path,
+                    expected="no links, no special files",
+                    remedy="write the file itself into the output folder",
+                )
 
 
 def _is_recent(modified: float) -> bool:

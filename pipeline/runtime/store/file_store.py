@@ -1,28 +1,32 @@
-"""Whole files by key: what an artifact store needs from local disk or from any fsspec URL.
+"""Whole files by key: what an artifact store needs from a place, and local disk as such a place.
 
-A reader sees all of a file or none of it, and a file made with `create` is never overwritten. `local_files` and
-`remote_files` implement it.
+A reader sees all of a file or none of it, and a file made with `create` is never overwritten.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import secrets
+import shutil
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import IntegrityError, PipelineError, StoreError
+from pipeline.files import sha256_of, sync_folder
 
+CHUNK = 1 << 20  # bytes copied at once
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 MANY = 200  # items from which a progress bar is shown
-SHARE = 16  # most items a thread takes at once: handing over a small file takes as long as hashing it
-SHARES = 8  # least shares per thread, so that all threads end at about the same time
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -38,7 +42,7 @@ class FileInfo:
 
 
 class FileStore(ABC):
-    """Files by key; a key is a relative POSIX path. Every method raises StoreError if the storage fails.
+    """Files by key, a relative POSIX path. Reading an absent file raises FileNotFoundError, a failing place StoreError.
 
     Attributes:
         url: URL of the folder that keys are relative to, without a trailing slash.
@@ -50,17 +54,10 @@ class FileStore(ABC):
 
     @abstractmethod
     def create(self, key: str, content: bytes) -> bool:
-        """Write a new file; an existing one stays as it is. The file is safe on disk on return.
+        """Write a new file, safe on disk on return; an existing one stays. Whether the stored content is this one.
 
         Of several writers of one key, one succeeds, and each learns which. A writer whose response was lost tells by
         the content that it succeeded, so contents that differ in meaning must differ in bytes.
-
-        Args:
-            key: The file.
-            content: At least one byte.
-
-        Returns:
-            Whether the stored file now has this content.
         """
 
     @abstractmethod
@@ -69,7 +66,7 @@ class FileStore(ABC):
 
     @abstractmethod
     def read(self, key: str) -> bytes:
-        """Content of a file; raises FileNotFoundError if it is absent."""
+        """Content of a file."""
 
     @abstractmethod
     def info(self, key: str) -> FileInfo | None:
@@ -85,15 +82,11 @@ class FileStore(ABC):
 
     @abstractmethod
     def upload(self, key: str, source: Path, sha256: str) -> None:
-        """Copy a local file in; call `flush` to make it safe.
-
-        Raises:
-            IntegrityError: The local file no longer has this SHA-256.
-        """
+        """Copy in a local file, which must still have this SHA-256; call `flush` to make it safe."""
 
     @abstractmethod
     def download(self, key: str, target: Path, *, link: bool = False) -> None:
-        """Copy a file out, or hard-link it read-only where possible and asked for; raises FileNotFoundError."""
+        """Copy a file out, or hard-link it read-only where possible and asked for."""
 
     @abstractmethod
     def remove(self, key: str, before: float) -> bool:
@@ -118,7 +111,7 @@ class FileStore(ABC):
         """Make uploads to these folders safe against a loss of power. An object store's are safe at once."""
 
     def sha256(self, key: str) -> str:
-        """SHA-256 of a file; raises FileNotFoundError if it is absent."""
+        """SHA-256 of a file."""
         return hashlib.sha256(self.read(key)).hexdigest()
 
     def exists(self, key: str) -> bool:
@@ -128,37 +121,195 @@ class FileStore(ABC):
     def each(self, call: Callable[[_Item], _Result], items: Iterable[_Item], label: str) -> list[_Result]:
         """Call a function for each item, several at once, and return the results in order.
 
-        After the first error, what has not begun is cancelled.
-
-        Args:
-            call: The function.
-            items: Its arguments.
-            label: What is done, for the progress bar of many items.
+        After the first error, what has not begun is cancelled. `label` stands at the progress bar of many items.
         """
         waiting = list(items)
         if len(waiting) < 2:
             return [call(item) for item in waiting]
-        size = max(1, min(SHARE, len(waiting) // (self.parallel * SHARES)))
-        shares = [waiting[start : start + size] for start in range(0, len(waiting), size)]
-        with ThreadPoolExecutor(min(self.parallel, len(shares))) as pool:
+        with ThreadPoolExecutor(min(self.parallel, len(waiting))) as pool:
+            results = pool.map(call, waiting)
+            if len(waiting) >= MANY:
+                from tqdm import tqdm
+
+                results = tqdm(results, label, len(waiting), unit="file", mininterval=0.5, delay=2, ascii=True)
+            return list(results)
+
+
+class LocalFiles(FileStore):
+    """Files below a folder: written under a temporary name, flushed, then renamed or linked to their own."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self.url = self._root.as_uri()
+        self.parallel = min(32, (os.cpu_count() or 1) * 4)  # a thread that waits for the disk needs no core
+
+    def create(self, key: str, content: bytes) -> bool:
+        target = self._root / key
+        with self._draft(key) as draft:
+            _write(draft, content)
             try:
-                done = pool.map(lambda share: [call(item) for item in share], shares)
-                return [result for results in _with_progress(done, label, len(waiting)) for result in results]
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+                try:
+                    os.link(draft, target)  # unlike a rename it refuses a name that is taken
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+                    _write_exclusively(target, content)
+            except FileExistsError:
+                return target.read_bytes() == content
+            sync_folder(target.parent)
+        return True
+
+    def replace(self, key: str, content: bytes) -> None:
+        with self._draft(key) as draft:  # no write_atomically: a lost rename leaves the older file, which will do
+            _write(draft, content)
+            draft.replace(self._root / key)
+
+    def read(self, key: str) -> bytes:
+        with storage_errors("read a file", self.location(key)):
+            return (self._root / key).read_bytes()
+
+    def sha256(self, key: str) -> str:
+        with storage_errors("read a file", self.location(key)):
+            return sha256_of(self._root / key)
+
+    def info(self, key: str) -> FileInfo | None:
+        with storage_errors("look at a file", self.location(key)):
+            try:
+                found = os.stat(self.location(key))  # noqa: PTH116  called for thousands: a Path takes longer
+            except FileNotFoundError:
+                return None
+        return FileInfo(key, found.st_size, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
+
+    def names(self, key: str) -> list[str]:
+        with storage_errors("list a folder", self.location(key)):
+            try:
+                return sorted(path.name for path in (self._root / key).iterdir() if path.name[0] != ".")
+            except FileNotFoundError:
+                return []
+
+    def find(self, key: str) -> Iterator[FileInfo]:
+        with storage_errors("list a folder", self.location(key)):
+            for folder, _, names in os.walk(self._root / key):
+                for path in (Path(folder, name) for name in sorted(names)):
+                    with suppress(FileNotFoundError):  # renamed or removed just now
+                        found = path.lstat()
+                        yield FileInfo(path.relative_to(self._root).as_posix(), found.st_size, found.st_mtime)
+
+    def upload(self, key: str, source: Path, sha256: str) -> None:
+        digest = hashlib.sha256()
+        with self._draft(key) as draft:
+            with source.open("rb") as reader, draft.open("xb") as writer:
+                while chunk := reader.read(CHUNK):
+                    digest.update(chunk)
+                    writer.write(chunk)
+                writer.flush()
+                os.fchmod(writer.fileno(), 0o444)
+                os.fsync(writer.fileno())
+            if digest.hexdigest() != sha256:
+                raise changed_meanwhile(source)
+            draft.replace(self._root / key)
+
+    def download(self, key: str, target: Path, *, link: bool = False) -> None:
+        with storage_errors("write a file", str(target)):
+            try:
+                if link:
+                    os.link(self._root / key, target)
+                    return
+            except OSError as error:  # another file system, one without links, or too many links
+                if error.errno not in NO_LINKS:
+                    raise
+            shutil.copyfile(self._root / key, target)
+
+    def renew(self, key: str) -> bool:
+        try:
+            os.utime(self._root / key)
+        except (FileNotFoundError, PermissionError):  # another user's file can be replaced, not renewed
+            return False
+        return True
+
+    def remove(self, key: str, before: float) -> bool:
+        """Rename the file away, then check its time again: whoever renews it after that finds it gone."""
+        path = self._root / key
+        with storage_errors("remove a file", str(path)):
+            try:
+                if path.stat().st_mtime >= before:
+                    return False
+                taken = _rename_away(path)
+            except FileNotFoundError:
+                return True
+            renewed = taken.stat().st_mtime >= before
+            if renewed:
+                with suppress(FileExistsError):  # written again meanwhile
+                    os.link(taken, path)
+            taken.unlink()
+        return not renewed
+
+    def prune(self, key: str) -> None:
+        for folder, _, _ in os.walk(self._root / key, topdown=False):
+            with suppress(OSError):  # it is not empty
+                Path(folder).rmdir()
+
+    def set_aside(self, key: str, sha256: str) -> None:
+        path = self._root / key
+        with suppress(OSError):  # another process did it, or the disk is read-only
+            taken = _rename_away(path)
+            if sha256_of(taken) == sha256:  # written again since it was found damaged
+                with suppress(FileExistsError):
+                    os.link(taken, path)
+                taken.unlink()
+            else:
+                taken.replace(f"{path}.damaged")
+
+    def flush(self, folders: Iterable[str]) -> None:
+        with storage_errors("flush a folder", self.location("")):
+            for folder in folders:
+                sync_folder(self._root / folder)
+
+    def location(self, key: str) -> str:
+        return f"{self._root}/{key}" if key else str(self._root)
+
+    @contextmanager
+    def _draft(self, key: str) -> Iterator[Path]:
+        """A path beside the file, hidden from listings and removed afterwards."""
+        target = self._root / key
+        with storage_errors("write a file", str(target)):
+            _make_folder(target.parent)
+            draft = target.with_name(f".{secrets.token_hex(8)}")
+            try:
+                yield draft
+            finally:
+                with suppress(OSError):  # the disk has become read-only
+                    draft.unlink(missing_ok=True)
 
 
-def _with_progress(results: Iterator[list[_Result]], label: str, total: int) -> Iterator[list[_Result]]:
-    if total < MANY:
-        yield from results
-        return
-    from tqdm import tqdm
+def _write_exclusively(target: Path, content: bytes) -> None:
+    """Without hard links a kill may leave a cut file; see the package's docstring."""
+    try:
+        _write(target, content)
+    except FileExistsError:
+        raise
+    except OSError:
+        target.unlink(missing_ok=True)  # a later reader would take half a file for another writer's
+        raise
 
-    with tqdm(None, label, total, unit="file", mininterval=0.5, delay=2, ascii=True) as bar:
-        for share in results:
-            bar.update(len(share))
-            yield share
+
+def _rename_away(path: Path) -> Path:
+    return path.rename(path.with_name(f".{secrets.token_hex(8)}"))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder whose name is safe in its parent."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def changed_meanwhile(source: Path) -> IntegrityError:
@@ -168,27 +319,17 @@ def changed_meanwhile(source: Path) -> IntegrityError:
 
 @contextmanager
 def storage_errors(action: str, where: str) -> Iterator[None]:
-    """Turn any error of the storage into a StoreError, except that a file is absent or present.
-
-    Args:
-        action: Completes "the store could not ...".
-        where: The file or folder.
-    """
+    """Turn any error into a StoreError, "the store could not `action`", except that a file is absent or present."""
     try:
         yield
     except (FileNotFoundError, FileExistsError, PipelineError):
         raise
     except Exception as error:  # the libraries of each URL scheme raise kinds of their own
-        raise _store_error(action, where, error) from error
-
-
-def _store_error(action: str, where: str, error: Exception) -> StoreError:
-    number = error.errno if isinstance(error, OSError) else None
-    if number in FULL:
-        remedy = "make room, and run the same command again; python -m pipeline gc tells what no run refers to"
-    elif number in REFUSED or isinstance(error, PermissionError) or "credentials" in str(error).lower():
-        remedy = "check the folder's permissions, or the credentials in the environment, and run the same command again"
-    else:
+        number = error.errno if isinstance(error, OSError) else None
         remedy = "see that the store can be reached, and run the same command again: finished work is kept"
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return StoreError(f"the store could not {action}: {reason}", where=where, remedy=remedy)
+        if number in FULL:
+            remedy = "make room, and run the same command again; python -m pipeline gc tells what no run refers to"
+        elif number in REFUSED or isinstance(error, PermissionError) or "credentials" in str(error).lower():
+            remedy = "check the folder's permissions, or the credentials in the environment, and run it again"
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+        raise StoreError(f"the store could not {action}: {reason}", where=where, remedy=remedy) from error

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
@@ -22,20 +21,12 @@ ABILITIES = "abilities.json"  # what the store supports, probed once
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # names of one field in backends
 ATTEMPTS = 5
 REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
-_IN_MEMORY = threading.Lock()
 
 log = logging.getLogger(__name__)
 
 
-class _LostWriteError(Exception):
-    """A file was refused as existing, yet does not exist: another write was under way and failed."""
-
-
 class RemoteFiles(FileStore):
-    """Files below a URL.
-
-    Args:
-        url: Such as `s3://bucket/prefix` or `memory://name`. Credentials and endpoints come from the environment.
+    """Files below a URL such as `s3://bucket/prefix`; credentials and endpoints come from the environment.
 
     Raises:
         UsageError: fsspec does not know the URL, or lacks the package for it.
@@ -60,46 +51,38 @@ class RemoteFiles(FileStore):
             ) from error
 
     def create(self, key: str, content: bytes) -> bool:
-        if not content:  # s3fs writes an empty body over an existing file
-            raise ValueError("an empty file cannot be created, only replaced")
-        exclusive = self._is_exclusive
-        attempts = retrying(
-            lambda error: isinstance(error, _LostWriteError), attempts=ATTEMPTS, first_wait=0.2, longest_wait=3
+        # refused as existing, yet not there: another write was under way, and failed
+        is_lost = retrying(
+            lambda error: isinstance(error, FileNotFoundError), attempts=ATTEMPTS, first_wait=0.2, longest_wait=3
         )
         try:
-            return attempts(self._create, key, content, exclusive=exclusive)
-        except _LostWriteError as error:
+            return is_lost(self._create, key, content)
+        except FileNotFoundError as error:
             raise StoreError(
                 "the store refuses a file that is not there", where=self.location(key), remedy="run again"
             ) from error
 
-    def _create(self, key: str, content: bytes, *, exclusive: bool) -> bool:
+    def _create(self, key: str, content: bytes) -> bool:
         try:
-            if exclusive or not self.exists(key):
-                self._write_new(key, content, exclusive=exclusive)
+            if self._is_exclusive or not self.exists(key):
+                self._write_new(key, content, exclusive=self._is_exclusive)
                 return True
-            return self.read(key) == content
         except FileExistsError:
-            try:
-                return self.read(key) == content
-            except FileNotFoundError as error:
-                raise _LostWriteError from error
+            pass
         except StoreError:
             with suppress(FileNotFoundError, StoreError):
                 if self.read(key) == content:  # only the response was lost
                     return True
             raise
+        return self.read(key) == content
 
     def _write_new(self, key: str, content: bytes, *, exclusive: bool) -> None:
         with storage_errors("write a file", self.location(key)):
             try:
-                if exclusive and self._fs.protocol == "memory":
-                    with _IN_MEMORY:  # it checks, then writes
-                        self._fs.pipe_file(self._path(key), content, mode="create")
-                else:
-                    self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
+                self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
             except OSError as error:
-                if _is_refusal(error):
+                answer = getattr(error.__cause__, "response", None) or {}  # s3fs recognises only AWS's own message
+                if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in REFUSED_STATUS:
                     raise FileExistsError(key) from error
                 raise
 
@@ -126,7 +109,7 @@ class RemoteFiles(FileStore):
             return False
         finally:
             with suppress(FileNotFoundError, StoreError):
-                self._remove(key)
+                self.remove(key, float("inf"))
 
     def replace(self, key: str, content: bytes) -> None:
         with storage_errors("write a file", self.location(key)):
@@ -186,11 +169,11 @@ class RemoteFiles(FileStore):
 
     def remove(self, key: str, before: float) -> bool:
         found = self.info(key)
-        if found is not None and found.modified >= before:
-            return False
         if found is not None:
-            with suppress(FileNotFoundError):
-                self._remove(key)
+            if found.modified >= before:
+                return False
+            with suppress(FileNotFoundError), storage_errors("remove a file", self.location(key)):
+                self._fs.rm_file(self._path(key))
         return True
 
     def set_aside(self, key: str, sha256: str) -> None:
@@ -201,10 +184,6 @@ class RemoteFiles(FileStore):
     def location(self, key: str) -> str:
         return f"{self.url}/{key}"
 
-    def _remove(self, key: str) -> None:
-        with storage_errors("remove a file", self.location(key)):
-            self._fs.rm_file(self._path(key))
-
     def _described(self, key: str, found: dict[str, Any]) -> FileInfo:
         time = next((found[name] for name in TIMES if found.get(name)), None)
         if time is None:
@@ -213,11 +192,3 @@ class RemoteFiles(FileStore):
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
-
-
-def _is_refusal(error: OSError) -> bool:
-    """Whether a write was refused because the file exists; s3fs recognises only AWS's own message."""
-    response = getattr(error.__cause__, "response", None)
-    if not isinstance(response, dict):
-        return False
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") in REFUSED_STATUS

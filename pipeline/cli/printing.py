@@ -209,7 +209,9 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
 def _value_pair(row: ComparisonRow) -> list[str]:
     """Both values, cut to the width; long ones to the part in which they differ."""
     texts = [_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right)]
-    common = next((at for at, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), 0)
+    common = next(
+        (at for at, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), min(map(len, texts))
+    )
     if row.differs and common > VALUE_WIDTH // 2 and max(map(len, texts)) > VALUE_WIDTH:
         texts = [f"…{text[common - VALUE_WIDTH // 4 :]}" for text in texts]
     return [text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…" for text in texts]

@@ -93,18 +93,15 @@ def _compare(context: CommandContext) -> CommandResult:
     "lineage",
     "the artifacts that an artifact was made from, and those made from it, over all runs",
     argument("artifact", help="an entity, ENTITY/DIGEST, a digest of 6 digits or more, or an artifact's URL"),
-    argument("--mermaid", action="store_true", help="draw a mermaid flowchart"),
 )
 def _lineage(context: CommandContext) -> CommandResult:
-    from pipeline.cli.lineage_drawing import lineage_mermaid, lineage_text
-    from pipeline.runtime.lineage import lineage_json, trace
+    from pipeline.cli.lineage import lineage_json, lineage_text, trace
 
     manifests = context.project.runs.readable()
     if not manifests:
         context.find_run(None)  # raises the error for a store without runs
     lineage = trace(find_artifact(context.arguments.artifact, manifests), manifests)
-    draw = lineage_mermaid if context.arguments.mermaid else lineage_text
-    return CommandResult(lineage_json(lineage), draw(lineage))
+    return CommandResult(lineage_json(lineage), lineage_text(lineage))
 
 
 @command(

@@ -81,27 +81,33 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
     if keep is not None and keep < 1:
         raise UsageError(f"--keep {keep}", expected="at least 1: the newest run is never removed")
     manifests = {run: runs.load(run) for run in runs.ids()}
-    before = _before(manifests.values(), spare)
+    running = [record for manifest in manifests.values() for record in manifest.attempts if _may_run(record)]
+    # what a running step relies on was young when it began, or has been renewed since
+    before = min([time.time() - spare, *(_seconds(record.started) - YOUNG for record in running)])
     kept = _kept(manifests, keep, before)
-    found = {folder: list(runs.store.files.find(folder)) for folder in FOLDERS}
-    scraps = [info for infos in found.values() for info in infos if _is_scrap(info)]
-    records = [info for folder in ("runs", "reuse") for info in found[folder] if not _is_scrap(info)]
-    stored = [info for info in found["artifacts"] if not _is_scrap(info)]
-    attempts = [record for run in kept for record in manifests[run].attempts]
-    referred = {each.key for record in attempts for each in record.artifacts}
-    unreferred = [info for info in stored if info.key not in referred]
-    dead = {info.key for info in unreferred if info.modified < before}
+    found = [info for folder in FOLDERS for info in runs.store.files.find(folder)]
+    whole = [info for info in found if not _is_scrap(info)]
+    records = [info for info in whole if info.key.startswith(("runs/", "reuse/"))]
+    stored = [info for info in whole if info.key.startswith("artifacts/")]
+    referred = {each.key for run in kept for record in manifests[run].attempts for each in record.artifacts}
+    markers = [info for info in stored if info.key not in referred]
+    dead = {info.key for info in markers if info.modified < before}
     live = _live_objects(runs, [info for info in stored if info.key not in dead])
-    unheld = [info for info in found["objects"] if not _is_scrap(info) and info.key not in live]
+    objects = [info for info in whole if info.key.startswith("objects/") and info.key not in live]
+    scraps = [info for info in found if _is_scrap(info)]
+
+    def old(infos: list[FileInfo]) -> tuple[FileInfo, ...]:
+        return tuple(info for info in infos if info.modified < before)
+
     return Garbage(
         kept=tuple(run for run in manifests if run in kept),
         dropped=tuple(run for run in manifests if run not in kept),
         before=before,
-        records=tuple(sorted(_dead_records(records, manifests, kept, before), key=_removal_order)),
-        markers=tuple(info for info in unreferred if info.modified < before),
-        objects=tuple(info for info in unheld if info.modified < before),
-        scraps=tuple(info for info in scraps if info.modified < before),
-        young=tuple(info for info in (*unreferred, *unheld, *scraps) if info.modified >= before),
+        records=_dead_records(records, manifests, kept, before),
+        markers=old(markers),
+        objects=old(objects),
+        scraps=old(scraps),
+        young=tuple(info for info in (*markers, *objects, *scraps) if info.modified >= before),
     )
 
 
@@ -120,23 +126,23 @@ def _last_change(folder: Path) -> float:
 
 
 def collect(runs: Runs, garbage: Garbage, leftovers: Iterable[Path] = ()) -> list[FileInfo]:
-    """Remove garbage, except what has come into use since it was found.
+    """Remove garbage, except what has come into use since it was found, and `leftovers`, folders of killed attempts.
 
     A run disappears as a whole with its first file. The rest of a killed collection is garbage for the next one.
-
-    Args:
-        runs: The runs of the same store.
-        garbage: The garbage.
-        leftovers: Folders of killed attempts to remove with it.
 
     Returns:
         The files that were removed from the store.
     """
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)
-    files = runs.store.files
-    removed = _remove_records(runs, garbage)
-    for run in {info.key.split("/")[1] for info in garbage.records if info.key.startswith("runs/")}:
+    files, known = runs.store.files, {info.key for info in garbage.records}
+    # a run in which a step has begun meanwhile stays
+    in_use = {run for run in garbage.dropped if not set(runs.record_keys(run)) <= known}
+    records = [info for info in garbage.records if _run_of(info) not in in_use]
+    first = [info for info in records if _removal_order(info) < (True, True)]
+    removed = [info for info in first if files.remove(info.key, AT_ANY_AGE)]
+    removed += _remove(runs, records[len(first) :], AT_ANY_AGE)
+    for run in {_run_of(info) for info in garbage.records}:
         files.prune(f"runs/{run}")
     removed += _remove(runs, garbage.markers, garbage.before)
     # an artifact that was renewed meanwhile keeps its objects
@@ -146,75 +152,40 @@ def collect(runs: Runs, garbage: Garbage, leftovers: Iterable[Path] = ()) -> lis
     return [*removed, *_remove(runs, garbage.scraps, garbage.before)]
 
 
-def _remove_records(runs: Runs, garbage: Garbage) -> list[FileInfo]:
-    """Remove first the offers of a run's results for reuse, then its opening, then the rest.
-
-    A run in which a step has begun meanwhile stays.
-    """
-    known = {info.key for info in garbage.records}
-    in_use = {run for run in garbage.dropped if not set(runs.record_keys(run)) <= known}
-    removable = [info for info in garbage.records if _run_of(info) not in in_use]
-    first = [info for info in removable if _removal_order(info)[:2] != (True, True)]
-    removed = [info for info in first if runs.store.files.remove(info.key, AT_ANY_AGE)]
-    return removed + _remove(runs, removable[len(first) :], AT_ANY_AGE)
-
-
-def _run_of(info: FileInfo) -> str:
-    """The run of a record, or of an offer for reuse."""
-    folder, _, rest = info.key.partition("/")
-    return rest.partition("/")[0] if folder == "runs" else rest.rpartition("/")[2].rpartition(".")[0]
-
-
 def _remove(runs: Runs, found: Iterable[FileInfo], before: float) -> list[FileInfo]:
     waiting, files = list(found), runs.store.files
     gone = files.each(lambda info: files.remove(info.key, before), waiting, "removing")
     return [info for info, is_gone in zip(waiting, gone, strict=True) if is_gone]
 
 
-def _before(manifests: Iterable[RunManifest], spare: float) -> float:
-    """The time before which files can be removed: `spare` seconds ago, and before any running attempt began."""
-    now = time.time()
-    began = [
-        datetime.fromisoformat(record.started).timestamp()
-        for manifest in manifests
-        for record in manifest.attempts
-        if _may_run(record, now)
-    ]
-    # what a running step relies on was young when it began, or has been renewed since
-    return min([now - spare, *(start - YOUNG for start in began)])
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
 
 
-def _may_run(record: StepRecord, now: float) -> bool:
+def _may_run(record: StepRecord) -> bool:
     """Whether an attempt may be running; one on an unreachable machine counts only for `LOST` seconds."""
     if record.status != RUNNING:
         return False
     alive = is_alive(record.process)
-    lost = now - datetime.fromisoformat(record.started).timestamp() > LOST
-    return alive is True or (alive is None and not lost)
+    return time.time() - _seconds(record.started) <= LOST if alive is None else alive
 
 
 def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float) -> set[str]:
     newest: dict[str, list[str]] = {}
     for run in sorted(manifests, reverse=True):
         newest.setdefault(manifests[run].pipeline, []).append(run)
-    kept = {run for ids in newest.values() for run in ids[:keep]}
-    now = time.time()
-    kept |= {run for run, manifest in manifests.items() if _began(manifest) >= before}
-    kept |= {run for run, manifest in manifests.items() if any(_may_run(record, now) for record in manifest.attempts)}
+    kept = {run for runs in newest.values() for run in runs[:keep]}
+    for run, manifest in manifests.items():
+        began = max([manifest.created, *(record.started for record in manifest.attempts)])
+        if _seconds(began) >= before or any(map(_may_run, manifest.attempts)):
+            kept.add(run)
     waiting = list(kept)
     while waiting:
-        for record in manifests[waiting.pop()].attempts:
-            source = record.reused_from.partition("/")[0]
-            if source in manifests and source not in kept:
-                kept.add(source)
-                waiting.append(source)
+        sources = {record.reused_from.partition("/")[0] for record in manifests[waiting.pop()].attempts}
+        new = sources & manifests.keys() - kept
+        kept |= new
+        waiting += new
     return kept
-
-
-def _began(manifest: RunManifest) -> float:
-    """The time at which the newest attempt of a run began."""
-    times = [manifest.created, *(record.started for record in manifest.attempts)]
-    return max(datetime.fromisoformat(time).timestamp() for time in times)
 
 
 def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
@@ -223,9 +194,7 @@ def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
     def held(info: FileInfo) -> list[str]:
         _, name, digest = info.key.split("/")
         try:
-            return [
-                file.key for file in runs.store.index(Artifact(name, runs.store.files.location(info.key), digest, 0, 0))
-            ]
+            return [file.key for file in runs.store.index(Artifact(name, "", digest, 0, 0))]
         except FileNotFoundError:  # another collection has just removed it
             return []
         except IntegrityError as error:
@@ -241,19 +210,25 @@ def _live_objects(runs: Runs, markers: Iterable[FileInfo]) -> set[str]:
 
 def _dead_records(
     records: Iterable[FileInfo], manifests: dict[str, RunManifest], kept: set[str], before: float
-) -> list[FileInfo]:
+) -> tuple[FileInfo, ...]:
     """Files of dropped runs at any age, old files of runs that were never opened, and their offers for reuse."""
-    runs = ((info, _run_of(info)) for info in records)
-    return [
-        info
-        for info, run in runs
-        if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before)
-    ]
+    dead = []
+    for info in records:
+        run = _run_of(info)
+        if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before):
+            dead.append(info)
+    return tuple(sorted(dead, key=lambda info: (_removal_order(info), info.key)))
 
 
-def _removal_order(info: FileInfo) -> tuple[bool, bool, str]:
-    """Offers for reuse first, then the openings of runs."""
-    return (not info.key.startswith("reuse/"), not info.key.endswith("/run.json"), info.key)
+def _run_of(info: FileInfo) -> str:
+    """The run of a record, or of an offer for reuse."""
+    folder, _, rest = info.key.partition("/")
+    return rest.partition("/")[0] if folder == "runs" else rest.rpartition("/")[2].rpartition(".")[0]
+
+
+def _removal_order(info: FileInfo) -> tuple[bool, bool]:
+    """Offers for reuse first, then the openings of runs, then the rest."""
+    return not info.key.startswith("reuse/"), not info.key.endswith("/run.json")
 
 
 def _is_scrap(info: FileInfo) -> bool:

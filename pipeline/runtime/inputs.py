@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from pipeline.errors import PipelineError, StepError
 from pipeline.runtime.manifest import RunManifest, StepRecord
@@ -21,21 +21,25 @@ from pipeline.runtime.store.artifact_store import Artifact
 
 COUNTED = "uses/counted"  # exists once the uses recorded by earlier versions are noted
 
-Digests = Mapping[str, str]  # of artifacts by entity
+Version = tuple[str, str]  # entity and digest
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """The lineage of an attempt: its step, and the digests of its inputs and outputs."""
+class _Attempt(NamedTuple):
+    """The lineage of an attempt."""
 
     step: str
-    inputs: Digests
-    outputs: Digests
+    inputs: frozenset[Version]
+    outputs: frozenset[Version]
+
+
+Makers = dict[Version, list[_Attempt]]  # the different attempts that made an artifact, oldest first
 
 
 def inputs_agree(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> bool:
     """Whether no two inputs of a step in a run descend from different outputs of one earlier step."""
-    return _unaccounted(runs, run, inputs) is None
+    needed = list(_versions(inputs))
+    # the other runs are read only if the run's own attempts cannot account for the inputs
+    return len(needed) < 2 or _account_for(needed, {}, _makers([run])) or _account_for(needed, {}, _all(runs, run))
 
 
 def require_agreement(
@@ -44,38 +48,39 @@ def require_agreement(
     """Refuse inputs that do not agree, except those `chosen` by hand.
 
     Raises:
-        StepError: Names the step that is out of date and what to run.
+        StepError: Names the first step that is out of date and what to run.
     """
     compared = {entity: artifact for entity, artifact in inputs.items() if entity not in chosen}
-    attempts = _unaccounted(runs, run, compared)
-    if attempts:
-        problem, where, expected, remedy = _explained(run, step, compared, attempts)
-        raise StepError(
-            f"the inputs of {step} do not agree: {problem}",
-            where=f"run {run.run}{where}",
-            expected=expected,
-            remedy=f"{remedy}; an input that need not agree is named with --input ENTITY=RUN",
-        )
+    if inputs_agree(runs, run, compared):
+        return
+    stale, what = _first_stale(run, _ancestors(_versions(compared), _all(runs, run)))
+    problem = "an earlier step made them in different attempts, or no record tells what they were made from"
+    remedy = f"python step.{run.mode}.py {stale} --run {run.run}, then the steps after it"
+    raise StepError(
+        f"the inputs of {step} do not agree: {f'{stale} is out of date' if stale else problem}",
+        where=f"run {run.run}{what}",
+        expected=f"{' and '.join(compared)} that descend from the same attempts",
+        remedy=f"{remedy if stale else f'run the steps before {step} again in one run'}; an input that need not agree "
+        "is named with --input ENTITY=RUN",
+    )
 
 
-def _unaccounted(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> _Attempts | None:
-    """The attempts of all runs if they cannot account for the inputs, otherwise None.
-
-    The other runs are read only if the run's own attempts cannot.
-    """
-    needed = list(_digests(inputs).items())
-    if len(needed) < 2 or _Attempts([run]).account_for(needed):
-        return None
-    every = _Attempts([run, *(other for other in runs.readable() if other.run != run.run)])
-    return None if every.account_for(needed) else every
+def _first_stale(run: RunManifest, steps: Collection[str]) -> tuple[str, str]:
+    """The first of some steps that read another version than the run has now, and which; empty if there is none."""
+    for step in dict.fromkeys(record.step for record in run.attempts if record.step in steps):
+        record = run.success(step)
+        for entity, artifact in record.inputs.items() if record else ():
+            now = run.output(entity)
+            if now is not None and now.digest != artifact.digest:
+                return step, f": {step} read {entity} {artifact.digest[:12]}, the run now has {now.digest[:12]}"
+    return "", ""
 
 
 def chosen_before(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -> dict[str, str]:
     """The inputs of earlier steps that were named by hand and that these descend from, as `STEP: ENTITY` to source."""
     found: dict[str, str] = {}
     for entity, artifact in inputs.items():
-        maker = _maker(runs, run, entity, artifact)
-        if maker:
+        if maker := _maker(runs, run, entity, artifact):
             found |= maker.chosen_before
             found |= {f"{maker.step}: {name}": source for name, source in maker.chosen.items()}
     return found
@@ -105,7 +110,8 @@ def count_uses(runs: Runs, step: str, inputs: Mapping[str, Artifact]) -> dict[st
         for record in (record for run in runs.readable() for record in run.attempts):
             note_uses(runs, record)
         files.create(COUNTED, b"{}\n")
-    return {entity: len({*files.names(_uses(step, entity, inputs)), _others(entity, inputs)}) for entity in inputs}
+    uses = {entity: _use(step, entity, inputs) for entity in inputs}
+    return {entity: len({*files.names(folder), others}) for entity, (folder, others) in uses.items()}
 
 
 def note_uses(runs: Runs, record: StepRecord) -> None:
@@ -117,115 +123,54 @@ def note_uses(runs: Runs, record: StepRecord) -> None:
     """
     if record.outputs and not record.reused_from and len(record.inputs) > 1:
         for entity in record.inputs:
-            key = f"{_uses(record.step, entity, record.inputs)}/{_others(entity, record.inputs)}"
-            runs.store.files.create(key, b"{}\n")
+            runs.store.files.create("/".join(_use(record.step, entity, record.inputs)), b"{}\n")
 
 
-def _uses(step: str, entity: str, inputs: Mapping[str, Artifact]) -> str:
-    return f"uses/{step}/{entity}/{inputs[entity].digest}"
-
-
-def _others(entity: str, inputs: Mapping[str, Artifact]) -> str:
+def _use(step: str, entity: str, inputs: Mapping[str, Artifact]) -> tuple[str, str]:
+    """The folder of an input's notes, and the name of one for these other inputs."""
     others = sorted((name, artifact.digest) for name, artifact in inputs.items() if name != entity)
-    return hashlib.sha256(json.dumps(others).encode()).hexdigest()
+    return f"uses/{step}/{entity}/{inputs[entity].digest}", hashlib.sha256(json.dumps(others).encode()).hexdigest()
 
 
-class _Attempts:
-    """The attempts of some runs, by the artifacts they made."""
-
-    def __init__(self, manifests: Sequence[RunManifest]) -> None:
-        self._made: dict[tuple[str, str], list[_Attempt]] = {}
-        seen = set()
-        for record in (record for manifest in manifests for record in manifest.attempts if record.outputs):
-            attempt = _Attempt(record.step, _digests(record.inputs), _digests(record.outputs))
-            key = (record.step, *(tuple(sorted(each.items())) for each in (attempt.inputs, attempt.outputs)))
-            if key not in seen:
-                seen.add(key)
-                for made in attempt.outputs.items():
-                    self._made.setdefault(made, []).append(attempt)
-
-    def makers(self, entity: str, digest: str) -> list[_Attempt]:
-        """The attempts that made an artifact."""
-        return self._made.get((entity, digest), [])
-
-    def account_for(self, needed: Sequence[tuple[str, str]]) -> bool:
-        """Whether one attempt at each step can have made all needed (entity, digest) pairs, and their ancestors."""
-        return self._complete({}, list(needed))
-
-    def _complete(self, attempts: dict[str, _Attempt], needed: list[tuple[str, str]]) -> bool:
-        """Complete a choice of attempts by step, with backtracking."""
-        while needed:
-            entity, digest = needed.pop()
-            makers = self.makers(entity, digest)
-            if any(attempts.get(maker.step) == maker for maker in makers):
-                continue
-            return any(
-                self._complete({**attempts, maker.step: maker}, [*needed, *maker.inputs.items()])
-                for maker in makers
-                if maker.step not in attempts
-            )
-        return True
+def _versions(artifacts: Mapping[str, Artifact]) -> frozenset[Version]:
+    return frozenset((entity, artifact.digest) for entity, artifact in artifacts.items())
 
 
-def _explained(
-    run: RunManifest, step: str, inputs: Mapping[str, Artifact], attempts: _Attempts
-) -> tuple[str, str, str, str]:
-    """The problem, the place in the run, what is expected, and the remedy, which names the first step to run."""
-    above = {entity: list(_above(entity, artifact.digest, attempts)) for entity, artifact in inputs.items()}
-    read_by = {each for walk in above.values() for maker in walk for each in maker.inputs.items()}
-    for entity, digest in sorted({*_digests(inputs).items(), *read_by}):
-        if not attempts.makers(entity, digest):
-            problem = f"no record tells what {entity} {digest[:12]} was made from"
-            expected = f"{' and '.join(inputs)} that descend from artifacts with a record in this store"
-            return problem, "", expected, "make it again in this run"
-    steps = {each.step for walk in above.values() for each in walk}
-    order = [name for name in dict.fromkeys(record.step for record in run.attempts) if name in steps]
-    split = [name for name in order if len(_versions(name, above.values())) > 1]
-    source = split[-1] if split else next(iter(sorted(steps)), "an earlier step")
-    entities = [name for name, walk in above.items() if any(each.step == source for each in walk)] or list(inputs)
-    expected = f"{' and '.join(entities)} that descend from the same outputs of {source}"
-    for stale in order:
-        record = run.success(stale)
-        for entity, artifact in record.inputs.items() if record else ():
-            now = run.output(entity)
-            if now is not None and now.digest != artifact.digest:
-                where = f": {stale} read {entity} {artifact.digest[:12]}, the run now has {now.digest[:12]}"
-                rest = ", then ".join(["", *(name for name in _after(stale, run) if name != step), step])
-                remedy = f"python step.{run.mode}.py {stale} --run {run.run}{rest}"
-                return f"{stale} is out of date", where, expected, remedy
-    problem = f"{' and '.join(entities)} descend from different outputs of {source}"
-    return problem, "", expected, f"run {source} and the steps after it again"
+def _all(runs: Runs, run: RunManifest) -> Makers:
+    return _makers([run, *(other for other in runs.readable() if other.run != run.run)])
 
 
-def _above(entity: str, digest: str, attempts: _Attempts) -> Iterator[_Attempt]:
-    """The attempts that an artifact descends from, its own first; each artifact's newest maker counts."""
-    seen, left = set(), [(entity, digest)]
-    while left:
-        key = left.pop()
-        if key in seen:
+def _makers(manifests: Iterable[RunManifest]) -> Makers:
+    records = (record for manifest in manifests for record in manifest.attempts)
+    attempts = [_Attempt(record.step, _versions(record.inputs), _versions(record.outputs)) for record in records]
+    made: Makers = {}
+    for attempt in dict.fromkeys(attempts):
+        for version in attempt.outputs:
+            made.setdefault(version, []).append(attempt)
+    return made
+
+
+def _account_for(needed: list[Version], attempts: Mapping[str, _Attempt], made: Makers) -> bool:
+    """Whether one attempt at each step, those given included, can have made all that is needed and its ancestors."""
+    while needed:
+        *needed, version = needed
+        makers = made.get(version, [])
+        if any(attempts.get(maker.step) == maker for maker in makers):
             continue
-        seen.add(key)
-        for maker in attempts.makers(*key)[-1:]:
-            yield maker
-            left += maker.inputs.items()
+        return any(
+            _account_for([*needed, *maker.inputs], {**attempts, maker.step: maker}, made)
+            for maker in makers
+            if maker.step not in attempts
+        )
+    return True
 
 
-def _versions(step: str, walks: Iterable[Sequence[_Attempt]]) -> set[tuple[tuple[str, str], ...]]:
-    return {tuple(sorted(each.outputs.items())) for walk in walks for each in walk if each.step == step}
-
-
-def _after(stale: str, run: RunManifest) -> list[str]:
-    """The steps of a run that depend on a step, directly or not."""
-    records = [record for name in dict.fromkeys(r.step for r in run.attempts) if (record := run.success(name))]
-    made = {entity for record in records if record.step == stale for entity in record.outputs}
-    after: list[str] = []
-    for _ in records:  # they are in the order of their first attempts, which may not be the steps' order
-        for record in records:
-            if made & set(record.inputs) and record.step not in after:
-                after.append(record.step)
-                made |= set(record.outputs)
-    return after
-
-
-def _digests(artifacts: Mapping[str, Artifact]) -> dict[str, str]:
-    return {entity: artifact.digest for entity, artifact in artifacts.items()}
+def _ancestors(versions: Collection[Version], made: Makers) -> set[str]:
+    """The steps that artifacts descend from."""
+    steps, seen, waiting = set(), {*versions}, [*versions]
+    while waiting:
+        for maker in made.get(waiting.pop(), []):
+            steps.add(maker.step)
+            waiting += maker.inputs - seen
+            seen |= maker.inputs
+    return steps

@@ -98,14 +98,14 @@ class StepRecord:
     @property
     def remarks(self) -> list[str]:
         """Sentences that a user must know: which inputs were named by hand, and the notebook's notes."""
-        own = [
-            f"{name} {self.inputs[name].digest[:12]} was chosen by hand: {source}"
-            for name, source in self.chosen.items()
+        digests = {name: self.inputs[name].digest[:12] for name in self.chosen}
+        own = [f"{name} {digests[name]} was chosen by hand: {source}" for name, source in self.chosen.items()]
+        before = self.chosen_before.items()
+        return [
+            *own,
+            *(f"the inputs descend from {name}, chosen by hand: {source}" for name, source in before),
+            *self.notes,
         ]
-        before = [
-            f"the inputs descend from {name}, chosen by hand: {source}" for name, source in self.chosen_before.items()
-        ]
-        return [*own, *before, *self.notes]
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -193,12 +193,7 @@ class RunManifest:
 
 
 def notebook_key(origin: str, suffix: str = "ipynb") -> str:
-    """The key in the store of an executed notebook, or with the suffix `html` of its page.
-
-    Args:
-        origin: `run/step/attempt`.
-        suffix: Of the file.
-    """
+    """The key in the store of the executed notebook of `run/step/attempt`, or with the suffix `html` of its page."""
     run, step, attempt = origin.split("/")
     return f"runs/{run}/notebooks/{step}.{int(attempt):03}.{suffix}"
 
@@ -209,11 +204,7 @@ def now() -> str:
 
 
 def new_run_id(after: str = "") -> str:
-    """An id that sorts by time to the millisecond, with a random tail.
-
-    Args:
-        after: A run that it must sort after, whatever the clock says.
-    """
+    """An id that sorts by time to the millisecond, and after the run `after` whatever the clock says."""
     time = datetime.now(UTC)
     if after:
         time = datetime.strptime(after[:18] + "000Z", "%Y%m%dT%H%M%S%f%z") + timedelta(milliseconds=1)

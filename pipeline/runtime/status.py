@@ -25,34 +25,30 @@ class StepStatus:
 
 def run_status(project: Project, manifest: RunManifest) -> list[StepStatus]:
     """Compare each step of a run with what it would be made from now."""
-    values = project.config.values(manifest.mode)
-    return [_step_status(project, manifest, step, values) for step in project.steps.values()]
+    return [StepStatus(step.name, *_state(project, manifest, step)) for step in project.steps.values()]
 
 
-def _step_status(project: Project, manifest: RunManifest, step: StepNotebook, values: Values) -> StepStatus:
+def _state(project: Project, manifest: RunManifest, step: StepNotebook) -> tuple[str, str]:
     attempts = manifest.of(step.name)
     if not attempts:
-        return StepStatus(step.name, NOT_RUN)
+        return NOT_RUN, ""
     record = attempts[-1]
     if record.is_killed:
-        return StepStatus(step.name, KILLED, f"its process is gone; it had started at {record.started}")
+        return KILLED, f"its process is gone; it had started at {record.started}"
     if record.status == RUNNING:
-        return StepStatus(step.name, RUNNING, _running_since(record))
+        host = record.process.host.partition(" ")[0] or "another machine"
+        return RUNNING, f"since {record.started}{'' if is_alive(record.process) else f' on {host}, or killed there'}"
     if record.status not in GOOD:
-        return StepStatus(step.name, record.status, record.error.partition("\n")[0])
-    if reasons := _stale_reasons(project, manifest, step, record, values):
-        return StepStatus(step.name, STALE, "; ".join(reasons))
-    origin = [f"from {record.reused_from}"] if record.reused_from else []
-    if record.chosen:
-        chosen = ", ".join(f"{entity}={source}" for entity, source in record.chosen.items())
-        origin.append(f"chosen by hand: {chosen}")
-    return StepStatus(step.name, DONE, "; ".join(origin))
+        return record.status, record.error.partition("\n")[0]
+    if reasons := _stale_reasons(project, manifest, step, record):
+        return STALE, "; ".join(reasons)
+    chosen = ", ".join(f"{entity}={source}" for entity, source in record.chosen.items())
+    origin = f"from {record.reused_from}" if record.reused_from else ""
+    return DONE, "; ".join(filter(None, [origin, f"chosen by hand: {chosen}" if chosen else ""]))
 
 
-def _stale_reasons(
-    project: Project, manifest: RunManifest, step: StepNotebook, record: StepRecord, values: Values
-) -> list[str]:
-    store, changed = project.runs.store, _changed_parameters(project, manifest, record, values)
+def _stale_reasons(project: Project, manifest: RunManifest, step: StepNotebook, record: StepRecord) -> list[str]:
+    changed = _changed_parameters(project, manifest, record)
     own_inputs = {entity: artifact for entity, artifact in record.inputs.items() if entity not in record.chosen}
     now = {entity: manifest.output(entity) for entity in own_inputs}
     same_inputs = all((found := now[entity]) and found.digest == own_inputs[entity].digest for entity in own_inputs)
@@ -62,21 +58,14 @@ def _stale_reasons(
         f"parameters changed: {', '.join(changed)}": bool(changed),
         "inputs changed": not same_inputs,  # by their bytes: who made them does not matter
         "its inputs do not agree": not inputs_agree(project.runs, manifest, own_inputs),  # in old records
-        "its outputs are gone from the store": not all(map(store.has, record.outputs.values())),
+        "its outputs are gone from the store": not all(map(project.runs.store.has, record.outputs.values())),
     }
     return [reason for reason, applies in reasons.items() if applies]
 
 
-def _running_since(record: StepRecord) -> str:
-    if is_alive(record.process):
-        return f"since {record.started}"
-    host = record.process.host.partition(" ")[0]
-    return f"since {record.started} on {host or 'another machine'}, or killed there"
-
-
-def _changed_parameters(project: Project, manifest: RunManifest, record: StepRecord, values: Values) -> list[str]:
+def _changed_parameters(project: Project, manifest: RunManifest, record: StepRecord) -> list[str]:
     """Parameters that the same command would set otherwise now, from the config and its own `--set`."""
-    opened: Values = manifest.config.get("set", {})
+    values, opened = project.config.values(manifest.mode), manifest.config.get("set", {})
     given = {name: {**values.get(name, {}), **opened.get(name, {})} for name in project.steps}
     given[record.step] = {**values.get(record.step, {}), **record.overrides}
     everything = {

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from records import artifact, attempt, failed, reused, run_id, run_of
 
-from pipeline.cli.lineage_drawing import lineage_mermaid, lineage_text
-from pipeline.runtime.lineage import lineage_json, trace
+from pipeline.cli.lineage import lineage_json, lineage_text, trace
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -56,7 +55,6 @@ def test_a_branching_lineage_is_drawn_as_a_tree_and_a_reused_attempt_makes_nothi
 def test_what_was_told_above_is_not_told_again() -> None:
     text = lineage_text(trace(GOOD, RUNS))
     assert text.count("(see above)") == 0, "images come from nothing more"
-    assert text.count("images 24") == 1
     assert text.endswith("went into\n└─ nothing yet")
     text = lineage_text(trace(IMAGES, RUNS))
     assert f"├─ {short(TRAIN)}" in text
@@ -78,9 +76,10 @@ def test_an_artifact_made_again_is_one_node_and_each_way_of_making_it_is_told() 
     assert f"{short(MODEL)}  {run_id(3)}/fit/1  and 1 more" in text
     other = run_of(3, attempt("fit", (TEST,), (MODEL,), started="2026-01-03T00:00:00.000Z"))
     lines = lineage_text(trace(MODEL, [*RUNS, other])).splitlines()
-    assert f"├─ as made by {run_id(1)}/fit/1" in lines
-    assert f"└─ as made by {run_id(3)}/fit/1" in lines
-    assert lines[lines.index(f"└─ as made by {run_id(3)}/fit/1") + 1].startswith(f"   └─ {short(TEST)}")
+    assert f"made by {run_id(1)}/fit/1  mAP 0.5123" in lines
+    assert f"made by {run_id(3)}/fit/1" in lines
+    assert any(line.startswith(f"├─ {short(TRAIN)}") for line in lines)
+    assert any(line.startswith(f"└─ {short(TEST)}") for line in lines), "what each attempt read"
 
 
 def test_where_the_original_is_lost_the_reused_record_tells_what_it_knows() -> None:
@@ -106,7 +105,6 @@ def test_records_that_go_in_a_circle_do_no_harm() -> None:
         assert len(lineage.artifacts) == 2
         assert "(see above)" in lineage_text(lineage)
         assert len(lineage_json(lineage)["nodes"]) == 2
-        assert lineage_mermaid(lineage)
 
 
 def test_for_programs_it_is_nodes_and_edges() -> None:
@@ -124,18 +122,6 @@ def test_for_programs_it_is_nodes_and_edges() -> None:
     ]
 
 
-def test_the_flowchart_shows_only_what_is_of_the_family() -> None:
-    same = run_of(3, attempt("eval", (TEST, OTHER), (GOOD,)))
-    text = lineage_mermaid(trace(MODEL, [*RUNS, same]))
-    assert text.startswith("flowchart LR\n")
-    assert f'(["model<br>{MODEL.digest[:12]}"])' in text
-    assert text.count("eval<br>") == 1, "that another attempt came to the same is no part of it"
-    names = {line.split("([")[0].strip() for line in text.splitlines() if "([" in line}
-    works = {line.split("[")[0].strip() for line in text.splitlines() if '["' in line and "([" not in line}
-    arrows = [line.split(" --> ") for line in text.splitlines() if " --> " in line]
-    assert {end.strip() for arrow in arrows for end in arrow} <= names | works
-
-
 def test_over_real_runs(ran: Any) -> None:
     first = ran.manifest()["run"]
     ran.step()
@@ -148,7 +134,6 @@ def test_over_real_runs(ran: Any) -> None:
     words = next(node for node in content["nodes"] if node["entity"] == "words")
     for typed in (words["digest"][:6], words["id"], words["url"]):
         assert json.loads(ran.look("lineage", typed, "--json").out) == content
-    assert ran.look("lineage", "words", "--mermaid").out.startswith("flowchart LR\n")
     runs = ran.root / ".store/default/dev/runs"
     (runs / first / "run.json").write_text("[]")
     outcome = ran.look("lineage", "words")

@@ -60,10 +60,10 @@ def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:
     [
         pytest.param("20260101", UsageError, f"one of {NAMES[0]}, {NAMES[1]}", id="two begin so"),
         pytest.param("a", UsageError, "matches 2 runs", id="the last parts of two begin so"),
-        pytest.param("zzz", MissingError, f"one of 3, the newest {NAMES[2]}", id="none"),
+        pytest.param("zzz", MissingError, f"one of {NAMES[0]}, {NAMES[1]}, {NAMES[2]}", id="none"),
         pytest.param("20260102T000003000Z-bbbb333334", MissingError, "there is no run", id="an id of no run"),
         pytest.param("20260102T000003000Z-bbbb33333x", MissingError, f"did you mean '{NAMES[2]}'?", id="a slip"),
-        pytest.param("latest~3", MissingError, "latest to latest~2", id="too far back"),
+        pytest.param("latest~3", MissingError, "there is no run 'latest~3'", id="too far back"),
         pytest.param("../x", MissingError, "there is no run '../x'", id="a path"),
     ],
 )
@@ -93,8 +93,6 @@ def test_an_attempt_is_found_by_its_number() -> None:
     with pytest.raises(MissingError, match="pack has not run in run") as caught:
         find_attempt(manifest, "pack")
     assert f"python step.dev.py pack --run {run_id(1)}" in str(caught.value)
-    with pytest.raises(MissingError, match="none has"):
-        find_attempt(run_of(1), "pack")
 
 
 OLD, NEW, BELOW, IMAGES = artifact("model", "1"), artifact("model", "2"), artifact("report"), artifact("images")
@@ -113,7 +111,6 @@ RUNS = [
         pytest.param("images", IMAGES, id="one that no readable run made"),
         pytest.param("report", BELOW, id="one that missed its gate"),
         pytest.param(f"model/{OLD.digest[:6]}", OLD, id="entity and digest"),
-        pytest.param(f"model/{OLD.digest[:2]}", OLD, id="entity and short digest"),
         pytest.param(NEW.digest[:6], NEW, id="a digest"),
         pytest.param(NEW.digest, NEW, id="a whole digest"),
         pytest.param(OLD.url, OLD, id="a URL"),
@@ -130,7 +127,7 @@ def test_an_artifact_is_found_by_what_a_person_types(typed: str, found: Any) -> 
         pytest.param("modle", UsageError, "did you mean 'model'?", id="a slip"),
         pytest.param("modle/0123", UsageError, "did you mean 'model'?", id="a slip before a digest"),
         pytest.param(OLD.digest[:5], UsageError, "there is no artifact", id="a digest that is too short"),
-        pytest.param("000000", MissingError, "one of images, model, report, copy", id="no such digest"),
+        pytest.param("000000", MissingError, f"report/{BELOW.digest[:12]}, copy/", id="no such digest"),
         pytest.param(
             "model/000000", MissingError, f"model/{OLD.digest[:12]}, model/{NEW.digest[:12]}", id="no version"
         ),

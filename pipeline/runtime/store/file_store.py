@@ -127,7 +127,7 @@ class FileStore(ABC):
         if len(waiting) < 2:
             return [call(item) for item in waiting]
         with ThreadPoolExecutor(min(self.parallel, len(waiting))) as pool:
-            results = pool.map(call, waiting)
+            results: Iterable[_Result] = pool.map(call, waiting)
             if len(waiting) >= MANY:
                 from tqdm import tqdm
 

@@ -9,7 +9,7 @@ from pipeline.runtime.inputs import inputs_agree
 from pipeline.runtime.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook, follow_links
 from pipeline.runtime.process import is_alive
-from pipeline.runtime.project import Project, Values
+from pipeline.runtime.project import Project
 
 STALE, DONE, NOT_RUN = "stale", "done", "not run"
 

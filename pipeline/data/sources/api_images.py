@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pipeline.data.fetch.http_client import HttpClient, HttpStatusError
 from pipeline.data.fetch.image_cache import ImageCache, image_cache, key_of
 from pipeline.data.image_conversion import DetectedFormat, detect_format
-from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.parsed import ParsedImage
 from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, listed
 from pipeline.data.sources.image_sink import ImageSink, unreadable_reason
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
@@ -32,21 +32,13 @@ _OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # tha
 
 @dataclass(frozen=True)
 class ApiRecord:
-    """An image of an API, not fetched yet.
+    """An image of an API, not fetched yet."""
 
-    Attributes:
-        where: Its place in the source, for messages.
-        image: What the source says of it; its name is empty if the source gives none.
-        url: Its URL, relative to the page or not; empty if `data` holds its bytes.
-        data: Its bytes.
-        hint: The URL or path to take a name from if it has none; empty for `url`.
-    """
-
-    where: str
-    image: ParsedImage
-    url: str
+    where: str  # its place in the source, for messages
+    image: ParsedImage  # what the source says of it; its name is empty if the source gives none
+    url: str  # relative to the page or not; empty if `data` holds its bytes
     data: bytes = b""
-    hint: str = ""
+    hint: str = ""  # the URL or path to take a name from if it has none; empty for `url`
 
 
 Pages = Callable[[HttpClient], Iterable[tuple[list[ApiRecord | Skipped], str]]]
@@ -61,26 +53,22 @@ def load_records(
     are one image; a box that several of them have is one box. If the source gives no names, images whose names would be
     equal get a part of their key into theirs. The order of the records makes no difference.
 
-    Args:
-        source: The API.
-        images: The folder for images.
-        annotations: The folder for `annotations.json`.
-        options: How to fetch.
-        pages: Asks for records, page by page, each with the URL that relative ones in it start from.
-        in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
+    `pages` asks for records, page by page, each with the URL that relative ones in it start from. Boxes that are not
+    `in_pixels` are in fractions of the image's size.
 
     Raises:
         UsageError: The environment variable of the token is not set, or the server wants another token.
         MissingError: The server keeps failing.
         DataError: There is no image, two have the same name, or a name leads out of the folder.
     """
+    sink = ImageSink(images, in_pixels=in_pixels)
     with (
         closing(source.client(options)) as client,
         image_cache(options.cache / source.cache_name) as cache,
         tqdm(desc="images from the API", unit="image", mininterval=0.5, ascii=True) as bar,
     ):
         PIL.Image.init()  # not safe in several threads at once
-        fetcher = _Fetcher(client, cache, bar)
+        fetcher = _Fetcher(client, cache, bar, sink)
         for records, base in pages(client):
             fetcher.fetch(records, base)
         keys: dict[str, set[str]] = defaultdict(set)
@@ -90,12 +78,14 @@ def load_records(
             name if record.image.name or len(keys[name]) == 1 else f"{Path(name).stem}-{key[:12]}{Path(name).suffix}"
             for record, key, name in fetcher.taken
         ]
-        sink = ImageSink(images, names=frozenset(names), in_pixels=in_pixels)
-        for each in fetcher.skipped:
-            sink.skip(each.item, each.reason)
+        sink.names = frozenset(names)
         seen: dict[str, Counter[str]] = defaultdict(Counter)
         for (record, key, _), name in zip(fetcher.taken, names, strict=True):
-            image = replace(record.image, name=name, boxes=_unseen(record.image.boxes, seen[name]))
+            given = Counter(map(repr, record.image.boxes))
+            by_text = {repr(each): each for each in record.image.boxes}
+            unseen = [by_text[each] for each in (given - seen[name]).elements()]
+            seen[name] |= given
+            image = replace(record.image, name=name, boxes=unseen)
             sink.add(image, cache.path(key), where=record.where)
         loaded = sink.finish("api", source.shown, annotations=annotations)
         cache.finish()
@@ -121,20 +111,17 @@ def as_number(value: Any) -> float | None:
 class _Fetcher:
     """Fetches the images of records, each once.
 
-    Attributes:
-        taken: Records whose image is in the cache, each with the image's key and a first choice of its name.
-        skipped: What could not be had.
+    `taken` are the records whose image is in the cache, each with the image's key and a first choice of its name.
     """
 
-    def __init__(self, client: HttpClient, cache: ImageCache, bar: tqdm[Any]) -> None:
-        self._client, self._cache, self._bar = client, cache, bar
+    def __init__(self, client: HttpClient, cache: ImageCache, bar: tqdm[Any], sink: ImageSink) -> None:
+        self._client, self._cache, self._bar, self._sink = client, cache, bar, sink
         self._found: dict[str, DetectedFormat | str] = {}  # by key: the image's format, or why it cannot be had
         self.taken: list[tuple[ApiRecord, str, str]] = []
-        self.skipped: list[Skipped] = []
 
     def fetch(self, records: list[ApiRecord | Skipped], base: str) -> None:
         """Fetch the images of a page; `base` is the URL that relative ones start from."""
-        self.skipped += [each for each in records if isinstance(each, Skipped)]
+        self._sink.skipped += [each for each in records if isinstance(each, Skipped)]
         wanted = [(each, *self._address(each, base)) for each in records if isinstance(each, ApiRecord)]
         urls = {key: url for record, key, url in wanted if (url or record.data) and key not in self._found}
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -143,7 +130,7 @@ class _Fetcher:
             found = self._found.get(key, key)
             if isinstance(found, str):
                 shown = f" ({self._client.access.shown(url)})" if url else ""
-                self.skipped.append(Skipped(f"{record.where}{shown}", found))
+                self._sink.skip(f"{record.where}{shown}", found)
                 continue
             name = record.image.name or _name_in(record.hint or url) or key[:16]
             suffix = found.suffix_for(name) if found.stays else ""
@@ -180,15 +167,3 @@ def _name_in(url: str) -> str:
     last = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
     clean = re.sub(r"[^\w.-]", "_", last).lstrip(".")
     return clean.encode()[-_LONGEST:].decode(errors="ignore")
-
-
-def _unseen(boxes: Iterable[ParsedBox], seen: Counter[str]) -> list[ParsedBox]:
-    """The boxes that exceed those of the image's other records, which are then counted as seen."""
-    own: Counter[str] = Counter()
-    unseen = []
-    for each in boxes:
-        own[repr(each)] += 1
-        if own[repr(each)] > seen[repr(each)]:
-            seen[repr(each)] += 1
-            unseen.append(each)
-    return unseen

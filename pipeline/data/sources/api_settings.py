@@ -18,45 +18,26 @@ _HIDE_IT = "put the secret into an environment variable, and the variable's name
 
 
 class ApiSettings(BaseModel):
-    """How to read an API. Paths are dotted, `data.results` or `files.0.url`; `.` is the thing itself.
-
-    Attributes:
-        items: Path of the list of items in a page; empty if the page is the list.
-        next: Path of the next page's URL in a page; empty to follow a `Link: rel="next"` header.
-        page_parameter: The query parameter that counts pages, from 1 until one is empty.
-        image: In an item: the image's URL, which may be relative to the page, or its data in base64.
-        name: In an item: the image's file name; empty to take it from the URL.
-        boxes: In an item: the list of boxes; empty if there are none, `.` if an item is a box.
-        box: In a box: the path of four numbers, or four paths with commas between.
-        box_format: `xywh` and `xyxy` from the top left corner, or `cxcywh` from the centre.
-        units: `pixels`, `fraction` (0 to 1) or `percent` (0 to 100) of the image's size.
-        label: In a box: the name of the class.
-        subset: In an item: the split it belongs to, such as `train` or `validation`; other words stand for none.
-        metadata: In an item: paths with commas between, kept with the image.
-        token_env: Name of the environment variable that holds the token.
-        token_scheme: The word before the token in the `Authorization` header.
-        requests_per_second: Most requests a second; 0 for no limit.
-        wait_minutes: Longest time to wait for an export.
-    """
+    """How to read an API. Paths are dotted, `data.results` or `files.0.url`; `.` is the thing itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
-    items: str = ""
-    next: str = ""
-    page_parameter: str = ""
-    image: str = Field("image", min_length=1)
-    name: str = ""
-    boxes: str = ""
-    box: str = "bbox"
-    box_format: Literal["xywh", "xyxy", "cxcywh"] = "xywh"
-    units: Literal["pixels", "fraction", "percent"] = "pixels"
-    label: str = Field("label", min_length=1)
-    subset: str = ""
-    metadata: str = ""
-    token_env: str = Field("", pattern=r"^([A-Z_][A-Z0-9_]*)?$")
-    token_scheme: str = Field("Bearer", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,19}$")
-    requests_per_second: float = Field(10.0, ge=0, allow_inf_nan=False)
-    wait_minutes: float = Field(60.0, ge=0, allow_inf_nan=False)
+    items: str = ""  # the list of items in a page; empty if the page is the list
+    next: str = ""  # the next page's URL in a page; empty to follow a `Link: rel="next"` header
+    page_parameter: str = ""  # the query parameter that counts pages, from 1 until one is empty
+    image: str = Field("image", min_length=1)  # in an item: the URL, which may be relative to the page, or base64
+    name: str = ""  # in an item: the image's file name; empty to take it from the URL
+    boxes: str = ""  # in an item: the list of boxes; empty if there are none, `.` if an item is a box
+    box: str = "bbox"  # in a box: four numbers, or four paths with commas between
+    box_format: Literal["xywh", "xyxy", "cxcywh"] = "xywh"  # x and y are the top left corner, cx and cy the centre
+    units: Literal["pixels", "fraction", "percent"] = "pixels"  # fractions and percent are of the image's size
+    label: str = Field("label", min_length=1)  # in a box: the name of the class
+    subset: str = ""  # in an item: its split, such as `train` or `validation`; other words stand for none
+    metadata: str = ""  # in an item: paths with commas between, kept with the image
+    token_env: str = Field("", pattern=r"^([A-Z_][A-Z0-9_]*)?$")  # the environment variable that holds the token
+    token_scheme: str = Field("Bearer", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,19}$")  # what stands before the token
+    requests_per_second: float = Field(10.0, ge=0, allow_inf_nan=False)  # at most; 0 for no limit
+    wait_minutes: float = Field(60.0, ge=0, allow_inf_nan=False)  # at most, for an export
 
     @model_validator(mode="after")
     def _agrees(self) -> ApiSettings:
@@ -70,13 +51,7 @@ class ApiSettings(BaseModel):
 def parse_settings(
     settings: Mapping[str, str], *, allowed: Collection[str] = (), source: str = "", defaults: Mapping[str, Any] = {}
 ) -> ApiSettings:
-    """Parse settings.
-
-    Args:
-        settings: Texts by the settings' names.
-        allowed: The names that the source uses; empty for all.
-        source: The name of the source, for messages.
-        defaults: Values that replace the usual ones.
+    """Parse settings, of which a source uses those that are `allowed`, or all.
 
     Raises:
         UsageError: A name is unknown or unused, or a value cannot be used. Values, which might be a secret, are not
@@ -110,13 +85,7 @@ def find(value: Any, path: str) -> Any:
 
 
 def need(value: Any, path: str, *, setting: str, where: str) -> Any:
-    """The value at a path.
-
-    Args:
-        value: The JSON value that the path starts at.
-        path: The path.
-        setting: The setting it comes from, for the error.
-        where: The place of `value`, for the error.
+    """The value at the path that a setting names.
 
     Raises:
         DataError: The path leads nowhere; says how far it leads, what is there, and the nearest key.

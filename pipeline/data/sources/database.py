@@ -37,12 +37,6 @@ _EXPECTED = (
 _XYWH, _XYXY, _LISTS = ("x", "y", "width", "height"), ("x1", "y1", "x2", "y2"), ("boxes",)
 _RESERVED = frozenset({"id", "file_name", "width", "height"})  # of a COCO image record
 _ROWS = 20  # in memory at a time, with their images
-_READ_ONLY = {  # PostgreSQL's is an option of SQLAlchemy's
-    "sqlite": "PRAGMA query_only = ON",
-    "mysql": "SET SESSION TRANSACTION READ ONLY",
-    "mariadb": "SET SESSION TRANSACTION READ ONLY",
-    "oracle": "SET TRANSACTION READ ONLY",
-}
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _READING = re.compile(r"[\s(]*(select|with|values|table|from)\b", re.IGNORECASE)
 _OWN_CLIENT = "run the query in the database's own client"
@@ -51,11 +45,10 @@ _OWN_CLIENT = "run the query in the database's own client"
 def load_database(source: DatabaseSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
     """Take what a query gives: images, and their boxes as a COCO file.
 
-    The query runs in a transaction that is never committed, and that can only read where the database supports that:
-    PostgreSQL, SQLite, MySQL, MariaDB and Oracle do. Columns are known by their names; rows of one name are one image
-    with the boxes of all, and a NULL box is none. A relative path starts from the SQLite file's folder, or with other
-    databases from the working folder. Files that are not images, and missing local paths, are skipped with their boxes.
-    The same rows in any order give the same bytes.
+    The query runs in a transaction that is never committed, and with PostgreSQL and SQLite can only read. Columns are
+    known by their names; rows of one name are one image with the boxes of all, and a NULL box is none. A relative path
+    starts from the SQLite file's folder, or with other databases from the working folder. Files that are not images,
+    and missing local paths, are skipped with their boxes. The same rows in any order give the same bytes.
 
     Raises:
         UsageError: The query or its columns cannot be used, or the database's driver is missing.
@@ -141,9 +134,11 @@ def _message(source: DatabaseSource, error: SQLAlchemyError) -> str:
 @contextmanager
 def _connected(source: DatabaseSource) -> Iterator[Connection]:
     """A connection that only reads. Messages of the libraries are reworded, and not chained."""
-    dialect = source.url.get_backend_name()
-    if dialect == "sqlite":
-        _check_sqlite(source.url.database or "", source.shown)
+    is_sqlite, name = source.url.get_backend_name() == "sqlite", source.url.database or ""
+    if is_sqlite and (name in {"", ":memory:"} or name.startswith("file:")):
+        raise UsageError("the URL names no file", where=source.shown, expected="sqlite:///folder/file.db")
+    if is_sqlite and not Path(name).is_file():  # SQLite would create it
+        raise MissingError("there is no such database file", where=name, remedy="check the path")
     try:
         engine = create_engine(source.url, poolclass=NullPool, hide_parameters=True)
     except (ImportError, NoSuchModuleError):
@@ -154,8 +149,8 @@ def _connected(source: DatabaseSource) -> Iterator[Connection]:
         raise UsageError("the database URL has a setting that cannot be used", where=source.shown) from None
     try:
         connection = engine.connect().execution_options(postgresql_readonly=True)
-        if dialect in _READ_ONLY:
-            connection.exec_driver_sql(_READ_ONLY[dialect])
+        if is_sqlite:
+            connection.exec_driver_sql("PRAGMA query_only = ON")
     except SQLAlchemyError as error:
         raise MissingError(
             f"the database cannot be opened: {_message(source, error)}",
@@ -164,15 +159,6 @@ def _connected(source: DatabaseSource) -> Iterator[Connection]:
         ) from None
     with connection:  # ends in a rollback
         yield connection
-
-
-def _check_sqlite(name: str, shown: str) -> None:
-    """SQLite would create a missing file."""
-    if name in {"", ":memory:"} or name.startswith("file:"):
-        raise UsageError("the URL names no file", where=shown, expected="sqlite:///folder/file.db")
-    path = Path(name)
-    if not path.is_file():
-        raise MissingError("there is no such database file", where=path, remedy="check the path")
 
 
 class _Columns:

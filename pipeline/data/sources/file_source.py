@@ -6,8 +6,8 @@ import os
 import re
 import stat
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -20,7 +20,7 @@ from pipeline.data.image_conversion import detect_format
 from pipeline.data.images import is_image_name
 from pipeline.data.parsed import ParsedImage
 from pipeline.data.sources.image_sink import ImageSink, Transfer, place
-from pipeline.data.sources.loaded_source import NEITHER, LoadedSource, Skipped
+from pipeline.data.sources.loaded_source import NEITHER, LoadedSource
 from pipeline.data.sources.source import FetchOptions, FileSource
 from pipeline.data.sources.video import extract_frames
 from pipeline.errors import DataError
@@ -46,15 +46,8 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
     service takes stay byte for byte; others are converted, and get an additional suffix. The user's own files are
     copied, never linked.
 
-    Args:
-        source: The source.
-        images: The folder for images, new or empty.
-        annotations: The folder for annotation files, new or empty.
-        options: How to fetch.
-
-    Returns:
-        What was taken, of kind `folder`, `archive`, `file` or `video`. The EXIF orientation of a converted image, if
-        it was not 1, is its field `orientation`: its pixels were turned, so boxes drawn on them as stored must be, too.
+    The result's kind is `folder`, `archive`, `file` or `video`. The EXIF orientation of a converted image, if it was
+    not 1, is its field `orientation`: its pixels were turned, so boxes drawn on them as stored must be, too.
 
     Raises:
         UsageError: The URL's kind or the form of the digest is wrong.
@@ -64,26 +57,23 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
     found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
     images.mkdir(parents=True, exist_ok=True)
     annotations.mkdir(parents=True, exist_ok=True)
-    skipped: list[Skipped] = []
-    with _listed(found, images, skipped, is_local=source.is_local) as (kind, files, transfer):
+    sink = ImageSink(images)
+    with _listed(found, images, sink, is_local=source.is_local) as (kind, files, transfer):
         taken = [name for group in files.values() for name in group]
         if not taken:
-            first = "; ".join(f"{each.item}: {each.reason}" for each in skipped[:3])
+            first = "; ".join(f"{each.item}: {each.reason}" for each in sink.skipped[:3])
             raise DataError(
                 "there are no images and no annotations" + (f", but {first}" if first else ""),
                 where=found.url,
                 expected="images, annotations (.json .xml .txt .csv .yaml) or clips (.mp4 .avi .mkv .mov .webm)",
                 remedy="check the URL",
             )
-        depth = common_depth(taken)
+        depth = len(PurePosixPath(os.path.commonpath([str(PurePosixPath(name).parent) for name in taken])).parts)
         pictures, markup, clips = (
-            {"/".join(PurePosixPath(name).parts[depth:]): path for name, path in group.items()}
-            for group in files.values()
+            {"/".join(PurePosixPath(name).parts[depth:]): path for name, path in files.get(kind, {}).items()}
+            for kind in ("image", "annotations", "clip")
         )
-        sink = ImageSink(images, names=frozenset(pictures), transfer=transfer, keep_unreadable=True)
-        for each in skipped:
-            sink.skip(each.item, each.reason)
-        sink.add_files(pictures)
+        sink.add_files(pictures, transfer)
         for name, path in markup.items():
             place(path, annotations / name, transfer)
         _add_clips(clips, {str(parent) for name in pictures for parent in PurePosixPath(name).parents}, sink, source)
@@ -91,31 +81,21 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
 
 
 @contextmanager
-def _listed(
-    found: Fetched, images: Path, skipped: list[Skipped], *, is_local: bool
-) -> Iterator[tuple[str, Files, Transfer]]:
+def _listed(found: Fetched, images: Path, sink: ImageSink, *, is_local: bool) -> Iterator[tuple[str, Files, Transfer]]:
     """The kind of source, its files, and how to bring them here."""
     if found.path.is_dir():
-        yield "folder", _list_files(found.path, skipped), "copy" if is_local else "link"
+        yield "folder", _list_files(found.path, sink), "copy" if is_local else "link"
         return
-    name = found.path.name if is_local else _original_name(found)
+    name = found.path.name if is_local else unquote(found.url.rstrip("/").rpartition("/")[2])
+    if unsafe_name(name) or not name.isprintable() or name.startswith("."):
+        name = found.path.name
     kind = _kind_by_name(name) or ("image" if detect_format(found.path, named_as_image=False).name else None)
     if archive_kind(found.path) or looks_like_archive(name) or not kind:
         with tempfile.TemporaryDirectory(prefix=f".{images.name}.", dir=images.parent) as draft:
             folder = unpack(found.path, Path(draft) / "unpacked")
-            yield "archive", _list_files(folder, skipped), "move"
+            yield "archive", _list_files(folder, sink), "move"
         return
-    yield "video" if kind == "clip" else "file", _no_files() | {kind: {name: found.path}}, "copy"
-
-
-def _no_files() -> Files:
-    return {"image": {}, "annotations": {}, "clip": {}}
-
-
-def _original_name(found: Fetched) -> str:
-    """The name that a downloaded file has at its source, if that can be a file name here."""
-    name = unquote(found.url.rstrip("/").rpartition("/")[2])
-    return found.path.name if unsafe_name(name) or not name.isprintable() or name.startswith(".") else name
+    yield "video" if kind == "clip" else "file", {kind: {name: found.path}}, "copy"
 
 
 def _add_clips(clips: dict[str, Path], folders: set[str], sink: ImageSink, source: FileSource) -> None:
@@ -127,23 +107,11 @@ def _add_clips(clips: dict[str, Path], folders: set[str], sink: ImageSink, sourc
             continue
         stem = str(PurePosixPath(name).with_suffix(""))
         folder = name if stems[stem] > 1 or stem in folders else stem
-        for frame in extract_frames(path, folder, source.sampling):
-            sink.add(ParsedImage(frame.name, 0, 0, extra=frame.fields), frame.jpeg, where=name)
+        for frame, jpeg, fields in extract_frames(path, folder, source.sampling):
+            sink.add(ParsedImage(frame, 0, 0, extra=fields), jpeg, where=name)
 
 
-def common_depth(names: Iterable[str]) -> int:
-    """The number of leading folders that all of the paths share.
-
-    >>> common_depth(["data/images/a.jpg", "data/labels/a.txt"])
-    1
-    """
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    levels = enumerate(zip(*folders, strict=False))  # as deep as the shortest path
-    least = min(map(len, folders), default=0)
-    return next((depth for depth, level in levels if len(set(level)) > 1), least)
-
-
-def _list_files(folder: Path, skipped: list[Skipped]) -> Files:
+def _list_files(folder: Path, sink: ImageSink) -> Files:
     """List the files of a folder by kind, told by their names, or else by their content.
 
     Hidden files and those of the operating system are left out. Links are followed only to files within the folder.
@@ -151,23 +119,23 @@ def _list_files(folder: Path, skipped: list[Skipped]) -> Files:
 
     def unreadable(error: OSError) -> None:
         item = Path(str(error.filename)).relative_to(folder).as_posix()
-        skipped.append(Skipped(item, f"the folder cannot be read: {error.strerror}"))
+        sink.skip(item, f"the folder cannot be read: {error.strerror}")
 
     names = []
     for root, folders, files in os.walk(folder, onerror=unreadable):
         inside = Path(root).relative_to(folder)
         visible = [each for each in folders if not _hidden(each)]
         folders[:] = [each for each in visible if not (Path(root) / each).is_symlink()]
-        skipped += [Skipped((inside / each).as_posix(), "a link to a folder") for each in {*visible} - {*folders}]
+        for each in sorted({*visible} - {*folders}):
+            sink.skip((inside / each).as_posix(), "a link to a folder")
         names += [(inside / each).as_posix() for each in files if not _hidden(each)]
-    found = _no_files()
+    found: Files = defaultdict(dict)
     for name in sorted(names):
         kind, reason = _kind(folder, name)
         if kind:
             found[kind][name] = folder / name
         else:
-            skipped.append(Skipped(name, reason))
-    skipped.sort(key=lambda each: each.item)
+            sink.skip(name, reason)
     return found
 
 

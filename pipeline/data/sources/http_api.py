@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,6 @@ from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_MOST_PAGES = 100_000
 _PAGE_BYTES = 1 << 28
 _SHORTEST_IMAGE = 48  # characters: the smallest GIF takes as many
 # The start of a JPEG, PNG, GIF, WebP or TIFF in base64, which no URL looks like.
@@ -57,12 +57,11 @@ def load_http_api(source: ApiSource, images: Path, annotations: Path, options: F
 def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any], str, str]]:
     """The items of each page, its URL, and its name for messages: by the next one's URL, or by number."""
     start = client.access.endpoint
-    shown = client.access.shown(start)
     url = _numbered(start, settings, 1)
     asked: set[str] = set()
     last: list[Any] = []
-    for count in range(1, _MOST_PAGES + 1):
-        where = f"page {count} of {shown}"
+    for count in itertools.count(1):
+        where = f"page {count} of {client.access.shown(start)}"
         if url in asked:
             problem = "the next page was already read"
             raise DataError(problem, where=where, remedy="check api.next: does it lead to the next page?")
@@ -73,7 +72,11 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any
             if settings.page_parameter and count > 1 and error.status == 404:  # for many servers there is no page then
                 return
             raise
-        items = _items(answer.data, settings, where)
+        items = need(answer.data, settings.items, setting="items", where=where)
+        if not isinstance(items, list):
+            keys = answer.data.items() if isinstance(answer.data, dict) else ()
+            lists = [key for key, value in keys if isinstance(value, list)]
+            raise _wrong_path("items", items, where, "the list of items", " or ".join(lists[:3]))
         yield items, answer.url, where
         if not settings.page_parameter:
             url = _next(client, answer, settings, where, is_first=count == 1)
@@ -86,7 +89,6 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any
         last = items
         if not url:
             return
-    raise DataError(f"there are more than {_MOST_PAGES} pages", where=shown, remedy="check the paging")
 
 
 def _numbered(url: str, settings: ApiSettings, number: int) -> str:
@@ -95,14 +97,6 @@ def _numbered(url: str, settings: ApiSettings, number: int) -> str:
     parts = urlsplit(url)
     others = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != settings.page_parameter]
     return urlunsplit(parts._replace(query=urlencode([*others, (settings.page_parameter, str(number))])))
-
-
-def _items(data: Any, settings: ApiSettings, where: str) -> list[Any]:
-    items = need(data, settings.items, setting="items", where=where)
-    if isinstance(items, list):
-        return items
-    lists = [key for key, value in data.items() if isinstance(value, list)] if isinstance(data, dict) else []
-    raise _wrong_path("items", items, where, "the list of items", " or ".join(lists[:3]))
 
 
 def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where: str, *, is_first: bool) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import logging
 import os
 import shutil
 from collections import Counter
@@ -27,13 +27,10 @@ from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.errors import DataError
 
-log = logging.getLogger(__name__)
-
 Transfer = Literal["copy", "link", "move"]
 
 ANNOTATIONS = "annotations.json"
 _LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
-_LOGGED = 5  # skipped items
 _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of the largest size, decoded
 DIFFERS = object()
 """The value of an image's field that cannot be kept: it is bytes, or differs between the records of the image."""
@@ -64,33 +61,28 @@ class ImageSink:
 
     Args:
         images: The folder for images.
-        names: The names of all images of the source, if they are known: no converted image takes one of them.
-        transfer: How to bring files here; `link` copies where the file system cannot link.
         in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
-        keep_unreadable: Whether to keep files that are named as images and cannot be identified as such.
+
+    Attributes:
+        names: The names of all images of the source, if they are known: no converted image takes one of them.
+        skipped: What in the source is not taken.
     """
 
-    def __init__(
-        self,
-        images: Path,
-        *,
-        names: Collection[str] = (),
-        transfer: Transfer = "copy",
-        in_pixels: bool = True,
-        keep_unreadable: bool = False,
-    ) -> None:
-        self._images, self._names, self._transfer = images, names, transfer
-        self._in_pixels, self._keeps_unreadable = in_pixels, keep_unreadable
+    def __init__(self, images: Path, *, in_pixels: bool = True) -> None:
+        self._images, self._in_pixels = images, in_pixels
         self._entries: dict[str, _Entry] = {}
-        self._skipped: list[Skipped] = []
+        self._transfer: Transfer = "copy"
+        self._keeps_unreadable = False
+        self.names: Collection[str] = ()
+        self.skipped: list[Skipped] = []
 
     def add(self, record: ParsedImage, content: bytes | Path | None, *, where: str, problem: str = "") -> None:
         """Take an image, or a further record of it.
 
         Args:
-            record: Its path below the images folder, to which a suffix is added where the format needs one; the size
-                that the boxes refer to, zeros for the file's own; the objects on the upright image; and other fields,
-                `DIFFERS` for a value that cannot be kept.
+            record: Its name is a path below the images folder, to which a suffix is added where the format needs one.
+                Its size is what the boxes refer to; zeros stand for the file's own. A field that cannot be kept is
+                `DIFFERS`.
             content: The file, its bytes, or None if another record has them.
             where: The record's place in the source, for messages.
             problem: Why there is no content.
@@ -118,31 +110,27 @@ class ImageSink:
             if value is DIFFERS or entry.extra.setdefault(key, value) != value:
                 entry.extra[key] = DIFFERS
 
-    def add_files(self, files: Mapping[str, Path]) -> None:
-        """Take images without annotations, by their names, several at a time."""
+    def add_files(self, files: Mapping[str, Path], transfer: Transfer) -> None:
+        """Take images without annotations, by their names, several at a time.
+
+        Files that are named as images and cannot be identified as such are kept, for validation to report.
+        """
         PIL.Image.init()  # not safe in several threads at once
-        entries = {name: _Entry(name) for name in files}
-        self._entries |= entries
+        self.names, self._transfer, self._keeps_unreadable = files.keys(), transfer, True
+        self._entries = {name: _Entry(name) for name in files}
         with ThreadPoolExecutor(_WORKERS) as pool:
-            try:
-                stored = pool.map(self._store, entries.values(), files, files.values(), files)
-                list(tqdm(stored, "taking images", len(files), unit="file", mininterval=0.5, ascii=True))
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+            stored = pool.map(self._store, self._entries.values(), files, files.values(), files)
+            list(tqdm(stored, "taking images", len(files), unit="file", mininterval=0.5, ascii=True))
 
     def skip(self, item: str, reason: str) -> None:
         """Record that something in the source is not taken."""
-        self._skipped.append(Skipped(item, reason))
+        self.skipped.append(Skipped(item, reason))
 
     def finish(self, kind: str, url: str, sha256: str = "", *, annotations: Path | None = None) -> LoadedSource:
         """Describe what was taken.
 
-        Args:
-            kind: The kind of source.
-            url: Where it is, without secrets.
-            sha256: The digest of the one file; empty for other sources.
-            annotations: Where to write `annotations.json`, a COCO file with all images, boxes and fields; None for a
-                source whose annotations are files of their own.
+        With the folder `annotations`, write `annotations.json` there, a COCO file with all images, boxes and fields.
+        A source whose annotations are files of their own gives none.
 
         Raises:
             DataError: There are to be annotations, and there is no image.
@@ -154,24 +142,22 @@ class ImageSink:
         lost = Counter(key for each in written for key, value in each.extra.items() if value is DIFFERS)
         for key, count in lost.items():
             self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
-        fields = {} if annotations else {each.file: _fields(each) for each in written}
+        fields: dict[str, dict[str, Any]] = {}
         if annotations and not written:
-            reason = f": {self._skipped[0].item}: {self._skipped[0].reason}" if self._skipped else ""
+            reason = f": {self.skipped[0].item}: {self.skipped[0].reason}" if self.skipped else ""
             raise DataError(f"there are no images{reason}", where=url, remedy="check the URL and the source's options")
         if annotations:
             write_coco(to_coco(map(self._merged, written)), annotations / ANNOTATIONS)
-        skipped = sorted(self._skipped, key=lambda each: (each.item, each.reason))
-        for each in skipped[:_LOGGED]:
-            log.info("skipped %s: %s", each.item, each.reason)
-        if len(skipped) > _LOGGED:
-            log.info("skipped %d more", len(skipped) - _LOGGED)
+        else:
+            turned = {each.file: {"orientation": each.orientation} for each in written if each.orientation != 1}
+            fields = {each.file: each.extra | turned.get(each.file, {}) for each in written}
         return LoadedSource(
             kind,
             url,
             sha256,
             images=len(written),
             bytes=sum((self._images / each.file).stat().st_size for each in written),
-            skipped=tuple(skipped),
+            skipped=tuple(sorted(self.skipped, key=lambda each: (each.item, each.reason))),
             renamed={each.name: each.file for each in written if each.name != each.file},
             fields={file: own for file, own in sorted(fields.items()) if own},
         )
@@ -217,7 +203,7 @@ class ImageSink:
     def _write(self, name: str, suffix: str, content: bytes | Path, where: str) -> str:
         """Write an image; returns its name, which has a number where another image of the source has that name."""
         file, number = name + suffix, 1
-        while suffix and file in self._names:
+        while suffix and file in self.names:
             number += 1
             file = f"{name}.{number}{suffix}"
         target = self._images / file
@@ -254,11 +240,8 @@ def place(content: bytes | Path, target: Path, transfer: Transfer) -> None:
 
 def unreadable_reason(content: bytes | Path) -> str:
     """Why a file cannot be identified as an image, as far as its first bytes tell."""
-    if isinstance(content, bytes):
-        start = content[:1024]
-    else:
-        with content.open("rb") as file:
-            start = file.read(1024)
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        start = file.read(1024)
     if is_web_page(start):
         return "a web page came instead of an image: the URL may want a login"
     return "it is no image that can be read" if start else "the file is empty"
@@ -272,10 +255,6 @@ def _checked_name(name: str, where: str) -> str:
         expected = f"a path inside the images folder, no part of it hidden or longer than {_LONGEST} bytes"
         raise DataError(f"the image's name cannot be used: {name[:80]!r}", where=where, expected=expected)
     return str(PurePosixPath(name))
-
-
-def _fields(entry: _Entry) -> dict[str, Any]:
-    return entry.extra | ({"orientation": entry.orientation} if entry.orientation != 1 else {})
 
 
 def _in_pixels(box: ParsedBox, width: int, height: int) -> ParsedBox:

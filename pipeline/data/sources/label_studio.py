@@ -58,10 +58,12 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
             problem = f"the export is {kind(tasks)}"
             raise DataError(problem, where=client.access.shown(export), expected="a list of tasks")
         for start in range(0, len(tasks), _BATCH):
-            places = [
-                (task, f"task {_id(task, start + i)} of {endpoint}") for i, task in enumerate(tasks[start:][:_BATCH])
-            ]
-            yield [each for task, where in places for each in read_task(task, source, where, site)], site + "/"
+            records = []
+            for index, task in enumerate(tasks[start : start + _BATCH], start):
+                number = find(task, "id")
+                shown = number if isinstance(number, int) else f"number {index}"
+                records += read_task(task, source, f"task {shown} of {endpoint}", site)
+            yield records, site + "/"
 
     return load_records(source, images, annotations, options, pages, in_pixels=False)
 
@@ -91,11 +93,6 @@ def read_task(task: Any, source: ApiSource, where: str, site: str = "") -> list[
         extra=read_extra(data, source.settings),
     )
     return [ApiRecord(where, image, url, hint=reference), *left_out]
-
-
-def _id(task: Any, index: int) -> str:
-    own = find(task, "id")
-    return str(own) if isinstance(own, int) else f"number {index}"
 
 
 def _exchange_personal_token(client: HttpClient, site: str) -> None:

@@ -29,27 +29,16 @@ class Skipped:
 
 @dataclass(frozen=True, repr=False)
 class LoadedSource:
-    """What was taken from a source.
+    """What was taken from a source."""
 
-    Attributes:
-        kind: `sample`, `folder`, `archive`, `file`, `video`, `database` or `api`.
-        url: Where it came from, without secrets.
-        sha256: Digest of the source if it is one file; otherwise empty.
-        images: Number of image files written.
-        bytes: Their total size.
-        skipped: Items that were not taken.
-        renamed: Name in the source to name in the folder, of images that were converted or got a suffix.
-        fields: What the source says about its images, by name in the folder: the clip and frame of a video, and so on.
-    """
-
-    kind: str
-    url: str
-    sha256: str = ""
+    kind: str  # `sample`, `folder`, `archive`, `file`, `video`, `database` or `api`
+    url: str  # without secrets
+    sha256: str = ""  # the digest of the source if it is one file
     images: int = 0
-    bytes: int = 0
+    bytes: int = 0  # of the image files
     skipped: tuple[Skipped, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)  # by their names in the source: converted images
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name in the folder: clip and frame, …
 
     @property
     def unannotated(self) -> int:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 from sqlalchemy import URL, make_url
@@ -21,23 +20,16 @@ from pipeline.data.sources.api_settings import ApiSettings, parse_settings
 from pipeline.data.sources.video import Sampling
 from pipeline.errors import UsageError
 
-_NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 _DIALECTS = {"postgres", "mysql", "mariadb", "oracle", "mssql", "duckdb"}  # their packages may be missing
 
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How to fetch.
+    """How to fetch."""
 
-    Attributes:
-        cache: The folder where downloads are kept, so that an interrupted one continues.
-        timeout: Seconds to wait for a connection, and for each piece of an answer.
-        backoff: Seconds before the second attempt at a request, doubled for each further one.
-    """
-
-    cache: Path
-    timeout: float = 30.0
-    backoff: float = 0.5
+    cache: Path  # where downloads are kept, so that an interrupted one continues
+    timeout: float = 30.0  # seconds to wait for a connection, and for each piece of an answer
+    backoff: float = 0.5  # seconds before the second attempt at a request, doubled for each further one
 
 
 @dataclass(frozen=True)
@@ -50,64 +42,37 @@ class SampleSource:
 
 @dataclass(frozen=True)
 class FileSource:
-    """A folder, an archive, or one image, annotation file or clip: a path or any URL that fsspec knows.
+    """A folder, an archive, or one image, annotation file or clip: a path or any URL that fsspec knows."""
 
-    Attributes:
-        url: With placeholders such as `${NAME}` in it.
-        is_local: Whether it is a path on this machine.
-        sha256: What the digest of the one file must be; empty to accept any.
-        sampling: Which frames of clips to take; None to skip clips.
-    """
-
-    url: str
-    is_local: bool
-    sha256: str = ""
-    sampling: Sampling | None = None
+    url: str  # with placeholders such as `${NAME}` in it
+    is_local: bool  # whether it is a path on this machine
+    sha256: str = ""  # what the digest of the one file must be; empty to accept any
+    sampling: Sampling | None = None  # which frames of clips to take; None to skip clips
 
 
 @dataclass(frozen=True, repr=False)
 class DatabaseSource:
-    """A database that SQLAlchemy reaches, and a query.
+    """A database that SQLAlchemy reaches, and a query."""
 
-    Attributes:
-        url: With all secrets.
-        shown: Without them.
-        secrets: The secrets, the longest first.
-        query: The SELECT that gives images.
-    """
-
-    url: URL
-    shown: str
-    secrets: tuple[str, ...]
-    query: str
+    url: URL  # with all secrets
+    shown: str  # without them
+    secrets: tuple[str, ...]  # the longest first
+    query: str  # the SELECT that gives images
 
 
 @dataclass(frozen=True, repr=False)
 class ApiSource:
-    """An HTTP API.
+    """An HTTP API."""
 
-    Attributes:
-        endpoint: Its URL, with all secrets.
-        shown: The source's URL without them.
-        hidden: Values that must not be shown, by the names of their environment variables.
-        settings: How to read it.
-        cache_name: The name of its folder in the cache.
-        with_unannotated: Whether to take tasks that nobody annotated.
-    """
-
-    endpoint: str
-    shown: str
-    hidden: Mapping[str, str]
+    endpoint: str  # with all secrets
+    shown: str  # the source's URL without them
+    hidden: Mapping[str, str]  # values that must not be shown, by the names of their environment variables
     settings: ApiSettings
     cache_name: str
-    with_unannotated: bool = False
+    with_unannotated: bool = False  # whether to take tasks that nobody annotated
 
     def client(self, options: FetchOptions) -> HttpClient:
-        """A client of the API.
-
-        Raises:
-            UsageError: The environment variable of the token is not set.
-        """
+        """A client of the API; a `UsageError` if the environment variable of the token is not set."""
         variable, scheme = self.settings.token_env, self.settings.token_scheme
         access = Access(self.endpoint, token_from(variable), scheme, variable, "api.token_env", self.hidden)
         return HttpClient(access, Pace(self.settings.requests_per_second), options.timeout, options.backoff)
@@ -143,7 +108,7 @@ def parse_source(
     *,
     sha256: str = "",
     query: str = "",
-    api: Mapping[str, str] = _NO_SETTINGS,
+    api: Mapping[str, str] | None = None,
     sampling: Sampling | None = None,
     with_unannotated: bool = False,
 ) -> Source:
@@ -173,7 +138,7 @@ def parse_source(
     if sha256 and (is_sample or api_url or is_database):
         raise UsageError("a SHA-256 was given, and the source is not a file", remedy="leave the SHA-256 out")
     if api_url:
-        return _api_source(api_url[1].lower(), url, api_url[2], api, with_unannotated)
+        return _api_source(api_url[1].lower(), url, api_url[2], api or {}, with_unannotated)
     if is_database:
         return _database_source(url, text, query)
     if is_sample:

@@ -8,7 +8,7 @@ have checksums: only the file's SHA-256 detects damage that still decodes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -70,27 +70,12 @@ class Sampling:
             raise UsageError(f"the change of scene cannot be {self.scene_change}", expected="a number from 0 to 1")
 
 
-@dataclass(frozen=True)
-class ClipFrame:
-    """A frame that is taken.
-
-    Attributes:
-        name: Its file, such as `clip/frame_000123.jpg`.
-        jpeg: The file's bytes.
-        fields: `video`, the clip; `frame`, the number from 0; `time`, seconds since the first frame; `scene`, the
-            number of the scene within the clip, from 0.
-    """
-
-    name: str
-    jpeg: bytes
-    fields: Mapping[str, Any]
-
-
-def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[ClipFrame]:
+def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Give frames of a clip as `<name>/frame_000123.jpg`: JPEG, quality 95, turned upright as the clip says.
 
     The number is the frame's, from 0, in the order in which frames are shown and decoded, as CVAT's annotations of a
-    clip number them. The same clip gives the same bytes.
+    clip number them. The same clip gives the same bytes. With each frame come the fields `video`, the clip; `frame`,
+    the number; `time`, seconds since the first frame; and `scene`, the number of the scene within the clip, from 0.
 
     Raises:
         MissingError: There is no such file.
@@ -113,7 +98,7 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[ClipFr
                 fields = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
                 pixels = _upright(frame, matrices)
                 encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-                yield ClipFrame(f"{name}/frame_{number:06d}.jpg", encoded.tobytes(), fields)
+                yield f"{name}/frame_{number:06d}.jpg", encoded.tobytes(), fields
 
 
 def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
@@ -151,7 +136,11 @@ def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Itera
             yield seconds, frame
     if not decoded:
         raise DataError("the clip has no frame", where=clip, expected=_EXPECTED, remedy=_WHOLE)
-    declared = _declared_seconds(container, stream)
+    declared = 0.0  # the container's duration may be that of its sound
+    if stream.duration and stream.time_base:
+        declared = float(stream.duration * stream.time_base)
+    elif len(container.streams) == 1:
+        declared = (container.duration or 0) / av.time_base
     if declared - first - end > max(_SLACK, longest_gap):
         raise broken(f"it should last {declared:.1f} s")
 
@@ -199,20 +188,14 @@ def _upright(frame: av.VideoFrame, matrices: dict[int, tuple[int, int, int, int]
     """
     pixels = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
     if frame.rotation not in matrices:
-        matrices[frame.rotation] = _display_matrix(frame)
-    a, b, c, d = matrices[frame.rotation]
+        side_data: Any = frame.side_data  # its stubs lag behind
+        matrix = side_data.get(SideData.DISPLAYMATRIX)
+        a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else np.frombuffer(matrix, np.int32)[:5].tolist()
+        matrices[frame.rotation] = a, b, c, d
+    a, b, c, d = matrices[frame.rotation]  # (x, y) to (a x + c y, b x + d y) (ISO/IEC 14496-12, section 8.2.2)
     if abs(b) > abs(a):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d), which map (x, y) to (a x + c y, b x + d y) (ISO/IEC 14496-12, section 8.2.2)."""
-    side_data: Any = frame.side_data  # its stubs lag behind
-    if SideData.DISPLAYMATRIX not in side_data:
-        return 1, 0, 0, 1
-    a, b, _, c, d = np.frombuffer(side_data[SideData.DISPLAYMATRIX], np.int32)[:5].tolist()
-    return a, b, c, d
 
 
 def _video_stream(container: InputContainer, clip: Path) -> VideoStream:
@@ -236,17 +219,6 @@ def _check_size(width: int, height: int, clip: Path) -> None:
     if width * height > MAX_PIXELS:
         problem = f"the clip's frames have {width} x {height} pixels"
         raise DataError(problem, where=clip, expected=f"at most {MAX_PIXELS} pixels")
-
-
-def _declared_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """How long the video should last; 0 if the clip does not say, or only says it with the sound."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska's, of one track
-    minutes, _, seconds = rest.partition(":")
-    if seconds:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
 def _check_matroska(clip: Path) -> None:

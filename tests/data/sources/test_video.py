@@ -5,8 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +22,21 @@ EVERY = Sampling(0)
 SCENES = Sampling(0, 0.15)
 
 
-@dataclass
-class Extracted:
-    """The frames of a clip, written below a folder."""
-
-    names: list[str]
-    fields: dict[str, Mapping[str, Any]]
+Extracted = dict[str, dict[str, Any]]
 
 
 def extract(clip: Path, images: Path, sampling: Sampling = EVERY, name: str = "clip") -> Extracted:
-    found = Extracted([], {})
-    for frame in extract_frames(clip, name, sampling):
-        (images / frame.name).parent.mkdir(parents=True, exist_ok=True)
-        (images / frame.name).write_bytes(frame.jpeg)
-        found.names.append(frame.name)
-        found.fields[frame.name] = frame.fields
+    """Write the frames of a clip below a folder; gives their fields by name."""
+    found = {}
+    for frame, jpeg, fields in extract_frames(clip, name, sampling):
+        (images / frame).parent.mkdir(parents=True, exist_ok=True)
+        (images / frame).write_bytes(jpeg)
+        found[frame] = fields
     return found
 
 
 def numbers(frames: Extracted) -> list[int]:
-    return [frames.fields[name]["frame"] for name in frames.names]
+    return [each["frame"] for each in frames.values()]
 
 
 class TestNumbers:
@@ -66,20 +59,20 @@ class TestNumbers:
     def test_frame_n_is_the_nth(self, tmp_path: Path, suffix: str, codec: str, options: Any) -> None:
         clip = write_clip(tmp_path / f"a{suffix}", 25, codec=codec, **options)
         frames = extract(clip, tmp_path / "images", name="deep/clip")
-        assert [number_in(tmp_path / "images" / name) for name in frames.names] == list(range(25)) == numbers(frames)
-        assert frames.names[7] == "deep/clip/frame_000007.jpg"
-        assert frames.fields[frames.names[7]] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7, "scene": 0}
+        assert [number_in(tmp_path / "images" / name) for name in frames] == list(range(25)) == numbers(frames)
+        assert list(frames)[7] == "deep/clip/frame_000007.jpg"
+        assert list(frames.values())[7] == {"video": f"deep/clip{suffix}", "frame": 7, "time": 0.7, "scene": 0}
 
     def test_number_is_kept_where_frames_are_left_out(self, tmp_path: Path) -> None:
         frames = extract(write_clip(tmp_path / "a.mp4", 30), tmp_path, Sampling(1))
-        assert numbers(frames) == [0, 10, 20] == [number_in(tmp_path / name) for name in frames.names]
+        assert numbers(frames) == [0, 10, 20] == [number_in(tmp_path / name) for name in frames]
 
     def test_same_clip_same_bytes(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "a.mkv", 12)
         first, second = (extract(clip, tmp_path / each) for each in ("1", "2"))
         assert first == second
-        assert [(tmp_path / "1" / name).read_bytes() for name in first.names] == [
-            (tmp_path / "2" / name).read_bytes() for name in first.names
+        assert [(tmp_path / "1" / name).read_bytes() for name in first] == [
+            (tmp_path / "2" / name).read_bytes() for name in first
         ]
 
 
@@ -98,13 +91,13 @@ class TestSampling:
     def test_variable_rate(self, tmp_path: Path, suffix: str, per_second: Any, taken: Any) -> None:
         clip = write_clip(tmp_path / f"a{suffix}", len(self.TIMES), times=self.TIMES)
         frames = extract(clip, tmp_path, Sampling(per_second))
-        assert numbers(frames) == taken == [number_in(tmp_path / name) for name in frames.names]
-        assert [each["time"] for each in frames.fields.values()] == pytest.approx([self.TIMES[i] for i in taken])
+        assert numbers(frames) == taken == [number_in(tmp_path / name) for name in frames]
+        assert [each["time"] for each in frames.values()] == pytest.approx([self.TIMES[i] for i in taken])
 
     @pytest.mark.parametrize("rate", [24, 25, 30, 60])
     def test_the_clips_own_rate_takes_every_frame(self, tmp_path: Path, rate: int) -> None:
         """Matroska rounds 1/30 s to 33 ms, which must not let a frame fall out."""
-        assert len(extract(write_clip(tmp_path / "a.mkv", 70, rate=rate), tmp_path, Sampling(rate)).names) == 70
+        assert len(extract(write_clip(tmp_path / "a.mkv", 70, rate=rate), tmp_path, Sampling(rate))) == 70
 
     def test_time_counts_from_the_first_frame(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "a.mkv", 20, times=[5.7 + i / 10 for i in range(20)])
@@ -130,7 +123,7 @@ class TestSampling:
         colours = ((200, 0, 0), (0, 0, 200), (90, 200, 90))
         pictures = [np.full((HEIGHT, WIDTH, 3), colours[i // 9], np.uint8) for i in range(27)]
         frames = extract(write_clip(tmp_path / "a.mp4", pictures), tmp_path, sampling)
-        assert [frames.fields[name]["scene"] for name in frames.names] == scenes
+        assert [each["scene"] for each in frames.values()] == scenes
 
     def test_steady_motion_is_one_scene(self, tmp_path: Path) -> None:
         """Stripes that move on: every frame is unlike the one before it, and none is news."""
@@ -155,7 +148,7 @@ def test_turned_as_the_clip_says(tmp_path: Path, rotation: int, mirrored: bool) 
     frames = extract(write_clip(tmp_path / "a.mp4", [picture] * 3, rotation=rotation, mirrored=mirrored), tmp_path)
     expected = np.rot90(picture, rotation // 90)
     expected = expected[:, ::-1] if mirrored else expected
-    found = cv2.imread(str(tmp_path / frames.names[0]))
+    found = cv2.imread(str(tmp_path / next(iter(frames))))
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() < 6
 
@@ -245,7 +238,7 @@ class TestCut:
         for size in [*range(0, len(data), len(data) // 23), len(data) - 1]:
             (tmp_path / clip).write_bytes(data[:size])
             try:
-                decoded = len(extract(tmp_path / clip, tmp_path / f"{size}").names)
+                decoded = len(extract(tmp_path / clip, tmp_path / f"{size}"))
             except DataError as error:
                 problem = str(error)
             else:
@@ -265,10 +258,10 @@ class TestCut:
         for suffix in (".mp4", ".avi", ".mkv"):
             clip = write_clip(tmp_path / f"a{suffix}", 9)
             clip.write_bytes(clip.read_bytes() + b"\0" * 50)
-            assert len(extract(clip, tmp_path / suffix).names) == 9
+            assert len(extract(clip, tmp_path / suffix)) == 9
 
     def test_live_recording_without_sizes(self, tmp_path: Path) -> None:
-        assert len(extract(write_clip(tmp_path / "a.mkv", 9, live="1"), tmp_path).names) == 9
+        assert len(extract(write_clip(tmp_path / "a.mkv", 9, live="1"), tmp_path)) == 9
 
 
 class TestDamaged:
@@ -307,7 +300,7 @@ class TestDamaged:
         clip = write_clip(tmp_path / "a.mkv", 12, cluster_time_limit="300")
         data = clip.read_bytes()
         second = data.index(b"\x1f\x43\xb6\x75", data.index(b"\x1f\x43\xb6\x75") + 1)
-        assert len(extract(clip, tmp_path / "whole").names) == 12
+        assert len(extract(clip, tmp_path / "whole")) == 12
         for at in range(second, second + 7):  # the cluster's identifier, its length, and its first element's identifier
             clip.write_bytes(data[:at] + bytes([data[at] ^ 0x5A]) + data[at + 1 :])
             with pytest.raises(DataError, match=r"damaged at byte \d+|cut or damaged"):

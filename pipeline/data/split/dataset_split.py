@@ -6,25 +6,20 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.checks.findings import Finding, Findings
+from pipeline.data.checks.findings import Findings
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
 from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
-from pipeline.data.split.predefined import SUBSETS, TRAIN, PredefinedSubsets, find_predefined
-from pipeline.data.split.split_checks import (
-    absent_classes,
-    check_empty,
-    clips_divided,
-    images_per_class,
-    sizes_missed,
-    warn_of_large_group,
-)
-from pipeline.data.split.subset_assignment import SplitGroups, SubsetAssignment, assign, make_groups, objects
+from pipeline.data.split.predefined import SUBSETS, TRAIN, find_predefined
+from pipeline.data.split.split_checks import absent_classes, check_empty, clips_divided, images_per_class, sizes_missed
+from pipeline.data.split.subset_assignment import assign, make_groups, objects
 from pipeline.data.tables import Cell, Exclusion, Table, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
@@ -67,7 +62,9 @@ class Split:
         subsets = (self.train, self.eval, self.test)
         columns = ("class", *(f"{name} {what}" for name in SUBSETS for what in ("images", "%", "boxes", "%")))
         images = np.array([images_per_class(subset) for subset in subsets])
-        boxes = np.array([_boxes_per_class(subset) for subset in subsets])
+        boxes = np.array(
+            [np.bincount(objects(part, part.images)[1], minlength=len(part.categories)) for part in subsets]
+        )
         rows = [_share_row(name, images[:, i], boxes[:, i]) for i, name in enumerate(self.train.classes)]
         total = np.array([len(subset.images) for subset in subsets])
         rows.append(_share_row("all", total, boxes.sum(axis=1)))
@@ -140,22 +137,27 @@ def split(
         ties = read_ties(images, groups, each)
         predefined = find_predefined(images, ties, test_names=names, honour=source_split == "honour")
         tied = make_groups(dataset, images, ties, predefined, shares)
-        assigned = assign(tied, shares, mode=mode, seed=seed)
-        parts = _subsets(dataset, images, predefined, tied, assigned)
+        subset, asked = assign(tied, shares, mode=mode, seed=seed)
+        chosen: tuple[list[Image], ...] = ([], [], [images[row] for row in predefined.listed])
+        for rows, part in zip(tied.rows, subset.tolist(), strict=True):
+            chosen[part].extend(images[row] for row in rows)
+        parts = [dataset.subset(part) for part in chosen]
         counts = np.array([len(part.images) for part in parts])
         if counts[shares > 0].all():
             break
-    check_empty(counts, shares, images, tied, mode, honoured=bool(predefined.present))
-    findings = [*predefined.findings, *sizes_missed(assigned, images, tied, mode), *absent_classes(parts)]
+    check_empty(counts, shares, images, tied, mode)
+    findings = [*predefined.findings, *sizes_missed(subset, asked, images, tied, mode), *absent_classes(parts)]
     if len(fields) > 1:
-        _log_clips(each)
+        how = f"those of one {each} stay together; group_by={NO_GROUPING} splits them"
+        log.info("images have a video: %s", how if each else "there are too few videos, so each may be divided")
         findings += clips_divided(images, ties, parts)
-    warn_of_large_group(images, tied)
-    _warn(findings)
+    for rule, found in groupby(findings, attrgetter("rule")):
+        first, *more = found
+        log.warning("%s: %s: %s%s", rule, first.item, first.detail, f"; and {len(more)} more" if more else "")
     left_out = len(dataset.images) - sum(len(part.images) for part in parts)
     exclusions = exclude({"they look like, or belong to, images of another set": left_out}, len(dataset.images))
     train, too_many = _with_less_background(parts[0], max_empty_share, seed)
-    return Split(train, *parts[1:], findings=Findings(tuple(findings)), exclusions=(*exclusions, *too_many))
+    return Split(train, parts[1], parts[2], findings=Findings(tuple(findings)), exclusions=(*exclusions, *too_many))
 
 
 def check_division(
@@ -166,16 +168,13 @@ def check_division(
     Raises:
         UsageError: The shares are no shares, or a word is none of those allowed.
     """
-    _check_word("mode", mode, MODES)
-    _check_word("source_split", source_split, SOURCE_SPLITS)
+    for name, word, known in (("mode", mode, MODES), ("source_split", source_split, SOURCE_SPLITS)):
+        if word not in known:
+            remedy = did_you_mean(word, known)
+            raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=remedy)
     _shares(train_share, eval_share)
     if not 0 <= max_empty_share <= 1:
         raise UsageError(f"max_empty_share cannot be {max_empty_share:g}", expected="a share from 0 to 1")
-
-
-def _check_word(name: str, word: str, known: Sequence[str]) -> None:
-    if word not in known:
-        raise UsageError(f"{name} cannot be '{word}'", expected=" or ".join(known), remedy=did_you_mean(word, known))
 
 
 def _fields_to_try(images: Sequence[Image], group_by: str) -> tuple[str, ...]:
@@ -185,13 +184,6 @@ def _fields_to_try(images: Sequence[Image], group_by: str) -> tuple[str, ...]:
     if not has_field(images, VIDEO):
         return ("",)
     return (VIDEO, SCENE, "") if has_field(images, SCENE) else (VIDEO, "")
-
-
-def _log_clips(field: str) -> None:
-    if field:
-        log.info("images have a video: those of one %s stay together; group_by=%s splits them", field, NO_GROUPING)
-    else:
-        log.info("images have a video, but there are too few videos: each may be divided")
 
 
 def _shares(train_share: float, eval_share: float) -> Shares:
@@ -217,19 +209,6 @@ def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
     return np.array([*(shares[:2] / rest if rest else (0.0, 0.0)), 0.0])
 
 
-def _subsets(
-    dataset: CocoDataset,
-    images: Sequence[Image],
-    predefined: PredefinedSubsets,
-    tied: SplitGroups,
-    assigned: SubsetAssignment,
-) -> tuple[CocoDataset, CocoDataset, CocoDataset]:
-    chosen: tuple[list[Image], ...] = ([], [], [images[row] for row in predefined.listed])
-    for rows, part in zip(tied.rows, assigned.subset.tolist(), strict=True):
-        chosen[part].extend(images[row] for row in rows)
-    return dataset.subset(chosen[0]), dataset.subset(chosen[1]), dataset.subset(chosen[2])
-
-
 def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
     """The train set with background images up to a share of it."""
     empty = train.background_images
@@ -240,19 +219,6 @@ def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tu
     dropped = {image.id for image in sorted(empty, key=lambda image: draw_order(image.file_name, seed))[most:]}
     exclusions = exclude({"background above max_empty_share": len(dropped)}, len(train.images), subset=SUBSETS[TRAIN])
     return train.subset(image for image in train.images if image.id not in dropped), exclusions
-
-
-def _warn(findings: Sequence[Finding]) -> None:
-    by_rule: dict[str, list[Finding]] = {}
-    for finding in findings:
-        by_rule.setdefault(finding.rule, []).append(finding)
-    for rule, found in by_rule.items():
-        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
-        log.warning("%s: %s: %s%s", rule, found[0].item, found[0].detail, more)
-
-
-def _boxes_per_class(dataset: CocoDataset) -> Integers:
-    return np.bincount(objects(dataset, dataset.images)[1], minlength=len(dataset.categories))
 
 
 def _share_row(name: str, images: Integers, boxes: Integers) -> tuple[Cell, ...]:

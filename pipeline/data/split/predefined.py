@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,15 +86,15 @@ def _own_subsets(
     images: Sequence[Image], listed: npt.NDArray[np.bool_], *, honour: bool
 ) -> tuple[Integers, frozenset[int]]:
     """The subsets of the data's own split, with the test list in place of its test set."""
-    stated = [_stated(image) if honour else FREE for image in images]
-    if honour:
-        _warn_of_other_words(images)
-    subset = np.where(listed, FREE, np.array(stated, np.int64))
-    if listed.any():
-        subset[subset == TEST] = FREE
+    words = [str(image.extra.get("subset") or "") if honour else "" for image in images]
+    others = sorted(set(words) - {"", *SUBSETS})
+    if others:
+        log.warning("the field 'subset' is not train, eval or test but %s: no split", ", ".join(others[:_SHOWN]))
+    subset = np.array([SUBSETS.index(word) if word in SUBSETS else FREE for word in words], np.int64)
+    subset[listed | ((subset == TEST) & listed.any())] = FREE
     present = frozenset(subset[subset >= 0].tolist())
     free = int((subset[~listed] == FREE).sum())
-    if present and (present == {TRAIN} or (len(present) == 1 and not free)):
+    if present == {TRAIN} or (len(present) == 1 and not free):
         log.info("the data has all images in %s: that is no split, so they are split here", _names(present))
         subset[:], present = FREE, frozenset()
     elif present:
@@ -103,17 +102,6 @@ def _own_subsets(
         log.info("the data's own split: %s; %d images without", dict(sorted(counts.items())), free)
     subset[listed] = TEST
     return subset, present
-
-
-def _stated(image: Image) -> int:
-    word: Any = image.extra.get("subset")
-    return SUBSETS.index(word) if isinstance(word, str) and word in SUBSETS else FREE
-
-
-def _warn_of_other_words(images: Sequence[Image]) -> None:
-    others = sorted({str(each.extra["subset"]) for each in images if each.extra.get("subset") and _stated(each) < 0})
-    if others:
-        log.warning("the field 'subset' is not train, eval or test but %s: no split", ", ".join(others[:_SHOWN]))
 
 
 def _exclude_tied_to_list(
@@ -161,7 +149,7 @@ def _straddling(images: Sequence[Image], ties: Ties, subset: Integers) -> list[F
             detail = " and ".join(f"{count} images in {SUBSETS[part]}" for part, count in sorted(counts.items()))
             weakest = _first(images, [row for row in rows if subset[row] == min(counts)])
             item = f"{ties.field} {ties.fields[rows[0]]}"
-            detail = f"{detail}, by the data's own split"
+            detail += ", by the data's own split"
             findings.append(Finding(STRADDLES, "warning", item, "reported", detail, weakest))
     return sorted(findings, key=lambda finding: finding.item)
 

@@ -13,12 +13,11 @@ from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import VIDEO, Ties, read_ties
 from pipeline.data.split.predefined import SUBSETS, TRAIN
-from pipeline.data.split.subset_assignment import SplitGroups, SubsetAssignment, hash_deviation, objects
+from pipeline.data.split.subset_assignment import SplitGroups, hash_deviation, objects
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
-WITHIN_A_CLIP = "split-within-a-clip"
 _OFF = 0.1  # share of its size that a subset may miss without a finding
 _LARGE = 0.5  # share of the images in one group from which on a warning is due
 
@@ -26,47 +25,41 @@ Integers = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 
-def check_empty(
-    counts: Integers, shares: Shares, images: Sequence[Image], groups: SplitGroups, mode: str, *, honoured: bool
-) -> None:
+def check_empty(counts: Integers, shares: Shares, images: Sequence[Image], groups: SplitGroups, mode: str) -> None:
     """Raise a `DataError` where a subset has a share and no image."""
-    total = groups.images
+    total = int(groups.weights.sum())
     for name, size, share in zip(SUBSETS, counts, shares, strict=True):
         if share > 0 and size == 0:
             remedy = "take more images, or give it a larger share"
             if mode == "stable":
-                remedy = f"{remedy}; the balanced mode gives every subset its share"
-            elif honoured:
-                remedy = f"{remedy}; or set source_split to ignore, not to honour the data's own split"
+                remedy += "; the balanced mode gives every subset its share"
+            elif (groups.subset >= 0).any():
+                remedy += "; or set source_split to ignore, not to honour the data's own split"
             elif total > len(groups.rows):
                 remedy = f"{_largest(images, groups)}: let fewer images belong together, or drop near duplicates"
             raise DataError(f"the {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
 
 
-def sizes_missed(assigned: SubsetAssignment, images: Sequence[Image], groups: SplitGroups, mode: str) -> list[Finding]:
+def sizes_missed(
+    subset: Integers, asked: Shares, images: Sequence[Image], groups: SplitGroups, mode: str
+) -> list[Finding]:
     """Subsets whose size rounding, or in stable mode chance with single images, does not explain."""
-    total = groups.images
-    counts = np.bincount(assigned.subset, groups.units.weights, len(SUBSETS)).astype(np.int64)
-    findings = []
-    for name, count, asked in zip(SUBSETS, counts.tolist(), assigned.asked.tolist(), strict=True):
-        chance = 3 * hash_deviation(total, asked / max(1, total)) if mode == "stable" else _OFF * asked
-        if abs(count - asked) > max(1.0, chance):
-            detail = f"{count} of {total} images where {asked:.0f} were asked for"
-            if total > len(groups.rows):
-                detail = f"{detail}: {_largest(images, groups)}"
-            findings.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
-    return findings
-
-
-def warn_of_large_group(images: Sequence[Image], groups: SplitGroups) -> None:
-    """Warn where one group has most of the images: the subset that it goes to shows little else."""
-    total = groups.images
-    if len(groups.rows) > 1 and int(groups.units.weights.max()) > _LARGE * total:
+    total = int(groups.weights.sum())
+    found = []
+    counts = np.bincount(subset, groups.weights, len(SUBSETS)).astype(np.int64)
+    for name, count, wanted in zip(SUBSETS, counts.tolist(), asked.tolist(), strict=True):
+        chance = 3 * hash_deviation(total, wanted / max(1, total)) if mode == "stable" else _OFF * wanted
+        if abs(count - wanted) > max(1.0, chance):
+            why = f": {_largest(images, groups)}" if total > len(groups.rows) else ""
+            detail = f"{count} of {total} images where {wanted:.0f} were asked for{why}"
+            found.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
+    if len(groups.rows) > 1 and int(groups.weights.max()) > _LARGE * total:  # its subset shows little else
         log.warning("%s, of %d images", _largest(images, groups), total)
+    return found
 
 
 def _largest(images: Sequence[Image], groups: SplitGroups) -> str:
-    rows = groups.rows[int(groups.units.weights.argmax())]
+    rows = groups.rows[int(groups.weights.argmax())]
     first = min(images[row].file_name for row in rows)
     return f"the largest group, that of {first}, has {len(rows)} images and is not divided"
 
@@ -84,9 +77,11 @@ def clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDatas
     if not divided:
         return []
     more = f" and {len(divided) - 1} more" if len(divided) > 1 else ""
-    detail = "frames of one clip are in more than one subset, so that test images resemble train images"
-    detail = f"{detail}: undivided, the clips would leave a subset empty; take more clips"
-    return [Finding(WITHIN_A_CLIP, "warning", f"video {divided[0]}{more}", "reported", detail)]
+    detail = (
+        "frames of one clip are in more than one subset, so that test images resemble train images: "
+        "undivided, the clips would leave a subset empty; take more clips"
+    )
+    return [Finding("split-within-a-clip", "warning", f"video {divided[0]}{more}", "reported", detail)]
 
 
 def absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:

@@ -1,19 +1,25 @@
-"""Groups of images assigned to train, eval and test: stratified by class, or by a hash of their names."""
+"""Groups of images assigned to train, eval and test: stratified by class, or by a hash of their names.
+
+Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, ECML PKDD 2011. The rarest class is assigned
+first, each image to the subset that lacks most of that class. Unlike there, a full subset takes no more images, and a
+unit may be a group of images, the largest first.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import Ties
-from pipeline.data.split.predefined import EVAL, FREE, SUBSETS, TEST, TRAIN, PredefinedSubsets
-from pipeline.data.split.stratification import FilledSubsets, Units, make_units, stratify
+from pipeline.data.split.predefined import EVAL, FREE, TEST, TRAIN, PredefinedSubsets
 
 Integers = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -26,7 +32,9 @@ class SplitGroups:
     Attributes:
         rows: The images of each group.
         keys: The identity of each group, for the hash.
-        units: How many images of which classes each group has.
+        weights: How many images each group has, `(groups,)`.
+        shown: How many of them show each class, `(groups, classes + 1)`, sparse; background is the last class, so that
+            it is spread evenly, too.
         subset: The subset that a group has before, or FREE, `(groups,)`.
         may_leave_train: Whether a subset that the data's own split lacks may take the group, `(groups,)`.
         lacking: The subsets that the data's own split lacks.
@@ -34,77 +42,96 @@ class SplitGroups:
 
     rows: tuple[tuple[int, ...], ...]
     keys: tuple[str, ...]
-    units: Units
+    weights: Integers
+    shown: Any
     subset: Integers
     may_leave_train: npt.NDArray[np.bool_]
     lacking: tuple[int, ...]
-
-    @property
-    def images(self) -> int:
-        """How many images there are in all groups."""
-        return int(self.units.weights.sum())
-
-
-@dataclass(frozen=True)
-class SubsetAssignment:
-    """The subset of each group, `(groups,)`, and how many images each subset should have got, `(3,)`."""
-
-    subset: Integers
-    asked: Shares
 
 
 def make_groups(
     dataset: CocoDataset, images: Sequence[Image], ties: Ties, predefined: PredefinedSubsets, shares: Shares
 ) -> SplitGroups:
     """Group the images, in the order of their first images."""
-    found = []
+    keys, parts, may_leave, rows_of = [], [], [], []
     for group in predefined.groups:
-        parts = sorted({int(predefined.subset[row]) for row in group})
-        key = ties.key(images, group)
-        for part in parts:
-            rows = tuple(row for row in group if predefined.subset[row] == part)
-            found.append((key, part, parts == [TRAIN], rows))
-    rows_of = tuple(rows for *_, rows in found)
+        held = sorted({int(predefined.subset[row]) for row in group})
+        for part in held:
+            keys.append(ties.key(images, group))
+            parts.append(part)
+            may_leave.append(held == [TRAIN])
+            rows_of.append(tuple(row for row in group if predefined.subset[row] == part))
+    assigned = [images[row] for rows in rows_of for row in rows]
+    weights = np.array([len(rows) for rows in rows_of], np.int64)
+    rows, columns = objects(dataset, assigned)
+    background = {image.id for image in dataset.background_images}
+    empty = np.array([row for row, image in enumerate(assigned) if image.id in background], np.int64)
+    rows = np.concatenate([rows, empty])
+    columns = np.concatenate([columns, np.full(len(empty), len(dataset.categories))])
     return SplitGroups(
-        rows_of,
-        tuple(key for key, *_ in found),
-        _units(dataset, images, rows_of),
-        np.array([part for _, part, *_ in found], np.int64),
-        np.array([may_leave for *_, may_leave, _ in found], bool),
+        tuple(rows_of),
+        tuple(keys),
+        weights,
+        count_shown(weights, rows, columns, len(dataset.categories) + 1),
+        np.array(parts, np.int64),
+        np.array(may_leave, bool),
         tuple(part for part in (EVAL, TEST) if part not in predefined.present and shares[part] > 0),
     )
 
 
-def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> SubsetAssignment:
+def count_shown(weights: Integers, rows: Integers, columns: Integers, classes: int) -> Any:
+    """How many images of each group show each class, `(groups, classes)`, sparse.
+
+    Args:
+        weights: Images of each group, `(groups,)`; images are numbered group by group.
+        rows: The image of each object, `(objects,)`.
+        columns: Its class.
+        classes: How many classes there are.
+    """
+    group = np.repeat(np.arange(len(weights)), weights)
+    image, column = np.divmod(np.unique(rows * classes + columns), classes)  # each class once an image
+    counts = csr_array((np.ones(len(image), np.int64), (group[image], column)), (len(weights), classes))
+    counts.sum_duplicates()
+    return counts
+
+
+def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> tuple[Integers, Shares]:
     """Assign every group to a subset.
 
     First the subsets that the data's own split lacks take groups from its train set; then all groups without a subset
     are assigned.
-    """
-    subset, weights = groups.subset.copy(), groups.units.weights
-    movable = np.flatnonzero(groups.may_leave_train) if groups.lacking else np.zeros(0, np.int64)
-    free = np.flatnonzero(subset == FREE)
-    fixed = np.setdiff1d(np.flatnonzero(subset != FREE), movable)
-    asked: Shares = np.bincount(subset[fixed], weights[fixed], len(SUBSETS)).astype(np.float64)
 
-    def fill(rows: Integers, part_shares: Shares, filled: FilledSubsets | None) -> None:
+    Returns:
+        The subset of each group, `(groups,)`, and how many images each subset should have got, `(3,)`.
+    """
+    subset, weights = groups.subset.copy(), groups.weights
+    movable = groups.may_leave_train & bool(groups.lacking)
+    free, fixed = subset == FREE, (subset != FREE) & ~movable
+    asked: Shares = np.bincount(subset[fixed], weights[fixed], 3).astype(np.float64)
+
+    def fill(rows: npt.NDArray[np.bool_], part_shares: Shares, held: npt.NDArray[np.bool_]) -> None:
         nonlocal asked
         count = int(weights[rows].sum())
         if mode == "stable":
-            subset[rows] = [hashed_subset(groups.keys[row], part_shares.tolist(), seed) for row in rows]
+            keys = (groups.keys[row] for row in np.flatnonzero(rows))
+            subset[rows] = [hashed_subset(key, part_shares.tolist(), seed) for key in keys]
             asked = asked + count * part_shares
-        else:
-            sizes = _whole_sizes(count, part_shares)
-            subset[rows] = stratify(groups.units.take(rows), sizes, filled)
-            asked = asked + sizes
+            return
+        sizes = _whole_sizes(count, part_shares)
+        filled = np.bincount(subset[held], weights[held], 3).astype(np.int64)
+        shown = np.stack([groups.shown[held & (subset == part)].sum(axis=0) for part in range(3)])
+        subset[rows] = stratify(weights[rows], groups.shown[rows], sizes, filled, shown)
+        asked = asked + sizes
 
-    if len(movable):
-        fill(movable, _among(shares, {TRAIN, *groups.lacking}), None)
-    filled = _filled(groups.units, subset)
-    if mode == "balanced" and filled.images.any():
-        shares = _to_fill(shares, filled.images, int(weights[free].sum()))
-    fill(free, shares, filled)
-    return SubsetAssignment(subset, asked)
+    if movable.any():
+        among = np.where([part in {TRAIN, *groups.lacking} for part in range(3)], shares, 0.0)
+        fill(movable, among / among.sum(), np.zeros(len(subset), bool))
+    if mode == "balanced" and not free.all() and free.any():  # as near to the shares of all as possible
+        filled = np.bincount(subset[~free], weights[~free], 3)
+        short = np.maximum(0.0, weights.sum() * shares - filled)
+        shares = short / short.sum()
+    fill(free, shares, ~free)
+    return subset, asked
 
 
 def hashed_subset(key: str, shares: Sequence[float], seed: int) -> int:
@@ -148,6 +175,69 @@ def objects(dataset: CocoDataset, images: Sequence[Image]) -> tuple[Integers, In
     return found[:, 0], found[:, 1]
 
 
+def stratify(weights: Integers, shown: Any, sizes: Integers, filled: Integers, filled_shown: Integers) -> Integers:
+    """Assign groups to subsets, so that each subset gets its share of every class.
+
+    A group goes to the subset that lacks most of the class, of those with room for all of it; if none has, to the
+    subset with most room: a size is exceeded by less than a group, and missed by at most two thirds of one. So groups
+    of one image fill all subsets exactly. A subset with a size that would stay empty gets the smallest group of one
+    that has several.
+
+    Args:
+        weights: Images of each group, `(groups,)`; equals are assigned in this order.
+        shown: How many of them show each class, `(groups, classes)`, sparse.
+        sizes: Images for each subset, `(subsets,)`; their sum is that of the weights.
+        filled: Images that the subsets have already, `(subsets,)`.
+        filled_shown: How many of those show each class, `(subsets, classes)`.
+
+    Returns:
+        The subset of each group, `(groups,)`.
+    """
+    total = sizes + filled
+    remaining = shown.sum(axis=0)
+    wanted = np.outer(total / max(1, total.sum()), remaining + filled_shown.sum(axis=0))
+    lacking: list[list[float]] = (wanted - filled_shown).tolist()  # of each subset, images of each class
+    places: list[int] = sizes.tolist()
+    subset = np.full(len(weights), -1)
+
+    def place(group: int, needs: list[tuple[float, ...]]) -> int:
+        weight = int(weights[group])
+        fitting = [part for part, room in enumerate(places) if room >= weight]
+        part = max(fitting, key=needs.__getitem__) if fitting else max(range(len(places)), key=places.__getitem__)
+        subset[group] = part
+        places[part] -= weight
+        return part
+
+    largest_first = np.argsort(-weights, kind="stable")
+    by_class = shown[largest_first].tocsc()
+    counts, starts = remaining.tolist(), shown.indptr.tolist()
+    columns, images = shown.indices.tolist(), shown.data.tolist()
+    while any(counts):
+        rarest = min((i for i, count in enumerate(counts) if count), key=counts.__getitem__)
+        showing = by_class.indices[by_class.indptr[rarest] : by_class.indptr[rarest + 1]]
+        for group in largest_first[np.sort(showing)].tolist():
+            if subset[group] < 0:
+                part = place(group, [(row[rarest], room) for row, room in zip(lacking, places, strict=True)])
+                for pair in range(starts[group], starts[group + 1]):
+                    lacking[part][columns[pair]] -= images[pair]
+                    counts[columns[pair]] -= images[pair]
+    for group in largest_first[subset[largest_first] < 0].tolist():  # without a class: fill the places left
+        place(group, [(room / max(1, size),) for room, size in zip(places, sizes.tolist(), strict=True)])
+    for part in np.flatnonzero((sizes > 0) & (filled == 0)).tolist():
+        _spare_one(subset, weights, sizes, part)
+    return subset
+
+
+def _spare_one(subset: Integers, weights: Integers, sizes: Integers, part: int) -> None:
+    groups = np.bincount(subset, minlength=len(sizes))
+    donors = np.flatnonzero(groups > 1).tolist()
+    if groups[part] or not donors:
+        return
+    over = np.bincount(subset, weights, len(sizes)) - sizes
+    rows = np.flatnonzero(subset == max(donors, key=lambda donor: over[donor]))
+    subset[rows[weights[rows].argmin()]] = part
+
+
 def _whole_sizes(count: int, shares: Shares) -> Integers:
     """Whole numbers that add up to `count`: rounded down, the remainder to the largest fractions."""
     exact = count * shares
@@ -155,34 +245,3 @@ def _whole_sizes(count: int, shares: Shares) -> Integers:
     missing = count - int(sizes.sum())
     sizes[np.argsort(sizes - exact, kind="stable")[:missing]] += 1
     return sizes
-
-
-def _units(dataset: CocoDataset, images: Sequence[Image], rows_of: Sequence[Sequence[int]]) -> Units:
-    """The classes of each group; background counts as one more class, so that it is spread evenly, too."""
-    assigned = [images[row] for rows in rows_of for row in rows]
-    unit = np.repeat(np.arange(len(rows_of)), [len(rows) for rows in rows_of]).astype(np.int64)
-    rows, columns = objects(dataset, assigned)
-    ids, background = {image.id for image in dataset.background_images}, len(dataset.categories)
-    empty = np.array([row for row, image in enumerate(assigned) if image.id in ids], np.int64)
-    rows = np.concatenate([rows, empty])
-    columns = np.concatenate([columns, np.full(len(empty), background)])
-    return make_units(unit, rows, columns, len(rows_of), background + 1)
-
-
-def _among(shares: Shares, parts: Collection[int]) -> Shares:
-    some = [share if part in parts else 0.0 for part, share in enumerate(shares.tolist())]
-    return np.array(some) / sum(some)
-
-
-def _to_fill(shares: Shares, filled: Integers, count: int) -> Shares:
-    """Shares of `count` more images that bring the subsets as near to their shares of all as possible."""
-    short = np.maximum(0.0, (filled.sum() + count) * shares - filled)
-    return short / short.sum() if count else shares
-
-
-def _filled(units: Units, subset: Integers) -> FilledSubsets:
-    parts = range(len(SUBSETS))
-    return FilledSubsets(
-        np.array([units.weights[subset == part].sum() for part in parts], np.int64),
-        np.array([units.take(np.flatnonzero(subset == part)).per_class for part in parts]),
-    )

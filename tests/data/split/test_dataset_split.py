@@ -362,7 +362,7 @@ def test_an_image_with_crowd_regions_alone_is_no_background() -> None:
     ties = read_ties(dataset.images, {}, "")
     placed = find_predefined(dataset.images, ties, test_names=(), honour=True)
     groups = make_groups(dataset, dataset.images, ties, placed, np.array([0.7, 0.15, 0.15]))
-    assert groups.units.per_class.tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
+    assert groups.shown.sum(axis=0).tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
     parts = split(dataset, max_empty_share=0.0)
     assert sum(each.count for each in parts.exclusions) == len(dataset.images) - sum(
         len(part.images) for part in (parts.train, parts.eval, parts.test)

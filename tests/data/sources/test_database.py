@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import io
-import json
 import sqlite3
-import subprocess
-import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +101,11 @@ class TestBoxes:
             "none": ("1 AS n", []),
         },
     )
-    def test_forms(self, load: Any, columns: str, found: Any) -> None:
+    def test_forms(self, load: Any, tmp_path: Path, columns: str, found: Any) -> None:
         loaded, dataset = load(f"SELECT name, data AS image, {columns} FROM pictures")
         assert boxes(dataset) == {"a.png": found, "b.jpg": found}
         assert (loaded.kind, loaded.images, loaded.skipped, loaded.sha256) == ("database", 2, (), "")
+        assert (tmp_path / "out/images/a.png").read_bytes() == PNG
 
     ROWS = """
         WITH boxes(name, label, x, y, width, height) AS (VALUES
@@ -141,20 +138,12 @@ class TestBoxes:
 
 
 class TestImages:
-    def test_bytes_as_they_are(self, load: Any, tmp_path: Path) -> None:
-        loaded, dataset = load("SELECT name, data AS image FROM pictures")
-        assert (tmp_path / "out/images/a.png").read_bytes() == PNG
-        assert (tmp_path / "out/images/b.jpg").read_bytes() == JPEG
-        assert loaded.bytes == len(PNG) + len(JPEG)
-        assert [(each.id, each.width, each.height) for each in dataset.images] == [(1, 60, 40), (2, 60, 40)]
-
     @cases(
         "name, data, called, file, size",
         {
             "no suffix: PNG": ("x", PNG, "x.png", "x.png", (60, 40)),
             "another suffix: JPEG": ("deep/x.v2", JPEG, "deep/x.v2.jpg", "deep/x.v2.jpg", (60, 40)),
             "EXIF: upright size": ("./x.jpeg", sideways(), "x.jpeg", "x.jpeg", (40, 60)),
-            "TIFF: converted": ("x.tif", picture("TIFF"), "x.tif", "x.tif.png", (60, 40)),
             "GIF without suffix": ("x", picture("GIF"), "x", "x.png", (60, 40)),
             "PPM: told by its name": ("x.ppm", picture("PPM"), "x.ppm", "x.ppm.png", (60, 40)),
         },
@@ -169,31 +158,17 @@ class TestImages:
         assert loaded.renamed == ({} if called == file else {called: file})
 
     def test_unreadable_is_skipped_with_its_boxes(self, load: Any, database: Path) -> None:
-        bomb = bytearray(PNG)
-        bomb[16:24] = (50_000).to_bytes(4, "big") * 2
-        bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
-        insert(
-            database,
-            ("a.png", PNG),
-            ("bad.png", b"no picture"),
-            ("bomb.png", bytes(bomb)),
-            ("none.png", None),
-            ("zero.png", b""),
-        )
+        insert(database, ("a.png", PNG), ("bad.png", b"no picture"), ("none.png", None), ("zero.png", b""))
         loaded, dataset = load(
             "SELECT name, data AS image, name AS label, 1 AS x, 2 AS y, 3 AS width, 4 AS height FROM pictures"
         )
         assert boxes(dataset) == {"a.png": [("a.png", (1, 2, 3, 4), 0)]}
         assert dataset.classes == ("a.png",)
-        assert [each.item for each in loaded.skipped] == [
-            f"sqlite:///{database}, row 2, 'bad.png'",
-            f"sqlite:///{database}, row 3, 'bomb.png'",
-            f"sqlite:///{database}, row 4, 'none.png'",
-            f"sqlite:///{database}, row 5, 'zero.png'",
+        assert [(each.item.partition("gallery.db, ")[2], each.reason) for each in loaded.skipped] == [
+            ("row 2, 'bad.png'", "it is no image that can be read"),
+            ("row 3, 'none.png'", "no record has its image"),
+            ("row 4, 'zero.png'", "the file is empty"),
         ]
-        assert "no image" in loaded.skipped[0].reason
-        assert "2500 megapixels" in loaded.skipped[1].reason
-        assert loaded.skipped[2].reason == "no record has its image"
 
     def test_paths(
         self, load: Any, database: Path, tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
@@ -266,7 +241,6 @@ class TestRefused:
             "image and path": ("name, data AS image, name AS path", "not either name and image or path"),
             "a column twice": ("name, data AS image, 1 AS n, 2 AS N", "a column twice; it has name, image, n, N"),
             "label without box": ("name, data AS image, 'c' AS label", "has label and no boxes"),
-            "iscrowd without box": ("name, data AS image, 1 AS iscrowd", "has iscrowd and no boxes"),
             "box without label": (
                 "name, data AS image, 1 AS x, 1 AS y, 1 AS width, 1 AS height",
                 "boxes without label",
@@ -285,12 +259,9 @@ class TestRefused:
     @cases(
         "columns, problem",
         {
-            "no name": ("NULL AS name, data AS image", "name is NULL"),
             "empty name": ("'' AS name, data AS image", "name is '', and not a text"),
             "name of bytes": ("data AS name, data AS image", "name is bytes, and not a text"),
             "image of text": ("name, 'text' AS image", "image is 'text', and not the bytes of a file"),
-            "box without label": (f"name, data AS image, NULL AS label, {BOX}", "label is NULL"),
-            "box with an empty label": (f"name, data AS image, '' AS label, {BOX}", "label is '', and not a text"),
             "half a box": (
                 "name, data AS image, 'c' AS label, 1 AS x, 2 AS y, NULL AS width, 4 AS height",
                 "width is NULL",
@@ -317,7 +288,6 @@ class TestRefused:
             ),
             "subset": ("name, data AS image, 'holdout' AS subset", "subset is 'holdout'"),
             "name that leads out": ("'../' || name AS name, data AS image", "name cannot be used"),
-            "hidden name": ("'.hidden/' || name AS name, data AS image", "name cannot be used"),
             "two images of one name": ("'same' AS name, data AS image", "'same' differs from that of .*row 1"),
             "name inside a name": (
                 "CASE name WHEN 'a.png' THEN 'a.png' ELSE 'a.png/b.jpg' END AS name, data AS image",
@@ -335,7 +305,6 @@ class TestRefused:
             "no server": ("'http://127.0.0.1:9/a.png' AS path", "127.0.0.1:9/a.png cannot be fetched"),
             "placeholder out of the database": ("'/tmp/${HOME}/a.png' AS path", "placeholder"),
             "no URL": ("'http://[bad/a.png' AS path", "this is no URL"),
-            "no URL, under a name": ("name, 'http://[bad/a.png' AS path", "this is no URL"),
             "device": ("name, '/dev/zero' AS path", "/dev/zero cannot be fetched: this is no plain"),
         },
     )
@@ -352,7 +321,6 @@ class TestRefused:
             "behind WITH": ("WITH a AS (SELECT 1) DELETE FROM pictures", "refuses the query: .*readonly"),
             "behind SELECT": ("SELECT 1; DELETE FROM pictures", "refuses the query"),
             "column that is not there": ("SELECT nme FROM pictures", "refuses the query: no such column: nme"),
-            "empty": ("", "does not start with SELECT"),
         },
     )
     def test_queries(self, load: Any, database: Path, query: str, problem: str) -> None:
@@ -373,8 +341,7 @@ class TestRefused:
     @cases(
         "url, error, problem",
         {
-            "no file": ("sqlite:////nowhere/a.db", MissingError, "no such database file"),
-            "nearly a file": ("sqlite:///{}/galery.db", MissingError, "no such database file"),
+            "no file": ("sqlite:///{}/none.db", MissingError, "no such database file"),
             "in memory": ("sqlite://", UsageError, "names no file"),
             "no SQLite file": ("sqlite:///{}/text.db", UsageError, "file is not a database"),
             "no package for the dialect": ("duckdb:///a.db", UsageError, "package for 'duckdb' databases is missing"),
@@ -391,41 +358,5 @@ class TestRefused:
             load("SELECT name, data AS image FROM pictures", url=url.format(tmp_path))
         assert "planted" not in str(caught.value)
         assert caught.value.__cause__ is None
+        assert not (tmp_path / "none.db").exists()
         assert caught.value.__context__ is None or caught.value.__suppress_context__
-        assert not (tmp_path / "galery.db").exists()
-
-
-PEAK = """\
-import resource, sys
-from pathlib import Path
-from pipeline.data.loading import load_source
-url, folder, query = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-loaded = load_source(url, folder / "images", folder / "markup", query=query, cache=folder / "cache")
-print(loaded.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
-"""
-
-
-def peak(url: Any, folder: Any, query: Any) -> tuple[Any, ...]:
-    """Images, and the most memory in MiB, of a process of its own."""
-    command = [sys.executable, "-c", PEAK, url, str(folder), query]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    images, memory = map(int, done.stdout.split())
-    return images, memory
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_rows(database: Path, tmp_path: Path) -> None:
-    """1,000 images of 120 kB are 120 MB."""
-    insert(database, ("", picture(size=(200, 200))))
-    query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
-    query += "SELECT i || '.png' AS name, data AS image FROM n, pictures"
-    few, many = (peak(f"sqlite:///{database}", tmp_path / str(count), query.format(count)) for count in (50, 1000))
-    assert (few[0], many[0]) == (50, 1000)
-    assert many[1] - few[1] < 40
-
-
-def test_result_says_nothing_of_the_machine(load: Any) -> None:
-    """What is recorded with the run: JSON of plain values."""
-    loaded, _ = load("SELECT name, data AS image FROM pictures")
-    assert json.dumps([loaded.url, loaded.skipped, dict(loaded.renamed), dict(loaded.fields)])
-    assert loaded.url.startswith("sqlite:///")

@@ -136,22 +136,13 @@ class TestProject:
         assert {"d": "set/a b.png"} in seen
         assert {"fileuri": base64.b64encode(b"s3://bucket/deep/c.png").decode()} in seen
 
-    def test_images_elsewhere_get_no_token(self, label_studio: Any) -> None:
-        with api_server() as other:
-            other.file("/1.png", png())
-            label_studio.json(EXPORT, [task(1, image=other.root + "/{}.png")])
-            label_studio.load()
-            assert "Authorization" not in other.requests[0].headers
-
     @cases(
         "reply, error, match",
         {
             "wrong token": (Reply(401), UsageError, "LABEL_STUDIO_API_KEY"),
             "no such project": (Reply(404), MissingError, "404"),
             "no list": (json_reply({"detail": "x"}), DataError, "an object[\\s\\S]*a list of tasks"),
-            "no tasks": (json_reply([]), DataError, "no images"),
             "no task": (json_reply([1]), DataError, "'data' of api"),
-            "login page": (Reply(200, b"<!doctype html>"), DataError, "web page"),
         },
     )
     def test_errors(
@@ -162,12 +153,7 @@ class TestProject:
             label_studio.load()
         assert KEY not in f"{caught.value}{caplog.text}"
 
-    def test_variable_is_not_set(self, label_studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv("LABEL_STUDIO_API_KEY")
-        with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY is not set"):
-            label_studio.load()
-
-    @pytest.mark.parametrize("path", ["", "/projects", "/projects/x", "/12"])
+    @pytest.mark.parametrize("path", ["", "/projects/x"])
     def test_no_project(self, label_studio: Any, path: str) -> None:
         with pytest.raises(UsageError, match="names no project"):
             label_studio.load(path)
@@ -265,7 +251,6 @@ class TestTasks:
             "the only URL": ({"photo": "/a.png", "text": "hi"}, {}, {}, "/a.png"),
             "named as in the labels": ({"image": "/a.png", "thumb": "/b.png"}, {}, {}, "/a.png"),
             "named as source": ({"p": "/a.png", "q": "/b.png"}, {"source": "$q"}, {}, "/b.png"),
-            "set": ({"p": "/a.png", "q": "/b.png"}, {}, {"image": "q"}, "/b.png"),
             "set, deeper": ({"p": {"url": "/a.png"}}, {}, {"image": "p.url"}, "/a.png"),
         },
     )

@@ -85,8 +85,7 @@ def outline(pixels: Pixels, box: Boxes, colour: str, thickness: int) -> None:
     height, width = pixels.shape[:2]
     corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
     left, top, right, bottom = np.clip(corners, -20, [width + 20, height + 20] * 2).round().astype(int).tolist()
-    blue, green, red = (int(colour[i : i + 2], 16) for i in (5, 3, 1))
-    cv2.rectangle(pixels, (left, top), (right, bottom), (blue, green, red), thickness)
+    cv2.rectangle(pixels, (left, top), (right, bottom), sv.Color.from_hex(colour).as_bgr(), thickness)
 
 
 def draw_labelled(pixels: Pixels, boxes: Boxes, colours: Sequence[str], texts: Sequence[str | None]) -> Pixels:

@@ -53,8 +53,7 @@ def read_ties(images: Sequence[Image], groups: Mapping[str, str], group_by: str)
         images: The images.
         groups: The key of its group by file name, for images that have near duplicates.
         group_by: A key of `Image.extra`; empty for none. Images without it, or where it is null, an empty text or NaN,
-            are groups of their own. Scenes are counted in each video: with `scene` images that have a field `video`
-            belong together if both agree.
+            are groups of their own. Scenes are counted in each video: both have to agree.
 
     Raises:
         UsageError: No image has that field.

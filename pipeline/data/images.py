@@ -65,11 +65,9 @@ class ImageFacts:
     """The state of an image file.
 
     Attributes:
-        width: Width of the upright image in pixels; 0 if it cannot be used.
-        height: Its height in pixels.
+        width: Width of the upright image in pixels; 0 if it cannot be used, and likewise the height.
         orientation: EXIF orientation, 1 to 8; 1 is upright as stored.
         problem: Why it cannot be used; empty if it can.
-        kind: The kind of problem.
         digest: SHA-256 of the file's bytes; empty if they were not read.
         fingerprint: The upright image's fingerprint, see `fingerprints`; empty for an unreadable or flat image.
     """
@@ -89,11 +87,7 @@ class ImageFacts:
 
 
 class BrokenFileError(Exception):
-    """A file that does not hold a whole image, with the kind of damage."""
-
-    def __init__(self, kind: Kind, problem: str) -> None:
-        super().__init__(problem)
-        self.kind = kind
+    """A file that does not hold a whole image: the kind of damage, and the problem."""
 
 
 def image_names(folder: Path) -> set[str]:
@@ -159,14 +153,7 @@ def inspect(folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
 
 
 def decode_whole(data: bytes, header: ImageHeader) -> Pixels:
-    """Decode all of a file, as stored, perhaps to a smaller size.
-
-    Args:
-        data: The file's bytes.
-        header: Their header.
-
-    Returns:
-        `(height, width, 3)` pixels in BGR, before any EXIF orientation; those of a JPEG at a fraction of its size.
+    """Decode all of a file to `(height, width, 3)` pixels in BGR, as stored; a JPEG to a fraction of its size.
 
     Raises:
         BrokenFileError: The file ends early, is broken inside, or is of a kind that OpenCV does not read.
@@ -211,7 +198,8 @@ def _inspect(path: Path) -> ImageFacts:
         kind: Kind = "truncated" if "ends before" in error.problem else "undecodable"
         return ImageFacts(problem=f"the file cannot be decoded: {error.problem}", kind=kind, digest=digest)
     except BrokenFileError as error:
-        return ImageFacts(problem=str(error), kind=error.kind, digest=digest)
+        kind, problem = error.args
+        return ImageFacts(problem=problem, kind=kind, digest=digest)
     width, height = header.width, header.height
     if orientation in SIDEWAYS:
         width, height = height, width

@@ -2,11 +2,8 @@
 
 The record takes 320 bytes an image: 32 for its file's SHA-256 and 288 for its fingerprint, see `fingerprints`. For
 100,000 images that is 32 MB, which are stored in four places: `learned_images.npz` beside the weights, `best.pth`,
-`last.pth` and the Bento.
-
-Making the record decodes every train and eval image once more, before training starts: 2 to 3 seconds of one processor
-for 1,000 photographs of COCO. Searching 1,000 test images among 100,000 takes 2 seconds on two cores, beside decoding
-these, see `benchmarks/bench_learned.py`.
+`last.pth` and the Bento. Making it decodes every train and eval image once more, before training starts: 2 to 3 seconds
+of one processor for 1,000 photographs of COCO, see `benchmarks/bench_learned.py`.
 
 A flat image has no fingerprint, and is found by its bytes only.
 """
@@ -40,11 +37,9 @@ _EXPECTED = f"a {FILE_NAME} that training wrote"
 
 @dataclass(frozen=True, order=True)
 class UnknownWeights:
-    """Weights that training started from, of which nobody recorded what they learned from.
+    """Weights that training started from, of which nobody recorded what they learned from, by their file's digest.
 
-    Attributes:
-        sha256: Of their file, in hexadecimal.
-        coco: Whether they know all of COCO's 80 classes: they then probably learned from COCO train2017.
+    If they know all of COCO's 80 classes, they probably learned from COCO train2017.
     """
 
     sha256: str
@@ -138,15 +133,10 @@ class SeenImage:
 
 
 def learn_images(*folders: Path, before: LearnedImages | None = None) -> LearnedImages:
-    """Record the images of datasets, each once.
-
-    Args:
-        folders: Datasets, each `annotations.json` and `images/`.
-        before: What the weights that training starts from learned from, which is added.
+    """Record the images of datasets, each once, and those that the weights learned from which training starts from.
 
     Raises:
         MissingError: An annotation file or an image is not there.
-        DataError: An annotation file is not one.
     """
     prints: dict[bytes, bytes] = {}
     unknown: set[UnknownWeights] = set()
@@ -166,10 +156,6 @@ def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
 
     An image is found by its bytes, or by its fingerprint in any of the 8 orientations: re-encoded, resized, a little
     brighter or cropped, mirrored, turned by quarters.
-
-    Raises:
-        MissingError: The annotation file or an image is not there.
-        DataError: The annotation file is not one.
     """
     facts = _facts(folder)
     known = set(map(bytes, learned.sha256))

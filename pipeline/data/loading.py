@@ -53,7 +53,6 @@ class LoadedAnnotations:
         unannotated_images: Images that nobody annotated: excluded, or taken as background.
         unusable_images: Images excluded because nothing drawn on them can be used as a box.
         test_images: Images reserved for the test set.
-        url: Where the annotations came from, without secrets.
         sha256: Digest of the file at the URL if it is one file; otherwise empty.
         notes: What was excluded, and what was taken as background, a sentence each.
     """
@@ -270,12 +269,8 @@ def _lay_names_over(draft: Path, own: Path, shown: str, own_shown: str) -> tuple
 def located_in(source: str, folder: Path, elsewhere: Mapping[str, str] = _NOTHING) -> Iterator[None]:
     """Let an error in the block name the source that the user gave, not the folder that its files were put into.
 
-    `a.zip: b/c.json: images[3]`; if the source is that one file, `c.json: images[3]`.
-
-    Args:
-        source: Where the files came from, without secrets.
-        folder: Where they are now.
-        elsewhere: The sources of files that came from another one, by name in the folder.
+    `a.zip: b/c.json: images[3]`; if the source is that one file, `c.json: images[3]`. Files of another source, by their
+    names in the folder, are in `elsewhere`.
     """
     try:
         yield

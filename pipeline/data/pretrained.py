@@ -37,21 +37,13 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """One published file, trained on COCO train2017.
-
-    Attributes:
-        variant: YOLOX size.
-        source: Who trained it: "mmdet" or "Megvii".
-        url: Where the file is.
-        licence: Its SPDX identifier.
-        mAP: On COCO val2017 at IoU 0.50:0.95, as its publisher gives it.
-    """
+    """One published file, trained on COCO train2017 by "mmdet" or "Megvii"."""
 
     variant: str
     source: str
     url: str
-    licence: str
-    mAP: float  # noqa: N815  # the field's own spelling
+    licence: str  # its SPDX identifier
+    mAP: float  # noqa: N815  # on COCO val2017 at IoU 0.50:0.95, as its publisher gives it
 
     @property
     def sha256_start(self) -> str:

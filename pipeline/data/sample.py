@@ -31,7 +31,7 @@ _CLASS_SHARES = (0.3, 0.28, 0.24, 0.18)
 _CORNERS = (72, 4, 3, 10)
 _EMPTY_SHARE = 0.04  # images with clutter only
 _MAX_OBJECTS = 8
-_MAX_HIDDEN = 0.15  # share of a shape that later ones may cover
+_LEAST_VISIBLE = 0.85  # share of a shape that later ones may not cover
 _MIN_CONTRAST = 70.0  # BGR distance between a shape and the background
 _SUBPIXEL = 4  # fractional bits of the coordinates cv2 draws with
 
@@ -52,7 +52,6 @@ class DrawnShape:
     category_id: int
     mask: Pixels
     visible: npt.NDArray[np.bool_]
-    area: int  # of the whole mask
 
     @property
     def box(self) -> Box:
@@ -133,11 +132,12 @@ def compose(rng: np.random.Generator, size: int) -> list[DrawnShape]:
         _fill(mask, _outline(category, rng.uniform(0, 2 * np.pi)) * radius + centre, (255.0,))
         solid = mask > 127
         left = [shape.visible & ~solid for shape in shapes]
-        if any(now.sum() < (1 - _MAX_HIDDEN) * shape.area for now, shape in zip(left, shapes, strict=True)):
+        visible = [now.sum() / (shape.mask > 127).sum() for now, shape in zip(left, shapes, strict=True)]
+        if min(visible, default=1) < _LEAST_VISIBLE:
             continue
         for now, shape in zip(left, shapes, strict=True):
             shape.visible = now
-        shapes.append(DrawnShape(category + 1, mask, solid, int(solid.sum())))
+        shapes.append(DrawnShape(category + 1, mask, solid))
     return shapes
 
 

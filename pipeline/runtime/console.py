@@ -59,9 +59,6 @@ class StepDisplay:
             sys.stderr.write(text)
         elif lines:
             self._show(lines[-1])
-            if not self._status and time.monotonic() - self._shown > INTERVAL:
-                self._shown = time.monotonic()
-                _print(f"           {lines[-1][:WIDTH]}")
         return len(text)
 
     def flush(self) -> None:
@@ -72,6 +69,9 @@ class StepDisplay:
         if self._status:
             line = f"{self._step}  cell {self._cell}/{self._cells}  {message}"
             self._status.update(line[: self._status.console.width - 4].replace("[", r"\["))
+        elif self._cell and time.monotonic() - self._shown > INTERVAL:
+            self._shown = time.monotonic()
+            _print(f"           {message[:WIDTH]}")
 
     def _finish_cell(self) -> None:
         if self._cell and not self._status:

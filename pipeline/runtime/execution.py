@@ -106,14 +106,11 @@ def execute(
                 )
         except (KeyboardInterrupt, PapermillException, RuntimeError, OSError, ValueError) as error:
             if not stop.signal and not isinstance(error, KeyboardInterrupt):
-                return Execution(FAILED, _failure(error, display.where, log_path), _kind(error))
+                kind = getattr(error, "ename", type(error).__name__)
+                return Execution(FAILED, _failure(error, display.where, log_path), str(kind))
             number = stop.signal or signal.SIGINT
             return Execution(INTERRUPTED, f"stopped by {signal.Signals(number).name}", "KeyboardInterrupt", number)
     return Execution(SUCCEEDED, signal=stop.signal)
-
-
-def _kind(error: BaseException) -> str:
-    return str(error.ename) if isinstance(error, PapermillExecutionError) else type(error).__name__
 
 
 def _failure(error: BaseException, where: str, log_path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import DataError, MissingError, StepError, UsageError, did_you_mean
 from pipeline.runtime.code import imported_modules
-from pipeline.runtime.parameters import Link, Parameter, parse, read_parameters
+from pipeline.runtime.parameters import LINK, Parameter, parse, read_parameters
 from pipeline.runtime.store.artifact_store import NAME
 
 KERNEL = "python3"
@@ -136,7 +137,7 @@ def read_steps(folder: Path) -> dict[str, StepNotebook]:
                 problem, known = f"{step.name} reads {entity}, and no step writes it", ", ".join(sorted(writers))
                 raise DataError(problem, where=step.path, expected=f"one of {known}")
     for step, parameter, link in _links(waiting):
-        other = waiting[link.step].parameters.get(link.name) if link.step in waiting else None
+        other = waiting[link["step"]].parameters.get(link["name"]) if link["step"] in waiting else None
         if other is None or other.type != parameter.type:
             raise DataError(
                 f"the comment of '{parameter.name}' names what is not there: {parameter.help}",
@@ -164,15 +165,16 @@ def follow_links(
     """
     linked = {name: dict(values) for name, values in resolved.items()}
     for step, parameter, link in _links(steps):
-        if parameter.name not in given.get(step.name, {}) and resolved[step.name][link.own] == link.value:
-            linked[step.name][parameter.name] = resolved[link.step][link.name]
+        if parameter.name not in given.get(step.name, {}) and resolved[step.name][link["own"]] == link["value"]:
+            linked[step.name][parameter.name] = resolved[link["step"]][link["name"]]
     return linked
 
 
-def _links(steps: Mapping[str, StepNotebook]) -> Iterator[tuple[StepNotebook, Parameter, Link]]:
+def _links(steps: Mapping[str, StepNotebook]) -> Iterator[tuple[StepNotebook, Parameter, re.Match[str]]]:
     for step in steps.values():
         for parameter in step.parameters.values():
-            if (link := parameter.link) and link.own in step.parameters:  # or a comment that only reads like a link
+            link = LINK.search(parameter.help)
+            if link and link["own"] in step.parameters:  # or a comment that only reads like a link
                 yield step, parameter, link
 
 

@@ -6,6 +6,9 @@ a URL with a query.
 A comment may declare what values are allowed, each constraint after a semicolon: `one of nano, tiny, s`, `from 0 to 1`,
 `at least 1`, `at most 100`, `above 0`, `a multiple of 32`. In a list or table they hold for each item. The default is
 always allowed, so that it may stand for "off" or "chosen automatically".
+
+A comment may name the source of a parameter that is not set: `where url is coco: model_train.variant`. With any other
+value of `url`, a parameter of the same step, the default holds.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 TYPES: dict[str, Any] = {"int": int, "float": (float, int), "str": str, "bool": bool}
 KIND = re.compile(r"dict\[str, (int|float|str|bool)\]|(list\[)*(int|float|str|bool)\]*")
 PLACEHOLDER = re.compile(r"\$\{\w+\}")  # an environment variable, whose value is never recorded
-LINK = re.compile(r"where (?P<own>\w+) is (?P<value>[^\s:]+): (?P<step>\w+)\.(?P<name>\w+)")  # in a comment, see `Link`
+LINK = re.compile(r"where (?P<own>\w+) is (?P<value>[^\s:]+): (?P<step>\w+)\.(?P<name>\w+)")
 CHOICES = re.compile(r"one of (?P<names>[\w.-]+(, [\w.-]+)*)")
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
 BOUNDS: dict[re.Pattern[str], Callable[..., bool]] = {
@@ -46,23 +49,6 @@ SHORTEST_SECRET = 12  # letters; what is shorter under such a key is a word, as 
 
 
 @dataclass(frozen=True)
-class Link:
-    """The source of a parameter that is not set, named in its comment: `where url is coco: model_train.variant`.
-
-    Attributes:
-        own: The parameter of the same step that decides.
-        value: Its deciding value; with any other the linked parameter keeps its default.
-        step: The step of the source.
-        name: The source, a parameter of that step.
-    """
-
-    own: str
-    value: str
-    step: str
-    name: str
-
-
-@dataclass(frozen=True)
 class Parameter:
     """One parameter of a step: its type as written, its default, and its comment."""
 
@@ -70,12 +56,6 @@ class Parameter:
     type: str
     default: Any
     help: str
-
-    @property
-    def link(self) -> Link | None:
-        """The other parameter that its comment links it to."""
-        found = LINK.search(self.help)
-        return Link(**found.groupdict()) if found else None
 
     def check(self, value: Any, step: str) -> Any:
         """The value in the declared type: 1 as 1.0 where a float is declared, so that both have one fingerprint.

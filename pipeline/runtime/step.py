@@ -120,8 +120,7 @@ class Folders(Mapping[str, Path]):
                     f"the step changed its input {name}: {', '.join(altered[:3])}",
                     where=folder,
                     expected="inputs that are only read",
-                    remedy="copy the files into step.work before changing them, then run the step again; if its input "
-                    "is then reported as damaged, first run the step that makes it with --force",
+                    remedy="copy the files into step.work before changing them, then run the step again",
                 )
 
 
@@ -172,18 +171,11 @@ class Step:
             writes: Entities it makes.
 
         Raises:
-            StepError: The runner runs another step.
             MissingError: Opened by hand, and no dev run has made an input yet.
         """
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         path = os.environ.get(CONTEXT)
         context = StepContext.read(Path(path)) if path else _newest_context(project_root(Path.cwd()), name, reads)
-        if context.step != name:
-            raise StepError(
-                f"the notebook opens step '{name}' while '{context.step}' runs",
-                where="the notebook's interface cell",
-                expected=f"Step.open('{context.step}', ...)",
-            )
         if context.by_hand:
             os.chdir(project_root(Path.cwd()))  # parameters name files relative to the project, as they do headless
             for folder in ("inputs", "outputs", "resume"):  # its cells may have run before

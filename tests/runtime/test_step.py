@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError, GateError, IntegrityError, StepError, UsageError
+from pipeline.errors import GateError, IntegrityError, StepError, UsageError
 from pipeline.runtime.step import COMMITTED, CONTEXT, Step, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -110,14 +110,6 @@ def test_an_empty_output_is_refused(step: Step, store: Store) -> None:
     assert store.files.names("artifacts/words") == []
 
 
-def test_a_bad_output_publishes_none(step: Step) -> None:
-    fill(step)
-    (step.outputs["more"] / "link").symlink_to("text.txt")
-    with pytest.raises(DataError, match="no links"):
-        step.commit(metrics={})
-    assert not (step.work / COMMITTED).exists()
-
-
 @pytest.mark.parametrize("gate", ["minimum", "maximum"])
 def test_a_gate_for_no_metric_is_refused(step: Step, gate: str) -> None:
     fill(step)
@@ -152,11 +144,6 @@ def test_beyond_its_gate_a_step_fails_and_its_outputs_are_kept(
     assert committed(step)["notes"] == ["one is known"]
 
 
-def test_the_runner_and_the_notebook_agree_on_the_step(step: Step) -> None:
-    with pytest.raises(StepError, match="opens step 'first' while 'second' runs"):
-        Step.open("first", reads=[], writes=["letters"])
-
-
 def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifact, tmp_path: Path) -> None:
     assert step.provenance == {"made by": "run/second/1", "letters": letters.digest}
     folders = {name: str(tmp_path / name) for name in ("work", "cache", "resume", "logs")}
@@ -183,9 +170,8 @@ def test_a_step_that_changes_its_input_fails(
 ) -> None:
     fill(step)
     spoil(step.inputs["letters"] / "text.txt")
-    with pytest.raises(IntegrityError, match=f"changed its input letters: {says}") as caught:
+    with pytest.raises(IntegrityError, match=f"changed its input letters: {says}"):
         step.commit(metrics={})
-    assert "step.work" in str(caught.value)
     assert not (step.work / COMMITTED).exists()
     with suppress(IntegrityError):  # where the store's own bytes were written to, it says so
         assert (store.get(letters, tmp_path / "again") / "text.txt").read_text() == "hello"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.cli.command import COMMANDS
+from pipeline.runtime.garbage_collection import ABANDONED, SPARED
+from pipeline.runtime.store.artifact_store import YOUNG
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
+DEV = ".store/default/dev"
 EACH = {
     "status": ["status"],
     "runs": ["runs"],
@@ -29,7 +36,7 @@ EACH = {
 }
 
 
-def test_every_command_prints_text_and_json_and_has_help(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
     for name, arguments in EACH.items():
         text, content, help_text = ran.look(*arguments), ran.look(*arguments, "--json"), ran.look(name, "--help")
         assert (text.code, text.log, content.code, content.log, help_text.code) == (0, "", 0, "", 0)
@@ -41,25 +48,28 @@ def test_every_command_prints_text_and_json_and_has_help(ran: Any, capsys: pytes
     assert {*EACH, "rerun"} == COMMANDS.keys()
 
 
-def test_every_command_takes_a_run_by_any_of_its_names(ran: Any) -> None:
-    run = ran.manifest()["run"]
-    for arguments in (["show"], ["status"], ["log", "first"], ["export"]):
-        expected = ran.look(*arguments).out
-        assert {ran.look(*arguments, name).out for name in ("latest", "latest~0", run, run[:15], run[-6:])} == {
-            expected
-        }
+LOADED = """
+import json, sys
+from pipeline.cli.entry import run_command
+codes = [run_command(arguments) for arguments in json.loads(sys.argv[1])]
+heavy = {"torch", "papermill", "nbformat", "nbconvert", "nbclient", "rich", "cv2", "numpy", "matplotlib", "fsspec"}
+sys.stderr.write(f"{sum(codes)} {heavy & set(sys.modules)}")
+"""
 
 
-def test_step_and_run_are_taken_in_either_order(ran: Any) -> None:
+def test_no_command_imports_anything_heavy(ran: Any) -> None:
+    command_line = [sys.executable, "-c", LOADED, json.dumps([*EACH.values()])]
+    done = subprocess.run(command_line, cwd=ran.root, capture_output=True, text=True, check=True)
+    assert done.stderr == "0 set()"
+
+
+def test_step_and_run_are_taken_in_either_order_and_by_any_of_their_names(ran: Any) -> None:
     old = ran.manifest()["run"]
     ran.step()
     for name in (old, "latest~1", old[-6:]):
         for command_name, key in (("log", "run"), ("open", "attempt")):
-            outcomes = [
-                json.loads(ran.look(command_name, *order, "--json").out)
-                for order in (("second", name), (name, "second"))
-            ]
-            assert [outcome[key].startswith(old) for outcome in outcomes] == [True, True]
+            for order in (("second", name), (name, "second")):
+                assert json.loads(ran.look(command_name, *order, "--json").out)[key].startswith(old)
     assert "no step is named" in ran.look("log", "latest").log
     (ran.root / "steps" / "third.ipynb").unlink()
     assert ran.look("log", "latest~1", "third").code == 0, "a step that was removed since"
@@ -79,20 +89,23 @@ def test_a_named_config_selects_its_own_runs(ran: Any) -> None:
 WRONG = {
     "step": (["log", "scond"], 2, "did you mean 'second'?"),
     "no step": (["log"], 2, "no step is named"),
-    "attempt": (["log", "second", "--attempt", "2"], 1, "expected: one of 1"),
+    "step that has not run": (["log", "third", "latest"], 1, "third has not run in run"),
+    "attempt": (["log", "first", "--attempt", "2"], 1, "expected: one of 1"),
     "run": (["log", "second", "zzz"], 1, "there is no run 'zzz'"),
     "nothing to compare": (["compare"], 2, ""),
-    "run before the first": (["compare", "latest~1"], 1, "there is no run 'latest~1'"),
+    "run before the first": (["compare", "latest~2"], 1, "there is no run 'latest~2'"),
     "artifact": (["lineage", "wrods"], 2, "did you mean 'words'?"),
     "digest": (["lineage", "000000"], 1, "one of letters/"),
     "output": (["export", "--output", "no/such/folder/x"], 1, "FileNotFound"),
     "command": (["shw"], 2, ""),
     "no command": ([], 2, ""),
     "config": (["runs", "--config", "zzz.yaml"], 2, "no such config"),
+    "no run to verify": (["verify", "zzz"], 1, "there is no run 'zzz'"),
 }
 
 
 def test_a_wrong_call_is_refused_with_the_nearest_right_one(ran: Any) -> None:
+    ran.step("first")
     for name, (arguments, code, message) in WRONG.items():
         outcome = ran.look(*arguments)
         assert (outcome.code, outcome.out) == (code, ""), name
@@ -100,15 +113,8 @@ def test_a_wrong_call_is_refused_with_the_nearest_right_one(ran: Any) -> None:
 
 
 def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) -> None:
-    for arguments in (
-        ["show"],
-        ["status"],
-        ["log", "second"],
-        ["compare", "latest~1"],
-        ["lineage", "words"],
-        ["export"],
-    ):
-        outcome = toy.look(*arguments, "--mode", "prod")
+    for name in ("show", "status", "log", "lineage", "export"):
+        outcome = toy.look(*EACH[name], "--mode", "prod")
         assert outcome.code == 1
         assert "there is no prod run yet" in outcome.log
         assert "python step.prod.py" in outcome.log
@@ -126,16 +132,158 @@ def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> No
     assert (outcome.code, outcome.out) == (0, "")
 
 
-LOADED = """
-import json, sys
-from pipeline.cli.entry import run_command
-codes = [run_command(arguments) for arguments in json.loads(sys.argv[1])]
-heavy = {"torch", "papermill", "nbformat", "nbconvert", "nbclient", "rich", "cv2", "numpy", "matplotlib", "fsspec"}
-sys.stderr.write(f"{sum(codes)} {heavy & set(sys.modules)}")
-"""
+# --- verify ----------------------------------------------------------------------------------------------------------
 
 
-def test_no_command_imports_anything_heavy(ran: Any) -> None:
-    command_line = [sys.executable, "-c", LOADED, json.dumps([*EACH.values()])]
-    done = subprocess.run(command_line, cwd=ran.root, capture_output=True, text=True, check=True)
-    assert done.stderr == "0 set()"
+def damage(toy: Any, entity: str, content: bytes | None, run: str = "latest") -> str:
+    """Change, or remove, the first file of what a run has of an entity; its digest."""
+    steps = toy.manifest(run)["steps"].values()
+    [digest] = [step["outputs"][entity]["digest"] for step in steps if entity in step["outputs"]]
+    sha256 = re.findall(r"[0-9a-f]{64}", (toy.root / DEV / "artifacts" / entity / digest).read_text())[0]
+    place = toy.root / DEV / "objects" / sha256[:2] / sha256
+    place.chmod(0o644)
+    place.write_bytes(content) if content is not None else place.unlink()
+    return str(digest)
+
+
+def test_damage_is_named_and_its_remedy_typed_mends_it(ran: Any) -> None:
+    run = ran.manifest()["run"]
+    outcome = ran.look("verify")
+    assert (outcome.code, outcome.out) == (0, "all is as it was recorded: 1 run, 4 artifacts, 2 files hashed\n")
+    digest = damage(ran, "words", b"HALLO")
+    outcome = ran.look("verify")
+    assert outcome.code == 1
+    lines = outcome.out.splitlines()
+    assert lines[0] == "4 findings in 1 run, 4 artifacts, 1 file hashed", "all four hold the very same bytes"
+    at = lines.index(f"  words/{digest[:12]}: damaged or missing: text.txt")
+    assert lines[at + 1] == f"    in run  {run}"
+    assert lines[at + 2] == f"    do      python step.dev.py second --force --run {run}"
+    remedies = [line.removeprefix("    do      ") for line in lines if line.startswith("    do ")]
+    for remedy in dict.fromkeys(remedies):
+        assert ran.step(*shlex.split(remedy)[2:]).code == 0
+    assert ran.look("verify").code == 0
+    assert ran.manifest()["run"] == run
+
+
+@pytest.mark.slow
+def test_where_the_code_has_changed_since_a_rerun_mends_it(ran: Any) -> None:
+    ran.commit()
+    assert ran.step("--force").code == 0
+    run = ran.manifest()["run"]
+    cells = ran.cells_of("first")
+    ran.notebook("first", [*cells[:4], ("", 'text = "another"'), *cells[4:]])
+    damage(ran, "letters", b"rotten")
+    assert ran.look("verify", run).out.splitlines()[-1].endswith("python -m pipeline rerun RUN --reload")
+    assert ran.look("rerun", run, "--reload").code == 0
+    assert ran.look("verify").code == 0
+
+
+def test_one_run_or_all_of_the_store_is_verified_and_many_runs_are_named_in_short(ran: Any) -> None:
+    old = ran.manifest()["run"]
+    for _ in range(6):
+        assert ran.step("--set", "first.text=other", "--set", "second.loud=true").code == 0
+    new = ran.manifest()["run"]
+    damage(ran, "words", b"rotten", new)
+    assert ran.look("verify", old).code == 0
+    content = json.loads(ran.look("verify", new, "--json").out)
+    assert (content["runs"], [finding["runs"] for finding in content["findings"]]) == (1, [[new]] * 3)
+    outcome = ran.look("verify")
+    assert (outcome.code, "in 7 runs" in outcome.out) == (1, True)
+    [named] = {line for line in outcome.out.splitlines() if line.startswith("    in run  ")}
+    assert named.endswith(" and 2 more")
+    assert named.count("Z-") == 4
+
+
+def test_records_that_cannot_be_read_are_findings_too_and_hinder_a_collection(ran: Any) -> None:
+    record = ran.root / DEV / "runs" / ran.manifest()["run"] / "attempts" / "third.002.started.json"
+    record.write_text('{"step": "thi')
+    outcome = ran.look("verify")
+    assert outcome.code == 1
+    assert "a record was cut off while it was written, and does not count" in outcome.out
+    record.write_text("[]\n")
+    outcome = ran.look("verify", "--json")
+    assert (outcome.code, len(json.loads(outcome.out)["findings"])) == (1, 1)
+    before = files(ran)
+    outcome = ran.look("gc", "--yes")
+    assert (outcome.code, outcome.out, "a record cannot be read" in outcome.log) == (1, "", True)
+    assert files(ran) == before
+
+
+# --- gc --------------------------------------------------------------------------------------------------------------
+
+
+def grown_old(toy: Any) -> None:
+    """As if all of it had happened long ago."""
+    past = time.time() - 2 * SPARED
+    for path in (toy.root / ".store").rglob("*"):
+        if path.is_file():
+            if path.suffix == ".json" and "runs" in path.parts:
+                path.chmod(0o644)
+                path.write_text(re.sub(r"\b20\d\d-(?=\d\d-\d\dT)", "2001-", path.read_text()))
+            os.utime(path, (past, past))
+
+
+def files(toy: Any) -> set[str]:
+    return {str(path.relative_to(toy.root)) for path in (toy.root / ".store").rglob("*") if path.is_file()}
+
+
+def test_old_runs_go_only_with_yes(ran: Any) -> None:
+    old = ran.manifest()["run"]
+    assert ran.step("--set", "first.text=other").code == 0
+    new = ran.manifest()["run"]
+    grown_old(ran)
+    before = files(ran)
+    assert ran.look("gc", "--yes").out == "2 runs kept, 0 dropped\nthere is nothing to free\n", (
+        "without --keep all stay"
+    )
+    lines = ran.look("gc", "--keep", "1").out.splitlines()
+    assert lines[:2] == ["1 run kept, 1 dropped", f"  dropped  {old}"]
+    kinds = ["records of dropped runs", "artifacts", "file contents"]
+    assert [line.rsplit(maxsplit=3)[0].strip() for line in lines[2:-1]] == kinds
+    assert lines[-1].endswith("do it with the same command and --yes")
+    plan = json.loads(ran.look("gc", "--keep", "1", "--json").out)
+    assert (plan["kept"], plan["dropped"], plan["removed"], plan["young"]) == ([new], [old], None, [])
+    assert files(ran) == before
+    done = json.loads(ran.look("gc", "--keep", "1", "--yes", "--json").out)
+    planned = {info["key"] for kind in ("records", "markers", "objects", "scraps") for info in plan[kind]}
+    assert set(done["removed"]) == planned
+    assert {f"{DEV}/{key}" for key in planned} == before - files(ran)
+    assert plan["bytes"] == sum(info["size"] for kind in ("records", "markers", "objects") for info in plan[kind])
+    assert [row["run"] for row in ran.runs()] == [new]
+    assert ran.look("verify").code == 0
+    assert ran.states() == dict.fromkeys(("first", "second", "third"), "done")
+
+
+def test_young_runs_and_files_stay_and_are_told(ran: Any) -> None:
+    assert ran.step("--set", "first.text=other").code == 0
+    lost = ran.root / DEV / "objects" / "00" / ("0" * 64)
+    lost.parent.mkdir(exist_ok=True)
+    lost.write_bytes(b"x")
+    lines = ["2 runs kept, 0 dropped", "  not yet: 1 file, written within 24 hours", "there is nothing to free"]
+    assert ran.look("gc", "--keep", "1").out.splitlines() == lines
+    assert SPARED == 2 * YOUNG == 24 * 3600
+
+
+def test_what_killed_attempts_left_behind_goes_with_it(ran: Any) -> None:
+    left = ran.root / ".cache" / "resume" / "second.abc"
+    left.mkdir(parents=True)
+    (left / "epoch.pth").write_bytes(b"x" * 3_000_000)
+    assert ran.look("gc").out.splitlines()[-1] == "there is nothing to free"
+    past = time.time() - 2 * ABANDONED
+    for path in (left / "epoch.pth", left):
+        os.utime(path, (past, past))
+    lines = ran.look("gc").out.splitlines()
+    assert lines[1] == f"  left by a killed attempt: {left}"
+    assert lines[-1] == "this would free 3.0 MB; do it with the same command and --yes"
+    assert left.is_dir()
+    assert ran.look("gc", "--yes").out.splitlines()[-1] == "removed 0 files and 1 folder, 3.0 MB"
+    assert not left.exists()
+
+
+def test_prod_has_its_own(toy: Any) -> None:
+    toy.commit()
+    assert toy.step("first", mode="prod").code == 0
+    assert toy.look("gc").out == "0 runs kept, 0 dropped\nthere is nothing to free\n"
+    assert toy.look("gc", "--mode", "prod").out.startswith("1 run kept")
+    assert json.loads(toy.look("verify", "--json").out)["runs"] == 0
+    assert json.loads(toy.look("verify", "--mode", "prod", "--json").out)["runs"] == 1

@@ -146,14 +146,18 @@ class Toy:
         """`python -m pipeline ...` in this process."""
         return self._call(lambda: run_command(arguments, self.root))
 
+    def json(self, *arguments: str) -> Any:
+        """What a command of `python -m pipeline` prints with `--json`."""
+        return json.loads(self.look(*arguments, "--json").out)
+
     def manifest(self, *arguments: str) -> dict[str, Any]:
         """What `show --json` prints."""
-        content: dict[str, Any] = json.loads(self.look("show", "--json", *arguments).out)
+        content: dict[str, Any] = self.json("show", *arguments)
         return content
 
     def states(self) -> dict[str, str]:
         """State of each step by `status`."""
-        return {row["step"]: row["state"] for row in json.loads(self.look("status", "--json").out)["steps"]}
+        return {row["step"]: row["state"] for row in self.json("status")["steps"]}
 
     def statuses(self) -> dict[str, str]:
         """Status of each step's latest attempt in the newest run."""
@@ -161,13 +165,22 @@ class Toy:
 
     def runs(self) -> list[dict[str, Any]]:
         """What `runs --json` prints."""
-        rows: list[dict[str, Any]] = json.loads(self.look("runs", "--json").out)
+        rows: list[dict[str, Any]] = self.json("runs")
         return rows
 
     @staticmethod
     def cells_of(name: str) -> list[Cell]:
         """The cells that one of the three notebooks has at first."""
-        return cells_of(name)
+        work = [cell for source in WORK[name] for cell in (("md", "Work on."), ("", source))]
+        return [
+            ("md", f"# The {name} step\n\nMore on it."),
+            ("", IMPORTS),
+            ("parameters", PARAMETERS[name]),
+            ("interface", OPEN[name]),
+            *work,
+            ("md", "Publish."),
+            ("", COMMIT[name]),
+        ]
 
     def spawn(self, *arguments: str, mode: str = "dev", **environment: str) -> subprocess.Popen[str]:
         """`python step.MODE.py ...` as a process of its own, which Ctrl-C reaches whoever started the tests."""
@@ -242,26 +255,12 @@ class Toy:
         return Outcome(code, out.getvalue(), "\n".join(handler.lines))
 
 
-def cells_of(name: str) -> list[Cell]:
-    """The cells of one of the three notebooks."""
-    work = [cell for source in WORK[name] for cell in (("md", "Work on."), ("", source))]
-    return [
-        ("md", f"# The {name} step\n\nMore on it."),
-        ("", IMPORTS),
-        ("parameters", PARAMETERS[name]),
-        ("interface", OPEN[name]),
-        *work,
-        ("md", "Publish."),
-        ("", COMMIT[name]),
-    ]
-
-
 def make_toy(root: Path, names: tuple[str, ...] = ("first", "second", "third")) -> Toy:
     """A new project in an empty folder."""
     root.mkdir(exist_ok=True)
     toy = Toy(root)
     for name in names:
-        toy.notebook(name, cells_of(name))
+        toy.notebook(name, toy.cells_of(name))
     (root / "configs").mkdir()
     config = CONFIG if "third" in names else CONFIG.partition("deliver:")[0]
     (root / "configs" / "demo.yaml").write_text(config)

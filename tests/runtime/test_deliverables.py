@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from pipeline.cli import step_commands
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -75,19 +71,3 @@ def test_what_no_other_step_reads_is_there_as_soon_as_it_is_made(noting: Any) ->
     done = noting.step("third")
     assert [line.split()[0] for line in done.out.splitlines()[-4:]] == ["read", "page", "notes", "words"]
     assert sorted(path.name for path in out.iterdir()) == ["book", "notes", "page", "words"]
-
-
-def test_it_is_there_when_a_later_step_fails(noting: Any) -> None:
-    done = noting.step("--set", "third.minimum=2.0")
-    assert done.code == 1
-    assert (noting.root / "out" / "dev" / "toy" / "notes" / "notes.txt").is_file()
-
-
-def test_on_a_terminal_the_lines_of_the_steps_are_not_shown_twice(noting: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = SimpleNamespace(isatty=lambda: True)
-    stand_in = SimpleNamespace(stdout=terminal, stderr=terminal, executable=sys.executable)
-    monkeypatch.setattr(step_commands, "sys", stand_in)
-    done = noting.step()
-    assert done.code == 0
-    summary = done.out[done.out.index("\nrun ") :].split("\n")[1:-1]
-    assert [line.split()[0] for line in summary] == ["run", "read", "page", "notes", "words"]

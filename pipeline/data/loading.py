@@ -14,9 +14,8 @@ from typing import Any
 from pipeline.data.annotation_matching import ABSENT, NOT_ANNOTATED, NOT_USABLE, match_images, write_test_list
 from pipeline.data.coco import write_coco
 from pipeline.data.fetch.credentials import redact
-from pipeline.data.formats.class_names import DESCRIBED, lay_over, only_describe
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.reading import read_annotations
+from pipeline.data.formats.reading import DESCRIBED, lay_over, only_describe, read_annotations
 from pipeline.data.images import image_names
 from pipeline.data.sample import make_sample
 from pipeline.data.sources.cvat import load_cvat

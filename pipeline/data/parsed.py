@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.data.boxes import Point, flat, hull, polygon_area
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
 
 # Fields of an image's COCO record, which loading reads and takes away again.
@@ -29,6 +30,11 @@ class ParsedBox:
     iscrowd: int = 0
     segmentation: Any = None
     area: float | None = None
+
+    @classmethod
+    def around(cls, label: str, outline: Sequence[Point], iscrowd: int = 0) -> ParsedBox:
+        """The box around a polygon, which is kept."""
+        return cls(label, hull(outline), iscrowd, [flat(outline)], polygon_area(outline))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +24,7 @@ from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
 _XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
+_YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,39 +72,49 @@ class AnnotationFiles:
         Raises:
             MissingError: No file ends so, or several do; names them, or the nearest.
         """
-        name = self._member(member)
-        suffix = PurePosixPath(name).suffix.lower()
-        beside: Iterable[str] = ()
-        if suffix in {".yaml", ".yml"}:
-            beside = (each for each in self.names if PurePosixPath(each).suffix.lower() not in {".yaml", ".yml"})
-        elif suffix == ".csv":
-            beside = (each for each in self.names if "class-descriptions" in each)
-        return AnnotationFiles(self.folder, tuple(sorted({name, *beside})), self.named)
-
-    def _member(self, member: str) -> str:
         wanted = member.strip("/").removeprefix("./")
-        if wanted in self.names:
-            return wanted
-        ending = [name for name in self.names if name.endswith(f"/{wanted}")]
+        found = [name for name in self.names if name == wanted]
+        found = found or [name for name in self.names if name.endswith(f"/{wanted}")]
         # Unpacking may have removed an archive's top folder from the files' paths, but not from the member's.
-        ending = ending or [name for name in self.names if wanted.endswith(f"/{name}")]
-        if len(ending) == 1:
-            return ending[0]
-        same = [name for name in self.names if PurePosixPath(name).name == PurePosixPath(wanted).name]
-        kind = [name for name in self.names if PurePosixPath(name).suffix == PurePosixPath(wanted).suffix]
-        problem = f"{len(ending)} annotation files match" if ending else "there is no annotation file"
-        examples = (ending or same or kind)[:3]
-        remedy = f"name one file, such as {', '.join(examples)}" if examples else "check the folder"
-        if not (ending or same):
-            remedy = did_you_mean(wanted, self.names, otherwise=remedy, most=3, cutoff=0.4)
-        raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=remedy)
+        found = found or [name for name in self.names if wanted.endswith(f"/{name}")]
+        if len(found) != 1:
+            problem = f"{len(found)} annotation files match" if found else "there is no annotation file"
+            examples = found or self.ending(PurePosixPath(wanted).suffix.lower())
+            remedy = f"name one file, such as {', '.join(examples[:3])}" if examples else "check the folder"
+            if not found:
+                remedy = did_you_mean(wanted, self.names, otherwise=remedy, most=3, cutoff=0.4)
+            raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=remedy)
+        beside: Iterable[str] = ()
+        if found[0].lower().endswith(_YAML):
+            beside = set(self.names).difference(self.ending(*_YAML))
+        elif found[0].lower().endswith(".csv"):
+            beside = (each for each in self.names if "class-descriptions" in each)
+        return AnnotationFiles(self.folder, tuple(sorted({*found, *beside})), self.named)
+
+    def recognise(self, names: Iterable[str], why_not: Callable[[str], str]) -> Recognition:
+        """The first of some files for which `why_not` is empty, or else what it says of the first."""
+        reason = ""
+        for name in names:
+            this = why_not(name)
+            if not this:
+                return Recognition(name)
+            reason = reason or this
+        return Recognition(why_not=reason)
+
+    def recognise_xml(self, outermost: str) -> Recognition:
+        """Whether one of the XML files has this outermost element."""
+
+        def why_not(name: str) -> str:
+            root = self.xml_root(name)
+            return "" if root == outermost else f"{name} has {f'<{root}>' if root else 'nothing'} outermost"
+
+        return self.recognise(self.ending(".xml"), why_not)
 
     def summary(self) -> str:
         """How many files of each suffix there are, for a message."""
-        if not self.names:
-            return "no files at all"
         counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.names)
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda each: (-each[1], each)))
+        in_order = sorted(counts.items(), key=lambda each: (-each[1], each))
+        return ", ".join(f"{count} {kind}" for kind, count in in_order) or "no files at all"
 
     def head(self, name: str) -> str:
         """The first 64 KiB as text."""
@@ -150,22 +161,12 @@ class AnnotationFiles:
         """
         try:
             root: Element = fromstring((self.folder / name).read_bytes())
+        except DefusedXmlException as error:
+            problem = "the XML file declares entities, which annotations do not need"
+            raise DataError(problem, where=name, expected="XML without a document type") from error
         except (ParseError, ValueError, LookupError) as error:
-            if isinstance(error, DefusedXmlException):
-                problem = "the XML file declares entities, which annotations do not need"
-                raise DataError(problem, where=name, expected="XML without a document type") from error
             raise DataError(f"the file is not XML: {error}", where=name, remedy="get the whole file again") from error
         return root
-
-    def recognise_xml(self, outermost: str) -> Recognition:
-        """Whether one of the XML files has this outermost element."""
-        why_not = ""
-        for name in self.ending(".xml"):
-            root = self.xml_root(name)
-            if root == outermost:
-                return Recognition(name)
-            why_not = why_not or f"{name} has {f'<{root}>' if root else 'nothing'} outermost"
-        return Recognition(why_not=why_not)
 
     def xml_root(self, name: str) -> str:
         """The name of an XML file's outermost element, by its first bytes; empty where there is none."""
@@ -200,8 +201,7 @@ def number(value: Any, what: str, where: str) -> float:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    problem = f"{what} is {shown(value)} where a number was expected"
-    raise DataError(problem, where=where, remedy="correct the file")
+    raise _unexpected(value, what, "a number", where)
 
 
 def whole(value: Any, what: str, where: str) -> int:
@@ -213,22 +213,7 @@ def whole(value: Any, what: str, where: str) -> int:
     found = number(value, what, where)
     if math.isfinite(found) and found.is_integer():
         return int(found)
-    problem = f"{what} is {shown(value)} where a whole number was expected"
-    raise DataError(problem, where=where, remedy="correct the file")
-
-
-def declared_size(width: Any, height: Any, where: str) -> tuple[int, int] | None:
-    """An image's size as a file declares it, in pixels; None where a side is absent, empty or 0.
-
-    Raises:
-        DataError: A side is not a whole number, or negative.
-    """
-    if not width or not height:
-        return None
-    size = whole(width, "the image's width", where), whole(height, "the image's height", where)
-    if min(size) < 0:
-        raise DataError(f"the image's size is {size[0]}x{size[1]}", where=where, remedy="correct the file")
-    return size if all(size) else None
+    raise _unexpected(value, what, "a whole number", where)
 
 
 def label(value: Any, where: str) -> str:
@@ -239,8 +224,7 @@ def label(value: Any, where: str) -> str:
     """
     if isinstance(value, str) and value.strip() and is_encodable(value):
         return value.strip()
-    problem = f"the class is {shown(value)} where a name was expected"
-    raise DataError(problem, where=where, remedy="correct the file")
+    raise _unexpected(value, "the class", "a name", where)
 
 
 def is_encodable(text: str) -> bool:
@@ -263,7 +247,12 @@ def shown(value: Any) -> str:
         return "absent"
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+    if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _unexpected(value: Any, what: str, expected: str, where: str) -> DataError:
+    problem = f"{what} is {shown(value)} where {expected} was expected"
+    return DataError(problem, where=where, remedy="correct the file")

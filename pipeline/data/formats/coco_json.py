@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import PurePosixPath
-from typing import Any
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
 from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
@@ -22,13 +22,7 @@ LOOKS_FOR = "a JSON file with images, annotations that have a bbox, and categori
 
 def recognises(files: AnnotationFiles) -> Recognition:
     """Whether one of the files is an instances file."""
-    why_not = ""
-    for name in files.ending(".json"):
-        reason = _why_not(files, name)
-        if not reason:
-            return Recognition(name)
-        why_not = why_not or reason
-    return Recognition(why_not=why_not)
+    return files.recognise(files.ending(".json"), lambda name: _why_not(files, name))
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
@@ -60,12 +54,12 @@ def _why_not(files: AnnotationFiles, name: str) -> str:
         return f"{name} is a list, as of detection results"
     if '"shapes"' in head and not any(key in head for key in ('"images"', '"annotations"', '"categories"')):
         return f"{name} has shapes, as of LabelMe"  # not searched further: it may contain the image
-    missing = [key for key in ("images", "annotations") if not files.has_json_keys(name, key)]
-    if missing:
-        return f"{name} has no '{missing[0]}'"
-    if not files.has_json_keys(name, "bbox") and files.has_json_keys(name, "image_id"):
+    missing = {key for key in ("images", "annotations", "categories", "bbox") if not files.has_json_keys(name, key)}
+    if missing & {"images", "annotations"}:
+        return f"{name} has no '{max(missing & {'images', 'annotations'})}'"
+    if "bbox" in missing and files.has_json_keys(name, "image_id"):
         return f"{name} has annotations, but no 'bbox' in them, as of captions"
-    return "" if files.has_json_keys(name, "categories") else f"{name} has no 'categories'"
+    return f"{name} has no 'categories'" if "categories" in missing else ""
 
 
 def _only(kept: list[str], names: list[str], why: str) -> list[str]:
@@ -78,21 +72,17 @@ def _only(kept: list[str], names: list[str], why: str) -> list[str]:
 
 def _resolved(dataset: CocoDataset, name: str, images: ImageIndex) -> CocoDataset:
     """The dataset with the images' names and sizes as they are here, and the file's subset where they have none."""
-    beside, subset = PurePosixPath(name).parent.as_posix(), images.subset_of(name)
+    beside, by_file = PurePosixPath(name).parent.as_posix(), images.subset_of(name)
     found = []
     for i, image in enumerate(dataset.images):
         file_name = images.name_of(image.file_name, f"{name}: images[{i}]", beside)
         width, height = (image.width, image.height) if image.width and image.height else images.size(file_name)
-        extra = _with_subset(image, subset)
+        extra = dict(image.extra)
+        own = extra.pop("subset", None)
+        subset = (subset_named(own) if isinstance(own, str) else "") or by_file
+        extra |= {"subset": subset} if subset else {}
         found.append(replace(image, file_name=file_name, width=width, height=height, extra=extra))
     return replace(dataset, images=tuple(found))
-
-
-def _with_subset(image: Image, subset: str) -> Mapping[str, Any]:
-    own = image.extra.get("subset")
-    subset = (subset_named(own) if isinstance(own, str) else "") or subset
-    rest = {key: value for key, value in image.extra.items() if key != "subset"}
-    return rest | {"subset": subset} if subset else rest
 
 
 def _merged(datasets: Sequence[CocoDataset]) -> CocoDataset:
@@ -105,16 +95,14 @@ def _merged(datasets: Sequence[CocoDataset]) -> CocoDataset:
             categories.setdefault(category.name, replace(category, id=len(categories) + 1))
     images = [replace(first[name], id=i) for i, name in enumerate(sorted(first), 1)]
     numbers = {image.file_name: image.id for image in images}
-    unknown_image, unknown_category = count(len(images) + 1), count(len(categories) + 1)
+    unknown_image, unknown_category = count(len(images) + 1).__next__, count(len(categories) + 1).__next__
     annotations: list[Annotation] = []
     for dataset in datasets:
-        image_ids = {image.id: numbers[image.file_name] for image in reversed(dataset.images)}
-        category_ids = {each.id: categories[each.name].id for each in reversed(dataset.categories)}
+        image_ids = defaultdict[int, int](unknown_image)
+        category_ids = defaultdict[int, int](unknown_category)
+        image_ids |= {image.id: numbers[image.file_name] for image in reversed(dataset.images)}
+        category_ids |= {each.id: categories[each.name].id for each in reversed(dataset.categories)}
         for each in dataset.annotations:
-            if each.image_id not in image_ids:
-                image_ids[each.image_id] = next(unknown_image)
-            if each.category_id not in category_ids:
-                category_ids[each.category_id] = next(unknown_category)
             image_id, category_id = image_ids[each.image_id], category_ids[each.category_id]
             annotations.append(replace(each, id=len(annotations) + 1, image_id=image_id, category_id=category_id))
     licenses = {json.dumps(each, sort_keys=True): each for dataset in datasets for each in dataset.licenses}

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
-from pipeline.data.boxes import Point, ellipse_hull, flat, hull, polygon_area, rotated_box
+from pipeline.data.boxes import Point, ellipse_hull, hull, rotated_box
 from pipeline.data.coco import Box, CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, declared_size, label, number, whole
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, label, number, whole
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_named
@@ -36,6 +36,8 @@ _FRAME = re.compile(r"(?:(.*)/)?frame_(\d+)\.[^./]+")
 _MAYBE_FLAT = frozenset({"polyline", "points", "skeleton"})  # shapes that may have no area
 _SHAPES = frozenset({"box", "polygon", "ellipse", "mask", "cuboid"}) | _MAYBE_FLAT
 
+_Keyframe = tuple[int, bool, ParsedBox | None]  # its number, whether the object is outside, its box if it has an area
+
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
@@ -47,13 +49,6 @@ class _Clip:
     subset: str
     first: int = 0
     last: float = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class _TrackedShape:
-    frame: int
-    outside: bool
-    box: ParsedBox | None
 
 
 def recognises(files: AnnotationFiles) -> Recognition:
@@ -70,47 +65,36 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     labels: dict[str, None] = {}
     found: list[ParsedImage] = []
     without_area = Counter[str]()
-    for name in files.ending(".xml"):
-        if files.xml_root(name) != "annotations":
+    for file in files.ending(".xml"):
+        if files.xml_root(file) != "annotations":
             continue
-        root = files.xml(name)
-        labels |= dict.fromkeys(_labels(root))
-        found += _images(root, name, images, without_area)
+        root = files.xml(file)
+        for each in root.iterfind("meta//labels/label"):
+            name = (each.findtext("name") or "").strip()
+            if name and not each.findtext("parent"):  # a label with a parent is of a skeleton's points
+                labels[name] = None
+        found += _images(root, file, images, without_area)
         if root.find("track") is not None:
-            found += _tracked_images(root, name, images, without_area)
+            found += _tracked_images(root, file, images, without_area)
     if without_area:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(without_area.items()))
         log.info("skipped shapes without an area: %s", kinds)
     return to_coco(found, tuple(labels))
 
 
-def _labels(root: Element) -> Iterator[str]:
-    """The labels in order, without those of a skeleton's points."""
-    for each in root.iterfind("meta//labels/label"):
-        name = (each.findtext("name") or "").strip()
-        if name and not each.findtext("parent"):
-            yield name
-
-
 def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> Iterator[ParsedImage]:
-    beside = PurePosixPath(file).parent.as_posix()
     for i, node in enumerate(root.findall("image"), 1):
         written = (node.get("name") or "").strip()
         if not written:
             raise DataError("an image has no name", where=f"{file}: image {i}", expected="its path")
         where = f"{file}: image {written[:100]}"
-        boxes, unusable = list[ParsedBox](), False
-        for shape in node:
-            box = _read_shape(shape, shape.get("label", ""), where) if shape.tag in _SHAPES else None
-            if box is not None:
-                boxes.append(box)
-            elif shape.tag in _SHAPES or shape.tag == "tag":
-                without_area[shape.tag] += 1
-                unusable = unusable or shape.tag != "tag"  # a tag is about the whole image
-        name = images.name_of(written, where, beside)
+        boxes = [(each.tag, _read_shape(each, each.get("label", ""), where)) for each in node if each.tag in _SHAPES]
+        flat = [tag for tag, box in boxes if box is None]
+        without_area.update(flat + ["tag"] * len(node.findall("tag")))  # which is about the whole image
+        name = images.name_of(written, where, PurePosixPath(file).parent.as_posix())
         subset = subset_named(node.get("subset") or "") or images.subset_of(PurePosixPath(written).parent.as_posix())
-        size = declared_size(node.get("width"), node.get("height"), where) or images.size(name)
-        yield ParsedImage(name, *size, boxes, subset, unusable=unusable)
+        size = images.declared_size(name, node.get("width"), node.get("height"), where)
+        yield ParsedImage(name, *size, [box for _, box in boxes if box], subset, unusable=bool(flat))
 
 
 def _read_shape(shape: Element, name: str, where: str) -> ParsedBox | None:
@@ -119,35 +103,32 @@ def _read_shape(shape: Element, name: str, where: str) -> ParsedBox | None:
     The attribute `is_crowd`, which CVAT makes from COCO's field, marks a region that is not judged.
     """
     name = label(name, where)
-    crowd = int(any(_is_crowd(each) for each in shape.findall("attribute")))
+    flags = [each.text for each in shape.findall("attribute") if each.get("name") == "is_crowd"]
+    crowd = int(any((text or "").strip().lower() in {"true", "1"} for text in flags))
     if shape.tag == "polygon":
-        points = _points(shape, where)
-        return ParsedBox(name, hull(points), crowd, [flat(points)], polygon_area(points))
+        return ParsedBox.around(name, _points(shape, where), crowd)
     box = _box(shape, where)
-    if shape.tag in _MAYBE_FLAT and min(box[2:]) <= 0:
-        return None
-    return ParsedBox(name, box, crowd)
-
-
-def _is_crowd(attribute: Element) -> bool:
-    return attribute.get("name") == "is_crowd" and (attribute.text or "").strip().lower() in {"true", "1"}
+    return None if shape.tag in _MAYBE_FLAT and min(box[2:]) <= 0 else ParsedBox(name, box, crowd)
 
 
 def _box(shape: Element, where: str) -> Box:
+    def values(*keys: str) -> list[float]:
+        return [number(shape.get(key), f"{key} of a {shape.tag}", where) for key in keys]
+
+    rotation = number(shape.get("rotation") or "0", "rotation", where)
     if shape.tag == "box":
-        left, top, right, bottom = (_number(shape, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+        left, top, right, bottom = values("xtl", "ytl", "xbr", "ybr")
         box = (left, top, right - left, bottom - top)
-        rotation = _rotation(shape, where)
         return hull(rotated_box(box, rotation)) if rotation else box
     if shape.tag == "mask":
-        left, top, width, height = (_number(shape, key, where) for key in ("left", "top", "width", "height"))
+        left, top, width, height = values("left", "top", "width", "height")
         return left, top, width, height
     if shape.tag == "ellipse":
-        x, y, across, down = (_number(shape, key, where) for key in ("cx", "cy", "rx", "ry"))
-        return ellipse_hull((x, y), (across, down), _rotation(shape, where))
+        x, y, across, down = values("cx", "cy", "rx", "ry")
+        return ellipse_hull((x, y), (across, down), rotation)
     if shape.tag == "cuboid":
-        ends = sorted(key[1:] for key in shape.attrib if key[0] == "x" and f"y{key[1:]}" in shape.attrib)
-        return hull([(_number(shape, f"x{end}", where), _number(shape, f"y{end}", where)) for end in ends])
+        ends = [key[1:] for key in shape.attrib if key[0] == "x" and f"y{key[1:]}" in shape.attrib]
+        return hull(list(zip(values(*(f"x{end}" for end in ends)), values(*(f"y{end}" for end in ends)), strict=True)))
     if shape.tag == "skeleton":
         parts = [each for each in shape.findall("points") if each.get("outside") != "1"]
         return hull([point for each in parts for point in _points(each, where)]) if parts else (0, 0, 0, 0)
@@ -162,14 +143,6 @@ def _points(shape: Element, where: str) -> list[Point]:
     return [(number(x.strip(), "a point's x", where), number(y.strip(), "a point's y", where)) for x, y in texts]
 
 
-def _rotation(shape: Element, where: str) -> float:
-    return number(shape.get("rotation") or "0", "rotation", where)
-
-
-def _number(shape: Element, key: str, where: str) -> float:
-    return number(shape.get(key), f"{key} of a {shape.tag}", where)
-
-
 def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> list[ParsedImage]:
     """The existing frames of the clips in an annotation file, with the boxes of all tracks."""
     clips = _clips(root, file, images)
@@ -177,27 +150,22 @@ def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: 
     boxes: dict[str, list[ParsedBox]] = defaultdict(list)
     unusable: set[str] = set()
     for i, track in enumerate(root.findall("track"), 1):
-        where = f"{file}: track {track.get('id', i)}"
         task = track.get("task_id", "")
         task = task if task in clips else next(iter(clips))
-        clip = clips[task]
-        for frame, box in _positions(_tracked_shapes(track, where, without_area), present[task]):
+        keyframes = _keyframes(track, f"{file}: track {track.get('id', i)}", without_area)
+        for frame, box in _positions(keyframes, present[task]):
+            name = clips[task].frames[frame]
             if box is None:
-                unusable.add(clip.frames[frame])
+                unusable.add(name)
             else:
-                boxes[clip.frames[frame]].append(box)
-    return [
-        ParsedImage(
-            name,
-            *(clip.size if all(clip.size) else images.size(name)),
-            boxes.get(name, ()),
-            clip.subset,
-            unusable=name in unusable,
-        )
-        for clip in clips.values()
-        for number, name in clip.frames.items()
-        if clip.first <= number <= clip.last or name in boxes or name in unusable
-    ]
+                boxes[name].append(box)
+    found = []
+    for clip in clips.values():
+        for frame, name in clip.frames.items():
+            if clip.first <= frame <= clip.last or name in boxes or name in unusable:
+                size = clip.size if all(clip.size) else images.size(name)
+                found.append(ParsedImage(name, *size, boxes.get(name, ()), clip.subset, unusable=name in unusable))
+    return found
 
 
 def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
@@ -209,16 +177,25 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
             by_folder[found[1] or ""].setdefault(int(found[2]), name)
     parts = [each for each in root.iterfind("meta//*") if each.find("source") is not None]
     parts = parts or [each for each in root.findall("meta") if each.find("source") is not None]
-    if not parts:
-        return {"": _only_clip(by_folder, file, images)}
+    if not parts:  # the clip that all images belong to
+        if len(by_folder) != 1 or sum(map(len, by_folder.values())) != len(images.names):
+            raise DataError(
+                "the file does not name the video of its tracks",
+                where=file,
+                expected="<meta> with a <source>, or images that are the frames of one clip",
+                remedy="load that video alone, or add the source to the file",
+            )
+        [(folder, frames)] = by_folder.items()
+        return {"": _Clip(PurePosixPath(folder).name, (0, 0), frames, "")}
     clips: dict[str, _Clip] = {}
     for each in parts:
         name = PurePosixPath((each.findtext("source") or "").replace("\\", "/")).stem
         frames = _frames(name, by_folder, alone=len(parts) == 1)
-        texts = (each.findtext(f"original_size/{side}") or 0 for side in ("width", "height"))
-        width, height = (whole(text, "original_size", file) for text in texts)
-        subset = subset_named(each.findtext("subset") or "")
+        width, height = (
+            whole(each.findtext(f"original_size/{side}") or 0, "original_size", file) for side in ("width", "height")
+        )
         first, last = (whole(each.findtext(tag) or -1, tag, file) for tag in ("start_frame", "stop_frame"))
+        subset = subset_named(each.findtext("subset") or "")
         clip = _Clip(name, (width, height), frames, subset, first, last if last >= 0 else float("inf"))
         clips.setdefault(each.findtext("id") or "", clip)
     if not any(clip.frames for clip in clips.values()):
@@ -232,19 +209,6 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
     return clips
 
 
-def _only_clip(by_folder: dict[str, dict[int, str]], file: str, images: ImageIndex) -> _Clip:
-    """The clip that all images belong to, where the file does not name its video."""
-    if len(by_folder) != 1 or sum(map(len, by_folder.values())) != len(images.names):
-        raise DataError(
-            "the file does not name the video of its tracks",
-            where=file,
-            expected="<meta> with a <source>, or images that are the frames of one clip",
-            remedy="load that video alone, or add the source to the file",
-        )
-    [(folder, frames)] = by_folder.items()
-    return _Clip(PurePosixPath(folder).name, (0, 0), frames, "")
-
-
 def _frames(clip: str, by_folder: dict[str, dict[int, str]], *, alone: bool) -> dict[int, str]:
     """The frames in the clip's folder, or in the only folder of frames where there is one clip."""
     folders = [folder for folder in by_folder if f"/{folder}".endswith(f"/{clip}")]
@@ -255,32 +219,29 @@ def _frames(clip: str, by_folder: dict[str, dict[int, str]], *, alone: bool) -> 
     return by_folder[folders[0]] if folders else {}
 
 
-def _tracked_shapes(track: Element, where: str, without_area: Counter[str]) -> list[_TrackedShape]:
-    shapes: dict[int, _TrackedShape] = {}
+def _keyframes(track: Element, where: str, without_area: Counter[str]) -> list[_Keyframe]:
+    keyframes: dict[int, _Keyframe] = {}
     for each in track:
-        if each.tag not in _SHAPES:
-            continue
-        frame = whole(each.get("frame"), "frame", where)
-        outside = each.get("outside") == "1"
-        box = _read_shape(each, track.get("label", ""), f"{where}, frame {frame}")
-        if box is None and not outside:
-            without_area[each.tag] += 1
-        shapes[frame] = _TrackedShape(frame, outside, box)
-    return [shapes[frame] for frame in sorted(shapes)]
+        if each.tag in _SHAPES:
+            frame, outside = whole(each.get("frame"), "frame", where), each.get("outside") == "1"
+            box = _read_shape(each, track.get("label", ""), f"{where}, frame {frame}")
+            if box is None and not outside:
+                without_area[each.tag] += 1
+            keyframes[frame] = frame, outside, box
+    return [keyframes[frame] for frame in sorted(keyframes)]
 
 
-def _positions(shapes: Sequence[_TrackedShape], present: Sequence[int]) -> Iterator[tuple[int, ParsedBox | None]]:
+def _positions(keyframes: Sequence[_Keyframe], present: Sequence[int]) -> Iterator[tuple[int, ParsedBox | None]]:
     """The object's box on each existing frame; None where its shape has no area."""
-    for shape, following in zip(shapes, [*shapes[1:], None], strict=True):
-        if shape.outside:
+    for (start, outside, box), following in zip(keyframes, [*keyframes[1:], None], strict=True):
+        if outside:
             continue
-        last = following.frame - 1 if following else shape.frame
-        for frame in present[bisect_left(present, shape.frame) : bisect_right(present, last)]:
-            if frame == shape.frame or shape.box is None:
-                yield frame, shape.box
-            elif following:
-                fraction = (frame - shape.frame) / (following.frame - shape.frame)
-                yield frame, _between(shape.box, following.box or shape.box, fraction)
+        last = following[0] - 1 if following else start
+        for frame in present[bisect_left(present, start) : bisect_right(present, last)]:
+            if box is None or following is None or frame == start:
+                yield frame, box
+            else:
+                yield frame, _between(box, following[2] or box, (frame - start) / (following[0] - start))
 
 
 def _between(start: ParsedBox, end: ParsedBox, fraction: float) -> ParsedBox:

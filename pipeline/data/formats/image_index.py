@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from PIL.Image import DecompressionBombError
 
 from pipeline.data.coco import unsafe_name
-from pipeline.data.formats.annotation_files import is_encodable
+from pipeline.data.formats.annotation_files import is_encodable, whole
 from pipeline.data.images import IMAGE_SUFFIXES, UNREADABLE, upright_size
 from pipeline.data.subset_names import class_folders, subset_of
 from pipeline.errors import DataError
@@ -25,9 +26,8 @@ _SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif"}  # which no image here has, but 
 _MANY = 20
 
 
-@dataclass(frozen=True, slots=True)
 class _WrittenPath:
-    """A path from an annotation.
+    """A path from an annotation in a folder `beside`; backslashes are slashes.
 
     Attributes:
         parts: Its folders and file name, without what only means something on the machine that wrote it.
@@ -36,59 +36,45 @@ class _WrittenPath:
         outside: Whether it leads out of the annotations' folder.
     """
 
-    parts: tuple[str, ...]
-    folders: tuple[str, ...]
-    foreign: bool
-    outside: bool
-
-    @classmethod
-    def of(cls, path: str, beside: str = "") -> _WrittenPath:
-        """Parse a path that is relative to a folder; backslashes are slashes."""
+    def __init__(self, path: str, beside: str = "") -> None:
         plain = path.replace("\\", "/")
         local = re.sub(r"^(file:/)?/*([A-Za-z]:)?/+|^[A-Za-z]:", "", plain)
-        parts: list[str] = []
-        folders = [part for part in beside.split("/") if part not in {"", "."}]
-        outside = False
+        self.parts: list[str] = []
+        self.folders = [part for part in beside.split("/") if part not in {"", "."}]
+        self.outside = False
         for part in local.split("/"):
             if part == "..":
-                above = parts or folders
-                if above:
-                    above.pop()
-                else:
-                    outside = True
+                above = self.parts or self.folders
+                self.outside |= not above
+                del above[-1:]
             elif part not in {"", "."}:
-                parts.append(part)
-        return cls(tuple(parts), tuple(folders), outside or local != plain, outside)
+                self.parts.append(part)
+        self.foreign = self.outside or local != plain
 
 
 class _PathEndings:
     """Images by each ending of their paths: a look-up takes as many steps as the path has folders."""
 
-    def __init__(self, names: Iterable[str], *, fold: bool = False, stems: bool = False) -> None:
+    def __init__(self, names: Iterable[str], *, fold: bool, stems: bool) -> None:
         self._fold = fold
-        self._whole: dict[str, list[str]] = {}
-        self._ending: dict[str, list[str]] = {}
+        self._names: dict[str, list[str]] = defaultdict(list)
         for name in sorted(names):
             path = name.casefold() if fold else name
             path = _without_suffix(path) if stems else path
-            self._whole.setdefault(path, []).append(name)
-            start = 0
-            while start >= 0:
-                self._ending.setdefault(path[start:], []).append(name)
-                start = path.find("/", start) + 1 or -1
+            self._names[f"/{path}"].append(name)  # the whole path
+            for ending in _endings(path):
+                self._names[ending].append(name)
 
     def exactly(self, tail: str) -> list[str]:
         """The images of that path, or else those whose path ends in it."""
-        return self._whole.get(tail) or self._ending.get(tail) or []
+        return self._names.get(f"/{tail}") or self._names.get(tail) or []
 
     def find(self, path: _WrittenPath) -> list[str]:
         """The images a path may mean: beside its annotation file, as written, with folders added, or removed."""
         written = "/".join((*path.folders, *path.parts))
-        parts = (written.casefold() if self._fold else written).split("/")
-        for i in range(len(parts)):
-            tail = "/".join(parts[i:])
+        for i, tail in enumerate(_endings(written.casefold() if self._fold else written)):
             shortened = i > len(path.folders) and not path.foreign
-            found = self._whole.get(tail, []) if shortened else self.exactly(tail)
+            found = self._names.get(f"/{tail}", []) if shortened else self.exactly(tail)
             if found:
                 return found
         return []
@@ -132,11 +118,12 @@ class ImageIndex:
         Raises:
             DataError: Several images fit equally well; names them.
         """
-        path = _WrittenPath.of(name, beside)
+        path = _WrittenPath(name, beside)
         if not path.parts:
             return None
-        for endings in self._tables(path.parts[-1]):
-            found = self._nearby(endings.find(path), path)
+        has_suffix = PurePosixPath(path.parts[-1]).suffix.lower() in _SUFFIXES
+        for stems, fold in ((False, False), (False, True), (True, False), (True, True))[: 2 if has_suffix else 4]:
+            found = self._nearby(self._table(fold=fold, stems=stems).find(path), path)
             if len(path.parts) == 1:
                 found = [each for each in found if self._may_be_of(each.rpartition("/")[0], beside)]
             if found:
@@ -149,26 +136,25 @@ class ImageIndex:
         Raises:
             DataError: There are several.
         """
-        found = self._endings(stems=True).exactly(f"{folder}/{stem}")
-        return _the_one(found, stem, tuple(folder.split("/"))) if found else None
+        found = self._table(stems=True).exactly(f"{folder}/{stem}")
+        return _the_one(found, stem, folder.split("/")) if found else None
 
     def within(self, path: str) -> list[str]:
         """The images in a folder and its subfolders; none where there is no such folder.
 
         Leading folders of the path may be missing, or be those of another machine.
         """
-        parts = _WrittenPath.of(path).parts
+        parts = _WrittenPath(path).parts
         if not parts:
-            return list(self._sorted)
-        for i in range(len(parts)):
-            tail = "/".join(parts[i:])
+            return self._sorted
+        for tail in _endings("/".join(parts)):
             if self.subset_of(tail) != self.subset_of(path):
                 break  # `test/images` must not match `images`
             found = self._folders.get(tail, [])
             found = [tail] if tail in found else [each for each in found if self._may_be_of(each, path)]
             if len(found) == 1:
-                after = found[0] + chr(ord("/") + 1)
-                return self._sorted[bisect_left(self._sorted, f"{found[0]}/") : bisect_left(self._sorted, after)]
+                first, after = f"{found[0]}/", found[0] + chr(ord("/") + 1)
+                return self._sorted[bisect_left(self._sorted, first) : bisect_left(self._sorted, after)]
         return []
 
     def subset_of(self, path: str) -> str:
@@ -184,14 +170,17 @@ class ImageIndex:
         found = self.resolve(name, beside)
         if found is not None:
             return found
-        path = _WrittenPath.of(name, beside)
-        if path.outside or unsafe_name("/".join(path.parts)) or not is_encodable(name):
-            raise DataError(
-                f"the image's name is not a path within the images folder: {name[:200]!r}",
-                where=where,
-                remedy="correct the name",
-            )
-        return "/".join(path.parts)
+        path = _WrittenPath(name, beside)
+        plain = "/".join(path.parts)
+        if path.outside or unsafe_name(plain) or not is_encodable(name):
+            problem = f"the image's name is not a path within the images folder: {name[:200]!r}"
+            raise DataError(problem, where=where, remedy="correct the name")
+        return plain
+
+    def image_of(self, file: str, named: str) -> str:
+        """The image of an annotation file: that named in it, or else that of the file's own name, as by `name_of`."""
+        beside, own = PurePosixPath(file).parent.as_posix(), PurePosixPath(file).stem
+        return self.resolve(named, beside) or self.resolve(own, beside) or self.name_of(named or own, file, beside)
 
     def size(self, name: str) -> tuple[int, int]:
         """Width and height of the upright image in pixels, from the file's header.
@@ -199,15 +188,26 @@ class ImageIndex:
         `(0, 0)` where the image is absent or its header broken: validation drops such an image.
         """
         if name not in self._sizes:
-            self._sizes[name] = self._measured(name) if name in self.names else (0, 0)
+            self._sizes[name] = 0, 0
+            try:
+                if name in self.names:
+                    self._sizes[name] = upright_size(self.folder / self._renamed.get(name, name))
+            except (*UNREADABLE, DecompressionBombError):
+                self.unreadable.append(name)
         return self._sizes[name]
 
-    def _measured(self, name: str) -> tuple[int, int]:
-        try:
-            return upright_size(self.folder / self._renamed.get(name, name))
-        except (*UNREADABLE, DecompressionBombError):
-            self.unreadable.append(name)
-            return 0, 0
+    def declared_size(self, name: str, width: Any, height: Any, where: str) -> tuple[int, int]:
+        """An image's size as its annotation declares it; the file's where a side is absent, empty or 0.
+
+        Raises:
+            DataError: A side is not a whole number, or negative.
+        """
+        if not width or not height:
+            return self.size(name)
+        size = whole(width, "the image's width", where), whole(height, "the image's height", where)
+        if min(size) < 0:
+            raise DataError(f"the image's size is {size[0]}x{size[1]}", where=where, remedy="correct the file")
+        return size if all(size) else self.size(name)
 
     def _may_be_of(self, folder: str, path: str) -> bool:
         """Whether a folder is of no other subset than a path: `labels/train` means no image in `images/val`."""
@@ -228,14 +228,7 @@ class ImageIndex:
             groups.append([each for each in inside if found[bisect_left(found, each) % len(found)] == each])
         return min(filter(None, groups), key=len, default=found)
 
-    def _tables(self, last: str) -> Iterator[_PathEndings]:
-        yield self._endings()
-        yield self._endings(fold=True)
-        if PurePosixPath(last).suffix.lower() not in _SUFFIXES:
-            yield self._endings(stems=True)
-            yield self._endings(fold=True, stems=True)
-
-    def _endings(self, *, fold: bool = False, stems: bool = False) -> _PathEndings:
+    def _table(self, *, fold: bool = False, stems: bool = False) -> _PathEndings:
         if (fold, stems) not in self._made:
             self._made[fold, stems] = _PathEndings(self.names, fold=fold, stems=stems)
         return self._made[fold, stems]
@@ -251,21 +244,28 @@ class ImageIndex:
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
         """Folders by each ending of their paths."""
-        table: dict[str, list[str]] = {}
-        for folder in sorted({folder for name in self.names for folder in PurePosixPath(name).parents if folder.name}):
-            for i in range(len(folder.parts)):
-                table.setdefault("/".join(folder.parts[i:]), []).append(folder.as_posix())
+        table: dict[str, list[str]] = defaultdict(list)
+        folders = {folder.as_posix() for name in self.names for folder in PurePosixPath(name).parents if folder.name}
+        for folder in sorted(folders):
+            for ending in _endings(folder):
+                table[ending].append(folder)
         return table
 
     @cached_property
     def _by_folder(self) -> dict[tuple[str, str], list[str]]:
         """Images by each of their folders' names and their own name without suffix, in lower case."""
-        table: dict[tuple[str, str], list[str]] = {}
+        table: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in self._sorted:
             *folders, last = name.split("/")
             for folder in dict.fromkeys(folders):
-                table.setdefault((folder, _without_suffix(last).casefold()), []).append(name)
+                table[folder, _without_suffix(last).casefold()].append(name)
         return table
+
+
+def _endings(path: str) -> list[str]:
+    """`a/b/c`, `b/c`, `c`."""
+    parts = path.split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def _without_suffix(path: str) -> str:
@@ -273,7 +273,7 @@ def _without_suffix(path: str) -> str:
     return folder + slash + PurePosixPath(last).stem
 
 
-def _the_one(found: list[str], name: str, folders: tuple[str, ...]) -> str:
+def _the_one(found: list[str], name: str, folders: list[str]) -> str:
     """Of several images, the one that shares most folders with the annotation file."""
     if len(found) == 1:
         return found[0]

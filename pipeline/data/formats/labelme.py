@@ -16,17 +16,9 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.data.boxes import Point, flat, hull, polygon_area
+from pipeline.data.boxes import hull
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import (
-    AnnotationFiles,
-    Recognition,
-    claim,
-    declared_size,
-    label,
-    number,
-    shown,
-)
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim, label, number, shown
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.errors import DataError
@@ -40,13 +32,11 @@ _POINTS = {"rectangle": 2, "rotation": 3, "polygon": 3, "circle": 2, "mask": 2} 
 
 def recognises(files: AnnotationFiles) -> Recognition:
     """Whether one of the files has shapes."""
-    why_not = ""
-    for name in files.ending(".json"):
-        if files.has_json_keys(name, "shapes"):
-            if files.has_json_keys(name, "imagePath"):
-                return Recognition(name)
-            why_not = why_not or f"{name} has shapes, but no 'imagePath'"
-    return Recognition(why_not=why_not)
+
+    def why_not(name: str) -> str:
+        return "" if files.has_json_keys(name, "imagePath") else f"{name} has shapes, but no 'imagePath'"
+
+    return files.recognise((name for name in files.ending(".json") if files.has_json_keys(name, "shapes")), why_not)
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
@@ -57,12 +47,11 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """
     found, claims, without_area = list[ParsedImage](), dict[str, str](), Counter[str]()
     for name in files.ending(".json"):
-        if files.has_json_keys(name, "shapes", "imagePath"):
-            content = files.json(name)
-            if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-                found.append(_image(name, content, images, without_area))
-                if found[-1].name in images.names:
-                    claim(claims, found[-1].name, name)
+        content = files.json(name) if files.has_json_keys(name, "shapes", "imagePath") else None
+        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
+            found.append(_image(name, content, images, without_area))
+            if found[-1].name in images.names:
+                claim(claims, found[-1].name, name)
     if without_area:
         kinds = ", ".join(f"{count} of kind '{kind}'" for kind, count in sorted(without_area.items()))
         log.info("skipped shapes without an area: %s", kinds)
@@ -70,38 +59,36 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
 
 
 def _image(file: str, content: dict[str, Any], images: ImageIndex, without_area: Counter[str]) -> ParsedImage:
-    beside, own = PurePosixPath(file).parent.as_posix(), PurePosixPath(file).stem
     path = content.get("imagePath")
     if path is not None and not isinstance(path, str):
         raise DataError(f"'imagePath' is {shown(path)}", where=file, expected="the image's path")
-    name = images.resolve(path, beside) if path else None
-    name = name or images.resolve(own, beside) or images.name_of(path or own, file, beside)
+    name = images.image_of(file, path or "")
     boxes, unusable = list[ParsedBox](), False
     for i, shape in enumerate(content["shapes"]):
         where = f"{file}: shapes[{i}]"
         if not isinstance(shape, dict):
             raise DataError(f"a shape is {shown(shape)} where an object was expected", where=where)
-        points, kind = _points(shape.get("points"), where), str(shape.get("shape_type") or "polygon")
-        if kind not in _POINTS:
+        kind = str(shape.get("shape_type") or "polygon")
+        if kind in _POINTS:
+            boxes.append(_box(shape, kind, where))
+        else:
             without_area[shown(kind).strip("'")] += 1
             unusable = True
-        else:
-            boxes.append(_box(shape, kind, points, where))
-    size = declared_size(content.get("imageWidth"), content.get("imageHeight"), file) or images.size(name)
-    return ParsedImage(name, *size, boxes, images.subset_of(beside), unusable=unusable)
+    size = images.declared_size(name, content.get("imageWidth"), content.get("imageHeight"), file)
+    return ParsedImage(name, *size, boxes, images.subset_of(PurePosixPath(file).parent.as_posix()), unusable=unusable)
 
 
-def _points(raw: Any, where: str) -> list[Point]:
+def _box(shape: dict[str, Any], kind: str, where: str) -> ParsedBox:
+    raw = shape.get("points")
     if not isinstance(raw, list) or not all(isinstance(point, list) and len(point) == 2 for point in raw):
         raise DataError(f"'points' is {shown(raw)}", where=where, expected="a list of points [x, y]")
-    return [(number(x, "a point's x", where), number(y, "a point's y", where)) for x, y in raw]
-
-
-def _box(shape: dict[str, Any], kind: str, points: list[Point], where: str) -> ParsedBox:
+    points = [(number(x, "a point's x", where), number(y, "a point's y", where)) for x, y in raw]
     if len(points) < _POINTS[kind]:
         problem = f"a {kind} has {len(points)} points"
         raise DataError(problem, where=where, expected=f"at least {_POINTS[kind]}", remedy="draw it again")
-    name, crowd = label(shape.get("label"), where), int(_is_crowd(shape))
+    name, flags = label(shape.get("label"), where), shape.get("flags")
+    places = (shape, flags if isinstance(flags, dict) else {})
+    crowd = int(any(place.get(flag) in (True, 1) for place in places for flag in _NOT_JUDGED))
     if kind == "circle":
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
@@ -109,12 +96,4 @@ def _box(shape: dict[str, Any], kind: str, points: list[Point], where: str) -> P
     x, y, across, down = hull(points)
     if kind == "mask":
         return ParsedBox(name, (x, y, across + 1, down + 1), crowd)
-    if kind == "polygon" or len(points) > 2:
-        return ParsedBox(name, (x, y, across, down), crowd, [flat(points)], polygon_area(points))
-    return ParsedBox(name, (x, y, across, down), crowd)
-
-
-def _is_crowd(shape: dict[str, Any]) -> bool:
-    flags = shape.get("flags")
-    places = (shape, flags if isinstance(flags, dict) else {})
-    return any(place.get(flag) in (True, 1) for place in places for flag in _NOT_JUDGED)
+    return ParsedBox(name, (x, y, across, down), crowd) if len(points) == 2 else ParsedBox.around(name, points, crowd)

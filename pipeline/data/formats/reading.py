@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats import coco_json, csv_boxes, cvat_xml, labelme, voc, yolo
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
+from pipeline.data.formats.annotation_files import AnnotationFiles
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-_NAME_THEM = "name the file, folder or archive with the annotations in annotations_url"
-
-
-@dataclass(frozen=True, slots=True)
-class AnnotationFormat:
-    """What a format looks like, whether files are of it, and how they are read."""
-
-    looks_for: str
-    recognises: Callable[[AnnotationFiles], Recognition]
-    read: Callable[[AnnotationFiles, ImageIndex], CocoDataset]
-
-
+# Each module says what it LOOKS_FOR, whether it `recognises` files, and how to `read` them.
 FORMATS = {
-    "coco": AnnotationFormat(coco_json.LOOKS_FOR, coco_json.recognises, coco_json.read),
-    "voc": AnnotationFormat(voc.LOOKS_FOR, voc.recognises, voc.read),
-    "yolo": AnnotationFormat(yolo.LOOKS_FOR, yolo.recognises, yolo.read),
-    "labelme": AnnotationFormat(labelme.LOOKS_FOR, labelme.recognises, labelme.read),
-    "cvat": AnnotationFormat(cvat_xml.LOOKS_FOR, cvat_xml.recognises, cvat_xml.read),
-    "csv": AnnotationFormat(csv_boxes.LOOKS_FOR, csv_boxes.recognises, csv_boxes.read),
+    "coco": coco_json,
+    "voc": voc,
+    "yolo": yolo,
+    "labelme": labelme,
+    "cvat": cvat_xml,
+    "csv": csv_boxes,
 }
+DESCRIBED = ("yolo", "csv")  # the formats that take class names from files of their own
 
 
 def read_annotations(
@@ -74,8 +63,12 @@ def read_annotations(
     files = AnnotationFiles.of(folder, named=bool(format))
     if member:
         files = files.only(member)
-    name = _checked(format, files) if format else _detected(files)
-    dataset = _without_lone_subset(FORMATS[name].read(files, images))
+    name = _recognised(files, format)
+    dataset = FORMATS[name].read(files, images)
+    if len({image.extra.get("subset", "") for image in dataset.images}) == 1:
+        without = ({key: each for key, each in image.extra.items() if key != "subset"} for image in dataset.images)
+        pairs = zip(dataset.images, without, strict=True)
+        dataset = replace(dataset, images=tuple(replace(image, extra=extra) for image, extra in pairs))
     log.info("annotations read as %s: %d images, %d boxes", name, len(dataset.images), len(dataset.annotations))
     broken = sorted(set(images.unreadable))
     if broken:
@@ -84,32 +77,9 @@ def read_annotations(
     return name, dataset
 
 
-def _without_lone_subset(dataset: CocoDataset) -> CocoDataset:
-    """The dataset without the field `subset` where all images have the same one."""
-    subsets = {image.extra.get("subset", "") for image in dataset.images}
-    if len(subsets) != 1 or subsets == {""}:
-        return dataset
-    without = ({key: value for key, value in image.extra.items() if key != "subset"} for image in dataset.images)
-    images = (replace(image, extra=extra) for image, extra in zip(dataset.images, without, strict=True))
-    return replace(dataset, images=tuple(images))
-
-
-def _checked(name: str, files: AnnotationFiles) -> str:
-    recognition = FORMATS[name].recognises(files)
-    if recognition.found:
-        return name
-    raise DataError(
-        f"there are no annotations in the format {name}" + (f": {recognition.why_not}" if recognition.why_not else ""),
-        where=files.folder,
-        expected=f"{FORMATS[name].looks_for}; there are {files.summary()}",
-        remedy="name another format in annotations_format, or leave it empty to detect it"
-        if files.names
-        else _NAME_THEM,
-    )
-
-
-def _detected(files: AnnotationFiles) -> str:
-    tried = {name: each.recognises(files) for name, each in FORMATS.items()}
+def _recognised(files: AnnotationFiles, format: str) -> str:  # noqa: A002
+    """The name of the one format that the files are of."""
+    tried = {name: FORMATS[name].recognises(files) for name in ([format] if format else FORMATS)}
     found = {name: recognition.found for name, recognition in tried.items() if recognition.found}
     if len(found) == 1:
         return next(iter(found))
@@ -121,12 +91,43 @@ def _detected(files: AnnotationFiles) -> str:
             expected="one",
             remedy=f"name one in annotations_format: {', '.join(found)}",
         )
-    near = [f"{name}: {recognition.why_not}" for name, recognition in tried.items() if recognition.why_not]
+    problem = f"there are no annotations in the format {format}" if format else "no annotation format is recognised"
+    near = [f"\n    {name}: {recognition.why_not}" for name, recognition in tried.items() if recognition.why_not]
+    remedy = "name the file, folder or archive with the annotations in annotations_url"
+    if files.names:
+        remedy += ", or their format in annotations_format; leave that empty to detect it"
     raise DataError(
-        f"no annotation format is recognised: there are {files.summary()}" + "".join(f"\n    {each}" for each in near),
+        f"{problem}: there are {files.summary()}" + "".join(near),
         where=files.folder,
-        expected="; ".join(f"{name}: {each.looks_for}" for name, each in FORMATS.items()),
-        remedy="name the format in annotations_format, or annotations that are elsewhere in annotations_url"
-        if files.names
-        else _NAME_THEM,
+        expected="; ".join(f"{name}: {FORMATS[name].LOOKS_FOR}" for name in tried),
+        remedy=remedy,
     )
+
+
+def only_describe(folder: Path) -> bool:
+    """Whether a folder only has files that name classes, and lists of images such as `train.txt`."""
+    files = AnnotationFiles.of(folder)
+    found = _descriptions(files)
+    return bool(found) and all(name in found or yolo.is_image_list(files, name) for name in files.names)
+
+
+def lay_over(own: Path, given: Path, folder: Path) -> tuple[str, ...]:
+    """Link a source's annotation files into a new folder, with the given class names in place of its own.
+
+    Returns:
+        The names in the folder of the given files.
+    """
+    files, over = AnnotationFiles.of(own), AnnotationFiles.of(given).names
+    described = _descriptions(files)
+    sources = {name: own / name for name in files.names if name not in described}
+    for name, source in (sources | {name: given / name for name in over}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(source.resolve())
+    if described:
+        log.info("skipped, as annotations_url names the classes: %s", ", ".join(described))
+    return over
+
+
+def _descriptions(files: AnnotationFiles) -> tuple[str, ...]:
+    """`data.yaml`, `classes.txt`, `obj.names`, `class-descriptions.csv` and the like."""
+    return (*yolo.data_files(files), *yolo.name_lists(files), *csv_boxes.class_descriptions(files))

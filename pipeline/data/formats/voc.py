@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim, declared_size, label, number
+from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim, label, number
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_of
@@ -35,19 +35,15 @@ _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _NO = {"", "0", "false", "no", "unspecified"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _File:
-    """An annotation file: name, root, objects (class, corners as written, whether not judged), and kind of numbers."""
+    """An annotation file: objects are class, corners as written, and whether not judged."""
 
     name: str
     root: Element
-    objects: tuple[tuple[str, tuple[float, ...], bool], ...]
+    objects: list[tuple[str, tuple[float, ...], bool]]
     official: bool
-    decimal: bool
-
-    def from_one(self, from_zero: bool = False) -> bool:
-        """Whether coordinates count from 1, given whether others of its kind count from 0."""
-        return self.official or not (self.decimal or from_zero)
+    from_one: bool
 
 
 def recognises(files: AnnotationFiles) -> Recognition:
@@ -62,13 +58,15 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
         DataError: A file is broken, or an object has no box; names the object.
     """
     found = [_parsed(files, name) for name in files.ending(".xml") if files.xml_root(name) == "annotation"]
-    from_zero = any(min(corners[:2]) <= 0 for each in found if each.from_one() for _, corners, _ in each.objects)
-    shifted = sum(each.from_one(from_zero) for each in found)
+    if any(min(corners[:2]) <= 0 for each in found if each.from_one for _, corners, _ in each.objects):
+        for each in found:
+            each.from_one = each.official
+    shifted = sum(each.from_one for each in found)
     if shifted:
         log.info("coordinates count from 1, as in Pascal VOC, in %d of %d files", shifted, len(found))
     subsets, claims, parsed = _image_sets(files), dict[str, str](), list[ParsedImage]()
     for each in found:
-        parsed.append(_image(each, images, subsets, 1 if each.from_one(from_zero) else 0))
+        parsed.append(_image(each, images, subsets))
         if parsed[-1].name in images.names:
             claim(claims, parsed[-1].name, each.name)
     return to_coco(parsed)
@@ -84,36 +82,36 @@ def _parsed(files: AnnotationFiles, name: str) -> _File:
         box = each.find("bndbox")
         if box is None:
             raise DataError("an object has no <bndbox>", where=where, expected=f"one with {', '.join(_SIDES)}")
-        texts = [box.findtext(side) for side in _SIDES]
-        decimal = decimal or any("." in (text or "") for text in texts)
-        corners = tuple(number(text, f"<{side}>", where) for side, text in zip(_SIDES, texts, strict=True))
+        texts = {side: box.findtext(side) for side in _SIDES}
+        decimal = decimal or any("." in (text or "") for text in texts.values())
+        corners = tuple(number(text, f"<{side}>", where) for side, text in texts.items())
         difficult = (each.findtext("difficult") or "").strip().lower() not in _NO
         objects.append((label(each.findtext("name"), where), corners, difficult))
-    return _File(name, root, tuple(objects), "PASCAL VOC" in origin or "THE VOC2" in origin, decimal)
+    official = "PASCAL VOC" in origin or "THE VOC2" in origin
+    return _File(name, root, objects, official, official or not decimal)
 
 
-def _image(file: _File, images: ImageIndex, subsets: dict[str, str], shift: int) -> ParsedImage:
-    """The image is named by `filename` or else by the annotation file; `folder` is often outdated, and ignored."""
-    beside, own = PurePosixPath(file.name).parent.as_posix(), PurePosixPath(file.name).stem
-    named = (file.root.findtext("filename") or "").strip()
-    found = images.resolve(named, beside) or images.resolve(own, beside)
-    name = found or images.name_of(named or own, file.name, beside)
-    boxes = []
-    for kind, (left, top, right, bottom), difficult in file.objects:
-        x, y = left - shift, top - shift
-        boxes.append(ParsedBox(kind, (x, y, right - x, bottom - y), int(difficult)))
-    subset = subsets.get(own) or subsets.get(PurePosixPath(name).stem) or images.subset_of(beside)
-    size = declared_size(file.root.findtext("size/width"), file.root.findtext("size/height"), file.name)
-    return ParsedImage(name, *(size or images.size(name)), boxes, subset)
+def _image(file: _File, images: ImageIndex, subsets: dict[str, str]) -> ParsedImage:
+    """`folder` is often outdated, and ignored."""
+    name = images.image_of(file.name, (file.root.findtext("filename") or "").strip())
+    shift = int(file.from_one)
+    boxes = [
+        ParsedBox(kind, (left - shift, top - shift, right - (left - shift), bottom - (top - shift)), int(difficult))
+        for kind, (left, top, right, bottom), difficult in file.objects
+    ]
+    path = PurePosixPath(file.name)
+    by_list = subsets.get(path.stem) or subsets.get(PurePosixPath(name).stem)
+    width, height = file.root.findtext("size/width"), file.root.findtext("size/height")
+    size = images.declared_size(name, width, height, file.name)
+    return ParsedImage(name, *size, boxes, by_list or images.subset_of(path.parent.as_posix()))
 
 
 def _image_sets(files: AnnotationFiles) -> dict[str, str]:
     """Subset by image, from `ImageSets/Main/train.txt` and the like; `trainval.txt` says nothing."""
     subsets: dict[str, str] = {}
-    for name in files.ending(".txt"):
-        path = PurePosixPath(name)
+    for path in map(PurePosixPath, files.ending(".txt")):
         if path.parent.name == "Main" and path.stem in {"train", "val", "test"}:
-            for words in map(str.split, files.text(name).splitlines()):
+            for words in map(str.split, files.text(path.as_posix()).splitlines()):
                 if words:
                     subsets.setdefault(words[0], subset_of(path.stem))
     return subsets

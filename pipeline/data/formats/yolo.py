@@ -7,24 +7,50 @@ is here. Sizes are those of the upright images, as the format has none.
 A line has the index of a class, then a box, a polygon, or a box and key points. Reference:
 https://docs.ultralytics.com/datasets/detect/ and /segment/, /pose/, /obb/. Coordinates are fractions of the image's
 width and height; a box has its centre and size.
+
+The classes are named in a `data.yaml` (https://docs.ultralytics.com/datasets/detect/#ultralytics-yolo-format), or in
+one of the plain lists of names that Darknet and labelling tools write.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
-from pipeline.data.boxes import flat, hull, polygon_area
+import yaml
+
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim, number, shown
+from pipeline.data.formats.annotation_files import (
+    AnnotationFiles,
+    Recognition,
+    claim,
+    is_number,
+    label,
+    number,
+    shown,
+)
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.yolo_data import YoloData, data_files, looks_like_labels, name_lists, read_data
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
 LOOKS_FOR = "text files with lines 'class x y width height', and data.yaml or classes.txt"
 _EXPECTED = "class x-centre y-centre width height, or class x1 y1 x2 y2 x3 y3 …, as fractions of the image's size"
+_LABEL_FOLDERS = {"labels", "label"}
+_NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
+_NAMES = re.compile(r"""^[{\s]*["']?names["']?\s*:|[{,]\s*["']?names["']?\s*:""", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Class names by index, the paths of each subset as written, and how many values of key points follow a box."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keypoint_values: int = 0
 
 
 def recognises(files: AnnotationFiles) -> Recognition:
@@ -48,42 +74,81 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     Raises:
         DataError: A line is malformed or of an unknown class, or there are no class names; names the line.
     """
-    data = read_data(files)
+    described = _description(files)
     texts = _texts(files)
-    lists = {name for name in texts if subset_named(PurePosixPath(name).stem) and _is_list(files, name)}
-    subsets = _subsets(files, data, lists, images)
+    lists = [name for name in texts if is_image_list(files, name)]
+    subsets = _subsets(files, described, lists, images)
     labels: dict[str, str] = {}
     for name in texts:
         if name not in lists and _is_label(files, name, images):
             claim(labels, _image_of(name, images), name)
     listed = set(subsets) if subsets else images.names
-    found = (_image(files, name, labels.get(name, ""), images, data, subsets) for name in listed | set(labels))
-    return to_coco(found, data.classes)
+    found = (_image(files, name, labels.get(name, ""), images, described, subsets) for name in listed | set(labels))
+    return to_coco(found, described.classes)
+
+
+def data_files(files: AnnotationFiles) -> tuple[str, ...]:
+    """The YAML files with class names; others are not parsed."""
+    named = (name for name in files.ending(".yaml", ".yml") if _NAMES.search(files.text(name)))
+    return tuple(name for name in named if "names" in _loaded(files, name))
+
+
+def name_lists(files: AnnotationFiles) -> tuple[str, ...]:
+    """The plain lists of class names, the best known first. A file of labels may be called `labels.txt`, too."""
+    ranks = {name: i for i, name in enumerate(_NAME_LISTS)}
+    found = [name for name in files.names if _last(name).lower() in ranks or name.endswith(".names")]
+    found.sort(key=lambda name: (ranks.get(_last(name).lower(), len(ranks)), name))
+    return tuple(name for name in found if not looks_like_labels(files.head(name)))
+
+
+def looks_like_labels(text: str) -> bool:
+    """Whether the first non-empty line could be one of a label file."""
+    words = next((line.split() for line in text.splitlines() if line.strip()), [])
+    if len(words) < 5 or not all(map(is_number, words)):
+        return False
+    return float(words[0]).is_integer() and float(words[0]) >= 0
+
+
+def is_image_list(files: AnnotationFiles, name: str) -> bool:
+    """Whether a file is a list of images such as `train.txt`."""
+    if not name.lower().endswith(".txt") or not subset_named(PurePosixPath(name).stem):
+        return False
+    start = files.head(name)
+    return bool(start.strip()) and not looks_like_labels(start)
 
 
 def _image(
-    files: AnnotationFiles, name: str, labels: str, images: ImageIndex, data: YoloData, subsets: Mapping[str, str]
+    files: AnnotationFiles,
+    name: str,
+    labels: str,
+    images: ImageIndex,
+    described: _Description,
+    subsets: Mapping[str, str],
 ) -> ParsedImage:
     size = images.size(name)
     lines = files.text(labels).splitlines() if labels else ()
-    boxes = [
-        _box(line.split(), f"{labels}:{i}", data.classes, size, data.keypoint_values)
-        for i, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    boxes = [_box(line.split(), f"{labels}:{i}", described, size) for i, line in enumerate(lines, 1) if line.strip()]
     subset = subsets.get(name) or images.subset_of(PurePosixPath(name).parent.as_posix())
-    sized = all(size)
-    return ParsedImage(
-        name, *size, boxes if sized else (), subset, annotated=bool(labels), unusable=bool(boxes) and not sized
-    )
+    annotated, unusable = bool(labels), bool(boxes) and not all(size)
+    return ParsedImage(name, *size, () if unusable else boxes, subset, annotated=annotated, unusable=unusable)
 
 
-def _box(
-    words: list[str], where: str, classes: Sequence[str], size: tuple[int, int], keypoint_values: int
-) -> ParsedBox:
+def _box(words: list[str], where: str, described: _Description, size: tuple[int, int]) -> ParsedBox:
     """The object of a line: 5 values are a box, 6 one with its confidence, more of an odd count a polygon."""
-    name = _class(words[0], where, classes)
-    is_box = len(words) in {5, 6} or (keypoint_values and len(words) == 5 + keypoint_values)
+    index = number(words[0], "the class", where)
+    if not index.is_integer():
+        problem = f"the class is {shown(words[0])} where an index was expected"
+        raise DataError(problem, where=where, expected=_EXPECTED)
+    count = len(described.classes)
+    if not 0 <= index < count:
+        raise DataError(
+            f"a line is of class {int(index)}, which has no name",
+            where=where,
+            expected=f"0 to {count - 1}: there are {count} names",
+            remedy="add the name to data.yaml or classes.txt, or correct the line",
+        )
+    name = described.classes[int(index)]
+    is_box = len(words) in {5, 6} or (described.keypoint_values and len(words) == 5 + described.keypoint_values)
     if not is_box and (len(words) < 7 or len(words) % 2 == 0):
         problem = f"a line has {len(words)} values"
         raise DataError(problem, where=where, expected=_EXPECTED, remedy="correct the line, or remove it")
@@ -92,55 +157,41 @@ def _box(
     if is_box:
         x, y, across, down = values[:4]
         return ParsedBox(name, ((x - across / 2) * width, (y - down / 2) * height, across * width, down * height))
-    points = [(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)]
-    return ParsedBox(name, hull(points), 0, [flat(points)], polygon_area(points))
+    return ParsedBox.around(name, [(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)])
 
 
-def _class(word: str, where: str, classes: Sequence[str]) -> str:
-    index = number(word, "the class", where)
-    if not index.is_integer():
-        raise DataError(f"the class is {shown(word)} where an index was expected", where=where, expected=_EXPECTED)
-    if not 0 <= index < len(classes):
-        raise DataError(
-            f"a line is of class {int(index)}, which has no name",
-            where=where,
-            expected=f"0 to {len(classes) - 1}: there are {len(classes)} names",
-            remedy="add the name to data.yaml or classes.txt, or correct the line",
-        )
-    return classes[int(index)]
-
-
-def _image_of(label: str, images: ImageIndex) -> str:
+def _image_of(file: str, images: ImageIndex) -> str:
     """The image of a label file: in the folder `images` that goes with its folder `labels`, or beside it."""
-    path = PurePosixPath(label)
+    path = PurePosixPath(file)
     parts = path.parent.parts
-    for i in reversed([i for i, part in enumerate(parts) if part.lower() in {"labels", "label"}]):
-        found = images.in_folder(path.stem, "/".join([*parts[:i], "images", *parts[i + 1 :]]))
-        if found is not None:
-            return found
+    for i in reversed(range(len(parts))):
+        if parts[i].lower() in _LABEL_FOLDERS:
+            found = images.in_folder(path.stem, "/".join([*parts[:i], "images", *parts[i + 1 :]]))
+            if found is not None:
+                return found
     return images.resolve(path.stem, path.parent.as_posix()) or path.with_suffix("").as_posix()
 
 
-def _subsets(files: AnnotationFiles, data: YoloData, lists: Iterable[str], images: ImageIndex) -> dict[str, str]:
+def _subsets(
+    files: AnnotationFiles, described: _Description, lists: Sequence[str], images: ImageIndex
+) -> dict[str, str]:
     """Subset by image, from the folders and lists that `data.yaml` names, or from lists such as `train.txt`."""
     subsets: dict[str, str] = {}
-    for subset, paths in data.splits.items():
+    for subset, paths in described.splits.items():
         for path in paths:
-            for image in _in_split(files, path, images):
+            for image in _in_split(files, path.replace("\\", "/"), images):
                 subsets.setdefault(image, subset)
-    if not data.splits:
-        for name in sorted(lists):
-            for image in _in_list(files, name, images):
-                subsets.setdefault(image, subset_named(PurePosixPath(name).stem))
+    for name in () if described.splits else lists:
+        for image in _in_list(files, name, images):
+            subsets.setdefault(image, subset_named(PurePosixPath(name).stem))
     return subsets
 
 
 def _in_split(files: AnnotationFiles, path: str, images: ImageIndex) -> Iterable[str]:
-    wanted = path.replace("\\", "/")
-    if not wanted.lower().endswith(".txt"):
-        return images.within(wanted)
-    found = [name for name in files.names if wanted.endswith(name)]
-    found = found or [name for name in files.names if PurePosixPath(name).name == PurePosixPath(wanted).name]
+    if not path.lower().endswith(".txt"):
+        return images.within(path)
+    found = [name for name in files.names if path.endswith(name)]
+    found = found or [name for name in files.names if _last(name) == _last(path)]
     return _in_list(files, found[0], images) if found else ()
 
 
@@ -153,23 +204,94 @@ def _in_list(files: AnnotationFiles, name: str, images: ImageIndex) -> Iterable[
 
 def _texts(files: AnnotationFiles) -> list[str]:
     """The text files that may be labels or lists of images."""
-
-    def is_other(name: str) -> bool:
-        path = PurePosixPath(name)
-        return path.stem.lower().startswith(("readme", "license")) or "ImageSets" in path.parts
-
-    names = set(name_lists(files))
-    return [name for name in files.ending(".txt") if name not in names and not is_other(name)]
-
-
-def _is_list(files: AnnotationFiles, name: str) -> bool:
-    start = files.head(name)
-    return bool(start.strip()) and not looks_like_labels(start)
+    others = set(name_lists(files))
+    others |= {name for name in files.names if _last(name).lower().startswith(("readme", "license"))}
+    return [name for name in files.ending(".txt") if name not in others and "ImageSets" not in name.split("/")]
 
 
 def _is_label(files: AnnotationFiles, name: str, images: ImageIndex) -> bool:
     """Whether a text file has labels: it is in a folder of labels, has lines like them, or has an image's name."""
     path = PurePosixPath(name)
-    if any(part.lower() in {"labels", "label"} for part in path.parts[:-1]) or looks_like_labels(files.head(name)):
+    if any(part.lower() in _LABEL_FOLDERS for part in path.parts[:-1]) or looks_like_labels(files.head(name)):
         return True
     return images.resolve(path.stem, path.parent.as_posix()) is not None
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _description(files: AnnotationFiles) -> _Description:
+    """Read the dataset's description; there must be one, or several that agree."""
+    found = {name: _described(_loaded(files, name), name) for name in data_files(files)}
+    if not found:
+        lists = {name: _listed(files, name) for name in name_lists(files)}
+        found = {name: _Description(classes) for name, classes in lists.items() if classes}
+    if len({each.classes for each in found.values()}) > 1:
+        raise DataError(
+            f"{len(found)} files name the classes, and they differ: {', '.join([*found][:5])}",
+            expected="one of them",
+            remedy="name the right one in annotations_member, or remove the others",
+        )
+    if found:
+        return next(iter(found.values()))
+    raise DataError(
+        "there are YOLO labels, but no names for their classes",
+        where=files.folder,
+        expected=f"data.yaml with 'names', or one of {', '.join(_NAME_LISTS)}",
+        remedy="add a classes.txt with one name a line, in the order of the indices, or name one in annotations_url",
+    )
+
+
+def _loaded(files: AnnotationFiles, name: str) -> dict[str, Any]:
+    text = files.text(name)
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"the file is not YAML: {reason}", where=name, expected="a YOLO data.yaml") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _described(content: dict[str, Any], name: str) -> _Description:
+    splits: dict[str, tuple[str, ...]] = {}
+    for key in ("train", "val", "valid", "test"):
+        paths = content.get(key)
+        texts = tuple(
+            each for each in (paths if isinstance(paths, list) else [paths]) if each and isinstance(each, str)
+        )
+        if texts:
+            splits[subset_named(key)] = splits.get(subset_named(key), ()) + texts
+    shape, values = content.get("kpt_shape"), 0
+    if shape is not None:
+        fits = isinstance(shape, list) and len(shape) == 2 and all(each.__class__ is int for each in shape)
+        if not fits or not 0 < shape[0] < 10_000 or shape[1] not in (2, 3):
+            raise DataError(f"'kpt_shape' is {shown(shape)}", where=name, expected="[number of key points, 2 or 3]")
+        values = shape[0] * shape[1]
+    return _Description(_names(content["names"], name), splits, values)
+
+
+def _names(raw: Any, where: str) -> tuple[str, ...]:
+    names = raw
+    if isinstance(raw, dict):
+        by_index = {int(each) if str(each).isdecimal() and len(str(each)) < 10 else -1: raw[each] for each in raw}
+        if sorted(by_index) != list(range(len(raw))):
+            problem = f"the indices of the {len(raw)} names are not 0 to {len(raw) - 1}"
+            raise DataError(problem, where=where, expected="each index once", remedy="correct 'names'")
+        names = [by_index[i] for i in range(len(raw))]
+    if not isinstance(names, list) or not names:
+        raise DataError(f"'names' is {shown(raw)}", where=where, expected="a list of class names, or names by index")
+    for each in names:
+        # A YAML scalar may be a number (a class called 7) or a boolean (a class called no).
+        if not isinstance(each, str | int | float):
+            raise DataError(f"a class name is {shown(each)}", where=where, expected="a text", remedy="put it in quotes")
+    return tuple(label(str(each), where) for each in names)
+
+
+def _listed(files: AnnotationFiles, name: str) -> tuple[str, ...]:
+    """Names, one a line. An empty line between them would shift all later ones, and is refused."""
+    lines = [line.strip() for line in files.text(name).rstrip().splitlines()]
+    if "" in lines:
+        where = f"{name}:{lines.index('') + 1}"
+        raise DataError("a class has no name", where=where, expected="one name a line", remedy="add the name")
+    return tuple(lines)

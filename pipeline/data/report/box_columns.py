@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +80,3 @@ class BoxColumns:
 def subsets(parts: Split) -> Mapping[str, CocoDataset]:
     """The three datasets by name."""
     return {"train": parts.train, "eval": parts.eval, "test": parts.test}
-
-
-def shares(values: npt.NDArray[Any], kinds: int) -> Floats:
-    """Share of each kind 0..`kinds` - 1 among whole numbers; zeros where there are none."""
-    return np.bincount(values, minlength=kinds) / max(1, len(values))

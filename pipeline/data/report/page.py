@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from html import escape
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.checks.findings import Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
 from pipeline.data.report.box_columns import BoxColumns, subsets
-from pipeline.data.report.class_figures import boxes_per_image, class_histogram, co_occurrence
-from pipeline.data.report.figure_style import unwritten
+from pipeline.data.report.dataset_figures import (
+    aspect_ratios,
+    box_sizes,
+    boxes_per_image,
+    class_histogram,
+    co_occurrence,
+    heat_map,
+    image_sizes,
+    unwritten,
+)
 from pipeline.data.report.inline_images import FigureList, Gallery, Sections, draw
 from pipeline.data.report.sample_images import class_samples, worst_examples
-from pipeline.data.report.size_figures import aspect_ratios, box_sizes, heat_map, image_sizes
 from pipeline.data.split.dataset_split import Split
 from pipeline.data.tables import Cell, Exclusion, Table, exclusions_table
 
@@ -31,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _TEMPLATE = "data_report.html.j2"
 _MOST_CONCERNS = 40  # lines; all are in the file
-_PAGE, _FINDINGS = "report.html", "findings.csv"
+_FINDINGS = "findings.csv"
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,49 +46,28 @@ class DataReport:
 
     Attributes:
         path: The page; `findings.csv` lies beside it.
-        size: Size of the page in bytes.
         counts: Images, boxes and classes of each subset.
         findings: What validation and split found.
-        worst: Images of the worst findings.
-        classes: Boxes per class and subset.
-        boxes: Boxes per image; sizes, aspect ratios and places of boxes.
-        images: Sizes of images.
-        together: Which classes occur together.
-        samples: Images of each class with their boxes.
+        sections: All figures of the page, by heading.
     """
 
     path: Path
-    size: int
     counts: Table
     findings: Findings
-    worst: Gallery
-    classes: FigureList
-    boxes: FigureList
-    images: FigureList
-    together: FigureList
-    samples: Gallery
+    sections: Mapping[str, FigureList | Gallery]
 
     @property
     def figures(self) -> Sections:
-        """All figures of the page, in its order."""
-        return Sections(
-            (
-                ("Worst examples", self.worst),
-                ("Classes", self.classes),
-                ("Boxes", self.boxes),
-                ("Images", self.images),
-                ("Classes together", self.together),
-                ("Samples", self.samples),
-            )
-        )
+        """All figures, for a notebook."""
+        return Sections(tuple(self.sections.items()))
 
     def __str__(self) -> str:
-        return f"Data report, {self.size / 1e6:.1f} MB\n{self.counts}"
+        return f"Data report, {self.path.stat().st_size / 1e6:.1f} MB\n{self.counts}"
 
-    __repr__ = __str__
+    __repr__ = __str__  # what a notebook leaves in a log
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self.path.name)}, {self.size / 1e6:.1f} MB</p>{self.counts._repr_html_()}"
+        return self.counts._repr_html_()
 
 
 def write_report(
@@ -119,23 +104,29 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = Findings((*checked.findings, *parts.findings))
-    report = DataReport(
-        folder / _PAGE,
-        0,
-        _counts(parts, selected),
-        findings,
-        samples=class_samples(selected, images_folder, count=sample_images, seed=seed),
-        worst=worst_examples(findings, images_folder, count=worst_images),
-        classes=draw(class_histogram(parts)),
-        boxes=draw(boxes_per_image(parts), box_sizes(selected), aspect_ratios(selected), heat_map(parts)),
-        images=draw(image_sizes(selected)),
-        together=draw(co_occurrence(selected)),
-    )
-    page = _template().render(
+    sections: dict[str, FigureList | Gallery] = {
+        "Worst examples": worst_examples(findings, images_folder, count=worst_images),
+        "Classes": draw(class_histogram(parts)),
+        "Boxes": draw(boxes_per_image(parts), box_sizes(selected), aspect_ratios(selected), heat_map(parts)),
+        "Images": draw(image_sizes(selected)),
+        "Classes together": draw(co_occurrence(selected)),
+        "Samples": class_samples(selected, images_folder, count=sample_images, seed=seed),
+    }
+    report = DataReport(folder / "report.html", _counts(parts, selected), findings, sections)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = _cell
+    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+    page = template.render(
         title=title,
         report=report,
         csv=_FINDINGS,
-        tiles=_tiles(parts, selected, findings),
+        tiles={
+            "images": len(selected.images),
+            "boxes": len(BoxColumns.of(selected).boxes),
+            "classes": len(selected.categories),
+            **{f"{name} images": len(each.images) for name, each in subsets(parts).items()},
+            "findings": len(findings),
+        },
         exclusions=exclusions_table(exclusions),
         shares=parts.shares,
         concerns=_concerns(parts),
@@ -144,15 +135,8 @@ def write_report(
     )
     report.path.write_bytes(page.encode("utf-8", "replace"))  # a name may have a lone surrogate
     findings.write_csv(folder / _FINDINGS)
-    report = replace(report, size=report.path.stat().st_size)
-    log.info("data report of %.1f MB", report.size / 1e6)
+    log.info("data report of %.1f MB", report.path.stat().st_size / 1e6)
     return report
-
-
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = _cell
-    return environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
 
 
 def _counts(parts: Split, selected: CocoDataset) -> Table:
@@ -183,17 +167,6 @@ def _concerns(parts: Split) -> Table:
     more = f"; the first {_MOST_CONCERNS} of {len(rows)}" if len(rows) > _MOST_CONCERNS else ""
     title = f"Findings of the split{more}"
     return Table(title, ("severity", "rule", "item", "detail"), rows[:_MOST_CONCERNS])
-
-
-def _tiles(parts: Split, selected: CocoDataset, findings: Findings) -> dict[str, int]:
-    """The figures at the top of the page."""
-    return {
-        "images": len(selected.images),
-        "boxes": len(BoxColumns.of(selected).boxes),
-        "classes": len(selected.categories),
-        **{f"{name} images": len(each.images) for name, each in subsets(parts).items()},
-        "findings": len(findings),
-    }
 
 
 def _cell(value: object) -> str:

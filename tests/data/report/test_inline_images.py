@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.data.report.dataset_figures import box_sizes, image_sizes
 from pipeline.data.report.inline_images import FigureList, Gallery, GalleryRow, InlineImage, Sections, draw
-from pipeline.data.report.size_figures import box_sizes, image_sizes
 
 
 def test_charts_are_drawn_once_and_shown_as_they_are(two_classes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,6 @@ def test_charts_are_drawn_once_and_shown_as_they_are(two_classes: Any, monkeypat
     to_png = type(charts[0]).to_png
     monkeypatch.setattr(type(charts[0]), "to_png", lambda chart: drawn.append(chart) or to_png(chart))
     figures = draw(*charts)
-    assert figures._repr_png_() is None
     html = [figures._repr_html_(), figures.__html__()]
     assert drawn == charts
     assert html[0] == html[1]
@@ -26,13 +25,6 @@ def test_charts_are_drawn_once_and_shown_as_they_are(two_classes: Any, monkeypat
         pixels = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
         assert pixels.shape[:2] == (picture.height, picture.width)
     assert figures.images[1].alt == "Sizes of 5 images: 2 different, 80% are 200 x 100; Megapixels, median 0.02"
-
-
-def test_a_single_chart_is_a_png_for_a_notebook(two_classes: Any) -> None:
-    figures = draw(image_sizes(two_classes.dataset))
-    assert figures._repr_png_() == figures.images[0].data
-    assert figures._repr_html_() is None
-    assert figures.images[0].url in figures.__html__()  # of the page
 
 
 def test_words_from_outside_are_escaped() -> None:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.dataset_folder import write_subset
-from pipeline.data.report.class_figures import class_histogram
+from pipeline.data.report.dataset_figures import class_histogram
 from pipeline.data.report.sample_images import choose_findings, class_samples, sample_grid, worst_examples
 from pipeline.data.sample import make_sample
 from pipeline.errors import UsageError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data.figures import PALETTE
-from pipeline.data.report.thumbnails import Thumbnail, choose_view, draw_thumbnails
+from pipeline.data.report.sample_images import choose_view, draw_thumbnails
 
 ROOM = (260, 180)
 NONE = np.zeros((0, 4))
@@ -26,8 +26,8 @@ def boxes(*each: Any) -> Any:
 
 
 def picture(developed: Any) -> Any:
-    assert developed.problem == ""
-    pixels = cv2.imdecode(np.frombuffer(developed.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert developed.alt == ""
+    pixels = cv2.imdecode(np.frombuffer(developed.data, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape[1::-1] == (developed.width, developed.height)
     return pixels.astype(int)
 
@@ -65,7 +65,7 @@ def photo(tmp_path: Path) -> Any:
 def test_a_box_is_drawn_around_its_object(photo: Any, tmp_path: Path, name: str, box: tuple[Any, ...]) -> None:
     """Whatever the zoom and the reduced decoding, the outline runs where the green begins."""
     photo(name, 1200, 900, box)
-    (developed,) = draw_thumbnails(tmp_path, [Thumbnail(name, boxes(box), NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [(name, boxes(box), NONE)], room=ROOM)
     pixels = picture(developed)
     rows, columns = np.nonzero(near(pixels, PALETTE[5]))
     green = near(pixels, "#00FF00")
@@ -82,7 +82,7 @@ def test_a_box_is_drawn_around_its_object(photo: Any, tmp_path: Path, name: str,
 
 def test_other_boxes_are_fainter(photo: Any, tmp_path: Path) -> None:
     photo("a.png", 260, 180)
-    shots = [Thumbnail("a.png", NONE, boxes((20, 20, 100, 100))), Thumbnail("a.png", boxes((20, 20, 100, 100)), NONE)]
+    shots = [("a.png", NONE, boxes((20, 20, 100, 100))), ("a.png", boxes((20, 20, 100, 100)), NONE)]
     faint, strong = (picture(each) for each in draw_thumbnails(tmp_path, shots, room=ROOM))
     assert 100 < faint.max() < 200  # grey on black
     assert strong.max() > 250
@@ -91,7 +91,7 @@ def test_other_boxes_are_fainter(photo: Any, tmp_path: Path) -> None:
 
 def test_a_box_outside_of_the_image_is_followed(photo: Any, tmp_path: Path) -> None:
     photo("a.png", 200, 100)
-    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes((180, -20, 40, 40)), NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [("a.png", boxes((180, -20, 40, 40)), NONE)], room=ROOM)
     pixels = picture(developed)
     assert near(pixels, "#EEEEEE")[-1, -1]  # the margin
     assert near(pixels, PALETTE[5]).any(axis=0)[-8:].any()
@@ -111,7 +111,7 @@ def test_a_box_outside_of_the_image_is_followed(photo: Any, tmp_path: Path) -> N
 )
 def test_unsound_boxes_do_no_harm(photo: Any, tmp_path: Path, box: tuple[Any, ...]) -> None:
     photo("a.png", 200, 100)
-    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.png", boxes(box), boxes(box))], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [("a.png", boxes(box), boxes(box))], room=ROOM)
     assert developed.width <= ROOM[0]
     assert developed.height <= ROOM[1]
     picture(developed)
@@ -127,7 +127,7 @@ def test_a_picture_is_shown_upright(tmp_path: Path, orientation: int, width: int
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.rot90(upright, turns)).save(tmp_path / "a.jpg", exif=exif)
-    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.jpg", boxes((200, 100, 500, 200)), NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path, [("a.jpg", boxes((200, 100, 500, 200)), NONE)], room=ROOM)
     assert developed.width / developed.height == pytest.approx(width / height, rel=0.02)
     pixels = picture(developed)
     green, outline = np.nonzero(near(pixels, "#00FF00")), np.nonzero(near(pixels, PALETTE[5]))
@@ -151,8 +151,8 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, name: str, data: bytes | N
     Image.new("RGB", (9, 9)).save(tmp_path / "up.jpg")
     if data is not None:
         (tmp_path / "in" / name).write_bytes(data)
-    (developed,) = draw_thumbnails(tmp_path / "in", [Thumbnail(name, NONE, NONE)], room=ROOM)
-    assert (developed.problem, developed.jpeg) == (problem, b"")
+    (developed,) = draw_thumbnails(tmp_path / "in", [(name, NONE, NONE)], room=ROOM)
+    assert (developed.alt, developed.data) == (problem, b"")
 
 
 @pytest.mark.parametrize(
@@ -175,16 +175,16 @@ def test_a_picture_too_large_to_hold_is_not_decoded(
     ]
     (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("huge.png", NONE, NONE)], room=ROOM)
-    assert (developed.problem, developed.jpeg) == (problem, b"")
+    (developed,) = draw_thumbnails(tmp_path, [("huge.png", NONE, NONE)], room=ROOM)
+    assert (developed.alt, developed.data) == (problem, b"")
 
 
 def test_a_truncated_picture_is_shown_as_far_as_it_goes(photo: Any, tmp_path: Path) -> None:
     photo("a.jpg", 400, 300, (0, 0, 400, 300))
     data = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: len(data) - 600])
-    (developed,) = draw_thumbnails(tmp_path, [Thumbnail("a.jpg", NONE, NONE)], room=ROOM)
-    assert developed.problem in ("", "The file cannot be decoded.")
+    (developed,) = draw_thumbnails(tmp_path, [("a.jpg", NONE, NONE)], room=ROOM)
+    assert developed.alt in ("", "The file cannot be decoded.")
 
 
 def test_each_image_is_decoded_once_and_order_is_kept(
@@ -195,7 +195,7 @@ def test_each_image_is_decoded_once_and_order_is_kept(
     decoded = []
     decode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *a: decoded.append(1) or decode(*a))
-    shots = [Thumbnail(f"{i % 6}.png", boxes((10, 10, 60, 60)), NONE) for i in range(18)]
+    shots = [(f"{i % 6}.png", boxes((10, 10, 60, 60)), NONE) for i in range(18)]
     developed = draw_thumbnails(tmp_path, shots, room=ROOM)
     assert len(decoded) == 6
     ratios = [each.width / each.height for each in developed]
@@ -215,7 +215,7 @@ def test_a_view_holds_the_box_and_stays_on_the_image(
     width: Any, height: Any, x: Any, y: Any, across: Any, down: Any
 ) -> None:
     box = np.array([x * width, y * height, min(across, 1 - x) * width, min(down, 1 - y) * height])
-    left, top, right, bottom = choose_view(width, height, box)
+    left, top, right, bottom = choose_view(width, height, box[None])
     slack = 1e-6 * max(width, height)
     assert -slack <= left <= box[0] + slack
     assert -slack <= top <= box[1] + slack

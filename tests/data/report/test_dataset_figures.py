@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+from pipeline.data.report.box_columns import BoxColumns
+from pipeline.data.report.dataset_figures import (
+    aspect_ratios,
+    box_sizes,
+    boxes_per_image,
+    centre_density,
+    class_histogram,
+    co_occurrence,
+    heat_map,
+    image_sizes,
+    joint_images,
+    labels,
+    unwritten,
+    written,
+)
+from pipeline.data.split.dataset_split import Split
+
+
+def bars(chart: Any) -> Any:
+    return {group.get_label().split(" (")[0]: [bar.get_width() for bar in group] for group in chart.axes[0].containers}
+
+
+def names(chart: Any) -> Any:
+    return [each.get_text() for each in chart.axes[0].get_yticklabels()]
+
+
+def test_every_bar_is_a_count(two_classes: Any) -> None:
+    chart = class_histogram(two_classes.parts)
+    assert names(chart) == ["dog", "cat"]
+    assert bars(chart) == {"train": [2, 1], "eval": [1, 0], "test": [0, 1]}
+    assert [each.get_text() for each in chart.axes[0].texts] == ["3", "2"]
+    assert [each.get_text() for each in chart.legends[0].get_texts()] == ["train (3)", "eval (1)", "test (1)"]
+
+
+def test_many_classes_say_what_is_left_out(two_classes: Any) -> None:
+    categories = tuple(Category(i, f"a rather long class name {i}") for i in range(1, 91))
+    parts = two_classes.parts
+    many = replace(parts, **{name: replace(getattr(parts, name), categories=categories) for name in SUBSETS})
+    chart = class_histogram(many)
+    assert "40 most frequent of 90" in chart.axes[0].get_title(loc="left")
+    assert len(set(names(chart))) == 40
+    assert chart.get_figheight() < 16
+
+
+def test_one_class_without_a_box_has_an_axis() -> None:
+    empty = CocoDataset((Image(1, "a.jpg", 9, 9),), (), (Category(1, "cat"),))
+    chart = class_histogram(Split(empty, empty, empty))
+    assert bars(chart) == {"train": [0], "eval": [0], "test": [0]}
+    assert chart.axes[0].get_xlim()[1] > 1
+
+
+SUBSETS = ("train", "eval", "test")
+
+
+def with_boxes(counts: Any) -> Any:
+    """A data set of as many images, with so many boxes each."""
+    images = tuple(Image(i, f"{i}.jpg", 100, 100) for i in range(len(counts)))
+    owners = np.repeat(np.arange(len(counts)), counts)
+    boxes = tuple(Annotation(n, int(i), 1, (1.0, 1.0, 9.0, 9.0), 81.0) for n, i in enumerate(owners))
+    return CocoDataset(images, boxes, (Category(1, "cat"),))
+
+
+@pytest.mark.parametrize(
+    ("counts", "heights", "last"),
+    [
+        pytest.param([0, 1, 1, 2], [25, 50, 25], "2", id="a-bar-for-each-number"),
+        pytest.param([0], [100], "0", id="only-empty"),
+        pytest.param([0, 1, 1, *range(60)], None, "58-59", id="some-numbers-share-a-bar"),
+        pytest.param([1] * 199 + [5000], None, "10+", id="a-crowded-image-does-not-press-the-others-together"),
+    ],
+)
+def test_heights_are_shares_of_the_images(counts: Any, heights: list[Any] | None, last: str) -> None:
+    dataset = with_boxes(counts)
+    chart = boxes_per_image(Split(dataset, dataset.subset(()), dataset.subset(())))
+    (group,) = chart.axes[0].containers
+    shown = [bar.get_height() for bar in group]
+    assert sum(shown) == pytest.approx(100)
+    assert heights is None or shown == pytest.approx(heights)
+    assert len(shown) <= 31
+    assert f"{np.mean(counts):.1f}, {counts.count(0)} empty" in group.get_label()
+    ticks = [each.get_text() for each in chart.axes[0].get_xticklabels()]
+    assert len(ticks) <= 16
+    assert last in ticks or len(shown) > 15
+
+
+def test_a_subset_keeps_its_colour_where_another_is_empty() -> None:
+    dataset = with_boxes([1, 2])
+    none = dataset.subset(())
+    both, alone = Split(dataset, dataset, dataset), Split(dataset, none, dataset)
+    last = [boxes_per_image(each).axes[0].containers[-1][0].get_facecolor() for each in (both, alone)]
+    assert last[0] == last[1]
+    assert len(boxes_per_image(alone).axes[0].containers) == 2
+
+
+def test_no_images_at_all() -> None:
+    none = with_boxes([]).subset(())
+    assert boxes_per_image(Split(none, none, none)).axes[0].containers == []
+
+
+def showing(*images: Any, classes: Any = 3) -> Any:
+    """A data set whose images show these classes."""
+    pairs = [(image, kind) for image, kinds in enumerate(images) for kind in kinds]
+    annotations = tuple(Annotation(i, image, kind, (0.0, 0.0, 9.0, 9.0), 81.0) for i, (image, kind) in enumerate(pairs))
+    categories = tuple(Category(i, f"kind {i}") for i in range(classes))
+    return CocoDataset(tuple(Image(i, f"{i}.jpg", 9, 9) for i in range(len(images))), annotations, categories)
+
+
+def test_shares_of_the_rows_images() -> None:
+    dataset = showing([0], [0, 1], [0, 1, 1], [0, 2], [1])  # a second box on an image counts no more
+    chart = co_occurrence(dataset)
+    axes = chart.axes[0]
+    share = axes.images[0].get_array()
+    assert [each.get_text() for each in axes.get_yticklabels()] == ["kind 0 (4)", "kind 1 (3)", "kind 2 (1)"]
+    assert [each.get_text() for each in axes.get_xticklabels()] == ["kind 0", "kind 1", "kind 2"]
+    assert share[0, 1] == pytest.approx(50)
+    assert share[1, 0] == pytest.approx(200 / 3)
+    assert share[2].tolist()[:2] == [100, 0]
+    assert np.ma.getmaskarray(np.ma.masked_invalid(share)).diagonal().all()
+    assert sorted(each.get_text() for each in axes.texts) == sorted(["50", "25", "67", "0", "100", "0"])
+
+
+def test_crowds_show_nothing() -> None:
+    dataset = showing([0, 1])
+    crowd = replace(dataset, annotations=tuple(replace(each, iscrowd=1) for each in dataset.annotations))
+    assert [each.get_text() for each in co_occurrence(crowd).axes[0].texts] == ["There are no boxes."]
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        pytest.param([[0], [0]], "There is one class on the images.", id="one-class"),
+        pytest.param([[]], "There are no boxes.", id="no-boxes"),
+        pytest.param([], "There are no boxes.", id="no-images"),
+    ],
+)
+def test_classes_together_of_nothing(images: list[Any], words: str) -> None:
+    assert [each.get_text() for each in co_occurrence(showing(*images)).axes[0].texts] == [words]
+
+
+def test_the_most_frequent_of_many() -> None:
+    images = [range(i % 80, 80) for i in range(100)]
+    chart = co_occurrence(showing(*images, classes=80))
+    assert chart.axes[0].images[0].get_array().shape == (30, 30)
+    assert "the 30 most frequent of 80" in chart.axes[0].get_title(loc="left")
+    assert not chart.axes[0].texts
+    assert chart.get_figheight() < 12
+
+
+def test_counts_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.choice(12, rng.integers(0, 6), replace=False).tolist() for _ in range(60)]
+    order, counts, together = joint_images(showing(*images, classes=12))
+    for i, first in enumerate(order):
+        assert counts[i] == sum(first in each for each in images)
+        for j, second in enumerate(order):
+            assert together[i, j] == sum(first in each and second in each for each in images)
+
+
+def of_sizes(*sizes: Any) -> Any:
+    return CocoDataset(tuple(Image(i, f"{i}.jpg", *size) for i, size in enumerate(sizes)), (), ())
+
+
+def test_bubbles_by_how_many() -> None:
+    left, right = image_sizes(of_sizes(*[(640, 480)] * 9, (480, 640), (2000, 1000))).axes[:2]
+    bubbles = left.collections[0]
+    assert bubbles.get_offsets().tolist()[0] == [640, 480]  # the most frequent lies below the others
+    assert sorted(map(tuple, bubbles.get_offsets())) == [(480, 640), (640, 480), (2000, 1000)]
+    areas = bubbles.get_sizes()
+    assert areas[0] / areas[1] == pytest.approx(9)
+    assert left.get_title(loc="left") == "Sizes of 11 images: 3 different, 82% are 640 x 480"
+    heights = [bar.get_height() for bar in right.containers[0]]
+    assert sum(heights) == 11
+    assert heights[-2] + heights[-1] == 1  # the two megapixels
+
+
+@pytest.mark.parametrize(
+    ("sizes", "title"),
+    [
+        pytest.param([], "Sizes of 0 images", id="none"),
+        pytest.param([(9, 7)] * 3, "Sizes of 3 images: all 9 x 7", id="all-alike"),
+        pytest.param([(0, 0)], "Sizes of 1 images: all 0 x 0", id="without-a-size"),
+    ],
+)
+def test_titles(sizes: Any, title: str) -> None:
+    chart = image_sizes(of_sizes(*sizes))
+    assert chart.axes[0].get_title(loc="left") == title
+    assert chart.to_png().startswith(b"\x89PNG")
+
+
+NAN = float("nan")
+
+
+def of_boxes(*boxes: Any, size: Any = (100, 100)) -> Any:
+    annotations = tuple(Annotation(i, 1, 1, tuple(map(float, box)), box[2] * box[3]) for i, box in enumerate(boxes, 1))
+    return CocoDataset((Image(1, "1.jpg", *size),), annotations, (Category(1, "cat"),))
+
+
+def split_of(train: Any) -> Any:
+    return Split(train, train.subset(()), train.subset(()))
+
+
+def title(chart: Any) -> Any:
+    return chart.axes[0].get_title(loc="left")
+
+
+def test_few_boxes_are_dots(two_classes: Any) -> None:
+    chart = box_sizes(two_classes.dataset)
+    (dots,) = chart.axes[0].collections
+    assert dots.get_offsets().tolist() == [[20, 10], [40, 40], [160, 80], [80, 40], [40, 80]]
+    assert title(chart) == "Sizes of 5 boxes: 20% small, 60% medium, 20% large"
+
+
+def test_many_boxes_are_a_density_where_they_belong() -> None:
+    rng = np.random.default_rng(0)
+    sides = rng.uniform(8, 64, (4000, 2))
+    chart = box_sizes(of_boxes(*((0, 0, *each) for each in sides)))
+    chart.to_png()
+    (cells,) = chart.axes[0].collections
+    assert cells.get_array().sum() == 4000
+    data = chart.axes[0].transData
+    shown = data.transform((1, 1)) + cells.get_offset_transform().transform(cells.get_offsets())
+    assert data.inverted().transform(shown).min(axis=0) == pytest.approx(8, rel=0.1)
+    assert data.inverted().transform(shown).max(axis=0) == pytest.approx(64, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        pytest.param([], id="none"),
+        pytest.param([(0, 0, 5, 5)], id="one-small"),
+        pytest.param([(0, 0, 300, 300)], id="one-large"),
+        pytest.param([(0, 0, 0, 5), (0, 0, 3000, 2000)], id="a-line-and-a-giant"),
+        pytest.param([(NAN, 0, 5, 5), (0, 0, NAN, 5)], id="not-a-number"),
+    ],
+)
+def test_both_bounds_are_always_within(boxes: list[Any]) -> None:
+    chart = box_sizes(of_boxes(*boxes))
+    axes = chart.axes[0]
+    low, high = axes.get_xlim()
+    assert low < 32 < 96 < high
+    assert sum("small" in each.get_text() or "large" in each.get_text() for each in axes.texts) == 2
+    assert chart.to_png().startswith(b"\x89PNG")
+
+
+def test_aspect_ratios_are_stacked_by_size(two_classes: Any) -> None:
+    chart = aspect_ratios(two_classes.dataset)
+    axes = chart.axes[0]
+    names = [each.get_text() for each in chart.legends[0].get_texts()]
+    bars = [np.array([bar.get_height() for bar in group]) for group in axes.containers]
+    heights = dict(zip(names, bars, strict=True))
+    centres = np.array([bar.get_x() + bar.get_width() / 2 for bar in axes.containers[0]])
+    assert [heights[name].sum() for name in ("small", "medium", "large")] == [1, 3, 1]
+    assert centres[heights["small"] > 0] == pytest.approx([1], abs=0.06)  # two to one, in doublings
+    assert centres[heights["medium"] > 0] == pytest.approx([-1, 0, 1], abs=0.06)
+    ticks = dict(zip(axes.get_xticks(), (each.get_text() for each in axes.get_xticklabels()), strict=True))
+    assert (ticks[-2], ticks[0], ticks[1]) == ("1:4", "1:1", "2:1")
+
+
+def test_ratios_beyond_the_axis_are_counted_at_its_end() -> None:
+    chart = aspect_ratios(of_boxes((0, 0, 1, 1000), (0, 0, 10, 10), (0, 0, 90, 0)))
+    counts = [bar.get_height() for group in chart.axes[0].containers for bar in group]
+    assert sum(counts) == 2
+    assert "50.0% of the boxes beyond 4:1" in title(chart)
+
+
+@pytest.mark.parametrize("chart", [aspect_ratios, lambda dataset: heat_map(split_of(dataset))])
+def test_nothing_is_said_in_words(chart: Any) -> None:
+    assert [each.get_text() for each in chart(of_boxes()).axes[0].texts] == ["There are no boxes."]
+
+
+def test_a_map_shows_where_the_centres_are() -> None:
+    top_right, bottom_left = [(90, 0, 10, 10)] * 3, [(0, 90, 10, 10)]
+    chart = heat_map(split_of(of_boxes(*top_right, *bottom_left, (0, 0, 100, 20))))
+    density = chart.axes[0].images[0].get_array()
+    assert density[0, -1] == pytest.approx(3 * density[-1, 0])
+    assert density[0, 2] == density[-1, 0] > 0  # the wide box, by its centre
+    assert density[0, 0] == 0
+    assert density.mean() == pytest.approx(1)  # an even spread
+    assert chart.axes[0].images[0].get_extent() == [0, 1, 1, 0]  # y goes down, as in an image
+
+
+def test_one_map_for_each_subset_of_boxes(two_classes: Any) -> None:
+    chart = heat_map(two_classes.parts)
+    assert [title for title in (axes.get_title(loc="left") for axes in chart.axes) if title] == [
+        "train: 3 boxes",
+        "eval: 1 boxes",
+        "test: 1 boxes",
+    ]
+    assert len({axes.images[0].get_clim() for axes in chart.axes[:3]}) == 1
+    empty = replace(two_classes.parts, eval=two_classes.parts.eval.subset(()))
+    assert len(heat_map(empty).axes) == 3  # two maps and the colour bar
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [pytest.param((100, 400), "tall", id="tall"), pytest.param((400, 100), "wide", id="wide")],
+)
+def test_cells_are_square_on_the_image(size: tuple[Any, ...], shape: str) -> None:
+    columns = BoxColumns.of(of_boxes(*[(1, 1, 5, 5)] * 900, size=size))
+    down, across = centre_density(columns, size[1] / size[0]).shape
+    assert (down / across > 2) == (shape == "tall")
+    assert (across / down > 2) == (shape == "wide")
+
+
+NAMES = ["日本語", "人 person", "$x^2$", "_hidden", "naïve Ελλάδα, Москва", "two\nlines\x07", " ", "😀", "صورة"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        pytest.param("cat", "cat", id="plain"),
+        pytest.param("Ελλάδα, Москва", "Ελλάδα, Москва", id="greek-and-cyrillic"),
+        pytest.param("日本語", "#7", id="a-script-the-font-lacks"),
+        pytest.param("人 person", "#7 person", id="half-of-it"),
+        pytest.param(" two\nlines\t", "two lines", id="lines"),
+        pytest.param("bell\x07", "#7 bell", id="control"),
+        pytest.param(" ", "#7", id="blank"),
+        pytest.param("a valve of the pump house (left)", "a valve of the …e (left)", id="long"),
+    ],
+)
+def test_labels(name: str, label: str) -> None:
+    assert labels([Category(7, name)]) == [label]
+    assert len(label) <= 24
+    assert unwritten([Category(7, name)]) == ({label: name} if label.startswith("#") else {})
+
+
+def test_a_text_that_fits_stays() -> None:
+    assert written("a" * 24, 24) == "a" * 24
+    assert len(written("a" * 25, 24)) == 24
+
+
+def test_charts_write_every_name_without_a_missing_letter() -> None:
+    """Matplotlib warns of a letter that the font lacks, and takes what is between dollars for a formula."""
+    categories = tuple(Category(i, name) for i, name in enumerate(NAMES))
+    boxes = tuple(Annotation(i, 1, i, (0.0, 0.0, 9.0, 9.0), 81.0) for i in range(len(NAMES)))
+    dataset = CocoDataset((Image(1, "a.jpg", 9, 9),), boxes, categories)
+    charts = [class_histogram(Split(dataset, dataset, dataset)), co_occurrence(dataset)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for chart in charts:
+            chart.to_png()
+    shown = [each.get_text() for each in charts[0].axes[0].get_yticklabels()]
+    assert shown == labels(categories)
+    assert not any(each.get_parse_math() for chart in charts for each in chart.axes[0].get_yticklabels())

@@ -96,7 +96,7 @@ class HttpClient:
         """Close the connections."""
         self._session.close()
 
-    def json(self, url: str, *, max_bytes: int, method: str = "GET", body: Any = None) -> JsonResponse:
+    def json(self, url: str, *, max_bytes: int = 1 << 28, method: str = "GET", body: Any = None) -> JsonResponse:
         """Request JSON.
 
         Raises:

@@ -27,7 +27,6 @@ from pipeline.errors import DataError
 
 _THREADS = 4
 _LONGEST = 200  # bytes of a name taken from a URL
-_OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # that COCO and the split write themselves
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,8 @@ def load_records(
 
 
 def read_extra(value: Any, settings: ApiSettings) -> dict[str, Any]:
-    """The fields to keep of an item, by their paths; those named like COCO's own fields as `source_…`."""
-    there = {path: found for path in listed(settings.metadata) if (found := find(value, path)) is not ABSENT}
-    return {f"source_{path}" if path in _OWN_FIELDS else path: found for path, found in there.items()}
+    """The fields to keep of an item, by their paths."""
+    return {path: found for path in listed(settings.metadata) if (found := find(value, path)) is not ABSENT}
 
 
 def as_number(value: Any) -> float | None:

@@ -53,9 +53,7 @@ def parse_settings(
 ) -> ApiSettings:
     """Parse settings, of which a source uses those that are `allowed`, or all.
 
-    Raises:
-        UsageError: A name is unknown or unused, or a value cannot be used. Values, which might be a secret, are not
-            shown.
+    Errors do not show values, which might be a secret.
     """
     known = ApiSettings.model_fields
     for name in settings:
@@ -85,11 +83,7 @@ def find(value: Any, path: str) -> Any:
 
 
 def need(value: Any, path: str, *, setting: str, where: str) -> Any:
-    """The value at the path that a setting names.
-
-    Raises:
-        DataError: The path leads nowhere; says how far it leads, what is there, and the nearest key.
-    """
+    """The value at the path that a setting names."""
     last, step, found = _follow(value, path)
     if found is not ABSENT:
         return found

@@ -26,7 +26,6 @@ from pipeline.errors import DataError, UsageError
 log = logging.getLogger(__name__)
 
 FORMAT = "CVAT for images 1.1"
-_STATUS_BYTES = 1 << 22  # of an answer that tells the state of the export
 _LONGEST_PAUSE = 10.0  # seconds between two questions about it
 
 
@@ -34,11 +33,6 @@ def load_cvat(source: ApiSource, images: Path, annotations: Path, options: Fetch
     """Have a project or task exported with its images, and unpack it.
 
     A query in its URL, such as `?org=team`, is passed on. An interrupted download continues.
-
-    Raises:
-        UsageError: The URL names no project or task, or the server wants another token.
-        MissingError: There is no such project or task.
-        DataError: The export fails, or what comes is not an archive of images.
     """
     cache = options.cache / source.cache_name
     with closing(source.client(options)) as client:
@@ -67,7 +61,7 @@ def _exported(client: HttpClient, wait_minutes: float) -> str:
     api = f"{parts.scheme}://{parts.netloc}{match[1]}/api"
     options = {"format": FORMAT, "save_images": "true", "location": "local"} | dict(parse_qsl(parts.query))
     start = f"{api}/{match[2]}/{int(match[3])}/dataset/export?{urlencode(options)}"
-    request = find(client.json(start, method="POST", max_bytes=_STATUS_BYTES).data, "rq_id")
+    request = find(client.json(start, method="POST").data, "rq_id")
     if not isinstance(request, str) or not request:
         raise DataError("the server does not name the request", where=access.shown(start), expected="an rq_id")
     watch = f"{api}/requests/{quote(request, safe='')}"
@@ -75,7 +69,7 @@ def _exported(client: HttpClient, wait_minutes: float) -> str:
     log.info("%s: waiting for the export", shown)
     end, pause = time.monotonic() + wait_minutes * 60, client.backoff
     while True:
-        state = client.json(watch, max_bytes=_STATUS_BYTES).data
+        state = client.json(watch).data
         status, url = find(state, "status"), find(state, "result_url")
         if status == "finished" and isinstance(url, str) and url:
             return access.absolute(url, watch)

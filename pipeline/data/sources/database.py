@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -30,12 +30,10 @@ from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError, MissingError, UsageError
 
 _EXPECTED = (
-    "name and image (the file's bytes), or path (a local path or URL), with name or without; for one box a row: label "
-    "with x, y, width, height or with x1, y1, x2, y2, in pixels; for all boxes of an image: boxes and labels, JSON "
-    "lists; iscrowd; subset; whatever else there is, is kept with the image"
+    "name and image (the file's bytes), or path (with name or without); label with x, y, width, height or x1, y1, x2, "
+    "y2, or boxes and labels (JSON lists); iscrowd; subset; other columns are kept with the image"
 )
 _XYWH, _XYXY, _LISTS = ("x", "y", "width", "height"), ("x1", "y1", "x2", "y2"), ("boxes",)
-_RESERVED = frozenset({"id", "file_name", "width", "height"})  # of a COCO image record
 _ROWS = 20  # in memory at a time, with their images
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _READING = re.compile(r"[\s(]*(select|with|values|table|from)\b", re.IGNORECASE)
@@ -49,11 +47,6 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
     known by their names; rows of one name are one image with the boxes of all, and a NULL box is none. A relative path
     starts from the SQLite file's folder, or with other databases from the working folder. Files that are not images,
     and missing local paths, are skipped with their boxes. The same rows in any order give the same bytes.
-
-    Raises:
-        UsageError: The query or its columns cannot be used, or the database's driver is missing.
-        MissingError: There is no such database, or it refuses the connection.
-        DataError: A row cannot be used, there are no rows, none has an image, or the connection broke.
     """
     if not _READING.match(_COMMENTS.sub(" ", source.query)):
         problem = "the query does not start with SELECT"
@@ -187,11 +180,7 @@ class _Columns:
                 raise UsageError(came, where=shown, expected=_EXPECTED, remedy=remedy)
         used = {"name", "image", "path", "subset", "iscrowd", *needed}
         self._used = {each: i for i, each in enumerate(lower) if each in used}
-        self._others = {
-            f"source_{name}" if name.lower() in _RESERVED else name: i
-            for i, name in enumerate(names)
-            if name.lower() not in used
-        }
+        self._others = {name: i for i, name in enumerate(names) if name.lower() not in used}
 
     def row(self, values: Sequence[Any], number: int) -> tuple[ParsedImage, bytes | None, str]:
         """Check a row, counted from 1: what it says of an image, and the image's bytes or path."""
@@ -245,12 +234,10 @@ def _wrong(column: str, value: Any, expected: str) -> DataError:
 
 
 def _list(column: str, value: Any) -> list[Any]:
-    try:
+    with suppress(ValueError):
         value = json.loads(value) if isinstance(value, str | bytes) else value
-    except ValueError:
-        raise _wrong(column, value, "JSON") from None
     if value is not None and not isinstance(value, list | tuple):
-        raise _wrong(column, value, "a list")
+        raise _wrong(column, value, "a JSON list")
     return list(value or ())
 
 

@@ -48,11 +48,6 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
 
     The result's kind is `folder`, `archive`, `file` or `video`. The EXIF orientation of a converted image, if it was
     not 1, is its field `orientation`: its pixels were turned, so boxes drawn on them as stored must be, too.
-
-    Raises:
-        UsageError: The URL's kind or the form of the digest is wrong.
-        MissingError: There is nothing at the URL.
-        DataError: The archive is broken or unsafe, the digest differs, or nothing there can be used.
     """
     found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
     images.mkdir(parents=True, exist_ok=True)

@@ -22,20 +22,13 @@ from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_PAGE_BYTES = 1 << 28
 _SHORTEST_IMAGE = 48  # characters: the smallest GIF takes as many
 # The start of a JPEG, PNG, GIF, WebP or TIFF in base64, which no URL looks like.
 _BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "SUkqA", "TU0AK")
 
 
 def load_http_api(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
-    """Take images and boxes from an HTTP API; see `load_records`.
-
-    Raises:
-        UsageError: The environment variable of the token is not set, or the server wants another token.
-        MissingError: There is nothing at the URL, or the server keeps failing.
-        DataError: The server sends no JSON, or a path of the settings leads nowhere.
-    """
+    """Take images and boxes from an HTTP API; see `load_records`."""
     settings = source.settings
 
     def pages(client: HttpClient) -> Iterator[tuple[list[ApiRecord | Skipped], str]]:
@@ -67,7 +60,7 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any
             raise DataError(problem, where=where, remedy="check api.next: does it lead to the next page?")
         asked.add(url)
         try:
-            answer = client.json(url, max_bytes=_PAGE_BYTES)
+            answer = client.json(url)
         except HttpStatusError as error:
             if settings.page_parameter and count > 1 and error.status == 404:  # for many servers there is no page then
                 return
@@ -116,11 +109,7 @@ def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where
 
 
 def read_record(item: Any, settings: ApiSettings, *, where: str) -> list[ApiRecord | Skipped]:
-    """Read an item of a page as the settings say, and list the boxes that were left out.
-
-    Raises:
-        DataError: A path leads nowhere, or to a value of the wrong kind; names item and path.
-    """
+    """Read an item of a page as the settings say, and list the boxes that were left out."""
     reference = need(item, settings.image, setting="image", where=where)
     if reference is not None and not isinstance(reference, str):
         raise _wrong_path("image", reference, where, "a URL, or base64 data")

@@ -32,6 +32,7 @@ Transfer = Literal["copy", "link", "move"]
 ANNOTATIONS = "annotations.json"
 _LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
 _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of the largest size, decoded
+_OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # that COCO and the split write themselves
 DIFFERS = object()
 """The value of an image's field that cannot be kept: it is bytes, or differs between the records of the image."""
 
@@ -106,7 +107,8 @@ class ImageSink:
             raise DataError(f"the image '{name}' is in two splits: {entry.subset} and {record.subset}", where=where)
         entry.subset = entry.subset or record.subset
         entry.records.append(record)
-        for key, value in record.extra.items():
+        for own, value in record.extra.items():
+            key = f"source_{own}" if own in _OWN_FIELDS else own
             if value is DIFFERS or entry.extra.setdefault(key, value) != value:
                 entry.extra[key] = DIFFERS
 
@@ -131,9 +133,6 @@ class ImageSink:
 
         With the folder `annotations`, write `annotations.json` there, a COCO file with all images, boxes and fields.
         A source whose annotations are files of their own gives none.
-
-        Raises:
-            DataError: There are to be annotations, and there is no image.
         """
         written = sorted((each for each in self._entries.values() if each.file), key=lambda each: each.name)
         for entry in self._entries.values():
@@ -143,9 +142,6 @@ class ImageSink:
         for key, count in lost.items():
             self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
         fields: dict[str, dict[str, Any]] = {}
-        if annotations and not written:
-            reason = f": {self.skipped[0].item}: {self.skipped[0].reason}" if self.skipped else ""
-            raise DataError(f"there are no images{reason}", where=url, remedy="check the URL and the source's options")
         if annotations:
             write_coco(to_coco(map(self._merged, written)), annotations / ANNOTATIONS)
         else:
@@ -215,11 +211,7 @@ class ImageSink:
 
 
 def place(content: bytes | Path, target: Path, transfer: Transfer) -> None:
-    """Write bytes, or copy, move or link a file, to a place whose folders are made.
-
-    Raises:
-        DataError: It cannot be written.
-    """
+    """Write bytes, or copy, move or link a file, to a place whose folders are made."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):

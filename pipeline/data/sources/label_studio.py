@@ -27,9 +27,8 @@ from pipeline.data.sources.source import ApiSource, FetchOptions
 from pipeline.errors import DataError, UsageError
 
 _STORAGES = ("s3://", "gs://", "azure-blob://", "azure_spi://", "redis://")
+_REFERENCES = ("http://", "https://", "/", "data/", *_STORAGES)
 _BATCH = 100  # tasks whose images are fetched together
-_EXPORT_BYTES = 1 << 29
-_TOKEN_BYTES = 1 << 20  # of an answer that holds a token
 
 
 def load_label_studio(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
@@ -38,11 +37,6 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
     Of a task's annotations the ground truth counts, otherwise the one changed last; cancelled ones never do. A rotated
     rectangle becomes the upright box around it, with its corners as the polygon. Tasks without an annotation are
     skipped, or taken as images that nobody annotated; a task whose annotation is empty is an image without objects.
-
-    Raises:
-        UsageError: The URL names no project, or the server wants another token.
-        MissingError: There is no such project.
-        DataError: The export is not a list of tasks, or holds no image.
     """
 
     def pages(client: HttpClient) -> Iterator[tuple[list[ApiRecord | Skipped], str]]:
@@ -53,7 +47,7 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
         site = match[1]
         _exchange_personal_token(client, site)
         export = f"{site}/api/projects/{int(match[2])}/export?exportType=JSON"
-        tasks = client.json(export, max_bytes=_EXPORT_BYTES).data
+        tasks = client.json(export).data
         if not isinstance(tasks, list):
             problem = f"the export is {kind(tasks)}"
             raise DataError(problem, where=client.access.shown(export), expected="a list of tasks")
@@ -69,11 +63,7 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
 
 
 def read_task(task: Any, source: ApiSource, where: str, site: str = "") -> list[ApiRecord | Skipped]:
-    """Read a task of an export, and list the regions that were left out.
-
-    Raises:
-        DataError: It is not a task, or it is not clear which of its data is the image.
-    """
+    """Read a task of an export, and list the regions that were left out."""
     data = need(task, "data", setting="items", where=where)
     annotation = _best(find(task, "annotations"))
     if annotation is None and not source.with_unannotated:
@@ -107,7 +97,7 @@ def _exchange_personal_token(client: HttpClient, site: str) -> None:
     url = f"{site}/api/token/refresh"
 
     def renew() -> None:
-        answer = asking.json(url, method="POST", body={"refresh": token}, max_bytes=_TOKEN_BYTES)
+        answer = asking.json(url, method="POST", body={"refresh": token})
         access = find(answer.data, "access")
         if not isinstance(access, str) or not re.fullmatch(r"[!-~]+", access):
             problem = "the server gave no access token"
@@ -134,7 +124,7 @@ def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, 
     path = settings.image
     if path == ".":
         values = data if isinstance(data, dict) else {}
-        urls = [key for key, value in values.items() if _is_reference(value)]
+        urls = [key for key, value in values.items() if str(value).lower().startswith(_REFERENCES)]
         named = {str(each.get(key, "")).removeprefix("$") for each in results for key in ("source", "to_name")}
         keys = sorted(named.intersection(urls)) or urls
         if len(keys) != 1:
@@ -146,10 +136,6 @@ def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, 
     if not isinstance(found, str):
         raise DataError(f"the image is {kind(found)}", where=where, expected="a URL")
     return found
-
-
-def _is_reference(value: Any) -> bool:
-    return isinstance(value, str) and value.lower().startswith(("http://", "https://", "/", "data/", *_STORAGES))
 
 
 def _image(reference: str, task_id: Any, folder: str) -> tuple[str, str]:
@@ -172,10 +158,9 @@ def _declared_size(results: list[dict[str, Any]]) -> tuple[int, int]:
     """The size in pixels that the boxes refer to; zeros if results differ or do not say."""
     sizes = {(as_number(each.get("original_width")), as_number(each.get("original_height"))) for each in results}
     sizes.discard((None, None))
-    width, height = sizes.pop() if len(sizes) == 1 else (0, 0)
-    if not width or not height or width < 1 or height < 1 or not math.isfinite(width * height):
-        return 0, 0
-    return int(width), int(height)
+    width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+    is_size = width and height and width >= 1 and height >= 1 and math.isfinite(width * height)
+    return (int(width or 0), int(height or 0)) if is_size else (0, 0)
 
 
 def _regions(results: list[dict[str, Any]], where: str) -> tuple[list[ParsedBox], list[Skipped]]:
@@ -227,12 +212,9 @@ def _fractions(points: Any) -> list[Point] | None:
 
 
 def rotated(points: list[Point], degrees: float, aspect: float) -> list[Point]:
-    """Points turned clockwise about the first one.
+    """Points in fractions of the image's size, turned clockwise as seen about the first one.
 
-    Args:
-        points: `(x, y)` as fractions of the image's size.
-        degrees: The angle, clockwise as seen, since y points down.
-        aspect: The image's width divided by its height: the angle is one in pixels, not in fractions.
+    The angle is one in pixels, so it takes the image's aspect, its width divided by its height.
     """
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     left, top = points[0]

@@ -161,12 +161,11 @@ def _api_source(
     defaults = {"image": ".", "token_scheme": "Token"} if kind == "label-studio" else {}
     if "token_env" not in api and "@" not in parts.netloc:
         has_older = bool(os.environ.get("CVAT_TOKEN")) and not os.environ.get("CVAT_ACCESS_TOKEN")
-        older = {"token_env": "CVAT_TOKEN", "token_scheme": "Token"}
-        usual = {
-            "label-studio": {"token_env": "LABEL_STUDIO_API_KEY"},
-            "cvat": older if has_older else {"token_env": "CVAT_ACCESS_TOKEN"},
-        }
-        defaults |= usual.get(kind, {})
+        if kind == "label-studio":
+            defaults["token_env"] = "LABEL_STUDIO_API_KEY"  # noqa: S105 - its name
+        elif kind == "cvat":
+            defaults["token_env"] = "CVAT_TOKEN" if has_older else "CVAT_ACCESS_TOKEN"
+            defaults["token_scheme"] = "Token" if has_older else "Bearer"
     settings = parse_settings(api, allowed=_USED.get(kind, ()), source=kind, defaults=defaults)
     cache_name = f"{kind}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     return _APIS[kind](endpoint, shown, hidden_in(url), settings, cache_name, with_unannotated)

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.errors import DataError, UsageError
 
 MAX_PIXELS = 50_000_000  # of a frame: 8K has 33 million
 _EXPECTED = "a video file: .mp4, .avi, .mkv, .mov, .m4v or .webm"
@@ -64,10 +64,9 @@ class Sampling:
     scene_change: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.per_second) and self.per_second >= 0):
-            raise UsageError(f"frames a second cannot be {self.per_second}", expected="0 or more")
-        if not 0 <= self.scene_change <= 1:
-            raise UsageError(f"the change of scene cannot be {self.scene_change}", expected="a number from 0 to 1")
+        if not (0 <= self.per_second < math.inf and 0 <= self.scene_change <= 1):
+            problem = f"frames cannot be sampled at {self.per_second} a second and at changes of {self.scene_change}"
+            raise UsageError(problem, expected="0 or more a second, and a change from 0 to 1")
 
 
 def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
@@ -78,11 +77,8 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[
     the number; `time`, seconds since the first frame; and `scene`, the number of the scene within the clip, from 0.
 
     Raises:
-        MissingError: There is no such file.
         DataError: It is not a video, has no frames, is cut, damaged or encrypted, or its frames are too large.
     """
-    if not clip.is_file():
-        raise MissingError("the clip is missing", where=clip)
     _check_matroska(clip)
     video = f"{name}{clip.suffix}"
     sampler = _Sampler(sampling)
@@ -125,7 +121,6 @@ def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Itera
         for frame in frames:
             if frame.is_corrupt:
                 raise broken("a frame is damaged")
-            _check_size(frame.width, frame.height, clip)
             tick = frame.time_base or Fraction(0)
             time = decoded / float(stream.average_rate or 25) if frame.pts is None else float(frame.pts * tick)
             first = first if decoded else time
@@ -209,16 +204,12 @@ def _video_stream(container: InputContainer, clip: Path) -> VideoStream:
     if decoder is None or not decoder.width:  # 0 is what FFmpeg leaves where it meets more than it was allowed
         problem = f"there is no decoder for the clip's frames, or they are over {MAX_PIXELS} pixels"
         raise DataError(problem, where=clip, expected="H.264, H.265, VP9, MPEG-4 or the like", remedy=_WHOLE)
-    _check_size(decoder.width, decoder.height, clip)
+    if decoder.width * decoder.height > MAX_PIXELS:
+        problem = f"the clip's frames have {decoder.width} x {decoder.height} pixels"
+        raise DataError(problem, where=clip, expected=f"at most {MAX_PIXELS} pixels")
     decoder.options = _DECODER_OPTIONS
     stream.thread_type = "AUTO"
     return stream
-
-
-def _check_size(width: int, height: int, clip: Path) -> None:
-    if width * height > MAX_PIXELS:
-        problem = f"the clip's frames have {width} x {height} pixels"
-        raise DataError(problem, where=clip, expected=f"at most {MAX_PIXELS} pixels")
 
 
 def _check_matroska(clip: Path) -> None:

@@ -275,8 +275,8 @@ class TestRefused:
                 "a label and no box",
             ),
             "iscrowd": (f"name, data AS image, 'c' AS label, {BOX}, 2 AS iscrowd", "iscrowd is int, and not 0 or 1"),
-            "no JSON": ("name, data AS image, '[[1,2,3' AS boxes, '[]' AS labels", "boxes is '.*, and not JSON"),
-            "no list": ("name, data AS image, '{}' AS boxes, '[]' AS labels", "boxes is dict, and not a list"),
+            "no JSON": ("name, data AS image, '[[1,2,3' AS boxes, '[]' AS labels", "boxes is '.*, and not a JSON list"),
+            "no list": ("name, data AS image, '{}' AS boxes, '[]' AS labels", "boxes is dict, and not a JSON list"),
             "three numbers": ("name, data AS image, '[[1,2,3]]' AS boxes, '[1]' AS labels", "not four numbers"),
             "lists of two lengths": (
                 "name, data AS image, '[[1,2,3,4]]' AS boxes, '[]' AS labels",
@@ -335,7 +335,7 @@ class TestRefused:
 
     def test_no_image_at_all(self, load: Any, database: Path) -> None:
         insert(database, ("a.png", b"x"))
-        with pytest.raises(DataError, match=r"there are no images: .*row 1, 'a\.png': it is no image"):
+        with pytest.raises(DataError, match=r"there are no images\n[\s\S]*it is no image[\s\S]*row 1, 'a\.png'"):
             load("SELECT name, data AS image FROM pictures")
 
     @cases(

@@ -309,7 +309,7 @@ class TestTasks:
         own = task(1)
         own["data"] |= {"camera": {"id": 7}, "hour": 3, "id": 1}
         record, _ = read(own, metadata="camera.id, hour, id, none")
-        assert record.image.extra == {"camera.id": 7, "hour": 3, "source_id": 1}
+        assert record.image.extra == {"camera.id": 7, "hour": 3, "id": 1}
 
 
 @settings(deadline=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import time
 from typing import Any
 
@@ -56,15 +55,13 @@ def check_store(toy: Any) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_ends_the_run(
-    new_toy: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_killed_at_any_moment_the_same_command_ends_the_run(new_toy: Any, tmp_path: Any) -> None:
     undisturbed, toy = new_toy(tmp_path / "undisturbed"), new_toy(tmp_path / "disturbed")
     began = time.monotonic()
     process = undisturbed.spawn("--set", "first.text=warm up")
     assert process.wait(120) == 0
     duration = time.monotonic() - began
-    chance, continued, commands = random.Random(7), 0, 0
+    chance, continued = random.Random(7), 0
     for number in range(MOMENTS):
         command = ("--set", f"first.text=text {number}")
         moment = chance.uniform(0, duration)
@@ -74,7 +71,6 @@ def test_killed_at_any_moment_the_same_command_ends_the_run(
         process.communicate(timeout=60)
         begun = [row["run"] for row in toy.runs()]
         for _ in range(3):
-            commands += 1
             if toy.step(*command).code == 0:
                 break
         assert set(toy.statuses().values()) <= {"succeeded", "reused"}
@@ -83,9 +79,6 @@ def test_killed_at_any_moment_the_same_command_ends_the_run(
         assert outputs(toy) == outputs(undisturbed)
         assert toy.states() == dict.fromkeys(STEPS, "done")
         check_store(toy)
-    with capsys.disabled():
-        told = f"{MOMENTS} kills within {duration:.1f} s, {commands} commands to end them, {continued} runs went on"
-        sys.stdout.write(f"\n    {told}\n")
     assert continued > MOMENTS / 3
     assert toy.left_over() == []
     killed = [a for row in toy.runs() for step in toy.manifest(row["run"])["steps"].values() for a in attempts(step)]
@@ -95,13 +88,16 @@ def test_killed_at_any_moment_the_same_command_ends_the_run(
 
 def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
     process = toy.spawn("--set", "second.act=sleep")
-    toy.kernel()
-    kill(process, "machine")
+    kernel = toy.kernel()
+    kill(process, "runner")
     process.communicate(timeout=30)
+    toy.wait_for(lambda: not toy.is_alive(kernel))
     before = toy.manifest()
     assert toy.states() == {"first": "done", "second": "killed", "third": "not run"}
     assert toy.runs()[0]["steps"]["second"] == "killed", "before anyone records its end"
     assert "second, attempt 1: killed\n" in toy.look("show").out
+    assert "its process is gone" in toy.look("status").out
+    assert len(toy.left_over()) == 1
     (toy.root / ".cache" / "kernel.pid").unlink()
     process = toy.spawn("--set", "second.act=sleep")
     toy.kernel()
@@ -111,6 +107,7 @@ def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
     assert after["run"] == before["run"]
     assert after["steps"]["first"] == before["steps"]["first"], "what is done is not done again"
     assert attempts(after["steps"]["second"]) == ["interrupted", "killed"]
+    assert toy.left_over() == [], "the killed attempt's folder is gone"
     assert toy.step("--set", "second.act=go").code == 0
     assert toy.manifest()["run"] != before["run"], "another command opens another run"
     assert toy.statuses() == {"first": "reused", "second": "succeeded", "third": "succeeded"}

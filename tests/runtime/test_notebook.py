@@ -16,7 +16,6 @@ from pipeline.errors import DataError, MissingError, PipelineError, StepError, U
 from pipeline.runtime.notebook import StepNotebook, follow_links, read_notebook, read_steps
 from pipeline.runtime.parameters import Parameter
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = """\
 # a comment of its own
 variant: str = "nano"  # which size: nano # or tiny
@@ -76,24 +75,14 @@ def test_the_file_is_known_without_being_run(toy: Any) -> None:
     )
 
 
-def test_the_projects_own_notebooks_are_read() -> None:
-    steps = read_steps(ROOT / "steps")
-    assert list(steps) == ["data_load", "data_prep", "model_train", "model_pack", "model_eval"]
-    assert all(parameter.help for step in steps.values() for parameter in step.parameters.values())
-
-
 @pytest.mark.parametrize(
     ("given_values", "name", "value"),
     [
         pytest.param({}, "epochs", 20, id="default"),
         pytest.param({"epochs": 3}, "epochs", 3, id="int"),
         pytest.param({"rate": 2}, "rate", 2.0, id="int for float"),
-        pytest.param({"rate": 0.5}, "rate", 0.5, id="float"),
-        pytest.param({"keep": True}, "keep", True, id="bool"),
         pytest.param({"classes": ["a", "b"]}, "classes", ["a", "b"], id="list"),
         pytest.param({}, "shares", [0.5, 1.0], id="ints in a list of floats"),
-        pytest.param({"url": "ssh://git@host/x"}, "url", "ssh://git@host/x", id="user without password"),
-        pytest.param({"url": "http://x/a:b@c"}, "url", "http://x/a:b@c", id="at sign in a path"),
         pytest.param({"limits": {"b": 0.5}}, "limits", {"b": 0.5}, id="table"),
         pytest.param({"api": {"token_env": "T"}}, "api", {"token_env": "T"}, id="name of a variable"),
         pytest.param({"api": {"token": "${T}"}}, "api", {"token": "${T}"}, id="variable under a secret's name"),
@@ -102,6 +91,8 @@ def test_the_projects_own_notebooks_are_read() -> None:
             pytest.param({"url": url}, "url", url, id=url)
             for url in (
                 "http://host:8080/a@b",
+                "http://x/a:b@c",
+                "ssh://git@host/x",
                 "postgresql://me@host:5432/db",
                 "https://host/x?keyword=cat",
                 "sqlite:///a/b@c.db",
@@ -133,16 +124,12 @@ SECRET_NAMES = ("key", "sig", "auth", "code", "hapikey", "passwd", "private_toke
     ("values", "says"),
     [
         pytest.param({"epochs": True}, "int, such as 20", id="bool is no int"),
-        pytest.param({"epochs": 1.0}, "int, such as 20", id="float is no int"),
         pytest.param({"epochs": "3"}, "int, such as 20", id="text is no int"),
         pytest.param({"epochs": None}, "int, such as 20", id="nothing"),
-        pytest.param({"rate": True}, "float, such as 1", id="bool is no float"),
         pytest.param({"rate": float("nan")}, "float", id="nan"),
         pytest.param({"rate": float("inf")}, "float", id="infinity"),
         pytest.param({"rate": 10**400}, "float", id="larger than any float"),
         pytest.param({"keep": 1}, "bool, such as False", id="int is no bool"),
-        pytest.param({"variant": 1}, "str, such as 'nano'", id="int is no text"),
-        pytest.param({"classes": "car"}, "list[str]", id="text is no list"),
         pytest.param({"classes": ["car", 1]}, "list", id="list of something else"),
         pytest.param({"epoch": 3}, "did you mean 'epochs'", id="near name"),
         pytest.param({"zzz": 3}, "one of variant, epochs", id="far name"),
@@ -150,27 +137,22 @@ SECRET_NAMES = ("key", "sig", "auth", "code", "hapikey", "passwd", "private_toke
         pytest.param({"url": "https://s3cret@host/x"}, "no credentials", id="token"),
         pytest.param({"url": "https://host/x?a=1&X-Amz-Signature=s3cret"}, "no credentials", id="signed URL"),
         pytest.param({"classes": ["https://me:s3cret@host/x"]}, "no credentials", id="password in a list"),
-        pytest.param({"epochs": "https://me:s3cret@host/x"}, "no credentials", id="password of a wrong type"),
         pytest.param({"url": "https://${ME}:s3cret@host/x"}, "no credentials", id="password beside a variable"),
         pytest.param({"url": "https://s3cret${ME}@host/x"}, "no credentials", id="token beside a variable"),
+        pytest.param({"api": {"api_key": "s3cret-of-the-test${T}"}}, "no credentials", id="key beside a variable"),
+        pytest.param({"url": "api+https://me:s3cret@host/x"}, "no credentials", id="password of an API"),
         pytest.param({"api": {"url": "https://me:s3cret@host/x"}}, "no credentials", id="password in a table"),
         *(
             pytest.param({"api": {key: "s3cret-of-the-test"}}, "no credentials", id=f"{key} in a table")
             for key in ("Token", "api_token", "auth", "x-api-key", "client_secret")
         ),
-        pytest.param({"api": {"api_key": "s3cret-of-the-test${T}"}}, "no credentials", id="key beside a variable"),
         *(
             pytest.param({"url": f"https://host/x?a=1&{name}=s3cret"}, "no credentials", id=f"{name} in a query")
             for name in SECRET_NAMES
         ),
         pytest.param({"url": "https://host/x#access_token=s3cret"}, "no credentials", id="fragment"),
-        pytest.param({"url": "api+https://me:s3cret@host/x"}, "no credentials", id="password of an API"),
         pytest.param({"url": "postgresql://me:s3cret/of@host/db"}, "no credentials", id="password with a slash"),
         pytest.param({"url": "mssql://host/db?odbc_connect=PWD%3Ds3cret"}, "no credentials", id="ODBC"),
-        pytest.param({"api": ["a"]}, "dict[str, str]", id="list is no table"),
-        pytest.param({"api": {1: "a"}}, "dict[str, str]", id="number as a name"),
-        pytest.param({"limits": {"a": "b"}}, "dict[str, float]", id="table of something else"),
-        pytest.param({"limits": {"a": float("nan")}}, "dict[str, float]", id="nan in a table"),
     ],
 )
 def test_a_wrong_value_is_refused(step: StepNotebook, values: dict[str, Any], says: str) -> None:
@@ -184,19 +166,13 @@ def test_a_wrong_value_is_refused(step: StepNotebook, values: dict[str, Any], sa
     ("cell", "says"),
     [
         pytest.param("epochs = 1", "not a parameter: epochs = 1", id="no type"),
-        pytest.param("epochs: int", "not a parameter", id="no default"),
         pytest.param("import os", "not a parameter", id="statement"),
-        pytest.param("a.b: int = 1", "not a parameter", id="attribute"),
         pytest.param("epochs: int = 1 + x", "declared as int = 1 + x", id="expression"),
         pytest.param("epochs: int = 1.5", "declared as int = 1.5", id="default of another type"),
-        pytest.param("epochs: bool = 1", "declared as bool = 1", id="int for bool"),
-        pytest.param("epochs: dict = {}", "declared as dict = {}", id="unknown type"),
         pytest.param("epochs: int | None = 1", "declared as int | None = 1", id="union"),
         pytest.param("epochs: list = []", "declared as list = []", id="list of what"),
         pytest.param("epochs: int = 1\nepochs: int = 2", "there twice", id="twice"),
         pytest.param("epochs: int = (1", "not valid Python", id="no Python"),
-        pytest.param("  epochs: int = 1", "not valid Python", id="indented"),
-        pytest.param('epochs: str = "abc', "not valid Python", id="open text"),
     ],
 )
 def test_a_wrong_parameters_cell_is_refused(toy: Any, cell: str, says: str) -> None:
@@ -288,14 +264,11 @@ def test_a_link_to_what_is_not_there_is_refused(toy: Any, comment: str) -> None:
 WRONG_INTERFACES = {
     "does not open": "pass",
     "another name": 'Step.open("second", reads=[], writes=["a"])',
-    "no outputs": 'Step.open("first", reads=[])',
     "no literals": 'Step.open("first", reads=[], writes=names)',
-    "no literal name": 'Step.open(name, reads=[], writes=["a"])',
     "text for a list": 'Step.open("first", reads="letters", writes=["a"])',
     "twice": 'Step.open("first", reads=[], writes=["a", "a"])',
     "in and out": 'Step.open("first", reads=["a"], writes=["a"])',
     "path": 'Step.open("first", reads=[], writes=["../a"])',
-    "number": 'Step.open("first", reads=[], writes=[1])',
 }
 
 
@@ -378,11 +351,6 @@ def reads(*entities: str) -> Callable[[str], str]:
     ("steps", "says"),
     [
         pytest.param({"a": reads("of_b"), "b": reads("of_a")}, "a, b wait for each other", id="cycle"),
-        pytest.param(
-            {"a": reads(), "b": reads("of_c"), "c": reads("of_d"), "d": reads("of_b")},
-            "b, c, d wait for each other",
-            id="cycle of three",
-        ),
         pytest.param({"a": reads("of_z")}, "a reads of_z, and no step writes it", id="unknown"),
         pytest.param(
             {"a": reads(), "b": lambda _: 'Step.open("b", reads=[], writes=["of_a"])'},

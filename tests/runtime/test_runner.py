@@ -319,26 +319,6 @@ def test_a_cell_that_will_not_stop_is_ended_by_the_second_ctrl_c(ran: Any) -> No
     assert ran.manifest()["steps"]["second"]["status"] == "interrupted"
 
 
-def test_after_the_runner_is_killed_the_same_command_completes_the_run(ran: Any) -> None:
-    process = ran.spawn("second", "--set", "act=sleep")
-    kernel = ran.kernel()
-    process.kill()
-    assert ended(process)[0] == -signal.SIGKILL
-    ran.wait_for(lambda: not ran.is_alive(kernel))
-    assert ran.states()["second"] == "killed"
-    assert "its process is gone" in ran.look("status").out
-    assert ran.look("runs").code == 0
-    assert len(ran.left_over()) == 1
-
-    again = ran.step("second", "--set", "note=now it is well")
-    assert again.code == 0
-    second = ran.manifest()["steps"]["second"]
-    assert (second["status"], second["attempt"]) == ("succeeded", 3)
-    assert [attempt["status"] for attempt in second["earlier_attempts"]] == ["succeeded", "killed"]
-    assert ran.left_over() == [], "the killed attempt's folder is gone"
-    assert ran.step("third").code == 0
-
-
 # --- the kernel's surroundings ---------------------------------------------------------------------------------------
 
 

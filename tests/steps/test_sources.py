@@ -1,8 +1,7 @@
-"""Every kind of source through the real notebooks, from the outside world to three sets; no secret is left anywhere."""
+"""Sources with a secret through the real notebooks, from the outside world to three sets; it is left nowhere."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tarfile
 import zlib
@@ -15,7 +14,6 @@ import numpy as np
 import postgres
 import pytest
 from api_server import api_server
-from clips import write_clip
 from PIL import Image
 
 SECRET = "planted-5ecret-0f-the-test"
@@ -43,18 +41,6 @@ def picture(seed: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def coco(names: list[str]) -> dict[str, Any]:
-    """A box of one of two classes on each."""
-    return {
-        "images": [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names, 1)],
-        "annotations": [
-            {"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [5, 6, 20, 30], "area": 600, "iscrowd": 0}
-            for i in range(1, len(names) + 1)
-        ],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-    }
 
 
 def run(project: Any, given: Given, *steps: str, monkeypatch: pytest.MonkeyPatch) -> list[subprocess.CompletedProcess]:
@@ -89,26 +75,11 @@ def folder_in_tar(pictures: dict[str, bytes], folder: Path, url_of: Callable[[st
     return Given({"source_url": url + "?token=${SET_TOKEN}"}, {"SET_TOKEN": SECRET})
 
 
-@pytest.fixture(
-    params=[
-        "API",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("archive", "Label Studio", "database", "video")),
-    ]
-)
+@pytest.fixture(params=["API", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("archive", "database"))])
 def given(request: pytest.FixtureRequest, pictures: dict[str, bytes], tmp_path: Path) -> Given:
-    """A source of each kind, which wants a secret wherever its kind has one."""
+    """A source of each kind that takes its secret in another way."""
     raw = tmp_path / "raw"
     raw.mkdir()
-    if request.param == "video":
-        shades = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(12)]
-        for number, shade in enumerate(shades):
-            shade[:, 4 * number : 4 * number + 9] = 255 - shade[0, 0]
-        write_clip(raw / "street.mkv", shades, rate=5)
-        names = [f"street/frame_{number:06d}.jpg" for number in range(12)]
-        (raw / "all.json").write_text(json.dumps(coco(names)))
-        return Given(
-            {"source_url": str(raw / "street.mkv"), "annotations_url": str(raw / "all.json"), "video_fps": "5"}
-        )
     if request.param == "database":
         if postgres.missing():
             pytest.skip(postgres.missing())
@@ -119,32 +90,16 @@ def given(request: pytest.FixtureRequest, pictures: dict[str, bytes], tmp_path: 
         settings = {"source_url": server.url(), "query": "select * from pictures"}
         return Given(settings, {"GALLERY_PASSWORD": postgres.PASSWORD})
     server = request.getfixturevalue("api")
-    server.token = "" if request.param == "archive" else f"{'Token' if 'L' in request.param else 'Bearer'} {SECRET}"
     for name, data in pictures.items():
         server.file(f"/files/{name}", data)
     if request.param == "archive":
         return folder_in_tar(pictures, raw, lambda name, data: server.file(f"/{name}", data))
-    if request.param == "API":
-        boxes = [{"bbox": [5, 6, 20, 30], "label": "cat"}]
-        items = [{"image": f"/files/{name}", "boxes": boxes} for name in pictures]
-        url = server.pages("/items", items, 5, "url")
-        settings = "{items: data.results, next: next, boxes: boxes, token_env: GALLERY_TOKEN}"
-        return Given({"source_url": f"api+{url}", "api": settings}, {"GALLERY_TOKEN": SECRET})
-    value = {"x": 10, "y": 10, "width": 30, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]}
-    result = {
-        "type": "rectanglelabels",
-        "original_width": 64,
-        "original_height": 48,
-        "value": value,
-        "to_name": "image",
-    }
-    tasks = [
-        {"id": i, "data": {"image": f"/files/{name}"}, "annotations": [{"id": i, "result": [result]}]}
-        for i, name in enumerate(pictures)
-    ]
-    server.json("/api/projects/3/export", tasks)
-    url = f"label-studio+{server.root}/projects/3"
-    return Given({"source_url": url}, {"LABEL_STUDIO_API_KEY": SECRET})
+    server.token = f"Bearer {SECRET}"
+    boxes = [{"bbox": [5, 6, 20, 30], "label": "cat"}]
+    items = [{"image": f"/files/{name}", "boxes": boxes} for name in pictures]
+    url = server.pages("/items", items, 5, "url")
+    settings = "{items: data.results, next: next, boxes: boxes, token_env: GALLERY_TOKEN}"
+    return Given({"source_url": f"api+{url}", "api": settings}, {"GALLERY_TOKEN": SECRET})
 
 
 @pytest.fixture

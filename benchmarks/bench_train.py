@@ -122,13 +122,14 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from pipeline.detection import training_progress
+    from pipeline.detection import hooks
     from pipeline.detection.devices import execution_config
     from pipeline.detection.hyperparameters import FROM_SCRATCH, TrainingOptions
     from pipeline.detection.session import TrainingJob, run
+    from pipeline.serving.model_metadata import ModelMetadata
 
     if not torch.cuda.is_available():
-        training_progress.INTERVAL = 0.0  # each step is told of, as theirs are: a look makes only a GPU wait
+        hooks.REPORT_INTERVAL = 0.0  # each step is told of, as theirs are: a look makes only a GPU wait
     folder = Path(plan["folder"])
     content = json.loads((folder / "train" / "annotations.json").read_text())
     names = tuple(each["name"] for each in content["categories"])
@@ -138,9 +139,9 @@ def ours(plan: dict[str, Any]) -> dict[str, Any]:
     execution = replace(execution_config(options, hyperparameters, len(content["images"])), devices=1)
     clock = Clock(execution.iterations, batch)
     with tempfile.TemporaryDirectory() as out:
-        places = {name: str(folder / name.partition("_")[0]) for name in ("train_folder", "eval_folder")}
-        paths = {**places, "folder": out, "weights": "", "resume": out}
-        job = TrainingJob(options, hyperparameters, names, **paths, execution=execution)
+        metadata, result = ModelMetadata(plan["variant"], (size, size), names), Path(out)
+        sets = folder / "train", folder / "eval"
+        job = TrainingJob(options, hyperparameters, metadata, execution, *sets, result, weights=None, resume=result)
         outcome = run(job, lambda step, *_: clock.stop(step))
     return {"speed": clock.speed(), "memory": outcome.memory, "loss": outcome.history[-1].loss["loss"]}
 
@@ -150,7 +151,7 @@ def theirs(plan: dict[str, Any]) -> dict[str, Any]:
     import torch
     from mmengine.hooks import Hook
 
-    from pipeline.detection.families.yolox.mmdet_config import base_config
+    from pipeline.detection.families.yolox.config import base_config
 
     config = base_config(plan["variant"])
     from mmengine.runner import Runner

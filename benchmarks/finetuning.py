@@ -257,8 +257,8 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     import torch
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
-    from pipeline.detection.families.yolox import detector, head, mmdet_config
-    from pipeline.detection.families.yolox.mmdet_config import build_model
+    from pipeline.detection.families.yolox import config, detector, head
+    from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
     checkpoint = read_checkpoint(weights or Path())
@@ -282,7 +282,7 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
             seen["former"] = (other > 0.05) & (other > sure[:, ~former].amax(1))  # (B, P)
             return super().loss(batch_inputs, batch_data_samples)
 
-    assert mmdet_config.REGISTERED  # the originals are registered by now, and are replaced
+    assert config.REGISTERED  # the originals are registered by now, and are replaced
     detector.MODELS.register_module(name="IgnoringYOLOXHead", module=ForgivingHead, force=True)
     detector.MODELS.register_module(name="PartwiseYOLOX", module=ForgivingYOLOX, force=True)
 
@@ -294,7 +294,7 @@ def untouched(
     import torch
 
     from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
-    from pipeline.detection.families.yolox.mmdet_config import build_model
+    from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
     torch.manual_seed(0)  # of rows that start from nothing
@@ -421,8 +421,7 @@ def diagnose() -> None:
     from mmengine.utils import import_modules_from_strings
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
-    from pipeline.detection.families.yolox.data_config import set_machine
-    from pipeline.detection.families.yolox.mmdet_config import training_config
+    from pipeline.detection.families.yolox.config import set_machine, training_config
     from pipeline.detection.hyperparameters import KNOWN_CLASSES, ExecutionConfig, TrainingOptions
     from pipeline.detection.optimization import balance_filters
     from pipeline.serving.model_metadata import ModelMetadata
@@ -432,9 +431,10 @@ def diagnose() -> None:
     with tempfile.TemporaryDirectory() as place:
         sets = make_sets("known", Path(place))
         options, spec = TrainingOptions("nano", 416, 1, 16), ModelMetadata("nano", (416, 416), SIX)
-        mmdet_config = training_config(options, replace(KNOWN_CLASSES, freeze="nothing"), spec, ExecutionConfig(4))
+        execution = ExecutionConfig(4)
+        mmdet_config = training_config(options, replace(KNOWN_CLASSES, freeze="nothing"), spec, execution)
         import_modules_from_strings(**mmdet_config.custom_imports)
-        set_machine(mmdet_config, sets["train"], sets["eval"], workers=0)
+        set_machine(mmdet_config, sets["train"], sets["eval"], execution)
         mmdet_config.work_dir = place
         runner = Runner.from_cfg(mmdet_config)
         batch = next(iter(runner.build_dataloader(mmdet_config.train_dataloader)))

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 STATE_ENTRIES = ("state_dict", "model")  # where mmdet and Megvii keep the weights; a bare state dict has neither
 LEARNED_ENTRY = "learned_images"  # where this project keeps what the weights learned from, as uint8 tensors
-LISTED = 3  # names of each kind in an error
+LISTED = 3  # parameters named in an error
 
 
 @dataclass(frozen=True)
@@ -31,42 +31,23 @@ class Checkpoint:
     Attributes:
         state: Parameter and buffer name to tensor, mmdet's key names.
         classes: Class names of the rows of its classification layers, in order.
-        source: Whose names the tensors have in the file: "mmdet" or "Megvii".
-        unused: Other content of the file: names of entries, and numbers of tensors by prefix.
+        summary: What the file holds, and what of it is not used, in a line.
         learned: The images that the weights learned from; None where the file does not say.
     """
 
     state: dict[str, Tensor]
     classes: tuple[str, ...]
-    source: str = "mmdet"
-    unused: tuple[str, ...] = ()
-    learned: LearnedImages | None = None
+    summary: str
+    learned: LearnedImages | None
 
 
-@dataclass(frozen=True)
-class ClassTransfer:
-    """Which classes of a detector a checkpoint knows.
-
-    Attributes:
-        known: Classes whose rows came from the checkpoint.
-        fresh: Classes whose rows have initial values.
-    """
-
-    known: tuple[str, ...]
-    fresh: tuple[str, ...]
-
-
-def read_checkpoint(path: Path, *, quiet: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.pth` file by mmdet or by the family's authors, and refuse any pickle that would run code.
 
     Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. Averaged
     weights are read if training kept them: mmengine, mmdet 2 and Megvii all store them as the model's weights. The
     entries that mmengine calls `ema_state_dict`, and mmdet 2 `ema_...`, then hold the unaveraged weights
     (mmengine/hooks/ema_hook.py, `_swap...`).
-
-    Args:
-        path: The file.
-        quiet: Do not log what the file holds.
 
     Raises:
         MissingError: There is no such file.
@@ -75,39 +56,54 @@ def read_checkpoint(path: Path, *, quiet: bool = False) -> Checkpoint:
     if not path.is_file():
         raise MissingError("there is no such checkpoint", where=path, expected="a .pth file")
     content = _load(path)
-    state, beside = _split(content, path)
-    unaveraged = [name for name in state if name.startswith("ema_")]
-    state, source = FAMILY.normalize({n: value for n, value in state.items() if not n.startswith("ema_")}, path)
-    count = len(state[f"{FAMILY.class_layer}0.bias"])
-    learned = _learned(beside.get(LEARNED_ENTRY))
-    used = {"meta", LEARNED_ENTRY} if learned is not None else {"meta"}
-    unused = [str(name) for name in beside if name not in used]
-    unused += [f"ema_* ({len(unaveraged)} tensors)"] if unaveraged else []
-    names = _class_names(beside.get("meta"), count)
-    checkpoint = Checkpoint(state, names or _assumed_names(count, path), source, tuple(unused), learned)
-    if not quiet:
-        _log_content(checkpoint, path, named=bool(names))
-    return checkpoint
+    beside = dict(content) if isinstance(content, Mapping) else {}
+    entry = next((name for name in STATE_ENTRIES if name in beside), None)
+    state = beside.pop(entry) if entry else content
+    if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError("the file holds no state_dict", where=path, expected="{'meta': ..., 'state_dict': ...}")
+    if not entry:
+        beside = {}
+    wrapped = all(str(name).startswith("module.") for name in state)  # by DataParallel
+    named = {str(name).removeprefix("module.") if wrapped else str(name): value for name, value in state.items()}
+    tensors, source = FAMILY.normalize({n: value for n, value in named.items() if not n.startswith("ema_")}, path)
+
+    meta, learned = beside.pop("meta", None), _learned(beside.get(LEARNED_ENTRY))
+    if learned is not None:
+        del beside[LEARNED_ENTRY]
+    count, assumed = len(tensors[f"{FAMILY.class_layer}0.bias"]), ""
+    classes = _class_names(meta, count)
+    if not classes and count == len(coco_classes()):
+        classes, assumed = coco_classes(), " taken for COCO's"
+    elif not classes:
+        classes = tuple(f"class {index}" for index in range(count))
+        log.warning(
+            "%s: %d classes without names; none can be carried over. Where you know them, save the file again with "
+            "{'meta': {'classes': [...]}} beside the weights",
+            path.name,
+            count,
+        )
+    unused = [*map(str, beside), *(["ema_*"] if any(name.startswith("ema_") for name in named) else [])]
+    summary = f"{FAMILY.name}-{FAMILY.variant_of(tensors) or '?'} by {source}, {count} classes{assumed}"
+    summary += f"; not used: {', '.join(unused)}" if unused else ""
+    return Checkpoint(tensors, classes, summary, learned)
 
 
-def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]) -> ClassTransfer:
+def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]) -> None:
     """Load a checkpoint into a model, moving the rows of its classification head by class name.
+
+    Rows of classes that the checkpoint does not know keep the model's values.
 
     Raises:
         DataError: A parameter is missing, unknown or of another shape, mostly because it is of another size.
     """
-    own = model.state_dict()
-    rows = {name: index for index, name in enumerate(checkpoint.classes)}
-    pairs = [(new, rows[name]) for new, name in enumerate(classes) if name in rows]
+    own, fitted = model.state_dict(), dict(checkpoint.state)
     _check_parameters(checkpoint, own)
-    fitted = dict(checkpoint.state)
     for name in [name for name in own if name.startswith(FAMILY.class_layer)]:
         fitted[name] = own[name].clone()
-        for new, old in pairs:
-            fitted[name][new] = checkpoint.state[name][old]
+        for row, known in enumerate(classes):
+            if known in checkpoint.classes:
+                fitted[name][row] = checkpoint.state[name][checkpoint.classes.index(known)]
     model.load_state_dict(fitted)
-    known = tuple(name for name in classes if name in rows)
-    return ClassTransfer(known, tuple(name for name in classes if name not in rows))
 
 
 def write_checkpoint(
@@ -141,8 +137,8 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_plain_values()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and its unpickler raise many kinds over a broken file
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
         said = str(error).rpartition("WeightsUnpickler error: ")[2].strip() or type(error).__name__
-        wanted = re.search(r"GLOBAL (\S+)", said)
         reason = f"it wants to run '{wanted[1]}'" if wanted else said.splitlines()[0]
         raise DataError(
             f"the checkpoint cannot be read: {reason}",
@@ -152,25 +148,12 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _split(content: object, path: Path) -> tuple[dict[str, Tensor], dict[Any, Any]]:
-    """The weights, and the entries that lie beside them."""
-    beside = dict(content) if isinstance(content, Mapping) else {}
-    entry = next((name for name in STATE_ENTRIES if name in beside), None)
-    state = beside.pop(entry) if entry else content
-    if not state or not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError("the file holds no state_dict", where=path, expected="{'meta': ..., 'state_dict': ...}")
-    wrapped = all(str(name).startswith("module.") for name in state)  # by DataParallel
-    tensors = {str(name).removeprefix("module.") if wrapped else str(name): value for name, value in state.items()}
-    return tensors, beside if entry else {}
-
-
 def _learned(entry: object) -> LearnedImages | None:
     """The record that `write_checkpoint` wrote; None for an entry of that name with other content."""
-    if not isinstance(entry, Mapping) or not all(isinstance(value, Tensor) for value in entry.values()):
-        return None
     try:
-        return LearnedImages.from_arrays({str(name): value.numpy() for name, value in entry.items()})
-    except (DataError, TypeError):  # numpy has not all of torch's types
+        arrays = {str(name): value.numpy() for name, value in entry.items()}  # type: ignore[attr-defined]
+        return LearnedImages.from_arrays(arrays)
+    except (DataError, TypeError, AttributeError):  # numpy has not all of torch's types
         return None
 
 
@@ -178,36 +161,9 @@ def _class_names(meta: object, count: int) -> tuple[str, ...]:
     """The names that the meta data gives to `count` rows, in mmengine's, mmdet 2's or our own spelling; or none."""
     for part in (meta.get("dataset_meta"), meta) if isinstance(meta, Mapping) else ():
         names = (part.get("classes") or part.get("CLASSES")) if isinstance(part, Mapping) else None
-        names = (names,) if isinstance(names, str) else names
         if isinstance(names, list | tuple) and len(names) == count:
             return tuple(str(name) for name in names)
     return ()
-
-
-def _assumed_names(count: int, path: Path) -> tuple[str, ...]:
-    if count == len(coco_classes()):
-        return coco_classes()
-    log.warning(
-        "%s: %d classes without names; none can be carried over. Where you know them, save the file again with "
-        "{'meta': {'classes': [...]}} beside the weights",
-        path.name,
-        count,
-    )
-    return tuple(f"class {index}" for index in range(count))
-
-
-def _log_content(checkpoint: Checkpoint, path: Path, *, named: bool) -> None:
-    variant = FAMILY.variant_of(checkpoint.state)
-    log.info(
-        "%s: %s%s by %s, %d classes%s%s",
-        path.name,
-        FAMILY.name,
-        f"-{variant}" if variant else " of no known size",
-        checkpoint.source,
-        len(checkpoint.classes),
-        " taken for COCO's" if not named and checkpoint.classes == coco_classes() else "",
-        "; not used: " + ", ".join(checkpoint.unused) if checkpoint.unused else "",
-    )
 
 
 def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None:
@@ -215,24 +171,18 @@ def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None
     given = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
     wanted = {name: tuple(value.shape) for name, value in own.items()}
     wanted |= {n: (len(checkpoint.classes), *wanted[n][1:]) for n in wanted if n.startswith(FAMILY.class_layer)}
-    shared = sorted(wanted.keys() & given.keys())
-    found = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "unknown": sorted(given.keys() - wanted.keys()),
-        "of another shape": [f"{n} {given[n]} instead of {wanted[n]}" for n in shared if given[n] != wanted[n]],
-    }
-    if not any(found.values()):
-        return
-    counts = ", ".join(f"{len(names)} {kind}" for kind, names in found.items() if names)
-    examples = {kind: ", ".join(names[:LISTED] + ["..."] * (len(names) > LISTED)) for kind, names in found.items()}
-    ours, theirs = FAMILY.variant_of(own), FAMILY.variant_of(checkpoint.state)
-    another = f"these are weights of {FAMILY.name}-{theirs}: set variant={theirs}"
-    raise DataError(
-        f"the pretrained weights do not fit the model: {counts}",
-        where="; ".join(f"{kind}: {names}" for kind, names in examples.items() if names),
-        expected=f"the parameters of {FAMILY.name}-{ours}",
-        remedy=another if theirs not in (ours, None) else f"use weights of an unchanged {FAMILY.name}-{ours}",
-    )
+    wrong = [f"{name} is missing" for name in wanted if name not in given]
+    wrong += [f"{name} is unknown" for name in given if name not in wanted]
+    wrong += [f"{n} is {given[n]} instead of {wanted[n]}" for n in wanted if given.get(n, wanted[n]) != wanted[n]]
+    if wrong:
+        ours, theirs = FAMILY.variant_of(own), FAMILY.variant_of(checkpoint.state)
+        another = f"these are weights of {FAMILY.name}-{theirs}: set variant={theirs}"
+        raise DataError(
+            f"the pretrained weights do not fit the model: {len(wrong)} parameters differ",
+            where=", ".join(wrong[:LISTED] + ["..."] * (len(wrong) > LISTED)),
+            expected=f"the parameters of {FAMILY.name}-{ours}",
+            remedy=another if theirs not in (ours, None) else f"use weights of an unchanged {FAMILY.name}-{ours}",
+        )
 
 
 class _Skipped:

@@ -1,21 +1,33 @@
-"""Choose the devices of a training, and run it within their memory."""
+"""The devices of a training: how it is divided among them, one process each, and how it fits into their memory.
+
+torch spawns the processes, and all run the same session. What they have to say, this process gets through one queue.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from logging.handlers import QueueHandler
 from math import ceil
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessException, spawn
 
-from pipeline.detection.distributed import cores, run_on_devices
 from pipeline.detection.hyperparameters import MOSAIC_STEPS, ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.detection.session import SessionResult, TrainingJob, is_out_of_memory, run
-from pipeline.errors import UsageError
+from pipeline.errors import PipelineError, StepError, UsageError
 
 log = logging.getLogger(__name__)
+
+Report = Callable[[int, int, str], None]
 
 
 def execution_config(options: TrainingOptions, hyperparameters: Hyperparameters, images: int) -> ExecutionConfig:
@@ -29,43 +41,38 @@ def execution_config(options: TrainingOptions, hyperparameters: Hyperparameters,
     Raises:
         UsageError: The machine lacks the devices, or they cannot share a batch evenly.
     """
-    cuda = torch.cuda.is_available()
-    there = torch.cuda.device_count() if cuda else 1
+    cuda, batch = torch.cuda.is_available(), options.batch_size
+    there = torch.cuda.device_count() if cuda else cores()
     # by default as many GPUs as can share a batch evenly
-    devices = options.devices or max(n for n in range(1, there + 1) if options.batch_size % n == 0)
-    if cuda and devices > there:
-        raise UsageError(f"there are {there} GPUs, and devices is {devices}", where="devices", expected=f"0 to {there}")
-    if not cuda and devices > cores():
-        raise UsageError(
-            f"devices is {devices}, and there is no GPU and {cores()} cores",
-            where="devices",
-            expected=f"0 to {cores()}",
-        )
+    devices = options.devices or max(n for n in range(1, there + 1 if cuda else 2) if batch % n == 0)
+    if devices > there:
+        problem = f"devices is {devices}, and there are {there} {'GPUs' if cuda else 'cores and no GPU'}"
+        raise UsageError(problem, where="devices", expected=f"0 to {there}")
     if options.precision == "mixed" and not cuda:
         remedy = 'set precision to "auto"'
         raise UsageError("mixed precision needs a GPU", where="precision", expected='"full" or "auto"', remedy=remedy)
-    if options.batch_size % devices:
-        nearest = max(1, round(options.batch_size / devices)) * devices
+    if batch % devices:
         raise UsageError(
-            f"a batch of {options.batch_size} cannot be shared out evenly to {devices} devices",
+            f"a batch of {batch} cannot be shared out evenly to {devices} devices",
             where="batch_size",
             expected=f"a multiple of {devices}",
-            remedy=f"set batch_size to {nearest}",
+            remedy=f"set batch_size to {max(1, round(batch / devices)) * devices}",
         )
-    iterations = ceil(images / options.batch_size)
+    iterations, share = ceil(images / batch), batch // devices
     long = iterations * options.epochs >= MOSAIC_STEPS
+    workers = 0 if cores() <= 2 else min(4, cores() - 1)
     return ExecutionConfig(
         iterations=iterations,
         devices=devices,
-        micro_batch=min(options.micro_batch or options.batch_size // devices, options.batch_size // devices),
-        workers=_workers(options.workers),
+        micro_batch=min(options.micro_batch or share, share),
+        workers=options.workers if options.workers >= 0 else workers,
         mixed=cuda and options.precision != "full",
         mosaic=options.augmentation == "mosaic" or (options.augmentation == "auto" and hyperparameters.mosaic and long),
         cuda=cuda,
     )
 
 
-def run_within_memory(job: TrainingJob, report: Callable[[int, int, str], None]) -> tuple[SessionResult, TrainingJob]:
+def run_within_memory(job: TrainingJob, report: Report) -> tuple[SessionResult, TrainingJob]:
     """Run a session; whenever memory runs out, continue after the last epoch with half as many images at once."""
     while True:
         try:
@@ -82,5 +89,83 @@ def run_within_memory(job: TrainingJob, report: Callable[[int, int, str], None])
             torch.cuda.empty_cache()
 
 
-def _workers(asked: int) -> int:
-    return asked if asked >= 0 else 0 if cores() <= 2 else min(4, cores() - 1)
+def run_on_devices(job: TrainingJob, report: Report) -> SessionResult:
+    """Run a session with a process per device, and wait for it.
+
+    Args:
+        job: What to do.
+        report: As for `session.run`.
+
+    Raises:
+        StepError: A process failed; where it raised a `PipelineError`, that error.
+        torch.OutOfMemoryError: A process ran out of memory.
+    """
+    received: list[Any] = []
+    messages: Any = get_context("spawn").Queue()
+
+    def receive() -> None:
+        while not messages.empty():
+            message = messages.get()
+            if isinstance(message, logging.LogRecord):
+                log.log(message.levelno, "%s", message.getMessage())
+            elif isinstance(message, tuple):
+                report(*message)
+            else:
+                received.append(message)
+
+    failure = "a process ended before its training did"
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (job, Path(folder) / "meeting", messages)
+        processes: Any = spawn(_work, arguments, job.execution.devices, join=False)  # type: ignore[no-untyped-call]
+        try:
+            while not processes.join(timeout=0.1):
+                receive()
+        except ProcessException as error:
+            failure = str(error).strip()
+        finally:
+            for process in processes.processes:  # one may be left where this process was interrupted
+                process.kill()
+                process.join()
+    receive()
+    for message in received:
+        if isinstance(message, Exception):
+            raise message
+    if not received:
+        remedy = "train with devices=1 to see whether the training or the devices cause it"
+        raise StepError("a process of the training failed", where=failure, remedy=remedy)
+    result: SessionResult = received[0]
+    return result
+
+
+def _work(rank: int, job: TrainingJob, meeting: Path, messages: Any) -> None:
+    """Run one of the processes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torch has the kernel send it where the parent is killed
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # libraries print to them
+        os.dup2(nowhere, stream)
+    count, cuda = job.execution.devices, job.execution.cuda
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // count)))))
+    os.environ["LOCAL_RANK"] = str(rank)  # mmengine reads it
+    if cuda:
+        torch.cuda.set_device(rank)
+    torch.distributed.init_process_group(
+        "nccl" if cuda else "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count
+    )
+    if rank == 0:  # the others log the same
+        own = logging.getLogger("pipeline")
+        own.setLevel(logging.INFO)
+        own.addHandler(QueueHandler(messages))
+    try:
+        result = run(job, lambda *values: messages.put(values))
+        if rank == 0:
+            messages.put(result)
+    except (PipelineError, RuntimeError) as error:
+        if isinstance(error, PipelineError) or is_out_of_memory(error):
+            messages.put(error)
+        raise
+    torch.distributed.destroy_process_group()
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

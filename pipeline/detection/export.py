@@ -1,7 +1,13 @@
-"""Export of a checkpoint to one ONNX file, from letterboxed pixels to detections.
+"""Export of a checkpoint to one ONNX file, from letterboxed pixels to detections, and its parity with PyTorch.
 
 torch exports the network and its decoding. Suppression is appended as standard ONNX operators, so that the file runs
 wherever ONNX Runtime does, and serving needs no detection code.
+
+Two comparisons show parity of the whole graph. First the best boxes and every score before suppression are compared
+with PyTorch's; then the file's detections are compared with an exact greedy suppression of its own candidates. So a
+difference in the last bit of two near-equal scores, which may reorder a suppression, is no error, and every other
+difference is. Where a detector finds next to nothing, the same graph runs again with the score threshold of its best
+candidates, so that its suppression has work to do.
 """
 
 from __future__ import annotations
@@ -12,18 +18,23 @@ import io
 import json
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
 from pipeline.detection.checkpoints import fit, read_checkpoint
 from pipeline.detection.families import FAMILY
+from pipeline.detection.mmcv_ops import nms
 from pipeline.errors import StepError
 from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.predictor import onnxruntime
 
 log = logging.getLogger(__name__)
 
@@ -34,22 +45,18 @@ THRESHOLD = "floor"  # name of the score threshold in the graph
 MAX_PER_CLASS = 300
 OPSET = 20
 
+BOX_TOLERANCE = 0.01  # pixels
+SCORE_TOLERANCE = 1e-4
+LEAST_COMPARED = 100  # best boxes per image that are compared even where none reaches the score threshold
+
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An ONNX file.
-
-    Attributes:
-        path: The file, with its weights inside.
-        sha256: Digest of its bytes, in hexadecimal.
-        size: Bytes.
-        opset: Version of the default operator set.
-    """
+    """An ONNX file, with its weights inside: SHA-256 in hexadecimal, and bytes."""
 
     path: Path
     sha256: str
     size: int
-    opset: int
 
 
 def load_detector(metadata: ModelMetadata, weights: Path) -> nn.Module:
@@ -60,11 +67,12 @@ def load_detector(metadata: ModelMetadata, weights: Path) -> nn.Module:
         DataError: The checkpoint cannot be read, or is of another model.
         StepError: The checkpoint does not know every class.
     """
-    model = FAMILY.build_model(metadata)
-    missing = fit(read_checkpoint(weights), model, metadata.classes).fresh
-    if missing:
+    checkpoint = read_checkpoint(weights)
+    if missing := [name for name in metadata.classes if name not in checkpoint.classes]:
         problem = f"the weights do not know every class: {', '.join(missing)} are missing"
         raise StepError(problem, where=weights, expected=", ".join(metadata.classes))
+    model = FAMILY.build_model(metadata)
+    fit(checkpoint, model, metadata.classes)
     return FAMILY.exportable(model).eval()
 
 
@@ -84,62 +92,59 @@ def export_onnx(metadata: ModelMetadata, weights: Path, path: Path) -> ExportedM
         StepError: torch cannot export the model, or ONNX's checker refuses the result.
     """
     log.info("exporting %s-%s to ONNX", FAMILY.name, metadata.variant)
-    example = torch.zeros(2, 3, *metadata.image_size)
-    batch = torch.export.Dim("batch", min=1, max=1024)
     # the exporter prints its stages, and warnings about torchvision
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    detector = load_detector(metadata, weights)
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(
-                load_detector(metadata, weights),
-                (example,),
+            program: Any = torch.onnx.export(
+                detector,
+                (torch.zeros(2, 3, *metadata.image_size),),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=list(RAW_OUTPUTS),
-                dynamic_shapes={"images": {0: batch}},
+                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=1024)}},
             )
+            model: onnx.ModelProto = program.model_proto
+            _remove_traces(model)
+            _append_suppression(model, metadata)
+            onnx.checker.check_model(model, full_check=True)
         except torch.onnx.errors.OnnxExporterError as error:
             raise StepError(f"torch cannot export the model: {error}", where="torch.onnx.export") from error
-    if program is None:
-        raise StepError("torch returned no ONNX program", where="torch.onnx.export")
-    model = append_suppression(_without_traces(program.model_proto), metadata)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise StepError(f"the exported model is not valid ONNX: {error}", where=path) from error
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise StepError(f"the exported model is not valid ONNX: {error}", where=path) from error
     data = model.SerializeToString(deterministic=True)
     path.write_bytes(data)
-    return ExportedModel(path, hashlib.sha256(data).hexdigest(), len(data), OPSET)
+    return ExportedModel(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+def _remove_traces(model: onnx.ModelProto) -> None:
     """Drop the exporter's notes: stack traces with paths of this machine, which differ between runs."""
-    del model.metadata_props[:]
     graph = model.graph
-    del graph.metadata_props[:]
+    del model.metadata_props[:], graph.metadata_props[:]
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-    return model
 
 
-def append_suppression(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelProto:
+def _append_suppression(model: onnx.ModelProto, metadata: ModelMetadata) -> None:
     """Append per-class NonMaxSuppression to the decoded boxes and scores, and add the metadata."""
-    graph = model.graph
-    constants = {
-        "max_per_class": helper.make_tensor("max_per_class", TensorProto.INT64, [1], [MAX_PER_CLASS]),
-        "iou": helper.make_tensor("iou", TensorProto.FLOAT, [1], [metadata.nms_iou_threshold]),
-        THRESHOLD: helper.make_tensor(THRESHOLD, TensorProto.FLOAT, [1], [metadata.score_threshold]),
-        "image_and_anchor": helper.make_tensor("image_and_anchor", TensorProto.INT64, [2], [0, 2]),
-        "first": helper.make_tensor("first", TensorProto.INT64, [], [0]),
-        "second": helper.make_tensor("second", TensorProto.INT64, [], [1]),
-    }
-    graph.initializer.extend(constants.values())
+    graph, integer, real = model.graph, TensorProto.INT64, TensorProto.FLOAT
     boxes, scores = RAW_OUTPUTS
+    graph.initializer.extend(
+        [
+            helper.make_tensor("max_per_class", integer, [1], [MAX_PER_CLASS]),
+            helper.make_tensor("iou", real, [1], [metadata.nms_iou_threshold]),
+            helper.make_tensor(THRESHOLD, real, [1], [metadata.score_threshold]),
+            helper.make_tensor("image_and_anchor", integer, [2], [0, 2]),
+            helper.make_tensor("first", integer, [], [0]),
+            helper.make_tensor("second", integer, [], [1]),
+        ]
+    )
     graph.node.extend(
         [
             # rows of (image, class, anchor); corners may come as x, y for the operator only compares them
@@ -152,17 +157,136 @@ def append_suppression(model: onnx.ModelProto, metadata: ModelMetadata) -> onnx.
         ]
     )
     del graph.output[:]
-    types = {"boxes": (TensorProto.FLOAT, ["detections", 4]), "scores": (TensorProto.FLOAT, ["detections"])}
+    types = {"boxes": (real, ["detections", 4]), "scores": (real, ["detections"])}
     for name in OUTPUTS:
-        kind, shape = types.get(name, (TensorProto.INT64, ["detections"]))
-        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-    helper.set_model_props(
-        model,
-        {
-            "classes": json.dumps(list(metadata.classes)),
-            "image_size": json.dumps(list(metadata.image_size)),
-            "score_threshold": str(metadata.score_threshold),
-            "nms_iou_threshold": str(metadata.nms_iou_threshold),
-        },
-    )
-    return model
+        graph.output.append(helper.make_tensor_value_info(name, *types.get(name, (integer, ["detections"]))))
+    properties = {
+        "classes": json.dumps(list(metadata.classes)),
+        "image_size": json.dumps(list(metadata.image_size)),
+        "score_threshold": str(metadata.score_threshold),
+        "nms_iou_threshold": str(metadata.nms_iou_threshold),
+    }
+    helper.set_model_props(model, properties)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The measured agreement of PyTorch and ONNX Runtime.
+
+    Attributes:
+        images: Number of images compared, each alone and all as one batch.
+        compared: Boxes compared before suppression, over all images: those above the score threshold, and the best
+            100 of each image in any case.
+        candidates: Boxes that the suppression was compared on: those above the score threshold or, where these are
+            fewer than 100, the best 100 per image; 0 where no score is above 0.
+        detections: Boxes above the score threshold after suppression.
+        max_box_difference: Largest difference of a compared corner, in letterboxed pixels.
+        max_score_difference: Largest difference of a score, over every anchor and class.
+    """
+
+    images: int
+    compared: int
+    candidates: int
+    detections: int
+    max_box_difference: float
+    max_score_difference: float
+
+    def metrics(self) -> dict[str, float | None]:
+        """The figures as metrics with a prefix; the differences are None where suppression could not be compared."""
+        figures: dict[str, float | None] = {f"parity_{name}": value for name, value in asdict(self).items()}
+        if not self.candidates:
+            figures |= {"parity_max_box_difference": None, "parity_max_score_difference": None}
+        return figures
+
+    def notes(self) -> list[str]:
+        """Sentences that a user must read; none where the detector found something."""
+        if not self.candidates:
+            return [f"parity is not shown: no box of {self.images} images has a score above 0"]
+        if not self.detections:
+            compared = f"parity was measured on its {self.candidates} best boxes"
+            return [f"the model finds nothing in {self.images} images; {compared}"]
+        return []
+
+
+def check_parity(metadata: ModelMetadata, weights: Path, model: Path, images: list[Path]) -> Parity:
+    """Compare an exported file with its checkpoint on real images.
+
+    Args:
+        metadata: The detector.
+        weights: The checkpoint the file was exported from.
+        model: The ONNX file.
+        images: At least one file that OpenCV reads, letterboxed as mmdet does it.
+
+    Raises:
+        DataError: An image cannot be read.
+        StepError: A box differs by more than 0.01 px, a score by more than 1e-4, or the file suppresses other boxes
+            than an exact greedy suppression.
+    """
+    pixels = FAMILY.letterbox(images, metadata.image_size)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # mmdet's backbone names torch.cuda.amp
+        boxes, scores = (value.numpy() for value in load_detector(metadata, weights)(torch.from_numpy(pixels)))
+    session = _session_with_candidates(model)
+    whole = session.run(None, {INPUT: pixels})
+    single = [session.run(None, {INPUT: pixels[i : i + 1]})[len(OUTPUTS) :] for i in range(len(pixels))]
+    best = scores.max(1)  # (B, N)
+    least = np.sort(best, 1)[:, -min(LEAST_COMPARED, best.shape[1]), None]
+    compared = best >= np.minimum(least, metadata.score_threshold)
+    runs = (whole[len(OUTPUTS) :], [np.concatenate(values) for values in zip(*single, strict=True)])
+    box_difference = max(float(np.abs(run[0] - boxes)[compared].max()) for run in runs)
+    score_difference = max(float(np.abs(run[1] - scores).max()) for run in runs)
+    if not (box_difference <= BOX_TOLERANCE and score_difference <= SCORE_TOLERANCE):  # also refuses NaN
+        raise StepError(
+            f"the exported model differs from PyTorch: a box by {box_difference:.3g} px, a score by "
+            f"{score_difference:.3g}",
+            where=model,
+            expected=f"at most {BOX_TOLERANCE:g} px and {SCORE_TOLERANCE:g}",
+            remedy="report it with the versions of torch, onnx and onnxruntime; do not serve this file",
+        )
+    candidates = _check_suppression(whole, metadata.score_threshold, metadata.nms_iou_threshold, model)
+    if candidates < LEAST_COMPARED:
+        # just below the best scores, never below 0, which is no score
+        lowest = np.sort(whole[-1].max(1).ravel())[-LEAST_COMPARED * len(pixels) :][0]
+        threshold = max(0.0, float(np.nextafter(lowest, np.float32(-1))))
+        lowered = _session_with_candidates(model, threshold).run(None, {INPUT: pixels})
+        candidates = _check_suppression(lowered, threshold, metadata.nms_iou_threshold, model)
+    return Parity(len(images), int(compared.sum()), candidates, len(whole[2]), box_difference, score_difference)
+
+
+def _check_suppression(outputs: list[NDArray[Any]], threshold: float, iou_threshold: float, model: Path) -> int:
+    """Compare the file's detections with a greedy suppression of its own candidates, class by class; count these."""
+    batch_index, boxes, scores, labels, all_boxes, all_scores = outputs
+    found = {
+        (int(i), int(c), *np.round(box, 3).tolist(), round(float(s), 6))
+        for i, c, box, s in zip(batch_index, labels, boxes, scores, strict=True)
+    }
+    expected, candidates = set(), 0
+    for image, class_scores in enumerate(all_scores):
+        for label, row in enumerate(class_scores):
+            chosen = np.flatnonzero(row > np.float32(threshold))
+            candidates += len(chosen)
+            kept = nms(torch.from_numpy(all_boxes[image][chosen]), torch.from_numpy(row[chosen]), iou_threshold)
+            expected |= {
+                (image, label, *np.round(all_boxes[image][k], 3).tolist(), round(float(row[k]), 6))
+                for k in chosen[kept[:MAX_PER_CLASS].numpy()]
+            }
+    if found != expected:
+        many, few = len(found - expected), len(expected - found)
+        raise StepError(
+            f"the exported model suppresses other boxes: {many} too many, {few} missing",
+            where=model,
+            expected="the result of an exact greedy suppression",
+            remedy="report it with the versions of onnx and onnxruntime; do not serve this file",
+        )
+    return candidates
+
+
+def _session_with_candidates(path: Path, threshold: float | None = None) -> Any:
+    """A session of the file's graph with its candidates as further outputs, perhaps with another score threshold."""
+    model = onnx.load(str(path))
+    if threshold is not None:
+        [stored] = [tensor for tensor in model.graph.initializer if tensor.name == THRESHOLD]
+        stored.CopyFrom(helper.make_tensor(THRESHOLD, TensorProto.FLOAT, [1], [threshold]))
+    for name in RAW_OUTPUTS:
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -1,14 +1,19 @@
-"""Hooks of the training loop: start from pretrained weights, keep the best and last weights, agree on statistics."""
+"""Hooks of the training loop: pretrained weights, kept weights, progress, limits, curves and common statistics."""
+
+# ruff: noqa: ARG002  # mmengine calls every hook with the same arguments
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce, broadcast, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
@@ -17,7 +22,9 @@ from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import Checkpoint, fit, write_checkpoint
 from pipeline.detection.optimization import balance_filters
 
-METRICS = {"coco/bbox_mAP": "mAP", "coco/bbox_mAP_50": "mAP50"}
+log = logging.getLogger(__name__)
+
+REPORT_INTERVAL = 0.5  # seconds between two reads of the loss: each makes a GPU wait
 
 
 @dataclass(frozen=True)
@@ -40,37 +47,54 @@ class EpochRecord:
 
 
 def measured(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    """The two metrics of a validation, by our names."""
-    return {ours: float((metrics or {}).get(theirs, 0.0)) for theirs, ours in METRICS.items()}
+    """The two metrics of a validation, by our names; 0 where nothing was found."""
+    found = metrics or {}
+    return {"mAP": float(found.get("coco/bbox_mAP", 0.0)), "mAP50": float(found.get("coco/bbox_mAP_50", 0.0))}
+
+
+def peak_rate(runner: Any) -> float:
+    """The highest learning rate of all groups of parameters."""
+    return max(float(group["lr"]) for group in runner.optim_wrapper.optimizer.param_groups)
+
+
+def averaged(runner: Any) -> Any:
+    """The EMA hook's averaged model; None where nothing is averaged."""
+    return next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model itself, without the wrapper of distributed training."""
+    module: nn.Module = model.module if isinstance(model, MMDistributedDataParallel) else model
+    return module
 
 
 class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
     """Loads pretrained weights when the loop starts, after mmengine has initialised the model again.
 
-    Args:
-        checkpoint: The weights.
-        classes: Class names of the model.
-        balanced: Whether to balance filters, after the weights were measured as they are.
+    A continued training has its weights already. With `balanced`, filters are balanced before the first epoch, after
+    the weights were measured as they are.
     """
 
     priority = "VERY_HIGH"
 
     def __init__(self, checkpoint: Checkpoint, classes: tuple[str, ...], *, balanced: bool) -> None:
-        self.checkpoint = checkpoint
-        self.classes = classes
-        self.balanced = balanced
+        self.checkpoint, self.classes, self.balanced = checkpoint, classes, balanced
 
     def before_train(self, runner: Any) -> None:
-        """Load the checkpoint into the model and its averaged copy; a continued run has its weights already."""
+        """Load the checkpoint into the model and its averaged copy."""
         if runner.iter == 0:
             fit(self.checkpoint, bare(runner.model), self.classes)
-            _restart_average(runner)
+            self._restart_average(runner)
 
     def before_train_epoch(self, runner: Any) -> None:
         """Balance the filters before the first epoch."""
         if runner.iter == 0 and self.balanced:
             balance_filters(bare(runner.model))
-            _restart_average(runner)
+            self._restart_average(runner)
+
+    def _restart_average(self, runner: Any) -> None:
+        if copy := averaged(runner):
+            copy.module.load_state_dict(bare(runner.model).state_dict())
 
 
 class InitialValidationHook(Hook):  # type: ignore[misc]
@@ -106,13 +130,10 @@ class WeightsHook(Hook):  # type: ignore[misc]
     priority = 48
 
     def __init__(self, folder: Path, meta: Mapping[str, Any], learned: LearnedImages | None = None) -> None:
-        self.folder = folder
-        self.meta = dict(meta)
-        self.learned = learned
-        self.best_epoch = 0
+        self.folder, self.meta, self.learned = folder, meta, learned
+        self.best_epoch = self.last_epoch = 0
         self.best = float("-inf")
         self.best_state: dict[str, Tensor] = {}
-        self.last_epoch = 0
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Write `last.pth`, and `best.pth` when this epoch's mAP is the highest so far."""
@@ -131,6 +152,180 @@ class WeightsHook(Hook):  # type: ignore[misc]
             write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics}, self.learned)
 
 
+class StoppingHook(Hook):  # type: ignore[misc]
+    """Ends training after an epoch.
+
+    Args:
+        patience: Epochs without a better mAP on the eval set; 0: no limit.
+        seconds: Time of training and validation, over all attempts of a continued training; 0: no limit.
+        weights: The hook that knows the best epoch.
+
+    Attributes:
+        spent: Seconds that earlier attempts took.
+        reason: Why training ended before its last epoch; empty where it did not.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, patience: int, seconds: float, weights: WeightsHook) -> None:
+        self.patience, self.seconds, self.weights = patience, seconds, weights
+        self.spent, self.reason = 0.0, ""
+        self._since = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that all attempts took so far."""
+        return self.spent + time.monotonic() - self._since
+
+    def before_train(self, runner: Any) -> None:
+        """Start the clock. A continued training may have reached a limit already."""
+        self._since = time.monotonic()
+        if runner.iter and self.weights.last_epoch == runner.epoch:  # the last epoch was validated
+            self.after_val_epoch(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Apply the time limit: the epoch just trained is validated as the last one."""
+        if self.seconds:
+            # the clock of one process decides for all
+            late = torch.tensor(float(self.elapsed >= self.seconds))
+            broadcast(late)
+            if late and runner.epoch + 1 < runner.max_epochs:
+                self._end(runner, f"the time limit of {self.seconds / 60:g} minutes", runner.epoch + 1)
+                runner.train_loop.dynamic_intervals = [1]  # makes mmengine validate this epoch
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Apply the patience, and after a kill the time limit."""
+        if runner.epoch >= runner.max_epochs or self.reason:
+            return
+        if self.seconds and self.spent >= self.seconds:
+            self._end(runner, f"the time limit of {self.seconds / 60:g} minutes", runner.epoch)
+        # from scratch the first epochs find nothing, so patience starts with the first mAP above 0
+        elif self.patience and self.weights.best > 0 and runner.epoch - self.weights.best_epoch >= self.patience:
+            self._end(runner, f"no better mAP in {self.patience} epochs", runner.epoch)
+
+    def _end(self, runner: Any, reason: str, epoch: int) -> None:
+        self.reason = reason
+        runner.train_loop.stop_training = True
+        log.info("training ends after epoch %d of %d: %s", epoch, runner.max_epochs, reason)
+
+
+class ProgressHook(Hook):  # type: ignore[misc]
+    """Reports the progress of training, and keeps the history of its epochs.
+
+    Args:
+        images: Images per step, on all devices.
+        report: Called with the step reached, the number of steps, and a line of figures.
+
+    Attributes:
+        history: One record an epoch so far.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, images: int, report: Callable[[int, int, str], None]) -> None:
+        self.history: list[EpochRecord] = []
+        self._images, self._report = images, report
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._reported = self._since = 0.0
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Start the epoch's means."""
+        self._sums, self._steps, self._since = {}, 0, time.monotonic()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Count a step.
+
+        Raises:
+            FloatingPointError: The loss is not finite, and no later step can repair it.
+        """
+        self._steps += 1
+        for name, value in (outputs or {}).items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        now = time.monotonic()
+        if now - self._reported >= REPORT_INTERVAL:
+            self._reported = now
+            self._check(runner)
+            self._report(runner.iter + 1, runner.max_iters, self._line(runner))
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Add the epoch to the history; mmengine validates it afterwards."""
+        for total in self._sums.values():
+            all_reduce(total, op="mean")  # each process has its own share of the images
+        self._check(runner)
+        loss = {name: float(total) / self._steps for name, total in self._sums.items()}
+        self.history.append(EpochRecord(runner.epoch + 1, loss, peak_rate(runner)))
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Add the metrics to their epoch; before training that is epoch 0."""
+        last = self.history.pop() if self.history else EpochRecord(0, {}, 0.0)
+        self.history.append(EpochRecord(last.epoch, last.loss, last.learning_rate, **measured(metrics)))
+        self._report(runner.iter, runner.max_iters, self._line(runner))
+
+    def _check(self, runner: Any) -> None:
+        total = float(self._sums.get("loss", 0.0))  # a sum stays infinite or NaN
+        if not isfinite(total):
+            raise FloatingPointError(f"the loss became {total} by step {runner.iter + 1}")
+
+    def _line(self, runner: Any) -> str:
+        """Epoch, loss, learning rate, speed and the last mAP, in less than 80 characters."""
+        parts = [f"epoch {min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}"]
+        if self._steps:
+            speed = self._steps * self._images / max(time.monotonic() - self._since, 1e-9)
+            loss = float(self._sums["loss"]) / self._steps
+            parts += [f"loss {loss:.2f}", f"rate {peak_rate(runner):.1e}", f"{speed:.0f} images/s"]
+        known = [record.mAP for record in self.history if record.mAP is not None]
+        return " ".join(parts + ([f"mAP {known[-1]:.3f}"] if known else []))
+
+
+class TrackingHook(Hook):  # type: ignore[misc]
+    """Writes losses, learning rate and metrics for TensorBoard.
+
+    Args:
+        logs: The folder of its files.
+        interval: Steps between two points of the training curves.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, logs: Path, interval: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # imported here: slow
+
+        self.interval = interval
+        self._writer: Any = SummaryWriter(str(logs))
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Add a point to the training curves."""
+        step = runner.iter + 1
+        if step % self.interval == 0 or step == runner.max_iters:
+            points = {f"train/{name}": float(value) for name, value in (outputs or {}).items()}
+            self._add({**points, "train/rate": peak_rate(runner)}, step)
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Add a point to the curves of the eval set, at the same axis of steps."""
+        self._add({f"eval/{name}": value for name, value in measured(metrics).items()}, runner.iter)
+
+    def _add(self, points: dict[str, float], step: int) -> None:
+        try:
+            for name, value in points.items() if self._writer else ():
+                self._writer.add_scalar(name, value, step)
+        except (OSError, RuntimeError) as error:  # the disk is full: that must not end a training
+            self._writer = None
+            log.warning("training goes on without tracking: %s", error)
+
+    def close(self) -> None:
+        """Flush the files."""
+        try:
+            if self._writer:
+                self._writer.close()
+        except (OSError, RuntimeError) as error:
+            log.warning("tracking could not be finished: %s", error)
+
+
 class SameStatisticsHook(Hook):  # type: ignore[misc]
     """Averages the batch norms' running statistics over all processes at the end of each epoch.
 
@@ -141,32 +336,9 @@ class SameStatisticsHook(Hook):  # type: ignore[misc]
 
     def after_train_epoch(self, runner: Any) -> None:
         """Average in double precision, so that the mean of equal numbers is that number."""
-        for model in (bare(runner.model), averaged(runner)):
-            buffers = [each for each in model.buffers() if each.is_floating_point()] if model else []
-            if buffers:
-                whole = torch.cat([each.flatten().double() for each in buffers])
-                all_reduce(whole, op="mean")
-                for each, mean in zip(buffers, torch.split(whole, [each.numel() for each in buffers]), strict=True):
-                    each.copy_(mean.view_as(each))
-
-
-def peak_rate(runner: Any) -> float:
-    """The highest learning rate of all groups of parameters."""
-    return max(float(group["lr"]) for group in runner.optim_wrapper.optimizer.param_groups)
-
-
-def averaged(runner: Any) -> Any:
-    """The EMA hook's averaged model; None where nothing is averaged."""
-    return next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The model itself, without the wrapper of distributed training."""
-    module: nn.Module = model.module if isinstance(model, MMDistributedDataParallel) else model
-    return module
-
-
-def _restart_average(runner: Any) -> None:
-    copy = averaged(runner)
-    if copy is not None:
-        copy.module.load_state_dict(bare(runner.model).state_dict())
+        for model in filter(None, (bare(runner.model), averaged(runner))):
+            buffers = [each for each in model.buffers() if each.is_floating_point()]
+            whole = torch.cat([each.flatten().double() for each in buffers])
+            all_reduce(whole, op="mean")
+            for each, mean in zip(buffers, torch.split(whole, [each.numel() for each in buffers]), strict=True):
+                each.copy_(mean.view_as(each))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.errors import UsageError, did_you_mean
 
@@ -11,10 +11,8 @@ CHOICES = {
     "freeze": ("auto", "nothing", "stem", "backbone"),
     "precision": ("auto", "full", "mixed"),
 }
-MINIMA = {
-    "epochs": 0, "batch_size": 1, "micro_batch": 0, "learning_rate": 0, "devices": 0, "patience": 0, "max_minutes": 0,
-    "workers": -1,
-}  # fmt: skip
+MINIMA = {"epochs": 0, "batch_size": 1, "micro_batch": 0, "learning_rate": 0, "devices": 0, "patience": 0}
+MINIMA |= {"max_minutes": 0, "workers": -1}
 MOSAIC_STEPS = 2500  # a shorter run from scratch is too short to learn from mosaics
 
 
@@ -60,12 +58,10 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name, minimum in MINIMA.items():
-            value = getattr(self, name)
-            if not value >= minimum:
+            if not (value := getattr(self, name)) >= minimum:  # refuses NaN too
                 raise UsageError(f"{name} is {value}", where=name, expected=f"at least {minimum}")
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
+            if (value := getattr(self, name)) not in choices:
                 expected, remedy = "one of " + ", ".join(choices), did_you_mean(value, choices)
                 raise UsageError(f"there is no {name} '{value}'", where=name, expected=expected, remedy=remedy)
 
@@ -109,6 +105,18 @@ class Hyperparameters:
     max_gradient: float = 35.0
 
 
+FROM_SCRATCH = Hyperparameters(learning_rate=1e-2, mosaic=True, balanced=False)
+KNOWN_CLASSES = Hyperparameters(learning_rate=1e-4, freeze="backbone")
+NEW_CLASSES = Hyperparameters(learning_rate=1e-3, backbone_rate=0.1, neck_rate=0.3, class_rate=10.0, freeze="stem")
+
+
+def default_hyperparameters(*, pretrained: bool, new_classes: int) -> Hyperparameters:
+    """The choice for random weights, or for pretrained weights to which some number of the classes is new."""
+    if not pretrained:
+        return FROM_SCRATCH
+    return NEW_CLASSES if new_classes else KNOWN_CLASSES
+
+
 @dataclass(frozen=True)
 class ExecutionConfig:
     """How a training is divided and executed on a machine.
@@ -130,24 +138,3 @@ class ExecutionConfig:
     mixed: bool = False
     mosaic: bool = False
     cuda: bool = False
-
-
-FROM_SCRATCH = Hyperparameters(learning_rate=1e-2, mosaic=True, balanced=False)
-KNOWN_CLASSES = Hyperparameters(learning_rate=1e-4, freeze="backbone")
-NEW_CLASSES = Hyperparameters(learning_rate=1e-3, backbone_rate=0.1, neck_rate=0.3, class_rate=10.0, freeze="stem")
-
-
-def default_hyperparameters(*, pretrained: bool, new_classes: int) -> Hyperparameters:
-    """The choice for random weights, or for pretrained weights to which some number of the classes is new."""
-    if not pretrained:
-        return FROM_SCRATCH
-    return NEW_CLASSES if new_classes else KNOWN_CLASSES
-
-
-def with_options(hyperparameters: Hyperparameters, options: TrainingOptions) -> Hyperparameters:
-    """The hyperparameters with the learning rate and the frozen part that the user chose."""
-    return replace(
-        hyperparameters,
-        learning_rate=options.learning_rate or hyperparameters.learning_rate,
-        freeze=hyperparameters.freeze if options.freeze == "auto" else options.freeze,
-    )

@@ -10,8 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec
+from importlib.machinery import BuiltinImporter, ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
@@ -24,22 +23,31 @@ NAME = "mmcv._ext"
 CHUNK = 512  # boxes compared at once: bounds the IoU matrix to 512 x (512 + kept) whatever the number of boxes
 
 
-def install() -> bool:
-    """Make `import mmdet` work; safe to call any number of times.
+class _StandIn(ModuleType):
+    """The module: `nms`, and for any other public name a function that refuses."""
 
-    Returns:
-        True when the stand-in is in place, False when the real compiled operators are.
-    """
-    if NAME in sys.modules:
-        return isinstance(sys.modules[NAME], _StandIn)
-    if importlib.util.find_spec(NAME) is not None:
-        return False
-    loader = _StandInLoader()
-    module = importlib.util.module_from_spec(ModuleSpec(NAME, loader, origin=__name__))
-    loader.exec_module(module)
-    sys.modules[NAME] = module
-    sys.modules["mmcv"]._ext = module  # type: ignore[attr-defined]  # what an ordinary import would have set
-    return True
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(*_: object, **__: object) -> NoReturn:
+            raise StepError(
+                f"mmcv's compiled operator '{name}' was called, and mmcv-lite has none",
+                where=NAME,
+                expected="a model that needs only 'nms', as YOLOX does",
+                remedy="install the full mmcv 2.1.0 built for this torch in place of mmcv-lite",
+            )
+
+        return refuse
+
+
+def install() -> None:
+    """Make `import mmdet` work; safe to call any number of times."""
+    if NAME not in sys.modules and importlib.util.find_spec(NAME) is None:
+        module = _StandIn(NAME)
+        module.__spec__ = ModuleSpec(NAME, BuiltinImporter())  # mmcv asks whether its operators have a loader
+        module.nms = nms  # type: ignore[attr-defined]
+        sys.modules[NAME] = sys.modules["mmcv"]._ext = module  # type: ignore[attr-defined]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
@@ -66,10 +74,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         candidates = part[free]
         beats = (_iou(boxes[candidates], boxes[candidates], offset) > iou_threshold).triu(1)
         keep = torch.ones_like(candidates, dtype=torch.bool)
-        while True:
-            now = ~(beats & keep[:, None]).any(0)
-            if torch.equal(now, keep):
-                break
+        while not torch.equal(now := ~(beats & keep[:, None]).any(0), keep):
             keep = now
         kept = torch.cat([kept, candidates[keep]])
     return kept
@@ -81,34 +86,7 @@ def _iou(left: Tensor, right: Tensor, offset: int) -> Tensor:
     opposite = torch.minimum(left[:, None, 2:], right[None, :, 2:])
     sides = (opposite - corner + offset).clamp(min=0)
     inter = sides[..., 0] * sides[..., 1]
-    area_left = (left[:, 2] - left[:, 0] + offset) * (left[:, 3] - left[:, 1] + offset)
-    area_right = (right[:, 2] - right[:, 0] + offset) * (right[:, 3] - right[:, 1] + offset)
+    area_left, area_right = (
+        (each[:, 2] - each[:, 0] + offset) * (each[:, 3] - each[:, 1] + offset) for each in (left, right)
+    )
     return inter / (area_left[:, None] + area_right[None, :] - inter)
-
-
-class _StandIn(ModuleType):
-    """The module: `nms`, and for any other public name a function that refuses."""
-
-    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def refuse(*_: object, **__: object) -> NoReturn:
-            raise StepError(
-                f"mmcv's compiled operator '{name}' was called, and mmcv-lite has none",
-                where=NAME,
-                expected="a model that needs only 'nms', as YOLOX does",
-                remedy="install the full mmcv 2.1.0 built for this torch in place of mmcv-lite",
-            )
-
-        return refuse
-
-
-class _StandInLoader(Loader):
-    """mmcv asks `pkgutil.find_loader` whether its operators exist, so the stand-in has a loader like any module."""
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _StandIn(spec.name, __doc__)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.nms = nms  # type: ignore[attr-defined]

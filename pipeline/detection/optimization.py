@@ -28,16 +28,13 @@ class PartRates(DefaultOptimWrapperConstructor):  # type: ignore[misc]  # mmengi
         bare: Any = getattr(model, "module", model)  # without the wrapper of distributed training
         for name, parameter in bare.named_parameters():
             if parameter.requires_grad:
+                part = max((part for part in self.paramwise_cfg if part in name), key=len, default=None)
+                rate = float(self.base_lr * (self.paramwise_cfg[part] if part else 1.0))
                 decay = self.base_wd if parameter.ndim > 1 else 0.0
-                groups.setdefault((self._rate(name), decay or 0.0), []).append(parameter)
+                groups.setdefault((rate, decay), []).append(parameter)
         settings = [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": settings})
         return OPTIM_WRAPPERS.build(self.optim_wrapper_cfg, default_args={"optimizer": optimizer})
-
-    def _rate(self, name: str) -> float:
-        found = [part for part in self.paramwise_cfg if part in name]
-        multiple = self.paramwise_cfg[max(found, key=len)] if found else 1.0
-        return float(self.base_lr * multiple)
 
 
 @torch.no_grad()
@@ -54,18 +51,14 @@ def balance_filters(model: nn.Module) -> None:
     """
     for module in model.modules():
         conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm) and conv.bias is None:
-            _balance(conv, norm)
-
-
-def _balance(conv: nn.Conv2d, norm: nn.modules.batchnorm._BatchNorm) -> None:
-    mean, variance = norm.running_mean, norm.running_var
-    if mean is None or variance is None or not conv.weight.requires_grad:
-        return
-    length = conv.weight.flatten(1).norm(dim=1)
-    scale = torch.where(length > 0, 1 / length, torch.ones_like(length))
-    # the norm divides by sqrt(variance + eps): scaling the sum keeps the output, and the rest must stay a variance
-    scale = torch.maximum(scale, (LEAST_VARIANCE / (variance + norm.eps)).sqrt())
-    conv.weight.mul_(scale[:, None, None, None])
-    mean.mul_(scale)
-    variance.copy_(scale.square() * (variance + norm.eps) - norm.eps)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            mean, variance = norm.running_mean, norm.running_var
+            if conv.bias is not None or mean is None or variance is None or not conv.weight.requires_grad:
+                continue
+            length = conv.weight.flatten(1).norm(dim=1)
+            scale = torch.where(length > 0, 1 / length, torch.ones_like(length))
+            # the norm divides by sqrt(variance + eps): scaling the sum keeps the output, the rest must stay a variance
+            scale = torch.maximum(scale, (LEAST_VARIANCE / (variance + norm.eps)).sqrt())
+            conv.weight.mul_(scale[:, None, None, None])
+            mean.mul_(scale)
+            variance.copy_(scale.square() * (variance + norm.eps) - norm.eps)

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import Sampler
 
 from pipeline.detection import mmcv_ops
-from pipeline.errors import StepError
 
 mmcv_ops.install()  # importing mmdet needs it
 
@@ -34,7 +33,6 @@ def seeded(*numbers: int) -> Iterator[None]:
 
     YOLOX's transforms use no other global generator. The numbers are hashed: with sums, the second epoch of seed 0
     would equal the first epoch of seed 1. The generator is replaced, not seeded again, which takes a tenth of the time.
-    numpy's own generator is unchanged, apart from a normal deviate that it may hold back, as it draws two at a time.
     """
     own = get_bit_generator()
     set_bit_generator(np.random.PCG64(np.random.SeedSequence(numbers)))
@@ -50,12 +48,6 @@ class SeededDataset(MultiImageMixDataset):  # type: ignore[misc]  # mmdet is unt
 
     mmdet copies a sample before each transform, to try again where that returns None. YOLOX's transforms never do, and
     the copies take longer than the transforms.
-
-    Args:
-        dataset: Config of the data set of single images.
-        pipeline: Configs of a sample's transforms.
-        seed: Seed of all randomness.
-        skip_type_keys: Types of transforms to skip.
     """
 
     def __init__(
@@ -69,32 +61,20 @@ class SeededDataset(MultiImageMixDataset):  # type: ignore[misc]  # mmdet is unt
         self.seed = seed
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """Build a sample.
-
-        Args:
-            position: `epoch * len(self) + index`, as `EpochSampler` gives it.
-
-        Raises:
-            StepError: A transform gave no sample.
-        """
+        """Build the sample of a position that `EpochSampler` gives: `epoch * len(self) + index`."""
         epoch, index = divmod(position, len(self))
         with seeded(self.seed, epoch, index):
-            return self._mixed(index)
-
-    def _mixed(self, index: int) -> dict[str, Any]:
-        results = self._single(index)
-        for transform, name in zip(self.pipeline, self.pipeline_types, strict=True):
-            if name in (self._skip_type_keys or ()):
-                continue
-            if hasattr(transform, "get_indexes"):
-                chosen = transform.get_indexes(self.dataset)
-                others = chosen if isinstance(chosen, Sequence) else [chosen]
-                results["mix_results"] = [self._single(other) for other in others]
-            results = transform(results)
-            if results is None:
-                raise StepError(f"transform {name} gave no sample", where=f"image {index} of the training set")
-            results.pop("mix_results", None)
-        return results
+            results = self._single(index)
+            for transform, name in zip(self.pipeline, self.pipeline_types, strict=True):
+                if name in (self._skip_type_keys or ()):
+                    continue
+                if hasattr(transform, "get_indexes"):
+                    others = transform.get_indexes(self.dataset)
+                    others = others if isinstance(others, Sequence) else [others]
+                    results["mix_results"] = [self._single(other) for other in others]
+                results = transform(results)
+                results.pop("mix_results", None)
+            return results
 
     def _single(self, index: int) -> dict[str, Any]:
         results: dict[str, Any] = self.dataset[index]
@@ -109,20 +89,12 @@ class EpochSampler(Sampler[int]):
     The order over all ranks depends on seed and epoch alone; rank r of n takes every n-th index from the r-th on. So a
     step of n ranks with b images each sees the images of a step of one rank with n * b. Where n does not divide the
     set, the first images are repeated at the end, so that all ranks have equally many.
-
-    Args:
-        dataset: The data set; only its length is used.
-        shuffle: Whether to shuffle in each epoch.
-        seed: Seed of the order, the same in all ranks; None lets them agree on one.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
-        rank, world_size = get_dist_info()
-        self.rank: int = rank
-        self.world_size: int = world_size
-        self.dataset = dataset
-        self.shuffle = shuffle
-        self.seed = sync_random_seed() if seed is None else seed
+    def __init__(self, dataset: Sized, seed: int, shuffle: bool = True) -> None:
+        dist: tuple[int, int] = get_dist_info()
+        self.rank, self.world_size = dist
+        self.dataset, self.seed, self.shuffle = dataset, seed, shuffle
         self.epoch = 0
 
     def __len__(self) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import is_main_process
 
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import read_checkpoint
@@ -21,79 +20,50 @@ from pipeline.detection.families import FAMILY
 from pipeline.detection.hooks import (
     EpochRecord,
     InitialValidationHook,
+    ProgressHook,
     SameStatisticsHook,
+    StoppingHook,
+    TrackingHook,
     WarmStartHook,
     WeightsHook,
 )
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.detection.resuming import EpochSeedHook, ResumeHook, arithmetic
-from pipeline.detection.stopping_rules import StoppingHook
-from pipeline.detection.tracking import TrackingHook, backends, close
-from pipeline.detection.training_progress import ProgressHook
 from pipeline.errors import PipelineError, StepError
 from pipeline.serving.model_metadata import ModelMetadata
 
-# cuDNN's messages where none of its algorithms finds enough memory
-CUDNN_HAS_NO_MEMORY = ("unable to find a valid cuDNN algorithm", "unable to find an engine to execute")
 CURVE_POINTS = 500  # per training, in TensorBoard
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that a session needs, in plain values that can be sent to another process.
+    """All that a session needs; it can be sent to another process.
 
     Attributes:
         options: The user's options.
         hyperparameters: All that the user did not choose.
-        classes: Class names of the data sets and the detector.
+        metadata: The detector to train.
+        execution: How the training is divided.
         train_folder: A folder with `annotations.json` and `images/`.
         eval_folder: The same.
         folder: The folder for `best.pth`, `last.pth` and `config.py`.
-        weights: A checkpoint to start from; empty for random weights.
+        weights: A checkpoint to start from; None for random weights.
         resume: The folder of the checkpoint to continue from, and to write.
-        execution: How the training is divided.
-        logs: The folder for TensorBoard; empty for no tracking.
-        learned: The record of the images that the weights learn from, to store in the weights; empty for none.
+        logs: The folder for TensorBoard; None for no tracking.
+        learned: The images that the weights learn from, to store in the weights.
     """
 
     options: TrainingOptions
     hyperparameters: Hyperparameters
-    classes: tuple[str, ...]
-    train_folder: str
-    eval_folder: str
-    folder: str
-    weights: str
-    resume: str
+    metadata: ModelMetadata
     execution: ExecutionConfig
-    logs: str = ""
-    learned: str = ""
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """The detector to train."""
-        return detector_metadata(self.options, self.classes)
-
-    def write(self, path: Path) -> None:
-        """Write it for another process to read."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> TrainingJob:
-        """Read what `write` wrote."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["classes"] = tuple(values["classes"])
-        for name, kind in (
-            ("options", TrainingOptions),
-            ("hyperparameters", Hyperparameters),
-            ("execution", ExecutionConfig),
-        ):
-            values[name] = kind(**values[name])
-        return cls(**values)
-
-
-def detector_metadata(options: TrainingOptions, classes: tuple[str, ...]) -> ModelMetadata:
-    """The metadata of the detector that a training with these options gives."""
-    return ModelMetadata(options.variant, (options.image_size, options.image_size), classes)
+    train_folder: Path
+    eval_folder: Path
+    folder: Path
+    weights: Path | None
+    resume: Path
+    logs: Path | None = None
+    learned: LearnedImages | None = None
 
 
 @dataclass(frozen=True)
@@ -112,16 +82,6 @@ class SessionResult:
     ended_early: str
     memory: int
 
-    def to_json(self) -> str:
-        """As one line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> SessionResult:
-        """Read `to_json`."""
-        values = json.loads(text)
-        return cls(**{**values, "history": tuple(EpochRecord(**record) for record in values["history"])})
-
 
 def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionResult:
     """Train, or continue a training.
@@ -136,19 +96,33 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     """
     from mmengine.runner import Runner
 
-    config = FAMILY.training_config(job.options, job.hyperparameters, job.metadata, job.execution)
-    folder = Path(job.folder)
-    if rank() == 0:
-        config.dump(str(folder / "config.py"))
-    execution, train, test = job.execution, Path(job.train_folder), Path(job.eval_folder)
-    FAMILY.set_machine(config, train, test, workers=execution.workers, devices=execution.devices, cuda=execution.cuda)
-    progress, keeper, hooks = _hooks(job, report)
+    options, execution, classes = job.options, job.execution, job.metadata.classes
+    config = FAMILY.training_config(options, job.hyperparameters, job.metadata, execution)
+    if is_main_process():
+        config.dump(str(job.folder / "config.py"))
+    FAMILY.set_machine(config, job.train_folder, job.eval_folder, execution)
+    progress = ProgressHook(options.batch_size, report if is_main_process() else lambda *_: None)
+    meta = {"classes": list(classes), "variant": options.variant, "seed": options.seed}
+    keeper = WeightsHook(job.folder, meta, job.learned)
+    stopping = StoppingHook(options.patience, options.max_minutes * 60, keeper)
+    # a checkpoint with other facts is not continued; after an out of memory the parts of a step may be smaller
+    facts = {**asdict(options), "devices": execution.devices, "mixed": execution.mixed, **arithmetic()}
+    hooks: list[Any] = [EpochSeedHook(options.seed), progress, keeper, stopping]
+    hooks.append(ResumeHook(job.resume, facts, progress, keeper, stopping))
+    if execution.devices > 1:
+        hooks.append(SameStatisticsHook())
+    if job.weights:
+        start = WarmStartHook(read_checkpoint(job.weights), classes, balanced=job.hyperparameters.balanced)
+        hooks += [start, InitialValidationHook()]
+    tracking = None
+    if job.logs and is_main_process():
+        tracking = TrackingHook(job.logs, max(1, execution.iterations * options.epochs // CURVE_POINTS))
+        hooks.append(tracking)
     # mmengine and pycocotools print whole configs and tables; the progress line and the history have the results
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config.work_dir = work
-        if rank() == 0:
-            config.visualizer = {"type": "Visualizer", "vis_backends": backends(job.logs)}
+        config.visualizer = {"type": "Visualizer", "vis_backends": []}
         runner = Runner.from_cfg(config)
         if torch.cuda.is_available():  # not before: the runner chooses the process's device
             torch.cuda.reset_peak_memory_stats()
@@ -166,32 +140,10 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
             raise type(error)(str(error).rpartition(own)[2].rstrip()) from error
         finally:
             _end_workers(runner)
-            close(runner.visualizer)
+            if tracking:
+                tracking.close()
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    stopping = next(hook for hook in hooks if isinstance(hook, StoppingHook))
     return SessionResult(tuple(progress.history), keeper.best_epoch, stopping.reason, memory)
-
-
-def _hooks(job: TrainingJob, report: Callable[[int, int, str], None]) -> tuple[ProgressHook, WeightsHook, list[Any]]:
-    options = job.options
-    meta = {"classes": list(job.classes), "variant": options.variant, "seed": options.seed}
-    progress = ProgressHook(options.batch_size, report if rank() == 0 else lambda *_: None)
-    learned = LearnedImages.read(Path(job.learned)) if job.learned else None
-    keeper = WeightsHook(Path(job.folder), meta, learned)
-    stopping = StoppingHook(options.patience, options.max_minutes * 60, keeper)
-    hooks: list[Any] = [EpochSeedHook(options.seed), progress, keeper, stopping]
-    hooks.append(ResumeHook(Path(job.resume), _facts(job), progress, keeper, stopping))
-    if job.execution.devices > 1:
-        hooks.append(SameStatisticsHook())
-    if job.weights:
-        checkpoint = read_checkpoint(Path(job.weights), quiet=True)
-        hooks += [
-            WarmStartHook(checkpoint, job.classes, balanced=job.hyperparameters.balanced),
-            InitialValidationHook(),
-        ]
-    if rank() == 0 and job.logs:
-        hooks.append(TrackingHook(max(1, job.execution.iterations * options.epochs // CURVE_POINTS)))
-    return progress, keeper, hooks
 
 
 def _end_workers(runner: Any) -> None:
@@ -202,24 +154,11 @@ def _end_workers(runner: Any) -> None:
             iterator._shutdown_workers()
 
 
-def _facts(job: TrainingJob) -> dict[str, Any]:
-    """Everything that the result depends on, without paths: a checkpoint with other facts is not continued."""
-    # after an out of memory the same training continues in smaller parts; workers do not change the result
-    execution = {n: v for n, v in asdict(job.execution).items() if n not in ("micro_batch", "workers")}
-    irrelevant = ("patience", "max_minutes", "workers", "micro_batch")
-    options = {name: value for name, value in asdict(job.options).items() if name not in irrelevant}
-    chosen = {"classes": list(job.classes), "pretrained": bool(job.weights)}
-    return {**options, "hyperparameters": asdict(job.hyperparameters), "execution": execution, **chosen, **arithmetic()}
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory for tensors ran out, on a GPU or a CPU."""
-    words = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED", *CUDNN_HAS_NO_MEMORY)
+    words = ["out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED"]
+    # cuDNN's messages where none of its algorithms finds enough memory
+    words += ["unable to find a valid cuDNN algorithm", "unable to find an engine to execute"]
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(word.lower() in str(error).lower() for word in words)
     )
-
-
-def rank() -> int:
-    """The number of this process under torchrun; 0 elsewhere, even where a cluster sets `RANK`."""
-    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else 0

@@ -1,16 +1,59 @@
+"""The division of a training, and a training on two devices: real processes on the CPU."""
+
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+import device_processes
+import psutil
 import pytest
 import torch
 
+from pipeline import errors
+from pipeline.detection import devices
+from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.devices import execution_config
+from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Hyperparameters, TrainingOptions
-from pipeline.errors import UsageError
+from pipeline.detection.resuming import CHECKPOINT
+from pipeline.detection.training import train
 
-OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4)
+ONE = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4)
+OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
+RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
+
+PARENT = """
+import sys
+from pathlib import Path
+from pipeline.detection.hyperparameters import TrainingOptions
+from pipeline.detection.training import train
+
+weights, train_folder, eval_folder, folder, resume = map(Path, sys.argv[1:])
+options = TrainingOptions("nano", 64, 10, 8, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
+train(options, train_folder, eval_folder, folder, weights=weights, resume=resume)
+"""
+
+SLEEPERS = """
+from pathlib import Path
+import device_processes
+from pipeline.detection import devices
+from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.session import TrainingJob
+from pipeline.serving.model_metadata import ModelMetadata
+
+devices._work = device_processes.asleep
+metadata, execution, here = ModelMetadata("nano", (64, 64), ("a",)), ExecutionConfig(1, devices=2), Path()
+job = TrainingJob(TrainingOptions(), Hyperparameters(), metadata, execution, here, here, here, None, here)
+devices.run_on_devices(job, print)
+"""
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
@@ -21,23 +64,20 @@ def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
 @pytest.mark.parametrize(
     ("gpus", "change", "says"),
     [
-        pytest.param(2, {"devices": 3}, "there are 2 GPUs, and devices is 3", id="more devices than there are"),
-        pytest.param(2, {"devices": 2, "batch_size": 5}, "of 5 cannot be shared out evenly to 2", id="an odd batch"),
-        pytest.param(
-            4, {"devices": 3, "batch_size": 8}, r"multiple of 3[\s\S]*set batch_size to 9", id="three devices"
-        ),
+        pytest.param(2, {"devices": 3}, "devices is 3, and there are 2 GPUs", id="more devices than there are"),
+        pytest.param(4, {"devices": 3, "batch_size": 8}, r"multiple of 3[\s\S]*batch_size to 9", id="an odd batch"),
         pytest.param(4, {"devices": 4, "batch_size": 1}, "set batch_size to 4", id="less than one image each"),
         pytest.param(0, {"devices": 2, "batch_size": 3}, "batch of 3 cannot be shared", id="processes on the CPU"),
-        pytest.param(0, {"devices": 64, "batch_size": 64}, "devices is 64, and there is no GPU", id="more than cores"),
+        pytest.param(0, {"devices": 64, "batch_size": 64}, "devices is 64, .* cores and no GPU", id="more than cores"),
         pytest.param(0, {"precision": "mixed"}, "mixed precision needs a GPU", id="mixed precision on the CPU"),
     ],
 )
-def test_what_the_machine_cannot_do(
+def test_a_division_that_the_machine_cannot_do(
     gpus: int, change: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, gpus)
-    with pytest.raises(UsageError, match=says):
-        execution_config(replace(OPTIONS, **change), FROM_SCRATCH, 13)
+    with pytest.raises(errors.UsageError, match=says):
+        execution_config(replace(ONE, **change), FROM_SCRATCH, 13)
 
 
 @pytest.mark.parametrize(
@@ -50,16 +90,13 @@ def test_what_the_machine_cannot_do(
         pytest.param(4, {"batch_size": 8}, {"devices": 4, "micro_batch": 2, "iterations": 2}, id="all GPUs"),
         pytest.param(4, {"devices": 2}, {"devices": 2, "micro_batch": 2}, id="two of them"),
         pytest.param(4, {"batch_size": 6}, {"devices": 3, "micro_batch": 2}, id="as many as share a batch evenly"),
-        pytest.param(4, {"batch_size": 5}, {"devices": 1, "micro_batch": 5}, id="a batch that none can share"),
         pytest.param(1, {"micro_batch": 3}, {"micro_batch": 3}, id="small parts"),
         pytest.param(2, {"micro_batch": 3}, {"micro_batch": 2}, id="parts larger than a device's share"),
     ],
 )
-def test_what_a_run_is_cut_into(
-    gpus: int, change: dict[str, Any], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_division(gpus: int, change: dict[str, Any], expected: dict[str, Any], monkeypatch: Any) -> None:
     pretend(monkeypatch, gpus)
-    execution = execution_config(replace(OPTIONS, **change), FROM_SCRATCH, 13)
+    execution = execution_config(replace(ONE, **change), FROM_SCRATCH, 13)
     assert {name: getattr(execution, name) for name in expected} == expected
 
 
@@ -74,7 +111,164 @@ def test_what_a_run_is_cut_into(
     ],
 )
 def test_when_images_are_mixed(augmentation: str, epochs: int, hyperparameters: Hyperparameters, mosaic: bool) -> None:
-    assert (
-        execution_config(replace(OPTIONS, augmentation=augmentation, epochs=epochs), hyperparameters, 13).mosaic
-        == mosaic
+    options = replace(ONE, augmentation=augmentation, epochs=epochs)
+    assert execution_config(options, hyperparameters, 13).mosaic == mosaic
+
+
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the processes, too: what they compute depends on it, to the last bit."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
+
+@pytest.mark.slow
+def test_a_step_of_two_processes_is_the_step_of_one(
+    make_dataset: Any,
+    tmp_path: Path,
+    skilled: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of 2 x 2 images, of 4, and of 2 x 2 in parts of 1, with batch norms that keep their statistics.
+
+    Which image a process gets, the objects by which losses are divided, and the mean of gradients: all of it counts.
+    """
+    folders = make_dataset(tmp_path / "train", 4, 5), make_dataset(tmp_path / "eval", 3, 6)
+    hyperparameters = Hyperparameters(
+        optimizer="SGD", learning_rate=0.01, warm_up=0.0, averaged_steps=0.0, balanced=False, max_gradient=1e9
     )
+    monkeypatch.setattr(devices, "_work", device_processes.still)
+    monkeypatch.setattr(PartwiseYOLOX, "train", PartwiseYOLOX.train)  # puts it back
+    device_processes.keep_statistics()
+    results = {}
+    for name, count, part in (("one", 1, 0), ("two", 2, 0), ("two in parts", 2, 1)):
+        options = replace(OPTIONS, devices=count, micro_batch=part)
+        capsys.readouterr()
+        results[name] = train(options, *folders, new(tmp_path / name), weights=skilled, hyperparameters=hyperparameters)
+        assert "100% epoch 1/1 loss" in capsys.readouterr().err
+    records = {name: read_checkpoint(tmp_path / name / "last.pth").learned for name in results}
+    assert all(learned and len(learned) == 7 + 13 + 5 for learned in records.values())  # of these and of the weights
+    one, result = results["one"], results["two"]
+    start, expected, found = (
+        read_checkpoint(path).state for path in (skilled, one.folder / "last.pth", result.folder / "last.pth")
+    )
+    moved = [n for n, v in start.items() if n.endswith("weight") and float((expected[n] - v).abs().max()) > 1e-5]
+    assert len(moved) > 100
+    for name, value in expected.items():
+        step = (value - start[name]).abs().max().item() if value.is_floating_point() else 0.0
+        torch.testing.assert_close(found[name], value, atol=1e-3 * step + 1e-6, rtol=1e-5, msg=name)
+    assert [record.epoch for record in result.history] == [0, 1]
+    assert result.history[1].loss == pytest.approx(one.history[1].loss, rel=1e-4)
+    assert result.history[0] == one.history[0]
+    assert result.history[1].mAP == pytest.approx(one.history[1].mAP, abs=0.02)
+    assert {path.name for path in result.folder.iterdir()} == {path.name for path in one.folder.iterdir()}
+    assert results["two in parts"].micro_batch == 1
+
+
+def kept_epoch(resume: Path) -> int:
+    """Of the checkpoint, which is replaced in one go."""
+    path = resume / CHECKPOINT
+    return int(torch.load(path, weights_only=True)["epoch"]) if path.is_file() else 0
+
+
+@pytest.mark.slow
+def test_a_killed_training_leaves_no_process_and_goes_on_to_the_same_bytes(
+    datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
+) -> None:
+    """Every second of ten epochs is validated. It is killed in one after an epoch that was not."""
+    options = replace(OPTIONS, epochs=10, batch_size=8, learning_rate=1e-3, freeze="stem")
+    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    resume = tmp_path / "resume"
+    arguments = [str(skilled), *map(str, datasets), str(new(tmp_path / "killed")), str(resume)]
+    process = subprocess.Popen([sys.executable, "-c", PARENT, *arguments], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while kept_epoch(resume) not in (3, 5, 7):
+        assert time.monotonic() < end, "it did not come to that epoch"
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(started, timeout=15)
+    assert alive == []
+    assert kept_epoch(resume) in range(3, 10)
+    result = train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
+    assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
+    for name in RESULT:
+        assert (tmp_path / "out" / name).read_bytes() == (expected.folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    "end",
+    [pytest.param(signal.SIGKILL, id="killed"), pytest.param(signal.SIGINT, id="interrupted", marks=pytest.mark.slow)],
+)
+def test_processes_that_say_nothing_end_with_their_parent(end: signal.Signals, tmp_path: Path) -> None:
+    """Though SIGINT is ignored, as in a script's background job."""
+    support = str(Path(device_processes.__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([support, *sys.path[:1]]), "PLACE": str(tmp_path)}
+    kind = signal.SIG_IGN if end == signal.SIGKILL else signal.default_int_handler
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPERS],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, kind),
+    )
+    limit = time.monotonic() + 60
+    while not all((tmp_path / rank).exists() for rank in "01"):
+        assert time.monotonic() < limit, "they did not start"
+        time.sleep(0.05)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 2
+    process.send_signal(end)
+    process.wait(15)
+    _, alive = psutil.wait_procs(started, timeout=15)
+    for each in alive:
+        each.kill()
+    assert alive == []
+
+
+def test_the_error_of_a_process_is_the_users(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(datasets[0], tmp_path / "train"))
+    (folder / "images" / "003.png").write_bytes((folder / "images" / "003.png").read_bytes()[:100])
+    with pytest.raises(errors.DataError) as caught:
+        train(OPTIONS, folder, datasets[1], new(tmp_path / "out"))
+    assert "003.png" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_where_memory_of_one_process_runs_out_all_go_on_in_smaller_parts(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "_work", device_processes.crowded)
+    result = train(OPTIONS, *datasets, new(tmp_path / "out"))
+    assert [line for line in caplog.messages if "out of memory with 2 images at once: continuing with 1" in line]
+    assert (result.micro_batch, [record.epoch for record in result.history]) == (1, [1])
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        pytest.param(device_processes.broken, "TypeError: the very words", id="a mistake", marks=pytest.mark.slow),
+        pytest.param(device_processes.gone, "ended before its training did[\\s\\S]*devices=1", id="no result"),
+    ],
+)
+def test_a_failed_process_is_shown(
+    work: Any, says: str, datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_work", work)
+    with pytest.raises(errors.StepError, match=says):
+        train(OPTIONS, *datasets, new(tmp_path / "out"))
+
+
+def test_one_device_starts_no_process(
+    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "run_on_devices", lambda *_: pytest.fail("started"))
+    train(replace(OPTIONS, devices=1), *datasets, tmp_path)

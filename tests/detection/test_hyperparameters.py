@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -9,11 +8,11 @@ from pipeline.detection.families import FAMILY
 from pipeline.detection.hyperparameters import (
     FROM_SCRATCH,
     KNOWN_CLASSES,
+    MINIMA,
     NEW_CLASSES,
     Hyperparameters,
     TrainingOptions,
     default_hyperparameters,
-    with_options,
 )
 from pipeline.errors import UsageError
 
@@ -21,19 +20,11 @@ from pipeline.errors import UsageError
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        pytest.param({"epochs": -1}, "epochs is -1", id="epochs"),
-        pytest.param({"batch_size": 0}, "batch_size is 0", id="batch size"),
-        pytest.param({"micro_batch": -1}, "micro_batch is -1", id="micro batch"),
-        pytest.param({"learning_rate": -0.1}, "learning_rate is -0.1", id="learning rate"),
+        *(pytest.param({name: least - 1}, f"{name} is {least - 1}", id=name) for name, least in MINIMA.items()),
         pytest.param({"learning_rate": math.nan}, "learning_rate is nan", id="a learning rate that is no number"),
         pytest.param({"augmentation": "cutout"}, "auto, flip, mosaic", id="augmentation"),
         pytest.param({"freeze": "head"}, "auto, nothing, stem, backbone", id="freeze"),
         pytest.param({"precision": "half"}, "auto, full, mixed", id="precision"),
-        pytest.param({"devices": -1}, "devices is -1", id="devices"),
-        pytest.param({"patience": -1}, "patience is -1", id="patience"),
-        pytest.param({"max_minutes": -0.5}, "max_minutes is -0.5", id="time limit"),
-        pytest.param({"max_minutes": math.nan}, "max_minutes is nan", id="a time limit that is no number"),
-        pytest.param({"workers": -2}, "workers is -2", id="workers"),
     ],
 )
 def test_a_wrong_option(change: dict[str, object], says: str) -> None:
@@ -42,13 +33,8 @@ def test_a_wrong_option(change: dict[str, object], says: str) -> None:
     assert f"where:    {next(iter(change))}" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "least",
-    [{"epochs": 0}, {"batch_size": 1}, {"micro_batch": 0}, {"learning_rate": 0.0}, {"patience": 0}, {"workers": -1}],
-    ids=lambda change: next(iter(change)),
-)
-def test_the_least_that_is_allowed(least: dict[str, object]) -> None:
-    TrainingOptions(**least)
+def test_the_least_that_is_allowed() -> None:
+    TrainingOptions(**MINIMA)
 
 
 @pytest.mark.parametrize(
@@ -64,25 +50,12 @@ def test_what_a_run_starts_from_chooses_the_rest(pretrained: bool, fresh: int, e
 
 
 @pytest.mark.parametrize(
-    ("asked", "changes"),
-    [
-        pytest.param({}, {}, id="nothing"),
-        pytest.param({"learning_rate": 0.3}, {"learning_rate": 0.3}, id="rate"),
-        pytest.param({"freeze": "nothing"}, {"freeze": "nothing"}, id="freeze"),
-        pytest.param({"augmentation": "mosaic", "epochs": 3}, {}, id="an option that is no hyperparameter"),
-    ],
-)
-def test_what_the_user_says_goes_first(asked: dict[str, object], changes: dict[str, object]) -> None:
-    assert with_options(NEW_CLASSES, TrainingOptions(**asked)) == replace(NEW_CLASSES, **changes)
-
-
-@pytest.mark.parametrize(
     ("variant", "image_size", "says"),
     [
         pytest.param("nanoo", 64, r"no YOLOX variant 'nanoo'[\s\S]*did you mean 'nano'", id="misspelt"),
-        pytest.param("zzz", 64, r"one of nano, tiny, s, m, l, x[\s\S]*choose one", id="unknown"),
-        pytest.param("s", 250, "224 or 256", id="not a multiple of 32"),
-        pytest.param("s", 0, "32 or 64", id="no size"),
+        pytest.param("zzz", 64, "one of nano, tiny, s, m, l, x", id="unknown"),
+        pytest.param("s", 250, "multiple of 32", id="not a multiple of 32"),
+        pytest.param("s", 0, "multiple of 32", id="no size"),
     ],
 )
 def test_the_family_refuses_variants_and_sizes(variant: str, image_size: int, says: str) -> None:

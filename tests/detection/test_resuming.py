@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -14,19 +15,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from pipeline.detection import stopping_rules, training
+from pipeline.detection import training
 from pipeline.detection.checkpoints import write_checkpoint
-from pipeline.detection.families.yolox.mmdet_config import build_model
-from pipeline.detection.hooks import WeightsHook
+from pipeline.detection.families.yolox.config import build_model
+from pipeline.detection.hooks import ProgressHook, WeightsHook
 from pipeline.detection.hyperparameters import TrainingOptions
-from pipeline.detection.resuming import CHECKPOINT, FORMAT, ResumeHook
+from pipeline.detection.resuming import CHECKPOINT, ResumeHook, read_state, write_state
 from pipeline.detection.training import TrainingResult, train
-from pipeline.detection.training_progress import ProgressHook
+from pipeline.errors import DataError
 from pipeline.serving.model_metadata import ModelMetadata
 
 OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
@@ -46,7 +48,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.detection import resuming
-from pipeline.detection.training_progress import ProgressHook
+from pipeline.detection.hooks import ProgressHook
 from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.training import train
 
@@ -129,26 +131,6 @@ def kept(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
     return base / "resume"
 
 
-@pytest.fixture(scope="module")
-def beginning(
-    kept: Path, datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Any, ResumeHook]:
-    """A runner of `OPTIONS` before its first epoch, and its hook."""
-    runners: list[Any] = []
-
-    def look(self: Any, runner: Any) -> None:
-        runners.append(runner)
-        raise KilledError
-
-    base = tmp_path_factory.mktemp("beginning")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ProgressHook, "before_train_epoch", look)
-        with pytest.raises(KilledError):
-            train(OPTIONS, *datasets, base, resume=base / "resume")
-    [runner] = runners
-    return runner, next(hook for hook in runner.hooks if isinstance(hook, ResumeHook))
-
-
 def train_until(epoch: int, options: TrainingOptions, *folders: Path, **named: Any) -> None:
     """Break training off after the first of the two steps of an epoch, counted from 0."""
     after = ProgressHook.after_train_iter
@@ -208,12 +190,8 @@ def assert_same(folder: Path, expected: TrainingResult) -> None:
     ("case", "after"),
     [
         ("warm start", 1),
-        pytest.param("scratch", 2, marks=pytest.mark.slow),
-        pytest.param("ruin", 1, marks=pytest.mark.slow),
         pytest.param("ruin", 2, marks=pytest.mark.slow),
-        pytest.param("mosaic", 1, marks=pytest.mark.slow),
         pytest.param("mosaic, workers", 1, marks=pytest.mark.slow),
-        pytest.param("mosaic, workers", 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_continued_training_gives_the_same_bytes(
@@ -275,9 +253,7 @@ def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
 @pytest.mark.parametrize(
     ("moment", "case", "workers", "left"),
     [
-        pytest.param("training", "scratch", 0, {2}, id="in an epoch"),
         pytest.param("training", "workers", 2, {2}, id="in an epoch, with workers"),
-        pytest.param("training", "ruin", 0, {2}, id="in an epoch, with the best before the first"),
         pytest.param("writing", "scratch", 0, {1, 2}, id="while it writes the checkpoint"),
     ],
 )
@@ -335,7 +311,7 @@ def killed_at_its_end(options: TrainingOptions, *folders: Path, **named: Any) ->
         raise KilledError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "copy_images", die)
+        patch.setattr(training, "_copy_images", die)
         with pytest.raises(KilledError):
             train(options, *folders, **named)
 
@@ -346,7 +322,7 @@ def test_patience_that_ended_before_the_kill_has_ended(
 ) -> None:
     options, resume = replace(RUIN, epochs=8, patience=2), tmp_path / "resume"
     expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
-    assert expected.ended_early == "no better mAP in 2 epochs"
+    assert expected.metrics()["ended_early"] == "no better mAP in 2 epochs"
     killed_at_its_end(options, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
     steps, validations = steps_of(monkeypatch), validations_of(monkeypatch)
     result = train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
@@ -365,38 +341,6 @@ def test_patience_counts_epochs_before_the_kill(skilled: Path, datasets: tuple[P
     assert_same(tmp_path / "out", expected)
 
 
-class Clock:
-    """Stands for `time` where limits are judged: an epoch takes 100 seconds, and nothing else any."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        after = ProgressHook.before_train_epoch
-
-        def before_train_epoch(hook: Any, runner: Any) -> None:
-            after(hook, runner)
-            self.now += 100
-
-        monkeypatch.setattr(ProgressHook, "before_train_epoch", before_train_epoch)
-        monkeypatch.setattr(stopping_rules, "time", self)
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [(1,), (1, 2)], ids=["once", "twice"])
-def test_the_time_limit_is_for_all_attempts(
-    killed: tuple[int, ...], datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Clock(monkeypatch)
-    options, resume = replace(OPTIONS, epochs=9, max_minutes=5), tmp_path / "resume"
-    for epoch in killed:
-        train_until(epoch, options, *datasets, new(tmp_path / f"{epoch}"), resume=resume)
-    result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
-    assert [record.epoch for record in result.history] == [1, 2, 3]
-    assert result.ended_early == "the time limit of 5 minutes"
-
-
 @pytest.mark.parametrize(
     ("epochs", "history"),
     [
@@ -413,7 +357,7 @@ def test_the_time_is_up_with_the_epoch_before_the_kill(
     rewrite(seconds=lambda old: 3600.0)(resume / CHECKPOINT)
     result = train(options, *datasets, new(tmp_path / "out"), resume=resume)
     assert [record.epoch for record in result.history] == history
-    assert result.ended_early == "the time limit of 60 minutes"
+    assert result.metrics()["ended_early"] == "the time limit of 60 minutes"
     assert result.best_epoch == history[-1]
 
 
@@ -431,16 +375,6 @@ def test_a_checkpoint_of_the_last_epoch_is_a_result_already(
     assert steps == []
     assert_same(tmp_path / "out", undisturbed("scratch"))
     assert (resume / CHECKPOINT).read_bytes() == before
-
-
-def test_the_checkpoint_is_read_without_running_code(kept: Path) -> None:
-    content = torch.load(kept / CHECKPOINT, weights_only=True)
-    assert content["format"] == FORMAT
-    assert (content["epoch"], content["iteration"], len(content["history"])) == (3, 6, 3)
-    assert content["averaged"]["steps"] == 6
-    assert content["seconds"] > 0
-    assert content["best"].keys() == content["model"].keys()
-    assert any(not torch.equal(content["model"][n], content["averaged"][f"module.{n}"]) for n in content["model"])
 
 
 def cut(path: Path) -> None:
@@ -464,67 +398,28 @@ def rewrite(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
-def wider(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: torch.cat([value, value]) if value.ndim else value for name, value in weights.items()}
-
-
-def other_moments(optimizer: dict[str, Any]) -> dict[str, Any]:
-    return {**optimizer, "state": {0: {"exp_avg": torch.zeros(3)}}}
-
-
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
         pytest.param(lambda path: path.write_bytes(b""), "cannot be read", id="empty"),
-        pytest.param(lambda path: path.write_bytes(b"<html>404</html>"), "cannot be read", id="a web page"),
         pytest.param(cut, "cannot be read", id="cut"),
         pytest.param(flip, "check sum", id="a flipped bit"),
-        pytest.param(lambda path: torch.save([1, 2], path), "list instead of dict", id="a list"),
-        pytest.param(lambda path: torch.save({"state_dict": {}}, path), "format is None", id="other content"),
+        pytest.param(lambda path: torch.save([1, 2], path), "other content", id="a list"),
+        pytest.param(lambda path: torch.save({"state_dict": {}}, path), "other content", id="a checkpoint of weights"),
         pytest.param(lambda path: torch.save({"e": KilledError()}, path), "cannot be read", id="code"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), "cannot be read", id="a folder"),
-        pytest.param(rewrite(format=lambda old: old + 1), f"format is {FORMAT + 1}", id="another format"),
-        pytest.param(rewrite(facts=lambda old: {**old, "epochs": 9}), "epochs is 9, not 3", id="more epochs"),
-        pytest.param(rewrite(facts=lambda old: {**old, "seed": 9}), "seed is 9, not 3", id="another seed"),
-        pytest.param(rewrite(facts=lambda old: {**old, "threads": 99}), "threads is 99", id="other arithmetic"),
-        pytest.param(rewrite(facts=lambda old: {**old, "classes": ["a"]}), "classes is", id="other classes"),
-        pytest.param(rewrite(facts=lambda old: {}), "variant is None", id="no facts"),
-        pytest.param(rewrite(epoch=lambda old: 7), "does not lead to", id="an epoch beyond the end"),
-        pytest.param(rewrite(iteration=lambda old: 7), "does not lead to", id="half an epoch"),
-        pytest.param(rewrite(history=lambda old: old[1:]), "does not lead to", id="a part of the history"),
-        pytest.param(rewrite(history=lambda old: None), "TypeError", id="no history"),
-        pytest.param(rewrite(best_epoch=lambda old: 0), "was not validated", id="no best epoch"),
-        pytest.param(rewrite(model=wider), "'model' has another shape", id="another model"),
-        pytest.param(rewrite(averaged=lambda old: {}), "'averaged' has", id="no averaged model"),
-        pytest.param(rewrite(schedulers=lambda old: old * 2), "'schedulers' has", id="another schedule"),
-        pytest.param(rewrite(facts=lambda old: {**old, "freeze": "stem"}), "freeze is stem", id="another freeze"),
-        pytest.param(
-            rewrite(facts=lambda old: {**old, "hyperparameters": {}}),
-            "hyperparameters is {}",
-            id="other hyperparameters",
-        ),
-        pytest.param(rewrite(facts=lambda old: {**old, "execution": {}}), "execution is {}", id="another execution"),
-        pytest.param(rewrite(seconds=lambda old: None), "'seconds' has", id="no time"),
-        pytest.param(rewrite(best=wider), "'best' has", id="other best weights"),
-        pytest.param(rewrite(optimizer=other_moments), "moments", id="another optimizer"),
+        pytest.param(rewrite(facts=lambda old: {**old, "threads": 99}), "another threads", id="another machine"),
+        pytest.param(rewrite(facts=lambda old: {}), "another seed, threads", id="no facts"),
     ],
 )
 def test_what_cannot_be_continued_is_ignored_with_a_warning(
-    spoil: Callable[[Path], object],
-    says: str,
-    kept: Path,
-    beginning: tuple[Any, ResumeHook],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Path], object], says: str, kept: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line says so, and nothing of the run is touched."""
-    runner, hook = beginning
     path = Path(shutil.copytree(kept, tmp_path / "resume")) / CHECKPOINT
     spoil(path)
-    monkeypatch.setattr(hook, "path", path)
-    monkeypatch.setattr(hook, "_restore", lambda saved, runner: pytest.fail("restored"))
-    hook.before_train(runner)
+    hook = ResumeHook(path.parent, {"seed": 3, "threads": torch.get_num_threads()}, *[SimpleNamespace()] * 3)
+    hook.before_train(SimpleNamespace())
     [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert f"{path} is ignored" in line
     assert says in line
@@ -561,14 +456,6 @@ def test_a_full_disk_costs_only_the_checkpoint(
     assert list((tmp_path / "resume").iterdir()) == []
 
 
-def test_without_epochs_there_is_nothing_to_continue(
-    kept: Path, weights: Path, datasets: tuple[Path, Path], tmp_path: Path
-) -> None:
-    resume = Path(shutil.copytree(kept, tmp_path / "resume"))
-    options = replace(OPTIONS, epochs=0)
-    assert train(options, *datasets, new(tmp_path / "out"), weights=weights, resume=resume).history == ()
-
-
 @pytest.mark.slow
 def test_no_two_epochs_see_the_same_augmentations(
     make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -583,3 +470,35 @@ def test_no_two_epochs_see_the_same_augmentations(
         train(options, train_folder, eval_folder, new(tmp_path / f"{seed}"))
     assert len(steps) == 2 * 3 * 2
     assert len({images for _, images in steps}) == len(steps)
+
+
+def test_a_failed_write_leaves_the_last_state(tmp_path: Path) -> None:
+    path = tmp_path / "not" / "there yet" / "state.pth"
+    state = {"a": torch.arange(3), "b": [1, 2.5, "c", None, True]}
+    write_state(path, state)
+    with pytest.raises(Exception, match="pickle"):
+        write_state(path, {"a": lambda: 1})
+    found = read_state(path)
+    assert (found["a"].tolist(), found["b"]) == ([0, 1, 2], state["b"])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_any_damage_is_found_or_harmless(tmp_path: Path) -> None:
+    """A byte changed anywhere: torch alone would take most of these for weights."""
+    path, expected = tmp_path / "state.pth", {"a": torch.arange(300), "b": 0.25}
+    write_state(path, expected)
+    whole = path.read_bytes()
+    chance = random.Random(0)
+    found = 0
+    for _ in range(200):
+        content = bytearray(whole)
+        content[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        try:
+            state = read_state(path)
+        except DataError:
+            found += 1
+        else:
+            assert torch.equal(state["a"], expected["a"])
+            assert state["b"] == expected["b"]
+    assert found > 100

@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader
 
 from pipeline.detection import mmcv_ops, seeded_samples
 from pipeline.detection.families.yolox import transforms
-from pipeline.detection.seeded_samples import EpochSampler, SeededDataset, seeded
-from pipeline.errors import DataError, StepError
+from pipeline.detection.seeded_samples import EpochSampler, seeded
+from pipeline.errors import DataError
 
 mmcv_ops.install()
 
@@ -131,30 +131,17 @@ def test_each_sample_has_its_own_randomness(config: dict[str, Any]) -> None:
     assert {digest(build(config, seed=6)[epoch]) for epoch in range(8)}.isdisjoint(own)  # not even one epoch later
 
 
-def test_a_seed_is_a_function_of_all_its_numbers() -> None:
-    drawn = {}
-    for numbers in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (2**31, 300, 10**6)):
-        with seeded(*numbers):
-            drawn[numbers] = np.random.randint(0, 2**31)
-    assert len(set(drawn.values())) == len(drawn)
-    with seeded(0, 1, 0):
-        assert np.random.randint(0, 2**31) == drawn[0, 1, 0]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_building_a_sample_leaves_the_global_generators_alone(config: dict[str, Any], fails: bool) -> None:
+def test_building_a_sample_leaves_the_global_generators_alone(config: dict[str, Any]) -> None:
     """Of Python's and torch's this also says that no transform draws from them."""
     dataset = build(config)
-    if fails:
-        dataset.pipeline[-1] = lambda results: None
     np.random.seed(1)
     np.random.rand(3)
     before = [random.getstate(), torch.get_rng_state().tolist(), pickle.dumps(np.random.get_state())]
     for index in range(len(dataset)):
-        try:
-            dataset[index]
-        except StepError:
-            assert fails
+        dataset[index]
+    dataset.pipeline[-1] = lambda results: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        dataset[0]
     assert [random.getstate(), torch.get_rng_state().tolist(), pickle.dumps(np.random.get_state())] == before
 
 
@@ -170,13 +157,6 @@ def test_a_sample_is_the_one_mmdet_builds_with_its_copies(
         with seeded(5, 2, index):
             expected = digest(theirs[index])
         assert digest(ours[2 * IMAGES + index]) == expected
-
-
-def test_a_transform_that_gives_no_sample_is_named(config: dict[str, Any]) -> None:
-    dataset = build(config)
-    dataset.pipeline[3] = lambda results: None
-    with pytest.raises(StepError, match="HSVByTable"):
-        dataset[0]
 
 
 def test_an_unreadable_image_is_named_by_a_worker(config: dict[str, Any], make_dataset: Callable[..., Path]) -> None:
@@ -210,15 +190,6 @@ def test_mosaic_can_be_switched_off_on_the_way(config: dict[str, Any], workers: 
 
     assert seen == mixed + plain[2:]
     assert head.use_l1
-
-
-def test_only_the_mixing_is_switched_off(config: dict[str, Any]) -> None:
-    dataset = build(config, skip_type_keys=MIXING)
-    assert isinstance(dataset, SeededDataset)
-    assert [digest(dataset[i]) for i in range(IMAGES)] == [
-        digest(each) for each in (build(config, pipeline=LAST)[i] for i in range(IMAGES))
-    ]
-    assert dataset.metainfo["classes"] == ("disc", "block")
 
 
 def sampler(monkeypatch: pytest.MonkeyPatch, size: int, rank: int = 0, world: int = 1, **options: Any) -> EpochSampler:
@@ -265,11 +236,6 @@ def test_ranks_share_an_epoch_step_by_step(monkeypatch: pytest.MonkeyPatch, size
     together = [position for step in zip(*shares, strict=True) for position in step]
     assert together[:size] == whole
     assert together[size:] == (whole * world)[: len(together) - size]
-
-
-def test_without_a_seed_the_ranks_agree_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeded_samples, "sync_random_seed", lambda: 3)
-    assert list(sampler(monkeypatch, 13, seed=None)) == list(sampler(monkeypatch, 13))
 
 
 def test_every_image_is_loaded_from_its_file_once(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,73 @@
 
 from __future__ import annotations
 
-from pipeline.detection.families.yolox import YOLOX
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.errors import UsageError, did_you_mean
+from pipeline.serving.model_metadata import ModelMetadata
+
+
+@dataclass(frozen=True)
+class Family:
+    """A detector family whose networks mmdet builds: all that training, export and parity ask of it.
+
+    Attributes:
+        name: The family's name in messages.
+        variants: Its sizes, the smallest first.
+        stride: The side of the square input is a multiple of it, in pixels.
+        class_layer: Prefix of the names of the parameters that have one row per class.
+        normalize: Gives the tensors of a checkpoint mmdet's names, and says whose names they had. Raises `DataError`
+            with the given path where they are not of this family.
+        variant_of: The size that parameters under mmdet's names belong to, or None.
+        model_config: mmdet's config of a network, without anything of training.
+        build_model: The network with initial weights, on the CPU.
+        training_config: mmengine's config of a training; its data roots are the names of the two data sets.
+        set_machine: Completes that config with the folders of the train and eval sets, and what else differs between
+            machines and does not change the result.
+        exportable: Wraps a network for export: `(B, 3, S, S)` float32 pixels to boxes `(B, N, 4)`, as x1, y1, x2, y2
+            in letterboxed pixels, and scores `(B, C, N)`, without suppression.
+        letterbox: Image files as `(B, 3, S, S)` float32, by mmdet's own validation transforms.
+    """
+
+    name: str
+    variants: tuple[str, ...]
+    stride: int
+    class_layer: str
+    normalize: Callable[[Mapping[str, Tensor], Path], tuple[dict[str, Tensor], str]]
+    variant_of: Callable[[Mapping[str, Tensor]], str | None]
+    model_config: Callable[[ModelMetadata], Any]
+    build_model: Callable[[ModelMetadata], nn.Module]
+    training_config: Callable[[TrainingOptions, Hyperparameters, ModelMetadata, ExecutionConfig], Any]
+    set_machine: Callable[[Any, Path, Path, ExecutionConfig], None]
+    exportable: Callable[[nn.Module], nn.Module]
+    letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]]
+
+    def check(self, variant: str, image_size: int) -> None:
+        """Refuse a size that the family does not have, or an input that its feature maps do not cover exactly.
+
+        Raises:
+            UsageError: Either is wrong.
+        """
+        if variant not in self.variants:
+            raise UsageError(
+                f"there is no {self.name} variant '{variant}'",
+                where="variant",
+                expected="one of " + ", ".join(self.variants),
+                remedy=did_you_mean(variant, self.variants, cutoff=0.3),
+            )
+        if image_size <= 0 or image_size % self.stride:
+            problem, expected = f"image size {image_size} does not fit {self.name}", f"a multiple of {self.stride}"
+            raise UsageError(problem, where="image_size", expected=expected)
+
+
+from pipeline.detection.families.yolox import YOLOX  # noqa: E402  # a family is a `Family`
 
 FAMILY = YOLOX

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.detection.families.family import Family
-from pipeline.detection.families.yolox.data_config import set_machine
-from pipeline.detection.families.yolox.inference import DecodedYolox, letterbox
-from pipeline.detection.families.yolox.mmdet_config import build_model, model_config, training_config
+from pipeline.detection.families import Family
+from pipeline.detection.families.yolox.config import build_model, model_config, set_machine, training_config
+from pipeline.detection.families.yolox.detector import DecodedYolox, letterbox
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, normalize, variant_of
 
 YOLOX = Family(

@@ -13,7 +13,7 @@ priors or, of each image, the at most `V` that are candidates for any of its obj
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ GPU_ELEMENTS = 2**25
 Levels = Sequence[tuple[int, int, int]]  # cells down, cells across, and a cell's side in pixels, level by level
 
 
-@dataclass(frozen=True)
-class SimOTAConstants:
+class SimOTAConstants(NamedTuple):
     """The constants of SimOTA, named as in mmdet's assigner.
 
     Attributes:
@@ -47,9 +46,8 @@ class SimOTAConstants:
     cls_weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class PriorPredictions:
-    """The outputs of a head at the `P` priors of `B` images, in single precision and without gradients.
+class PriorPredictions(NamedTuple):
+    """What a head says at the `P` priors of `B` images, in single precision and without gradients.
 
     Attributes:
         classes: `(B, P, C)` logits.
@@ -62,8 +60,7 @@ class PriorPredictions:
     boxes: Tensor
 
 
-@dataclass(frozen=True)
-class Objects:
+class Objects(NamedTuple):
     """The objects of `B` images, padded to `G`, the largest number in one image.
 
     Attributes:
@@ -75,37 +72,10 @@ class Objects:
     labels: Tensor
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """The `N` priors that have an object, each once, ordered by image and prior.
-
-    Attributes:
-        images: `(N,)` index of the image.
-        priors: `(N,)` index of the prior.
-        objects: `(N,)` index of the object in its image.
-        overlaps: `(N,)` IoU of the predicted box with the object's.
-    """
-
-    images: Tensor
-    priors: Tensor
-    objects: Tensor
-    overlaps: Tensor
-
-
-def centres(priors: Tensor) -> Tensor:
-    """The centres of the priors' cells, `(P, 2)`, which SimOTA uses as their positions."""
-    return priors[:, :2] + priors[:, 2:] * 0.5
-
-
-def within(points: Tensor, boxes: Tensor) -> Tensor:
-    """Which of `(P, 2)` points are inside which of `(..., 4)` boxes, their edges excluded, as `(..., P)`."""
-    x, y = points.unbind(-1)
-    left, top, right, bottom = boxes[..., None].unbind(-2)
-    return (x > left) & (x < right) & (y > top) & (y < bottom)
-
-
 @torch.no_grad()
-def assign(predictions: PriorPredictions, objects: Objects, levels: Levels, constants: SimOTAConstants) -> Assignment:
+def assign(
+    predictions: PriorPredictions, objects: Objects, levels: Levels, constants: SimOTAConstants
+) -> tuple[Tensor, ...]:
     """Assign priors to objects. Of priors with equal cost the first is taken; mmdet takes any.
 
     Args:
@@ -113,12 +83,16 @@ def assign(predictions: PriorPredictions, objects: Objects, levels: Levels, cons
         objects: The ground truth, without ignored regions.
         levels: The grids that the priors are the cells of, row by row.
         constants: SimOTA's constants.
+
+    Returns:
+        The `N` priors that have an object, each once, ordered by image and prior: the index `(N,)` of the image, of the
+        prior, and of the object in its image, and the IoU `(N,)` of the predicted box with the object's.
     """
     images, table = len(objects.labels), objects.labels.shape[1] * predictions.boxes.shape[1]
     elements = GPU_ELEMENTS if predictions.boxes.is_cuda else CPU_ELEMENTS
     step = max(1, elements // max(1, table))
     parts = [_assign(predictions, objects, levels, constants, slice(i, i + step)) for i in range(0, images, step)]
-    return Assignment(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 
 def _assign(
@@ -129,12 +103,16 @@ def _assign(
     count = int(real.sum(1).max())
     real, labels, boxes = real[:, :count], objects.labels[part, :count], objects.boxes[part, :count]
     inside, near = _places(boxes, real, levels, constants.center_radius)
-    index, used = _compact((inside | near).any(1))
+    # of each image the priors that are candidates: their numbers (B, V), and which are no padding
+    candidate = (inside | near).any(1)
+    counts = candidate.sum(1)
+    used = torch.arange(int(counts.max()), device=boxes.device) < counts[:, None]
+    index = used.new_zeros(used.shape, dtype=torch.long)
+    index[used] = candidate.nonzero()[:, 1]
     if index.numel() == 0:
         return index.new_zeros(0), index.new_zeros(0), index.new_zeros(0), boxes.new_zeros(0)
-    classes, objectness, predicted = (
-        _rows(each[part], index) for each in (predictions.classes, predictions.objectness, predictions.boxes)
-    )
+    rows = torch.arange(len(index), device=boxes.device)[:, None]
+    classes, objectness, predicted = (each[part][rows, index] for each in predictions)
     overlaps = _overlaps(boxes, predicted).mul_(used[:, None])
     cost = _class_cost(classes, objectness, labels).mul_(constants.cls_weight)
     cost += (overlaps + EPS).log_().mul_(-constants.iou_weight)
@@ -154,38 +132,16 @@ def _places(boxes: Tensor, real: Tensor, levels: Levels, radius: float) -> tuple
     """
     left, top, right, bottom = boxes[..., None].unbind(-2)
     across, down = (left + right) / 2.0, (top + bottom) / 2.0
-    inside, near = [], []
+    inside: list[Tensor] = []
+    near: list[Tensor] = []
     for height, width, stride in levels:
         x, y = (torch.arange(cells, device=boxes.device) * stride + 0.5 * stride for cells in (width, height))
         reach = radius * stride
-        inside.append(_cells(_between(x, left, right) & real[..., None], _between(y, top, bottom)))
-        near_x = _between(x, across - reach, across + reach) & real[..., None]
-        near.append(_cells(near_x, _between(y, down - reach, down + reach)))
+        areas = (left, top, right, bottom), (across - reach, down - reach, across + reach, down + reach)
+        for found, (x1, y1, x2, y2) in zip((inside, near), areas, strict=True):
+            columns, rows = (x > x1) & (x < x2) & real[..., None], (y > y1) & (y < y2)
+            found.append((rows[..., :, None] & columns[..., None, :]).flatten(-2))
     return torch.cat(inside, -1), torch.cat(near, -1)
-
-
-def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return (values > low) & (values < high)
-
-
-def _cells(columns: Tensor, rows: Tensor) -> Tensor:
-    """The cells in chosen columns `(..., W)` and rows `(..., H)` of a grid, row by row, as `(..., H * W)`."""
-    return (rows[..., :, None] & columns[..., None, :]).flatten(-2)
-
-
-def _compact(candidate: Tensor) -> tuple[Tensor, Tensor]:
-    """The columns that are true in each row of `(B, P)`, in order: their `(B, V)` numbers, and which are no padding."""
-    counts = candidate.sum(1)
-    width = int(counts.max())
-    used = torch.arange(width, device=candidate.device) < counts[:, None]
-    index = used.new_zeros(used.shape, dtype=torch.long)
-    index[used] = candidate.nonzero()[:, 1]
-    return index, used
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """The rows of `(B, P, ...)` that `(B, V)` names, as `(B, V, ...)`."""
-    return values[torch.arange(len(index), device=index.device)[:, None], index]
 
 
 def _overlaps(boxes: Tensor, predicted: Tensor) -> Tensor:
@@ -221,7 +177,11 @@ def _owners(cost: Tensor, overlaps: Tensor, real: Tensor, limit: int) -> Tensor:
     """
     limit = min(limit, cost.shape[2])
     wishes = overlaps.topk(limit).values.sum(-1).int().clamp_(min=1)
-    cheapest = _distinct(cost).topk(limit, largest=False).indices
+    # whole numbers in the order of the costs, equal costs in the order of their places
+    bits = cost.float().view(torch.int32)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    distinct = (ordered << 32) | torch.arange(cost.shape[-1], device=cost.device)
+    cheapest = distinct.topk(limit, largest=False).indices
     taken = (torch.arange(limit, device=cost.device) < wishes[..., None]) & real[..., None]
     taken &= torch.gather(cost, 2, cheapest) < torch.inf
     image, number, rank = taken.nonzero(as_tuple=True)
@@ -233,10 +193,3 @@ def _owners(cost: Tensor, overlaps: Tensor, real: Tensor, limit: int) -> Tensor:
     shared = takers > 1
     owner[shared] = cost.transpose(1, 2)[shared].argmin(-1)
     return owner
-
-
-def _distinct(cost: Tensor) -> Tensor:
-    """Whole numbers in the order of the costs in each row, equal costs in the order of their places."""
-    bits = cost.float().view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
-    return (ordered << 32) | torch.arange(cost.shape[-1], device=cost.device)

@@ -16,7 +16,6 @@ resize them last.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +35,12 @@ mmcv_ops.install()  # importing mmdet needs it
 from mmdet.datasets.transforms import Mosaic, PackDetInputs, YOLOXHSVRandomAug  # noqa: E402
 from mmdet.registry import TRANSFORMS  # noqa: E402
 
-Image = NDArray[np.uint8]
 QUADRANTS = ("top_left", "top_right", "bottom_left", "bottom_right")  # as mmdet's Mosaic fills them
+Fitted = tuple[NDArray[np.uint8], tuple[int, int]]  # (h, w, 3) BGR, and height and width of the original in pixels
 
 
-@dataclass(frozen=True)
-class FittedImage:
-    """An image, resized to fit a scale with its aspect ratio.
-
-    Attributes:
-        image: `(h, w, 3)`, BGR.
-        shape: Height and width of the original in pixels.
-    """
-
-    image: Image
-    shape: tuple[int, int]
-
-    @property
-    def scale_factor(self) -> tuple[float, float]:
-        """New width / original width, and the same of the height: each side is rounded."""
-        return self.image.shape[1] / self.shape[1], self.image.shape[0] / self.shape[0]
-
-
-def read_fitted(path: str, scale: tuple[int, int]) -> FittedImage:
-    """Decode an image and resize it to the largest size that fits.
+def read_fitted(path: str, scale: tuple[int, int]) -> Fitted:
+    """Decode an image and resize it to the largest size that fits, with its aspect ratio.
 
     Pixels equal those of mmdet's `LoadImageFromFile` and `Resize`: EXIF orientation applied, bilinear. A side that
     would round to 0 pixels, which mmdet cannot handle, keeps one pixel, as in the service.
@@ -72,17 +53,15 @@ def read_fitted(path: str, scale: tuple[int, int]) -> FittedImage:
         DataError: The file cannot be read, or is not an image.
     """
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError("an image cannot be read", where=path, expected="an image file") from error
-    # OpenCV raises an error of its own for empty content
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        image = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):  # OpenCV's own for empty content
+        image = None
     if image is None:
         raise DataError("an image cannot be decoded", where=path, expected="a whole image of a format OpenCV reads")
     height, width = image.shape[:2]
     across, down = mmcv.rescale_size((width, height), scale)
     fitted = mmcv.imresize(image, (max(1, across), max(1, down)), interpolation="bilinear", backend="cv2")
-    return FittedImage(fitted, (height, width))
+    return fitted, (height, width)
 
 
 @TRANSFORMS.register_module()
@@ -91,8 +70,6 @@ class LoadFitted(BaseTransform):  # type: ignore[misc]  # mmcv is untyped
 
     Images are kept until the memory is full. Dropping the least recently used one would not help: an epoch reads every
     image once in a new random order, so in a large set most images would be dropped before they are read again.
-
-    Each instance has its own memory. A copy, and so every spawned worker process, starts empty.
 
     Boxes that were loaded before, by `LoadAnnotations`, are scaled and clipped as by `Resize`. Boxes loaded later stay
     in pixels of the original, as evaluation needs them.
@@ -104,41 +81,34 @@ class LoadFitted(BaseTransform):  # type: ignore[misc]  # mmcv is untyped
 
     def __init__(self, scale: tuple[int, int], memory: int = 0) -> None:
         self.scale = scale
-        self.memory = memory
-        self._kept: dict[str, FittedImage] = {}
-        self._free = memory
+        self.memory = self._free = memory
+        self._kept: dict[str, Fitted] = {}
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Set `img`, `img_shape`, `ori_shape`, `scale`, `scale_factor`, `keep_ratio` and `homography_matrix`.
-
-        Args:
-            results: Has `img_path`, and perhaps `gt_bboxes`.
+        """Set what mmdet's two transforms would of `img_path`, and scale and clip `gt_bboxes` where they are loaded.
 
         Raises:
             DataError: The file cannot be read, or is not an image.
         """
-        fitted = self._fitted(results["img_path"])
-        shape, (across, down) = fitted.image.shape[:2], fitted.scale_factor
-        results["img"] = fitted.image.copy()  # later transforms write into it
-        results["img_shape"], results["ori_shape"] = shape, fitted.shape
-        results["scale"], results["scale_factor"], results["keep_ratio"] = self.scale, (across, down), True
-        results["homography_matrix"] = np.diag([across, down, 1]).astype(np.float32)
+        path = results["img_path"]
+        fitted = self._kept.get(path) or read_fitted(path, self.scale)
+        image, (height, width) = fitted
+        if path not in self._kept and image.nbytes <= self._free:
+            self._kept[path] = fitted
+            self._free -= image.nbytes
+        shape = image.shape[:2]
+        factor = shape[1] / width, shape[0] / height  # each side is rounded
+        results["img"] = image.copy()  # later transforms write into it
+        results["img_shape"], results["ori_shape"] = shape, (height, width)
+        results["scale"], results["scale_factor"], results["keep_ratio"] = self.scale, factor, True
+        results["homography_matrix"] = np.diag([*factor, 1]).astype(np.float32)
         if "gt_bboxes" in results:
-            results["gt_bboxes"].rescale_((across, down))
+            results["gt_bboxes"].rescale_(factor)
             results["gt_bboxes"].clip_(shape)
         return results
 
-    def _fitted(self, path: str) -> FittedImage:
-        fitted = self._kept.get(path)
-        if fitted is None:
-            fitted = read_fitted(path, self.scale)
-            if fitted.image.nbytes <= self._free:
-                self._kept[path] = fitted
-                self._free -= fitted.image.nbytes
-        return fitted
-
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the images, so that starting a worker stays cheap."""
+        """Leave out the images, so that a copy, and every spawned worker process, starts empty and cheaply."""
         return {**vars(self), "_kept": {}, "_free": self.memory}
 
 
@@ -164,8 +134,7 @@ class FittedMosaic(Mosaic):  # type: ignore[misc]  # mmdet is untyped
             canvas[y1:y2, x1:x2] = image[v1:v2, u1:u2]
             part["gt_bboxes"].translate_([x1 - u1, y1 - v1])
         boxes = results["gt_bboxes"].cat([part["gt_bboxes"] for part in parts])
-        if self.bbox_clip_border:
-            boxes.clip_(shape)
+        boxes.clip_(shape)
         inside = boxes.is_inside(shape).numpy()
         results["img"], results["img_shape"], results["gt_bboxes"] = canvas, shape, boxes[inside]
         for key in ("gt_bboxes_labels", "gt_ignore_flags"):
@@ -181,13 +150,10 @@ class HSVByTable(YOLOXHSVRandomAug):  # type: ignore[misc]
         """Change `img`, `(h, w, 3)` BGR, in place."""
         hue, saturation, value = (int(gain) for gain in self._get_hsv_gains())
         levels = np.arange(256)
-        table = np.stack(
-            [(levels + hue) % 180, np.clip(levels + saturation, 0, 255), np.clip(levels + value, 0, 255)], axis=-1
-        )
-        image = results["img"]
-        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-        cv2.LUT(hsv, table.astype(np.uint8)[None], dst=hsv)
-        cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=image)
+        table = [(levels + hue) % 180, np.clip(levels + saturation, 0, 255), np.clip(levels + value, 0, 255)]
+        hsv = cv2.cvtColor(results["img"], cv2.COLOR_BGR2HSV)
+        cv2.LUT(hsv, np.stack(table, -1).astype(np.uint8)[None], dst=hsv)
+        cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR, dst=results["img"])
         return results
 
 

@@ -48,11 +48,11 @@ def some_objects(counts: list[int], classes: int, seed: int, largest: float = 60
 
 
 def ours(said: PriorPredictions, objects: Objects, rule: SimOTAConstants = RULE) -> list[tuple[int, int, int, float]]:
-    return list(zip(*(column.tolist() for column in vars(assign(said, objects, LEVELS, rule)).values()), strict=True))
+    return list(zip(*(column.tolist() for column in assign(said, objects, LEVELS, rule)), strict=True))
 
 
 def mmdets(said: PriorPredictions, objects: Objects, rule: SimOTAConstants = RULE) -> list[tuple[int, int, int, float]]:
-    assigner, rows = SimOTAAssigner(**vars(rule)), []
+    assigner, rows = SimOTAAssigner(**rule._asdict()), []
     for image, labels in enumerate(objects.labels):
         real = labels >= 0
         scores = (said.classes[image].sigmoid() * said.objectness[image].sigmoid()[:, None]).sqrt()

@@ -15,10 +15,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from pipeline.detection.checkpoints import fit, read_checkpoint
+from pipeline.detection.families.yolox.config import build_model, model_config
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.head import IgnoringYOLOXHead
-from pipeline.detection.families.yolox.mmdet_config import build_model, model_config
-from pipeline.detection.hooks import bare
 from pipeline.serving.model_metadata import ModelMetadata
 
 SIZE = 64
@@ -208,8 +207,3 @@ def test_its_detections_are_mmdets(pretrained: Path) -> None:
         assert len(ours) == len(theirs)
         torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(ours.bboxes, theirs.bboxes, atol=1e-2, rtol=1e-3)
-
-
-def test_a_model_that_is_not_wrapped_is_bare() -> None:
-    model = torch.nn.Linear(1, 1)
-    assert bare(model) is model

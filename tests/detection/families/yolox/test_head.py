@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox import head
-from pipeline.detection.families.yolox.mmdet_config import base_config
+from pipeline.detection.families.yolox.config import base_config
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip  # after head, which installs what mmdet needs
 from mmengine.dataset import pseudo_collate

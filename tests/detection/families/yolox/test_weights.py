@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ from megvii_network import SIZES, MegviiNetwork
 from torch import Tensor
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
-from pipeline.detection.families.yolox.mmdet_config import build_model
-from pipeline.detection.families.yolox.weights import CLASS_LAYER, mmdet_name, normalize, variant_of
+from pipeline.detection.families.yolox.config import build_model
+from pipeline.detection.families.yolox.weights import mmdet_name, normalize, variant_of
 from pipeline.errors import DataError
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -80,15 +78,13 @@ def test_names(megvii: str, mmdet: str) -> None:
 
 
 def test_mmdets_own_names_are_not_taken_for_megviis(pretrained: Path) -> None:
-    assert read_checkpoint(pretrained).source == "mmdet"
+    assert read_checkpoint(pretrained).summary.startswith("YOLOX-nano by mmdet, 80")
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("archive", [pytest.param(True, id="zip"), pytest.param(False, id="before torch 1.6")])
 @pytest.mark.parametrize("layout", ["training", "published", "bare", "DataParallel"])
-def test_a_file_of_megviis_is_read(
-    tmp_path: Path, nano: Any, layout: str, archive: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_of_megviis_is_read(tmp_path: Path, nano: Any, layout: str, archive: bool) -> None:
     state, outputs = nano
     path = tmp_path / "yolox_nano.pth"
     if layout == "training":
@@ -97,12 +93,10 @@ def test_a_file_of_megviis_is_read(
         wrapped = {f"module.{name}": value for name, value in state.items()} if layout == "DataParallel" else state
         content = wrapped if layout == "bare" else {"model": wrapped}
         torch.save(content, path, _use_new_zipfile_serialization=archive)
-    with caplog.at_level(logging.INFO, "pipeline"):
-        checkpoint = read_checkpoint(path)
-    rest = ("start_epoch", "optimizer", "best_ap", "curr_ap") if layout == "training" else ()
-    assert (checkpoint.source, checkpoint.classes, checkpoint.unused) == ("Megvii", coco_classes(), rest)
-    said = "yolox_nano.pth: YOLOX-nano by Megvii, 80 classes taken for COCO's"
-    assert caplog.messages == [said + ("; not used: start_epoch, optimizer, best_ap, curr_ap" if rest else "")]
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.classes == coco_classes()
+    rest = "; not used: start_epoch, optimizer, best_ap, curr_ap" if layout == "training" else ""
+    assert checkpoint.summary == f"YOLOX-nano by Megvii, 80 classes taken for COCO's{rest}"
 
     model = build_model(ModelMetadata("nano", (64, 64), coco_classes())).eval()
     fit(checkpoint, model, coco_classes())
@@ -110,30 +104,9 @@ def test_a_file_of_megviis_is_read(
     torch.testing.assert_close(scores[0], outputs[0][0], rtol=1e-4, atol=1e-4)
 
 
-def test_megviis_rows_move_by_class_name(tmp_path: Path, nano: Any) -> None:
-    state, _ = nano
-    model = build_model(ModelMetadata("nano", (64, 64), ("dog", "unicorn", "person")))
-    carried = fit(read_checkpoint(megvii_file(tmp_path / "w.pth", state)), model, ("dog", "unicorn", "person"))
-    assert (carried.known, carried.fresh) == (("dog", "person"), ("unicorn",))
-    for level in range(3):
-        rows, theirs = model.state_dict()[f"{CLASS_LAYER}{level}.weight"], state[f"head.cls_preds.{level}.weight"]
-        assert torch.equal(rows[0], theirs[coco_classes().index("dog")])
-        assert torch.equal(rows[2], theirs[0])
-
-
 def test_megviis_classes_are_cocos_in_the_same_order() -> None:
     # SHA-256 of the lines of COCO_CLASSES in yolox 0.3.0, yolox/data/datasets/coco_classes.py
     assert hashlib.sha256("\n".join(coco_classes()).encode()).hexdigest()[:16] == "d7654b2610157284"
-
-
-@pytest.mark.parametrize("meta", [None, {"classes": ["a", "b"]}])
-def test_other_classes_have_the_names_that_are_put_beside_them(
-    tmp_path: Path, nano: Any, meta: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    state = {name: value[:2] if name.startswith("head.cls_preds.") else value for name, value in nano[0].items()}
-    path = megvii_file(tmp_path / "w.pth", state, **({"meta": meta} if meta else {}))
-    assert read_checkpoint(path).classes == (("a", "b") if meta else ("class 0", "class 1"))
-    assert ("save the file again with {'meta'" in caplog.text) is (meta is None)
 
 
 def test_what_megviis_yolox_does_not_have_is_refused_by_name(tmp_path: Path, nano: Any) -> None:
@@ -142,27 +115,8 @@ def test_what_megviis_yolox_does_not_have_is_refused_by_name(tmp_path: Path, nan
     checkpoint = read_checkpoint(megvii_file(tmp_path / "w.pth", state))
     model = build_model(ModelMetadata("nano", (64, 64), ("dog",)))
     says = (
-        r"1 missing, 1 unknown[\s\S]*missing: neck\.top_down_blocks\.0\.main_conv\.conv\.weight; "
-        r"unknown: backbone\.fpn\.weight[\s\S]*unchanged YOLOX-nano"
+        r"2 param[\s\S]*neck\.top_down_blocks\.0\.main_conv\.conv\.weight is missing, "
+        r"backbone\.fpn\.weight is unknown[\s\S]*unchanged YOLOX-nano"
     )
     with pytest.raises(DataError, match=says):
         fit(checkpoint, model, ("dog",))
-
-
-class Malice:
-    def __reduce__(self) -> Any:
-        return os.system, ("touch pwned",)
-
-
-@pytest.mark.parametrize("archive", [True, False])
-@pytest.mark.parametrize("place", ["best_ap", "model"])
-def test_a_file_of_megviis_that_runs_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nano: Any, archive: bool, place: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    megvii_file(Path("w.pth"), nano[0], archive=archive, **{place: Malice()})
-    with pytest.raises(DataError, match=r"wants to run 'posix\.system'"):
-        read_checkpoint(Path("w.pth"))
-    assert not Path("pwned").exists()
-    torch.load("w.pth", weights_only=False)
-    assert Path("pwned").exists(), "the file was harmless all along"

@@ -10,7 +10,7 @@ it is excluded, whatever is to be done about images that nobody annotated.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -53,7 +53,6 @@ def match_images(
     dataset: CocoDataset,
     source: LoadedSource,
     index: ImageIndex,
-    files: Collection[str],
     *,
     where: str,
     annotation_format: str,
@@ -66,7 +65,6 @@ def match_images(
         dataset: What the annotations name; names as in the source, and some images marked.
         source: What was loaded.
         index: The images in the folder by their names in the source.
-        files: The images in the folder.
         where: Where the annotations came from, for errors.
         annotation_format: As what they were read, likewise.
         drop_missing: Exclude images whose files are absent, rather than raise an error.
@@ -76,6 +74,7 @@ def match_images(
         DataError: Images are absent, or there is no box.
     """
     dataset = _as_on_disk(dataset, source, index.folder)
+    files = {source.renamed.get(name, name) for name in index.names}
     named = {image.file_name for image in dataset.images}
     annotated = {each.image_id for each in dataset.annotations}
     with_boxes = {image.file_name for image in dataset.images if image.id in annotated}
@@ -83,7 +82,7 @@ def match_images(
     def marked(mark: str) -> set[str]:
         return {image.file_name for image in dataset.images if image.extra.get(mark) in (True, 1)} - with_boxes
 
-    absent = named.difference(files)
+    absent = named - files
     if absent and (not drop_missing or absent == named):
         raise _absent_images(sorted(absent), len(named), where, source)
     if with_boxes <= absent:
@@ -95,7 +94,7 @@ def match_images(
             remedy="check which files hold the boxes; if they lie apart from the images, name them in annotations_url",
         )
     unusable = marked(UNUSABLE_FIELD) - absent
-    unannotated = marked(UNANNOTATED_FIELD).union(set(files) - named) - unusable - absent
+    unannotated = marked(UNANNOTATED_FIELD).union(files - named) - unusable - absent
     excluded = dict.fromkeys(absent, ABSENT) | dict.fromkeys(unusable, NOT_USABLE)
     if not take_unannotated:
         excluded |= dict.fromkeys(unannotated, NOT_ANNOTATED)
@@ -133,16 +132,12 @@ def write_test_list(
     if not lines:
         raise DataError("the test list is empty", where=found.url, remedy="leave test_list_url empty to have none")
     kept = {image.file_name for image in matched.dataset.images}
-    names = set()
-    for line in lines:
-        name = line
-        if line not in kept and line not in matched.excluded:
-            try:
-                name = index.resolve(line) or line
-            except DataError as error:
-                error.where = found.url
-                raise
-        names.add(source.renamed.get(name, name))
+    try:
+        meant = {line if line in kept or line in matched.excluded else index.resolve(line) or line for line in lines}
+    except DataError as error:
+        error.where = found.url
+        raise
+    names = {source.renamed.get(name, name) for name in meant}
     reasons = {name: matched.excluded.get(name, "the annotations do not name them") for name in names - kept}
     refused = sorted(name for name in reasons if reasons[name] != ABSENT)
     if refused:

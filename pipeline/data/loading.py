@@ -169,8 +169,7 @@ def load_annotations(
     if sha256 and not url:
         raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
-    files = image_names(images)
-    index = ImageIndex(images, files, source.renamed)
+    index = ImageIndex(images, image_names(images), source.renamed)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         if url:
             given = _load_separate(url, Path(name), cache, sha256)
@@ -191,7 +190,6 @@ def load_annotations(
         found,
         source,
         index,
-        files,
         where=shown,
         annotation_format=kind,
         drop_missing=missing_images == "drop",
@@ -199,7 +197,7 @@ def load_annotations(
     )
     counts = Counter(matched.excluded.values())
     counts[NOT_ANNOTATED] += source.unannotated
-    total = len(matched.excluded.keys() | files) + source.unannotated
+    total = len(matched.excluded) + len({image.file_name for image in matched.dataset.images}) + source.unannotated
     excluded = exclude({reason: counts[reason] for reason in (NOT_ANNOTATED, NOT_USABLE, ABSENT)}, total)
     notes = [str(each) for each in excluded]
     if take and matched.unannotated:

@@ -54,19 +54,13 @@ class ModelMetadata:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checks = {
-            "image_size must be two positive numbers": min(self.image_size) > 0,
-            "classes must not be empty": bool(self.classes),
-            "classes must not repeat": len(set(self.classes)) == len(self.classes),
-            "score_threshold must be within 0..1": 0 <= self.score_threshold <= 1,
-            "nms_iou_threshold must be within 0..1": 0 <= self.nms_iou_threshold <= 1,
-            "serving_score_threshold must be within score_threshold..1": (
-                self.score_threshold <= self.serving_score_threshold <= 1
-            ),
-        }
-        wrong = [rule for rule, holds in checks.items() if not holds]
-        if wrong:
-            raise DataError(f"the model metadata is inconsistent: {'; '.join(wrong)}")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise DataError(f"the model metadata needs one or more different classes, not {self.classes}")
+        if not 0 <= self.score_threshold <= self.serving_score_threshold <= 1:
+            raise DataError(
+                f"serving_score_threshold is {self.serving_score_threshold}",
+                expected=f"a number from score_threshold, {self.score_threshold}, to 1",
+            )
 
     @classmethod
     def read(cls, path: Path) -> ModelMetadata:

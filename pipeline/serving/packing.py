@@ -23,7 +23,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline.errors import DataError, IntegrityError, MissingError, StepError
+from pipeline.errors import DataError, MissingError, StepError
 from pipeline.files import sha256_of
 from pipeline.serving.decoding import decode, read_header
 from pipeline.serving.model_metadata import (
@@ -78,10 +78,9 @@ def pack_service(
     Raises:
         MissingError: A required package is missing.
         DataError: The model is not a graph with the expected interface, or the test image not an image.
-        IntegrityError: The model or the record of learned images is not the one that the metadata names.
+        IntegrityError: The model is not the one that the metadata names.
         StepError: BentoML failed to build.
     """
-    _check_record(learned, metadata)
     requirements = pinned_requirements()
     with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
@@ -97,23 +96,6 @@ def pack_service(
     if learned:
         shutil.copyfile(learned, folder / learned.name)
     return PackedService(folder, f"{SERVICE_NAME}:{version}", test_result)
-
-
-def _check_record(learned: Path | None, metadata: ModelMetadata) -> None:
-    """Refuse a record of learned images that the metadata does not name."""
-    named = _learned_digest(metadata)
-    if (sha256_of(learned) if learned else "") != named:
-        raise IntegrityError(
-            "the record of learned images is not the one that the model metadata names",
-            where=learned or "no record",
-            expected=f"SHA-256 {named}" if named else "no record, as the metadata names none",
-            remedy="train the model again",
-        )
-
-
-def _learned_digest(metadata: ModelMetadata) -> str:
-    """SHA-256 of the record of learned images; empty where the metadata names none."""
-    return str(metadata.training.get("learned_images", {}).get("sha256", ""))
 
 
 def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> dict[str, Any]:
@@ -154,7 +136,7 @@ def _write_bentofile(context: Path, requirements: list[str], metadata: ModelMeta
         "name": SERVICE_NAME,
         "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: {classes}.\n",
         "include": _files(context),
-        "labels": {"learned_images": _learned_digest(metadata) or "unknown"},
+        "labels": {"learned_images": metadata.training.get("learned_images", {}).get("sha256", "unknown")},
         # bentoml adds itself; locking would ask a package index, and every version is pinned already
         "python": {
             "packages": [one for one in requirements if not one.startswith("bentoml==")],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as onnxruntime  # exported: nobody else may load it first
 
-from pipeline.errors import DataError, IntegrityError, MissingError
+from pipeline.errors import DataError, IntegrityError
+from pipeline.files import sha256_of
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.preprocessing import Letterboxed, stack
 
@@ -78,7 +78,6 @@ class Predictor:
         metadata: What the graph was made for.
 
     Raises:
-        MissingError: There is no such file.
         IntegrityError: The file is not the one that the metadata names.
         DataError: The graph has other inputs or outputs than the metadata says.
     """
@@ -91,8 +90,15 @@ class Predictor:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         available = onnxruntime.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
-        model = _read_model(onnx_path, metadata)
-        self._session = onnxruntime.InferenceSession(model, options, providers=providers)
+        digest = sha256_of(onnx_path)
+        if digest != metadata.onnx_sha256:
+            raise IntegrityError(
+                f"the ONNX model has SHA-256 {digest}",
+                where=onnx_path,
+                expected=metadata.onnx_sha256,
+                remedy="pack the model again",
+            )
+        self._session = onnxruntime.InferenceSession(onnx_path, options, providers=providers)
         _check_interface(self._session, onnx_path, metadata)
 
     @property
@@ -142,22 +148,6 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _read_model(path: Path, metadata: ModelMetadata) -> bytes:
-    try:
-        model = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingError("there is no ONNX model", where=path, remedy="pack the model again") from error
-    digest = hashlib.sha256(model).hexdigest()
-    if digest != metadata.onnx_sha256:
-        raise IntegrityError(
-            f"the ONNX model has SHA-256 {digest}",
-            where=path,
-            expected=metadata.onnx_sha256,
-            remedy="pack the model again",
-        )
-    return model
 
 
 def _check_interface(session: onnxruntime.InferenceSession, path: Path, metadata: ModelMetadata) -> None:

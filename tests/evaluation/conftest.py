@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
 import onnx.parser
 import pytest
+from api_server import ApiServer, Reply, api_server, json_reply
 
 from pipeline.evaluation.matching import GroundTruth, read_ground_truth
 from pipeline.evaluation.service_process import RunningService, serve
@@ -32,20 +29,17 @@ def real_truth(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Gro
         return read_ground_truth(Path(opened.extract("annotations/instances_val2017.json", folder)))
 
 
-@pytest.fixture
-def coco_file(tmp_path: Path) -> Callable[..., GroundTruth]:
+@pytest.fixture(scope="session")
+def coco_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GroundTruth]:
     """Make a test set: `boxes` are (image_id, category_id, [x, y, w, h]) or the same with a dict of extras."""
 
     def write(
-        boxes: Any,
-        *,
-        categories: Any = ("cat", "dog", "owl"),
-        images: Any = 4,
-        first_id: Any = 1,
+        boxes: Any, categories: Any = ("cat", "dog", "owl"), images: int = 4, size: Any = (300, 200), first_id: int = 1
     ) -> GroundTruth:
+        width, height = size
         document = {
             "images": [
-                {"id": number, "file_name": f"{number}.png", "width": 200, "height": 100}
+                {"id": number, "file_name": f"{number}.png", "width": width, "height": height}
                 for number in range(1, images + 1)
             ],
             "categories": [{"id": number, "name": name} for number, name in enumerate(categories, 1)],
@@ -56,7 +50,7 @@ def coco_file(tmp_path: Path) -> Callable[..., GroundTruth]:
                 for number, (image_id, category_id, box, *extras) in enumerate(boxes, first_id)
             ],
         }
-        path = tmp_path / "annotations.json"
+        path = tmp_path_factory.mktemp("set") / "annotations.json"
         path.write_text(json.dumps(document))
         return read_ground_truth(path)
 
@@ -131,91 +125,38 @@ def served(bento: Path) -> Iterator[RunningService]:
 
 
 @pytest.fixture
-def write_dataset(tmp_path: Path) -> Callable[..., GroundTruth]:
+def write_dataset(coco_file: Callable[..., GroundTruth]) -> Callable[..., GroundTruth]:
     """Grey 64 x 64 images of the given brightness, with the box that the packed model finds in every one."""
 
     def write(greys: Any, categories: Any = ("bright", "dark"), crowds: Any = ()) -> GroundTruth:
-        folder = tmp_path / "dataset"
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        document = {"images": [], "annotations": [], "categories": []}
-        document["categories"] = [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
-        for number, grey in enumerate(greys):
-            name = f"{number}.png"
-            cv2.imwrite(str(folder / "images" / name), np.full((64, 64, 3), grey, np.uint8))
-            document["images"].append({"id": number, "file_name": name, "width": 64, "height": 64})
-            label = "bright" if grey > 127 else "dark"
-            if label in categories:
-                document["annotations"].append(
-                    {"id": number, "image_id": number, "category_id": categories.index(label) + 1}
-                    | {"bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": int(number in crowds)}
-                )
-        (folder / "annotations.json").write_text(json.dumps(document))
-        return read_ground_truth(folder / "annotations.json")
+        labels = ["bright" if grey > 127 else "dark" for grey in greys]
+        boxes = [
+            (number, categories.index(label) + 1, [8, 8, 32, 32], {"iscrowd": int(number in crowds)})
+            for number, label in enumerate(labels, 1)
+            if label in categories
+        ]
+        truth = coco_file(boxes, categories, images=len(greys), size=(64, 64))
+        (truth.folder / "images").mkdir()
+        for image, grey in zip(truth.images, greys, strict=True):
+            cv2.imwrite(str(truth.path_of(image.file_name)), np.full((64, 64, 3), grey, np.uint8))
+        return truth
 
     return write
 
 
 @pytest.fixture
-def scripted() -> Iterator[Callable[..., SimpleNamespace]]:
-    """A real server that speaks the service's API, but first does to `/predict` what it is told.
+def scripted() -> Iterator[Callable[..., ApiServer]]:
+    """A real server that speaks the service's API, but first gives the replies to `/predict` that it is told."""
+    with api_server() as server:
 
-    A step of the script is a status code, "reset", "hang up", or bytes to answer with.
-    """
-    running = []
+        def start(*script: Reply, size: tuple[int, int] = (64, 64), recorded: Any = ()) -> ApiServer:
+            found = {"box": [8, 8, 40, 40], "score": 0.9, "label": "bright", "class_id": 0}
+            replies = [*script]
+            usual = json_reply([{"width": size[0], "height": size[1], "detections": [found]}])
+            server.route("/predict", lambda _: replies.pop(0) if replies else usual)
+            server.json("/info", {"classes": ["bright", "dark"], "score_threshold": 0.01})
+            server.json("/test_data", "any image")
+            server.json("/test_result", {"width": 64, "height": 64, "detections": list(recorded)})
+            return server
 
-    def start(*script: int | str | bytes, size: tuple[int, int] = (64, 64), recorded: Any = ()) -> SimpleNamespace:
-        state = SimpleNamespace(script=list(script), calls=0, lock=threading.Lock())
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", 0)))
-                if self.path.startswith("/info"):
-                    return self.answer({"classes": ["bright", "dark"], "score_threshold": 0.01})
-                if self.path.startswith("/test_"):  # the image is not looked at
-                    return self.answer({"width": 64, "height": 64, "detections": list(recorded)})
-                with state.lock:
-                    state.calls += 1
-                    step = state.script.pop(0) if state.script else None
-                found = {"box": [8, 8, 40, 40], "score": 0.9, "label": "bright", "class_id": 0}
-                item = {"width": size[0], "height": size[1], "detections": [found]}
-                if step is None:
-                    return self.answer([item])
-                if isinstance(step, bytes):
-                    return self.reply(200, step)
-                if isinstance(step, int):
-                    return self.answer({"error": {"code": "scripted", "message": "told to"}}, step)
-                if step == "reset":  # RST instead of FIN
-                    self.connection.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-                self.close_connection = True
-                return self.connection.close()
-
-            def answer(self, value: object, status: int = 200) -> None:
-                self.reply(status, json.dumps(value).encode())
-
-            def reply(self, status: int, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def finish(self) -> None:
-                with contextlib.suppress(OSError, ValueError):
-                    super().finish()
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        server.handle_error = lambda *args: None
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        running.append(server)
-        return SimpleNamespace(url=f"http://127.0.0.1:{server.server_address[1]}", state=state)
-
-    yield start
-    for server in running:
-        server.shutdown()
-        server.server_close()
+        yield start

@@ -14,7 +14,7 @@ from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.quality_gate import QualityGate, judge
 
-RIGHT = ({"image_id": 0, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9},)
+RIGHT = ({"image_id": 1, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9},)
 DEFAULTS = MappingProxyType(
     {"min_map50": -1.0, "max_seen_exact": 0.0, "max_seen_similar": -1.0, "allow_no_detections": False, "release": False}
 )

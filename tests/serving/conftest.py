@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -68,19 +70,6 @@ def build_bright_box_graph(size: Any = SIZE, *, batch: Any = "batch", input_name
         }}""").SerializeToString()
 
 
-def make_metadata(onnx_bytes: Any, **changes: Any) -> Any:
-    values = {
-        "variant": "nano",
-        "image_size": SIZE,
-        "classes": CLASSES,
-        "score_threshold": 0.01,
-        "nms_iou_threshold": 0.65,
-        "serving_score_threshold": 0.25,
-        "onnx_sha256": hashlib.sha256(onnx_bytes).hexdigest(),
-    }
-    return ModelMetadata(**{**values, **changes})
-
-
 def bright_image(width: Any = 200, height: Any = 120, box: Any = (40, 20, 140, 80)) -> Any:
     """Grey picture, (height, width, 3), with one white rectangle `box` (x1, y1, x2, y2)."""
     image = np.full((height, width, 3), 60, np.uint8)
@@ -95,20 +84,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("tiny") / "model.onnx"
     model = build_bright_box_graph()
     path.write_bytes(model)
-    metadata = make_metadata(model)
-    return SimpleNamespace(onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata))
-
-
-@pytest.fixture(scope="session")
-def write_model() -> Any:
-    """`write_model(path, model=None, **graph)`: write a graph, the tiny one or the bytes given; its metadata."""
-
-    def write(path: Any, model: Any = None, **graph: Any) -> Any:
-        model = build_bright_box_graph(**graph) if model is None else model
-        path.write_bytes(model)
-        return make_metadata(model)
-
-    return write
+    metadata = ModelMetadata("nano", SIZE, CLASSES, 0.01, 0.65, 0.25, hashlib.sha256(model).hexdigest())
+    return SimpleNamespace(
+        onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata), build=build_bright_box_graph
+    )
 
 
 @pytest.fixture(scope="session")
@@ -130,3 +109,15 @@ def server(packed: Any) -> Iterator[Any]:
     """The packed tiny model, served for real."""
     with serve(packed.folder) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def bomb() -> bytes:
+    """A small PNG of a huge grey picture, 13,000 x 13,000: its rows are zeros, which deflate shrinks a thousandfold."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(13_001 * 13_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

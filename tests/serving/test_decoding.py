@@ -40,15 +40,6 @@ def png_chunk(kind: Any, body: Any) -> Any:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_bomb(width: Any, height: Any) -> Any:
-    """A small PNG of a huge grey picture: its rows are zeros, which deflate shrinks a thousandfold."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    packer = zlib.compressobj(9)
-    row = bytes(width + 1)
-    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
-
-
 FILES = {
     "jpeg": save(Image.fromarray(PHOTO), "JPEG"),
     "jpeg_progressive": save(Image.fromarray(PHOTO), "JPEG", progressive=True),
@@ -108,17 +99,6 @@ def test_header_gives_the_size_of_any_file(width: Any, height: Any, suffix: Any)
     assert (header.width, header.height) == (width, height)
 
 
-def test_orientation_is_applied() -> None:
-    assert decode(FILES["jpeg_exif_1"]).shape == (101, 157, 3)
-    assert decode(FILES["jpeg_exif_6"]).shape == (157, 101, 3)
-    assert read_header(FILES["jpeg_exif_6"]).width == 157
-
-
-def test_header_needs_only_the_first_bytes() -> None:
-    for name in ("jpeg", "png", "webp_lossy", "webp_lossless", "webp_alpha", "bmp"):
-        assert read_header(FILES[name][:700]) == read_header(FILES[name])
-
-
 @given(data=st.sampled_from(sorted(FILES)), cut=st.floats(0, 1, exclude_max=True))
 @example(data="jpeg", cut=1 - 1e-9)
 @example(data="png", cut=1 - 1e-9)
@@ -159,8 +139,7 @@ def test_what_is_no_image_is_refused(data: Any, message: str) -> None:
         decode(data)
 
 
-def test_a_huge_picture_in_a_small_file_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = png_bomb(13_000, 13_000)
+def test_a_huge_picture_in_a_small_file_is_refused_undecoded(bomb: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(bomb) < 250_000
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DataError, match=r"169\.0 megapixels"):

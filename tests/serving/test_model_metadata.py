@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.errors import DataError, MissingError
 from pipeline.serving.model_metadata import ModelMetadata
@@ -41,13 +42,11 @@ def test_a_file_that_training_wrote_before_there_was_one_schema(tmp_path: Path) 
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "no height": (VALUES | {"image_size": [0, 320]}, "image_size must be"),
     "one number for the size": (VALUES | {"image_size": [320]}, "not valid: image_size: 1: "),
     "no size": (VALUES | {"image_size": None}, "not valid: image_size: "),
-    "no classes": (VALUES | {"classes": []}, "classes must not be empty"),
-    "a class twice": (VALUES | {"classes": ["a", "a"]}, "classes must not repeat"),
-    "a score above one": (VALUES | {"score_threshold": 2}, "score_threshold must be"),
-    "below the graph's threshold": (VALUES | {"serving_score_threshold": 0.001}, "serving_score_threshold must be"),
+    "no classes": (VALUES | {"classes": []}, "one or more different classes"),
+    "a class twice": (VALUES | {"classes": ["a", "a"]}, "one or more different classes"),
+    "below the graph's threshold": (VALUES | {"serving_score_threshold": 0.001}, "serving_score_threshold is 0.001"),
     "a word for a number": (VALUES | {"score_threshold": "high"}, "not valid: score_threshold: .* number"),
     "misspelt": (VALUES | {"image_sise": [1, 2]}, "not valid: image_sise: "),
     "no variant": ({name: value for name, value in VALUES.items() if name != "variant"}, "not valid: variant: "),
@@ -55,7 +54,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG)
+@cases("content, message", WRONG)
 def test_wrong_metadata_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     (tmp_path / "model.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):

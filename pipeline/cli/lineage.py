@@ -40,14 +40,7 @@ class Production:
 
 @dataclass(frozen=True)
 class Lineage:
-    """One artifact with everything before and after it.
-
-    Attributes:
-        subject: The artifact.
-        artifacts: The subject, its ancestors and its descendants.
-        makers: For each artifact the attempts that made it, oldest first.
-        readers: For each artifact the attempts that made something from it, oldest first.
-    """
+    """An artifact with all before and after it, and the attempts that made each, or made something from it."""
 
     subject: Key
     artifacts: dict[Key, Artifact]

@@ -21,14 +21,7 @@ Values = dict[tuple[str, str], Any]  # by section and name
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One value of both runs, or of one of them.
-
-    Attributes:
-        section: One of `SECTIONS`.
-        name: Such as `model_train.epochs`.
-        left: The value in the left run; None where it has none.
-        right: The value in the right run.
-    """
+    """One value, such as `model_train.epochs`, in both runs; None in the one that has none."""
 
     section: str
     name: str
@@ -60,14 +53,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side.
-
-    Attributes:
-        left: Id of the left run.
-        right: Id of the right run.
-        rows: All compared values, by section.
-        files: The lines of `git diff --stat` between the commits; None where the repository lacks one of them.
-    """
+    """The ids of two runs, all compared values by section, and the lines of `git diff --stat`, if they are known."""
 
     left: str
     right: str

@@ -25,27 +25,22 @@ class StepRecord:
 
     Attributes:
         attempt: 1 for the first in this run.
-        started: UTC, ISO 8601.
-        parameters: All of them, including defaults.
-        overrides: Those that the command line set.
+        started: UTC, ISO 8601; as is `ended`, which is empty while it runs.
+        parameters: All of them, including defaults; `overrides` are those that the command line set.
         notebook_digest: SHA-256 of the notebook's cells.
         code_digest: SHA-256 of the modules the notebook imports.
         fingerprint: SHA-256 of everything the result depends on.
         inputs: Pinned artifacts by entity name.
         code: Commit, and the differences from it.
-        environment: Python, packages and device.
         status: `running`, `succeeded`, `reused`, `failed`, `interrupted` or `killed`.
-        ended: UTC, or empty while it runs.
         notes: Sentences from the notebook that a user must know.
         chosen: Inputs named by hand: entity to the run, artifact or URL. They need not agree with the others.
         chosen_before: Inputs of earlier steps named by hand that these descend from: `STEP: ENTITY` to source.
         uses: For each input, the number of different other inputs it was used with, see `inputs.count_uses`.
-        notebook: Location of the executed notebook.
-        report: Location of the same as HTML.
+        notebook: Location of the executed notebook; `report` of the same as HTML.
         error: The error as the user saw it; the first line is a summary.
         reused_from: `run/step/attempt` that made the outputs.
         id: Random, so that a writer recognises its own record.
-        process: The process that runs it.
     """
 
     step: str
@@ -129,11 +124,9 @@ class RunManifest:
 
     Attributes:
         run: Id; sorts by time.
-        mode: `dev` or `prod`.
         pipeline: Name of the config.
         zone: The part of the store that holds it.
-        config_file: Path as given.
-        config: Resolved config.
+        config: Resolved config, with what the command line added.
         code: Commit when the run was opened, and the differences from it.
         attempts: In the order they started.
         asked: The steps that the opening command was to run; none in schema 1.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
@@ -24,12 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -> RunManifest:
-    """The run of a name.
+    """The run of a name: an id, its beginning or end, the beginning of its last part, `latest` (or None) or `latest~2`.
 
-    Args:
-        project: The project of the runs.
-        name: An id, its beginning or end, the beginning of its last part, `latest` or `latest~2`; None is `latest`.
-        pipeline: For `latest`: count only runs of this pipeline.
+    For `latest`, only runs of the named pipeline count.
 
     Raises:
         MissingError: There is no such run.
@@ -101,12 +97,10 @@ def makers(runs: Runs, manifest: RunManifest) -> list[tuple[RunManifest, StepRec
 
 
 def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
-    """The artifact of a name.
+    """The artifact of a name, in runs that are given oldest first.
 
-    Args:
-        typed: An entity, for its newest version in the newest run that has it; `ENTITY/DIGEST` or a digest, cut to 6
-            digits or more; or the artifact's URL.
-        manifests: The runs, oldest first.
+    It is named by its entity, for its newest version in the newest run that has it; by `ENTITY/DIGEST` or a digest, of
+    6 digits or more; or by its URL.
 
     Raises:
         MissingError: There is no such version.
@@ -147,20 +141,12 @@ class NamedInput:
     source: str
     artifact: Artifact
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> NamedInput:
-        """Read what `dataclasses.asdict` gives."""
-        return cls(content["typed"], content["source"], Artifact(**content["artifact"]))
-
 
 def find_input(project: Project, entity: str, typed: str) -> NamedInput:
     """The artifact that a person names as a step's input.
 
-    Args:
-        project: The project of the runs.
-        entity: The entity of the input.
-        typed: A run, as `find_run` takes it, for its version of the entity; `ENTITY/DIGEST` with 6 digits or more; or
-            an artifact's URL. An artifact of another store is copied into this one.
+    It is named by a run, as `find_run` takes it, for its version of the entity; by `ENTITY/DIGEST` with 6 digits or
+    more; or by its URL. An artifact of another store is copied into this one.
 
     Raises:
         MissingError: There is no such run or version, the run has none, or it is no longer in the store.

@@ -87,7 +87,8 @@ def unfinished_run(
 
 def named_inputs(run: RunManifest) -> dict[str, NamedInput]:
     """The inputs chosen by hand when a run was opened, as they were resolved then."""
-    return {entity: NamedInput.from_json(each) for entity, each in run.config.get(INPUT, {}).items()}
+    named = run.config.get(INPUT, {}).items()
+    return {entity: NamedInput(**{**each, "artifact": Artifact(**each["artifact"])}) for entity, each in named}
 
 
 def run_step(

@@ -115,10 +115,7 @@ class Store:
     def get(self, artifact: Artifact, folder: Path, *, link: bool = False) -> Path:
         """Copy an artifact to a folder, which is replaced if it exists; every byte is checked against the index first.
 
-        Args:
-            artifact: The artifact.
-            folder: The folder.
-            link: Where possible, hard-link the files of a local store, read-only except to root, instead of copying.
+        With `link`, files of a local store are hard-linked where possible, and are read-only except to root.
 
         Raises:
             MissingError: The artifact is not in this store.
@@ -185,14 +182,10 @@ class Store:
         return read_index(content, where)
 
     def check(self, artifact: Artifact, passed: set[str] | None = None) -> list[str]:
-        """Check every byte of an artifact, and set damaged files aside so that the next `put` stores them again.
+        """The damaged or missing files, or what is wrong with the index; every byte is checked.
 
-        Args:
-            artifact: The artifact.
-            passed: Digests of objects that were found right before; those found right now are added.
-
-        Returns:
-            The damaged or missing files, or what is wrong with the index.
+        Damaged files are set aside, so that the next `put` stores them again. `passed` holds the digests of objects that
+        were found right before; those found right now are added.
         """
         try:
             files = self.index(artifact)

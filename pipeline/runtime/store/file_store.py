@@ -56,8 +56,7 @@ class FileStore(ABC):
     def create(self, key: str, content: bytes) -> bool:
         """Write a new file, safe on disk on return; an existing one stays. Whether the stored content is this one.
 
-        Of several writers of one key, one succeeds, and each learns which. A writer whose response was lost tells by
-        the content that it succeeded, so contents that differ in meaning must differ in bytes.
+        A writer whose response was lost tells by it that it succeeded: contents of other meaning need other bytes.
         """
 
     @abstractmethod

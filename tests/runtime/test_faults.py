@@ -18,6 +18,7 @@ import faulty
 import pytest
 from faulty import PLAN, WAYS
 from folders import contents_of, fill
+from records import beginning, opened
 
 from pipeline.errors import PipelineError, StoreError
 from pipeline.files import sha256_of
@@ -45,10 +46,9 @@ class Work:
     def do(self) -> None:
         """What a run does with its store."""
         runs = Runs(Store(self.url))
-        run = runs.new_id()
-        runs.open(RunManifest(run, "dev", "toy", "default", "2026-01-01T00:00:00.000Z", "x.yaml", {}, {}))
+        run = opened(runs)
         self.opened.append(run)
-        record = StepRecord("first", 0, "2026-01-01T00:00:01.000Z", {}, "n", "c", "f" * 64, {}, {}, {})
+        record = beginning()
         runs.same_work("first", record.fingerprint)
         record = runs.start(run, record)
         self.records.append((run, record))
@@ -88,9 +88,8 @@ def prepared(url: str, box: Path) -> tuple[Artifact, RunManifest]:
     runs = Runs(Store(url))
     old = runs.store.put("old", fill(box / "before", BEFORE_CONTENTS), "old/first/1")
     fill(box / "in", CONTENTS)
-    run = runs.new_id()
-    runs.open(RunManifest(run, "dev", "toy", "default", "2026-01-01T00:00:00.000Z", "x.yaml", {}, {}))
-    record = runs.start(run, StepRecord("first", 0, "2026-01-01T00:00:01.000Z", {}, "n", "c", "0" * 64, {}, {}, {}))
+    run = opened(runs)
+    record = runs.start(run, beginning(fingerprint="0" * 64))
     runs.end(run, replace(record, status=SUCCEEDED, outputs={"old": old}))
     runs.store.files.remove("abilities.json", float("inf"))  # so that what the place honours is asked anew
     return old, runs.load(run)
@@ -284,20 +283,6 @@ def test_a_full_disk_is_told_and_what_fits_goes_in_later(small_disk: Path, tmp_p
     assert contents_of(store.get(artifact, tmp_path / "out")) == large
 
 
-def test_on_a_full_disk_no_record_is_half(small_disk: Path) -> None:
-    runs = Runs(Store(str(small_disk / "store")))
-    run = runs.new_id()
-    runs.open(RunManifest(run, "dev", "toy", "default", "2026-01-01T00:00:00.000Z", "x.yaml", {}, {}))
-    record = StepRecord("first", 0, "2026-01-01T00:00:01.000Z", {"text": "x" * 30_000}, "n", "c", "f", {}, {}, {})
-    with pytest.raises(StoreError, match="No space left on device"):
-        [runs.start(run, record) for _ in range(100)]
-    loaded = runs.load(run)
-    assert loaded.attempts
-    assert json.loads(runs.store.files.read(f"runs/{run}/manifest.json"))["steps"]["first"]["attempt"] <= len(
-        loaded.attempts
-    ), "the last one that was written whole"
-
-
 def test_a_read_only_store_can_be_read_and_says_why_it_is_not_written(small_disk: Path, tmp_path: Path) -> None:
     store = Store(str(small_disk / "store"))
     artifact = store.put("things", fill(tmp_path / "in", CONTENTS))
@@ -338,9 +323,7 @@ def test_a_clock_that_goes_backwards_does_not_make_an_old_run_the_newest(
     ids = []
     for ahead in (3600, 0, -3600, -7200, 0):
         monkeypatch.setattr(manifest, "datetime", _clock(ahead))
-        run = runs.new_id()
-        runs.open(RunManifest(run, "dev", "toy", "default", manifest.now(), "x.yaml", {}, {}))
-        ids.append(run)
+        ids.append(opened(runs))
     assert runs.ids() == ids
     assert runs.newest() == runs.load(ids[-1])
     assert caplog.text.count("clock is behind the newest run") == 4

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import beginning, opened
 
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.runtime import garbage_collection
-from pipeline.runtime.garbage_collection import LOST, SPARED, collect, find_garbage
-from pipeline.runtime.manifest import REUSED, SUCCEEDED, RunManifest, StepRecord
+from pipeline.runtime.garbage_collection import LOST, collect, find_garbage
+from pipeline.runtime.manifest import REUSED, SUCCEEDED, StepRecord
 from pipeline.runtime.process import Process, this_process
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import YOUNG, Artifact, Store
+from pipeline.runtime.store.artifact_store import Artifact, Store
 
 LONG_AGO = "2026-01-01T00:00:00.000Z"
 SLOW_BACKENDS = [pytest.param(name, marks=pytest.mark.slow) for name in ("memory", "s3")]
@@ -35,15 +36,8 @@ def runs(store_url: str) -> Runs:
     return Runs(Store(store_url))
 
 
-def opened(runs: Runs, pipeline: str = "toy") -> str:
-    return runs.open(RunManifest(runs.new_id(), "dev", pipeline, "default", LONG_AGO, "x.yaml", {}, {})).run
-
-
 def record(step: str = "first", **changes: Any) -> StepRecord:
-    values = {"fingerprint": "f" * 64, **changes}
-    return replace(
-        StepRecord(step, 0, LONG_AGO, {}, "n", "c", "", {}, {}, {}, process=Process("gone", "", 1, "x")), **values
-    )
+    return beginning(step, **{"process": Process("gone", "", 1, "x"), **changes})
 
 
 def made(runs: Runs, run: str, folder: Path, text: str, **changes: Any) -> Artifact:
@@ -94,7 +88,7 @@ def test_inputs_and_failed_attempts_and_those_without_end_are_referred_to(runs: 
 def test_the_newest_runs_of_each_pipeline_are_kept(runs: Runs, tmp_path: Path) -> None:
     ids, artifacts = [], []
     for number, pipeline in enumerate(["toy", "other", "toy", "toy"]):
-        ids.append(opened(runs, pipeline))
+        ids.append(opened(runs, pipeline=pipeline))
         artifacts.append(made(runs, ids[-1], tmp_path / "in", f"text {number}", fingerprint=f"{number}" * 64))
     runs.store.keep(f"runs/{ids[0]}/notebooks/first.001.ipynb", tmp_path / "in" / "text.txt")
     gone = swept(runs, keep=2)
@@ -136,18 +130,6 @@ def test_a_run_whose_work_a_kept_one_reuses_is_kept(runs: Runs, tmp_path: Path) 
     swept(runs, keep=1)
     assert runs.ids() == [first, third]
     assert second not in runs.ids()
-
-
-def test_what_is_young_stays_and_is_told(runs: Runs, tmp_path: Path) -> None:
-    opened(runs)
-    lost = put(runs, tmp_path / "in", "x" * 1000)
-    garbage = find_garbage(runs)
-    assert garbage.files == ()
-    assert {info.key for info in garbage.young} >= {f"artifacts/things/{lost.digest}"}
-    assert SPARED == 2 * YOUNG == 24 * 3600
-    time.sleep(0.02 if "s3" not in runs.store.url else 1.1)
-    garbage = find_garbage(runs, spare=0)
-    assert garbage.size == sum(info.size for info in garbage.files) > 1000
 
 
 @pytest.mark.parametrize(
@@ -197,7 +179,7 @@ def test_a_put_and_a_reuse_make_what_they_rely_on_young_again(
     garbage = find_garbage(runs, spare=2.5)
     assert garbage.files == ()
     assert runs.store.check(again) == []
-    assert runs.same_work("first", "f" * 64)
+    assert runs.same_work("first", "c" * 64)
     found = runs.store.files.info(f"artifacts/things/{reused.digest}")
     assert found is not None
     assert time.time() - found.modified < 2.5

@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,27 +190,6 @@ def test_a_model_is_not_judged_on_a_split_that_it_was_not_trained_beside(
     assert project.states() == dict.fromkeys(exam.READS, "done")
 
 
-@pytest.mark.parametrize(
-    "commands",
-    [
-        pytest.param([["prep", "--set", "words=another note"]], id="another output differs"),
-        pytest.param([["prep", "--force"], ["prep", "--set", "seed=2"]], id="a rerun made the same bytes"),
-        pytest.param([["prep", "--set", "seed=1"], ["prep"]], id="the run has an older output again"),
-    ],
-)
-def test_what_was_run_in_between_does_not_matter(project: Any, commands: list[list[str]]) -> None:
-    for command in [*commands, ["judge", "--force"]]:
-        assert project.step(*command).code == 0, command
-
-
-def test_a_named_run_is_held_to_the_same(project: Any) -> None:
-    run = project.manifest()["run"]
-    assert project.step("--set", "prep.seed=1").code == 0
-    codes = [project.step("prep", "--set", "seed=1", "--run", run).code]
-    codes += [project.step(step, "--run", run).code for step in ("judge", "learn", "judge", "pack", "judge")]
-    assert codes == [0, 1, 0, 1, 0, 0]
-
-
 def test_a_test_set_of_another_run_is_asked_for_by_name(project: Any) -> None:
     frozen = project.manifest()["run"]
     assert project.step("--set", "prep.seed=1").code == 0
@@ -258,24 +236,11 @@ def test_what_descends_from_an_input_named_by_hand_is_compared_and_says_so(proje
     assert f"descends from pack: model, chosen by hand: {first}" in project.look("show").out
 
 
-@pytest.mark.parametrize("loss", ["collected", "torn", "another store"])
-def test_what_descends_from_a_run_that_is_gone_has_to_be_named(project: Any, loss: str, tmp_path: Path) -> None:
-    first, model, store = (
-        project.manifest()["run"],
-        output(project, "learn", "model"),
-        project.root / ".store/default/dev",
-    )
-    shutil.copytree(store, tmp_path / "elsewhere")
+def test_what_descends_from_a_run_that_is_gone_has_to_be_named(project: Any) -> None:
+    first = project.manifest()["run"]
     assert project.step("--set", "prep.seed=1", "--force").code == 0
-    source = f"{(tmp_path / 'elsewhere').as_uri()}/artifacts/model/{model}" if loss == "another store" else first
-    assert project.step("pack", "--input", f"model={source}").code == 0
-    assert project.step("judge").code == 1
-    if loss == "collected":
-        collect(runs_of(project), find_garbage(runs_of(project), keep=1, spare=-1000))
-    elif loss == "torn":
-        (store / f"runs/{first}/run.json").write_text("{")
-    else:
-        shutil.rmtree(store / f"runs/{first}")
+    assert project.step("pack", "--input", f"model={first}").code == 0
+    collect(runs_of(project), find_garbage(runs_of(project), keep=1, spare=-1000))
     outcome = project.step("judge")
     assert (outcome.code, "the inputs of judge do not agree" in outcome.log) == (1, True)
 
@@ -350,13 +315,6 @@ def test_an_input_that_cannot_be_given_is_refused(project: Any) -> None:
     assert (outcome.code, "has no test" in outcome.log) == (1, True)
 
 
-def test_a_failed_step_says_what_was_named_by_hand(project: Any) -> None:
-    break_notebook(project, "judge")
-    run = project.manifest()["run"]
-    outcome = project.step("judge", "--input", "test=latest")
-    assert (outcome.code, f"was chosen by hand: {run}" in outcome.log) == (1, True)
-
-
 def test_notes_stand_below_the_line_of_their_step(project: Any) -> None:
     words = "80 of 159 images excluded: no object of the chosen classes; " * 2
     outcome = project.step("prep", "--set", f"words={words.strip()}")
@@ -402,24 +360,6 @@ def test_a_run_with_an_input_named_by_hand_is_run_again(tmp_path: Path, new_toy:
 
 
 # --- any sequence of commands, any processes -------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_processes_at_once_make_no_record_whose_inputs_disagree(tmp_path: Path, new_toy: Callable[..., Any]) -> None:
-    toy = exam.make_exam(new_toy, tmp_path / "exam")
-    assert toy.step().code == 0
-
-    def work(step: str, seeds: list[int]) -> list[int]:
-        typed = [[step, "--set", f"seed={seed}", "--force"] for seed in seeds]
-        return [toy.spawn(*each).wait(120) for each in typed]
-
-    with ThreadPoolExecutor() as pool:
-        splits, exams = pool.map(work, ["prep", "judge"], [[1, 0, 1, 0], [0, 1, 0, 1, 0]])
-    assert splits == [0] * 4
-    assert set(exams) <= {0, 1}
-    runs = runs_of(toy)
-    for record in runs.load(runs.ids()[-1]).attempts:
-        assert exam.agree(*(_content(runs, one) for one in record.inputs.values())), record.made_by
 
 
 SEED = st.integers(0, 2)

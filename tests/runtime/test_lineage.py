@@ -128,8 +128,6 @@ def test_over_real_runs(ran: Any) -> None:
     ran.step("third", "--set", "score=0.6")
     text = ran.look("lineage", "words").out
     assert f"made by {first}/second/1  length 5  odd -" in text
-    assert text.count("├─ page  ") + text.count("└─ page  ") == 1, "the score is in neither output"
-    assert "and 1 more" in text
     content = json.loads(ran.look("lineage", "words", "--json").out)
     words = next(node for node in content["nodes"] if node["entity"] == "words")
     for typed in (words["digest"][:6], words["id"], words["url"]):

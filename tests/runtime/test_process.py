@@ -11,22 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime import process as process_module
-from pipeline.runtime.process import MACHINE, NOBODY, Process, is_alive, this_process
+from pipeline.runtime.process import NOBODY, Process, is_alive, this_process
 
 PRINT = "from pipeline.runtime.process import this_process as t; from dataclasses import asdict; import json; "
 PRINT += "print(json.dumps(asdict(t())), flush=True); input()"
-
-
-def test_this_one_is_alive() -> None:
-    assert this_process().pid == os.getpid()
-    assert is_alive(this_process()) is True
-
-
-def test_without_an_id_a_machine_of_the_same_name_may_be_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process_module, "MACHINE", tmp_path / "none")
-    assert is_alive(replace(this_process(), boot="another")) is None
 
 
 HIDDEN = """
@@ -70,17 +58,25 @@ def test_another_is_alive_until_it_ends() -> None:
     assert is_alive(process) is False
 
 
-RESTARTED = replace(this_process(), boot="another")
-
-
 @pytest.mark.parametrize(
     ("process", "alive"),
     [
+        pytest.param(this_process(), True, id="this one"),
         pytest.param(replace(this_process(), began="1"), False, id="its number is another's now"),
-        pytest.param(RESTARTED, False if MACHINE.is_file() else None, id="before the machine was started anew"),
         pytest.param(replace(this_process(), host="elsewhere"), None, id="on another machine"),
         pytest.param(NOBODY, None, id="not recorded"),
     ],
 )
 def test_what_can_be_known_of_others(process: Process, alive: bool | None) -> None:
     assert is_alive(process) is alive
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_before_a_restart_only_a_machine_with_an_id_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    process = replace(this_process(), boot="another")
+    monkeypatch.setattr(process_module, "MACHINE", tmp_path / "id")
+    if named:
+        (tmp_path / "id").touch()
+    assert is_alive(process) is (False if named else None)

@@ -73,15 +73,6 @@ def test_what_stands_for_no_run_or_several_is_refused(project: Project, typed: s
     assert says in str(caught.value)
 
 
-def test_of_many_that_begin_so_the_newest_are_named(project: Project) -> None:
-    for number in range(10, 19):
-        project.runs.open(run_of(number, run=f"20260301T0000{number}000Z-abcdef", attempts=()))
-    with pytest.raises(UsageError) as caught:
-        find_run(project, "202603")
-    assert "20260301T000018000Z-abcdef and 4 more" in str(caught.value)
-    assert "20260301T000013000Z" not in str(caught.value)
-
-
 def test_an_attempt_is_found_by_its_number() -> None:
     first, second = failed("train"), attempt("train", attempt=2)
     manifest = run_of(1, first, second)
@@ -138,13 +129,6 @@ def test_what_stands_for_no_artifact_or_several_is_refused(typed: str, error: An
     with pytest.raises(error) as caught:
         find_artifact(typed, RUNS)
     assert says in str(caught.value)
-
-
-def test_a_run_that_cannot_be_read_is_told_and_hides_no_other(project: Project, caplog: Any) -> None:
-    folder = project.root / ".store/default/dev/runs" / NAMES[1]
-    (folder / "run.json").write_text("[]")
-    assert [manifest.run for manifest in project.runs.readable()] == [NAMES[0], NAMES[2]]
-    assert f"run {NAMES[1]} is left out: a record cannot be read" in caplog.text
 
 
 def test_what_made_a_runs_results_is_what_ran(tmp_path: Any, caplog: Any) -> None:

@@ -77,22 +77,6 @@ def test_a_step_that_runs_on_another_machine_is_told_and_left_alone(machines: tu
 
 
 @pytest.mark.slow
-def test_two_machines_finish_their_steps_at_once(machines: tuple[Any, Any]) -> None:
-    here, there = machines
-    assert here.step("first").code == 0
-    run = here.manifest()["run"]
-    processes = [toy.spawn("second", "--run", run, "--force") for toy in machines for _ in range(2)]
-    for process in processes:
-        assert process.communicate(timeout=120)[1] is not None
-        assert process.returncode == 0
-    second = there.manifest(run)["steps"]["second"]
-    attempts = [second, *second["earlier_attempts"]]
-    assert sorted(attempt["attempt"] for attempt in attempts) == [1, 2, 3, 4]
-    assert {attempt["status"] for attempt in attempts} == {"succeeded"}
-    assert len({attempt["outputs"]["words"]["digest"] for attempt in attempts}) == 1
-
-
-@pytest.mark.slow
 def test_a_store_that_goes_away_while_a_step_runs_loses_nothing(machines: tuple[Any, Any], s3: str) -> None:
     here, _ = machines
     assert here.step("first").code == 0

@@ -10,8 +10,9 @@ from typing import Any
 
 import busy
 import pytest
+from records import opened
 
-from pipeline.runtime.manifest import SUCCEEDED, RunManifest, now
+from pipeline.runtime.manifest import SUCCEEDED
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Store
 
@@ -34,12 +35,6 @@ def run_side_by_side(url: str, run: str, size: tuple[int, int], *more: float) ->
     told = [worker.communicate(timeout=seconds + 120) for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * processes, "\n".join(error[-2000:] for _, error in told)
     return [json.loads(out) for out, _ in told]
-
-
-def opened(url: str) -> Runs:
-    runs = Runs(Store(url))
-    runs.open(RunManifest(runs.new_id(), "dev", "toy", "default", now(), "x.yaml", {}, {}))
-    return runs
 
 
 def check(runs: Runs, told: list[dict[str, Any]], box: Path) -> int:
@@ -77,7 +72,8 @@ SIZES = [
 def test_processes_side_by_side_lose_no_record_and_no_byte(
     store_url: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
-    runs = opened(store_url)
+    runs = Runs(Store(store_url))
+    opened(runs)
     told = run_side_by_side(store_url, runs.ids()[0], size)
     assert check(runs, told, tmp_path / "out") > size[0]
     objects = [info.key for info in runs.store.files.find("objects")]
@@ -89,7 +85,8 @@ def test_processes_side_by_side_lose_no_record_and_no_byte(
 def test_collections_take_nothing_that_is_used_or_about_to_be(
     store_url: str, size: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = opened(store_url)
+    runs = Runs(Store(store_url))
+    opened(runs)
     told = run_side_by_side(store_url, runs.ids()[0], size, 2.0)
     count = check(runs, told, tmp_path / "out")
     removed = sum(worker["removed"] for worker in told)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from pipeline.runtime.manifest import FAILED, REUSED, SUCCEEDED, RunManifest, StepRecord
+from pipeline.runtime.manifest import FAILED, REUSED, RUNNING, SUCCEEDED, RunManifest, StepRecord
+from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact
 
 STORE = "file:///store/default/dev"
@@ -71,3 +72,13 @@ def run_of(number: int, *attempts: StepRecord, **changes: Any) -> RunManifest:
         attempts=attempts,
     )
     return replace(manifest, **changes)
+
+
+def opened(runs: Runs, **changes: Any) -> str:
+    """A new run in a store."""
+    return runs.open(run_of(1, run=runs.new_id(), **changes)).run
+
+
+def beginning(step: str = "first", **changes: Any) -> StepRecord:
+    """An attempt that is about to start."""
+    return attempt(step, **{"attempt": 0, "status": RUNNING, "ended": "", "seconds": 0.0, **changes})

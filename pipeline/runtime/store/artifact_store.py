@@ -184,7 +184,7 @@ class Store:
     def check(self, artifact: Artifact, passed: set[str] | None = None) -> list[str]:
         """The damaged or missing files, or what is wrong with the index; every byte is checked.
 
-        Damaged files are set aside, so that the next `put` stores them again. `passed` holds the digests of objects that
+        Damaged files are set aside, so that the next `put` stores them again. `passed` has the digests of objects that
         were found right before; those found right now are added.
         """
         try:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
-from pipeline.runtime.store.artifact_store import Artifact, Store, StoredFile, read_index, write_index
+from pipeline.runtime.store.artifact_store import Artifact, Store
 
 
 @pytest.fixture
@@ -145,32 +145,6 @@ def test_a_damaged_index_or_cut_object_is_made_anew_by_the_next_put(store: Store
     assert contents_of(store.get(artifact, tmp_path / "out")) == TWO
 
 
-@pytest.mark.parametrize("path", ["../escaped", "/tmp/escaped", "a/../../escaped", ".", ""])
-def test_an_index_cannot_name_a_path_outside(store: Store, tmp_path: Path, path: str) -> None:
-    good = store.put("things", fill(tmp_path / "in", {"a": b"x"}))
-    entry = json.loads(store.files.read(f"artifacts/things/{good.digest}"))["files"][0]
-    index = json.dumps({"files": [{**entry, "path": path}]}).encode()
-    digest = hashlib.sha256(index).hexdigest()
-    store.files.create(f"artifacts/things/{digest}", index)
-    with pytest.raises(IntegrityError, match="outside"):
-        store.get(replace(good, digest=digest), tmp_path / "box" / "out")
-    assert list(tmp_path.rglob("escaped")) == []
-
-
-def test_a_marker_is_written_once(store: Store) -> None:
-    assert store.files.create("runs/x/run.json", b"first")
-    assert not store.files.create("runs/x/run.json", b"second")
-    assert store.files.read("runs/x/run.json") == b"first"
-    store.files.replace("runs/x/manifest.json", b"one")
-    store.files.replace("runs/x/manifest.json", b"two")
-    assert store.files.read("runs/x/manifest.json") == b"two"
-    assert store.files.names("runs/x") == ["manifest.json", "run.json"]
-    assert store.files.names("runs/y") == []
-    assert store.files.info("runs/x") is None
-    with pytest.raises(FileNotFoundError):
-        store.files.read("runs/x/nothing")
-
-
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=40).filter(
     lambda name: name not in (".", "..") and len(name.encode()) < 200
 )
@@ -219,13 +193,6 @@ def test_no_index_that_someone_made_writes_outside_its_folder(local: Store, list
         assert beyond == []
         if (box / "deep" / "out").exists():
             assert {entry["path"] for entry in listed} == set(contents_of(box / "deep" / "out"))
-
-
-@given(
-    st.lists(st.builds(StoredFile, names, st.integers(0), st.just("ab" * 32)), min_size=1, unique_by=lambda f: f.path)
-)
-def test_an_index_survives_being_written(files: list[StoredFile]) -> None:
-    assert read_index(write_index(files), "here") == files
 
 
 def test_a_changing_file_is_not_stored(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +14,9 @@ from flaky_proxy import Behaviour, flaky_proxy
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import IntegrityError, StoreError
-from pipeline.runtime.manifest import SUCCEEDED, RunManifest, StepRecord, now
-from pipeline.runtime.runs import Runs
 from pipeline.runtime.store import remote_files
 from pipeline.runtime.store.artifact_store import Store
-from pipeline.runtime.store.remote_files import ABILITIES, RemoteFiles
+from pipeline.runtime.store.remote_files import RemoteFiles
 
 
 @pytest.fixture
@@ -49,24 +46,12 @@ def test_a_refused_store_is_asked_again(flaky: RemoteFiles, behaviour: Behaviour
     assert behaviour.seen >= 5
 
 
-@pytest.mark.parametrize(
-    "call", ["names", *(pytest.param(c, marks=pytest.mark.slow) for c in ("create", "read", "info"))]
-)
-def test_a_store_that_goes_on_refusing_is_told_clearly(
-    flaky: RemoteFiles, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_store_that_goes_on_refusing_is_told_clearly(flaky: RemoteFiles, behaviour: Behaviour) -> None:
     behaviour.refuse = 10_000
-    calls = {
-        "create": lambda: flaky.create("x", b"content"),
-        "read": lambda: flaky.read("first"),
-        "info": lambda: flaky.info("first"),
-        "names": lambda: flaky.names(""),
-    }
-    with pytest.raises(StoreError, match="could not") as caught:
-        calls[call]()
+    with pytest.raises(StoreError, match="could not list a folder") as caught:
+        flaky.names("")
     assert "run the same command again" in str(caught.value)
     behaviour.refuse = 0
-    assert flaky.read("first") == b"asks what the place honours"
     assert flaky.create("x", b"content")
 
 
@@ -143,15 +128,6 @@ def test_a_store_that_ignores_conditions_is_for_a_single_writer(caplog: pytest.L
     assert caplog.text.count("single writer only") == 2, "and said to each process"
 
 
-@pytest.mark.parametrize("backend", ["memory", "s3"])
-def test_what_a_place_honours_is_asked_once(store_url: str) -> None:
-    files = RemoteFiles(store_url)
-    assert files.info(ABILITIES) is None
-    assert files.create("a", b"x")
-    assert files.read(ABILITIES) == b'{"create_is_exclusive": true}'
-    assert list(files.find("probes")) == []
-
-
 def test_wrong_credentials_are_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     fsspec.filesystem("s3").clear_instance_cache()
@@ -174,14 +150,3 @@ def test_a_large_file_is_sent_in_parts_and_checked(
     with pytest.raises(IntegrityError, match="changed while"):
         store.files.upload("objects/aa/aa", tmp_path / "in" / "large", "ab" * 32)
     assert not store.files.exists("objects/aa/aa")
-
-
-def test_records_on_s3_are_whole_after_refusals(flaky: RemoteFiles, behaviour: Behaviour) -> None:
-    runs = Runs(Store(flaky.url))
-    run = runs.open(RunManifest(runs.new_id(), "dev", "toy", "default", now(), "x.yaml", {}, {})).run
-    behaviour.method, behaviour.lose = "PUT", 2
-    record = runs.start(run, StepRecord("first", 0, now(), {}, "n", "c", "f", {}, {}, {}))
-    assert record.attempt == 1, "its own record is not taken for another's"
-    behaviour.lose = 2
-    runs.end(run, replace(record, status=SUCCEEDED))
-    assert [r.status for r in runs.load(run).attempts] == [SUCCEEDED]

@@ -30,12 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command works on.
-
-    Attributes:
-        arguments: The parsed command line.
-        root: The project's folder.
-    """
+    """What a command works on: the parsed command line, and the project's folder."""
 
     arguments: argparse.Namespace
     root: Path

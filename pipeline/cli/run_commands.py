@@ -175,14 +175,7 @@ def _gc(context: CommandContext) -> CommandResult:
 
 
 def _garbage_text(garbage: Garbage, left: Sequence[Path], size: int, removed: Sequence[FileInfo] | None) -> str:
-    """What would be freed, or was.
-
-    Args:
-        garbage: Found in the store.
-        left: Folders of killed attempts.
-        size: Bytes of both.
-        removed: The removed files; None where nothing was to be removed.
-    """
+    """What would be freed, or was: garbage in the store, and folders of killed attempts."""
     from pipeline.runtime.garbage_collection import SPARED
 
     lines = [f"{count(len(garbage.kept), 'run')} kept, {len(garbage.dropped)} dropped"]

@@ -24,14 +24,7 @@ Cell = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CodeCell:
-    """An executed code cell.
-
-    Attributes:
-        label: Its name for a person.
-        state: papermill's: `completed`, `failed`, `running` or `pending`.
-        seconds: Its duration, once it is over.
-        text: What it printed, figures as `[figure]`.
-    """
+    """An executed code cell: its name, papermill's state, its duration once it is over, and what it printed."""
 
     label: str
     state: str

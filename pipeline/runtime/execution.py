@@ -45,14 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Execution:
-    """How a notebook ended.
-
-    Attributes:
-        status: `succeeded`, `failed` or `interrupted`.
-        error: What went wrong; the first line is a summary.
-        error_kind: Name of the exception.
-        signal: The signal that stopped it, or 0.
-    """
+    """How a notebook ended: its status, the error and the exception's name, and the signal that stopped it or 0."""
 
     status: str
     error: str = ""
@@ -137,11 +130,7 @@ class _Stop:
     """Handles Ctrl-C and SIGTERM while a kernel runs.
 
     The first interrupts the running cell, so that it can clean up. A second one, or the end of the grace time, raises
-    KeyboardInterrupt.
-
-    Attributes:
-        signal: The first signal, or 0.
-        kernel: Process of the kernel while it runs cells.
+    KeyboardInterrupt. `signal` is the first one or 0, `kernel` the kernel's process while it runs cells.
     """
 
     def __init__(self) -> None:

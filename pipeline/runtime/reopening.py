@@ -19,11 +19,8 @@ from pipeline.runtime.step import CONTEXT, StepContext
 class Reopened:
     """A notebook that is ready for Jupyter.
 
-    Attributes:
-        notebook: The file; opening it again keeps it as it is, since there may be work in it.
-        attempt: `run/step/attempt` that it is of.
-        fresh: Whether it was written just now.
-        changed: Whether the notebook in steps/, or the code that it imports, has changed since then.
+    One that was opened before is not `fresh` but kept as it is, since there may be work in it. `changed` says whether
+    the notebook in steps/, or the code that it imports, has changed since the attempt.
     """
 
     notebook: Path

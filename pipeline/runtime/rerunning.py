@@ -27,15 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rerun:
-    """The result of a rerun.
-
-    Attributes:
-        old: The run that was repeated.
-        new: The new run.
-        mode: The mode of both.
-        same: Outputs that are equal to the byte.
-        different: Outputs that are not.
-    """
+    """The old and the new run, the outputs that are equal to the byte, and those that are not."""
 
     old: str
     new: str

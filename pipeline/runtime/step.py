@@ -81,12 +81,8 @@ class Folders(Mapping[str, Path]):
 
     def __getitem__(self, name: str) -> Path:
         if name not in self._folders:
-            raise UsageError(
-                f"'{name}' is not among the step's {self._kind}",
-                where="the notebook's interface cell",
-                expected=", ".join(self._folders) or "none are declared",
-                remedy="declare it in Step.open(...)",
-            )
+            declared, remedy = ", ".join(self._folders), "declare it in the notebook's interface cell"
+            raise UsageError(f"'{name}' is not among the step's {self._kind}", expected=declared, remedy=remedy)
         folder = self._folders[name]
         if name in self._artifacts and name not in self._fetched:
             log.info("reading %s %s", name, self._artifacts[name].digest[:12])
@@ -233,7 +229,7 @@ class Step:
             if CONTEXT not in os.environ:  # otherwise this is a copy of an earlier run's notebook
                 log.info("publish with: python step.dev.py %s", self.name)
         else:
-            self._publish(recorded, [str(note) for note in notes])
+            self._publish(recorded, notes)
         if missed:
             raise GateError(
                 f"the quality gate is not passed: {', '.join(missed)}",
@@ -241,15 +237,15 @@ class Step:
                 remedy="read the report and correct what it shows, or set another limit in the config",
             )
 
-    def _publish(self, metrics: dict[str, Any], notes: list[str]) -> None:
+    def _publish(self, metrics: dict[str, Any], notes: Sequence[str]) -> None:
         committed = self.work / COMMITTED
         if committed.exists():
             raise StepError("the step has committed already", where=self.name, expected="step.commit(...) once")
         stored = {name: self._store.put(name, self.outputs[name], self._context.made_by) for name in self.outputs}
         for name, artifact in stored.items():
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
-        outputs = {name: asdict(artifact) for name, artifact in stored.items()}
-        write_atomically(committed, json.dumps({"outputs": outputs, "metrics": metrics, "notes": notes}))
+        content = {"outputs": {name: asdict(each) for name, each in stored.items()}, "metrics": metrics}
+        write_atomically(committed, json.dumps({**content, "notes": [str(note) for note in notes]}))
 
 
 def project_root(here: Path) -> Path:

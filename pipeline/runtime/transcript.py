@@ -25,13 +25,8 @@ READS = 5  # of a notebook that papermill may be writing
 class Transcript:
     """The output of an attempt's notebook.
 
-    Attributes:
-        run: The attempt's run.
-        step: Its step.
-        attempt: Its number.
-        status: Its recorded status; `killed` where that is `running` and its process is gone.
-        source: `run/step/attempt` that printed this: another attempt where its work was reused.
-        cells: The code cells.
+    `status` is the recorded one, or `killed` where that is `running` and its process is gone; `source` is the
+    `run/step/attempt` that printed this, another one where its work was reused.
     """
 
     run: str

@@ -19,9 +19,8 @@ from pipeline.runtime.project import with_config
 from pipeline.runtime.transcript import read_transcript
 
 
-def log(toy: Any, *arguments: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(toy.look("log", "--json", *arguments).out)
-    return content
+def log(toy: Any, *arguments: str) -> Any:
+    return toy.json("log", *arguments)
 
 
 def printed(content: dict[str, Any]) -> str:

@@ -173,12 +173,3 @@ def test_continues_where_it_broke_off(cvat: Any, tmp_path: Path, later: Any) -> 
     assert first.headers["Range"] == f"bytes={5 * (1 << 14)}-"  # of what came, a started chunk is lost
     assert len(cvat.seen(path)) == asked + 1
     assert not list((tmp_path / "cache").rglob("export*"))
-
-
-def test_archive_elsewhere_gets_no_token(cvat: Any) -> None:
-    with api_server() as other:
-        other.route("/export.zip", lambda _: Reply(200, archive()))
-        moved = Reply(302, headers={"Location": f"{other.root}/export.zip"})
-        cvat.route("/api/projects/7/dataset/download", lambda _: moved)
-        assert cvat.load()[0].images == 2
-        assert "Authorization" not in other.requests[0].headers

@@ -197,9 +197,18 @@ class TestPersonalTokens:
             assert path.is_dir() or b"planted" not in path.read_bytes()
         assert "planted" not in caplog.text
 
-    def test_refused(self, expiring: Any, caplog: pytest.LogCaptureFixture) -> None:
-        expiring.route("/api/token/refresh", lambda _: json_reply({"code": "token_not_valid"}, 401))
-        with pytest.raises(UsageError, match="LABEL_STUDIO_API_KEY") as caught:
+    @cases(
+        "reply, error, match",
+        {
+            "refused": (json_reply({"code": "token_not_valid"}, 401), UsageError, "LABEL_STUDIO_API_KEY"),
+            "no token in the answer": (json_reply({"acess": "x"}), DataError, "no access token"),
+        },
+    )
+    def test_refused(
+        self, expiring: Any, caplog: pytest.LogCaptureFixture, reply: Any, error: type[Exception], match: str
+    ) -> None:
+        expiring.route("/api/token/refresh", lambda _: reply)
+        with pytest.raises(error, match=match) as caught:
             expiring.load()
         assert "planted" not in f"{caught.value}{caplog.text}"
 
@@ -208,11 +217,6 @@ class TestPersonalTokens:
         with pytest.raises(UsageError, match=r"401[\s\S]*5\.png"):
             expiring.load()
         assert len(expiring.seen("/data/upload/12/5.png")) == 6
-
-    def test_no_token_in_the_answer(self, expiring: Any) -> None:
-        expiring.json("/api/token/refresh", {"acess": "x"})
-        with pytest.raises(DataError, match="no access token"):
-            expiring.load()
 
 
 class TestTasks:
@@ -276,22 +280,20 @@ class TestTasks:
         choice = {"type": "choices", "value": {"choices": ["sunny"]}}
         nameless = rectangle()
         nameless["value"]["rectanglelabels"] = []
+        double = rectangle()
+        double["value"]["rectanglelabels"] = ["cat", "pet"]
         record, left_out = read(
-            task(1, brush, brush, choice, nameless, rectangle(x="here"), polygon((0, 0), (1, 1)), rectangle())
+            task(1, brush, brush, choice, nameless, rectangle(x="here"), polygon((0, 0), (1, 1)), double)
         )
         assert isinstance(record, ApiRecord)
-        assert [tuple(round(value, 6) for value in box.bbox) for box in record.image.boxes] == [(0.1, 0.2, 0.3, 0.4)]
+        assert [box.label for box in record.image.boxes] == ["cat", "pet"]
+        assert record.image.boxes[0].bbox == pytest.approx((0.1, 0.2, 0.3, 0.4))
         assert record.image.unusable
         assert left_out == [
             Skipped("task 1: 2 regions", "of the type 'brushlabels', which is not taken"),
             Skipped("task 1: 1 regions", "without a label"),
             Skipped("task 1: 2 regions", "without a place"),
         ]
-
-    def test_several_labels_of_a_region(self) -> None:
-        region = rectangle()
-        region["value"]["rectanglelabels"] = ["cat", "pet"]
-        assert [box.label for box in read(task(1, region))[0].image.boxes] == ["cat", "pet"]
 
     @cases(
         "results, size",
@@ -304,12 +306,6 @@ class TestTasks:
     def test_size_as_label_studio_saw_it(self, results: Any, size: Any) -> None:
         image = read(task(1, *results))[0].image
         assert (image.width, image.height) == size
-
-    def test_metadata(self) -> None:
-        own = task(1)
-        own["data"] |= {"camera": {"id": 7}, "hour": 3, "id": 1}
-        record, _ = read(own, metadata="camera.id, hour, id, none")
-        assert record.image.extra == {"camera.id": 7, "hour": 3, "id": 1}
 
 
 @settings(deadline=None)

@@ -146,16 +146,6 @@ class TestLogin:
             assert secret not in told
         assert caught.value.__suppress_context__
 
-    def test_password_is_shown_nowhere(
-        self, load: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], tmp_path: Path
-    ) -> None:
-        caplog.set_level(logging.DEBUG)
-        loaded, _ = load(JOINED)
-        with pytest.raises(UsageError) as caught:
-            load("SELECT nothing FROM nowhere")
-        written = "\n".join(each.read_text(errors="replace") for each in tmp_path.rglob("*") if each.is_file())
-        assert "planted" not in "\n".join([repr(loaded), str(caught.value), caplog.text, *capfd.readouterr(), written])
-
 
 class TestReadsOnly:
     @cases(

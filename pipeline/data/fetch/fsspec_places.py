@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# The project's extra that installs what fsspec needs for a kind of URL.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 _SSH = frozenset({"sftp", "ssh"})  # with fsspec, any server would get the password
 _S3 = frozenset({"s3", "s3a"})
 _WRAPPERS = frozenset(
@@ -53,11 +51,8 @@ class Place:
     Args:
         url: Such as `s3://bucket/prefix`; no connection is made yet.
         shown: The URL without secrets, for messages.
-        timeout: Seconds to wait for an answer, where the kind of place has such a setting.
+        timeout: Seconds to wait for a connection, on S3.
         backoff: Seconds before the second attempt at anything, about doubled for each further one.
-
-    Raises:
-        UsageError: URLs of this kind are not read, or fsspec lacks the package for it.
     """
 
     def __init__(self, url: str, shown: str, timeout: float, backoff: float) -> None:
@@ -66,20 +61,11 @@ class Place:
         self._path = str(self._kind._strip_protocol(url)).rstrip("/")
 
     def info(self) -> dict[str, Any]:
-        """What fsspec says of the file or folder: its `type`, and its version in keys that differ by place.
-
-        Raises:
-            MissingError: It does not exist, or cannot be reached.
-        """
+        """What fsspec says of the file or folder: its `type`, and its version in keys that differ by place."""
         return dict(self._attempt(lambda system: system.info(self._path)))
 
     def fetch_file(self, part: PartialFile) -> Validators:
-        """Fill a partial file.
-
-        Raises:
-            MissingError: The file does not exist, or keeps failing.
-            DataError: It cannot be written.
-        """
+        """Fill a partial file, from its beginning."""
 
         def fetch(system: Any) -> Validators:
             version = version_of(system.info(self._path))
@@ -96,11 +82,7 @@ class Place:
         """Make a folder here hold exactly the files of the folder there.
 
         Files that are here in the same version are not fetched again; others are removed. A call that breaks off loses
-        nothing of what it fetched.
-
-        Raises:
-            MissingError: There is no such folder, or a file keeps failing.
-            DataError: A name in it could lead out of the folder, or a file cannot be written.
+        nothing of what it fetched. A name that could lead out of the folder is a `DataError`.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder.with_name(folder.name + ".lock")):
@@ -237,7 +219,7 @@ def _kind(scheme: str, shown: str) -> Any:
     import fsspec  # only where a source is remote
     from fsspec.registry import known_implementations, registry
 
-    known = sorted({*known_implementations, *registry, *_EXTRAS} - _WRAPPERS - _SSH)
+    known = sorted({*known_implementations, *registry} - _WRAPPERS - _SSH)
     if scheme not in known or "::" in shown:
         remedy = did_you_mean(scheme, known, otherwise="check how the URL begins", cutoff=0.6)
         if scheme in _SSH:
@@ -248,20 +230,12 @@ def _kind(scheme: str, shown: str) -> Any:
         return fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError):
         remedy = known_implementations.get(scheme, {}).get("err", "install fsspec's package for it")
-        if scheme in _EXTRAS:
-            remedy = f"pip install '.[{_EXTRAS[scheme]}]'"
         raise UsageError(f"a package for '{scheme}' URLs is missing", where=shown, remedy=remedy) from None
 
 
 @contextmanager
 def _place_errors(shown: str) -> Iterator[None]:
-    """Replace errors of a place, whose messages may hold secrets, and do not chain them.
-
-    Raises:
-        MissingError: There is no such thing there, or these credentials give no access to it.
-        UsageError: The URL or the configuration is wrong.
-        TransientError: Anything else.
-    """
+    """Replace errors of a place, whose messages may hold secrets, and do not chain them."""
     try:
         yield
     except (PipelineError, TransientError):
@@ -279,14 +253,6 @@ def _place_errors(shown: str) -> Iterator[None]:
         raise TransientError(_cause(error)) from None
 
 
-def _cause(error: BaseException) -> str:
-    """The cause in words without secrets: the system's own, a server's code, or the error's name."""
-    cause: BaseException | None = error
-    while cause is not None:
-        response = getattr(cause, "response", None)
-        if isinstance(response, dict) and response.get("Error", {}).get("Code"):
-            return f"the server answered {response['Error']['Code']}"
-        cause = cause.__cause__
-    if isinstance(error, OSError) and error.errno and error.strerror and type(error).__module__ == "builtins":
-        return error.strerror.partition("\n")[0][:200]
-    return type(error).__name__
+def _cause(error: Exception) -> str:
+    """The cause in words without secrets, which the library's own may hold."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__

@@ -97,11 +97,7 @@ class HttpClient:
         self._session.close()
 
     def json(self, url: str, *, max_bytes: int = 1 << 28, method: str = "GET", body: Any = None) -> JsonResponse:
-        """Request JSON.
-
-        Raises:
-            DataError: The response is no JSON, or larger than `max_bytes`.
-        """
+        """Request JSON; a `DataError` where the response is none, or larger than `max_bytes`."""
 
         def read(response: requests.Response, where: str) -> JsonResponse:
             self._check(response, where)
@@ -130,7 +126,7 @@ class HttpClient:
         shown: str = "",
         quiet: bool = False,
     ) -> Validators | None:
-        """Fill a partial file, from where it stands.
+        """Fill a partial file, from where it stands; a `DataError` where it gets larger than `max_bytes`.
 
         Args:
             url: The file's URL.
@@ -141,10 +137,7 @@ class HttpClient:
             quiet: Whether to show no progress.
 
         Returns:
-            The file's version, or None where it is the one at hand; `part` is then of no use.
-
-        Raises:
-            DataError: The file is larger than `max_bytes`, or cannot be written.
+            The file's version, or None where it is the one at hand.
         """
 
         def headers() -> Mapping[str, str]:
@@ -264,10 +257,7 @@ def is_web_page(start: bytes) -> bool:
 
 
 def _body(response: requests.Response, max_bytes: int, where: str, remedy: str, *, before: int = 0) -> Iterator[bytes]:
-    """The body piece by piece, checked against its announced length at the end.
-
-    Of `max_bytes` for the file, `before` came in earlier responses.
-    """
+    """The body piece by piece, checked against its announced length; `before` bytes came in earlier responses."""
     size, announced = 0, _length(response)
     for chunk in response.iter_content(_CHUNK):
         size += len(chunk)

@@ -45,9 +45,6 @@ def retried(attempt: Callable[[], T], *, shown: str, backoff: float, arrived: Ca
         shown: What is fetched, for messages: a URL without secrets.
         backoff: Seconds before the second attempt, about doubled for each further one.
         arrived: How many bytes have come; after a mebibyte of progress the attempts count from one again.
-
-    Raises:
-        MissingError: All attempts failed.
     """
     policy = retrying(
         lambda error: isinstance(error, TransientError),
@@ -127,11 +124,7 @@ class PartialFile:
         return self._file.tell()
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes at the end.
-
-        Raises:
-            DataError: The disk refuses them.
-        """
+        """Add bytes at the end."""
         with writing(self.path):
             self._file.write(chunk)
             self._file.flush()
@@ -179,11 +172,8 @@ class CachedFile:
 
         Args:
             download: Fills a partial file unless the source still has the version given, in which case it returns None.
-            sha256: The digest that the file must have; empty to accept any.
+            sha256: The digest that the file must have; empty to accept any. A file of another one is removed.
             shown: The source, for messages.
-
-        Raises:
-            DataError: The file has another digest; it is removed.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(self.path, self.key) as part:
@@ -208,11 +198,7 @@ def wrong_digest(shown: str, wanted: str, found: str, remedy: str) -> DataError:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell errors of the disk from those of the network.
-
-    Raises:
-        DataError: The disk refuses what is written.
-    """
+    """Tell errors of the disk, which become a `DataError`, from those of the network."""
     try:
         yield
     except OSError as error:

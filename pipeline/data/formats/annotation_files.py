@@ -64,10 +64,7 @@ class AnnotationFiles:
         return tuple(name for name in self.names if name.lower().endswith(suffixes))
 
     def only(self, member: str) -> AnnotationFiles:
-        """One file, and the files of other kinds that belong to it.
-
-        Args:
-            member: Its path, or the end of its path if no other file ends so.
+        """One file, by its path or the end of it, and the files of other kinds that belong to it.
 
         Raises:
             MissingError: No file ends so, or several do; names them, or the nearest.
@@ -130,11 +127,7 @@ class AnnotationFiles:
                 return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
 
     def text(self, name: str) -> str:
-        """The content of a file in UTF-8, with or without a byte order mark.
-
-        Raises:
-            DataError: The file is not UTF-8.
-        """
+        """The content of a file in UTF-8, with or without a byte order mark; a `DataError` if it is not UTF-8."""
         try:
             return (self.folder / name).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -142,11 +135,7 @@ class AnnotationFiles:
             raise DataError(problem, where=name, remedy="save it as UTF-8") from error
 
     def json(self, name: str) -> Any:
-        """The content of a JSON file.
-
-        Raises:
-            DataError: The file is not JSON, or nested too deep.
-        """
+        """The content of a JSON file; a `DataError` if it is not JSON, or nested too deep."""
         text = self.text(name)
         try:
             return json.loads(text)
@@ -154,11 +143,7 @@ class AnnotationFiles:
             raise DataError(f"the file is not JSON: {error}", where=name, remedy="get the whole file again") from error
 
     def xml(self, name: str) -> Element:
-        """The root of an XML file. Entities are refused: they can take up all memory, or read other files.
-
-        Raises:
-            DataError: The file is not XML, or declares entities.
-        """
+        """The root of an XML file. Entities are refused: they can take up all memory, or read other files."""
         try:
             root: Element = fromstring((self.folder / name).read_bytes())
         except DefusedXmlException as error:
@@ -176,11 +161,7 @@ class AnnotationFiles:
 
 
 def claim(claims: dict[str, str], image: str, file: str) -> None:
-    """Record which annotation file an image has.
-
-    Raises:
-        DataError: It has another one already.
-    """
+    """Record which annotation file an image has; a `DataError` if it has another one already."""
     other = claims.setdefault(image, file)
     if other != file:
         raise DataError(
@@ -191,11 +172,7 @@ def claim(claims: dict[str, str], image: str, file: str) -> None:
 
 
 def number(value: Any, what: str, where: str) -> float:
-    """A number, given as one or as text. NaN and infinity pass, for validation to report.
-
-    Raises:
-        DataError: The value is not a number, or too large.
-    """
+    """A number, given as one or as text; else a `DataError`. NaN and infinity pass, for validation to report."""
     if value.__class__ in (float, int, str):
         try:
             return float(value)
@@ -205,11 +182,7 @@ def number(value: Any, what: str, where: str) -> float:
 
 
 def whole(value: Any, what: str, where: str) -> int:
-    """A whole number, such as `640`, or `640.0` from tools that write all numbers alike.
-
-    Raises:
-        DataError: The value is not a whole number.
-    """
+    """A whole number, such as `640`, or `640.0` from tools that write all numbers alike; else a `DataError`."""
     found = number(value, what, where)
     if math.isfinite(found) and found.is_integer():
         return int(found)
@@ -217,18 +190,14 @@ def whole(value: Any, what: str, where: str) -> int:
 
 
 def label(value: Any, where: str) -> str:
-    """The name of a class, without spaces around it.
-
-    Raises:
-        DataError: The value is no text, an empty one, or has lone surrogates, which JSON and YAML can hold.
-    """
+    """The name of a class, without spaces around it; a `DataError` if it is no text, empty, or not encodable."""
     if isinstance(value, str) and value.strip() and is_encodable(value):
         return value.strip()
     raise _unexpected(value, "the class", "a name", where)
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text can be written as UTF-8."""
+    """Whether a text can be written as UTF-8: JSON and YAML can hold lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

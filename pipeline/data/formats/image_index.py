@@ -89,7 +89,6 @@ class ImageIndex:
         renamed: Name in the source to name in the folder, of images that were converted.
 
     Attributes:
-        folder: The folder of the files.
         names: The images, by their names in the source.
         unreadable: The images whose size was asked for and whose header could not be read.
     """
@@ -131,11 +130,7 @@ class ImageIndex:
         return None
 
     def in_folder(self, stem: str, folder: str) -> str | None:
-        """The image of a name without suffix in a folder, or in the one folder whose path ends so.
-
-        Raises:
-            DataError: There are several.
-        """
+        """The image of a name without suffix in a folder, or in the one folder whose path ends so."""
         found = self._table(stems=True).exactly(f"{folder}/{stem}")
         return _the_one(found, stem, folder.split("/")) if found else None
 
@@ -197,11 +192,7 @@ class ImageIndex:
         return self._sizes[name]
 
     def declared_size(self, name: str, width: Any, height: Any, where: str) -> tuple[int, int]:
-        """An image's size as its annotation declares it; the file's where a side is absent, empty or 0.
-
-        Raises:
-            DataError: A side is not a whole number, or negative.
-        """
+        """An image's size as its annotation declares it; the file's where a side is absent, empty or 0."""
         if not width or not height:
             return self.size(name)
         size = whole(width, "the image's width", where), whole(height, "the image's height", where)

@@ -16,14 +16,12 @@ CAT = ("cat", 1, 2, 10, 20)
     "content",
     [
         pytest.param(PIXELS + "a.jpg,100,50,cat,1,2,11,22\n", id="TensorFlow"),
-        pytest.param("\ufeff" + PIXELS + "a.jpg,100,50,cat,1,2,11,22\n", id="byte order mark"),
         pytest.param((PIXELS + "a.jpg,100,50,cat,1,2,11,22\n").replace(",", ";"), id="semicolons"),
         pytest.param((PIXELS + "a.jpg,100,50,cat,1,2,11,22\n").replace(",", "\t"), id="tabs"),
         pytest.param((PIXELS + "a.jpg,100,50,cat,1,2,11,22\n\n").replace("\n", "\r\n"), id="Windows"),
         pytest.param("Image, Label ,x1,y1,x2,y2\na.jpg, cat,1,2, 11,22.0\n", id="other names, blanks, no size"),
         pytest.param('path,label,left,top,right,bottom\n"C:\\x\\a.jpg",cat,1,2,11,22\n', id="a path"),
         pytest.param(OPEN + "a,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n", id="Open Images"),
-        pytest.param(OPEN + "a.jpg,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n", id="Open Images with suffix"),
     ],
 )
 def test_layouts(annotation_folder: AnnotationFolder, content: Any) -> None:
@@ -51,13 +49,6 @@ def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> No
     }
     assert [each.iscrowd for each in dataset.annotations] == [1, 0, 0]
     assert subsets_of(dataset) == {"train/a.jpg": "train", "validation/b.jpg": "eval"}
-
-
-def test_sizes_without_a_column_are_upright(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg", orientation=6)
-    annotation_folder.write({"boxes.csv": OPEN + "a,x,cat,1,0,0.5,0,0.5,0,0,0\n"})
-    dataset = annotation_folder.read()
-    assert boxes_of(dataset) == {"a.jpg": [("cat", 0, 0, 25, 50)]}
 
 
 @pytest.mark.parametrize(
@@ -88,35 +79,20 @@ def test_a_table_without_header_is_read_when_named(annotation_folder: Annotation
         annotation_folder.read()
 
 
-def test_absent_images_are_listed(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.write(
-        {"boxes.csv": OPEN + "gone,x,cat,1,0,0.5,0,0.5,0,0,0\n", "b.csv": PIXELS + "b.jpg,7,9,cat,1,2,11,22\n"}
-    )
-    assert boxes_of(annotation_folder.read()) == {"b.jpg": [CAT], "gone": []}
-
-
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         pytest.param(
             PIXELS + "a.jpg,100,50,cat,1,2,11,x\n", "bottom is 'x' where a number.*boxes.csv:2", id="no number"
         ),
-        pytest.param(PIXELS + "a.jpg,100,50,cat,1,2,11,\n", "bottom is '' where a number.*boxes.csv:2", id="no edge"),
         pytest.param(PIXELS + "\na.jpg,100,50,,1,2,11,22\n", "class is '' where a name.*boxes.csv:3", id="no class"),
         pytest.param(PIXELS + ",100,50,cat,1,2,11,22\n", "row names no image.*boxes.csv:2", id="no image"),
         pytest.param(PIXELS + "a.jpg,100,50,cat,1,2\n", "row has 6 values.*boxes.csv:2", id="short row"),
         pytest.param(PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n", "width is 'wide'.*boxes.csv:2", id="size a text"),
         pytest.param(PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n", "size is -1x50.*boxes.csv:2", id="negative size"),
         pytest.param(
-            PIXELS + "../../x.jpg,1,1,cat,1,2,11,22\n",
-            "not a path within the images folder.*boxes.csv:2",
-            id="leads out",
-        ),
-        pytest.param(
             PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n', "not CSV: field larger.*boxes.csv:", id="huge field"
         ),
-        pytest.param(b"filename,class,xmin,ymin,xmax,ymax\n\xff,,,,,", "not UTF-8", id="not UTF-8"),
-        pytest.param("filename,class,xmin,ymin\n", r"lacks the columns right \(xmax.*; bottom", id="columns missing"),
         pytest.param("", "lacks the columns image", id="empty"),
     ],
 )
@@ -130,9 +106,3 @@ def test_descriptions_have_two_columns(annotation_folder: AnnotationFolder) -> N
     annotation_folder.write({"boxes.csv": OPEN, "class-descriptions.csv": "/m/01,Dog\n/m/02\n"})
     with pytest.raises(DataError, match=r"(?s)1 values.*class-descriptions.csv:2"):
         annotation_folder.read()
-
-
-def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"boxes.csv": PIXELS + "a.jpg,1,1,cat,nan,2,11,22\n"})
-    assert str(annotation_folder.read().annotations[0].bbox[0]) == "nan"

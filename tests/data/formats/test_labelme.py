@@ -43,7 +43,10 @@ def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any
 
 def test_outlines_and_areas_are_kept(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.image("a.jpg")
-    shapes = [shape("polygon", (0, 0), (10, 0), (0, 10)), shape("circle", (10, 10), (13, 14))]
+    shapes = [
+        shape("polygon", (0, 0), (10, 0), (0, 10), group_id=1),  # a group may mean anything, and stays apart
+        shape("circle", (10, 10), (13, 14), group_id=1),
+    ]
     annotation_folder.write({"a.json": record(*shapes)})
     triangle, circle = annotation_folder.read().annotations
     assert (triangle.segmentation, triangle.area) == ([[0, 0, 10, 0, 0, 10]], 50)
@@ -65,11 +68,8 @@ def test_what_has_no_area_is_left_out_and_counted(
     ("fields", "crowd"),
     [
         pytest.param({"flags": {"crowd": True}}, 1, id="crowd"),
-        pytest.param({"flags": {"ignore": True, "blurred": False}}, 1, id="ignore"),
         pytest.param({"difficult": True}, 1, id="difficult, as X-AnyLabeling has it"),
         pytest.param({"flags": {"crowd": False}, "difficult": False}, 0, id="not so"),
-        pytest.param({"flags": {"blurred": True}}, 0, id="another flag"),
-        pytest.param({"flags": None}, 0, id="no flags"),
     ],
 )
 def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[Any, Any], crowd: int) -> None:
@@ -78,18 +78,10 @@ def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[An
     assert [each.iscrowd for each in annotation_folder.read().annotations] == [crowd]
 
 
-def test_shapes_of_a_group_stay_apart(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    shapes = [shape("rectangle", (i, 2), (11, 22), group_id=1) for i in (1, 2)]
-    annotation_folder.write({"a.json": record(*shapes)})
-    assert len(annotation_folder.read().annotations) == 2
-
-
 @pytest.mark.parametrize(
     ("file", "path", "found"),
     [
         pytest.param("labels/a.json", "..\\images\\a.jpg", "images/a.jpg", id="relative, backslashes"),
-        pytest.param("images/b.json", "b.jpg", "images/b.jpg", id="beside"),
         pytest.param("train/b.json", "b.jpg", "train/b.jpg", id="beside, where others are called so"),
         pytest.param("labels/a.json", "D:\\old\\renamed.jpg", "images/a.jpg", id="renamed: by its own name"),
         pytest.param("labels/a.json", None, "images/a.jpg", id="no path"),
@@ -121,20 +113,13 @@ HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", 
     ("content", "said"),
     [
         pytest.param(record(shape("polygon", (1, 2), (3, 4))), r"polygon has 2 points.*a.json: shapes\[0\]", id="few"),
-        pytest.param(record(shape("rectangle", (1, 2))), r"rectangle has 1 points", id="one corner"),
         pytest.param(record(shape("rectangle", (1, 2), (3,))), r"'points' is a list", id="half a point"),
         pytest.param(record(shape("rectangle", (1, 2), (3, "x"))), r"point's y is 'x'.*shapes\[0\]", id="no number"),
-        pytest.param(record(shape("rectangle", (1, 2), (3, True))), r"point's y is True", id="truth value"),
         pytest.param(
             record(shape("rectangle", (1, 2), (3, 4), label=None)), r"class is absent.*shapes\[0\]", id="no label"
         ),
-        pytest.param(record(shape("rectangle", (1, 2), (3, 4), label="\ud800")), r"class is ", id="half a character"),
         pytest.param(record(7), r"shape is 7 where an object", id="no object"),
         pytest.param(record(path=7), r"'imagePath' is 7", id="path a number"),
-        pytest.param(
-            record(path="../../../x.jpg"), r"not a path within the images folder.*a.json", id="path leads out"
-        ),
-        pytest.param(record(imageWidth="wide", imageHeight=1), r"width is 'wide'", id="size a text"),
         pytest.param(HUGE, r"point's y is a number of 13\d\d\d bits", id="huge integer"),
         pytest.param(HUGE.replace("9" * 4000, "9" * 5000), r"not JSON", id="endless integer"),
         pytest.param('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON", id="deep"),
@@ -143,16 +128,4 @@ HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", 
 def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"labels/a.json": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
-        annotation_folder.read()
-
-
-def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"a.json": record(shape("polygon", (1, 2), (3, math.nan), (5, 6)))})
-    assert all(math.isnan(value) for value in annotation_folder.read().annotations[0].bbox)
-
-
-def test_shapes_without_a_path_are_none(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.write({"a.json": {"shapes": []}})
-    with pytest.raises(DataError, match=r"labelme: a.json has shapes, but no 'imagePath'"):
         annotation_folder.read()

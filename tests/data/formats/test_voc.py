@@ -78,9 +78,7 @@ def test_folders_are_the_split(annotation_folder: AnnotationFolder) -> None:
         pytest.param("a.jpg", "<width>7.0</width><height>9</height>", id="declared with a point"),
         pytest.param("a.jpg", "<width>0</width><height>0</height>", id="0"),
         pytest.param("a.jpg", "", id="none"),
-        pytest.param("C:\\there\\a.jpg", "", id="a path"),
         pytest.param("a.png", "", id="another suffix, so by the annotation's own name"),
-        pytest.param("a", "", id="no suffix"),
         pytest.param("", "", id="no name"),
     ],
 )
@@ -99,30 +97,17 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
     ("content", "said"),
     [
         pytest.param(xml(box(1, 1, 3, "x")), "<ymax> is 'x' where a number.*a.xml: object 1", id="no number"),
-        pytest.param(xml(box(1, 1, 3, "")), "<ymax> is '' where a number", id="empty"),
         pytest.param(xml(box(1, 1, 3, 4, kind=" ")), "class is ' ' where a name.*a.xml: object 1", id="no class"),
         pytest.param(xml("<object><name>x</name></object>"), "no <bndbox>.*a.xml: object 1", id="no box"),
-        pytest.param(xml(size="<width>1e400</width><height>1</height>"), "width is '1e400'.*a.xml", id="infinite size"),
         pytest.param(xml(size="<width>-5</width><height>1</height>"), "size is -5x1", id="negative size"),
         pytest.param(xml()[:-5], "not XML: .*line 1, column.*a.xml", id="cut"),
         pytest.param(BOMB + xml(name="&b;"), "declares entities.*a.xml", id="bomb"),
-        pytest.param(EXTERNAL + xml(name="&a;"), "declares entities.*a.xml", id="external entity"),
-        pytest.param(
-            xml(name="../../etc/passwd"), "not a path within the images folder.*a.xml", id="path that leads out"
-        ),
-        pytest.param("<?xml version='1.0' encoding='x-none'?>" + xml(), "not XML", id="unknown encoding"),
     ],
 )
 def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"labels/a.xml": content})
     with pytest.raises(DataError, match=f"(?s){said}"):
         annotation_folder.read()
-
-
-def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"a.xml": xml(box("nan", 1, 3, 4))})
-    assert str(annotation_folder.read().annotations[0].bbox[0]) == "nan"
 
 
 def test_one_image_has_one_file(annotation_folder: AnnotationFolder) -> None:

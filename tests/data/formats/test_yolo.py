@@ -19,11 +19,9 @@ CAT = ("cat", 40, 15, 20, 20)
         pytest.param(["train/images/a.jpg"], ["train/labels/a.txt"], id="within the split's folder"),
         pytest.param(["x/a.jpg"], ["x/a.txt"], id="beside the image"),
         pytest.param(["a.jpg"], ["labels/a.txt"], id="only the labels in a folder"),
-        pytest.param(["images/a.jpg"], ["a.txt"], id="only the images in a folder"),
         pytest.param(["train/a.jpg"], ["labels/train/a.txt"], id="the folder of images taken away"),
         pytest.param(["obj_train_data/a.jpg"], ["obj_train_data/a.txt"], id="Darknet"),
         pytest.param(["images/a.v1.jpg"], ["labels/a.v1.txt"], id="a dot in the name"),
-        pytest.param(["images/a.jpg"], ["labels/a.jpg.txt"], id="the suffix kept"),
     ],
 )
 def test_labels_find_their_image(annotation_folder: AnnotationFolder, images: list[Any], files: list[Any]) -> None:
@@ -37,7 +35,6 @@ def test_labels_find_their_image(annotation_folder: AnnotationFolder, images: li
     [
         pytest.param("data.yaml", {"names": ["cat", "dog"]}, id="list"),
         pytest.param("any.yml", "names:\n  1: dog\n  0: cat\n", id="by index"),
-        pytest.param("data.yaml", "names: {'0': cat, '1': dog}\nnc: 2\n", id="by index as text"),
         pytest.param("classes.txt", "\ufeffcat\r\ndog\r\n\r\n", id="classes.txt, Windows"),
         pytest.param("data/obj.names", "cat\ndog", id="obj.names"),
         pytest.param("train/_darknet.labels", "cat\ndog\n", id="_darknet.labels"),
@@ -57,26 +54,16 @@ def test_names_that_are_no_texts(annotation_folder: AnnotationFolder) -> None:
     assert annotation_folder.read().classes == ("7", "False", "yes")
 
 
-def test_sizes_are_those_of_the_upright_picture(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg", orientation=6)
-    annotation_folder.write({"classes.txt": "cat", "a.txt": "0 0.5 0.25 0.2 0.1"})
-    dataset = annotation_folder.read()
-    assert (dataset.images[0].width, dataset.images[0].height) == (50, 100)
-    assert boxes_of(dataset) == {"a.jpg": [("cat", 20, 20, 10, 10)]}
-
-
 @pytest.mark.parametrize(
     ("line", "bbox", "segmentation"),
     [
         pytest.param("0 0.5 0.5 0.2 0.4", (40, 15, 20, 20), None, id="box"),
         pytest.param("0 0.5 0.5 0.2 0.4 0.9", (40, 15, 20, 20), None, id="box with confidence"),
-        pytest.param("0.0 5e-1 .5 0.2 0.4", (40, 15, 20, 20), None, id="numbers of other kinds"),
         pytest.param("0 0.1 0.2 0.3 0.2 0.2 0.6", (10, 10, 20, 20), [[10, 10, 30, 10, 20, 30]], id="polygon"),
         pytest.param(
             "0 .1 .2 .3 .2 .3 .6 .1 .6", (10, 10, 20, 20), [[10, 10, 30, 10, 30, 30, 10, 30]], id="four corners"
         ),
         pytest.param("0 0.5 0.5 -0.2 0.4", (60, 15, -20, 20), None, id="negative width: for validation"),
-        pytest.param("0 1.5 0.5 0.2 0.4", (140, 15, 20, 20), None, id="outside: for validation"),
     ],
 )
 def test_lines(
@@ -213,28 +200,18 @@ ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, 
     [
         pytest.param({"a.txt": BOX + "1 0.5 0.5 0.1 0.1"}, r"class 1, which has no name.*a.txt:2.*0 to 0", id="class"),
         pytest.param({"a.txt": BOX + "-1 .5 .5 .1 .1"}, r"class -1, which has no name.*a.txt:2", id="negative class"),
-        pytest.param({"a.txt": BOX + "0.5 .5 .5 .1 .1"}, r"class is '0.5' where an index.*a.txt:2", id="half a class"),
-        pytest.param({"a.txt": BOX + "nan .5 .5 .1 .1"}, r"class is 'nan' where an index.*a.txt:2", id="class NaN"),
         pytest.param({"a.txt": BOX + "cat .5 .5 .1 .1"}, r"class is 'cat' where a number.*a.txt:2", id="class by name"),
-        pytest.param({"a.txt": BOX + "0 .5 .5 .1"}, r"4 values|5 values", id="too few"),
         pytest.param({"a.txt": BOX + "0 .5 .5 .1 .1 .1 .1 .1"}, r"8 values.*a.txt:2", id="half a point"),
         pytest.param({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2", id="no number"),
         pytest.param({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1", id="first line too short"),
-        pytest.param({"a.txt": b"0 \xff"}, r"not UTF-8.*a.txt", id="not text"),
         pytest.param({"labels/a.txt": BOX, "a.txt": BOX}, r"two annotation files are for one image", id="labels twice"),
         pytest.param({"classes.txt": "", "a.txt": BOX}, r"no names for their classes", id="no names"),
         pytest.param({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2", id="name empty"),
-        pytest.param(
-            {"obj.names": "dog", "a.txt": BOX}, r"2 files name the classes.*annotations_member", id="names twice"
-        ),
         pytest.param({"data.yaml": "names: {0: a, 2: b}"}, r"indices of the 2 names.*data.yaml", id="index left out"),
         pytest.param({"data.yaml": "names: cat"}, r"'names' is 'cat'.*data.yaml", id="names a text"),
-        pytest.param({"data.yaml": "names: [a, [b]]"}, r"class name is a list.*data.yaml", id="name a list"),
-        pytest.param({"data.yaml": 'names: ["\\ud800"]'}, r"class is .*data.yaml", id="half a character"),
         pytest.param({"data.yaml": ALIASES}, r"class name is a list.*data.yaml", id="aliases"),
         pytest.param({"data.yaml": DEEP}, r"not YAML.*data.yaml", id="deep"),
         pytest.param({"data.yaml": "names: !!python/name:os.system"}, r"not YAML.*data.yaml", id="code"),
-        pytest.param({"data.yaml": "names: [a\nb: ["}, r"not YAML.*data.yaml", id="not YAML"),
         pytest.param({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml", id="key points"),
     ],
 )

@@ -146,9 +146,9 @@ class Access(requests.auth.AuthBase):
         """What signs a request, for `requests`; None, where there is no secret, leaves it to the user's netrc file."""
         return self if self._header else None
 
-    def replace(self, token: str, scheme: str = "Bearer") -> None:
+    def replace(self, token: str) -> None:
         """Sign with another token from now on."""
-        self._header = f"{scheme} {token}"
+        self._header = f"Bearer {token}"
 
     def unsigned(self) -> Access:
         """A copy that signs nothing."""

@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 _NOTHING = Validators()
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # another attempt may get another answer
-_EMPTY = frozenset({201, 202, 204})  # of a successful response that may have no body
 _CUT = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
 _CHUNK = 1 << 14  # bytes; a chunk that is incomplete when the connection breaks is lost
 
@@ -41,9 +40,8 @@ class HttpStatusError(MissingError):
 
 @dataclass(frozen=True)
 class JsonResponse:
-    """JSON from a server, None where there is no body, and the next page's URL from its `Link` header."""
+    """JSON from a server, and the next page's URL from its `Link` header."""
 
-    status: int
     data: Any
     url: str
     next_link: str = ""
@@ -104,15 +102,14 @@ class HttpClient:
             remedy = "ask for smaller pages"
             content = b"".join(_body(response, max_bytes, where, remedy))
             try:
-                data = None if not content and response.status_code in _EMPTY else json.loads(content)
+                data = json.loads(content)
             except (ValueError, RecursionError) as error:
                 problem = f"the server sent no JSON: {error}"
                 if is_web_page(content):
                     problem = "the server sent a web page, not JSON: the URL may want a login"
                 remedy = "check the URL: it must be the API's endpoint, not a page for people"
                 raise DataError(problem, where=where, expected="JSON", remedy=remedy) from None
-            next_link = response.links.get("next", {}).get("url", "")
-            return JsonResponse(response.status_code, data, response.url, next_link)
+            return JsonResponse(data, response.url, response.links.get("next", {}).get("url", ""))
 
         return self._request(method, url, read, lambda: {"Accept": "application/json"}, body=body)
 
@@ -149,7 +146,8 @@ class HttpClient:
         def take(response: requests.Response, where: str) -> Validators | None:
             if response.status_code == 304 and unless.conditions:
                 return None
-            if response.status_code == 416 or (response.status_code == 206 and not _continues(response, part)):
+            continues = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
+            if response.status_code == 416 or (response.status_code == 206 and not continues):
                 part.reset(_NOTHING)
                 raise TransientError("the server has another file than the one begun")
             self._check(response, where)
@@ -273,15 +271,6 @@ def _length(response: requests.Response) -> int:
     length = response.headers.get("Content-Length", "")
     plain = response.headers.get("Content-Encoding", "identity") == "identity"
     return int(length) if plain and length.isdigit() else -1
-
-
-def _continues(response: requests.Response, part: PartialFile) -> bool:
-    """Whether a 206 response starts where the partial file ends, and is of the same version."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != part.size:
-        return False
-    same_size = match[2] == "*" or part.validators.size in (int(match[2]), -1)
-    return same_size and response.headers.get("ETag", part.validators.etag) == part.validators.etag
 
 
 def _in_words(status: int) -> str:

@@ -145,8 +145,8 @@ class ImageIndex:
         for tail in _endings("/".join(parts)):
             if self.subset_of(tail) != self.subset_of(path):
                 break  # `test/images` must not match `images`
-            found = self._folders.get(tail, [])
-            found = [tail] if tail in found else [each for each in found if self._may_be_of(each, path)]
+            ending = [each for each in self._folders if each.endswith(f"/{tail}") and self._may_be_of(each, path)]
+            found = [tail] if tail in self._folders else ending
             if len(found) == 1:
                 first, after = f"{found[0]}/", found[0] + chr(ord("/") + 1)
                 return self._sorted[bisect_left(self._sorted, first) : bisect_left(self._sorted, after)]
@@ -233,14 +233,8 @@ class ImageIndex:
         return class_folders(self.names)
 
     @cached_property
-    def _folders(self) -> dict[str, list[str]]:
-        """Folders by each ending of their paths."""
-        table: dict[str, list[str]] = defaultdict(list)
-        folders = {folder.as_posix() for name in self.names for folder in PurePosixPath(name).parents if folder.name}
-        for folder in sorted(folders):
-            for ending in _endings(folder):
-                table[ending].append(folder)
-        return table
+    def _folders(self) -> frozenset[str]:
+        return frozenset(each.as_posix() for name in self.names for each in PurePosixPath(name).parents if each.name)
 
     @cached_property
     def _by_folder(self) -> dict[tuple[str, str], list[str]]:

@@ -88,7 +88,7 @@ def covering_boxes(subject: Subject, action: Action) -> Result:
     covered = _sides_inside(subject).prod(axis=1) / subject.sizes.prod(axis=1)
     wrong = subject.objects & (covered >= _COVERING)
     details = {row: f"covers {covered[row]:.1%} of the image" for row in np.flatnonzero(wrong).tolist()}
-    return settle(subject.dataset, "annotations", details, action)
+    return settle(subject, "annotations", details, action)
 
 
 def duplicate_boxes(subject: Subject, action: Action) -> Result:
@@ -99,7 +99,7 @@ def duplicate_boxes(subject: Subject, action: Action) -> Result:
         row: f"{shown(annotations[row].bbox)} is there already, as annotation {annotations[first].id}"
         for row, first in first_positions(keys).items()
     }
-    return settle(subject.dataset, "annotations", details, action)
+    return settle(subject, "annotations", details, action)
 
 
 def boxes_of_two_categories(subject: Subject, action: Action) -> Result:
@@ -113,7 +113,7 @@ def boxes_of_two_categories(subject: Subject, action: Action) -> Result:
         if each.category_id != other.category_id:
             mine, others = names[each.category_id], names[other.category_id]
             details[row] = f"{shown(each.bbox)} is '{mine}' here and '{others}' as annotation {other.id}"
-    return settle(subject.dataset, "annotations", details, action)
+    return settle(subject, "annotations", details, action)
 
 
 def overlapping_boxes(subject: Subject, action: Action) -> Result:
@@ -132,7 +132,7 @@ def overlapping_boxes(subject: Subject, action: Action) -> Result:
         if each.bbox != other.bbox:
             shared = overlap(each.bbox, other.bbox)
             details[int(rows[later])] = f"{shown(each.bbox)} overlaps annotation {other.id} by {shared:.0%}"
-    return settle(subject.dataset, "annotations", details, action)
+    return settle(subject, "annotations", details, action)
 
 
 def _first_overlapped(boxes: Floats, group: Integers) -> dict[int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.data.coco import Box, Image
-from pipeline.data.tables import Cell, Table
+from pipeline.data.tables import Table
 
 Severity = Literal["error", "warning", "info"]
 Action = Literal["report", "repair", "drop"]
@@ -65,17 +65,8 @@ class Findings:
         for each in self.records:
             groups.setdefault((each.rule, each.severity, each.action), []).append(each.item)
         rows = tuple((*key, len(items), _examples(items)) for key, items in groups.items())
-        return Table(self._title if rows else "Nothing was found wrong", _SUMMARY_COLUMNS, rows)
-
-    @property
-    def table(self) -> Table:
-        """Every finding."""
-        rows = tuple(tuple(getattr(each, column) for column in _COLUMNS) for each in self.records)
-        return Table(self._title, _COLUMNS, rows)
-
-    @property
-    def _title(self) -> str:
-        return f"{len(self)} finding{'s' * (len(self) != 1)}"
+        title = f"{len(self)} finding{'s' * (len(self) != 1)}" if rows else "Nothing was found wrong"
+        return Table(title, ("rule", "severity", "action", "count", "examples"), rows)
 
     def __str__(self) -> str:
         return str(self.summary)
@@ -83,11 +74,9 @@ class Findings:
     __repr__ = __str__  # what a notebook leaves in a log
 
     def _repr_html_(self) -> str:
-        if not self.records:
-            return "<p>Nothing was found wrong.</p>"
-        first = Findings(self.records[:_SHOWN]).table
-        title = first.title if len(self) <= _SHOWN else f"The first {_SHOWN} findings"
-        return self.summary._repr_html_() + Table(title, first.columns, first.rows)._repr_html_()
+        more = f"The first {_SHOWN} findings" if len(self) > _SHOWN else self.summary.title
+        first = Table(more, _COLUMNS, tuple(map(_row, self.records[:_SHOWN])))
+        return self.summary._repr_html_() + (first._repr_html_() if self.records else "")
 
     def write_csv(self, path: Path) -> None:
         """Write every finding as a line of CSV, under a header.
@@ -95,13 +84,10 @@ class Findings:
         Names come from outside and spreadsheets run what looks like a formula: a cell that begins like one gets an
         apostrophe in front (https://owasp.org/www-community/attacks/CSV_Injection). Line breaks become spaces.
         """
-        table = self.table
-        rows = tuple(tuple(map(_inert, row)) for row in table.rows)
-        Table(table.title, table.columns, rows).write_csv(path)
+        Table("", _COLUMNS, tuple(tuple(map(_inert, _row(each))) for each in self.records)).write_csv(path)
 
 
 _COLUMNS = ("rule", "severity", "action", "item", "file_name", "detail")
-_SUMMARY_COLUMNS = ("rule", "severity", "action", "count", "examples")
 
 
 def image_item(image: Image) -> str:
@@ -114,8 +100,10 @@ def _examples(items: list[str]) -> str:
     return ", ".join([*first, "…"] if len(items) > _EXAMPLES else first)
 
 
-def _inert(cell: Cell) -> Cell:
-    if not isinstance(cell, str):
-        return cell
+def _row(finding: Finding) -> tuple[str, ...]:
+    return tuple(str(getattr(finding, column)) for column in _COLUMNS)
+
+
+def _inert(cell: str) -> str:
     line = cell.replace("\r", " ").replace("\n", " ")
     return "'" + line if line.lstrip(" ").startswith(_FORMULA_STARTS) else line

@@ -34,9 +34,7 @@ _AUGMENTED = re.compile(r"(?:.*/)?(?P<original>[^/]+)\.rf\.[0-9A-Za-z]{16,40}(\.
 def unreadable_images(subject: Subject, action: Action, *, kind: Kind) -> Result:
     """Find images whose file has this kind of problem."""
     facts = (subject.facts[image.file_name] for image in subject.dataset.images)
-    return settle(
-        subject.dataset, "images", {row: fact.problem for row, fact in enumerate(facts) if fact.kind == kind}, action
-    )
+    return settle(subject, "images", {row: fact.problem for row, fact in enumerate(facts) if fact.kind == kind}, action)
 
 
 def exif_orientation(subject: Subject, action: Action) -> Result:
@@ -59,7 +57,7 @@ def exif_orientation(subject: Subject, action: Action) -> Result:
         box = turn_upright(each.bbox, fact.orientation, fact.width, fact.height)
         return replace(each, bbox=box, segmentation=None)
 
-    return settle(subject.dataset, "images", details, action, lambda: _resized(subject.dataset, turned, upright))
+    return settle(subject, "images", details, action, lambda: _resized(subject.dataset, turned, upright))
 
 
 def resized_images(subject: Subject, action: Action) -> Result:
@@ -78,7 +76,7 @@ def resized_images(subject: Subject, action: Action) -> Result:
             return each
         return replace(each, bbox=scale(each.bbox, across, down), area=each.area * across * down, segmentation=None)
 
-    return settle(subject.dataset, "images", details, action, lambda: _resized(subject.dataset, real, scaled))
+    return settle(subject, "images", details, action, lambda: _resized(subject.dataset, real, scaled))
 
 
 def unrelated_sizes(subject: Subject, action: Action) -> Result:
@@ -100,9 +98,9 @@ def unrelated_sizes(subject: Subject, action: Action) -> Result:
         else:
             details[row] = detail
     if action == "drop":
-        return settle(dataset, "images", details, action)
-    left, dropped = settle(dataset, "images", lost, "drop")
-    _, repaired = settle(dataset, "images", details, action, lambda: dataset)
+        return settle(subject, "images", details, action)
+    left, dropped = settle(subject, "images", lost, "drop")
+    _, repaired = settle(subject, "images", details, action, lambda: dataset)
     return _resized(left, real, lambda each, _: each), dropped + repaired
 
 
@@ -166,7 +164,7 @@ def exact_duplicates(subject: Subject, action: Action) -> Result:
         other = "the same boxes" if here == there else f"other boxes: {here.total()} here, {there.total()} there"
         return f"the same bytes as {first.file_name}, with {other}"
 
-    return merge(dataset, "images", firsts, action, detail)
+    return merge(subject, "images", firsts, action, detail)
 
 
 def near_duplicates(subject: Subject, action: Action) -> Result:
@@ -182,7 +180,7 @@ def near_duplicates(subject: Subject, action: Action) -> Result:
         }
         details |= more
         if not more or action == "report":
-            return settle(subject.dataset, "images", details, action)
+            return settle(subject, "images", details, action)
         rows = [row for row in rows if row not in more]
 
 

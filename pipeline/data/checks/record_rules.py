@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import PurePosixPath
 
 from pipeline.data.checks.findings import Action
-from pipeline.data.checks.rules import Result, Subject, first_positions, item_of, merge, settle, settle_boxes
+from pipeline.data.checks.rules import OWNER, Kind, Result, Subject, first_positions, merge, settle, settle_boxes
+from pipeline.data.coco import Category
 
 _RARE = 3  # images with objects of a category, at least: one each for train, eval and test
 
 
-def duplicate_category_ids(subject: Subject, action: Action) -> Result:
-    """Find categories that share an id; the first keeps it, and objects with the id belong to the first."""
-    categories = subject.dataset.categories
-    firsts = first_positions([each.id for each in categories])
-    details = {row: f"the id is that of '{categories[first].name}'" for row, first in firsts.items()}
-    return settle(subject.dataset, "categories", details, action)
+def duplicate_ids(subject: Subject, action: Action, *, kind: Kind) -> Result:
+    """Find categories or images that share an id; the first keeps it, and objects with the id belong to the first."""
+    records = subject.records(kind)
+    names = [each.name if isinstance(each, Category) else each.file_name for each in records]
+    firsts = first_positions([each.id for each in records])
+    details = {row: f"the id is that of '{names[first]}'" for row, first in firsts.items()}
+    return settle(subject, kind, details, action)
 
 
-def duplicate_category_names(subject: Subject, action: Action) -> Result:
+def duplicate_names(subject: Subject, action: Action, *, key: Callable[[str], str] = str) -> Result:
     """Find categories that share a name; a repair moves the objects to the first."""
-    firsts = first_positions(subject.dataset.classes)
-    return merge(subject.dataset, "categories", firsts, action, lambda _, first: f"as {item_of(first)}")
+    firsts = first_positions([key(name) for name in subject.dataset.classes])
+    return merge(subject, "categories", firsts, action, lambda _, first: f"as category {first.id} ({first.name})")
 
 
-def similar_category_names(subject: Subject, action: Action) -> Result:
-    """Find categories whose names differ only in case or spaces; a repair moves the objects to the first."""
-    firsts = first_positions(["".join(name.split()).casefold() for name in subject.dataset.classes])
-    return merge(subject.dataset, "categories", firsts, action, lambda _, first: f"as {item_of(first)}")
+def without_case_and_spaces(name: str) -> str:
+    """What similar names have in common."""
+    return "".join(name.split()).casefold()
 
 
-def duplicate_image_ids(subject: Subject, action: Action) -> Result:
-    """Find images that share an id; the first keeps it, and objects with the id belong to the first."""
-    images = subject.dataset.images
-    firsts = first_positions([each.id for each in images])
-    details = {row: f"the id is that of {images[first].file_name}" for row, first in firsts.items()}
-    return settle(subject.dataset, "images", details, action)
-
-
-def duplicate_image_files(subject: Subject, action: Action) -> Result:
+def duplicate_files(subject: Subject, action: Action) -> Result:
     """Find images that share a file; a repair moves the objects to the first."""
     paths = [PurePosixPath(each.file_name).as_posix() for each in subject.dataset.images]  # a//b and ./a/b are a/b
     firsts = first_positions(paths)
     return merge(
-        subject.dataset, "images", firsts, action, lambda _, first: f"the file of image {first.id} ({first.file_name})"
+        subject, "images", firsts, action, lambda _, first: f"the file of image {first.id} ({first.file_name})"
     )
 
 
@@ -62,18 +56,13 @@ def annotation_ids_below_one(subject: Subject, action: Action) -> Result:
     return _with_new_ids(subject, action, wrong, "the id is below 1")
 
 
-def unknown_images(subject: Subject, action: Action) -> Result:
-    """Find objects of an image that does not exist."""
-    known = {image.id for image in subject.dataset.images}
-    wrong = [each.image_id not in known for each in subject.dataset.annotations]
-    return settle_boxes(subject, action, wrong, lambda each: f"there is no image {each.image_id}")
-
-
-def unknown_categories(subject: Subject, action: Action) -> Result:
-    """Find objects of a category that does not exist."""
-    known = {category.id for category in subject.dataset.categories}
-    wrong = [each.category_id not in known for each in subject.dataset.annotations]
-    return settle_boxes(subject, action, wrong, lambda each: f"there is no category {each.category_id}")
+def unknown_owners(subject: Subject, action: Action, *, kind: Kind) -> Result:
+    """Find objects of an image or a category that does not exist."""
+    known = {each.id for each in subject.records(kind)}
+    owners = [getattr(each, OWNER[kind]) for each in subject.dataset.annotations]
+    name = OWNER[kind].removesuffix("_id")
+    details = {row: f"there is no {name} {owner}" for row, owner in enumerate(owners) if owner not in known}
+    return settle(subject, "annotations", details, action)
 
 
 def rare_categories(subject: Subject, action: Action) -> Result:
@@ -86,22 +75,14 @@ def rare_categories(subject: Subject, action: Action) -> Result:
         for row, each in enumerate(subject.dataset.categories)
         if each.id in images and len(images[each.id]) < _RARE
     }
-    return settle(subject.dataset, "categories", details, action)
+    return settle(subject, "categories", details, action)
 
 
-def unused_categories(subject: Subject, action: Action) -> Result:
-    """Find categories without an object."""
-    used = {each.category_id for each in subject.dataset.annotations}
-    categories = enumerate(subject.dataset.categories)
-    details = {row: "no object is of it" for row, each in categories if each.id not in used}
-    return settle(subject.dataset, "categories", details, action)
-
-
-def images_without_box(subject: Subject, action: Action) -> Result:
-    """Find images without an annotation, which are background in training."""
-    used = {each.image_id for each in subject.dataset.annotations}
-    details = {row: "no annotation is in it" for row, each in enumerate(subject.dataset.images) if each.id not in used}
-    return settle(subject.dataset, "images", details, action)
+def without_annotation(subject: Subject, action: Action, *, kind: Kind, detail: str) -> Result:
+    """Find categories without an object, or images, which are background in training."""
+    used = {getattr(each, OWNER[kind]) for each in subject.dataset.annotations}
+    details = {row: detail for row, each in enumerate(subject.records(kind)) if each.id not in used}
+    return settle(subject, kind, details, action)
 
 
 def _with_new_ids(subject: Subject, action: Action, wrong: list[bool], detail: str) -> Result:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.checks.findings import DID, Action, Did, Severity, image_item
-from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
+from pipeline.data.coco import Annotation, Box, CocoDataset, Image
 from pipeline.data.images import ImageFacts
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ Kind = Literal["categories", "images", "annotations"]
 Problem = tuple[str, Did, str, str, Box | None]  # item, action, detail, file name and box of a `Finding`
 Result = tuple[CocoDataset, list[Problem]]
 
-_OWNER: Mapping[Kind, str] = {"categories": "category_id", "images": "image_id"}  # an annotation's field
+OWNER: Mapping[Kind, str] = {"categories": "category_id", "images": "image_id"}  # an annotation's field
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Subject:
     facts: Mapping[str, ImageFacts]
     min_box_side: float = 1.0
     reserved: Collection[str] = ()
+
+    def records(self, kind: Kind) -> Sequence[Any]:
+        """The records of a kind."""
+        found: Sequence[Any] = getattr(self.dataset, kind)
+        return found
 
     @cached_property
     def boxes(self) -> Floats:
@@ -87,7 +92,7 @@ class ValidationRule:
 
 
 def settle(
-    dataset: CocoDataset,
+    subject: Subject,
     kind: Kind,
     details: Mapping[int, str],
     action: Action,
@@ -96,22 +101,37 @@ def settle(
     """Apply an action to records with problems.
 
     Args:
-        dataset: The dataset.
+        subject: The dataset.
         kind: Which of its records.
         details: The problem of each, by position.
         action: Images and categories are dropped with their annotations.
         repair: Gives the repaired dataset.
     """
+    dataset = settled = subject.dataset
     if not details:
         return dataset, []
-    settled = dataset if action == "report" else without(dataset, kind, details) if action == "drop" else repair()
     lost: Counter[int] = Counter()
-    if kind == "images" and action == "drop":
-        lost = Counter(each.image_id for each in dataset.annotations)
-        lost -= Counter(each.image_id for each in settled.annotations)
+    if action == "drop":
+        settled = without(dataset, kind, details)
+        if kind == "images":
+            lost = Counter(each.image_id for each in dataset.annotations)
+            lost -= Counter(each.image_id for each in settled.annotations)
+    elif action == "repair":
+        settled = repair()
     names = {image.id: image.file_name for image in dataset.images}
-    records: Sequence[Any] = getattr(dataset, kind)
-    return settled, [_problem(records[row], action, details[row], names, lost) for row in sorted(details)]
+    found: list[Problem] = []
+    for row in sorted(details):
+        each, detail, file_name, bbox = subject.records(kind)[row], details[row], "", None
+        if isinstance(each, Annotation):
+            item, file_name = f"annotation {each.id} in image {each.image_id}", names.get(each.image_id, "")
+            bbox = each.bbox if all(map(isfinite, each.bbox)) else None
+        elif isinstance(each, Image):
+            item, file_name, count = image_item(each), each.file_name, lost[each.id]
+            detail += f"; {count} box{'es' * (count != 1)} went with it" if count else ""
+        else:
+            item = f"category {each.id} ({each.name})"
+        found.append((item, DID[action], detail, file_name, bbox))
+    return settled, found
 
 
 def settle_boxes(
@@ -122,46 +142,38 @@ def settle_boxes(
     repair: Callable[[Annotation], Annotation] = lambda each: each,
 ) -> Result:
     """Apply an action to the annotations that are marked as wrong, `(N,)`."""
-    dataset = subject.dataset
-    rows = np.flatnonzero(wrong).tolist()
-    details = {row: detail(dataset.annotations[row]) for row in rows}
+    annotations = subject.dataset.annotations
+    details = {row: detail(annotations[row]) for row in np.flatnonzero(wrong).tolist()}
 
     def repaired() -> CocoDataset:
-        return map_annotations(dataset, repair, details)
+        changed = (repair(each) if row in details else each for row, each in enumerate(annotations))
+        return replace(subject.dataset, annotations=tuple(changed))
 
-    return settle(dataset, "annotations", details, action, repaired)
+    return settle(subject, "annotations", details, action, repaired)
 
 
 def merge(
-    dataset: CocoDataset,
-    kind: Kind,
-    firsts: Mapping[int, int],
-    action: Action,
-    detail: Callable[[Any, Any], str],
+    subject: Subject, kind: Kind, firsts: Mapping[int, int], action: Action, detail: Callable[[Any, Any], str]
 ) -> Result:
     """Keep one of several records that are the same; a repair moves the annotations of the others to it.
 
     Args:
-        dataset: The dataset.
+        subject: The dataset.
         kind: Categories or images.
         firsts: The position of the one that stays, by the position of another.
         action: What to do about the others.
         detail: Describes the other and the one that stays.
     """
-    records: Sequence[Any] = getattr(dataset, kind)
+    records, field = subject.records(kind), OWNER[kind]
     moved = {records[row].id: records[first].id for row, first in firsts.items()}
-    field = _OWNER[kind]
 
-    def repaired() -> CocoDataset:
-        def move(each: Annotation) -> Annotation:
-            owner = getattr(each, field)
-            return replace(each, **{field: moved[owner]}) if owner in moved else each
-
-        return without(map_annotations(dataset, move), kind, firsts)
+    def move(each: Annotation) -> Annotation:
+        owner = getattr(each, field)
+        return replace(each, **{field: moved[owner]}) if owner in moved else each
 
     more = "; its boxes moved there" if action == "repair" else ""
     details = {row: detail(records[row], records[first]) + more for row, first in firsts.items()}
-    return settle(dataset, kind, details, action, repaired)
+    return settle(subject, kind, details, action, lambda: without(map_annotations(subject.dataset, move), kind, firsts))
 
 
 def without(dataset: CocoDataset, kind: Kind, rows: Collection[int]) -> CocoDataset:
@@ -171,17 +183,14 @@ def without(dataset: CocoDataset, kind: Kind, rows: Collection[int]) -> CocoData
     if kind == "annotations":
         return replace(dataset, annotations=kept)
     gone = {records[row].id for row in rows} - {each.id for each in kept}
-    annotations = tuple(each for each in dataset.annotations if getattr(each, _OWNER[kind]) not in gone)
+    annotations = tuple(each for each in dataset.annotations if getattr(each, OWNER[kind]) not in gone)
     changes: dict[str, Any] = {kind: kept, "annotations": annotations if gone else dataset.annotations}
     return replace(dataset, **changes)
 
 
-def map_annotations(
-    dataset: CocoDataset, change: Callable[[Annotation], Annotation], rows: Collection[int] | None = None
-) -> CocoDataset:
-    """The dataset with each annotation changed, or only those at these positions."""
-    changed = (change(each) if rows is None or row in rows else each for row, each in enumerate(dataset.annotations))
-    return replace(dataset, annotations=tuple(changed))
+def map_annotations(dataset: CocoDataset, change: Callable[[Annotation], Annotation]) -> CocoDataset:
+    """The dataset with each annotation changed."""
+    return replace(dataset, annotations=tuple(map(change, dataset.annotations)))
 
 
 def first_positions(keys: Sequence[object]) -> dict[int, int]:
@@ -192,25 +201,5 @@ def first_positions(keys: Sequence[object]) -> dict[int, int]:
     return {row: first[key] for row, key in enumerate(keys) if first.setdefault(key, row) != row}
 
 
-def item_of(record: Category | Image | Annotation) -> str:
-    """How a finding names a record."""
-    if isinstance(record, Category):
-        return f"category {record.id} ({record.name})"
-    if isinstance(record, Image):
-        return image_item(record)
-    return f"annotation {record.id} in image {record.image_id}"
-
-
 def _table(rows: Iterable[Iterable[float]], columns: int) -> Floats:
     return np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, columns)
-
-
-def _problem(record: Any, action: Action, detail: str, names: Mapping[int, str], lost: Mapping[int, int]) -> Problem:
-    if isinstance(record, Annotation):
-        bbox = record.bbox if all(map(isfinite, record.bbox)) else None
-        return item_of(record), DID[action], detail, names.get(record.image_id, ""), bbox
-    if isinstance(record, Category):
-        return item_of(record), DID[action], detail, "", None
-    count = lost.get(record.id, 0)
-    went = f"; {count} box{'es' * (count != 1)} went with it" if count else ""
-    return item_of(record), DID[action], detail + went, record.file_name, None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.data.checks import box_rules, image_rules, record_rules
 from pipeline.data.checks.findings import Action, Finding, Findings
-from pipeline.data.checks.rules import Problem, Subject, settle
+from pipeline.data.checks.rules import Result, Subject, settle
 from pipeline.data.checks.rules import ValidationRule as Rule
 from pipeline.data.coco import CocoDataset
 from pipeline.data.images import ImageFacts, Kind, inspect
@@ -47,24 +47,25 @@ _UNREADABLE: tuple[tuple[str, Kind, str], ...] = (
 # and categories and images with too little left. So no rule makes work for one before it, and a second pass changes
 # nothing.
 RULES: tuple[Rule, ...] = (
-    Rule("duplicate-category-id", "error", "drop", _DROP, record_rules.duplicate_category_ids,
+    Rule("duplicate-category-id", "error", "drop", _DROP, partial(record_rules.duplicate_ids, kind="categories"),
          "two categories of one id; the first stays", _AMBIGUOUS),
-    Rule("duplicate-category-name", "error", "repair", _CHANGE, record_rules.duplicate_category_names,
+    Rule("duplicate-category-name", "error", "repair", _CHANGE, record_rules.duplicate_names,
          "two categories of one name; repair: one", "the detector would have one class twice"),
-    Rule("similar-category-names", "warning", "report", _ANY, record_rules.similar_category_names,
+    Rule("similar-category-names", "warning", "report", _ANY,
+         partial(record_rules.duplicate_names, key=record_rules.without_case_and_spaces),
          "names that differ only in case or spaces; repair: one category"),
-    Rule("duplicate-image-id", "error", "drop", _DROP, record_rules.duplicate_image_ids,
+    Rule("duplicate-image-id", "error", "drop", _DROP, partial(record_rules.duplicate_ids, kind="images"),
          "two images of one id; the first stays", _AMBIGUOUS),
-    Rule("duplicate-image-file", "error", "repair", _CHANGE, record_rules.duplicate_image_files,
+    Rule("duplicate-image-file", "error", "repair", _CHANGE, record_rules.duplicate_files,
          "two images of one file; repair: one, with the boxes of both",
          "training and the split would count it twice"),
     Rule("duplicate-annotation-id", "error", "repair", _CHANGE, record_rules.duplicate_annotation_ids,
          "two annotations of one id; repair: a new id", "pycocotools would see only one of them"),
     Rule("annotation-id-below-one", "error", "repair", _CHANGE, record_rules.annotation_ids_below_one,
          "an annotation id of 0 or less; repair: a new id", "pycocotools takes id 0 for never found"),
-    Rule("unknown-image", "error", "drop", _DROP, record_rules.unknown_images,
+    Rule("unknown-image", "error", "drop", _DROP, partial(record_rules.unknown_owners, kind="images"),
          "an annotation in an image that is not listed", "pycocotools fails on it"),
-    Rule("unknown-category", "error", "drop", _DROP, record_rules.unknown_categories,
+    Rule("unknown-category", "error", "drop", _DROP, partial(record_rules.unknown_owners, kind="categories"),
          "an annotation of a category that is not listed", "training fails on it"),
     *(Rule(name, "error", "drop", _DROP, partial(image_rules.unreadable_images, kind=kind), summary,
            "training or the service fails on it") for name, kind, summary in _UNREADABLE),
@@ -109,9 +110,11 @@ RULES: tuple[Rule, ...] = (
          "an image that looks like another; a split keeps them together; drop: that with fewer boxes"),
     Rule("rare-category", "warning", "report", _SEE, record_rules.rare_categories,
          "objects in fewer than 3 images: too few to split"),
-    Rule("unused-category", "info", "report", _SEE, record_rules.unused_categories,
+    Rule("unused-category", "info", "report", _SEE,
+         partial(record_rules.without_annotation, kind="categories", detail="no object is of it"),
          "a category without an object"),
-    Rule("image-without-box", "info", "report", _SEE, record_rules.images_without_box,
+    Rule("image-without-box", "info", "report", _SEE,
+         partial(record_rules.without_annotation, kind="images", detail="no annotation is in it"),
          "an image without an annotation: background in training"),
 )  # fmt: skip
 
@@ -184,15 +187,7 @@ def apply_rules(
 
     An image that loses its last annotation to a rule is dropped too (`image-without-usable-box`): something was drawn
     on it, so it is not background. An image that came without annotations stays, and so does one with a crowd region
-    left. The rule on rare categories drops no image, as it chooses classes.
-
-    Args:
-        dataset: The dataset to check.
-        facts: Facts about every file it names.
-        table: The rules, in order.
-        actions: Actions other than the default, by the rule's name.
-        min_box_side: Shortest side of an object's box, in pixels.
-        reserved: File names of a fixed test set.
+    left. The rule on rare categories drops no image, as it chooses classes. For the arguments see `validate`.
 
     Raises:
         UsageError: No rule has such a name, or a rule cannot do what is asked of it.
@@ -222,14 +217,15 @@ def apply_rules(
     return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclude(counts, loaded))
 
 
-def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> tuple[CocoDataset, list[Problem]]:
+def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Result:
     """The dataset after a rule, without the images that lost their last annotation to it."""
     if after.annotations is before.annotations:
         return after, []
     had = {each.image_id for each in before.annotations} - {each.image_id for each in after.annotations}
     images = enumerate(after.images)
+    subject = Subject(after, {})
     return settle(
-        after, "images", {row: f"{rule} took its last annotation" for row, image in images if image.id in had}, "drop"
+        subject, "images", {row: f"{rule} took its last annotation" for row, image in images if image.id in had}, "drop"
     )
 
 

@@ -93,7 +93,9 @@ def co_occurrence(dataset: CocoDataset) -> Chart:
     names = labels([dataset.categories[i] for i in order])
     more = f", the {len(order)} most frequent of {len(dataset.categories)}" if len(order) == _MOST_CLASSES else ""
     side = 0.24 if len(order) > _NUMBERED else 0.5
-    chart, axes = _chart(2.0 + side * max(5, len(order)), title + more, "... show also", "of the images with ...")
+    chart, axes = _chart(
+        2.0 + side * max(5, len(order)), title + more, "... show also", "of the images with ... (how many)"
+    )
     axes.set_facecolor("0.9")  # the diagonal
     top = max(1.0, float(np.nanmax(share)))
     cells = axes.imshow(share, _COLOUR_MAP, vmin=0, vmax=top, aspect="auto")
@@ -181,8 +183,9 @@ def box_sizes(dataset: CocoDataset) -> Chart:
     for side, label in ((SMALL, "small | medium"), (MEDIUM, "medium | large")):  # a square's area: both are within
         axes.plot([low, high], [side**2 / low, side**2 / high], color=PALETTE[5], linewidth=1.2, linestyle="--")
         end = min(high, side**2 / low) / 1.1
-        place: dict[str, Any] = {"rotation": -45, "rotation_mode": "anchor", "ha": "right", "va": "bottom"}
-        axes.text(end, side**2 / end, label, color=PALETTE[5], fontsize=9, **place)
+        style: dict[str, Any] = {"rotation": -45, "rotation_mode": "anchor", "ha": "right", "va": "bottom"}
+        style["bbox"] = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}
+        axes.text(end, side**2 / end, label, color=PALETTE[5], fontsize=9, **style)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):  # not the scale's base: hexbin sets its own
         axis.set_major_locator(FixedLocator([2.0**power for power in range(-1, 20)]))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from one_rule import apply
@@ -9,6 +10,10 @@ from pipeline.data.checks import record_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 
 A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
+SAME_ID = partial(record_rules.duplicate_ids, kind="images")
+SIMILAR = partial(record_rules.duplicate_names, key=record_rules.without_case_and_spaces)
+UNUSED = partial(record_rules.without_annotation, kind="categories", detail="no object is of it")
+BARE = partial(record_rules.without_annotation, kind="images", detail="no annotation is in it")
 BOX = Annotation(1, 1, 1, (5.0, 5.0, 9.0, 9.0), 81.0)
 
 
@@ -17,26 +22,32 @@ def dataset(*annotations: Annotation, images: tuple[Image, ...] = (A, B)) -> Coc
 
 
 def test_of_two_images_with_one_id_the_first_stays() -> None:
-    found, (finding,) = apply(record_rules.duplicate_image_ids, dataset(BOX, images=(A, replace(B, id=1))), "drop")
+    found, (finding,) = apply(
+        partial(record_rules.duplicate_ids, kind="images"), dataset(BOX, images=(A, replace(B, id=1))), "drop"
+    )
     assert found == dataset(BOX, images=(A,))
-    assert (finding.item, finding.detail, finding.file_name) == ("image 1 (b.png)", "the id is that of a.png", "b.png")
+    assert (finding.item, finding.detail, finding.file_name) == (
+        "image 1 (b.png)",
+        "the id is that of 'a.png'",
+        "b.png",
+    )
 
 
 @pytest.mark.parametrize("name", ["f/a.png", "f//a.png", "./f/a.png", "f/./a.png"])
 def test_two_images_of_one_file(name: str) -> None:
     first, second = Image(1, "f/a.png", 60, 40), Image(2, name, 60, 40)
     given = dataset(BOX, replace(BOX, id=2, image_id=2), images=(first, second))
-    repaired, (finding,) = apply(record_rules.duplicate_image_files, given, "repair")
+    repaired, (finding,) = apply(record_rules.duplicate_files, given, "repair")
     assert repaired.images == (first,)
     assert [each.image_id for each in repaired.annotations] == [1, 1]
     assert finding.detail == "the file of image 1 (f/a.png); its boxes moved there"
-    dropped, _ = apply(record_rules.duplicate_image_files, given, "drop")
+    dropped, _ = apply(record_rules.duplicate_files, given, "drop")
     assert dropped == dataset(BOX, images=(first,))
 
 
 def test_files_in_other_folders_are_others() -> None:
     given = dataset(images=(Image(1, "e/a.png", 60, 40), Image(2, "f/a.png", 60, 40), Image(3, "a.png", 60, 40)))
-    assert apply(record_rules.duplicate_image_files, given, "drop") == (given, [])
+    assert apply(record_rules.duplicate_files, given, "drop") == (given, [])
 
 
 def test_new_ids_are_nobodys() -> None:
@@ -58,19 +69,19 @@ def test_ids_below_one(ids: list[int], new: list[int]) -> None:
 
 def test_objects_of_nothing() -> None:
     astray, nameless = replace(BOX, id=2, image_id=8), replace(BOX, id=3, category_id=8)
-    found, (finding,) = apply(record_rules.unknown_images, dataset(BOX, astray), "drop")
+    found, (finding,) = apply(partial(record_rules.unknown_owners, kind="images"), dataset(BOX, astray), "drop")
     assert found == dataset(BOX)
     assert (finding.detail, finding.file_name) == ("there is no image 8", "")
-    found, (finding,) = apply(record_rules.unknown_categories, dataset(BOX, nameless), "drop")
+    found, (finding,) = apply(partial(record_rules.unknown_owners, kind="categories"), dataset(BOX, nameless), "drop")
     assert found == dataset(BOX)
     assert (finding.detail, finding.file_name) == ("there is no category 8", "a.png")
 
 
 def test_images_without_a_box() -> None:
-    reported, (finding,) = apply(record_rules.images_without_box, dataset(BOX), "report")
+    reported, (finding,) = apply(BARE, dataset(BOX), "report")
     assert reported == dataset(BOX)
     assert (finding.item, finding.action) == ("image 2 (b.png)", "reported")
-    dropped, (finding,) = apply(record_rules.images_without_box, dataset(BOX), "drop")
+    dropped, (finding,) = apply(BARE, dataset(BOX), "drop")
     assert dropped == dataset(BOX, images=(A,))
     assert finding.detail == "no annotation is in it"
 
@@ -88,7 +99,7 @@ def categories_of(*names: str | Category, objects: tuple[int, ...] = ()) -> Coco
 
 def test_of_two_with_one_id_the_first_stays() -> None:
     given = categories_of(CAT, Category(1, "cow"), DOG, Category(1, "ox"), objects=(1, 2))
-    found, findings = apply(record_rules.duplicate_category_ids, given, "drop")
+    found, findings = apply(partial(record_rules.duplicate_ids, kind="categories"), given, "drop")
     assert found == replace(given, categories=(CAT, DOG))
     assert [(each.item, each.detail) for each in findings] == [
         ("category 1 (cow)", "the id is that of 'cat'"),
@@ -105,7 +116,7 @@ def test_of_two_with_one_id_the_first_stays() -> None:
 )
 def test_two_of_one_name(action: str, kinds: list[int], left: tuple[Category, ...], detail: str) -> None:
     given = categories_of("cat", "dog", "cat", objects=(1, 2, 3))
-    found, (finding,) = apply(record_rules.duplicate_category_names, given, action)
+    found, (finding,) = apply(record_rules.duplicate_names, given, action)
     assert [each.category_id for each in found.annotations] == kinds
     assert found.categories == left
     assert (finding.item, finding.detail) == ("category 3 (cat)", detail)
@@ -114,15 +125,15 @@ def test_two_of_one_name(action: str, kinds: list[int], left: tuple[Category, ..
 @pytest.mark.parametrize("name", ["Cat", " cat", "c a t", "CAT\u00a0"])
 def test_names_that_differ_in_case_or_spaces(name: str) -> None:
     given = categories_of("cat", name, objects=(1, 2))
-    found, (finding,) = apply(record_rules.similar_category_names, given, "report")
+    found, (finding,) = apply(SIMILAR, given, "report")
     assert found is given
     assert finding.detail == "as category 1 (cat)"
-    repaired, _ = apply(record_rules.similar_category_names, given, "repair")
+    repaired, _ = apply(SIMILAR, given, "repair")
     assert [each.category_id for each in repaired.annotations] == [1, 1]
 
 
 def test_other_names_are_others() -> None:
-    assert apply(record_rules.similar_category_names, categories_of("cat", "cats", "ca-t"), "drop")[1] == []
+    assert apply(SIMILAR, categories_of("cat", "cats", "ca-t"), "drop")[1] == []
 
 
 def test_rare_ones_are_those_in_few_images() -> None:
@@ -144,11 +155,11 @@ def test_regions_not_judged_are_no_objects() -> None:
     given = replace(given, annotations=tuple(replace(each, iscrowd=1) for each in given.annotations))
     _, (finding,) = apply(record_rules.rare_categories, given, "report")
     assert finding.detail == "objects in 0 images, fewer than 3"
-    assert apply(record_rules.unused_categories, given, "report")[1] == []
+    assert apply(UNUSED, given, "report")[1] == []
 
 
 def test_unused_ones() -> None:
     given = categories_of("cat", "dog", objects=(1,))
-    found, (finding,) = apply(record_rules.unused_categories, given, "drop")
+    found, (finding,) = apply(UNUSED, given, "drop")
     assert found.classes == ("cat",)
     assert finding.item == "category 2 (dog)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 
@@ -76,11 +77,11 @@ class Gallery:
 class Sections:
     """Charts and galleries under headings."""
 
-    parts: tuple[tuple[str, FigureList | Gallery], ...] = field(repr=False)
+    parts: Mapping[str, FigureList | Gallery] = field(repr=False)
 
     def _repr_html_(self) -> str:
         style = "margin:1.2em 0 .4em;font-size:1.2em"
-        return "".join(f'<h2 style="{style}">{escape(name)}</h2>{each.__html__()}' for name, each in self.parts)
+        return "".join(f'<h2 style="{style}">{escape(name)}</h2>{each.__html__()}' for name, each in self.parts.items())
 
 
 def draw(*charts: Chart) -> FigureList:

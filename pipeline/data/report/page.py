@@ -48,18 +48,13 @@ class DataReport:
         path: The page; `findings.csv` lies beside it.
         counts: Images, boxes and classes of each subset.
         findings: What validation and split found.
-        sections: All figures of the page, by heading.
+        figures: All figures of the page, by heading.
     """
 
     path: Path
     counts: Table
     findings: Findings
-    sections: Mapping[str, FigureList | Gallery]
-
-    @property
-    def figures(self) -> Sections:
-        """All figures, for a notebook."""
-        return Sections(tuple(self.sections.items()))
+    figures: Sections
 
     def __str__(self) -> str:
         return f"Data report, {self.path.stat().st_size / 1e6:.1f} MB\n{self.counts}"
@@ -78,9 +73,7 @@ def write_report(
     selected: CocoDataset,
     images_folder: Path,
     sample_images: int = 4,
-    worst_images: int = 12,
     seed: int = 0,
-    title: str = "Data report",
     facts: Mapping[str, object] | None = None,
     exclusions: Sequence[Exclusion] = (),
 ) -> DataReport:
@@ -93,9 +86,7 @@ def write_report(
         selected: The images, boxes and classes that were kept.
         images_folder: The folder of the images.
         sample_images: Most images of each class to show; fewer where there are many classes.
-        worst_images: Most findings to show as images.
         seed: Decides which images are shown.
-        title: Title of the page.
         facts: Rows about the data's origin and preparation. They are printed: URLs must not have credentials.
         exclusions: Excluded images, for the first table.
 
@@ -104,20 +95,24 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = Findings((*checked.findings, *parts.findings))
-    sections: dict[str, FigureList | Gallery] = {
-        "Worst examples": worst_examples(findings, images_folder, count=worst_images),
+    figures: dict[str, FigureList | Gallery] = {
+        "Worst examples": worst_examples(findings, images_folder),
         "Classes": draw(class_histogram(parts)),
         "Boxes": draw(boxes_per_image(parts), box_sizes(selected), aspect_ratios(selected), heat_map(parts)),
         "Images": draw(image_sizes(selected)),
         "Classes together": draw(co_occurrence(selected)),
         "Samples": class_samples(selected, images_folder, count=sample_images, seed=seed),
     }
-    report = DataReport(folder / "report.html", _counts(parts, selected), findings, sections)
+    columns = ("subset", "images", "without boxes", "boxes", "per image", "crowd regions", "classes", "megapixels")
+    rows = tuple(_count_row(name, each) for name, each in {**subsets(parts), "all": selected}.items())
+    counts = Table("Images, boxes and classes", columns, rows)
+    report = DataReport(folder / "report.html", counts, findings, Sections(figures))
+    concerns = parts.findings.records
+    more = f"; the first {_MOST_CONCERNS} of {len(concerns)}" if len(concerns) > _MOST_CONCERNS else ""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
     template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
     page = template.render(
-        title=title,
         report=report,
         csv=_FINDINGS,
         tiles={
@@ -129,7 +124,11 @@ def write_report(
         },
         exclusions=exclusions_table(exclusions),
         shares=parts.shares,
-        concerns=_concerns(parts),
+        concerns=Table(
+            f"Findings of the split{more}",
+            ("severity", "rule", "item", "detail"),
+            tuple((each.severity, each.rule, each.item, each.detail) for each in concerns[:_MOST_CONCERNS]),
+        ),
         unwritten=unwritten(selected.categories),
         facts=facts or {},
     )
@@ -137,13 +136,6 @@ def write_report(
     findings.write_csv(folder / _FINDINGS)
     log.info("data report of %.1f MB", report.path.stat().st_size / 1e6)
     return report
-
-
-def _counts(parts: Split, selected: CocoDataset) -> Table:
-    """Images and boxes of each subset, and of all selected images, those that the split excluded included."""
-    rows = [_count_row(name, each) for name, each in {**subsets(parts), "all": selected}.items()]
-    columns = ("subset", "images", "without boxes", "boxes", "per image", "crowd regions", "classes", "megapixels")
-    return Table("Images, boxes and classes", columns, tuple(rows))
 
 
 def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
@@ -159,14 +151,6 @@ def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
         len(np.unique(columns.classes)),
         float(columns.sizes.prod(axis=1).sum() / 1e6),
     )
-
-
-def _concerns(parts: Split) -> Table:
-    """The findings of the split."""
-    rows = tuple((each.severity, each.rule, each.item, each.detail) for each in parts.findings)
-    more = f"; the first {_MOST_CONCERNS} of {len(rows)}" if len(rows) > _MOST_CONCERNS else ""
-    title = f"Findings of the split{more}"
-    return Table(title, ("severity", "rule", "item", "detail"), rows[:_MOST_CONCERNS])
 
 
 def _cell(value: object) -> str:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
 from pipeline.data.split.predefined import SUBSETS, TRAIN, find_predefined
 from pipeline.data.split.split_checks import absent_classes, check_empty, clips_divided, images_per_class, sizes_missed
 from pipeline.data.split.subset_assignment import assign, make_groups, objects
-from pipeline.data.tables import Cell, Exclusion, Table, exclude
+from pipeline.data.tables import Exclusion, Table, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -60,15 +60,17 @@ class Split:
     def shares(self) -> Table:
         """Images and boxes per class and subset, with the percentage of the class."""
         subsets = (self.train, self.eval, self.test)
+        names = (*self.train.classes, "all")
+        boxes = [np.bincount(objects(each, each.images)[1], minlength=len(names) - 1) for each in subsets]
+        counts = np.zeros((len(names), 3, 2), np.int64)  # classes, subsets, images and boxes
+        for part, subset in enumerate(subsets):
+            counts[:, part, 0] = [*images_per_class(subset), len(subset.images)]
+            counts[:, part, 1] = [*boxes[part], boxes[part].sum()]
+        percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        pairs = (zip(counts[i].ravel().tolist(), percent[i].ravel().tolist(), strict=True) for i in range(len(names)))
+        rows = tuple((name, *chain.from_iterable(row)) for name, row in zip(names, pairs, strict=True))
         columns = ("class", *(f"{name} {what}" for name in SUBSETS for what in ("images", "%", "boxes", "%")))
-        images = np.array([images_per_class(subset) for subset in subsets])
-        boxes = np.array(
-            [np.bincount(objects(part, part.images)[1], minlength=len(part.categories)) for part in subsets]
-        )
-        rows = [_share_row(name, images[:, i], boxes[:, i]) for i, name in enumerate(self.train.classes)]
-        total = np.array([len(subset.images) for subset in subsets])
-        rows.append(_share_row("all", total, boxes.sum(axis=1)))
-        return Table("Images and boxes per class, crowd regions not counted", columns, tuple(rows))
+        return Table("Images and boxes per class, crowd regions not counted", columns, rows)
 
 
 def split(
@@ -92,18 +94,13 @@ def split(
     that comes before all others by name, or is joined to another; images move if the data's own split gains or loses a
     subset, or if there are now enough videos to keep them whole.
 
-    Groups are not divided. Where images of a group have a subset before, from the test list or from the data's own
-    split, `find_predefined` decides about the others. The data's own split:
-      - with train, eval and test it is kept, and images without a subset are split;
-      - an eval or test set that it lacks is taken from its train set, in the ratio of their shares: with train and
-        test alone, eval gets eval_share / (train_share + eval_share) of train;
-      - images without a subset then bring, in balanced mode, each subset as near to its share of all as they can; in
-        stable mode they go by the shares as they are;
-      - with train alone, or all images in one subset, it is no split.
+    Groups are not divided. Images that have a subset before, from the test list or the data's own split, keep it, and
+    `find_predefined` decides about images tied to them. An eval or test set that the data's own split lacks is taken
+    from its train set, in the ratio of their shares. Images without a subset then bring, in balanced mode, each subset
+    as near to its share of all as they can; in stable mode they go by the shares as they are.
 
     Images without an annotation are background. They are split like images of a class; finally the train set keeps
-    only as many as `max_empty_share` allows, which moves no image to another subset. The eval and the test set keep
-    all of theirs, as a detector must be judged on images without objects, too.
+    only as many as `max_empty_share` allows, which moves no image to another subset.
 
     Args:
         dataset: The dataset; the order of its images makes no difference.
@@ -219,11 +216,3 @@ def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tu
     dropped = {image.id for image in sorted(empty, key=lambda image: draw_order(image.file_name, seed))[most:]}
     exclusions = exclude({"background above max_empty_share": len(dropped)}, len(train.images), subset=SUBSETS[TRAIN])
     return train.subset(image for image in train.images if image.id not in dropped), exclusions
-
-
-def _share_row(name: str, images: Integers, boxes: Integers) -> tuple[Cell, ...]:
-    row: list[Cell] = [name]
-    for part in range(3):
-        for counts in (images, boxes):
-            row += [int(counts[part]), 100 * float(counts[part] / max(1, counts.sum()))]
-    return tuple(row)

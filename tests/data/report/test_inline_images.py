@@ -32,7 +32,7 @@ def test_words_from_outside_are_escaped() -> None:
     gallery = Gallery((GalleryRow(evil, (InlineImage(evil, b"\xff\xd8\xff", 1, 1, evil), InlineImage(evil))),), evil)
     assert "<script" not in gallery._repr_html_()
     assert "<script" not in FigureList((InlineImage(evil, b"\x89PNG", 1, 1),)).__html__()
-    assert "<script" not in Sections(((evil, gallery),))._repr_html_()
+    assert "<script" not in Sections({evil: gallery})._repr_html_()
     assert "<script" not in Gallery((), evil)._repr_html_()
     assert gallery._repr_html_().count("&lt;script&gt;") == 4
 

@@ -6,8 +6,6 @@ import bz2
 import gzip
 import io
 import lzma
-import resource
-import signal
 import stat
 import struct
 import tarfile
@@ -110,7 +108,8 @@ class TestEveryKind:
         assert {each.name for each in tmp_path.iterdir()} == {"no suffix", "out"}
 
     @pytest.mark.parametrize(
-        "name", ["../evil.txt", "a/../../evil.txt", "/etc/evil.txt", "C:/evil.txt", "a\\..\\e.txt", "..\\..\\evil.txt"]
+        "name",
+        ["../evil.txt", "a/../../evil.txt", "/etc/evil.txt", "C:/evil.txt", "a\\..\\e.txt", "../dir/", "C:evil.txt"],
     )
     def test_no_path_leaves_the_folder(self, tmp_path: Path, kind: str, name: str) -> None:
         path = packed(tmp_path, kind, [("fine.txt", b"x"), (name, b"x")])
@@ -159,17 +158,6 @@ class TestEveryKind:
         monkeypatch.setattr(archive_members, "_FREE_BYTES", 100_000)
         monkeypatch.setattr(archive_members, "_MAX_RATIO", 2)
         check_refused(packed(tmp_path, kind, [(f"{i}.bin", bytes(30_000)) for i in range(12)]), "more than 100000 ")
-
-    def test_no_room_on_the_disk(self, tmp_path: Path, kind: str) -> None:
-        """Here the system refuses to let a file grow: the message speaks of the disk, not of the archive."""
-        path = packed(tmp_path, kind, [("a.bin", bytes(range(256)) * 4000)])
-        limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        try:
-            check_refused(path, r"at 'a\.bin'[\s\S]*room on the disk")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            signal.signal(signal.SIGXFSZ, handler)
 
 
 class TestBombs:
@@ -300,11 +288,6 @@ class TestTar:
             path.write_bytes(compress(data[:700]) + compress(data[700:]))
             assert contents_of(unpack(path, tmp_path / kind)) == dict(MEMBERS)
 
-    def test_a_zip_at_the_end_does_not_make_it_one(self, tmp_path: Path) -> None:
-        inner = packed(tmp_path, "zip", [("../x", b"x")])  # which stays as it is
-        path = packed(tmp_path, "tar", [("inner.zip", inner.read_bytes())])
-        assert list(contents_of(unpack(path, tmp_path / "out"))) == ["inner.zip"]
-
 
 class TestZip:
     def test_backslashes_are_separators(self, tmp_path: Path) -> None:
@@ -315,13 +298,6 @@ class TestZip:
         path = packed(tmp_path, "zip", [("a/b", b"1"), ("a\\b", b"2")])
         with pytest.raises(DataError, match="'a/b' twice"):
             unpack(path, tmp_path / "twice")
-
-    @pytest.mark.parametrize(
-        "name",
-        ["../dir/", "//host/evil.txt", "C:evil.txt", "..\\dir\\", "C:\\evil.txt", "\\\\host\\evil.txt"],
-    )
-    def test_no_path_leaves_the_folder(self, tmp_path: Path, name: str) -> None:
-        check_refused(packed(tmp_path, "zip", [("fine.txt", b"x"), (name, b"x")]), "leads out")
 
     @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
     def test_links_and_devices(self, tmp_path: Path, mode: int) -> None:
@@ -334,11 +310,6 @@ class TestZip:
             data[data.rindex(signature) + offset] |= 1
         path.write_bytes(data)
         check_refused(path, r"encrypted: 'secret/b\.txt'")
-
-    def test_corrupt_bytes(self, tmp_path: Path) -> None:
-        path = packed(tmp_path, "zip", [("a.txt", b"x" * 100)], zipfile.ZIP_STORED)
-        path.write_bytes(path.read_bytes().replace(b"x" * 100, b"x" * 50 + b"y" * 50))
-        check_refused(path, "CRC")
 
 
 @pytest.mark.parametrize(

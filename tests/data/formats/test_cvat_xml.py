@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from cases import cases
 
 from pipeline.errors import DataError
 
@@ -25,39 +26,28 @@ def annotations(*inside: str, meta: str = META) -> str:
 BOX = '<box label="cat" xtl="1" ytl="2" xbr="11" ybr="22" occluded="1" z_order="0"/>'
 
 
-@pytest.mark.parametrize(
-    ("drawn", "bbox"),
-    [
-        pytest.param(BOX, (1, 2, 10, 20), id="box"),
-        pytest.param(
-            '<box label="cat" xtl="0" ytl="10" xbr="20" ybr="20" rotation="90"/>', (5, 5, 10, 20), id="turned box"
-        ),
-        pytest.param(
-            '<box label="cat" xtl="9" ytl="2" xbr="1" ybr="22"/>', (9, 2, -8, 20), id="swapped: for validation"
-        ),
-        pytest.param('<polygon label="cat" points="1,2;11,2; 5.5,22"/>', (1, 2, 10, 20), id="polygon"),
-        pytest.param('<polyline label="cat" points="1,2;11,22"/>', (1, 2, 10, 20), id="polyline"),
-        pytest.param('<points label="cat" points="1,2;11,22;3,3"/>', (1, 2, 10, 20), id="points"),
-        pytest.param('<ellipse label="cat" cx="6" cy="12" rx="5" ry="10"/>', (1, 2, 10, 20), id="ellipse"),
-        pytest.param(
-            '<ellipse label="cat" cx="12" cy="7" rx="5" ry="10" rotation="90"/>', (2, 2, 20, 10), id="turned ellipse"
-        ),
-        pytest.param(
-            '<mask label="cat" left="1" top="2" width="10" height="20" rle="3, 197"/>', (1, 2, 10, 20), id="mask"
-        ),
-        pytest.param(
-            '<cuboid label="cat" xtl1="1" ytl1="5" xbl1="1" ybl1="22" xtr1="9" ytr1="5" xbr1="9" ybr1="22"'
-            ' xtl2="3" ytl2="2" xbl2="3" ybl2="19" xtr2="11" ytr2="2" xbr2="11" ybr2="19"/>',
-            (1, 2, 10, 20),
-            id="cuboid",
-        ),
-        pytest.param(
-            '<skeleton label="dog"><points label="nose" outside="0" points="1,2"/><points label="nose" outside="0"'
-            ' points="11,22"/><points label="nose" outside="1" points="90,40"/></skeleton>',
-            (1, 2, 10, 20),
-            id="skeleton",
-        ),
-    ],
+CUBOID = """<cuboid label="cat" xtl1="1" ytl1="5" xbl1="1" ybl1="22" xtr1="9" ytr1="5" xbr1="9" ybr1="22"
+ xtl2="3" ytl2="2" xbl2="3" ybl2="19" xtr2="11" ytr2="2" xbr2="11" ybr2="19"/>"""
+SKELETON = """<skeleton label="dog"><points label="nose" outside="0" points="1,2"/>
+<points label="nose" outside="0" points="11,22"/><points label="nose" outside="1" points="90,40"/></skeleton>"""
+USUAL = (1, 2, 10, 20)
+
+
+@cases(
+    "drawn, bbox",
+    {
+        "box": (BOX, USUAL),
+        "turned box": ('<box label="cat" xtl="0" ytl="10" xbr="20" ybr="20" rotation="90"/>', (5, 5, 10, 20)),
+        "swapped: for validation": ('<box label="cat" xtl="9" ytl="2" xbr="1" ybr="22"/>', (9, 2, -8, 20)),
+        "polygon": ('<polygon label="cat" points="1,2;11,2; 5.5,22"/>', USUAL),
+        "polyline": ('<polyline label="cat" points="1,2;11,22"/>', USUAL),
+        "points": ('<points label="cat" points="1,2;11,22;3,3"/>', USUAL),
+        "ellipse": ('<ellipse label="cat" cx="6" cy="12" rx="5" ry="10"/>', USUAL),
+        "turned ellipse": ('<ellipse label="cat" cx="12" cy="7" rx="5" ry="10" rotation="90"/>', (2, 2, 20, 10)),
+        "mask": ('<mask label="cat" left="1" top="2" width="10" height="20" rle="3, 197"/>', USUAL),
+        "cuboid": (CUBOID, USUAL),
+        "skeleton": (SKELETON, USUAL),
+    },
 )
 def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any, ...]) -> None:
     annotation_folder.image("a.jpg")
@@ -131,20 +121,16 @@ def lefts(dataset: Any) -> dict[int, list[float]]:
     return {int(name[-10:-4]): [each[1] for each in boxes] for name, boxes in boxes_of(dataset).items()}
 
 
-@pytest.mark.parametrize(
-    ("shapes", "expected"),
-    [
-        pytest.param((at(0, 1), at(1, 2), at(2, 4, 1)), {0: [1], 1: [2], 2: [], 3: [], 4: [], 8: []}, id="each frame"),
-        pytest.param((at(0, 0), at(8, 16)), {0: [0], 1: [2], 2: [4], 3: [6], 4: [8], 8: [16]}, id="between keyframes"),
-        pytest.param((at(8, 16), at(0, 0)), {0: [0], 1: [2], 2: [4], 3: [6], 4: [8], 8: [16]}, id="in any order"),
-        pytest.param(
-            (at(1, 1), at(3, 1, 1), at(8, 5)), {0: [], 1: [1], 2: [1], 3: [], 4: [], 8: [5]}, id="away for a while"
-        ),
-        pytest.param(
-            (at(5, 0), at(7, 10)), {0: [], 1: [], 2: [], 3: [], 4: [], 8: []}, id="on frames that are not there"
-        ),
-        pytest.param((at(2, 0), at(6, 8)), {0: [], 1: [], 2: [0], 3: [2], 4: [4], 8: []}, id="keyframe not there"),
-    ],
+@cases(
+    "shapes, expected",
+    {
+        "each frame": ((at(0, 1), at(1, 2), at(2, 4, 1)), {0: [1], 1: [2], 2: [], 3: [], 4: [], 8: []}),
+        "between keyframes": ((at(0, 0), at(8, 16)), {0: [0], 1: [2], 2: [4], 3: [6], 4: [8], 8: [16]}),
+        "in any order": ((at(8, 16), at(0, 0)), {0: [0], 1: [2], 2: [4], 3: [6], 4: [8], 8: [16]}),
+        "away for a while": ((at(1, 1), at(3, 1, 1), at(8, 5)), {0: [], 1: [1], 2: [1], 3: [], 4: [], 8: [5]}),
+        "on frames that are not there": ((at(5, 0), at(7, 10)), {0: [], 1: [], 2: [], 3: [], 4: [], 8: []}),
+        "keyframe not there": ((at(2, 0), at(6, 8)), {0: [], 1: [], 2: [0], 3: [2], 4: [4], 8: []}),
+    },
 )
 def test_tracks(annotation_folder: AnnotationFolder, shapes: tuple[Any, ...], expected: dict[Any, Any]) -> None:
     annotation_folder.image(*(f"x/street/frame_{i:06d}.jpg" for i in (0, 1, 2, 3, 4, 8)), "other.jpg")
@@ -179,24 +165,15 @@ def test_clips_of_a_project_by_their_task(annotation_folder: AnnotationFolder) -
     assert subsets_of(dataset) == {"one/frame_000000.jpg": "train", "two/frame_000000.jpg": "test"}
 
 
-BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        pytest.param(
-            annotations(image(BOX.replace('"11"', '"x"'))), "xbr of a box is 'x'.*a.xml: image a.jpg", id="no number"
-        ),
-        pytest.param(
-            annotations(image('<polygon label="cat" points=""/>')), "polygon has no points.*image a.jpg", id="no points"
-        ),
-        pytest.param(
-            annotations(image(BOX.replace('"cat"', '""'))), "class is '' where a name.*image a.jpg", id="no label"
-        ),
-        pytest.param(annotations(image(name="")), "an image has no name.*a.xml: image 1", id="no name"),
-        pytest.param(annotations(track(at(0, 1))), "no frame of street is.*street/frame_000000.jpg", id="no frames"),
-    ],
+@cases(
+    "content, said",
+    {
+        "no number": (annotations(image(BOX.replace('"11"', '"x"'))), "xbr of a box is 'x'.*a.xml: image a.jpg"),
+        "no points": (annotations(image('<polygon label="cat" points=""/>')), "polygon has no points.*image a.jpg"),
+        "no label": (annotations(image(BOX.replace('"cat"', '""'))), "class is '' where a name.*image a.jpg"),
+        "no name": (annotations(image(name="")), "an image has no name.*a.xml: image 1"),
+        "no frames": (annotations(track(at(0, 1))), "no frame of street is.*street/frame_000000.jpg"),
+    },
 )
 def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"a.xml": content})

@@ -51,7 +51,6 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
     if not _READING.match(_COMMENTS.sub(" ", source.query)):
         problem = "the query does not start with SELECT"
         raise UsageError(problem, where=source.shown, expected="a query that only reads", remedy="write a SELECT")
-    images.mkdir(parents=True, exist_ok=True)
     sink = ImageSink(images)
     folder = Path(source.url.database or "").parent if source.url.get_backend_name() == "sqlite" else Path()
     paths: dict[str, str] = {}

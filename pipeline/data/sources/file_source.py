@@ -50,8 +50,6 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
     not 1, is its field `orientation`: its pixels were turned, so boxes drawn on them as stored must be, too.
     """
     found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
-    images.mkdir(parents=True, exist_ok=True)
-    annotations.mkdir(parents=True, exist_ok=True)
     sink = ImageSink(images)
     with _listed(found, images, sink, is_local=source.is_local) as (kind, files, transfer):
         taken = [name for group in files.values() for name in group]

@@ -61,13 +61,8 @@ def cvat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_whole(cvat: Any, tmp_path: Path) -> None:
     loaded, images, markup = cvat.load("/projects/7?org=team")
     first = cvat.requests[0]
-    assert first.method == "POST"
-    assert first.query == {
-        "format": "CVAT for images 1.1",
-        "save_images": "true",
-        "location": "local",
-        "org": "team",
-    }
+    options = {"format": "CVAT for images 1.1", "save_images": "true", "location": "local", "org": "team"}
+    assert (first.method, first.query) == ("POST", options)
     assert len(cvat.requests) == 5
     assert (loaded.kind, loaded.url, loaded.images) == ("api", f"cvat+{cvat.root}/projects/7", 2)
     assert (markup / "annotations.xml").read_bytes() == XML

@@ -23,12 +23,8 @@ def picture(form: Any = "PNG", size: Any = (60, 40), seed: Any = 0, **options: A
     return file.getvalue()
 
 
-def sideways() -> Any:
-    exif = Pictures.Exif()
-    exif[0x0112] = 6
-    return picture("JPEG", exif=exif)
-
-
+EXIF = Pictures.Exif()
+EXIF[0x0112] = 6
 PNG, JPEG = picture(), picture("JPEG", seed=1)
 
 
@@ -48,14 +44,8 @@ def load(tmp_path: Path, database: Any) -> Any:
 
     def run(query: Any, url: Any = "", to: Any = "out", **options: Any) -> tuple[Any, ...]:
         place = tmp_path / to
-        loaded = load_source(
-            url or f"sqlite:///{database}",
-            place / "images",
-            place / "markup",
-            query=query,
-            cache=tmp_path / "cache",
-            **options,
-        )
+        options |= {"query": query, "cache": tmp_path / "cache"}
+        loaded = load_source(url or f"sqlite:///{database}", place / "images", place / "markup", **options)
         return loaded, read_coco(place / "markup/annotations.json")
 
     return run
@@ -70,13 +60,10 @@ def insert(database: Any, *rows: Any) -> None:
 
 def boxes(dataset: Any) -> Any:
     """By image name: label, box, iscrowd."""
-    names, labels = (
-        {each.id: each.file_name for each in dataset.images},
-        {each.id: each.name for each in dataset.categories},
-    )
-    found = {name: [] for name in names.values()}
+    found = {image.file_name: [] for image in dataset.images}
     for each in dataset.annotations:
-        found[names[each.image_id]].append((labels[each.category_id], each.bbox, each.iscrowd))
+        name, label = dataset.images[each.image_id - 1].file_name, dataset.classes[each.category_id - 1]
+        found[name].append((label, each.bbox, each.iscrowd))
     return found
 
 
@@ -136,7 +123,7 @@ class TestImages:
         {
             "no suffix: PNG": ("x", PNG, "x.png", "x.png", (60, 40)),
             "another suffix: JPEG": ("deep/x.v2", JPEG, "deep/x.v2.jpg", "deep/x.v2.jpg", (60, 40)),
-            "EXIF: upright size": ("./x.jpeg", sideways(), "x.jpeg", "x.jpeg", (40, 60)),
+            "EXIF: upright size": ("./x.jpeg", picture("JPEG", exif=EXIF), "x.jpeg", "x.jpeg", (40, 60)),
             "GIF without suffix": ("x", picture("GIF"), "x", "x.png", (60, 40)),
             "PPM: told by its name": ("x.ppm", picture("PPM"), "x.ppm", "x.ppm.png", (60, 40)),
         },
@@ -163,22 +150,13 @@ class TestImages:
             ("row 4, 'zero.png'", "the file is empty"),
         ]
 
-    def test_paths(
-        self, load: Any, database: Path, tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_paths(self, load: Any, database: Path, tmp_path: Path, server: Any) -> None:
         """Relative ones start from the SQLite file's folder, wherever one works."""
         (tmp_path / "shots").mkdir()
         (tmp_path / "shots/1.png").write_bytes(PNG)
         url = server.serve("far.jpg", JPEG)
-        insert(
-            database,
-            ("shots/1.png", None),
-            (str(tmp_path / "shots/1.png"), None),
-            (f"{url}?sig=planted", None),
-            ("gone.png", None),
-            ("shots", None),
-        )
-        monkeypatch.chdir("/")
+        there = tmp_path / "shots/1.png"
+        insert(database, *((path, None) for path in ("shots/1.png", str(there), f"{url}?sig=x", "gone.png", "shots")))
         loaded, dataset = load("SELECT name AS path FROM pictures")
         assert [each.file_name for each in dataset.images] == ["1.png", "far.jpg", "shots/1.png"]
         assert [(each.item, each.reason) for each in loaded.skipped] == [

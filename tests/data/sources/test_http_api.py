@@ -136,11 +136,7 @@ class TestPaging:
                 r"'image' of api.image leads nowhere[\s\S]*item 0[\s\S]*did you mean 'imgae",
             ),
             "boxes misspelt": ([item("a.png", objcts=[])], {"boxes": "objetcs"}, r"did you mean 'objects'"),
-            "no boxes anywhere": (
-                [{"image": "/files/a.png"}],
-                {"boxes": "objects"},
-                "of api.boxes leads nowhere",
-            ),
+            "no boxes anywhere": ([{"image": "/files/a.png"}], {"boxes": "objects"}, "of api.boxes leads nowhere"),
             "label misspelt": ([item("a.png")], {**BOXES, "label": "class.nme"}, r"the keys name[\s\S]*item 0, box 0"),
             "three numbers": ([item("a.png", box=(1, 2, 3))], BOXES, "a list of four numbers"),
             "a word in a box": ([item("a.png", box=(1, 2, 3, "x"))], BOXES, r"item 0, box 0[\s\S]*four numbers"),
@@ -170,11 +166,7 @@ class TestItems:
             "fraction": ({"b": [0.25, 0.5, 0.5, 0.25]}, {"box": "b", "units": "fraction"}, (10, 10, 20, 5)),
             "percent": ({"b": [25, 50, 50, 25]}, {"box": "b", "units": "percent"}, (10, 10, 20, 5)),
             "four fields": ({"p": {"x": 1, "y": 2}, "w": "10", "h": 5}, {"box": "p.x, p.y, w, h"}, (1, 2, 10, 5)),
-            "indices": (
-                {"c": [[1, 2], [11, 7]]},
-                {"box": "c.0.0,c.0.1,c.1.0,c.1.1", "box_format": "xyxy"},
-                (1, 2, 10, 5),
-            ),
+            "indices": ({"c": [[1, 2], [10, 5]]}, {"box": "c.0.0,c.0.1,c.1.0,c.1.1"}, (1, 2, 10, 5)),
         },
     )
     def test_boxes_in_pixels(self, api_place: Any, fields: Any, settings: Any, expected: Any) -> None:
@@ -189,19 +181,13 @@ class TestItems:
         fields = {"id": 9, "cam": {"id": "x"}, "weather": None}
         api_place.json("/items", [item("a.png", s="validation", **fields), item("b.png", s="?")])
         dataset = api_place.load(subset="s", metadata="id, cam.id, weather, none")[2]
-        assert dict(dataset.images[0].extra) == {
-            "source_id": 9,
-            "cam.id": "x",
-            "weather": None,
-            "subset": "eval",
-        }
+        assert dict(dataset.images[0].extra) == {"source_id": 9, "cam.id": "x", "weather": None, "subset": "eval"}
         assert dict(dataset.images[1].extra) == {}
 
     def test_base64(self, api_place: Any) -> None:
         data = base64.b64encode(picture(30, 10)).decode()
-        api_place.json(
-            "/items", [{"image": f"data:image/png;base64,{data}", "n": "x"}, {"image": data, "n": "y/z.png"}]
-        )
+        items = [{"image": f"data:image/png;base64,{data}", "n": "x"}, {"image": data, "n": "y/z.png"}]
+        api_place.json("/items", items)
         _, images, dataset = api_place.load(name="n")
         assert names(dataset) == ["x.png", "y/z.png"]
         assert (images / "y" / "z.png").read_bytes() == picture(30, 10)
@@ -239,12 +225,11 @@ class TestItems:
         api_place.json("/items", rows)
         loaded, _, dataset = api_place.load(**BOXES)
         assert names(dataset) == ["a.png", "b.png"]
+        page = "a web page came"
         where, files = f"page 1 of {api_place.root}/items", f"{api_place.root}/files"
         assert loaded.skipped == (
             Skipped(f"{where}, item 0 ({files}/text.png)", "it is no image that can be read"),
-            Skipped(
-                f"{where}, item 1 ({files}/page.png)", "a web page came instead of an image: the URL may want a login"
-            ),
+            Skipped(f"{where}, item 1 ({files}/page.png)", f"{page} instead of an image: the URL may want a login"),
             Skipped(f"{where}, item 2 ({files}/empty.png)", "the file is empty"),
             Skipped(f"{where}, item 3 ({files}/gone.png)", "the server answered 404 Not Found"),
             Skipped(f"{where}, item 5", "it has no image"),
@@ -273,11 +258,7 @@ class TestFailures:
     @cases(
         "replies, error, match",
         {
-            "500 twice, then 401": (
-                [Reply(500), Reply(500), Reply(401)],
-                UsageError,
-                r"401 Unauthorized[\s\S]*LABELS_TOKEN",
-            ),
+            "500, then 401": ([Reply(500), Reply(401)], UsageError, r"401 Unauthorized[\s\S]*LABELS_TOKEN"),
             "forbidden": ([Reply(403)], UsageError, r"403 Forbidden[\s\S]*LABELS_TOKEN"),
             "always cut": ([Reply(200, b"[1, 2", sent=2)] * 5, MissingError, "the connection broke|was cut"),
             "login page": ([Reply(200, b"<html><body>Log in</body></html>")], DataError, "web page, not JSON"),

@@ -93,11 +93,8 @@ class TestProject:
         label_studio.json(EXPORT, tasks)
         loaded, images, dataset = label_studio.load("/projects/12/data?tab=3")
         assert label_studio.seen(EXPORT)[0].query == {"exportType": "JSON"}
-        assert (loaded.kind, loaded.url, loaded.images) == (
-            "api",
-            f"label-studio+{label_studio.root}/projects/12/data",
-            3,
-        )
+        assert loaded.url == f"label-studio+{label_studio.root}/projects/12/data"
+        assert (loaded.kind, loaded.images) == ("api", 3)
         assert [each.reason for each in loaded.skipped] == ["it is not labelled"]
         assert [each.file_name for each in dataset.images] == ["1.png", "2.png", "3.png"]
         assert dataset.classes == ("cat", "dog")
@@ -299,6 +296,7 @@ class TestTasks:
         "results, size",
         {
             "one": ([rectangle()], (200, 100)),
+            "one that tells": ([rectangle(), {"type": "choices", "value": {}}], (200, 100)),
             "two": ([rectangle(), rectangle(original_width=7)], (0, 0)),
             "none": ([], (0, 0)),
         },
@@ -309,11 +307,7 @@ class TestTasks:
 
 
 @settings(deadline=None)
-@given(
-    st.tuples(*[st.floats(0.01, 1)] * 4),
-    st.floats(-360, 360),
-    st.floats(0.2, 5),
-)
+@given(st.tuples(*[st.floats(0.01, 1)] * 4), st.floats(-360, 360), st.floats(0.2, 5))
 def test_turning_keeps_sides_and_angles(box: Any, degrees: Any, aspect: Any) -> None:
     x, y, width, height = box
     points = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]

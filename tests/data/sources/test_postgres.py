@@ -65,14 +65,8 @@ def load(gallery: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("GALLERY_PASSWORD", postgres.PASSWORD)
 
     def run(query: Any, url: Any = "", **options: Any) -> tuple[Any, ...]:
-        loaded = load_source(
-            url or gallery.url(),
-            tmp_path / "images",
-            tmp_path / "markup",
-            query=query,
-            cache=tmp_path / "cache",
-            **options,
-        )
+        options |= {"query": query, "cache": tmp_path / "cache"}
+        loaded = load_source(url or gallery.url(), tmp_path / "images", tmp_path / "markup", **options)
         return loaded, read_coco(tmp_path / "markup/annotations.json")
 
     return run

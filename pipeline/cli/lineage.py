@@ -6,8 +6,8 @@ for the attempt whose outputs it took.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.printing import main_metrics, megabytes
@@ -15,27 +15,8 @@ from pipeline.runtime.manifest import GOOD, REUSED, RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
 Key = tuple[str, str]  # entity and digest
+Attempts = dict[str, StepRecord | None]  # by `run/step/attempt`, oldest first; None if the record cannot be read
 CHOSEN = "  (chosen by hand)"
-
-
-@dataclass(frozen=True)
-class Production:
-    """An attempt that made artifacts: `run/step/attempt`, and its record, if that can be read."""
-
-    made_by: str
-    record: StepRecord | None
-
-    @property
-    def inputs(self) -> dict[Key, str]:
-        """The artifacts it read, with a remark where a person named one."""
-        read, chosen = (self.record.inputs, self.record.chosen) if self.record else ({}, {})
-        return {(name, artifact.digest): CHOSEN if name in chosen else "" for name, artifact in read.items()}
-
-    @property
-    def outputs(self) -> dict[Key, str]:
-        """The artifacts it made."""
-        made = self.record.outputs if self.record else {}
-        return {(name, artifact.digest): "" for name, artifact in made.items()}
 
 
 @dataclass(frozen=True)
@@ -43,37 +24,36 @@ class Lineage:
     """An artifact with all before and after it, and the attempts that made each, or made something from it."""
 
     subject: Key
-    artifacts: dict[Key, Artifact]
-    makers: dict[Key, list[Production]]
-    readers: dict[Key, list[Production]]
+    artifacts: dict[Key, Artifact] = field(default_factory=dict)
+    makers: dict[Key, Attempts] = field(default_factory=dict)
+    readers: dict[Key, Attempts] = field(default_factory=dict)
 
     def sources(self, key: Key) -> dict[Key, str]:
-        """What an artifact was made from."""
-        return {source: remark for each in self.makers.get(key, []) for source, remark in each.inputs.items()}
+        """What an artifact was made from, with a remark where a person named it."""
+        records = [record for record in self.makers.get(key, {}).values() if record]
+        return {one: CHOSEN if one[0] in record.chosen else "" for record in records for one in _keys(record.inputs)}
 
     def products(self, key: Key) -> dict[Key, str]:
         """What was made from an artifact."""
-        return {product: remark for each in self.readers.get(key, []) for product, remark in each.outputs.items()}
+        return {one: "" for record in self.readers.get(key, {}).values() if record for one in _keys(record.outputs)}
 
 
 def trace(artifact: Artifact, manifests: Sequence[RunManifest]) -> Lineage:
     """Follow an artifact through all runs, in both directions."""
-    subject = (artifact.name, artifact.digest)
-    lineage = Lineage(subject, {}, {}, {})
+    lineage = Lineage((artifact.name, artifact.digest))
     known: dict[Key, Artifact] = {}
-    for production in _productions(manifests):
-        for key in production.outputs:
-            lineage.makers.setdefault(key, []).append(production)
-        for key in production.inputs:
-            lineage.readers.setdefault(key, []).append(production)
-        for one in production.record.artifacts if production.record else ():
+    for made_by, record in _attempts(manifests):
+        for key in _keys(record.outputs):
+            lineage.makers.setdefault(key, {})[made_by] = record
+        for key in _keys(record.inputs):
+            lineage.readers.setdefault(key, {})[made_by] = record
+        for one in record.artifacts:
             known.setdefault((one.name, one.digest), one)
-    known.setdefault(subject, artifact)
-    related = _reachable(subject, lineage.sources) | _reachable(subject, lineage.products)
+    known.setdefault(lineage.subject, artifact)
+    related = _reachable(lineage.subject, lineage.sources) | _reachable(lineage.subject, lineage.products)
     lineage.artifacts.update({key: one for key, one in known.items() if key in related})
     for key, one in lineage.artifacts.items():
-        if one.made_by:  # its maker's run may be gone, or cannot be read
-            lineage.makers.setdefault(key, [Production(one.made_by, None)])
+        lineage.makers.setdefault(key, {one.made_by: None} if one.made_by else {})  # its run may be gone
     return lineage
 
 
@@ -81,44 +61,41 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
     """Nodes and edges as JSON: an edge leads from an artifact to one made from it, `by` an attempt."""
     nodes, edges = [], []
     for key, artifact in lineage.artifacts.items():
-        makers = lineage.makers.get(key, [])
-        made_by = [
-            {"attempt": each.made_by}
-            | ({"status": each.record.status, "metrics": each.record.metrics} if each.record else {})
-            for each in makers
-        ]
+        made_by = []
+        for attempt, record in lineage.makers[key].items():
+            outcome = {"status": record.status, "metrics": record.metrics} if record else {}
+            made_by.append({"attempt": attempt, **outcome})
+            edges += [
+                {
+                    "from": "/".join(source),
+                    "to": "/".join(key),
+                    "by": attempt,
+                    "chosen_by_hand": record is not None and source[0] in record.chosen,
+                }
+                for source in (_keys(record.inputs) if record else ())
+                if source in lineage.artifacts
+            ]
         facts = {"url": artifact.url, "size": artifact.size, "files": artifact.files, "made_by": made_by}
         nodes.append({"id": "/".join(key), "entity": artifact.name, "digest": artifact.digest, **facts})
-        edges += [
-            {"from": "/".join(source), "to": "/".join(key), "by": each.made_by, "chosen_by_hand": remark == CHOSEN}
-            for each in makers
-            for source, remark in each.inputs.items()
-            if source in lineage.artifacts
-        ]
     return {"artifact": "/".join(lineage.subject), "nodes": nodes, "edges": edges}
 
 
 def lineage_text(lineage: Lineage) -> str:
     """Two trees: the artifacts before the subject, and those after it."""
-    subject, makers = lineage.artifacts[lineage.subject], lineage.makers.get(lineage.subject, [])
+    subject, makers = lineage.artifacts[lineage.subject], lineage.makers[lineage.subject]
+    lines = [f"{subject.name}  {subject.digest}", f"{subject.files} files, {megabytes(subject.size)}  {subject.url}"]
+    lines += [f"made by {_attempt_text(*each)}" for each in makers.items()]
+    outside = "the outside world" if any(makers.values()) else "nothing that can be read"
     seen = {lineage.subject}
-    outside = "the outside world" if any(each.record for each in makers) else "nothing that can be read"
-    return "\n".join(
-        [
-            f"{subject.name}  {subject.digest}",
-            f"{subject.files} files, {megabytes(subject.size)}  {subject.url}",
-            *(f"made by {_production_text(each)}" for each in makers),
-            "",
-            "came from",
-            *(_tree(lineage, lineage.subject, lineage.sources, seen) or [f"└─ {outside}"]),
-            "",
-            "went into",
-            *(_tree(lineage, lineage.subject, lineage.products, seen) or ["└─ nothing yet"]),
-        ]
-    )
+    for title, following, nothing in (
+        ("came from", lineage.sources, outside),
+        ("went into", lineage.products, "nothing yet"),
+    ):
+        lines += ["", title, *(_tree(lineage, lineage.subject, following, seen) or [f"└─ {nothing}"])]
+    return "\n".join(lines)
 
 
-def _productions(manifests: Iterable[RunManifest]) -> list[Production]:
+def _attempts(manifests: Iterable[RunManifest]) -> list[tuple[str, StepRecord]]:
     """Every attempt that made something, once; a reused one only where the original is missing."""
     own: dict[str, StepRecord] = {}
     reused: dict[str, StepRecord] = {}
@@ -128,8 +105,11 @@ def _productions(manifests: Iterable[RunManifest]) -> list[Production]:
                 reused.setdefault(record.reused_from, record)
             elif record.outputs:
                 own[f"{manifest.run}/{record.made_by}"] = record
-    found = sorted({**reused, **own}.items(), key=lambda item: item[1].started)
-    return [Production(made_by, record) for made_by, record in found]
+    return sorted({**reused, **own}.items(), key=lambda item: item[1].started)
+
+
+def _keys(artifacts: Mapping[str, Artifact]) -> list[Key]:
+    return [(name, artifact.digest) for name, artifact in artifacts.items()]
 
 
 def _reachable(start: Key, following: Callable[[Key], Iterable[Key]]) -> set[Key]:
@@ -149,8 +129,8 @@ def _tree(
     lines = []
     below = following(key)
     for number, (other, remark) in enumerate(below.items(), 1):
-        makers, is_last = lineage.makers.get(other, []), number == len(below)
-        by = f"  {_production_text(makers[0])}" if makers else ""
+        makers, is_last = lineage.makers[other], number == len(below)
+        by = "".join(f"  {_attempt_text(*each)}" for each in list(makers.items())[:1])
         more = f"  and {len(makers) - 1} more" if len(makers) > 1 else ""
         again = other in seen
         seen.add(other)
@@ -161,10 +141,9 @@ def _tree(
     return lines
 
 
-def _production_text(production: Production) -> str:
+def _attempt_text(made_by: str, record: StepRecord | None) -> str:
     """`run/step/attempt`, its status if it is not a success, and its main metrics."""
-    record = production.record
     if record is None:
-        return f"{production.made_by}, whose record cannot be read"
+        return f"{made_by}, whose record cannot be read"
     status = [] if record.status in GOOD else [record.status]
-    return "  ".join([production.made_by, *status, *main_metrics(record, numbers_only=True)])
+    return "  ".join([made_by, *status, *main_metrics(record, numbers_only=True)])

@@ -67,7 +67,7 @@ def test_what_was_told_above_is_not_told_again() -> None:
 def test_an_artifact_made_again_is_one_node_and_each_way_of_making_it_is_told() -> None:
     again = run_of(3, attempt("fit", (TRAIN,), (MODEL,)))
     lineage = trace(MODEL, [*RUNS, again])
-    assert [work.made_by for work in lineage.makers[(MODEL.name, MODEL.digest)]] == [
+    assert [*lineage.makers[(MODEL.name, MODEL.digest)]] == [
         f"{run_id(3)}/fit/1",
         f"{run_id(1)}/fit/1",
     ], "in the order in which they started"
@@ -84,7 +84,7 @@ def test_an_artifact_made_again_is_one_node_and_each_way_of_making_it_is_told() 
 
 def test_where_the_original_is_lost_the_reused_record_tells_what_it_knows() -> None:
     lineage = trace(TRAIN, RUNS[1:])
-    assert [work.made_by for work in lineage.makers[(TRAIN.name, TRAIN.digest)]] == [f"{run_id(1)}/prep/2"]
+    assert [*lineage.makers[(TRAIN.name, TRAIN.digest)]] == [f"{run_id(1)}/prep/2"]
     assert f"└─ {short(IMAGES)}  {run_id(1)}/load/1" in lineage_text(lineage)
 
 

@@ -32,12 +32,7 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 
 def imported_modules(tree: ast.Module, package: str = "") -> frozenset[str]:
-    """Modules of this package that a source imports, and every imported `module.name`, which may be a module.
-
-    Args:
-        tree: The parsed source.
-        package: Its package, for relative imports.
-    """
+    """Modules of this package that a source in `package` imports, and each imported `module.name`, maybe a module."""
     found: set[str] = set()
     for node in _statements(tree):
         if isinstance(node, ast.Import):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -113,16 +112,15 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
 
 def abandoned(resume: Path) -> list[Path]:
     """The folders of killed attempts on this machine that nobody has continued for a while."""
+
+    def is_old(path: Path) -> bool:
+        try:
+            return path.stat().st_mtime < time.time() - ABANDONED
+        except FileNotFoundError:  # a training has just replaced it
+            return False
+
     folders = sorted(resume.iterdir()) if resume.is_dir() else []
-    return [folder for folder in folders if _last_change(folder) < time.time() - ABANDONED]
-
-
-def _last_change(folder: Path) -> float:
-    times = [folder.stat().st_mtime]
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a training has just replaced it
-            times.append(path.stat().st_mtime)
-    return max(times)
+    return [folder for folder in folders if all(map(is_old, (folder, *folder.rglob("*"))))]
 
 
 def collect(runs: Runs, garbage: Garbage, leftovers: Iterable[Path] = ()) -> list[FileInfo]:

@@ -25,13 +25,7 @@ BUILDER = "pkg:generic/detection-pipeline"
 
 
 def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[str, Any]:
-    """The Statement about one attempt.
-
-    Args:
-        manifest: Its run.
-        record: The attempt; it succeeded without reusing another's work.
-        source: URL of the code's repository.
-    """
+    """The Statement about an attempt that succeeded without reusing another's work; `source` is the code's URL."""
     definition = {
         "buildType": f"{BUILDER}#step/v1",
         "externalParameters": {

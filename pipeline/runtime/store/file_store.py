@@ -27,6 +27,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 MANY = 200  # items from which a progress bar is shown
+SHARE = 16  # of many items, those a thread takes at once: handing over a small file takes as long as hashing it
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -125,9 +126,13 @@ class FileStore(ABC):
         waiting = list(items)
         if len(waiting) < 2:
             return [call(item) for item in waiting]
-        with ThreadPoolExecutor(min(self.parallel, len(waiting))) as pool:
-            results: Iterable[_Result] = pool.map(call, waiting)
-            if len(waiting) >= MANY:
+        is_many = len(waiting) >= MANY
+        size = SHARE if is_many else 1
+        shares = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        with ThreadPoolExecutor(min(self.parallel, len(shares))) as pool:
+            done = pool.map(lambda share: [call(item) for item in share], shares)
+            results: Iterable[_Result] = (result for of_share in done for result in of_share)
+            if is_many:
                 from tqdm import tqdm
 
                 results = tqdm(results, label, len(waiting), unit="file", mininterval=0.5, delay=2, ascii=True)

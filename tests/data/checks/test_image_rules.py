@@ -2,13 +2,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from one_rule import apply
 
 from pipeline.data.checks import image_rules
+from pipeline.data.checks.image_rules import duplicate_groups, exact_duplicates, near_duplicates
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.images import ImageFacts
+from pipeline.data.fingerprints import fingerprint_of
+from pipeline.data.images import ImageFacts, inspect
 
 A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
 BOX = Annotation(1, 1, 1, (5.0, 6.0, 20.0, 10.0), 200.0, 0, [[5.0, 6.0, 25.0, 6.0, 25.0, 16.0]])
@@ -124,3 +132,214 @@ def test_on_the_users_word_boxes_stay_that_fit(bbox: tuple[float, ...], fits: bo
     assert finding.action == ("repaired" if fits else "dropped")
     assert ("a box does not fit in it; 2 boxes went" in finding.detail) != fits
     assert apply(image_rules.unrelated_sizes, found, "repair", facts()) == (found, [])
+
+
+CATEGORIES = (Category(1, "cat"), Category(2, "dog"))
+
+
+def picture(seed: Any) -> Any:
+    shades = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
+    return cv2.resize(shades, (120, 80), interpolation=cv2.INTER_CUBIC)
+
+
+def facts_of(**names: Any) -> Any:
+    """Facts by name, from (digest, seed of the picture); no digest, no picture."""
+    return {
+        f"{name}.jpg": ImageFacts(120, 80, digest=digest, fingerprint=fingerprint_of(picture(seed)))
+        if digest
+        else ImageFacts(kind="missing", problem="the file is missing")
+        for name, (digest, seed) in names.items()
+    }
+
+
+def dataset_of(*names: Any, boxes: Any = ()) -> Any:
+    """Images in this order with ids from 1, and boxes of (name, x)."""
+    ids = {name: i for i, name in enumerate(names, 1)}
+    images = tuple(Image(i, f"{name}.jpg", 120, 80) for name, i in ids.items())
+    annotations = tuple(
+        Annotation(i, ids[name], 1, (float(x), 1.0, 10.0, 10.0), 100.0) for i, (name, x) in enumerate(boxes, 1)
+    )
+    return CocoDataset(images, annotations, CATEGORIES)
+
+
+def told(findings: Any) -> Any:
+    return [(each.file_name, each.action, each.detail) for each in findings]
+
+
+def names_of(dataset: Any) -> Any:
+    return [image.file_name for image in dataset.images]
+
+
+class TestExact:
+    facts = facts_of(a=("1", 1), b=("2", 2), c=("1", 1), d=("1", 1), e=("2", 2), f=("3", 3), gone=("", 0), lost=("", 0))
+    dataset = dataset_of(
+        "a", "b", "c", "d", "e", "f", "gone", "lost", boxes=[("c", 1), ("c", 5), ("d", 1), ("e", 2), ("b", 2)]
+    )
+
+    def test_report(self) -> None:
+        found, findings = apply(exact_duplicates, self.dataset, "report", self.facts)
+        assert found is self.dataset
+        assert told(findings) == [
+            ("a.jpg", "reported", "the same bytes as c.jpg, with other boxes: 0 here, 2 there"),
+            ("d.jpg", "reported", "the same bytes as c.jpg, with other boxes: 1 here, 2 there"),
+            ("e.jpg", "reported", "the same bytes as b.jpg, with the same boxes"),
+        ]
+        assert findings[0].item == "image 1 (a.jpg)"
+
+    def test_drop_leaves_the_one_with_the_most_boxes(self) -> None:
+        found, findings = apply(exact_duplicates, self.dataset, "drop", self.facts)
+        assert names_of(found) == ["b.jpg", "c.jpg", "f.jpg", "gone.jpg", "lost.jpg"]
+        assert [(each.image_id, each.bbox[0]) for each in found.annotations] == [(3, 1.0), (3, 5.0), (2, 2.0)]
+        assert [each.action for each in findings] == ["dropped"] * 3
+        assert apply(exact_duplicates, found, "drop", self.facts) == (found, [])
+
+    def test_repair_brings_the_boxes_together(self) -> None:
+        found, findings = apply(exact_duplicates, self.dataset, "repair", self.facts)
+        assert names_of(found) == ["b.jpg", "c.jpg", "f.jpg", "gone.jpg", "lost.jpg"]
+        assert [(each.image_id, each.bbox[0]) for each in found.annotations] == [(3, 1), (3, 5), (3, 1), (2, 2), (2, 2)]
+        assert [each.action for each in findings] == ["repaired"] * 3
+        assert apply(exact_duplicates, found, "repair", self.facts) == (found, [])
+
+
+class TestNear:
+    facts = facts_of(a=("1", 1), b=("2", 1), c=("2", 1), d=("3", 2), e=("4", 3), f=("5", 3), gone=("", 0))
+    dataset = dataset_of("a", "b", "c", "d", "e", "f", "gone", boxes=[("b", 1), ("d", 5)])
+
+    def test_report(self) -> None:
+        found, findings = apply(near_duplicates, self.dataset, "report", self.facts)
+        assert found is self.dataset
+        assert told(findings) == [("a.jpg", "reported", "looks like b.jpg"), ("f.jpg", "reported", "looks like e.jpg")]
+
+    def test_drop(self) -> None:
+        found, findings = apply(near_duplicates, self.dataset, "drop", self.facts)
+        assert names_of(found) == ["b.jpg", "c.jpg", "d.jpg", "e.jpg", "gone.jpg"]
+        assert [each.action for each in findings] == ["dropped"] * 2
+        assert apply(near_duplicates, found, "drop", self.facts) == (found, [])
+
+    def test_groups_hold_exact_ones_too(self) -> None:
+        assert duplicate_groups(self.dataset, self.facts) == {
+            "a.jpg": "a.jpg",
+            "b.jpg": "a.jpg",
+            "c.jpg": "a.jpg",
+            "e.jpg": "e.jpg",
+            "f.jpg": "e.jpg",
+        }
+
+    def test_flat_pictures_are_duplicates_only_by_their_bytes(self) -> None:
+        facts = {f"{i}.jpg": ImageFacts(9, 9, digest=str(max(i, 2))) for i in range(1, 5)}
+        assert duplicate_groups(dataset_of("1", "2", "3", "4"), facts) == {"1.jpg": "1.jpg", "2.jpg": "1.jpg"}
+
+    def test_two_records_of_one_file_are_no_group(self) -> None:
+        image = Image(1, "d.jpg", 120, 80)
+        assert duplicate_groups(CocoDataset((image, replace(image, id=2)), (), CATEGORIES), self.facts) == {}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "1", "2", "3", "4"]), st.integers(1, 3)), max_size=9),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 3)), max_size=9),
+    st.sampled_from([(exact_duplicates, "drop"), (exact_duplicates, "repair"), (near_duplicates, "drop")]),
+)
+def test_what_is_left_has_no_duplicates(files: Any, boxes: Any, case: Any) -> None:
+    """Pictures and digests in any combination; each rule leaves nothing to itself, and takes all of a group but one."""
+    rule, action = case
+    seeds = {}
+    facts = facts_of(**{f"n{i}": (digest, seeds.setdefault(digest, seed)) for i, (digest, seed) in enumerate(files)})
+    names = [f"n{i}" for i in range(len(files))]
+    dataset = dataset_of(*names, boxes=[(f"n{i}", x) for i, x in boxes if i < len(files)])
+    found, findings = apply(rule, dataset, action, facts)
+    assert apply(rule, found, action, facts) == (found, [])
+    assert sorted(names_of(found) + [each.file_name for each in findings]) == sorted(names_of(dataset))
+    if rule is near_duplicates:
+        groups = duplicate_groups(dataset, facts)
+        assert {groups.get(name, name) for name in names_of(dataset)} == {
+            groups.get(name, name) for name in names_of(found)
+        }
+    if action == "repair":
+        assert len(found.annotations) == len(dataset.annotations)
+
+
+def test_of_a_pan_more_than_one_frame_is_left_and_none_straddles() -> None:
+    """What is dropped is like a picture that stays; what stays together is the whole of the pan."""
+    wide = cv2.resize(np.random.default_rng(8).integers(0, 255, (24, 24, 3), np.uint8), (1200, 120))
+    names = [f"{i:03d}" for i in range(120)]
+    facts = {
+        f"{name}.jpg": ImageFacts(
+            160, 120, digest=name, fingerprint=fingerprint_of(np.ascontiguousarray(wide[:, x : x + 160]))
+        )
+        for name, x in zip(names, range(0, 240, 2), strict=True)
+    }
+    dataset = dataset_of(*names)
+    assert set(duplicate_groups(dataset, facts).values()) == {"000.jpg"}
+    assert len(duplicate_groups(dataset, facts)) == 120
+    left, _ = apply(near_duplicates, dataset, "drop", facts)
+    assert 5 < len(left.images) < 100
+    assert duplicate_groups(left, facts) == {}
+
+
+ONE, TWO, SHORT = "0123456789abcdef" * 2, "fedcba9876543210" * 2, "Zx81QuuX0aBcDeFgHi42aa"
+
+
+@pytest.mark.parametrize(
+    ("names", "together"),
+    [
+        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{TWO}.jpg"], True, id="hexadecimal"),
+        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{SHORT}.jpg"], True, id="letters"),
+        pytest.param([f"train/a_jpg.rf.{ONE}.jpg", f"valid/a_jpg.rf.{TWO}.jpg"], True, id="in two folders"),
+        pytest.param([f"a_tif.rf.{ONE}.tif.png", f"a_tif.rf.{TWO}.tif.png"], True, id="converted"),
+        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"b_jpg.rf.{TWO}.jpg"], False, id="two sources"),
+        pytest.param(["a.rf.1.jpg", "a.rf.2.jpg"], False, id="no such ids"),
+        pytest.param([f"a.{ONE}.jpg", f"a.{TWO}.jpg"], False, id="no such names"),
+    ],
+)
+def test_augmented_copies_of_one_picture(names: list[Any], together: bool) -> None:
+    facts = {
+        name: ImageFacts(120, 80, digest=name, fingerprint=fingerprint_of(picture(i))) for i, name in enumerate(names)
+    }
+    dataset = CocoDataset(tuple(Image(i, name, 120, 80) for i, name in enumerate(names, 1)), (), CATEGORIES)
+    assert duplicate_groups(dataset, facts) == (dict.fromkeys(names, names[0]) if together else {})
+    assert apply(near_duplicates, dataset, "drop", facts) == (dataset, [])
+
+
+def test_from_files(tmp_path: Path) -> None:
+    """As validation sees them: one photograph five times over, and others."""
+    original, other = cv2.resize(picture(1), (640, 480)), cv2.resize(picture(2), (640, 480))
+    cv2.imwrite(str(tmp_path / "a.jpg"), original, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    (tmp_path / "copy.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    cv2.imwrite(str(tmp_path / "half.jpg"), cv2.resize(original, (320, 240), interpolation=cv2.INTER_AREA))
+    cv2.imwrite(str(tmp_path / "low.jpg"), original, [cv2.IMWRITE_JPEG_QUALITY, 50])
+    cv2.imwrite(str(tmp_path / "mirror.png"), original[:, ::-1])
+    cv2.imwrite(str(tmp_path / "other.jpg"), other)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    facts = inspect(tmp_path, names)
+    dataset = CocoDataset(tuple(Image(i, name, 9, 9) for i, name in enumerate(names, 1)), (), CATEGORIES)
+    assert told(apply(exact_duplicates, dataset, "report", facts)[1]) == [
+        ("copy.jpg", "reported", "the same bytes as a.jpg, with the same boxes")
+    ]
+    near = apply(near_duplicates, dataset, "report", facts)[1]
+    assert [each.file_name for each in near] == ["half.jpg", "low.jpg", "mirror.png"]
+    assert {each.detail for each in near} == {"looks like a.jpg"}
+    assert duplicate_groups(dataset, facts) == dict.fromkeys(set(names) - {"other.jpg"}, "a.jpg")
+
+
+@pytest.mark.parametrize("check", [exact_duplicates, near_duplicates])
+@pytest.mark.parametrize(
+    ("subsets", "reserved", "stays"),
+    [
+        pytest.param({}, "", "c.jpg", id="the one with the most boxes"),
+        pytest.param({"d": "test", "a": "eval", "c": "train"}, "", "d.jpg", id="the one of the test set"),
+        pytest.param(
+            {"a": "eval", "c": "train", "d": "train"}, "", "a.jpg", id="before those to train on, of the eval set"
+        ),
+        pytest.param({"d": "test"}, "a.jpg", "a.jpg", id="the one of the fixed test set"),
+    ],
+)
+def test_the_test_set_loses_no_picture(check: Any, subsets: dict[Any, Any], reserved: str, stays: str) -> None:
+    seen = {"a": ("1", 1), "c": ("1" if check is exact_duplicates else "2", 1), "d": ("1", 1)}
+    dataset = dataset_of(*seen, boxes=[("c", 1), ("c", 5), ("d", 1)])
+    images = tuple(replace(each, extra={"subset": subsets.get(each.file_name[0], "")}) for each in dataset.images)
+    given_names = frozenset({reserved} - {""})
+    found, _ = apply(check, replace(dataset, images=images), "drop", facts_of(**seen), reserved=given_names)
+    left = names_of(found)
+    assert stays in left
+    assert len({seen[name[0]][0] for name in left}) == 1

@@ -16,7 +16,6 @@ from operations import lines_run
 from PIL import Image as Picture
 from pycocotools.coco import COCO
 
-from pipeline.data.boxes import turn_upright
 from pipeline.data.checks import box_rules
 from pipeline.data.checks.findings import DID
 from pipeline.data.checks.validation import RULES, Validation, apply_rules, validate
@@ -102,16 +101,6 @@ def test_rule(given_: Any, expected: Any, findings: Any) -> None:
     found = apply_rules(given_, FACTS)
     assert found.dataset == expected
     assert [(each.rule, each.action) for each in found.findings if each.rule not in ON_THE_WHOLE] == findings
-
-
-def test_unreadable_images_go_with_their_boxes() -> None:
-    facts = FACTS | {"a.png": ImageFacts(problem="the file is missing", kind="missing")}
-    found = apply_rules(dataset(), facts)
-    assert found.dataset == dataset([B], [])
-    finding = found.findings.records[0]
-    assert (finding.rule, finding.item, finding.action) == ("missing-image", "image 1 (a.png)", "dropped")
-    assert (finding.detail, finding.file_name) == ("the file is missing; 1 box went with it", "a.png")
-    assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: by the rule missing-image"]
 
 
 NO_AREA = box(5, 5, 0, 10)
@@ -239,13 +228,6 @@ def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy: Any, actions
         assert 0 < each.area <= width * height * 1.001 + 1
 
 
-@settings(max_examples=40, deadline=None)
-@given(messy_, chosen_)
-def test_the_same_input_gives_the_same_findings_whatever_ran_before(messy: Any, actions: Any) -> None:
-    once, twice = (apply_rules(messy, MESSY_FACTS, actions=actions) for _ in range(2))
-    assert (once.dataset, once.findings, once.groups) == (twice.dataset, twice.findings, twice.groups)
-
-
 class TestFiles:
     """Against real files, as `validate` sees them."""
 
@@ -289,11 +271,6 @@ class TestFiles:
         assert not changes(found)
         assert found.dataset == raw
         assert found.upright == ()
-
-
-@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_turned_box_stays_within(orientation: int) -> None:
-    assert turn_upright((0.0, 0.0, 60.0, 40.0), orientation, 40, 60) == (0.0, 0.0, 40.0, 60.0)
 
 
 def with_faults(folder: Any, rules: Any) -> tuple[Any, ...]:

@@ -21,7 +21,6 @@ from pipeline.data.report.dataset_figures import (
     joint_images,
     labels,
     unwritten,
-    written,
 )
 from pipeline.data.split.dataset_split import Split
 
@@ -50,13 +49,6 @@ def test_many_classes_say_what_is_left_out(two_classes: Any) -> None:
     assert "40 most frequent of 90" in chart.axes[0].get_title(loc="left")
     assert len(set(names(chart))) == 40
     assert chart.get_figheight() < 16
-
-
-def test_one_class_without_a_box_has_an_axis() -> None:
-    empty = CocoDataset((Image(1, "a.jpg", 9, 9),), (), (Category(1, "cat"),))
-    chart = class_histogram(Split(empty, empty, empty))
-    assert bars(chart) == {"train": [0], "eval": [0], "test": [0]}
-    assert chart.axes[0].get_xlim()[1] > 1
 
 
 SUBSETS = ("train", "eval", "test")
@@ -102,11 +94,6 @@ def test_a_subset_keeps_its_colour_where_another_is_empty() -> None:
     assert len(boxes_per_image(alone).axes[0].containers) == 2
 
 
-def test_no_images_at_all() -> None:
-    none = with_boxes([]).subset(())
-    assert boxes_per_image(Split(none, none, none)).axes[0].containers == []
-
-
 def showing(*images: Any, classes: Any = 3) -> Any:
     """A data set whose images show these classes."""
     pairs = [(image, kind) for image, kinds in enumerate(images) for kind in kinds]
@@ -127,12 +114,6 @@ def test_shares_of_the_rows_images() -> None:
     assert share[2].tolist()[:2] == [100, 0]
     assert np.ma.getmaskarray(np.ma.masked_invalid(share)).diagonal().all()
     assert sorted(each.get_text() for each in axes.texts) == sorted(["50", "25", "67", "0", "100", "0"])
-
-
-def test_crowds_show_nothing() -> None:
-    dataset = showing([0, 1])
-    crowd = replace(dataset, annotations=tuple(replace(each, iscrowd=1) for each in dataset.annotations))
-    assert [each.get_text() for each in co_occurrence(crowd).axes[0].texts] == ["There are no boxes."]
 
 
 @pytest.mark.parametrize(
@@ -273,11 +254,6 @@ def test_ratios_beyond_the_axis_are_counted_at_its_end() -> None:
     assert "50.0% of the boxes beyond 4:1" in title(chart)
 
 
-@pytest.mark.parametrize("chart", [aspect_ratios, lambda dataset: heat_map(split_of(dataset))])
-def test_nothing_is_said_in_words(chart: Any) -> None:
-    assert [each.get_text() for each in chart(of_boxes()).axes[0].texts] == ["There are no boxes."]
-
-
 def test_a_map_shows_where_the_centres_are() -> None:
     top_right, bottom_left = [(90, 0, 10, 10)] * 3, [(0, 90, 10, 10)]
     chart = heat_map(split_of(of_boxes(*top_right, *bottom_left, (0, 0, 100, 20))))
@@ -289,7 +265,7 @@ def test_a_map_shows_where_the_centres_are() -> None:
     assert chart.axes[0].images[0].get_extent() == [0, 1, 1, 0]  # y goes down, as in an image
 
 
-def test_one_map_for_each_subset_of_boxes(two_classes: Any) -> None:
+def test_one_map_for_each_subset_with_boxes(two_classes: Any) -> None:
     chart = heat_map(two_classes.parts)
     assert [title for title in (axes.get_title(loc="left") for axes in chart.axes) if title] == [
         "train: 3 boxes",
@@ -332,11 +308,6 @@ def test_labels(name: str, label: str) -> None:
     assert labels([Category(7, name)]) == [label]
     assert len(label) <= 24
     assert unwritten([Category(7, name)]) == ({label: name} if label.startswith("#") else {})
-
-
-def test_a_text_that_fits_stays() -> None:
-    assert written("a" * 24, 24) == "a" * 24
-    assert len(written("a" * 25, 24)) == 24
 
 
 def test_charts_write_every_name_without_a_missing_letter() -> None:

@@ -213,17 +213,6 @@ def test_words_from_outside_are_escaped(report: Any, shapes: Any) -> None:
     assert page.text.count(EVIL) >= 5
 
 
-def test_names_in_any_script(report: Any, shapes: Any) -> None:
-    dataset = shapes[0]
-    names = ["日本語のクラス", "Ελλάδα", "a $x$ b", "lone \ud800 surrogate"]
-    cats = tuple(replace(each, name=name) for each, name in zip(dataset.categories, names, strict=True))
-    page = Page(report(dataset=replace(dataset, categories=cats)).path)
-    assert page.row("日本語のクラス")
-    assert f"#{cats[0].id} is 日本語のクラス" in page.text
-    assert page.row("Ελλάδα")
-    assert page.row("a $x$ b")
-
-
 def test_the_same_input_gives_the_same_bytes(written: Any, shapes: Any, tmp_path: Path) -> None:
     facts = {"Source": "https://example.org/data.zip"}
     again = write(tmp_path, shapes, facts=facts)

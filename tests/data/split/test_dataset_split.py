@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from operations import lines_run
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.groups import read_ties
-from pipeline.data.split.dataset_split import check_division, split
+from pipeline.data.split.dataset_split import split
 from pipeline.data.split.predefined import find_predefined
 from pipeline.data.split.subset_assignment import make_groups
 from pipeline.errors import DataError, UsageError
@@ -42,31 +41,6 @@ def split_or_none(dataset: Any, **options: Any) -> tuple[Any, ...]:
 
 labels = st.lists(st.sets(st.integers(1, 5)), min_size=1, max_size=60)
 shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.5])
-
-
-@settings(deadline=None)
-@given(labels, shares, shares, st.sets(st.integers(1, 80)), st.integers(0, 9))
-def test_partition(labels: Any, train: Any, evaluation: Any, reserved: Any, seed: Any) -> None:
-    """Every image and every box in exactly one subset, the sizes those asked for, or an error."""
-    dataset = dataset_of(labels)
-    test_names = {f"{i}.jpg" for i in reserved}
-    try:
-        parts = split(dataset, train_share=train, eval_share=evaluation, test_names=test_names, seed=seed)
-    except (DataError, UsageError):
-        return
-    subsets = (parts.train, parts.eval, parts.test)
-    assert sorted(image.id for subset in subsets for image in subset.images) == [image.id for image in dataset.images]
-    assert sorted(each.id for subset in subsets for each in subset.annotations) == list(
-        range(1, len(dataset.annotations) + 1)
-    )
-    if test_names:
-        assert names(parts.test) == test_names & names(dataset)
-    else:
-        for subset, share in zip(subsets, (train, evaluation, 1 - train - evaluation), strict=True):
-            assert abs(len(subset.images) - share * len(labels)) < 1
-    turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
-    again = split(turned, train_share=train, eval_share=evaluation, test_names=test_names, seed=seed)
-    assert [names(part) for part in (again.train, again.eval, again.test)] == [names(part) for part in subsets]
 
 
 def long_tailed(count: Any, classes: Any, seed: Any = 0) -> Any:
@@ -281,17 +255,6 @@ def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable
     assert all(after[f"0 first {i}.jpg"] == after[f"{6 * i + 1}.jpg"] for i in range(50))
 
 
-@pytest.mark.parametrize("mode", ["balanced", "stable"])
-def test_videos_stay_whole(mode: str) -> None:
-    parts = split(in_videos(600, 12), mode=mode, group_by="video")
-    found = owners(parts)
-    assert all(len({found[f"{12 * video + i}.jpg"] for i in range(1, 13)}) == 1 for video in range(50))
-    if mode == "balanced":
-        assert all(abs(len(part.images) - size) <= 12 for part, size in
-                   zip((parts.train, parts.eval, parts.test), (420, 90, 90), strict=True))  # fmt: skip
-        assert imbalance(parts) < 4.0
-
-
 @pytest.mark.parametrize(
     ("subsets", "options", "sizes"),
     [
@@ -370,22 +333,6 @@ def test_an_image_with_crowd_regions_alone_is_no_background() -> None:
     assert parts.train.background == 0
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        pytest.param({"max_empty_share": 25}, id="a percentage"),
-        pytest.param({"mode": "equal"}, id="mode"),
-        pytest.param({"train_share": 2.0}, id="share"),
-        pytest.param({"source_split": "maybe"}, id="source_split"),
-    ],
-)
-def test_what_is_wrong_is_told_before_there_are_data(wrong: dict[Any, Any]) -> None:
-    sound = {"mode": "balanced", "train_share": 0.7, "eval_share": 0.15}
-    check_division(**sound)
-    with pytest.raises(UsageError):
-        check_division(**(sound | wrong))
-
-
 def test_an_empty_subset_lacks_no_class() -> None:
     assert not split(
         replace(dataset_of([{1}] * 9), categories=(Category(1, "a"),)), train_share=1.0, eval_share=0.0
@@ -427,17 +374,6 @@ def test_a_class_absent_from_a_subset() -> None:
               if not any(each.category_id == 2 for each in part.annotations)]  # fmt: skip
     assert finding.detail == f"in 2 images, none of them in {' or '.join(absent)}"
     assert not any("class 1" in each.item for each in parts.findings)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=10, max_size=80), shares, shares, st.integers(0, 9))
-def test_background_is_dealt_out_evenly(shown: Any, train: Any, evaluation: Any, seed: Any) -> None:
-    """Where an image shows at most one class, a subset's background is off by no more than the classes' rounding."""
-    dataset = dataset_of([{label} - {0} for label in shown])
-    parts = split_or_none(dataset, train_share=train, eval_share=evaluation, seed=seed)
-    for part in parts:
-        share = len(part.images) / len(shown)
-        assert abs(part.background - share * dataset.background) <= 0.5 + 0.5 * len(set(shown))
 
 
 @pytest.mark.parametrize(
@@ -494,13 +430,6 @@ def test_which_background_stays_depends_on_the_seed_and_the_names() -> None:
     assert names(split(other, mode="stable", max_empty_share=0.2).train) == names(few)
 
 
-def test_shares_hold_in_expectation_in_stable_mode() -> None:
-    parts = split(dataset_of([{1}] * 2000), mode="stable", seed=5)
-    assert abs(len(parts.train.images) - 1400) < 4 * 20.5
-    assert abs(len(parts.test.images) - 300) < 4 * 16
-    assert not [each for each in parts.findings if each.rule == "subset-size"]
-
-
 @pytest.mark.parametrize(
     ("count", "classes", "seed", "options", "digest"),
     [
@@ -529,35 +458,9 @@ def test_work_grows_with_the_images_and_not_with_their_square() -> None:
     assert work(4_000) <= 25 * work(200)  # the square would be 400
 
 
-def test_balanced_better_than_by_chance() -> None:
-    dataset = dataset_of(long_tailed(600, 5))
-    chance = []
-    for seed in range(5):
-        order = np.random.default_rng(seed).permutation(600)
-        parts = split(dataset, seed=seed)
-        drawn = [dataset.subset(dataset.images[i] for i in part) for part in np.split(order, [420, 510])]
-        chance.append(imbalance(type(parts)(*drawn)))
-        assert imbalance(parts) < 1.0  # percentage points
-    assert np.mean(chance) > 2 * imbalance(split(dataset))
-
-
-def test_five_thousand_images_of_eighty_classes_are_quick() -> None:
-    labels = long_tailed(5000, 80)
-    dataset = replace(dataset_of(labels), categories=tuple(Category(i, str(i)) for i in range(1, 81)))
-    start = time.process_time()
-    split(dataset)
-    assert time.process_time() - start < 2
-
-
 def test_seed_decides() -> None:
     dataset = dataset_of(long_tailed(100, 5))
     assert names(split(dataset, seed=1).test) != names(split(dataset, seed=2).test)
-
-
-def test_test_list_shares_the_rest() -> None:
-    dataset = dataset_of([{1}] * 30)
-    parts = split(dataset, train_share=0.6, eval_share=0.2, test_names={f"{i}.jpg" for i in range(1, 11)})
-    assert (len(parts.train.images), len(parts.eval.images), len(parts.test.images)) == (15, 5, 10)
 
 
 @pytest.mark.parametrize(

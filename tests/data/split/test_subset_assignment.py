@@ -50,16 +50,6 @@ def test_all_to_one(place: int) -> None:
     assert {hashed_subset(f"{i}", shares, 0) for i in range(50)} == {place}
 
 
-def test_shares_that_do_not_fill_the_line() -> None:
-    assert {hashed_subset(f"{i}", (0.0, 0.6, 0.0), 0) for i in range(50)} == {1}
-
-
-def test_seed_decides() -> None:
-    assert [hashed_subset(f"{i}", SHARES, 1) for i in range(50)] != [
-        hashed_subset(f"{i}", SHARES, 2) for i in range(50)
-    ]
-
-
 class Units:
     """Groups of images, each image a set of the classes it shows, to be assigned."""
 
@@ -110,11 +100,6 @@ def test_no_subset_misses_by_more_than_the_largest_group(groups: Any, shares: An
     assert not units.filled(owner)[sizes == 0].any()
     if len(groups) >= 3 * (sizes > 0).sum():
         assert units.filled(owner)[sizes > 0].all()
-
-
-def test_large_groups_come_first_where_there_is_nothing_to_see() -> None:
-    units = Units([[set()] * weight for weight in (1, 1, 1, 1, 8)], 1)
-    assert units.filled(units.assigned(np.array([8, 2, 2]))).tolist() == [8, 2, 2]
 
 
 @settings(deadline=None)

@@ -21,9 +21,7 @@ SMALL, MEDIUM = 32.0, 96.0
 
 @dataclass(frozen=True, eq=False)
 class BoxColumns:
-    """The N boxes of a dataset, without crowd regions.
-
-    Boxes of unknown images or categories and boxes that are not finite are excluded; a validated dataset has none.
+    """The N boxes of a validated dataset, without crowd regions.
 
     Attributes:
         boxes: `(N, 4)`: x, y, width, height in pixels.
@@ -44,18 +42,12 @@ class BoxColumns:
         """Collect the boxes in the order of the annotations."""
         image = {each.id: i for i, each in enumerate(dataset.images)}
         column = {each.id: i for i, each in enumerate(dataset.categories)}
-        kept = [
-            each
-            for each in dataset.annotations
-            if not each.iscrowd and each.image_id in image and each.category_id in column
-        ]
-        boxes = np.fromiter(chain.from_iterable(each.bbox for each in kept), np.float64, 4 * len(kept)).reshape(-1, 4)
-        finite = np.isfinite(boxes).all(axis=1)
+        kept = [each for each in dataset.annotations if not each.iscrowd]
         return cls(
-            boxes[finite],
-            np.fromiter((each.area for each in kept), np.float64, len(kept))[finite],
-            np.fromiter((column[each.category_id] for each in kept), np.int64, len(kept))[finite],
-            np.fromiter((image[each.image_id] for each in kept), np.int64, len(kept))[finite],
+            np.fromiter(chain.from_iterable(each.bbox for each in kept), np.float64).reshape(-1, 4),
+            np.array([each.area for each in kept], np.float64),
+            np.array([column[each.category_id] for each in kept], np.int64),
+            np.array([image[each.image_id] for each in kept], np.int64),
             np.array([(each.width, each.height) for each in dataset.images], np.float64).reshape(-1, 2),
         )
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from one_rule import apply
 
 from pipeline.data.checks import image_rules
+from pipeline.data.checks.findings import DID
 from pipeline.data.checks.image_rules import duplicate_groups, exact_duplicates, near_duplicates
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.fingerprints import fingerprint_of
@@ -171,50 +172,42 @@ def names_of(dataset: Any) -> Any:
 
 
 class TestExact:
-    facts = facts_of(a=("1", 1), b=("2", 2), c=("1", 1), d=("1", 1), e=("2", 2), f=("3", 3), gone=("", 0), lost=("", 0))
-    dataset = dataset_of(
-        "a", "b", "c", "d", "e", "f", "gone", "lost", boxes=[("c", 1), ("c", 5), ("d", 1), ("e", 2), ("b", 2)]
+    facts = facts_of(a=("1", 1), b=("2", 2), c=("1", 1), d=("1", 1), e=("2", 2), f=("3", 3), gone=("", 0))
+    dataset = dataset_of(*"abcdef", "gone", boxes=[("c", 1), ("c", 5), ("d", 1), ("e", 2), ("b", 2)])
+
+    @pytest.mark.parametrize(
+        ("action", "names", "boxes"),
+        [
+            ("report", "a b c d e f gone", [(3, 1), (3, 5), (4, 1), (5, 2), (2, 2)]),
+            ("drop", "b c f gone", [(3, 1), (3, 5), (2, 2)]),  # leaves the one with the most boxes
+            ("repair", "b c f gone", [(3, 1), (3, 5), (3, 1), (2, 2), (2, 2)]),  # brings the boxes together
+        ],
     )
-
-    def test_report(self) -> None:
-        found, findings = apply(exact_duplicates, self.dataset, "report", self.facts)
-        assert found is self.dataset
-        assert told(findings) == [
-            ("a.jpg", "reported", "the same bytes as c.jpg, with other boxes: 0 here, 2 there"),
-            ("d.jpg", "reported", "the same bytes as c.jpg, with other boxes: 1 here, 2 there"),
-            ("e.jpg", "reported", "the same bytes as b.jpg, with the same boxes"),
+    def test_actions(self, action: Any, names: str, boxes: list[Any]) -> None:
+        found, findings = apply(exact_duplicates, self.dataset, action, self.facts)
+        assert names_of(found) == [f"{name}.jpg" for name in names.split()]
+        assert [(each.image_id, each.bbox[0]) for each in found.annotations] == boxes
+        assert [(each.file_name, each.action, each.detail.partition(";")[0]) for each in findings] == [
+            ("a.jpg", DID[action], "the same bytes as c.jpg, with other boxes: 0 here, 2 there"),
+            ("d.jpg", DID[action], "the same bytes as c.jpg, with other boxes: 1 here, 2 there"),
+            ("e.jpg", DID[action], "the same bytes as b.jpg, with the same boxes"),
         ]
-        assert findings[0].item == "image 1 (a.jpg)"
-
-    def test_drop_leaves_the_one_with_the_most_boxes(self) -> None:
-        found, findings = apply(exact_duplicates, self.dataset, "drop", self.facts)
-        assert names_of(found) == ["b.jpg", "c.jpg", "f.jpg", "gone.jpg", "lost.jpg"]
-        assert [(each.image_id, each.bbox[0]) for each in found.annotations] == [(3, 1.0), (3, 5.0), (2, 2.0)]
-        assert [each.action for each in findings] == ["dropped"] * 3
-        assert apply(exact_duplicates, found, "drop", self.facts) == (found, [])
-
-    def test_repair_brings_the_boxes_together(self) -> None:
-        found, findings = apply(exact_duplicates, self.dataset, "repair", self.facts)
-        assert names_of(found) == ["b.jpg", "c.jpg", "f.jpg", "gone.jpg", "lost.jpg"]
-        assert [(each.image_id, each.bbox[0]) for each in found.annotations] == [(3, 1), (3, 5), (3, 1), (2, 2), (2, 2)]
-        assert [each.action for each in findings] == ["repaired"] * 3
-        assert apply(exact_duplicates, found, "repair", self.facts) == (found, [])
+        assert action == "report" or apply(exact_duplicates, found, action, self.facts) == (found, [])
 
 
 class TestNear:
     facts = facts_of(a=("1", 1), b=("2", 1), c=("2", 1), d=("3", 2), e=("4", 3), f=("5", 3), gone=("", 0))
-    dataset = dataset_of("a", "b", "c", "d", "e", "f", "gone", boxes=[("b", 1), ("d", 5)])
+    dataset = dataset_of(*"abcdef", "gone", boxes=[("b", 1), ("d", 5)])
 
-    def test_report(self) -> None:
-        found, findings = apply(near_duplicates, self.dataset, "report", self.facts)
-        assert found is self.dataset
-        assert told(findings) == [("a.jpg", "reported", "looks like b.jpg"), ("f.jpg", "reported", "looks like e.jpg")]
-
-    def test_drop(self) -> None:
-        found, findings = apply(near_duplicates, self.dataset, "drop", self.facts)
-        assert names_of(found) == ["b.jpg", "c.jpg", "d.jpg", "e.jpg", "gone.jpg"]
-        assert [each.action for each in findings] == ["dropped"] * 2
-        assert apply(near_duplicates, found, "drop", self.facts) == (found, [])
+    @pytest.mark.parametrize(("action", "names"), [("report", "a b c d e f gone"), ("drop", "b c d e gone")])
+    def test_actions(self, action: Any, names: str) -> None:
+        found, findings = apply(near_duplicates, self.dataset, action, self.facts)
+        assert names_of(found) == [f"{name}.jpg" for name in names.split()]
+        assert told(findings) == [
+            ("a.jpg", DID[action], "looks like b.jpg"),
+            ("f.jpg", DID[action], "looks like e.jpg"),
+        ]
+        assert action == "report" or apply(near_duplicates, found, "drop", self.facts) == (found, [])
 
     def test_groups_hold_exact_ones_too(self) -> None:
         assert duplicate_groups(self.dataset, self.facts) == {

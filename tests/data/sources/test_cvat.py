@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from api_server import Reply, api_server, json_reply
 from cases import cases
-from PIL import Image
+from pictures import picture
 
 from pipeline.data.loading import load_source
 from pipeline.errors import DataError, MissingError, UsageError
@@ -22,12 +22,11 @@ XML = b'<annotations><version>1.1</version><image id="0" name="a.png" width="8" 
 
 def archive(noise: Any = 0) -> Any:
     """What CVAT exports, with so many bytes more."""
-    picture, out = io.BytesIO(), io.BytesIO()
-    Image.new("RGB", (8, 4)).save(picture, "PNG")
+    out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:
         file.writestr("annotations.xml", XML)
-        file.writestr("images/default/a.png", picture.getvalue())
-        file.writestr("images/default/b.png", picture.getvalue()[:-1] + b"x")
+        file.writestr("images/default/a.png", picture())
+        file.writestr("images/default/b.png", picture(seed=1))
         file.writestr("noise.bin", np.random.default_rng(0).bytes(noise))
     return out.getvalue()
 

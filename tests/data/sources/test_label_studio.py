@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import logging
 import math
@@ -14,7 +13,7 @@ from api_server import Reply, api_server, json_reply
 from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from pictures import picture
 
 from pipeline.data.coco import read_coco
 from pipeline.data.loading import load_source
@@ -28,10 +27,8 @@ KEY = "0123456789abcdef-planted"
 EXPORT = "/api/projects/12/export"
 
 
-def png(shade: Any = 0, size: Any = (200, 100)) -> Any:
-    out = io.BytesIO()
-    Image.new("RGB", size, (shade, 0, 0)).save(out, "PNG")
-    return out.getvalue()
+def png(seed: int = 0) -> bytes:
+    return picture(size=(200, 100), seed=seed)
 
 
 def rectangle(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import subprocess
 import sys
@@ -12,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import postgres
 import pytest
 from cases import cases
-from PIL import Image as Pictures
+from pictures import picture
 
 from pipeline.data.coco import read_coco
 from pipeline.data.loading import load_source
@@ -33,13 +31,7 @@ print(loaded.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 pytestmark = pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing())
 
 
-def picture(side: Any) -> Any:
-    file = io.BytesIO()
-    Pictures.fromarray(np.random.default_rng(0).integers(0, 255, (side, side, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-PNG = picture(80)
+PNG = picture(size=(80, 80))
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,6 @@ class HttpClient:
     backoff: float = 0.5
     renew: Callable[[], None] | None = None
     _session: requests.Session = field(default_factory=requests.Session, repr=False)
-    _generation: int = field(default=0, repr=False)
     _renewing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
@@ -191,27 +190,18 @@ class HttpClient:
             while True:
                 if self.access.owns(url):  # images at another host are not what the API limits
                     self.pace.wait()
-                generation = self._generation
                 with (
                     _http_errors(where, self.timeout),
                     self._session.request(method, url, headers=dict(headers()), **options) as response,
                 ):
-                    expired = response.status_code == 401 and renewals < ATTEMPTS
-                    if not (expired and self._renewed(generation, response.url)):
+                    expired = response.status_code == 401 and renewals < ATTEMPTS and self.access.owns(response.url)
+                    if self.renew is None or not expired:
                         return take(response, where)
+                    with self._renewing:
+                        self.renew()
                 renewals += 1
 
         return retried(attempt, shown=where, backoff=self.backoff, arrived=arrived)
-
-    def _renewed(self, generation: int, url: str) -> bool:
-        """Whether there is a newer token than the one that was refused; several threads get it once."""
-        if self.renew is None or not self.access.owns(url):
-            return False
-        with self._renewing:
-            if self._generation == generation:
-                self.renew()
-                self._generation += 1
-        return True
 
     def _check(self, response: requests.Response, where: str) -> None:
         """Raise the error that a status stands for."""

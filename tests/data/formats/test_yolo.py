@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from cases import cases
 
 from pipeline.errors import DataError
 
@@ -54,28 +55,29 @@ def test_names_that_are_no_texts(annotation_folder: AnnotationFolder) -> None:
     assert annotation_folder.read().classes == ("7", "False", "yes")
 
 
-@pytest.mark.parametrize(
-    ("line", "bbox", "segmentation"),
-    [
-        pytest.param("0 0.5 0.5 0.2 0.4", (40, 15, 20, 20), None, id="box"),
-        pytest.param("0 0.5 0.5 0.2 0.4 0.9", (40, 15, 20, 20), None, id="box with confidence"),
-        pytest.param("0 0.1 0.2 0.3 0.2 0.2 0.6", (10, 10, 20, 20), [[10, 10, 30, 10, 20, 30]], id="polygon"),
-        pytest.param(
-            "0 .1 .2 .3 .2 .3 .6 .1 .6", (10, 10, 20, 20), [[10, 10, 30, 10, 30, 30, 10, 30]], id="four corners"
-        ),
-        pytest.param("0 0.5 0.5 -0.2 0.4", (60, 15, -20, 20), None, id="negative width: for validation"),
-    ],
+BBOX = (40, 15, 20, 20)
+
+
+@cases(
+    "line, bbox, segmentation",
+    {
+        "box": ("0 0.5 0.5 0.2 0.4", BBOX, None),
+        "box with confidence": ("0.0 5e-1 .5 0.2 0.4 0.9", BBOX, None),
+        "polygon": ("0 0.1 0.2 0.3 0.2 0.2 0.6", (10, 10, 20, 20), [10, 10, 30, 10, 20, 30]),
+        "four corners": ("0 .1 .2 .3 .2 .3 .6 .1 .6", (10, 10, 20, 20), [10, 10, 30, 10, 30, 30, 10, 30]),
+        "negative width: for validation": ("0 0.5 0.5 -0.2 0.4", (60, 15, -20, 20), None),
+    },
 )
 def test_lines(
-    annotation_folder: AnnotationFolder, line: str, bbox: tuple[Any, ...], segmentation: list[Any] | None
+    annotation_folder: AnnotationFolder, line: str, bbox: tuple[float, ...], segmentation: list[int] | None
 ) -> None:
     annotation_folder.image("a.jpg")
     annotation_folder.write({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"})
     (annotation,) = annotation_folder.read("yolo").annotations
     assert annotation.bbox == pytest.approx(bbox)
-    assert annotation.segmentation == (segmentation and [pytest.approx(segmentation[0])])
+    assert annotation.segmentation == (segmentation and [pytest.approx(segmentation)])
     if segmentation:
-        assert annotation.area == pytest.approx(200 if len(segmentation[0]) == 6 else 400)
+        assert annotation.area == pytest.approx(200 if len(segmentation) == 6 else 400)
 
 
 def test_key_points_are_left_out(annotation_folder: AnnotationFolder) -> None:
@@ -91,54 +93,37 @@ def test_images_without_labels_have_no_objects(annotation_folder: AnnotationFold
     assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "images/b.jpg": [], "images/c.jpg": []}
 
 
-ULTRALYTICS = ["images/train/a.jpg", "images/train/b.jpg", "images/val/a.jpg", "other.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("images", "data", "subsets"),
-    [
-        pytest.param(
-            ULTRALYTICS,
+@cases(
+    "data, subsets",
+    {
+        "Ultralytics": (
             {"path": "../datasets/x", "train": "images/train", "val": "images/val", "test": None},
             {"images/train/a.jpg": "train", "images/train/b.jpg": "train", "images/val/a.jpg": "eval"},
-            id="Ultralytics",
         ),
-        pytest.param(
-            ["train/images/a.jpg", "valid/images/a.jpg", "test/images/a.jpg"],
+        "Roboflow": (
             {"train": "../train/images", "val": "../valid/images", "test": "../test/images"},
             {"test/images/a.jpg": "test", "train/images/a.jpg": "train", "valid/images/a.jpg": "eval"},
-            id="Roboflow",
         ),
-        pytest.param(
-            ["x/a.jpg", "y/b.jpg", "z/c.jpg"],
+        "list of folders": (
             {"train": ["x", "/home/me/y/"], "val": "z"},
             {"x/a.jpg": "train", "y/b.jpg": "train", "z/c.jpg": "eval"},
-            id="list of folders",
         ),
-        pytest.param(
-            ["images/a.jpg", "images/b.jpg", "images/c.jpg"],
+        "lists of images": (
             {"train": "train.txt", "val": "lists/val.txt"},
             {"images/a.jpg": "train", "images/b.jpg": "eval"},
-            id="lists of images",
         ),
-        pytest.param(
-            ["images/a.jpg", "images/b.jpg"],
+        "the same for both is no split": (
             {"train": "images", "val": "images"},
             {"images/a.jpg": "", "images/b.jpg": ""},
-            id="the same for both is no split",
         ),
-        pytest.param(
-            ["train/a.jpg", "val/b.jpg"],
+        "not here: by the folders": (
             {"train": "nowhere/p", "val": "nowhere/q"},
             {"train/a.jpg": "train", "val/b.jpg": "eval"},
-            id="not here: by the folders",
         ),
-    ],
+    },
 )
-def test_the_split(
-    annotation_folder: AnnotationFolder, images: Any, data: dict[Any, Any], subsets: dict[Any, Any]
-) -> None:
-    annotation_folder.image(*images)
+def test_the_split(annotation_folder: AnnotationFolder, data: dict[str, Any], subsets: dict[str, str]) -> None:
+    annotation_folder.image(*subsets, *([] if "nowhere" in str(data) else ["other.jpg"]))
     lists = {"train.txt": "./images/a.jpg\n", "lists/val.txt": "/data/x/images/b.jpg\n/data/x/images/gone.jpg\n"}
     annotation_folder.write({"data.yaml": {"names": ["cat"]} | data} | (lists if "train.txt" in str(data) else {}))
     assert subsets_of(annotation_folder.read()) == subsets

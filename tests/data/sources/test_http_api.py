@@ -37,8 +37,6 @@ def api_place(tmp_path: Path) -> Iterator[Any]:
 
         def load(path: Any = "/items", run: Any = "1", **settings: Any) -> tuple[Any, ...]:
             images, markup = tmp_path / run / "images", tmp_path / run / "markup"
-            for folder in (images, markup):
-                folder.mkdir(parents=True)
             url = path if "://" in path else f"api+{server.root}{path}"
             settings = {"requests_per_second": "0"} | settings
             loaded = load_source(url, images, markup, cache=tmp_path / "cache", api=settings, backoff=0.01, timeout=2)

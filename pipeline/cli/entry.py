@@ -12,11 +12,7 @@ ACTIVATE = "activate the virtual environment (source .venv/bin/activate), or run
 
 
 def run_steps(mode: str) -> int:
-    """Run `step.dev.py` or `step.prod.py`.
-
-    Returns:
-        The exit code.
-    """
+    """Run `step.dev.py` or `step.prod.py`, and return the exit code."""
     try:
         from pipeline.cli import step_commands
     except ImportError as error:
@@ -25,14 +21,9 @@ def run_steps(mode: str) -> int:
 
 
 def run_command(arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
-    """Run `python -m pipeline COMMAND`.
+    """Run `python -m pipeline COMMAND`, and return the exit code.
 
-    Args:
-        arguments: The command line; the process's own by default.
-        root: The project's folder; the one around the working directory by default.
-
-    Returns:
-        The exit code.
+    The command line is by default the process's own, and the project's folder the one around the working directory.
     """
     try:
         from pipeline.cli.command import COMMANDS, CommandContext, print_result, run_guarded

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from yaml import YAMLError
 
@@ -27,15 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def main(mode: str, arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
-    """Run one step or all of them.
+    """Run one step or all of them, and return the exit code.
 
-    Args:
-        mode: `dev` or `prod`.
-        arguments: The command line; the process's own by default.
-        root: The project's folder; that of the running script by default.
-
-    Returns:
-        The exit code.
+    The command line and the project's folder are by default those of the running script.
     """
     folder = root or Path(sys.argv[0]).resolve().parent
     stopped = "stopped; completed work is kept, and the same command continues from there"
@@ -50,18 +45,13 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     )
     parser.set_defaults(mode=mode)
     parser.add_argument("step", nargs="?", help="a step's name; all steps by default")
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"the config; by default {DEFAULT_CONFIG}, or the joined run's"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="STEP.NAME=VALUE", help="set one parameter")
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="ENTITY=ARTIFACT|RUN",
-        help="use this input instead of the run's own; it need not agree with the others",
-    )
+    config_help = f"the config; by default {DEFAULT_CONFIG}, or the joined run's"
+    input_help = "use this input instead of the run's own; it need not agree with the others"
     run_help = "the run to join: its id, the beginning or end of it, latest or latest~1; the newest by default"
+    several: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("--config", metavar="FILE", help=config_help)
+    parser.add_argument("--set", metavar="STEP.NAME=VALUE", help="set one parameter", **several)
+    parser.add_argument("--input", metavar="ENTITY=ARTIFACT|RUN", help=input_help, **several)
     parser.add_argument("--run", metavar="RUN", help=run_help)
     parser.add_argument("--force", action="store_true", help="run up-to-date steps, too")
     parser.add_argument("--stream", action="store_true", help="show the notebooks' output as it comes")

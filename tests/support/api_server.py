@@ -63,14 +63,14 @@ class ApiServer:
         """Serve JSON; returns the URL."""
         return self.route(path, lambda _: json_reply(data, status, headers))
 
-    def file(self, path: str, data: bytes, *, etag: bool = True) -> str:
+    def file(self, path: str, data: bytes) -> str:
         """Serve a file, with an ETag that answers conditional requests; returns the URL."""
         tag = f'"{hash(data) & 0xFFFFFFFF:08x}"'
 
         def answer(request: Request) -> Reply:
-            if etag and request.headers.get("If-None-Match") == tag:
+            if request.headers.get("If-None-Match") == tag:
                 return Reply(304)
-            return Reply(200, data, {"ETag": tag} if etag else {})
+            return Reply(200, data, {"ETag": tag})
 
         return self.route(path, answer)
 
@@ -79,13 +79,12 @@ class ApiServer:
         return self.root + path
 
     def pages(self, path: str, items: list[Any], size: int, manner: str) -> str:
-        """Serve a list in pages; `manner` is `url`, `relative`, `link`, `number`, `missing` or `offset`."""
+        """Serve a list in pages; `manner` is `url`, `relative`, `link`, `number` or `missing`."""
         parts = [items[start : start + size] for start in range(0, len(items), size)] or [[]]
 
         def answer(request: Request) -> Reply:
-            if manner in {"number", "missing", "offset"}:
+            if manner in {"number", "missing"}:
                 number = int(request.query.get("page", "1")) - 1
-                number = int(request.query.get("offset", "0")) // size if manner == "offset" else number
                 if number >= len(parts):
                     return Reply(404) if manner == "missing" else json_reply([])
                 return json_reply(parts[number])

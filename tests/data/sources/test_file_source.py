@@ -148,21 +148,10 @@ class TestLayout:
 
 class TestSkipped:
     def test_what_is_left_is_said(self, load: Any, tmp_path: Path) -> None:
-        source = fill(
-            tmp_path / "source",
-            {
-                "a.jpg": JPEG,
-                "README.md": b"# hi",
-                "inner.zip": b"PK",
-                "clip.mp4": b"x",
-                "photo.heic": b"x",
-                "back\\slash.jpg": JPEG,
-                ".hidden.jpg": JPEG,
-                "__MACOSX/a.jpg": JPEG,
-                "Thumbs.db": b"x",
-                "cut.tif": TIFF[:-200],
-            },
-        )
+        others = ["README.md", "inner.zip", "clip.mp4", "photo.heic", "Thumbs.db"]
+        taken_or_hidden = ["a.jpg", "back\\slash.jpg", ".hidden.jpg", "__MACOSX/a.jpg"]
+        contents = dict.fromkeys(others, b"x") | dict.fromkeys(taken_or_hidden, JPEG) | {"cut.tif": TIFF[:-200]}
+        source = fill(tmp_path / "source", contents)
         loaded, images, _ = load(source)
         assert images == {"a.jpg": JPEG}
         reasons = {each.item: each.reason for each in loaded.skipped}
@@ -178,14 +167,9 @@ class TestSkipped:
 
     def test_links(self, load: Any, tmp_path: Path) -> None:
         fill(tmp_path, {"outside/secret.jpg": JPEG, "source/a.jpg": JPEG, "source/deep/b.jpg": JPEG})
-        for name, target in {
-            "out.jpg": "../outside/secret.jpg",
-            "outs": "../outside",
-            "in.jpg": "a.jpg",
-            "ins": "deep",
-            "nowhere.jpg": "none",
-            "deep/up.jpg": str(tmp_path / "outside/secret.jpg"),
-        }.items():
+        links = {"out.jpg": "../outside/secret.jpg", "outs": "../outside", "in.jpg": "a.jpg", "ins": "deep"}
+        links |= {"nowhere.jpg": "none", "deep/up.jpg": str(tmp_path / "outside/secret.jpg")}
+        for name, target in links.items():
             (tmp_path / "source" / name).symlink_to(target)
         os.mkfifo(tmp_path / "source/pipe.jpg")
         loaded, images, _ = load(tmp_path / "source")

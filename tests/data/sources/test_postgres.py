@@ -113,14 +113,7 @@ class TestLogin:
         },
     )
     def test_refused(
-        self,
-        load: Any,
-        gallery: Any,
-        monkeypatch: pytest.MonkeyPatch,
-        caplog: Any,
-        capfd: Any,
-        login: str,
-        password: str,
+        self, load: Any, gallery: Any, monkeypatch: Any, caplog: Any, capfd: Any, login: str, password: str
     ) -> None:
         caplog.set_level(logging.DEBUG)
         monkeypatch.setenv("GALLERY_PASSWORD", password)

@@ -17,7 +17,6 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 log = logging.getLogger(__name__)
 
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/?#]*)([^?#]*)", re.DOTALL)
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.\-]*://)")  # fsspec's URLs of several parts
 _LOGIN = re.compile(r"([^:/?#@]*):([^@]*)@", re.DOTALL)  # as SQLAlchemy reads it: a password may hold / ? and #
@@ -34,14 +33,14 @@ def expand(url: str) -> str:
     unchanged, so that it may be a whole signed query.
 
     Raises:
-        UsageError: A variable is not set, or its name is not valid. Names it, and shows no value.
+        UsageError: A variable is not set. Names it, and shows no value.
     """
     match = _URL.match(url)
     login_end = match.start(2) + match[2].rfind("@") if match and "@" in match[2] else 0
 
     def value(found: re.Match[str]) -> str:
         name = found[1]
-        value = os.environ.get(name) if _NAME.fullmatch(name) else None
+        value = os.environ.get(name)
         if value is None:
             problem = f"the URL names the environment variable '{name}', which is not set"
             remedy = did_you_mean(name, os.environ, otherwise="set it before the run", cutoff=0.6)

@@ -55,15 +55,15 @@ class _Description:
 
 def recognises(files: AnnotationFiles) -> Recognition:
     """Whether a text file has label lines, or there is only a `data.yaml`, as where all images are empty."""
-    texts = _texts(files)
-    for name in texts:
-        if looks_like_labels(files.head(name)):
-            return Recognition(name)
-    if files.named or not files.ending(".json", ".xml", ".csv"):
+
+    def why_not(name: str) -> str:
+        return "" if looks_like_labels(files.head(name)) else f"{name} does not begin with a line '{_EXPECTED}'"
+
+    recognition = files.recognise(_texts(files), why_not)
+    if not recognition.found and (files.named or not files.ending(".json", ".xml", ".csv")):
         described = data_files(files) + (name_lists(files) if files.named else ())
-        if described:
-            return Recognition(described[0])
-    return Recognition(why_not=f"{texts[0]} does not begin with a line '{_EXPECTED}'" if texts else "")
+        return Recognition(described[0]) if described else recognition
+    return recognition
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
@@ -82,8 +82,15 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     for name in texts:
         if name not in lists and _is_label(files, name, images):
             claim(labels, _image_of(name, images), name)
-    listed = set(subsets) if subsets else images.names
-    found = (_image(files, name, labels.get(name, ""), images, described, subsets) for name in listed | set(labels))
+    found = list[ParsedImage]()
+    for name in (subsets.keys() or images.names) | labels.keys():
+        file, size = labels.get(name, ""), images.size(name)
+        lines = enumerate(files.text(file).splitlines() if file else (), 1)
+        boxes = [_box(line.split(), f"{file}:{i}", described, size) for i, line in lines if line.strip()]
+        subset = subsets.get(name) or images.subset_of(PurePosixPath(name).parent.as_posix())
+        unusable = bool(boxes) and not all(size)
+        boxes = [] if unusable else boxes
+        found.append(ParsedImage(name, *size, boxes, subset, annotated=bool(file), unusable=unusable))
     return to_coco(found, described.classes)
 
 
@@ -115,22 +122,6 @@ def is_image_list(files: AnnotationFiles, name: str) -> bool:
         return False
     start = files.head(name)
     return bool(start.strip()) and not looks_like_labels(start)
-
-
-def _image(
-    files: AnnotationFiles,
-    name: str,
-    labels: str,
-    images: ImageIndex,
-    described: _Description,
-    subsets: Mapping[str, str],
-) -> ParsedImage:
-    size = images.size(name)
-    lines = files.text(labels).splitlines() if labels else ()
-    boxes = [_box(line.split(), f"{labels}:{i}", described, size) for i, line in enumerate(lines, 1) if line.strip()]
-    subset = subsets.get(name) or images.subset_of(PurePosixPath(name).parent.as_posix())
-    annotated, unusable = bool(labels), bool(boxes) and not all(size)
-    return ParsedImage(name, *size, () if unusable else boxes, subset, annotated=annotated, unusable=unusable)
 
 
 def _box(words: list[str], where: str, described: _Description, size: tuple[int, int]) -> ParsedBox:

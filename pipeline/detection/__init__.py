@@ -9,14 +9,12 @@ bits with the number of cores, and on a GPU.
 `nms` in torch, exact; any other operator raises an error with the remedy. With the full mmcv installed nothing is
 replaced.
 
-**Configs.** Only differences from mmdet's base configs are set, each for a reason found on these versions:
-`metainfo` reads lower-case `classes` only; the schedule, mosaic's end and the EMA window follow from the length of
-the training; AP is taken at 100 detections; the smaller variants' pipelines are in their data loaders, not in
-`train_dataset`; mmengine initialises the model again when training starts, so weights are loaded after that; its
-checkpoints hold pickled code, so a hook writes ours as `{"meta", "state_dict"}`.
+**Configs.** Only differences from mmdet's base configs are set, each for a reason that stands beside it. mmengine
+initialises the model again when training starts, so weights are loaded after that; its checkpoints hold pickled code,
+so a hook writes ours as `{"meta", "state_dict"}`.
 
 **Sessions.** `train` decides what machine and data leave open, and runs a session: mmengine's runner with our
-hooks, in this process or through torchrun in one process a device. When memory runs out, the session runs again
+hooks, in this process or in one process a device. When memory runs out, the session runs again
 with half as many images at once and continues at its last finished epoch. The gradient of a step stays the same but
 for batch norm statistics.
 

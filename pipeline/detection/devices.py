@@ -31,12 +31,7 @@ Report = Callable[[int, int, str], None]
 
 
 def execution_config(options: TrainingOptions, hyperparameters: Hyperparameters, images: int) -> ExecutionConfig:
-    """Divide a training among the devices of this machine.
-
-    Args:
-        options: The user's options.
-        hyperparameters: All that the user did not choose.
-        images: Number of images of the train set.
+    """Divide a training with some number of images among the devices of this machine.
 
     Raises:
         UsageError: The machine lacks the devices, or they cannot share a batch evenly.
@@ -91,10 +86,6 @@ def run_within_memory(job: TrainingJob, report: Report) -> tuple[SessionResult, 
 
 def run_on_devices(job: TrainingJob, report: Report) -> SessionResult:
     """Run a session with a process per device, and wait for it.
-
-    Args:
-        job: What to do.
-        report: As for `session.run`.
 
     Raises:
         StepError: A process failed; where it raised a `PipelineError`, that error.

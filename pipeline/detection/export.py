@@ -83,11 +83,6 @@ def export_onnx(metadata: ModelMetadata, weights: Path, path: Path) -> ExportedM
     letterboxed pixels, `scores` `(M,)`, `labels` `(M,)` int64. The file's metadata has the classes, the image size and
     the thresholds.
 
-    Args:
-        metadata: The detector.
-        weights: Its checkpoint.
-        path: The file to write.
-
     Raises:
         StepError: torch cannot export the model, or ONNX's checker refuses the result.
     """
@@ -135,27 +130,25 @@ def _append_suppression(model: onnx.ModelProto, metadata: ModelMetadata) -> None
     """Append per-class NonMaxSuppression to the decoded boxes and scores, and add the metadata."""
     graph, integer, real = model.graph, TensorProto.INT64, TensorProto.FLOAT
     boxes, scores = RAW_OUTPUTS
-    graph.initializer.extend(
-        [
-            helper.make_tensor("max_per_class", integer, [1], [MAX_PER_CLASS]),
-            helper.make_tensor("iou", real, [1], [metadata.nms_iou_threshold]),
-            helper.make_tensor(THRESHOLD, real, [1], [metadata.score_threshold]),
-            helper.make_tensor("image_and_anchor", integer, [2], [0, 2]),
-            helper.make_tensor("first", integer, [], [0]),
-            helper.make_tensor("second", integer, [], [1]),
-        ]
-    )
-    graph.node.extend(
-        [
-            # rows of (image, class, anchor); corners may come as x, y for the operator only compares them
-            helper.make_node("NonMaxSuppression", [boxes, scores, "max_per_class", "iou", THRESHOLD], ["kept"]),
-            helper.make_node("Gather", ["kept", "first"], ["batch_index"], axis=1),
-            helper.make_node("Gather", ["kept", "second"], ["labels"], axis=1),
-            helper.make_node("Gather", ["kept", "image_and_anchor"], ["kept_anchor"], axis=1),
-            helper.make_node("GatherND", [boxes, "kept_anchor"], ["boxes"]),
-            helper.make_node("GatherND", [scores, "kept"], ["scores"]),
-        ]
-    )
+    constants = [
+        helper.make_tensor("max_per_class", integer, [1], [MAX_PER_CLASS]),
+        helper.make_tensor("iou", real, [1], [metadata.nms_iou_threshold]),
+        helper.make_tensor(THRESHOLD, real, [1], [metadata.score_threshold]),
+        helper.make_tensor("image_and_anchor", integer, [2], [0, 2]),
+        helper.make_tensor("first", integer, [], [0]),
+        helper.make_tensor("second", integer, [], [1]),
+    ]
+    graph.initializer.extend(constants)
+    nodes = [
+        # rows of (image, class, anchor); corners may come as x, y for the operator only compares them
+        helper.make_node("NonMaxSuppression", [boxes, scores, "max_per_class", "iou", THRESHOLD], ["kept"]),
+        helper.make_node("Gather", ["kept", "first"], ["batch_index"], axis=1),
+        helper.make_node("Gather", ["kept", "second"], ["labels"], axis=1),
+        helper.make_node("Gather", ["kept", "image_and_anchor"], ["kept_anchor"], axis=1),
+        helper.make_node("GatherND", [boxes, "kept_anchor"], ["boxes"]),
+        helper.make_node("GatherND", [scores, "kept"], ["scores"]),
+    ]
+    graph.node.extend(nodes)
     del graph.output[:]
     types = {"boxes": (real, ["detections", 4]), "scores": (real, ["detections"])}
     for name in OUTPUTS:
@@ -209,13 +202,7 @@ class Parity:
 
 
 def check_parity(metadata: ModelMetadata, weights: Path, model: Path, images: list[Path]) -> Parity:
-    """Compare an exported file with its checkpoint on real images.
-
-    Args:
-        metadata: The detector.
-        weights: The checkpoint the file was exported from.
-        model: The ONNX file.
-        images: At least one file that OpenCV reads, letterboxed as mmdet does it.
+    """Compare an exported file with its checkpoint on at least one real image, letterboxed as mmdet does it.
 
     Raises:
         DataError: An image cannot be read.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -113,11 +114,6 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
     It runs before the EMA hook (priority 49) puts the unaveraged weights back, so it keeps the weights that were
     measured. mmengine's CheckpointHook would also save pickled objects, which torch then refuses to load.
-
-    Args:
-        folder: The folder of both files.
-        meta: Plain values for both files.
-        learned: The images that the weights learn from, for both files.
 
     Attributes:
         best_epoch: The epoch of `best.pth`; 0 before the first validation, and while no epoch is better than the
@@ -319,11 +315,9 @@ class TrackingHook(Hook):  # type: ignore[misc]
 
     def close(self) -> None:
         """Flush the files."""
-        try:
+        with contextlib.suppress(OSError, RuntimeError):
             if self._writer:
                 self._writer.close()
-        except (OSError, RuntimeError) as error:
-            log.warning("tracking could not be finished: %s", error)
 
 
 class SameStatisticsHook(Hook):  # type: ignore[misc]

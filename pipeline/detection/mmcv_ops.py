@@ -53,10 +53,9 @@ def install() -> None:
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
     """Greedy non-maximum suppression, with the signature and the results of mmcv's compiled operator.
 
-    Boxes are taken best score first (ties: the earlier box); each is kept unless its intersection over union with an
-    already kept one is greater than the threshold. Chunks of boxes are compared with all kept ones at once, and within
-    a chunk the greedy choice is the fixed point of "kept unless a better kept box overlaps", reached in as many rounds
-    as the longest chain of overlaps, not one round a box.
+    Boxes are taken best score first (ties: the earlier box); each is kept unless its IoU with an already kept one is
+    greater than the threshold. Chunks of boxes are compared with all kept ones at once, and within a chunk the greedy
+    choice is the fixed point of "kept unless a better kept box overlaps".
 
     Args:
         boxes: `(N, 4)` corners x1, y1, x2, y2 in pixels.

@@ -54,22 +54,17 @@ class ResumeHook(Hook):  # type: ignore[misc]
     Args:
         folder: A folder for this training alone: same data, options, weights and code; need not exist.
         facts: Plain values of the machine and the options; a checkpoint with other values is ignored.
-        progress: The hook that keeps the history.
-        weights: The hook that keeps the best weights.
-        stopping: The hook that counts the time.
+        progress: Keeps the history.
+        weights: Keeps the best weights.
+        stopping: Counts the time.
     """
 
     priority = "HIGHEST"
 
     def __init__(
-        self,
-        folder: Path,
-        facts: Mapping[str, Any],
-        progress: ProgressHook,
-        weights: WeightsHook,
-        stopping: StoppingHook,
+        self, folder: Path, facts: dict[str, Any], progress: ProgressHook, weights: WeightsHook, stopping: StoppingHook
     ) -> None:
-        self.path, self.facts = folder / CHECKPOINT, dict(facts)
+        self.path, self.facts = folder / CHECKPOINT, facts
         self.progress, self.weights, self.stopping = progress, weights, stopping
         self._kept = 0  # epochs in the file
 
@@ -155,12 +150,7 @@ def arithmetic() -> dict[str, Any]:
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors and plain values atomically.
-
-    Raises:
-        OSError: The file cannot be written; its old content is unchanged.
-        RuntimeError: The same, raised by torch.
-    """
+    """Write tensors and plain values atomically, or raise OSError or torch's RuntimeError and leave the file alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as draft, draft.open("xb") as file:
         torch.save(dict(state), file)

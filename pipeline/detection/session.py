@@ -86,9 +86,7 @@ class SessionResult:
 def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionResult:
     """Train, or continue a training.
 
-    Args:
-        job: What to do.
-        report: Called in the main process with the step reached, the number of steps, and a line of figures.
+    In the main process, `report` is called with the step reached, the number of steps, and a line of figures.
 
     Raises:
         StepError: The loss became infinite.

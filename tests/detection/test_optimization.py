@@ -104,13 +104,6 @@ def photograph(path: Path) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
-def test_of_the_real_nano_the_stem_is_short_before(nano: Any) -> None:
-    stem = nano.backbone.stem.conv.conv
-    assert float(lengths_of(stem).min()) < 0.001
-    balance_filters(nano)
-    torch.testing.assert_close(lengths_of(stem), torch.ones(len(stem.weight)), atol=1e-5, rtol=0)
-
-
 def test_the_real_nano_sees_what_it_saw(nano: Any, photographs: list[Path]) -> None:
     images = torch.cat([photograph(path) for path in photographs])
     with torch.no_grad():
@@ -180,20 +173,6 @@ def test_a_group_holds_all_of_one_rate_and_decay() -> None:
     assert len(kinds) == len(set(kinds)) == 8
     _, even = model_and_groups(Hyperparameters())
     assert len(even) == 2
-
-
-@pytest.mark.parametrize(
-    ("freeze", "absent"),
-    [
-        pytest.param("nothing", (), id="nothing"),
-        pytest.param("stem", ("backbone.stem.", "backbone.stage1."), id="stem"),
-        pytest.param("backbone", ("backbone.",), id="backbone"),
-    ],
-)
-def test_what_is_frozen_is_not_the_optimisers(freeze: str, absent: tuple[str, ...]) -> None:
-    model, groups = model_and_groups(Hyperparameters(freeze=freeze))
-    names = {name for name, _ in model.named_parameters()}
-    assert settings_of(model, groups).keys() == {n for n in names if not n.startswith(absent or ("-",))}
 
 
 @pytest.mark.parametrize(

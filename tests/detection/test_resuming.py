@@ -331,16 +331,6 @@ def test_patience_that_ended_before_the_kill_has_ended(
     assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
 
 
-@pytest.mark.slow
-def test_patience_counts_epochs_before_the_kill(skilled: Path, datasets: tuple[Path, Path], tmp_path: Path) -> None:
-    options, resume = replace(RUIN, epochs=8, patience=3), tmp_path / "resume"
-    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
-    assert [record.epoch for record in expected.history] == [0, 1, 2, 3]
-    train_until(2, options, *datasets, new(tmp_path / "killed"), weights=skilled, resume=resume)
-    train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
-    assert_same(tmp_path / "out", expected)
-
-
 @pytest.mark.parametrize(
     ("epochs", "history"),
     [
@@ -454,22 +444,6 @@ def test_a_full_disk_costs_only_the_checkpoint(
     assert_same(tmp_path / "out", undisturbed("scratch"))
     assert [line for line in caplog.messages if "No space left" in line and "could not be kept" in line]
     assert list((tmp_path / "resume").iterdir()) == []
-
-
-@pytest.mark.slow
-def test_no_two_epochs_see_the_same_augmentations(
-    make_dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All images are one, so that a batch differs from another only by what was done to it."""
-    train_folder, eval_folder = make_dataset(tmp_path / "train", 8, 1), make_dataset(tmp_path / "eval", 3, 2)
-    for path in (train_folder / "images").iterdir():
-        path.write_bytes((train_folder / "images" / "001.png").read_bytes())
-    steps = steps_of(monkeypatch)
-    for seed in (0, 1):
-        options = replace(OPTIONS, seed=seed, batch_size=4)
-        train(options, train_folder, eval_folder, new(tmp_path / f"{seed}"))
-    assert len(steps) == 2 * 3 * 2
-    assert len({images for _, images in steps}) == len(steps)
 
 
 def test_a_failed_write_leaves_the_last_state(tmp_path: Path) -> None:

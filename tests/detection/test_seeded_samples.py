@@ -218,12 +218,6 @@ def test_orders_differ_by_epoch_and_by_seed(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(set(orders)) == 6
 
 
-def test_without_shuffling_the_order_is_that_of_the_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    order = sampler(monkeypatch, 5, shuffle=False)
-    order.set_epoch(2)
-    assert list(order) == [10, 11, 12, 13, 14]
-
-
 @pytest.mark.parametrize(("size", "world"), [(13, 2), (16, 2), (13, 4), (3, 8), (1, 2)])
 def test_ranks_share_an_epoch_step_by_step(monkeypatch: pytest.MonkeyPatch, size: int, world: int) -> None:
     one = sampler(monkeypatch, size)

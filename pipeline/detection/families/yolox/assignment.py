@@ -13,7 +13,7 @@ priors or, of each image, the at most `V` that are candidates for any of its obj
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,59 +30,30 @@ GPU_ELEMENTS = 2**25
 Levels = Sequence[tuple[int, int, int]]  # cells down, cells across, and a cell's side in pixels, level by level
 
 
-class SimOTAConstants(NamedTuple):
-    """The constants of SimOTA, named as in mmdet's assigner.
-
-    Attributes:
-        center_radius: How near a prior is to an object's centre, in strides of the prior.
-        candidate_topk: Overlaps whose sum is the number of priors that an object takes.
-        iou_weight: Weight of the overlap in the cost.
-        cls_weight: Weight of the class in the cost.
-    """
-
-    center_radius: float = 2.5
-    candidate_topk: int = 10
-    iou_weight: float = 3.0
-    cls_weight: float = 1.0
-
-
 class PriorPredictions(NamedTuple):
-    """What a head says at the `P` priors of `B` images, in single precision and without gradients.
+    """What a head says at the `P` priors of `B` images, in single precision and without gradients."""
 
-    Attributes:
-        classes: `(B, P, C)` logits.
-        objectness: `(B, P)` logits.
-        boxes: `(B, P, 4)`.
-    """
-
-    classes: Tensor
-    objectness: Tensor
-    boxes: Tensor
+    classes: Tensor  # (B, P, C) logits
+    objectness: Tensor  # (B, P) logits
+    boxes: Tensor  # (B, P, 4)
 
 
 class Objects(NamedTuple):
-    """The objects of `B` images, padded to `G`, the largest number in one image.
+    """The objects of `B` images, padded to `G`, the largest number in one image."""
 
-    Attributes:
-        boxes: `(B, G, 4)`.
-        labels: `(B, G)` class indices, -1 where there is no object.
-    """
-
-    boxes: Tensor
-    labels: Tensor
+    boxes: Tensor  # (B, G, 4)
+    labels: Tensor  # (B, G) class indices, -1 where there is no object
 
 
 @torch.no_grad()
-def assign(
-    predictions: PriorPredictions, objects: Objects, levels: Levels, constants: SimOTAConstants
-) -> tuple[Tensor, ...]:
+def assign(predictions: PriorPredictions, objects: Objects, levels: Levels, constants: Any) -> tuple[Tensor, ...]:
     """Assign priors to objects. Of priors with equal cost the first is taken; mmdet takes any.
 
     Args:
         predictions: The head's.
         objects: The ground truth, without ignored regions.
         levels: The grids that the priors are the cells of, row by row.
-        constants: SimOTA's constants.
+        constants: SimOTA's, the attributes of mmdet's assigner.
 
     Returns:
         The `N` priors that have an object, each once, ordered by image and prior: the index `(N,)` of the image, of the
@@ -96,7 +67,7 @@ def assign(
 
 
 def _assign(
-    predictions: PriorPredictions, objects: Objects, levels: Levels, constants: SimOTAConstants, part: slice
+    predictions: PriorPredictions, objects: Objects, levels: Levels, constants: Any, part: slice
 ) -> tuple[Tensor, ...]:
     """The columns of an assignment for some of the images."""
     real = objects.labels[part] >= 0

@@ -82,9 +82,6 @@ def take_step(
         detector: The detector itself.
         data: `inputs`, `(B, 3, H, W)` of 0..255 or a list of images, and `data_samples`, a list.
         optim_wrapper: mmengine's wrapper, which handles mixed precision and gradient clipping.
-
-    Returns:
-        The losses of the whole batch, by name.
     """
     total = len(data["data_samples"])
     size = detector.micro_batch or total

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.detection import mmcv_ops
-from pipeline.detection.families.yolox.assignment import Objects, PriorPredictions, SimOTAConstants, assign
+from pipeline.detection.families.yolox.assignment import Objects, PriorPredictions, assign
 
 mmcv_ops.install()  # importing mmdet needs it
 
@@ -72,9 +72,7 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
             objects = Objects(_padded(boxes), pad_sequence(labels, batch_first=True, padding_value=-1))
             predicted = self._bbox_decode(priors, offsets.detach())
             predictions = PriorPredictions(classes.detach(), objectness.detach(), predicted)
-            own = self.assigner
-            constants = SimOTAConstants(own.center_radius, own.candidate_topk, own.iou_weight, own.cls_weight)
-            image, prior, owner, overlaps = assign(predictions, objects, levels, constants)
+            image, prior, owner, overlaps = assign(predictions, objects, levels, self.assigner)
 
             target = torch.zeros_like(objectness)
             target[image, prior] = 1.0
@@ -98,14 +96,9 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
             return {name: loss / self.positives.clamp(min=1.0) for name, loss in losses.items()}
 
     def _counted(self, priors: Tensor, ignored: Tensor) -> Tensor:
-        """Which priors are in no ignored region, and so examples of background where they have no object.
+        """Which of `(P, 4)` priors have their cell's centre in none of `(B, R, 4)` ignored regions, as `(B, P)`.
 
-        Args:
-            priors: `(P, 4)`, x, y, stride, stride in pixels; they stand for the centres of their cells.
-            ignored: `(B, R, 4)` boxes, x1, y1, x2, y2 in pixels, padded with boxes of no area.
-
-        Returns:
-            `(B, P)` of bool.
+        They are examples of background where they have no object. Regions are padded with boxes of no area.
         """
         x, y = (priors[:, :2] + priors[:, 2:] * 0.5).unbind(-1)
         left, top, right, bottom = ignored[..., None].unbind(-2)

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from pipeline.detection import mmcv_ops
 from pipeline.detection.families.yolox import assignment
-from pipeline.detection.families.yolox.assignment import Objects, PriorPredictions, SimOTAConstants, assign
+from pipeline.detection.families.yolox.assignment import Objects, PriorPredictions, assign
 
 mmcv_ops.install()
 
 from mmdet.models.task_modules.assigners import SimOTAAssigner, sim_ota_assigner  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
-RULE = SimOTAConstants()
+RULE = SimOTAAssigner()
 SIZE = 96
 LEVELS = tuple((SIZE // stride, SIZE // stride, stride) for stride in (8, 16, 32))
 POINTS = torch.tensor([[(x + 0.5) * s, (y + 0.5) * s, s, s] for h, w, s in LEVELS for y in range(h) for x in range(w)])
@@ -47,16 +47,16 @@ def some_objects(counts: list[int], classes: int, seed: int, largest: float = 60
     return Objects(boxes, torch.where(real, labels, -1))
 
 
-def ours(said: PriorPredictions, objects: Objects, rule: SimOTAConstants = RULE) -> list[tuple[int, int, int, float]]:
+def ours(said: PriorPredictions, objects: Objects, rule: SimOTAAssigner = RULE) -> list[tuple[int, int, int, float]]:
     return list(zip(*(column.tolist() for column in assign(said, objects, LEVELS, rule)), strict=True))
 
 
-def mmdets(said: PriorPredictions, objects: Objects, rule: SimOTAConstants = RULE) -> list[tuple[int, int, int, float]]:
-    assigner, rows = SimOTAAssigner(**rule._asdict()), []
+def mmdets(said: PriorPredictions, objects: Objects, rule: SimOTAAssigner = RULE) -> list[tuple[int, int, int, float]]:
+    rows = []
     for image, labels in enumerate(objects.labels):
         real = labels >= 0
         scores = (said.classes[image].sigmoid() * said.objectness[image].sigmoid()[:, None]).sqrt()
-        found = assigner.assign(
+        found = rule.assign(
             InstanceData(bboxes=said.boxes[image], scores=scores, priors=POINTS),
             InstanceData(bboxes=objects.boxes[image][real], labels=labels[real]),
         )
@@ -78,12 +78,12 @@ def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         pytest.param([60, 0, 35, 2], 6, RULE, id="many, none, some"),
         pytest.param([12, 30], 80, RULE, id="eighty classes"),
         pytest.param([9, 9], 1, RULE, id="one class"),
-        pytest.param([20, 5], 3, SimOTAConstants(1.5, 4, 2.0, 0.5), id="another rule"),
-        pytest.param([20, 5], 3, SimOTAConstants(candidate_topk=500), id="more wished for than there are"),
+        pytest.param([20, 5], 3, SimOTAAssigner(1.5, 4, 2.0, 0.5), id="another rule"),
+        pytest.param([20, 5], 3, SimOTAAssigner(candidate_topk=500), id="more wished for than there are"),
         pytest.param([0, 0], 3, RULE, id="nothing"),
     ],
 )
-def test_it_is_mmdets(counts: list[int], classes: int, rule: SimOTAConstants) -> None:
+def test_it_is_mmdets(counts: list[int], classes: int, rule: SimOTAAssigner) -> None:
     for seed in range(5):
         said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed)
         assert ours(said, objects, rule) == mmdets(said, objects, rule)

@@ -180,19 +180,6 @@ class TestIgnoredRegions:
         assert losses == plain
         assert_equal(before, after)
 
-    def test_what_counts_can_be_narrowed(self) -> None:
-        class Deaf(head.IgnoringYOLOXHead):
-            def _counted(self, priors: Tensor, ignored: Tensor) -> Tensor:
-                return super()._counted(priors, ignored) & (priors[:, 0] >= 32)
-
-        init_default_scope("mmdet")
-        model = base_config("nano").model
-        options = {key: value for key, value in model.bbox_head.items() if key != "type"}
-        made = Deaf(**{**options, "num_classes": 3, "train_cfg": model.train_cfg})
-        crowd = regions([[64, 0, 96, 96]])
-        _, (_, _, slopes) = losses_and_gradients(made, outputs(1, 3, 0), instances([0], 3, 0), crowd)
-        assert torch.equal((slopes[0][0, 0] != 0).any(0), torch.tensor([False] * 4 + [True] * 4 + [False] * 4))
-
     def test_they_reach_the_head_from_a_data_set(self, datasets: tuple[Path, Path]) -> None:
         """`iscrowd` in the file, through mmdet's data set, transforms and preprocessor."""
         transforms = [
@@ -227,11 +214,6 @@ class TestIgnoredRegions:
         losses = model.loss(batch["inputs"], batch["data_samples"])
         assert all(torch.isfinite(loss) for loss in losses.values())
         assert (~seen[0].all(1)).nonzero()[:, 0].tolist() == [number - 1 for number in crowds]
-
-
-def test_weights_have_mmdets_names() -> None:
-    theirs, ours = (make_head(kind, 5).state_dict() for kind in ("YOLOXHead", "IgnoringYOLOXHead"))
-    assert [(name, each.shape) for name, each in ours.items()] == [(name, each.shape) for name, each in theirs.items()]
 
 
 def test_any_memory_format() -> None:

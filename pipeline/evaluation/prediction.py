@@ -142,12 +142,7 @@ class DetectionClient:
             return f"no answer within {self._timeout:g} s"
         if error.response is None:
             return f"the connection broke: {error}"
-        try:
-            told = error.response.json()["error"]
-            message = f"{told['code']}: {told['message']}"
-        except (ValueError, KeyError, TypeError):
-            message = error.response.text[:300]
-        return f"HTTP {error.response.status_code}: {message}"
+        return f"HTTP {error.response.status_code}: {error.response.text[:300]}"
 
 
 def _may_pass(error: BaseException) -> bool:

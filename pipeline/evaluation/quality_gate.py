@@ -15,15 +15,9 @@ _NOT_CHOSEN = -1.0
 
 @dataclass(frozen=True)
 class Requirement:
-    """One figure and its limit.
+    """One figure, its value, None where it is not defined, and its limit, if it has one.
 
-    Attributes:
-        metric: The figure's name among the metrics.
-        meaning: The figure in words.
-        reached: Its value; None where it is not defined or not known.
-        minimum: The least value that passes; None without such a limit.
-        maximum: The greatest value that passes; None without such a limit.
-        is_known: Whether the figure is known; one that is not neither passes nor fails.
+    A figure that is not known neither passes nor fails.
     """
 
     metric: str

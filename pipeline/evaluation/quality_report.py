@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,14 +38,6 @@ _COMPARED = (  # heading, attribute of the metrics, digits
 _FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
 
 
-@dataclass(frozen=True)
-class QualityReport:
-    """A written report, and what a user must know who does not open it, a short sentence each."""
-
-    path: Path
-    notes: tuple[str, ...]
-
-
 def write_report(
     path: Path,
     *,
@@ -59,7 +50,7 @@ def write_report(
     chosen: Sequence[str],
     comparisons: Gallery,
     provenance: Mapping[str, Any],
-) -> QualityReport:
+) -> list[str]:
     """Write the report; it needs no network, no script and no other file.
 
     Args:
@@ -73,6 +64,9 @@ def write_report(
         chosen: The inputs that were chosen by hand.
         comparisons: The result of `draw_comparisons`.
         provenance: Rows about the origin of the inputs.
+
+    Returns:
+        What a user must know who does not open it, a short sentence each.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _figure, "value": _value}
@@ -95,7 +89,7 @@ def write_report(
         provenance=provenance,
     )
     path.write_text(page, "utf-8")
-    return QualityReport(path, tuple(notes))
+    return notes
 
 
 def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePredictions) -> list[str]:

@@ -112,17 +112,17 @@ def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, timeout: f
             time.sleep(0.1)
 
 
+def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
 def _ports(process: subprocess.Popen[bytes]) -> list[int]:
     """Where the worker listens; its parent has other ports too. The system chose them, so nobody else has them."""
     with contextlib.suppress(psutil.Error):
         sockets = [each for worker in _workers(process) for each in worker.net_connections("tcp")]
         return [each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN]
-    return []
-
-
-def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(process.pid).children(recursive=True)
     return []
 
 

@@ -23,7 +23,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline.errors import DataError, MissingError, StepError
+from pipeline.errors import MissingError, StepError
 from pipeline.files import sha256_of
 from pipeline.serving.decoding import decode, read_header
 from pipeline.serving.model_metadata import (
@@ -77,7 +77,7 @@ def pack_service(
 
     Raises:
         MissingError: A required package is missing.
-        DataError: The model is not a graph with the expected interface, or the test image not an image.
+        DataError: The test image is not an image.
         IntegrityError: The model is not the one that the metadata names.
         StepError: BentoML failed to build.
     """
@@ -85,7 +85,8 @@ def pack_service(
     with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
         test_result = _gather(onnx_path, metadata, test_image, context)
-        version = _digest(context, requirements)
+        content = [{name: sha256_of(context / name) for name in _files(context)}, requirements, sys.version_info[:2]]
+        version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         _write_bentofile(context, requirements, metadata)
         built = _build(context, home, version)
         shutil.copytree(built, folder, dirs_exist_ok=True)
@@ -107,11 +108,8 @@ def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context:
         shutil.copyfile(source, target)
     shutil.copyfile(onnx_path, context / MODEL_FILE)
     image = test_image.read_bytes()
-    try:
-        suffix = _SUFFIXES[read_header(image).format]
-        (found,) = Predictor(onnx_path, metadata).detect([letterbox(decode(image), metadata.image_size)])
-    except DataError as error:
-        raise DataError(f"cannot be packed: {error}", where=f"{onnx_path}, {test_image}") from error
+    suffix = _SUFFIXES[read_header(image).format]
+    (found,) = Predictor(onnx_path, metadata).detect([letterbox(decode(image), metadata.image_size)])
     (context / f"{TEST_IMAGE_STEM}{suffix}").write_bytes(image)
     metadata.write(context / METADATA_FILE)
     result = found.to_json(metadata.classes, metadata.score_threshold)
@@ -121,12 +119,6 @@ def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _digest(context: Path, requirements: list[str]) -> str:
-    content = {name: sha256_of(context / name) for name in _files(context)}
-    text = json.dumps([content, requirements, sys.version_info[:2]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _write_bentofile(context: Path, requirements: list[str], metadata: ModelMetadata) -> None:

@@ -17,7 +17,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as onnxruntime  # exported: nobody else may load it first
 
-from pipeline.errors import DataError, IntegrityError
+from pipeline.errors import IntegrityError
 from pipeline.files import sha256_of
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.preprocessing import Letterboxed, stack
@@ -79,7 +79,6 @@ class Predictor:
 
     Raises:
         IntegrityError: The file is not the one that the metadata names.
-        DataError: The graph has other inputs or outputs than the metadata says.
     """
 
     def __init__(self, onnx_path: Path, metadata: ModelMetadata) -> None:
@@ -99,7 +98,6 @@ class Predictor:
                 remedy="pack the model again",
             )
         self._session = onnxruntime.InferenceSession(onnx_path, options, providers=providers)
-        _check_interface(self._session, onnx_path, metadata)
 
     @property
     def providers(self) -> list[str]:
@@ -148,18 +146,3 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _check_interface(session: onnxruntime.InferenceSession, path: Path, metadata: ModelMetadata) -> None:
-    inputs = {one.name: (one.type, one.shape) for one in session.get_inputs()}
-    outputs = [one.name for one in session.get_outputs()]
-    kind, shape = inputs.get(INPUT, ("", [""]))
-    right = len(inputs) == 1 and kind == "tensor(float)" and shape[1:] == [3, *metadata.image_size]
-    if not right or not isinstance(shape[0], str) or not set(OUTPUTS) <= set(outputs):
-        height, width = metadata.image_size
-        raise DataError(
-            f"the ONNX model has inputs {inputs} and outputs {outputs}",
-            where=path,
-            expected=f"input '{INPUT}' float32 (batch, 3, {height}, {width}), outputs {', '.join(OUTPUTS)}",
-            remedy="export the model again, with a dynamic batch axis",
-        )

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.data.learned_images import SeenImage
 from pipeline.data.report.inline_images import Gallery
@@ -70,7 +71,7 @@ CASES: dict[str, tuple[dict, bool, list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "passed", "missed"), CASES.values(), ids=CASES)
+@cases("arguments, passed, missed", CASES)
 def test_what_passes(judged: Callable, arguments: dict, passed: bool, missed: list[str]) -> None:
     gate = judged(**arguments)
     assert gate.passed is passed
@@ -91,26 +92,24 @@ def test_what_is_unknown_is_not_held_against_its_limit(judged: Callable) -> None
     assert (gate.minimum, gate.maximum) == ({"detections": 1}, {})
 
 
-@pytest.mark.parametrize(
-    ("arguments", "verdict", "has_limit"),
-    [
-        pytest.param({"min_map50": 0.5}, "Quality gate passed: mAP50 0.5, at least 0.5", True, id="passed"),
-        pytest.param({"release": True}, "Quality gate passed: mAP50 0.5, at least 0.1", True, id="passed, a release"),
-        pytest.param({}, "No limit for mAP50 was set; the other limits are met", False, id="mAP50 is not held"),
-        pytest.param(
+@cases(
+    "arguments, verdict, has_limit",
+    {
+        "passed": ({"min_map50": 0.5}, "Quality gate passed: mAP50 0.5, at least 0.5", True),
+        "passed, a release": ({"release": True}, "Quality gate passed: mAP50 0.5, at least 0.1", True),
+        "mAP50 is not held": ({}, "No limit for mAP50 was set; the other limits are met", False),
+        "nothing is held": (
             {"allow_no_detections": True, "max_seen_exact": 1.0}, "No limit for mAP50 was set, nor any other", False,
-            id="nothing is held",
         ),
-        pytest.param({"min_map50": 0.8}, "Quality gate failed: mAP50 0.5, at least 0.8", True, id="failed"),
-        pytest.param(
+        "failed": ({"min_map50": 0.8}, "Quality gate failed: mAP50 0.5, at least 0.8", True),
+        "failed, and mAP50 is not held": (
             {"results": (), "known": exposure(similar=4)},
-            "Quality gate failed: detections in the test set 0, at least 1; unseen test images 0, at least 1",
-            False, id="failed, and mAP50 is not held",
+            "Quality gate failed: detections in the test set 0, at least 1; unseen test images 0, at least 1", False,
         ),
-        pytest.param(
-            {"min_map50": 0.1, **NO_OBJECT}, "Quality gate failed: mAP50 not defined, at least 0.1", True, id="no mAP50"
+        "no mAP50": (
+            {"min_map50": 0.1, **NO_OBJECT}, "Quality gate failed: mAP50 not defined, at least 0.1", True,
         ),
-    ],
+    },
 )  # fmt: skip
 def test_the_verdict_names_what_was_held(judged: Callable, arguments: dict, verdict: str, has_limit: bool) -> None:
     gate = judged(**arguments)
@@ -123,22 +122,3 @@ def test_every_limit_is_of_a_figure(judged: Callable) -> None:
     assert gate.reached == pytest.approx({"mAP50": 0.5, "detections": 1, **shares, "unseen_images": 2})
     assert gate.minimum == {"mAP50": 0.8, "detections": 1, "unseen_images": 1}
     assert gate.maximum == {"seen_exact_share": 0.0, "seen_similar_share": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("asked", "minimum", "maximum"),
-    [
-        pytest.param({"release": True}, 0.1, 0.5, id="the defaults of a release"),
-        pytest.param({}, None, None, id="the defaults otherwise"),
-        pytest.param(
-            {"min_map50": 0.0, "max_seen_similar": 1.0, "release": True}, None, None, id="no limit, a release"
-        ),
-        pytest.param({"min_map50": 0.8, "max_seen_similar": 0.2}, 0.8, 0.2, id="as chosen"),
-    ],
-)
-def test_limits_that_are_not_chosen(
-    judged: Callable, asked: dict, minimum: float | None, maximum: float | None
-) -> None:
-    gate = judged(**asked)
-    assert gate.minimum.get("mAP50") == minimum
-    assert gate.maximum.get("seen_similar_share") == maximum

@@ -52,7 +52,7 @@ def predictions(results: list[dict], **changes: Any) -> ServicePredictions:
 class Page(HTMLParser):
     """Text, tags and the addresses that a browser would fetch."""
 
-    notes: tuple[str, ...]
+    notes: list[str]
     described = 0  # images with words for those who do not see them
 
     def __init__(self, path: Path) -> None:
@@ -102,7 +102,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             for name in ("draw", "precision_recall_chart", "f1_chart", "ap_chart", "confusion_chart"):
                 monkeypatch.setattr(quality_report, name, lambda *_: "")
         limits = {"min_map50": gate, "max_seen_exact": max_seen_exact, "max_seen_similar": 1.0}
-        written = write_report(
+        notes = write_report(
             tmp_path / "report.html",
             metrics=metrics,
             predictions=predictions(results, **changes),
@@ -114,8 +114,8 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             comparisons=draw_comparisons(truth, metrics) if drawn else NOTHING,
             provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
-        page = Page(written.path)
-        page.notes = written.notes
+        page = Page(tmp_path / "report.html")
+        page.notes = notes
         return page
 
     return write
@@ -252,7 +252,7 @@ def test_it_shows_training_images_and_the_figures_without_them(report: Callable,
     ):  # fmt: skip
         assert expected in page.text
     assert "script" not in page.tags
-    assert page.notes == ("test images that the model learned from: 1 of 3 byte for byte, 2 more look alike",)
+    assert page.notes == ["test images that the model learned from: 1 of 3 byte for byte, 2 more look alike"]
     nothing = report(results=results, exposure=replace(CLEAN, seen=seen))
     assert "Without these images nothing is left to judge by." in nothing.text
     assert "mAP 0.500 -" in nothing.text

@@ -23,12 +23,12 @@ SIZE = (96, 96)
 CLASSES = ("bright", "dim")
 
 
-def build_bright_box_graph(size: Any = SIZE, *, batch: Any = "batch", input_name: Any = "images") -> bytes:
+def build_bright_box_graph() -> bytes:
     """ONNX graph with the served interface: per image, the box around the pixels of which green is above 200.
 
     Its score is the mean of the green channel over the whole input; an image without bright pixels gives nothing.
     """
-    height, width = size
+    height, width = SIZE
     ends = "".join(
         f"""
             {line} = ReduceMax <keepdims = 0> (bits, {across})
@@ -47,14 +47,14 @@ def build_bright_box_graph(size: Any = SIZE, *, batch: Any = "batch", input_name
     )
     return onnx.parser.parse_model(f"""
         <ir_version: 9, opset_import: ["" : 18]>
-        bright_box (float[{batch}, 3, {height}, {width}] {input_name})
+        bright_box (float[batch, 3, {height}, {width}] images)
             => (int64[found] batch_index, float[found, 4] boxes, float[found] scores, int64[found] labels)
             <int64 green_channel = {{1}}, float bright = {{200}}, float white = {{255}}, float big = {{10000}},
              float less = {{9999}}, float one = {{1}}, int64[1] zeroth = {{0}}, int64[1] first = {{1}},
              int64[1] second = {{2}}, int64[2] plane = {{1, 2}}, int64 width_place = {{{width + 1}}},
              int64 height_place = {{{height + 1}}}>
         {{
-            green = Gather <axis = 1> ({input_name}, green_channel)
+            green = Gather <axis = 1> (images, green_channel)
             mask = Greater (green, bright)
             bits = Cast <to = 1> (mask){ends}
             all_boxes = Concat <axis = 1> (x1, y1, x2, y2)
@@ -85,9 +85,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     model = build_bright_box_graph()
     path.write_bytes(model)
     metadata = ModelMetadata("nano", SIZE, CLASSES, 0.01, 0.65, 0.25, hashlib.sha256(model).hexdigest())
-    return SimpleNamespace(
-        onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata), build=build_bright_box_graph
-    )
+    return SimpleNamespace(onnx_path=path, metadata=metadata, predictor=Predictor(path, metadata))
 
 
 @pytest.fixture(scope="session")

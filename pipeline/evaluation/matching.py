@@ -83,15 +83,12 @@ class Matches:
     `N` detections by descending score, and `M` objects. Crowd regions, and detections that lie in them, are left out.
 
     Attributes:
-        image_ids: `(N,)` COCO image ids.
-        labels: `(N,)` class indices, in the order of the ground truth's categories.
+        image_ids, truth_image_ids: `(N,)` and `(M,)` COCO image ids.
+        labels, truth_labels: `(N,)` and `(M,)` class indices, in the order of the ground truth's categories.
         scores: `(N,)`.
-        boxes: `(N, 4)` [x, y, width, height] in pixels.
+        boxes, truth_boxes: `(N, 4)` and `(M, 4)` [x, y, width, height] in pixels.
         truth: `(N,)` row of the matched object, -1 for a false positive. COCO matches by descending score, so the
             matches above a score do not depend on the detections below it.
-        truth_image_ids: `(M,)` COCO image ids.
-        truth_labels: `(M,)` class indices.
-        truth_boxes: `(M, 4)` [x, y, width, height] in pixels.
     """
 
     image_ids: Ints

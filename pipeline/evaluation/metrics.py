@@ -31,16 +31,9 @@ _COCO_FIGURES = ("map", "map50", "map75", "map_small", "map_medium", "map_large"
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One class at one score threshold; None stands for what is not defined.
+    """One class where detections with at least a score count; None stands for what is not defined.
 
-    Attributes:
-        threshold: Detections with at least this score count.
-        precision: Share of the detections that are right.
-        recall: Share of the objects that are found.
-        f1: Harmonic mean of the two, 2 TP / (2 TP + FP + FN).
-        true_positives: Objects found.
-        false_positives: Detections without an object of their class, second detections of an object among them.
-        false_negatives: Objects missed.
+    Second detections of an object are false positives. F1 is 2 TP / (2 TP + FP + FN).
     """
 
     threshold: float
@@ -54,15 +47,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class; None stands for what is not defined without objects or detections.
+    """One class, named as in the test set; None stands for what is not defined without objects or detections.
 
     Attributes:
-        name: As in the test set.
         ground_truth: Number of objects, crowd regions not counted.
         images: Number of images with such an object.
-        ap: Average precision over IoU 0.50:0.95.
+        ap, ar100: Average precision and recall over IoU 0.50:0.95, at most 100 detections per image.
         ap50: Average precision at IoU 0.5.
-        ar100: Average recall over IoU 0.50:0.95, at most 100 detections per image.
         best: The operating point with the highest F1 at IoU 0.5; at `errors_at` where nothing is right.
     """
 

@@ -24,6 +24,7 @@ from pipeline.files import retrying
 
 T = TypeVar("T")
 
+_TIMEOUT = 120.0  # seconds of one attempt
 _ATTEMPTS = 10
 _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 5.0
@@ -82,67 +83,48 @@ class ServicePredictions:
         path.write_text(json.dumps(self.results), "utf-8")
 
 
-class DetectionClient:
-    """A client of one detection service, which several threads may use.
+class _Client:
+    """A client of one service, which several threads may use."""
 
-    A request is sent again when the service is busy (429, 503) or the connection broke. Every other failure is a
-    `StepError` with the service's own message.
-
-    Args:
-        url: Address of the service.
-        timeout: Seconds that one attempt may take.
-        connections: How many are kept open.
-    """
-
-    def __init__(self, url: str, *, timeout: float = 120.0, connections: int = 1) -> None:
+    def __init__(self, url: str, connections: int = 1) -> None:
         self._url = url
-        self._timeout = timeout
         self._session = requests.Session()
         self._session.trust_env = False  # the service is local; a proxy from the environment would not reach it
         self._session.mount("http://", HTTPAdapter(pool_maxsize=connections))
 
-    def __enter__(self) -> DetectionClient:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._session.close()
+    def info(self) -> dict[str, Any]:
+        return {"score_threshold": 0.01} | _parse(dict[str, Any], self.post("/info", "its info")[0], "its info")
 
     def predict(self, name: str, data: bytes, score_threshold: float) -> tuple[ServedImage, float, int]:
         """Detect objects on one image file; also the seconds of the last attempt, and the number of those before it."""
-        response, seconds, retries = self.post(
-            "/predict", name, params={"score_threshold": repr(score_threshold)}, files={"images": (name, data)}
-        )
+        parameters = {"score_threshold": repr(score_threshold)}
+        response, seconds, retries = self.post("/predict", name, params=parameters, files={"images": (name, data)})
         images = _parse(list[ServedImage], response, name)
         if len(images) != 1:
             raise _malformed(name, f"{len(images)} items for one image")
         return images[0], seconds, retries
 
     def post(self, path: str, what: str, **arguments: Any) -> tuple[requests.Response, float, int]:
-        """Send a POST request; `what` names it in messages.
+        """Send a request, again when the service is busy or the connection broke; `what` names it in messages."""
 
-        Raises:
-            StepError: The service refused the request, did not answer in time, or stayed busy.
-        """
+        def send() -> tuple[requests.Response, float]:
+            start = time.perf_counter()
+            response = self._session.post(self._url + path, timeout=_TIMEOUT, **arguments)
+            response.raise_for_status()
+            return response, time.perf_counter() - start
+
         retry = retrying(_may_pass, attempts=_ATTEMPTS, first_wait=_FIRST_WAIT, longest_wait=_LONGEST_WAIT)
         try:
-            response, seconds = retry(self._send, path, **arguments)
+            response, seconds = retry(send)
         except requests.RequestException as error:
-            problem = f"the service failed on {what}: {self._problem(error)}"
-            raise StepError(problem, remedy="read the server's log") from error
+            if isinstance(error, requests.Timeout):
+                problem = f"no answer within {_TIMEOUT:g} s"
+            elif error.response is None:
+                problem = f"the connection broke: {error}"
+            else:
+                problem = f"HTTP {error.response.status_code}: {error.response.text[:300]}"
+            raise StepError(f"the service failed on {what}: {problem}", remedy="read the server's log") from error
         return response, seconds, retry.statistics["attempt_number"] - 1
-
-    def _send(self, path: str, **arguments: Any) -> tuple[requests.Response, float]:
-        start = time.perf_counter()
-        response = self._session.post(self._url + path, timeout=self._timeout, **arguments)
-        response.raise_for_status()
-        return response, time.perf_counter() - start
-
-    def _problem(self, error: requests.RequestException) -> str:
-        if isinstance(error, requests.Timeout):
-            return f"no answer within {self._timeout:g} s"
-        if error.response is None:
-            return f"the connection broke: {error}"
-        return f"HTTP {error.response.status_code}: {error.response.text[:300]}"
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -173,12 +155,12 @@ def check_test_image(url: str) -> int:
     Raises:
         StepError: The predictions differ, so the service is not the one that was packed. Or it failed.
     """
-    with DetectionClient(url) as client:
-        threshold = float(_info(client)["score_threshold"])  # that of the recorded result
-        answer = client.post("/test_result", "the test result")[0]
-        recorded = _parse(ServedImage, answer, "the test result").detections
-        image = client.post("/test_data", "the test image")[0].content
-        served = client.predict("the test image", image, threshold)[0].detections
+    client = _Client(url)
+    threshold = float(client.info()["score_threshold"])  # that of the recorded result
+    answer = client.post("/test_result", "the test result")[0]
+    recorded = _parse(ServedImage, answer, "the test result").detections
+    image = client.post("/test_data", "the test image")[0].content
+    served = client.predict("the test image", image, threshold)[0].detections
     sides = ((recorded, served), (served, recorded))
     single = [each for one, other in sides for each in one if not any(_agree(each, found) for found in other)]
     differing = sum(each.score > threshold + _SCORE_TOLERANCE for each in single)
@@ -198,13 +180,8 @@ def _agree(one: ServedDetection, other: ServedDetection) -> bool:
     return near and one.label == other.label and np.allclose(one.box, other.box, rtol=0, atol=_BOX_TOLERANCE)
 
 
-def _info(client: DetectionClient) -> dict[str, Any]:
-    answer = client.post("/info", "the service's info")[0]
-    return {"score_threshold": 0.01} | _parse(dict[str, Any], answer, "the service's info")
-
-
 def predict_dataset(
-    url: str, truth: GroundTruth, *, score_threshold: float = 0.01, workers: int = 4, timeout: float = 120.0
+    url: str, truth: GroundTruth, *, score_threshold: float = 0.01, workers: int = 4
 ) -> ServicePredictions:
     """Send every image of a test set to the service.
 
@@ -217,31 +194,29 @@ def predict_dataset(
         score_threshold: Lowest score to ask for, or the service's own lowest if that is higher. Average precision
             needs a low one.
         workers: Requests at the same time.
-        timeout: Seconds one request may take.
 
     Raises:
         MissingError: An image of the test set is missing.
         DataError: The test set and the service have no class in common.
         StepError: The service refused an image, failed, or gave a malformed answer.
     """
-    with DetectionClient(url, timeout=timeout, connections=workers) as client:
-        service = _info(client)
-        threshold = max(score_threshold, float(service["score_threshold"]))
-        unknown = _unknown_classes(truth, service["classes"])
+    client = _Client(url, workers)
+    service = client.info()
+    threshold = max(score_threshold, float(service["score_threshold"]))
+    unknown = _unknown_classes(truth, service["classes"])
 
-        def send(image: Image) -> tuple[ServedImage, float, int]:
-            path = truth.path_of(image.file_name)
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError as error:
-                raise MissingError("an image of the test set is missing", where=path) from error
-            return client.predict(image.file_name, data, threshold)
+    def send(image: Image) -> tuple[ServedImage, float, int]:
+        path = truth.path_of(image.file_name)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise MissingError("an image of the test set is missing", where=path) from error
+        return client.predict(image.file_name, data, threshold)
 
-        start = time.perf_counter()
-        with ThreadPoolExecutor(workers) as pool:
-            sent = tqdm(pool.map(send, truth.images), "predict", len(truth.images), unit="img", ascii=True)
-            answers = list(sent)
-        rate = len(truth.images) / (time.perf_counter() - start)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        answers = list(tqdm(pool.map(send, truth.images), "predict", len(truth.images), unit="img", ascii=True))
+    rate = len(truth.images) / (time.perf_counter() - start)
     served = [each for each, _, _ in answers]
     results, dropped = _to_coco(truth, served)
     milliseconds = np.percentile([1000 * seconds for _, seconds, _ in answers], [50, 90, 95, 99, 100]).tolist()

@@ -146,7 +146,7 @@ def judge(
                 "unseen_images",
                 "unseen test images",
                 total - len(exposure.seen),
-                minimum=1 if max_seen_exact < 1 else None,
+                minimum=int(max_seen_exact < 1) or None,
             ),
         )
     )

@@ -55,14 +55,9 @@ def write_report(
 
     Args:
         path: The HTML file.
-        metrics: The result of `evaluate`.
-        predictions: The result of `predict_dataset`.
-        gate: The result of `judge`.
-        exposure: The result of `check_exposure`.
         judged: How many models have been judged on this test set, this one included, by the records at hand.
         mode: Whose records these are: dev and prod keep their own.
         chosen: The inputs that were chosen by hand.
-        comparisons: The result of `draw_comparisons`.
         provenance: Rows about the origin of the inputs.
 
     Returns:

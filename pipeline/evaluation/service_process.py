@@ -120,10 +120,11 @@ def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def _ports(process: subprocess.Popen[bytes]) -> list[int]:
     """Where the worker listens; its parent has other ports too. The system chose them, so nobody else has them."""
-    with contextlib.suppress(psutil.Error):
+    try:
         sockets = [each for worker in _workers(process) for each in worker.net_connections("tcp")]
-        return [each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN]
-    return []
+    except psutil.Error:
+        return []
+    return [each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

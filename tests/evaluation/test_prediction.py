@@ -109,7 +109,7 @@ def test_a_service_that_stays_busy_is_given_up(scripted: Callable, write_dataset
 
 
 def test_a_service_that_is_gone_is_told(write_dataset: Callable) -> None:
-    with pytest.raises(StepError, match="the service's info: the connection broke"):
+    with pytest.raises(StepError, match="its info: the connection broke"):
         predict_dataset("http://127.0.0.1:9", write_dataset([200]))
 
 
@@ -143,12 +143,13 @@ def test_other_failures_are_not_repeated_and_name_the_image(
     assert len(server.seen("/predict")) == 1
 
 
-def test_a_service_too_slow_is_told(write_dataset: Callable) -> None:
+def test_a_service_too_slow_is_told(write_dataset: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "_TIMEOUT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(StepError, match=r"no answer within 0\.2 s"):
-            predict_dataset(f"http://127.0.0.1:{silent.getsockname()[1]}", write_dataset([200]), timeout=0.2)
+            predict_dataset(f"http://127.0.0.1:{silent.getsockname()[1]}", write_dataset([200]))
 
 
 def test_an_image_of_another_size_than_annotated_is_reported(scripted: Callable, write_dataset: Callable) -> None:

@@ -53,12 +53,8 @@ def write_report(
 ) -> list[str]:
     """Write the report; it needs no network, no script and no other file.
 
-    Args:
-        path: The HTML file.
-        judged: How many models have been judged on this test set, this one included, by the records at hand.
-        mode: Whose records these are: dev and prod keep their own.
-        chosen: The inputs that were chosen by hand.
-        provenance: Rows about the origin of the inputs.
+    `judged` counts the models that have been judged on this test set, this one included, by the records of `mode`: dev
+    and prod keep their own. `chosen` names the inputs that were chosen by hand.
 
     Returns:
         What a user must know who does not open it, a short sentence each.

@@ -44,7 +44,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, LookupError, EOFError, OverflowError, struct.error)
-_ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
+ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
 
 # The packed service refuses larger files, so they are of no use in the sets that it is trained for and tested on.
 MAX_BYTES = 31 << 20  # of the request's 32 MiB; the form around the file takes a little
@@ -56,29 +56,23 @@ _LEAST_SIDE = 48  # pixels a JPEG is decoded to at least, where it has them
 _LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9", re.IGNORECASE)
 _FEW = 4  # bytes beyond the four that libjpeg ignores; webcams end a whole scan with some superfluous ones
 
+_REFUSES = "the service would refuse it"
+
 Pixels = npt.NDArray[np.uint8]
 Kind = Literal["", "missing", "empty", "truncated", "corrupt", "undecodable", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The state of an image file.
+    """The state of an image file."""
 
-    Attributes:
-        width: Width of the upright image in pixels; 0 if it cannot be used, and likewise the height.
-        orientation: EXIF orientation, 1 to 8; 1 is upright as stored.
-        problem: Why it cannot be used; empty if it can.
-        digest: SHA-256 of the file's bytes; empty if they were not read.
-        fingerprint: The upright image's fingerprint, see `fingerprints`; empty for an unreadable or flat image.
-    """
-
-    width: int = 0
+    width: int = 0  # of the upright image in pixels; 0 if it cannot be used
     height: int = 0
-    orientation: int = 1
-    problem: str = ""
+    orientation: int = 1  # of EXIF, 1 to 8; 1 is upright as stored
+    problem: str = ""  # why it cannot be used; empty if it can
     kind: Kind = ""
-    digest: str = field(default="", compare=False)
-    fingerprint: bytes = field(default=b"", compare=False, repr=False)
+    digest: str = field(default="", compare=False)  # SHA-256 of the file; empty if it was not read
+    fingerprint: bytes = field(default=b"", compare=False, repr=False)  # upright; empty if unreadable or flat
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -117,19 +111,14 @@ def orientation_of(image: PIL.Image.Image) -> int:
     exif = PIL.Image.Exif()
     try:
         exif.load(block)
-        value = int(exif.get(_ORIENTATION_TAG, 1))
+        value = int(exif.get(ORIENTATION_TAG, 1))
     except UNREADABLE:
         return 1  # the image is shown as stored
     return value if value in range(1, 9) else 1
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of an image file as it is shown.
-
-    Raises:
-        OSError, ValueError, SyntaxError or another of `UNREADABLE`: The header cannot be read.
-        PIL.Image.DecompressionBombError: It claims more pixels than Pillow opens.
-    """
+    """Width and height of an image file as it is shown; one of `UNREADABLE` or a bomb error if the header is broken."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # nothing is decoded
         with PIL.Image.open(path) as image:
@@ -176,30 +165,29 @@ def decode_whole(data: bytes, header: ImageHeader) -> Pixels:
 
 
 def _inspect(path: Path) -> ImageFacts:
+    digest = ""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            return _refused(f"{size / 2**20:.0f} MiB are more than {MAX_BYTES >> 20}")
-        data = path.read_bytes()
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise BrokenFileError("refused", f"{_REFUSES}: {size / 2**20:.0f} MiB are more than {MAX_BYTES >> 20}")
+        if not (data := path.read_bytes()):
+            raise BrokenFileError("empty", "the file is empty")
+        digest = hashlib.sha256(data).hexdigest()
+        header = read_header(data)
+        if header.pixels > MAX_PIXELS:
+            problem = f"{header.pixels / 1e6:.0f} megapixels are more than {MAX_PIXELS // 10**6}"
+            raise BrokenFileError("refused", f"{_REFUSES}: {problem}")
+        with _one_large_image if header.pixels > _LARGE else nullcontext():
+            print_ = fingerprint_of(decode_whole(data, header), orientation := _stored_orientation(data))
+    except BrokenFileError as error:
+        kind, problem = error.args
+        return ImageFacts(problem=problem, kind=kind, digest=digest)
+    except DataError as error:
+        kind = "truncated" if "ends before" in error.problem else "undecodable"
+        return ImageFacts(problem=f"the file cannot be decoded: {error.problem}", kind=kind, digest=digest)
     except FileNotFoundError:
         return ImageFacts(problem="the file is missing", kind="missing")
     except OSError as error:
         return ImageFacts(problem=f"the file cannot be read: {error.strerror}", kind="undecodable")
-    if not data:
-        return ImageFacts(problem="the file is empty", kind="empty")
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        header = read_header(data)
-        if header.pixels > MAX_PIXELS:
-            return _refused(f"{header.pixels / 1e6:.0f} megapixels are more than {MAX_PIXELS // 10**6}", digest)
-        with _one_large_image if header.pixels > _LARGE else nullcontext():
-            print_ = fingerprint_of(decode_whole(data, header), orientation := _stored_orientation(data))
-    except DataError as error:
-        kind: Kind = "truncated" if "ends before" in error.problem else "undecodable"
-        return ImageFacts(problem=f"the file cannot be decoded: {error.problem}", kind=kind, digest=digest)
-    except BrokenFileError as error:
-        kind, problem = error.args
-        return ImageFacts(problem=problem, kind=kind, digest=digest)
     width, height = header.width, header.height
     if orientation in SIDEWAYS:
         width, height = height, width
@@ -214,15 +202,13 @@ def _stored_orientation(data: bytes) -> int:
         return 1  # OpenCV decoded it, and that is the image that counts
 
 
-def _refused(why: str, digest: str = "") -> ImageFacts:
-    return ImageFacts(problem=f"the service would refuse it: {why}", kind="refused", digest=digest)
-
-
 def _decode_jpeg(data: bytes) -> Pixels:
     try:
         return _decode_reduced(data)
     except ValueError as error:
         message = str(error)
+    if len(plain := _without_strays(data)) < len(data):
+        return _decode_jpeg(plain)
     if "Premature end of JPEG file" in message:
         raise BrokenFileError("truncated", "the JPEG file ends early")
     if found := _LEFT_OVER.fullmatch(message):
@@ -231,6 +217,21 @@ def _decode_jpeg(data: bytes) -> Pixels:
         if count <= _FEW or not left.strip(left[:1]):  # a few, or padding
             return _decode_reduced(data, strict=False)
     raise BrokenFileError("corrupt", f"the JPEG file is broken inside: {message.removeprefix('Corrupt JPEG data: ')}")
+
+
+def _without_strays(data: bytes) -> bytes:
+    """A JPEG without bytes between the segments of its header, which some cameras write and decoders skip."""
+    kept, offset = [data[:2]], 2
+    while 0 <= (offset := data.find(b"\xff", offset)) <= len(data) - 4:
+        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if marker == 0xDA:  # the pixels begin
+            return b"".join([*kept, data[offset:]])
+        if marker in (0x00, 0xFF):  # a stray or a fill byte
+            offset += 1
+        else:
+            kept.append(data[offset : offset + 2 + max(length, 2)])
+            offset += len(kept[-1])
+    return data
 
 
 def _decode_reduced(data: bytes, *, strict: bool = True) -> Pixels:

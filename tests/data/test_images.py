@@ -124,6 +124,12 @@ def before_end(jpeg: bytes, more: bytes) -> bytes:
     return jpeg[:-2] + more + jpeg[-2:]
 
 
+def with_strays(jpeg: bytes) -> bytes:
+    """Some bytes after the first segment of its header."""
+    end = 4 + int.from_bytes(jpeg[4:6], "big")
+    return jpeg[:end] + b"\x00\x12\x00" + jpeg[end:]
+
+
 def decoded(data: bytes) -> Any:
     return decode_whole(data, read_header(data))
 
@@ -136,6 +142,9 @@ WHOLE = {
     "jpeg with something behind it": JPEG + b"\0" * 77 + b"a video",
     "two jpegs, as in MPO": JPEG + JPEG,
     "jpeg with fill bytes": JPEG[:2] + b"\xff\xff\xff" + JPEG[2:],
+    "jpeg with stray bytes in its header": with_strays(JPEG),
+    "cmyk jpeg with stray bytes": with_strays(CMYK),
+    "jpeg with strays, and padding before its end": before_end(with_strays(JPEG), bytes(200)),
     "jpeg with two bytes left over": before_end(JPEG, b"\x00\x11"),
     "jpeg with eight bytes left over": before_end(JPEG, bytes(range(1, 9))),
     "jpeg with padding before its end": before_end(JPEG, bytes(200)),
@@ -158,6 +167,8 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "jpeg with zeroes near the start": (damaged(JPEG, 0.05), "corrupt"),
     "progressive jpeg with zeroes in the middle": (damaged(PROGRESSIVE), "corrupt"),
     "cmyk jpeg with zeroes in the middle": (damaged(CMYK), "corrupt"),
+    "zeroes in the middle, and stray bytes in the header": (damaged(with_strays(JPEG)), "corrupt"),
+    "jpeg cut, and stray bytes in the header": (cut(with_strays(JPEG), 0.5), "truncated"),
     "jpeg with noise in the middle": (damaged(JPEG, 0.5, np.random.default_rng(1).bytes(512)), "corrupt"),
     "jpeg with a marker that there is not": (damaged(JPEG, 0.5, b"\xff\x05"), "corrupt"),
     "jpeg with nine bytes left over": (before_end(JPEG, bytes(range(1, 10))), "corrupt"),

@@ -162,7 +162,7 @@ def prepare(plan: dict[str, Any]) -> dict[str, Any]:
         checked = validation.validate(raw, source / "images")
     parts["rules"] -= parts["images looked at"] + parts["near duplicates"]
     with clock(parts, "selection"):
-        selected = select(checked.dataset).dataset
+        selected, _ = select(checked.dataset)
     with clock(parts, "split"):
         subsets = split(selected, groups=checked.groups)
         str(subsets.shares)
@@ -198,7 +198,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
         facts[image.file_name] = ImageFacts(WIDTH, HEIGHT, digest=str(number), fingerprint=made_up_look(noise))
     start = time.process_time()
     checked = apply_rules(dataset, facts)
-    selected = select(checked.dataset).dataset
+    selected, _ = select(checked.dataset)
     subsets = split(selected, groups=checked.groups)
     for name in ("train", "eval", "test"):
         write_coco(getattr(subsets, name), out / name / "annotations.json")

@@ -68,7 +68,7 @@ def make_set(folder: Path) -> None:
     from pipeline.data.conversion import select
     from pipeline.data.dataset_folder import write_subset
 
-    dataset = select(real_dataset(folder / "source", "coco")).dataset
+    dataset, _ = select(real_dataset(folder / "source", "coco"))
     write_subset(dataset, folder / "source", folder / "train")
     few = dataset.subset(list(dataset.images)[:8])  # validation is not measured
     write_subset(few, folder / "source", folder / "eval")

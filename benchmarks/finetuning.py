@@ -349,7 +349,7 @@ def make_sets(task: str, folder: Path, max_empty_share: float = 1.0) -> dict[str
     if task == "sample":
         parts = split(make_sample(images), max_empty_share=max_empty_share)
     else:
-        dataset = select(real_dataset(images, task), classes=SIX if task == "known" else ()).dataset
+        dataset, _ = select(real_dataset(images, task), classes=SIX if task == "known" else ())
         names = [Path(line).name for line in (DATA / "official_val2017_names.txt").read_text().split()]
         parts = split(dataset, train_share=0.8, eval_share=0.2, test_names=names, max_empty_share=max_empty_share)
     for name in ("train", "eval", "test"):

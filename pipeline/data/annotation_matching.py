@@ -31,22 +31,17 @@ ABSENT = "their files are absent"
 
 _TEST_LIST = "test_images.txt"
 _ORIENTATION = "orientation"  # a field of converted images
+_MARKS = {UNANNOTATED_FIELD, UNUSABLE_FIELD}
 _SHOWN = 3  # reasons in an error
 
 
 @dataclass(frozen=True)
 class MatchedImages:
-    """The images that a source has or its annotations name, by their names in the folder.
+    """The images that a source has or its annotations name, by their names in the folder."""
 
-    Attributes:
-        dataset: Those that are kept; images without a box are background.
-        excluded: The reasons why the others are not.
-        unannotated: Those that nobody annotated: excluded, or kept as background.
-    """
-
-    dataset: CocoDataset
-    excluded: Mapping[str, str]
-    unannotated: frozenset[str]
+    dataset: CocoDataset  # those that are kept; images without a box are background
+    excluded: Mapping[str, str]  # the reasons why the others are not
+    unannotated: frozenset[str]  # those that nobody annotated: excluded, or kept as background
 
 
 def match_images(
@@ -55,20 +50,14 @@ def match_images(
     index: ImageIndex,
     *,
     where: str,
-    annotation_format: str,
-    drop_missing: bool,
-    take_unannotated: bool,
+    kind: str,
+    missing_images: str,
+    unannotated: str,
 ) -> MatchedImages:
     """Decide of each image whether it is kept.
 
-    Args:
-        dataset: What the annotations name; names as in the source, and some images marked.
-        source: What was loaded.
-        index: The images in the folder by their names in the source.
-        where: Where the annotations came from, for errors.
-        annotation_format: As what they were read, likewise.
-        drop_missing: Exclude images whose files are absent, rather than raise an error.
-        take_unannotated: Take images that nobody annotated as background, rather than exclude them.
+    The dataset has names as in the source, and marks on some images. `where` and `kind` say in errors where the
+    annotations came from, and as which format they were read.
 
     Raises:
         DataError: Images are absent, or there is no box.
@@ -83,42 +72,45 @@ def match_images(
         return {image.file_name for image in dataset.images if image.extra.get(mark) in (True, 1)} - with_boxes
 
     absent = named - files
-    if absent and (not drop_missing or absent == named):
+    if absent and (missing_images != "drop" or absent == named):
         raise _absent_images(sorted(absent), len(named), where, source)
     if with_boxes <= absent:
         found = f"the annotations hold no box in {len(named - absent)} images" if named else "there is no image"
         raise DataError(
-            f"{found}, read as {annotation_format}",
+            f"{found}, read as {kind}",
             where=where,
             expected="images with boxes",
             remedy="check which files hold the boxes; if they lie apart from the images, name them in annotations_url",
         )
     unusable = marked(UNUSABLE_FIELD) - absent
-    unannotated = marked(UNANNOTATED_FIELD).union(files - named) - unusable - absent
+    unknown = marked(UNANNOTATED_FIELD).union(files - named) - unusable - absent
     excluded = dict.fromkeys(absent, ABSENT) | dict.fromkeys(unusable, NOT_USABLE)
-    if not take_unannotated:
-        excluded |= dict.fromkeys(unannotated, NOT_ANNOTATED)
+    if unannotated != "background":
+        excluded |= dict.fromkeys(unknown, NOT_ANNOTATED)
     kept = dataset.subset(image for image in dataset.images if image.file_name not in excluded)
-    images = tuple(map(_without_marks, kept.images))
-    images += _unnamed_images(sorted(unannotated - named - excluded.keys()), images, source, index)
-    return MatchedImages(replace(kept, images=images), excluded, frozenset(unannotated))
+    images = [
+        replace(image, extra={key: value for key, value in image.extra.items() if key not in _MARKS})
+        for image in kept.images
+    ]
+    # images that the annotations do not name belong to the subsets that their folders name
+    has_split = any("subset" in image.extra for image in images)
+    in_source = {new: old for old, new in source.renamed.items()}
+    first = max((image.id for image in images), default=0) + 1
+    for number, name in enumerate(sorted(unknown - named - excluded.keys()), first):
+        own = in_source.get(name, name)
+        subset = index.subset_of(PurePosixPath(own).parent.as_posix()) if has_split else ""
+        images.append(
+            Image(number, name, *index.size(own), _fields(name, source) | ({"subset": subset} if subset else {}))
+        )
+    return MatchedImages(replace(kept, images=tuple(images)), excluded, frozenset(unknown))
 
 
 def write_test_list(
     url: str, folder: Path, cache: Path, matched: MatchedImages, source: LoadedSource, index: ImageIndex
 ) -> int:
-    """Write the names of the images that are reserved for the test set, without those whose files are absent.
+    """Write the names of the images that are reserved for the test set, and count them; absent ones are left out.
 
-    Args:
-        url: A text file, one name a line, as in the folder, the source or the annotations.
-        folder: The folder to write to.
-        cache: Where downloads are kept.
-        matched: All images.
-        source: What was loaded.
-        index: The images by their names in the source.
-
-    Returns:
-        The number of names written.
+    The text file at the URL has one name a line, as in the folder, the source or the annotations.
 
     Raises:
         DataError: It is no text, empty, or names images that are not kept.
@@ -158,8 +150,7 @@ def write_test_list(
 def read_test_list(folder: Path) -> tuple[str, ...]:
     """The names of the images that are reserved for the test set.
 
-    Raises:
-        DataError: Earlier versions loaded these annotations, with a map of class names, which would have to be applied.
+    Annotations that an earlier version loaded with a map of class names are refused: it would have to be applied.
     """
     if any(folder.glob("class_map.*")):
         problem = "the annotations were loaded with class_map_url, which is no longer applied"
@@ -188,26 +179,6 @@ def _as_on_disk(dataset: CocoDataset, source: LoadedSource, folder: Path) -> Coc
 
 def _fields(name: str, source: LoadedSource) -> dict[str, Any]:
     return {key: value for key, value in source.fields.get(name, {}).items() if key != _ORIENTATION}
-
-
-def _without_marks(image: Image) -> Image:
-    marks = {UNANNOTATED_FIELD, UNUSABLE_FIELD}
-    return replace(image, extra={key: value for key, value in image.extra.items() if key not in marks})
-
-
-def _unnamed_images(
-    names: list[str], named: tuple[Image, ...], source: LoadedSource, index: ImageIndex
-) -> tuple[Image, ...]:
-    """Records of images that the annotations do not name, of the subsets that their folders name."""
-    has_split = any("subset" in image.extra for image in named)
-    in_source = {new: old for old, new in source.renamed.items()}
-    found = []
-    for number, name in enumerate(names, max((image.id for image in named), default=0) + 1):
-        own = in_source.get(name, name)
-        subset = index.subset_of(PurePosixPath(own).parent.as_posix()) if has_split else ""
-        extra = _fields(name, source) | ({"subset": subset} if subset else {})
-        found.append(Image(number, name, *index.size(own), extra))
-    return tuple(found)
 
 
 def _absent_images(absent: list[str], named: int, where: str, source: LoadedSource) -> DataError:

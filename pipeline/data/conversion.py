@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from pipeline.data.coco import Annotation, Category, CocoDataset
@@ -18,14 +18,6 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _SHOWN = 20  # names in an error
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The selected part of a dataset, and the images excluded."""
-
-    dataset: CocoDataset
-    exclusions: tuple[Exclusion, ...] = ()
-
-
 def select(
     dataset: CocoDataset,
     *,
@@ -35,11 +27,14 @@ def select(
     max_images: int = 0,
     seed: int = 0,
     reserved: Collection[str] = (),
-) -> Selection:
-    """Select the part of a dataset that a detector shall learn.
+) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
+    """Select the part of a dataset that a detector shall learn, and tell the images excluded.
 
     Objects of a dropped category stay on the images without a box: a detector learns them as background. Images left
     without an annotation stay, and are background as a whole.
+
+    Image ids stay the source's; annotations are renumbered from 1 by image. Of boxes that merging made the same in
+    image, class and place, the one with the lowest id stays.
 
     Args:
         dataset: The dataset.
@@ -53,10 +48,6 @@ def select(
         seed: Seed of that choice.
         reserved: File names that `max_images` takes first, such as those of a fixed test set.
 
-    Returns:
-        The selection. Image ids stay the source's; annotations are renumbered from 1 by image. Of boxes that merging
-        made the same in image, class and place, the one with the lowest id stays.
-
     Raises:
         UsageError: A class is unknown, named twice, or both renamed and dropped.
         DataError: No object is left.
@@ -65,17 +56,14 @@ def select(
     images = list(dataset.images)
     if 0 < max_images < len(images):
         images.sort(key=lambda image: (image.file_name not in reserved, draw_order(image.file_name, seed)))
-        images = sorted(images[:max_images], key=lambda image: image.id)
-    else:
-        images.sort(key=lambda image: image.id)
+        images = images[:max_images]
+    images.sort(key=lambda image: image.id)
     ids = {image.id for image in images}
     kept = [each for each in _recoded(dataset.annotations, members) if each.image_id in ids]
     if not kept:
-        remedy = "name other classes"
-        if len(ids) < len(dataset.images):
-            remedy += f", or take more than {max_images} images"
+        more = f", or take more than {max_images} images" if len(ids) < len(dataset.images) else ""
         problem = f"there is no object in {len(images)} images"
-        raise DataError(problem, expected=f"objects of {', '.join(members)}", remedy=remedy)
+        raise DataError(problem, expected=f"objects of {', '.join(members)}", remedy=f"name other classes{more}")
     kept.sort(key=lambda each: (each.image_id, each.id))
     categories = []
     for number, (name, sources) in enumerate(members.items(), 1):
@@ -89,7 +77,7 @@ def select(
     )
     log.info("selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(kept))
     counts = {"more than max_images": len(dataset.images) - len(images)}
-    return Selection(selected, exclude(counts, len(dataset.images)))
+    return selected, exclude(counts, len(dataset.images))
 
 
 def draw_order(name: str, seed: int) -> bytes:
@@ -122,8 +110,7 @@ def _members(
 
 
 def _check_known(asked: Iterable[str], known: Collection[str]) -> None:
-    unknown = [name for name in dict.fromkeys(asked) if name not in known]
-    if unknown:
+    if unknown := [name for name in dict.fromkeys(asked) if name not in known]:
         more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
         there = f"there are: {', '.join(list(known)[:_SHOWN])}{more}"
         remedy = f"{did_you_mean(unknown[0], known, most=3)} {there}".strip()
@@ -133,21 +120,19 @@ def _check_known(asked: Iterable[str], known: Collection[str]) -> None:
 def _recoded(annotations: Iterable[Annotation], members: Mapping[str, Sequence[Category]]) -> list[Annotation]:
     """The annotations with their new classes; of annotations that only differed in their old class one is kept."""
     number = {category.id: i for i, sources in enumerate(members.values(), 1) for category in sources}
-    merged = {i for i, sources in enumerate(members.values(), 1) if len(sources) > 1}
     taken: dict[object, int] = {}
     kept, dropped = [], 0
     for each in sorted(annotations, key=lambda each: each.id):
         if each.category_id not in number:
             continue
         new = number[each.category_id]
-        if new in merged:
-            # Two crowd regions can share a box and differ in their masks; of objects a detector sees only the box.
-            region = repr(each.segmentation) if each.iscrowd else None
-            key = (each.image_id, new, each.bbox, each.iscrowd, region)
-            if taken.setdefault(key, each.category_id) != each.category_id:
-                dropped += 1
-                continue
-        kept.append(replace(each, category_id=new))
+        # Two crowd regions can share a box and differ in their masks; of objects a detector sees only the box.
+        region = repr(each.segmentation) if each.iscrowd else None
+        key = (each.image_id, new, each.bbox, each.iscrowd, region)
+        if taken.setdefault(key, each.category_id) == each.category_id:
+            kept.append(replace(each, category_id=new))
+        else:
+            dropped += 1
     if dropped:
         log.info("merging classes made %d boxes the same as another: dropped", dropped)
     return kept

@@ -23,13 +23,8 @@ _JPEG_QUALITY = 95  # the loss is invisible
 def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upright: Collection[str] = ()) -> None:
     """Write a dataset's folder.
 
-    Image files are hard-linked where the file system can, else copied; only those to be turned are re-encoded.
-
-    Args:
-        dataset: The dataset.
-        images_folder: The folder of its images.
-        folder: A new folder.
-        upright: File names to turn upright as EXIF says, as found by `validate`.
+    Image files are hard-linked where the file system can, else copied; only those in `upright` are re-encoded, turned
+    as EXIF says.
 
     Raises:
         UsageError: The folder holds something already.
@@ -56,9 +51,7 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
 
     with ThreadPoolExecutor() as pool:
         placed = pool.map(place, dataset.images)
-        title = f"writing {folder.name}"[:40]
-        for _ in tqdm(placed, desc=title, total=len(dataset.images), mininterval=0.5, ascii=True):
-            pass
+        list(tqdm(placed, f"writing {folder.name}"[:40], len(dataset.images), mininterval=0.5, ascii=True))
     write_coco(dataset, folder / "annotations.json")
 
 

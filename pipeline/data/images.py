@@ -179,10 +179,10 @@ def _inspect(path: Path) -> ImageFacts:
         with _one_large_image if header.pixels > _LARGE else nullcontext():
             print_ = fingerprint_of(decode_whole(data, header), orientation := _stored_orientation(data))
     except BrokenFileError as error:
-        kind, problem = error.args
-        return ImageFacts(problem=problem, kind=kind, digest=digest)
+        broken, problem = error.args
+        return ImageFacts(problem=problem, kind=broken, digest=digest)
     except DataError as error:
-        kind = "truncated" if "ends before" in error.problem else "undecodable"
+        kind: Kind = "truncated" if "ends before" in error.problem else "undecodable"
         return ImageFacts(problem=f"the file cannot be decoded: {error.problem}", kind=kind, digest=digest)
     except FileNotFoundError:
         return ImageFacts(problem="the file is missing", kind="missing")

@@ -48,17 +48,11 @@ class UnknownWeights:
 
 @dataclass(frozen=True, eq=False)
 class LearnedImages:
-    """The images that a model learned from, each once, by ascending digest.
+    """The images that a model learned from, each once, by ascending digest."""
 
-    Attributes:
-        sha256: `(N, 32)`, the digest of each image's file.
-        fingerprints: `(N, FINGERPRINT_BYTES)`, its fingerprint; zeros for a flat image.
-        unknown_weights: Weights that the model descends from, and whose images are not known.
-    """
-
-    sha256: Bytes
-    fingerprints: Bytes
-    unknown_weights: tuple[UnknownWeights, ...] = ()
+    sha256: Bytes  # `(N, 32)`, the digest of each image's file
+    fingerprints: Bytes  # `(N, FINGERPRINT_BYTES)`; zeros for a flat image
+    unknown_weights: tuple[UnknownWeights, ...] = ()  # that the model descends from, and whose images are not known
 
     def __len__(self) -> int:
         return len(self.sha256)
@@ -74,11 +68,7 @@ class LearnedImages:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> LearnedImages:
-        """Build a record from what `to_arrays` gives.
-
-        Raises:
-            DataError: An array is missing, or of another type or shape.
-        """
+        """Build a record from what `to_arrays` gives; a `DataError` if an array is missing or of another shape."""
         try:
             digests = arrays["unknown_sha256"].reshape(-1, _DIGEST_BYTES)
             pairs = zip(map(bytes, digests), arrays["unknown_coco"].tolist(), strict=True)
@@ -98,12 +88,7 @@ class LearnedImages:
 
     @classmethod
     def read(cls, path: Path) -> LearnedImages:
-        """Read what `write` wrote.
-
-        Raises:
-            MissingError: There is no such file.
-            DataError: It is damaged, or no such record.
-        """
+        """Read what `write` wrote; a `MissingError` or `DataError` if there is no such file or it is damaged."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls.from_arrays(dict(file))
@@ -124,14 +109,6 @@ class LearnedImages:
         return file.getvalue()
 
 
-@dataclass(frozen=True)
-class SeenImage:
-    """A test image that a model learned from: the very file, or one that looks like it."""
-
-    file_name: str
-    kind: Literal["exact", "similar"]
-
-
 def learn_images(*folders: Path, before: LearnedImages | None = None) -> LearnedImages:
     """Record the images of datasets, each once, and those that the weights learned from which training starts from.
 
@@ -139,23 +116,22 @@ def learn_images(*folders: Path, before: LearnedImages | None = None) -> Learned
         MissingError: An annotation file or an image is not there.
     """
     prints: dict[bytes, bytes] = {}
-    unknown: set[UnknownWeights] = set()
     if before is not None:
         prints |= zip(map(bytes, before.sha256), map(bytes, before.fingerprints), strict=True)
-        unknown |= set(before.unknown_weights)
     for folder in folders:
         for fact in _facts(folder).values():
             prints.setdefault(bytes.fromhex(fact.digest), fact.fingerprint or bytes(FINGERPRINT_BYTES))
     digests = sorted(prints)
     fingerprints = _table([prints[digest] for digest in digests], FINGERPRINT_BYTES)
-    return LearnedImages(_table(digests, _DIGEST_BYTES), fingerprints, tuple(sorted(unknown)))
+    unknown = sorted(set(before.unknown_weights)) if before is not None else ()
+    return LearnedImages(_table(digests, _DIGEST_BYTES), fingerprints, tuple(unknown))
 
 
-def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
-    """Find the images of a test set that a model learned from, in the order of the test set.
+def find_seen(learned: LearnedImages, folder: Path) -> dict[str, Literal["exact", "similar"]]:
+    """Find the images of a test set that a model learned from: the very file, or one that looks like it.
 
     An image is found by its bytes, or by its fingerprint in any of the 8 orientations: re-encoded, resized, a little
-    brighter or cropped, mirrored, turned by quarters.
+    brighter or cropped, mirrored, turned by quarters. The order is that of the test set.
     """
     facts = _facts(folder)
     known = set(map(bytes, learned.sha256))
@@ -163,10 +139,8 @@ def find_seen(learned: LearnedImages, folder: Path) -> tuple[SeenImage, ...]:
     others = [name for name, fact in facts.items() if name not in exact and fact.fingerprint]
     prints = _table([facts[name].fingerprint for name in others], FINGERPRINT_BYTES)
     is_similar = find_similar(prints, learned.fingerprints[learned.fingerprints.any(1)])
-    similar = {others[i] for i in np.flatnonzero(is_similar)}
-    return tuple(
-        SeenImage(name, "exact" if name in exact else "similar") for name in facts if name in exact or name in similar
-    )
+    found = exact.union(others[i] for i in np.flatnonzero(is_similar))
+    return {name: "exact" if name in exact else "similar" for name in facts if name in found}
 
 
 def _facts(folder: Path) -> dict[str, ImageFacts]:
@@ -181,5 +155,4 @@ def _facts(folder: Path) -> dict[str, ImageFacts]:
 
 
 def _table(rows: list[bytes], width: int) -> Bytes:
-    """Rows of so many bytes as `(N, width)`."""
     return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, width)

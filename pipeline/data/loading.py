@@ -45,27 +45,18 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class LoadedAnnotations:
-    """The figures of a loaded data set.
-
-    Attributes:
-        missing_images: Annotated images that were absent, and dropped with their boxes.
-        unannotated_images: Images that nobody annotated: excluded, or taken as background.
-        unusable_images: Images excluded because nothing drawn on them can be used as a box.
-        test_images: Images reserved for the test set.
-        sha256: Digest of the file at the URL if it is one file; otherwise empty.
-        notes: What was excluded, and what was taken as background, a sentence each.
-    """
+    """The figures of a loaded data set."""
 
     images: int
     annotations: int
     classes: tuple[str, ...]
-    missing_images: int
-    unannotated_images: int
-    unusable_images: int
-    test_images: int
+    missing_images: int  # annotated images that were absent, and dropped with their boxes
+    unannotated_images: int  # that nobody annotated: excluded, or taken as background
+    unusable_images: int  # excluded because nothing drawn on them can be used as a box
+    test_images: int  # reserved for the test set
     url: str
-    sha256: str
-    notes: tuple[str, ...] = ()
+    sha256: str  # of the file at the URL; empty if it is not one file
+    notes: tuple[str, ...]  # what was excluded, and what was taken as background, a sentence each
 
 
 def load_source(
@@ -82,20 +73,10 @@ def load_source(
     timeout: float = 30.0,
     backoff: float = 0.5,
 ) -> LoadedSource:
-    """Take images, and the annotations that lie with them, from the source at a URL.
+    """Take images, and the annotations that lie with them, from the source at a URL into two new folders.
 
-    Args:
-        url: As for `parse_source`. `${NAME}` stands for an environment variable.
-        images: A new folder for image files.
-        annotations: A new folder for annotation files.
-        cache: Where downloads are kept, so that an interrupted one continues.
-        sha256: Of a single file: what its digest must be; empty to accept any.
-        query: Of a database: the SELECT that gives images.
-        api: Of an API: see `ApiSettings`.
-        sampling: Of clips: which frames to take.
-        unannotated: As for `load_annotations`; `exclude` saves fetching a labelling tool's open tasks.
-        timeout: Seconds to wait for a connection, and for each piece of an answer.
-        backoff: Seconds before the second attempt at a request.
+    The notebook describes most arguments; for `timeout`, `backoff` and `cache` see `FetchOptions`. With
+    `unannotated="exclude"`, a labelling tool's open tasks are not fetched.
 
     Raises:
         UsageError: The URL is of an unknown kind, its kind does not have an option, or a folder is not empty.
@@ -107,13 +88,9 @@ def load_source(
         if any(folder.iterdir()):
             remedy = "name a new folder; in a notebook, run the cells from the interface on again"
             raise UsageError("a folder to load into is not empty", where=folder, remedy=remedy)
+    with_unannotated = unannotated == "background"
     source = parse_source(
-        url,
-        sha256=sha256,
-        query=query,
-        api=api,
-        sampling=sampling,
-        with_unannotated=unannotated == "background",
+        url, sha256=sha256, query=query, api=api, sampling=sampling, with_unannotated=with_unannotated
     )
     loaded = _LOADERS[type(source)](source, images, annotations, FetchOptions(cache, timeout, backoff))
     if not loaded.images:
@@ -137,7 +114,7 @@ def load_annotations(
     unannotated: str = "exclude",
     test_list_url: str = "",
 ) -> LoadedAnnotations:
-    """Write `annotations.json`, every image of which exists, and the lists that go with it.
+    """Write `annotations.json`, every image of which exists, and the lists that go with it, into a folder.
 
     An image that the annotations name without a box is background; one that nobody annotated is background only if
     `unannotated` says so. An image whose only shapes cannot be used as boxes is excluded in any case. Exclusions are
@@ -146,19 +123,8 @@ def load_annotations(
     If the files at `url` only name classes (`data.yaml`, `classes.txt`, Open Images' descriptions), they go with the
     annotations that lay with the images, and replace the names there.
 
-    Args:
-        source: The result of `load_source`, which filled the folders `images` and `annotations`.
-        folder: Where the files go.
-        images: The folder with the images.
-        annotations: The folder with the annotations that lay with them.
-        cache: Where downloads are kept.
-        url: A file, folder or archive of annotations; empty for those that lay with the images.
-        sha256: What the digest of the file at `url` must be; empty to accept any.
-        format: The annotations' format, one of `formats.reading.FORMATS`; empty to detect it.
-        member: Which file of several holds the annotations; empty for all.
-        missing_images: What to do about annotated images that are absent: `refuse`, or `drop` them with their boxes.
-        unannotated: What to do about images that nobody annotated: `exclude` them, or take them as `background`.
-        test_list_url: A text file with the file names, one a line, of the test set; empty for none.
+    The notebook describes most arguments; `source` is the result of `load_source`, which filled `images` and
+    `annotations`, and `cache` the folder where downloads are kept.
 
     Raises:
         UsageError: An argument has a wrong value.
@@ -170,13 +136,19 @@ def load_annotations(
         raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
     index = ImageIndex(images, image_names(images), source.renamed)
+    given, place, shown = source, annotations, source.url
+    described: tuple[str, ...] = ()  # files of the names of classes at `url`, laid over the source's annotations
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         if url:
-            given = _load_separate(url, Path(name), cache, sha256)
-            place, shown, described = _lay_names_over(Path(name), annotations, given.url, source.url)
-        else:
-            given, place, shown, described = source, annotations, source.url, ()
-        with located_in(shown, place, dict.fromkeys(described, given.url)):
+            given, place = _load_separate(url, Path(name), cache, sha256), Path(name) / "annotations"
+            shown = given.url
+            with _located_in(shown, place):
+                names_only = only_describe(place)
+            if names_only:
+                with _located_in(source.url, annotations):
+                    described = lay_over(annotations, place, Path(name) / "combined")
+                place, shown = Path(name) / "combined", source.url
+        with _located_in(shown, place, dict.fromkeys(described, given.url)):
             kind, found = read_annotations(place, index, format=format, member=member)
     if described and kind not in DESCRIBED:
         raise DataError(
@@ -185,22 +157,15 @@ def load_annotations(
             expected=f"annotations, or names of classes for those in the formats {' and '.join(DESCRIBED)}",
             remedy="leave annotations_url empty to take the source's own annotations",
         )
-    take = unannotated == "background"
     matched = match_images(
-        found,
-        source,
-        index,
-        where=shown,
-        annotation_format=kind,
-        drop_missing=missing_images == "drop",
-        take_unannotated=take,
+        found, source, index, where=shown, kind=kind, missing_images=missing_images, unannotated=unannotated
     )
     counts = Counter(matched.excluded.values())
     counts[NOT_ANNOTATED] += source.unannotated
     total = len(matched.excluded) + len({image.file_name for image in matched.dataset.images}) + source.unannotated
     excluded = exclude({reason: counts[reason] for reason in (NOT_ANNOTATED, NOT_USABLE, ABSENT)}, total)
     notes = [str(each) for each in excluded]
-    if take and matched.unannotated:
+    if unannotated == "background" and matched.unannotated:
         notes.append(f"{len(matched.unannotated)} of {total} images are taken as background: {NOT_ANNOTATED}")
     write_exclusions(folder, excluded)
     write_coco(matched.dataset, folder / ANNOTATIONS)
@@ -248,22 +213,8 @@ def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSou
     return load_files(source, draft / "images", draft / "annotations", FetchOptions(cache))
 
 
-def _lay_names_over(draft: Path, own: Path, shown: str, own_shown: str) -> tuple[Path, str, tuple[str, ...]]:
-    """What to read: the given annotations, or, if these only name classes, the source's own with these names.
-
-    Returns:
-        The folder, the source to show for it, and which of its files came from the other one.
-    """
-    given = draft / "annotations"
-    with located_in(shown, given):
-        if not only_describe(given):
-            return given, shown, ()
-    with located_in(own_shown, own):
-        return draft / "combined", own_shown, lay_over(own, given, draft / "combined")
-
-
 @contextmanager
-def located_in(source: str, folder: Path, elsewhere: Mapping[str, str] = _NOTHING) -> Iterator[None]:
+def _located_in(source: str, folder: Path, elsewhere: Mapping[str, str] = _NOTHING) -> Iterator[None]:
     """Let an error in the block name the source that the user gave, not the folder that its files were put into.
 
     `a.zip: b/c.json: images[3]`; if the source is that one file, `c.json: images[3]`. Files of another source, by their

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -23,16 +24,6 @@ COCO = "coco"  # stands for the weights in the table that fit the variant
 
 _TABLE = Path(__file__).with_name("published_weights.yaml")
 _CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
-
-
-@dataclass(frozen=True)
-class LoadedWeights:
-    """A checkpoint file, or `path` None where none was asked for."""
-
-    path: Path | None = None
-    url: str = ""
-    sha256: str = ""
-    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,12 +65,11 @@ def coco_weights(variant: str) -> PublishedWeights:
     return table[variant]
 
 
-def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> LoadedWeights:
-    """Write `source.json`, and `weights.pth` where a URL is given.
+def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> dict[str, Any]:
+    """Write `source.json`, and `weights.pth` where a URL is given; returns what `source.json` says.
 
     Args:
-        url: A PyTorch checkpoint at a path or any URL that `fetch` reads; "coco" for the published weights that fit
-            the variant; empty to start without.
+        url: A path or any URL; "coco" for the published weights that fit the variant; empty to start without.
         folder: The folder to write to.
         cache: The folder of downloads.
         sha256: The expected digest of the checkpoint; empty to accept any.
@@ -98,15 +88,14 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     elif (remedy := did_you_mean(url, [COCO], cutoff=0.7)) and not Path(url).exists():
         raise UsageError(f"there are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=remedy)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = LoadedWeights()
+    source = {"url": "", "sha256": "", "size": 0}
     if url:
         found = fetch(url, cache, sha256=sha256)
         _check_weights(found.path, found.url, found.sha256)
-        path = Path(shutil.copyfile(found.path, folder / "weights.pth"))
-        weights = LoadedWeights(path, found.url, found.sha256, found.size)
-    source = {"url": weights.url, "sha256": weights.sha256, "size": weights.size}
+        shutil.copyfile(found.path, folder / "weights.pth")
+        source = {"url": found.url, "sha256": found.sha256, "size": found.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
-    return weights
+    return source
 
 
 def _check_weights(path: Path, url: str, sha256: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.data.figures import encode_jpeg, read_pixels, scale
-from pipeline.data.learned_images import FILE_NAME, LearnedImages, SeenImage, UnknownWeights, find_seen
+from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, find_seen
 from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.errors import IntegrityError
 from pipeline.evaluation.matching import GroundTruth
@@ -39,7 +39,7 @@ class Exposure:
         images: Number of test images.
         learned: Number of images that the model is known to have learned from; None for a model that was packed
             before this was recorded.
-        seen: The test images among them, in the test set's order.
+        seen: The test images among them in the test set's order, by name: `exact` copies, or `similar` to one.
         thumbnails: Some of these, byte-for-byte copies first.
         unknown_weights: Weights that the model descends from, and whose training images nobody recorded.
         coco_names: Test images that are named like images of COCO train2017, if the model descends or may descend from
@@ -49,7 +49,7 @@ class Exposure:
 
     images: int
     learned: int | None
-    seen: tuple[SeenImage, ...]
+    seen: Mapping[str, str]
     thumbnails: Gallery
     unknown_weights: tuple[UnknownWeights, ...]
     coco_names: tuple[str, ...]
@@ -58,7 +58,7 @@ class Exposure:
     @property
     def exact(self) -> int:
         """Number of test images that are byte for byte training images."""
-        return sum(image.kind == "exact" for image in self.seen)
+        return sum(kind == "exact" for kind in self.seen.values())
 
     @property
     def similar(self) -> int:
@@ -80,21 +80,20 @@ def check_exposure(truth: GroundTruth, bento: Path, results: Sequence[Mapping[st
         IntegrityError: The record of training images is not the one that the model was packed with.
     """
     learned = _read_learned(bento)
-    seen = find_seen(learned, truth.folder) if learned is not None else ()
+    seen = find_seen(learned, truth.folder) if learned is not None else {}
     unknown_weights = learned.unknown_weights if learned is not None else ()
     may_know_coco = learned is None or bool(unknown_weights)  # weights for six classes may descend from COCO's too
     names = [image.file_name for image in truth.images] if may_know_coco else []
-    seen_names = {image.file_name for image in seen}
-    left = {image.id for image in truth.images if image.file_name not in seen_names}
+    left = {image.id for image in truth.images if image.file_name not in seen}
     unseen = None
     if seen and left:
         unseen = evaluate(truth.only(left), [each for each in results if each["image_id"] in left])
-    shown = sorted(seen, key=lambda image: image.kind != "exact")[:_SHOWN]
+    shown = sorted(seen, key=lambda name: seen[name] != "exact")[:_SHOWN]
     return Exposure(
         images=len(truth.images),
         learned=len(learned) if learned is not None else None,
         seen=seen,
-        thumbnails=Gallery((GalleryRow("", tuple(_thumbnail(truth, image) for image in shown)),)),
+        thumbnails=Gallery((GalleryRow("", tuple(_thumbnail(truth, name, seen[name]) for name in shown)),)),
         unknown_weights=unknown_weights,
         coco_names=tuple(name for name in names if is_named_like_train2017(name)),
         unseen=unseen,
@@ -131,8 +130,8 @@ def val2017_ids() -> frozenset[int]:
     return frozenset(int(word) for line in lines for word in line.split())
 
 
-def _thumbnail(truth: GroundTruth, image: SeenImage) -> InlineImage:
-    pixels = read_pixels(truth.path_of(image.file_name))
+def _thumbnail(truth: GroundTruth, name: str, kind: str) -> InlineImage:
+    pixels = read_pixels(truth.path_of(name))
     pixels = scale(pixels, min(_THUMBNAIL / max(pixels.shape[:2]), 1.0))
-    caption = f"{image.file_name}: {_CAPTIONS[image.kind]}"
-    return InlineImage(image.file_name, encode_jpeg(pixels, 82), pixels.shape[1], pixels.shape[0], caption)
+    caption = f"{name}: {_CAPTIONS[kind]}"
+    return InlineImage(name, encode_jpeg(pixels, 82), pixels.shape[1], pixels.shape[0], caption)

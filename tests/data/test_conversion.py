@@ -18,7 +18,7 @@ from pipeline.errors import DataError, UsageError
 
 
 def selected(*arguments: Any, **options: Any) -> Any:
-    return select(*arguments, **options).dataset
+    return select(*arguments, **options)[0]
 
 
 def drawn(dataset: Any) -> Any:
@@ -52,10 +52,10 @@ def test_classes(tiny: tuple[CocoDataset, Path], options: dict[str, Any], found:
 
 def test_what_is_not_chosen_is_background(tiny: tuple[CocoDataset, Path]) -> None:
     """Images keep their ids and annotations are numbered; an image that shows only another class is no exclusion."""
-    found = select(tiny[0], classes=["dog"])
-    assert [image.id for image in found.dataset.images] == [1, 2, 3]
-    assert [(each.id, each.category_id, each.bbox) for each in found.dataset.annotations] == [(1, 1, (30, 10, 30, 30))]
-    assert (found.dataset.background, found.exclusions) == (2, ())
+    found, exclusions = select(tiny[0], classes=["dog"])
+    assert [image.id for image in found.images] == [1, 2, 3]
+    assert [(each.id, each.category_id, each.bbox) for each in found.annotations] == [(1, 1, (30, 10, 30, 30))]
+    assert (found.background, exclusions) == (2, ())
 
 
 def test_ignored_regions_come_through_every_step(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_max_images_is_a_part_that_the_seed_decides(tiny: tuple[CocoDataset, Pat
     kept = selected(many, max_images=10, reserved=reserved).images
     assert len(kept) == 10
     assert reserved <= {image.file_name for image in kept}
-    (excluded,) = select(many, max_images=10).exclusions
+    (excluded,) = select(many, max_images=10)[1]
     assert str(excluded) == "90 of 100 images excluded: more than max_images"
 
 

@@ -23,8 +23,8 @@ DIGEST = hashlib.sha256(CHECKPOINT).hexdigest()
 
 
 def test_none(tmp_path: Path) -> None:
-    assert load_weights("", tmp_path / "out", cache=tmp_path).path is None
-    assert json.loads((tmp_path / "out/source.json").read_text()) == {"url": "", "sha256": "", "size": 0}
+    loaded = load_weights("", tmp_path / "out", cache=tmp_path)
+    assert json.loads((tmp_path / "out/source.json").read_text()) == loaded == {"url": "", "sha256": "", "size": 0}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["source.json"]
 
 
@@ -33,10 +33,13 @@ def test_over_http(server: Any, tmp_path: Path, real_data: Path, monkeypatch: py
     monkeypatch.setenv("WEIGHTS_PASSWORD", "hunter2")
     url = server.serve("a.pth", data).replace("http://", "http://me:${WEIGHTS_PASSWORD}@")
     loaded = load_weights(url, tmp_path / "out", cache=tmp_path / "cache")
-    assert loaded.path
-    assert loaded.path.read_bytes() == data
+    assert (tmp_path / "out/weights.pth").read_bytes() == data
     source = json.loads((tmp_path / "out/source.json").read_text())
-    assert source == {"url": f"{server.root}/a.pth", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    assert (
+        source
+        == loaded
+        == {"url": f"{server.root}/a.pth", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    )
     assert server.requests[0]["Authorization"].startswith("Basic ")
 
 
@@ -104,7 +107,7 @@ def publish(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_coco_stands_for_the_published_weights(publish: Any, tmp_path: Path, name: str, source: str) -> None:
     url = publish(CHECKPOINT, name, source)
     loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
-    assert (loaded.url, loaded.sha256) == (url, DIGEST)
+    assert (loaded["url"], loaded["sha256"]) == (url, DIGEST)
     assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
 
 
@@ -118,4 +121,4 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(
         load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
     assert not (tmp_path / "out/weights.pth").exists()
     server.serve(name, CHECKPOINT)
-    assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny").sha256 == DIGEST
+    assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")["sha256"] == DIGEST

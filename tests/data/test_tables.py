@@ -83,19 +83,19 @@ def test_images_loaded_are_those_excluded_and_those_in_the_sets(
     loaded = CocoDataset(images, boxes, (Category(1, "a"), Category(2, "b"), Category(3, "c")))
     try:
         checked = validate(loaded, pictures, actions=actions, reserved=reserved)
-        chosen = select(checked.dataset, classes=classes, max_images=max_images, reserved=reserved)
+        chosen, left_out = select(checked.dataset, classes=classes, max_images=max_images, reserved=reserved)
         parts = split(
-            chosen.dataset,
+            chosen,
             mode=mode,
             train_share=0.5,
             eval_share=0.25,
-            test_names=reserved & {image.file_name for image in chosen.dataset.images},
+            test_names=reserved & {image.file_name for image in chosen.images},
             groups=checked.groups,
             max_empty_share=most,
         )
     except (DataError, UsageError):
         return
-    excluded = (*checked.exclusions, *chosen.exclusions, *parts.exclusions)
+    excluded = (*checked.exclusions, *left_out, *parts.exclusions)
     left = sum(len(part.images) for part in (parts.train, parts.eval, parts.test))
     assert sum(each.count for each in excluded) == len(loaded.images) - left
     assert all(0 < each.count <= each.of for each in excluded)

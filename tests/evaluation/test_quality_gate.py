@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from cases import cases
 
-from pipeline.data.learned_images import SeenImage
 from pipeline.data.report.inline_images import Gallery
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
@@ -23,8 +22,8 @@ NO_OBJECT = MappingProxyType({"categories": ("owl",)})
 
 
 def exposure(exact: int = 0, similar: int = 0, images: int = 4, learned: int | None = 9) -> Exposure:
-    seen = [SeenImage(f"{number}.png", "exact" if number < exact else "similar") for number in range(exact + similar)]
-    return Exposure(images, learned, tuple(seen), Gallery(()), (), (), None)
+    seen = {f"{number}.png": "exact" if number < exact else "similar" for number in range(exact + similar)}
+    return Exposure(images, learned, seen, Gallery(()), (), (), None)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cases import cases
 
-from pipeline.data.learned_images import SeenImage, UnknownWeights
+from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
 from pipeline.evaluation import quality_report
 from pipeline.evaluation.exposure import Exposure
@@ -25,7 +25,7 @@ from pipeline.evaluation.quality_report import write_report
 from pipeline.evaluation.report_figures import draw_comparisons
 
 NOTHING = Gallery(())
-CLEAN = Exposure(images=3, learned=120, seen=(), thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
+CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
@@ -238,9 +238,9 @@ def test_class_names_are_text(report: Callable) -> None:
 
 def test_it_shows_training_images_and_the_figures_without_them(report: Callable, write_dataset: Callable) -> None:
     results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 0.9} for n in (1, 2)]
-    seen = tuple(SeenImage(f"{number}{EVIL}.png", kind) for number, kind in enumerate(("exact", "similar", "similar")))
+    seen = {f"{number}{EVIL}.png": kind for number, kind in enumerate(("exact", "similar", "similar"))}
     left = evaluate(write_dataset([250, 240, 60]).only({3}), [])
-    shown = tuple(InlineImage(each.file_name, PIXEL, 1, 1, f"{each.file_name}: as said") for each in seen[:2])
+    shown = tuple(InlineImage(name, PIXEL, 1, 1, f"{name}: as said") for name in list(seen)[:2])
     exposure = replace(CLEAN, seen=seen, thumbnails=Gallery((GalleryRow("", shown),)), unseen=left)
     page = report(results=results, exposure=exposure)
     for expected in (

@@ -24,6 +24,8 @@ from seaweed import KEY, SECRET, seaweed
 
 from pipeline.cli import step_commands
 from pipeline.cli.entry import run_command
+from pipeline.runtime.runs import Runs
+from pipeline.runtime.store.artifact_store import Store
 
 ROOT = Path(__file__).parents[1]
 Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
@@ -348,6 +350,12 @@ def store_url(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> s
     if backend == "local":
         return str(tmp_path / "the store")
     return f"{request.getfixturevalue('s3') if backend == 's3' else 'memory://tests'}/{name}"
+
+
+@pytest.fixture
+def runs(store_url: str) -> Runs:
+    """The runs of an empty store of each kind."""
+    return Runs(Store(store_url))
 
 
 @pytest.fixture(scope="session")

@@ -36,41 +36,24 @@ def fit(**changes: Any) -> RunManifest:
 CLEAN = {"commit": COMMIT, "dirty": False, "diff": "", "untracked": {}}
 
 
-@pytest.mark.parametrize(
-    ("other", "differences"),
-    [
-        pytest.param(run_of(2, LOAD, FIT), {}, id="nothing"),
-        pytest.param(
-            run_of(2, reused(LOAD, run_id(1)), reused(FIT, run_id(1))), {}, id="to be reused is no difference"
-        ),
-        pytest.param(fit(parameters={"epochs": 3}), {"parameters fit.epochs": (1, 3)}, id="a parameter"),
-        pytest.param(
-            fit(parameters={"epochs": 1, "seed": 0}), {"parameters fit.seed": (None, 0)}, id="a parameter that is new"
-        ),
-        pytest.param(
-            fit(outputs={"model": OTHER}), {"data model": (described(MODEL), described(OTHER))}, id="an output"
-        ),
-        pytest.param(fit(inputs={"data": OTHER}), {"data data that fit read": (None, described(OTHER))}, id="an input"),
-        pytest.param(fit(metrics={**FIT.metrics, "mAP": 0.75}), {"metrics fit.mAP": (0.5, 0.75)}, id="a metric"),
-        pytest.param(fit(notebook_digest="f" * 64), {"code fit.notebook": ("a" * 64, "f" * 64)}, id="a notebook"),
-        pytest.param(fit(code_digest="f" * 64), {"code fit.modules": ("b" * 64, "f" * 64)}, id="the modules"),
-        pytest.param(
-            fit(environment={"python": "3.13.0", "torch": "2.13.0"}),
-            {"environment python": ("3.12.1", "3.12.1, 3.13.0")},
-            id="the environment",
-        ),
-        pytest.param(
-            run_of(2, LOAD, FIT, code={**CLEAN, "commit": "f" * 40}),
-            {"code commit": (COMMIT, "f" * 40)},
-            id="the commit",
-        ),
-        pytest.param(
-            run_of(2, LOAD, FIT, pipeline="coco", config_file="configs/coco.yaml"),
-            {"run pipeline": ("toy", "coco"), "run config": ("configs/demo.yaml", "configs/coco.yaml")},
-            id="the pipeline",
-        ),
-    ],
-)
+COMMITTED = run_of(2, LOAD, FIT, code={**CLEAN, "commit": "f" * 40})
+CASES: dict[str, tuple[RunManifest, dict[str, Any]]] = {
+    "nothing": (run_of(2, LOAD, FIT), {}),
+    "to be reused is no difference": (run_of(2, reused(LOAD, run_id(1)), reused(FIT, run_id(1))), {}),
+    "a parameter": (fit(parameters={"epochs": 3}), {"parameters fit.epochs": (1, 3)}),
+    "a new parameter": (fit(parameters={"epochs": 1, "seed": 0}), {"parameters fit.seed": (None, 0)}),
+    "an output": (fit(outputs={"model": OTHER}), {"data model": (described(MODEL), described(OTHER))}),
+    "an input": (fit(inputs={"data": OTHER}), {"data data that fit read": (None, described(OTHER))}),
+    "a metric": (fit(metrics={**FIT.metrics, "mAP": 0.75}), {"metrics fit.mAP": (0.5, 0.75)}),
+    "a notebook": (fit(notebook_digest="f" * 64), {"code fit.notebook": ("a" * 64, "f" * 64)}),
+    "the modules": (fit(code_digest="f" * 64), {"code fit.modules": ("b" * 64, "f" * 64)}),
+    "the environment": (fit(environment={"python": "3.13"}), {"environment python": ("3.12.1", "3.12.1, 3.13")}),
+    "the commit": (COMMITTED, {"code commit": (COMMIT, "f" * 40)}),
+    "the pipeline": (run_of(2, LOAD, FIT, pipeline="coco"), {"run pipeline": ("toy", "coco")}),
+}
+
+
+@pytest.mark.parametrize(("other", "differences"), CASES.values(), ids=CASES)
 def test_what_differs_is_found(other: RunManifest, differences: dict[str, Any]) -> None:
     assert differing(ONE, other) == differences
 

@@ -30,12 +30,6 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def runs(store_url: str) -> Runs:
-    """An empty store's."""
-    return Runs(Store(store_url))
-
-
 def record(step: str = "first", **changes: Any) -> StepRecord:
     return beginning(step, **{"process": Process("gone", "", 1, "x"), **changes})
 

@@ -36,12 +36,6 @@ from pipeline.runtime.store.artifact_store import Artifact, Store
 from pipeline.runtime.verification import verify
 
 
-@pytest.fixture
-def runs(store_url: str) -> Runs:
-    """An empty store's."""
-    return Runs(Store(store_url))
-
-
 def words(runs: Runs, digest: str = "ab12") -> Artifact:
     return Artifact("words", f"{runs.store.url}/artifacts/words/{digest}", digest, 5, 1, "run/second/1")
 

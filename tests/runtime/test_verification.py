@@ -11,14 +11,8 @@ from records import beginning, opened
 
 from pipeline.runtime.manifest import SUCCEEDED
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.store.artifact_store import Artifact
 from pipeline.runtime.verification import verify
-
-
-@pytest.fixture
-def runs(store_url: str) -> Runs:
-    """An empty store's."""
-    return Runs(Store(store_url))
 
 
 def run_with(runs: Runs, artifact: Artifact) -> str:

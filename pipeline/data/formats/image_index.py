@@ -7,7 +7,6 @@ index name `a.tif`, and the caller renames afterwards.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -23,7 +22,7 @@ from pipeline.data.subset_names import class_folders, subset_of
 from pipeline.errors import DataError
 
 _SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif"}  # which no image here has, but annotations of converted ones may
-_MANY = 20
+_MANY = 20  # images of one name, such as frames of many clips, from which each look-up compares only some
 
 
 class _WrittenPath:
@@ -62,8 +61,9 @@ class _PathEndings:
             path = name.casefold() if fold else name
             path = _without_suffix(path) if stems else path
             self._names[f"/{path}"].append(name)  # the whole path
-            for ending in _endings(path):
-                self._names[ending].append(name)
+            last = path.rpartition("/")[2]
+            for key in (*_endings(path), *(f"{folder}//{last}" for folder in set(name.split("/")[:-1]))):
+                self._names[key].append(name)
 
     def exactly(self, tail: str) -> list[str]:
         """The images of that path, or else those whose path ends in it."""
@@ -75,6 +75,10 @@ class _PathEndings:
         for i, tail in enumerate(_endings(written.casefold() if self._fold else written)):
             shortened = i > len(path.folders) and not path.foreign
             found = self._names.get(f"/{tail}", []) if shortened else self.exactly(tail)
+            if len(found) > _MANY:
+                groups = [self._names.get(f"{each}//{tail.rpartition('/')[2]}", []) for each in path.folders]
+                near = min(filter(None, groups), key=len, default=found)
+                found = [each for each in near if each in found] or found
             if found:
                 return found
         return []
@@ -122,7 +126,7 @@ class ImageIndex:
             return None
         has_suffix = PurePosixPath(path.parts[-1]).suffix.lower() in _SUFFIXES
         for stems, fold in ((False, False), (False, True), (True, False), (True, True))[: 2 if has_suffix else 4]:
-            found = self._nearby(self._table(fold=fold, stems=stems).find(path), path)
+            found = self._table(fold=fold, stems=stems).find(path)
             if len(path.parts) == 1:
                 found = [each for each in found if self._may_be_of(each.rpartition("/")[0], beside)]
             if found:
@@ -148,8 +152,7 @@ class ImageIndex:
             ending = [each for each in self._folders if each.endswith(f"/{tail}") and self._may_be_of(each, path)]
             found = [tail] if tail in self._folders else ending
             if len(found) == 1:
-                first, after = f"{found[0]}/", found[0] + chr(ord("/") + 1)
-                return self._sorted[bisect_left(self._sorted, first) : bisect_left(self._sorted, after)]
+                return [each for each in self._sorted if each.startswith(f"{found[0]}/")]
         return []
 
     def subset_of(self, path: str) -> str:
@@ -205,20 +208,6 @@ class ImageIndex:
         subset = self.subset_of(path)
         return not subset or self.subset_of(folder) in {"", subset}
 
-    def _nearby(self, found: list[str], path: _WrittenPath) -> list[str]:
-        """Of very many images, those that share a folder's name with the annotation file; the rarest such folder wins.
-
-        Frames of hundreds of clips have the same names: comparing each with all would take hours.
-        """
-        if len(found) <= _MANY:
-            return found
-        last = path.parts[-1].casefold()
-        groups = []
-        for folder in path.folders:
-            inside = self._by_folder.get((folder, last)) or self._by_folder.get((folder, _without_suffix(last)), [])
-            groups.append([each for each in inside if found[bisect_left(found, each) % len(found)] == each])
-        return min(filter(None, groups), key=len, default=found)
-
     def _table(self, *, fold: bool = False, stems: bool = False) -> _PathEndings:
         if (fold, stems) not in self._made:
             self._made[fold, stems] = _PathEndings(self.names, fold=fold, stems=stems)
@@ -235,16 +224,6 @@ class ImageIndex:
     @cached_property
     def _folders(self) -> frozenset[str]:
         return frozenset(each.as_posix() for name in self.names for each in PurePosixPath(name).parents if each.name)
-
-    @cached_property
-    def _by_folder(self) -> dict[tuple[str, str], list[str]]:
-        """Images by each of their folders' names and their own name without suffix, in lower case."""
-        table: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for name in self._sorted:
-            *folders, last = name.split("/")
-            for folder in dict.fromkeys(folders):
-                table[folder, _without_suffix(last).casefold()].append(name)
-        return table
 
 
 def _endings(path: str) -> list[str]:

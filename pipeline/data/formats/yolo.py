@@ -15,8 +15,8 @@ one of the plain lists of names that Darknet and labelling tools write.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -46,10 +46,10 @@ _NAMES = re.compile(r"""^[{\s]*["']?names["']?\s*:|[{,]\s*["']?names["']?\s*:"""
 
 @dataclass(frozen=True)
 class _Description:
-    """Class names by index, the paths of each subset as written, and how many values of key points follow a box."""
+    """Class names by index, subsets with a path of each, and how many values of key points follow a box."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    splits: Sequence[tuple[str, str]] = ()
     keypoint_values: int = 0
 
 
@@ -155,42 +155,37 @@ def _image_of(file: str, images: ImageIndex) -> str:
     """The image of a label file: in the folder `images` that goes with its folder `labels`, or beside it."""
     path = PurePosixPath(file)
     parts = path.parent.parts
-    for i in reversed(range(len(parts))):
-        if parts[i].lower() in _LABEL_FOLDERS:
-            found = images.in_folder(path.stem, "/".join([*parts[:i], "images", *parts[i + 1 :]]))
-            if found is not None:
-                return found
+    for i in reversed([i for i, part in enumerate(parts) if part.lower() in _LABEL_FOLDERS]):
+        found = images.in_folder(path.stem, "/".join([*parts[:i], "images", *parts[i + 1 :]]))
+        if found:
+            return found
     return images.resolve(path.stem, path.parent.as_posix()) or path.with_suffix("").as_posix()
 
 
 def _subsets(
     files: AnnotationFiles, described: _Description, lists: Sequence[str], images: ImageIndex
 ) -> dict[str, str]:
-    """Subset by image, from the folders and lists that `data.yaml` names, or from lists such as `train.txt`."""
+    """Subset by image, from the folders and lists that `data.yaml` names, or from lists such as `train.txt`.
+
+    Images that a list names and that do not exist have no size, so no boxes, and are not reported as missing.
+    """
     subsets: dict[str, str] = {}
-    for subset, paths in described.splits.items():
-        for path in paths:
-            for image in _in_split(files, path.replace("\\", "/"), images):
-                subsets.setdefault(image, subset)
-    for name in () if described.splits else lists:
-        for image in _in_list(files, name, images):
-            subsets.setdefault(image, subset_named(PurePosixPath(name).stem))
+    for subset, path in described.splits or [(subset_named(PurePosixPath(name).stem), name) for name in lists]:
+        found: Iterable[str | None] = ()
+        if not path.lower().endswith(".txt"):
+            found = images.within(path)
+        elif name := _list_at(files, path):
+            beside = PurePosixPath(name).parent.as_posix()
+            found = (images.resolve(line.strip(), beside) for line in files.text(name).splitlines() if line.strip())
+        subsets |= {image: subset for image in found if image and image not in subsets}
     return subsets
 
 
-def _in_split(files: AnnotationFiles, path: str, images: ImageIndex) -> Iterable[str]:
-    if not path.lower().endswith(".txt"):
-        return images.within(path)
-    found = [name for name in files.names if path.endswith(name)]
-    found = found or [name for name in files.names if _last(name) == _last(path)]
-    return _in_list(files, found[0], images) if found else ()
-
-
-def _in_list(files: AnnotationFiles, name: str, images: ImageIndex) -> Iterable[str]:
-    """The existing images that a list names; the others have no size, so no boxes, and are not reported as missing."""
-    beside = PurePosixPath(name).parent.as_posix()
-    found = (images.resolve(line.strip(), beside) for line in files.text(name).splitlines() if line.strip())
-    return [image for image in found if image is not None]
+def _list_at(files: AnnotationFiles, path: str) -> str:
+    """The list at a path, of which leading folders may be those of another machine; empty where there is none."""
+    ends = [name for name in files.names if f"/{path}".endswith(f"/{name}")]
+    ends = ends or [name for name in files.names if _last(name) == _last(path)][:1]
+    return max(ends, key=len, default="")
 
 
 def _texts(files: AnnotationFiles) -> list[str]:
@@ -216,8 +211,7 @@ def _description(files: AnnotationFiles) -> _Description:
     """Read the dataset's description; there must be one, or several that agree."""
     found = {name: _described(_loaded(files, name), name) for name in data_files(files)}
     if not found:
-        lists = {name: _listed(files, name) for name in name_lists(files)}
-        found = {name: _Description(classes) for name, classes in lists.items() if classes}
+        found = {name: _Description(classes) for name in name_lists(files) if (classes := _listed(files, name))}
     if len({each.classes for each in found.values()}) > 1:
         raise DataError(
             f"{len(found)} files name the classes, and they differ: {', '.join([*found][:5])}",
@@ -245,14 +239,11 @@ def _loaded(files: AnnotationFiles, name: str) -> dict[str, Any]:
 
 
 def _described(content: dict[str, Any], name: str) -> _Description:
-    splits: dict[str, tuple[str, ...]] = {}
+    splits = []
     for key in ("train", "val", "valid", "test"):
         paths = content.get(key)
-        texts = tuple(
-            each for each in (paths if isinstance(paths, list) else [paths]) if each and isinstance(each, str)
-        )
-        if texts:
-            splits[subset_named(key)] = splits.get(subset_named(key), ()) + texts
+        texts = [each for each in (paths if isinstance(paths, list) else [paths]) if each and isinstance(each, str)]
+        splits += [(subset_named(key), each.replace("\\", "/")) for each in texts]
     shape, values = content.get("kpt_shape"), 0
     if shape is not None:
         fits = isinstance(shape, list) and len(shape) == 2 and all(each.__class__ is int for each in shape)

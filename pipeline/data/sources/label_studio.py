@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from pipeline.data.boxes import Point, flat, hull, polygon_area
+from pipeline.data.boxes import Point
 from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.parsed import ParsedBox, ParsedImage
 from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
@@ -188,8 +188,7 @@ def _regions(results: list[dict[str, Any]], where: str) -> tuple[list[ParsedBox]
         if is_rectangle:
             width, height = as_number(result.get("original_width")), as_number(result.get("original_height"))
             points = rotated(points, angle, (width or 1.0) / (height or 1.0))
-        outline, area = [flat(points)], polygon_area(points)
-        boxes += [ParsedBox(label, hull(points), segmentation=outline, area=area) for label in labels]
+        boxes += [ParsedBox.around(label, points) for label in labels]
     return boxes, [Skipped(f"{where}: {n} regions", reason) for reason, n in sorted(left_out.items())]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import logging
 import os
 import re
@@ -97,10 +96,8 @@ class Access(requests.auth.AuthBase):
 
     Args:
         endpoint: The URL whose scheme, host and port may see the secret. A user and password in it are such a secret.
-        token: The secret; empty to sign nothing.
-        scheme: The word before the token in the header.
-        variable: Name of the environment variable that the token came from, for messages.
-        setting: How a token is given, for messages; empty where there is no way.
+        header: The value of `Authorization`, which may be replaced later; empty to sign nothing.
+        remedy: What to do where access is refused; empty where there is nothing.
         hidden: Values that must not be shown where they are part of a URL, by the name of their environment variable.
 
     Raises:
@@ -108,57 +105,31 @@ class Access(requests.auth.AuthBase):
     """
 
     def __init__(
-        self,
-        endpoint: str,
-        token: str = "",
-        scheme: str = "Bearer",
-        variable: str = "",
-        setting: str = "",
-        hidden: Mapping[str, str] | None = None,
+        self, endpoint: str, header: str = "", remedy: str = "", hidden: Mapping[str, str] | None = None
     ) -> None:
         parts = urlsplit(endpoint)
         self.endpoint = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        self.token = token
-        self._header = f"{scheme} {token}" if token else ""
-        self._hidden = dict(hidden or {}) | ({variable: token} if token else {})
-        self.remedy = f"set {setting} to the name of the environment variable that holds a token" if setting else ""
-        if variable:
-            self.remedy = f"check the environment variable {variable}: is its token valid, and may it read this?"
+        self.header, self.remedy, self.hidden = header, remedy, hidden or {}
         if parts.username is not None or parts.password is not None:
             self.remedy = "check the user and the password"
-            if token:
+            if header:
                 problem = "the URL has a user, and there is a token"
                 raise UsageError(problem, where=self.shown(endpoint), remedy="use one of the two")
             pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-            self._header = "Basic " + base64.b64encode(pair.encode()).decode()
-        if self._header and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            self.header = "Basic " + base64.b64encode(pair.encode()).decode()
+        if self.header and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             log.warning("%s: the secret is sent unencrypted; use https where you can", self.shown(endpoint))
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a request to the endpoint's origin; `requests` removes the header where it redirects elsewhere."""
-        if self._header and self.owns(request.url or ""):
-            request.headers["Authorization"] = self._header
+        if self.header and self.owns(request.url or ""):
+            request.headers["Authorization"] = self.header
         return request
-
-    @property
-    def auth(self) -> Access | None:
-        """What signs a request, for `requests`; None, where there is no secret, leaves it to the user's netrc file."""
-        return self if self._header else None
-
-    def replace(self, token: str) -> None:
-        """Sign with another token from now on."""
-        self._header = f"Bearer {token}"
-
-    def unsigned(self) -> Access:
-        """A copy that signs nothing."""
-        other = copy.copy(self)
-        other._header = ""
-        return other
 
     def shown(self, url: str) -> str:
         """A URL as it may be shown: the name of its variable replaces a secret in its path."""
         text = redact(url)
-        for name, value in self._hidden.items():
+        for name, value in self.hidden.items():
             if len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, f"${{{name}}}").replace(quote(value, safe=""), f"${{{name}}}")
         return text

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _NOTHING = Validators()
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # another attempt may get another answer
 _CUT = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
+_LONGEST_JSON = 1 << 28  # bytes
 _CHUNK = 1 << 14  # bytes; a chunk that is incomplete when the connection breaks is lost
 
 
@@ -93,20 +94,19 @@ class HttpClient:
         """Close the connections."""
         self._session.close()
 
-    def json(self, url: str, *, max_bytes: int = 1 << 28, method: str = "GET", body: Any = None) -> JsonResponse:
-        """Request JSON; a `DataError` where the response is none, or larger than `max_bytes`."""
+    def json(self, url: str, *, method: str = "GET", body: Any = None) -> JsonResponse:
+        """Request JSON; a `DataError` where the response is none, or larger than 256 MiB."""
 
         def read(response: requests.Response, where: str) -> JsonResponse:
             self._check(response, where)
-            remedy = "ask for smaller pages"
-            content = b"".join(_body(response, max_bytes, where, remedy))
+            content = b"".join(_body(response, _LONGEST_JSON, where, "ask for smaller pages"))
             try:
                 data = json.loads(content)
             except (ValueError, RecursionError) as error:
                 problem = f"the server sent no JSON: {error}"
                 if is_web_page(content):
                     problem = "the server sent a web page, not JSON: the URL may want a login"
-                remedy = "check the URL: it must be the API's endpoint, not a page for people"
+                remedy = "check the URL: it must be the API's endpoint"
                 raise DataError(problem, where=where, expected="JSON", remedy=remedy) from None
             return JsonResponse(data, response.url, response.links.get("next", {}).get("url", ""))
 
@@ -152,7 +152,9 @@ class HttpClient:
             self._check(response, where)
             if response.status_code == 200:
                 found = response.headers
-                version = Validators(found.get("ETag", ""), found.get("Last-Modified", ""), _length(response))
+                length = found.get("Content-Length", "") if found.get("Content-Encoding") in (None, "identity") else ""
+                size = int(length) if length.isdigit() else -1
+                version = Validators(found.get("ETag", ""), found.get("Last-Modified", ""), size)
                 if unless.same_version(version):
                     return None
                 part.reset(version)
@@ -181,9 +183,9 @@ class HttpClient:
         arrived: Callable[[], int] = lambda: 0,
     ) -> T:
         where = shown or self.access.shown(url)
-        # What is posted may be a secret: a redirect must not take it elsewhere.
-        options: dict[str, Any] = {"json": body, "allow_redirects": method == "GET", "auth": self.access.auth}
-        options |= {"stream": True, "timeout": self.timeout}
+        options: dict[str, Any] = {"json": body, "stream": True, "timeout": self.timeout}
+        options["allow_redirects"] = method == "GET"  # what is posted may be a secret
+        options["auth"] = self.access if self.access.header else None  # which leaves it to the user's netrc file
 
         def attempt() -> T:
             renewals = 0
@@ -245,22 +247,13 @@ def is_web_page(start: bytes) -> bool:
 
 
 def _body(response: requests.Response, max_bytes: int, where: str, remedy: str, *, before: int = 0) -> Iterator[bytes]:
-    """The body piece by piece, checked against its announced length; `before` bytes came in earlier responses."""
-    size, announced = 0, _length(response)
+    """The body piece by piece; `before` bytes came in earlier responses."""
+    size = before
     for chunk in response.iter_content(_CHUNK):
         size += len(chunk)
-        if before + size > max_bytes:
+        if size > max_bytes:
             raise DataError(f"the server sent more than {max_bytes / (1 << 20):g} MiB", where=where, remedy=remedy)
         yield chunk
-    if announced not in (size, -1):
-        raise TransientError(f"the answer was cut: {size} of {announced} bytes came")
-
-
-def _length(response: requests.Response) -> int:
-    """The announced length of the body in bytes; -1 where there is none, or it counts compressed bytes."""
-    length = response.headers.get("Content-Length", "")
-    plain = response.headers.get("Content-Encoding", "identity") == "identity"
-    return int(length) if plain and length.isdigit() else -1
 
 
 def _in_words(status: int) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from pipeline.data.boxes import Point
+from pipeline.data.fetch.credentials import Access, token_from
 from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.parsed import ParsedBox, ParsedImage
 from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
@@ -45,7 +46,7 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
         if match is None:
             raise UsageError("the URL names no project", where=endpoint, expected="…host/projects/12")
         site = match[1]
-        _exchange_personal_token(client, site)
+        _exchange_personal_token(client, site, token_from(source.settings.token_env))
         export = f"{site}/api/projects/{int(match[2])}/export?exportType=JSON"
         tasks = client.json(export).data
         if not isinstance(tasks, list):
@@ -85,15 +86,16 @@ def read_task(task: Any, source: ApiSource, where: str, site: str = "") -> list[
     return [ApiRecord(where, image, url, hint=reference), *left_out]
 
 
-def _exchange_personal_token(client: HttpClient, site: str) -> None:
+def _exchange_personal_token(client: HttpClient, site: str, token: str) -> None:
     """Exchange a personal token, a JWT, for an access token, now and whenever that has expired.
 
     Access tokens are valid for minutes; a personal token only serves to get them. Older tokens are plain hexadecimal.
     """
-    token = client.access.token
     if not (token.startswith("eyJ") and token.count(".") == 2):
         return
-    asking = replace(client, access=client.access.unsigned(), renew=None)
+    asking = replace(
+        client, access=Access(client.access.endpoint, "", client.access.remedy, client.access.hidden), renew=None
+    )
     url = f"{site}/api/token/refresh"
 
     def renew() -> None:
@@ -102,7 +104,7 @@ def _exchange_personal_token(client: HttpClient, site: str) -> None:
         if not isinstance(access, str) or not re.fullmatch(r"[!-~]+", access):
             problem = "the server gave no access token"
             raise DataError(problem, where=client.access.shown(url), expected="one in 'access'")
-        client.access.replace(access)
+        client.access.header = f"Bearer {access}"
 
     renew()
     client.renew = renew

@@ -73,8 +73,13 @@ class ApiSource:
 
     def client(self, options: FetchOptions) -> HttpClient:
         """A client of the API; a `UsageError` if the environment variable of the token is not set."""
-        variable, scheme = self.settings.token_env, self.settings.token_scheme
-        access = Access(self.endpoint, token_from(variable), scheme, variable, "api.token_env", self.hidden)
+        variable = self.settings.token_env
+        token = token_from(variable)
+        header = f"{self.settings.token_scheme} {token}" if token else ""
+        remedy = "set api.token_env to the name of the environment variable that holds a token"
+        if variable:
+            remedy = f"check the environment variable {variable}: is its token valid, and may it read this?"
+        access = Access(self.endpoint, header, remedy, {**self.hidden, variable: token})
         return HttpClient(access, Pace(self.settings.requests_per_second), options.timeout, options.backoff)
 
 

@@ -88,7 +88,7 @@ def signed(access: Access, url: str) -> str | None:
     ],
 )
 def test_token_goes_to_the_own_origin_only(url: str, yes: bool) -> None:
-    access = Access("https://host/items", "s3cret")
+    access = Access("https://host/items", "Bearer s3cret")
     assert signed(access, url) == ("Bearer s3cret" if yes else None)
 
 
@@ -116,22 +116,22 @@ def test_invalid_url() -> None:
 
 
 def test_secrets_in_a_path_are_shown_by_name() -> None:
-    access = Access("https://host/", "tokentoken", "Bearer", "TOKEN", hidden={"KEY": "k/y-1", "V": "v1"})
+    access = Access("https://host/", "Bearer tokentoken", hidden={"TOKEN": "tokentoken", "KEY": "k/y-1", "V": "v1"})
     assert access.shown("https://host/k/y-1/k%2Fy-1/v1/tokentoken?k=1") == "https://host/${KEY}/${KEY}/v1/${TOKEN}"
     assert "tokentoken" not in f"{access} {access!r}"
 
 
 def test_two_secrets() -> None:
     with pytest.raises(UsageError, match="use one") as caught:
-        Access("https://me:s3cret@host/", "tokentoken")
+        Access("https://me:s3cret@host/", "Bearer tokentoken")
     assert "s3cret" not in str(caught.value)
 
 
 def test_unencrypted_token_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    Access("http://localhost/", "tokentoken")
+    Access("http://localhost/", "Bearer tokentoken")
     Access("http://host/")
     assert not caplog.text
-    Access("http://host/", "tokentoken")
+    Access("http://host/", "Bearer tokentoken")
     assert "unencrypted" in caplog.text
     assert "tokentoken" not in caplog.text
 

@@ -43,7 +43,7 @@ def test_retry_after(api_of_one: Api, after: str | int, wait: float) -> None:
     server, client, waits = api_of_one
     header = after if isinstance(after, str) else email.utils.formatdate(time.time() + after, usegmt=True)
     server.planned = [Reply(429, headers={"Retry-After": header})]
-    assert client.json(server.root + "/x", max_bytes=100).data == {"a": 1}
+    assert client.json(server.root + "/x").data == {"a": 1}
     assert max(waits) == pytest.approx(wait, abs=2 if wait == 20 else 0.2)
 
 
@@ -51,7 +51,7 @@ def test_waits_grow(api_of_one: Api) -> None:
     server, client, waits = api_of_one
     server.planned = [Reply(503)] * 5
     with pytest.raises(MissingError, match="5 times in a row: the server answered 503"):
-        client.json(server.root + "/x", max_bytes=100)
+        client.json(server.root + "/x")
     assert [wait for wait in waits if wait] == pytest.approx([0.5, 1, 2, 4], rel=0.26)
 
 
@@ -64,7 +64,7 @@ def test_other_hosts_are_not_held_back(api_of_one: Api, tmp_path: Path) -> None:
             download(client, url, tmp_path)
         assert not [wait for wait in waits if wait]
     for _ in range(2):
-        client.json(server.root + "/x", max_bytes=100)
+        client.json(server.root + "/x")
     assert max(waits) == pytest.approx(100, abs=5)
 
 
@@ -73,7 +73,7 @@ def test_posted_secrets_are_not_redirected(api_of_one: Api) -> None:
     with api_server() as other:
         server.planned = [Reply(307, headers={"Location": other.root + "/x"})]
         with pytest.raises(MissingError, match="redirects elsewhere"):
-            client.json(server.root + "/x", method="POST", body={"refresh": "s3cret"}, max_bytes=100)
+            client.json(server.root + "/x", method="POST", body={"refresh": "s3cret"})
         assert not other.requests
 
 

@@ -45,13 +45,9 @@ def scale(box: Box, across: float, down: float) -> Box:
 
 
 def turn_upright(box: Box, orientation: int, width: int, height: int) -> Box:
-    """A box drawn on an image as stored, moved to the image as EXIF says it is shown.
+    """A box drawn on an image as stored, moved to the upright image of that width and height.
 
-    Args:
-        box: On the stored image.
-        orientation: 5 to 8, those that swap width and height (EXIF 2.32, 4.6.4 A).
-        width: Width of the upright image in pixels.
-        height: Height of the upright image in pixels.
+    The orientation is one that swaps width and height, 5 to 8 (EXIF 2.32, 4.6.4 A).
     """
     x, y, across, down = box
     left = y if orientation in {5, 8} else width - y - down

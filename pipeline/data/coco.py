@@ -107,11 +107,8 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
 
     NaN and infinite numbers in boxes pass, for validation to report. File names that lead out of the images folder are
     refused. Objects marked `ignore` become crowd regions, which both pycocotools and mmdet ignore: pycocotools does
-    not know `ignore`, and mmdet would learn such a place as background.
-
-    Args:
-        path: The file.
-        unsized: Whether images may lack width and height, which are then 0, for the caller to measure.
+    not know `ignore`, and mmdet would learn such a place as background. With `unsized`, images may lack width and
+    height, which are then 0, for the caller to measure.
 
     Raises:
         MissingError: There is no such file.
@@ -152,13 +149,12 @@ def write_coco(dataset: CocoDataset, path: Path) -> None:
     for each in sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id)):
         record = {name: getattr(each, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
         annotations.append(record if each.segmentation is None else record | {"segmentation": each.segmentation})
-    sections = [
-        f'"info": {_dump(dict(dataset.info))}',
-        f'"licenses": {_dump_list(map(dict, dataset.licenses))}',
-        f'"categories": {_dump_list(map(asdict, dataset.categories))}',
-        f'"images": {_dump_list(images)}',
-        f'"annotations": {_dump_list(annotations)}',
-    ]
+    licenses, categories = list(map(dict, dataset.licenses)), list(map(asdict, dataset.categories))
+    lists = {"licenses": licenses, "categories": categories, "images": images, "annotations": annotations}
+    sections = [f'"info": {_dump(dict(dataset.info))}']
+    for key, records in lists.items():
+        lines = ",\n".join(map(_dump, records))
+        sections.append(f'"{key}": [\n{lines}\n]' if lines else f'"{key}": []')
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(("{\n" + ",\n".join(sections) + "\n}\n").encode())
 
@@ -175,11 +171,6 @@ def _dump(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     is_whole = text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
     return text if is_whole else json.dumps(value)
-
-
-def _dump_list(records: Iterable[Any]) -> str:
-    lines = [_dump(record) for record in records]
-    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"
 
 
 def _records(raw: Any, key: str, parse: Callable[[Any], T]) -> Iterator[T]:

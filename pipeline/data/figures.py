@@ -43,17 +43,11 @@ class Chart(Figure):
         self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()
 
-    def _repr_png_(self) -> bytes:
-        return self.to_png()
+    _repr_png_ = to_png
 
 
 def read_pixels(path: Path) -> Pixels:
-    """Decode an image file, turned upright as EXIF says.
-
-    Raises:
-        MissingError: There is no such file.
-        DataError: The file cannot be decoded.
-    """
+    """Decode an image file, turned upright as EXIF says; an error if it is missing or broken."""
     try:
         pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     except FileNotFoundError as error:
@@ -67,19 +61,12 @@ def read_pixels(path: Path) -> Pixels:
 
 def scale(pixels: Pixels, zoom: float) -> Pixels:
     """Resize an image by a factor, to at least one pixel a side."""
-    size = (max(round(pixels.shape[1] * zoom), 1), max(round(pixels.shape[0] * zoom), 1))
+    size = max(round(pixels.shape[1] * zoom), 1), max(round(pixels.shape[0] * zoom), 1)
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC).astype(np.uint8)
 
 
 def outline(pixels: Pixels, box: Boxes, colour: str, thickness: int) -> None:
-    """Draw the edge of a box into the image.
-
-    Args:
-        pixels: The image, which is changed.
-        box: `(4,)`, x, y, width, height in pixels. A box that is not finite is left out.
-        colour: As `#RRGGBB`.
-        thickness: In pixels.
-    """
+    """Draw the edge of a box `(x, y, width, height)` into the image, unless it is not finite."""
     if not np.isfinite(box).all():
         return
     height, width = pixels.shape[:2]
@@ -89,14 +76,7 @@ def outline(pixels: Pixels, box: Boxes, colour: str, thickness: int) -> None:
 
 
 def draw_labelled(pixels: Pixels, boxes: Boxes, colours: Sequence[str], texts: Sequence[str | None]) -> Pixels:
-    """Draw boxes and their labels, later ones on top.
-
-    Args:
-        pixels: The image, which stays as it is.
-        boxes: `(N, 4)`, x, y, width, height in pixels.
-        colours: N colours as `#RRGGBB`.
-        texts: N labels; None for a box without one.
-    """
+    """Draw boxes `(N, 4)` and their labels, later ones on top, on a copy of an image; None stands for no label."""
     drawn = pixels.copy()
     for box, colour in zip(boxes, colours, strict=True):
         outline(drawn, box, colour, 2)

@@ -33,6 +33,7 @@ _LEAST_CONTRAST = 3.0  # shades of 255, the standard deviation; below is noise, 
 _FREQUENCIES = 8  # the lowest of each direction
 _ORDERS, _NEIGHBOURS = 32, 16
 _MIRRORINGS, _TURNS = 2, 8  # turns by EXIF orientation, from 0: the first two are the original and its mirror image
+_DOWN, _ACROSS = (3, 4, 7, 8), (2, 3, 6, 7)  # EXIF orientations that flip an image, after transposing it
 _TURNED_ORDERS = 2  # orders with all turns: quarter turns keep every cell, and few bits differ
 _MOST_BITS = 12  # of 63 that differ
 _AT_ONCE = 1 << 13  # fingerprints at a time: 16 MB where all have to be compared
@@ -44,14 +45,9 @@ _LOOSE = 2.0  # times the limits, for the first members of two groups that becom
 
 
 def fingerprint_of(pixels: Pixels, orientation: int = 1) -> bytes:
-    """The fingerprint of an image.
+    """The fingerprint of an image `(height, width, 3)` in BGR as stored, turned upright by its EXIF orientation.
 
-    Args:
-        pixels: `(height, width, 3)`, BGR, as stored.
-        orientation: EXIF orientation, 1 to 8, by which the fingerprint is turned upright.
-
-    Returns:
-        `FINGERPRINT_BYTES` bytes; none for an image with so little contrast that all such would be similar.
+    It is empty for an image with so little contrast that all such would be similar.
     """
     small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     small = cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb)
@@ -67,11 +63,7 @@ def group_similar(prints: Sequence[bytes], *, whole_chains: bool = False) -> lis
 
     Two groups become one where two of their members are similar and, without `whole_chains`, their first members
     nearly so: a first member then represents its group, and a slow pan is many groups. With `whole_chains` no two
-    similar fingerprints are in different groups, and a slow pan is one.
-
-    Args:
-        prints: What `fingerprint_of` gives; empty ones are alone. The earliest represents its group.
-        whole_chains: Whether a long chain of small changes is one group.
+    similar fingerprints are in different groups, and a slow pan is one. Empty fingerprints are alone.
 
     Returns:
         For each fingerprint the index of the first one of its group.
@@ -85,17 +77,10 @@ def group_similar(prints: Sequence[bytes], *, whole_chains: bool = False) -> lis
 
 
 def find_similar(prints: Pixels, others: Pixels) -> npt.NDArray[np.bool_]:
-    """Find fingerprints that are similar to at least one of the others, in any of the 8 orientations.
+    """Which of N fingerprints are similar to at least one of M others, in any of the 8 orientations, `(N,)`.
 
     All pairs are compared by their bits, so that none is missed and the time grows with N times M; pairs with similar
-    bits are compared by their thumbnails.
-
-    Args:
-        prints: `(N, FINGERPRINT_BYTES)`, none of a flat image.
-        others: `(M, FINGERPRINT_BYTES)`, the same.
-
-    Returns:
-        `(N,)`, True where a fingerprint is similar to one of the others.
+    bits are compared by their thumbnails. Both tables are `(…, FINGERPRINT_BYTES)`, without flat images.
     """
     found = np.zeros(len(prints), np.bool_)
     order = _order(0)
@@ -169,9 +154,8 @@ def _are_similar(one: Pixels, other: Pixels, turn: Indices, slack: float = 1.0) 
     apart = 1 - np.einsum("ij,ij->i", a, b) / _GREYS
     in_a_cell = np.abs(a - b).max(axis=1)
     in_colour = np.abs(one[:, _GREYS:].astype(np.float32) - other[:, _GREYS:]).mean(axis=1)
-    limits = slack * _MOST_APART, slack * _MOST_IN_A_CELL, slack * _MOST_IN_COLOUR
-    similar: npt.NDArray[np.bool_] = (apart <= limits[0]) & (in_a_cell <= limits[1]) & (in_colour <= limits[2])
-    return similar
+    similar: npt.NDArray[np.bool_] = apart <= slack * _MOST_APART
+    return similar & (in_a_cell <= slack * _MOST_IN_A_CELL) & (in_colour <= slack * _MOST_IN_COLOUR)
 
 
 def _normalised(prints: Pixels) -> npt.NDArray[np.float32]:
@@ -208,15 +192,9 @@ def _order(number: int) -> Indices:
     return (np.arange(64) * (2 * number + 1) + 37 * number) % 64
 
 
-def _mirrored(orientation: int) -> tuple[bool, bool]:
-    """Whether EXIF's orientation flips an image down and across, after transposing it."""
-    return orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
-
-
 def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    down, across = _mirrored(orientation)
     pixels = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
-    return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1])
+    return np.ascontiguousarray(pixels[:: -1 if orientation in _DOWN else 1, :: -1 if orientation in _ACROSS else 1])
 
 
 def _cells(orientation: int) -> Indices:
@@ -229,14 +207,11 @@ def _cells(orientation: int) -> Indices:
 def _signs(orientation: int) -> npt.NDArray[np.bool_]:
     """Which bits of a turned fingerprint, after transposing, differ from the original's, `(64,)`."""
     odd_down, odd_across = np.indices((_FREQUENCIES, _FREQUENCIES)) % 2 == 1  # these change their sign in a mirror
-    down, across = _mirrored(orientation)
-    signs: npt.NDArray[np.bool_] = (odd_down & down) ^ (odd_across & across)
-    return signs.ravel()
+    return ((odd_down & (orientation in _DOWN)) ^ (odd_across & (orientation in _ACROSS))).ravel()
 
 
 _CELLS = np.stack([_cells(turn + 1) for turn in range(_TURNS)])
 _SIGNS = np.stack([_signs(turn + 1) for turn in range(_TURNS)])
 _TRANSPOSED = np.arange(_FREQUENCIES**2).reshape(_FREQUENCIES, _FREQUENCIES).T.ravel()
-_COSINES = np.cos(np.pi / (2 * _SIDE) * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(_SIDE) + 1)).astype(
-    np.float32
-)
+_ANGLES = np.pi / (2 * _SIDE) * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(_SIDE) + 1)
+_COSINES = np.cos(_ANGLES).astype(np.float32)

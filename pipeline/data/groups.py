@@ -18,16 +18,12 @@ _SHOWN = 20  # fields in an error
 class Ties:
     """What ties images to each other, in the order of the images; empty for an image without such a tie.
 
-    Attributes:
-        duplicates: The group of near duplicates of each image.
-        fields: The value of the field to group by of each image, as JSON, so that `1` and `"1"` differ; for a scene of
-            a video, the video and the scene.
-        field: The name of that field.
+    The values of the field to group by are JSON, so that `1` and `"1"` differ; a scene's has its video, too.
     """
 
-    duplicates: tuple[str, ...]
-    fields: tuple[str, ...]
-    field: str = ""
+    duplicates: tuple[str, ...]  # the group of near duplicates of each image
+    fields: tuple[str, ...]  # the value of the field to group by of each image
+    field: str = ""  # its name
 
     def groups(self, rows: Sequence[int]) -> list[list[int]]:
         """Images tied to each other, directly or through others of these rows; each image in exactly one group."""
@@ -49,14 +45,9 @@ class Ties:
 def read_ties(images: Sequence[Image], groups: Mapping[str, str], group_by: str) -> Ties:
     """Find what ties images to each other.
 
-    Args:
-        images: The images.
-        groups: The key of its group by file name, for images that have near duplicates.
-        group_by: A key of `Image.extra`; empty for none. Images without it, or where it is null, an empty text or NaN,
-            are groups of their own. Scenes are counted in each video: both have to agree.
-
-    Raises:
-        UsageError: No image has that field.
+    `groups` has the key of its group by file name, for images that have near duplicates. `group_by` is a key of
+    `Image.extra`; empty for none, and a `UsageError` if no image has it. Images without it, or where it is null, an
+    empty text or NaN, are groups of their own. Scenes are counted in each video: both have to agree.
     """
     fields = tuple(_label(image, group_by) for image in images)
     if group_by and images and not any(fields):

@@ -10,6 +10,7 @@ import io
 import re
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.data.images import MAX_BYTES, UNREADABLE
+from pipeline.data.images import MAX_BYTES, ORIENTATION_TAG, UNREADABLE
 from pipeline.serving.decoding import MAX_PIXELS
 
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
@@ -30,16 +31,8 @@ _SEQUENCES = frozenset({"GIF", "TIFF", "AVIF"})
 _LONGEST_JPEG = 65_500  # pixels a side, libjpeg's limit
 _QUALITY = 95
 _LEVEL = 3  # of 9: a photograph gets hardly smaller with more, and takes three times as long
-_ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
-_BROKEN = (
-    *UNREADABLE,
-    Image.DecompressionBombError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-    zlib.error,
-)
+_DAMAGE = (AttributeError, ArithmeticError, MemoryError, RuntimeError, zlib.error)
+_BROKEN = (*UNREADABLE, *_DAMAGE, Image.DecompressionBombError)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 _USUAL_BITS = (8, 10, 12, 14, 16, 24)  # of cameras and scanners, in numbers of more bits
@@ -47,15 +40,10 @@ _USUAL_BITS = (8, 10, 12, 14, 16, 24)  # of cameras and scanners, in numbers of 
 
 @dataclass(frozen=True, slots=True)
 class DetectedFormat:
-    """The format of a file, by its header.
+    """The format of a file, by its header."""
 
-    Attributes:
-        name: Pillow's name of the format; empty if Pillow cannot read the file.
-        problem: Why the image must not be decoded; empty if it may.
-    """
-
-    name: str = ""
-    problem: str = ""
+    name: str = ""  # Pillow's; empty if Pillow cannot read the file
+    problem: str = ""  # why the image must not be decoded; empty if it may
 
     @property
     def stays(self) -> bool:
@@ -69,17 +57,12 @@ class DetectedFormat:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedImage:
-    """An image as a PNG or JPEG file, with its suffix.
-
-    Attributes:
-        orientation: EXIF orientation of the original, 1 to 8, which has been applied.
-        notes: What the conversion left out or changed.
-    """
+    """An image as a PNG or JPEG file, with its suffix."""
 
     data: bytes
     suffix: str
-    orientation: int
-    notes: tuple[str, ...]
+    orientation: int  # of EXIF in the original, 1 to 8, which has been applied
+    notes: tuple[str, ...]  # what the conversion left out or changed
 
 
 class UnreadableError(Exception):
@@ -106,22 +89,20 @@ def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFor
 
 
 def convert(content: Path | bytes) -> ConvertedImage:
-    """Decode an image and encode it anew, upright, as 8 bit RGB. The same file gives the same bytes.
-
-    Raises:
-        UnreadableError: It is broken, or larger than its header said.
-    """
+    """Decode an image and encode it anew, upright, as 8 bit RGB; an `UnreadableError` if it is broken."""
     try:
         # Opened by its path, Pillow maps an uncompressed TIFF into memory by the size that it has upright: wrong rows.
         with _opened(content) as file, Image.open(file, formats=_BY_SUFFIX) as image:
             name = image.format or ""
-            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
             image.load()  # which turns a TIFF, and takes its tag away
             tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
             rgb, notes = _to_rgb(ImageOps.exif_transpose(image), tags)
             rgb.info = {}  # dates, profiles and comments
-            if name in _SEQUENCES and _has_second_frame(image):
-                notes = ("only the first of its frames is taken", *notes)
+            if name in _SEQUENCES:
+                with suppress(*UNREADABLE):
+                    image.seek(1)
+                    notes = ("only the first of its frames is taken", *notes)
     except _BROKEN as error:
         reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise UnreadableError(f"it cannot be decoded: {reason}") from error
@@ -136,14 +117,6 @@ def convert(content: Path | bytes) -> ConvertedImage:
 
 def _opened(content: Path | bytes) -> BinaryIO:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-
-
-def _has_second_frame(image: Image.Image) -> bool:
-    try:
-        image.seek(1)
-    except UNREADABLE:
-        return False
-    return True
 
 
 def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
@@ -162,8 +135,7 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, t
         return Image.fromarray(grey).convert("RGB"), notes
     if image.has_transparency_data:
         straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        white = Image.new("RGBA", straight.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, straight).convert("RGB"), ()
+        return Image.alpha_composite(Image.new("RGBA", straight.size, "white"), straight).convert("RGB"), ()
     return image.convert("RGB"), ()
 
 

@@ -16,20 +16,13 @@ UNUSABLE_FIELD = "unusable_shapes"  # the image has shapes that cannot be used a
 
 @dataclass(frozen=True, slots=True)
 class ParsedBox:
-    """A labelled object.
-
-    Attributes:
-        bbox: `(x, y, width, height)` in pixels of the upright image.
-        iscrowd: 1 for a region that evaluation does not judge.
-        segmentation: Polygons or run lengths, as in COCO.
-        area: Area of the outline in square pixels; None for that of the box.
-    """
+    """A labelled object."""
 
     label: str
-    bbox: Box
-    iscrowd: int = 0
-    segmentation: Any = None
-    area: float | None = None
+    bbox: Box  # `(x, y, width, height)` in pixels of the upright image
+    iscrowd: int = 0  # 1 for a region that evaluation does not judge
+    segmentation: Any = None  # polygons or run lengths, as in COCO
+    area: float | None = None  # of the outline in square pixels; None for that of the box
 
     @classmethod
     def around(cls, label: str, outline: Sequence[Point], iscrowd: int = 0) -> ParsedBox:
@@ -39,35 +32,23 @@ class ParsedBox:
 
 @dataclass(frozen=True, slots=True)
 class ParsedImage:
-    """What one annotation file, or one record of a source, says of an image.
+    """What one annotation file, or one record of a source, says of an image."""
 
-    Attributes:
-        name: Path of the image.
-        width: In pixels; 0 where unknown, and likewise the height.
-        subset: `train`, `eval` or `test`; empty where not stated.
-        annotated: Whether somebody annotated it; without a box it is background then.
-        unusable: Whether a shape on it cannot be used as a box.
-        extra: Other fields to keep.
-    """
-
-    name: str
-    width: int
+    name: str  # its path
+    width: int  # in pixels; 0 where unknown
     height: int
     boxes: Sequence[ParsedBox] = ()
-    subset: str = ""
-    annotated: bool = True
-    unusable: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    subset: str = ""  # `train`, `eval` or `test`; empty where not stated
+    annotated: bool = True  # by somebody; without a box it is background then
+    unusable: bool = False  # whether a shape on it cannot be used as a box
+    extra: Mapping[str, Any] = field(default_factory=dict)  # other fields to keep
 
 
 def to_coco(images: Iterable[ParsedImage], classes: Sequence[str] = ()) -> CocoDataset:
-    """Build a COCO dataset.
+    """Build a COCO dataset from images in any order; several records of one image are merged.
 
-    Images are numbered by name, objects by image and then in the order given. Several records of one image are merged.
-
-    Args:
-        images: The images, in any order.
-        classes: Class names in the order of their ids; classes that only boxes name follow, sorted.
+    Images are numbered by name, objects by image and then in the order given, classes in the order given; those that
+    only boxes name follow, sorted.
     """
     by_name: dict[str, list[ParsedImage]] = {}
     for each in images:

@@ -49,11 +49,7 @@ def published_weights() -> tuple[PublishedWeights, ...]:
 
 
 def coco_weights(variant: str) -> PublishedWeights:
-    """The weights that `coco` means: the first entry of the variant, which is mmdet's where there is one.
-
-    Raises:
-        UsageError: There is no such variant, or none is given.
-    """
+    """The weights that `coco` means: the first entry of the variant, which is mmdet's where there is one."""
     table = {entry.variant: entry for entry in reversed(published_weights())}
     if variant not in table:
         raise UsageError(

@@ -62,26 +62,20 @@ class DrawnShape:
 
 
 def parse_sample_url(url: str) -> SampleSpec:
-    """Parse a URL such as `sample://shapes?images=240&size=256&seed=7`; these values are the defaults.
-
-    Raises:
-        UsageError: The sample, or a key of the query, is unknown, or a value is out of range.
-    """
+    """Parse a URL such as `sample://shapes?images=240&size=256&seed=7`; these values are the defaults."""
     parts = urlsplit(url)
     if parts.scheme != "sample" or parts.netloc != "shapes" or parts.path not in {"", "/"}:
         raise UsageError(f"there is no sample '{url}'", expected=_EXAMPLE)
     known = [each.name for each in fields(SampleSpec)]
-    values: dict[str, int] = {}
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key not in known:
-            remedy = did_you_mean(key, known, otherwise=f"there are: {', '.join(known)}")
-            raise UsageError(f"the sample URL has an unknown key '{key}'", where=url, remedy=remedy)
-        if key in values or not value.isascii() or not value.isdigit():
-            raise UsageError(f"the sample URL's '{key}' is not one whole number", where=url, expected=_EXAMPLE)
-        values[key] = int(value)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    if unknown := next((key for key, _ in query if key not in known), None):
+        remedy = did_you_mean(unknown, known, otherwise=f"there are: {', '.join(known)}")
+        raise UsageError(f"the sample URL has an unknown key '{unknown}'", where=url, remedy=remedy)
+    values = {key: int(value) for key, value in query if value.isascii() and value.isdigit()}
     spec = SampleSpec(**values)
-    if not 1 <= spec.images <= 100_000 or not 64 <= spec.size <= 2048:
-        raise UsageError("the sample cannot be drawn so", where=url, expected="1-100000 images, size 64-2048 pixels")
+    if len(values) < len(query) or not 1 <= spec.images <= 100_000 or not 64 <= spec.size <= 2048:
+        expected = "each key once, whole numbers, 1-100000 images, size 64-2048 pixels"
+        raise UsageError("the sample cannot be drawn so", where=url, expected=expected)
     return spec
 
 

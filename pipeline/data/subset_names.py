@@ -20,13 +20,10 @@ def subset_named(word: str) -> str:
 
 
 def subset_of(path: str, classes: Collection[str] = ()) -> str:
-    """The subset that a path names, such as `valid/_annotations.coco.json` or `instances_val2017.json`.
+    """The subset that a POSIX path names, such as `valid/_annotations.coco.json` or `instances_val2017.json`.
 
     The last folder or file name with such a word counts; with words for two subsets, as `train_val`, none is named.
-
-    Args:
-        path: A POSIX path.
-        classes: Folders named after classes, as found by `class_folders`; they name no subset.
+    Folders named after classes, as found by `class_folders`, name no subset.
     """
     parts = PurePosixPath(path).parts
     for i in range(len(parts), 0, -1):

@@ -155,7 +155,9 @@ def _are_similar(one: Pixels, other: Pixels, turn: Indices, slack: float = 1.0) 
     in_a_cell = np.abs(a - b).max(axis=1)
     in_colour = np.abs(one[:, _GREYS:].astype(np.float32) - other[:, _GREYS:]).mean(axis=1)
     similar: npt.NDArray[np.bool_] = apart <= slack * _MOST_APART
-    return similar & (in_a_cell <= slack * _MOST_IN_A_CELL) & (in_colour <= slack * _MOST_IN_COLOUR)
+    similar &= in_a_cell <= slack * _MOST_IN_A_CELL
+    similar &= in_colour <= slack * _MOST_IN_COLOUR
+    return similar
 
 
 def _normalised(prints: Pixels) -> npt.NDArray[np.float32]:
@@ -207,7 +209,8 @@ def _cells(orientation: int) -> Indices:
 def _signs(orientation: int) -> npt.NDArray[np.bool_]:
     """Which bits of a turned fingerprint, after transposing, differ from the original's, `(64,)`."""
     odd_down, odd_across = np.indices((_FREQUENCIES, _FREQUENCIES)) % 2 == 1  # these change their sign in a mirror
-    return ((odd_down & (orientation in _DOWN)) ^ (odd_across & (orientation in _ACROSS))).ravel()
+    signs: npt.NDArray[np.bool_] = (odd_down & (orientation in _DOWN)) ^ (odd_across & (orientation in _ACROSS))
+    return signs.ravel()
 
 
 _CELLS = np.stack([_cells(turn + 1) for turn in range(_TURNS)])

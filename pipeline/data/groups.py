@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from pipeline.data.coco import Image
 from pipeline.errors import UsageError, did_you_mean
 
@@ -64,22 +68,17 @@ def has_field(images: Sequence[Image], field: str) -> bool:
 
 
 def components(rows: Sequence[int], labelings: Sequence[Sequence[str]]) -> list[int]:
-    """For each row the position of the first that it shares a label with, directly or through others: a union-find."""
-    parent = list(range(len(rows)))
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    for labels in labelings:
-        first: dict[str, int] = {}
-        for item, row in enumerate(rows):
-            if labels[row]:
-                one, other = root(first.setdefault(labels[row], item)), root(item)
-                parent[max(one, other)] = min(one, other)
-    return [root(item) for item in range(len(rows))]
+    """For each row the position of the first that it shares a label with, directly or through others."""
+    first: dict[tuple[int, str], int] = {}
+    ties = [
+        (item, first.setdefault((kind, labels[row]), item))
+        for kind, labels in enumerate(labelings)
+        for item, row in enumerate(rows)
+        if labels[row]
+    ]
+    graph = coo_array((np.ones(len(ties)), np.array(ties, np.intp).reshape(-1, 2).T), (len(rows), len(rows)))
+    _, component, position = np.unique(connected_components(graph)[1], return_index=True, return_inverse=True)
+    return [int(each) for each in component[position]]
 
 
 def _label(image: Image, field: str) -> str:

@@ -123,8 +123,7 @@ def load_annotations(
     If the files at `url` only name classes (`data.yaml`, `classes.txt`, Open Images' descriptions), they go with the
     annotations that lay with the images, and replace the names there.
 
-    The notebook describes most arguments; `source` is the result of `load_source`, which filled `images` and
-    `annotations`, and `cache` the folder where downloads are kept.
+    The notebook describes most arguments; `load_source` gave `source` and filled `images` and `annotations`.
 
     Raises:
         UsageError: An argument has a wrong value.
@@ -204,13 +203,10 @@ def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSou
     for name in ("images", "annotations"):
         (draft / name).mkdir()
     source = parse_source(url, sha256=sha256)
-    if isinstance(source, SampleSource):
-        write_coco(make_sample(None, **asdict(source.recipe)), draft / "annotations" / ANNOTATIONS)
-        return LoadedSource("sample", url)
-    if not isinstance(source, FileSource):
+    if not isinstance(source, FileSource | SampleSource):
         remedy = "give the URL of a file, folder or archive"
         raise UsageError("annotations cannot come from a database or API", where=redact(url), remedy=remedy)
-    return load_files(source, draft / "images", draft / "annotations", FetchOptions(cache))
+    return _LOADERS[type(source)](source, draft / "images", draft / "annotations", FetchOptions(cache))
 
 
 @contextmanager

@@ -20,17 +20,20 @@ from pipeline.data.sources.video import Sampling
 from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError
 
-NAMES = ("object.png", "nothing.png", "open.png")  # open: as tools call a task that nobody has done
+LINE_NAME, OPEN_NAME = "line.png", "open.png"  # open: as tools call a task that nobody has done
+NAMES = ("object.png", "nothing.png", OPEN_NAME)
+WITH_LINE = ("object.png", "nothing.png", LINE_NAME, OPEN_NAME)
 SIZE = {"width": 60, "height": 40}
 
 
 @dataclass
 class Given:
-    """A source, and the settings it needs."""
+    """A source, the settings it needs, and its images."""
 
     url: str
     source: dict[str, Any]
     annotations: dict[str, Any]
+    names: tuple[str, ...] = NAMES
 
 
 def picture(name: str) -> bytes:
@@ -39,13 +42,14 @@ def picture(name: str) -> bytes:
 
 
 def in_folder(folder: Path, files: dict[str, Any]) -> Given:
-    """The three pictures, and annotation files beside them."""
-    for name, content in {**{f"images/{name}": picture(name) for name in NAMES}, **files}.items():
+    """The pictures, and annotation files beside them."""
+    names = WITH_LINE if LINE_NAME in str(files) else NAMES
+    for name, content in {**{f"images/{name}": picture(name) for name in names}, **files}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, str | bytes) else json.dumps(content)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return Given(str(folder), {}, {})
+    return Given(str(folder), {}, {}, names)
 
 
 def coco(names: tuple[str, ...], **fields: Any) -> dict[str, Any]:
@@ -73,6 +77,13 @@ def shape() -> dict[str, Any]:
     return {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "rectangle"}
 
 
+LINE = {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "line"}
+LABELME = {"object.json": labelme("object.png", shape()), "nothing.json": labelme("nothing.png")}
+CVAT = (
+    f'<annotations><image name="object.png" width="60" height="40">{CVAT_BOX}</image><image name="nothing.png" '
+    'width="60" height="40"/><image name="line.png" width="60" height="40"><polyline label="cat" points="5,5;5,25"/>'
+    "</image></annotations>"
+)
 YOLO = {"data.yaml": "names: [cat]", "labels/object.txt": "0 0.5 0.5 0.2 0.2\n", "labels/nothing.txt": ""}
 FOLDERS: dict[str, dict[str, Any]] = {
     "coco": {"all.json": coco(NAMES[:2])},
@@ -81,30 +92,27 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "yolo": YOLO,
     "yolo, a folder of data.yaml": {**YOLO, "data.yaml": "names: [cat]\ntrain: images\n"},
     "yolo, all in a list": {**YOLO, "train.txt": "".join(f"images/{name}\n" for name in NAMES)},
-    "labelme": {"object.json": labelme("object.png", shape()), "nothing.json": labelme("nothing.png")},
-    "cvat": {
-        "all.xml": '<annotations><image name="object.png" width="60" height="40">'
-        + CVAT_BOX
-        + '</image><image name="nothing.png" width="60" height="40"/></annotations>'
-    },
+    "labelme": {**LABELME, "line.json": labelme(LINE_NAME, LINE)},
+    "cvat": {"all.xml": CVAT},
     "csv": {"all.csv": "filename,class,xmin,ymin,xmax,ymax\nobject.png,cat,5,5,25,25\nnothing.png,,,,,\n"},
 }
 
 
-def frames(folder: Path, annotations: str | dict[str, Any]) -> Given:
-    """A clip of three frames."""
+def frames(folder: Path, annotations: str | dict[str, Any], names: tuple[str, ...] = NAMES) -> Given:
+    """A clip of these frames."""
     folder.mkdir()
-    pictures = [cv2.imdecode(np.frombuffer(picture(name), np.uint8), cv2.IMREAD_COLOR) for name in NAMES]
+    pictures = [cv2.imdecode(np.frombuffer(picture(name), np.uint8), cv2.IMREAD_COLOR) for name in names]
     write_clip(folder / "street.mkv", pictures, rate=1)
     name = "all.xml" if isinstance(annotations, str) else "all.json"
     (folder / name).write_text(annotations if isinstance(annotations, str) else json.dumps(annotations))
-    return Given(str(folder / "street.mkv"), {"sampling": Sampling(0)}, {"url": str(folder / name)})
+    return Given(str(folder / "street.mkv"), {"sampling": Sampling(0)}, {"url": str(folder / name)}, names)
 
 
-TRACK = (
-    "<annotations><meta><task><size>2</size><start_frame>0</start_frame><stop_frame>1</stop_frame><source>street.mkv"
+TRACKS = (
+    "<annotations><meta><task><size>3</size><start_frame>0</start_frame><stop_frame>2</stop_frame><source>street.mkv"
     '</source></task></meta><track id="0" label="cat"><box frame="0" outside="0" occluded="0" keyframe="1" xtl="5" '
-    'ytl="5" xbr="25" ybr="25"/></track></annotations>'
+    'ytl="5" xbr="25" ybr="25"/>'
+    '</track><track id="1" label="cat"><points frame="2" outside="0" keyframe="1" points="5,5"/></track></annotations>'
 )
 
 
@@ -132,55 +140,55 @@ def rows_in_database(folder: Path) -> Given:
     return database(folder, "create table pictures (name, image, at, label, unannotated)", rows, query)
 
 
-def api(server: Any) -> Given:
-    box = {"bbox": [5, 5, 20, 20], "label": "cat"}
-    items = [
-        {"image": f"/files/{name}", **boxes}
-        for name, boxes in zip(NAMES, ({"boxes": [box]}, {"boxes": []}, {"boxes": None}), strict=True)
-    ]
-    settings = {"boxes": "boxes", "requests_per_second": "0"}
-    return Given(f"api+{server.json('/items', items)}", {"api": settings}, {})
+BOX = {"bbox": [5, 5, 20, 20], "label": "cat"}
+NO_LABEL = {**BOX, "label": None}
 
 
-def label_studio(server: Any, *second: dict[str, Any]) -> Given:
+def api(server: Any, items: list[dict[str, Any]], boxes: str = "boxes", names: tuple[str, ...] = WITH_LINE) -> Given:
+    rows = [{"image": f"/files/{name}", **item} for name, item in zip(names, items, strict=True)]
+    settings = {"boxes": boxes, "requests_per_second": "0"}
+    return Given(f"api+{server.json('/items', rows)}", {"api": settings}, {}, names)
+
+
+def label_studio(server: Any) -> Given:
     value = {"x": 10, "y": 10, "width": 30, "height": 50, "rotation": 0, "rectanglelabels": ["cat"]}
-    result = {
-        "type": "rectanglelabels",
-        "original_width": 60,
-        "original_height": 40,
-        "value": value,
-        "to_name": "image",
-    }
-    annotations: list[Any] = [[{"id": 1, "result": [result]}], [{"id": 2, "result": list(second)}], []]
+    size = {"original_width": 60, "original_height": 40}
+    box = {"type": "rectanglelabels", **size, "value": value, "to_name": "image"}
+    brush = {"type": "brushlabels", "value": {"rle": [1], "format": "rle", "brushlabels": ["cat"]}}
+    annotations = [[{"id": 1, "result": [box]}], [{"id": 2, "result": []}], [{"id": 3, "result": [brush]}], []]
     tasks = [
         {"id": i, "data": {"image": f"/files/{name}"}, "annotations": done}
-        for i, (name, done) in enumerate(zip(NAMES, annotations, strict=True))
+        for i, (name, done) in enumerate(zip(WITH_LINE, annotations, strict=True))
     ]
     server.json("/api/projects/3/export", tasks)
-    return Given(f"label-studio+{server.root}/projects/3", {"api": {"requests_per_second": "0"}}, {})
+    return Given(f"label-studio+{server.root}/projects/3", {"api": {"requests_per_second": "0"}}, {}, WITH_LINE)
 
 
-FRAME_NAMES = tuple(f"street/frame_{number:06d}.jpg" for number in range(3))
+FRAME_NAMES = tuple(f"street/frame_{number:06d}.jpg" for number in range(4))
 SOURCES = {
     "video, COCO": lambda folder, _: frames(folder, coco(FRAME_NAMES[:2])),
-    "video, CVAT's task of two frames": lambda folder, _: frames(folder, TRACK),
+    "video, CVAT's task of three frames": lambda folder, _: frames(folder, TRACKS, WITH_LINE),
     "database, lists": lambda folder, _: lists_in_database(folder),
     "database, rows": lambda folder, _: rows_in_database(folder),
-    "API": lambda _, server: api(server),
+    "API": lambda _, server: api(server, [{"boxes": each} for each in ([BOX], [], [NO_LABEL], None)]),
     "Label Studio": lambda _, server: label_studio(server),
 }
 
 
-@pytest.fixture(params=[*FOLDERS, *SOURCES])
-def given(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    if request.param in FOLDERS:
-        yield in_folder(tmp_path / "in", FOLDERS[request.param])
-        return
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    with api_server() as server:
-        for name in NAMES:
-            server.file(f"/files/{name}", picture(name))
-        yield SOURCES[request.param](tmp_path / "in", server)
+    with api_server() as opened:
+        for name in WITH_LINE:
+            opened.file(f"/files/{name}", picture(name))
+        yield opened
+
+
+@pytest.fixture(params=[*FOLDERS, *SOURCES])
+def given(request: pytest.FixtureRequest, tmp_path: Path, server: Any) -> Given:
+    if request.param in FOLDERS:
+        return in_folder(tmp_path / "in", FOLDERS[request.param])
+    return SOURCES[request.param](tmp_path / "in", server)
 
 
 def load(given: Given, place: Path, unannotated: str, **options: Any) -> tuple[LoadedAnnotations, CocoDataset]:
@@ -193,87 +201,34 @@ def load(given: Given, place: Path, unannotated: str, **options: Any) -> tuple[L
     )
 
 
-def told(dataset: CocoDataset) -> dict[str, int]:
+def told(dataset: CocoDataset, names: tuple[str, ...] = NAMES) -> dict[str, int]:
     """Boxes by the image's name, frames called like the pictures they are made of."""
     boxes = dataset.by_image()
-    called = dict(zip(FRAME_NAMES, NAMES, strict=True))
+    called = dict(zip(FRAME_NAMES, names, strict=False))
     return {
         called.get(image.file_name, image.file_name.rpartition("/")[2]): len(boxes[image.id])
         for image in dataset.images
     }
 
 
-def test_what_nobody_annotated_is_excluded_and_said(given: Given, tmp_path: Path) -> None:
-    loaded, dataset = load(given, tmp_path / "out", "exclude")
-    assert told(dataset) == {"object.png": 1, "nothing.png": 0}
-    assert (loaded.images, loaded.unannotated_images) == (2, 1)
-    assert loaded.notes == ("1 of 3 images excluded: nobody annotated them",)
-    assert tuple(map(str, read_exclusions(tmp_path / "out/out"))) == loaded.notes
-    assert not any("unannotated" in image.extra for image in dataset.images)
-
-
-def test_it_is_background_where_the_user_says_so(given: Given, tmp_path: Path) -> None:
-    loaded, dataset = load(given, tmp_path / "out", "background")
-    assert told(dataset) == {"object.png": 1, "nothing.png": 0, "open.png": 0}
-    assert (loaded.images, loaded.unannotated_images) == (3, 1)
-    assert loaded.notes == ("1 of 3 images are taken as background: nobody annotated them",)
-    assert read_exclusions(tmp_path / "out/out") == ()
-    assert not any("unannotated" in image.extra for image in dataset.images)
-    assert {(image.width, image.height) for image in dataset.images} == {(60, 40)}
-    assert len({image.id for image in dataset.images}) == 3
-
-
-LINE = {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "line"}
-CVAT_LINE = '<polyline label="cat" points="5,5;5,25"/>'
-TRACKED_POINT = (
-    '<track id="1" label="cat"><points frame="1" outside="0" keyframe="1" points="5,5"/><points frame="2" outside="1" '
-    'keyframe="1" points="5,5"/></track></annotations>'
-)
-ONLY_LINES: dict[str, dict[str, Any]] = {
-    "labelme": {**FOLDERS["labelme"], "nothing.json": labelme("nothing.png", LINE)},
-    "cvat": {"all.xml": FOLDERS["cvat"]["all.xml"].replace('height="40"/>', f'height="40">{CVAT_LINE}</image>')},
-}
-
-
-def unusable_api(server: Any) -> Given:
-    given = api(server)
-    box = {"bbox": [5, 5, 20, 20], "label": "cat"}
-    boxes = ([box], [{**box, "label": None}], [box])
-    items = [{"image": f"/files/{name}", "boxes": each} for name, each in zip(NAMES, boxes, strict=True)]
-    server.json("/items", items)
-    return given
-
-
-def unusable_label_studio(server: Any) -> Given:
-    brush = {"type": "brushlabels", "value": {"rle": [1], "format": "rle", "brushlabels": ["cat"]}}
-    return label_studio(server, brush)
-
-
-UNUSABLE = {
-    "labelme": lambda folder, _: in_folder(folder, ONLY_LINES["labelme"]),
-    "cvat": lambda folder, _: in_folder(folder, ONLY_LINES["cvat"]),
-    "video, CVAT": lambda folder, _: frames(folder, TRACK.replace("</annotations>", TRACKED_POINT)),
-    "API": lambda _, server: unusable_api(server),
-    "Label Studio": lambda _, server: unusable_label_studio(server),
-}
-
-
 @pytest.mark.parametrize("unannotated", ["exclude", "background"])
-@pytest.mark.parametrize("source", UNUSABLE)
-def test_what_shows_only_shapes_that_are_no_boxes_is_never_background(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, unannotated: str
+def test_what_nobody_annotated_is_excluded_or_background_as_the_user_says(
+    given: Given, tmp_path: Path, unannotated: str
 ) -> None:
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0123456789abcdef")
-    with api_server() as server:
-        for name in NAMES:
-            server.file(f"/files/{name}", picture(name))
-        loaded, dataset = load(UNUSABLE[source](tmp_path / "in", server), tmp_path / "out", unannotated)
-    assert "nothing.png" not in told(dataset)
-    assert loaded.unusable_images == 1
-    assert "1 of 3 images excluded: nothing drawn on them can be used as a box" in loaded.notes
-    assert not any("unusable_shapes" in image.extra for image in dataset.images)
-    excluded = sum(each.count for each in read_exclusions(tmp_path / "out/out"))
-    assert excluded + loaded.images == 3
+    """An image that shows only shapes that are no boxes is neither."""
+    loaded, dataset = load(given, tmp_path / "out", unannotated)
+    kept, count, has_line = unannotated == "background", len(given.names), LINE_NAME in given.names
+    assert told(dataset, given.names) == {"object.png": 1, "nothing.png": 0} | ({OPEN_NAME: 0} if kept else {})
+    assert (loaded.images, loaded.unannotated_images, loaded.unusable_images) == (2 + kept, 1, int(has_line))
+    notes = [f"1 of {count} images excluded: nothing drawn on them can be used as a box"] if has_line else []
+    nobody = "nobody annotated them"
+    excluded = notes if kept else [f"1 of {count} images excluded: {nobody}", *notes]
+    assert list(map(str, read_exclusions(tmp_path / "out/out"))) == excluded
+    taken = [f"1 of {count} images are taken as background: {nobody}"] if kept else []
+    assert list(loaded.notes) == excluded + taken
+    assert not any({"unannotated", "unusable_shapes"} & image.extra.keys() for image in dataset.images)
+    assert {(image.width, image.height) for image in dataset.images} == {(60, 40)}
+    assert len({image.id for image in dataset.images}) == 2 + kept
 
 
 @pytest.mark.parametrize(
@@ -284,27 +239,20 @@ def test_what_shows_only_shapes_that_are_no_boxes_is_never_background(
     ],
 )
 def test_a_line_beside_a_box_changes_nothing(tmp_path: Path, beside: dict[str, Any], boxes: int) -> None:
-    given = in_folder(tmp_path / "in", {**FOLDERS["labelme"], "nothing.json": beside})
+    given = in_folder(tmp_path / "in", {**LABELME, "nothing.json": beside})
     loaded, dataset = load(given, tmp_path / "out", "exclude")
     assert (told(dataset)["nothing.png"], loaded.unusable_images) == (boxes, 0)
 
 
 def test_a_tag_is_not_drawn_on_an_image(tmp_path: Path) -> None:
-    tagged = FOLDERS["cvat"]["all.xml"].replace('height="40"/>', 'height="40"><tag label="cat"/></image>')
+    tagged = CVAT.replace('height="40"/>', 'height="40"><tag label="cat"/></image>')
     loaded, dataset = load(in_folder(tmp_path / "in", {"all.xml": tagged}), tmp_path / "out", "exclude")
-    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (0, 0)
+    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (0, 1)
 
 
-def test_an_item_without_a_box_is_background_where_an_item_is_a_box(tmp_path: Path) -> None:
-    with api_server() as server:
-        for name in NAMES:
-            server.file(f"/files/{name}", picture(name))
-        box = {"bbox": [5, 5, 20, 20], "label": "cat"}
-        rows = (box, {"bbox": None, "label": None}, {"bbox": None, "label": "cat"})
-        items = [{"image": f"/files/{name}", **row} for name, row in zip(NAMES, rows, strict=True)]
-        settings = {"boxes": ".", "requests_per_second": "0"}
-        given = Given(f"api+{server.json('/items', items)}", {"api": settings}, {})
-        loaded, dataset = load(given, tmp_path / "out", "exclude")
+def test_an_item_without_a_box_is_background_where_an_item_is_a_box(tmp_path: Path, server: Any) -> None:
+    items = [BOX, {"bbox": None, "label": None}, {"bbox": None, "label": "cat"}]
+    loaded, dataset = load(api(server, items, ".", NAMES), tmp_path / "out", "exclude")
     assert told(dataset) == {"object.png": 1, "nothing.png": 0}
     assert (loaded.unannotated_images, loaded.unusable_images) == (0, 1)
 
@@ -319,8 +267,8 @@ def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("files", "names", "why"),
     [
-        pytest.param(YOLO, ["nothing.png", "open.png"], "nobody annotated them", id="not annotated"),
-        pytest.param(ONLY_LINES["labelme"], ["nothing.png"], "nothing drawn on them can be used as a box", id="no box"),
+        pytest.param(YOLO, ["nothing.png", OPEN_NAME], "nobody annotated them", id="not annotated"),
+        pytest.param(FOLDERS["labelme"], [LINE_NAME], "nothing drawn on them can be used as a box", id="no box"),
     ],
 )
 def test_a_test_list_names_nothing_that_is_excluded(

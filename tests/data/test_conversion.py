@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.checks.validation import validate
-from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.conversion import select
-from pipeline.data.dataset_folder import write_subset
-from pipeline.data.split.dataset_split import split
 from pipeline.errors import DataError, UsageError
 
 
@@ -56,24 +52,6 @@ def test_what_is_not_chosen_is_background(tiny: tuple[CocoDataset, Path]) -> Non
     assert [image.id for image in found.images] == [1, 2, 3]
     assert [(each.id, each.category_id, each.bbox) for each in found.annotations] == [(1, 1, (30, 10, 30, 30))]
     assert (found.background, exclusions) == (2, ())
-
-
-def test_ignored_regions_come_through_every_step(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
-    """From the file of a tool that writes `ignore`, through checks, choice and split, to the data sets' files."""
-    dataset, pictures = tiny
-    write_coco(dataset, tmp_path / "raw.json")
-    raw = json.loads((tmp_path / "raw.json").read_text())
-    marks = {"category_id": 7, "bbox": [30, 20, 3, 3], "area": 9, "iscrowd": 0, "ignore": 1}
-    raw["annotations"] += [{"id": 10 + image, "image_id": image} | marks for image in (1, 2, 3)]
-    (tmp_path / "raw.json").write_text(json.dumps(raw))
-    checked = validate(read_coco(tmp_path / "raw.json"), pictures, min_box_side=10)
-    assert {each.action for each in checked.findings} <= {"reported"}
-    parts = split(selected(checked.dataset, classes=["cat"]), train_share=0.34, eval_share=0.33)
-    for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test)):
-        write_subset(part, pictures, tmp_path / name)
-        (written,) = [each for each in read_coco(tmp_path / name / "annotations.json").annotations if each.iscrowd]
-        assert written.bbox == (30, 20, 3, 3)
-        assert "ignore" not in (tmp_path / name / "annotations.json").read_text()
 
 
 def test_max_images_is_a_part_that_the_seed_decides(tiny: tuple[CocoDataset, Path]) -> None:

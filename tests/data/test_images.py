@@ -60,11 +60,9 @@ class TestHeaders:
             height, width = cv2.imread(str(path)).shape[:2]
         assert upright_size(path) == (width, height) == ((60, 40) if orientation < 5 else (40, 60))
 
-    @pytest.mark.parametrize("block", [None, b"Exif\x00\x00MM\x00*\xff\xff\xff\xff"], ids=["none", "broken"])
-    def test_without_exif_it_is_upright(self, block: bytes | None) -> None:
+    def test_with_broken_exif_it_is_upright(self) -> None:
         picture = Picture.new("RGB", (60, 40))
-        if block:
-            picture.info["exif"] = block
+        picture.info["exif"] = b"Exif\x00\x00MM\x00*\xff\xff\xff\xff"
         assert orientation_of(picture) == 1
 
     def test_a_png_is_not_decoded_for_its_size(self, tmp_path: Path) -> None:

@@ -18,13 +18,6 @@ from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
 
 
-def zip_folder(folder: Any, archive: Any, prefix: Any = "") -> Any:
-    with zipfile.ZipFile(archive, "w") as opened:
-        for path in sorted(folder.rglob("*")):
-            opened.write(path, prefix + path.relative_to(folder).as_posix())
-    return archive
-
-
 def names(folder: Any) -> Any:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -63,23 +56,6 @@ def annotated(tiny: tuple[CocoDataset, Path], tmp_path: Path, place: Any) -> tup
 
 
 class TestSources:
-    def test_folder_of_images_and_annotations(self, tiny: Any, tmp_path: Path, place: Any) -> None:
-        write_coco(tiny[0], tmp_path / "source/annotations/all.json")
-        tiny[1].rename(tmp_path / "source/images")
-        raw = place.source(tmp_path / "source")
-        assert (raw.kind, raw.images, names(place.markup)) == ("folder", 3, ["annotations/all.json"])
-        loaded = place.annotations()
-        assert (loaded.images, loaded.annotations, loaded.unannotated_images) == (3, 3, 0)
-        assert {image.file_name for image in place.dataset.images} == set(names(place.images))
-
-    def test_archive_over_http(self, server: Any, tiny: Any, tmp_path: Path, place: Any) -> None:
-        write_coco(tiny[0], tiny[1] / "all.json")
-        data = zip_folder(tiny[1], tmp_path / "a.zip", "data/").read_bytes()
-        raw = place.source(server.serve("a.zip", data) + "?token=hunter2")
-        assert (raw.kind, raw.images, raw.url) == ("archive", 3, f"{server.root}/a.zip")
-        place.annotations()
-        assert place.dataset == tiny[0]
-
     def test_sample(self, place: Any) -> None:
         url = "sample://shapes?images=4&size=64"
         assert place.source(url).images == len(names(place.images)) == 4
@@ -360,16 +336,18 @@ class TestPlaces:
         assert "tmp" not in str(error.value).replace(str(tmp_path), "")
         assert str(place.markup) not in str(error.value)
 
-    def test_one_file(self, annotated: Any, tmp_path: Path) -> None:
-        (tmp_path / "a.json").write_text('{"images": 1, "annotations": [], "categories": 0, "bbox": 0}')
-        with pytest.raises(DataError) as error:
-            annotated[2].annotations(tmp_path / "a.json")
+    @cases(
+        "text, options",
+        {
+            "broken": ('{"images": 1, "annotations": [], "categories": 0, "bbox": 0}', {}),
+            "member": ("{}", {"member": "none.json"}),
+        },
+    )
+    def test_one_file(self, annotated: Any, tmp_path: Path, text: str, options: dict[str, str]) -> None:
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises((DataError, MissingError)) as error:
+            annotated[2].annotations(tmp_path / "a.json", **options)
         assert f"where:    {tmp_path / 'a.json'}\n" in str(error.value)
-
-    def test_member(self, annotated: Any, tmp_path: Path) -> None:
-        with pytest.raises(MissingError) as error:
-            annotated[2].annotations(annotated[1], member="none.json")
-        assert f"where:    {annotated[1]}\n" in str(error.value)
 
     def test_two_sources_together(self, tmp_path: Path, write_picture: Any, place: Any) -> None:
         write_picture(tmp_path / "in/a.png", 9, 9)

@@ -45,10 +45,7 @@ def test_what_the_default_sample_holds() -> None:
     assert 0 < empty < 24
     for each in dataset.annotations:
         x, y, width, height = each.bbox
-        assert x >= 0
-        assert y >= 0
-        assert x + width <= 256
-        assert y + height <= 256
+        assert min(x, y) >= 0 <= 256 - max(x + width, y + height)
         assert min(width, height) >= 8
         assert each.area == width * height
 
@@ -60,10 +57,7 @@ def test_boxes_are_tight_and_shapes_visible(number: Any) -> None:
         left, top, width, height = (int(value) for value in shape.box)
         inside = shape.visible[top : top + height, left : left + width]
         assert inside.sum() == shape.visible.sum() >= 0.85 * (shape.mask > 127).sum()
-        assert inside[0].any()
-        assert inside[-1].any()
-        assert inside[:, 0].any()
-        assert inside[:, -1].any()
+        assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
 def test_shapes_stand_out_from_the_background() -> None:

@@ -7,7 +7,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,8 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     keeper = WeightsHook(job.folder, meta, job.learned)
     stopping = StoppingHook(options.patience, options.max_minutes * 60, keeper)
     # a checkpoint with other facts is not continued; after an out of memory the parts of a step may be smaller
-    facts = {**asdict(options), "devices": execution.devices, "mixed": execution.mixed, **arithmetic()}
+    same = replace(options, workers=0)  # they change nothing but the speed
+    facts = {**asdict(same), "devices": execution.devices, "mixed": execution.mixed, **arithmetic()}
     hooks: list[Any] = [EpochSeedHook(options.seed), progress, keeper, stopping]
     hooks.append(ResumeHook(job.resume, facts, progress, keeper, stopping))
     if execution.devices > 1:

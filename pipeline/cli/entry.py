@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 ACTIVATE = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
 
@@ -42,6 +43,17 @@ def run_command(arguments: Sequence[str] | None = None, root: Path | None = None
     return run_guarded(run)
 
 
+class ShowVersion(argparse.Action):
+    """`--version`: print the version, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it."""
+        from importlib import metadata  # slow to import, and not needed otherwise
+
+        sys.stdout.write(f"detection-pipeline {metadata.version('detection-pipeline')}\n")
+        parser.exit()
+
+
 def _refuse(error: ImportError) -> int:
     sys.stderr.write(f"error: {sys.executable} does not have {error.name}: {ACTIVATE}\n")
     return 2
@@ -53,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     from pipeline.runtime.project import DEFAULT_CONFIG
 
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs, and maintain their store.")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="the mode of the runs (dev)")
     config_help = f"the store and runs of this config; by default all runs in the store of {DEFAULT_CONFIG}"

@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, print_result, run_guarded
-from pipeline.cli.entry import ACTIVATE
+from pipeline.cli.entry import ACTIVATE, ShowVersion
 from pipeline.errors import GateError, UsageError
 from pipeline.runtime.code import environment
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
@@ -55,6 +55,7 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     parser.add_argument("--run", metavar="RUN", help=run_help)
     parser.add_argument("--force", action="store_true", help="run up-to-date steps, too")
     parser.add_argument("--stream", action="store_true", help="show the notebooks' output as it comes")
+    parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
     parser.add_argument("-h", "--help", action="store_true", help="show this text, or a step's own parameters")
     return parser
 

@@ -292,6 +292,9 @@ def test_the_scripts_and_the_module_are_these_command_lines(ran: Any) -> None:
     assert json.loads(done.stdout)["steps"][0]["state"] == "done"
     done = python(Path("/"), "-m", "pipeline", "runs")
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: this is not a project's folder")
+    for arguments in (["step.dev.py"], ["step.prod.py"], ["-m", "pipeline"]):
+        done = python(ran.root, *arguments, "--version")
+        assert (done.returncode, re.fullmatch(r"detection-pipeline \S+\n", done.stdout) is not None) == (0, True)
 
 
 def test_outside_of_the_virtual_environment_one_line_says_to_activate_it(

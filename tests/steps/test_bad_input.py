@@ -23,6 +23,8 @@ def raw(tmp_path: Path) -> Path:
         for path in sorted((folder / "images").iterdir()):
             archive.write(path, f"val2017/{path.name}")
     data = (folder / "good.zip").read_bytes()
+    with zipfile.ZipFile(folder / "escaping.zip", "w") as archive:
+        archive.writestr("../../escaped.jpg", b"x")
     (folder / "cut.zip").write_bytes(data[: len(data) // 2])
     (folder / "weights.pth").write_text("<html>404</html>")
     return folder
@@ -32,6 +34,12 @@ def raw(tmp_path: Path) -> Path:
     ("given", "says"),
     [
         pytest.param({"source_url": "cut.zip", "annotations_url": "good.json"}, ["cut.zip"], id="truncated zip"),
+        pytest.param(
+            {"source_url": "escaping.zip", "annotations_url": "good.json"},
+            ["../../escaped.jpg"],
+            id="a zip with ../ in it",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"source_url": "good.zip", "annotations_url": "good.json", "weights_url": "weights.pth"},
             ["weights.pth", "checkpoint"],

@@ -49,7 +49,6 @@ ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
 # The packed service refuses larger files, so they are of no use in the sets that it is trained for and tested on.
 MAX_BYTES = 31 << 20  # of the request's 32 MiB; the form around the file takes a little
 
-_AT_ONCE = 16  # files a thread takes at a time
 _LARGE = MAX_PIXELS // 4
 _one_large_image = Lock()
 _LEAST_SIDE = 48  # pixels a JPEG is decoded to at least, where it has them
@@ -105,12 +104,9 @@ def orientation_of(image: PIL.Image.Image) -> int:
     Only the EXIF block is read, as OpenCV does: Pillow's `getexif` reads XMP too, and decodes a whole PNG for it. For a
     TIFF, whose size Pillow gives upright, it is 1.
     """
-    block = image.info.get("exif")
-    if not block:
-        return 1
     exif = PIL.Image.Exif()
     try:
-        exif.load(block)
+        exif.load(image.info.get("exif") or b"")
         value = int(exif.get(ORIENTATION_TAG, 1))
     except UNREADABLE:
         return 1  # the image is shown as stored
@@ -131,22 +127,14 @@ def inspect(folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
 
     `cv2.imdecode`, and with it training and serving, decodes the whole ones to the same size.
     """
-    parts = [names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)]
-    facts: list[ImageFacts] = []
-    bar = tqdm(desc="checking images", total=len(names), unit="file", mininterval=0.5, ascii=True)
-    with bar, ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
-        for found in pool.map(lambda part: [_inspect(folder / name) for name in part], parts):
-            facts += found
-            bar.update(len(found))
-    return dict(zip(names, facts, strict=True))
+    with ThreadPoolExecutor() as pool:  # decoders release the interpreter lock
+        facts = pool.map(_inspect, [folder / name for name in names])
+        bar = tqdm(facts, "checking images", len(names), unit="file", mininterval=0.5, ascii=True)
+        return dict(zip(names, bar, strict=True))
 
 
 def decode_whole(data: bytes, header: ImageHeader) -> Pixels:
-    """Decode all of a file to `(height, width, 3)` pixels in BGR, as stored; a JPEG to a fraction of its size.
-
-    Raises:
-        BrokenFileError: The file ends early, is broken inside, or is of a kind that OpenCV does not read.
-    """
+    """Decode all of a file to `(height, width, 3)` pixels in BGR, as stored; a JPEG to a fraction of its size."""
     if header.format == "JPEG":
         return _decode_jpeg(data)
     is_cut_png = header.format == "PNG" and b"IEND\xaeB`\x82" not in data
@@ -188,10 +176,8 @@ def _inspect(path: Path) -> ImageFacts:
         return ImageFacts(problem="the file is missing", kind="missing")
     except OSError as error:
         return ImageFacts(problem=f"the file cannot be read: {error.strerror}", kind="undecodable")
-    width, height = header.width, header.height
-    if orientation in SIDEWAYS:
-        width, height = height, width
-    return ImageFacts(width, height, orientation, digest=digest, fingerprint=print_)
+    size = (header.width, header.height)[:: -1 if orientation in SIDEWAYS else 1]
+    return ImageFacts(*size, orientation, digest=digest, fingerprint=print_)
 
 
 def _stored_orientation(data: bytes) -> int:

@@ -299,13 +299,6 @@ class TestFacts:
         assert a == c, "a digest is not what rules compare"
         assert a != replace(a, width=1)
 
-    def test_more_files_than_a_thread_takes(self, tmp_path: Path, write_picture: Any) -> None:
-        names = [f"{number}.png" for number in range(50)]
-        for number, name in enumerate(names):
-            write_picture(tmp_path / name, 20 + number, 40)
-        assert [fact.width for fact in inspect(tmp_path, names).values()] == list(range(20, 70))
-        assert inspect(tmp_path, []) == {}
-
     @pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
     @pytest.mark.parametrize("orientation", range(10))
     def test_turned_as_opencv_turns(self, tmp_path: Path, kind: str, orientation: int) -> None:

@@ -1,9 +1,8 @@
 """Which images a model learned from: a digest and a fingerprint of each, and a search for them in a test set.
 
-The record takes 320 bytes an image: 32 for its file's SHA-256 and 288 for its fingerprint, see `fingerprints`. For
-100,000 images that is 32 MB, which are stored in four places: `learned_images.npz` beside the weights, `best.pth`,
-`last.pth` and the Bento. Making it decodes every train and eval image once more, before training starts: 2 to 3 seconds
-of one processor for 1,000 photographs of COCO, see `benchmarks/bench_learned.py`.
+The record takes 320 bytes an image, 32 MB for 100,000, in four places: `learned_images.npz` beside the weights,
+`best.pth`, `last.pth` and the Bento. Making it decodes every train and eval image once more, before training starts: 2
+to 3 seconds of one processor for 1,000 photographs of COCO, see `benchmarks/bench_learned.py`.
 
 A flat image has no fingerprint, and is found by its bytes only.
 """

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
-from pipeline.errors import UsageError, did_you_mean
+from pipeline.errors import UsageError
 
 Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
@@ -66,15 +66,12 @@ def parse_sample_url(url: str) -> SampleSpec:
     parts = urlsplit(url)
     if parts.scheme != "sample" or parts.netloc != "shapes" or parts.path not in {"", "/"}:
         raise UsageError(f"there is no sample '{url}'", expected=_EXAMPLE)
-    known = [each.name for each in fields(SampleSpec)]
     query = parse_qsl(parts.query, keep_blank_values=True)
-    if unknown := next((key for key, _ in query if key not in known), None):
-        remedy = did_you_mean(unknown, known, otherwise=f"there are: {', '.join(known)}")
-        raise UsageError(f"the sample URL has an unknown key '{unknown}'", where=url, remedy=remedy)
-    values = {key: int(value) for key, value in query if value.isascii() and value.isdigit()}
+    known = {each.name for each in fields(SampleSpec)}
+    values = {key: int(value) for key, value in query if key in known and value.isascii() and value.isdigit()}
     spec = SampleSpec(**values)
     if len(values) < len(query) or not 1 <= spec.images <= 100_000 or not 64 <= spec.size <= 2048:
-        expected = "each key once, whole numbers, 1-100000 images, size 64-2048 pixels"
+        expected = "at most each once: images of 1-100000, size of 64-2048 pixels, seed; all whole numbers"
         raise UsageError("the sample cannot be drawn so", where=url, expected=expected)
     return spec
 

@@ -99,26 +99,6 @@ def picture(seed: Any, size: Any = (120, 80), cells: Any = 6) -> Any:
     return cv2.resize(cells_, size, interpolation=cv2.INTER_CUBIC)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_look_is_of_the_upright_picture(orientation: Any) -> None:
-    upright = picture(3)
-    # What is stored, so that EXIF's orientation makes it upright again: by the names of the TIFF standard.
-    stored = {
-        1: upright,
-        2: upright[:, ::-1],
-        3: upright[::-1, ::-1],
-        4: upright[::-1],
-        5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1),
-        7: upright[::-1, ::-1].transpose(1, 0, 2),
-        8: np.rot90(upright, -1),
-    }[orientation]
-    found = np.frombuffer(fingerprint_of(np.ascontiguousarray(stored), orientation), np.uint8).astype(int)
-    expected = np.frombuffer(fingerprint_of(upright), np.uint8)
-    assert len(found) == FINGERPRINT_BYTES
-    assert np.abs(found - expected).max() <= 1
-
-
 @pytest.mark.parametrize("noise", [0, 1, 2])
 def test_flat_pictures_look_like_nothing(noise: int) -> None:
     """Else thousands of walls, skies and blank pages would be one group."""

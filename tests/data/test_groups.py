@@ -23,22 +23,6 @@ def grouped(images: Any, groups: Any, group_by: Any) -> Any:
     return {ties.key(images, rows): {images[row].file_name for row in rows} for rows in found}
 
 
-@pytest.mark.parametrize(
-    ("groups", "group_by", "found"),
-    [
-        pytest.param({}, "", {"a": {"a"}, "b": {"b"}, "c": {"c"}, "d": {"d"}}, id="nothing ties them"),
-        pytest.param({"d": "x", "b": "x", "z": "x"}, "", {"a": {"a"}, "b": {"b", "d"}, "c": {"c"}}, id="duplicates"),
-        pytest.param({}, "video", {'video\0"v"': {"a", "b"}, "video\0" + '"w"': {"c"}, "d": {"d"}}, id="field"),
-        pytest.param({"b": "x", "c": "x"}, "video", {'video\0"v"': {"a", "b", "c"}, "d": {"d"}}, id="joined by both"),
-        pytest.param({"d": "x", "c": "x"}, "video", {'video\0"v"': {"a", "b"}, 'video\0"w"': {"c", "d"}},
-                     id="one without the field joins"),
-    ],
-)  # fmt: skip
-def test_groups(groups: dict[Any, Any], group_by: str, found: dict[Any, Any]) -> None:
-    images = pictures(a={"video": "v"}, b={"video": "v"}, c={"video": "w"}, d={})
-    assert grouped(images, groups, group_by) == found
-
-
 def test_values_of_any_kind() -> None:
     """Equal values tie, whatever they are, except those that say nothing."""
     values = [1, "1", [1, 2], [1, 2], {"x": 1, "y": 2}, {"y": 2, "x": 1}, None, None, "", "", math.nan, math.nan]

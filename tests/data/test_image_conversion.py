@@ -123,15 +123,6 @@ class TestConvert:
         assert pixels_of(made.data).shape == upright.shape
         assert np.abs(pixels_of(made.data).astype(int) - upright).mean() < (3 if form == "AVIF" else 0.001)
 
-    @pytest.mark.parametrize("kind", [np.uint16, np.float32])
-    def test_orientation_of_other_pixel_types(self, tmp_path: Path, kind: type) -> None:
-        exif = Image.Exif()
-        exif[ORIENTATION] = 6
-        grey = RGB[..., 0]
-        source = Image.fromarray(grey.astype(np.uint16) * 257 if kind is np.uint16 else grey.astype(np.float32) / 255)
-        made = pixels_of(convert(saved(tmp_path / "a.tif", source, "TIFF", exif=exif)).data)
-        assert np.abs(made.astype(int) - np.rot90(grey, -1)[..., None]).max() <= 1
-
     @pytest.mark.parametrize("orientation", [0, 9, 99])
     def test_senseless_orientation(self, tmp_path: Path, orientation: int) -> None:
         exif = Image.Exif()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,18 +133,6 @@ class TestAnnotations:
         assert read_test_list(place.out) == ()
         assert [path.name for path in place.out.parent.iterdir() if path.name.startswith("tmp")] == []
 
-    def test_archive_member(self, annotated: Any, tmp_path: Path) -> None:
-        dataset, source, place = annotated
-        other = tmp_path / "other.json"
-        write_coco(replace(dataset, annotations=dataset.annotations[:1]), other)
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-            archive.write(source, "annotations/mine.json")
-            archive.write(other, "annotations/other.json")
-        place.annotations(tmp_path / "a.zip", member="annotations/mine.json")
-        assert place.dataset == dataset
-        with pytest.raises(MissingError, match=r"theirs\.json"):
-            place.annotations(tmp_path / "a.zip", member="annotations/theirs.json")
-
     def test_none_are_there(self, annotated: Any) -> None:
         with pytest.raises(DataError, match=r"no files at all(?s:.*)do: .*annotations_url"):
             annotated[2].annotations()
@@ -170,13 +157,6 @@ class TestAnnotations:
         assert (loaded.images, loaded.annotations, loaded.missing_images, loaded.test_images) == (2, 1, 1, 1)
         assert (place.out / "test_images.txt").read_text() == "3.png\n"
 
-    def test_folder_before_all_names_is_taken_away(self, annotated: Any) -> None:
-        dataset, source, place = annotated
-        images = tuple(replace(each, file_name=f"val/{each.file_name}") for each in dataset.images)
-        write_coco(replace(dataset, images=images), source)
-        place.annotations(source)
-        assert place.dataset == dataset
-
     @pytest.mark.parametrize(
         ("options", "says"), [({"format": "coca"}, "coco"), ({"sha256": "0" * 64}, "without a URL")]
     )
@@ -197,17 +177,11 @@ class TestAnnotations:
         images = tuple(Image(i, name, 9, 9) for i, name in enumerate(files, 1))
         boxes = tuple(Annotation(i, i, 1, (1, 1, 2, 2), 4) for i in range(1, 5))
         write_coco(CocoDataset(images, boxes, (Category(1, "cat"),)), tmp_path / "all.json")
-        (tmp_path / "list.txt").write_text("images/1.png\n1.png\n2.tif\n4\n")
+        (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfimages/1.png\r\n 1.png \n\n2.tif\n4\n")
         place.source(tmp_path / "in")
         loaded = place.annotations(tmp_path / "all.json", test_list_url=str(tmp_path / "list.txt"))
         assert loaded.test_images == 3
         assert read_test_list(place.out) == ("1.png", "2.tif.png", "4.png")
-
-    def test_a_test_list_over_http(self, annotated: Any, server: Any) -> None:
-        _, source, place = annotated
-        url = server.serve("names.txt", b"\xef\xbb\xbf\n3.png\r\n 1.png \n3.png\n")
-        assert place.annotations(source, test_list_url=url).test_images == 2
-        assert read_test_list(place.out) == ("1.png", "3.png")
 
     @cases(
         "content, problem",

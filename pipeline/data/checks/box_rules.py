@@ -10,6 +10,7 @@ Reference: https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocoto
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -64,7 +65,7 @@ def boxes_outside(subject: Subject, action: Action) -> Result:
 
 def boxes_partly_outside(subject: Subject, action: Action) -> Result:
     """Find boxes that cross the edge of their image; a repair clips them."""
-    sizes = {image.id: (image.width, image.height) for image in subject.dataset.images}
+    sizes = subject.image_sizes
     low, high = subject.boxes[:, :2], subject.boxes[:, :2] + subject.boxes[:, 2:]
     return settle_boxes(
         subject,
@@ -193,34 +194,20 @@ def wrong_areas(subject: Subject, action: Action) -> Result:
 
 def malformed_segmentations(subject: Subject, action: Action) -> Result:
     """Find masks that cannot be read; a repair removes the mask and keeps the box."""
-    sizes = {image.id: (image.width, image.height) for image in subject.dataset.images}
-
-    def problem(each: Annotation) -> str:
-        return "" if each.segmentation is None else _malformed(each.segmentation, *sizes[each.image_id])
-
-    wrong = [bool(problem(each)) for each in subject.dataset.annotations]
-    return settle_boxes(subject, action, wrong, problem, lambda each: replace(each, segmentation=None))
+    return _settle_masks(subject, action, _malformed)
 
 
 def segmentations_outside(subject: Subject, action: Action) -> Result:
     """Find outlines that leave their image; a repair removes the mask and keeps the box."""
-    sizes = {image.id: (image.width, image.height) for image in subject.dataset.images}
+    return _settle_masks(subject, action, _outside)
 
-    def outside(polygon: list[float], size: tuple[int, int]) -> bool:
-        ends = zip((polygon[0::2], polygon[1::2]), size, strict=True)
-        return any(min(line) < -_OUTLINE_SLACK or max(line) > side + _OUTLINE_SLACK for line, side in ends)
 
-    wrong = [
-        isinstance(each.segmentation, list) and any(outside(line, sizes[each.image_id]) for line in each.segmentation)
-        for each in subject.dataset.annotations
-    ]
-    return settle_boxes(
-        subject,
-        action,
-        wrong,
-        lambda each: "the outline leaves the image of {}x{}".format(*sizes[each.image_id]),
-        lambda each: replace(each, segmentation=None),
-    )
+def _settle_masks(subject: Subject, action: Action, problem: Callable[[Any, int, int], str]) -> Result:
+    def detail(each: Annotation) -> str:
+        return "" if each.segmentation is None else problem(each.segmentation, *subject.image_sizes[each.image_id])
+
+    wrong = [bool(detail(each)) for each in subject.dataset.annotations]
+    return settle_boxes(subject, action, wrong, detail, lambda each: replace(each, segmentation=None))
 
 
 def _sides_inside(subject: Subject) -> Floats:
@@ -234,6 +221,14 @@ def _with_box(annotation: Annotation, box: Box) -> Annotation:
     """The annotation with a new box; its area follows where it was the old box's."""
     own = math.isclose(abs(annotation.area), abs(annotation.bbox[2] * annotation.bbox[3]), rel_tol=1e-6)
     return replace(annotation, bbox=box, area=box[2] * box[3] if own else annotation.area)
+
+
+def _outside(segmentation: Any, width: int, height: int) -> str:
+    for polygon in segmentation if isinstance(segmentation, list) else ():
+        for line, side in ((polygon[0::2], width), (polygon[1::2], height)):
+            if min(line) < -_OUTLINE_SLACK or max(line) > side + _OUTLINE_SLACK:
+                return f"the outline leaves the image of {width}x{height}"
+    return ""
 
 
 def _malformed(segmentation: Any, width: int, height: int) -> str:

@@ -57,10 +57,14 @@ class Subject:
         return _table((each.bbox for each in self.dataset.annotations), 4)
 
     @cached_property
+    def image_sizes(self) -> dict[int, tuple[int, int]]:
+        """Width and height by the image's id."""
+        return {image.id: (image.width, image.height) for image in self.dataset.images}
+
+    @cached_property
     def sizes(self) -> Floats:
         """Width and height of each annotation's image, `(N, 2)`."""
-        sizes = {image.id: (image.width, image.height) for image in self.dataset.images}
-        return _table((sizes[each.image_id] for each in self.dataset.annotations), 2)
+        return _table((self.image_sizes[each.image_id] for each in self.dataset.annotations), 2)
 
     @cached_property
     def objects(self) -> Bools:

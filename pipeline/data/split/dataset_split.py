@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import attrgetter
-from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.data.checks.findings import Findings
 from pipeline.data.coco import CocoDataset, Image
@@ -19,7 +17,7 @@ from pipeline.data.conversion import draw_order
 from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
 from pipeline.data.split.predefined import SUBSETS, TRAIN, find_predefined
 from pipeline.data.split.split_checks import absent_classes, check_empty, clips_divided, images_per_class, sizes_missed
-from pipeline.data.split.subset_assignment import assign, make_groups, objects
+from pipeline.data.split.subset_assignment import Shares, assign, make_groups, objects
 from pipeline.data.tables import Exclusion, Table, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
@@ -28,10 +26,6 @@ log = logging.getLogger(__name__)
 MODES = ("balanced", "stable")
 SOURCE_SPLITS = ("honour", "ignore")
 
-Integers = npt.NDArray[np.int64]
-Shares = npt.NDArray[np.float64]
-
-_NO_GROUPS: Mapping[str, str] = MappingProxyType({})
 NO_GROUPING = "none"
 
 
@@ -39,15 +33,10 @@ NO_GROUPING = "none"
 class Split:
     """Three datasets that share no image, and what was found on the way.
 
-    Attributes:
-        train: What to train on.
-        eval: What to choose the best weights by.
-        test: What to judge the detector by.
-        findings: Images excluded, and groups that straddle the data's own split (`straddles-the-split`); subsets of
-            another size than asked for (`subset-size`); classes that a subset lacks (`class-absent-from-subset`);
-            clips in more than one subset, where there are too few to keep them whole (`split-within-a-clip`).
-            The three sets and the excluded images are the original dataset.
-        exclusions: How many images were excluded, and why.
+    They and the images that `exclusions` counts are the original dataset. Findings are images excluded, and groups that
+    straddle the data's own split (`straddles-the-split`); subsets of another size than asked for (`subset-size`);
+    classes that a subset lacks (`class-absent-from-subset`); clips in more than one subset, where there are too few to
+    keep them whole (`split-within-a-clip`).
     """
 
     train: CocoDataset
@@ -57,15 +46,19 @@ class Split:
     exclusions: tuple[Exclusion, ...] = ()
 
     @property
+    def subsets(self) -> dict[str, CocoDataset]:
+        """The three datasets by name."""
+        return {"train": self.train, "eval": self.eval, "test": self.test}
+
+    @property
     def shares(self) -> Table:
         """Images and boxes per class and subset, with the percentage of the class."""
-        subsets = (self.train, self.eval, self.test)
         names = (*self.train.classes, "all")
-        boxes = [np.bincount(objects(each, each.images)[1], minlength=len(names) - 1) for each in subsets]
         counts = np.zeros((len(names), 3, 2), np.int64)  # classes, subsets, images and boxes
-        for part, subset in enumerate(subsets):
+        for part, subset in enumerate(self.subsets.values()):
+            boxes = np.bincount(objects(subset, subset.images)[1], minlength=len(names) - 1)
             counts[:, part, 0] = [*images_per_class(subset), len(subset.images)]
-            counts[:, part, 1] = [*boxes[part], boxes[part].sum()]
+            counts[:, part, 1] = [*boxes, boxes.sum()]
         percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
         pairs = (zip(counts[i].ravel().tolist(), percent[i].ravel().tolist(), strict=True) for i in range(len(names)))
         rows = tuple((name, *chain.from_iterable(row)) for name, row in zip(names, pairs, strict=True))
@@ -81,7 +74,7 @@ def split(
     eval_share: float = 0.15,
     test_names: Collection[str] = (),
     seed: int = 0,
-    groups: Mapping[str, str] = _NO_GROUPS,
+    groups: Mapping[str, str] = {},
     group_by: str = "",
     source_split: str = "honour",
     max_empty_share: float = 1.0,
@@ -94,10 +87,10 @@ def split(
     that comes before all others by name, or is joined to another; images move if the data's own split gains or loses a
     subset, or if there are now enough videos to keep them whole.
 
-    Groups are not divided. Images that have a subset before, from the test list or the data's own split, keep it, and
-    `find_predefined` decides about images tied to them. An eval or test set that the data's own split lacks is taken
-    from its train set, in the ratio of their shares. Images without a subset then bring, in balanced mode, each subset
-    as near to its share of all as they can; in stable mode they go by the shares as they are.
+    Groups are not divided. Images from the test list or the data's own split keep their subset (`find_predefined`). An
+    eval or test set that the data's own split lacks is taken from its train set, in the ratio of their shares. The
+    other images then bring, in balanced mode, each subset as near to its share of all as they can; in stable mode they
+    go by the shares as they are.
 
     Images without an annotation are background. They are split like images of a class; finally the train set keeps
     only as many as `max_empty_share` allows, which moves no image to another subset.
@@ -129,7 +122,9 @@ def split(
     reserved = sum(image.file_name in names for image in images)
     if names:
         shares = _without_test(shares, reserved, len(images) - reserved)
-    fields = _fields_to_try(images, group_by)
+    fields: tuple[str, ...] = ("" if group_by == NO_GROUPING else group_by,)
+    if not group_by and has_field(images, VIDEO):  # the first that leaves no subset empty is taken
+        fields = (VIDEO, SCENE, "") if has_field(images, SCENE) else (VIDEO, "")
     for each in fields:
         ties = read_ties(images, groups, each)
         predefined = find_predefined(images, ties, test_names=names, honour=source_split == "honour")
@@ -172,15 +167,6 @@ def check_division(
     _shares(train_share, eval_share)
     if not 0 <= max_empty_share <= 1:
         raise UsageError(f"max_empty_share cannot be {max_empty_share:g}", expected="a share from 0 to 1")
-
-
-def _fields_to_try(images: Sequence[Image], group_by: str) -> tuple[str, ...]:
-    """Fields to group by in order of preference, of which the first that leaves no subset empty is taken."""
-    if group_by:
-        return ("" if group_by == NO_GROUPING else group_by,)
-    if not has_field(images, VIDEO):
-        return ("",)
-    return (VIDEO, SCENE, "") if has_field(images, SCENE) else (VIDEO, "")
 
 
 def _shares(train_share: float, eval_share: float) -> Shares:

@@ -21,7 +21,6 @@ TRAIN, EVAL, TEST = range(3)  # where tied images are in two subsets, the later 
 FREE, EXCLUDED = -1, -2
 
 STRADDLES = "straddles-the-split"
-_SHOWN = 5  # values of a field in a warning
 
 Integers = npt.NDArray[np.int64]
 _Exclude = Callable[[int, str], None]
@@ -29,21 +28,13 @@ _Exclude = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class PredefinedSubsets:
-    """The subsets that images have before the split.
+    """The subsets that images have before the split."""
 
-    Attributes:
-        subset: The subset of each image, FREE or EXCLUDED, `(images,)`.
-        listed: Rows of the images on the test list.
-        groups: Rows of tied images, of all others that are not excluded.
-        present: The subsets that the data's own split has.
-        findings: Images excluded, and groups in several subsets.
-    """
-
-    subset: Integers
-    listed: tuple[int, ...]
-    groups: tuple[tuple[int, ...], ...]
-    present: frozenset[int]
-    findings: tuple[Finding, ...]
+    subset: Integers  # of each image, or FREE or EXCLUDED
+    listed: tuple[int, ...]  # rows of the images on the test list
+    groups: tuple[tuple[int, ...], ...]  # rows of tied images, of all others that are not excluded
+    present: frozenset[int]  # the subsets that the data's own split has
+    findings: tuple[Finding, ...]  # images excluded, and groups in several subsets
 
 
 def find_predefined(
@@ -61,8 +52,7 @@ def find_predefined(
       4. An image without a subset joins those it is tied to, in the strongest of their subsets; if it has near
          duplicates or a group in another, it is excluded.
     """
-    names = frozenset(test_names)
-    listed = np.array([image.file_name in names for image in images], bool)
+    listed = np.array([image.file_name in test_names for image in images], bool)
     subset, present = _own_subsets(images, listed, honour=honour)
     findings: list[Finding] = []
 
@@ -71,8 +61,7 @@ def find_predefined(
         image = images[row]
         findings.append(Finding(STRADDLES, "warning", image_item(image), "dropped", why, image.file_name))
 
-    if names:
-        _exclude_tied_to_list(images, ties, subset, listed, exclude)
+    _exclude_tied_to_list(images, ties, subset, listed, exclude)
     _separate_duplicates(images, ties, subset, exclude)
     _join_tied(ties, subset, exclude)
     groups = ties.groups(np.flatnonzero((subset != EXCLUDED) & ~listed).tolist())
@@ -89,7 +78,7 @@ def _own_subsets(
     words = [str(image.extra.get("subset") or "") if honour else "" for image in images]
     others = sorted(set(words) - {"", *SUBSETS})
     if others:
-        log.warning("the field 'subset' is not train, eval or test but %s: no split", ", ".join(others[:_SHOWN]))
+        log.warning("the field 'subset' is not train, eval or test but %s: no split", ", ".join(others[:5]))
     subset = np.array([SUBSETS.index(word) if word in SUBSETS else FREE for word in words], np.int64)
     subset[listed | ((subset == TEST) & listed.any())] = FREE
     present = frozenset(subset[subset >= 0].tolist())
@@ -112,7 +101,7 @@ def _exclude_tied_to_list(
             on_list = [row for row in rows if listed[row]]
             for row in rows if on_list else ():
                 if not listed[row]:
-                    exclude(row, f"{what} {_first(images, on_list)}, which is on the test list")
+                    exclude(row, f"{what} {first_name(images, on_list)}, which is on the test list")
 
 
 def _separate_duplicates(images: Sequence[Image], ties: Ties, subset: Integers, exclude: _Exclude) -> None:
@@ -122,7 +111,7 @@ def _separate_duplicates(images: Sequence[Image], ties: Ties, subset: Integers, 
         for row in rows:
             if FREE < subset[row] < strongest:
                 where = f"which is in {SUBSETS[strongest]}, while this is in {SUBSETS[subset[row]]}"
-                exclude(row, f"near duplicate of {_first(images, stronger)}, {where}")
+                exclude(row, f"near duplicate of {first_name(images, stronger)}, {where}")
 
 
 def _join_tied(ties: Ties, subset: Integers, exclude: _Exclude) -> None:
@@ -146,10 +135,9 @@ def _straddling(images: Sequence[Image], ties: Ties, subset: Integers) -> list[F
     for rows in _by_label(ties.fields, subset):
         counts = Counter(int(subset[row]) for row in rows if subset[row] >= 0)
         if len(counts) > 1:
-            detail = " and ".join(f"{count} images in {SUBSETS[part]}" for part, count in sorted(counts.items()))
-            weakest = _first(images, [row for row in rows if subset[row] == min(counts)])
-            item = f"{ties.field} {ties.fields[rows[0]]}"
-            detail += ", by the data's own split"
+            shares = " and ".join(f"{count} images in {SUBSETS[part]}" for part, count in sorted(counts.items()))
+            weakest = first_name(images, [row for row in rows if subset[row] == min(counts)])
+            item, detail = f"{ties.field} {ties.fields[rows[0]]}", f"{shares}, by the data's own split"
             findings.append(Finding(STRADDLES, "warning", item, "reported", detail, weakest))
     return sorted(findings, key=lambda finding: finding.item)
 
@@ -162,7 +150,8 @@ def _by_label(labels: Sequence[str], subset: Integers) -> list[list[int]]:
     return [rows for rows in groups.values() if len(rows) > 1]
 
 
-def _first(images: Sequence[Image], rows: Sequence[int]) -> str:
+def first_name(images: Sequence[Image], rows: Sequence[int]) -> str:
+    """The name by which a message calls a group of images: the first in the order of names."""
     return min(images[row].file_name for row in rows)
 
 

@@ -7,22 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import VIDEO, Ties, read_ties
-from pipeline.data.split.predefined import SUBSETS, TRAIN
-from pipeline.data.split.subset_assignment import SplitGroups, hash_deviation, objects
+from pipeline.data.split.predefined import SUBSETS, TRAIN, Integers, first_name
+from pipeline.data.split.subset_assignment import Shares, SplitGroups, hash_deviation, objects
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
 _OFF = 0.1  # share of its size that a subset may miss without a finding
 _LARGE = 0.5  # share of the images in one group from which on a warning is due
-
-Integers = npt.NDArray[np.int64]
-Shares = npt.NDArray[np.float64]
 
 
 def check_empty(counts: Integers, shares: Shares, images: Sequence[Image], groups: SplitGroups, mode: str) -> None:
@@ -60,20 +56,17 @@ def sizes_missed(
 
 def _largest(images: Sequence[Image], groups: SplitGroups) -> str:
     rows = groups.rows[int(groups.weights.argmax())]
-    first = min(images[row].file_name for row in rows)
-    return f"the largest group, that of {first}, has {len(rows)} images and is not divided"
+    return f"the largest group, that of {first_name(images, rows)}, has {len(rows)} images and is not divided"
 
 
 def clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDataset]) -> list[Finding]:
     """One finding on clips with frames in more than one subset."""
     clips = read_ties(images, {}, VIDEO).fields
-    of = {image.id: part for part, subset in enumerate(parts) for image in subset.images}
-    pairs = {
-        (clip, of[image.id])
-        for image, clip, tie in zip(images, clips, ties.fields, strict=True)
-        if clip and not tie and image.id in of
-    }
-    divided = sorted(clip for clip, count in Counter(clip for clip, _ in pairs).items() if count > 1)
+    clip_of = {image.id: clip for image, clip, tie in zip(images, clips, ties.fields, strict=True) if clip and not tie}
+    subsets_of = Counter(
+        clip for part in parts for clip in {clip_of[image.id] for image in part.images if image.id in clip_of}
+    )
+    divided = sorted(clip for clip, count in subsets_of.items() if count > 1)
     if not divided:
         return []
     more = f" and {len(divided) - 1} more" if len(divided) > 1 else ""

@@ -19,34 +19,22 @@ from scipy.sparse import csr_array
 
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import Ties
-from pipeline.data.split.predefined import EVAL, FREE, TEST, TRAIN, PredefinedSubsets
+from pipeline.data.split.predefined import EVAL, FREE, TEST, TRAIN, Integers, PredefinedSubsets
 
-Integers = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SplitGroups:
-    """Groups of images in the order of assignment; a group in several subsets of the data's own split is in parts.
+    """Groups of images in the order of assignment; a group in several subsets of the data's own split is in parts."""
 
-    Attributes:
-        rows: The images of each group.
-        keys: The identity of each group, for the hash.
-        weights: How many images each group has, `(groups,)`.
-        shown: How many of them show each class, `(groups, classes + 1)`, sparse; background is the last class, so that
-            it is spread evenly, too.
-        subset: The subset that a group has before, or FREE, `(groups,)`.
-        may_leave_train: Whether a subset that the data's own split lacks may take the group, `(groups,)`.
-        lacking: The subsets that the data's own split lacks.
-    """
-
-    rows: tuple[tuple[int, ...], ...]
-    keys: tuple[str, ...]
-    weights: Integers
-    shown: Any
-    subset: Integers
-    may_leave_train: npt.NDArray[np.bool_]
-    lacking: tuple[int, ...]
+    rows: tuple[tuple[int, ...], ...]  # the images of each group
+    keys: tuple[str, ...]  # what a hash assigns each group by
+    weights: Integers  # how many images each group has
+    shown: Any  # how many of them show each class, `(groups, classes + 1)`, sparse; the last class is background
+    subset: Integers  # that a group has before, or FREE
+    may_leave_train: npt.NDArray[np.bool_]  # for a subset that the data's own split lacks
+    lacking: tuple[int, ...]  # those subsets
 
 
 def make_groups(
@@ -61,18 +49,17 @@ def make_groups(
             parts.append(part)
             may_leave.append(held == [TRAIN])
             rows_of.append(tuple(row for row in group if predefined.subset[row] == part))
-    assigned = [images[row] for rows in rows_of for row in rows]
     weights = np.array([len(rows) for rows in rows_of], np.int64)
+    assigned = [images[row] for rows in rows_of for row in rows]
     rows, columns = objects(dataset, assigned)
-    background = {image.id for image in dataset.background_images}
+    background, classes = {image.id for image in dataset.background_images}, len(dataset.categories)
     empty = np.array([row for row, image in enumerate(assigned) if image.id in background], np.int64)
-    rows = np.concatenate([rows, empty])
-    columns = np.concatenate([columns, np.full(len(empty), len(dataset.categories))])
+    rows, columns = np.concatenate([rows, empty]), np.concatenate([columns, np.full(len(empty), classes)])
     return SplitGroups(
         tuple(rows_of),
         tuple(keys),
         weights,
-        count_shown(weights, rows, columns, len(dataset.categories) + 1),
+        count_shown(weights, rows, columns, classes + 1),
         np.array(parts, np.int64),
         np.array(may_leave, bool),
         tuple(part for part in (EVAL, TEST) if part not in predefined.present and shares[part] > 0),
@@ -82,11 +69,7 @@ def make_groups(
 def count_shown(weights: Integers, rows: Integers, columns: Integers, classes: int) -> Any:
     """How many images of each group show each class, `(groups, classes)`, sparse.
 
-    Args:
-        weights: Images of each group, `(groups,)`; images are numbered group by group.
-        rows: The image of each object, `(objects,)`.
-        columns: Its class.
-        classes: How many classes there are.
+    Images are numbered group by group; `rows` and `columns` are the image and the class of every object.
     """
     group = np.repeat(np.arange(len(weights)), weights)
     image, column = np.divmod(np.unique(rows * classes + columns), classes)  # each class once an image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -10,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.split.dataset_split import Split
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -21,21 +19,13 @@ SMALL, MEDIUM = 32.0, 96.0
 
 @dataclass(frozen=True, eq=False)
 class BoxColumns:
-    """The N boxes of a validated dataset, without crowd regions.
+    """The N boxes of a validated dataset, without crowd regions."""
 
-    Attributes:
-        boxes: `(N, 4)`: x, y, width, height in pixels.
-        areas: `(N,)`: of the mask, or of the box without one.
-        classes: `(N,)`: positions in `dataset.categories`.
-        images: `(N,)`: positions in `dataset.images`.
-        sizes: `(images, 2)`: width and height of every image.
-    """
-
-    boxes: Floats
-    areas: Floats
-    classes: Integers
-    images: Integers
-    sizes: Floats
+    boxes: Floats  # (N, 4): x, y, width, height in pixels
+    areas: Floats  # (N,): of the mask, or of the box without one
+    classes: Integers  # (N,): positions in `dataset.categories`
+    images: Integers  # (N,): positions in `dataset.images`
+    sizes: Floats  # (images, 2): width and height of every image
 
     @classmethod
     def of(cls, dataset: CocoDataset) -> BoxColumns:
@@ -67,8 +57,3 @@ class BoxColumns:
     def size_class(self) -> Integers:
         """0 for small, 1 for medium, 2 for large objects in COCO's sense, `(N,)`."""
         return np.digitize(self.areas, [SMALL**2, MEDIUM**2])
-
-
-def subsets(parts: Split) -> Mapping[str, CocoDataset]:
-    """The three datasets by name."""
-    return {"train": parts.train, "eval": parts.eval, "test": parts.test}

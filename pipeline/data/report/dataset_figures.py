@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from pipeline.data.coco import Category, CocoDataset
 from pipeline.data.figures import FONT, PALETTE, Chart
-from pipeline.data.report.box_columns import MEDIUM, SMALL, BoxColumns, Floats, Integers, subsets
+from pipeline.data.report.box_columns import MEDIUM, SMALL, BoxColumns, Floats, Integers
 from pipeline.data.split.dataset_split import Split
 
 WIDTH = 9.0  # inches; 900 pixels at 100 dpi, a notebook's column
@@ -34,13 +34,13 @@ _STRETCH = 4  # boxes longer than this many times their other side are hard for 
 def class_histogram(parts: Split) -> Chart:
     """Boxes per class and subset, as bars; crowd regions are not counted."""
     categories = parts.train.categories
-    counts = np.array([BoxColumns.of(each).per_class(len(categories)) for each in subsets(parts).values()])
+    counts = np.array([BoxColumns.of(each).per_class(len(categories)) for each in parts.subsets.values()])
     order = np.argsort(-counts.sum(axis=0), kind="stable")[:_MOST_CLASS_BARS]
     rows = max(4, len(order))  # a single bar need not fill the page
     more = f" (the {len(order)} most frequent of {len(categories)} classes)" if len(order) < len(categories) else ""
     chart, axes = _chart(1.4 + 0.3 * rows, f"Boxes per class{more}", "boxes")
     left = np.zeros(len(order))
-    for name, row, colour in zip(subsets(parts), counts, PALETTE, strict=False):
+    for name, row, colour in zip(parts.subsets, counts, PALETTE, strict=False):
         label = f"{name} ({row.sum()})"
         bars = axes.barh(np.arange(len(order)), row[order], left=left, color=colour, label=label, height=0.75)
         left += row[order]
@@ -58,7 +58,7 @@ def boxes_per_image(parts: Split) -> Chart:
 
     A few images with very many boxes share the last bar; else all other bars would be too narrow.
     """
-    counts = {name: BoxColumns.of(each).per_image() for name, each in subsets(parts).items()}
+    counts = {name: BoxColumns.of(each).per_image() for name, each in parts.subsets.items()}
     every = np.concatenate([np.zeros(1, np.int64), *counts.values()])
     last = min(int(every.max()), max(10, math.ceil(float(np.quantile(every, 0.99)) * 1.2)))
     step = math.ceil((last + 1) / _MOST_BARS)
@@ -222,7 +222,7 @@ def heat_map(parts: Split) -> Chart:
     Coordinates are fractions of the image's width and height; maps have the shape of the median image. 1 is the
     value of an even spread.
     """
-    maps = {name: BoxColumns.of(each) for name, each in subsets(parts).items()}
+    maps = {name: BoxColumns.of(each) for name, each in parts.subsets.items()}
     maps = {name: each for name, each in maps.items() if len(each.boxes)}
     if not maps:
         return _note("Centres of boxes", "There are no boxes.")
@@ -272,10 +272,8 @@ def written(text: str, longest: int = 1000) -> str:
 def labels(categories: Sequence[Category]) -> list[str]:
     """Class names for figures; a name that the font cannot write in full starts with its number, as `#17`."""
     numbers = ["" if _whole(each.name) else f"#{each.id} " for each in categories]
-    return [
-        (number + written(each.name, _LONGEST - len(number))).strip()
-        for number, each in zip(numbers, categories, strict=True)
-    ]
+    names = (written(each.name, _LONGEST - len(number)) for number, each in zip(numbers, categories, strict=True))
+    return [(number + name).strip() for number, name in zip(numbers, names, strict=True)]
 
 
 def unwritten(categories: Sequence[Category]) -> Mapping[str, str]:
@@ -285,7 +283,7 @@ def unwritten(categories: Sequence[Category]) -> Mapping[str, str]:
 
 
 def _whole(name: str) -> bool:
-    return bool(name.split()) and all(ord(letter) in _letters() for letter in "".join(name.split()))
+    return bool(name.strip()) and _letters().issuperset(map(ord, "".join(name.split())))
 
 
 @cache

@@ -17,17 +17,8 @@ from jinja2 import Environment, StrictUndefined
 from pipeline.data.checks.findings import Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
-from pipeline.data.report.box_columns import BoxColumns, subsets
-from pipeline.data.report.dataset_figures import (
-    aspect_ratios,
-    box_sizes,
-    boxes_per_image,
-    class_histogram,
-    co_occurrence,
-    heat_map,
-    image_sizes,
-    unwritten,
-)
+from pipeline.data.report import dataset_figures as figures
+from pipeline.data.report.box_columns import BoxColumns
 from pipeline.data.report.inline_images import FigureList, Gallery, Sections, draw
 from pipeline.data.report.sample_images import class_samples, worst_examples
 from pipeline.data.split.dataset_split import Split
@@ -42,19 +33,12 @@ _FINDINGS = "findings.csv"
 
 @dataclass(frozen=True, repr=False)
 class DataReport:
-    """A written report and its parts.
+    """A written report and its parts."""
 
-    Attributes:
-        path: The page; `findings.csv` lies beside it.
-        counts: Images, boxes and classes of each subset.
-        findings: What validation and split found.
-        figures: All figures of the page, by heading.
-    """
-
-    path: Path
-    counts: Table
-    findings: Findings
-    figures: Sections
+    path: Path  # the page; `findings.csv` lies beside it
+    counts: Table  # images, boxes and classes of each subset
+    findings: Findings  # of validation and split
+    figures: Sections  # all of the page, by heading
 
     def __str__(self) -> str:
         return f"Data report, {self.path.stat().st_size / 1e6:.1f} MB\n{self.counts}"
@@ -95,18 +79,23 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = Findings((*checked.findings, *parts.findings))
-    figures: dict[str, FigureList | Gallery] = {
+    drawn: dict[str, FigureList | Gallery] = {
         "Worst examples": worst_examples(findings, images_folder),
-        "Classes": draw(class_histogram(parts)),
-        "Boxes": draw(boxes_per_image(parts), box_sizes(selected), aspect_ratios(selected), heat_map(parts)),
-        "Images": draw(image_sizes(selected)),
-        "Classes together": draw(co_occurrence(selected)),
+        "Classes": draw(figures.class_histogram(parts)),
+        "Boxes": draw(
+            figures.boxes_per_image(parts),
+            figures.box_sizes(selected),
+            figures.aspect_ratios(selected),
+            figures.heat_map(parts),
+        ),
+        "Images": draw(figures.image_sizes(selected)),
+        "Classes together": draw(figures.co_occurrence(selected)),
         "Samples": class_samples(selected, images_folder, count=sample_images, seed=seed),
     }
     columns = ("subset", "images", "without boxes", "boxes", "per image", "crowd regions", "classes", "megapixels")
-    rows = tuple(_count_row(name, each) for name, each in {**subsets(parts), "all": selected}.items())
+    rows = tuple(_count_row(name, each) for name, each in {**parts.subsets, "all": selected}.items())
     counts = Table("Images, boxes and classes", columns, rows)
-    report = DataReport(folder / "report.html", counts, findings, Sections(figures))
+    report = DataReport(folder / "report.html", counts, findings, Sections(drawn))
     concerns = parts.findings.records
     more = f"; the first {_MOST_CONCERNS} of {len(concerns)}" if len(concerns) > _MOST_CONCERNS else ""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -119,7 +108,7 @@ def write_report(
             "images": len(selected.images),
             "boxes": len(BoxColumns.of(selected).boxes),
             "classes": len(selected.categories),
-            **{f"{name} images": len(each.images) for name, each in subsets(parts).items()},
+            **{f"{name} images": len(each.images) for name, each in parts.subsets.items()},
             "findings": len(findings),
         },
         exclusions=exclusions_table(exclusions),
@@ -129,7 +118,7 @@ def write_report(
             ("severity", "rule", "item", "detail"),
             tuple((each.severity, each.rule, each.item, each.detail) for each in concerns[:_MOST_CONCERNS]),
         ),
-        unwritten=unwritten(selected.categories),
+        unwritten=figures.unwritten(selected.categories),
         facts=facts or {},
     )
     report.path.write_bytes(page.encode("utf-8", "replace"))  # a name may have a lone surrogate
@@ -155,6 +144,6 @@ def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
 
 def _cell(value: object) -> str:
     """A number with thin spaces between thousands, floats with one decimal; anything else as it is."""
-    if isinstance(value, float):
-        return f"{value:,.1f}".replace(",", "\u2009")
-    return f"{value:,}".replace(",", "\u2009") if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return format(value, ",.1f" if isinstance(value, float) else ",").replace(",", "\u2009")

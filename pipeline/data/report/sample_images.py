@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import zip_longest
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -111,16 +110,14 @@ def worst_examples(findings: Iterable[Finding], images_folder: Path, *, count: i
     """
     chosen = choose_findings(findings, count)
     none = np.zeros((0, 4))
-    boxes = (none if each.bbox is None else np.array([each.bbox], np.float64) for each in chosen)
-    wanted = [(each.file_name, bbox, none) for each, bbox in zip(chosen, boxes, strict=True)]
-    drawn = draw_thumbnails(images_folder, wanted, room=_FINDING_ROOM)
+    wanted = [(each.file_name, none if each.bbox is None else np.array([each.bbox]), none) for each in chosen]
     images = tuple(
         replace(
             image,
             alt=image.alt or f"{each.rule}: {each.item}",
             caption=f"{each.rule}, {each.action}: {each.detail} ({each.file_name})",
         )
-        for each, image in zip(chosen, drawn, strict=True)
+        for each, image in zip(chosen, draw_thumbnails(images_folder, wanted, room=_FINDING_ROOM), strict=True)
     )
     return Gallery((GalleryRow("", images),) if images else (), "No finding is about an image.")
 
@@ -188,14 +185,13 @@ def _annotated(path: Path, annotations: Sequence[Annotation], dataset: CocoDatas
 
 def draw_thumbnails(folder: Path, wanted: Sequence[Thumbnail], *, room: tuple[int, int]) -> list[InlineImage]:
     """Draw thumbnails, in the given order; for an image that cannot be shown `alt` is the problem, never an error."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, (name, *_) in enumerate(wanted):
-        places[name].append(place)
+    by_name: defaultdict[str, list[Thumbnail]] = defaultdict(list)
+    for each in wanted:
+        by_name[each[0]].append(each)
     with ThreadPoolExecutor(_WORKERS) as pool:  # OpenCV lets go of the interpreter lock
-        results = pool.map(lambda group: _draw_all(folder, [wanted[i] for i in group], room), places.values())
-        drawn = [each for found in results for each in found]
-    order = [place for group in places.values() for place in group]
-    return [each for _, each in sorted(zip(order, drawn, strict=True), key=itemgetter(0))]
+        results = pool.map(lambda group: iter(_draw_all(folder, group, room)), by_name.values())
+        drawn = dict(zip(by_name, results, strict=True))
+    return [next(drawn[name]) for name, *_ in wanted]
 
 
 def choose_view(width: int, height: int, marked: Floats) -> View:

@@ -113,12 +113,7 @@ def co_occurrence(dataset: CocoDataset) -> Chart:
 
 
 def joint_images(dataset: CocoDataset) -> tuple[Integers, Integers, Floats]:
-    """Count the images that show each class, and each pair of classes.
-
-    Returns:
-        Positions in `dataset.categories` of the K classes on most images, with at least one; their image counts,
-        `(K,)`; and the counts of images with both, `(K, K)`.
-    """
+    """The K classes on most images, `(K,)` positions; images with each, `(K,)`; images with both of two, `(K, K)`."""
     shown = BoxColumns.of(dataset).shown(len(dataset.categories))
     images = np.bincount(shown[:, 1], minlength=len(dataset.categories))
     order = np.argsort(-images, kind="stable")[: min(_MOST_CLASSES, np.count_nonzero(images))]
@@ -137,9 +132,8 @@ def image_sizes(dataset: CocoDataset) -> Chart:
     kinds, counts = kinds[np.argsort(-counts, kind="stable")], np.sort(counts)[::-1]  # small bubbles on large ones
     title = f"Sizes of {len(sizes)} images"
     if len(kinds):
-        first = f"{kinds[0, 0]} x {kinds[0, 1]}"
-        share = f"{len(kinds)} different, {counts[0] / len(sizes):.0%} are {first}"
-        title += f": all {first}" if len(kinds) == 1 else f": {share}"
+        share = "all" if len(kinds) == 1 else f"{len(kinds)} different, {counts[0] / len(sizes):.0%} are"
+        title += f": {share} {kinds[0, 0]} x {kinds[0, 1]}"
     chart = Chart(WIDTH, 4.4)
     left, right = chart.subplots(1, 2, width_ratios=(3, 2))
     _finish(left, title, "width, pixels", "height, pixels")

@@ -13,21 +13,13 @@ from pipeline.data.figures import Chart
 
 @dataclass(frozen=True)
 class InlineImage:
-    """A PNG or JPEG file with a text, or a text alone where there is no image.
+    """A PNG or JPEG file with a text, or a text alone where there is no image."""
 
-    Attributes:
-        alt: What the image shows, for those who cannot see it.
-        data: The file; empty where there is no image.
-        width: Pixels.
-        height: Pixels.
-        caption: A line below it.
-    """
-
-    alt: str
+    alt: str  # what the image shows, for those who cannot see it
     data: bytes = field(default=b"", repr=False)
-    width: int = 0
+    width: int = 0  # pixels
     height: int = 0
-    caption: str = ""
+    caption: str = ""  # a line below it
 
     def __html__(self) -> str:
         if not self.data:

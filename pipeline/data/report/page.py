@@ -69,8 +69,8 @@ def write_report(
         parts: The split of `selected`.
         selected: The images, boxes and classes that were kept.
         images_folder: The folder of the images.
-        sample_images: Most images of each class to show; fewer where there are many classes.
-        seed: Decides which images are shown.
+        sample_images: Most images of each class to show; the seed decides which.
+        seed: See `sample_images`.
         facts: Rows about the data's origin and preparation. They are printed: URLs must not have credentials.
         exclusions: Excluded images, for the first table.
 
@@ -96,7 +96,7 @@ def write_report(
     rows = tuple(_count_row(name, each) for name, each in {**parts.subsets, "all": selected}.items())
     counts = Table("Images, boxes and classes", columns, rows)
     report = DataReport(folder / "report.html", counts, findings, Sections(drawn))
-    concerns = parts.findings.records
+    concerns = tuple((each.severity, each.rule, each.item, each.detail) for each in parts.findings)
     more = f"; the first {_MOST_CONCERNS} of {len(concerns)}" if len(concerns) > _MOST_CONCERNS else ""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
@@ -114,9 +114,7 @@ def write_report(
         exclusions=exclusions_table(exclusions),
         shares=parts.shares,
         concerns=Table(
-            f"Findings of the split{more}",
-            ("severity", "rule", "item", "detail"),
-            tuple((each.severity, each.rule, each.item, each.detail) for each in concerns[:_MOST_CONCERNS]),
+            f"Findings of the split{more}", ("severity", "rule", "item", "detail"), concerns[:_MOST_CONCERNS]
         ),
         unwritten=figures.unwritten(selected.categories),
         facts=facts or {},
@@ -129,21 +127,14 @@ def write_report(
 
 def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:
     columns = BoxColumns.of(dataset)
-    images, boxes = len(dataset.images), len(columns.boxes)
-    return (
-        name,
-        images,
-        int((columns.per_image() == 0).sum()),
-        boxes,
-        boxes / max(1, images),
-        sum(bool(each.iscrowd) for each in dataset.annotations),
-        len(np.unique(columns.classes)),
-        float(columns.sizes.prod(axis=1).sum() / 1e6),
-    )
+    images, boxes, crowds = len(dataset.images), len(columns.boxes), sum(each.iscrowd for each in dataset.annotations)
+    empty, classes = int((columns.per_image() == 0).sum()), len(np.unique(columns.classes))
+    megapixels = float(columns.sizes.prod(axis=1).sum() / 1e6)
+    return name, images, empty, boxes, boxes / max(1, images), crowds, classes, megapixels
 
 
 def _cell(value: object) -> str:
     """A number with thin spaces between thousands, floats with one decimal; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):
         return str(value)
     return format(value, ",.1f" if isinstance(value, float) else ",").replace(",", "\u2009")

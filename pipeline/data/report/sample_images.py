@@ -50,13 +50,8 @@ _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of MAX_PIXELS
 def class_samples(dataset: CocoDataset, images_folder: Path, *, count: int = 4, seed: int = 0) -> Gallery:
     """Draw images of every class with its boxes; the boxes of other classes are thin.
 
-    A small box is shown with the part of the image around it.
-
-    Args:
-        dataset: A validated dataset.
-        images_folder: The folder of its images.
-        count: Most images of a class; fewer where there are many classes.
-        seed: Decides which images.
+    A small box is shown with the part of the image around it. The seed decides which images; there are at most `count`
+    of a class, and fewer where there are many classes.
 
     Raises:
         UsageError: The count is below 0.
@@ -138,12 +133,7 @@ def choose_findings(findings: Iterable[Finding], count: int) -> list[Finding]:
 
 
 def sample_grid(folder: Path, *, count: int = 9, seed: int = 0) -> Chart:
-    """Draw some images of a written dataset with all their boxes and labels, as a grid.
-
-    Args:
-        folder: `annotations.json` and `images/`.
-        count: Most images; at least 1.
-        seed: Decides which images.
+    """Draw some images of a written dataset, `annotations.json` and `images/`, with boxes and labels, as a grid.
 
     Raises:
         UsageError: The count is below 1.
@@ -195,9 +185,9 @@ def draw_thumbnails(folder: Path, wanted: Sequence[Thumbnail], *, room: tuple[in
 
 
 def choose_view(width: int, height: int, marked: Floats) -> View:
-    """The part of an image that shows the first of `(N, 4)` boxes well.
+    """The part of an image that shows the first of `(N, 4)` boxes well: four by three around a small box, else all.
 
-    That is all of the image and a margin for a box that leaves it; for a small box a part around it, four by three.
+    A box that leaves the image gets a margin.
     """
     if not len(marked) or not np.isfinite(marked[0]).all():
         return 0.0, 0.0, float(width), float(height)
@@ -220,7 +210,7 @@ def choose_view(width: int, height: int, marked: Floats) -> View:
 def _draw_all(folder: Path, wanted: Sequence[Thumbnail], room: tuple[int, int]) -> list[InlineImage]:
     """Draw the thumbnails of one image."""
     name = wanted[0][0]
-    problem, pixels = "", None
+    problem, pixels = "The file cannot be decoded.", None
     try:
         data = b"" if unsafe_name(name) else (folder / name).read_bytes()
         header = read_header(data)
@@ -234,12 +224,10 @@ def _draw_all(folder: Path, wanted: Sequence[Thumbnail], room: tuple[int, int]) 
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except FileNotFoundError:
         problem = "The file is missing."
-    except (OSError, DataError):
+    except (OSError, DataError, cv2.error):
         problem = "The file is not an image that can be shown."
-    except cv2.error:
-        pass
     if pixels is None:
-        return [InlineImage(problem or "The file cannot be decoded.")] * len(wanted)
+        return [InlineImage(problem)] * len(wanted)
     if (pixels.shape[1] > pixels.shape[0]) != (width > height) and width != height:
         width, height = height, width  # EXIF has turned it
     return [_draw(pixels, (width, height), marked, others, room) for _, marked, others in wanted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,48 +24,30 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, and what was done about it.
-
-    Attributes:
-        rule: The name of the rule that found it.
-        severity: `error`: would break or falsify something later; `warning`: likely a mistake; `info`: worth knowing.
-        item: The image, annotation or category, such as `image 17 (cat.jpg)`.
-        action: `reported` and left as it was, `repaired`, or `dropped`.
-        detail: What was found, and what it became.
-        file_name: The image concerned, as in `Image.file_name`; empty where there is none.
-        bbox: The box concerned before any repair, `(x, y, width, height)` in pixels; None where there is none that
-            could be drawn.
-    """
+    """One thing that is wrong, and what was done about it."""
 
     rule: str
-    severity: Severity
-    item: str
+    severity: Severity  # error: breaks or falsifies something later; warning: likely a mistake; info: worth knowing
+    item: str  # the image, annotation or category, such as `image 17 (cat.jpg)`
     action: Did
-    detail: str
-    file_name: str = ""
-    bbox: Box | None = None
+    detail: str  # what was found, and what it became
+    file_name: str = ""  # of the image concerned, as in `Image.file_name`
+    bbox: Box | None = None  # concerned, before any repair; None where there is none that could be drawn
 
 
-@dataclass(frozen=True, repr=False)
-class Findings:
+class Findings(tuple[Finding, ...]):
     """All findings, in the order of the rules."""
 
-    records: tuple[Finding, ...] = ()
-
-    def __iter__(self) -> Iterator[Finding]:
-        return iter(self.records)
-
-    def __len__(self) -> int:
-        return len(self.records)
+    __slots__ = ()
 
     @property
     def summary(self) -> Table:
         """The number of findings by rule and action, each with the first few items."""
         groups: dict[tuple[str, Severity, Did], list[str]] = {}
-        for each in self.records:
+        for each in self:
             groups.setdefault((each.rule, each.severity, each.action), []).append(each.item)
         rows = tuple((*key, len(items), _examples(items)) for key, items in groups.items())
-        title = f"{len(self)} finding{'s' * (len(self) != 1)}" if rows else "Nothing was found wrong"
+        title = f"{len(self)} finding{'s' * (len(self) != 1)}" if self else "Nothing was found wrong"
         return Table(title, ("rule", "severity", "action", "count", "examples"), rows)
 
     def __str__(self) -> str:
@@ -75,8 +57,8 @@ class Findings:
 
     def _repr_html_(self) -> str:
         more = f"The first {_SHOWN} findings" if len(self) > _SHOWN else self.summary.title
-        first = Table(more, _COLUMNS, tuple(map(_row, self.records[:_SHOWN])))
-        return self.summary._repr_html_() + (first._repr_html_() if self.records else "")
+        first = Table(more, _COLUMNS, tuple(map(_row, self[:_SHOWN])))
+        return self.summary._repr_html_() + (first._repr_html_() if self else "")
 
     def write_csv(self, path: Path) -> None:
         """Write every finding as a line of CSV, under a header.
@@ -84,7 +66,7 @@ class Findings:
         Names come from outside and spreadsheets run what looks like a formula: a cell that begins like one gets an
         apostrophe in front (https://owasp.org/www-community/attacks/CSV_Injection). Line breaks become spaces.
         """
-        Table("", _COLUMNS, tuple(tuple(map(_inert, _row(each))) for each in self.records)).write_csv(path)
+        Table("", _COLUMNS, tuple(tuple(map(_inert, _row(each))) for each in self)).write_csv(path)
 
 
 _COLUMNS = ("rule", "severity", "action", "item", "file_name", "detail")

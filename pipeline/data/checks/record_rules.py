@@ -52,8 +52,7 @@ def duplicate_annotation_ids(subject: Subject, action: Action) -> Result:
 
 def annotation_ids_below_one(subject: Subject, action: Action) -> Result:
     """Find annotation ids that are not above 0: pycocotools counts an object of id 0 as never found."""
-    wrong = [each.id < 1 for each in subject.dataset.annotations]
-    return _with_new_ids(subject, action, wrong, "the id is below 1")
+    return _with_new_ids(subject, action, [each.id < 1 for each in subject.dataset.annotations], "the id is below 1")
 
 
 def unknown_owners(subject: Subject, action: Action, *, kind: Kind) -> Result:

@@ -32,19 +32,12 @@ OWNER: Mapping[Kind, str] = {"categories": "category_id", "images": "image_id"} 
 
 @dataclass(frozen=True)
 class Subject:
-    """A dataset to check, with its boxes as arrays.
-
-    Attributes:
-        dataset: The dataset.
-        facts: Facts about every file it names.
-        min_box_side: Shortest side of an object's box in pixels; mmdet learns nothing from boxes below 1.
-        reserved: File names of a fixed test set.
-    """
+    """A dataset to check, with its boxes as arrays."""
 
     dataset: CocoDataset
-    facts: Mapping[str, ImageFacts]
-    min_box_side: float = 1.0
-    reserved: Collection[str] = ()
+    facts: Mapping[str, ImageFacts]  # about every file it names
+    min_box_side: float = 1.0  # shortest side of an object's box in pixels; mmdet learns nothing from boxes below 1
+    reserved: Collection[str] = ()  # file names of a fixed test set
 
     def records(self, kind: Kind) -> Sequence[Any]:
         """The records of a kind."""
@@ -74,25 +67,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class ValidationRule:
-    """A requirement on datasets, and what may be done about violations.
+    """A requirement on datasets, and what may be done about violations."""
 
-    Attributes:
-        name: As configs and findings name it.
-        severity: Severity of its findings.
-        default: The action where none was chosen.
-        allowed: The actions that may be chosen.
-        check: Finds the problems and acts on them.
-        summary: What it finds and what a repair is, in one line.
-        why: Why it cannot only be reported; empty where it can.
-    """
-
-    name: str
+    name: str  # as configs and findings name it
     severity: Severity
     default: Action
     allowed: tuple[Action, ...]
     check: Callable[[Subject, Action], Result]
-    summary: str
-    why: str = ""
+    summary: str  # what it finds and what a repair is, in one line
+    why: str = ""  # it cannot only be reported; empty where it can
 
 
 def settle(
@@ -102,15 +85,7 @@ def settle(
     action: Action,
     repair: Callable[[], CocoDataset] = lambda: NotImplemented,
 ) -> Result:
-    """Apply an action to records with problems.
-
-    Args:
-        subject: The dataset.
-        kind: Which of its records.
-        details: The problem of each, by position.
-        action: Images and categories are dropped with their annotations.
-        repair: Gives the repaired dataset.
-    """
+    """Apply an action to records of a kind, by the problem of each position; `repair` gives the repaired dataset."""
     dataset = settled = subject.dataset
     if not details:
         return dataset, []
@@ -159,7 +134,7 @@ def settle_boxes(
 def merge(
     subject: Subject, kind: Kind, firsts: Mapping[int, int], action: Action, detail: Callable[[Any, Any], str]
 ) -> Result:
-    """Keep one of several records that are the same; a repair moves the annotations of the others to it.
+    """Keep one of several equal categories or images, which is the first; a repair moves the others' annotations to it.
 
     Args:
         subject: The dataset.

@@ -7,7 +7,7 @@ service cannot only be reported.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -121,23 +121,15 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class Validation:
-    """A sound dataset, and how it came to be.
+    """A sound dataset, and how it came to be."""
 
-    Attributes:
-        dataset: The remaining dataset, with unique ids, known references, and finite boxes with an area.
-        findings: What was found.
-        upright: File names of images that EXIF wants turned; their boxes are turned already, and `write_subset` must
-            turn the pixels.
-        groups: Near duplicates, which must stay together in a split: file name to the name of its group; images without
-            one are absent.
-        exclusions: How many images each rule dropped or merged, and how many lost all their annotations.
-    """
-
-    dataset: CocoDataset
+    dataset: CocoDataset  # what is left, with unique ids, known references, and finite boxes with an area
     findings: Findings
-    upright: tuple[str, ...] = ()
-    groups: Mapping[str, str] = field(default_factory=dict)
-    exclusions: tuple[Exclusion, ...] = ()
+    upright: tuple[str, ...] = ()  # files that EXIF wants turned; boxes are turned, pixels must be by `write_subset`
+    groups: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of near duplicates, by file name
+    exclusions: tuple[Exclusion, ...] = ()  # images that each rule dropped or merged, or that lost all annotations
 
 
 def validate(
@@ -161,7 +153,7 @@ def validate(
         UsageError: No rule has such a name, or a rule cannot do what is asked of it.
         DataError: No image is left.
     """
-    _chosen(actions, RULES)  # refused before an image is read
+    _chosen(actions)  # refused before an image is read
     facts = inspect(images_folder, sorted({image.file_name for image in dataset.images}))
     validation = apply_rules(dataset, facts, actions=actions, min_box_side=min_box_side, reserved=frozenset(reserved))
     if not validation.dataset.images:
@@ -177,34 +169,30 @@ def validate(
 def apply_rules(
     dataset: CocoDataset,
     facts: Mapping[str, ImageFacts],
-    table: Sequence[Rule] = RULES,
     *,
     actions: Mapping[str, str] = {},
     min_box_side: float = 1.0,
     reserved: Collection[str] = (),
 ) -> Validation:
-    """Apply rules one after another; applied again, they repair and drop nothing more.
+    """Apply the rules one after another; applied again, they repair and drop nothing more. See `validate`.
 
     An image that loses its last annotation to a rule is dropped too (`image-without-usable-box`): something was drawn
     on it, so it is not background. An image that came without annotations stays, and so does one with a crowd region
-    left. The rule on rare categories drops no image, as it chooses classes. For the arguments see `validate`.
-
-    Raises:
-        UsageError: No rule has such a name, or a rule cannot do what is asked of it.
+    left. The rule on rare categories drops no image, as it chooses classes.
     """
-    chosen = _chosen(actions, table)
+    chosen = _chosen(actions)
     records: list[Finding] = []
     counts: dict[str, int] = {}
     loaded, none_left = len(dataset.images), 0
     subject = Subject(dataset, facts, min_box_side, reserved)
-    for rule in table:
+    for rule in RULES:
         before = subject.dataset
         after, found = rule.check(subject, chosen[rule.name])
         counts[f"by the rule {rule.name}"] = len(before.images) - len(after.images)
         records += [Finding(rule.name, rule.severity, *each) for each in found]
         if found:
             log.info("%s: %d %s", rule.name, len(found), found[0][1])
-        if rule.name != _CHOOSES_CLASSES:
+        if after.annotations is not before.annotations and rule.name != _CHOOSES_CLASSES:
             after, emptied = _without_emptied(before, after, rule.name)
             records += [Finding("image-without-usable-box", "warning", *each) for each in emptied]
             none_left += len(emptied)
@@ -219,20 +207,15 @@ def apply_rules(
 
 def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Result:
     """The dataset after a rule, without the images that lost their last annotation to it."""
-    if after.annotations is before.annotations:
-        return after, []
     had = {each.image_id for each in before.annotations} - {each.image_id for each in after.annotations}
-    images = enumerate(after.images)
-    subject = Subject(after, {})
-    return settle(
-        subject, "images", {row: f"{rule} took its last annotation" for row, image in images if image.id in had}, "drop"
-    )
+    details = {row: f"{rule} took its last annotation" for row, image in enumerate(after.images) if image.id in had}
+    return settle(Subject(after, {}), "images", details, "drop")
 
 
-def _chosen(actions: Mapping[str, str], table: Sequence[Rule]) -> dict[str, Action]:
+def _chosen(actions: Mapping[str, str]) -> dict[str, Action]:
     """The action of every rule."""
-    named = {rule.name: rule for rule in table}
-    chosen = {rule.name: rule.default for rule in table}
+    named = {rule.name: rule for rule in RULES}
+    chosen = {rule.name: rule.default for rule in RULES}
     for name, wanted in actions.items():
         if name not in named:
             remedy = did_you_mean(name, named, otherwise=f"there are: {', '.join(named)}", most=3)

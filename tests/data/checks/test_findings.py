@@ -74,7 +74,7 @@ def test_what_cannot_be_drawn_has_no_box() -> None:
     boxes = ((5.0, 5.0, float("nan"), 5.0), (70.0, 5.0, 9.0, 9.0))
     annotations = tuple(Annotation(i, 1, 1, bbox, 9.0) for i, bbox in enumerate(boxes, 1))
     found = apply_rules(CocoDataset((image,), annotations, (category,)), {"a.png": ImageFacts(60, 40)})
-    first, second = found.findings.records[:2]
+    first, second = found.findings[:2]
     assert (first.bbox, second.bbox) == (None, boxes[1])
     assert first.file_name == second.file_name == "a.png"
 

@@ -278,7 +278,7 @@ class TestPlantedFaults:
     def test_without_one_nothing_is_found(self, tmp_path: Path) -> None:
         sound, pictures, _ = with_faults(tmp_path, [])
         found = validate(sound, pictures)
-        assert found.findings.records == ()
+        assert found.findings == ()
         assert found.dataset == sound
 
     @pytest.mark.parametrize("name", FAULTS)
@@ -288,7 +288,7 @@ class TestPlantedFaults:
             given_, pictures, expected = with_faults(tmp_path / action, [rule.name])
             found = validate(given_, pictures, actions={rule.name: action})
             assert [(each.rule, each.item) for each in found.findings] == expected
-            finding = found.findings.records[0]
+            finding = found.findings[0]
             assert (finding.severity, finding.action) == (rule.severity, DID[action])
             assert (found.dataset == given_) == (action == "report")
             again = validate(*written(found, pictures, tmp_path / action / "out"), actions={rule.name: action})

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from pipeline.data.boxes import normalise, scale, turn_upright
 from pipeline.data.checks.findings import Action
-from pipeline.data.checks.rules import Result, Subject, map_annotations, merge, settle
+from pipeline.data.checks.rules import Result, Subject, merge, settle
 from pipeline.data.coco import Annotation, Box, CocoDataset, Image
 from pipeline.data.fingerprints import group_similar
 from pipeline.data.groups import components
@@ -86,21 +86,19 @@ def unrelated_sizes(subject: Subject, action: Action) -> Result:
     of two directions. A repair, which the user must choose, takes the boxes to be drawn on the file's image, and drops
     an image with a box that does not fit.
     """
-    dataset, details, lost = subject.dataset, {}, {}
-    unrelated = {image.id: (row, image, fact) for row, image, fact, factors in _other_sizes(subject) if not factors}
-    real = {key: fact for key, (_, _, fact) in unrelated.items()}
-    boxes = [each for each in dataset.annotations if each.image_id in real]
-    misfits = {each.image_id for each in boxes if action == "repair" and not _fits(each.bbox, real[each.image_id])}
-    for key, (row, image, fact) in unrelated.items():
-        detail = f"{_sizes(image, fact)}, which is no scaling of it"
-        if key in misfits:
-            lost[row] = f"{detail}; a box does not fit in it"
-        else:
-            details[row] = detail
+    details, lost, real = dict[int, str](), dict[int, str](), dict[int, ImageFacts]()
+    boxes = subject.dataset.by_image()
+    for row, image, fact, factors in _other_sizes(subject):
+        if not factors:
+            real[image.id], detail = fact, f"{_sizes(image, fact)}, which is no scaling of it"
+            if action == "drop" or all(_fits(each.bbox, fact) for each in boxes.get(image.id, ())):
+                details[row] = detail
+            else:
+                lost[row] = f"{detail}; a box does not fit in it"
     if action == "drop":
         return settle(subject, "images", details, action)
     left, dropped = settle(subject, "images", lost, "drop")
-    _, repaired = settle(subject, "images", details, action, lambda: dataset)
+    _, repaired = settle(subject, "images", details, action, lambda: left)
     return _resized(left, real, lambda each, _: each), dropped + repaired
 
 
@@ -114,10 +112,8 @@ def _resized(
         replace(image, width=real[image.id].width, height=real[image.id].height) if image.id in real else image
         for image in dataset.images
     )
-    changed = map_annotations(
-        dataset, lambda each: change(each, real[each.image_id]) if each.image_id in real else each
-    )
-    return replace(changed, images=tuple(images))
+    annotations = (change(each, real[each.image_id]) if each.image_id in real else each for each in dataset.annotations)
+    return replace(dataset, images=tuple(images), annotations=tuple(annotations))
 
 
 def _other_sizes(subject: Subject) -> Iterator[tuple[int, Image, ImageFacts, tuple[float, float] | None]]:

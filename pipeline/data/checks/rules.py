@@ -146,13 +146,14 @@ def merge(
     records, field = subject.records(kind), OWNER[kind]
     moved = {records[row].id: records[first].id for row, first in firsts.items()}
 
-    def move(each: Annotation) -> Annotation:
-        owner = getattr(each, field)
-        return replace(each, **{field: moved[owner]}) if owner in moved else each
+    def merged() -> CocoDataset:
+        owners = ((each, moved.get(getattr(each, field))) for each in subject.dataset.annotations)
+        annotations = (each if owner is None else replace(each, **{field: owner}) for each, owner in owners)
+        return without(replace(subject.dataset, annotations=tuple(annotations)), kind, firsts)
 
     more = "; its boxes moved there" if action == "repair" else ""
     details = {row: detail(records[row], records[first]) + more for row, first in firsts.items()}
-    return settle(subject, kind, details, action, lambda: without(map_annotations(subject.dataset, move), kind, firsts))
+    return settle(subject, kind, details, action, merged)
 
 
 def without(dataset: CocoDataset, kind: Kind, rows: Collection[int]) -> CocoDataset:
@@ -165,11 +166,6 @@ def without(dataset: CocoDataset, kind: Kind, rows: Collection[int]) -> CocoData
     annotations = tuple(each for each in dataset.annotations if getattr(each, OWNER[kind]) not in gone)
     changes: dict[str, Any] = {kind: kept, "annotations": annotations if gone else dataset.annotations}
     return replace(dataset, **changes)
-
-
-def map_annotations(dataset: CocoDataset, change: Callable[[Annotation], Annotation]) -> CocoDataset:
-    """The dataset with each annotation changed."""
-    return replace(dataset, annotations=tuple(map(change, dataset.annotations)))
 
 
 def first_positions(keys: Sequence[object]) -> dict[int, int]:

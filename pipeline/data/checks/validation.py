@@ -126,9 +126,7 @@ class Validation:
     dataset: CocoDataset  # what is left, with unique ids, known references, and finite boxes with an area
     findings: Findings
     upright: tuple[str, ...] = ()  # files that EXIF wants turned; boxes are turned, pixels must be by `write_subset`
-    groups: Mapping[str, str] = field(
-        default_factory=dict
-    )  # of near duplicates, by file name
+    groups: Mapping[str, str] = field(default_factory=dict)  # of near duplicates, by file name
     exclusions: tuple[Exclusion, ...] = ()  # images that each rule dropped or merged, or that lost all annotations
 
 

@@ -77,6 +77,17 @@ Run = Callable[[CommandContext], CommandResult]
 COMMANDS: dict[str, tuple[str, tuple[Argument, ...], Run]] = {}  # name to help, arguments and function
 
 
+class ShowVersion(argparse.Action):
+    """`--version`: print the version, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print it."""
+        from importlib import metadata  # slow to import, and not needed otherwise
+
+        sys.stdout.write(f"detection-pipeline {metadata.version('detection-pipeline')}\n")
+        parser.exit()
+
+
 def command(name: str, purpose: str, *arguments: Argument) -> Callable[[Run], Run]:
     """Register the decorated function as a command; the help lists commands in the order of registration."""
 

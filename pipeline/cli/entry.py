@@ -7,9 +7,8 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-ACTIVATE = "activate the virtual environment (source .venv/bin/activate), or run .venv/bin/python"
+from pipeline.cli import ACTIVATE
 
 
 def run_steps(mode: str) -> int:
@@ -43,17 +42,6 @@ def run_command(arguments: Sequence[str] | None = None, root: Path | None = None
     return run_guarded(run)
 
 
-class ShowVersion(argparse.Action):
-    """`--version`: print the version, and exit."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        """Print it."""
-        from importlib import metadata  # slow to import, and not needed otherwise
-
-        sys.stdout.write(f"detection-pipeline {metadata.version('detection-pipeline')}\n")
-        parser.exit()
-
-
 def _refuse(error: ImportError) -> int:
     sys.stderr.write(f"error: {sys.executable} does not have {error.name}: {ACTIVATE}\n")
     return 2
@@ -61,7 +49,7 @@ def _refuse(error: ImportError) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from pipeline.cli import run_commands  # noqa: F401  # it registers its commands
-    from pipeline.cli.command import COMMANDS
+    from pipeline.cli.command import COMMANDS, ShowVersion
     from pipeline.runtime.project import DEFAULT_CONFIG
 
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs, and maintain their store.")

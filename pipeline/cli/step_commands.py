@@ -11,9 +11,8 @@ from typing import Any
 
 from yaml import YAMLError
 
-from pipeline.cli import printing
-from pipeline.cli.command import CommandContext, print_result, run_guarded
-from pipeline.cli.entry import ACTIVATE, ShowVersion
+from pipeline.cli import ACTIVATE, printing
+from pipeline.cli.command import CommandContext, ShowVersion, print_result, run_guarded
 from pipeline.errors import GateError, UsageError
 from pipeline.runtime.code import environment
 from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early

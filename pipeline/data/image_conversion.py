@@ -29,8 +29,6 @@ _CERTAIN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "QO
 _BY_SUFFIX = (*_CERTAIN, "PPM", "TGA", "ICO", "PCX", "SGI", "DIB")  # their first bytes alone prove little
 _SEQUENCES = frozenset({"GIF", "TIFF", "AVIF"})
 _LONGEST_JPEG = 65_500  # pixels a side, libjpeg's limit
-_QUALITY = 95
-_LEVEL = 3  # of 9: a photograph gets hardly smaller with more, and takes three times as long
 _DAMAGE = (AttributeError, ArithmeticError, MemoryError, RuntimeError, zlib.error)
 _BROKEN = (*UNREADABLE, *_DAMAGE, Image.DecompressionBombError)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
@@ -70,10 +68,7 @@ class UnreadableError(Exception):
 
 
 def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFormat:
-    """Detect an image's format by its header; nothing is decoded. The content decides, not the name.
-
-    Formats with weak signatures count only if the name says that the file is an image.
-    """
+    """Detect an image's format by its header; formats with weak signatures only where the name says it is an image."""
     try:
         formats = _BY_SUFFIX if named_as_image else _CERTAIN
         with _opened(content) as file, Image.open(file, formats=formats) as image:
@@ -109,9 +104,11 @@ def convert(content: Path | bytes) -> ConvertedImage:
     data, suffix = b"", ".png"
     fits_jpeg = max(rgb.size) <= _LONGEST_JPEG
     if name not in _LOSSY or not fits_jpeg:
-        data = _saved(rgb, "PNG", compress_level=_LEVEL)
+        data = _saved(
+            rgb, "PNG", compress_level=3
+        )  # a photograph gets hardly smaller with more, in three times the time
     if fits_jpeg and not 0 < len(data) <= MAX_BYTES:
-        data, suffix = _saved(rgb, "JPEG", quality=_QUALITY, subsampling=0), ".jpg"
+        data, suffix = _saved(rgb, "JPEG", quality=95, subsampling=0), ".jpg"
     return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, notes)
 
 
@@ -142,10 +139,10 @@ def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, t
 def _scaled_grey(image: Image.Image, tags: Mapping[int, Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Grey of more than 8 bits in 8, and a note if not all of its bits are used.
 
-    It is scaled by the smallest usual range that holds its greatest value. Cameras put 12 bits into files of 16, and by
-    the range of the type such images would be black. As a consequence, a dark image may be scaled by fewer bits than
-    others of its source; the note says so. Negative values become black. Floating point has no such range: if all
-    values lie in `0..1` that is taken, otherwise the image's own least and greatest.
+    It is scaled by the smallest usual range that holds its greatest value: cameras put 12 bits into files of 16, and by
+    the range of the type such images would be black. So a dark image may be scaled by fewer bits than others of its
+    source; the note says so. Negative values become black. Floating point is scaled by `0..1` if all values lie in it,
+    otherwise by the image's own least and greatest.
     """
     notes: tuple[str, ...] = ()
     values, least = np.asarray(image), 0.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -76,30 +77,21 @@ def parse_sample_url(url: str) -> SampleSpec:
     return spec
 
 
-def make_sample(folder: Path | None, *, images: int = 240, size: int = 256, seed: int = 7) -> CocoDataset:
-    """Draw the sample as JPEG files; without a folder only its annotations are made.
+def make_sample(folder: Path, *, images: int = 240, size: int = 256, seed: int = 7) -> CocoDataset:
+    """Draw the sample as JPEG files. Boxes are tight around the visible part of each shape, to the pixel."""
+    folder.mkdir(parents=True, exist_ok=True)
 
-    Boxes are tight around the visible part of each shape, to the pixel.
-    """
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def draw(image: Image) -> list[tuple[int, Box]]:
+    def draw(image: Image) -> list[tuple[int, int, Box]]:
         rng = np.random.default_rng((seed, image.id))
         shapes = compose(rng, size)
-        if folder is not None:
-            canvas = render(rng, size, [shape.mask for shape in shapes])
-            encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-            (folder / image.file_name).write_bytes(encoded.tobytes())
-        return [(shape.category_id, shape.box) for shape in shapes]
+        canvas = render(rng, size, [shape.mask for shape in shapes])
+        encoded = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        (folder / image.file_name).write_bytes(encoded.tobytes())
+        return [(image.id, shape.category_id, shape.box) for shape in shapes]
 
     records = tuple(Image(number, f"shapes_{number:06d}.jpg", size, size) for number in range(1, images + 1))
     with ThreadPoolExecutor() as pool:  # OpenCV lets go of the interpreter lock
-        drawn = [
-            (image.id, *shape)
-            for image, shapes in zip(records, pool.map(draw, records), strict=True)
-            for shape in shapes
-        ]
+        drawn = list(chain.from_iterable(pool.map(draw, records)))
     annotations = tuple(
         Annotation(number, image_id, category_id, box, box[2] * box[3])
         for number, (image_id, category_id, box) in enumerate(drawn, 1)

@@ -176,8 +176,10 @@ def _inspect(path: Path) -> ImageFacts:
         return ImageFacts(problem="the file is missing", kind="missing")
     except OSError as error:
         return ImageFacts(problem=f"the file cannot be read: {error.strerror}", kind="undecodable")
-    size = (header.width, header.height)[:: -1 if orientation in SIDEWAYS else 1]
-    return ImageFacts(*size, orientation, digest=digest, fingerprint=print_)
+    width, height = header.width, header.height
+    if orientation in SIDEWAYS:
+        width, height = height, width
+    return ImageFacts(width, height, orientation, digest=digest, fingerprint=print_)
 
 
 def _stored_orientation(data: bytes) -> int:

@@ -24,7 +24,6 @@ from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
 _XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
-_YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +75,25 @@ class AnnotationFiles:
         found = found or [name for name in self.names if wanted.endswith(f"/{name}")]
         if len(found) != 1:
             problem = f"{len(found)} annotation files match" if found else "there is no annotation file"
-            examples = found or self.ending(PurePosixPath(wanted).suffix.lower())
-            remedy = f"name one file, such as {', '.join(examples[:3])}" if examples else "check the folder"
+            remedy = f"name one file, such as {', '.join(found[:3])}"
             if not found:
-                remedy = did_you_mean(wanted, self.names, otherwise=remedy, most=3, cutoff=0.4)
+                remedy = did_you_mean(wanted, self.names, otherwise="check the folder", most=3, cutoff=0.4)
             raise MissingError(f"{problem} '{member}'", where=self.folder, remedy=remedy)
-        beside: Iterable[str] = ()
-        if found[0].lower().endswith(_YAML):
-            beside = set(self.names).difference(self.ending(*_YAML))
+        beside: set[str] = set()
+        if found[0].lower().endswith((".yaml", ".yml")):
+            beside = set(self.names).difference(self.ending(".yaml", ".yml"))
         elif found[0].lower().endswith(".csv"):
-            beside = (each for each in self.names if "class-descriptions" in each)
+            beside = {each for each in self.names if "class-descriptions" in each}
         return AnnotationFiles(self.folder, tuple(sorted({*found, *beside})), self.named)
 
     def recognise(self, names: Iterable[str], why_not: Callable[[str], str]) -> Recognition:
         """The first of some files for which `why_not` is empty, or else what it says of the first."""
-        reason = ""
+        reasons = []
         for name in names:
-            this = why_not(name)
-            if not this:
+            reasons.append(why_not(name))
+            if not reasons[-1]:
                 return Recognition(name)
-            reason = reason or this
-        return Recognition(why_not=reason)
+        return Recognition(why_not="".join(reasons[:1]))
 
     def recognise_xml(self, outermost: str) -> Recognition:
         """Whether one of the XML files has this outermost element."""
@@ -110,8 +107,7 @@ class AnnotationFiles:
     def summary(self) -> str:
         """How many files of each suffix there are, for a message."""
         counts = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.names)
-        in_order = sorted(counts.items(), key=lambda each: (-each[1], each))
-        return ", ".join(f"{count} {kind}" for kind, count in in_order) or "no files at all"
+        return ", ".join(f"{count} {kind}" for kind, count in counts.most_common()) or "no files at all"
 
     def head(self, name: str) -> str:
         """The first 64 KiB as text."""
@@ -198,7 +194,7 @@ def label(value: Any, where: str) -> str:
 
 def is_encodable(text: str) -> bool:
     """Whether a text can be written as UTF-8: JSON and YAML can hold lone surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def is_number(text: str) -> bool:
@@ -212,10 +208,8 @@ def is_number(text: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value for a message: short, however long it is."""
-    if value is None:
-        return "absent"
-    if isinstance(value, dict | list):
-        return "a list" if isinstance(value, list) else "an object"
+    if value is None or isinstance(value, dict | list):
+        return {dict: "an object", list: "a list"}.get(type(value), "absent")
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"
     text = repr(value)

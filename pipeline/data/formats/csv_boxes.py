@@ -118,10 +118,8 @@ def _tables(files: AnnotationFiles) -> Iterator[_Table]:
         delimiter = max(",;\t", key=first.count)
         words = next(csv.reader([first], delimiter=delimiter), [])
         titles = [word.strip().lower() for word in words]
-        indices = {
-            meaning: [titles.index(each) for each in known if each in titles] for meaning, known in _TITLES.items()
-        }
-        columns = {meaning: found[0] for meaning, found in indices.items() if found}
+        present = {meaning: [each for each in known if each in titles] for meaning, known in _TITLES.items()}
+        columns = {meaning: titles.index(found[0]) for meaning, found in present.items() if found}
         header = bool(columns) or len(words) != 6 or not all(is_number(word) or not word for word in words[1:5])
         if header:
             missing = [f"{each} ({', '.join(_TITLES[each][:4])})" for each in _NEEDED if each not in columns]

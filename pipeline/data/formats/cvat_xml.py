@@ -17,7 +17,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
@@ -146,15 +146,13 @@ def _points(shape: Element, where: str) -> list[Point]:
 def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> list[ParsedImage]:
     """The existing frames of the clips in an annotation file, with the boxes of all tracks."""
     clips = _clips(root, file, images)
-    present = {task: sorted(clip.frames) for task, clip in clips.items()}
     boxes: dict[str, list[ParsedBox]] = defaultdict(list)
     unusable: set[str] = set()
     for i, track in enumerate(root.findall("track"), 1):
-        task = track.get("task_id", "")
-        task = task if task in clips else next(iter(clips))
+        clip = clips.get(track.get("task_id", "")) or next(iter(clips.values()))
         keyframes = _keyframes(track, f"{file}: track {track.get('id', i)}", without_area)
-        for frame, box in _positions(keyframes, present[task]):
-            name = clips[task].frames[frame]
+        for frame, box in _positions(keyframes, list(clip.frames)):
+            name = clip.frames[frame]
             if box is None:
                 unusable.add(name)
             else:
@@ -171,10 +169,9 @@ def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: 
 def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
     """The clips by their task's id; a file of one task has one."""
     by_folder: dict[str, dict[int, str]] = defaultdict(dict)
-    for name in sorted(images.names):
-        found = _FRAME.fullmatch(name)
-        if found:
-            by_folder[found[1] or ""].setdefault(int(found[2]), name)
+    found = filter(None, map(_FRAME.fullmatch, images.names))
+    for frame, folder, image in sorted((int(each[2]), each[1] or "", each[0]) for each in found):
+        by_folder[folder].setdefault(frame, image)
     parts = [each for each in root.iterfind("meta//*") if each.find("source") is not None]
     parts = parts or [each for each in root.findall("meta") if each.find("source") is not None]
     if not parts:  # the clip that all images belong to
@@ -199,12 +196,10 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
         clip = _Clip(name, (width, height), frames, subset, first, last if last >= 0 else float("inf"))
         clips.setdefault(each.findtext("id") or "", clip)
     if not any(clip.frames for clip in clips.values()):
-        names = ", ".join(clip.name for clip in clips.values())
+        problem = f"no frame of {', '.join(clip.name for clip in clips.values())} is among the images"
+        expected = f"images {next(iter(clips.values())).name}/frame_000000.jpg and so on"
         raise DataError(
-            f"no frame of {names} is among the images",
-            where=file,
-            expected=f"images {next(iter(clips.values())).name}/frame_000000.jpg and so on",
-            remedy="load the video as images, or name the images so",
+            problem, where=file, expected=expected, remedy="load the video as images, or name the images so"
         )
     return clips
 
@@ -241,10 +236,7 @@ def _positions(keyframes: Sequence[_Keyframe], present: Sequence[int]) -> Iterat
             if box is None or following is None or frame == start:
                 yield frame, box
             else:
-                yield frame, _between(box, following[2] or box, (frame - start) / (following[0] - start))
-
-
-def _between(start: ParsedBox, end: ParsedBox, fraction: float) -> ParsedBox:
-    pairs = zip(start.bbox, end.bbox, strict=True)
-    x, y, width, height = (old + (new - old) * fraction for old, new in pairs)
-    return replace(start, bbox=(x, y, width, height), segmentation=None, area=None)
+                fraction = (frame - start) / (following[0] - start)
+                pairs = zip(box.bbox, (following[2] or box).bbox, strict=True)
+                x, y, width, height = (old + (new - old) * fraction for old, new in pairs)
+                yield frame, ParsedBox(box.label, (x, y, width, height), box.iscrowd)

@@ -90,7 +90,7 @@ class ImageIndex:
     Args:
         folder: The folder of the files.
         names: The files, as POSIX paths relative to the folder.
-        renamed: Name in the source to name in the folder, of images that were converted.
+        renamed: Names in the folder by names in the source, of images that were converted.
 
     Attributes:
         names: The images, by their names in the source.
@@ -114,12 +114,7 @@ class ImageIndex:
         same ignoring case, and, where the name has no image's suffix, ignoring the images' suffixes. Backslashes are
         slashes. Paths from other machines (`C:\data\a.jpg`, `../../a.jpg`) are found by their end.
 
-        Args:
-            name: As the annotation has it.
-            beside: The folder of the annotation file, relative to its root.
-
-        Raises:
-            DataError: Several images fit equally well; names them.
+        `beside` is the annotation file's folder, relative to its root. Several images that fit are a `DataError`.
         """
         path = _WrittenPath(name, beside)
         if not path.parts:

@@ -43,14 +43,8 @@ def read_annotations(
     Except for a single COCO file, which keeps its ids, images are numbered from 1 by name, and categories from 1 in
     the order the source gives them (`data.yaml`, CVAT's labels), else by name. The same files give the same dataset.
 
-    Args:
-        folder: The folder with the annotation files.
-        images: The images.
-        format: One of `FORMATS`; empty to detect it.
-        member: The path of the one file to read, or its end; empty for all.
-
-    Returns:
-        The format's name, and the dataset.
+    `format` is one of `FORMATS`, or empty to detect it; `member` is the path of the one file to read, or its end.
+    The format's name is returned with the dataset.
 
     Raises:
         UsageError: There is no such format.

@@ -48,12 +48,9 @@ class Allowance:
     def expect(self, size: int, name: str = "") -> None:
         """Refuse the archive where so many announced bytes, of the file `name`, are more than may still come."""
         if size > self._left or self._left < 0:
-            raise DataError(
-                f"the archive unpacks to more than {self._limit} bytes{f', with {name!r}' if name else ''}",
-                where=self._archive,
-                expected="an archive of images or annotations, which grow little",
-                remedy="if you trust it, unpack it yourself and name the folder",
-            )
+            problem = f"the archive unpacks to more than {self._limit} bytes{f', with {name!r}' if name else ''}"
+            remedy = "if you trust it, unpack it yourself and name the folder"
+            raise DataError(problem, where=self._archive, remedy=remedy)
 
     def admit(self, name: str) -> str:
         """A file's name in its plain form; refuses a name that was there before, and too many files."""
@@ -62,8 +59,8 @@ class Allowance:
             raise DataError(f"the archive holds '{plain}' twice", where=self._archive, remedy="pack it again")
         self._names.add(plain)
         if len(self._names) > _MAX_FILES:
-            problem, expected = f"the archive holds {len(self._names)} files or more", f"at most {_MAX_FILES}"
-            raise DataError(problem, where=self._archive, expected=expected, remedy="split it")
+            expected = f"at most {_MAX_FILES} files"
+            raise DataError("the archive holds more files", where=self._archive, expected=expected, remedy="split it")
         return plain
 
 
@@ -82,11 +79,8 @@ def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterato
             if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
                 raise _not_plain(name, archive)
             if info.flag_bits & _ENCRYPTED:
-                problem, remedy = (
-                    f"the archive is encrypted: {name!r}",
-                    "unpack it with its password, and name the folder",
-                )
-                raise DataError(problem, where=archive, expected="an archive without a password", remedy=remedy)
+                remedy = "unpack it with its password, and name the folder"
+                raise DataError(f"the archive is encrypted: {name!r}", where=archive, remedy=remedy)
             if not name.endswith("/"):
                 files.append((allowance.admit(name), info))
         largest = max(files, key=lambda each: each[1].file_size, default=("", None))[0]
@@ -189,8 +183,7 @@ class _TarStream:
             self._allowance.take(len(piece))
 
     def broken(self) -> DataError:
-        first = self._position <= tarfile.BLOCKSIZE
-        problem = "no tar archive" if first else f"a broken header at byte {self._position}"
+        problem = "no tar archive" if self._position <= tarfile.BLOCKSIZE else f"a broken header at {self._position}"
         remedy = "get it again, or pack it again as a tar"
         return DataError(f"the archive holds {problem}", where=self._archive, remedy=remedy)
 
@@ -210,19 +203,14 @@ def _is_wanted(name: str, written: str, archive: Path) -> bool:
     if not parts or "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._"):
         return False
     if unsafe_name(name):
-        raise DataError(
+        problem, remedy = (
             f"the archive has a file that leads out of the folder: {written!r}",
-            where=archive,
-            expected="plain files under relative names",
-            remedy="pack it again from within its folder",
+            "pack it again from within",
         )
+        raise DataError(problem, where=archive, expected="plain files under relative names", remedy=remedy)
     return True
 
 
 def _not_plain(name: str, archive: Path) -> DataError:
-    return DataError(
-        f"the archive has a link or device where files were expected: {name!r}",
-        where=archive,
-        expected="plain files under relative names",
-        remedy="pack it again with the files themselves: tar --dereference, or zip without -y",
-    )
+    remedy = "pack it again with the files themselves: tar --dereference, or zip without -y"
+    return DataError(f"the archive has a link or device: {name!r}", where=archive, remedy=remedy)

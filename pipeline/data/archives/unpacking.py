@@ -15,7 +15,6 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -66,14 +65,9 @@ def unpack(archive: Path, folder: Path) -> Path:
 
     Args:
         archive: A zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst file; its content tells its kind.
-        folder: The target; must not exist, or be empty.
-
-    Returns:
-        The folder.
+        folder: The target, which is returned; must not exist, or be empty.
 
     Raises:
-        UsageError: The folder is not empty.
-        MissingError: There is no such archive.
         DataError: The archive is cut, corrupt, encrypted or too large, or has a member that is no plain file, comes
             twice, or leads out of the folder.
     """
@@ -90,7 +84,9 @@ def unpack(archive: Path, folder: Path) -> Path:
             kind, allowance = _checked_kind(archive), Allowance(archive)
             content = _decompressed(cast("IO[bytes]", counting), kind)
             for member, chunks in (zip_members if kind == "zip" else tar_members)(content, archive, allowance):
-                _write(chunks, draft / member)
+                (draft / member).parent.mkdir(parents=True, exist_ok=True)
+                with (draft / member).open("xb") as target:
+                    target.writelines(chunks)
         draft.chmod(0o755)  # mkdtemp's own is for its maker alone
         return draft.replace(folder)
     except PipelineError:
@@ -104,12 +100,6 @@ def unpack(archive: Path, folder: Path) -> Path:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(chunks: Iterator[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        file.writelines(chunks)
-
-
 def _checked_kind(archive: Path) -> str:
     kind, start = archive_kind(archive), _start(archive)
     if kind in {"7z", "rar"}:
@@ -119,7 +109,7 @@ def _checked_kind(archive: Path) -> str:
     elif kind == "zip":
         problem, remedy = "the zip archive is cut off: its end is missing", "get it again, whole"
     elif start.lstrip().startswith(b"<"):
-        problem, remedy = "the file is a web page, not an archive: the URL may want a login", "open it in a browser"
+        problem, remedy = "the file is a web page, not an archive", "open the URL in a browser: does it want a login?"
     else:
         problem, remedy = f"the file is {'not an archive' if start else 'empty'}", "get it again, whole"
     expected = "a zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst archive"

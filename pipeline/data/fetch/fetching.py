@@ -45,8 +45,7 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
         backoff: Seconds before the second attempt, about doubled for each further one.
 
     Raises:
-        UsageError: The URL is empty, its kind or the digest's form is wrong, a package or an environment variable is
-            missing, or the local path is no plain file or cannot be read.
+        UsageError: The URL, the digest's form or the local path cannot be used, or a package is missing.
         MissingError: There is nothing at the path or URL, or it cannot be reached.
         DataError: The file has another digest.
     """

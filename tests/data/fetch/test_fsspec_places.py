@@ -242,14 +242,14 @@ class TestUnreachable:
         with pytest.raises(UsageError, match=remedy):
             get(url, tmp_path)
 
-    @pytest.mark.parametrize(
-        ("url", "near"),
-        [
-            pytest.param("s4://bucket/a.zip", "s3", id="s4"),
-            pytest.param("sftp://me@host/a", "sshfs", id="sftp: fsspec would give any server the password"),
-            pytest.param("zip://a.zip", "how the URL begins|did you mean", id="a file system around another"),
-            pytest.param("simplecache::s3://bucket/a", "how the URL begins|did you mean", id="a chain"),
-        ],
+    @cases(
+        "url, near",
+        {
+            "s4": ("s4://bucket/a.zip", "s3"),
+            "sftp: fsspec would give any server the password": ("sftp://me@host/a", "sshfs"),
+            "a file system around another": ("zip://a.zip", "how the URL begins|did you mean"),
+            "a chain": ("simplecache::s3://bucket/a", "how the URL begins|did you mean"),
+        },
     )
     def test_unknown_kind(self, tmp_path: Path, url: str, near: str) -> None:
         with pytest.raises(UsageError, match=near):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from api_server import ApiServer, Reply, api_server
+from cases import cases
 
 from pipeline.data.fetch.credentials import Access
 from pipeline.data.fetch.http_client import HttpClient, Pace
@@ -29,15 +30,15 @@ def api_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         client.close()
 
 
-@pytest.mark.parametrize(
-    ("after", "wait"),
-    [
-        pytest.param("7", 7, id="seconds"),
-        pytest.param("1000000", 60, id="longer than we wait"),
-        pytest.param(20, 20, id="date"),
-        pytest.param(-20, 0.5, id="date gone by"),
-        pytest.param("soon", 0.5, id="neither"),
-    ],
+@cases(
+    "after, wait",
+    {
+        "seconds": ("7", 7),
+        "longer than we wait": ("1000000", 60),
+        "date": (20, 20),
+        "date gone by": (-20, 0.5),
+        "neither": ("soon", 0.5),
+    },
 )
 def test_retry_after(api_of_one: Api, after: str | int, wait: float) -> None:
     server, client, waits = api_of_one
@@ -91,16 +92,16 @@ def test_file_too_large(api_of_one: Api, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "same"),
-    [
-        pytest.param("http://h/a?id=1", "http://h/a?id=2", False, id="another query"),
-        pytest.param("http://h/a?id=1#x", "http://h/a?id=1", True, id="fragment"),
-        pytest.param("http://h/a?X-Amz-Signature=1&X-Amz-Date=2", "http://h/a?X-Amz-Date=3", True, id="S3"),
-        pytest.param("http://h/a?GoogleAccessId=1&Expires=2&Signature=3", "http://h/a", True, id="GCS"),
-        pytest.param("http://h/a?sv=1&se=2&sig=3", "http://h/a?sv=1&se=9&sig=4", True, id="Azure"),
-        pytest.param("http://h/a?se=2", "http://h/a?se=3", False, id="no Azure"),
-    ],
+@cases(
+    "first, second, same",
+    {
+        "another query": ("http://h/a?id=1", "http://h/a?id=2", False),
+        "fragment": ("http://h/a?id=1#x", "http://h/a?id=1", True),
+        "S3": ("http://h/a?X-Amz-Signature=1&X-Amz-Date=2", "http://h/a?X-Amz-Date=3", True),
+        "GCS": ("http://h/a?GoogleAccessId=1&Expires=2&Signature=3", "http://h/a", True),
+        "Azure": ("http://h/a?sv=1&se=2&sig=3", "http://h/a?sv=1&se=9&sig=4", True),
+        "no Azure": ("http://h/a?se=2", "http://h/a?se=3", False),
+    },
 )
 def test_key_of(first: str, second: str, same: bool) -> None:
     assert (key_of(first) == key_of(second)) is same

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from cases import cases
 
 from pipeline.errors import DataError, MissingError
 
@@ -99,12 +100,12 @@ def test_objects_of_nothing_stay_so_when_put_together(annotation_folder: Annotat
     assert orphan.category_id not in {each.id for each in dataset.categories}
 
 
-@pytest.mark.parametrize(
+@cases(
     "member",
-    [
-        pytest.param("two.json", id="end"),
-        pytest.param("dataset/annotations/two.json", id="with the archive's own folder"),
-    ],
+    {
+        "end": "two.json",
+        "with the archive's own folder": "dataset/annotations/two.json",
+    },
 )
 def test_the_file_named_is_read(annotation_folder: AnnotationFolder, member: str) -> None:
     annotation_folder.image("a.jpg")
@@ -113,12 +114,12 @@ def test_the_file_named_is_read(annotation_folder: AnnotationFolder, member: str
     assert annotation_folder.read(member=member).classes == ("dog",)
 
 
-@pytest.mark.parametrize(
-    ("member", "said"),
-    [
-        pytest.param("three.json", "there is no annotation file 'three.json'.*a/one.json", id="none"),
-        pytest.param("one.json", "2 annotation files match 'one.json'.*a/one.json, b/one.json", id="several"),
-    ],
+@cases(
+    "member, said",
+    {
+        "none": ("three.json", "there is no annotation file 'three.json'.*a/one.json"),
+        "several": ("one.json", "2 annotation files match 'one.json'.*a/one.json, b/one.json"),
+    },
 )
 def test_the_file_named_is_missed(annotation_folder: AnnotationFolder, member: str, said: str) -> None:
     annotation_folder.write({"a/one.json": instances("a.jpg"), "b/one.json": instances("a.jpg")})
@@ -126,14 +127,14 @@ def test_the_file_named_is_missed(annotation_folder: AnnotationFolder, member: s
         annotation_folder.read(member=member)
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        pytest.param(CAPTIONS, "no 'bbox' in them, as of captions", id="captions"),
-        pytest.param(RESULTS, "is a list, as of detection results", id="results"),
-        pytest.param({"images": []}, "has no 'annotations'", id="no annotations"),
-        pytest.param({"images": [], "annotations": []}, "has no 'categories'", id="no categories"),
-    ],
+@cases(
+    "content, why",
+    {
+        "captions": (CAPTIONS, "no 'bbox' in them, as of captions"),
+        "results": (RESULTS, "is a list, as of detection results"),
+        "no annotations": ({"images": []}, "has no 'annotations'"),
+        "no categories": ({"images": [], "annotations": []}, "has no 'categories'"),
+    },
 )
 def test_other_json_is_none(annotation_folder: AnnotationFolder, content: Any, why: str) -> None:
     annotation_folder.write({"a.json": content})

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from cases import cases
 
 from pipeline.errors import DataError
 
@@ -12,17 +13,17 @@ PIXELS = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
 CAT = ("cat", 1, 2, 10, 20)
 
 
-@pytest.mark.parametrize(
+@cases(
     "content",
-    [
-        pytest.param(PIXELS + "a.jpg,100,50,cat,1,2,11,22\n", id="TensorFlow"),
-        pytest.param((PIXELS + "a.jpg,100,50,cat,1,2,11,22\n").replace(",", ";"), id="semicolons"),
-        pytest.param((PIXELS + "a.jpg,100,50,cat,1,2,11,22\n").replace(",", "\t"), id="tabs"),
-        pytest.param((PIXELS + "a.jpg,100,50,cat,1,2,11,22\n\n").replace("\n", "\r\n"), id="Windows"),
-        pytest.param("Image, Label ,x1,y1,x2,y2\na.jpg, cat,1,2, 11,22.0\n", id="other names, blanks, no size"),
-        pytest.param('path,label,left,top,right,bottom\n"C:\\x\\a.jpg",cat,1,2,11,22\n', id="a path"),
-        pytest.param(OPEN + "a,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n", id="Open Images"),
-    ],
+    {
+        "TensorFlow": PIXELS + "a.jpg,100,50,cat,1,2,11,22\n",
+        "semicolons": (PIXELS + "a.jpg,100,50,cat,1,2,11,22\n").replace(",", ";"),
+        "tabs": (PIXELS + "a.jpg,100,50,cat,1,2,11,22\n").replace(",", "\t"),
+        "Windows": (PIXELS + "a.jpg,100,50,cat,1,2,11,22\n\n").replace("\n", "\r\n"),
+        "other names, blanks, no size": "Image, Label ,x1,y1,x2,y2\na.jpg, cat,1,2, 11,22.0\n",
+        "a path": 'path,label,left,top,right,bottom\n"C:\\x\\a.jpg",cat,1,2,11,22\n',
+        "Open Images": OPEN + "a,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n",
+    },
 )
 def test_layouts(annotation_folder: AnnotationFolder, content: Any) -> None:
     annotation_folder.image("images/a.jpg")
@@ -51,8 +52,13 @@ def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> No
     assert subsets_of(dataset) == {"train/a.jpg": "train", "validation/b.jpg": "eval"}
 
 
-@pytest.mark.parametrize(
-    "size", [pytest.param("7,9", id="declared"), pytest.param("0,0", id="0"), pytest.param(",", id="none")]
+@cases(
+    "size",
+    {
+        "declared": "7,9",
+        "0": "0,0",
+        "none": ",",
+    },
 )
 def test_declared_sizes(annotation_folder: AnnotationFolder, size: str) -> None:
     annotation_folder.image("a.jpg")
@@ -79,22 +85,18 @@ def test_a_table_without_header_is_read_when_named(annotation_folder: Annotation
         annotation_folder.read()
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        pytest.param(
-            PIXELS + "a.jpg,100,50,cat,1,2,11,x\n", "bottom is 'x' where a number.*boxes.csv:2", id="no number"
-        ),
-        pytest.param(PIXELS + "\na.jpg,100,50,,1,2,11,22\n", "class is '' where a name.*boxes.csv:3", id="no class"),
-        pytest.param(PIXELS + ",100,50,cat,1,2,11,22\n", "row names no image.*boxes.csv:2", id="no image"),
-        pytest.param(PIXELS + "a.jpg,100,50,cat,1,2\n", "row has 6 values.*boxes.csv:2", id="short row"),
-        pytest.param(PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n", "width is 'wide'.*boxes.csv:2", id="size a text"),
-        pytest.param(PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n", "size is -1x50.*boxes.csv:2", id="negative size"),
-        pytest.param(
-            PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n', "not CSV: field larger.*boxes.csv:", id="huge field"
-        ),
-        pytest.param("", "lacks the columns image", id="empty"),
-    ],
+@cases(
+    "content, said",
+    {
+        "no number": (PIXELS + "a.jpg,100,50,cat,1,2,11,x\n", "bottom is 'x' where a number.*boxes.csv:2"),
+        "no class": (PIXELS + "\na.jpg,100,50,,1,2,11,22\n", "class is '' where a name.*boxes.csv:3"),
+        "no image": (PIXELS + ",100,50,cat,1,2,11,22\n", "row names no image.*boxes.csv:2"),
+        "short row": (PIXELS + "a.jpg,100,50,cat,1,2\n", "row has 6 values.*boxes.csv:2"),
+        "size a text": (PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n", "width is 'wide'.*boxes.csv:2"),
+        "negative size": (PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n", "size is -1x50.*boxes.csv:2"),
+        "huge field": (PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n', "not CSV: field larger.*boxes.csv:"),
+        "empty": ("", "lacks the columns image"),
+    },
 )
 def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"boxes.csv": content})

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import cases
 from operations import lines_run
 from PIL import Image
 
@@ -13,36 +14,36 @@ from pipeline.errors import DataError
 SOME = ("images/train/a.jpg", "images/val/a.jpg", "images/val/b.JPG", "c.png", "images/e.f.jpg", "images/train/c.png")
 
 
-@pytest.mark.parametrize(
-    ("name", "beside", "found"),
-    [
-        pytest.param("images/train/a.jpg", "", "images/train/a.jpg", id="exact"),
-        pytest.param("c.png", "", "c.png", id="exact, though others end so"),
-        pytest.param("a.jpg", "images/val", "images/val/a.jpg", id="beside"),
-        pytest.param("c.png", "images/train", "images/train/c.png", id="beside before exact"),
-        pytest.param("a.jpg", "labels/train", "images/train/a.jpg", id="in a folder of that name"),
-        pytest.param("a.jpg", "val/labels", "images/val/a.jpg", id="of that subset"),
-        pytest.param("../images/val/a.jpg", "labels", "images/val/a.jpg", id="up from beside"),
-        pytest.param("..\\images\\val\\a.jpg", "labels", "images/val/a.jpg", id="up with backslashes"),
-        pytest.param("../../val/a.jpg", "labels", "images/val/a.jpg", id="out of the folder, and found by its end"),
-        pytest.param("train/a.jpg", "", "images/train/a.jpg", id="folders added"),
-        pytest.param("data/images/train/a.jpg", "", "images/train/a.jpg", id="folders taken away"),
-        pytest.param("/home/me/set/train/a.jpg", "", "images/train/a.jpg", id="absolute"),
-        pytest.param("C:\\set\\train\\a.jpg", "", "images/train/a.jpg", id="absolute on Windows"),
-        pytest.param("file:///set/train/a.jpg", "", "images/train/a.jpg", id="a URL of a file"),
-        pytest.param("./c.png", "", "c.png", id="here"),
-        pytest.param("images\\train\\A.JPG", "", "images/train/a.jpg", id="other case, backslashes"),
-        pytest.param("b.jpg", "", "images/val/b.JPG", id="suffix in other case"),
-        pytest.param("images/train/a", "", "images/train/a.jpg", id="no suffix"),
-        pytest.param("e.f", "", "images/e.f.jpg", id="no suffix, but a dot"),
-        pytest.param("B", "", "images/val/b.JPG", id="no suffix, other case"),
-        pytest.param("a.tga", "", None, id="another suffix"),
-        pytest.param("other/b.JPG", "", None, id="in another folder"),
-        pytest.param("b.JPG", "labels/train", None, id="of another subset"),
-        pytest.param("", "", None, id="empty"),
-        pytest.param("..", "labels", None, id="only up"),
-        pytest.param("d.png", "", None, id="absent"),
-    ],
+@cases(
+    "name, beside, found",
+    {
+        "exact": ("images/train/a.jpg", "", "images/train/a.jpg"),
+        "exact, though others end so": ("c.png", "", "c.png"),
+        "beside": ("a.jpg", "images/val", "images/val/a.jpg"),
+        "beside before exact": ("c.png", "images/train", "images/train/c.png"),
+        "in a folder of that name": ("a.jpg", "labels/train", "images/train/a.jpg"),
+        "of that subset": ("a.jpg", "val/labels", "images/val/a.jpg"),
+        "up from beside": ("../images/val/a.jpg", "labels", "images/val/a.jpg"),
+        "up with backslashes": ("..\\images\\val\\a.jpg", "labels", "images/val/a.jpg"),
+        "out of the folder, and found by its end": ("../../val/a.jpg", "labels", "images/val/a.jpg"),
+        "folders added": ("train/a.jpg", "", "images/train/a.jpg"),
+        "folders taken away": ("data/images/train/a.jpg", "", "images/train/a.jpg"),
+        "absolute": ("/home/me/set/train/a.jpg", "", "images/train/a.jpg"),
+        "absolute on Windows": ("C:\\set\\train\\a.jpg", "", "images/train/a.jpg"),
+        "a URL of a file": ("file:///set/train/a.jpg", "", "images/train/a.jpg"),
+        "here": ("./c.png", "", "c.png"),
+        "other case, backslashes": ("images\\train\\A.JPG", "", "images/train/a.jpg"),
+        "suffix in other case": ("b.jpg", "", "images/val/b.JPG"),
+        "no suffix": ("images/train/a", "", "images/train/a.jpg"),
+        "no suffix, but a dot": ("e.f", "", "images/e.f.jpg"),
+        "no suffix, other case": ("B", "", "images/val/b.JPG"),
+        "another suffix": ("a.tga", "", None),
+        "in another folder": ("other/b.JPG", "", None),
+        "of another subset": ("b.JPG", "labels/train", None),
+        "empty": ("", "", None),
+        "only up": ("..", "labels", None),
+        "absent": ("d.png", "", None),
+    },
 )
 def test_finds_the_image_meant(name: str, beside: str, found: str | None) -> None:
     assert ImageIndex(Path("nowhere"), SOME).resolve(name, beside) == found
@@ -89,14 +90,14 @@ def test_names_that_lead_out_are_refused(name: str) -> None:
     assert "labels.csv:3" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "own"),
-    [
-        pytest.param("x/d.jpg", "x/d.jpg", id="as it is"),
-        pytest.param(".\\x\\d.jpg", "x/d.jpg", id="backslashes"),
-        pytest.param("/home/me/d.jpg", "home/me/d.jpg", id="absolute"),
-        pytest.param("images/val/B.jpg", "images/val/b.JPG", id="there"),
-    ],
+@cases(
+    "name, own",
+    {
+        "as it is": ("x/d.jpg", "x/d.jpg"),
+        "backslashes": (".\\x\\d.jpg", "x/d.jpg"),
+        "absolute": ("/home/me/d.jpg", "home/me/d.jpg"),
+        "there": ("images/val/B.jpg", "images/val/b.JPG"),
+    },
 )
 def test_absent_images_keep_the_annotations_name(name: str, own: str) -> None:
     assert ImageIndex(Path("nowhere"), SOME).name_of(name, "a.json") == own
@@ -129,16 +130,16 @@ def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path: Path) -> None
     assert index.unreadable == ["a.jpg", "b.png"]
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        pytest.param("images/train", ["images/train/a.jpg", "images/train/c.png"], id="exact"),
-        pytest.param("../train/", ["images/train/a.jpg", "images/train/c.png"], id="up"),
-        pytest.param("/data/set/images/val", ["images/val/a.jpg", "images/val/b.JPG"], id="absolute"),
-        pytest.param(".", sorted(SOME), id="all"),
-        pytest.param("test/images", [], id="no such subset"),
-        pytest.param("rain", [], id="an end of a folder's name"),
-    ],
+@cases(
+    "path, found",
+    {
+        "exact": ("images/train", ["images/train/a.jpg", "images/train/c.png"]),
+        "up": ("../train/", ["images/train/a.jpg", "images/train/c.png"]),
+        "absolute": ("/data/set/images/val", ["images/val/a.jpg", "images/val/b.JPG"]),
+        "all": (".", sorted(SOME)),
+        "no such subset": ("test/images", []),
+        "an end of a folder's name": ("rain", []),
+    },
 )
 def test_images_within_a_folder(path: str, found: Any) -> None:
     assert ImageIndex(Path("nowhere"), SOME).within(path) == found

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from cases import cases
 
 from pipeline.errors import DataError
 
@@ -21,18 +22,18 @@ def record(*shapes: object, path: object = "a.jpg", **fields: object) -> dict[st
 SIZE = {"imageWidth": 100, "imageHeight": 50}
 
 
-@pytest.mark.parametrize(
-    ("drawn", "bbox"),
-    [
-        pytest.param(shape("rectangle", (1, 2), (11, 22)), (1, 2, 10, 20), id="rectangle"),
-        pytest.param(shape("rectangle", (11, 22), (1, 2)), (1, 2, 10, 20), id="rectangle from below"),
-        pytest.param(shape("rectangle", (1, 2), (11, 2), (11, 22), (1, 22)), (1, 2, 10, 20), id="by four corners"),
-        pytest.param(shape("rotation", (5, 0), (10, 5), (5, 10), (0, 5)), (0, 0, 10, 10), id="turned"),
-        pytest.param(shape("polygon", (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20), id="polygon"),
-        pytest.param(shape(None, (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20), id="no kind: polygon"),
-        pytest.param(shape("circle", (10, 10), (13, 14)), (5, 5, 10, 10), id="circle"),
-        pytest.param(shape("mask", (1, 2), (10, 21), mask="iVBOR"), (1, 2, 10, 20), id="mask: last pixels included"),
-    ],
+@cases(
+    "drawn, bbox",
+    {
+        "rectangle": (shape("rectangle", (1, 2), (11, 22)), (1, 2, 10, 20)),
+        "rectangle from below": (shape("rectangle", (11, 22), (1, 2)), (1, 2, 10, 20)),
+        "by four corners": (shape("rectangle", (1, 2), (11, 2), (11, 22), (1, 22)), (1, 2, 10, 20)),
+        "turned": (shape("rotation", (5, 0), (10, 5), (5, 10), (0, 5)), (0, 0, 10, 10)),
+        "polygon": (shape("polygon", (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20)),
+        "no kind: polygon": (shape(None, (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20)),
+        "circle": (shape("circle", (10, 10), (13, 14)), (5, 5, 10, 10)),
+        "mask: last pixels included": (shape("mask", (1, 2), (10, 21), mask="iVBOR"), (1, 2, 10, 20)),
+    },
 )
 def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any, ...]) -> None:
     annotation_folder.image("a.jpg")
@@ -64,13 +65,13 @@ def test_what_has_no_area_is_left_out_and_counted(
     assert "without an area: 2 of kind 'line', 1 of kind 'linestrip', 1 of kind 'point'" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("fields", "crowd"),
-    [
-        pytest.param({"flags": {"crowd": True}}, 1, id="crowd"),
-        pytest.param({"difficult": True}, 1, id="difficult, as X-AnyLabeling has it"),
-        pytest.param({"flags": {"crowd": False}, "difficult": False}, 0, id="not so"),
-    ],
+@cases(
+    "fields, crowd",
+    {
+        "crowd": ({"flags": {"crowd": True}}, 1),
+        "difficult, as X-AnyLabeling has it": ({"difficult": True}, 1),
+        "not so": ({"flags": {"crowd": False}, "difficult": False}, 0),
+    },
 )
 def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[Any, Any], crowd: int) -> None:
     annotation_folder.image("a.jpg")
@@ -78,15 +79,15 @@ def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[An
     assert [each.iscrowd for each in annotation_folder.read().annotations] == [crowd]
 
 
-@pytest.mark.parametrize(
-    ("file", "path", "found"),
-    [
-        pytest.param("labels/a.json", "..\\images\\a.jpg", "images/a.jpg", id="relative, backslashes"),
-        pytest.param("train/b.json", "b.jpg", "train/b.jpg", id="beside, where others are called so"),
-        pytest.param("labels/a.json", "D:\\old\\renamed.jpg", "images/a.jpg", id="renamed: by its own name"),
-        pytest.param("labels/a.json", None, "images/a.jpg", id="no path"),
-        pytest.param("labels/gone.json", "..\\images\\gone.jpg", "images/gone.jpg", id="absent"),
-    ],
+@cases(
+    "file, path, found",
+    {
+        "relative, backslashes": ("labels/a.json", "..\\images\\a.jpg", "images/a.jpg"),
+        "beside, where others are called so": ("train/b.json", "b.jpg", "train/b.jpg"),
+        "renamed: by its own name": ("labels/a.json", "D:\\old\\renamed.jpg", "images/a.jpg"),
+        "no path": ("labels/a.json", None, "images/a.jpg"),
+        "absent": ("labels/gone.json", "..\\images\\gone.jpg", "images/gone.jpg"),
+    },
 )
 def test_the_image(annotation_folder: AnnotationFolder, file: str, path: str | None, found: str) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg", "train/b.jpg")
@@ -109,21 +110,19 @@ def test_several_files(annotation_folder: AnnotationFolder, caplog: pytest.LogCa
 HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", f"[3, {'9' * 4000}]")
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        pytest.param(record(shape("polygon", (1, 2), (3, 4))), r"polygon has 2 points.*a.json: shapes\[0\]", id="few"),
-        pytest.param(record(shape("rectangle", (1, 2), (3,))), r"'points' is a list", id="half a point"),
-        pytest.param(record(shape("rectangle", (1, 2), (3, "x"))), r"point's y is 'x'.*shapes\[0\]", id="no number"),
-        pytest.param(
-            record(shape("rectangle", (1, 2), (3, 4), label=None)), r"class is absent.*shapes\[0\]", id="no label"
-        ),
-        pytest.param(record(7), r"shape is 7 where an object", id="no object"),
-        pytest.param(record(path=7), r"'imagePath' is 7", id="path a number"),
-        pytest.param(HUGE, r"point's y is a number of 13\d\d\d bits", id="huge integer"),
-        pytest.param(HUGE.replace("9" * 4000, "9" * 5000), r"not JSON", id="endless integer"),
-        pytest.param('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON", id="deep"),
-    ],
+@cases(
+    "content, said",
+    {
+        "few": (record(shape("polygon", (1, 2), (3, 4))), r"polygon has 2 points.*a.json: shapes\[0\]"),
+        "half a point": (record(shape("rectangle", (1, 2), (3,))), r"'points' is a list"),
+        "no number": (record(shape("rectangle", (1, 2), (3, "x"))), r"point's y is 'x'.*shapes\[0\]"),
+        "no label": (record(shape("rectangle", (1, 2), (3, 4), label=None)), r"class is absent.*shapes\[0\]"),
+        "no object": (record(7), r"shape is 7 where an object"),
+        "path a number": (record(path=7), r"'imagePath' is 7"),
+        "huge integer": (HUGE, r"point's y is a number of 13\d\d\d bits"),
+        "endless integer": (HUGE.replace("9" * 4000, "9" * 5000), r"not JSON"),
+        "deep": ('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON"),
+    },
 )
 def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"labels/a.json": content})

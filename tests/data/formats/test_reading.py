@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder
+from cases import cases
 from written_formats import WRITERS
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, write_coco
@@ -84,28 +85,28 @@ def test_two_formats_are_not_guessed_between(annotation_folder: AnnotationFolder
     assert annotation_folder.read(member="instances.json").categories[0].id == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        pytest.param("yolov8", "no annotation format 'yolov8'.*did you mean 'yolo'", id="near"),
-        pytest.param("?", "coco, voc, yolo, labelme, cvat, csv.*leave it empty", id="far"),
-    ],
+@cases(
+    "name, said",
+    {
+        "near": ("yolov8", "no annotation format 'yolov8'.*did you mean 'yolo'"),
+        "far": ("?", "coco, voc, yolo, labelme, cvat, csv.*leave it empty"),
+    },
 )
 def test_an_unknown_format_is_refused(annotation_folder: AnnotationFolder, name: str, said: str) -> None:
     with pytest.raises(UsageError, match=f"(?s){said}"):
         annotation_folder.read(name)
 
 
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        pytest.param({}, "there are no files at all", id="nothing"),
-        pytest.param({".hidden.json": {}, "__MACOSX/a.xml": "<annotation/>"}, "no files at all", id="hidden"),
-        pytest.param({"a.md": "x", "b.md": "x", "c": "x"}, "there are 2 .md, 1 no suffix", id="others"),
-        pytest.param({"a.xml": "<kml/>"}, "voc: a.xml has <kml> outermost.*cvat: a.xml has <kml>", id="XML"),
-        pytest.param({"a.json": {"shapes": []}}, "labelme: a.json has shapes, but no 'imagePath'", id="no image path"),
-        pytest.param({"a.txt": "Car 0.0 0 1.5"}, "yolo: a.txt does not begin with a line 'class x-centre", id="KITTI"),
-    ],
+@cases(
+    "files, said",
+    {
+        "nothing": ({}, "there are no files at all"),
+        "hidden": ({".hidden.json": {}, "__MACOSX/a.xml": "<annotation/>"}, "no files at all"),
+        "others": ({"a.md": "x", "b.md": "x", "c": "x"}, "there are 2 .md, 1 no suffix"),
+        "XML": ({"a.xml": "<kml/>"}, "voc: a.xml has <kml> outermost.*cvat: a.xml has <kml>"),
+        "no image path": ({"a.json": {"shapes": []}}, "labelme: a.json has shapes, but no 'imagePath'"),
+        "KITTI": ({"a.txt": "Car 0.0 0 1.5"}, "yolo: a.txt does not begin with a line 'class x-centre"),
+    },
 )
 def test_what_is_none_of_the_formats_is_said(
     annotation_folder: AnnotationFolder, files: dict[Any, Any], said: str
@@ -135,14 +136,14 @@ NAN_XML = """<annotation><filename>a.jpg</filename><object><name>cat</name>
 NAN_POLYGON = {"label": "cat", "shape_type": "polygon", "points": [[1, 2], [3, math.nan], [5, 6]]}
 
 
-@pytest.mark.parametrize(
+@cases(
     "files",
-    [
-        pytest.param({"a.csv": "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,nan,2,11,22\n"}, id="csv"),
-        pytest.param({"a.xml": NAN_XML}, id="voc"),
-        pytest.param({"a.json": {"shapes": [NAN_POLYGON], "imagePath": "a.jpg"}}, id="labelme"),
-        pytest.param({"classes.txt": "cat", "a.txt": "0 nan 0.5 0.1 0.1"}, id="yolo"),
-    ],
+    {
+        "csv": {"a.csv": "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,nan,2,11,22\n"},
+        "voc": {"a.xml": NAN_XML},
+        "labelme": {"a.json": {"shapes": [NAN_POLYGON], "imagePath": "a.jpg"}},
+        "yolo": {"classes.txt": "cat", "a.txt": "0 nan 0.5 0.1 0.1"},
+    },
 )
 def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder, files: dict[str, Any]) -> None:
     annotation_folder.image("a.jpg")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from cases import cases
 
 from pipeline.errors import DataError
 
@@ -21,25 +22,23 @@ def box(*corners: object, kind: str = "cat", rest: str = "") -> str:
 KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC2012</annotation></source>"
 
 
-@pytest.mark.parametrize(
-    ("files", "boxes"),
-    [
-        pytest.param({"a.xml": xml(box(1, 1, 3, 4))}, [("cat", 0, 0, 3, 4)], id="whole numbers: from 1, last included"),
-        pytest.param({"a.xml": xml(box("1.0", 1, 3, 4))}, [("cat", 1, 1, 2, 3)], id="a decimal point: edges from 0"),
-        pytest.param({"a.xml": xml(box(0, 1, 3, 4))}, [("cat", 0, 1, 3, 3)], id="an edge at 0: edges from 0"),
-        pytest.param(
+@cases(
+    "files, boxes",
+    {
+        "whole numbers: from 1, last included": ({"a.xml": xml(box(1, 1, 3, 4))}, [("cat", 0, 0, 3, 4)]),
+        "a decimal point: edges from 0": ({"a.xml": xml(box("1.0", 1, 3, 4))}, [("cat", 1, 1, 2, 3)]),
+        "an edge at 0: edges from 0": ({"a.xml": xml(box(0, 1, 3, 4))}, [("cat", 0, 1, 3, 3)]),
+        "an edge at 0 in another file": (
             {"a.xml": xml(box(2, 1, 3, 4)), "b.xml": xml(box(5, 0, 6, 7), name="b.jpg")},
             [("cat", 2, 1, 1, 3)],
-            id="an edge at 0 in another file",
         ),
-        pytest.param({"a.xml": xml(box("1.5", 1, 3, 4), rest=KIT)}, [("cat", 0.5, 0, 2.5, 4)], id="says it is VOC"),
-        pytest.param({"a.xml": xml(box(9, 9, 3, 4))}, [("cat", 8, 8, -5, -4)], id="corners swapped: for validation"),
-        pytest.param(
+        "says it is VOC": ({"a.xml": xml(box("1.5", 1, 3, 4), rest=KIT)}, [("cat", 0.5, 0, 2.5, 4)]),
+        "corners swapped: for validation": ({"a.xml": xml(box(9, 9, 3, 4))}, [("cat", 8, 8, -5, -4)]),
+        "parts of objects are none": (
             {"a.xml": xml(box(1, 1, 3, 4, rest="<part><name>head</name><bndbox/></part>"))},
             [("cat", 0, 0, 3, 4)],
-            id="parts of objects are none",
         ),
-    ],
+    },
 )
 def test_coordinates(annotation_folder: AnnotationFolder, files: dict[Any, Any], boxes: list[Any]) -> None:
     annotation_folder.image("JPEGImages/a.jpg", "JPEGImages/b.jpg")
@@ -71,16 +70,16 @@ def test_folders_are_the_split(annotation_folder: AnnotationFolder) -> None:
     assert dataset.classes == ("ant", "cat")
 
 
-@pytest.mark.parametrize(
-    ("named", "size"),
-    [
-        pytest.param("a.jpg", "<width>7</width><height>9</height>", id="declared"),
-        pytest.param("a.jpg", "<width>7.0</width><height>9</height>", id="declared with a point"),
-        pytest.param("a.jpg", "<width>0</width><height>0</height>", id="0"),
-        pytest.param("a.jpg", "", id="none"),
-        pytest.param("a.png", "", id="another suffix, so by the annotation's own name"),
-        pytest.param("", "", id="no name"),
-    ],
+@cases(
+    "named, size",
+    {
+        "declared": ("a.jpg", "<width>7</width><height>9</height>"),
+        "declared with a point": ("a.jpg", "<width>7.0</width><height>9</height>"),
+        "0": ("a.jpg", "<width>0</width><height>0</height>"),
+        "none": ("a.jpg", ""),
+        "another suffix, so by the annotation's own name": ("a.png", ""),
+        "no name": ("", ""),
+    },
 )
 def test_image_and_size(annotation_folder: AnnotationFolder, named: str, size: str) -> None:
     annotation_folder.image("images/a.jpg")
@@ -93,16 +92,16 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
 EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        pytest.param(xml(box(1, 1, 3, "x")), "<ymax> is 'x' where a number.*a.xml: object 1", id="no number"),
-        pytest.param(xml(box(1, 1, 3, 4, kind=" ")), "class is ' ' where a name.*a.xml: object 1", id="no class"),
-        pytest.param(xml("<object><name>x</name></object>"), "no <bndbox>.*a.xml: object 1", id="no box"),
-        pytest.param(xml(size="<width>-5</width><height>1</height>"), "size is -5x1", id="negative size"),
-        pytest.param(xml()[:-5], "not XML: .*line 1, column.*a.xml", id="cut"),
-        pytest.param(BOMB + xml(name="&b;"), "declares entities.*a.xml", id="bomb"),
-    ],
+@cases(
+    "content, said",
+    {
+        "no number": (xml(box(1, 1, 3, "x")), "<ymax> is 'x' where a number.*a.xml: object 1"),
+        "no class": (xml(box(1, 1, 3, 4, kind=" ")), "class is ' ' where a name.*a.xml: object 1"),
+        "no box": (xml("<object><name>x</name></object>"), "no <bndbox>.*a.xml: object 1"),
+        "negative size": (xml(size="<width>-5</width><height>1</height>"), "size is -5x1"),
+        "cut": (xml()[:-5], "not XML: .*line 1, column.*a.xml"),
+        "bomb": (BOMB + xml(name="&b;"), "declares entities.*a.xml"),
+    },
 )
 def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
     annotation_folder.write({"labels/a.xml": content})

@@ -13,17 +13,17 @@ BOX = "0 0.5 0.5 0.2 0.4\n"  # of 100x50: (40, 15, 20, 20)
 CAT = ("cat", 40, 15, 20, 20)
 
 
-@pytest.mark.parametrize(
-    ("images", "files"),
-    [
-        pytest.param(["images/train/a.jpg"], ["labels/train/a.txt"], id="labels where the image is in images"),
-        pytest.param(["train/images/a.jpg"], ["train/labels/a.txt"], id="within the split's folder"),
-        pytest.param(["x/a.jpg"], ["x/a.txt"], id="beside the image"),
-        pytest.param(["a.jpg"], ["labels/a.txt"], id="only the labels in a folder"),
-        pytest.param(["train/a.jpg"], ["labels/train/a.txt"], id="the folder of images taken away"),
-        pytest.param(["obj_train_data/a.jpg"], ["obj_train_data/a.txt"], id="Darknet"),
-        pytest.param(["images/a.v1.jpg"], ["labels/a.v1.txt"], id="a dot in the name"),
-    ],
+@cases(
+    "images, files",
+    {
+        "labels where the image is in images": (["images/train/a.jpg"], ["labels/train/a.txt"]),
+        "within the split's folder": (["train/images/a.jpg"], ["train/labels/a.txt"]),
+        "beside the image": (["x/a.jpg"], ["x/a.txt"]),
+        "only the labels in a folder": (["a.jpg"], ["labels/a.txt"]),
+        "the folder of images taken away": (["train/a.jpg"], ["labels/train/a.txt"]),
+        "Darknet": (["obj_train_data/a.jpg"], ["obj_train_data/a.txt"]),
+        "a dot in the name": (["images/a.v1.jpg"], ["labels/a.v1.txt"]),
+    },
 )
 def test_labels_find_their_image(annotation_folder: AnnotationFolder, images: list[Any], files: list[Any]) -> None:
     annotation_folder.image(*images)
@@ -31,15 +31,15 @@ def test_labels_find_their_image(annotation_folder: AnnotationFolder, images: li
     assert boxes_of(annotation_folder.read()) == {images[0]: [CAT]}
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        pytest.param("data.yaml", {"names": ["cat", "dog"]}, id="list"),
-        pytest.param("any.yml", "names:\n  1: dog\n  0: cat\n", id="by index"),
-        pytest.param("classes.txt", "\ufeffcat\r\ndog\r\n\r\n", id="classes.txt, Windows"),
-        pytest.param("data/obj.names", "cat\ndog", id="obj.names"),
-        pytest.param("train/_darknet.labels", "cat\ndog\n", id="_darknet.labels"),
-    ],
+@cases(
+    "name, content",
+    {
+        "list": ("data.yaml", {"names": ["cat", "dog"]}),
+        "by index": ("any.yml", "names:\n  1: dog\n  0: cat\n"),
+        "classes.txt, Windows": ("classes.txt", "\ufeffcat\r\ndog\r\n\r\n"),
+        "obj.names": ("data/obj.names", "cat\ndog"),
+        "_darknet.labels": ("train/_darknet.labels", "cat\ndog\n"),
+    },
 )
 def test_class_names(annotation_folder: AnnotationFolder, name: str, content: dict[Any, Any] | str) -> None:
     annotation_folder.image("a.jpg")
@@ -180,25 +180,25 @@ DEEP = "names: " + "[" * 20_000
 ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, *c]"
 
 
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        pytest.param({"a.txt": BOX + "1 0.5 0.5 0.1 0.1"}, r"class 1, which has no name.*a.txt:2.*0 to 0", id="class"),
-        pytest.param({"a.txt": BOX + "-1 .5 .5 .1 .1"}, r"class -1, which has no name.*a.txt:2", id="negative class"),
-        pytest.param({"a.txt": BOX + "cat .5 .5 .1 .1"}, r"class is 'cat' where a number.*a.txt:2", id="class by name"),
-        pytest.param({"a.txt": BOX + "0 .5 .5 .1 .1 .1 .1 .1"}, r"8 values.*a.txt:2", id="half a point"),
-        pytest.param({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2", id="no number"),
-        pytest.param({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1", id="first line too short"),
-        pytest.param({"labels/a.txt": BOX, "a.txt": BOX}, r"two annotation files are for one image", id="labels twice"),
-        pytest.param({"classes.txt": "", "a.txt": BOX}, r"no names for their classes", id="no names"),
-        pytest.param({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2", id="name empty"),
-        pytest.param({"data.yaml": "names: {0: a, 2: b}"}, r"indices of the 2 names.*data.yaml", id="index left out"),
-        pytest.param({"data.yaml": "names: cat"}, r"'names' is 'cat'.*data.yaml", id="names a text"),
-        pytest.param({"data.yaml": ALIASES}, r"class name is a list.*data.yaml", id="aliases"),
-        pytest.param({"data.yaml": DEEP}, r"not YAML.*data.yaml", id="deep"),
-        pytest.param({"data.yaml": "names: !!python/name:os.system"}, r"not YAML.*data.yaml", id="code"),
-        pytest.param({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml", id="key points"),
-    ],
+@cases(
+    "files, said",
+    {
+        "class": ({"a.txt": BOX + "1 0.5 0.5 0.1 0.1"}, r"class 1, which has no name.*a.txt:2.*0 to 0"),
+        "negative class": ({"a.txt": BOX + "-1 .5 .5 .1 .1"}, r"class -1, which has no name.*a.txt:2"),
+        "class by name": ({"a.txt": BOX + "cat .5 .5 .1 .1"}, r"class is 'cat' where a number.*a.txt:2"),
+        "half a point": ({"a.txt": BOX + "0 .5 .5 .1 .1 .1 .1 .1"}, r"8 values.*a.txt:2"),
+        "no number": ({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2"),
+        "first line too short": ({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1"),
+        "labels twice": ({"labels/a.txt": BOX, "a.txt": BOX}, r"two annotation files are for one image"),
+        "no names": ({"classes.txt": "", "a.txt": BOX}, r"no names for their classes"),
+        "name empty": ({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2"),
+        "index left out": ({"data.yaml": "names: {0: a, 2: b}"}, r"indices of the 2 names.*data.yaml"),
+        "names a text": ({"data.yaml": "names: cat"}, r"'names' is 'cat'.*data.yaml"),
+        "aliases": ({"data.yaml": ALIASES}, r"class name is a list.*data.yaml"),
+        "deep": ({"data.yaml": DEEP}, r"not YAML.*data.yaml"),
+        "code": ({"data.yaml": "names: !!python/name:os.system"}, r"not YAML.*data.yaml"),
+        "key points": ({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml"),
+    },
 )
 def test_refused(annotation_folder: AnnotationFolder, files: dict[Any, Any], said: str) -> None:
     annotation_folder.image("a.jpg")
@@ -216,12 +216,12 @@ def test_the_description_named_is_taken(annotation_folder: AnnotationFolder) -> 
         annotation_folder.read()
 
 
-@pytest.mark.parametrize(
+@cases(
     "files",
-    [
-        pytest.param({"classes.txt": "cat\n", "a.txt": BOX}, id="YOLO"),
-        pytest.param({"a.csv": "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.2,0.1,0.2\n"}, id="Open Images"),
-    ],
+    {
+        "YOLO": {"classes.txt": "cat\n", "a.txt": BOX},
+        "Open Images": {"a.csv": "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.1,0.2,0.1,0.2\n"},
+    },
 )
 def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(
     annotation_folder: AnnotationFolder, files: dict[Any, Any]

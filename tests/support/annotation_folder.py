@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+from cases import cases
 from PIL import Image
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.reading import read_annotations
+from pipeline.errors import DataError
 
 
 class AnnotationFolder:
@@ -48,6 +51,12 @@ class AnnotationFolder:
     def read(self, format: str = "", member: str = "") -> CocoDataset:  # noqa: A002
         return read_annotations(self.folder, self.index, format=format, member=member)[1]
 
+    def boxes(self, files: Mapping[str, Any], *images: str, format: str = "") -> dict[str, list[tuple[Any, ...]]]:  # noqa: A002
+        """Write images and annotation files, and read class and box by image."""
+        self.image(*images)
+        self.write(files)
+        return boxes_of(self.read(format))
+
 
 def boxes_of(dataset: CocoDataset) -> dict[str, list[tuple[Any, ...]]]:
     """Class and box, rounded, by image."""
@@ -62,3 +71,16 @@ def boxes_of(dataset: CocoDataset) -> dict[str, list[tuple[Any, ...]]]:
 
 def subsets_of(dataset: CocoDataset) -> dict[str, str]:
     return {image.file_name: image.extra.get("subset", "") for image in dataset.images}
+
+
+def refusals(rows: Mapping[str, Any], beside: Mapping[str, Any] | None = None, format: str = "") -> Callable[..., None]:  # noqa: A002
+    """A test that annotations of an image `a.jpg` are refused: by name, the files and what is said of them."""
+
+    @cases("files, said", rows)
+    def test(annotation_folder: AnnotationFolder, files: Mapping[str, Any], said: str) -> None:
+        annotation_folder.image("a.jpg")
+        annotation_folder.write({**(beside or {}), **files})
+        with pytest.raises(DataError, match=f"(?s){said}"):
+            annotation_folder.read(format)
+
+    return test

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
 from pipeline.errors import DataError
@@ -85,26 +85,25 @@ def test_a_table_without_header_is_read_when_named(annotation_folder: Annotation
         annotation_folder.read()
 
 
-@cases(
-    "content, said",
+test_refused = refusals(
     {
-        "no number": (PIXELS + "a.jpg,100,50,cat,1,2,11,x\n", "bottom is 'x' where a number.*boxes.csv:2"),
-        "no class": (PIXELS + "\na.jpg,100,50,,1,2,11,22\n", "class is '' where a name.*boxes.csv:3"),
-        "no image": (PIXELS + ",100,50,cat,1,2,11,22\n", "row names no image.*boxes.csv:2"),
-        "short row": (PIXELS + "a.jpg,100,50,cat,1,2\n", "row has 6 values.*boxes.csv:2"),
-        "size a text": (PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n", "width is 'wide'.*boxes.csv:2"),
-        "negative size": (PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n", "size is -1x50.*boxes.csv:2"),
-        "huge field": (PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n', "not CSV: field larger.*boxes.csv:"),
-        "empty": ("", "lacks the columns image"),
-    },
+        "no number": (
+            {"boxes.csv": PIXELS + "a.jpg,100,50,cat,1,2,11,x\n"},
+            "bottom is 'x' where a number.*boxes.csv:2",
+        ),
+        "no class": ({"boxes.csv": PIXELS + "\na.jpg,100,50,,1,2,11,22\n"}, "class is '' where a name.*boxes.csv:3"),
+        "no image": ({"boxes.csv": PIXELS + ",100,50,cat,1,2,11,22\n"}, "row names no image.*boxes.csv:2"),
+        "short row": ({"boxes.csv": PIXELS + "a.jpg,100,50,cat,1,2\n"}, "row has 6 values.*boxes.csv:2"),
+        "size a text": ({"boxes.csv": PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n"}, "width is 'wide'.*boxes.csv:2"),
+        "negative size": ({"boxes.csv": PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n"}, "size is -1x50.*boxes.csv:2"),
+        "huge field": (
+            {"boxes.csv": PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n'},
+            "not CSV: field larger.*boxes.csv:",
+        ),
+        "empty": ({"boxes.csv": ""}, "lacks the columns image"),
+        "one column": (
+            {"boxes.csv": OPEN, "class-descriptions.csv": "/m/01,Dog\n/m/02\n"},
+            "1 values.*class-descriptions.csv:2",
+        ),
+    }
 )
-def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
-    annotation_folder.write({"boxes.csv": content})
-    with pytest.raises(DataError, match=f"(?s){said}"):
-        annotation_folder.read()
-
-
-def test_descriptions_have_two_columns(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.write({"boxes.csv": OPEN, "class-descriptions.csv": "/m/01,Dog\n/m/02\n"})
-    with pytest.raises(DataError, match=r"(?s)1 values.*class-descriptions.csv:2"):
-        annotation_folder.read()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
 from pipeline.errors import DataError
@@ -165,20 +165,24 @@ def test_clips_of_a_project_by_their_task(annotation_folder: AnnotationFolder) -
     assert subsets_of(dataset) == {"one/frame_000000.jpg": "train", "two/frame_000000.jpg": "test"}
 
 
-@cases(
-    "content, said",
+test_refused = refusals(
     {
-        "no number": (annotations(image(BOX.replace('"11"', '"x"'))), "xbr of a box is 'x'.*a.xml: image a.jpg"),
-        "no points": (annotations(image('<polygon label="cat" points=""/>')), "polygon has no points.*image a.jpg"),
-        "no label": (annotations(image(BOX.replace('"cat"', '""'))), "class is '' where a name.*image a.jpg"),
-        "no name": (annotations(image(name="")), "an image has no name.*a.xml: image 1"),
-        "no frames": (annotations(track(at(0, 1))), "no frame of street is.*street/frame_000000.jpg"),
-    },
+        "no number": (
+            {"a.xml": annotations(image(BOX.replace('"11"', '"x"')))},
+            "xbr of a box is 'x'.*a.xml: image a.jpg",
+        ),
+        "no points": (
+            {"a.xml": annotations(image('<polygon label="cat" points=""/>'))},
+            "polygon has no points.*image a.jpg",
+        ),
+        "no label": (
+            {"a.xml": annotations(image(BOX.replace('"cat"', '""')))},
+            "class is '' where a name.*image a.jpg",
+        ),
+        "no name": ({"a.xml": annotations(image(name=""))}, "an image has no name.*a.xml: image 1"),
+        "no frames": ({"a.xml": annotations(track(at(0, 1)))}, "no frame of street is.*street/frame_000000.jpg"),
+    }
 )
-def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
-    annotation_folder.write({"a.xml": content})
-    with pytest.raises(DataError, match=f"(?s){said}"):
-        annotation_folder.read()
 
 
 def test_tracks_of_no_named_video_are_of_the_only_clip(annotation_folder: AnnotationFolder) -> None:

@@ -5,10 +5,8 @@ import math
 from typing import Any
 
 import pytest
-from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
-
-from pipeline.errors import DataError
 
 
 def shape(kind: object, *points: object, label: object = "cat", **fields: object) -> dict[str, object]:
@@ -110,21 +108,25 @@ def test_several_files(annotation_folder: AnnotationFolder, caplog: pytest.LogCa
 HUGE = json.dumps(record(shape("rectangle", (1, 2), (3, 4)))).replace("[3, 4]", f"[3, {'9' * 4000}]")
 
 
-@cases(
-    "content, said",
+test_refused = refusals(
     {
-        "few": (record(shape("polygon", (1, 2), (3, 4))), r"polygon has 2 points.*a.json: shapes\[0\]"),
-        "half a point": (record(shape("rectangle", (1, 2), (3,))), r"'points' is a list"),
-        "no number": (record(shape("rectangle", (1, 2), (3, "x"))), r"point's y is 'x'.*shapes\[0\]"),
-        "no label": (record(shape("rectangle", (1, 2), (3, 4), label=None)), r"class is absent.*shapes\[0\]"),
-        "no object": (record(7), r"shape is 7 where an object"),
-        "path a number": (record(path=7), r"'imagePath' is 7"),
-        "huge integer": (HUGE, r"point's y is a number of 13\d\d\d bits"),
-        "endless integer": (HUGE.replace("9" * 4000, "9" * 5000), r"not JSON"),
-        "deep": ('{"shapes": [], "imagePath": ' + "[" * 100_000, r"not JSON"),
-    },
+        "few": (
+            {"labels/a.json": record(shape("polygon", (1, 2), (3, 4)))},
+            r"polygon has 2 points.*a.json: shapes\[0\]",
+        ),
+        "half a point": ({"labels/a.json": record(shape("rectangle", (1, 2), (3,)))}, r"'points' is a list"),
+        "no number": (
+            {"labels/a.json": record(shape("rectangle", (1, 2), (3, "x")))},
+            r"point's y is 'x'.*shapes\[0\]",
+        ),
+        "no label": (
+            {"labels/a.json": record(shape("rectangle", (1, 2), (3, 4), label=None))},
+            r"class is absent.*shapes\[0\]",
+        ),
+        "no object": ({"labels/a.json": record(7)}, r"shape is 7 where an object"),
+        "path a number": ({"labels/a.json": record(path=7)}, r"'imagePath' is 7"),
+        "huge integer": ({"labels/a.json": HUGE}, r"point's y is a number of 13\d\d\d bits"),
+        "endless integer": ({"labels/a.json": HUGE.replace("9" * 4000, "9" * 5000)}, r"not JSON"),
+        "deep": ({"labels/a.json": '{"shapes": [], "imagePath": ' + "[" * 100_000}, r"not JSON"),
+    }
 )
-def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
-    annotation_folder.write({"labels/a.json": content})
-    with pytest.raises(DataError, match=f"(?s){said}"):
-        annotation_folder.read()

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
-
-from pipeline.errors import DataError
 
 
 def xml(*objects: str, name: str = "a.jpg", size: str = "<width>100</width><height>50</height>", rest: str = "") -> str:
@@ -92,25 +89,14 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a
 EXTERNAL = '<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
 
 
-@cases(
-    "content, said",
+test_refused = refusals(
     {
-        "no number": (xml(box(1, 1, 3, "x")), "<ymax> is 'x' where a number.*a.xml: object 1"),
-        "no class": (xml(box(1, 1, 3, 4, kind=" ")), "class is ' ' where a name.*a.xml: object 1"),
-        "no box": (xml("<object><name>x</name></object>"), "no <bndbox>.*a.xml: object 1"),
-        "negative size": (xml(size="<width>-5</width><height>1</height>"), "size is -5x1"),
-        "cut": (xml()[:-5], "not XML: .*line 1, column.*a.xml"),
-        "bomb": (BOMB + xml(name="&b;"), "declares entities.*a.xml"),
-    },
+        "no number": ({"labels/a.xml": xml(box(1, 1, 3, "x"))}, "<ymax> is 'x' where a number.*a.xml: object 1"),
+        "no class": ({"labels/a.xml": xml(box(1, 1, 3, 4, kind=" "))}, "class is ' ' where a name.*a.xml: object 1"),
+        "no box": ({"labels/a.xml": xml("<object><name>x</name></object>")}, "no <bndbox>.*a.xml: object 1"),
+        "negative size": ({"labels/a.xml": xml(size="<width>-5</width><height>1</height>")}, "size is -5x1"),
+        "cut": ({"labels/a.xml": xml()[:-5]}, "not XML: .*line 1, column.*a.xml"),
+        "bomb": ({"labels/a.xml": BOMB + xml(name="&b;")}, "declares entities.*a.xml"),
+        "two files": ({"new/a.xml": xml(), "old/a.xml": xml()}, "two annotation files.*a.jpg: new/a.xml and old/a.xml"),
+    }
 )
-def test_refused(annotation_folder: AnnotationFolder, content: Any, said: str) -> None:
-    annotation_folder.write({"labels/a.xml": content})
-    with pytest.raises(DataError, match=f"(?s){said}"):
-        annotation_folder.read()
-
-
-def test_one_image_has_one_file(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"new/a.xml": xml(), "old/a.xml": xml()})
-    with pytest.raises(DataError, match=r"two annotation files are for one image, a.jpg: new/a.xml and old/a.xml"):
-        annotation_folder.read()

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from annotation_folder import AnnotationFolder, boxes_of, subsets_of
+from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
 from pipeline.errors import DataError
@@ -180,8 +180,7 @@ DEEP = "names: " + "[" * 20_000
 ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, *c]"
 
 
-@cases(
-    "files, said",
+test_refused = refusals(
     {
         "class": ({"a.txt": BOX + "1 0.5 0.5 0.1 0.1"}, r"class 1, which has no name.*a.txt:2.*0 to 0"),
         "negative class": ({"a.txt": BOX + "-1 .5 .5 .1 .1"}, r"class -1, which has no name.*a.txt:2"),
@@ -199,12 +198,9 @@ ALIASES = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nnames: [*c, 
         "code": ({"data.yaml": "names: !!python/name:os.system"}, r"not YAML.*data.yaml"),
         "key points": ({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml"),
     },
+    {"classes.txt": "cat"},
+    "yolo",
 )
-def test_refused(annotation_folder: AnnotationFolder, files: dict[Any, Any], said: str) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"classes.txt": "cat"} | files)
-    with pytest.raises(DataError, match=f"(?s){said}"):
-        annotation_folder.read("yolo")
 
 
 def test_the_description_named_is_taken(annotation_folder: AnnotationFolder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +12,7 @@ import globox
 import numpy as np
 import pytest
 import supervision
+from cases import cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from written_formats import SAYS_CROWD, SAYS_EMPTY, SAYS_UNUSED, WRITERS
@@ -89,66 +89,54 @@ def test_real_photographs_pass_through_every_format(
     assert index.unreadable == []
 
 
-def _supervision(kind: str) -> Callable[[Path, Path, Path], None]:
-    def write(file: Path, images: Path, folder: Path) -> None:
-        dataset = supervision.DetectionDataset.from_coco(str(images), str(file))
-        if kind == "yolo":
-            dataset.as_yolo(annotations_directory_path=str(folder / "labels"), data_yaml_path=str(folder / "data.yaml"))
-        elif kind == "voc":
-            dataset.as_pascal_voc(annotations_directory_path=str(folder / "Annotations"))
-        elif kind == "labelme":
-            dataset.as_labelme(annotations_directory_path=str(folder / "shapes"))
-        else:
-            dataset.as_coco(annotations_path=str(folder / "a.json"))
-
-    return write
+def _supervision(kind: str, file: Path, images: Path, folder: Path) -> None:
+    dataset = supervision.DetectionDataset.from_coco(str(images), str(file))
+    if kind == "yolo":
+        dataset.as_yolo(annotations_directory_path=str(folder / "labels"), data_yaml_path=str(folder / "data.yaml"))
+    elif kind == "voc":
+        dataset.as_pascal_voc(annotations_directory_path=str(folder / "Annotations"))
+    elif kind == "labelme":
+        dataset.as_labelme(annotations_directory_path=str(folder / "shapes"))
+    else:
+        dataset.as_coco(annotations_path=str(folder / "a.json"))
 
 
-def _globox(kind: str) -> Callable[[Path, Path, Path], None]:
-    def write(file: Path, images: Path, folder: Path) -> None:
-        boxes = globox.AnnotationSet.from_coco(file)
+def _globox(kind: str, file: Path, images: Path, folder: Path) -> None:
+    boxes = globox.AnnotationSet.from_coco(file)
+    if kind == "yolo":
         classes = sorted(boxes._labels())
-        if kind == "yolo":
-            boxes.save_yolo_v5(folder, label_to_id={name: i for i, name in enumerate(classes)})
-            (folder / "classes.txt").write_text("\n".join(classes) + "\n")
-        elif kind == "voc":
-            boxes.save_pascal_voc(folder)
-        elif kind == "cvat":
-            boxes.save_cvat(folder / "annotations.xml")
-        elif kind == "labelme":
-            boxes.save_labelme(folder)
-        elif kind == "csv":
-            boxes.save_openimage(folder / "boxes.csv")
-        else:
-            boxes.save_coco(folder / "a.json")
-
-    return write
+        boxes.save_yolo_v5(folder, label_to_id={name: i for i, name in enumerate(classes)})
+        (folder / "classes.txt").write_text("\n".join(classes) + "\n")
+    elif kind in {"voc", "labelme"}:
+        {"voc": boxes.save_pascal_voc, "labelme": boxes.save_labelme}[kind](folder)
+    else:
+        save = {"cvat": boxes.save_cvat, "csv": boxes.save_openimage, "coco": boxes.save_coco}[kind]
+        save(folder / {"cvat": "annotations.xml", "csv": "boxes.csv", "coco": "a.json"}[kind])
 
 
-LIBRARIES = [
-    pytest.param("yolo", _supervision("yolo"), {"empty": True, "unused": True}, id="supervision yolo"),
-    pytest.param("voc", _supervision("voc"), {"empty": True}, id="supervision voc"),
-    pytest.param("labelme", _supervision("labelme"), {"empty": True}, id="supervision labelme"),
-    pytest.param("coco", _supervision("coco"), {"empty": True, "unused": True, "crowd": True}, id="supervision coco"),
-    pytest.param("yolo", _globox("yolo"), {"empty": True}, id="globox yolo v5"),
-    pytest.param("voc", _globox("voc"), {"empty": True}, id="globox voc"),
-    pytest.param("cvat", _globox("cvat"), {"empty": True}, id="globox cvat"),
-    pytest.param("labelme", _globox("labelme"), {"empty": True}, id="globox labelme"),
-    pytest.param("csv", _globox("csv"), {}, id="globox open images"),
-    pytest.param("coco", _globox("coco"), {"empty": True, "unused": True}, id="globox coco"),
-]
-
-
-@pytest.mark.parametrize(("name", "write", "says"), LIBRARIES)
+@cases(
+    "write, name, says",
+    {
+        "supervision yolo": (_supervision, "yolo", {"empty", "unused"}),
+        "supervision voc": (_supervision, "voc", {"empty"}),
+        "supervision labelme": (_supervision, "labelme", {"empty"}),
+        "supervision coco": (_supervision, "coco", {"empty", "unused", "crowd"}),
+        "globox yolo v5": (_globox, "yolo", {"empty"}),
+        "globox voc": (_globox, "voc", {"empty"}),
+        "globox cvat": (_globox, "cvat", {"empty"}),
+        "globox labelme": (_globox, "labelme", {"empty"}),
+        "globox open images": (_globox, "csv", set()),
+        "globox coco": (_globox, "coco", {"empty", "unused"}),
+    },
+)
 def test_reads_what_the_libraries_write(
-    photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, name: Any, write: Any, says: Any
+    photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, write: Any, name: str, says: set[str]
 ) -> None:
     dataset, images, file = photographs
-    write(file, images, tmp_path)
-    found = read_annotations(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]), format=name)[
-        1
-    ]
-    assert_same(found, dataset, **{"crowd": False, "empty": False, "unused": False} | says)
+    write(name, file, images, tmp_path)
+    index = ImageIndex(images, [image.file_name for image in dataset.images])
+    found = read_annotations(tmp_path, index, format=name)[1]
+    assert_same(found, dataset, **{what: what in says for what in ("crowd", "empty", "unused")})
 
 
 def _read_by_supervision(name: str, folder: Path, images: Path) -> tuple[list[str], dict[str, supervision.Detections]]:

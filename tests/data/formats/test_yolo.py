@@ -12,23 +12,35 @@ from pipeline.errors import DataError
 BOX = "0 0.5 0.5 0.2 0.4\n"  # of 100x50: (40, 15, 20, 20)
 CAT = ("cat", 40, 15, 20, 20)
 
+OTHER_TEXTS = {"README.roboflow.txt": "5 0 0 0 0", "notes.txt": "", "ids.txt": "000001 -1", "classes.txt": BOX}
+OTHER_YAML = {"ci.yml": "include: !reference [x]\n", "b.yaml": "- names\n", "c.yaml": "my names: [1\n"}
+DATA = {"data.yaml": {"nc": 1, "names": ["cat"]}}
+KEY_POINTS = {"data.yaml": {"names": ["cat"], "kpt_shape": [2, 3]}, "a.txt": BOX[:-1] + " 0.1 0.1 2 0.2 0.2 2"}
+
 
 @cases(
-    "images, files",
+    "files, boxes",
     {
-        "labels where the image is in images": (["images/train/a.jpg"], ["labels/train/a.txt"]),
-        "within the split's folder": (["train/images/a.jpg"], ["train/labels/a.txt"]),
-        "beside the image": (["x/a.jpg"], ["x/a.txt"]),
-        "only the labels in a folder": (["a.jpg"], ["labels/a.txt"]),
-        "the folder of images taken away": (["train/a.jpg"], ["labels/train/a.txt"]),
-        "Darknet": (["obj_train_data/a.jpg"], ["obj_train_data/a.txt"]),
-        "a dot in the name": (["images/a.v1.jpg"], ["labels/a.v1.txt"]),
+        "labels where the image is in images": ({"labels/train/a.txt": BOX}, {"images/train/a.jpg": [CAT]}),
+        "within the split's folder": ({"train/labels/a.txt": BOX}, {"train/images/a.jpg": [CAT]}),
+        "beside the image": ({"x/a.txt": BOX}, {"x/a.jpg": [CAT]}),
+        "only the labels in a folder": ({"labels/a.txt": BOX}, {"a.jpg": [CAT]}),
+        "the folder of images taken away": ({"labels/train/a.txt": BOX}, {"train/a.jpg": [CAT]}),
+        "a dot in the name": ({"labels/a.v1.txt": BOX}, {"images/a.v1.jpg": [CAT]}),
+        "images without labels": (
+            {"labels/a.txt": BOX, "labels/b.txt": ""},
+            {"a.jpg": [CAT], "b.jpg": [], "c.jpg": []},
+        ),
+        "labels without an image": ({"a.txt": BOX, "labels/gone.txt": BOX}, {"a.jpg": [CAT], "labels/gone": []}),
+        "labels of another split": ({"labels/train/a.txt": BOX}, {"images/val/a.jpg": [], "labels/train/a": []}),
+        "other texts": (DATA | {"a.txt": BOX} | OTHER_TEXTS, {"a.jpg": [CAT], "classes.jpg": [CAT]}),
+        "other YAML": (DATA | {"a.txt": BOX} | OTHER_YAML, {"a.jpg": [CAT]}),
+        "key points": (KEY_POINTS, {"a.jpg": [CAT]}),
     },
 )
-def test_labels_find_their_image(annotation_folder: AnnotationFolder, images: list[Any], files: list[Any]) -> None:
-    annotation_folder.image(*images)
-    annotation_folder.write({"classes.txt": "cat\n"} | dict.fromkeys(files, BOX))
-    assert boxes_of(annotation_folder.read()) == {images[0]: [CAT]}
+def test_objects(annotation_folder: AnnotationFolder, files: dict[str, Any], boxes: dict[str, Any]) -> None:
+    images = [name for name in boxes if name.endswith(".jpg")]
+    assert annotation_folder.boxes({"classes.txt": "cat"} | files, *images) == boxes
 
 
 @cases(
@@ -80,19 +92,6 @@ def test_lines(
         assert annotation.area == pytest.approx(200 if len(segmentation) == 6 else 400)
 
 
-def test_key_points_are_left_out(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    line = "0 0.5 0.5 0.2 0.4 0.1 0.1 2 0.2 0.2 2"
-    annotation_folder.write({"data.yaml": {"names": ["cat"], "kpt_shape": [2, 3]}, "a.txt": line})
-    assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT]}
-
-
-def test_images_without_labels_have_no_objects(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
-    annotation_folder.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/b.txt": ""})
-    assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "images/b.jpg": [], "images/c.jpg": []}
-
-
 @cases(
     "data, subsets",
     {
@@ -136,32 +135,6 @@ def test_darknets_lists_are_the_split(annotation_folder: AnnotationFolder) -> No
     dataset = annotation_folder.read()
     assert subsets_of(dataset) == {"obj/a.jpg": "train", "obj/b.jpg": "eval"}
     assert boxes_of(dataset) == {"obj/a.jpg": [CAT], "obj/b.jpg": [CAT]}
-
-
-def test_what_is_beside_labels_is_none(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg", "classes.jpg")
-    other = {"README.roboflow.txt": "5 0 0 0 0", "notes.txt": "", "ids.txt": "000001 -1"}
-    annotation_folder.write({"data.yaml": {"names": ["cat"]}, "a.txt": BOX, "classes.txt": BOX} | other)
-    assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT], "classes.jpg": [CAT]}
-
-
-def test_other_yaml_is_not_parsed(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    other = {"ci.yml": "include: !reference [x]\n", "b.yaml": "- names\n", "c.yaml": "my names: [1\n"}
-    annotation_folder.write({"data.yaml": {"nc": 1, "names": ["cat"]}, "a.txt": BOX} | other)
-    assert boxes_of(annotation_folder.read()) == {"a.jpg": [CAT]}
-
-
-def test_labels_without_an_image_are_listed(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("images/a.jpg")
-    annotation_folder.write({"classes.txt": "cat", "labels/a.txt": BOX, "labels/gone.txt": BOX})
-    assert boxes_of(annotation_folder.read()) == {"images/a.jpg": [CAT], "labels/gone": []}
-
-
-def test_labels_of_one_split_are_not_those_of_another(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("images/val/a.jpg")
-    annotation_folder.write({"classes.txt": "cat", "labels/train/a.txt": BOX})
-    assert boxes_of(annotation_folder.read()) == {"images/val/a.jpg": [], "labels/train/a": []}
 
 
 def test_a_broken_image_costs_its_own_boxes_only(

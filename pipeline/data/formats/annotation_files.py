@@ -208,8 +208,9 @@ def is_number(text: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value for a message: short, however long it is."""
-    if value is None or isinstance(value, dict | list):
-        return {dict: "an object", list: "a list"}.get(type(value), "absent")
+    for kind, text in ((dict, "an object"), (list, "a list"), (type(None), "absent")):
+        if isinstance(value, kind):
+            return text
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length()} bits"
     text = repr(value)

@@ -51,39 +51,6 @@ class _WrittenPath:
         self.foreign = self.outside or local != plain
 
 
-class _PathEndings:
-    """Images by each ending of their paths: a look-up takes as many steps as the path has folders."""
-
-    def __init__(self, names: Iterable[str], *, fold: bool, stems: bool) -> None:
-        self._fold = fold
-        self._names: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(names):
-            path = name.casefold() if fold else name
-            path = _without_suffix(path) if stems else path
-            self._names[f"/{path}"].append(name)  # the whole path
-            last = path.rpartition("/")[2]
-            for key in (*_endings(path), *(f"{folder}//{last}" for folder in set(name.split("/")[:-1]))):
-                self._names[key].append(name)
-
-    def exactly(self, tail: str) -> list[str]:
-        """The images of that path, or else those whose path ends in it."""
-        return self._names.get(f"/{tail}") or self._names.get(tail) or []
-
-    def find(self, path: _WrittenPath) -> list[str]:
-        """The images a path may mean: beside its annotation file, as written, with folders added, or removed."""
-        written = "/".join((*path.folders, *path.parts))
-        for i, tail in enumerate(_endings(written.casefold() if self._fold else written)):
-            shortened = i > len(path.folders) and not path.foreign
-            found = self._names.get(f"/{tail}", []) if shortened else self.exactly(tail)
-            if len(found) > _MANY:
-                groups = [self._names.get(f"{each}//{tail.rpartition('/')[2]}", []) for each in path.folders]
-                near = min(filter(None, groups), key=len, default=found)
-                found = [each for each in near if each in found] or found
-            if found:
-                return found
-        return []
-
-
 class ImageIndex:
     """The images of a source.
 
@@ -104,7 +71,7 @@ class ImageIndex:
         self.names = frozenset(source.get(name, name) for name in names)
         self.unreadable: list[str] = []
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._made: dict[tuple[bool, bool], _PathEndings] = {}
+        self._tables: dict[tuple[bool, bool], dict[str, list[str]]] = {}
 
     def resolve(self, name: str, beside: str = "") -> str | None:
         r"""The image that an annotation means, or None where it does not exist.
@@ -121,7 +88,7 @@ class ImageIndex:
             return None
         has_suffix = PurePosixPath(path.parts[-1]).suffix.lower() in _SUFFIXES
         for stems, fold in ((False, False), (False, True), (True, False), (True, True))[: 2 if has_suffix else 4]:
-            found = self._table(fold=fold, stems=stems).find(path)
+            found = _find(self._table(fold=fold, stems=stems), path, fold=fold)
             if len(path.parts) == 1:
                 found = [each for each in found if self._may_be_of(each.rpartition("/")[0], beside)]
             if found:
@@ -130,7 +97,7 @@ class ImageIndex:
 
     def in_folder(self, stem: str, folder: str) -> str | None:
         """The image of a name without suffix in a folder, or in the one folder whose path ends so."""
-        found = self._table(stems=True).exactly(f"{folder}/{stem}")
+        found = _ending_in(self._table(stems=True), f"{folder}/{stem}")
         return _the_one(found, stem, folder.split("/")) if found else None
 
     def within(self, path: str) -> list[str]:
@@ -203,10 +170,21 @@ class ImageIndex:
         subset = self.subset_of(path)
         return not subset or self.subset_of(folder) in {"", subset}
 
-    def _table(self, *, fold: bool = False, stems: bool = False) -> _PathEndings:
-        if (fold, stems) not in self._made:
-            self._made[fold, stems] = _PathEndings(self.names, fold=fold, stems=stems)
-        return self._made[fold, stems]
+    def _table(self, *, fold: bool = False, stems: bool = False) -> dict[str, list[str]]:
+        """Images by their path after a slash, by each ending of it, and by each folder, two slashes and their name.
+
+        So a look-up takes as many steps as a path has folders.
+        """
+        if (fold, stems) not in self._tables:
+            table: dict[str, list[str]] = defaultdict(list)
+            for name in self._sorted:
+                path = name.casefold() if fold else name
+                path = _without_suffix(path) if stems else path
+                last = path.rpartition("/")[2]
+                for key in (f"/{path}", *_endings(path), *(f"{each}//{last}" for each in set(name.split("/")[:-1]))):
+                    table[key].append(name)
+            self._tables[fold, stems] = table
+        return self._tables[fold, stems]
 
     @cached_property
     def _sorted(self) -> list[str]:
@@ -219,6 +197,26 @@ class ImageIndex:
     @cached_property
     def _folders(self) -> frozenset[str]:
         return frozenset(each.as_posix() for name in self.names for each in PurePosixPath(name).parents if each.name)
+
+
+def _ending_in(table: Mapping[str, list[str]], tail: str) -> list[str]:
+    """The images of that path, or else those whose path ends in it."""
+    return table.get(f"/{tail}") or table.get(tail) or []
+
+
+def _find(table: Mapping[str, list[str]], path: _WrittenPath, *, fold: bool) -> list[str]:
+    """The images a path may mean: beside its annotation file, as written, with folders added, or removed."""
+    written = "/".join((*path.folders, *path.parts))
+    for i, tail in enumerate(_endings(written.casefold() if fold else written)):
+        shortened = i > len(path.folders) and not path.foreign
+        found = table.get(f"/{tail}", []) if shortened else _ending_in(table, tail)
+        if len(found) > _MANY:
+            groups = [table.get(f"{each}//{tail.rpartition('/')[2]}", []) for each in path.folders]
+            near = min(filter(None, groups), key=len, default=found)
+            found = [each for each in near if each in found] or found
+        if found:
+            return found
+    return []
 
 
 def _endings(path: str) -> list[str]:

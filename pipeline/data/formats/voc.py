@@ -42,8 +42,8 @@ class _File:
     name: str
     root: Element
     objects: list[tuple[str, tuple[float, ...], bool]]
-    official: bool
-    from_one: bool
+    official: bool  # PASCAL VOC's own
+    from_one: bool  # whether it counts pixels from 1
 
 
 def recognises(files: AnnotationFiles) -> Recognition:

@@ -31,16 +31,20 @@ def real_truth(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Gro
 
 @pytest.fixture(scope="session")
 def coco_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GroundTruth]:
-    """Make a test set: `boxes` are (image_id, category_id, [x, y, w, h]) or the same with a dict of extras."""
+    """Make a test set: `boxes` are (image_id, category_id, [x, y, w, h]) or the same with a dict of extras.
+
+    `images` is how many there are, or their names.
+    """
 
     def write(
-        boxes: Any, categories: Any = ("cat", "dog", "owl"), images: int = 4, size: Any = (300, 200), first_id: int = 1
+        boxes: Any, categories: Any = ("cat", "dog", "owl"), images: Any = 4, size: Any = (300, 200), first_id: int = 1
     ) -> GroundTruth:
         width, height = size
+        names = [f"{number}.png" for number in range(1, images + 1)] if isinstance(images, int) else images
         document = {
             "images": [
-                {"id": number, "file_name": f"{number}.png", "width": width, "height": height}
-                for number in range(1, images + 1)
+                {"id": number, "file_name": name, "width": width, "height": height}
+                for number, name in enumerate(names, 1)
             ],
             "categories": [{"id": number, "name": name} for number, name in enumerate(categories, 1)],
             "annotations": [

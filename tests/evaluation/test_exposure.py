@@ -18,7 +18,7 @@ from cases import cases
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, learn_images
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.evaluation.exposure import check_exposure, is_named_like_train2017, val2017_ids
-from pipeline.evaluation.matching import GroundTruth, read_ground_truth
+from pipeline.evaluation.matching import GroundTruth
 from pipeline.evaluation.metrics import evaluate
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -34,18 +34,19 @@ def photo(seed: int) -> np.ndarray:
     return cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_CUBIC)
 
 
-def write_set(folder: Path, files: dict[str, bytes]) -> GroundTruth:
+@pytest.fixture
+def write_set(coco_file: Callable[..., GroundTruth]) -> Callable[[dict[str, bytes]], GroundTruth]:
     """A data set with one object in each image."""
-    document = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "blob"}]}
-    for number, (name, content) in enumerate(files.items(), 1):
-        path = folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        document["images"].append({"id": number, "file_name": name, "width": 160, "height": 120})
-        box = {"bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": 0}
-        document["annotations"].append({"id": number, "image_id": number, "category_id": 1, **box})
-    (folder / "annotations.json").write_text(json.dumps(document))
-    return read_ground_truth(folder / "annotations.json")
+
+    def write(files: dict[str, bytes]) -> GroundTruth:
+        boxes = [(number, 1, [8, 8, 32, 32]) for number in range(1, len(files) + 1)]
+        truth = coco_file(boxes, ("blob",), list(files), (160, 120))
+        (truth.folder / "images").mkdir()
+        for name, content in files.items():
+            truth.path_of(name).write_bytes(content)
+        return truth
+
+    return write
 
 
 def png(image: np.ndarray) -> bytes:
@@ -57,16 +58,15 @@ def jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 @pytest.fixture
-def training_set(tmp_path: Path) -> Path:
-    return write_set(tmp_path / "train", {f"{seed}.png": png(photo(seed)) for seed in range(6)}).folder
+def training_set(write_set: Callable) -> Path:
+    return write_set({f"{seed}.png": png(photo(seed)) for seed in range(6)}).folder
 
 
 @pytest.fixture
-def test_set(tmp_path: Path) -> GroundTruth:
+def test_set(write_set: Callable) -> GroundTruth:
     """A training image, a near duplicate of one, a re-encoded flip of one, and two others; two have COCO's names."""
     brighter = np.clip(photo(1).astype(int) + 6, 0, 255).astype(np.uint8)
     return write_set(
-        tmp_path / "test",
         {
             "copy.png": png(photo(0)),
             "000000000009.jpg": jpeg(photo(20), 90),
@@ -115,21 +115,21 @@ def test_training_images_are_found(training_set: Path, test_set: GroundTruth, pa
 
 
 def test_the_figures_without_them_are_those_of_a_test_set_without_them(
-    training_set: Path, test_set: GroundTruth, packed: Callable, tmp_path: Path
+    training_set: Path, test_set: GroundTruth, packed: Callable, write_set: Callable
 ) -> None:
     exposure = check_exposure(test_set, packed(learn_images(training_set)), results(1, 2, 3, 5))
     left = {name: test_set.path_of(name).read_bytes() for name in ("000000000009.jpg", "000000000139.jpg")}
-    expected = evaluate(write_set(tmp_path / "left", left), results(1))
+    expected = evaluate(write_set(left), results(1))
     assert exposure.unseen is not None
     assert exposure.unseen.summary() == expected.summary()
     assert exposure.unseen.map50 == pytest.approx(51 / 101)
 
 
-def test_thumbnails_are_few_and_small_with_the_exact_copies_first(packed: Callable, tmp_path: Path) -> None:
+def test_thumbnails_are_few_and_small_with_the_exact_copies_first(packed: Callable, write_set: Callable) -> None:
     same = {f"same{seed}.png": png(cv2.resize(photo(seed), (400, 300))) for seed in range(10)}
     flipped = {f"flip{seed}.png": png(cv2.flip(photo(seed), 1)) for seed in range(10)}
-    learned = learn_images(write_set(tmp_path / "train", same).folder)
-    test_set = write_set(tmp_path / "test", flipped | same)
+    learned = learn_images(write_set(same).folder)
+    test_set = write_set(flipped | same)
     exposure = check_exposure(test_set, packed(learned), [])
     assert (exposure.exact, exposure.similar) == (10, 10)
     (row,) = exposure.thumbnails.rows
@@ -138,27 +138,26 @@ def test_thumbnails_are_few_and_small_with_the_exact_copies_first(packed: Callab
     assert exposure.unseen is None  # nothing is left
 
 
-def test_a_clean_test_set(test_set: GroundTruth, packed: Callable, tmp_path: Path) -> None:
-    learned = learn_images(write_set(tmp_path / "train", {"40.png": png(photo(40))}).folder)
+def test_a_clean_test_set(test_set: GroundTruth, packed: Callable, write_set: Callable) -> None:
+    learned = learn_images(write_set({"40.png": png(photo(40))}).folder)
     exposure = check_exposure(test_set, packed(learned), results(1))
     assert (exposure.seen, exposure.unseen, exposure.thumbnails.rows[0].images) == ({}, None, ())
 
 
-@pytest.mark.parametrize(
-    ("weights", "names"),
-    [
-        pytest.param((OTHER, COCO), ("000000000009.jpg",), id="weights for COCO among others"),
-        pytest.param((OTHER,), ("000000000009.jpg",), id="other weights, which may descend from COCO's"),
-        pytest.param((), (), id="none"),
-    ],
+@cases(
+    "weights, names",
+    {
+        "weights for COCO among others": ((OTHER, COCO), ("000000000009.jpg",)),
+        "other weights, which may descend from COCO's": ((OTHER,), ("000000000009.jpg",)),
+        "none": ((), ()),
+    },
 )
 def test_weights_from_elsewhere(
     training_set: Path, test_set: GroundTruth, packed: Callable, weights: tuple, names: tuple
 ) -> None:
-    known = learn_images(training_set)
-    exposure = check_exposure(test_set, packed(LearnedImages(known.sha256, known.fingerprints, weights)), results(1))
-    assert exposure.unknown_weights == weights
-    assert exposure.coco_names == names
+    learned = dataclasses.replace(learn_images(training_set), unknown_weights=weights)
+    exposure = check_exposure(test_set, packed(learned), results(1))
+    assert (exposure.unknown_weights, exposure.coco_names) == (weights, names)
     assert exposure.exact == 1  # what is known is checked all the same
 
 
@@ -200,34 +199,25 @@ def test_a_record_that_is_not_the_models_is_refused(
         check_exposure(test_set, bento, [])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "train2017/000000000009.jpg",
-        "COCO_train2014_000000000009.jpg",
-        "COCO_val2014_000000000042.jpg",  # not of val2017
-        "000000000009.JPEG",
-    ],
-)
+NAMED_LIKE_TRAIN2017 = {
+    "train2017/000000000009.jpg": True,
+    "COCO_train2014_000000000009.jpg": True,
+    "COCO_val2014_000000000042.jpg": True,  # not of val2017
+    "000000000009.JPEG": True,
+    "000000000139.jpg": False,  # of val2017
+    "COCO_val2014_000000000139.jpg": False,  # its old name
+    "COCO_test2014_000000000001.jpg": False,
+    "202401311530.jpg": False,  # a time of day
+    "000000000000.jpg": False,
+    "0000000000009.jpg": False,  # thirteen digits
+    "000000000009.png": False,
+    "cat_000000000009.jpg": False,
+}
+
+
+@pytest.mark.parametrize("name", NAMED_LIKE_TRAIN2017)
 def test_names_of_train2017(name: str) -> None:
-    assert is_named_like_train2017(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "000000000139.jpg",  # of val2017
-        "COCO_val2014_000000000139.jpg",  # its old name
-        "COCO_test2014_000000000001.jpg",
-        "202401311530.jpg",  # a time of day
-        "000000000000.jpg",
-        "0000000000009.jpg",  # thirteen digits
-        "000000000009.png",
-        "cat_000000000009.jpg",
-    ],
-)
-def test_other_names(name: str) -> None:
-    assert not is_named_like_train2017(name)
+    assert is_named_like_train2017(name) is NAMED_LIKE_TRAIN2017[name]
 
 
 def test_val2017_has_five_thousand_images() -> None:

@@ -6,11 +6,14 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -98,71 +101,87 @@ def test_counts_add_up(coco_file: Callable, truth: list, results: list) -> None:
         assert metrics.fp_per_image_with_objects == pytest.approx(sum(wrong) / len(wrong))
 
 
-@pytest.mark.parametrize(
-    ("results", "map50", "threshold", "precision", "recall"),
-    [
-        pytest.param([found(1, 1, BOX, 0.9), found(2, 1, BOX, 0.8)], 1.0, 0.4, 1.0, 1.0, id="all-found"),
-        pytest.param([found(1, 1, BOX, 0.9)], 51 / 101, 0.45, 1.0, 0.5, id="one-of-two-found"),
-        pytest.param(
-            # precision 1 up to recall .5 (51 levels), then 2/3
-            [found(1, 1, BOX, 0.9), found(1, 1, OTHER, 0.8), found(2, 1, BOX, 0.7)],
-            (51 + 50 * 2 / 3) / 101, 0.35, 2 / 3, 1.0, id="false-positive-between",
-        ),
-        pytest.param(
-            [found(1, 1, BOX, 0.9), found(1, 1, BOX, 0.8), found(2, 1, BOX, 0.7)],
-            (51 + 50 * 2 / 3) / 101, 0.35, 2 / 3, 1.0, id="double-detection-is-wrong",
-        ),
-        pytest.param([found(1, 1, FAR, 0.9)], 0.0, 0.5, 0.0, 0.0, id="nothing-right"),
-        pytest.param([found(1, 1, BOX, 0.5), found(1, 1, FAR, 0.5)], 51 / 101, 0.25, 0.5, 0.5, id="tie-is-not-cut"),
-        pytest.param([], 0.0, 0.5, None, 0.0, id="no-detections"),
-    ],
-)  # fmt: skip
-def test_by_hand(
-    coco_file: Callable, results: list, map50: float, threshold: float, precision: float | None, recall: float
-) -> None:
-    # an annotation's id of 0 must not count as no match
-    metrics = evaluate(coco_file([(1, 1, BOX), (2, 1, BOX)], first_id=0), results)
-    cat, best = metrics.classes[0], metrics.classes[0].best
-    assert metrics.map50 == cat.ap50 == pytest.approx(map50)
-    assert (best.threshold, best.precision, best.recall) == pytest.approx((threshold, precision, recall))
+ONE, TWO = [(1, 1, BOX)], [(1, 1, BOX), (2, 1, BOX)]
+NAN = float("nan")
 
 
-def test_no_predictions_give_zero_and_classes_without_truth_stay_out_of_the_mean(coco_file: Callable) -> None:
-    metrics = evaluate(coco_file([(1, 1, BOX), (2, 2, BOX)]), [])
-    assert (metrics.map, metrics.map50, metrics.ar100, metrics.f1) == (0.0, 0.0, 0.0, 0.0)
-    assert [each.ap for each in metrics.classes] == [0.0, 0.0, None]
-    assert (metrics.threshold, metrics.errors_at) == (None, 0.5)
-    assert metrics.confusion[:2, 3].tolist() == [1, 1]
+def of_two(map50: float, threshold: float, precision: float, recall: float) -> dict[str, Any]:
+    """The figures of a data set of one class with two objects; nan: not defined."""
+    best = {"cat.best.threshold": threshold, "cat.best.precision": precision, "cat.best.recall": recall}
+    return {"all.map50": map50, "cat.ap50": map50} | best
 
 
-def test_without_any_object_there_is_no_figure_and_every_detection_is_wrong(coco_file: Callable) -> None:
-    metrics = evaluate(coco_file([]), [found(1, 1, BOX, 0.9)])
-    assert (metrics.map, metrics.f1, metrics.threshold, metrics.detections) == (None, None, None, 1)
+def wrong(with_objects: int, without: int, on_them: float, on_empty: float) -> dict[str, Any]:
+    """Images with and without objects, and false positives on each; nan: not defined."""
+    images = {"all.images_with_objects": with_objects, "all.images_without_objects": without}
+    return images | {"all.fp_per_image_with_objects": on_them, "all.fp_per_image_without_objects": on_empty}
 
 
-def test_a_class_without_truth_counts_its_false_positives_at_the_common_threshold(coco_file: Callable) -> None:
-    results = [found(1, 1, BOX, 0.9), found(1, 3, OTHER, 0.8), found(1, 3, FAR, 0.1)]
-    metrics = evaluate(coco_file([(1, 1, BOX)]), results)
-    owl = metrics.classes[2]
-    assert metrics.map == pytest.approx(1.0)
-    assert (owl.ap, owl.best.recall, owl.best.threshold) == (None, None, metrics.threshold)
-    assert owl.best.false_positives == metrics.confusion[3, 2] == 1
+PAIR = [(1, 1, BOX), (1, 2, OTHER), (2, 1, BOX), (2, 2, OTHER)]
+BY_HAND: dict[str, tuple[list, list, dict[str, Any]]] = {
+    "all found": (TWO, [found(1, 1, BOX, 0.9), found(2, 1, BOX, 0.8)], of_two(1.0, 0.4, 1.0, 1.0)),
+    "one of two found": (TWO, [found(1, 1, BOX, 0.9)], of_two(51 / 101, 0.45, 1.0, 0.5)),
+    "precision 1 up to recall .5 (51 levels), then 2/3": (
+        TWO, [found(1, 1, BOX, 0.9), found(1, 1, OTHER, 0.8), found(2, 1, BOX, 0.7)],
+        of_two((51 + 50 * 2 / 3) / 101, 0.35, 2 / 3, 1.0),
+    ),
+    "a double detection is wrong": (
+        TWO, [found(1, 1, BOX, 0.9), found(1, 1, BOX, 0.8), found(2, 1, BOX, 0.7)],
+        of_two((51 + 50 * 2 / 3) / 101, 0.35, 2 / 3, 1.0),
+    ),
+    "nothing right": (TWO, [found(1, 1, FAR, 0.9)], of_two(0.0, 0.5, 0.0, 0.0)),
+    "a tie is not cut": (TWO, [found(1, 1, BOX, 0.5), found(1, 1, FAR, 0.5)], of_two(51 / 101, 0.25, 0.5, 0.5)),
+    "no detections": (TWO, [], of_two(0.0, 0.5, NAN, 0.0)),
+    "no predictions are zero, and a class without truth stays out of the mean": (
+        [(1, 1, BOX), (2, 2, BOX)], [],
+        dict.fromkeys(("all.map", "all.map50", "all.ar100", "all.f1", "cat.ap"), 0.0)
+        | {"owl.ap": NAN, "all.threshold": NAN, "all.errors_at": 0.5},
+    ),
+    "without any object there is no figure and every detection is wrong": (
+        [], [found(1, 1, BOX, 0.9)], {"all.map": NAN, "all.f1": NAN, "all.threshold": NAN, "all.detections": 1},
+    ),
+    "a class without truth counts its false positives at the common threshold": (
+        ONE, [found(1, 1, BOX, 0.9), found(1, 3, OTHER, 0.8), found(1, 3, FAR, 0.1)],
+        {"all.map": 1.0, "all.threshold": 0.45, "owl.ap": NAN, "owl.best.recall": NAN, "owl.best.threshold": 0.45,
+         "owl.best.false_positives": 1, "all.confusion": [[1, 0, 0, 0], [0] * 4, [0] * 4, [0, 0, 1, 0]]},
+    ),
+    "a confusion is an object found under another name": (
+        PAIR, [found(1, 1, BOX, 0.9), found(2, 2, BOX, 0.9), found(1, 2, OTHER, 0.9), found(2, 2, OTHER, 0.9),
+               found(3, 1, BOX, 0.9)],
+        {"all.confusion": [[1, 1, 0, 0], [0, 2, 0, 0], [0] * 4, [1, 0, 0, 0]]},
+    ),
+    "an object is confused only once": (
+        ONE, [found(1, 2, BOX, 0.9), found(1, 3, BOX, 0.8), found(1, 2, BOX, 0.7)],
+        {"all.confusion": [[0, 1, 0, 0], [0] * 4, [0] * 4, [0, 1, 1, 0]]},
+    ),
+    "images: nothing found": (ONE, [], wrong(1, 3, NAN, NAN)),
+    "images: nothing right": (ONE, [found(1, 1, FAR, 0.9), found(2, 1, FAR, 0.9)], wrong(1, 3, 1.0, 1 / 3)),
+    "images: nothing at the score where errors count": (ONE, [found(1, 1, FAR, 0.4)], wrong(1, 3, NAN, NAN)),
+    "images: both": (
+        ONE, [found(1, 1, BOX, 0.9), found(1, 2, FAR, 0.9), found(3, 2, FAR, 0.9)], wrong(1, 3, 1.0, 1 / 3),
+    ),
+    "images: with objects": (TWO, [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.9)], wrong(2, 2, 0.5, 0.0)),
+    "images: below the threshold": (ONE, [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.1)], wrong(1, 3, 0.0, 0.0)),
+    "images: no object anywhere": ([], [found(4, 3, FAR, 0.9)], wrong(0, 4, NAN, 0.25)),
+    "images: all have": ([(image, 1, BOX) for image in (1, 2, 3, 4)], [found(1, 1, BOX, 0.9)], wrong(4, 0, 0.0, NAN)),
+    # neither kind: what is found in the crowd is not judged, and beside it is no empty scene
+    "images: a crowd only": (
+        [*ONE, (2, 1, OTHER, CROWD)],
+        [found(1, 1, BOX, 0.9), found(2, 1, OTHER, 0.9), found(2, 1, BOX, 0.9), found(3, 1, BOX, 0.9)],
+        wrong(1, 2, 0.0, 0.5),
+    ),
+}  # fmt: skip
 
 
-def test_a_confusion_is_an_object_found_under_another_name(coco_file: Callable) -> None:
-    truth = [(1, 1, BOX), (1, 2, OTHER), (2, 1, BOX), (2, 2, OTHER)]
-    results = [
-        found(1, 1, BOX, 0.9), found(2, 2, BOX, 0.9), found(1, 2, OTHER, 0.9), found(2, 2, OTHER, 0.9),
-        found(3, 1, BOX, 0.9),
-    ]  # fmt: skip
-    confusion = evaluate(coco_file(truth), results).confusion
-    assert confusion.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
-
-
-def test_an_object_is_confused_only_once(coco_file: Callable) -> None:
-    results = [found(1, 2, BOX, 0.9), found(1, 3, BOX, 0.9), found(1, 2, BOX, 0.9)]
-    confusion = evaluate(coco_file([(1, 1, BOX)]), results).confusion
-    assert (confusion[0].sum(), confusion[3].sum()) == (1, 2)
+@cases("truth, results, expected", BY_HAND)
+def test_by_hand(coco_file: Callable, truth: list, results: list, expected: dict[str, Any]) -> None:
+    metrics = evaluate(coco_file(truth, first_id=0), results)  # an annotation's id of 0 must not count as no match
+    shown = SimpleNamespace(all=metrics, cat=metrics.classes[0], owl=metrics.classes[2])
+    values = {name: attrgetter(name)(shown) for name in expected}
+    if "all.confusion" in values:
+        assert values.pop("all.confusion").tolist() == expected["all.confusion"]
+    for name, value in values.items():
+        assert (NAN if value is None else value) == pytest.approx(expected[name], nan_ok=True), name
 
 
 def test_an_ignored_region_is_as_if_neither_it_nor_what_is_found_there_were(coco_file: Callable) -> None:
@@ -211,44 +230,6 @@ def test_within_an_ignored_region_nothing_is_wrong_and_all_that_was_right_is(
     assert not ((matches.image_ids == 1) & (matches.labels == 0) & (matches.truth < 0)).any()
     assert after.classes[0].ap50 >= before.classes[0].ap50 - 1e-12
     assert [each.ap for each in after.classes[1:]] == [each.ap for each in before.classes[1:]]
-
-
-ONE = [(1, 1, BOX)]
-
-
-@pytest.mark.parametrize(
-    ("truth", "results", "images", "false_positives"),
-    [
-        pytest.param(ONE, [], (1, 3), (None, None), id="nothing found"),
-        pytest.param(ONE, [found(1, 1, FAR, 0.9), found(2, 1, FAR, 0.9)], (1, 3), (1.0, 1 / 3), id="nothing right"),
-        pytest.param(ONE, [found(1, 1, FAR, 0.4)], (1, 3), (None, None), id="nothing at the score where errors count"),
-        pytest.param(
-            ONE, [found(1, 1, BOX, 0.9), found(1, 2, FAR, 0.9), found(3, 2, FAR, 0.9)], (1, 3), (1.0, 1 / 3), id="both"
-        ),
-        pytest.param(
-            [*ONE, (2, 1, BOX)], [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.9)], (2, 2), (0.5, 0.0), id="with objects"
-        ),
-        pytest.param(
-            ONE, [found(1, 1, BOX, 0.9), found(2, 1, FAR, 0.1)], (1, 3), (0.0, 0.0), id="below the threshold"
-        ),
-        pytest.param([], [found(4, 3, FAR, 0.9)], (0, 4), (None, 0.25), id="no object anywhere"),
-        pytest.param(
-            [(image, 1, BOX) for image in (1, 2, 3, 4)], [found(1, 1, BOX, 0.9)], (4, 0), (0.0, None), id="all have"
-        ),
-        pytest.param(
-            # neither kind: what is found in the crowd is not judged, and beside it is no empty scene
-            [*ONE, (2, 1, OTHER, CROWD)],
-            [found(1, 1, BOX, 0.9), found(2, 1, OTHER, 0.9), found(2, 1, BOX, 0.9), found(3, 1, BOX, 0.9)],
-            (1, 2), (0.0, 0.5), id="a crowd only",
-        ),
-    ],
-)  # fmt: skip
-def test_false_positives_per_image(
-    coco_file: Callable, truth: list, results: list, images: tuple, false_positives: tuple
-) -> None:
-    metrics = evaluate(coco_file(truth), results)
-    assert (metrics.images_with_objects, metrics.images_without_objects) == images
-    assert (metrics.fp_per_image_with_objects, metrics.fp_per_image_without_objects) == false_positives
 
 
 def test_json_is_plain_and_says_what_the_object_says(coco_file: Callable, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +10,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx.parser
 import pytest
 from api_server import ApiServer, Reply, api_server, json_reply
+from tiny_service import pack
 
 from pipeline.evaluation.matching import GroundTruth, read_ground_truth
 from pipeline.evaluation.service_process import RunningService, serve
-from pipeline.serving.model_metadata import ModelMetadata
-from pipeline.serving.packing import pack_service
 
 
 @pytest.fixture(scope="session")
@@ -89,37 +86,11 @@ def jittered() -> Callable[[GroundTruth, int], list[dict]]:
     return make
 
 
-def brightness_model(size: int) -> bytes:
-    """ONNX graph with the served interface: one fixed box per image, its score the mean brightness, label 0 or 1."""
-    return onnx.parser.parse_model(f"""
-        <ir_version: 9, opset_import: ["" : 18]>
-        brightness (float[batch, 3, {size}, {size}] images)
-            => (int64[found] batch_index, float[found, 4] boxes, float[found] scores, int64[found] labels)
-            <int64[3] axes = {{1, 2, 3}}, float white = {{255}}, float half = {{0.5}}, int64 zero = {{0}},
-             int64 one = {{1}}, float[1, 4] box = {{8, 8, 40, 40}}>
-        {{
-            mean = ReduceMean <keepdims = 0> (images, axes)
-            scores = Div (mean, white)
-            bright = Greater (scores, half)
-            labels = Cast <to = 7> (bright)
-            count = Shape <start = 0, end = 1> (images)
-            end = Squeeze (count)
-            batch_index = Range (zero, end, one)
-            four = Shape <start = 1, end = 2> (box)
-            shape = Concat <axis = 0> (count, four)
-            boxes = Expand (box, shape)
-        }}""").SerializeToString()
-
-
 @pytest.fixture(scope="session")
 def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed service that knows the classes "dark" and "bright", input 64 x 64 pixels."""
-    folder = tmp_path_factory.mktemp("evaluation")
-    model = brightness_model(64)
-    (folder / "model.onnx").write_bytes(model)
-    cv2.imwrite(str(folder / "photo.png"), np.full((48, 64, 3), 90, np.uint8))
-    metadata = ModelMetadata("nano", (64, 64), ("dark", "bright"), 0.01, 0.65, 0.3, hashlib.sha256(model).hexdigest())
-    return pack_service(folder / "model.onnx", metadata, folder / "photo.png", folder / "bento").folder
+    photo = np.full((48, 64, 3), 90, np.uint8)
+    return pack(tmp_path_factory.mktemp("evaluation"), 64, ("dark", "bright"), 0.3, photo).folder
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,8 @@ def detect(tiny: Any) -> Any:
 
 
 def test_the_box_is_found_in_original_pixels(detect: Any, picture: Any) -> None:
-    (found,) = detect(picture(200, 120, (40, 20, 140, 80)))
-    np.testing.assert_allclose(found.boxes, [[40, 20, 140, 80]], atol=2.5)  # one letterboxed pixel is 2.08 pixels
+    (found,) = detect(picture(200, 120))
+    np.testing.assert_allclose(found.boxes, np.array([[8, 8, 40, 40]]) / 0.48, rtol=0.01)
     assert found.labels.tolist() == [0]
 
 
@@ -46,9 +46,9 @@ def test_alone_and_in_a_batch_the_same(detect: Any, varied_images: Any) -> None:
             np.testing.assert_array_equal(getattr(alone, name), getattr(one, name))
 
 
-def test_an_image_without_anything_and_no_image(detect: Any) -> None:
+def test_an_image_without_anything_and_no_image(detect: Any, picture: Any) -> None:
     assert detect() == []
-    assert len(detect(np.zeros((50, 50, 3), np.uint8))[0].scores) == 0
+    assert [len(found.scores) for found in detect(np.zeros((50, 50, 3), np.uint8), picture())] == [0, 1]
 
 
 def test_a_model_that_the_metadata_does_not_name(tiny: Any, tmp_path: Path) -> None:

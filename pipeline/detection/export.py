@@ -18,7 +18,7 @@ import io
 import json
 import logging
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +52,15 @@ LEAST_COMPARED = 100  # best boxes per image that are compared even where none r
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An ONNX file, with its weights inside: SHA-256 in hexadecimal, and bytes."""
+    """An ONNX file, with its weights inside."""
 
     path: Path
-    sha256: str
-    size: int
+    sha256: str  # in hexadecimal
+    size: int  # in bytes
 
 
 def load_detector(metadata: ModelMetadata, weights: Path) -> nn.Module:
-    """A detector with a checkpoint's weights in evaluation mode; see `Family.exportable` for its input and output.
-
-    Raises:
-        MissingError: There is no such checkpoint.
-        DataError: The checkpoint cannot be read, or is of another model.
-        StepError: The checkpoint does not know every class.
-    """
+    """A detector with a checkpoint's weights in evaluation mode; see `Family.exportable` for its input and output."""
     checkpoint = read_checkpoint(weights)
     if missing := [name for name in metadata.classes if name not in checkpoint.classes]:
         problem = f"the weights do not know every class: {', '.join(missing)} are missing"
@@ -130,79 +124,48 @@ def _append_suppression(model: onnx.ModelProto, metadata: ModelMetadata) -> None
     """Append per-class NonMaxSuppression to the decoded boxes and scores, and add the metadata."""
     graph, integer, real = model.graph, TensorProto.INT64, TensorProto.FLOAT
     boxes, scores = RAW_OUTPUTS
-    constants = [
-        helper.make_tensor("max_per_class", integer, [1], [MAX_PER_CLASS]),
-        helper.make_tensor("iou", real, [1], [metadata.nms_iou_threshold]),
-        helper.make_tensor(THRESHOLD, real, [1], [metadata.score_threshold]),
-        helper.make_tensor("image_and_anchor", integer, [2], [0, 2]),
-        helper.make_tensor("first", integer, [], [0]),
-        helper.make_tensor("second", integer, [], [1]),
-    ]
-    graph.initializer.extend(constants)
-    nodes = [
-        # rows of (image, class, anchor); corners may come as x, y for the operator only compares them
-        helper.make_node("NonMaxSuppression", [boxes, scores, "max_per_class", "iou", THRESHOLD], ["kept"]),
-        helper.make_node("Gather", ["kept", "first"], ["batch_index"], axis=1),
-        helper.make_node("Gather", ["kept", "second"], ["labels"], axis=1),
-        helper.make_node("Gather", ["kept", "image_and_anchor"], ["kept_anchor"], axis=1),
-        helper.make_node("GatherND", [boxes, "kept_anchor"], ["boxes"]),
-        helper.make_node("GatherND", [scores, "kept"], ["scores"]),
-    ]
-    graph.node.extend(nodes)
+    graph.initializer.extend(
+        [
+            helper.make_tensor("max_per_class", integer, [1], [MAX_PER_CLASS]),
+            helper.make_tensor("iou", real, [1], [metadata.nms_iou_threshold]),
+            helper.make_tensor(THRESHOLD, real, [1], [metadata.score_threshold]),
+            helper.make_tensor("image_and_anchor", integer, [2], [0, 2]),
+            helper.make_tensor("first", integer, [], [0]),
+            helper.make_tensor("second", integer, [], [1]),
+        ]
+    )
+    graph.node.extend(
+        [
+            # rows of (image, class, anchor); corners may come as x, y for the operator only compares them
+            helper.make_node("NonMaxSuppression", [boxes, scores, "max_per_class", "iou", THRESHOLD], ["kept"]),
+            helper.make_node("Gather", ["kept", "first"], ["batch_index"], axis=1),
+            helper.make_node("Gather", ["kept", "second"], ["labels"], axis=1),
+            helper.make_node("Gather", ["kept", "image_and_anchor"], ["kept_anchor"], axis=1),
+            helper.make_node("GatherND", [boxes, "kept_anchor"], ["boxes"]),
+            helper.make_node("GatherND", [scores, "kept"], ["scores"]),
+        ]
+    )
     del graph.output[:]
     types = {"boxes": (real, ["detections", 4]), "scores": (real, ["detections"])}
     for name in OUTPUTS:
         graph.output.append(helper.make_tensor_value_info(name, *types.get(name, (integer, ["detections"]))))
-    properties = {
-        "classes": json.dumps(list(metadata.classes)),
-        "image_size": json.dumps(list(metadata.image_size)),
-        "score_threshold": str(metadata.score_threshold),
-        "nms_iou_threshold": str(metadata.nms_iou_threshold),
-    }
-    helper.set_model_props(model, properties)
+    names = ("classes", "image_size", "score_threshold", "nms_iou_threshold")
+    helper.set_model_props(model, {name: json.dumps(getattr(metadata, name)) for name in names})
 
 
-@dataclass(frozen=True)
-class Parity:
-    """The measured agreement of PyTorch and ONNX Runtime.
-
-    Attributes:
-        images: Number of images compared, each alone and all as one batch.
-        compared: Boxes compared before suppression, over all images: those above the score threshold, and the best
-            100 of each image in any case.
-        candidates: Boxes that the suppression was compared on: those above the score threshold or, where these are
-            fewer than 100, the best 100 per image; 0 where no score is above 0.
-        detections: Boxes above the score threshold after suppression.
-        max_box_difference: Largest difference of a compared corner, in letterboxed pixels.
-        max_score_difference: Largest difference of a score, over every anchor and class.
-    """
-
-    images: int
-    compared: int
-    candidates: int
-    detections: int
-    max_box_difference: float
-    max_score_difference: float
-
-    def metrics(self) -> dict[str, float | None]:
-        """The figures as metrics with a prefix; the differences are None where suppression could not be compared."""
-        figures: dict[str, float | None] = {f"parity_{name}": value for name, value in asdict(self).items()}
-        if not self.candidates:
-            figures |= {"parity_max_box_difference": None, "parity_max_score_difference": None}
-        return figures
-
-    def notes(self) -> list[str]:
-        """Sentences that a user must read; none where the detector found something."""
-        if not self.candidates:
-            return [f"parity is not shown: no box of {self.images} images has a score above 0"]
-        if not self.detections:
-            compared = f"parity was measured on its {self.candidates} best boxes"
-            return [f"the model finds nothing in {self.images} images; {compared}"]
-        return []
-
-
-def check_parity(metadata: ModelMetadata, weights: Path, model: Path, images: list[Path]) -> Parity:
+def check_parity(
+    metadata: ModelMetadata, weights: Path, model: Path, images: list[Path]
+) -> tuple[dict[str, Any], list[str]]:
     """Compare an exported file with its checkpoint on at least one real image, letterboxed as mmdet does it.
+
+    Each image is compared alone, and all as one batch. Before suppression, boxes are compared above the score threshold
+    (and the best 100 of each image in any case), and the scores of every anchor and class.
+
+    Returns:
+        The figures as metrics: boxes compared before suppression, candidates that the suppression was compared on,
+        detections, and the largest differences, of a corner in letterboxed pixels; the differences are None where no
+        score is above 0, so that no suppression could be compared. And sentences that a user must read; none where the
+        detector found something.
 
     Raises:
         DataError: An image cannot be read.
@@ -237,7 +200,21 @@ def check_parity(metadata: ModelMetadata, weights: Path, model: Path, images: li
         threshold = max(0.0, float(np.nextafter(lowest, np.float32(-1))))
         lowered = _session_with_candidates(model, threshold).run(None, {INPUT: pixels})
         candidates = _check_suppression(lowered, threshold, metadata.nms_iou_threshold, model)
-    return Parity(len(images), int(compared.sum()), candidates, len(whole[2]), box_difference, score_difference)
+    detections, notes = len(whole[2]), []
+    if not candidates:
+        notes = [f"parity is not shown: no box of {len(images)} images has a score above 0"]
+    elif not detections:
+        measured = f"parity was measured on its {candidates} best boxes"
+        notes = [f"the model finds nothing in {len(images)} images; {measured}"]
+    figures = {
+        "parity_images": len(images),
+        "parity_compared": int(compared.sum()),
+        "parity_candidates": candidates,
+        "parity_detections": detections,
+        "parity_max_box_difference": box_difference if candidates else None,
+        "parity_max_score_difference": score_difference if candidates else None,
+    }
+    return figures, notes
 
 
 def _check_suppression(outputs: list[NDArray[Any]], threshold: float, iou_threshold: float, model: Path) -> int:

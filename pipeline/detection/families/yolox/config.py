@@ -127,9 +127,9 @@ def _set_data(config: Config, options: TrainingOptions, metadata: ModelMetadata,
         "filter_cfg": None,  # mmdet would drop images under 32 px, but the data set decides which images it has
         "pipeline": [{"type": "LoadAnnotations", "with_bbox": True}, fitted],
     }
-    mixed = _sample_pipeline(train, size, mosaic=execution.mosaic)
+    mixed = _faster(train, size, mosaic=execution.mosaic)
     samples = {"type": "SeededDataset", "seed": options.seed, "dataset": single, "pipeline": mixed}
-    plain = _eval_pipeline(test, fitted)
+    plain = [fitted, *_faster(test, size)]  # boxes stay in pixels of the original
     evaluated = {**source, "data_root": "coco_eval_dataset/", "test_mode": True, "pipeline": plain}
     loader = {"num_workers": 0, "collate_fn": {"type": "stack_channels_last"}}
     sampler = {"type": "EpochSampler", "shuffle": True, "seed": options.seed}
@@ -155,24 +155,18 @@ def _set_data(config: Config, options: TrainingOptions, metadata: ModelMetadata,
         config.pop(unused, None)
 
 
-def _sample_pipeline(train: list[Any], size: tuple[int, int], *, mosaic: bool) -> list[Any]:
-    """mmdet's transforms for images that fit the input; without mosaic, also without the others that mix images."""
-    for transform in train:
-        if transform.type in ("Mosaic", "MixUp"):
-            transform.img_scale = size  # a tuple: mmcv refuses a list
-        elif transform.type == "RandomAffine":
-            transform.border = (-size[0] // 2, -size[1] // 2)
+def _faster(transforms: list[Any], size: tuple[int, int], *, mosaic: bool = False) -> list[Any]:
+    """mmdet's transforms for images that are loaded and fit the input already, and without mosaic none that mixes."""
+    unused = ("LoadImageFromFile", "Resize", *(() if mosaic else MIXING))
+    changes = {
+        "Mosaic": {"img_scale": size},  # a tuple: mmcv refuses a list
+        "MixUp": {"img_scale": size},
+        "RandomAffine": {"border": (-size[0] // 2, -size[1] // 2)},
+    }
+    for transform in transforms:
+        transform.update(changes.get(transform.type, {}))
         transform.type = REPLACEMENTS.get(transform.type, transform.type)
-    return [each for each in train if each.type != "Resize" and (mosaic or each.type not in MIXING)]
-
-
-def _eval_pipeline(test: list[Any], fitted: dict[str, Any]) -> list[Any]:
-    """mmdet's transforms, with boxes in pixels of the original."""
-    for transform in test:
-        if transform.type == "Pad":
-            transform.update(pad_to_square=True, pad_val={"img": (detector.PAD_VALUE,) * 3})
-        transform.type = REPLACEMENTS.get(transform.type, transform.type)
-    return [fitted, *(each for each in test if each.type not in ("LoadImageFromFile", "Resize"))]
+    return [each for each in transforms if each.type not in unused]
 
 
 def _set_optimizer(config: Config, chosen: Hyperparameters, *, mixed: bool) -> None:

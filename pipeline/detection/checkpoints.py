@@ -26,19 +26,12 @@ LISTED = 3  # parameters named in an error
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights read from a file.
+    """Weights read from a file."""
 
-    Attributes:
-        state: Parameter and buffer name to tensor, mmdet's key names.
-        classes: Class names of the rows of its classification layers, in order.
-        summary: What the file holds, and what of it is not used, in a line.
-        learned: The images that the weights learned from; None where the file does not say.
-    """
-
-    state: dict[str, Tensor]
-    classes: tuple[str, ...]
-    summary: str
-    learned: LearnedImages | None
+    state: dict[str, Tensor]  # parameters and buffers, by mmdet's names
+    classes: tuple[str, ...]  # of the rows of its classification layers, in order
+    summary: str  # what the file holds, and what of it is not used, in a line
+    learned: LearnedImages | None  # the images that the weights learned from; None where the file does not say
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -111,11 +104,7 @@ def write_checkpoint(
 ) -> Path:
     """Write `{"meta", "state_dict"}` with CPU tensors and plain values, which `weights_only=True` accepts.
 
-    Args:
-        path: The file.
-        state: The weights.
-        meta: Plain values.
-        learned: The images that the weights learned from, stored as tensors: 320 bytes per image.
+    The images that the weights learned from are stored as tensors, 320 bytes per image.
     """
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
     content: dict[str, Any] = {"meta": dict(meta), "state_dict": tensors}

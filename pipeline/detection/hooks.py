@@ -30,19 +30,11 @@ REPORT_INTERVAL = 0.5  # seconds between two reads of the loss: each makes a GPU
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of a training; metrics are None in an epoch that is not validated.
+    """One epoch of a training, with metrics on the eval set where it was validated."""
 
-    Attributes:
-        epoch: 1 for the first; 0 for the pretrained weights before any training.
-        loss: Mean over the epoch's steps, by part: `loss`, `loss_cls`, `loss_bbox`, `loss_obj`, ...; empty in epoch 0.
-        learning_rate: Rate of the head at the end of the epoch.
-        mAP: On the eval set, IoU 0.50:0.95.
-        mAP50: On the eval set, IoU 0.50.
-    """
-
-    epoch: int
-    loss: dict[str, float]
-    learning_rate: float
+    epoch: int  # 1 for the first; 0 for the pretrained weights before any training
+    loss: dict[str, float]  # mean over the steps, by part: `loss`, `loss_cls`, `loss_bbox`, ...; empty in epoch 0
+    learning_rate: float  # of the head, at the end of the epoch
     mAP: float | None = None  # noqa: N815  # the field's own spelling
     mAP50: float | None = None  # noqa: N815
 
@@ -72,20 +64,21 @@ def bare(model: nn.Module) -> nn.Module:
 class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
     """Loads pretrained weights when the loop starts, after mmengine has initialised the model again.
 
-    A continued training has its weights already. With `balanced`, filters are balanced before the first epoch, after
-    the weights were measured as they are.
+    They are validated as epoch 0, so that the best weights are never worse than these; with `balanced`, their filters
+    are balanced afterwards. A continued training has its weights already.
     """
 
-    priority = "VERY_HIGH"
+    priority = "LOWEST"
 
     def __init__(self, checkpoint: Checkpoint, classes: tuple[str, ...], *, balanced: bool) -> None:
         self.checkpoint, self.classes, self.balanced = checkpoint, classes, balanced
 
     def before_train(self, runner: Any) -> None:
-        """Load the checkpoint into the model and its averaged copy."""
+        """Load the checkpoint into the model and its averaged copy, and validate it."""
         if runner.iter == 0:
             fit(self.checkpoint, bare(runner.model), self.classes)
             self._restart_average(runner)
+            runner.val_loop.run()
 
     def before_train_epoch(self, runner: Any) -> None:
         """Balance the filters before the first epoch."""
@@ -98,38 +91,20 @@ class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
             copy.module.load_state_dict(bare(runner.model).state_dict())
 
 
-class InitialValidationHook(Hook):  # type: ignore[misc]
-    """Validates the pretrained weights as epoch 0, so that the best weights are never worse than these."""
-
-    priority = "LOWEST"
-
-    def before_train(self, runner: Any) -> None:
-        """Validate."""
-        if runner.iter == 0:
-            runner.val_loop.run()
-
-
 class WeightsHook(Hook):  # type: ignore[misc]
     """Keeps the weights of the last and of the best validated epoch as plain checkpoints.
 
     It runs before the EMA hook (priority 49) puts the unaveraged weights back, so it keeps the weights that were
     measured. mmengine's CheckpointHook would also save pickled objects, which torch then refuses to load.
-
-    Attributes:
-        best_epoch: The epoch of `best.pth`; 0 before the first validation, and while no epoch is better than the
-            pretrained weights.
-        best: Its mAP.
-        best_state: Its weights, on the CPU.
-        last_epoch: The epoch of `last.pth`.
     """
 
     priority = 48
 
     def __init__(self, folder: Path, meta: Mapping[str, Any], learned: LearnedImages | None = None) -> None:
         self.folder, self.meta, self.learned = folder, meta, learned
-        self.best_epoch = self.last_epoch = 0
-        self.best = float("-inf")
-        self.best_state: dict[str, Tensor] = {}
+        self.best_epoch = self.last_epoch = 0  # of `best.pth`, 0 also for the pretrained weights, and of `last.pth`
+        self.best = float("-inf")  # mAP of the best epoch
+        self.best_state: dict[str, Tensor] = {}  # its weights, on the CPU
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Write `last.pth`, and `best.pth` when this epoch's mAP is the highest so far."""
@@ -155,17 +130,14 @@ class StoppingHook(Hook):  # type: ignore[misc]
         patience: Epochs without a better mAP on the eval set; 0: no limit.
         seconds: Time of training and validation, over all attempts of a continued training; 0: no limit.
         weights: The hook that knows the best epoch.
-
-    Attributes:
-        spent: Seconds that earlier attempts took.
-        reason: Why training ended before its last epoch; empty where it did not.
     """
 
     priority = "VERY_LOW"
 
     def __init__(self, patience: int, seconds: float, weights: WeightsHook) -> None:
         self.patience, self.seconds, self.weights = patience, seconds, weights
-        self.spent, self.reason = 0.0, ""
+        self.spent = 0.0  # seconds of earlier attempts
+        self.reason = ""  # why training ended before its last epoch
         self._since = time.monotonic()
 
     @property
@@ -211,9 +183,6 @@ class ProgressHook(Hook):  # type: ignore[misc]
     Args:
         images: Images per step, on all devices.
         report: Called with the step reached, the number of steps, and a line of figures.
-
-    Attributes:
-        history: One record an epoch so far.
     """
 
     priority = "LOW"
@@ -277,12 +246,7 @@ class ProgressHook(Hook):  # type: ignore[misc]
 
 
 class TrackingHook(Hook):  # type: ignore[misc]
-    """Writes losses, learning rate and metrics for TensorBoard.
-
-    Args:
-        logs: The folder of its files.
-        interval: Steps between two points of the training curves.
-    """
+    """Writes losses, learning rate and metrics for TensorBoard, those of training every `interval` steps."""
 
     priority = "LOW"
 

@@ -19,7 +19,6 @@ from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hooks import (
     EpochRecord,
-    InitialValidationHook,
     ProgressHook,
     SameStatisticsHook,
     StoppingHook,
@@ -37,21 +36,7 @@ CURVE_POINTS = 500  # per training, in TensorBoard
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that a session needs; it can be sent to another process.
-
-    Attributes:
-        options: The user's options.
-        hyperparameters: All that the user did not choose.
-        metadata: The detector to train.
-        execution: How the training is divided.
-        train_folder: A folder with `annotations.json` and `images/`.
-        eval_folder: The same.
-        folder: The folder for `best.pth`, `last.pth` and `config.py`.
-        weights: A checkpoint to start from; None for random weights.
-        resume: The folder of the checkpoint to continue from, and to write.
-        logs: The folder for TensorBoard; None for no tracking.
-        learned: The images that the weights learn from, to store in the weights.
-    """
+    """All that a session needs; it can be sent to another process."""
 
     options: TrainingOptions
     hyperparameters: Hyperparameters
@@ -59,28 +44,21 @@ class TrainingJob:
     execution: ExecutionConfig
     train_folder: Path
     eval_folder: Path
-    folder: Path
-    weights: Path | None
-    resume: Path
-    logs: Path | None = None
-    learned: LearnedImages | None = None
+    folder: Path  # for `best.pth`, `last.pth` and `config.py`
+    weights: Path | None  # None for random weights
+    resume: Path  # has the checkpoint to continue from, and gets new ones
+    logs: Path | None = None  # for TensorBoard
+    learned: LearnedImages | None = None  # the images that the weights learn from, to store in the weights
 
 
 @dataclass(frozen=True)
 class SessionResult:
-    """The result of a session, beside the files that it wrote.
-
-    Attributes:
-        history: One record per epoch.
-        best_epoch: The epoch of `best.pth`.
-        ended_early: Why training ended before its last epoch; empty where it did not.
-        memory: Peak bytes of GPU memory of tensors; 0 on a CPU.
-    """
+    """The result of a session, beside the files that it wrote."""
 
     history: tuple[EpochRecord, ...]
     best_epoch: int
-    ended_early: str
-    memory: int
+    ended_early: str  # why training ended before its last epoch; empty where it did not
+    memory: int  # peak bytes of tensors on a GPU
 
 
 def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionResult:
@@ -111,8 +89,8 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     if execution.devices > 1:
         hooks.append(SameStatisticsHook())
     if job.weights:
-        start = WarmStartHook(read_checkpoint(job.weights), classes, balanced=job.hyperparameters.balanced)
-        hooks += [start, InitialValidationHook()]
+        checkpoint = read_checkpoint(job.weights)
+        hooks.append(WarmStartHook(checkpoint, classes, balanced=job.hyperparameters.balanced))
     tracking = None
     if job.logs and is_main_process():
         tracking = TrackingHook(job.logs, max(1, execution.iterations * options.epochs // CURVE_POINTS))

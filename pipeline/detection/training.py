@@ -43,24 +43,17 @@ FEWEST_IMAGES = 100  # whatever the epochs: below the least that sufficed in the
 class TrainingResult:
     """The result of a training.
 
-    Attributes:
-        folder: Holds `best.pth`, `last.pth`, `config.py`, `model.json`, `history.json`, `learned_images.npz`, the test
-            image and `parity_images/`.
-        metadata: The detector.
-        history: One record per epoch; empty for `epochs=0`.
-        best_epoch: The epoch of `best.pth`; 0 for untouched pretrained weights.
-        device: `cpu` or the GPU's name.
-        micro_batch: Images that a device held at once.
-        warnings: Sentences that the user must read: a training from scratch on few images.
+    Its folder holds `best.pth`, `last.pth`, `config.py`, `model.json`, `history.json`, `learned_images.npz`, the test
+    image and `parity_images/`.
     """
 
     folder: Path
     metadata: ModelMetadata
-    history: tuple[EpochRecord, ...] = ()
-    best_epoch: int = 0
-    device: str = "cpu"
-    micro_batch: int = 0
-    warnings: tuple[str, ...] = ()
+    history: tuple[EpochRecord, ...] = ()  # empty for `epochs=0`
+    best_epoch: int = 0  # of `best.pth`; 0 for untouched pretrained weights
+    device: str = "cpu"  # or the GPU's name
+    micro_batch: int = 0  # images that a device held at once
+    warnings: tuple[str, ...] = ()  # sentences that the user must read: a training from scratch on few images
 
     def metrics(self) -> dict[str, Any]:
         """The metrics of the training, for the record of the run."""

@@ -18,37 +18,25 @@ from pipeline.serving.model_metadata import ModelMetadata
 
 @dataclass(frozen=True)
 class Family:
-    """A detector family whose networks mmdet builds: all that training, export and parity ask of it.
-
-    Attributes:
-        name: The family's name in messages.
-        variants: Its sizes, the smallest first.
-        stride: The side of the square input is a multiple of it, in pixels.
-        class_layer: Prefix of the names of the parameters that have one row per class.
-        normalize: Gives the tensors of a checkpoint mmdet's names, and says whose names they had. Raises `DataError`
-            with the given path where they are not of this family.
-        variant_of: The size that parameters under mmdet's names belong to, or None.
-        model_config: mmdet's config of a network, without anything of training.
-        build_model: The network with initial weights, on the CPU.
-        training_config: mmengine's config of a training; its data roots are the names of the two data sets.
-        set_machine: Completes that config with the folders of the train and eval sets, and what else differs between
-            machines and does not change the result.
-        exportable: Wraps a network for export: `(B, 3, S, S)` float32 pixels to boxes `(B, N, 4)`, as x1, y1, x2, y2
-            in letterboxed pixels, and scores `(B, C, N)`, without suppression.
-        letterbox: Image files as `(B, 3, S, S)` float32, by mmdet's own validation transforms.
-    """
+    """A detector family whose networks mmdet builds: all that training, export and parity ask of it."""
 
     name: str
-    variants: tuple[str, ...]
-    stride: int
-    class_layer: str
+    variants: tuple[str, ...]  # the smallest first
+    stride: int  # the side of the square input is a multiple of it, in pixels
+    class_layer: str  # prefix of the names of the parameters that have one row per class
+    # gives the tensors of a checkpoint mmdet's names, and says whose names they had; raises `DataError` with the path
     normalize: Callable[[Mapping[str, Tensor], Path], tuple[dict[str, Tensor], str]]
-    variant_of: Callable[[Mapping[str, Tensor]], str | None]
-    model_config: Callable[[ModelMetadata], Any]
-    build_model: Callable[[ModelMetadata], nn.Module]
+    variant_of: Callable[[Mapping[str, Tensor]], str | None]  # of parameters under mmdet's names
+    model_config: Callable[[ModelMetadata], Any]  # mmdet's config of a network, without anything of training
+    build_model: Callable[[ModelMetadata], nn.Module]  # with initial weights, on the CPU
+    # mmengine's config of a training; its data roots are the names of the two data sets
     training_config: Callable[[TrainingOptions, Hyperparameters, ModelMetadata, ExecutionConfig], Any]
+    # completes it with the folders of the train and eval sets, and all that differs between machines, not in the result
     set_machine: Callable[[Any, Path, Path, ExecutionConfig], None]
+    # wraps a network for export: `(B, 3, S, S)` float32 pixels to boxes `(B, N, 4)`, as x1, y1, x2, y2 in letterboxed
+    # pixels, and scores `(B, C, N)`, without suppression
     exportable: Callable[[nn.Module], nn.Module]
+    # image files as `(B, 3, S, S)` float32, by mmdet's own validation transforms
     letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]]
 
     def check(self, variant: str, image_size: int) -> None:

@@ -160,11 +160,8 @@ def claim(claims: dict[str, str], image: str, file: str) -> None:
     """Record which annotation file an image has; a `DataError` if it has another one already."""
     other = claims.setdefault(image, file)
     if other != file:
-        raise DataError(
-            f"two annotation files are for one image, {image}: {other} and {file}",
-            expected="one for each image",
-            remedy="remove the outdated one, or the one whose own image is absent",
-        )
+        problem = f"two annotation files are for one image, {image}: {other} and {file}"
+        raise DataError(problem, remedy="remove the outdated one, or the one whose own image is absent")
 
 
 def number(value: Any, what: str, where: str) -> float:

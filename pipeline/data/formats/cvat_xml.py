@@ -161,7 +161,7 @@ def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: 
     for clip in clips.values():
         for frame, name in clip.frames.items():
             if clip.first <= frame <= clip.last or name in boxes or name in unusable:
-                size = clip.size if all(clip.size) else images.size(name)
+                size = clip.size if min(clip.size) > 0 else images.size(name)
                 found.append(ParsedImage(name, *size, boxes.get(name, ()), clip.subset, unusable=name in unusable))
     return found
 
@@ -176,22 +176,16 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
     parts = parts or [each for each in root.findall("meta") if each.find("source") is not None]
     if not parts:  # the clip that all images belong to
         if len(by_folder) != 1 or sum(map(len, by_folder.values())) != len(images.names):
-            raise DataError(
-                "the file does not name the video of its tracks",
-                where=file,
-                expected="<meta> with a <source>, or images that are the frames of one clip",
-                remedy="load that video alone, or add the source to the file",
-            )
+            problem, expected = "the file does not name the video of its tracks", "<meta> with a <source>"
+            raise DataError(problem, where=file, expected=expected, remedy="load that video alone, or add the source")
         [(folder, frames)] = by_folder.items()
         return {"": _Clip(PurePosixPath(folder).name, (0, 0), frames, "")}
     clips: dict[str, _Clip] = {}
     for each in parts:
         name = PurePosixPath((each.findtext("source") or "").replace("\\", "/")).stem
         frames = _frames(name, by_folder, alone=len(parts) == 1)
-        width, height = (
-            whole(each.findtext(f"original_size/{side}") or 0, "original_size", file) for side in ("width", "height")
-        )
-        first, last = (whole(each.findtext(tag) or -1, tag, file) for tag in ("start_frame", "stop_frame"))
+        tags = ("original_size/width", "original_size/height", "start_frame", "stop_frame")
+        width, height, first, last = (whole(each.findtext(tag) or -1, tag, file) for tag in tags)
         subset = subset_named(each.findtext("subset") or "")
         clip = _Clip(name, (width, height), frames, subset, first, last if last >= 0 else float("inf"))
         clips.setdefault(each.findtext("id") or "", clip)

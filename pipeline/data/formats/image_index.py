@@ -239,9 +239,5 @@ def _the_one(found: list[str], name: str, folders: list[str]) -> str:
     best = [each for each, count in zip(found, shared, strict=True) if count == max(shared)]
     if len(best) == 1:
         return best[0]
-    raise DataError(
-        f"{len(found)} images match '{name}': {', '.join(best[:3])}{', …' if len(best) > 3 else ''}",
-        where="/".join(folders),
-        expected="names that match one image",
-        remedy="name images with their folders in the annotations",
-    )
+    problem = f"{len(found)} images match '{name}': {', '.join(best[:3])}{', …' if len(best) > 3 else ''}"
+    raise DataError(problem, where="/".join(folders), remedy="name images with their folders in the annotations")

@@ -79,23 +79,14 @@ def _recognised(files: AnnotationFiles, format: str) -> str:  # noqa: A002
         return next(iter(found))
     if found:
         examples = ", ".join(f"{name} ({example})" for name, example in found.items())
-        raise DataError(
-            f"the annotations are in {len(found)} formats: {examples}",
-            where=files.folder,
-            expected="one",
-            remedy=f"name one in annotations_format: {', '.join(found)}",
-        )
+        problem = f"the annotations are in {len(found)} formats: {examples}"
+        raise DataError(problem, where=files.folder, remedy=f"name one in annotations_format: {', '.join(found)}")
     problem = f"there are no annotations in the format {format}" if format else "no annotation format is recognised"
-    near = [f"\n    {name}: {recognition.why_not}" for name, recognition in tried.items() if recognition.why_not]
-    remedy = "name the file, folder or archive with the annotations in annotations_url"
-    if files.names:
-        remedy += ", or their format in annotations_format; leave that empty to detect it"
-    raise DataError(
-        f"{problem}: there are {files.summary()}" + "".join(near),
-        where=files.folder,
-        expected="; ".join(f"{name}: {FORMATS[name].LOOKS_FOR}" for name in tried),
-        remedy=remedy,
-    )
+    problem += f": there are {files.summary()}"
+    problem += "".join(f"\n    {name}: {each.why_not}" for name, each in tried.items() if each.why_not)
+    expected = "; ".join(f"{name}: {FORMATS[name].LOOKS_FOR}" for name in tried)
+    remedy = "name the annotations in annotations_url, or their format in annotations_format"
+    raise DataError(problem, where=files.folder, expected=expected, remedy=remedy)
 
 
 def only_describe(folder: Path) -> bool:

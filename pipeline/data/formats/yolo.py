@@ -31,6 +31,7 @@ from pipeline.data.formats.annotation_files import (
     label,
     number,
     shown,
+    whole,
 )
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
@@ -126,19 +127,12 @@ def is_image_list(files: AnnotationFiles, name: str) -> bool:
 
 def _box(words: list[str], where: str, described: _Description, size: tuple[int, int]) -> ParsedBox:
     """The object of a line: 5 values are a box, 6 one with its confidence, more of an odd count a polygon."""
-    index = number(words[0], "the class", where)
-    if not index.is_integer():
-        problem = f"the class is {shown(words[0])} where an index was expected"
-        raise DataError(problem, where=where, expected=_EXPECTED)
-    count = len(described.classes)
-    if not 0 <= index < count:
-        raise DataError(
-            f"a line is of class {int(index)}, which has no name",
-            where=where,
-            expected=f"0 to {count - 1}: there are {count} names",
-            remedy="add the name to data.yaml or classes.txt, or correct the line",
-        )
-    name = described.classes[int(index)]
+    index = whole(words[0], "the class", where)
+    if not 0 <= index < len(described.classes):
+        problem, expected = f"a line is of class {index}, which has no name", f"0 to {len(described.classes) - 1}"
+        remedy = "add the name to data.yaml or classes.txt, or correct the line"
+        raise DataError(problem, where=where, expected=expected, remedy=remedy)
+    name = described.classes[index]
     is_box = len(words) in {5, 6} or (described.keypoint_values and len(words) == 5 + described.keypoint_values)
     if not is_box and (len(words) < 7 or len(words) % 2 == 0):
         problem = f"a line has {len(words)} values"
@@ -213,19 +207,13 @@ def _description(files: AnnotationFiles) -> _Description:
     if not found:
         found = {name: _Description(classes) for name in name_lists(files) if (classes := _listed(files, name))}
     if len({each.classes for each in found.values()}) > 1:
-        raise DataError(
-            f"{len(found)} files name the classes, and they differ: {', '.join([*found][:5])}",
-            expected="one of them",
-            remedy="name the right one in annotations_member, or remove the others",
-        )
+        problem = f"{len(found)} files name the classes, and they differ: {', '.join([*found][:5])}"
+        raise DataError(problem, remedy="name the right one in annotations_member, or remove the others")
     if found:
         return next(iter(found.values()))
-    raise DataError(
-        "there are YOLO labels, but no names for their classes",
-        where=files.folder,
-        expected=f"data.yaml with 'names', or one of {', '.join(_NAME_LISTS)}",
-        remedy="add a classes.txt with one name a line, in the order of the indices, or name one in annotations_url",
-    )
+    expected = f"data.yaml with 'names', or one of {', '.join(_NAME_LISTS)}"
+    remedy = "add a classes.txt with one name a line, in the order of the indices, or name one in annotations_url"
+    raise DataError("the classes of the labels have no names", where=files.folder, expected=expected, remedy=remedy)
 
 
 def _loaded(files: AnnotationFiles, name: str) -> dict[str, Any]:
@@ -256,11 +244,11 @@ def _described(content: dict[str, Any], name: str) -> _Description:
 def _names(raw: Any, where: str) -> tuple[str, ...]:
     names = raw
     if isinstance(raw, dict):
-        by_index = {int(each) if str(each).isdecimal() and len(str(each)) < 10 else -1: raw[each] for each in raw}
-        if sorted(by_index) != list(range(len(raw))):
+        by_index, indices = {str(index): each for index, each in raw.items()}, [str(i) for i in range(len(raw))]
+        if set(by_index) != set(indices):
             problem = f"the indices of the {len(raw)} names are not 0 to {len(raw) - 1}"
             raise DataError(problem, where=where, expected="each index once", remedy="correct 'names'")
-        names = [by_index[i] for i in range(len(raw))]
+        names = [by_index[i] for i in indices]
     if not isinstance(names, list) or not names:
         raise DataError(f"'names' is {shown(raw)}", where=where, expected="a list of class names, or names by index")
     for each in names:

@@ -162,7 +162,7 @@ test_refused = refusals(
         "no number": ({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2"),
         "first line too short": ({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1"),
         "labels twice": ({"labels/a.txt": BOX, "a.txt": BOX}, r"two annotation files are for one image"),
-        "no names": ({"classes.txt": "", "a.txt": BOX}, r"no names for their classes"),
+        "no names": ({"classes.txt": "", "a.txt": BOX}, r"classes of the labels have no names"),
         "name empty": ({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2"),
         "index left out": ({"data.yaml": "names: {0: a, 2: b}"}, r"indices of the 2 names.*data.yaml"),
         "names a text": ({"data.yaml": "names: cat"}, r"'names' is 'cat'.*data.yaml"),

@@ -51,11 +51,15 @@ class AnnotationFolder:
     def read(self, format: str = "", member: str = "") -> CocoDataset:  # noqa: A002
         return read_annotations(self.folder, self.index, format=format, member=member)[1]
 
-    def boxes(self, files: Mapping[str, Any], *images: str, format: str = "") -> dict[str, list[tuple[Any, ...]]]:  # noqa: A002
-        """Write images and annotation files, and read class and box by image."""
+    def dataset(self, files: Mapping[str, Any], *images: str, format: str = "") -> CocoDataset:  # noqa: A002
+        """Write images and annotation files, and read them."""
         self.image(*images)
         self.write(files)
-        return boxes_of(self.read(format))
+        return self.read(format)
+
+    def boxes(self, files: Mapping[str, Any], *images: str) -> dict[str, list[tuple[Any, ...]]]:
+        """Write images and annotation files, and read class and box by image."""
+        return boxes_of(self.dataset(files, *images))
 
 
 def boxes_of(dataset: CocoDataset) -> dict[str, list[tuple[Any, ...]]]:

@@ -203,10 +203,8 @@ def _is_wanted(name: str, written: str, archive: Path) -> bool:
     if not parts or "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._"):
         return False
     if unsafe_name(name):
-        problem, remedy = (
-            f"the archive has a file that leads out of the folder: {written!r}",
-            "pack it again from within",
-        )
+        problem = f"the archive has a file that leads out of the folder: {written!r}"
+        remedy = "pack it again from within its folder"
         raise DataError(problem, where=archive, expected="plain files under relative names", remedy=remedy)
     return True
 

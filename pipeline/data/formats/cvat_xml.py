@@ -192,9 +192,7 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
     if not any(clip.frames for clip in clips.values()):
         problem = f"no frame of {', '.join(clip.name for clip in clips.values())} is among the images"
         expected = f"images {next(iter(clips.values())).name}/frame_000000.jpg and so on"
-        raise DataError(
-            problem, where=file, expected=expected, remedy="load the video as images, or name the images so"
-        )
+        raise DataError(problem, where=file, expected=expected, remedy="load the video, or name the images so")
     return clips
 
 

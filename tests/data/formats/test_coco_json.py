@@ -145,9 +145,7 @@ def test_other_json_is_none(annotation_folder: AnnotationFolder, content: Any, w
 
 
 def test_a_data_set_without_objects_is_one(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"a.json": instances("a.jpg") | {"annotations": []}})
-    assert boxes_of(annotation_folder.read()) == {"a.jpg": []}
+    assert annotation_folder.boxes({"a.json": instances("a.jpg") | {"annotations": []}}, "a.jpg") == {"a.jpg": []}
 
 
 def test_images_without_a_size_are_measured(annotation_folder: AnnotationFolder) -> None:

@@ -26,24 +26,22 @@ CAT = ("cat", 1, 2, 10, 20)
     },
 )
 def test_layouts(annotation_folder: AnnotationFolder, content: Any) -> None:
-    annotation_folder.image("images/a.jpg")
-    annotation_folder.write({"boxes.csv": content})
-    dataset = annotation_folder.read()
+    dataset = annotation_folder.dataset({"boxes.csv": content}, "images/a.jpg")
     assert boxes_of(dataset) == {"images/a.jpg": [CAT]}
     assert (dataset.images[0].width, dataset.images[0].height) == (100, 50)
 
 
 def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("train/a.jpg", "validation/b.jpg")
-    annotation_folder.write(
+    dataset = annotation_folder.dataset(
         {
             "oidv6-train-annotations-bbox.csv": OPEN + "a,x,/m/01,1,0.01,0.11,0.04,0.44,-1,-1,1\n",
             "validation-annotations-bbox.csv": OPEN
             + "b,x,/m/02,1,0.01,0.11,0.04,0.44,0,0,0\nb,x,/m/03,1,0,1,0,1,0,0,-1\n",
             "class-descriptions-boxable.csv": '/m/02,"Cat, or not"\n/m/01,Dog\n',
-        }
+        },
+        "train/a.jpg",
+        "validation/b.jpg",
     )
-    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {
         "train/a.jpg": [("Dog", 1, 2, 10, 20)],
         "validation/b.jpg": [("Cat, or not", 1, 2, 10, 20), ("/m/03", 0, 0, 100, 50)],
@@ -61,9 +59,7 @@ def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> No
     },
 )
 def test_declared_sizes(annotation_folder: AnnotationFolder, size: str) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"boxes.csv": PIXELS + f"a.jpg,{size},cat,1,2,11,22\n"})
-    (image,) = annotation_folder.read().images
+    (image,) = annotation_folder.dataset({"boxes.csv": PIXELS + f"a.jpg,{size},cat,1,2,11,22\n"}, "a.jpg").images
     assert (image.width, image.height) == ((7, 9) if size == "7,9" else (100, 50))
 
 

@@ -50,9 +50,7 @@ USUAL = (1, 2, 10, 20)
     },
 )
 def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any, ...]) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"annotations.xml": annotations(image(drawn))})
-    dataset = annotation_folder.read()
+    dataset = annotation_folder.dataset({"annotations.xml": annotations(image(drawn))}, "a.jpg")
     assert dataset.annotations[0].bbox == pytest.approx(bbox)
     assert [(each.id, each.name) for each in dataset.categories] == [(1, "dog"), (2, "cat")]
 

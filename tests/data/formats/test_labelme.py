@@ -34,9 +34,7 @@ SIZE = {"imageWidth": 100, "imageHeight": 50}
     },
 )
 def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any, ...]) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"a.json": record(drawn, **SIZE)})
-    (annotation,) = annotation_folder.read().annotations
+    (annotation,) = annotation_folder.dataset({"a.json": record(drawn, **SIZE)}, "a.jpg").annotations
     assert annotation.bbox == pytest.approx(bbox)
 
 

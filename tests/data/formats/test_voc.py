@@ -79,9 +79,7 @@ def test_folders_are_the_split(annotation_folder: AnnotationFolder) -> None:
     },
 )
 def test_image_and_size(annotation_folder: AnnotationFolder, named: str, size: str) -> None:
-    annotation_folder.image("images/a.jpg")
-    annotation_folder.write({"a.xml": xml(name=named, size=size)})
-    (image,) = annotation_folder.read().images
+    (image,) = annotation_folder.dataset({"a.xml": xml(name=named, size=size)}, "images/a.jpg").images
     assert (image.file_name, image.width, image.height) == ("images/a.jpg", *((7, 9) if "7" in size else (100, 50)))
 
 

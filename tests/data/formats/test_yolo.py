@@ -54,17 +54,17 @@ def test_objects(annotation_folder: AnnotationFolder, files: dict[str, Any], box
     },
 )
 def test_class_names(annotation_folder: AnnotationFolder, name: str, content: dict[Any, Any] | str) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({name: content, "labels/a.txt": "1 0.5 0.5 0.2 0.4"})
-    dataset = annotation_folder.read()
+    dataset = annotation_folder.dataset({name: content, "labels/a.txt": "1 0.5 0.5 0.2 0.4"}, "a.jpg")
     assert [(each.id, each.name) for each in dataset.categories] == [(1, "cat"), (2, "dog")]
     assert boxes_of(dataset) == {"a.jpg": [("dog", 40, 15, 20, 20)]}
 
 
 def test_names_that_are_no_texts(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""})
-    assert annotation_folder.read().classes == ("7", "False", "yes")
+    assert annotation_folder.dataset({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""}, "a.jpg").classes == (
+        "7",
+        "False",
+        "yes",
+    )
 
 
 BBOX = (40, 15, 20, 20)

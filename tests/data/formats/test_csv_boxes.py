@@ -50,14 +50,7 @@ def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> No
     assert subsets_of(dataset) == {"train/a.jpg": "train", "validation/b.jpg": "eval"}
 
 
-@cases(
-    "size",
-    {
-        "declared": "7,9",
-        "0": "0,0",
-        "none": ",",
-    },
-)
+@cases("size", {"declared": "7,9", "0": "0,0", "none": ","})
 def test_declared_sizes(annotation_folder: AnnotationFolder, size: str) -> None:
     (image,) = annotation_folder.dataset({"boxes.csv": PIXELS + f"a.jpg,{size},cat,1,2,11,22\n"}, "a.jpg").images
     assert (image.width, image.height) == ((7, 9) if size == "7,9" else (100, 50))

@@ -39,12 +39,11 @@ def expand(url: str) -> str:
 
     def value(found: re.Match[str]) -> str:
         name = found[1]
-        value = os.environ.get(name)
-        if value is None:
+        if name not in os.environ:
             problem = f"the URL names the environment variable '{name}', which is not set"
             remedy = did_you_mean(name, os.environ, otherwise="set it before the run", cutoff=0.6)
             raise UsageError(problem, remedy=remedy)
-        return quote(value, safe="") if found.end() <= login_end else value
+        return quote(os.environ[name], safe="") if found.end() <= login_end else os.environ[name]
 
     return _PLACEHOLDER.sub(value, url)
 
@@ -152,8 +151,7 @@ class Access(requests.auth.AuthBase):
             own, found = urlsplit(self.endpoint), urlsplit(url)
             downgraded = (own.scheme, found.scheme) == ("https", "http") and found.port in {None, 80, own.port}
         except ValueError:
-            problem, remedy = "the server gave something that is no URL", "check the server's answer"
-            raise DataError(problem, where=self.shown(base), remedy=remedy) from None
+            raise DataError("the server gave something that is no URL", where=self.shown(base)) from None
         if downgraded and found.hostname == own.hostname:
             return urlunsplit(found._replace(scheme=own.scheme, netloc=own.netloc))
         return url

@@ -111,8 +111,8 @@ def _local(url: str, shown: str, wanted: str) -> Fetched:
     except MissingError:
         raise
     except OSError as error:
-        problem, remedy = f"the file cannot be read: {error.strerror}", "check its path, its permissions and its disk"
-        raise UsageError(problem, where=shown, remedy=remedy) from None
+        problem = f"the file cannot be read: {error.strerror}"
+        raise UsageError(problem, where=shown, remedy="check its path and permissions") from None
     if wanted and found != wanted:
         raise wrong_digest(shown, wanted, found, "the file was left as it is: is it the right one?")
     return Fetched(path, shown, found, size)

@@ -103,11 +103,9 @@ class HttpClient:
             try:
                 data = json.loads(content)
             except (ValueError, RecursionError) as error:
-                problem = f"the server sent no JSON: {error}"
-                if is_web_page(content):
-                    problem = "the server sent a web page, not JSON: the URL may want a login"
+                sent = "a web page, not JSON: the URL may want a login" if is_web_page(content) else f"no JSON: {error}"
                 remedy = "check the URL: it must be the API's endpoint"
-                raise DataError(problem, where=where, expected="JSON", remedy=remedy) from None
+                raise DataError(f"the server sent {sent}", where=where, expected="JSON", remedy=remedy) from None
             return JsonResponse(data, response.url, response.links.get("next", {}).get("url", ""))
 
         return self._request(method, url, read, lambda: {"Accept": "application/json"}, body=body)

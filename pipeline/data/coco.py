@@ -76,10 +76,7 @@ class CocoDataset:
 
     @property
     def background_images(self) -> tuple[Image, ...]:
-        """Images without an annotation.
-
-        An image with crowd regions only is not one of them: it shows something, though nothing that is judged.
-        """
+        """Images without an annotation; one with crowd regions only shows something, though nothing that is judged."""
         annotated = {each.image_id for each in self.annotations}
         return tuple(image for image in self.images if image.id not in annotated)
 
@@ -103,16 +100,12 @@ class CocoDataset:
 
 
 def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
-    """Read an instances file, checking all types.
+    """Read an instances file, checking all types; errors say at which record.
 
     NaN and infinite numbers in boxes pass, for validation to report. File names that lead out of the images folder are
     refused. Objects marked `ignore` become crowd regions, which both pycocotools and mmdet ignore: pycocotools does
     not know `ignore`, and mmdet would learn such a place as background. With `unsized`, images may lack width and
     height, which are then 0, for the caller to measure.
-
-    Raises:
-        MissingError: There is no such file.
-        DataError: The file is no JSON, or no COCO instances file; says at which record.
     """
     try:
         raw = json.loads(Path(path).read_bytes())
@@ -149,8 +142,8 @@ def write_coco(dataset: CocoDataset, path: Path) -> None:
     for each in sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id)):
         record = {name: getattr(each, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
         annotations.append(record if each.segmentation is None else record | {"segmentation": each.segmentation})
-    licenses, categories = list(map(dict, dataset.licenses)), list(map(asdict, dataset.categories))
-    lists = {"licenses": licenses, "categories": categories, "images": images, "annotations": annotations}
+    categories = [asdict(category) for category in dataset.categories]
+    lists = {"licenses": dataset.licenses, "categories": categories, "images": images, "annotations": annotations}
     sections = [f'"info": {_dump(dict(dataset.info))}']
     for key, records in lists.items():
         lines = ",\n".join(map(_dump, records))

@@ -9,15 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.coco import CocoDataset, Image, write_coco
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.data.figures import read_pixels
+from pipeline.errors import MissingError, UsageError
 from pipeline.serving.decoding import read_header
-
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
-_JPEG_QUALITY = 95  # the loss is invisible
 
 
 def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upright: Collection[str] = ()) -> None:
@@ -57,10 +54,6 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
 
 def _upright(source: Path) -> bytes:
     """The image re-encoded upright, in the format of its bytes, without an EXIF orientation."""
-    data = source.read_bytes()
-    suffix = _SUFFIXES[read_header(data).format]
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)  # turns as EXIF says
-    if pixels is None:
-        raise DataError("an image to be turned upright cannot be decoded", where=source)
-    # WebP is lossless
-    return cv2.imencode(suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    suffix = f".{read_header(source.read_bytes()).format.lower()}"
+    # the loss of JPEG is invisible; WebP is lossless
+    return cv2.imencode(suffix, read_pixels(source), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -64,12 +64,8 @@ def coco_weights(variant: str) -> PublishedWeights:
 def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> dict[str, Any]:
     """Write `source.json`, and `weights.pth` where a URL is given; returns what `source.json` says.
 
-    Args:
-        url: A path or any URL; "coco" for the published weights that fit the variant; empty to start without.
-        folder: The folder to write to.
-        cache: The folder of downloads.
-        sha256: The expected digest of the checkpoint; empty to accept any.
-        variant: YOLOX size, needed for "coco" only.
+    The URL may be a path, empty to start without, or "coco" for the published weights that fit the variant, the YOLOX
+    size. `sha256` is the digest that the checkpoint must have; empty to accept any.
 
     Raises:
         UsageError: A digest is given without a URL, or "coco" without a variant that there is.

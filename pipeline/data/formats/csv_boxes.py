@@ -83,30 +83,25 @@ def _images(
     files: AnnotationFiles, table: _Table, images: ImageIndex, names: Mapping[str, str]
 ) -> Iterator[ParsedImage]:
     beside, by_file = PurePosixPath(table.file).parent.as_posix(), images.subset_of(table.file)
-    found: dict[str, tuple[str, tuple[int, int], str, list[ParsedBox]]] = {}
-    unusable: set[str] = set()
+    meant: dict[str, str] = {}
     for where, row in _rows(files, table):
         written = row["image"]
         if not written:
             raise DataError("a row names no image", where=where, remedy="add the name, or remove the row")
-        if written not in found:
-            name = images.name_of(written, where, beside)
-            sides = (None, None) if table.open_images else (row.get("width"), row.get("height"))
-            size = images.declared_size(name, *sides, where)
-            found[written] = name, size, subset_named(row.get("subset", "")) or by_file, []
-        if not row["class"] and not any(row[side] for side in _SIDES):
-            continue
-        _, size, _, boxes = found[written]
-        left, top, right, bottom = (number(row[side], side, where) for side in _SIDES)
-        kind, box = label(row["class"], where), (left, top, right - left, bottom - top)
-        if not table.open_images:
-            boxes.append(ParsedBox(kind, box))
-        elif all(size):
-            boxes.append(ParsedBox(names.get(kind, kind), scale(box, *size), int(row.get("group") == "1")))
-        else:
-            unusable.add(written)
-    for written, (name, size, subset, boxes) in found.items():
-        yield ParsedImage(name, *size, boxes, subset, unusable=written in unusable)
+        if written not in meant:
+            meant[written] = images.name_of(written, where, beside)
+        sides = (None, None) if table.open_images else (row.get("width"), row.get("height"))
+        size = images.declared_size(meant[written], *sides, where)
+        boxes, is_object = list[ParsedBox](), bool(row["class"] or any(row[side] for side in _SIDES))
+        if is_object:
+            left, top, right, bottom = (number(row[side], side, where) for side in _SIDES)
+            kind, box = label(row["class"], where), (left, top, right - left, bottom - top)
+            if not table.open_images:
+                boxes.append(ParsedBox(kind, box))
+            elif all(size):
+                boxes.append(ParsedBox(names.get(kind, kind), scale(box, *size), int(row.get("group") == "1")))
+        subset = subset_named(row.get("subset", "")) or by_file
+        yield ParsedImage(meant[written], *size, boxes, subset, unusable=is_object and not boxes)
 
 
 def _tables(files: AnnotationFiles) -> Iterator[_Table]:

@@ -163,21 +163,16 @@ def test_clips_of_a_project_by_their_task(annotation_folder: AnnotationFolder) -
     assert subsets_of(dataset) == {"one/frame_000000.jpg": "train", "two/frame_000000.jpg": "test"}
 
 
+def one(*shapes: str, name: str = "a.jpg") -> dict[str, str]:
+    return {"a.xml": annotations(image(*shapes, name=name))}
+
+
 test_refused = refusals(
     {
-        "no number": (
-            {"a.xml": annotations(image(BOX.replace('"11"', '"x"')))},
-            "xbr of a box is 'x'.*a.xml: image a.jpg",
-        ),
-        "no points": (
-            {"a.xml": annotations(image('<polygon label="cat" points=""/>'))},
-            "polygon has no points.*image a.jpg",
-        ),
-        "no label": (
-            {"a.xml": annotations(image(BOX.replace('"cat"', '""')))},
-            "class is '' where a name.*image a.jpg",
-        ),
-        "no name": ({"a.xml": annotations(image(name=""))}, "an image has no name.*a.xml: image 1"),
+        "no number": (one(BOX.replace('"11"', '"x"')), "xbr of a box is 'x'.*a.xml: image a.jpg"),
+        "no points": (one('<polygon label="cat" points=""/>'), "polygon has no points.*image a.jpg"),
+        "no label": (one(BOX.replace('"cat"', '""')), "class is '' where a name.*image a.jpg"),
+        "no name": (one(name=""), "an image has no name.*a.xml: image 1"),
         "no frames": ({"a.xml": annotations(track(at(0, 1)))}, "no frame of street is.*street/frame_000000.jpg"),
     }
 )

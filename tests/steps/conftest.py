@@ -40,12 +40,6 @@ class Project:
         content: dict[str, Any] = json.loads(done.stdout)
         return content
 
-    def git(self, *arguments: str) -> str:
-        """git in the project."""
-        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
-        done = subprocess.run(["git", *identity, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
-        return done.stdout
-
     def artifacts(self, mode: str = "dev") -> list[str]:
         """`entity/version` of everything that reads as an artifact."""
         folder = self.root / ".store" / "default" / mode / "artifacts"
@@ -76,26 +70,20 @@ def new_project() -> Callable[[Path], Project]:
     return make_project
 
 
-def settings(values: dict[str, object]) -> list[str]:
-    """`--set` for each."""
-    return [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-
-
 # smaller than any user's, and every step still does all it does
 TINY = {
     "data_load.source_url": "sample://shapes?images=24&size=64&seed=3",
     "model_train.image_size": 64,
     "model_train.epochs": 1,
     "model_eval.min_map50": 0.0,
-    "model_eval.allow_no_detections": True,
+    "model_eval.allow_no_detections": "true",
 }
 
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
     """The arguments that make a run small."""
-    text = [part for name, value in TINY.items() if isinstance(value, str) for part in ("--set", f"{name}={value}")]
-    return text + settings({name: value for name, value in TINY.items() if not isinstance(value, str)})
+    return [part for name, value in TINY.items() for part in ("--set", f"{name}={value}")]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 import requests
+from ports import free_ports
 
 STEPS = ("data_load", "data_prep", "model_train", "model_pack", "model_eval")
 
@@ -59,9 +59,7 @@ def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> No
 def test_the_printed_command_serves_the_model(tiny_run: Any) -> None:
     text = (tiny_run.root / "printed.txt").read_text()
     command = re.search(r"^serve +(.*)$", text, re.MULTILINE)[1]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports()
     server = subprocess.Popen(
         shlex.split(command.replace("3000", str(port))),
         cwd=tiny_run.root,

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+from ports import free_ports
 
 KEY, SECRET = "testkey", "testsecret"
 IDENTITY = {
@@ -19,7 +21,7 @@ IDENTITY = {
     "actions": ["Admin", "Read", "Write", "List", "Tagging"],
 }
 PATIENCE = 60  # seconds until it answers
-ATTEMPTS = 3
+ATTEMPTS = 3  # another process may take one of its ports
 
 
 @contextmanager
@@ -38,20 +40,16 @@ def seaweed(folder: Path) -> Iterator[str]:
     (folder / "s3.json").write_text(json.dumps({"identities": [IDENTITY]}))
     (folder / "data").mkdir()
     for _ in range(ATTEMPTS):
-        server, port = _start(command, folder)
-        if _answers(server, port):
-            break
-        _end(server)
-    else:
-        raise AssertionError(f"SeaweedFS does not answer:\n{(folder / 'log').read_text()[-2000:]}")
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        _end(server)
+        with _started(command, folder) as (server, port):
+            if _answers(server, port):
+                yield f"http://127.0.0.1:{port}"
+                return
+    raise AssertionError(f"SeaweedFS does not answer:\n{(folder / 'log').read_text()[-2000:]}")
 
 
-def _start(command: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    ports = _free_ports(8)
+@contextmanager
+def _started(command: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    ports = free_ports(8)
     names = ("master", "volume", "filer", "s3")
     numbers = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
     numbers += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[4:], strict=True)]
@@ -62,7 +60,11 @@ def _start(command: str, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
         server = subprocess.Popen(
             [command, "server", "-filer", "-s3", *place, *limits, *numbers], stdout=log, stderr=subprocess.STDOUT
         )
-    return server, ports[3]
+    try:
+        yield server, ports[3]
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
@@ -76,16 +78,3 @@ def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
         else:
             return True
     return False
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    server.kill()
-    server.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -244,18 +242,6 @@ class TestConversion:
             loaded = take(str(tmp_path / "source"), *folders, tmp_path / "cache")
             results.append((loaded, contents_of(folders[0])))
         assert results[0] == results[1]
-
-    def test_bombs_are_left(self, load: Any, tmp_path: Path) -> None:
-        header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 50_000, 50_000, 8, 2, 0, 0, 0)
-        bomb = header + struct.pack(">I", zlib.crc32(header[12:])) + struct.pack(">I4s", 1 << 20, b"IDAT") + bytes(99)
-        large = io.BytesIO()
-        Image.new("1", (8000, 8000)).save(large, "TIFF", compression="group4")
-        loaded, images, _ = load(fill(tmp_path / "source", {"a.png": bomb, "b.tif": large.getvalue(), "c.jpg": JPEG}))
-        assert list(images) == ["c.jpg"]
-        assert loaded.skipped == (
-            Skipped("a.png", "2500 megapixels are too many"),
-            Skipped("b.tif", "8000 x 8000 pixels are more than 50 megapixels"),
-        )
 
 
 class TestClips:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,20 +12,19 @@ from typing import Any
 import postgres
 import pytest
 from cases import cases
+from memory import peak_of
 from pictures import picture
 
 from pipeline.data.coco import read_coco
 from pipeline.data.loading import load_source
 from pipeline.errors import DataError, MissingError, UsageError
 
-PEAK = """\
-import resource, sys
+LOAD = """
 from pathlib import Path
 from pipeline.data.loading import load_source
 folder = Path(sys.argv[2])
-loaded = load_source(sys.argv[1], folder / "images", folder / "markup", query=sys.argv[3], cache=folder / "cache")
-print(loaded.images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
-"""
+folders = folder / "images", folder / "markup"
+print(load_source(sys.argv[1], *folders, query=sys.argv[3], cache=folder / "cache").images)"""
 pytestmark = pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing())
 
 
@@ -168,8 +165,7 @@ def test_memory_does_not_grow_with_the_rows(gallery: Any, tmp_path: Path, monkey
         query = (
             f"SELECT n || '.png' AS name, data AS image FROM generate_series(1, {count}) n, shots WHERE file = 'a.png'"
         )
-        command = [sys.executable, "-c", PEAK, gallery.url(), str(tmp_path / str(count)), query]
-        images, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        assert int(images) == count
-        peaks.append(int(peak))
+        images, peak = peak_of(LOAD, gallery.url(), tmp_path / str(count), query)
+        assert images == str(count)
+        peaks.append(peak)
     assert peaks[1] - peaks[0] < 30, peaks

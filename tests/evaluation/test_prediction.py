@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from api_server import Reply, json_reply
+from cases import cases
 
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation import prediction
@@ -72,19 +73,19 @@ def test_no_class_in_common_is_an_error(served: RunningService, write_dataset: C
         predict_dataset(served.url, write_dataset(GREYS, categories=("owl", "cat")))
 
 
-def test_an_image_that_the_service_refuses_is_named_with_its_words(
-    served: RunningService, write_dataset: Callable
+@cases(
+    "spoil, error, message",
+    {
+        "refused by the service": (lambda path: path.write_text("x"), StepError, r"3\.png: HTTP 422: .*invalid_image"),
+        "missing": (Path.unlink, MissingError, r"3\.png"),
+    },
+)
+def test_a_spoilt_image_is_named(
+    served: RunningService, write_dataset: Callable, spoil: Callable, error: type[Exception], message: str
 ) -> None:
     dataset = write_dataset(GREYS)
-    dataset.path_of("3.png").write_bytes(b"not an image")
-    with pytest.raises(StepError, match=r"3\.png: HTTP 422: .*invalid_image"):
-        predict_dataset(served.url, dataset)
-
-
-def test_a_missing_image_is_named(served: RunningService, write_dataset: Callable) -> None:
-    dataset = write_dataset(GREYS)
-    dataset.path_of("3.png").unlink()
-    with pytest.raises(MissingError, match=r"3\.png"):
+    spoil(dataset.path_of("3.png"))
+    with pytest.raises(error, match=message):
         predict_dataset(served.url, dataset)
 
 
@@ -103,53 +104,45 @@ def test_a_busy_service_is_asked_again(scripted: Callable, write_dataset: Callab
     assert len(server.seen("/predict")) == len(script) + len(GREYS)
 
 
-def test_a_service_that_stays_busy_is_given_up(scripted: Callable, write_dataset: Callable) -> None:
-    with pytest.raises(StepError, match=r"1\.png: HTTP 429: .*told to"):
-        predict_dataset(scripted(*[BUSY] * 100).root, write_dataset([200]))
+def answer(found: dict[str, Any]) -> Reply:
+    return json_reply([{"width": 1, "height": 1, **found}])
 
 
-def test_a_service_that_is_gone_is_told(write_dataset: Callable) -> None:
-    with pytest.raises(StepError, match="its info: the connection broke"):
-        predict_dataset("http://127.0.0.1:9", write_dataset([200]))
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        pytest.param(
+@cases(
+    "reply, message",
+    {
+        "internal error": (
             json_reply({"error": TOLD}, 500),
-            'HTTP 500: {"error": {"code": "scripted", "message": "told to"}}',
-            id="internal-error",
+            '500: {"error": {"code": "scripted", "message": "told to"}}',
         ),
-        pytest.param(Reply(404), "HTTP 404", id="not-found"),
-        pytest.param(Reply(200, b"<html>"), "malformed: Invalid JSON", id="not-json"),
-        pytest.param(Reply(200, b"{}"), "malformed: Input should be a valid array", id="no-list"),
-        pytest.param(Reply(200, b"[]"), "malformed: 0 items for one image", id="too-few-items"),
-        pytest.param(Reply(200, b'[{"width": 1, "height": 1}]'), "malformed: 0.detections: Field", id="nothing"),
-        pytest.param(
-            Reply(200, b'[{"width": 1, "height": 1, "detections": [{"box": [1, 2], "score": 1, "label": "dark"}]}]'),
+        "not found": (Reply(404), "HTTP 404"),
+        "not JSON": (Reply(200, b"<html>"), "malformed: Invalid JSON"),
+        "no list": (json_reply({}), "malformed: Input should be a valid array"),
+        "too few items": (json_reply([]), "malformed: 0 items for one image"),
+        "nothing": (answer({}), "malformed: 0.detections: Field"),
+        "half a box": (
+            answer({"detections": [{"box": [1, 2], "score": 1, "label": "dark"}]}),
             "malformed: 0.detections.0.box: List should have at least 4 items",
-            id="half-a-box",
         ),
-    ],
+        "busy for ever": (BUSY, 'HTTP 429: {"error": {"code": "scripted", "message": "told to"}}'),
+    },
 )
-def test_other_failures_are_not_repeated_and_name_the_image(
-    scripted: Callable, write_dataset: Callable, answer: Any, message: str
+def test_a_failure_names_the_image_and_is_repeated_only_where_the_service_is_busy(
+    scripted: Callable, write_dataset: Callable, reply: Reply, message: str
 ) -> None:
-    server = scripted(answer)
+    server = scripted(*[reply] * 100)
     with pytest.raises(StepError, match=r"1\.png") as raised:
         predict_dataset(server.root, write_dataset([200]))
     assert message in str(raised.value)
-    assert len(server.seen("/predict")) == 1
+    assert (len(server.seen("/predict")) == 1) == (reply is not BUSY)
 
 
-def test_a_service_too_slow_is_told(write_dataset: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_is_gone_or_too_slow_is_told(write_dataset: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StepError, match="its info: the connection broke"):
+        predict_dataset("http://127.0.0.1:9", write_dataset([200]))
     monkeypatch.setattr(prediction, "_TIMEOUT", 0.2)
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        with pytest.raises(StepError, match=r"no answer within 0\.2 s"):
-            predict_dataset(f"http://127.0.0.1:{silent.getsockname()[1]}", write_dataset([200]))
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(StepError, match=r"no answer within 0\.2 s"):
+        predict_dataset(f"http://127.0.0.1:{silent.getsockname()[1]}", write_dataset([200]))
 
 
 def test_an_image_of_another_size_than_annotated_is_reported(scripted: Callable, write_dataset: Callable) -> None:
@@ -165,17 +158,17 @@ def box(left: float, score: float, label: str = "bright") -> dict[str, Any]:
     return {"box": [left, 8, 40, 40], "score": score, "label": label, "class_id": 0}
 
 
-@pytest.mark.parametrize(
-    ("recorded", "differing"),
-    [
-        pytest.param([box(8, 0.9)], 0, id="the same"),
-        pytest.param([box(8.04, 0.9005), box(8, 0.0105)], 0, id="last digits, and one at the threshold"),
-        pytest.param([box(10.5, 0.9)], 2, id="moved"),
-        pytest.param([box(8, 0.7)], 2, id="another score"),
-        pytest.param([box(8, 0.9, "dark")], 2, id="another label"),
-        pytest.param([box(8, 0.9), box(1, 0.4)], 1, id="one is not found"),
-        pytest.param([], 1, id="one was not recorded"),
-    ],
+@cases(
+    "recorded, differing",
+    {
+        "the same": ([box(8, 0.9)], 0),
+        "last digits, and one at the threshold": ([box(8.04, 0.9005), box(8, 0.0105)], 0),
+        "moved": ([box(10.5, 0.9)], 2),
+        "another score": ([box(8, 0.7)], 2),
+        "another label": ([box(8, 0.9, "dark")], 2),
+        "one is not found": ([box(8, 0.9), box(1, 0.4)], 1),
+        "one was not recorded": ([], 1),
+    },
 )
 def test_a_service_that_changed_since_packing_is_noticed(
     scripted: Callable, recorded: list[dict[str, Any]], differing: int

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
+from cases import cases
 
 from pipeline.errors import MissingError, StepError
 from pipeline.evaluation import service_process as server_module
@@ -82,26 +83,31 @@ def test_one_that_ignores_the_polite_request_is_killed(bento: Path, monkeypatch:
     assert all_gone(processes)
 
 
-def test_a_server_that_dies_is_told_with_its_last_lines(tmp_path: Path) -> None:
-    (tmp_path / "bentofile.yaml").write_text("service: 'absent:Service'\n")
-    with pytest.raises(StepError, match=r"(?s)exit code.*absent"), serve(tmp_path):
-        pass
+def dying(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "bentofile.yaml").write_text("service: 'absent:Service'\n")
 
 
-def test_a_service_that_cannot_load_its_model_is_told_at_once(bento: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "bento"
-    shutil.copytree(bento, broken)
-    (model,) = broken.rglob("model.onnx")
+def without_model(folder: Path) -> None:
+    (model,) = folder.rglob("model.onnx")
     model.write_bytes(b"broken")
-    with pytest.raises(StepError, match=r"(?s)does not start.*model\.onnx"), serve(broken, timeout=60):
-        pass
 
 
-def test_a_server_that_does_not_get_ready_in_time_is_told(bento: Path) -> None:
-    with pytest.raises(StepError, match=r"not ready within 0\.01 s"), serve(bento, timeout=0.01):
-        pass
-
-
-def test_no_bento(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="nowhere"), serve(tmp_path / "nowhere"):
+@cases(
+    "spoil, timeout, error, message",
+    {
+        "dies": (dying, 60, StepError, r"(?s)exit code.*absent"),
+        "cannot load its model": (without_model, 60, StepError, r"(?s)does not start.*model\.onnx"),
+        "is not ready in time": (lambda folder: None, 0.01, StepError, r"not ready within 0\.01 s"),
+        "is not there": (shutil.rmtree, 60, MissingError, "nowhere"),
+    },
+)
+def test_a_service_that_does_not_start_is_told(
+    bento: Path, tmp_path: Path, spoil: Callable, timeout: float, error: type[Exception], message: str
+) -> None:
+    broken = tmp_path / "nowhere"
+    shutil.copytree(bento, broken)
+    spoil(broken)
+    with pytest.raises(error, match=message), serve(broken, timeout=timeout):
         pass

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from folders import contents_of
 
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.evaluation.service_process import serve
@@ -23,12 +24,8 @@ from pipeline.serving.packing import pack_service, pinned_requirements
 REPOSITORY = Path(__file__).parents[2]
 
 
-def contents(folder: Any) -> Any:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_what_is_in_it(packed: Any, tiny: Any) -> None:
-    sources = contents(packed.folder / "src")
+    sources = contents_of(packed.folder / "src")
     code = {name for name in sources if name.endswith(".py")}
     serving = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pipeline/serving").glob("*.py")}
     assert code == {"pipeline/__init__.py", "pipeline/errors.py", "pipeline/files.py", *serving}
@@ -52,7 +49,7 @@ def test_the_same_model_gives_the_same_bytes(packed: Any, tiny: Any, tmp_path: P
     shutil.copyfile(packed.folder / "src" / "test_image.png", photo)
     again = pack_service(tiny.onnx_path, tiny.metadata, photo, tmp_path / "again")
     assert again.tag == packed.tag
-    assert contents(again.folder) == contents(packed.folder)
+    assert contents_of(again.folder) == contents_of(packed.folder)
 
 
 def test_what_the_model_learned_from_lies_beside_what_is_served(packed: Any, tiny: Any, tmp_path: Path) -> None:
@@ -61,7 +58,7 @@ def test_what_the_model_learned_from_lies_beside_what_is_served(packed: Any, tin
     photo, record = packed.folder / "src" / "test_image.png", tmp_path / "learned_images.npz"
     one = pack_service(tiny.onnx_path, metadata, photo, tmp_path / "bento", learned=record)
     assert (one.folder / "learned_images.npz").read_bytes() == b"one"
-    assert contents(one.folder / "src").keys() == contents(packed.folder / "src").keys()
+    assert contents_of(one.folder / "src").keys() == contents_of(packed.folder / "src").keys()
     assert one.tag != packed.tag
     assert yaml.safe_load((one.folder / "bento.yaml").read_text())["labels"] == {"learned_images": "ab" * 32}
     assert yaml.safe_load((packed.folder / "bento.yaml").read_text())["labels"] == {"learned_images": "unknown"}
@@ -106,18 +103,21 @@ def test_a_store_can_import_it_for_a_container(packed: Any, tmp_path: Path) -> N
     assert ended.stdout.split() == [packed.tag]
 
 
-def test_a_model_that_the_metadata_does_not_name(tiny: Any, packed: Any, tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"other")
-    photo = packed.folder / "src" / "test_image.png"
-    with pytest.raises(IntegrityError, match="SHA-256"):
-        pack_service(tmp_path / "model.onnx", tiny.metadata, photo, tmp_path / "bento")
+@pytest.mark.parametrize(
+    ("model", "photo", "error", "message"),
+    [
+        pytest.param(b"other", None, IntegrityError, "SHA-256", id="a model that the metadata does not name"),
+        pytest.param(None, b"text", DataError, "not an image file", id="a test image that is none"),
+    ],
+)
+def test_what_is_refused(
+    tiny: Any, packed: Any, tmp_path: Path, model: Any, photo: Any, error: type[Exception], message: str
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(model or tiny.onnx_path.read_bytes())
+    (tmp_path / "photo").write_bytes(photo or (packed.folder / "src" / "test_image.png").read_bytes())
+    with pytest.raises(error, match=message):
+        pack_service(tmp_path / "model.onnx", tiny.metadata, tmp_path / "photo", tmp_path / "bento")
     assert not (tmp_path / "bento").exists()
-
-
-def test_a_test_image_that_is_none(tiny: Any, tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").write_text("text")
-    with pytest.raises(DataError, match="not an image file"):
-        pack_service(tiny.onnx_path, tiny.metadata, tmp_path / "photo.jpg", tmp_path / "bento")
 
 
 def test_a_package_and_all_it_needs() -> None:
@@ -127,8 +127,5 @@ def test_a_package_and_all_it_needs() -> None:
     assert {"requests", "urllib3", "idna", "certifi"} <= pinned.keys()
     assert "pysocks" not in pinned  # only of an extra
     assert any(line.startswith("aiohttp==") for line in pinned_requirements("fsspec[http]"))
-
-
-def test_a_package_that_is_not_installed() -> None:
     with pytest.raises(MissingError, match="no-such-package"):
         pinned_requirements("no-such-package")

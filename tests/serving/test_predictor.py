@@ -128,9 +128,6 @@ def test_threshold_and_limit_keep_the_best() -> None:
     assert found.scores[0] == pytest.approx(0.999)
     assert len(found.to_json(["a"], 0.01)["detections"]) == MAX_DETECTIONS
     assert len(found.to_json(["a"], 0.99)["detections"]) == 10
-
-
-def test_a_score_that_is_no_number_is_left_out() -> None:
     assert restored([[0, 0, 9, 9, np.nan, 0]]).to_json(["a"], 0.0)["detections"] == []
 
 

@@ -2,104 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from api_server import ApiServer, api_server
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 
 
-class FileServer:
-    """Serves `files` on loopback; what is in its lists happens to the next requests, one item each."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.cuts: list[int] = []  # send so many bytes of the body, then close the connection
-        self.statuses: list[int] = []  # answer with these instead
-        self.ranges = True
-        self.validators = True
-        self.lengths = True
-        self.requests: list[dict[str, str]] = []
-        self.sent = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def serve(self, name: str, data: bytes) -> str:
-        self.files[f"/{name}"] = data
-        return f"{self.root}/{name}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.requests.append(dict(self.headers))
-                data = server.files.get(self.path.partition("?")[0])
-                if server.statuses:
-                    self._answer(server.statuses.pop(0))
-                elif data is None:
-                    self._answer(404)
-                else:
-                    self._send(data)
-
-            def _send(self, data: bytes) -> None:
-                etag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
-                if server.validators and self.headers.get("If-None-Match") == etag:
-                    self._answer(304)
-                    return
-                start = self._start(etag)
-                if start >= len(data) and start:
-                    self._answer(416)
-                    return
-                headers = {"ETag": etag} if server.validators else {}
-                if server.lengths:
-                    headers["Content-Length"] = str(len(data) - start)
-                if start:
-                    headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-                self._answer(206 if start else 200, headers)
-                body = data[start:]
-                if server.cuts:
-                    body = body[: server.cuts.pop(0)]
-                server.sent += len(body)
-                self.wfile.write(body)
-                self.close_connection = True
-
-            def _start(self, etag: str) -> int:
-                match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-                return int(match[1]) if match and server.ranges and self.headers.get("If-Range") == etag else 0
-
-            def _answer(self, status: int, headers: dict[str, str] | None = None) -> None:
-                self.send_response(status)
-                for name, value in (headers or {"Content-Length": "0"}).items():
-                    self.send_header(name, value)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        return Handler
-
-
 @pytest.fixture
-def server() -> Iterator[FileServer]:
-    files = FileServer()
-    yield files
-    files.close()
+def server() -> Iterator[ApiServer]:
+    with api_server() as opened:
+        yield opened
 
 
 def _write_picture(path: Path, width: int, height: int) -> None:

@@ -31,7 +31,7 @@ def test_none(tmp_path: Path) -> None:
 def test_over_http(server: Any, tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = (real_data / "yolox_nano_coco.pth").read_bytes()
     monkeypatch.setenv("WEIGHTS_PASSWORD", "hunter2")
-    url = server.serve("a.pth", data).replace("http://", "http://me:${WEIGHTS_PASSWORD}@")
+    url = server.file("/a.pth", data).replace("http://", "http://me:${WEIGHTS_PASSWORD}@")
     loaded = load_weights(url, tmp_path / "out", cache=tmp_path / "cache")
     assert (tmp_path / "out/weights.pth").read_bytes() == data
     source = json.loads((tmp_path / "out/source.json").read_text())
@@ -40,7 +40,7 @@ def test_over_http(server: Any, tmp_path: Path, real_data: Path, monkeypatch: py
         == loaded
         == {"url": f"{server.root}/a.pth", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     )
-    assert server.requests[0]["Authorization"].startswith("Basic ")
+    assert server.requests[0].headers["Authorization"].startswith("Basic ")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs"])
@@ -90,7 +90,7 @@ def publish(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A table with one entry, at a server on this machine."""
 
     def write(content: bytes, name: str, source: str = "mmdet") -> str:
-        url: str = server.serve(name, content)
+        url: str = server.file(f"/{name}", content)
         entry = {"variant": "tiny", "source": source, "url": url, "licence": "MIT", "mAP": 0.3}
         (tmp_path / "table.yaml").write_text(yaml.safe_dump([entry]))
         monkeypatch.setattr(pretrained, "_TABLE", tmp_path / "table.yaml")
@@ -120,5 +120,5 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(
     with pytest.raises(DataError, match=rf"not that of the published weights[\s\S]*SHA-256 {DIGEST[:8]}, and on"):
         load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
     assert not (tmp_path / "out/weights.pth").exists()
-    server.serve(name, CHECKPOINT)
+    server.file(f"/{name}", CHECKPOINT)
     assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")["sha256"] == DIGEST

@@ -9,14 +9,13 @@ import socket
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import requests
+from api_server import api_server
 from cases import cases
 from PIL import Image
 
@@ -196,24 +195,15 @@ class TestRefusals:
         assert time.monotonic() - started < 1
 
     def test_a_url_is_not_fetched(self, post: Any) -> None:
-        asked = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                asked.append(self.path)
-                self.send_error(404)
-
-        with HTTPServer(("127.0.0.1", 0), Handler) as bait:
-            Thread(target=bait.serve_forever, daemon=True).start()
-            url = f"http://127.0.0.1:{bait.server_port}/image.png"
+        with api_server() as bait:
+            url = f"{bait.root}/image.png"
             check(post("/predict", files={"images": (None, url)}), 400, "not_a_file", index=0)
             check(post("/predict", data={"images": url}), 415, "unsupported_media_type")
             check(post("/predict", json={"images": [url]}), 415, "unsupported_media_type")
             check(post("/predict", data=url, headers={"Content-Type": "text/plain"}), 415, "unsupported_media_type")
             for path in ("/info", "/test_data", "/test_result"):
                 assert post(path, files={"images": (None, url)}).status_code == 200
-            bait.shutdown()
-        assert asked == []
+            assert bait.requests == []
 
     def test_a_pickle_where_no_body_is_taken_is_not_read(self, post: Any) -> None:
         assert post("/info", **raw(b"\x80\x04.", PICKLE)).json()["name"] == "object_detector"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +48,10 @@ class ApiServer:
         self.open: set[str] = set()  # paths that want no token
         self.token = ""  # what the Authorization header must be, whole
         self.planned: list[Reply] = []
+        self.cuts: list[int] = []  # of the next files, send so many bytes, then close the connection
+        self.ranges = self.validators = True  # whether files are served from where they are asked to, and with ETags
         self.requests: list[Request] = []
+        self.sent = 0  # bytes of bodies
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -64,13 +69,20 @@ class ApiServer:
         return self.route(path, lambda _: json_reply(data, status, headers))
 
     def file(self, path: str, data: bytes) -> str:
-        """Serve a file, with an ETag that answers conditional requests; returns the URL."""
-        tag = f'"{hash(data) & 0xFFFFFFFF:08x}"'
+        """Serve a file from where it is asked to, with an ETag that answers conditional requests; returns the URL."""
+        tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
 
         def answer(request: Request) -> Reply:
-            if request.headers.get("If-None-Match") == tag:
+            if self.validators and request.headers.get("If-None-Match") == tag:
                 return Reply(304)
-            return Reply(200, data, {"ETag": tag})
+            asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+            start = int(asked[1]) if asked and self.ranges and request.headers.get("If-Range") == tag else 0
+            if start >= len(data) and start:
+                return Reply(416)
+            headers = {"ETag": tag} if self.validators else {}
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            return Reply(206 if start else 200, data[start:], headers, sent=self.cuts.pop(0) if self.cuts else -1)
 
         return self.route(path, answer)
 
@@ -133,7 +145,9 @@ class ApiServer:
                 for name, value in ({"Content-Length": str(len(reply.body))} | reply.headers).items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(reply.body if reply.sent < 0 else reply.body[: reply.sent])
+                body = reply.body if reply.sent < 0 else reply.body[: reply.sent]
+                server.sent += len(body)
+                self.wfile.write(body)
                 self.close_connection = True
 
             def log_message(self, *_: object) -> None:

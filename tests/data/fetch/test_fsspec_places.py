@@ -291,7 +291,7 @@ def test_no_secret_is_shown(
     monkeypatch.setenv("PLANTED", "hunter2")
     caplog.set_level(logging.DEBUG)
     vars(server).update(trouble)
-    own = server.serve("a.zip", BODY[:1000]).split("/")[2]
+    own = server.file("/a.zip", BODY[:1000]).split("/")[2]
     with pytest.raises(PipelineError) as caught:
         get(url.replace("SERVER", own), tmp_path / "cache", sha256="0" * 64)
     assert "hunter2" not in everything_said(caught.value, caplog)

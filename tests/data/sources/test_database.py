@@ -146,7 +146,7 @@ class TestImages:
         """Relative ones start from the SQLite file's folder, wherever one works."""
         (tmp_path / "shots").mkdir()
         (tmp_path / "shots/1.png").write_bytes(PNG)
-        url = server.serve("far.jpg", JPEG)
+        url = server.file("/far.jpg", JPEG)
         there = tmp_path / "shots/1.png"
         insert(database, *((path, None) for path in ("shots/1.png", str(there), f"{url}?sig=x", *GONE)))
         loaded, dataset = load("SELECT name AS path FROM pictures")

@@ -98,13 +98,15 @@ class TestKinds:
         self, load: Any, tmp_path: Path, server: Any, name: str, data: Any, images: Any, markup: Any, is_local: bool
     ) -> None:
         url = (
-            fill(tmp_path / "source", {name: data, "other.jpg": JPEG}) / name if is_local else server.serve(name, data)
+            fill(tmp_path / "source", {name: data, "other.jpg": JPEG}) / name
+            if is_local
+            else server.file(f"/{name}", data)
         )
         loaded, taken, annotations = load(url)
         assert (loaded.kind, taken, annotations) == ("file", images, markup)
 
     def test_name_of_a_download_is_that_in_the_url(self, load: Any, server: Any) -> None:
-        server.files["/my%20a.jpg"] = JPEG
+        server.file("/my%20a.jpg", JPEG)
         assert load(f"{server.root}/my%20a.jpg?token=x")[1] == {"my a.jpg": JPEG}
 
     @cases(
@@ -271,8 +273,8 @@ def test_no_secret_in_any_failure(
 ) -> None:
     monkeypatch.setenv("PLANTED", "hunter2")
     caplog.set_level(logging.DEBUG)
-    server.serve("cut.zip", b"PK\x03\x04")
-    server.serve("page.zip", b"<html>")
+    server.file("/cut.zip", b"PK\x03\x04")
+    server.file("/page.zip", b"<html>")
     login = server.root.replace("http://", "http://me:${PLANTED}@")
     for name in ("cut.zip", "page.zip", "none.zip"):
         folders = tmp_path / name / "images", tmp_path / name / "markup"
@@ -282,7 +284,7 @@ def test_no_secret_in_any_failure(
         while error is not None:
             assert "hunter2" not in f"{error}{error!r}"
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    server.serve("hunter2.json", b"{}")
+    server.file("/hunter2.json", b"{}")
     folders = tmp_path / "images", tmp_path / "markup"
     loaded = take(f"{login}/${{PLANTED}}.json?token=${{PLANTED}}", *folders, tmp_path / "cache")
     assert loaded.url == f"{server.root}/${{PLANTED}}.json"

@@ -271,7 +271,7 @@ class TestDamaged:
 
 def test_a_url(tmp_path: Path, server: Any) -> None:
     data = write_clip(tmp_path / "a.mp4", 30).read_bytes()
-    server.files["/my%20clip.mp4"] = data
+    server.file("/my%20clip.mp4", data)
     place, digest = tmp_path / "images", hashlib.sha256(data).hexdigest()
     url = f"{server.root}/my%20clip.mp4?token=planted"
     loaded = load_source(url, place, tmp_path / "markup", cache=tmp_path / "cache", sha256=digest)

@@ -25,6 +25,7 @@ from pipeline.files import sha256_of, sync_folder
 CHUNK = 1 << 20  # bytes copied at once
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+NO_FOLDER = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR}  # a file in its place or above it, or a place such as /proc
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 MANY = 200  # items from which a progress bar is shown
 SHARE = 16  # of many items, those a thread takes at once: handing over a small file takes as long as hashing it
@@ -276,8 +277,9 @@ class LocalFiles(FileStore):
     def _draft(self, key: str) -> Iterator[Path]:
         """A path beside the file, hidden from listings and removed afterwards."""
         target = self._root / key
-        with storage_errors("write a file", str(target)):
+        with storage_errors("make a folder", str(target.parent), usual=()):
             _make_folder(target.parent)
+        with storage_errors("write a file", str(target)):
             draft = target.with_name(f".{secrets.token_hex(8)}")
             try:
                 yield draft
@@ -322,17 +324,21 @@ def changed_meanwhile(source: Path) -> IntegrityError:
 
 
 @contextmanager
-def storage_errors(action: str, where: str) -> Iterator[None]:
-    """Turn any error into a StoreError, "the store could not `action`", except that a file is absent or present."""
+def storage_errors(
+    action: str, where: str, usual: tuple[type[OSError], ...] = (FileNotFoundError, FileExistsError)
+) -> Iterator[None]:
+    """Turn any error into a StoreError, "the store could not `action`", except the `usual` ones and our own."""
     try:
         yield
-    except (FileNotFoundError, FileExistsError, PipelineError):
+    except (*usual, PipelineError):
         raise
     except Exception as error:  # the libraries of each URL scheme raise kinds of their own
         number = error.errno if isinstance(error, OSError) else None
         remedy = "see that the store can be reached, and run the same command again: finished work is kept"
         if number in FULL:
             remedy = "make room, and run the same command again; python -m pipeline gc tells what no run refers to"
+        elif number in NO_FOLDER:
+            remedy = "name a folder that can be made, as `store` in the config"
         elif number in REFUSED or isinstance(error, PermissionError) or "credentials" in str(error).lower():
             remedy = "check the folder's permissions, or the credentials in the environment, and run it again"
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__

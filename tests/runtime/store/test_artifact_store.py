@@ -281,3 +281,13 @@ def test_a_place_can_be_named_as_path_or_url_and_be_moved(tmp_path: Path, form: 
 def test_an_unknown_kind_of_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="cannot be reached"):
         Store(url)
+
+
+@pytest.mark.parametrize("place", ["/proc/store", "{box}/file", "{box}/file/store"])
+def test_a_place_whose_folder_cannot_be_made_is_told(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = Store(place.format(box=tmp_path))
+    with pytest.raises(StoreError, match="store could not make a folder") as caught:
+        store.files.create("runs/x", b"record")
+    assert str(caught.value.where).startswith(place.format(box=tmp_path))
+    assert "`store` in the config" in str(caught.value)

@@ -13,7 +13,7 @@ from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
 
 if TYPE_CHECKING:
-    from pipeline.runtime.comparison import Comparison, ComparisonRow
+    from pipeline.runtime.comparison import Comparison
 
 Steps = Mapping[str, StepNotebook]
 
@@ -189,13 +189,16 @@ def _remark(record: StepRecord, entity: str) -> str:
 
 def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     """The differences, all metrics and the inputs that were chosen by hand; or everything."""
-    shown = [row for row in comparison.rows if everything or row.differs or row.is_always_shown]
+    shown = [
+        row for row in comparison.rows if everything or row.differs or row.section in ("metrics", "chosen by hand")
+    ]
     cells: list[tuple[str, ...]] = [("", comparison.left, comparison.right, "")]
     for section in dict.fromkeys(row.section for row in shown):
         cells.append((section, "", "", ""))
         for row in (row for row in shown if row.section == section):
             has_difference = row.is_metric and row.differs and row.difference is not None
-            cells.append((f"  {row.name}", *_value_pair(row), f"{row.difference:+.4g}" if has_difference else ""))
+            values = [_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right)]
+            cells.append((f"  {row.name}", *values, f"{row.difference:+.4g}" if has_difference else ""))
     text = table(cells)
     if comparison.files:
         text += "\nfiles that differ between the commits\n" + "\n".join(f" {line}" for line in comparison.files)
@@ -206,17 +209,6 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     return text if everything else f"{text}\nall other values are equal"
 
 
-def _value_pair(row: ComparisonRow) -> list[str]:
-    """Both values, cut to the width; long ones to the part in which they differ."""
-    texts = [_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right)]
-    common = next(
-        (at for at, (one, other) in enumerate(zip(*texts, strict=False)) if one != other), min(map(len, texts))
-    )
-    if row.differs and common > VALUE_WIDTH // 2 and max(map(len, texts)) > VALUE_WIDTH:
-        texts = [f"…{text[common - VALUE_WIDTH // 4 :]}" for text in texts]
-    return [text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…" for text in texts]
-
-
 def _value_text(value: Any) -> str:
     if value is None:
         return "-"
@@ -224,4 +216,5 @@ def _value_text(value: Any) -> str:
         return f"{value['digest'][:12]}  {value['files']} files  {megabytes(value['size'])}"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = ", ".join(value) or "none"
-    return DIGEST.sub(r"\1", value if isinstance(value, str) and value else _json(value))
+    text = DIGEST.sub(r"\1", value if isinstance(value, str) and value else _json(value))
+    return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…"

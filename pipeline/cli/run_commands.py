@@ -37,9 +37,9 @@ def _status(context: CommandContext) -> CommandResult:
 
     manifest = context.find_run(context.arguments.run)
     states = run_status(with_config_of(manifest, context.root, context.steps), manifest)
-    rows = [(state.step, state.state, state.why) for state in states]
+    rows = [(step, *state) for step, state in states.items()]
     return CommandResult(
-        {"run": manifest.run, "steps": [asdict(state) for state in states]},
+        {"run": manifest.run, "steps": [dict(zip(("step", "state", "why"), row, strict=True)) for row in rows]},
         f"run {manifest.run}  {manifest.mode}  {manifest.pipeline}\n{table(rows, '  ')}",
     )
 
@@ -163,7 +163,8 @@ def _gc(context: CommandContext) -> CommandResult:
 
     arguments, runs = context.arguments, context.project.runs
     garbage, left = find_garbage(runs, keep=arguments.keep), abandoned(context.project.resume)
-    size = garbage.size + sum(file.stat().st_size for path in left for file in path.rglob("*") if file.is_file())
+    size = sum(info.size for info in garbage.files)
+    size += sum(file.stat().st_size for path in left for file in path.rglob("*") if file.is_file())
     removed = collect(runs, garbage, left) if arguments.yes else None
     content = {
         **asdict(garbage),
@@ -176,8 +177,6 @@ def _gc(context: CommandContext) -> CommandResult:
 
 def _garbage_text(garbage: Garbage, left: Sequence[Path], size: int, removed: Sequence[FileInfo] | None) -> str:
     """What would be freed, or was: garbage in the store, and folders of killed attempts."""
-    from pipeline.runtime.garbage_collection import SPARED
-
     lines = [f"{count(len(garbage.kept), 'run')} kept, {len(garbage.dropped)} dropped"]
     lines += [f"  dropped  {run}" for run in garbage.dropped]
     kinds = {
@@ -189,8 +188,6 @@ def _garbage_text(garbage: Garbage, left: Sequence[Path], size: int, removed: Se
     rows = [(kind, len(files), megabytes(sum(file.size for file in files))) for kind, files in kinds.items() if files]
     lines += [table(rows, "  ")] if rows else []
     lines += [f"  left by a killed attempt: {path}" for path in left]
-    if garbage.young:
-        lines.append(f"  not yet: {count(len(garbage.young), 'file')}, written within {SPARED / 3600:.0f} hours")
     if not garbage.files and not left:
         lines.append("there is nothing to free")
     elif removed is None:

@@ -15,7 +15,7 @@ from pipeline.cli import ACTIVATE, printing
 from pipeline.cli.command import CommandContext, ShowVersion, print_result, run_guarded
 from pipeline.errors import GateError, UsageError
 from pipeline.runtime.code import environment
-from pipeline.runtime.deliverables import deliver, deliver_below_gate, deliver_early
+from pipeline.runtime.deliverables import deliver, deliver_step
 from pipeline.runtime.git import code_state, refuse_dirty
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
@@ -107,11 +107,11 @@ def _run(context: CommandContext) -> int:
                 chosen=inputs,
             )
         except GateError:
-            _log_lines(deliver_below_gate(project, project.runs.load(manifest.run).of(step.name)[-1]))
+            _log_lines(deliver_step(project, project.runs.load(manifest.run).of(step.name)[-1]))
             raise
         _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
         if step.name != list(steps)[-1]:  # the last step's deliverables are shown with all others
-            _log_lines(deliver_early(project, record))
+            _log_lines(deliver_step(project, record))
     if selected[-1].name == list(steps)[-1]:
         manifest = project.runs.load(manifest.run)
         is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # it shows the lines of the steps already

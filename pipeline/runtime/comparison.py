@@ -39,11 +39,6 @@ class ComparisonRow:
         return self.section == METRICS
 
     @property
-    def is_always_shown(self) -> bool:
-        """Whether it is shown even where the runs are equal."""
-        return self.section in (METRICS, CHOSEN)
-
-    @property
     def difference(self) -> float | None:
         """Right minus left, of two numbers."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.left, self.right)):
@@ -66,7 +61,10 @@ def compare(left: RunManifest, right: RunManifest, files: tuple[str, ...] | None
 
     Parameters and code are compared for steps of both runs only.
     """
-    records = [{step: run.success(step) or run.of(step)[-1] for step in _steps(run)} for run in (left, right)]
+    records = [
+        {record.step: run.success(record.step) or run.of(record.step)[-1] for record in run.attempts}
+        for run in (left, right)
+    ]
     shared = records[0].keys() & records[1].keys()
     one, other = (_values(run, of_run, shared) for run, of_run in zip((left, right), records, strict=True))
     keys = sorted({**one, **other}, key=lambda key: SECTIONS.index(key[0]))
@@ -82,10 +80,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         values |= {"difference": row.difference} if row.is_metric else {}
         sections.setdefault(row.section, {})[row.name] = values
     return {"left": comparison.left, "right": comparison.right, **sections, "files": comparison.files}
-
-
-def _steps(run: RunManifest) -> list[str]:
-    return list(dict.fromkeys(record.step for record in run.attempts))
 
 
 def _values(run: RunManifest, records: Mapping[str, StepRecord], shared: set[str]) -> Values:

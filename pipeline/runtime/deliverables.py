@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 from pipeline.files import sha256_of
-from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.manifest import FAILED, RunManifest, StepRecord
 from pipeline.runtime.project import Project
 from pipeline.runtime.store.artifact_store import Artifact, StoredFile, regular_files
 
@@ -22,27 +22,25 @@ def deliver(project: Project, manifest: RunManifest) -> list[str]:
     if not all(manifest.success(name) for name in project.steps):
         return []
     shutil.rmtree(project.root / "out" / project.mode / project.config.name / BELOW_GATE, ignore_errors=True)
-    found = {entity: manifest.output(entity) for entity in project.config.deliver}
-    return _lay_out(project, {entity: artifact for entity, artifact in found.items() if artifact})
+    return _lay_out(project, {entity: manifest.output(entity) for entity in project.config.deliver})
 
 
-def deliver_early(project: Project, record: StepRecord) -> list[str]:
-    """Lay out the deliverables of one step that no other step reads: no later step can fail because of them."""
-    read = {entity for step in project.steps.values() for entity in step.reads}
-    return _lay_out(project, {name: artifact for name, artifact in record.outputs.items() if name not in read})
+def deliver_step(project: Project, record: StepRecord) -> list[str]:
+    """Lay out a step's deliverables that no other step reads, since no later step can fail because of them.
+
+    Those of a step that missed its quality gate lie in a folder apart: its report says why.
+    """
+    apart = BELOW_GATE if record.status == FAILED else ""
+    read = set() if apart else {entity for step in project.steps.values() for entity in step.reads}
+    return _lay_out(project, {name: each for name, each in record.outputs.items() if name not in read}, apart)
 
 
-def deliver_below_gate(project: Project, record: StepRecord) -> list[str]:
-    """Lay out the deliverables of a step that missed its quality gate, in a folder apart: its report says why."""
-    return _lay_out(project, record.outputs, BELOW_GATE)
-
-
-def _lay_out(project: Project, artifacts: Mapping[str, Artifact], apart: str = "") -> list[str]:
+def _lay_out(project: Project, artifacts: Mapping[str, Artifact | None], apart: str = "") -> list[str]:
     out, lines = project.root / "out" / project.mode / project.config.name / apart, []
     for entity, line in project.config.deliver.items():
-        if entity in artifacts:
-            if not _holds_exactly(out / entity, project.runs.store.index(artifacts[entity])):
-                project.runs.store.get(artifacts[entity], out / entity)
+        if artifact := artifacts.get(entity):
+            if not _holds_exactly(out / entity, project.runs.store.index(artifact)):
+                project.runs.store.get(artifact, out / entity)
             programs = shlex.quote(str(Path(sys.executable).parent))
             lines.append(line.format(path=shlex.quote(str(out / entity)), bin=programs))
     return lines

@@ -30,37 +30,20 @@ LOST = 7 * 24 * 3600.0  # seconds after which a running attempt of an unreachabl
 
 @dataclass(frozen=True)
 class Garbage:
-    """The files that can be removed.
-
-    Attributes:
-        kept: Runs that stay.
-        dropped: Runs that are removed, because only newer ones are to be kept.
-        before: Only files last written before this time, in seconds since 1970, are removed.
-        records: Files of dropped runs and of runs that were never opened, in the order of their removal.
-        markers: Indexes of artifacts that no kept run refers to.
-        objects: File contents that no remaining artifact holds.
-        scraps: Unfinished and damaged files.
-        young: Files that would be removed if they were older.
-    """
+    """The runs that stay, those that are removed, and the files that can be removed."""
 
     kept: tuple[str, ...]
     dropped: tuple[str, ...]
-    before: float
-    records: tuple[FileInfo, ...]
-    markers: tuple[FileInfo, ...]
-    objects: tuple[FileInfo, ...]
-    scraps: tuple[FileInfo, ...]
-    young: tuple[FileInfo, ...]
+    before: float  # only files last written before this time, in seconds since 1970, are removed
+    records: tuple[FileInfo, ...]  # of dropped runs and of runs that were never opened, in the order of their removal
+    markers: tuple[FileInfo, ...]  # indexes of artifacts that no kept run refers to
+    objects: tuple[FileInfo, ...]  # file contents that no remaining artifact holds
+    scraps: tuple[FileInfo, ...]  # unfinished and damaged files
 
     @property
     def files(self) -> tuple[FileInfo, ...]:
         """All files that can be removed."""
         return (*self.records, *self.markers, *self.objects, *self.scraps)
-
-    @property
-    def size(self) -> int:
-        """Their bytes."""
-        return sum(file.size for file in self.files)
 
 
 def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) -> Garbage:
@@ -70,7 +53,7 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
 
     Args:
         runs: The runs of a store.
-        keep: How many of the newest runs of each pipeline to keep; None keeps all.
+        keep: The number of newest runs of each pipeline to keep; None keeps all.
         spare: Seconds for which every file stays.
 
     Raises:
@@ -89,24 +72,18 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
     records = [info for info in whole if info.key.startswith(("runs/", "reuse/"))]
     stored = [info for info in whole if info.key.startswith("artifacts/")]
     referred = {each.key for run in kept for record in manifests[run].attempts for each in record.artifacts}
-    markers = [info for info in stored if info.key not in referred]
-    dead = {info.key for info in markers if info.modified < before}
+    markers = [info for info in stored if info.key not in referred and info.modified < before]
+    dead = {info.key for info in markers}
     live = _live_objects(runs, [info for info in stored if info.key not in dead])
     objects = [info for info in whole if info.key.startswith("objects/") and info.key not in live]
-    scraps = [info for info in found if _is_scrap(info)]
-
-    def old(infos: list[FileInfo]) -> tuple[FileInfo, ...]:
-        return tuple(info for info in infos if info.modified < before)
-
     return Garbage(
         kept=tuple(run for run in manifests if run in kept),
         dropped=tuple(run for run in manifests if run not in kept),
         before=before,
         records=_dead_records(records, manifests, kept, before),
-        markers=old(markers),
-        objects=old(objects),
-        scraps=old(scraps),
-        young=tuple(info for info in (*markers, *objects, *scraps) if info.modified >= before),
+        markers=tuple(markers),
+        objects=tuple(info for info in objects if info.modified < before),
+        scraps=tuple(info for info in found if _is_scrap(info) and info.modified < before),
     )
 
 
@@ -210,11 +187,11 @@ def _dead_records(
     records: Iterable[FileInfo], manifests: dict[str, RunManifest], kept: set[str], before: float
 ) -> tuple[FileInfo, ...]:
     """Files of dropped runs at any age, old files of runs that were never opened, and their offers for reuse."""
-    dead = []
-    for info in records:
-        run = _run_of(info)
-        if RUN_ID.fullmatch(run) and run not in kept and (run in manifests or info.modified < before):
-            dead.append(info)
+    dead = [
+        info
+        for info in records
+        if RUN_ID.fullmatch(run := _run_of(info)) and run not in kept and (run in manifests or info.modified < before)
+    ]
     return tuple(sorted(dead, key=lambda info: (_removal_order(info), info.key)))
 
 

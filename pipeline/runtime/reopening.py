@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import IntegrityError, MissingError
-from pipeline.runtime.code import code_digest
 from pipeline.runtime.inputs import count_uses, require_agreement
 from pipeline.runtime.manifest import RunManifest, StepRecord, notebook_key
 from pipeline.runtime.project import Project
+from pipeline.runtime.status import code_changes
 from pipeline.runtime.step import CONTEXT, StepContext
 
 
@@ -75,5 +75,5 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         cell |= {"source": first, **({"id": "opened"} if content["nbformat_minor"] >= 5 else {})}
         notebook.parent.mkdir(parents=True, exist_ok=True)
         notebook.write_text(json.dumps({**content, "cells": [cell, *cells]}, ensure_ascii=False), encoding="utf-8")
-    step, then = project.steps.get(record.step), (record.notebook_digest, record.code_digest)
-    return Reopened(notebook, made_by, fresh, not step or (step.digest, code_digest(step.imports)) != then)
+    step = project.steps.get(record.step)
+    return Reopened(notebook, made_by, fresh, not step or bool(code_changes(step, record)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pipeline.runtime.code import code_digest
 from pipeline.runtime.inputs import inputs_agree
 from pipeline.runtime.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
@@ -14,18 +12,15 @@ from pipeline.runtime.project import Project
 STALE, DONE, NOT_RUN = "stale", "done", "not run"
 
 
-@dataclass(frozen=True)
-class StepStatus:
-    """The state of one step, and the reason for it."""
-
-    step: str
-    state: str
-    why: str = ""
+def run_status(project: Project, manifest: RunManifest) -> dict[str, tuple[str, str]]:
+    """Compare each step of a run with what it would be made from now: its state, and the reason for it."""
+    return {name: _state(project, manifest, step) for name, step in project.steps.items()}
 
 
-def run_status(project: Project, manifest: RunManifest) -> list[StepStatus]:
-    """Compare each step of a run with what it would be made from now."""
-    return [StepStatus(step.name, *_state(project, manifest, step)) for step in project.steps.values()]
+def code_changes(step: StepNotebook, record: StepRecord) -> list[str]:
+    """What has changed of a step since an attempt, apart from its parameters and inputs."""
+    notebook = ["the notebook changed"] if step.digest != record.notebook_digest else []
+    return [*notebook, *(["its code changed"] if code_digest(step.imports) != record.code_digest else [])]
 
 
 def _state(project: Project, manifest: RunManifest, step: StepNotebook) -> tuple[str, str]:
@@ -53,14 +48,12 @@ def _stale_reasons(project: Project, manifest: RunManifest, step: StepNotebook, 
     now = {entity: manifest.output(entity) for entity in own_inputs}
     same_inputs = all((found := now[entity]) and found.digest == own_inputs[entity].digest for entity in own_inputs)
     reasons = {
-        "the notebook changed": step.digest != record.notebook_digest,
-        "its code changed": code_digest(step.imports) != record.code_digest,
         f"parameters changed: {', '.join(changed)}": bool(changed),
         "inputs changed": not same_inputs,  # by their bytes: who made them does not matter
         "its inputs do not agree": not inputs_agree(project.runs, manifest, own_inputs),  # in old records
         "its outputs are gone from the store": not all(map(project.runs.store.has, record.outputs.values())),
     }
-    return [reason for reason, applies in reasons.items() if applies]
+    return [*code_changes(step, record), *(reason for reason, applies in reasons.items() if applies)]
 
 
 def _changed_parameters(project: Project, manifest: RunManifest, record: StepRecord) -> list[str]:

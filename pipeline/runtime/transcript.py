@@ -6,7 +6,7 @@ While an attempt runs on this machine, its notebook is read from the attempt's w
 from __future__ import annotations
 
 import json
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +18,11 @@ from pipeline.runtime.project import Project
 
 PENDING = "pending"
 WIDTH = 300  # characters of a line
-READS = 5  # of a notebook that papermill may be writing
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """The output of an attempt's notebook.
-
-    `status` is the recorded one, or `killed` where that is `running` and its process is gone; `source` is the
-    `run/step/attempt` that printed this, another one where its work was reused.
-    """
+    """The output of an attempt's notebook; `source` is the attempt that printed it, another where work was reused."""
 
     run: str
     step: str
@@ -48,7 +43,9 @@ def read_transcript(project: Project, manifest: RunManifest, record: StepRecord)
     folder = None if record.notebook else _work_folder(project.root, record.step, source)
     if folder:
         status = KILLED if status == RUNNING and not is_held(folder) else status
-        cells = _read_unfinished(folder / f"{record.step}.ipynb")
+        cells = []
+        with suppress(FileNotFoundError, IntegrityError):  # it is not saved yet, or just being written
+            cells = _parse((folder / f"{record.step}.ipynb").read_bytes(), str(folder))
     else:
         try:
             content = project.runs.store.files.read(notebook_key(source))
@@ -89,18 +86,6 @@ def _work_folder(root: Path, step: str, made_by: str) -> Path | None:
         except (OSError, ValueError):  # being written or removed
             continue
     return None
-
-
-def _read_unfinished(notebook: Path) -> list[CodeCell]:
-    """The notebook as it was last saved; no cells before the first time."""
-    for _ in range(READS):
-        try:
-            return _parse(notebook.read_bytes(), str(notebook))
-        except FileNotFoundError:
-            break
-        except IntegrityError:  # it is being written
-            time.sleep(0.1)
-    return []
 
 
 def _parse(content: bytes, where: str) -> list[CodeCell]:

@@ -25,14 +25,7 @@ class VerificationFinding:
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of a verification.
-
-    Attributes:
-        runs: Number of runs that were read.
-        artifacts: Number of artifacts that were checked.
-        files: Number of different contents that were hashed and found right.
-        findings: The differences.
-    """
+    """The numbers of runs, artifacts and different files that are right, and the differences."""
 
     runs: int
     artifacts: int
@@ -63,7 +56,7 @@ def verify(runs: Runs, ids: Iterable[str]) -> Verification:
             findings.append(VerificationFinding(problem, where(key), (run,), "run the step again"))
         for artifact in (artifact for record in manifest.attempts for artifact in record.artifacts):
             users.setdefault((artifact.name, artifact.digest), (artifact, []))[1].append(manifest)
-    passed: set[str] = set()
+    passed: set[str] = set()  # digests of files that are right
     for artifact, used_by in users.values():
         if wrong := runs.store.check(artifact, passed):
             findings.append(_damage(artifact, wrong, used_by))

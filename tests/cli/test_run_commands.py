@@ -16,7 +16,6 @@ import pytest
 
 from pipeline.cli.command import COMMANDS
 from pipeline.runtime.garbage_collection import ABANDONED, SPARED
-from pipeline.runtime.store.artifact_store import YOUNG
 
 pytestmark = pytest.mark.usefixtures("in_process")
 
@@ -242,7 +241,7 @@ def test_old_runs_go_only_with_yes(ran: Any) -> None:
     assert [line.rsplit(maxsplit=3)[0].strip() for line in lines[2:-1]] == kinds
     assert lines[-1].endswith("do it with the same command and --yes")
     plan = json.loads(ran.look("gc", "--keep", "1", "--json").out)
-    assert (plan["kept"], plan["dropped"], plan["removed"], plan["young"]) == ([new], [old], None, [])
+    assert (plan["kept"], plan["dropped"], plan["removed"]) == ([new], [old], None)
     assert files(ran) == before
     done = json.loads(ran.look("gc", "--keep", "1", "--yes", "--json").out)
     planned = {info["key"] for kind in ("records", "markers", "objects", "scraps") for info in plan[kind]}
@@ -252,16 +251,6 @@ def test_old_runs_go_only_with_yes(ran: Any) -> None:
     assert [row["run"] for row in ran.runs()] == [new]
     assert ran.look("verify").code == 0
     assert ran.states() == dict.fromkeys(("first", "second", "third"), "done")
-
-
-def test_young_runs_and_files_stay_and_are_told(ran: Any) -> None:
-    assert ran.step("--set", "first.text=other").code == 0
-    lost = ran.root / DEV / "objects" / "00" / ("0" * 64)
-    lost.parent.mkdir(exist_ok=True)
-    lost.write_bytes(b"x")
-    lines = ["2 runs kept, 0 dropped", "  not yet: 1 file, written within 24 hours", "there is nothing to free"]
-    assert ran.look("gc", "--keep", "1").out.splitlines() == lines
-    assert SPARED == 2 * YOUNG == 24 * 3600
 
 
 def test_what_killed_attempts_left_behind_goes_with_it(ran: Any) -> None:

@@ -179,7 +179,7 @@ def test_operations_on_a_remote_place_may_fail(
     url = f"faulty://{secrets.token_hex(4)}"
     points = spoil(url, tmp_path, lambda number: PLAN.arm(number, way), _disarm, kind, stride=stride)
     assert points > 35 / stride
-    assert isinstance(Store(url).files._fs, faulty.FaultyFileSystem)  # type: ignore[attr-defined]
+    assert isinstance(Store(url).files._fs, faulty.FaultyFileSystem)  # type: ignore[union-attr]
 
 
 KILL = "kill"

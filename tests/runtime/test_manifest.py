@@ -255,7 +255,7 @@ def put_empty(runs: Runs, key: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     else:
-        runs.store.files._fs.pipe_file(f"{runs.store.files._root}/{key}", b"")  # type: ignore[attr-defined]
+        runs.store.files._fs.pipe_file(f"{runs.store.files._root}/{key}", b"")  # type: ignore[union-attr]
 
 
 def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs) -> None:

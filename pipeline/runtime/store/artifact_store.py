@@ -12,11 +12,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
 from pipeline.files import sha256_of
-from pipeline.runtime.store.file_store import FileStore, LocalFiles, storage_errors
+from pipeline.runtime.store.file_store import LocalFiles, storage_errors
+
+if TYPE_CHECKING:
+    from pipeline.runtime.store.remote_files import RemoteFiles
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -255,7 +259,7 @@ class Store:
         return found is not None and _is_recent(found.modified)
 
 
-def _open_files(url: str) -> FileStore:
+def _open_files(url: str) -> LocalFiles | RemoteFiles:
     scheme, sign, rest = url.partition("://")
     if not sign:
         return LocalFiles(Path(url))

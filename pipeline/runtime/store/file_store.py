@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import stat
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -43,8 +42,8 @@ class FileInfo:
     modified: float
 
 
-class FileStore(ABC):
-    """Files by key, a relative POSIX path. Reading an absent file raises FileNotFoundError, a failing place StoreError.
+class Transfers:
+    """What both kinds of place share.
 
     Attributes:
         url: URL of the folder that keys are relative to, without a trailing slash.
@@ -53,71 +52,6 @@ class FileStore(ABC):
 
     url: str
     parallel: int
-
-    @abstractmethod
-    def create(self, key: str, content: bytes) -> bool:
-        """Write a new file, safe on disk on return; an existing one stays. Whether the stored content is this one.
-
-        A writer whose response was lost tells by it that it succeeded: contents of other meaning need other bytes.
-        """
-
-    @abstractmethod
-    def replace(self, key: str, content: bytes) -> None:
-        """Write a file, over an existing one too; only for what can be made again."""
-
-    @abstractmethod
-    def read(self, key: str) -> bytes:
-        """Content of a file."""
-
-    @abstractmethod
-    def info(self, key: str) -> FileInfo | None:
-        """Size and time of a file, or None if it is absent."""
-
-    @abstractmethod
-    def names(self, key: str) -> list[str]:
-        """Names directly below a folder, sorted; empty if it is absent."""
-
-    @abstractmethod
-    def find(self, key: str) -> Iterator[FileInfo]:
-        """Every file at any depth below a folder, including unfinished files of killed writers."""
-
-    @abstractmethod
-    def upload(self, key: str, source: Path, sha256: str) -> None:
-        """Copy in a local file, which must still have this SHA-256; call `flush` to make it safe."""
-
-    @abstractmethod
-    def download(self, key: str, target: Path, *, link: bool = False) -> None:
-        """Copy a file out, or hard-link it read-only where possible and asked for."""
-
-    @abstractmethod
-    def remove(self, key: str, before: float) -> bool:
-        """Remove a file unless it was written or renewed at or after a time; whether it is gone."""
-
-    @abstractmethod
-    def set_aside(self, key: str, sha256: str) -> None:
-        """Rename a damaged file to `KEY.damaged` if possible; one whose bytes have this SHA-256 again stays."""
-
-    @abstractmethod
-    def location(self, key: str) -> str:
-        """Where a person finds a file: a URL, or a plain path on local disk."""
-
-    def renew(self, key: str) -> bool:  # noqa: ARG002
-        """Set a file's time to now, which protects it from garbage collection; False if it must be written again."""
-        return False
-
-    def prune(self, key: str) -> None:  # noqa: B027
-        """Remove the empty folders at and below a key. An object store has none."""
-
-    def flush(self, folders: Iterable[str]) -> None:  # noqa: B027
-        """Make uploads to these folders safe against a loss of power. An object store's are safe at once."""
-
-    def sha256(self, key: str) -> str:
-        """SHA-256 of a file."""
-        return hashlib.sha256(self.read(key)).hexdigest()
-
-    def exists(self, key: str) -> bool:
-        """Whether a file is there."""
-        return self.info(key) is not None
 
     def each(self, call: Callable[[_Item], _Result], items: Iterable[_Item], label: str) -> list[_Result]:
         """Call a function for each item, several at once, and return the results in order.
@@ -140,8 +74,11 @@ class FileStore(ABC):
             return list(results)
 
 
-class LocalFiles(FileStore):
-    """Files below a folder: written under a temporary name, flushed, then renamed or linked to their own."""
+class LocalFiles(Transfers):
+    """Files below a folder: written under a temporary name, flushed, then renamed or linked to their own.
+
+    A key is a relative POSIX path. Reading an absent file raises FileNotFoundError, a failing place StoreError.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
@@ -149,6 +86,10 @@ class LocalFiles(FileStore):
         self.parallel = min(32, (os.cpu_count() or 1) * 4)  # a thread that waits for the disk needs no core
 
     def create(self, key: str, content: bytes) -> bool:
+        """Write a new file, safe on disk on return; an existing one stays. Whether the stored content is this one.
+
+        A writer whose response was lost tells by it that it succeeded: contents of other meaning need other bytes.
+        """
         target = self._root / key
         with self._draft(key) as draft:
             _write(draft, content)
@@ -165,19 +106,23 @@ class LocalFiles(FileStore):
         return True
 
     def replace(self, key: str, content: bytes) -> None:
+        """Write a file, over an existing one too; only for what can be made again."""
         with self._draft(key) as draft:  # no write_atomically: a lost rename leaves the older file, which will do
             _write(draft, content)
             draft.replace(self._root / key)
 
     def read(self, key: str) -> bytes:
+        """Content of a file."""
         with storage_errors("read a file", self.location(key)):
             return (self._root / key).read_bytes()
 
     def sha256(self, key: str) -> str:
+        """SHA-256 of a file."""
         with storage_errors("read a file", self.location(key)):
             return sha256_of(self._root / key)
 
     def info(self, key: str) -> FileInfo | None:
+        """Size and time of a file, or None if it is absent."""
         with storage_errors("look at a file", self.location(key)):
             try:
                 found = os.stat(self.location(key))  # noqa: PTH116  called for thousands: a Path takes longer
@@ -185,7 +130,12 @@ class LocalFiles(FileStore):
                 return None
         return FileInfo(key, found.st_size, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
 
+    def exists(self, key: str) -> bool:
+        """Whether a file is there."""
+        return self.info(key) is not None
+
     def names(self, key: str) -> list[str]:
+        """Names directly below a folder, sorted; empty if it is absent."""
         with storage_errors("list a folder", self.location(key)):
             try:
                 return sorted(path.name for path in (self._root / key).iterdir() if path.name[0] != ".")
@@ -193,6 +143,7 @@ class LocalFiles(FileStore):
                 return []
 
     def find(self, key: str) -> Iterator[FileInfo]:
+        """Every file at any depth below a folder, including unfinished files of killed writers."""
         with storage_errors("list a folder", self.location(key)):
             for folder, _, names in os.walk(self._root / key):
                 for path in (Path(folder, name) for name in sorted(names)):
@@ -201,6 +152,7 @@ class LocalFiles(FileStore):
                         yield FileInfo(path.relative_to(self._root).as_posix(), found.st_size, found.st_mtime)
 
     def upload(self, key: str, source: Path, sha256: str) -> None:
+        """Copy in a local file, which must still have this SHA-256; `flush` makes it safe against a loss of power."""
         digest = hashlib.sha256()
         with self._draft(key) as draft:
             with source.open("rb") as reader, draft.open("xb") as writer:
@@ -215,6 +167,7 @@ class LocalFiles(FileStore):
             draft.replace(self._root / key)
 
     def download(self, key: str, target: Path, *, link: bool = False) -> None:
+        """Copy a file out, or hard-link it read-only where possible and asked for."""
         with storage_errors("write a file", str(target)):
             try:
                 if link:
@@ -226,6 +179,7 @@ class LocalFiles(FileStore):
             shutil.copyfile(self._root / key, target)
 
     def renew(self, key: str) -> bool:
+        """Set a file's time to now, which protects it from collection; False if it must be written again."""
         try:
             os.utime(self._root / key)
         except (FileNotFoundError, PermissionError):  # another user's file can be replaced, not renewed
@@ -233,8 +187,8 @@ class LocalFiles(FileStore):
         return True
 
     def remove(self, key: str, before: float) -> bool:
-        """Rename the file away, then check its time again: whoever renews it after that finds it gone."""
-        path = self._root / key
+        """Remove a file unless it was written or renewed at or after a time; whether it is gone."""
+        path = self._root / key  # it is renamed away, then its time checked again: who renews it later finds it gone
         with storage_errors("remove a file", str(path)):
             try:
                 if path.stat().st_mtime >= before:
@@ -250,11 +204,13 @@ class LocalFiles(FileStore):
         return not renewed
 
     def prune(self, key: str) -> None:
+        """Remove the empty folders at and below a key."""
         for folder, _, _ in os.walk(self._root / key, topdown=False):
             with suppress(OSError):  # it is not empty
                 Path(folder).rmdir()
 
     def set_aside(self, key: str, sha256: str) -> None:
+        """Rename a damaged file to `KEY.damaged` if possible; one whose bytes have this SHA-256 again stays."""
         path = self._root / key
         with suppress(OSError):  # another process did it, or the disk is read-only
             taken = _rename_away(path)
@@ -266,11 +222,13 @@ class LocalFiles(FileStore):
                 taken.replace(f"{path}.damaged")
 
     def flush(self, folders: Iterable[str]) -> None:
+        """Make uploads to these folders safe against a loss of power."""
         with storage_errors("flush a folder", self.location("")):
             for folder in folders:
                 sync_folder(self._root / folder)
 
     def location(self, key: str) -> str:
+        """Where a person finds a file."""
         return f"{self._root}/{key}" if key else str(self._root)
 
     @contextmanager

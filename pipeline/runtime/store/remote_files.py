@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.files import retrying, sha256_of
-from pipeline.runtime.store.file_store import FileInfo, FileStore, changed_meanwhile, storage_errors
+from pipeline.runtime.store.file_store import FileInfo, Transfers, changed_meanwhile, storage_errors
 
 SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that the hashed bytes are the sent ones
 ABILITIES = "abilities.json"  # what the store supports, probed once
@@ -25,8 +25,10 @@ REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition d
 log = logging.getLogger(__name__)
 
 
-class RemoteFiles(FileStore):
-    """Files below a URL such as `s3://bucket/prefix`; credentials and endpoints come from the environment.
+class RemoteFiles(Transfers):
+    """Files below a URL such as `s3://bucket/prefix`, with the methods of `LocalFiles`.
+
+    Credentials and endpoints come from the environment. A single write is safe at once, and there are no folders.
 
     Raises:
         UsageError: fsspec does not know the URL, or lacks the package for it.
@@ -183,6 +185,19 @@ class RemoteFiles(FileStore):
 
     def location(self, key: str) -> str:
         return f"{self.url}/{key}"
+
+    def sha256(self, key: str) -> str:
+        return hashlib.sha256(self.read(key)).hexdigest()
+
+    def exists(self, key: str) -> bool:
+        return self.info(key) is not None
+
+    def renew(self, key: str) -> bool:  # noqa: ARG002
+        return False
+
+    def prune(self, key: str) -> None: ...
+
+    def flush(self, folders: Iterable[str]) -> None: ...
 
     def _described(self, key: str, found: dict[str, Any]) -> FileInfo:
         time = next((found[name] for name in TIMES if found.get(name)), None)

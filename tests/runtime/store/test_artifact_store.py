@@ -103,7 +103,7 @@ def damage(store: Store, key: str, content: bytes | None) -> None:
         if content is not None:
             path.write_bytes(content)
     else:
-        system, root = store.files._fs, store.files._root  # type: ignore[attr-defined]
+        system, root = store.files._fs, store.files._root  # type: ignore[union-attr]
         system.rm_file(f"{root}/{key}")
         if content is not None:
             system.pipe_file(f"{root}/{key}", content)

@@ -121,11 +121,7 @@ def _run(context: CommandContext) -> int:
 
 
 def _select_project(context: CommandContext, *, opens_run: bool) -> Project:
-    """The project with the named config; without one, with that of the joined run, or the default.
-
-    Raises:
-        UsageError: A new run would have the default config, and the newest run has another.
-    """
+    """The project with the named config; without one, with that of the joined run, or the default."""
     arguments, project = context.arguments, context.project
     if arguments.config:
         return project

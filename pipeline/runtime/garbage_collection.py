@@ -49,16 +49,9 @@ class Garbage:
 def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) -> Garbage:
     """Find the files that no kept run refers to; nothing is changed.
 
-    A run of which a kept run reuses an attempt is kept, too: the kept run shows its notebooks.
-
-    Args:
-        runs: The runs of a store.
-        keep: The number of newest runs of each pipeline to keep; None keeps all.
-        spare: Seconds for which every file stays.
-
-    Raises:
-        UsageError: `keep` is less than 1; or a run was written by a newer version.
-        IntegrityError: A run or an index cannot be read, so that its references are not known.
+    The newest `keep` runs of each pipeline are kept, or all; so is a run of which a kept run reuses an attempt, because
+    the kept run shows its notebooks. For `spare` seconds every file stays. While a run or an index cannot be read,
+    its references are not known, and nothing is garbage.
     """
     if keep is not None and keep < 1:
         raise UsageError(f"--keep {keep}", expected="at least 1: the newest run is never removed")
@@ -104,9 +97,7 @@ def collect(runs: Runs, garbage: Garbage, leftovers: Iterable[Path] = ()) -> lis
     """Remove garbage, except what has come into use since it was found, and `leftovers`, folders of killed attempts.
 
     A run disappears as a whole with its first file. The rest of a killed collection is garbage for the next one.
-
-    Returns:
-        The files that were removed from the store.
+    The files that were removed from the store are returned.
     """
     for folder in leftovers:
         shutil.rmtree(folder, ignore_errors=True)

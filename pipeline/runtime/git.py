@@ -25,19 +25,12 @@ COMMIT = "# branch.oid "
 
 @dataclass(frozen=True)
 class CodeState:
-    """The working tree.
+    """The working tree."""
 
-    Attributes:
-        commit: Full hash, empty outside a git checkout or before the first commit.
-        dirty: Whether anything differs from the commit.
-        diff: Of the tracked files; bytes that are not UTF-8 are replaced.
-        untracked: Names of files that git neither tracks nor ignores, with their SHA-256.
-    """
-
-    commit: str
-    dirty: bool
-    diff: str
-    untracked: dict[str, str]
+    commit: str  # full hash, empty outside a git checkout or before the first commit
+    dirty: bool  # whether anything differs from the commit
+    diff: str  # of the tracked files; bytes that are not UTF-8 are replaced
+    untracked: dict[str, str]  # names of files that git neither tracks nor ignores, with their SHA-256
 
 
 def git(root: Path, *arguments: str) -> str | None:
@@ -49,11 +42,7 @@ def git(root: Path, *arguments: str) -> str | None:
 
 
 def git_or_fail(root: Path, *arguments: str, given: str = "") -> str:
-    """git's output for the standard input `given`.
-
-    Raises:
-        StepError: git fails, or is not installed.
-    """
+    """git's output for the standard input `given`, or a StepError."""
     surroundings = {name: value for name, value in os.environ.items() if name not in PLACES}
     surroundings["GIT_OPTIONAL_LOCKS"] = "0"  # a user's own git may need the index meanwhile
     command, where = ["git", "-C", str(root), *arguments], f"git {' '.join(arguments[:2])} in {root}"
@@ -90,11 +79,7 @@ def changed_files(code: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_dirty(root: Path, code: CodeState) -> None:
-    """Refuse to run uncommitted code in prod mode; nothing in the tree is touched.
-
-    Raises:
-        StepError: Something differs from the commit, or there is none.
-    """
+    """Refuse to run uncommitted code in prod mode; nothing in the tree is touched."""
     if not code.commit:
         raise StepError(
             "prod needs a commit",
@@ -116,9 +101,6 @@ def tag(root: Path, commit: str, run: str, step: str) -> str:
     """Tag a commit with a run's id, and return the tag's name; an existing tag is never moved.
 
     If the run's steps ran at several commits, each later one gets its own tag.
-
-    Raises:
-        StepError: git fails.
     """
     for name in (run, f"{run}-{step}", f"{run}-{step}-{commit[:12]}"):
         existing = git(root, "rev-parse", "-q", "--verify", f"refs/tags/{name}^{{commit}}")

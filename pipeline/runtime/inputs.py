@@ -25,8 +25,6 @@ Version = tuple[str, str]  # entity and digest
 
 
 class _Attempt(NamedTuple):
-    """The lineage of an attempt."""
-
     step: str
     inputs: frozenset[Version]
     outputs: frozenset[Version]
@@ -45,11 +43,7 @@ def inputs_agree(runs: Runs, run: RunManifest, inputs: Mapping[str, Artifact]) -
 def require_agreement(
     runs: Runs, run: RunManifest, step: str, inputs: Mapping[str, Artifact], chosen: Collection[str] = ()
 ) -> None:
-    """Refuse inputs that do not agree, except those `chosen` by hand.
-
-    Raises:
-        StepError: Names the first step that is out of date and what to run.
-    """
+    """Refuse inputs that do not agree, except those `chosen` by hand, with the first step that is out of date."""
     compared = {entity: artifact for entity, artifact in inputs.items() if entity not in chosen}
     if inputs_agree(runs, run, compared):
         return

@@ -21,54 +21,36 @@ GOOD = (SUCCEEDED, REUSED)
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One attempt at a step.
-
-    Attributes:
-        attempt: 1 for the first in this run.
-        started: UTC, ISO 8601; as is `ended`, which is empty while it runs.
-        parameters: All of them, including defaults; `overrides` are those that the command line set.
-        notebook_digest: SHA-256 of the notebook's cells.
-        code_digest: SHA-256 of the modules the notebook imports.
-        fingerprint: SHA-256 of everything the result depends on.
-        inputs: Pinned artifacts by entity name.
-        code: Commit, and the differences from it.
-        status: `running`, `succeeded`, `reused`, `failed`, `interrupted` or `killed`.
-        notes: Sentences from the notebook that a user must know.
-        chosen: Inputs named by hand: entity to the run, artifact or URL. They need not agree with the others.
-        chosen_before: Inputs of earlier steps named by hand that these descend from: `STEP: ENTITY` to source.
-        uses: For each input, the number of different other inputs it was used with, see `inputs.count_uses`.
-        notebook: Location of the executed notebook; `report` of the same as HTML.
-        error: The error as the user saw it; the first line is a summary.
-        reused_from: `run/step/attempt` that made the outputs.
-        id: Random, so that a writer recognises its own record.
-    """
+    """One attempt at a step."""
 
     step: str
-    attempt: int
-    started: str
-    parameters: dict[str, Any]
-    notebook_digest: str
-    code_digest: str
-    fingerprint: str
-    inputs: dict[str, Artifact]
-    code: dict[str, Any]
+    attempt: int  # 1 for the first in this run
+    started: str  # UTC, ISO 8601; as is `ended`, which is empty while it runs
+    parameters: dict[str, Any]  # all of them, including defaults
+    notebook_digest: str  # SHA-256 of the notebook's cells
+    code_digest: str  # SHA-256 of the modules the notebook imports
+    fingerprint: str  # SHA-256 of everything the result depends on
+    inputs: dict[str, Artifact]  # pinned, by entity
+    code: dict[str, Any]  # a `CodeState`
     environment: dict[str, str]
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)  # the parameters that the command line set
     status: str = RUNNING
     ended: str = ""
     seconds: float = 0.0
     outputs: dict[str, Artifact] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences from the notebook that a user must know
+    # inputs named by hand, which need not agree with the others: entity to the run, artifact or URL
     chosen: dict[str, str] = field(default_factory=dict)
+    # those of earlier steps that these inputs descend from: `STEP: ENTITY` to source
     chosen_before: dict[str, str] = field(default_factory=dict)
-    uses: dict[str, int] = field(default_factory=dict)
-    notebook: str = ""
-    report: str = ""
-    error: str = ""
+    uses: dict[str, int] = field(default_factory=dict)  # see `inputs.count_uses`
+    notebook: str = ""  # location of the executed notebook
+    report: str = ""  # of the same as HTML
+    error: str = ""  # as the user saw it; the first line is a summary
     error_kind: str = ""
-    reused_from: str = ""
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    reused_from: str = ""  # `run/step/attempt` that made the outputs
+    id: str = field(default_factory=lambda: secrets.token_hex(8))  # by which a writer recognises its own record
     process: Process = NOBODY
     schema: int = SCHEMA
 
@@ -120,30 +102,19 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class RunManifest:
-    """One pass through the steps.
+    """One pass through the steps."""
 
-    Attributes:
-        run: Id; sorts by time.
-        pipeline: Name of the config.
-        zone: The part of the store that holds it.
-        config: Resolved config, with what the command line added.
-        code: Commit when the run was opened, and the differences from it.
-        attempts: In the order they started.
-        asked: The steps that the opening command was to run; none in schema 1.
-        process: The process that opened it.
-    """
-
-    run: str
+    run: str  # sorts by time
     mode: str
-    pipeline: str
+    pipeline: str  # name of the config
     zone: str
     created: str
     config_file: str
-    config: dict[str, Any]
-    code: dict[str, Any]
-    attempts: tuple[StepRecord, ...] = ()
-    asked: tuple[str, ...] = ()
-    process: Process = NOBODY
+    config: dict[str, Any]  # resolved, with what the command line added
+    code: dict[str, Any]  # a `CodeState` when the run was opened
+    attempts: tuple[StepRecord, ...] = ()  # in the order they started
+    asked: tuple[str, ...] = ()  # the steps that the opening command was to run; none in schema 1
+    process: Process = NOBODY  # that opened it
     schema: int = SCHEMA
 
     @classmethod

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,36 +26,20 @@ KERNEL = "python3"
 
 @dataclass(frozen=True)
 class StepNotebook:
-    """A step as its file declares it.
-
-    Attributes:
-        name: The file's name without suffix.
-        path: The file.
-        title: The first line of its first markdown cell.
-        digest: SHA-256 of the cells' sources, which outputs and metadata do not change.
-        parameters: By name, in the order of the cell.
-        reads: Entities it reads.
-        writes: Entities it makes.
-        imports: Modules of this package that it imports.
-        content: The file's text.
-    """
+    """A step as its file, NAME.ipynb, declares it."""
 
     name: str
     path: Path
-    title: str
-    digest: str
+    title: str  # the first line of its first markdown cell
+    digest: str  # SHA-256 of the cells' sources, which outputs and metadata do not change
     parameters: dict[str, Parameter]
-    reads: tuple[str, ...]
+    reads: tuple[str, ...]  # entities
     writes: tuple[str, ...]
-    imports: tuple[str, ...]
-    content: str = field(repr=False)
+    imports: tuple[str, ...]  # modules of this package
+    content: str = field(repr=False)  # the file's text
 
     def resolve(self, values: dict[str, Any]) -> dict[str, Any]:
-        """All parameters: the defaults with the given values laid over them, checked.
-
-        Raises:
-            UsageError: There is an unknown name, or a value that is not allowed.
-        """
+        """All parameters: the defaults with the given values laid over them, checked."""
         for name in values:
             if name not in self.parameters:
                 see_help = f"see: python step.dev.py {self.name} --help"
@@ -74,12 +59,9 @@ def read_notebook(path: Path) -> StepNotebook:
     """Read a step's notebook.
 
     Raises:
-        MissingError: There is no such file.
-        DataError: It is not a notebook, or lacks a tagged cell.
+        DataError: It is not a notebook, or a cell does not declare what it should.
         StepError: It is for another kernel than this Python.
     """
-    if not path.is_file():
-        raise MissingError("there is no such notebook", where=path)
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
@@ -116,12 +98,7 @@ def read_notebook(path: Path) -> StepNotebook:
 
 
 def read_steps(folder: Path) -> dict[str, StepNotebook]:
-    """The steps in a folder, in an order in which they can run.
-
-    Raises:
-        MissingError: The folder holds no notebooks.
-        DataError: Two steps write one entity, no step writes one that is read, or steps wait for each other.
-    """
+    """The steps in a folder, in an order in which they can run."""
     waiting = {path.stem: read_notebook(path) for path in sorted(folder.glob("*.ipynb"))}
     if not waiting:
         raise MissingError("there are no steps", where=folder, expected="notebooks, one a step")
@@ -134,8 +111,7 @@ def read_steps(folder: Path) -> dict[str, StepNotebook]:
     for step in waiting.values():
         for entity in step.reads:
             if entity not in writers:
-                problem, known = f"{step.name} reads {entity}, and no step writes it", ", ".join(sorted(writers))
-                raise DataError(problem, where=step.path, expected=f"one of {known}")
+                raise DataError(f"{step.name} reads {entity}, and no step writes it", where=step.path)
     for step, parameter, link in _links(waiting):
         other = waiting[link["step"]].parameters.get(link["name"]) if link["step"] in waiting else None
         if other is None or other.type != parameter.type:
@@ -158,10 +134,7 @@ def follow_links(
 ) -> dict[str, dict[str, Any]]:
     """All steps' parameters, in which linked parameters that are not set have their source's value.
 
-    Args:
-        steps: All steps.
-        given: By step, the values that a config or command line sets.
-        resolved: By step, all parameters, defaults included.
+    `given` are the values that a config or command line sets, `resolved` all parameters, defaults included.
     """
     linked = {name: dict(values) for name, values in resolved.items()}
     for step, parameter, link in _links(steps):
@@ -193,17 +166,15 @@ def _tagged(cells: list[tuple[str, str, list[str]]], tag: str, path: Path) -> st
 def _interface(source: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the step reads and writes."""
     calls = (node for node in ast.walk(parse(source, path)) if isinstance(node, ast.Call))
-    opening = next((call for call in calls if ast.unparse(call.func) == "Step.open"), None)
-    try:
-        name = ast.literal_eval(opening.args[0]) if opening else None
-        given = {each.arg: ast.literal_eval(each.value) for each in opening.keywords} if opening else {}
+    with suppress(ValueError, KeyError, IndexError, TypeError, StopIteration):
+        opening = next(call for call in calls if ast.unparse(call.func) == "Step.open")
+        given = {each.arg: ast.literal_eval(each.value) for each in opening.keywords}
         reads, writes = given["reads"], given["writes"]
         names = [*reads, *writes]
-        are_lists = isinstance(reads, list | tuple) and isinstance(writes, list | tuple)
-        if name == path.stem and are_lists and len({*names}) == len(names) and all(map(NAME.fullmatch, names)):
+        are_lists = isinstance(reads, list) and isinstance(writes, list)
+        is_own = ast.literal_eval(opening.args[0]) == path.stem
+        if is_own and are_lists and len({*names}) == len(names) and all(map(NAME.fullmatch, names)):
             return tuple(reads), tuple(writes)
-    except (ValueError, KeyError, IndexError, TypeError):
-        pass
     raise DataError(
         "the interface cell does not open the step",
         where=path,

@@ -58,16 +58,11 @@ class Parameter:
     help: str
 
     def check(self, value: Any, step: str) -> Any:
-        """The value in the declared type: 1 as 1.0 where a float is declared, so that both have one fingerprint.
-
-        Raises:
-            UsageError: It has another type, breaks a constraint, or has a URL with a password in it.
-        """
+        """The value in the declared type: 1 as 1.0 where a float is declared, so that both have one fingerprint."""
         where = f"{step}.{self.name}"
         if holds_password(value):
             raise UsageError(
                 f"{where} holds a password or token",
-                where=where,
                 expected="no credentials: parameters are recorded and shown",
                 remedy="put it into the environment, and in its place write ${NAME}, the name of the variable",
             )
@@ -75,14 +70,13 @@ class Parameter:
             typed = _typed(value, self.type)
         except TypeError as error:
             example = "" if self.default in ("", [], {}) else f", such as {self.default!r}"
-            expected = f"{self.type}{example}"
-            raise UsageError(f"{where} is {value!r}", where=where, expected=expected, remedy=self.help) from error
+            raise UsageError(f"{where} is {value!r}", expected=f"{self.type}{example}", remedy=self.help) from error
         for item in _items(typed) if value != self.default else ():
             for clause in map(str.strip, self.help.split(";")):
                 if not _holds(clause, item):
                     names = choices["names"].split(", ") if (choices := CHOICES.fullmatch(clause)) else []
                     remedy = did_you_mean(item, names, otherwise=self.help)
-                    raise UsageError(f"{where} is {item!r}", where=where, expected=clause, remedy=remedy)
+                    raise UsageError(f"{where} is {item!r}", expected=clause, remedy=remedy)
         return typed
 
 
@@ -129,11 +123,7 @@ def _comments(tree: ast.Module, source: str) -> dict[int | None, str]:
 
 
 def parse(source: str, path: Path) -> ast.Module:
-    """A cell as Python, without the lines that only IPython understands.
-
-    Raises:
-        DataError: It is not Python.
-    """
+    """A cell as Python, without the lines that only IPython understands."""
     try:
         return ast.parse("\n".join("" if line.startswith(("%", "!")) else line for line in source.splitlines()))
     except SyntaxError as error:
@@ -158,11 +148,7 @@ def _is_secret(key: str, value: Any) -> bool:
 
 
 def _typed(value: Any, kind: str) -> Any:
-    """The value in a type.
-
-    Raises:
-        TypeError: It is of another type.
-    """
+    """The value in a type; TypeError if it is of another."""
     if kind.startswith("list[") and isinstance(value, list):
         return [_typed(item, kind[len("list[") : -1]) for item in value]
     if kind.startswith("dict[") and isinstance(value, dict) and all(isinstance(key, str) for key in value):

@@ -16,19 +16,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Process:
-    """A process, distinguished from every other.
+    """A process, distinguished from every other."""
 
-    Attributes:
-        host: The machine or container: its name, its id if it has one, and the PID namespace.
-        boot: Id of the machine's start, or empty.
-        pid: Process id, which is used again after the process has ended.
-        began: Hundredths of seconds from the machine's start, which a corrected clock does not change.
-    """
-
-    host: str = ""
-    boot: str = ""
-    pid: int = 0
-    began: str = ""
+    host: str = ""  # the machine or container: its name, its id if it has one, and the PID namespace
+    boot: str = ""  # id of the machine's start, or empty
+    pid: int = 0  # used again after the process has ended
+    began: str = ""  # hundredths of seconds from the machine's start, which a corrected clock does not change
 
 
 LOCK = ".lock"

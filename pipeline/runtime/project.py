@@ -64,25 +64,17 @@ class Config:
 
 @dataclass(frozen=True)
 class Project:
-    """A project in one mode.
-
-    Attributes:
-        root: The checkout's top folder.
-        mode: `dev` or `prod`.
-        config: The config.
-        config_file: Its file, relative to the project where it lies in it.
-        steps: All steps, in the order in which they can run.
-    """
+    """A project in one mode, `dev` or `prod`."""
 
     root: Path
     mode: str
     config: Config
-    config_file: str
-    steps: dict[str, StepNotebook]
+    config_file: str  # relative to the project where it lies in it
+    steps: dict[str, StepNotebook]  # in the order in which they can run
 
     @property
     def resume(self) -> Path:
-        """The folder in which killed attempts leave what the next attempt at the same work continues from."""
+        """Where killed attempts leave what the next attempt at the same work continues from."""
         return self.root / ".cache" / "resume"
 
     @cached_property
@@ -124,12 +116,7 @@ def with_config_of(manifest: RunManifest, root: Path, steps: dict[str, StepNoteb
 
 
 def read_config(path: Path) -> Config:
-    """Read a config.
-
-    Raises:
-        UsageError: There is no such file.
-        DataError: It is not YAML, or has an unknown key or a value of the wrong type.
-    """
+    """Read a config; see `as_config`."""
     if not path.is_file():
         known = sorted(map(str, path.parent.glob("*.yaml")))
         remedy, expected = did_you_mean(path, known, cutoff=0.3), ", ".join(known) or "a YAML file"
@@ -160,22 +147,21 @@ def as_config(content: Any, path: Path) -> Config:
 
     if not isinstance(content, dict):
         raise DataError("the config is not a table of keys", where=path)
-    for key in content:
+    for key, value in {**content, "name": content.get("name")}.items():  # no value is shown: it may hold a secret
         check(key in keys, key, "there is no such key")
-    check("name" in content, "name", "it is missing")
-    for key in content.keys() & {"parameters", "prod", "deliver"}:
-        check(_is_table(content[key]), key, "it is not a table of keys")
-        for name, value in content[key].items():
+        check(key in content, key, "it is missing")
+        if key in ("name", "zone", "store"):
+            check(isinstance(value, str), key, f"it is of type {type(value).__name__}, not a text")
+            pattern = PATTERNS.get(key, ".*")
+            check(re.fullmatch(pattern, value), key, f"it is not of the form {pattern}")
+            check(not holds_password(value), key, "it holds a password; give credentials through the environment")
+            continue
+        check(_is_table(value), key, "it is not a table of keys")
+        for name, item in value.items():
             if key == "deliver":
-                check(_is_line(value), f"{key}.{name}", "it is not a text that may hold {path} and {bin} only")
+                check(_is_line(item), f"{key}.{name}", "it is not a text that may hold {path} and {bin} only")
             else:
-                check(_is_table(value), f"{key}.{name}", "it is not a table of keys")
-    for key in content.keys() & {"name", "zone", "store"}:
-        value = content[key]  # never shown: it may hold a secret
-        check(isinstance(value, str), key, f"it is of type {type(value).__name__}, not a text")
-        if key in PATTERNS:
-            check(re.fullmatch(PATTERNS[key], value), key, f"it is not of the form {PATTERNS[key]}")
-        check(not holds_password(value), key, "it holds a password; give credentials through the environment")
+                check(_is_table(item), f"{key}.{name}", "it is not a table of keys")
     return Config(**content)
 
 
@@ -192,11 +178,7 @@ def _is_line(value: Any) -> bool:
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML in which 1e-3 is a number and a key occurs only once.
-
-    Raises:
-        yaml.YAMLError: It is not YAML.
-    """
+    """Parse YAML in which 1e-3 is a number and a key occurs only once."""
     return yaml.load(text, _Loader)  # noqa: S506, the loader is a safe one
 
 
@@ -229,11 +211,7 @@ def mode_option(mode: str) -> str:
 
 
 def check_name(kind: str, name: str, known: Iterable[str]) -> None:
-    """Refuse an unknown name.
-
-    Raises:
-        UsageError: With the nearest known name.
-    """
+    """Refuse an unknown name, with the nearest known one as a remedy."""
     names = list(known)
     if name not in names:
         remedy = did_you_mean(name, names, cutoff=0.4)

@@ -17,26 +17,16 @@ from pipeline.runtime.step import CONTEXT, StepContext
 
 @dataclass(frozen=True)
 class Reopened:
-    """A notebook that is ready for Jupyter.
-
-    One that was opened before is not `fresh` but kept as it is, since there may be work in it. `changed` says whether
-    the notebook in steps/, or the code that it imports, has changed since the attempt.
-    """
+    """A notebook that is ready for Jupyter."""
 
     notebook: Path
     attempt: str
-    fresh: bool
-    changed: bool
+    fresh: bool  # otherwise it was opened before, and is kept as it is, since there may be work in it
+    changed: bool  # whether the notebook in steps/, or the code that it imports, has changed since the attempt
 
 
 def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reopened:
-    """Write a notebook whose cells repeat an attempt. Nothing is published from it.
-
-    Raises:
-        MissingError: Its notebook was not kept, or an input is no longer in the store.
-        IntegrityError: The notebook cannot be read.
-        StepError: Its inputs do not agree, which old records allow.
-    """
+    """Write a notebook whose cells repeat an attempt. Nothing is published from it."""
     store, cache, name = project.runs.store, project.root / ".cache", f"{record.step}.{record.attempt:03}"
     require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
     for artifact in record.inputs.values():

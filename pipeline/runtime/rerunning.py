@@ -41,9 +41,6 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
 
     A step that reads external sources, which may have changed, is reused while its outputs are in the store, unless
     `reload` is set.
-
-    Raises:
-        StepError: The old code cannot be restored, the run is not complete, or a step fails now.
     """
     code = _code(project.root, manifest)
     with _worktree(project, manifest, code) as tree:
@@ -64,11 +61,7 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
 
 
 def _code(root: Path, manifest: RunManifest) -> dict[str, Any]:
-    """The code of a run's successes: the commit, the uncommitted changes, and the files that git did not know.
-
-    Raises:
-        StepError: It cannot be restored.
-    """
+    """The code of a run's successes: the commit, the uncommitted changes, and the files that git did not know."""
 
     def refuse(problem: str, remedy: str, expected: str = "a run of one commit in git") -> StepError:
         return StepError(f"run {manifest.run} cannot be repeated: {problem}", expected=expected, remedy=remedy)

@@ -26,10 +26,6 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
     """The run of a name: an id, its beginning or end, the beginning of its last part, `latest` (or None) or `latest~2`.
 
     For `latest`, only runs of the named pipeline count.
-
-    Raises:
-        MissingError: There is no such run.
-        UsageError: Several runs match.
     """
     runs, typed = project.runs, name or "latest"
     if RUN_ID.fullmatch(typed):
@@ -53,26 +49,17 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
         f"there is no run '{typed}'",
         where=f"{runs.store.url}/runs",
         expected=_one_of(ids),
-        remedy=did_you_mean(
-            typed, ids, otherwise=f"list them with: python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6
-        ),
+        remedy=did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6),
     )
 
 
 def find_attempt(manifest: RunManifest, step: str, number: int | None = None) -> StepRecord:
-    """The numbered attempt at a step, or the newest.
-
-    Raises:
-        MissingError: There is no such attempt.
-    """
+    """The numbered attempt at a step, or the newest."""
     attempts = manifest.of(step)
-    found = [record for record in attempts if number in (None, record.attempt)]
-    if found:
+    if found := [record for record in attempts if number in (None, record.attempt)]:
         return found[-1]
     raise MissingError(
-        f"{step} has no attempt {number} in run {manifest.run}"
-        if attempts
-        else f"{step} has not run in run {manifest.run}",
+        f"{step} has {f'no attempt {number}' if attempts else 'not run'} in run {manifest.run}",
         expected=_one_of([str(record.attempt) for record in attempts]),
         remedy=f"python step.{manifest.mode}.py {step} --run {manifest.run}",
     )
@@ -101,10 +88,6 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
 
     It is named by its entity, for its newest version in the newest run that has it; by `ENTITY/DIGEST` or a digest, of
     6 digits or more; or by its URL.
-
-    Raises:
-        MissingError: There is no such version.
-        UsageError: There is no such entity, or several artifacts match.
     """
     records = [record for manifest in manifests for record in manifest.attempts]
     known = {artifact.key: artifact for record in records for artifact in record.artifacts}
@@ -129,16 +112,10 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
 
 @dataclass(frozen=True)
 class NamedInput:
-    """An input that a person named in place of the run's own.
+    """An input that a person named in place of the run's own."""
 
-    Attributes:
-        typed: The text, such as `latest~1`.
-        source: What the text meant then: a run's id, `ENTITY/DIGEST`, or a URL.
-        artifact: The input.
-    """
-
-    typed: str
-    source: str
+    typed: str  # such as `latest~1`
+    source: str  # what that meant then: a run's id, `ENTITY/DIGEST`, or a URL
     artifact: Artifact
 
 
@@ -146,31 +123,28 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
     """The artifact that a person names as a step's input.
 
     It is named by a run, as `find_run` takes it, for its version of the entity; by `ENTITY/DIGEST` with 6 digits or
-    more; or by its URL. An artifact of another store is copied into this one.
-
-    Raises:
-        MissingError: There is no such run or version, the run has none, or it is no longer in the store.
-        UsageError: It is of another entity, or several match.
+    more; or by its URL. An artifact of another store is copied into this one; every byte is checked.
     """
     store, version = project.runs.store, VERSION.fullmatch(typed)
     if version and version["entity"] == entity:
         if version["store"] not in (None, store.url):
-            return NamedInput(typed, typed, _copied(project, version["store"], entity, version["digest"]))
+            with work_folder(project.root / ".cache" / "work", "input", entity) as work:
+                named = Artifact(entity, "", version["digest"], 0, 0)
+                return NamedInput(typed, typed, store.put(entity, Store(version["store"]).get(named, work / entity)))
         artifact = find_artifact(f"{entity}/{version['digest']}", project.runs.readable())
         source = f"{entity}/{artifact.digest}"
     elif "/" in typed:
         raise UsageError(
             f"'{typed}' names no {entity}",
             where=f"--input {entity}",
-            expected=f"a run, {entity}/DIGEST with 6 digits or more, or the URL of an artifact in a store, "
-            f".../artifacts/{entity}/DIGEST",
+            expected=f"a run, {entity}/DIGEST with 6 digits or more, or the URL of an artifact in a store",
             remedy="python -m pipeline show RUN has the digests, and with --json the URLs",
         )
     else:
         run = find_run(project, typed)
-        own, source = run.output(entity), run.run
-        if own is None:
-            raise MissingError(f"run {run.run} has no {entity}", expected="a run in which its step succeeded")
+        source = run.run
+        if (own := run.output(entity)) is None:
+            raise MissingError(f"run {source} has no {entity}", expected="a run in which its step succeeded")
         artifact = own
     if not store.has(artifact):
         raise MissingError(
@@ -179,13 +153,6 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
             remedy="name another, or make it again with --force",
         )
     return NamedInput(typed, source, artifact)
-
-
-def _copied(project: Project, store: str, entity: str, digest: str) -> Artifact:
-    """An artifact of another store, copied into this one; every byte is checked."""
-    with work_folder(project.root / ".cache" / "work", "input", entity) as work:
-        folder = Store(store).get(Artifact(entity, "", digest, 0, 0), work / entity)
-        return project.runs.store.put(entity, folder)
 
 
 def _one_of(names: Sequence[str]) -> str:

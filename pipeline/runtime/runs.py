@@ -55,11 +55,7 @@ class Runs:
         return new_run_id(after=newest)
 
     def open(self, manifest: RunManifest) -> RunManifest:
-        """Record a new run.
-
-        Raises:
-            StepError: A run of this id exists.
-        """
+        """Record a new run."""
         content = asdict(manifest)
         content.pop("attempts")
         if not self.store.files.create(f"runs/{manifest.run}/run.json", _dump(content)):
@@ -93,13 +89,7 @@ class Runs:
         return [manifest for _, manifest in every if isinstance(manifest, RunManifest)]
 
     def load(self, run: str) -> RunManifest:
-        """Assemble a run from its records.
-
-        Raises:
-            MissingError: No such run.
-            UsageError: A newer version wrote it.
-            IntegrityError: A record cannot be read.
-        """
+        """Assemble a run from its records; UsageError if a newer version wrote one."""
         opening = self._opening(run)
         if opening is None:
             remedy = "list them with: python -m pipeline runs"
@@ -117,13 +107,7 @@ class Runs:
             raise self._unreadable(key, error) from error
 
     def newest(self, *, pipeline: str = "", having: str = "", back: int = 0) -> RunManifest | None:
-        """The newest run.
-
-        Args:
-            pipeline: Only of this pipeline.
-            having: Only with an output of this entity.
-            back: How many such runs to go back.
-        """
+        """The newest run, or the one `back` before it, of a pipeline and `having` an output of an entity."""
         for run in reversed(self._candidates()):
             opening = self._opening(run)
             if opening is None:
@@ -158,11 +142,7 @@ class Runs:
                 return numbered
 
     def end(self, run: str, record: StepRecord) -> RunManifest:
-        """Record how an attempt ended, and index a success by its fingerprint.
-
-        Raises:
-            StepError: Another end of it is recorded already.
-        """
+        """Record how an attempt ended, and index a success by its fingerprint."""
         if not self._create_end(run, record):
             raise StepError(
                 f"another end of {run}/{record.made_by} is recorded already",

@@ -33,12 +33,7 @@ class Transcript:
 
 
 def read_transcript(project: Project, manifest: RunManifest, record: StepRecord) -> Transcript:
-    """Read the output of an attempt.
-
-    Raises:
-        MissingError: There is no notebook: the attempt was killed, runs elsewhere, or failed before its notebook began.
-        IntegrityError: The notebook cannot be read.
-    """
+    """Read the output of an attempt, of which a notebook may be lacking: killed, elsewhere, or failed before it."""
     source, status = manifest.origin(record), record.status
     folder = None if record.notebook else _work_folder(project.root, record.step, source)
     if folder:
@@ -92,5 +87,4 @@ def _parse(content: bytes, where: str) -> list[CodeCell]:
     try:
         return code_cells(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"the executed notebook cannot be read: {type(error).__name__}: {error}"
-        raise IntegrityError(problem, where=where, expected="a Jupyter notebook as papermill writes it") from error
+        raise IntegrityError(f"the executed notebook cannot be read: {error}", where=where) from error

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError, MissingError, PipelineError, StepError, UsageError
+from pipeline.errors import DataError, PipelineError, StepError, UsageError
 from pipeline.runtime.notebook import StepNotebook, follow_links, read_notebook, read_steps
 from pipeline.runtime.parameters import Parameter
 
@@ -307,9 +307,6 @@ def test_what_is_no_notebook_is_refused(toy: Any) -> None:
         path.write_text(content)
         with pytest.raises(DataError, match="not a Jupyter notebook"):
             read_notebook(path)
-    path.unlink()
-    with pytest.raises(MissingError):
-        read_notebook(path)
 
 
 def test_outputs_and_metadata_do_not_change_the_digest_and_sources_do(toy: Any) -> None:

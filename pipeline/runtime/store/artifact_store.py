@@ -45,23 +45,14 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A stored folder.
+    """A stored folder."""
 
-    Attributes:
-        name: Entity name, such as `coco_train_dataset`.
-        url: URL of its index; ends in the digest.
-        digest: SHA-256 of the index, and so of every path and byte of the folder.
-        size: Bytes of all files.
-        files: Number of files.
-        made_by: `run/step/attempt` that made it.
-    """
-
-    name: str
-    url: str
-    digest: str
-    size: int
-    files: int
-    made_by: str = ""
+    name: str  # of the entity, such as `coco_train_dataset`
+    url: str  # of its index; ends in the digest
+    digest: str  # SHA-256 of the index, and so of every path and byte of the folder
+    size: int  # bytes of all files
+    files: int  # number of files
+    made_by: str = ""  # `run/step/attempt`
 
     @property
     def key(self) -> str:
@@ -70,30 +61,14 @@ class Artifact:
 
 
 class Store:
-    """A place for artifacts and records: a local path, or a URL such as `s3://bucket/prefix` or `memory://name`.
-
-    Attributes:
-        url: The same as a URL.
-        files: Whole files by key, for records.
-
-    Raises:
-        UsageError: fsspec does not know the URL, or lacks the package for it.
-    """
+    """A place for artifacts and records: a local path, or a URL such as `s3://bucket/prefix` or `memory://name`."""
 
     def __init__(self, url: str) -> None:
-        self.files = _open_files(url)
+        self.files = _open_files(url)  # whole files by key, for records
         self.url = self.files.url
 
     def put(self, name: str, folder: Path, made_by: str = "") -> Artifact:
-        """Store a folder. It becomes an artifact only when all of it is safe; empty folders in it are not kept.
-
-        Raises:
-            UsageError: The name is not one word.
-            MissingError: The folder is absent.
-            DataError: It holds no file, a link, or a special file.
-            IntegrityError: A file changed meanwhile.
-            StoreError: The store is full, read-only or out of reach.
-        """
+        """Store a folder. It becomes an artifact only when all of it is safe; empty folders in it are not kept."""
         if not NAME.fullmatch(name):
             raise UsageError(f"'{name}' cannot name an artifact", expected="letters, digits, _ and -")
         names = sorted(regular_files(folder))
@@ -120,11 +95,6 @@ class Store:
         """Copy an artifact to a folder, which is replaced if it exists; every byte is checked against the index first.
 
         With `link`, files of a local store are hard-linked where possible, and are read-only except to root.
-
-        Raises:
-            MissingError: The artifact is not in this store.
-            IntegrityError: The index or a file is damaged; the file is named.
-            StoreError: The store is out of reach, or the folder cannot be written.
         """
         files = self.index(artifact)
         draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -166,12 +136,7 @@ class Store:
             return False
 
     def index(self, artifact: Artifact) -> list[StoredFile]:
-        """The files of an artifact.
-
-        Raises:
-            MissingError: The artifact is not in this store.
-            IntegrityError: The index is damaged, or names a path outside its artifact.
-        """
+        """The files of an artifact; MissingError if it is not in this store, IntegrityError if it is damaged."""
         where = self.files.location(artifact.key)
         try:
             content = self.files.read(artifact.key)
@@ -277,11 +242,7 @@ def write_index(files: list[StoredFile]) -> bytes:
 
 
 def read_index(content: bytes, where: str) -> list[StoredFile]:
-    """Read an index, which may be forged: a right digest is no proof.
-
-    Raises:
-        IntegrityError: It names no file, a path outside the artifact's folder, or one path twice.
-    """
+    """Read an index, which may be forged: a right digest is no proof."""
     try:
         files = [StoredFile(**entry) for entry in json.loads(content)["files"]]
         paths = {PurePosixPath(file.path) for file in files}
@@ -300,12 +261,7 @@ def _is_safe(path: str) -> bool:
 
 
 def regular_files(folder: Path) -> Iterator[str]:
-    """The files at any depth of a folder that is to be stored, as POSIX paths below it.
-
-    Raises:
-        MissingError: The folder is absent.
-        DataError: It holds a link or a special file.
-    """
+    """The files at any depth of a folder that is to be stored, as POSIX paths below it."""
     if not folder.is_dir():
         raise MissingError("there is no folder to store", where=folder)
     with os.scandir(folder) as entries:  # it reports the kind of most entries without a stat of each

@@ -29,9 +29,6 @@ class RemoteFiles(Transfers):
     """Files below a URL such as `s3://bucket/prefix`, with the methods of `LocalFiles`.
 
     Credentials and endpoints come from the environment. A single write is safe at once, and there are no folders.
-
-    Raises:
-        UsageError: fsspec does not know the URL, or lacks the package for it.
     """
 
     def __init__(self, url: str) -> None:
@@ -103,8 +100,8 @@ class RemoteFiles(Transfers):
     def _refuses_second_creation(self) -> bool:
         key = f"probes/{secrets.token_hex(8)}"
         try:
-            self._write_new(key, b"first", exclusive=True)
-            self._write_new(key, b"second", exclusive=True)
+            for content in (b"first", b"second"):
+                self._write_new(key, content, exclusive=True)
         except FileExistsError:
             return True
         else:

@@ -21,10 +21,7 @@ def run_steps(mode: str) -> int:
 
 
 def run_command(arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
-    """Run `python -m pipeline COMMAND`, and return the exit code.
-
-    The command line is by default the process's own, and the project's folder the one around the working directory.
-    """
+    """Run `python -m pipeline COMMAND`, by default in the project around the working directory; the exit code."""
     try:
         from pipeline.cli.command import COMMANDS, CommandContext, print_result, run_guarded
         from pipeline.runtime.step import project_root

@@ -65,16 +65,10 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
         for attempt, record in lineage.makers[key].items():
             outcome = {"status": record.status, "metrics": record.metrics} if record else {}
             made_by.append({"attempt": attempt, **outcome})
-            edges += [
-                {
-                    "from": "/".join(source),
-                    "to": "/".join(key),
-                    "by": attempt,
-                    "chosen_by_hand": record is not None and source[0] in record.chosen,
-                }
-                for source in (_keys(record.inputs) if record else ())
-                if source in lineage.artifacts
-            ]
+            for source in _keys(record.inputs) if record else ():
+                if record and source in lineage.artifacts:
+                    edge = {"from": "/".join(source), "to": "/".join(key), "by": attempt}
+                    edges.append({**edge, "chosen_by_hand": source[0] in record.chosen})
         facts = {"url": artifact.url, "size": artifact.size, "files": artifact.files, "made_by": made_by}
         nodes.append({"id": "/".join(key), "entity": artifact.name, "digest": artifact.digest, **facts})
     return {"artifact": "/".join(lineage.subject), "nodes": nodes, "edges": edges}
@@ -87,11 +81,8 @@ def lineage_text(lineage: Lineage) -> str:
     lines += [f"made by {_attempt_text(*each)}" for each in makers.items()]
     outside = "the outside world" if any(makers.values()) else "nothing that can be read"
     seen = {lineage.subject}
-    for title, following, nothing in (
-        ("came from", lineage.sources, outside),
-        ("went into", lineage.products, "nothing yet"),
-    ):
-        lines += ["", title, *(_tree(lineage, lineage.subject, following, seen) or [f"└─ {nothing}"])]
+    lines += ["", "came from", *(_tree(lineage, lineage.subject, lineage.sources, seen) or [f"└─ {outside}"])]
+    lines += ["", "went into", *(_tree(lineage, lineage.subject, lineage.products, seen) or ["└─ nothing yet"])]
     return "\n".join(lines)
 
 

@@ -26,9 +26,9 @@ def table(rows: Sequence[tuple[Any, ...]], indent: str = "") -> str:
     widths = [max(len(str(value)) for value in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
+        aligned = zip(row, widths, strict=True)
         cells = [
-            f"{value!s:{'>' if isinstance(value, int) else '<'}{width}}"
-            for value, width in zip(row, widths, strict=True)
+            str(value).rjust(width) if isinstance(value, int) else str(value).ljust(width) for value, width in aligned
         ]
         lines.append((indent + "  ".join(cells)).rstrip())
     return "\n".join(lines)
@@ -98,15 +98,11 @@ def note_lines(record: StepRecord) -> list[str]:
 
 def graph_json(steps: Steps) -> list[dict[str, Any]]:
     """The steps as JSON."""
-    return [
-        {
-            "step": step.name,
-            "reads": step.reads,
-            "writes": step.writes,
-            "parameters": [asdict(parameter) for parameter in step.parameters.values()],
-        }
-        for step in steps.values()
-    ]
+    graph = []
+    for step in steps.values():
+        parameters = [asdict(parameter) for parameter in step.parameters.values()]
+        graph.append({"step": step.name, "reads": step.reads, "writes": step.writes, "parameters": parameters})
+    return graph
 
 
 def graph_mermaid(steps: Steps) -> str:

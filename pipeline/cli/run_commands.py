@@ -9,21 +9,14 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import count, megabytes, table
 from pipeline.runtime.project import mode_option, with_config_of
 from pipeline.runtime.resolving import find_artifact, find_attempt, makers
-
-if TYPE_CHECKING:
-    from pipeline.runtime.garbage_collection import Garbage
-    from pipeline.runtime.store.file_store import FileInfo
-    from pipeline.runtime.verification import Verification
 
 RUN = argument("run", nargs="?", help="a run's id, its beginning or end, latest or latest~1; the newest by default")
 STEP = argument("step", nargs="?", metavar="step", help="a step's name")
@@ -134,13 +127,9 @@ def _verify(context: CommandContext) -> CommandResult:
 
     runs, name = context.project.runs, context.arguments.run
     found = verify(runs, [context.find_run(name).run] if name else runs.ids())
-    return CommandResult(asdict(found), _verification_text(found), code=1 if found.findings else 0)
-
-
-def _verification_text(found: Verification) -> str:
     checked = f"{count(found.runs, 'run')}, {count(found.artifacts, 'artifact')}, {count(found.files, 'file')} hashed"
     if not found.findings:
-        return f"all is as it was recorded: {checked}"
+        return CommandResult(asdict(found), f"all is as it was recorded: {checked}")
     lines = [f"{count(len(found.findings), 'finding')} in {checked}"]
     for finding in found.findings:
         more = f" and {len(finding.runs) - SHOWN_RUNS} more" if len(finding.runs) > SHOWN_RUNS else ""
@@ -149,7 +138,8 @@ def _verification_text(found: Verification) -> str:
             f"    in run  {', '.join(finding.runs[:SHOWN_RUNS])}{more}",
             f"    do      {finding.remedy}",
         ]
-    return "\n".join([*lines, "where a step's code has changed since, use: python -m pipeline rerun RUN --reload"])
+    lines.append("where a step's code has changed since, use: python -m pipeline rerun RUN --reload")
+    return CommandResult(asdict(found), "\n".join(lines), code=1)
 
 
 @command(
@@ -165,18 +155,8 @@ def _gc(context: CommandContext) -> CommandResult:
     garbage, left = find_garbage(runs, keep=arguments.keep), abandoned(context.project.resume)
     size = sum(info.size for info in garbage.files)
     size += sum(file.stat().st_size for path in left for file in path.rglob("*") if file.is_file())
-    removed = collect(runs, garbage, left) if arguments.yes else None
-    content = {
-        **asdict(garbage),
-        "left_behind": [str(path) for path in left],
-        "bytes": size,
-        "removed": None if removed is None else [info.key for info in removed],
-    }
-    return CommandResult(content, _garbage_text(garbage, left, size, removed))
-
-
-def _garbage_text(garbage: Garbage, left: Sequence[Path], size: int, removed: Sequence[FileInfo] | None) -> str:
-    """What would be freed, or was: garbage in the store, and folders of killed attempts."""
+    removed = [info.key for info in collect(runs, garbage, left)] if arguments.yes else None
+    content = {**asdict(garbage), "left_behind": [str(path) for path in left], "bytes": size, "removed": removed}
     lines = [f"{count(len(garbage.kept), 'run')} kept, {len(garbage.dropped)} dropped"]
     lines += [f"  dropped  {run}" for run in garbage.dropped]
     kinds = {
@@ -197,7 +177,7 @@ def _garbage_text(garbage: Garbage, left: Sequence[Path], size: int, removed: Se
         lines.append(f"removed {count(len(removed), 'file')}{folders}, {megabytes(size)}")
         if kept := len(garbage.files) - len(removed):
             lines.append(f"{count(kept, 'file')} came into use meanwhile, and stay")
-    return "\n".join(lines)
+    return CommandResult(content, "\n".join(lines))
 
 
 @command(

@@ -97,9 +97,9 @@ def _worktree(project: Project, manifest: RunManifest, code: dict[str, Any]) -> 
             for name in code["untracked"].keys() - {manifest.config_file}:
                 (tree / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(root / name, tree / name)
-            if not (tree / _config_file(manifest)).is_file():  # git did not know it
-                (tree / _config_file(manifest)).parent.mkdir(parents=True, exist_ok=True)
-                (tree / _config_file(manifest)).write_text(json.dumps(manifest.recorded_config, ensure_ascii=False))
+            if not (config := tree / _config_file(manifest)).is_file():  # git did not know it
+                config.parent.mkdir(parents=True, exist_ok=True)
+                config.write_text(json.dumps(manifest.recorded_config, ensure_ascii=False))
             if "://" not in store and not Path(store).is_absolute():
                 # in a real folder, which git ignores by the same line as the project's own
                 (tree / store).mkdir(parents=True, exist_ok=True)
@@ -119,15 +119,13 @@ def _config_file(manifest: RunManifest) -> str:
 def _run_step(tree: Path, manifest: RunManifest, record: StepRecord, run: str, *, force: bool) -> None:
     """Run a step by its own command line; the first opens the run with the overrides of the old one."""
     values = {**({} if run else manifest.config.get("set", {})), record.step: record.overrides}
-    command = [sys.executable, f"step.{manifest.mode}.py", record.step, "--config", _config_file(manifest)]
+    command = [sys.executable, f"step.{manifest.mode}.py", record.step, f"--config={_config_file(manifest)}"]
     for step, overrides in values.items():
         for name, value in overrides.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            command += ["--set", f"{step}.{name}={text}"]
-    for entity in record.chosen:
-        command += ["--input", f"{entity}={entity}/{record.inputs[entity].digest}"]
-    command += ["--run", run] if run else []
-    command += ["--force"] if force else []
+            command.append(f"--set={step}.{name}={text}")
+    command += [f"--input={entity}={entity}/{record.inputs[entity].digest}" for entity in record.chosen]
+    command += [*([f"--run={run}"] if run else []), *(["--force"] if force else [])]
     # what it prints to stdout are deliverables in the worktree; in a group of its own Ctrl-C reaches it only once
     process = subprocess.Popen(command, cwd=tree, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)
     try:

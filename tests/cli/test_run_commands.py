@@ -193,21 +193,6 @@ def test_one_run_or_all_of_the_store_is_verified_and_many_runs_are_named_in_shor
     assert named.count("Z-") == 4
 
 
-def test_records_that_cannot_be_read_are_findings_too_and_hinder_a_collection(ran: Any) -> None:
-    record = ran.root / DEV / "runs" / ran.manifest()["run"] / "attempts" / "third.002.started.json"
-    record.write_text('{"step": "thi')
-    outcome = ran.look("verify")
-    assert outcome.code == 1
-    assert "a record was cut off while it was written, and does not count" in outcome.out
-    record.write_text("[]\n")
-    outcome = ran.look("verify", "--json")
-    assert (outcome.code, len(json.loads(outcome.out)["findings"])) == (1, 1)
-    before = files(ran)
-    outcome = ran.look("gc", "--yes")
-    assert (outcome.code, outcome.out, "a record cannot be read" in outcome.log) == (1, "", True)
-    assert files(ran) == before
-
-
 # --- gc --------------------------------------------------------------------------------------------------------------
 
 
@@ -267,12 +252,3 @@ def test_what_killed_attempts_left_behind_goes_with_it(ran: Any) -> None:
     assert left.is_dir()
     assert ran.look("gc", "--yes").out.splitlines()[-1] == "removed 0 files and 1 folder, 3.0 MB"
     assert not left.exists()
-
-
-def test_prod_has_its_own(toy: Any) -> None:
-    toy.commit()
-    assert toy.step("first", mode="prod").code == 0
-    assert toy.look("gc").out == "0 runs kept, 0 dropped\nthere is nothing to free\n"
-    assert toy.look("gc", "--mode", "prod").out.startswith("1 run kept")
-    assert json.loads(toy.look("verify", "--json").out)["runs"] == 0
-    assert json.loads(toy.look("verify", "--mode", "prod", "--json").out)["runs"] == 1

@@ -26,10 +26,8 @@ def code(source: str, *tags: str, outputs: tuple[dict[str, Any], ...] = (), **pa
         pytest.param([markdown("# A title"), code("train()")], "train()", id="a title is no sentence"),
         pytest.param([markdown("Set it."), code("a = 1", "parameters")], "Set it.", id="a sentence before a tag"),
         pytest.param([code("a = 1", "parameters")], "parameters", id="its tag"),
-        pytest.param([code("a = 1", "injected-parameters")], "injected-parameters", id="papermill's tag"),
         pytest.param([code("x", "66fe1")], "x", id="a tag that is a number is no name"),
         pytest.param([code("\nimport os\nos.x")], "imports", id="imports"),
-        pytest.param([code("from a import b")], "imports", id="from imports"),
         pytest.param([code("\n  first()\nsecond()")], "  first()", id="its first line"),
         pytest.param([code("")], "", id="an empty one"),
         pytest.param([markdown(["Train", " it."]), code(["a\n", "b"])], "Train it.", id="lists of lines"),
@@ -62,7 +60,6 @@ ERROR = {
         pytest.param([], "", id="none"),
         pytest.param([stream("one\ntwo\n")], "one\ntwo", id="a stream"),
         pytest.param([stream(["one\n", "two\n"])], "one\ntwo", id="a stream in lines"),
-        pytest.param([stream("a\n"), stream("b\n")], "a\nb", id="two streams"),
         pytest.param(
             [stream("a "), stream("b\n"), stream("\r 1%"), stream("\r 2%")], "a b\n 2%", id="a stream in pieces"
         ),
@@ -70,7 +67,6 @@ ERROR = {
         pytest.param([stream("  5%\r 50%\r100%\ndone\n")], "100%\ndone", id="a progress bar's last state"),
         pytest.param([stream("100%\r\ndone\r")], "100%\ndone", id="a line that ends in a return"),
         pytest.param([stream("\x1b[1;32mgood\x1b[0m\x1b[K")], "good", id="colours"),
-        pytest.param([result(text_plain="42")], "42", id="a result"),
         pytest.param([result(text_html="<b>", text_plain=["a ", "b"])], "a b", id="text before HTML"),
         pytest.param([result(text_markdown="*a*", text_plain="<Markdown>")], "*a*", id="markdown"),
         pytest.param([result(image_png="…", text_plain="<Figure size 640x480>")], "[figure]", id="a figure"),

@@ -18,7 +18,6 @@ from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.errors import StepError
 from pipeline.runtime import execution
-from pipeline.runtime.garbage_collection import collect, find_garbage
 from pipeline.runtime.inputs import count_uses, inputs_agree, note_uses, require_agreement
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.runs import Runs
@@ -236,15 +235,6 @@ def test_what_descends_from_an_input_named_by_hand_is_compared_and_says_so(proje
     assert f"descends from pack: model, chosen by hand: {first}" in project.look("show").out
 
 
-def test_what_descends_from_a_run_that_is_gone_has_to_be_named(project: Any) -> None:
-    first = project.manifest()["run"]
-    assert project.step("--set", "prep.seed=1", "--force").code == 0
-    assert project.step("pack", "--input", f"model={first}").code == 0
-    collect(runs_of(project), find_garbage(runs_of(project), keep=1, spare=-1000))
-    outcome = project.step("judge")
-    assert (outcome.code, "the inputs of judge do not agree" in outcome.log) == (1, True)
-
-
 def test_a_continued_run_keeps_the_input_that_was_resolved_for_it(project: Any) -> None:
     digest = output(project, "prep", "test")
     break_notebook(project, "learn")
@@ -341,22 +331,6 @@ def test_a_record_made_before_inputs_had_to_agree_is_shown_as_stale(project: Any
     assert (row["state"], "its inputs do not agree" in row["why"]) == ("stale", True)
     outcome = project.look("open", "latest", "judge")
     assert (outcome.code, "do not agree" in outcome.log) == (1, True)
-
-
-@pytest.mark.slow
-def test_a_run_with_an_input_named_by_hand_is_run_again(tmp_path: Path, new_toy: Callable[..., Any]) -> None:
-    toy = exam.make_exam(new_toy, tmp_path / "exam")
-    toy.commit()
-    assert toy.step().code == 0
-    first = toy.manifest()["run"]
-    assert toy.step("--set", "prep.seed=1", "--input", f"test={first}").code == 0
-    old = toy.manifest()["steps"]["judge"]
-    outcome = toy.look("rerun", "latest", "--json")
-    assert outcome.code == 0, outcome.log
-    assert json.loads(outcome.out)["is_same"]
-    new = toy.manifest()["steps"]["judge"]
-    assert new["inputs"]["test"]["digest"] == old["inputs"]["test"]["digest"]
-    assert [*new["chosen"]] == ["test"]
 
 
 # --- any sequence of commands, any processes -------------------------------------------------------------------------

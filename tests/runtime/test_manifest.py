@@ -12,6 +12,7 @@ from typing import Any
 
 import exam
 import pytest
+from folders import fill
 from hypothesis import given
 from hypothesis import strategies as st
 from records import beginning, opened
@@ -201,9 +202,7 @@ def test_the_newest_run_can_be_asked_for_by_pipeline_and_output(runs: Runs) -> N
 
 
 def test_the_same_work_is_found_while_its_outputs_exist(runs: Runs, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").write_text("x")
-    words = runs.store.put("words", tmp_path / "in")
+    words = runs.store.put("words", fill(tmp_path / "in", {"a": b"x"}))
     first, second = opened(runs), opened(runs)
     ended(runs, second, outputs={"words": words})
     newest = ended(runs, second, outputs={"words": words})
@@ -216,8 +215,7 @@ def test_the_same_work_is_found_while_its_outputs_exist(runs: Runs, tmp_path: Pa
 
 
 def test_only_a_readable_success_is_the_same_work(runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").write_text("x")
+    fill(tmp_path / "in", {"a": b"x"})
     for status in (FAILED, INTERRUPTED, REUSED):
         ended(runs, opened(runs), status=status, outputs={"words": runs.store.put("words", tmp_path / "in")})
     assert runs.same_work("second", "c" * 64) is None
@@ -286,15 +284,15 @@ def test_an_end_that_was_cut_off_is_written_anew(runs: Runs) -> None:
         runs.end(run, replace(record, status=SUCCEEDED))
 
 
-@pytest.fixture
-def of_schema_1(tmp_path: Path) -> Runs:
-    """A store that the first version wrote, with two runs of the toy project."""
-    shutil.copytree(Path(__file__).parents[1] / "stores" / "schema_1", tmp_path / "old")
-    return Runs(Store(str(tmp_path / "old")))
+def of_schema(number: int, place: Path) -> Runs:
+    """A copy of a store that an earlier version wrote."""
+    shutil.copytree(Path(__file__).parents[1] / "stores" / f"schema_{number}", place)
+    return Runs(Store(str(place)))
 
 
-def test_runs_of_schema_1_stay_readable(of_schema_1: Runs, tmp_path: Path) -> None:
-    first, second = (of_schema_1.load(run) for run in of_schema_1.ids())
+def test_runs_of_schema_1_stay_readable(tmp_path: Path) -> None:
+    runs = of_schema(1, tmp_path / "old")
+    first, second = (runs.load(run) for run in runs.ids())
     assert (first.schema, second.schema) == (1, 1)
     assert [(record.step, record.attempt, record.status) for record in first.attempts] == [
         ("first", 1, SUCCEEDED),
@@ -305,14 +303,13 @@ def test_runs_of_schema_1_stay_readable(of_schema_1: Runs, tmp_path: Path) -> No
     assert {record.schema for record in second.attempts} == {1}
     book = second.output("book")
     assert book is not None
-    assert (of_schema_1.store.get(book, tmp_path / "out") / "deep" / "book.txt").read_text() == "hallo"
-    assert of_schema_1.same_work("third", second.of("third")[0].fingerprint) == (second.run, second.of("third")[0])
-    assert verify(of_schema_1, of_schema_1.ids()).findings == ()
+    assert (runs.store.get(book, tmp_path / "out") / "deep" / "book.txt").read_text() == "hallo"
+    assert runs.same_work("third", second.of("third")[0].fingerprint) == (second.run, second.of("third")[0])
+    assert verify(runs, runs.ids()).findings == ()
 
 
 def test_a_run_of_schema_2_is_read_with_the_disagreement_that_it_has(tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parents[1] / "stores" / "schema_2", tmp_path / "old")
-    runs = Runs(Store(str(tmp_path / "old")))
+    runs = of_schema(2, tmp_path / "old")
     (run,) = (runs.load(one) for one in runs.ids())
     assert (run.schema, {record.schema for record in run.attempts}) == (2, {2})
     assert all((record.notes, record.chosen, record.chosen_before) == ((), {}, {}) for record in run.attempts)
@@ -330,8 +327,7 @@ def test_a_run_of_schema_3_is_read_verified_and_continued(
     """Commit cede7d4 wrote it: load, prep, learn, prep with other words, and learn forced."""
     monkeypatch.setattr(execution, "execute", exam.in_process)
     toy = exam.make_exam(new_toy, tmp_path / "exam")
-    shutil.copytree(Path(__file__).parents[1] / "stores" / "schema_3", toy.root / ".store/default/dev")
-    (run,) = Runs(Store(str(toy.root / ".store/default/dev"))).readable()
+    (run,) = of_schema(3, toy.root / ".store/default/dev").readable()
     assert (run.schema, {record.schema for record in run.attempts}) == (3, {3})
     assert [(record.made_by, record.status, record.notes) for record in run.attempts] == [
         ("load/1", SUCCEEDED, ()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,20 +138,6 @@ def test_an_attempt_of_prod_and_a_notebook_of_an_older_format(toy: Any) -> None:
     nbformat.validate(json.loads(Path(content["notebook"]).read_text()))
     execute(content["notebook"])
     assert made(toy, run, "first.001", "letters") == "servus"
-
-
-def test_a_killed_attempt_and_one_that_runs_have_no_notebook(toy: Any) -> None:
-    process = toy.spawn("--set", "second.act=sleep")
-    kernel = toy.kernel()
-    running = toy.look("open", "latest", "second")
-    process.kill()
-    os.kill(kernel, signal.SIGKILL)
-    process.communicate(timeout=30)
-    killed, run = toy.look("open", "latest", "second"), toy.manifest()["run"]
-    assert (running.code, killed.code) == (1, 1)
-    assert f"no notebook is kept of {run}/second/1, which is recorded as running" in running.log
-    assert f"no notebook is kept of {run}/second/1, which is recorded as killed" in killed.log
-    assert not (toy.root / "out" / "opened").exists()
 
 
 def test_what_is_not_there_is_said(ran: Any) -> None:

@@ -20,6 +20,14 @@ from pipeline.runtime import executed_notebook, execution
 from pipeline.runtime.store.artifact_store import Store
 
 
+def edit(toy: Any, name: str, more: str, cell: int = -1) -> None:
+    """Add a source to a cell of a step's notebook."""
+    path = toy.root / "steps" / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[cell].source += more
+    nbformat.write(notebook, path)
+
+
 def test_all_steps_run_and_what_they_made_is_printed(ran: Any, first_outcome: Any) -> None:
     assert first_outcome.code == 0
     run = ran.manifest()["run"]
@@ -45,16 +53,13 @@ def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:
     assert second["started"] < second["ended"] <= third["started"]
     assert second["environment"]["python"]
     assert manifest["config"]["parameters"]["first"] == first["parameters"]
+    injected = [
+        cell for cell in nbformat.read(first["notebook"], as_version=4).cells if 'text = "hallo"' in cell.source
+    ]
+    assert injected[0].metadata["tags"] == ["injected-parameters"]
+    assert "The first step" in Path(first["report"]).read_text()
     contents = [path.read_text() for path in ran.root.glob(".store/default/dev/objects/*/*")]
     assert "sample://x?a=1&b=2#c" in contents, "the notebook was given it whole"
-
-
-def test_the_executed_notebook_and_its_page_are_kept(ran: Any) -> None:
-    step = ran.manifest()["steps"]["first"]
-    notebook = nbformat.read(step["notebook"], as_version=4)
-    injected = next(cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", []))
-    assert 'text = "hallo"' in injected.source
-    assert "The first step" in Path(step["report"]).read_text()
 
 
 def test_a_second_run_reuses_everything_and_says_so(ran: Any) -> None:
@@ -86,15 +91,8 @@ def test_a_changed_parameter_runs_its_step_and_what_depends_on_a_changed_output(
     assert (ran.root / "out/dev/toy/book/deep/book.txt").read_text() == "hallo"
 
 
-def test_a_changed_notebook_or_force_runs_again_and_changed_outputs_of_cells_do_not(ran: Any, in_process: None) -> None:
-    path = ran.root / "steps" / "third.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello")]
-    nbformat.write(notebook, path)
-    ran.step()
-    assert set(ran.statuses().values()) == {"reused"}
-    notebook.cells[-1].source += "  # more"
-    nbformat.write(notebook, path)
+def test_a_changed_notebook_or_force_runs_again(ran: Any, in_process: None) -> None:
+    edit(ran, "third", "  # more")
     ran.step()
     assert ran.statuses() == {"first": "reused", "second": "reused", "third": "succeeded"}
     assert ran.step("second", "--force").code == 0
@@ -171,10 +169,7 @@ def test_below_its_gate_a_step_fails_and_what_it_made_can_be_looked_at(ran: Any,
 
 
 def test_what_missed_its_gate_is_not_built_on(ran: Any, in_process: None) -> None:
-    path = ran.root / "steps" / "second.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[-1].source = 'step.commit(metrics={"length": 1}, minimum={"length": 2})'
-    nbformat.write(notebook, path)
+    ran.notebook("second", [*ran.cells_of("second")[:-1], ("", 'step.commit(metrics={"n": 1}, minimum={"n": 2})')])
     assert [ran.step(name).code for name in ("first", "second")] == [0, 1]
     assert set(ran.manifest()["steps"]["second"]["outputs"]) == {"words"}
     outcome = ran.step("third")
@@ -219,9 +214,7 @@ def test_prod_tags_the_commit_and_keeps_apart_from_dev(ran: Any, in_process: Non
 def test_a_failed_prod_step_is_not_tagged(toy: Any, in_process: None) -> None:
     toy.commit()
     assert toy.step("first", "--set", "times=x", mode="prod").code == 2
-    notebook = nbformat.read(toy.root / "steps" / "first.ipynb", as_version=4)
-    notebook.cells[1].source += "\n1 / 0"
-    nbformat.write(notebook, toy.root / "steps" / "first.ipynb")
+    edit(toy, "first", "\n1 / 0", 1)
     toy.git("commit", "-q", "-a", "-m", "broken")
     assert toy.step("first", mode="prod").code == 1
     assert toy.git("tag") == ""
@@ -259,6 +252,9 @@ def in_process_with_notebook(
 # --- stopping and being killed ---------------------------------------------------------------------------------------
 
 
+NAMED = '\n(Path(".cache") / "kernel.pid").write_text(str(os.getpid()))'
+
+
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, told = process.communicate(timeout=30)
     return process.returncode, told
@@ -290,11 +286,7 @@ def test_a_stop_that_comes_too_late_for_a_step_stops_before_the_next(ran: Any, m
 
 
 def test_after_a_cell_that_takes_ctrl_c_for_its_own_no_other_runs(ran: Any) -> None:
-    path = ran.root / "steps" / "second.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[1].source += '\n(Path(".cache") / "kernel.pid").write_text(str(os.getpid()))'
-    notebook.cells[1].source += "\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass"
-    nbformat.write(notebook, path)
+    edit(ran, "second", f"{NAMED}\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    pass", 1)
     process = ran.spawn("second")
     ran.kernel()
     process.send_signal(signal.SIGINT)
@@ -303,11 +295,8 @@ def test_after_a_cell_that_takes_ctrl_c_for_its_own_no_other_runs(ran: Any) -> N
 
 
 def test_a_cell_that_will_not_stop_is_ended_by_the_second_ctrl_c(ran: Any) -> None:
-    path = ran.root / "steps" / "second.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells[1].source += "\nimport signal; signal.signal(signal.SIGINT, lambda *_: None)"
-    notebook.cells[1].source += '\n(Path(".cache") / "kernel.pid").write_text(str(os.getpid()))\ntime.sleep(60)'
-    nbformat.write(notebook, path)
+    deaf = "\nimport signal; signal.signal(signal.SIGINT, lambda *_: None)"
+    edit(ran, "second", f"{deaf}{NAMED}\ntime.sleep(60)", 1)
     process = ran.spawn("second")
     kernel = ran.kernel()
     process.send_signal(signal.SIGINT)

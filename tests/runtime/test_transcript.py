@@ -6,17 +6,10 @@ import json
 import os
 import shutil
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from records import attempt, run_of
-
-from pipeline.runtime.manifest import new_run_id, notebook_key
-from pipeline.runtime.notebook import read_steps
-from pipeline.runtime.process import is_held, work_folder
-from pipeline.runtime.project import with_config
-from pipeline.runtime.transcript import read_transcript
+from pipeline.runtime.process import work_folder
 
 
 def log(toy: Any, *arguments: str) -> Any:
@@ -113,28 +106,3 @@ def test_a_damaged_notebook_is_named(ran: Any) -> None:
     outcome = ran.look("log", "second")
     assert "no notebook is kept of" in outcome.log
     assert "--force" in outcome.log
-
-
-def test_a_work_folder_is_held_while_its_process_is(tmp_path: Path) -> None:
-    with work_folder(tmp_path, "step") as folder:
-        assert is_held(folder)
-    folder.mkdir()
-    assert not is_held(folder)
-    (folder / ".lock").touch()
-    assert not is_held(folder)
-
-
-def test_a_log_is_read_through_a_remote_store(toy: Any) -> None:
-    """A notebook's place is a URL there, and no path."""
-    config = toy.root / "configs" / "remote.yaml"
-    config.write_text(f"name: remote\nstore: memory://{new_run_id()}\n")
-    project = with_config("dev", config, toy.root, read_steps(toy.root / "steps"))
-    notebook = toy.root / "executed.ipynb"
-    output = {"output_type": "stream", "text": "hello"}
-    cell = {"cell_type": "code", "source": "x", "metadata": {}, "outputs": [output]}
-    notebook.write_text(json.dumps({"cells": [cell]}))
-    record = attempt("first")
-    location = project.runs.store.keep(notebook_key(run_of(1).origin(record)), notebook)
-    assert "://" in location
-    manifest = run_of(1, attempt("first", notebook=location))
-    assert asdict(read_transcript(project, manifest, manifest.attempts[0]))["cells"][0]["text"] == "hello"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,10 +58,3 @@ def test_unreadable_and_cut_records_are_findings(runs: Runs, artifact: Artifact)
         ((bad,), "a record cannot be read"),
     ]
     assert found.artifacts == 1
-
-
-def test_a_manifest_that_was_not_rendered_is_rendered(runs: Runs, artifact: Artifact) -> None:
-    run = run_with(runs, artifact)
-    runs.store.files.replace(f"runs/{run}/manifest.json", b"half of i")
-    verify(runs, [run])
-    assert json.loads(runs.store.files.read(f"runs/{run}/manifest.json"))["run"] == run

@@ -288,9 +288,9 @@ def storage_errors(
     """Turn any error into a StoreError, "the store could not `action`", except the `usual` ones and our own."""
     try:
         yield
-    except (*usual, PipelineError):
-        raise
     except Exception as error:  # the libraries of each URL scheme raise kinds of their own
+        if isinstance(error, (*usual, PipelineError)):
+            raise
         number = error.errno if isinstance(error, OSError) else None
         remedy = "see that the store can be reached, and run the same command again: finished work is kept"
         if number in FULL:

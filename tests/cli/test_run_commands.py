@@ -88,18 +88,11 @@ def test_a_named_config_selects_its_own_runs(ran: Any) -> None:
 WRONG = {
     "step": (["log", "scond"], 2, "did you mean 'second'?"),
     "no step": (["log"], 2, "no step is named"),
-    "step that has not run": (["log", "third", "latest"], 1, "third has not run in run"),
-    "attempt": (["log", "first", "--attempt", "2"], 1, "expected: one of 1"),
     "run": (["log", "second", "zzz"], 1, "there is no run 'zzz'"),
     "nothing to compare": (["compare"], 2, ""),
-    "run before the first": (["compare", "latest~2"], 1, "there is no run 'latest~2'"),
-    "artifact": (["lineage", "wrods"], 2, "did you mean 'words'?"),
-    "digest": (["lineage", "000000"], 1, "one of letters/"),
     "output": (["export", "--output", "no/such/folder/x"], 1, "FileNotFound"),
     "command": (["shw"], 2, ""),
     "no command": ([], 2, ""),
-    "config": (["runs", "--config", "zzz.yaml"], 2, "no such config"),
-    "no run to verify": (["verify", "zzz"], 1, "there is no run 'zzz'"),
 }
 
 

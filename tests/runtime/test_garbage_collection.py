@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import fill
 from records import beginning, opened
 
 from pipeline.errors import IntegrityError, UsageError
@@ -43,10 +44,8 @@ def made(runs: Runs, run: str, folder: Path, text: str, **changes: Any) -> Artif
 
 
 def put(runs: Runs, folder: Path, text: str) -> Artifact:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "text.txt").write_text(text)
-    (folder / "shared.txt").write_text("the same in all")
-    return runs.store.put("things", folder, "r/first/1")
+    contents = {"text.txt": text.encode(), "shared.txt": b"the same in all"}
+    return runs.store.put("things", fill(folder, contents), "r/first/1")
 
 
 def swept(runs: Runs, *, keep: int | None = None) -> list[str]:

@@ -66,27 +66,17 @@ def edit(toy: Any) -> None:
     (toy.root / "step.dev.py").write_text("# other\n")
 
 
-def no_git_command(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_commit_the_code_is_unknown_and_prod_refuses(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [code_state(toy.root)]
+    toy.git("init", "-q")
+    states.append(code_state(toy.root))
     toy.commit()
-    monkeypatch.setenv("PATH", "")
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(lambda toy, _: None, id="no checkout"),
-        pytest.param(lambda toy, _: toy.git("init", "-q"), id="no commit"),
-        pytest.param(no_git_command, id="no git"),
-    ],
-)
-def test_without_a_commit_the_code_is_unknown_and_prod_refuses(
-    toy: Any, make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make(toy, monkeypatch)
-    state = code_state(toy.root)
-    assert (state.commit, state.dirty) == ("", True)
-    with pytest.raises(StepError, match="prod needs a commit"):
-        refuse_dirty(toy.root, state)
+    monkeypatch.setenv("PATH", "")  # no git command
+    states.append(code_state(toy.root))
+    for state in states:
+        assert (state.commit, state.dirty) == ("", True)
+        with pytest.raises(StepError, match="prod needs a commit"):
+            refuse_dirty(toy.root, state)
 
 
 def test_a_diff_that_cannot_be_had_is_no_sign_of_a_clean_tree(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

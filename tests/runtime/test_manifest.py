@@ -103,16 +103,6 @@ def test_records_are_written_once(runs: Runs) -> None:
     assert runs.load(run).pipeline == "toy"
 
 
-def test_attempts_are_numbered_without_gaps(runs: Runs) -> None:
-    run = opened(runs)
-    numbers = [ended(runs, run, status=FAILED).attempt for _ in range(11)]
-    assert numbers == list(range(1, 12)) == [record.attempt for record in runs.load(run).of("second")]
-    assert runs.start(run, beginning("secondary")).attempt == 1
-    first, second = runs.start(run, beginning("alike")), runs.start(run, beginning("alike"))
-    assert first.id != second.id
-    assert runs.start(run, replace(first, attempt=0)).attempt == 3
-
-
 def test_concurrent_attempts_get_numbers_of_their_own_and_none_is_lost(runs: Runs) -> None:
     run = opened(runs)
     with ThreadPoolExecutor(8) as pool:

@@ -78,8 +78,6 @@ def test_the_file_is_known_without_being_run(toy: Any) -> None:
 @pytest.mark.parametrize(
     ("given_values", "name", "value"),
     [
-        pytest.param({}, "epochs", 20, id="default"),
-        pytest.param({"epochs": 3}, "epochs", 3, id="int"),
         pytest.param({"rate": 2}, "rate", 2.0, id="int for float"),
         pytest.param({"classes": ["a", "b"]}, "classes", ["a", "b"], id="list"),
         pytest.param({}, "shares", [0.5, 1.0], id="ints in a list of floats"),
@@ -125,10 +123,7 @@ SECRET_NAMES = ("key", "sig", "auth", "code", "hapikey", "passwd", "private_toke
     [
         pytest.param({"epochs": True}, "int, such as 20", id="bool is no int"),
         pytest.param({"epochs": "3"}, "int, such as 20", id="text is no int"),
-        pytest.param({"epochs": None}, "int, such as 20", id="nothing"),
         pytest.param({"rate": float("nan")}, "float", id="nan"),
-        pytest.param({"rate": float("inf")}, "float", id="infinity"),
-        pytest.param({"rate": 10**400}, "float", id="larger than any float"),
         pytest.param({"keep": 1}, "bool, such as False", id="int is no bool"),
         pytest.param({"classes": ["car", 1]}, "list", id="list of something else"),
         pytest.param({"epoch": 3}, "did you mean 'epochs'", id="near name"),
@@ -167,9 +162,7 @@ def test_a_wrong_value_is_refused(step: StepNotebook, values: dict[str, Any], sa
     [
         pytest.param("epochs = 1", "not a parameter: epochs = 1", id="no type"),
         pytest.param("import os", "not a parameter", id="statement"),
-        pytest.param("epochs: int = 1 + x", "declared as int = 1 + x", id="expression"),
         pytest.param("epochs: int = 1.5", "declared as int = 1.5", id="default of another type"),
-        pytest.param("epochs: int | None = 1", "declared as int | None = 1", id="union"),
         pytest.param("epochs: list = []", "declared as list = []", id="list of what"),
         pytest.param("epochs: int = 1\nepochs: int = 2", "there twice", id="twice"),
         pytest.param("epochs: int = (1", "not valid Python", id="no Python"),

@@ -71,12 +71,9 @@ def test_what_can_be_known_of_others(process: Process, alive: bool | None) -> No
     assert is_alive(process) is alive
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_before_a_restart_only_a_machine_with_an_id_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool
-) -> None:
+def test_before_a_restart_only_a_machine_with_an_id_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = replace(this_process(), boot="another")
     monkeypatch.setattr(process_module, "MACHINE", tmp_path / "id")
-    if named:
-        (tmp_path / "id").touch()
-    assert is_alive(process) is (False if named else None)
+    assert is_alive(process) is None
+    (tmp_path / "id").touch()
+    assert is_alive(process) is False

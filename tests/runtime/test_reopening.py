@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 
 def opened(toy: Any, *arguments: str) -> dict[str, Any]:
@@ -114,14 +112,6 @@ def test_a_step_without_inputs_and_a_reused_attempt(ran: Any) -> None:
     kept = json.loads((ran.root / f".store/default/dev/runs/{origin}/notebooks/second.001.ipynb").read_text())
     assert json.loads(Path(content["notebook"]).read_text())["cells"][1:] == kept["cells"], "those of the one that ran"
     execute(content["notebook"])
-
-
-def test_a_failed_attempt_fails_again_in_the_same_cell(toy: Any) -> None:
-    assert toy.step("--set", "second.act=fail").code == 1
-    assert toy.step("second", "--run", toy.manifest()["run"], "--set", "act=go").code == 0
-    with pytest.raises(CellExecutionError, match="no such luck"):
-        execute(opened(toy, "latest", "second", "--attempt", "1")["notebook"])
-    execute(opened(toy, "latest", "second")["notebook"])
 
 
 def test_an_attempt_of_prod_and_a_notebook_of_an_older_format(toy: Any) -> None:

@@ -127,7 +127,6 @@ def test_a_failing_cell_is_told_in_few_lines(toy: Any) -> None:
     [
         pytest.param("refuse", "the text is bad\n    where:    text.txt\n    do:       write", "DataError", id="own"),
         pytest.param("forget", "without step.commit(...)", "StepError", id="no commit"),
-        pytest.param("nothing", "the step wrote nothing to words", "StepError", id="empty output"),
     ],
 )
 def test_a_step_that_fails_says_why(ran: Any, act: str, says: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,19 +175,6 @@ def test_what_missed_its_gate_is_not_built_on(ran: Any, in_process: None) -> Non
     assert outcome.code == 1
     assert "third needs words, and second has not made it in this run" in outcome.log
     assert "python step.dev.py second" in outcome.log
-
-
-def test_a_damaged_input_is_named_and_force_repairs_it(ran: Any, in_process: None) -> None:
-    contents = {path.read_text(): path for path in ran.root.glob(".store/default/dev/objects/*/*")}
-    damaged = contents["sample://x?a=1&b=2#c"]
-    damaged.unlink()
-    damaged.write_text("sample://x?a=1&b=2#d")
-    outcome = ran.step("second", "--force")
-    assert outcome.code == 1
-    assert "stored bytes are not what was recorded: url of letters" in outcome.log
-    assert "run first again with --force" in outcome.log
-    assert ran.step("first", "--force").code == 0
-    assert damaged.read_text() == "sample://x?a=1&b=2#c"
 
 
 def test_prod_tags_the_commit_and_keeps_apart_from_dev(ran: Any, in_process: None) -> None:

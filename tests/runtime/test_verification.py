@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from folders import fill
 from records import beginning, opened
 
 from pipeline.runtime.manifest import SUCCEEDED
@@ -24,10 +25,7 @@ def run_with(runs: Runs, artifact: Artifact) -> str:
 @pytest.fixture
 def artifact(runs: Runs, tmp_path: Path) -> Artifact:
     """Two files."""
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").write_bytes(b"first")
-    (tmp_path / "in" / "b").write_bytes(b"second")
-    return runs.store.put("things", tmp_path / "in", "run/maker/1")
+    return runs.store.put("things", fill(tmp_path / "in", {"a": b"first", "b": b"second"}), "run/maker/1")
 
 
 @pytest.mark.parametrize("content", [b"first!", b"fir", None])

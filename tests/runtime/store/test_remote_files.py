@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import fsspec
 import pytest
 from flaky_proxy import Behaviour, flaky_proxy
+from folders import fill
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import IntegrityError, StoreError
@@ -72,9 +73,7 @@ def test_a_slow_store_serves_many_requests_side_by_side(
 ) -> None:
     behaviour.delay = 0.2
     store = Store(flaky.url)
-    (tmp_path / "in").mkdir()
-    for number in range(16):
-        (tmp_path / "in" / f"{number}").write_bytes(os.urandom(100))
+    fill(tmp_path / "in", {f"{number}": os.urandom(100) for number in range(16)})
     store.get(store.put("things", tmp_path / "in"), tmp_path / "out")
     assert len(list((tmp_path / "out").iterdir())) == 16
     assert behaviour.at_once > 3
@@ -83,9 +82,7 @@ def test_a_slow_store_serves_many_requests_side_by_side(
 def test_a_put_cut_off_by_its_store_goes_on_where_it_was(
     flaky: RemoteFiles, behaviour: Behaviour, tmp_path: Path
 ) -> None:
-    (tmp_path / "in").mkdir()
-    for number in range(6):
-        (tmp_path / "in" / f"{number}").write_bytes(os.urandom(100))
+    fill(tmp_path / "in", {f"{number}": os.urandom(100) for number in range(6)})
     store = Store(flaky.url)
     behaviour.method, behaviour.part, behaviour.refuse = "PUT", "/artifacts/", 10_000
     with pytest.raises(StoreError):
@@ -143,8 +140,7 @@ def test_a_large_file_is_sent_in_parts_and_checked(
 ) -> None:
     monkeypatch.setattr(remote_files, "SMALL", 10)
     store = Store(store_url)
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "large").write_bytes(os.urandom(1 << 20))
+    fill(tmp_path / "in", {"large": os.urandom(1 << 20)})
     artifact = store.put("things", tmp_path / "in")
     assert store.check(artifact) == []
     with pytest.raises(IntegrityError, match="changed while"):

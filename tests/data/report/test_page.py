@@ -7,6 +7,7 @@ import csv
 import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -105,18 +106,14 @@ def written(shapes: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def report(shapes: Any, tmp_path: Path) -> Any:
     """Writes a report with changes."""
-    return lambda name="report", **changes: write(tmp_path / name, shapes, **changes)
+    return partial(write, tmp_path / "report", shapes)
 
 
 FINDINGS = (
-    Finding(
-        "boxes-outside", "warning", "annotation 3", "repaired", "cut", "shapes_000001.jpg", (-9.0, 5.0, 40.0, 40.0)
-    ),
-    Finding(
-        "boxes-outside", "warning", "annotation 4", "repaired", "cut", "shapes_000002.jpg", (240.0, 5.0, 40.0, 40.0)
-    ),
+    Finding("boxes-outside", "warning", "annotation 3", "repaired", "cut", "shapes_000001.jpg", (-9, 5, 40, 40)),
+    Finding("boxes-outside", "warning", "annotation 4", "repaired", "cut", "shapes_000002.jpg", (240, 5, 40, 40)),
     Finding("truncated", "error", "image 'x\"y'", "dropped", "ends early", 'x"y <i>.jpg'),
-)
+)  # fmt: skip
 
 
 def test_the_page_is_whole_and_fetches_nothing(written: Any) -> None:
@@ -146,13 +143,12 @@ def test_its_numbers_are_those_of_the_data_set(written: Any, shapes: Any) -> Non
     dataset = shapes[0]
     parts = split(dataset, train_share=0.6, eval_share=0.2)
     page = Page(written.path)
-    for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test), ("all", dataset)):
-        used = {each.image_id for each in part.annotations}
-        expected = [name, len(part.images), len(part.images) - len(used), len(part.annotations)]
+    for name, part in {**parts.subsets, "all": dataset}.items():
+        expected = [name, len(part.images), part.background, len(part.annotations)]
         assert page.row(name)[:4] == list(map(str, expected))
     for category in dataset.categories:
         row = page.row(category.name)
-        for column, part in ((1, parts.train), (5, parts.eval), (9, parts.test)):
+        for column, part in zip((1, 5, 9), parts.subsets.values(), strict=True):
             boxes = [each for each in part.annotations if each.category_id == category.id]
             assert row[column] == str(len({each.image_id for each in boxes}))
             assert row[column + 2] == str(len(boxes))
@@ -222,15 +218,18 @@ def test_the_same_input_gives_the_same_bytes(written: Any, shapes: Any, tmp_path
     assert other.path.read_bytes() != written.path.read_bytes()
 
 
-EMPTY = CocoDataset((), (), ())
-ONE = CocoDataset((Image(1, "none.jpg", 64, 48),), (), (Category(1, "cat"),))
-
-
-@pytest.mark.parametrize("dataset", [pytest.param(EMPTY, id="nothing"), pytest.param(ONE, id="an-image-without-boxes")])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        pytest.param(CocoDataset((), (), ()), id="nothing"),
+        pytest.param(
+            CocoDataset((Image(1, "none.jpg", 64, 48),), (), (Category(1, "cat"),)), id="an-image-without-boxes"
+        ),
+    ],
+)
 def test_a_data_set_with_little_in_it(report: Any, dataset: Any) -> None:
     none = dataset.subset(())
-    written = report(dataset=dataset, parts=Split(dataset, none, none), findings=())
-    page = Page(written.path)
+    page = Page(report(dataset=dataset, parts=Split(dataset, none, none), findings=()).path)
     assert "Nothing was found wrong" in page.text
     assert "There are no boxes to show." in page.text
 

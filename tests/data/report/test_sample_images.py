@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 import warnings
 import zlib
 from dataclasses import replace
@@ -19,7 +18,6 @@ from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.dataset_folder import write_subset
 from pipeline.data.figures import PALETTE
-from pipeline.data.report.dataset_figures import class_histogram
 from pipeline.data.report.sample_images import (
     choose_findings,
     choose_view,
@@ -28,7 +26,6 @@ from pipeline.data.report.sample_images import (
     sample_grid,
     worst_examples,
 )
-from pipeline.data.sample import make_sample
 
 
 def shown(gallery: Any) -> Any:
@@ -48,27 +45,12 @@ def test_as_many_as_asked_for_and_the_seed_decides(two_classes: Any) -> None:
     draws = [shown(class_samples(two_classes.dataset, two_classes.folder, count=1, seed=seed)) for seed in range(8)]
     assert all(len(names) == 1 for rows in draws for names in rows.values())
     assert len({rows["dog (3 boxes)"][0] for rows in draws}) > 1
-    again = class_samples(two_classes.dataset, two_classes.folder, count=1, seed=3)
-    assert again == class_samples(two_classes.dataset, two_classes.folder, count=1, seed=3)
-    assert shown(again) == draws[3]
 
 
 def test_the_order_of_the_records_makes_no_difference(two_classes: Any) -> None:
     dataset = two_classes.dataset
     turned = replace(dataset, images=dataset.images[::-1], annotations=dataset.annotations[::-1])
     assert class_samples(dataset, two_classes.folder) == class_samples(turned, two_classes.folder)
-
-
-def test_no_image_twice_in_a_row_and_all_are_of_the_class(tmp_path: Path) -> None:
-    dataset = make_sample(tmp_path, images=12)
-    names = {each.id: each.file_name for each in dataset.images}
-    rows = shown(class_samples(dataset, tmp_path, count=5))
-    for category in dataset.categories:
-        boxes = [each for each in dataset.annotations if each.category_id == category.id]
-        captions = rows[f"{category.name} ({len(boxes)} boxes)"]
-        having = {names[each.image_id] for each in boxes}
-        assert len(captions) == len(set(captions)) == min(5, len(having))
-        assert set(captions) <= having
 
 
 @pytest.mark.parametrize(
@@ -92,10 +74,8 @@ def test_the_largest_box_of_the_class_is_shown(tmp_path: Path) -> None:
     annotations = tuple(Annotation(i, 1, 1, box, box[2] * box[3]) for i, box in enumerate(boxes))
     dataset = CocoDataset((Image(1, "a.png", 800, 300),), annotations, (Category(1, "cat"),))
     both, small = dataset, replace(dataset, annotations=annotations[:1])
-    sizes = [
-        (each.width, each.height) for each in (class_samples(one, tmp_path).rows[0].images[0] for one in (both, small))
-    ]
-    assert sizes == [(260, 98), (240, 180)]
+    rows = [class_samples(one, tmp_path).rows[0].images for one in (both, small)]
+    assert [[(each.width, each.height) for each in row] for row in rows] == [[(260, 98)], [(240, 180)]]
 
 
 def finding(rule: Any, severity: Any = "warning", file_name: Any = "0.png", bbox: Any = None) -> Any:
@@ -195,12 +175,6 @@ def test_odd_names_are_written(tiny: tuple[CocoDataset, Path], tmp_path: Path) -
         assert pixels(chart).std() > 5
 
 
-def test_no_global_state(two_classes: Any) -> None:
-    assert pixels(class_histogram(two_classes.parts)).shape[1] == 900
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or not pyplot.get_fignums()
-
-
 ROOM = (260, 180)
 NONE = np.zeros((0, 4))
 
@@ -219,6 +193,16 @@ def picture(developed: Any) -> Any:
 def near(pixels: Any, colour: Any) -> Any:
     bgr = [int(colour[i : i + 2], 16) for i in (5, 3, 1)]
     return np.abs(pixels - bgr).max(axis=2) < 60
+
+
+def outline_around_green(pixels: Any) -> Any:
+    """The rows and columns of the outline, which runs where the green begins."""
+    outline, green = np.nonzero(near(pixels, PALETTE[5])), np.nonzero(near(pixels, "#00FF00"))
+    assert green[0].size
+    for edge, inside in zip(outline, green, strict=True):
+        assert 0 <= inside.min() - edge.min() <= 7
+        assert 0 <= edge.max() - inside.max() <= 7
+    return outline
 
 
 @pytest.fixture
@@ -250,15 +234,8 @@ def test_a_box_is_drawn_around_its_object(photo: Any, tmp_path: Path, name: str,
     """Whatever the zoom and the reduced decoding, the outline runs where the green begins."""
     photo(name, 1200, 900, box)
     (developed,) = draw_thumbnails(tmp_path, [(name, boxes(box), NONE)], room=ROOM)
-    pixels = picture(developed)
-    rows, columns = np.nonzero(near(pixels, PALETTE[5]))
-    green = near(pixels, "#00FF00")
+    columns = outline_around_green(picture(developed))[1]
     zoom = min(ROOM[0] / 1200, ROOM[1] / 900)
-    assert green.sum() > 0
-    seen = np.nonzero(green)
-    for outline, inside in ((rows, seen[0]), (columns, seen[1])):
-        assert 0 <= inside.min() - outline.min() <= 7
-        assert 0 <= outline.max() - inside.max() <= 7
     assert max(developed.width / ROOM[0], developed.height / ROOM[1]) == pytest.approx(1, abs=0.01)
     if max(box[2:]) < 100:
         assert columns.max() - columns.min() > 1.5 * box[2] * zoom
@@ -304,11 +281,13 @@ def test_a_picture_is_shown_upright(tmp_path: Path, orientation: int, width: int
     Picture.fromarray(np.rot90(upright, turns)).save(tmp_path / "a.jpg", exif=exif)
     (developed,) = draw_thumbnails(tmp_path, [("a.jpg", boxes((200, 100, 500, 200)), NONE)], room=ROOM)
     assert developed.width / developed.height == pytest.approx(width / height, rel=0.02)
-    pixels = picture(developed)
-    green, outline = np.nonzero(near(pixels, "#00FF00")), np.nonzero(near(pixels, PALETTE[5]))
-    for axis in (0, 1):
-        assert 0 <= green[axis].min() - outline[axis].min() <= 6
-        assert 0 <= outline[axis].max() - green[axis].max() <= 6
+    outline_around_green(picture(developed))
+
+
+def vast(side: int) -> bytes:
+    """A PNG file that says to be so large."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
 @pytest.mark.parametrize(
@@ -319,38 +298,19 @@ def test_a_picture_is_shown_upright(tmp_path: Path, orientation: int, width: int
         pytest.param("text.jpg", b"hello", "The file is not an image that can be shown.", id="no-picture"),
         pytest.param("../up.jpg", None, "The file is not an image that can be shown.", id="a-path-that-escapes"),
         pytest.param("", None, "The file is not an image that can be shown.", id="no-name"),
+        pytest.param("large.png", vast(8000), "64 megapixels are too many to show.", id="large"),
+        pytest.param("bomb.png", vast(50_000), "2500 megapixels are too many to show.", id="bomb"),
     ],
 )
-def test_what_cannot_be_shown_is_said(tmp_path: Path, name: str, data: bytes | None, problem: str) -> None:
+def test_what_cannot_be_shown_is_said_and_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes | None, problem: str
+) -> None:
     (tmp_path / "in").mkdir()
     Picture.new("RGB", (9, 9)).save(tmp_path / "up.jpg")
     if data is not None:
         (tmp_path / "in" / name).write_bytes(data)
-    (developed,) = draw_thumbnails(tmp_path / "in", [(name, NONE, NONE)], room=ROOM)
-    assert (developed.alt, developed.data) == (problem, b"")
-
-
-@pytest.mark.parametrize(
-    ("side", "problem"),
-    [
-        pytest.param(8000, "64 megapixels are too many to show.", id="large"),
-        pytest.param(50_000, "2500 megapixels are too many to show.", id="bomb"),
-    ],
-)
-def test_a_picture_too_large_to_hold_is_not_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, problem: str
-) -> None:
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"")),
-        (b"IEND", b""),
-    ]
-    packed = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    ]
-    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    (developed,) = draw_thumbnails(tmp_path, [("huge.png", NONE, NONE)], room=ROOM)
+    (developed,) = draw_thumbnails(tmp_path / "in", [(name, NONE, NONE)], room=ROOM)
     assert (developed.alt, developed.data) == (problem, b"")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import VIDEO, Ties, read_ties
 from pipeline.data.split.predefined import SUBSETS, TRAIN, Integers, first_name
-from pipeline.data.split.subset_assignment import Shares, SplitGroups, hash_deviation, objects
+from pipeline.data.split.subset_assignment import Shares, SplitGroups, objects
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def sizes_missed(
     found = []
     counts = np.bincount(subset, groups.weights, len(SUBSETS)).astype(np.int64)
     for name, count, wanted in zip(SUBSETS, counts.tolist(), asked.tolist(), strict=True):
-        chance = 3 * hash_deviation(total, wanted / max(1, total)) if mode == "stable" else _OFF * wanted
+        chance = 3 * math.sqrt(wanted * (1 - wanted / max(1, total))) if mode == "stable" else _OFF * wanted
         if abs(count - wanted) > max(1.0, chance):
             why = f": {_largest(images, groups)}" if total > len(groups.rows) else ""
             detail = f"{count} of {total} images where {wanted:.0f} were asked for{why}"

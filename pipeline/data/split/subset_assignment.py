@@ -8,7 +8,6 @@ unit may be a group of images, the largest first.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,16 +117,11 @@ def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> tupl
 
 
 def hashed_subset(key: str, shares: Sequence[float], seed: int) -> int:
-    """The share that a key falls into, whatever other keys there are.
+    """The share that a key falls into, whatever other keys there are; another seed gives other places.
 
-    The shares hold in expectation only: of n images, a subset with share s gets n s, with a standard deviation of
-    sqrt(n s (1 - s)): of 1,000 images 150 give or take 11, of 100 images 15 give or take 4. The last share lies first
-    on the line from 0 to 1: a change between train and eval then moves no image into or out of the test set.
-
-    Args:
-        key: What decides.
-        shares: Shares that add up to 1.
-        seed: Another seed gives other places.
+    The shares add up to 1, and hold in expectation only: of n images, a subset with share s gets n s, with a standard
+    deviation of sqrt(n s (1 - s)): of 1,000 images 150 give or take 11, of 100 images 15 give or take 4. The last share
+    lies first on the line from 0 to 1: a change between train and eval then moves no image into or out of the test set.
     """
     # Not the hash that `conversion.draw_order` sorts by: images drawn by its smallest values would all fall together.
     digest = hashlib.sha256(f"split/{seed}/{key}".encode()).digest()
@@ -138,11 +132,6 @@ def hashed_subset(key: str, shares: Sequence[float], seed: int) -> int:
         if point < 0:
             return place
     return places[-1]
-
-
-def hash_deviation(count: float, share: float) -> float:
-    """The standard deviation of how many of `count` keys fall into a share."""
-    return math.sqrt(count * share * (1 - share))
 
 
 def objects(dataset: CocoDataset, images: Sequence[Image]) -> tuple[Integers, Integers]:

@@ -36,11 +36,10 @@ def split_or_none(dataset: Any, **options: Any) -> tuple[Any, ...]:
         parts = split(dataset, **options)
     except (DataError, UsageError):
         return ()
-    return parts.train, parts.eval, parts.test
+    return tuple(parts.subsets.values())
 
 
 labels = st.lists(st.sets(st.integers(1, 5)), min_size=1, max_size=60)
-shares = st.sampled_from([0.0, 0.1, 0.15, 0.3, 0.5])
 
 
 def long_tailed(count: Any, classes: Any, seed: Any = 0) -> Any:
@@ -50,13 +49,6 @@ def long_tailed(count: Any, classes: Any, seed: Any = 0) -> Any:
     return [
         set((1 + rng.choice(classes, rng.integers(0, 6), p=weights / weights.sum())).tolist()) for _ in range(count)
     ]
-
-
-def imbalance(parts: Any) -> Any:
-    """Mean over classes of how far the subsets' shares of the class are from theirs of the images."""
-    rows = np.array([row[1:] for row in parts.shares.rows], float)
-    shares = rows[:, 1::4]
-    return np.abs(shares[:-1] - shares[-1]).mean()
 
 
 videos = st.sampled_from([None, "v", "w", "x", "y"])
@@ -83,8 +75,15 @@ def described(pictures: Any) -> tuple[Any, ...]:
 
 def owners(parts: Any) -> Any:
     """The subset of each image by its file name."""
-    by_name = {"train": parts.train, "eval": parts.eval, "test": parts.test}
-    return {image.file_name: name for name, part in by_name.items() for image in part.images}
+    return {image.file_name: name for name, part in parts.subsets.items() for image in part.images}
+
+
+def sizes_of(parts: Any) -> Any:
+    return tuple(len(part.images) for part in parts.subsets.values())
+
+
+def found_by(rule: Any, parts: Any) -> Any:
+    return [each for each in parts.findings if each.rule == rule]
 
 
 @settings(deadline=None)
@@ -115,12 +114,12 @@ def test_partition_of_what_is_not_left_out(
         return
     found = owners(parts)
     left_out = {each.file_name for each in parts.findings if each.action == "dropped"}
-    assert len(found) == sum(len(part.images) for part in (parts.train, parts.eval, parts.test))
+    assert len(found) == sum(sizes_of(parts))
     assert set(found) | left_out == names(dataset)
     assert not set(found) & left_out
-    boxes = [each.id for part in (parts.train, parts.eval, parts.test) for each in part.annotations]
-    assert len(boxes) == len(set(boxes)) == sum(image.file_name in found for image in dataset.images for _ in range(
-        len(dataset.by_image()[image.id])))  # fmt: skip
+    boxes = [each.id for part in parts.subsets.values() for each in part.annotations]
+    kept = {image.id for image in dataset.images if image.file_name in found}
+    assert sorted(boxes) == [each.id for each in dataset.annotations if each.image_id in kept]
     assert not test_names or names(parts.test) == test_names & names(dataset)
     for key in set(groups.values()):
         assert len({found[name] for name, own in groups.items() if own == key and name in found}) <= 1
@@ -160,31 +159,30 @@ def divided(dataset: Any, parts: Any, *fields: Any) -> Any:
     return sum(len(each) > 1 for each in where.values())
 
 
-def test_frames_of_a_clip_stay_together_unasked(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("scenes", "kept", "divided_", "said"),
+    [
+        pytest.param([2] * 20, ["video"], [], "group_by=none splits them", id="enough clips"),
+        pytest.param([9, 9], ["video", "scene"], ["video"], "those of one scene stay together", id="enough scenes"),
+    ],
+)
+def test_frames_of_a_clip_stay_together_unasked(
+    scenes: Any, kept: Any, divided_: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
-    dataset = in_clips(*[2] * 20)
+    dataset = in_clips(*scenes)
     parts = split(dataset)
-    assert divided(dataset, parts, "video") == 0
-    assert owners(parts) == owners(split(dataset, group_by="video"))
-    assert sum("group_by=none" in each.message for each in caplog.records) == 1
-    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
-
-
-def test_too_few_clips_are_divided_by_scenes(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    dataset = in_clips(9, 9)
-    parts = split(dataset)
-    assert divided(dataset, parts, "video", "scene") == 0
-    assert divided(dataset, parts, "video") > 0
-    assert "those of one scene stay together" in caplog.text
-    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+    assert divided(dataset, parts, *kept) == 0
+    assert not divided_ or divided(dataset, parts, *divided_) > 0
+    assert caplog.text.count(said) == 1
+    assert not found_by("split-within-a-clip", parts)
 
 
 @pytest.mark.parametrize("scenes", [(1,), (2,), (1, 1)], ids=["a scene", "two scenes", "two clips"])
 def test_too_few_scenes_are_divided_and_it_is_said(scenes: tuple[Any, ...], caplog: pytest.LogCaptureFixture) -> None:
     dataset = in_clips(*scenes)
     parts = split(dataset, train_share=0.34, eval_share=0.33)
-    (finding,) = [each for each in parts.findings if each.rule == "split-within-a-clip"]
+    (finding,) = found_by("split-within-a-clip", parts)
     assert (finding.severity, finding.action) == ("warning", "reported")
     assert finding.item.startswith('video "clip 0"')
     assert "split-within-a-clip" in caplog.text
@@ -195,7 +193,7 @@ def test_clips_without_scenes_beside_clips_with_them() -> None:
     scened, plain = in_clips(9), [Image(100 + i, f"x{i}.jpg", 9, 9, {"video": "other"}) for i in range(9)]
     parts = split(replace(scened, images=(*scened.images, *plain)))
     assert divided(scened, parts, "scene") == 0
-    assert [each.item for each in parts.findings if each.rule == "split-within-a-clip"] == ['video "other"']
+    assert [each.item for each in found_by("split-within-a-clip", parts)] == ['video "other"']
 
 
 def test_grouping_turned_off(caplog: pytest.LogCaptureFixture) -> None:
@@ -205,7 +203,7 @@ def test_grouping_turned_off(caplog: pytest.LogCaptureFixture) -> None:
     bare = split(replace(dataset, images=tuple(replace(each, extra={}) for each in dataset.images)))
     assert owners(parts) == owners(bare)
     assert "group_by" not in caplog.text
-    assert not [each for each in parts.findings if each.rule == "split-within-a-clip"]
+    assert not found_by("split-within-a-clip", parts)
 
 
 def test_most_images_in_one_group_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -285,7 +283,7 @@ def test_a_split_that_comes_with_the_data(
     images = [replace(image, extra={"subset": subset} if subset else {}) for image, subset in
               zip(plain.images, said, strict=True)]  # fmt: skip
     parts = split(replace(plain, images=tuple(images)), **options)
-    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
+    assert sizes_of(parts) == sizes
     assert not any(each.action == "dropped" for each in parts.findings)
     stable = owners(split(replace(plain, images=tuple(images)), mode="stable", **options))
     if options.get("source_split") != "ignore" and len(set(subsets) - {None}) > 1:
@@ -359,8 +357,8 @@ def test_findings(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_group_too_large_for_its_share(caplog: pytest.LogCaptureFixture) -> None:
     dataset = dataset_of([{1}] * 100)
     parts = split(dataset, groups={f"{i}.jpg": "x" for i in range(1, 91)})
-    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == (90, 5, 5)
-    (train, *others) = [each for each in parts.findings if each.rule == "subset-size"]
+    assert sizes_of(parts) == (90, 5, 5)
+    (train, *others) = found_by("subset-size", parts)
     assert train.item == "train set"
     assert train.detail.startswith("90 of 100 images where 70 were asked for: the largest group, that of 1.jpg, has 90")
     assert len(others) == 2
@@ -370,7 +368,7 @@ def test_a_group_too_large_for_its_share(caplog: pytest.LogCaptureFixture) -> No
 def test_a_class_absent_from_a_subset() -> None:
     parts = split(dataset_of([{1, 2}] * 2 + [{1}] * 18), seed=3)
     (finding,) = [each for each in parts.findings if each.item == "class 'class 2'"]
-    absent = [name for name, part in (("train", parts.train), ("eval", parts.eval), ("test", parts.test))
+    absent = [name for name, part in parts.subsets.items()
               if not any(each.category_id == 2 for each in part.annotations)]  # fmt: skip
     assert finding.detail == f"in 2 images, none of them in {' or '.join(absent)}"
     assert not any("class 1" in each.item for each in parts.findings)
@@ -384,7 +382,7 @@ def test_background_beside_images_of_many_classes(mode: str, most: Any, seed: An
     dataset = dataset_of(long_tailed(1500, 5, seed))
     parts = split(dataset, mode=mode, seed=seed)
     assert dataset.background > 200
-    for part, share in ((parts.train, 0.7), (parts.eval, 0.15), (parts.test, 0.15)):
+    for part, share in zip(parts.subsets.values(), (0.7, 0.15, 0.15), strict=True):
         assert abs(part.background - share * dataset.background) <= most
 
 
@@ -469,15 +467,12 @@ def test_seed_decides() -> None:
         pytest.param(10, {"train_share": 1.0, "eval_share": 0.0}, (10, 0, 0), id="all to train"),
         pytest.param(10, {"train_share": 0.0, "eval_share": 0.0}, (0, 0, 10), id="all to test"),
         pytest.param(10, {"train_share": 0.7, "eval_share": 0.3}, (7, 3, 0), id="no test"),
-        pytest.param(
-            2, {"train_share": 0.0, "eval_share": 0.0, "test_names": {"1.jpg", "2.jpg"}}, (0, 0, 2), id="list"
-        ),
+        pytest.param(2, {"train_share": 0, "eval_share": 0, "test_names": ["1.jpg", "2.jpg"]}, (0, 0, 2), id="list"),
         pytest.param(240, {}, (168, 36, 36), id="default"),
     ],
 )
 def test_sizes(count: int, options: dict[Any, Any], sizes: tuple[Any, ...]) -> None:
-    parts = split(dataset_of([{1}] * count), **options)
-    assert tuple(len(part.images) for part in (parts.train, parts.eval, parts.test)) == sizes
+    assert sizes_of(split(dataset_of([{1}] * count), **options)) == sizes
 
 
 @pytest.mark.parametrize(

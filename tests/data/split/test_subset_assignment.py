@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.conversion import draw_order
-from pipeline.data.split.subset_assignment import count_shown, hash_deviation, hashed_subset, stratify
+from pipeline.data.split.subset_assignment import count_shown, hashed_subset, stratify
 
 SHARES = (0.7, 0.15, 0.15)
 
@@ -23,7 +23,7 @@ def test_recorded() -> None:
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5])
 def test_shares_hold_within_chance(share: float) -> None:
     places = np.array([hashed_subset(f"{i}.jpg", (1 - share, share, 0.0), 0) for i in range(20_000)])
-    assert abs((places == 1).sum() - 20_000 * share) < 4 * hash_deviation(20_000, share)
+    assert abs((places == 1).sum() - 20_000 * share) < 4 * np.sqrt(20_000 * share * (1 - share))
     assert not (places == 2).any()
 
 
@@ -31,9 +31,8 @@ def test_shares_hold_among_images_drawn_by_max_images() -> None:
     """Those have the lowest keys of `draw_order`: a place by the same hash would put all into one subset."""
     drawn = sorted((f"{i}.jpg" for i in range(4000)), key=lambda name: draw_order(name, 3))[:400]
     counts = np.bincount([hashed_subset(name, SHARES, 3) for name in drawn], minlength=3)
-    assert all(
-        abs(count - 400 * share) < 4 * hash_deviation(400, share) for count, share in zip(counts, SHARES, strict=True)
-    )
+    shares = np.array(SHARES)
+    assert (np.abs(counts - 400 * shares) < 4 * np.sqrt(400 * shares * (1 - shares))).all()
 
 
 def test_the_test_set_stays_when_train_and_eval_share_otherwise() -> None:
@@ -84,13 +83,20 @@ images = st.sets(st.integers(0, 4))
 groups = st.lists(st.lists(images, min_size=1, max_size=7), min_size=1, max_size=25)
 
 
-@settings(deadline=None)
-@given(groups, st.tuples(*[st.integers(0, 9)] * 3))
-def test_no_subset_misses_by_more_than_the_largest_group(groups: Any, shares: Any) -> None:
-    units = Units(groups, 5)
-    total, largest = int(units.weights.sum()), int(units.weights.max())
+@st.composite
+def units_and_sizes(draw: Any) -> tuple[Units, Any, int]:
+    """Groups, the sizes that random shares give three subsets, and the images of the largest group."""
+    units, shares = Units(draw(groups), 5), draw(st.tuples(*[st.integers(0, 9)] * 3))
+    total = int(units.weights.sum())
     sizes = np.array([total * share // max(1, sum(shares)) for share in shares], np.int64)
     sizes[0] += total - sizes.sum()
+    return units, sizes, int(units.weights.max())
+
+
+@settings(deadline=None)
+@given(units_and_sizes())
+def test_no_subset_misses_by_more_than_the_largest_group(case: tuple[Units, Any, int]) -> None:
+    units, sizes, largest = case
     owner = units.assigned(sizes)
     assert owner.min() >= 0
     off = units.filled(owner) - sizes
@@ -98,20 +104,10 @@ def test_no_subset_misses_by_more_than_the_largest_group(groups: Any, shares: An
     spared = (sizes < largest) & (np.bincount(owner, minlength=3) == 1)
     assert (np.abs(off) <= largest).all() or spared.any()
     assert not units.filled(owner)[sizes == 0].any()
-    if len(groups) >= 3 * (sizes > 0).sum():
+    if len(units.weights) >= 3 * (sizes > 0).sum():
         assert units.filled(owner)[sizes > 0].all()
-
-
-@settings(deadline=None)
-@given(groups, st.tuples(*[st.integers(0, 9)] * 3))
-def test_the_bounds_where_none_is_empty_anyway(groups: Any, shares: Any) -> None:
-    """Less than a group too many, two thirds of one too few: nothing is spared where subsets have images before."""
-    units = Units(groups, 5)
-    total, largest = int(units.weights.sum()), int(units.weights.max())
-    sizes = np.array([total * share // max(1, sum(shares)) for share in shares], np.int64)
-    sizes[0] += total - sizes.sum()
-    held = (1, 1, 1)
-    off = units.filled(units.assigned(sizes, held)) - sizes
+    # Less than a group too many, two thirds of one too few: nothing is spared where subsets have images before.
+    off = units.filled(units.assigned(sizes, (1, 1, 1))) - sizes
     assert off.max() < largest
     assert off.min() >= -2 * largest / 3
 

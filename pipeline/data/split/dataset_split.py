@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import attrgetter
 
 import numpy as np
 
-from pipeline.data.checks.findings import Findings
+from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.conversion import draw_order
-from pipeline.data.groups import SCENE, VIDEO, has_field, read_ties
-from pipeline.data.split.predefined import SUBSETS, TRAIN, find_predefined
-from pipeline.data.split.split_checks import absent_classes, check_empty, clips_divided, images_per_class, sizes_missed
-from pipeline.data.split.subset_assignment import Shares, assign, make_groups, objects
+from pipeline.data.groups import SCENE, VIDEO, Ties, has_field, read_ties
+from pipeline.data.split.predefined import SUBSETS, TRAIN, Integers, find_predefined, first_name
+from pipeline.data.split.subset_assignment import Shares, SplitGroups, assign, make_groups, objects
 from pipeline.data.tables import Exclusion, Table, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
@@ -27,6 +27,8 @@ MODES = ("balanced", "stable")
 SOURCE_SPLITS = ("honour", "ignore")
 
 NO_GROUPING = "none"
+_OFF = 0.1  # share of its size that a subset may miss without a finding
+_LARGE = 0.5  # share of the images in one group from which on a warning is due
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,11 @@ class Split:
     @property
     def shares(self) -> Table:
         """Images and boxes per class and subset, with the percentage of the class."""
-        names = (*self.train.classes, "all")
-        counts = np.zeros((len(names), 3, 2), np.int64)  # classes, subsets, images and boxes
-        for part, subset in enumerate(self.subsets.values()):
-            boxes = np.bincount(objects(subset, subset.images)[1], minlength=len(names) - 1)
-            counts[:, part, 0] = [*images_per_class(subset), len(subset.images)]
-            counts[:, part, 1] = [*boxes, boxes.sum()]
+        names, parts = (*self.train.classes, "all"), tuple(self.subsets.values())
+        classes = np.stack([_per_class(part) for part in parts], axis=1)
+        boxes = classes[..., 1].sum(axis=0).tolist()
+        totals = [(len(part.images), count) for part, count in zip(parts, boxes, strict=True)]
+        counts = np.concatenate([classes, [totals]])  # classes, subsets, images and boxes
         percent = 100 * counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
         pairs = (zip(counts[i].ravel().tolist(), percent[i].ravel().tolist(), strict=True) for i in range(len(names)))
         rows = tuple((name, *chain.from_iterable(row)) for name, row in zip(names, pairs, strict=True))
@@ -100,13 +101,12 @@ def split(
         mode: `balanced` or `stable`.
         train_share: Share of the images to train on, 0 to 1.
         eval_share: Share of the images to choose the best weights by; the rest is the test set.
-        test_names: File names that are the test set, as far as the dataset has them; the other images are then
-            shared between train and eval in the ratio of their shares.
+        test_names: File names that are the test set, as far as the dataset has them; train and eval then share the
+            others in the ratio of their shares.
         seed: Decides between equally good subsets, and in stable mode between all.
         groups: The group of near duplicates by file name, as `validate` finds them.
-        group_by: A field of the images, such as `video`, whose values each stay together; a `scene` is one of its
-            video. Empty: by `video` where images have that field; if a subset would then be empty, by `scene`; else, or
-            if that leaves one empty too, not at all, with a finding. `none`: not at all.
+        group_by: A field of the images whose values each stay together; a `scene` is one of its video. `none`: no
+            field. Empty: `video` where images have it, or if a subset would then be empty, `scene`, or else none.
         source_split: `honour` or `ignore` the data's own split, the images' field `subset`.
         max_empty_share: Greatest share of the train set that may be images without an annotation, 0 to 1; which of
             them stay depends on the seed and their names.
@@ -137,12 +137,12 @@ def split(
         counts = np.array([len(part.images) for part in parts])
         if counts[shares > 0].all():
             break
-    check_empty(counts, shares, images, tied, mode)
-    findings = [*predefined.findings, *sizes_missed(subset, asked, images, tied, mode), *absent_classes(parts)]
+    _check_empty(counts, shares, images, tied, mode)
+    findings = [*predefined.findings, *_sizes_missed(subset, asked, images, tied, mode), *_absent_classes(parts)]
     if len(fields) > 1:
         how = f"those of one {each} stay together; group_by={NO_GROUPING} splits them"
         log.info("images have a video: %s", how if each else "there are too few videos, so each may be divided")
-        findings += clips_divided(images, ties, parts)
+        findings += _clips_divided(images, ties, parts)
     for rule, found in groupby(findings, attrgetter("rule")):
         first, *more = found
         log.warning("%s: %s: %s%s", rule, first.item, first.detail, f"; and {len(more)} more" if more else "")
@@ -189,7 +189,7 @@ def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
             f"{others} images are not on the test list, and train and eval have no share",
             remedy="give train_share or eval_share a value above 0",
         )
-    return np.array([*(shares[:2] / rest if rest else (0.0, 0.0)), 0.0])
+    return np.array([*shares[:2] / (rest or 1), 0.0])
 
 
 def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
@@ -202,3 +202,81 @@ def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tu
     dropped = {image.id for image in sorted(empty, key=lambda image: draw_order(image.file_name, seed))[most:]}
     exclusions = exclude({"background above max_empty_share": len(dropped)}, len(train.images), subset=SUBSETS[TRAIN])
     return train.subset(image for image in train.images if image.id not in dropped), exclusions
+
+
+def _check_empty(counts: Integers, shares: Shares, images: Sequence[Image], groups: SplitGroups, mode: str) -> None:
+    """Raise a `DataError` where a subset has a share and no image."""
+    total = int(groups.weights.sum())
+    for name, size, share in zip(SUBSETS, counts, shares, strict=True):
+        if share > 0 and size == 0:
+            remedy = "take more images, or give it a larger share"
+            if mode == "stable":
+                remedy += "; the balanced mode gives every subset its share"
+            elif (groups.subset >= 0).any():
+                remedy += "; or set source_split to ignore, not to honour the data's own split"
+            elif total > len(groups.rows):
+                remedy = f"{_largest(images, groups)}: let fewer images belong together, or drop near duplicates"
+            raise DataError(f"the {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
+
+
+def _sizes_missed(
+    subset: Integers, asked: Shares, images: Sequence[Image], groups: SplitGroups, mode: str
+) -> list[Finding]:
+    """Subsets whose size rounding, or in stable mode chance with single images, does not explain."""
+    total = int(groups.weights.sum())
+    found = []
+    counts = np.bincount(subset, groups.weights, len(SUBSETS)).astype(np.int64)
+    for name, count, wanted in zip(SUBSETS, counts.tolist(), asked.tolist(), strict=True):
+        chance = 3 * math.sqrt(wanted * (1 - wanted / max(1, total))) if mode == "stable" else _OFF * wanted
+        if abs(count - wanted) > max(1.0, chance):
+            why = f": {_largest(images, groups)}" if total > len(groups.rows) else ""
+            detail = f"{count} of {total} images where {wanted:.0f} were asked for{why}"
+            found.append(Finding("subset-size", "warning", f"{name} set", "reported", detail))
+    if len(groups.rows) > 1 and int(groups.weights.max()) > _LARGE * total:  # its subset shows little else
+        log.warning("%s, of %d images", _largest(images, groups), total)
+    return found
+
+
+def _largest(images: Sequence[Image], groups: SplitGroups) -> str:
+    rows = groups.rows[int(groups.weights.argmax())]
+    return f"the largest group, that of {first_name(images, rows)}, has {len(rows)} images and is not divided"
+
+
+def _clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDataset]) -> list[Finding]:
+    """One finding on clips with frames in more than one subset."""
+    clips = read_ties(images, {}, VIDEO).fields
+    clip_of = {image.id: clip for image, clip, tie in zip(images, clips, ties.fields, strict=True) if clip and not tie}
+    subsets_of = Counter(
+        clip for part in parts for clip in {clip_of[image.id] for image in part.images if image.id in clip_of}
+    )
+    divided = sorted(clip for clip, count in subsets_of.items() if count > 1)
+    if not divided:
+        return []
+    more = f" and {len(divided) - 1} more" if len(divided) > 1 else ""
+    detail = (
+        "frames of one clip are in more than one subset, so that test images resemble train images: "
+        "undivided, the clips would leave a subset empty; take more clips"
+    )
+    return [Finding("split-within-a-clip", "warning", f"video {divided[0]}{more}", "reported", detail)]
+
+
+def _absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:
+    """Classes that no image of a subset shows."""
+    shown = np.stack([_per_class(part)[:, 0] for part in parts])  # (subsets, classes)
+    findings = []
+    for column, name in enumerate(parts[TRAIN].classes):
+        total = int(shown[:, column].sum())
+        absent = [SUBSETS[i] for i, part in enumerate(parts) if part.images and not shown[i, column]]
+        if absent:
+            images = f"{total} image{'s' * (total != 1)}"
+            detail = f"in {images}, none of them in {' or '.join(absent)}" if total else "no image shows it"
+            findings.append(Finding("class-absent-from-subset", "warning", f"class '{name}'", "reported", detail))
+    return findings
+
+
+def _per_class(dataset: CocoDataset) -> Integers:
+    """How many images show each class, and how many boxes it has, `(classes, 2)`."""
+    rows, columns = objects(dataset, dataset.images)
+    classes = len(dataset.categories)
+    images = np.unique(rows * max(1, classes) + columns) % max(1, classes)
+    return np.stack([np.bincount(each, minlength=classes) for each in (images, columns)], axis=1)

@@ -23,6 +23,7 @@ FREE, EXCLUDED = -1, -2
 STRADDLES = "straddles-the-split"
 
 Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 _Exclude = Callable[[int, str], None]
 
 
@@ -71,9 +72,7 @@ def find_predefined(
     return PredefinedSubsets(subset, on_list, tuple(map(tuple, groups)), present, tuple(findings))
 
 
-def _own_subsets(
-    images: Sequence[Image], listed: npt.NDArray[np.bool_], *, honour: bool
-) -> tuple[Integers, frozenset[int]]:
+def _own_subsets(images: Sequence[Image], listed: Bools, *, honour: bool) -> tuple[Integers, frozenset[int]]:
     """The subsets of the data's own split, with the test list in place of its test set."""
     words = [str(image.extra.get("subset") or "") if honour else "" for image in images]
     others = sorted(set(words) - {"", *SUBSETS})
@@ -94,7 +93,7 @@ def _own_subsets(
 
 
 def _exclude_tied_to_list(
-    images: Sequence[Image], ties: Ties, subset: Integers, listed: npt.NDArray[np.bool_], exclude: _Exclude
+    images: Sequence[Image], ties: Ties, subset: Integers, listed: Bools, exclude: _Exclude
 ) -> None:
     for what, labels in (("near duplicate of", ties.duplicates), (f"same {ties.field} as", ties.fields)):
         for rows in _by_label(labels, subset):

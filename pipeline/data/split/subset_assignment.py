@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 
 from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.groups import Ties
-from pipeline.data.split.predefined import EVAL, FREE, TEST, TRAIN, Integers, PredefinedSubsets
+from pipeline.data.split.predefined import EVAL, FREE, TEST, TRAIN, Bools, Integers, PredefinedSubsets
 
 Shares = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class SplitGroups:
     weights: Integers  # how many images each group has
     shown: Any  # how many of them show each class, `(groups, classes + 1)`, sparse; the last class is background
     subset: Integers  # that a group has before, or FREE
-    may_leave_train: npt.NDArray[np.bool_]  # for a subset that the data's own split lacks
+    may_leave_train: Bools  # for a subset that the data's own split lacks
     lacking: tuple[int, ...]  # those subsets
 
 
@@ -91,7 +91,7 @@ def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> tupl
     free, fixed = subset == FREE, (subset != FREE) & ~movable
     asked: Shares = np.bincount(subset[fixed], weights[fixed], 3).astype(np.float64)
 
-    def fill(rows: npt.NDArray[np.bool_], part_shares: Shares, held: npt.NDArray[np.bool_]) -> None:
+    def fill(rows: Bools, part_shares: Shares, held: Bools) -> None:
         nonlocal asked
         count = int(weights[rows].sum())
         if mode == "stable":
@@ -161,9 +161,6 @@ def stratify(weights: Integers, shown: Any, sizes: Integers, filled: Integers, f
         sizes: Images for each subset, `(subsets,)`; their sum is that of the weights.
         filled: Images that the subsets have already, `(subsets,)`.
         filled_shown: How many of those show each class, `(subsets, classes)`.
-
-    Returns:
-        The subset of each group, `(groups,)`.
     """
     total = sizes + filled
     remaining = shown.sum(axis=0)
@@ -201,12 +198,12 @@ def stratify(weights: Integers, shown: Any, sizes: Integers, filled: Integers, f
 
 
 def _spare_one(subset: Integers, weights: Integers, sizes: Integers, part: int) -> None:
+    """Give an empty subset the smallest group of the fullest that has several."""
     groups = np.bincount(subset, minlength=len(sizes))
-    donors = np.flatnonzero(groups > 1).tolist()
-    if groups[part] or not donors:
+    if groups[part] or not (groups > 1).any():
         return
     over = np.bincount(subset, weights, len(sizes)) - sizes
-    rows = np.flatnonzero(subset == max(donors, key=lambda donor: over[donor]))
+    rows = np.flatnonzero(subset == np.where(groups > 1, over, -np.inf).argmax())
     subset[rows[weights[rows].argmin()]] = part
 
 

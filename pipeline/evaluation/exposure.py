@@ -33,27 +33,15 @@ _LARGEST_COCO_ID = 581_929  # twelve digits above it are something else, such as
 
 @dataclass(frozen=True)
 class Exposure:
-    """The test images that a model learned from, as far as is known.
+    """The test images that a model learned from, as far as is known."""
 
-    Attributes:
-        images: Number of test images.
-        learned: Number of images that the model is known to have learned from; None for a model that was packed
-            before this was recorded.
-        seen: The test images among them in the test set's order, by name: `exact` copies, or `similar` to one.
-        thumbnails: Some of these, byte-for-byte copies first.
-        unknown_weights: Weights that the model descends from, and whose training images nobody recorded.
-        coco_names: Test images that are named like images of COCO train2017, if the model descends or may descend from
-            weights that learned from these.
-        unseen: The metrics without the images seen; None where none was seen, or no other is left.
-    """
-
-    images: int
-    learned: int | None
-    seen: Mapping[str, str]
-    thumbnails: Gallery
-    unknown_weights: tuple[UnknownWeights, ...]
-    coco_names: tuple[str, ...]
-    unseen: DetectionMetrics | None
+    images: int  # in the test set
+    learned: int | None  # that the model is known to have learned from; None if it was packed before this was recorded
+    seen: Mapping[str, str]  # the test images among them, by name: `exact` copies, or `similar` to one
+    thumbnails: Gallery  # some of these, exact copies first
+    unknown_weights: tuple[UnknownWeights, ...]  # that the model descends from, and whose training images are unknown
+    coco_names: tuple[str, ...]  # named like COCO train2017's, if the weights may descend from those that learned it
+    unseen: DetectionMetrics | None  # without the images seen; None where none was seen, or no other is left
 
     @property
     def exact(self) -> int:
@@ -69,10 +57,7 @@ class Exposure:
 def check_exposure(truth: GroundTruth, bento: Path, results: Sequence[Mapping[str, Any]]) -> Exposure:
     """Look for the images of a test set among those that a packed model learned from.
 
-    Args:
-        truth: The test set.
-        bento: The built Bento.
-        results: The model's predictions for the test set, in COCO's results format.
+    `results` are the predictions of the Bento for the test set, in COCO's results format.
 
     Raises:
         MissingError: An image or the model's metadata is missing.

@@ -27,19 +27,12 @@ _IOU = 0.5
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A test set.
+    """A test set; detections of a category do not count in its regions with `iscrowd`."""
 
-    Attributes:
-        folder: The data set, with `annotations.json` and `images/`.
-        images: In the file's order.
-        annotations: Objects, and with `iscrowd` regions in which detections of the category do not count.
-        categories: Name by category id, in the order of the ids.
-    """
-
-    folder: Path
+    folder: Path  # with `annotations.json` and `images/`
     images: tuple[Image, ...]
     annotations: tuple[Annotation, ...]
-    categories: dict[int, str]
+    categories: dict[int, str]  # name by id, in the order of the ids
 
     def path_of(self, file_name: str) -> Path:
         """Where an image lies."""
@@ -81,24 +74,19 @@ class Matches:
     """COCO's matches at IoU 0.5, for objects of every size and at most 100 detections per image and class.
 
     `N` detections by descending score, and `M` objects. Crowd regions, and detections that lie in them, are left out.
-
-    Attributes:
-        image_ids, truth_image_ids: `(N,)` and `(M,)` COCO image ids.
-        labels, truth_labels: `(N,)` and `(M,)` class indices, in the order of the ground truth's categories.
-        scores: `(N,)`.
-        boxes, truth_boxes: `(N, 4)` and `(M, 4)` [x, y, width, height] in pixels.
-        truth: `(N,)` row of the matched object, -1 for a false positive. COCO matches by descending score, so the
-            matches above a score do not depend on the detections below it.
+    Labels are class indices, in the order of the ground truth's categories; boxes are [x, y, width, height] in pixels.
     """
 
-    image_ids: Ints
-    labels: Ints
-    scores: Floats
-    boxes: Floats
+    image_ids: Ints  # `(N,)`
+    labels: Ints  # `(N,)`
+    scores: Floats  # `(N,)`
+    boxes: Floats  # `(N, 4)`
+    # `(N,)` row of the matched object, -1 for a false positive. COCO matches by descending score, so the matches above
+    # a score do not depend on the detections below it.
     truth: Ints
-    truth_image_ids: Ints
-    truth_labels: Ints
-    truth_boxes: Floats
+    truth_image_ids: Ints  # `(M,)`
+    truth_labels: Ints  # `(M,)`
+    truth_boxes: Floats  # `(M, 4)`
 
     def objects(self, label: int) -> int:
         """Number of objects of a class."""
@@ -181,16 +169,11 @@ def _columns(evaluation: COCOeval, boxes: list[dict[str, Any]]) -> tuple[Ints, I
 
 
 def confusion_matrix(matches: Matches, kept: Bools, classes: int) -> Ints:
-    """Count which class was taken for which.
+    """Count which class was taken for which by the detections that the `(N,)` mask keeps.
 
     The diagonal holds the objects that a detection of their own class was matched with. The other detections are then
     matched with the missed objects of other classes, by descending score, each with the one it overlaps most at IoU 0.5
     or more. What is still left counts as background.
-
-    Args:
-        matches: Of the whole test set.
-        kept: `(N,)` mask of the detections that count.
-        classes: Number of classes `K`.
 
     Returns:
         `(K + 1, K + 1)` counts; rows are the truth, columns the detections, the last of each is the background.
@@ -205,21 +188,15 @@ def confusion_matrix(matches: Matches, kept: Bools, classes: int) -> Ints:
     for image_id in np.intersect1d(matches.image_ids[wrong], matches.truth_image_ids[missed]):
         detections = wrong[matches.image_ids[wrong] == image_id]
         objects = np.flatnonzero(missed & (matches.truth_image_ids == image_id))
-        for detection, row in _match_across_classes(matches, detections, objects):
-            taken_for[detection] = matches.truth_labels[row]
-            missed[row] = False
+        overlaps = np.array(mask.iou(matches.boxes[detections], matches.truth_boxes[objects], [0] * len(objects)))
+        # COCO has decided about those of the same class
+        overlaps[matches.labels[detections][:, None] == matches.truth_labels[objects]] = 0.0
+        for detection, row in zip(detections, overlaps, strict=True):
+            best = int(row.argmax())
+            if row[best] >= _IOU:
+                taken_for[detection] = matches.truth_labels[objects[best]]
+                missed[objects[best]] = False
+                overlaps[:, best] = 0.0
     np.add.at(counts, (taken_for[wrong], matches.labels[wrong]), 1)
     np.add.at(counts, (matches.truth_labels[missed], np.full(int(missed.sum()), classes)), 1)
     return counts
-
-
-def _match_across_classes(matches: Matches, detections: Ints, objects: Ints) -> list[tuple[int, int]]:
-    overlaps = np.array(mask.iou(matches.boxes[detections], matches.truth_boxes[objects], [0] * len(objects)))
-    pairs = []
-    for detection, row in zip(detections, overlaps, strict=True):
-        row[matches.labels[detection] == matches.truth_labels[objects]] = 0.0  # COCO has decided about these
-        best = int(row.argmax())
-        if row[best] >= _IOU:
-            pairs.append((int(detection), int(objects[best])))
-            overlaps[:, best] = 0.0
-    return pairs

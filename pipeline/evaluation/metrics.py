@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,23 +48,15 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class, named as in the test set; None stands for what is not defined without objects or detections.
-
-    Attributes:
-        ground_truth: Number of objects, crowd regions not counted.
-        images: Number of images with such an object.
-        ap, ar100: Average precision and recall over IoU 0.50:0.95, at most 100 detections per image.
-        ap50: Average precision at IoU 0.5.
-        best: The operating point with the highest F1 at IoU 0.5; at `errors_at` where nothing is right.
-    """
+    """One class, named as in the test set; None stands for what is not defined without objects or detections."""
 
     name: str
-    ground_truth: int
-    images: int
-    ap: float | None
+    ground_truth: int  # objects, crowd regions not counted
+    images: int  # with such an object
+    ap: float | None  # over IoU 0.50:0.95, as `ar100`, with at most 100 detections per image
     ap50: float | None
     ar100: float | None
-    best: OperatingPoint
+    best: OperatingPoint  # with the highest F1 at IoU 0.5; at `errors_at` where nothing is right
 
 
 @dataclass(frozen=True)
@@ -90,60 +83,38 @@ class ImageErrors:
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """The result of `evaluate`; names as in COCO's detection challenge.
+    """The result of `evaluate`, named as in COCO's detection challenge, for `K` classes in the order of their ids."""
 
-    Attributes:
-        map: Mean average precision over IoU 0.50:0.95 and the classes that have objects; None without any.
-        map50, map75: The same at IoU 0.5 and at 0.75.
-        map_small, map_medium, map_large: For objects below 32^2 pixels, up to 96^2, and above.
-        ar1, ar10, ar100: Average recall with 1, 10 and 100 detections per image and class.
-        threshold: The one score threshold for all classes with the highest mean F1, in steps of 0.01, because the
-            service takes one threshold for all classes. None where no detection is right, or the test set has no
-            object.
-        f1: Mean F1 of the classes at that threshold.
-        errors_at: The score threshold at which errors are counted: `threshold`, or 0.5 without one.
-        images, detections: Number of them.
-        objects: Number of objects, crowd regions not counted.
-        images_with_objects, images_without_objects: Number of them. An image with crowd regions alone is neither,
-            because most detections on it are neither right nor wrong.
-        fp_per_image_with_objects, fp_per_image_without_objects: Mean number of false positives at `errors_at` on
-            these images. None where there are none, and where no detection has that score in a test set with objects:
-            a model that finds nothing makes no false positives either.
-        classes: In the order of the category ids.
-        per_image: In the test set's order, at `errors_at`.
-        confusion: `(K + 1, K + 1)` counts at `errors_at`; rows are the truth, columns the detections, the last of each
-            is the background.
-        precision: `(K, 101)` interpolated precision at IoU 0.5, at the recalls `LEVELS`; NaN for classes without
-            objects.
-        f1_by_score: `(K, 101)` F1 at IoU 0.5, at the score thresholds `LEVELS`; NaN for classes without objects.
-        matches: The detections and objects that all counts are made of.
-    """
-
-    map: float | None
+    map: float | None  # over IoU 0.50:0.95 and the classes that have objects; None without any
     map50: float | None
     map75: float | None
-    map_small: float | None
+    map_small: float | None  # objects below 32^2 pixels, up to 96^2, and above
     map_medium: float | None
     map_large: float | None
-    ar1: float | None
+    ar1: float | None  # with 1, 10 and 100 detections per image and class
     ar10: float | None
     ar100: float | None
+    # Of all score thresholds in steps of 0.01, the one with the highest mean F1: the service takes one for all classes.
+    # None where no detection is right, or the test set has no object.
     threshold: float | None
-    f1: float | None
-    errors_at: float
+    f1: float | None  # mean of the classes at that threshold
+    errors_at: float  # the score threshold at which errors are counted: `threshold`, or 0.5 without one
     images: int
-    objects: int
+    objects: int  # crowd regions not counted
     detections: int
+    # an image with crowd regions alone is neither, because most detections on it are neither right nor wrong
     images_with_objects: int
     images_without_objects: int
+    # Mean number of false positives at `errors_at`. None without such images, and where no detection has that score in
+    # a test set with objects: a model that finds nothing makes no false positives either.
     fp_per_image_with_objects: float | None
     fp_per_image_without_objects: float | None
     classes: tuple[ClassMetrics, ...]
-    per_image: tuple[ImageErrors, ...]
-    confusion: Ints
-    precision: Floats
-    f1_by_score: Floats
-    matches: Matches
+    per_image: tuple[ImageErrors, ...]  # in the test set's order
+    confusion: Ints  # `(K + 1, K + 1)` counts: rows are the truth, columns the detections, the last is the background
+    precision: Floats  # `(K, 101)` interpolated, at IoU 0.5 and the recalls `LEVELS`; NaN for classes without objects
+    f1_by_score: Floats  # `(K, 101)` at IoU 0.5 and the thresholds `LEVELS`; NaN for classes without objects
+    matches: Matches  # that all counts are made of
 
     def summary(self) -> dict[str, float | int | None]:
         """The figures that are single numbers."""
@@ -151,21 +122,16 @@ class DetectionMetrics:
 
     def write_json(self, path: Path) -> None:
         """Write all figures, without the matches; NaN becomes null."""
+
+        def plain(array: Floats) -> list[Any]:
+            return np.where(np.isnan(array), None, np.round(array, 6)).tolist()  # type: ignore[no-any-return, call-overload]
+
         document = {name: value for name, value in asdict(self).items() if name != "matches"}
-        path.write_text(json.dumps(document, indent=1, allow_nan=False, default=_plain), "utf-8")
-
-
-def _plain(array: Floats) -> list[Any]:
-    return np.where(np.isnan(array), None, np.round(array, 6)).tolist()  # type: ignore[no-any-return, call-overload]
+        path.write_text(json.dumps(document, indent=1, allow_nan=False, default=plain), "utf-8")
 
 
 def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
-    """Evaluate boxes as COCO does: pycocotools, at most 1, 10 and 100 detections per image and class.
-
-    Args:
-        truth: The test set.
-        results: Detections on its images in COCO's results format; may be empty.
-    """
+    """Evaluate detections, in COCO's results format, as COCO does: at most 1, 10 and 100 per image and class."""
     evaluation = run_coco_eval(truth, results)
     matches = matches_at_half(evaluation)
     f1 = f1_by_score(matches, len(truth.categories))
@@ -221,16 +187,13 @@ def _mean(values: npt.ArrayLike) -> float | None:
 
 
 def _count_errors(truth: GroundTruth, matches: Matches, kept: Bools) -> tuple[ImageErrors, ...]:
-    rows = {image.id: row for row, image in enumerate(truth.images)}
-
-    def count(image_ids: Ints) -> Ints:
-        return np.bincount(np.array([rows[id_] for id_ in image_ids.tolist()], np.int64), minlength=len(rows))
-
-    right = count(matches.image_ids[kept & (matches.truth >= 0)])
-    wrong = count(matches.image_ids[kept & (matches.truth < 0)])
-    missed = count(matches.truth_image_ids) - right
-    counts = np.stack([right, wrong, missed], axis=1).tolist()
-    return tuple(ImageErrors(image.id, image.file_name, *row) for image, row in zip(truth.images, counts, strict=True))
+    right = Counter(matches.image_ids[kept & (matches.truth >= 0)].tolist())
+    wrong = Counter(matches.image_ids[kept & (matches.truth < 0)].tolist())
+    missed = Counter(matches.truth_image_ids.tolist())
+    missed.subtract(right)
+    return tuple(
+        ImageErrors(each.id, each.file_name, right[each.id], wrong[each.id], missed[each.id]) for each in truth.images
+    )
 
 
 def f1_by_score(matches: Matches, classes: int) -> Floats:

@@ -25,32 +25,20 @@ TEST_RESULT_FILE = "test_result.json"
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """A detector, and how it is used. Reading accepts the files of earlier versions, which have fewer fields.
-
-    Attributes:
-        variant: Size of the detector's family, for instance "nano".
-        image_size: (height, width) of the letterboxed input in pixels.
-        classes: Class names; a label is an index into them.
-        score_threshold: The graph drops detections with a lower score (mmdet's YOLOX: 0.01).
-        nms_iou_threshold: IoU above which the graph drops the weaker of two boxes of a class (mmdet's YOLOX: 0.65).
-        serving_score_threshold: The service leaves out detections with a lower score when a request names no other.
-        onnx_sha256: SHA-256 of the ONNX file, in hexadecimal; empty before packing.
-        metrics: Measured figures of the export; empty before packing.
-        training: How the weights came to be: epochs, best epoch, metrics. `learned_images` has the number of training
-            images, the digest of their record, and the initial weights whose training images are unknown; models of
-            early versions have no such entry.
-    """
+    """A detector, and how it is used. Reading accepts the files of earlier versions, which have fewer fields."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    variant: str
-    image_size: tuple[int, int]
-    classes: tuple[str, ...]
-    score_threshold: float = 0.01
-    nms_iou_threshold: float = 0.65
-    serving_score_threshold: float = 0.3
-    onnx_sha256: str = ""
-    metrics: Mapping[str, Any] = field(default_factory=dict)
+    variant: str  # size of the detector's family, for instance "nano"
+    image_size: tuple[int, int]  # (height, width) of the letterboxed input in pixels
+    classes: tuple[str, ...]  # a label is an index into them
+    score_threshold: float = 0.01  # the graph drops detections with a lower score; as mmdet's YOLOX, like the next
+    nms_iou_threshold: float = 0.65  # IoU above which the graph drops the weaker of two boxes of a class
+    serving_score_threshold: float = 0.3  # the service's default for requests
+    onnx_sha256: str = ""  # in hexadecimal; empty before packing
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the export; empty before packing
+    # How the weights came to be: epochs, best epoch, metrics. `learned_images` has the number of training images, the
+    # digest of their record, and the initial weights whose training images are unknown; early versions had none.
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -33,38 +33,21 @@ one: 61, YOLOX-nano at 416 px on two CPUs); a GPU gains."""
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections in one image, by descending score.
+    """The detections in one image, by descending score."""
 
-    Attributes:
-        boxes: (N, 4) float32, x1 y1 x2 y2 in pixels of the upright original image.
-        scores: (N,) float32, 0..1, descending.
-        labels: (N,) int64, class index from 0.
-        width: The image's width in pixels.
-        height: The image's height in pixels.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    width: int
+    boxes: NDArray[np.float32]  # (N, 4) x1 y1 x2 y2 in pixels of the upright original image
+    scores: NDArray[np.float32]  # (N,) 0..1
+    labels: NDArray[np.int64]  # (N,) class index from 0
+    width: int  # of the image, in pixels
     height: int
 
     def to_json(self, classes: Sequence[str], score_threshold: float) -> dict[str, Any]:
         """The JSON values of the REST API's answer: boxes to 1/1000 pixel, scores to 1/1000000, from a score on."""
-        count = int(np.count_nonzero(self.scores >= np.float32(score_threshold)))
+        kept = self.scores >= np.float32(score_threshold)
+        rows = zip(self.boxes[kept].tolist(), self.scores[kept].tolist(), self.labels[kept].tolist(), strict=True)
         found = [
-            {
-                "box": [round(value, 3) for value in box],
-                "score": round(score, 6),
-                "label": classes[label],
-                "class_id": label,
-            }
-            for box, score, label in zip(
-                self.boxes[:count].tolist(),
-                self.scores[:count].tolist(),
-                self.labels[:count].tolist(),
-                strict=True,
-            )
+            {"box": [round(x, 3) for x in box], "score": round(score, 6), "label": classes[label], "class_id": label}
+            for box, score, label in rows
         ]
         return {"width": self.width, "height": self.height, "detections": found}
 

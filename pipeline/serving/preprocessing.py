@@ -15,20 +15,12 @@ PAD_VALUE = 114
 
 @dataclass(frozen=True)
 class Letterboxed:
-    """An image in the top left of the detector's input, with the scales of its boxes.
+    """An image in the top left of the detector's input, with the scales of its boxes."""
 
-    Attributes:
-        pixels: (3, S_h, S_w) uint8, BGR 0..255.
-        scale_x: Letterboxed width per original pixel: `new_w / width`.
-        scale_y: Letterboxed height per original pixel: `new_h / height`.
-        width: Original width in pixels.
-        height: Original height in pixels.
-    """
-
-    pixels: NDArray[np.uint8]
-    scale_x: float
+    pixels: NDArray[np.uint8]  # (3, S_h, S_w), BGR 0..255
+    scale_x: float  # letterboxed per original pixel
     scale_y: float
-    width: int
+    width: int  # of the original, in pixels
     height: int
 
 
@@ -52,9 +44,5 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
 
 
 def stack(images: Sequence[Letterboxed]) -> NDArray[np.float32]:
-    """Make one batch of letterboxed images.
-
-    Returns:
-        (B, 3, S_h, S_w) float32, BGR 0..255: the ONNX graph's input `images`.
-    """
+    """Make one batch (B, 3, S_h, S_w), BGR 0..255: the ONNX graph's input `images`."""
     return np.stack([image.pixels for image in images]).astype(np.float32)

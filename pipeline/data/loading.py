@@ -26,12 +26,10 @@ from pipeline.data.sources.image_sink import ANNOTATIONS
 from pipeline.data.sources.label_studio import load_label_studio
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import (
-    CvatSource,
+    ApiSource,
     DatabaseSource,
     FetchOptions,
     FileSource,
-    HttpApiSource,
-    LabelStudioSource,
     SampleSource,
     Source,
     parse_source,
@@ -94,7 +92,7 @@ def load_source(
     )
     loaded = _LOADERS[type(source)](source, images, annotations, FetchOptions(cache, timeout, backoff))
     if not loaded.images:
-        problem = f"there are no images\n{loaded.skipped_by_reason}"
+        problem = "\n".join(["there are no images", *loaded.notes])
         raise DataError(problem, where=loaded.url, expected="images that Pillow reads")
     return loaded
 
@@ -188,13 +186,16 @@ def _load_sample(source: SampleSource, images: Path, annotations: Path, _: Fetch
     return LoadedSource("sample", source.shown, images=len(sizes), bytes=sum(sizes))
 
 
+def _load_api(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
+    loaders = {"api": load_http_api, "label-studio": load_label_studio, "cvat": load_cvat}
+    return loaders[source.kind](source, images, annotations, options)
+
+
 _LOADERS: Mapping[type[Source], Callable[[Any, Path, Path, FetchOptions], LoadedSource]] = {
     SampleSource: _load_sample,
     FileSource: load_files,
     DatabaseSource: load_database,
-    LabelStudioSource: load_label_studio,
-    CvatSource: load_cvat,
-    HttpApiSource: load_http_api,
+    ApiSource: _load_api,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,7 +13,6 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 ABSENT = object()
 """Stands for a missing value, which null is not."""
 
-_SHOWN = 12  # keys
 _HIDE_IT = "put the secret into an environment variable, and the variable's name into api.token_env"
 
 
@@ -48,23 +47,16 @@ class ApiSettings(BaseModel):
         return self
 
 
-def parse_settings(
-    settings: Mapping[str, str], *, allowed: Collection[str] = (), source: str = "", defaults: Mapping[str, Any] = {}
-) -> ApiSettings:
-    """Parse settings, of which a source uses those that are `allowed`, or all.
-
-    Errors do not show values, which might be a secret.
-    """
+def parse_settings(settings: Mapping[str, str]) -> ApiSettings:
+    """Parse settings. Errors do not show values, which might be a secret."""
     known = ApiSettings.model_fields
     for name in settings:
         if name not in known:
             is_secret = re.search(r"token|key|secret|password|auth|header", name, re.IGNORECASE)
             near = did_you_mean(name, known, otherwise=f"there are: {', '.join(known)}")
             raise UsageError(f"there is no API setting '{name}'", remedy=_HIDE_IT if is_secret else near)
-        if allowed and name not in allowed:
-            raise UsageError(f"{source} does not use api.{name}", expected=f"some of {', '.join(sorted(allowed))}")
     try:
-        return ApiSettings(**{**defaults, **settings})
+        return ApiSettings.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = ".".join(["api", *map(str, first["loc"])])
@@ -87,8 +79,8 @@ def need(value: Any, path: str, *, setting: str, where: str) -> Any:
     last, step, found = _follow(value, path)
     if found is not ABSENT:
         return found
-    keys = [str(key)[:40] for key in last] if isinstance(last, dict) else []
-    there = f"with the keys {', '.join(keys[:_SHOWN])}" if keys else "without keys"
+    keys = [key[:40] for key in last][:12] if isinstance(last, dict) else []
+    there = f"with the keys {', '.join(keys)}" if keys else "without keys"
     raise DataError(
         f"the path '{path}' of api.{setting} leads nowhere: there is no '{step}' in {kind(last)} {there}",
         where=where,

@@ -20,7 +20,7 @@ from pipeline.data.image_conversion import detect_format
 from pipeline.data.images import is_image_name
 from pipeline.data.parsed import ParsedImage
 from pipeline.data.sources.image_sink import ImageSink, Transfer, place
-from pipeline.data.sources.loaded_source import NEITHER, LoadedSource
+from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import FetchOptions, FileSource
 from pipeline.data.sources.video import extract_frames
 from pipeline.errors import DataError
@@ -166,4 +166,4 @@ def _kind(folder: Path, name: str) -> tuple[FileKind | None, str]:
     if PurePosixPath(name).suffix.lower() in _UNSUPPORTED_IMAGES:
         return None, "an image format that is not read: convert it to JPEG or PNG"
     found = detect_format(path, named_as_image=False)
-    return ("image", "") if found.name or found.problem else (None, NEITHER)
+    return ("image", "") if found.name or found.problem else (None, "neither an image nor an annotation")

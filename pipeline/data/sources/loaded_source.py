@@ -7,13 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.data.tables import Table
-
-NEITHER = "neither an image nor an annotation"
 UNLABELLED = "it is not labelled"
-
-_SHOWN = 10  # reasons in the table
-_NOTED = 3  # reasons in the notes
+_SHOWN = 5  # reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +41,17 @@ class LoadedSource:
         return sum(each.reason == UNLABELLED for each in self.skipped)
 
     @property
-    def skipped_by_reason(self) -> Table:
-        """The number of skipped items by reason, each with the first of them."""
+    def notes(self) -> tuple[str, ...]:
+        """The most common reasons in `skipped`, each with the number of items and the first of them."""
         counts = Counter(each.reason for each in self.skipped)
         first = {each.reason: each.item for each in reversed(self.skipped)}
-        rows = tuple((reason, count, first[reason]) for reason, count in counts.most_common(_SHOWN))
-        return Table(f"{len(self.skipped)} skipped", ("reason", "count", "such as"), rows)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The most common reasons in `skipped`, a sentence each, but for those of no interest or counted elsewhere."""
-        counts = Counter(each.reason for each in self.skipped if each.reason not in {NEITHER, UNLABELLED})
         return tuple(
-            f"{count} item{'s' * (count > 1)} of the source: {reason}" for reason, count in counts.most_common(_NOTED)
+            f"{count} skipped: {reason}, such as {first[reason]}" for reason, count in counts.most_common(_SHOWN)
         )
 
     def __str__(self) -> str:
         converted = f", {len(self.renamed)} of them converted" if self.renamed else ""
         taken = f"{self.images} images, {self.bytes / 1e6:.1f} MB{converted}, from {self.kind} {self.url}"
-        return f"{taken}\n{self.skipped_by_reason}" if self.skipped else taken
+        return "\n".join([taken, *self.notes])
 
     __repr__ = __str__

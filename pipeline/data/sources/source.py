@@ -20,7 +20,7 @@ from pipeline.data.sources.api_settings import ApiSettings, parse_settings
 from pipeline.data.sources.video import Sampling
 from pipeline.errors import UsageError
 
-_DIALECTS = {"postgres", "mysql", "mariadb", "oracle", "mssql", "duckdb"}  # their packages may be missing
+_DIALECTS = {"postgres", "duckdb"}  # which SQLAlchemy lacks: another spelling, and a package that may be missing
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class DatabaseSource:
 
 @dataclass(frozen=True, repr=False)
 class ApiSource:
-    """An HTTP API."""
+    """An HTTP API whose answers the settings describe, a Label Studio project, or a CVAT project or task."""
 
+    kind: str  # `api`, `label-studio` or `cvat`
     endpoint: str  # with all secrets
     shown: str  # the source's URL without them
     hidden: Mapping[str, str]  # values that must not be shown, by the names of their environment variables
@@ -78,34 +79,12 @@ class ApiSource:
         header = f"{self.settings.token_scheme} {token}" if token else ""
         remedy = "set api.token_env to the name of the environment variable that holds a token"
         if variable:
-            remedy = f"check the environment variable {variable}: is its token valid, and may it read this?"
+            remedy = f"check the token in the environment variable {variable}"
         access = Access(self.endpoint, header, remedy, {**self.hidden, variable: token})
         return HttpClient(access, Pace(self.settings.requests_per_second), options.timeout, options.backoff)
 
 
-class HttpApiSource(ApiSource):
-    """An API whose answers the settings describe, `api+https://host/path`."""
-
-
-class LabelStudioSource(ApiSource):
-    """A Label Studio project, `label-studio+https://host/projects/12`."""
-
-
-class CvatSource(ApiSource):
-    """A CVAT project or task, `cvat+https://host/projects/7` or `cvat+https://host/tasks/7`."""
-
-
-Source = SampleSource | FileSource | DatabaseSource | HttpApiSource | LabelStudioSource | CvatSource
-_APIS: dict[str, type[HttpApiSource | LabelStudioSource | CvatSource]] = {
-    "api": HttpApiSource,
-    "label-studio": LabelStudioSource,
-    "cvat": CvatSource,
-}
-# Settings that a kind uses, where it does not use all.
-_USED = {
-    "label-studio": ("image", "metadata", "token_env", "token_scheme", "requests_per_second"),
-    "cvat": ("token_env", "token_scheme", "requests_per_second", "wait_minutes"),
-}
+Source = SampleSource | FileSource | DatabaseSource | ApiSource
 
 
 def parse_source(
@@ -117,16 +96,9 @@ def parse_source(
     sampling: Sampling | None = None,
     with_unannotated: bool = False,
 ) -> Source:
-    """Parse a source's URL and its options.
+    """Parse a source's URL, in which `${NAME}` stands for an environment variable, and its options.
 
-    Args:
-        url: `sample://…`; an API's, `api+https://…`, `label-studio+https://…` or `cvat+https://…`; a database's as
-            SQLAlchemy takes it; or a path or any URL that fsspec knows. `${NAME}` stands for an environment variable.
-        sha256: Of a single file: what its digest must be.
-        query: Of a database: the SELECT that gives images.
-        api: Of an API: see `ApiSettings`.
-        sampling: Of clips: which frames to take; None to skip clips.
-        with_unannotated: Of Label Studio: whether to take tasks that nobody annotated.
+    Only clips use `sampling`, and only Label Studio uses `with_unannotated`.
 
     Raises:
         UsageError: The URL or an option is wrong, the source's kind does not have an option, or an environment
@@ -134,7 +106,7 @@ def parse_source(
     """
     text = expand(url)
     is_sample = text.startswith("sample:")
-    api_url = re.fullmatch(rf"({'|'.join(_APIS)})\+(https?://.*)", text, re.IGNORECASE | re.DOTALL)
+    api_url = re.fullmatch(r"(api|label-studio|cvat)\+(https?://.*)", text, re.IGNORECASE | re.DOTALL)
     is_database = not (is_sample or api_url) and _is_database(text)
     if query and not is_database:
         raise UsageError("a query was given, and the source is not a database", remedy="leave the query empty")
@@ -151,10 +123,7 @@ def parse_source(
     return FileSource(url, "://" not in text or text.lower().startswith("file:"), sha256, sampling)
 
 
-def _api_source(
-    kind: str, url: str, endpoint: str, api: Mapping[str, str], with_unannotated: bool
-) -> HttpApiSource | LabelStudioSource | CvatSource:
-    shown = redact(url)
+def _api_source(kind: str, url: str, endpoint: str, api: Mapping[str, str], with_unannotated: bool) -> ApiSource:
     try:
         parts = urlsplit(endpoint)
         is_complete = bool(parts.hostname) and parts.port != 0
@@ -162,7 +131,7 @@ def _api_source(
         is_complete = False
     if not is_complete:
         expected = "api+https://host/path, label-studio+https://host/projects/12 or cvat+https://host/tasks/7"
-        raise UsageError("this is not the URL of an API", where=shown, expected=expected)
+        raise UsageError("this is not the URL of an API", where=redact(url), expected=expected)
     defaults = {"image": ".", "token_scheme": "Token"} if kind == "label-studio" else {}
     if "token_env" not in api and "@" not in parts.netloc:
         has_older = bool(os.environ.get("CVAT_TOKEN")) and not os.environ.get("CVAT_ACCESS_TOKEN")
@@ -171,9 +140,9 @@ def _api_source(
         elif kind == "cvat":
             defaults["token_env"] = "CVAT_TOKEN" if has_older else "CVAT_ACCESS_TOKEN"
             defaults["token_scheme"] = "Token" if has_older else "Bearer"
-    settings = parse_settings(api, allowed=_USED.get(kind, ()), source=kind, defaults=defaults)
     cache_name = f"{kind}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-    return _APIS[kind](endpoint, shown, hidden_in(url), settings, cache_name, with_unannotated)
+    settings = parse_settings({**defaults, **api})
+    return ApiSource(kind, endpoint, redact(url), hidden_in(url), settings, cache_name, with_unannotated)
 
 
 def _is_database(text: str) -> bool:
@@ -185,8 +154,6 @@ def _is_database(text: str) -> bool:
         make_url(f"{match[1].lower()}://").get_dialect()
     except (NoSuchModuleError, ArgumentError):
         return False
-    except ImportError:  # the dialect exists, and a package that it needs is missing
-        pass
     return True
 
 

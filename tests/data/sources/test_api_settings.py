@@ -15,7 +15,6 @@ def test_texts_become_what_they_stand_for() -> None:
     found = parse_settings({"items": " data ", "requests_per_second": "2.5", "box": "x, y,w , h"})
     assert (found.items, found.requests_per_second, found.box) == ("data", 2.5, "x, y,w , h")
     assert parse_settings({}) == ApiSettings()
-    assert parse_settings({"box": "b"}, defaults={"image": ".", "box": "x"}) == ApiSettings(image=".", box="b")
 
 
 @cases(

@@ -184,9 +184,10 @@ class TestSkipped:
         }
         assert not (tmp_path / "images/in.jpg").is_symlink()
         assert loaded.notes == (
-            "2 items of the source: a link that leads out of the folder",
-            "2 items of the source: a link to a folder",
-            "1 item of the source: it cannot be read: No such file or directory",
+            "2 skipped: a link that leads out of the folder, such as deep/up.jpg",
+            "2 skipped: a link to a folder, such as ins",
+            "1 skipped: it cannot be read: No such file or directory, such as nowhere.jpg",
+            "1 skipped: no plain file, such as pipe.jpg",
         )
 
     def test_name_that_is_no_unicode(self, load: Any, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pictures import picture
 from pipeline.data.sources.api_images import ApiRecord
 from pipeline.data.sources.label_studio import read_task, rotated
 from pipeline.data.sources.loaded_source import Skipped
-from pipeline.data.sources.source import LabelStudioSource, parse_source
+from pipeline.data.sources.source import ApiSource, parse_source
 from pipeline.errors import DataError, UsageError
 
 KEY = "planted-secret-4711"  # what the fixture sets LABEL_STUDIO_API_KEY to
@@ -55,7 +55,7 @@ def label_studio(api_place: Any) -> Any:
 
 def read(task: Any, **settings: Any) -> tuple[Any, list[Any]]:
     source = parse_source("label-studio+http://host/projects/1", api=settings)
-    assert isinstance(source, LabelStudioSource)
+    assert isinstance(source, ApiSource)
     record, *left_out = read_task(task, source, "task 1")
     return record, left_out
 

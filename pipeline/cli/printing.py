@@ -192,9 +192,9 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     for section in dict.fromkeys(row.section for row in shown):
         cells.append((section, "", "", ""))
         for row in (row for row in shown if row.section == section):
-            has_difference = row.is_metric and row.differs and row.difference is not None
-            values = [_metric(value) if row.is_metric else _value_text(value) for value in (row.left, row.right)]
-            cells.append((f"  {row.name}", *values, f"{row.difference:+.4g}" if has_difference else ""))
+            shown_as = _metric if section == "metrics" else _value_text
+            difference = f"{row.difference:+.4g}" if row.difference else ""
+            cells.append((f"  {row.name}", shown_as(row.left), shown_as(row.right), difference))
     text = table(cells)
     if comparison.files:
         text += "\nfiles that differ between the commits\n" + "\n".join(f" {line}" for line in comparison.files)

@@ -115,8 +115,7 @@ def environment() -> dict[str, str]:
 def required_versions(distribution: str) -> dict[str, str]:
     """Versions of the packages that a distribution requires, without extras; empty if it is not installed.
 
-    They are read from the head of each METADATA file. `importlib.metadata` parses whole files as e-mails, which takes
-    40 ms more: a sixth of a run in which everything is up to date.
+    `importlib.metadata` parses whole files as e-mails, which takes 40 ms more: a sixth of a run with nothing to do.
     """
     folders: dict[str, Path] = {}
     for place in map(Path, sys.path):

@@ -34,16 +34,11 @@ class ComparisonRow:
         return bool(self.left != self.right)
 
     @property
-    def is_metric(self) -> bool:
-        """Whether it is a metric of a step."""
-        return self.section == METRICS
-
-    @property
     def difference(self) -> float | None:
-        """Right minus left, of two numbers."""
-        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.left, self.right)):
-            return None
-        return float(self.right - self.left)
+        """Right minus left, of a metric that is a number in both runs."""
+        both = (self.left, self.right)
+        is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in both)
+        return float(self.right - self.left) if is_number and self.section == METRICS else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     sections: dict[str, dict[str, Any]] = {}
     for row in comparison.rows:
         values = {"left": row.left, "right": row.right, "differs": row.differs}
-        values |= {"difference": row.difference} if row.is_metric else {}
+        values |= {"difference": row.difference} if row.section == METRICS else {}
         sections.setdefault(row.section, {})[row.name] = values
     return {"left": comparison.left, "right": comparison.right, **sections, "files": comparison.files}
 

@@ -1,9 +1,4 @@
-"""Garbage collection: finds what no kept run refers to, and removes only that.
-
-Nothing that a kept run refers to is garbage, and nothing recent: a running step may be about to refer to it. A `put` or
-a reuse first renews the files it relies on, and the age of each file is checked again at its removal. So a collection
-and any number of steps can run side by side.
-"""
+"""Finds what no kept run refers to, and removes only that, beside any number of steps; see the store's docstring."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
-"""Whether the inputs of a step agree, and how often they were used.
+"""Whether the inputs of a step agree, and how often they were used; see the package's docstring.
 
-If two inputs of a step descend from the same earlier step, they must descend from the outputs of one attempt at it.
-This guarantees that a model is evaluated on images that were held out when it was trained. Artifacts are compared by
-digest, so an attempt that made the same bytes again is as good as the first.
-
-An input named by hand is not compared at the step it was named for; that step's outputs descend from it.
+A model is thus evaluated only on images that were held out when it was trained.
 """
 
 from __future__ import annotations

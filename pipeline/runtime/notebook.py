@@ -56,12 +56,7 @@ class StepNotebook:
 
 
 def read_notebook(path: Path) -> StepNotebook:
-    """Read a step's notebook.
-
-    Raises:
-        DataError: It is not a notebook, or a cell does not declare what it should.
-        StepError: It is for another kernel than this Python.
-    """
+    """Read a step's notebook; DataError if a cell does not declare what it should."""
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
@@ -113,7 +108,8 @@ def read_steps(folder: Path) -> dict[str, StepNotebook]:
             if entity not in writers:
                 raise DataError(f"{step.name} reads {entity}, and no step writes it", where=step.path)
     for step, parameter, link in _links(waiting):
-        other = waiting[link["step"]].parameters.get(link["name"]) if link["step"] in waiting else None
+        owner = waiting.get(link["step"])
+        other = owner.parameters.get(link["name"]) if owner else None
         if other is None or other.type != parameter.type:
             raise DataError(
                 f"the comment of '{parameter.name}' names what is not there: {parameter.help}",

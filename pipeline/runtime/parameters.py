@@ -1,8 +1,5 @@
 """The parameters of a step, declared in its notebook, one a line: `name: type = default  # help; constraint`.
 
-The cell is read as Python, not by pattern: papermill's own inspection loses any line with a second equals sign, such as
-a URL with a query.
-
 A comment may declare what values are allowed, each constraint after a semicolon: `one of nano, tiny, s`, `from 0 to 1`,
 `at least 1`, `at most 100`, `above 0`, `a multiple of 32`. In a list or table they hold for each item. The default is
 always allowed, so that it may stand for "off" or "chosen automatically".
@@ -81,11 +78,7 @@ class Parameter:
 
 
 def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
-    """The parameters that a cell declares, in its order.
-
-    Raises:
-        DataError: A line is not `name: type = literal`, a type is unknown, or a name is repeated.
-    """
+    """The parameters that a cell declares, in its order; DataError if a line is none, or a name is repeated."""
     tree = parse(source, path)
     comments = _comments(tree, source)
     parameters: dict[str, Parameter] = {}

@@ -32,23 +32,14 @@ PATTERNS = {"name": r"[a-z][a-z0-9_]*", "zone": r"[A-Za-z0-9_-]+"}
 
 @dataclass(frozen=True)
 class Config:
-    """One config, `configs/*.yaml`.
+    """One config, `configs/*.yaml`."""
 
-    Attributes:
-        name: The pipeline's name; runs of one name belong together.
-        store: The place of artifacts and runs: a path relative to the project, or an fsspec URL.
-        zone: A part of the store, to keep teams or experiments apart.
-        parameters: Step to parameter to value; the others keep the notebook's default.
-        prod: The same, laid over `parameters` in prod mode.
-        deliver: Entity to a line of text. Each is laid out as a plain folder when a run is complete, or at once if no
-            step reads it; the line is shown with `{path}` and `{bin}` (the folder of this Python's programs).
-    """
-
-    name: str
-    store: str = ".store"
-    zone: str = "default"
-    parameters: Values = field(default_factory=dict)
-    prod: Values = field(default_factory=dict)
+    name: str  # the pipeline's; runs of one name belong together
+    store: str = ".store"  # the place of artifacts and runs: a path relative to the project, or an fsspec URL
+    zone: str = "default"  # a part of the store, to keep teams or experiments apart
+    parameters: Values = field(default_factory=dict)  # the others keep the notebook's default
+    prod: Values = field(default_factory=dict)  # laid over `parameters` in prod mode
+    # entity, to be laid out as a plain folder, to the line that shows it, with {path} and {bin} of this Python
     deliver: dict[str, str] = field(default_factory=dict)
 
     def values(self, mode: str) -> Values:
@@ -83,11 +74,7 @@ class Project:
         return Runs(Store(self.config.store_url(self.root, self.mode)))
 
     def parameters(self, overrides: Values) -> Values:
-        """Every step's parameters, checked in both modes before anything starts.
-
-        Raises:
-            UsageError: There is an unknown step, parameter or entity, or a value that is not allowed.
-        """
+        """Every step's parameters, checked in both modes before anything starts."""
         for step in (*self.config.parameters, *self.config.prod, *overrides):
             check_name("step", step, self.steps)
         for entity in self.config.deliver:
@@ -129,11 +116,7 @@ def read_config(path: Path) -> Config:
 
 
 def as_config(content: Any, path: Path) -> Config:
-    """A config from the content of its file, or from a manifest. Checked by hand: importing pydantic takes 0.1 s.
-
-    Raises:
-        DataError: It has an unknown key or a value of the wrong type.
-    """
+    """A config from the content of its file, or from a manifest. Checked by hand: importing pydantic takes 0.1 s."""
     keys = [each.name for each in fields(Config)]
 
     def check(is_right: object, key: str, problem: str) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import IntegrityError, MissingError
 from pipeline.runtime.inputs import count_uses, require_agreement
-from pipeline.runtime.manifest import RunManifest, StepRecord, notebook_key
+from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.project import Project
 from pipeline.runtime.status import code_changes
 from pipeline.runtime.step import CONTEXT, StepContext
+from pipeline.runtime.transcript import kept_notebook
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,7 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
     require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
     for artifact in record.inputs.values():
         store.index(artifact)  # fails now rather than in the middle of the notebook
-    key, made_by = notebook_key(manifest.origin(record)), f"{manifest.run}/{record.made_by}"
-    try:
-        content: dict[str, Any] = json.loads(store.files.read(key))
-        cells = list(content["cells"])
-    except FileNotFoundError as error:
-        problem = f"no notebook is kept of {made_by}, which is recorded as {record.state}"
-        raise MissingError(problem, where=store.files.location(key), remedy="name another with --attempt N") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError("the file is not a Jupyter notebook", where=store.files.location(key)) from error
+    content, made_by = kept_notebook(project, manifest, record), f"{manifest.run}/{record.made_by}"
     work = cache / "opened" / manifest.run / name
     work.mkdir(parents=True, exist_ok=True)
     context = StepContext(
@@ -64,6 +56,8 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         cell: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []}
         cell |= {"source": first, **({"id": "opened"} if content["nbformat_minor"] >= 5 else {})}
         notebook.parent.mkdir(parents=True, exist_ok=True)
-        notebook.write_text(json.dumps({**content, "cells": [cell, *cells]}, ensure_ascii=False), encoding="utf-8")
+        notebook.write_text(
+            json.dumps({**content, "cells": [cell, *content["cells"]]}, ensure_ascii=False), encoding="utf-8"
+        )
     step = project.steps.get(record.step)
     return Reopened(notebook, made_by, fresh, not step or bool(code_changes(step, record)))

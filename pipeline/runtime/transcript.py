@@ -9,6 +9,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import IntegrityError, MissingError
 from pipeline.runtime.executed_notebook import CodeCell, code_cells
@@ -40,18 +41,23 @@ def read_transcript(project: Project, manifest: RunManifest, record: StepRecord)
         status = KILLED if status == RUNNING and not is_held(folder) else status
         cells = []
         with suppress(FileNotFoundError, IntegrityError):  # it is not saved yet, or just being written
-            cells = _parse((folder / f"{record.step}.ipynb").read_bytes(), str(folder))
+            cells = code_cells(_parsed((folder / f"{record.step}.ipynb").read_bytes(), str(folder)))
     else:
-        try:
-            content = project.runs.store.files.read(notebook_key(source))
-        except FileNotFoundError as error:
-            raise MissingError(
-                f"no notebook is kept of {manifest.run}/{record.made_by}, which is recorded as {record.state}",
-                where=record.notebook or record.error.partition("\n")[0],
-                remedy=f"python step.{manifest.mode}.py {record.step} --run {manifest.run} --force",
-            ) from error
-        cells = _parse(content, record.notebook)
+        cells = code_cells(kept_notebook(project, manifest, record))
     return Transcript(manifest.run, record.step, record.attempt, status, source, cells)
+
+
+def kept_notebook(project: Project, manifest: RunManifest, record: StepRecord) -> dict[str, Any]:
+    """The executed notebook of an attempt, or of the one whose work it reused."""
+    try:
+        content = project.runs.store.files.read(notebook_key(manifest.origin(record)))
+    except FileNotFoundError as error:
+        raise MissingError(
+            f"no notebook is kept of {manifest.run}/{record.made_by}, which is recorded as {record.state}",
+            where=record.notebook or record.error.partition("\n")[0],
+            remedy=f"python step.{manifest.mode}.py {record.step} --run {manifest.run} --force",
+        ) from error
+    return _parsed(content, record.notebook)
 
 
 def transcript_text(transcript: Transcript, record: StepRecord) -> str:
@@ -83,8 +89,10 @@ def _work_folder(root: Path, step: str, made_by: str) -> Path | None:
     return None
 
 
-def _parse(content: bytes, where: str) -> list[CodeCell]:
+def _parsed(content: bytes, where: str) -> dict[str, Any]:
     try:
-        return code_cells(json.loads(content))
+        notebook: dict[str, Any] = json.loads(content)
+        code_cells(notebook)  # whether it has the cells of a notebook
+        return notebook
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"the executed notebook cannot be read: {error}", where=where) from error

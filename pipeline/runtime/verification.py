@@ -15,11 +15,11 @@ from pipeline.runtime.store.artifact_store import Artifact
 
 @dataclass(frozen=True)
 class VerificationFinding:
-    """A difference from what was recorded: what, at which artifact or record, the runs that refer to it, the remedy."""
+    """A difference from what was recorded."""
 
     what: str
-    where: str
-    runs: tuple[str, ...]
+    where: str  # the artifact or record
+    runs: tuple[str, ...]  # that refer to it
     remedy: str
 
 

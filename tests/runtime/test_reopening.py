@@ -137,7 +137,7 @@ def test_what_is_not_there_is_said(ran: Any) -> None:
     for damaged in (b"{half", b"[]"):
         kept.chmod(0o644)
         kept.write_bytes(damaged)
-        assert "is not a Jupyter notebook" in ran.look("open", "latest", "third").log
+        assert "the executed notebook cannot be read" in ran.look("open", "latest", "third").log
     kept.unlink()
     assert "no notebook is kept" in ran.look("open", "latest", "third").log
     kept.write_bytes(content)

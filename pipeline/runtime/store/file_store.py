@@ -43,15 +43,10 @@ class FileInfo:
 
 
 class Transfers:
-    """What both kinds of place share.
+    """What both kinds of place share."""
 
-    Attributes:
-        url: URL of the folder that keys are relative to, without a trailing slash.
-        parallel: How many transfers at once are worthwhile.
-    """
-
-    url: str
-    parallel: int
+    url: str  # of the folder that keys are relative to, without a trailing slash
+    parallel: int  # transfers at once that are worthwhile
 
     def each(self, call: Callable[[_Item], _Result], items: Iterable[_Item], label: str) -> list[_Result]:
         """Call a function for each item, several at once, and return the results in order.

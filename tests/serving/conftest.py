@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import png_chunk
 from tiny_service import pack
 
 from pipeline.evaluation.service_process import serve
@@ -55,9 +56,6 @@ def server(packed: Any) -> Iterator[Any]:
 def bomb() -> bytes:
     """A small PNG of a huge grey picture, 13,000 x 13,000: its rows are zeros, which deflate shrinks a thousandfold."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0)
     rows = zlib.compress(bytes(13_001 * 13_000), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 import unittest.mock
-import zlib
 from typing import Any
 
 import cv2
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pictures import png_chunk
 from PIL import Image
 
 from pipeline.errors import DataError
@@ -34,10 +33,6 @@ def with_orientation(orientation: Any, image_format: Any = "JPEG") -> Any:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return save(Image.fromarray(PHOTO), image_format, exif=exif)
-
-
-def png_chunk(kind: Any, body: Any) -> Any:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 FILES = {

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api_server import api_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,16 +97,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Proje
 @pytest.fixture(scope="session")
 def real_data_url(real_data: Path) -> Iterator[str]:
     """Real photographs and weights over loopback HTTP, as the users' URLs give them."""
-    handler = functools.partial(QuietHandler, directory=str(real_data))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line for each on the terminal."""
-
-    def log_message(self, *_: object) -> None:
-        pass
+    with api_server() as server:
+        for path in filter(Path.is_file, real_data.iterdir()):
+            server.file(f"/{path.name}", path.read_bytes())
+        yield server.root

@@ -107,13 +107,6 @@ def test_the_executed_notebook_shows_the_figures_of_the_page(tiny_run: Any, mani
     assert page.count("<h2") >= 7
 
 
-def test_splitting_stores_no_image_twice(tiny_run: Any, manifest: dict[str, Any]) -> None:
-    whole = set(artifact_files(tiny_run, manifest, "data_load", "coco_datasets_images").values())
-    for part in ("train", "eval", "test"):
-        files = artifact_files(tiny_run, manifest, "data_prep", f"coco_{part}_dataset")
-        assert {path for name, path in files.items() if name.startswith("images/")} <= whole
-
-
 def test_running_all_again_reuses_all_five_and_says_so(
     tiny_run: Any, manifest: dict[str, Any], tiny: list[str]
 ) -> None:

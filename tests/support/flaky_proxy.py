@@ -17,17 +17,10 @@ UNAVAILABLE = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Mess
 
 @dataclass
 class Behaviour:
-    """Which requests fail, and how.
+    """Which requests fail: those of a `method` (empty: any) with `part` in their path, but not the first `spare`.
 
-    Attributes:
-        method: The requests' method, such as PUT; empty for all.
-        part: A text in their path.
-        spare: How many of them pass before the first fails.
-        refuse: How many get the answer 503 and never reach the server.
-        lose: How many reach the server, and get no answer.
-        delay: Seconds that each request waits.
-        seen: How many such requests there were.
-        at_once: The most at one time.
+    Of the others the first `refuse` get the answer 503 and never reach the server; the next `lose` reach it, and get
+    no answer. Every request waits `delay` seconds. `seen` counts those that fit; `at_once` is the most at one time.
     """
 
     method: str = ""
@@ -59,14 +52,11 @@ class Behaviour:
             if (self.method and method != self.method) or self.part not in path:
                 return "pass"
             self.seen += 1
-            if self.seen <= self.spare:
-                return "pass"
-            if self.refuse:
-                self.refuse -= 1
-                return "refuse"
-            if self.lose:
-                self.lose -= 1
-                return "lose"
+            for action in ("refuse", "lose") if self.seen > self.spare else ():
+                left = getattr(self, action)
+                if left:
+                    setattr(self, action, left - 1)
+                    return action
             return "pass"
 
 

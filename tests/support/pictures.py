@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -17,3 +19,7 @@ def picture(form: str = "PNG", size: tuple[int, int] = (40, 20), *, seed: int = 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, exif=exif)
     return file.getvalue()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from cases import cases
 
-from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, is_misspelt, need, parse_settings
-from pipeline.errors import DataError, UsageError
+from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, parse_settings
+from pipeline.errors import UsageError
 
 DATA = {"data": {"results": [{"id": 1}, {"id": None}], "count": 2}, "next": None}
 
@@ -60,22 +60,3 @@ def test_wrong_settings(settings: Any, match: str) -> None:
 )
 def test_find(path: str, found: Any) -> None:
     assert find(DATA, path) is found or find(DATA, path) == found
-
-
-@cases(
-    "path, match",
-    {
-        "near": ("data.result", r"no 'result' in an object with the keys results, count[\s\S]*did you mean 'results'"),
-        "at the top": ("Next.url", r"with the keys data, next[\s\S]*did you mean 'next'\?"),
-        "no object": ("data.count.x", r"no 'x' in a number without keys[\s\S]*set api\.items"),
-        "list too short": ("data.results.7", "no '7' in a list"),
-    },
-)
-def test_need_says_where_the_path_goes_astray(path: str, match: str) -> None:
-    with pytest.raises(DataError, match=match):
-        need(DATA, path, setting="items", where="page 1")
-
-
-def test_misspelt() -> None:
-    assert is_misspelt(DATA, "data.resluts")
-    assert not any(is_misspelt(DATA, path) for path in ("data.results", "zzz", "data.count.x"))

@@ -105,10 +105,6 @@ class TestKinds:
         loaded, taken, annotations = load(url)
         assert (loaded.kind, taken, annotations) == ("file", images, markup)
 
-    def test_name_of_a_download_is_that_in_the_url(self, load: Any, server: Any) -> None:
-        server.file("/my%20a.jpg", JPEG)
-        assert load(f"{server.root}/my%20a.jpg?token=x")[1] == {"my a.jpg": JPEG}
-
     @cases(
         "contents, name, problem",
         {
@@ -262,11 +258,6 @@ class TestClips:
         folders = {name.removesuffix("/frame_000000.jpg") for name in images if "frame" in name}
         assert folders == {"a", "c.avi", "c.mov", "deep/b", "e.mp4"}
         assert loaded.fields["deep/b/frame_000000.jpg"] == {"video": "b.MKV", "frame": 0}
-
-    def test_single_clip(self, load: Load, tmp_path: Path) -> None:
-        source = fill(tmp_path / "source", {"a.mp4": b"clip"}) / "a.mp4"
-        loaded, images, _ = load(source, sampling=Sampling())
-        assert (loaded.kind, list(images)) == ("video", ["a/frame_000000.jpg"])
 
 
 def test_no_secret_in_any_failure(

@@ -83,6 +83,8 @@ class TestPaging:
             "next misspelt": ({"nextPage": "/x", "data": []}, {**NEXT, "next": "nextpage"}, "did you mean 'nextPage'"),
             "cursor instead of a URL": ({"next": "abc", "data": []}, NEXT, r"a text[\s\S]*the next page's URL"),
             "items misspelt": ({"data": {"results": []}}, {"items": "data.result"}, "did you mean 'results'"),
+            "items too deep": ([], {"items": "0.id"}, r"no '0' in a list"),
+            "items below a number": ({"count": 1}, {"items": "count.x"}, r"no 'x' in a number[\s\S]*set api\.items"),
             "items not set": ({"results": [], "count": 0}, {}, r"leads to an object[\s\S]*set api.items to results"),
             "image misspelt": (
                 [{"imgae": "/files/a.png"}],

@@ -86,19 +86,6 @@ def _duplicate_category_id(draft: Draft) -> str:
     return f"category {CAT} (cow)"
 
 
-def _duplicate_category_name(draft: Draft) -> str:
-    draft.categories.append(Category(50, "cat"))
-    draft.box(draft.image("cats.png"), ELSEWHERE, category=50)
-    return "category 50 (cat)"
-
-
-def _similar_category_names(draft: Draft) -> str:
-    draft.categories.append(Category(51, "D og"))
-    for number in range(3):
-        draft.box(draft.image(f"dogs{number}.png"), ELSEWHERE, category=51)
-    return "category 51 (D og)"
-
-
 def _duplicate_image_id(draft: Draft) -> str:
     image = replace(draft.image("then.png", box=None), id=draft.images[0].id)
     draft.images[-1] = image
@@ -112,20 +99,16 @@ def _duplicate_image_file(draft: Draft) -> str:
     return image_item(image)
 
 
-def _unused_category(draft: Draft) -> str:
-    draft.categories.append(Category(61, "ghost"))
-    return "category 61 (ghost)"
+def _category(name: str, *images: str) -> Callable[[Draft], str]:
+    """A category of an object in each of these images."""
 
+    def fault(draft: Draft) -> str:
+        draft.categories.append(Category(60 + len(draft.categories), name))
+        for image in images:
+            draft.box(draft.image(image), ELSEWHERE, category=draft.categories[-1].id)
+        return f"category {draft.categories[-1].id} ({name})"
 
-def _rare_category(draft: Draft) -> str:
-    draft.categories.append(Category(60, "bird"))
-    for number in range(2):
-        draft.box(draft.image(f"bird{number}.png"), ELSEWHERE, category=60)
-    return "category 60 (bird)"
-
-
-def _image_without_box(draft: Draft) -> str:
-    return image_item(draft.image("nothing.png", box=None))
+    return fault
 
 
 def _broken(name: str, change: Callable[[bytes], bytes] | None) -> Callable[[Draft], str]:
@@ -157,15 +140,14 @@ def _exif(draft: Draft) -> str:
     return image_item(image)
 
 
-def _wrong_size(draft: Draft) -> str:
-    image = draft.image("resized.png", box=(5.0, 6.0, 20.0, 15.0))
-    draft.images[-1] = replace(image, width=WIDTH // 2, height=HEIGHT // 2)
-    return image_item(image)
+def _sized(name: str, box: Box, **size: int) -> Callable[[Draft], str]:
+    """An image of which the data set says another size."""
 
+    def fault(draft: Draft) -> str:
+        draft.images[-1] = replace(draft.image(name, box=box), **size)
+        return image_item(draft.images[-1])
 
-def _unrelated_size(draft: Draft) -> str:
-    draft.images[-1] = replace(draft.image("swapped.png"), width=HEIGHT, height=WIDTH)
-    return image_item(draft.images[-1])
+    return fault
 
 
 def _exact_duplicate(draft: Draft) -> str:
@@ -188,8 +170,8 @@ def _odd(box: Box, **fields: Any) -> Callable[[Draft], str]:
 
 FAULTS: dict[str, Callable[[Draft], str]] = {
     "duplicate-category-id": _duplicate_category_id,
-    "duplicate-category-name": _duplicate_category_name,
-    "similar-category-names": _similar_category_names,
+    "duplicate-category-name": _category("cat", "cats.png"),
+    "similar-category-names": _category("D og", "dogs0.png", "dogs1.png", "dogs2.png"),
     "duplicate-image-id": _duplicate_image_id,
     "duplicate-image-file": _duplicate_image_file,
     "duplicate-annotation-id": _odd(ELSEWHERE, id=1),
@@ -203,8 +185,8 @@ FAULTS: dict[str, Callable[[Draft], str]] = {
     "undecodable-image": _broken("text.png", lambda data: b"hello"),
     "refused-image": _broken("wide.png", lambda data: data[:16] + b"\0\0\x99\0" * 2 + data[24:]),
     "exif-orientation": _exif,
-    "wrong-image-size": _wrong_size,
-    "unrelated-image-size": _unrelated_size,
+    "wrong-image-size": _sized("resized.png", (5.0, 6.0, 20.0, 15.0), width=WIDTH // 2, height=HEIGHT // 2),
+    "unrelated-image-size": _sized("swapped.png", BOX, width=HEIGHT, height=WIDTH),
     "exact-duplicate-image": _exact_duplicate,
     "box-not-finite": _odd((5.0, 5.0, float("nan"), 9.0), area=9.0),
     "negative-box-side": _odd((85.0, 70.0, -30.0, -25.0)),
@@ -220,7 +202,7 @@ FAULTS: dict[str, Callable[[Draft], str]] = {
     "malformed-segmentation": _odd(ELSEWHERE, segmentation=[[55.0, 45.0, 60.0]]),
     "segmentation-outside-image": _odd(ELSEWHERE, segmentation=[[55.0, 45.0, 85.0, 45.0, 85.0, 700.0]]),
     "near-duplicate-image": _near_duplicate,
-    "rare-category": _rare_category,
-    "unused-category": _unused_category,
-    "image-without-box": _image_without_box,
+    "rare-category": _category("bird", "bird0.png", "bird1.png"),
+    "unused-category": _category("ghost"),
+    "image-without-box": lambda draft: image_item(draft.image("nothing.png", box=None)),
 }

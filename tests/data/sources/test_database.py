@@ -209,7 +209,7 @@ class TestRefused:
             "name of bytes": ("data AS name, data AS image", "name is bytes, and not a text"),
             "image of text": ("name, 'text' AS image", "image is 'text', and not the bytes of a file"),
             "no number": (
-                "name, data AS image, 'c' AS label, 1 AS x, 'two' AS y, 3 AS width, 4 AS height",
+                f"name, data AS image, 'c' AS label, {BOX.replace('2', repr('two'))}",
                 "y is 'two', and not a number",
             ),
             "label without box": (
@@ -262,11 +262,9 @@ class TestRefused:
             load(query)
         assert database.read_bytes() == before
 
-    def test_nothing(self, load: Any) -> None:
+    def test_no_row_and_no_image(self, load: Any, database: Path) -> None:
         with pytest.raises(DataError, match=r"returns no rows[\s\S]*gallery\.db"):
             load("SELECT name, data AS image FROM pictures WHERE false")
-
-    def test_no_image_at_all(self, load: Any, database: Path) -> None:
         insert(database, ("a.png", b"x"))
         with pytest.raises(DataError, match=r"there are no images\n[\s\S]*it is no image[\s\S]*row 1, 'a\.png'"):
             load("SELECT name, data AS image FROM pictures")

@@ -287,22 +287,17 @@ class TestResume:
         assert self.files(api_place) == ["/files/a.png", "/files/c.png"]
         assert (images / "a.png").read_bytes() == picture(seed=0)
 
-    def test_finished_run_asks_what_has_changed(self, api_place: Any) -> None:
+    def test_finished_run_asks_what_has_changed_and_forgets_what_is_gone(self, api_place: Any, tmp_path: Path) -> None:
         api_place.json("/items", [item("a.png"), item("b.png")])
         api_place.load(run="1")
         api_place.file("/files/b.png", picture(seed=99))
         api_place.requests.clear()
         _, images, _ = api_place.load(run="2")
         assert [("If-None-Match" in each.headers) for each in api_place.requests[1:]] == [True, True]
-        assert (images / "a.png").read_bytes() == picture(seed=0)
-        assert (images / "b.png").read_bytes() == picture(seed=99)
-
-    def test_what_is_gone_from_the_source_goes_here(self, api_place: Any, tmp_path: Path) -> None:
-        api_place.json("/items", [item("a.png"), item("b.png")])
-        api_place.load(run="1")
+        assert [(images / name).read_bytes() for name in ("a.png", "b.png")] == [picture(seed=0), picture(seed=99)]
         kept = sorted(tmp_path.glob("cache/*/*"))
         api_place.json("/items", [item("a.png")])
-        api_place.load(run="2")
+        api_place.load(run="3")
         assert len(kept) - len(sorted(tmp_path.glob("cache/*/*"))) == 2
 
 

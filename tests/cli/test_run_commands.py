@@ -180,7 +180,7 @@ def test_one_run_or_all_of_the_store_is_verified_and_many_runs_are_named_in_shor
     content = json.loads(ran.look("verify", new, "--json").out)
     assert (content["runs"], [finding["runs"] for finding in content["findings"]]) == (1, [[new]] * 3)
     outcome = ran.look("verify")
-    assert (outcome.code, "in 7 runs" in outcome.out) == (1, True)
+    assert "in 7 runs" in outcome.out
     [named] = {line for line in outcome.out.splitlines() if line.startswith("    in run  ")}
     assert named.endswith(" and 2 more")
     assert named.count("Z-") == 4

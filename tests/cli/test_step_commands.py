@@ -108,16 +108,11 @@ def test_a_joined_run_brings_its_config_and_another_pipelines_run_is_not_joined(
 
 
 def test_only_a_first_step_or_none_opens_a_run(ran: Any) -> None:
-    assert len(ran.runs()) == 1
-    ran.step("second")
-    ran.step("third")
-    assert len(ran.runs()) == 1
-    ran.step("first")
-    assert len(ran.runs()) == 2
-    ran.step()
-    assert len(ran.runs()) == 3
-    ran.step("first", "--run", ran.manifest()["run"])
-    assert len(ran.runs()) == 3
+    counts = []
+    for arguments in (["second"], ["third"], ["first"], [], ["first", "--run", "latest"]):
+        ran.step(*arguments)
+        counts.append(len(ran.runs()))
+    assert counts == [1, 1, 2, 3, 3]
 
 
 def test_without_config_the_config_is_named_first_and_another_of_the_newest_run_is_asked_for(ran: Any) -> None:
@@ -136,22 +131,18 @@ def test_without_config_the_config_is_named_first_and_another_of_the_newest_run_
 
 
 def test_a_config_is_found_from_where_the_user_stands_and_noted_relative_to_the_project(
-    ran: Any, tmp_path: Path
+    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other_config(ran)
     elsewhere = tmp_path / "mine.yaml"
     shutil.copy(ran.root / "configs" / "other.yaml", elsewhere)
-    before = Path.cwd()
-    try:
-        os.chdir(ran.root / "configs")
-        assert step_commands.main("dev", ["first", "--config", "other.yaml"], ran.root) == 0
-        assert ran.manifest()["config_file"] == "configs/other.yaml"
-        os.chdir(tmp_path)
-        assert step_commands.main("dev", ["first", "--config", "mine.yaml"], ran.root) == 0
-        assert ran.manifest()["config_file"] == str(elsewhere)
-        assert step_commands.main("dev", ["second"], ran.root) == 0
-    finally:
-        os.chdir(before)
+    monkeypatch.chdir(ran.root / "configs")
+    assert step_commands.main("dev", ["first", "--config", "other.yaml"], ran.root) == 0
+    assert ran.manifest()["config_file"] == "configs/other.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert step_commands.main("dev", ["first", "--config", "mine.yaml"], ran.root) == 0
+    assert ran.manifest()["config_file"] == str(elsewhere)
+    assert step_commands.main("dev", ["second"], ran.root) == 0
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -230,9 +221,7 @@ def test_status_does_not_hold_the_command_lines_values_against_a_run(ran: Any) -
 
 def test_what_a_run_was_opened_with_holds_for_its_later_steps(toy: Any) -> None:
     assert toy.step("first", "--set", "second.loud=true").code == 0
-    done = toy.step("second", "--set", "third.minimum=0.1")
-    assert done.code == 0
-    assert "--set third.… is not used" in done.log
+    assert "--set third.… is not used" in toy.step("second", "--set", "third.minimum=0.1").log
     assert toy.manifest()["steps"]["second"]["parameters"]["loud"] is True
 
 
@@ -244,12 +233,7 @@ def test_the_graph_is_drawn_from_the_files(toy: Any) -> None:
     steps = toy.json("graph")
     assert [step["step"] for step in steps] == ["first", "second", "third"]
     assert steps[2]["reads"] == ["letters", "words"]
-    assert steps[0]["parameters"][1] == {
-        "name": "times",
-        "type": "int",
-        "default": 1,
-        "help": "how often; at least 1",
-    }
+    assert steps[0]["parameters"][1]["help"] == "how often; at least 1"
 
 
 # --- as processes ----------------------------------------------------------------------------------------------------

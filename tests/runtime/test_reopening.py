@@ -134,10 +134,6 @@ def test_what_is_not_there_is_said(ran: Any) -> None:
     run = ran.manifest()["run"]
     kept = ran.root / f".store/default/dev/runs/{run}/notebooks/third.001.ipynb"
     content = kept.read_bytes()
-    for damaged in (b"{half", b"[]"):
-        kept.chmod(0o644)
-        kept.write_bytes(damaged)
-        assert "the executed notebook cannot be read" in ran.look("open", "latest", "third").log
     kept.unlink()
     assert "no notebook is kept" in ran.look("open", "latest", "third").log
     kept.write_bytes(content)

@@ -9,7 +9,7 @@ import pytest
 from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.errors import MissingError, UsageError
-from pipeline.runtime.project import Project
+from pipeline.runtime.project import Config, Project
 from pipeline.runtime.resolving import find_artifact, find_attempt, find_run, makers
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Store
@@ -20,8 +20,6 @@ NAMES = ["20260101T000001000Z-aaaa111111", "20260101T000002000Z-abcd222222", "20
 @pytest.fixture
 def project(tmp_path: Any) -> Any:
     """Three runs, the second of another pipeline."""
-    from pipeline.runtime.project import Config
-
     project = Project(tmp_path, "dev", Config(name="toy"), "configs/demo.yaml", {})
     for number, name in enumerate(NAMES):
         pipeline = "other" if number == 1 else "toy"
@@ -34,11 +32,9 @@ def project(tmp_path: Any) -> Any:
     [
         pytest.param(None, 2, id="nothing"),
         pytest.param("latest", 2, id="latest"),
-        pytest.param("latest~0", 2, id="latest~0"),
         pytest.param("latest~2", 0, id="two before the latest"),
         pytest.param(NAMES[1], 1, id="an id"),
         pytest.param("20260102", 2, id="how it begins"),
-        pytest.param("20260101T000001", 0, id="how it begins, longer"),
         pytest.param("222", 1, id="how it ends"),
         pytest.param("abcd222222", 1, id="its last part"),
         pytest.param("aa", 0, id="how its last part begins"),
@@ -103,7 +99,6 @@ RUNS = [
         pytest.param("report", BELOW, id="one that missed its gate"),
         pytest.param(f"model/{OLD.digest[:6]}", OLD, id="entity and digest"),
         pytest.param(NEW.digest[:6], NEW, id="a digest"),
-        pytest.param(NEW.digest, NEW, id="a whole digest"),
         pytest.param(OLD.url, OLD, id="a URL"),
         pytest.param(f"s3://elsewhere/artifacts/model/{OLD.digest}", OLD, id="a URL from before the store was moved"),
     ],

@@ -230,9 +230,8 @@ def test_opened_by_hand_before_any_run_it_says_what_to_do(toy: Any) -> None:
     assert done.returncode == 1
     assert "no dev run has made it yet" in done.stderr
     assert "python step.dev.py" in done.stderr
-    done = by_hand(
-        toy.root / "steps", 'from pipeline.runtime.step import Step\nStep.open("first", reads=[], writes=["letters"])'
-    )
+    first = 'from pipeline.runtime.step import Step\nStep.open("first", reads=[], writes=["letters"])'
+    done = by_hand(toy.root / "steps", first)
     assert done.returncode == 0, "what reads nothing needs no run"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,32 +50,21 @@ class ServedImage(BaseModel):
 
 @dataclass(frozen=True)
 class ServicePredictions:
-    """The service's detections in a test set, and its speed.
+    """The service's detections in a test set, and its speed."""
 
-    Attributes:
-        results: Detections in COCO's results format, images in the test set's order, by descending score in each.
-        service: The answer of `/info`.
-        score_threshold: Lowest score that was asked for.
-        workers: Number of requests at the same time.
-        retries: Number of attempts that failed because the service was busy or the connection broke.
-        images_per_second: Of all workers together.
-        latency: Milliseconds from sending a request to the end of its answer: p50, p90, p95, p99 and max. With several
-            workers, it includes the time that requests wait for each other.
-        dropped: Number of detections by class name, for classes that the test set does not have.
-        unknown_classes: Classes of the test set that the service does not know.
-        resized: Images whose size is not the annotated one.
-    """
-
+    # in COCO's results format, images in the test set's order, by descending score in each
     results: list[dict[str, Any]]
-    service: dict[str, Any]
-    score_threshold: float
-    workers: int
-    retries: int
-    images_per_second: float
+    service: dict[str, Any]  # the answer of `/info`
+    score_threshold: float  # lowest score that was asked for
+    workers: int  # requests at the same time
+    retries: int  # attempts that failed because the service was busy or the connection broke
+    images_per_second: float  # of all workers together
+    # Milliseconds from sending a request to the end of its answer: p50, p90, p95, p99 and max. With several workers, it
+    # includes the time that requests wait for each other.
     latency: dict[str, float]
-    dropped: dict[str, int]
-    unknown_classes: tuple[str, ...]
-    resized: tuple[str, ...]
+    dropped: dict[str, int]  # detections by class name, for classes that the test set does not have
+    unknown_classes: tuple[str, ...]  # of the test set, which the service does not know
+    resized: tuple[str, ...]  # images whose size is not the annotated one
 
     def write_results(self, path: Path) -> None:
         """Write the detections as a COCO results file, which `COCO.loadRes` reads."""
@@ -99,10 +87,8 @@ class _Client:
         """Detect objects on one image file; also the seconds of the last attempt, and the number of those before it."""
         parameters = {"score_threshold": repr(score_threshold)}
         response, seconds, retries = self.post("/predict", name, params=parameters, files={"images": (name, data)})
-        images = _parse(list[ServedImage], response, name)
-        if len(images) != 1:
-            raise _malformed(name, f"{len(images)} items for one image")
-        return images[0], seconds, retries
+        (image,) = _parse(tuple[ServedImage], response, name)
+        return image, seconds, retries
 
     def post(self, path: str, what: str, **arguments: Any) -> tuple[requests.Response, float, int]:
         """Send a request, again when the service is busy or the connection broke; `what` names it in messages."""
@@ -139,11 +125,10 @@ def _parse(kind: type[T], response: requests.Response, what: str) -> T:
         return TypeAdapter(kind).validate_json(response.content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _malformed(what, ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))) from error
-
-
-def _malformed(what: str, problem: str) -> StepError:
-    return StepError(f"the service's answer for {what} is malformed: {problem}", remedy="pack the service again")
+        problem = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise StepError(
+            f"the service's answer for {what} is malformed: {problem}", remedy="pack the service again"
+        ) from error
 
 
 def check_test_image(url: str) -> int:
@@ -191,8 +176,7 @@ def predict_dataset(
     Args:
         url: Address of the service.
         truth: The test set.
-        score_threshold: Lowest score to ask for, or the service's own lowest if that is higher. Average precision
-            needs a low one.
+        score_threshold: Lowest score to ask for, or the service's own if that is higher. AP needs a low one.
         workers: Requests at the same time.
 
     Raises:
@@ -203,7 +187,14 @@ def predict_dataset(
     client = _Client(url, workers)
     service = client.info()
     threshold = max(score_threshold, float(service["score_threshold"]))
-    unknown = _unknown_classes(truth, service["classes"])
+    unknown = tuple(name for name in truth.categories.values() if name not in service["classes"])
+    if len(unknown) == len(truth.categories):
+        raise DataError(
+            f"the service knows none of the test set's classes ({', '.join(unknown[:10])})",
+            where=truth.folder,
+            expected=f"some of {', '.join(service['classes'][:10])}",
+            remedy="evaluate on a test set with the classes the model was trained on",
+        )
 
     def send(image: Image) -> tuple[ServedImage, float, int]:
         path = truth.path_of(image.file_name)
@@ -218,39 +209,6 @@ def predict_dataset(
         answers = list(tqdm(pool.map(send, truth.images), "predict", len(truth.images), unit="img", ascii=True))
     rate = len(truth.images) / (time.perf_counter() - start)
     served = [each for each, _, _ in answers]
-    results, dropped = _to_coco(truth, served)
-    milliseconds = np.percentile([1000 * seconds for _, seconds, _ in answers], [50, 90, 95, 99, 100]).tolist()
-    return ServicePredictions(
-        results=results,
-        service=service,
-        score_threshold=threshold,
-        workers=workers,
-        retries=sum(retries for _, _, retries in answers),
-        images_per_second=rate,
-        latency=dict(zip(("p50", "p90", "p95", "p99", "max"), milliseconds, strict=True)),
-        dropped=dropped,
-        unknown_classes=unknown,
-        resized=tuple(
-            image.file_name
-            for image, each in zip(truth.images, served, strict=True)
-            if (image.width, image.height) != (each.width, each.height)
-        ),
-    )
-
-
-def _unknown_classes(truth: GroundTruth, served: Sequence[str]) -> tuple[str, ...]:
-    unknown = tuple(name for name in truth.categories.values() if name not in served)
-    if len(unknown) == len(truth.categories):
-        raise DataError(
-            f"the service knows none of the test set's classes ({', '.join(unknown[:10])})",
-            where=truth.folder,
-            expected=f"some of {', '.join(served[:10])}",
-            remedy="evaluate on a test set with the classes the model was trained on",
-        )
-    return unknown
-
-
-def _to_coco(truth: GroundTruth, served: Sequence[ServedImage]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     category_ids = {name: id_ for id_, name in truth.categories.items()}
     results, dropped = [], Counter[str]()
     for image, answer in zip(truth.images, served, strict=True):
@@ -263,4 +221,20 @@ def _to_coco(truth: GroundTruth, served: Sequence[ServedImage]) -> tuple[list[di
                 {"image_id": image.id, "category_id": category_ids[found.label]}
                 | {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": found.score}
             )
-    return results, dict(dropped.most_common())
+    milliseconds = np.percentile([1000 * seconds for _, seconds, _ in answers], [50, 90, 95, 99, 100]).tolist()
+    return ServicePredictions(
+        results=results,
+        service=service,
+        score_threshold=threshold,
+        workers=workers,
+        retries=sum(retries for _, _, retries in answers),
+        images_per_second=rate,
+        latency=dict(zip(("p50", "p90", "p95", "p99", "max"), milliseconds, strict=True)),
+        dropped=dict(dropped.most_common()),
+        unknown_classes=unknown,
+        resized=tuple(
+            image.file_name
+            for image, each in zip(truth.images, served, strict=True)
+            if (image.width, image.height) != (each.width, each.height)
+        ),
+    )

@@ -11,14 +11,13 @@ from pipeline.limits import is_within
 RELEASE_MAP50 = 0.1  # every detector that was trained at all is above it
 RELEASE_SEEN_SIMILAR = 0.5  # frames of a fixed camera look alike; but above this, the test measures memory
 _NOT_CHOSEN = -1.0
+_EXACT = "share of test images that are training images, byte for byte"
+_SIMILAR = "share of other test images that look like training images"
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One figure, its value, None where it is not defined, and its limit, if it has one.
-
-    A figure that is not known neither passes nor fails.
-    """
+    """One figure, None where it is not defined, and its limit, if any. An unknown one neither passes nor fails."""
 
     metric: str
     meaning: str
@@ -34,10 +33,9 @@ class Requirement:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the figure is within its limit; None without a limit, or where the figure is unknown."""
-        if not self.has_limit or not self.is_known:
-            return None
-        return is_within(self.reached, minimum=self.minimum, maximum=self.maximum)
+        """None without a limit, or where the figure is unknown."""
+        decides = self.has_limit and self.is_known
+        return is_within(self.reached, minimum=self.minimum, maximum=self.maximum) if decides else None
 
     def __str__(self) -> str:
         """The figure and its limit, such as `mAP50 0.92, at least 0.8`."""
@@ -109,10 +107,8 @@ def judge(
         metrics: Of the test set.
         exposure: The test images that the model has seen.
         min_map50: Least mAP50; 0 is no limit; -1 is 0.1 for a release, and no limit otherwise.
-        max_seen_exact: Greatest share of test images that are byte for byte training images; 1 is no limit, and a
-            model passes too that has seen every test image.
-        max_seen_similar: Greatest share of other test images that look like training images; 1 is no limit; -1 is 0.5
-            for a release, and no limit otherwise.
+        max_seen_exact: Greatest share of exact copies of training images; 1 is no limit, even if every image was seen.
+        max_seen_similar: Greatest share of other images seen; 1 is no limit; -1 is 0.5 for a release, else no limit.
         allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
         release: Whether the model is to be released.
     """
@@ -120,33 +116,17 @@ def judge(
         min_map50 = RELEASE_MAP50 if release else 0.0
     if max_seen_similar == _NOT_CHOSEN:
         max_seen_similar = RELEASE_SEEN_SIMILAR if release else 1.0
-    must_find = int(metrics.objects > 0 and not allow_no_detections)
+    must_find = metrics.objects > 0 and not allow_no_detections
     known, total = exposure.learned is not None, exposure.images
-
-    def about_seen(metric: str, meaning: str, figure: float, **limit: float | None) -> Requirement:
-        return Requirement(metric, meaning, figure if known else None, **limit, is_known=known)
-
+    most_exact, most_similar = (each if each < 1 else None for each in (max_seen_exact, max_seen_similar))
+    seen = exposure.exact / total, exposure.similar / total, total - len(exposure.seen)
+    exact, similar, unseen = seen if known else (None, None, None)
     return QualityGate(
         (
-            Requirement("mAP50", "mAP50", metrics.map50, minimum=min_map50 or None),
-            Requirement("detections", "detections in the test set", metrics.detections, minimum=must_find or None),
-            about_seen(
-                "seen_exact_share",
-                "share of test images that are training images, byte for byte",
-                exposure.exact / total,
-                maximum=max_seen_exact if max_seen_exact < 1 else None,
-            ),
-            about_seen(
-                "seen_similar_share",
-                "share of other test images that look like training images",
-                exposure.similar / total,
-                maximum=max_seen_similar if max_seen_similar < 1 else None,
-            ),
-            about_seen(
-                "unseen_images",
-                "unseen test images",
-                total - len(exposure.seen),
-                minimum=int(max_seen_exact < 1) or None,
-            ),
+            Requirement("mAP50", "mAP50", metrics.map50, min_map50 or None),
+            Requirement("detections", "detections in the test set", metrics.detections, 1 if must_find else None),
+            Requirement("seen_exact_share", _EXACT, exact, None, most_exact, known),
+            Requirement("seen_similar_share", _SIMILAR, similar, None, most_similar, known),
+            Requirement("unseen_images", "unseen test images", unseen, None if most_exact is None else 1, None, known),
         )
     )

@@ -131,13 +131,8 @@ def _short(name: str) -> str:
 def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: int = 6, typical: int = 3) -> Gallery:
     """Draw ground truth (left) and predictions (right) of the images with the most errors, and of some others.
 
-    Boxes are those that count at the metrics' `errors_at`. Blue ones are right, vermilion ones missed or false.
-
-    Args:
-        truth: The test set.
-        metrics: The result of `evaluate` for it.
-        worst: Number of images with the most errors.
-        typical: Number of images from the quartiles of the others.
+    Boxes are those that count at the metrics' `errors_at`. Blue ones are right, vermilion ones missed or false. `worst`
+    is the number of images with the most errors, `typical` that of images from the quartiles of the others.
 
     Raises:
         MissingError: An image of the test set is missing.
@@ -149,13 +144,8 @@ def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: in
     others.sort(key=lambda image: (image.f1, image.image_id))
     rows = sorted({len(others) * (number + 1) // (typical + 1) for number in range(typical)}) if others else []
     chosen = {"With the most errors": worst_images, "Typical": [others[row] for row in rows]}
-    return Gallery(
-        tuple(
-            GalleryRow(heading, tuple(_compare(truth, metrics, image) for image in images))
-            for heading, images in chosen.items()
-            if images
-        )
-    )
+    drawn = {heading: tuple(_compare(truth, metrics, each) for each in images) for heading, images in chosen.items()}
+    return Gallery(tuple(GalleryRow(heading, images) for heading, images in drawn.items() if images))
 
 
 def _compare(truth: GroundTruth, metrics: DetectionMetrics, errors: ImageErrors) -> InlineImage:

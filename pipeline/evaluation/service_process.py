@@ -54,10 +54,7 @@ class RunningService:
 def serve(bento: Path, *, log_path: Path | None = None, timeout: float = 120.0) -> Iterator[RunningService]:
     """Serve a built Bento while the `with` block runs, and stop all its processes however the block ends.
 
-    Args:
-        bento: The folder of the Bento.
-        log_path: File for the server's output; without it the output is removed with the server.
-        timeout: Seconds until `/readyz` must have answered.
+    `log_path` is for the server's output, which is else removed with it. Within `timeout` seconds it must be ready.
 
     Raises:
         MissingError: There is no such folder.
@@ -80,8 +77,7 @@ def serve(bento: Path, *, log_path: Path | None = None, timeout: float = 120.0) 
 def _start(folder: Path, output: Path, home: str) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
     environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
-    # the Bento is an artifact: nothing may be written into its folder
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
     with output.open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", "0"],

@@ -45,13 +45,19 @@ def read_header(data: bytes) -> ImageHeader:
     """
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            name, size = "PNG", _read_png(data)
+            start, width, height = struct.unpack_from(">8sII", data, 8)
+            name, size = "PNG", (width, height)
+            if start != b"\x00\x00\x00\x0dIHDR":
+                raise DataError("the PNG file does not begin with its header")
         elif data.startswith(b"\xff\xd8\xff"):
             name, size = "JPEG", _read_jpeg(data)
         elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             name, size = "WebP", _read_webp(data)
         elif data.startswith(b"BM"):
-            name, size = "BMP", _read_bmp(data)
+            (header_bytes,) = struct.unpack_from("<I", data, 14)
+            layout = "<HH" if header_bytes == 12 else "<ii"  # the oldest header has 16-bit sizes
+            width, height = struct.unpack_from(layout, data, 18)
+            name, size = "BMP", (width, abs(height))  # a negative height stores the rows from the top
         else:
             raise DataError(f"not an image file of a known format ({', '.join(FORMATS)})")
     except (struct.error, IndexError) as error:
@@ -59,13 +65,6 @@ def read_header(data: bytes) -> ImageHeader:
     if min(size) < 1:
         raise DataError(f"the image file claims {size[0]} x {size[1]} pixels")
     return ImageHeader(name, *size)
-
-
-def _read_png(data: bytes) -> tuple[int, int]:
-    start, width, height = struct.unpack_from(">8sII", data, 8)
-    if start != b"\x00\x00\x00\x0dIHDR":
-        raise DataError("the PNG file does not begin with its header")
-    return width, height
 
 
 def _read_jpeg(data: bytes) -> tuple[int, int]:
@@ -102,13 +101,6 @@ def _read_webp(data: bytes) -> tuple[int, int]:
         if start_code == b"\x9d\x01\x2a":
             return width & 0x3FFF, height & 0x3FFF
     raise DataError("the WebP file has no image in its first chunk")
-
-
-def _read_bmp(data: bytes) -> tuple[int, int]:
-    (header_bytes,) = struct.unpack_from("<I", data, 14)
-    layout = "<HH" if header_bytes == 12 else "<ii"  # the oldest header has 16-bit sizes
-    width, height = struct.unpack_from(layout, data, 18)
-    return width, abs(height)  # a negative height stores the rows from the top
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:

@@ -48,18 +48,13 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 
 @dataclass(frozen=True)
 class PackedService:
-    """A built Bento.
+    """A built Bento."""
 
-    Attributes:
-        folder: The Bento: `python -m bentoml serve <folder>` runs it, and
-            `bentoml.bentos.import_bento(folder, input_format="folder")` adds it to a store, for `bentoml containerize`.
-        tag: Name and version; the version is a digest of the content.
-        test_result: The detections in the test image, as the REST API's `test_result` answers.
-    """
-
+    # `python -m bentoml serve <folder>` runs it, and `bentoml.bentos.import_bento(folder, input_format="folder")` adds
+    # it to a store, for `bentoml containerize`
     folder: Path
-    tag: str
-    test_result: dict[str, Any]
+    tag: str  # name and version, which is a digest of the content
+    test_result: dict[str, Any]  # the detections in the test image, as the REST API's `test_result` answers
 
 
 def pack_service(
@@ -67,13 +62,9 @@ def pack_service(
 ) -> PackedService:
     """Build the Bento of a model.
 
-    Args:
-        onnx_path: The graph; see `Predictor` for its interface.
-        metadata: What the graph was made for.
-        test_image: An image whose detections are recorded, for checks of the running service.
-        folder: The folder for the Bento; absent or empty.
-        learned: The record of the images that the model learned from, of which the metadata holds the
-            digest. It lies at the root of the Bento, where the service does not read it. None for a model without one.
+    `test_image` is one whose detections are recorded, for checks of the running service. `learned` is the record of the
+    images that the model learned from, of which the metadata holds the digest. It lies at the root of the Bento, where
+    the service does not read it.
 
     Raises:
         MissingError: A required package is missing.
@@ -153,14 +144,7 @@ def _build(context: Path, home: Path, version: str) -> Path:
 
 
 def pinned_requirements(*packages: str) -> list[str]:
-    """Pin packages and all that they need to the installed versions, as sorted lines; no package index is asked.
-
-    Args:
-        packages: What the service needs, by default.
-
-    Raises:
-        MissingError: A package is not installed.
-    """
+    """Pin packages, by default the service's, and all that they need to the installed versions; asks no index."""
     pinned: dict[str, str] = {}
     waiting = list(map(Requirement, packages or PACKAGES))
     seen: set[tuple[str, frozenset[str]]] = set()

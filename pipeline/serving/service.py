@@ -126,7 +126,6 @@ class UploadedImages(bentoml.IODescriptor):
     envs=[
         {"name": "OPENCV_LOG_LEVEL", "value": "SILENT"},
         {"name": "BENTOML_DO_NOT_TRACK", "value": "true"},
-        {"name": "ORT_DISABLE_TELEMETRY", "value": "1"},
     ],
 )
 class ObjectDetector:

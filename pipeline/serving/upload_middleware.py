@@ -44,15 +44,8 @@ PreparedImage = tuple[Letterboxed, float]
 """One letterboxed image, and the lowest score that its sender wants."""
 
 
-class UploadRefusedError(DataError):
-    """A request that is not served.
-
-    Args:
-        status: HTTP status.
-        code: Short name of the reason, for programs.
-        message: The reason, for people.
-        details: Further JSON values, for instance which image it is.
-    """
+class UploadRefusedError(Exception):
+    """A request that is not served: HTTP status, a code for programs, a message for people, and further JSON values."""
 
     def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -61,12 +54,7 @@ class UploadRefusedError(DataError):
 
 
 class UploadMiddleware:
-    """ASGI middleware; see the module.
-
-    Args:
-        app: The service.
-        metadata_path: The `model.json`, for the input size and the thresholds.
-    """
+    """ASGI middleware; see the module. The `model.json` tells the input size and the thresholds."""
 
     def __init__(self, app: ASGIApp, metadata_path: Path) -> None:
         self._app = app
@@ -91,16 +79,22 @@ class UploadMiddleware:
             # nobody receives it, but BentoML's timer waits for an answer
             await Response(status_code=400)(scope, receive, send)
         else:
-            await self._app(_without_body(scope), _after_body(receive), send)
+            headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-type", b"content-length")]
+            await self._app({**scope, "headers": headers}, _after_body(receive), send)
 
     async def _admit(self, request: Request) -> list[PreparedImage]:
         threshold = self._read_threshold(request)
-        _check_headers(request)
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != _MEDIA_TYPE:
+            given = f"not {media_type}" if media_type else "and has no content type"
+            message = f"the body must be {_MEDIA_TYPE} with files named '{_FIELD}', {given}"
+            raise UploadRefusedError(415, "unsupported_media_type", message)
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > LIMITS["body_bytes"]:  # before a byte of it is read
+            raise _too_long(LIMITS["body_bytes"])
         held = [0]
         try:
             files = await _read_files(request, self._limited(request, held))
-            for index, (name, data) in enumerate(files):
-                _check_size(index, name, data)
             return [(await self._prepare(index, *file), threshold) for index, file in enumerate(files)]
         finally:
             self._held_bytes -= held[0]
@@ -135,30 +129,21 @@ class UploadMiddleware:
     async def _prepare(self, index: int, name: str, data: bytes) -> Letterboxed:
         """Decode and letterbox in a thread: one image of a request at a time, so that others are served too."""
         try:
+            header = read_header(data)
+            if header.pixels > MAX_PIXELS:
+                message = f"image {index} is {header.width} x {header.height}, more than {MAX_PIXELS} pixels"
+                details = {"index": index, "file": name, "limit_pixels": MAX_PIXELS}
+                raise UploadRefusedError(413, "image_too_large", message, **details)
             return await anyio.to_thread.run_sync(
                 lambda: letterbox(decode(data), self._metadata.image_size), limiter=self._decoders
             )
         except DataError as error:
-            raise _bad_image(index, name, error) from error
-
-
-def _check_headers(request: Request) -> None:
-    """Refuse by the headers alone, before a byte of the body is read."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != _MEDIA_TYPE:
-        given = f"not {media_type}" if media_type else "and has no content type"
-        message = f"the body must be {_MEDIA_TYPE} with files named '{_FIELD}', {given}"
-        raise UploadRefusedError(415, "unsupported_media_type", message)
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > LIMITS["body_bytes"]:
-        raise _too_long(LIMITS["body_bytes"])
+            message = f"image {index}: {error.problem}"
+            raise UploadRefusedError(422, "invalid_image", message, index=index, file=name) from error
 
 
 async def _read_files(request: Request, body: AsyncGenerator[bytes, None]) -> list[tuple[str, bytes]]:
-    """Names and bytes of the files of a multipart form.
-
-    A part without a file name is refused: it could be text, JSON or a URL.
-    """
+    """Names and bytes of the form's files. A part without a file name is refused: it could be text, JSON or a URL."""
     parser = _InMemoryParser(request.headers, body, max_files=LIMITS["images"] + 1, max_fields=1)
     try:
         form = await parser.parse()
@@ -197,20 +182,6 @@ class _InMemoryParser(MultiPartParser):
         self.closed = True
 
 
-def _check_size(index: int, name: str, data: bytes) -> None:
-    try:
-        header = read_header(data)
-    except DataError as error:
-        raise _bad_image(index, name, error) from error
-    if header.pixels > MAX_PIXELS:
-        message = f"image {index} is {header.width} x {header.height}, more than {MAX_PIXELS} pixels"
-        raise UploadRefusedError(413, "image_too_large", message, index=index, file=name, limit_pixels=MAX_PIXELS)
-
-
-def _bad_image(index: int, name: str, error: DataError) -> UploadRefusedError:
-    return UploadRefusedError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=name)
-
-
 def _too_long(limit: int) -> UploadRefusedError:
     return UploadRefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
 
@@ -227,11 +198,6 @@ async def _discard_body(request: Request) -> None:
         length += len(chunk)
         if length > _OTHER_BODY_BYTES:
             raise _too_long(_OTHER_BODY_BYTES)
-
-
-def _without_body(scope: Scope) -> Scope:
-    headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-type", b"content-length")]
-    return {**scope, "headers": headers}
 
 
 def _after_body(receive: Receive) -> Receive:

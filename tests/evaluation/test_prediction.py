@@ -117,8 +117,8 @@ def answer(found: dict[str, Any]) -> Reply:
         ),
         "not found": (Reply(404), "HTTP 404"),
         "not JSON": (Reply(200, b"<html>"), "malformed: Invalid JSON"),
-        "no list": (json_reply({}), "malformed: Input should be a valid array"),
-        "too few items": (json_reply([]), "malformed: 0 items for one image"),
+        "no list": (json_reply({}), "malformed: Input should be a valid"),
+        "too few items": (json_reply([]), "malformed: 0: Field required"),
         "nothing": (answer({}), "malformed: 0.detections: Field"),
         "half a box": (
             answer({"detections": [{"box": [1, 2], "score": 1, "label": "dark"}]}),

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -27,13 +27,14 @@ from pipeline.data.sources.image_sink import DIFFERS, ImageSink
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import DatabaseSource, FetchOptions
 from pipeline.data.subset_names import subset_named
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 
 _EXPECTED = (
     "name and image (the file's bytes), or path (with name or without); label with x, y, width, height or x1, y1, x2, "
     "y2, or boxes and labels (JSON lists); iscrowd; subset; other columns are kept with the image"
 )
 _XYWH, _XYXY, _LISTS = ("x", "y", "width", "height"), ("x1", "y1", "x2", "y2"), ("boxes",)
+_BYTES = (bytes, bytearray, memoryview)
 _ROWS = 20  # in memory at a time, with their images
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _READING = re.compile(r"[\s(]*(select|with|values|table|from)\b", re.IGNORECASE)
@@ -49,8 +50,7 @@ def load_database(source: DatabaseSource, images: Path, annotations: Path, optio
     and missing local paths, are skipped with their boxes. The same rows in any order give the same bytes.
     """
     if not _READING.match(_COMMENTS.sub(" ", source.query)):
-        problem = "the query does not start with SELECT"
-        raise UsageError(problem, where=source.shown, expected="a query that only reads", remedy="write a SELECT")
+        raise UsageError("the query does not start with SELECT", where=source.shown, expected="a query that only reads")
     sink = ImageSink(images)
     folder = Path(source.url.database or "").parent if source.url.get_backend_name() == "sqlite" else Path()
     paths: dict[str, str] = {}
@@ -85,29 +85,26 @@ def _file(path: str, folder: Path, options: FetchOptions, where: str) -> Path | 
     if "://" not in path and not os.path.exists(os.path.expanduser(url)):  # noqa: PTH110, PTH111 - these raise nothing
         return None
     try:
-        found = fetch(url, options.cache)
-    except (DataError, MissingError, UsageError) as error:
-        if isinstance(error, MissingError) and path.lower().startswith("file://"):
-            return None
+        found = fetch(url, options.cache).path
+    except PipelineError as error:
         problem = f"the image {redact(path)} cannot be fetched: {error.problem}"
-        remedy = "run it again, downloads are kept; or exclude the row in the query"
-        raise DataError(problem, where=where, remedy=remedy) from None
-    return found.path if found.path.is_file() else None
+        raise DataError(problem, where=where, remedy="run it again, or exclude the row in the query") from None
+    return found if found.is_file() else None
 
 
 def _rows(source: DatabaseSource) -> Generator[tuple[ParsedImage, bytes | None, str]]:
     # PostgreSQL: a cursor on the server. Without parameters, a % in the query is a % for all drivers.
     options = {"stream_results": True, "yield_per": _ROWS, "no_parameters": True}
-    number, has_begun = 0, False
-    with _connected(source) as connection:
+    number, columns = 0, None
+    with _connect(source) as connection:  # ends in a rollback
         try:
             result = connection.exec_driver_sql(source.query, execution_options=options)
-            columns, has_begun = _Columns(list(map(str, result.keys())), source.shown), True
+            columns = _Columns(list(result.keys()), source.shown)
             for number, values in enumerate(tqdm(result, desc="rows", unit="row", mininterval=0.5, ascii=True), 1):
                 yield columns.row(values, number)
         except SQLAlchemyError as error:
             message = _message(source, error)
-            if has_begun or (isinstance(error, DBAPIError) and error.connection_invalidated):
+            if columns or (isinstance(error, DBAPIError) and error.connection_invalidated):
                 problem = f"the query broke off after {number} rows: {message}"
                 raise DataError(problem, where=source.shown, remedy="run it again; nothing was published") from None
             problem = f"the database refuses the query: {message}"
@@ -117,26 +114,22 @@ def _rows(source: DatabaseSource) -> Generator[tuple[ParsedImage, bytes | None, 
 def _message(source: DatabaseSource, error: SQLAlchemyError) -> str:
     """The first line of the database's own message, without secrets."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    text = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    text = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     for secret in source.secrets:
         text = text.replace(secret, "***")
     return text[:300]
 
 
-@contextmanager
-def _connected(source: DatabaseSource) -> Iterator[Connection]:
+def _connect(source: DatabaseSource) -> Connection:
     """A connection that only reads. Messages of the libraries are reworded, and not chained."""
     is_sqlite, name = source.url.get_backend_name() == "sqlite", source.url.database or ""
-    if is_sqlite and (name in {"", ":memory:"} or name.startswith("file:")):
-        raise UsageError("the URL names no file", where=source.shown, expected="sqlite:///folder/file.db")
     if is_sqlite and not Path(name).is_file():  # SQLite would create it
-        raise MissingError("there is no such database file", where=name, remedy="check the path")
+        raise MissingError("there is no such database file", where=source.shown, expected="sqlite:///folder/file.db")
     try:
         engine = create_engine(source.url, poolclass=NullPool, hide_parameters=True)
     except (ImportError, NoSuchModuleError):
         problem = f"the package for '{source.url.drivername}' databases is missing"
-        remedy = "install the driver that SQLAlchemy's page on the database names, such as psycopg[binary]"
-        raise UsageError(problem, where=source.shown, remedy=remedy) from None
+        raise UsageError(problem, where=source.shown, remedy="install it, such as psycopg[binary]") from None
     except (SQLAlchemyError, TypeError, ValueError):
         raise UsageError("the database URL has a setting that cannot be used", where=source.shown) from None
     try:
@@ -144,13 +137,10 @@ def _connected(source: DatabaseSource) -> Iterator[Connection]:
         if is_sqlite:
             connection.exec_driver_sql("PRAGMA query_only = ON")
     except SQLAlchemyError as error:
-        raise MissingError(
-            f"the database cannot be opened: {_message(source, error)}",
-            where=source.shown,
-            remedy="check the address, and the user and password in the environment",
-        ) from None
-    with connection:  # ends in a rollback
-        yield connection
+        problem = f"the database cannot be opened: {_message(source, error)}"
+        remedy = "check the address, and the user and password in the environment"
+        raise MissingError(problem, where=source.shown, remedy=remedy) from None
+    return connection
 
 
 class _Columns:
@@ -162,21 +152,19 @@ class _Columns:
         forms = [form for form in (_XYWH, _XYXY, _LISTS) if set(form[:2]) & {*lower}]  # a width alone is an image's
         self._form = forms[0] if forms else ()
         self._label = "labels" if self._form == _LISTS else "label"
-        needed = (*self._form, self._label) if forms else ()
+        needed = {*self._form, self._label} if forms else set()
         orphans = [] if forms else [each for each in ("label", "labels", "iscrowd") if each in lower]
+        has_image, has_path = "image" in lower, "path" in lower
         problems = {
-            "the query has a column twice": len({*lower}) < len(lower),
-            "the query has not either name and image or path": {"image", "path"} <= {*lower}
-            or not ({"image", "name"} <= {*lower} or "path" in lower),
-            f"the query has boxes in {len(forms)} forms": len(forms) > 1,
-            f"the query has boxes without {', '.join(sorted({*needed}.difference(lower)))}": {*needed} - {*lower},
-            f"the query has {', '.join(orphans)} and no boxes": orphans,
+            "a column twice": len({*lower}) < len(lower),
+            "not either name and image or path": has_image == has_path or (has_image and "name" not in lower),
+            f"boxes in {len(forms)} forms": len(forms) > 1,
+            f"boxes without {', '.join(sorted(needed.difference(lower)))}": needed.difference(lower),
+            f"{', '.join(orphans)} and no boxes": orphans,
         }
-        for problem, is_so in problems.items():
-            if is_so:
-                remedy = "name the columns so: SELECT file AS name"
-                came = f"{problem}; it has {', '.join(names)}"
-                raise UsageError(came, where=shown, expected=_EXPECTED, remedy=remedy)
+        if problem := next((each for each, is_so in problems.items() if is_so), ""):
+            problem = f"the query has {problem}; it has {', '.join(names)}"
+            raise UsageError(problem, where=shown, expected=_EXPECTED, remedy="name columns so: SELECT file AS name")
         used = {"name", "image", "path", "subset", "iscrowd", *needed}
         self._used = {each: i for i, each in enumerate(lower) if each in used}
         self._others = {name: i for i, name in enumerate(names) if name.lower() not in used}
@@ -184,21 +172,26 @@ class _Columns:
     def row(self, values: Sequence[Any], number: int) -> tuple[ParsedImage, bytes | None, str]:
         """Check a row, counted from 1: what it says of an image, and the image's bytes or path."""
         cells = {column: values[i] for column, i in self._used.items()}
+        data, subset = cells.get("image"), cells.get("subset") or ""
         try:
+            if data is not None and not isinstance(data, _BYTES):
+                raise _wrong("image", data, "the bytes of a file")
+            if subset and not subset_named(str(subset)):
+                raise _wrong("subset", subset, "train, val, eval or test")
             path = "" if cells.get("path") is None else _text("path", cells["path"])
             image = ParsedImage(
                 _text("name", cells["name"]) if "name" in cells else _name_of(path),
                 0,
                 0,
                 self._boxes(cells),
-                _subset(cells.get("subset")),
+                subset_named(str(subset)),
                 self._form != _LISTS or cells["boxes"] is not None,
                 extra={key: _kept(values[i]) for key, i in self._others.items() if values[i] is not None},
             )
-            return image, _bytes(cells.get("image")), path
         except DataError as error:
             error.where = f"{self._shown}, row {number}"
             raise
+        return image, None if data is None else bytes(data), path
 
     def _boxes(self, cells: Mapping[str, Any]) -> tuple[ParsedBox, ...]:
         labels, crowd = cells.get(self._label), cells.get("iscrowd")
@@ -213,13 +206,12 @@ class _Columns:
             boxes, labels, crowd = ([], [], []) if is_null else ([box], [labels], [crowd])
         if not len(boxes) == len(labels) == len(crowd):
             raise DataError(f"it has {len(boxes)} boxes, {len(labels)} labels and {len(crowd)} iscrowd")
-        return tuple(self._box(*each) for each in zip(boxes, labels, crowd, strict=True))
+        return tuple(map(self._box, boxes, labels, crowd))
 
     def _box(self, box: Any, label: Any, crowd: Any) -> ParsedBox:
-        columns = self._form if self._form != _LISTS else _LISTS * 4
         if not isinstance(box, list | tuple) or len(box) != 4:
             raise _wrong("boxes", box, "four numbers [x, y, width, height]")
-        a, b, c, d = map(_number, columns, box)
+        a, b, c, d = map(_number, self._form if self._form != _LISTS else _LISTS * 4, box)
         if self._form == _XYXY:
             c, d = c - a, d - b
         if crowd not in (None, 0, 1):
@@ -228,7 +220,7 @@ class _Columns:
 
 
 def _wrong(column: str, value: Any, expected: str) -> DataError:
-    shown = "NULL" if value is None else f"'{value[:40]}'" if isinstance(value, str) else type(value).__name__
+    shown = f"'{value[:40]}'" if isinstance(value, str) else "NULL" if value is None else type(value).__name__
     return DataError(f"{column} is {shown}, and not {expected}")
 
 
@@ -240,14 +232,8 @@ def _list(column: str, value: Any) -> list[Any]:
     return list(value or ())
 
 
-def _bytes(value: Any) -> bytes | None:
-    if value is not None and not isinstance(value, bytes | bytearray | memoryview):
-        raise _wrong("image", value, "the bytes of a file")
-    return None if value is None else bytes(value)
-
-
 def _text(column: str, value: Any) -> str:
-    if value in (None, "") or isinstance(value, bool | bytes | bytearray | memoryview | list | dict | float):
+    if value in (None, "") or isinstance(value, (bool, list, dict, float, *_BYTES)):
         raise _wrong(column, value, "a text")
     return str(value)
 
@@ -259,16 +245,9 @@ def _number(column: str, value: Any) -> float:
         raise _wrong(column, value, "a number") from None
 
 
-def _subset(value: Any) -> str:
-    subset = subset_named(value) if isinstance(value, str) else ""
-    if value not in (None, "") and not subset:
-        raise _wrong("subset", value, "train, val, eval or test")
-    return subset
-
-
 def _kept(value: Any) -> Any:
     """A value that JSON can hold; others as text, and bytes as `DIFFERS`."""
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, _BYTES):
         return DIFFERS
     try:
         return json.loads(json.dumps(value, allow_nan=False))

@@ -34,12 +34,11 @@ def load_http_api(source: ApiSource, images: Path, annotations: Path, options: F
     def pages(client: HttpClient) -> Iterator[tuple[list[ApiRecord | Skipped], str]]:
         first, has_boxes = None, not settings.boxes
         for items, url, where in _pages(client, settings):
-            places = [(item, f"{where}, item {index}") for index, item in enumerate(items)]
-            first = first or next(iter(places), None)
+            first = first or ((items[0], f"{where}, item 0") if items else None)
             has_boxes = has_boxes or any(find(item, settings.boxes) is not ABSENT for item in items)
-            for item, place in places:
-                if not has_boxes and is_misspelt(item, settings.boxes):
-                    need(item, settings.boxes, setting="boxes", where=place)
+            if first and not has_boxes and is_misspelt(first[0], settings.boxes):
+                break
+            places = [(item, f"{where}, item {index}") for index, item in enumerate(items)]
             yield [each for item, place in places for each in read_record(item, settings, where=place)], url
         if first and not has_boxes:
             need(first[0], settings.boxes, setting="boxes", where=first[1])
@@ -56,8 +55,7 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any
     for count in itertools.count(1):
         where = f"page {count} of {client.access.shown(start)}"
         if url in asked:
-            problem = "the next page was already read"
-            raise DataError(problem, where=where, remedy="check api.next: does it lead to the next page?")
+            raise DataError("the next page was already read", where=where, remedy="check api.next")
         asked.add(url)
         try:
             answer = client.json(url)
@@ -74,9 +72,7 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any
         if not settings.page_parameter:
             url = _next(client, answer, settings, where, is_first=count == 1)
         elif items and items == last:
-            problem = "the page is the same as the one before"
-            remedy = f"check api.page_parameter: does the server know '{settings.page_parameter}'?"
-            raise DataError(problem, where=where, remedy=remedy)
+            raise DataError("the page is the same as the one before", where=where, remedy="check api.page_parameter")
         else:
             url = _numbered(start, settings, count + 1) if items else ""
         last = items

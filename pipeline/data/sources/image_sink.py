@@ -55,18 +55,10 @@ class _Entry:
 
 
 class ImageSink:
-    """Takes a source's images and boxes.
+    """Takes a source's images and boxes; boxes that are not `in_pixels` are in fractions of the image's size.
 
     Images go to disk at once; only names, boxes and fields are kept in memory. The order of the records makes no
     difference to what is written.
-
-    Args:
-        images: The folder for images.
-        in_pixels: Whether boxes are in pixels; otherwise in fractions of the image's size.
-
-    Attributes:
-        names: The names of all images of the source, if they are known: no converted image takes one of them.
-        skipped: What in the source is not taken.
     """
 
     def __init__(self, images: Path, *, in_pixels: bool = True) -> None:
@@ -74,7 +66,7 @@ class ImageSink:
         self._entries: dict[str, _Entry] = {}
         self._transfer: Transfer = "copy"
         self._keeps_unreadable = False
-        self.names: Collection[str] = ()
+        self.names: Collection[str] = ()  # all of the source, where known: no converted image takes one of them
         self.skipped: list[Skipped] = []
 
     def add(self, record: ParsedImage, content: bytes | Path | None, *, where: str, problem: str = "") -> None:
@@ -87,9 +79,6 @@ class ImageSink:
             content: The file, its bytes, or None if another record has them.
             where: The record's place in the source, for messages.
             problem: Why there is no content.
-
-        Raises:
-            DataError: The name cannot be used or is that of another image, or two records contradict each other.
         """
         name = _checked_name(record.name, where)
         entry = self._entries.setdefault(name, _Entry(where))

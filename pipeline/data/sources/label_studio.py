@@ -50,14 +50,11 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
         export = f"{site}/api/projects/{int(match[2])}/export?exportType=JSON"
         tasks = client.json(export).data
         if not isinstance(tasks, list):
-            problem = f"the export is {kind(tasks)}"
-            raise DataError(problem, where=client.access.shown(export), expected="a list of tasks")
+            raise DataError(f"the export is {kind(tasks)}", where=endpoint, expected="a list of tasks")
         for start in range(0, len(tasks), _BATCH):
             records = []
-            for index, task in enumerate(tasks[start : start + _BATCH], start):
-                number = find(task, "id")
-                shown = number if isinstance(number, int) else f"number {index}"
-                records += read_task(task, source, f"task {shown} of {endpoint}", site)
+            for task in tasks[start : start + _BATCH]:
+                records += read_task(task, source, f"task {find(task, 'id')} of {endpoint}", site)
             yield records, site + "/"
 
     return load_records(source, images, annotations, options, pages, in_pixels=False)
@@ -93,18 +90,15 @@ def _exchange_personal_token(client: HttpClient, site: str, token: str) -> None:
     """
     if not (token.startswith("eyJ") and token.count(".") == 2):
         return
-    asking = replace(
-        client, access=Access(client.access.endpoint, "", client.access.remedy, client.access.hidden), renew=None
-    )
+    own = client.access
+    asking = replace(client, access=Access(own.endpoint, "", own.remedy, own.hidden), renew=None)
     url = f"{site}/api/token/refresh"
 
     def renew() -> None:
-        answer = asking.json(url, method="POST", body={"refresh": token})
-        access = find(answer.data, "access")
+        access = find(asking.json(url, method="POST", body={"refresh": token}).data, "access")
         if not isinstance(access, str) or not re.fullmatch(r"[!-~]+", access):
-            problem = "the server gave no access token"
-            raise DataError(problem, where=client.access.shown(url), expected="one in 'access'")
-        client.access.header = f"Bearer {access}"
+            raise DataError("the server gave no access token", where=own.shown(url), expected="one in 'access'")
+        own.header = f"Bearer {access}"
 
     renew()
     client.renew = renew
@@ -123,8 +117,7 @@ def _best(annotations: Any) -> dict[str, Any] | None:
 
 def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, where: str) -> str:
     """The image's URL in a task's data: as set, as the results name it, or the only one."""
-    path = settings.image
-    if path == ".":
+    if settings.image == ".":
         values = data if isinstance(data, dict) else {}
         urls = [key for key, value in values.items() if str(value).lower().startswith(_REFERENCES)]
         named = {str(each.get(key, "")).removeprefix("$") for each in results for key in ("source", "to_name")}
@@ -134,7 +127,7 @@ def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, 
             remedy = f"set api.image to one of: {', '.join(keys or list(values))[:200]}"
             raise DataError(problem, where=where, expected="one, that of the image", remedy=remedy)
         return str(values[keys[0]])
-    found = need(data, path, setting="image", where=where)
+    found = need(data, settings.image, setting="image", where=where)
     if not isinstance(found, str):
         raise DataError(f"the image is {kind(found)}", where=where, expected="a URL")
     return found
@@ -158,11 +151,11 @@ def _image(reference: str, task_id: Any, folder: str) -> tuple[str, str]:
 
 def _declared_size(results: list[dict[str, Any]]) -> tuple[int, int]:
     """The size in pixels that the boxes refer to; zeros if results differ or do not say."""
-    sizes = {(as_number(each.get("original_width")), as_number(each.get("original_height"))) for each in results}
-    sizes.discard((None, None))
-    width, height = sizes.pop() if len(sizes) == 1 else (None, None)
-    is_size = width and height and width >= 1 and height >= 1 and math.isfinite(width * height)
-    return (int(width or 0), int(height or 0)) if is_size else (0, 0)
+    sizes = {(each.get("original_width"), each.get("original_height")) for each in results} - {(None, None)}
+    (width, height), *others = sizes or {(0, 0)}
+    if others or not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        return 0, 0
+    return width, height
 
 
 def _regions(results: list[dict[str, Any]], where: str) -> tuple[list[ParsedBox], list[Skipped]]:
@@ -178,38 +171,33 @@ def _regions(results: list[dict[str, Any]], where: str) -> tuple[list[ParsedBox]
             continue
         labels = [each for each in value.get(name) or () if isinstance(each, str) and each]
         is_rectangle = name == "rectanglelabels"
-        points = _rectangle(value) if is_rectangle else _fractions(value.get("points"))
+        points = _outline(value, is_rectangle=is_rectangle)
         if not labels or points is None:
             left_out["without a label" if points else "without a place"] += 1
             continue
         angle = (as_number(value.get("rotation")) or 0.0) * is_rectangle
-        if is_rectangle and not angle % 360:
+        if angle % 360:
+            width, height = as_number(result.get("original_width")), as_number(result.get("original_height"))
+            points = rotated(points, angle, (width or 1.0) / (height or 1.0))
+        elif is_rectangle:
             (x, y), _, (right, bottom), _ = points
             boxes += [ParsedBox(label, (x, y, right - x, bottom - y)) for label in labels]
             continue
-        if is_rectangle:
-            width, height = as_number(result.get("original_width")), as_number(result.get("original_height"))
-            points = rotated(points, angle, (width or 1.0) / (height or 1.0))
         boxes += [ParsedBox.around(label, points) for label in labels]
     return boxes, [Skipped(f"{where}: {n} regions", reason) for reason, n in sorted(left_out.items())]
 
 
-def _rectangle(value: dict[str, Any]) -> list[Point] | None:
-    x, y, width, height = (as_number(value.get(key)) for key in ("x", "y", "width", "height"))
-    if x is None or y is None or width is None or height is None:
+def _outline(value: dict[str, Any], *, is_rectangle: bool) -> list[Point] | None:
+    """The corners of a rectangle or the points of a polygon in fractions; None if they are not that."""
+    try:
+        if is_rectangle:
+            x, y, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
+            points = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        else:
+            points = [(float(x), float(y)) for x, y in value["points"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return _fractions([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
-
-
-def _fractions(points: Any) -> list[Point] | None:
-    """Three or more points in percent as fractions; None if they are not that."""
-    if not isinstance(points, list) or len(points) < 3:
-        return None
-    if not all(isinstance(point, list) and len(point) == 2 for point in points):
-        return None
-    numbers = [as_number(each) for point in points for each in point]
-    fractions = [number / 100 for number in numbers if number is not None]
-    return list(zip(fractions[::2], fractions[1::2], strict=True)) if len(fractions) == len(numbers) else None
+    return [(x / 100, y / 100) for x, y in points] if len(points) >= 3 else None
 
 
 def rotated(points: list[Point], degrees: float, aspect: float) -> list[Point]:

@@ -51,17 +51,13 @@ _SMALL = 32  # pixels: the side of frames that are compared
 class Sampling:
     """Which frames of a clip are taken: those due by time or by scene; every one if both are 0.
 
-    Attributes:
-        per_second: Frames a second by the clip's own time stamps, so a variable frame rate is fine: the first frame in
-            each interval of `1 / per_second` seconds, counted from the first frame. 0: none by time.
-        scene_change: How different from its predecessor a frame must be to begin a scene, from 0 to 1; 0: none by
-            scene. The measure is the mean absolute difference of the two frames at 32 x 32 pixels in RGB, d, reduced to
-            min(d, |d - previous d|), so that a pan or a shaking camera begins no scene (after FFmpeg's filter
-            `select`, variable `scene`). A cut usually gives 0.1 to 0.5. The first frame of the clip begins a scene.
+    The difference of a frame from its predecessor is the mean absolute one at 32 x 32 pixels in RGB, d, reduced to
+    min(d, |d - previous d|), so that a pan or a shaking camera begins no scene (after FFmpeg's filter `select`,
+    variable `scene`). A cut usually gives 0.1 to 0.5. The first frame of the clip begins a scene.
     """
 
-    per_second: float = 1.0
-    scene_change: float = 0.0
+    per_second: float = 1.0  # the first frame in each interval of `1 / per_second` s by time stamps; 0: none by time
+    scene_change: float = 0.0  # the difference, from 0 to 1, with which a frame begins a scene; 0: none by scene
 
     def __post_init__(self) -> None:
         if not (0 <= self.per_second < math.inf and 0 <= self.scene_change <= 1):
@@ -80,32 +76,40 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[
         DataError: It is not a video, has no frames, is cut, damaged or encrypted, or its frames are too large.
     """
     _check_matroska(clip)
-    video = f"{name}{clip.suffix}"
-    sampler = _Sampler(sampling)
-    matrices: dict[int, tuple[int, int, int, int]] = {}
     try:
         container = av.open(str(clip.resolve()), options=_OPEN_OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         problem = f"the file cannot be read as a video: {error.strerror}"
         raise DataError(problem, where=clip, expected=_EXPECTED, remedy=_WHOLE) from None
+    per_second, scene_change = sampling.per_second, sampling.scene_change
+    matrices: dict[int, tuple[int, int, int, int]] = {}
+    before: NDArray[np.int16] | None = None
+    interval, scene, difference = -1, -1, 0.0
     with container:
-        for number, (seconds, frame) in enumerate(_frames(clip, container, _video_stream(container, clip))):
-            if sampler.takes(frame, seconds):
-                fields = {"video": video, "frame": number, "time": round(seconds, 6), "scene": sampler.scene}
-                pixels = _upright(frame, matrices)
-                encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+        for number, (seconds, frame) in enumerate(_frames(clip, container)):
+            # Every frame is compared, whichever are taken: at one a second a pan would look like a cut.
+            small = frame.reformat(_SMALL, _SMALL, "rgb24", interpolation="AREA").to_ndarray().astype(np.int16)
+            last, difference = difference, 0.0 if before is None else float(np.abs(small - before).mean()) / 255
+            novelty = min(difference, abs(difference - last))
+            begins_scene = before is None or novelty >= (scene_change or _USUAL_CHANGE)
+            before, scene = small, scene + begins_scene
+            due = math.floor((seconds + _ROUNDING) * per_second)
+            is_due, interval = due > interval and per_second > 0, max(due, interval)
+            if is_due or (begins_scene and scene_change > 0) or not (per_second or scene_change):
+                fields = {"video": f"{name}{clip.suffix}", "frame": number, "time": round(seconds, 6), "scene": scene}
+                encoded = cv2.imencode(".jpg", _upright(frame, matrices), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
                 yield f"{name}/frame_{number:06d}.jpg", encoded.tobytes(), fields
 
 
-def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
+def _frames(clip: Path, container: InputContainer) -> Iterator[tuple[float, av.VideoFrame]]:
     """Each frame with its time in seconds since the first: all of them, or an error."""
+    stream = _video_stream(container, clip)
     decoded, first, end, longest_gap = 0, 0.0, 0.0, 0.0
 
     def broken(why: str) -> DataError:
         return DataError(
             f"the clip is cut or damaged after {end:.2f} s (frame {decoded}): {why}",
             where=clip,
-            expected="a clip that can be decoded to its end",
             remedy=f"{_WHOLE}; or encode the readable part anew: ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4",
         )
 
@@ -113,7 +117,7 @@ def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Itera
         if packet.is_corrupt:
             raise broken("the file ends within a frame")
         if packet.has_sidedata("encryption_info"):
-            raise DataError("the clip is encrypted", where=clip, expected="a clip without protection")
+            raise DataError("the clip is encrypted", where=clip)
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
@@ -140,41 +144,6 @@ def _frames(clip: Path, container: InputContainer, stream: VideoStream) -> Itera
         raise broken(f"it should last {declared:.1f} s")
 
 
-class _Sampler:
-    """Decides for the frames of one clip, in order, which are taken.
-
-    Every frame is compared, whichever are taken: at one a second a pan would look like a cut, and a short scene would
-    be missed. `scene` is the number, from 0, of the scene that the last frame is in.
-    """
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._sampling = sampling
-        self._interval = -1  # the last one a frame was taken from
-        self._before: NDArray[np.int16] | None = None
-        self._difference = 0.0
-        self.scene = -1
-
-    def takes(self, frame: av.VideoFrame, seconds: float) -> bool:
-        """Whether the next frame, shown so many seconds after the first, is taken."""
-        per_second, scene_change = self._sampling.per_second, self._sampling.scene_change
-        interval = math.floor((seconds + _ROUNDING) * per_second)
-        is_due = per_second > 0 and interval > self._interval
-        self._interval = max(self._interval, interval)
-        new_scene = self._begins_scene(frame)
-        self.scene += new_scene
-        return is_due or (new_scene and scene_change > 0) or not (per_second or scene_change)
-
-    def _begins_scene(self, frame: av.VideoFrame) -> bool:
-        small = frame.reformat(_SMALL, _SMALL, "rgb24", interpolation="AREA").to_ndarray().astype(np.int16)
-        before, self._before = self._before, small
-        if before is None:
-            return True
-        difference = float(np.abs(small - before).mean()) / 255
-        novelty = min(difference, abs(difference - self._difference))
-        self._difference = difference
-        return novelty >= (self._sampling.scene_change or _USUAL_CHANGE)
-
-
 def _upright(frame: av.VideoFrame, matrices: dict[int, tuple[int, int, int, int]]) -> NDArray[np.uint8]:
     """The pixels `(height, width, 3)` in BGR of a frame, turned and mirrored as its display matrix says.
 
@@ -196,17 +165,14 @@ def _upright(frame: av.VideoFrame, matrices: dict[int, tuple[int, int, int, int]
 def _video_stream(container: InputContainer, clip: Path) -> VideoStream:
     """The first video stream, ready to decode; a cover image does not count."""
     covers = av.stream.Disposition.attached_pic
-    streams = [each for each in container.streams.video if not each.disposition & covers]
-    if not streams:
+    stream = next((each for each in container.streams.video if not each.disposition & covers), None)
+    if stream is None:
         raise DataError("the file has no video stream", where=clip, expected=_EXPECTED, remedy=_WHOLE)
-    stream = streams[0]
     decoder = stream.codec_context
-    if decoder is None or not decoder.width:  # 0 is what FFmpeg leaves where it meets more than it was allowed
+    # a width of 0 is what FFmpeg leaves where it meets more pixels than it was allowed
+    if decoder is None or not 0 < decoder.width * decoder.height <= MAX_PIXELS:
         problem = f"there is no decoder for the clip's frames, or they are over {MAX_PIXELS} pixels"
         raise DataError(problem, where=clip, expected="H.264, H.265, VP9, MPEG-4 or the like", remedy=_WHOLE)
-    if decoder.width * decoder.height > MAX_PIXELS:
-        problem = f"the clip's frames have {decoder.width} x {decoder.height} pixels"
-        raise DataError(problem, where=clip, expected=f"at most {MAX_PIXELS} pixels")
     decoder.options = _DECODER_OPTIONS
     stream.thread_type = "AUTO"
     return stream

@@ -273,7 +273,7 @@ class TestRefused:
         "url, error, problem",
         {
             "no file": ("sqlite:///{}/none.db", MissingError, "no such database file"),
-            "in memory": ("sqlite://", UsageError, "names no file"),
+            "in memory": ("sqlite://", MissingError, "no such database file"),
             "no SQLite file": ("sqlite:///{}/text.db", UsageError, "file is not a database"),
             "no package for the dialect": ("duckdb:///a.db", UsageError, "package for 'duckdb' databases is missing"),
             "no driver": ("mssql+pyodbc://host/a", UsageError, r"package for 'mssql\+pyodbc' databases is missing"),

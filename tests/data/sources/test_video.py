@@ -177,7 +177,7 @@ class TestRefused:
 
     def test_large_frames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pipeline.data.sources.video.MAX_PIXELS", WIDTH * HEIGHT - 1)
-        with pytest.raises(DataError, match=f"frames have {WIDTH} x {HEIGHT} pixels"):
+        with pytest.raises(DataError, match=f"over {WIDTH * HEIGHT - 1} pixels"):
             extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images")
 
     def test_no_frame(self, tmp_path: Path) -> None:

@@ -15,17 +15,19 @@ PARTS = ["annotations read", "images looked at", "near duplicates", "rules", "se
          "subsets written", "samples shown"]  # fmt: skip
 
 
-def run(script: str, *arguments: object) -> str:
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr  # 1: a target is missed
     assert "Traceback" not in done.stderr
-    return done.stdout
+    return done
 
 
 def figures(script: str, limits: dict[str, float], *arguments: object) -> dict[str, Any]:
     """What it says, which holds the times against these targets."""
-    content: dict[str, Any] = json.loads(run(script, *arguments, "--json"))
+    done = run(script, *arguments, "--json")
+    content: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if all(row["met"] for row in content["targets"]) else 1)
     assert {row["name"]: row["limit"] for row in content["targets"]} == limits
     assert all(row["met"] == (row["value"] <= row["limit"]) for row in content["targets"])
     assert all(taken > 0 for times in content["times_s"].values() for taken in times)
@@ -48,7 +50,7 @@ def test_the_store_is_held_against_the_systems_own_tools(tmp_path: Path) -> None
     content = figures("bench_store.py", limits, *small)
     assert content["figures"]["files"] == 40
     assert content["figures"]["megabytes"] == pytest.approx(2, rel=0.25)
-    text = run("bench_store.py", *small)
+    text = run("bench_store.py", *small).stdout
     for promised in ("get, copied", "sync", "hashlib", "17 s to put, 12.4 s to get and 3 s to start", "of at most 1.5"):
         assert promised in text
     assert list(tmp_path.iterdir()) == [], "everything is removed afterwards"
@@ -77,7 +79,9 @@ def test_the_parts_of_data_prep_make_up_the_whole(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_is_held_against_mmdets_own_runner(real_data: Path) -> None:
     small = ["--variant=nano", "--augmentation=mosaic", "--size=64", "--batch=32", "--epochs=2", "--turns=1"]
-    content = json.loads(run("bench_train.py", *small, "--json"))
+    done = run("bench_train.py", *small, "--json")
+    content = json.loads(done.stdout)
+    assert done.returncode == (0 if content["met"] else 1)
     [row] = content["rows"]
     assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"])
     assert content["met"] == (row["ratio"] >= row["least"] == 1.3)
@@ -88,12 +92,12 @@ def test_training_is_held_against_mmdets_own_runner(real_data: Path) -> None:
 def test_a_variant_of_the_recipe_is_measured_and_rendered(real_data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     asked = ["--task=sample", "--variant=chosen", "--seeds=0", "--recipe=epochs=1", "--at-once=1", "--results", results]
-    run("finetuning.py", *asked)
+    assert run("finetuning.py", *asked).returncode == 0
     record = json.loads(results.read_text())
     assert (record["task"], record["variant"], record["seed"]) == ("sample", "epochs=1", 0)
     assert len(record["eval"]) == 2, "the untouched weights, and the epoch"
     assert 0 <= record["last"] <= record["best"] <= 1 or record["best_epoch"] == 0
-    assert run("finetuning.py", *asked) == "", "what is there is not run again"
+    assert run("finetuning.py", *asked).stdout == "", "what is there is not run again"
 
 
 def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

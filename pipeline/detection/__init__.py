@@ -9,14 +9,11 @@ bits with the number of cores, and on a GPU.
 `nms` in torch, exact; any other operator raises an error with the remedy. With the full mmcv installed nothing is
 replaced.
 
-**Configs.** Only differences from mmdet's base configs are set, each for a reason that stands beside it. mmengine
-initialises the model again when training starts, so weights are loaded after that; its checkpoints hold pickled code,
-so a hook writes ours as `{"meta", "state_dict"}`.
+**Configs.** Only differences from mmdet's base configs are set, each for a reason that stands beside it.
 
-**Sessions.** `train` decides what machine and data leave open, and runs a session: mmengine's runner with our
-hooks, in this process or in one process a device. When memory runs out, the session runs again
-with half as many images at once and continues at its last finished epoch. The gradient of a step stays the same but
-for batch norm statistics.
+**Sessions.** `train` decides what machine and data leave open, and runs a session: mmengine's runner with our hooks, in
+this process or in one process a device. When memory runs out, the session runs again with half as many images at once
+and continues at its last finished epoch. The gradient of a step stays the same but for batch norm statistics.
 
 =====================================================  ==============================================================
 choice                                                 reason
@@ -32,8 +29,4 @@ convolution filters normalised before a batch norm     see `docs/finetuning.md`
 
 Beside other load on the same cores, OpenMP's threads wait for each other, and training may take ten times as long.
 `OMP_WAIT_POLICY=PASSIVE` does not help: no faster on a busy machine, 1.5 times slower on a quiet one.
-
-**Export.** `torch.onnx.export(dynamo=True)` exports the network with its decoding; per-class NonMaxSuppression is
-appended in standard operators. Stack traces with paths of the machine are removed, and the file is serialised
-deterministically.
 """

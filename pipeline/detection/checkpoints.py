@@ -156,7 +156,7 @@ def _class_names(meta: object, count: int) -> tuple[str, ...]:
 
 
 def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None:
-    """Refuse another model's parameters; only the number of classes may differ."""
+    """Only the number of classes may differ."""
     given = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
     wanted = {name: tuple(value.shape) for name, value in own.items()}
     wanted |= {n: (len(checkpoint.classes), *wanted[n][1:]) for n in wanted if n.startswith(FAMILY.class_layer)}
@@ -175,13 +175,13 @@ def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None
 
 
 class _Skipped:
-    """Replaces pickled objects that are not needed, and does nothing."""
+    """Replaces pickled objects that are not needed."""
 
-    def __new__(cls, *_: object) -> _Skipped:
-        return super().__new__(cls)
+    def __init__(self, *_: object) -> None:
+        pass
 
     def __setstate__(self, state: object) -> None:
-        """Ignore it."""
+        pass
 
 
 def _plain_values() -> list[Any]:

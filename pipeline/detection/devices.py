@@ -31,11 +31,7 @@ Report = Callable[[int, int, str], None]
 
 
 def execution_config(options: TrainingOptions, hyperparameters: Hyperparameters, images: int) -> ExecutionConfig:
-    """Divide a training with some number of images among the devices of this machine.
-
-    Raises:
-        UsageError: The machine lacks the devices, or they cannot share a batch evenly.
-    """
+    """Divide a training with some number of images among the devices of this machine, or raise `UsageError`."""
     cuda, batch = torch.cuda.is_available(), options.batch_size
     there = torch.cuda.device_count() if cuda else cores()
     # by default as many GPUs as can share a batch evenly

@@ -118,7 +118,7 @@ class WeightsHook(Hook):  # type: ignore[misc]
             self.write("best.pth", state, epoch, values)
 
     def write(self, name: str, state: Mapping[str, Tensor], epoch: int, metrics: Mapping[str, Any]) -> None:
-        """Write one of the two files: weights with the epoch and the metrics they were measured at."""
+        """Write one of the two files."""
         if is_main_process():
             write_checkpoint(self.folder / name, state, {**self.meta, "epoch": epoch, **metrics}, self.learned)
 

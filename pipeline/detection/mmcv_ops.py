@@ -60,7 +60,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     Args:
         boxes: `(N, 4)` corners x1, y1, x2, y2 in pixels.
         scores: `(N,)`.
-        iou_threshold: In 0..1; an IoU equal to it does not suppress.
+        iou_threshold: In 0..1.
         offset: 0, or 1 where corners are inclusive pixel indices and a side measures `x2 - x1 + 1`.
 
     Returns:

@@ -46,8 +46,7 @@ def balance_filters(model: nn.Module) -> None:
     batch norm is inversely proportional to the filter's length. In YOLOX-nano filters of the stem have a length of
     0.0003, and ten steps of Adam at 1e-4 replace them; `docs/finetuning.md` has the effect on the accuracy.
 
-    Args:
-        model: Changed in place. Its modules pair `conv` and `bn`, as mmcv's do. Frozen filters stay as they are.
+    Frozen filters stay as they are. The model's modules pair `conv` and `bn`, as mmcv's do.
     """
     for module in model.modules():
         conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)

@@ -50,13 +50,8 @@ class ResumeHook(Hook):  # type: ignore[misc]
 
     It runs before all other hooks. At the start of an epoch, the epoch before is complete with its validation, the EMA
     hook has put the unaveraged weights back, and the new epoch has changed nothing yet.
-
-    Args:
-        folder: A folder for this training alone: same data, options, weights and code; need not exist.
-        facts: Plain values of the machine and the options; a checkpoint with other values is ignored.
-        progress: Keeps the history.
-        weights: Keeps the best weights.
-        stopping: Counts the time.
+    The folder, which need not exist, is for this training alone: same data, options, weights and code. The facts are
+    plain values of the machine and the options; a checkpoint with other values is ignored.
     """
 
     priority = "HIGHEST"

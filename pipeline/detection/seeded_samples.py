@@ -50,14 +50,8 @@ class SeededDataset(MultiImageMixDataset):  # type: ignore[misc]  # mmdet is unt
     the copies take longer than the transforms.
     """
 
-    def __init__(
-        self,
-        dataset: dict[str, Any],
-        pipeline: Sequence[dict[str, Any]],
-        seed: int = 0,
-        skip_type_keys: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(dataset, pipeline, skip_type_keys)
+    def __init__(self, dataset: dict[str, Any], pipeline: Sequence[dict[str, Any]], seed: int) -> None:
+        super().__init__(dataset, pipeline)
         self.seed = seed
 
     def __getitem__(self, position: int) -> dict[str, Any]:

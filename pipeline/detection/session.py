@@ -62,9 +62,7 @@ class SessionResult:
 
 
 def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionResult:
-    """Train, or continue a training.
-
-    In the main process, `report` is called with the step reached, the number of steps, and a line of figures.
+    """Train, or continue a training, and report the step reached, the number of steps, and a line of figures.
 
     Raises:
         StepError: The loss became infinite.

@@ -57,9 +57,8 @@ class TrainingResult:
 
     def metrics(self) -> dict[str, Any]:
         """The metrics of the training, for the record of the run."""
-        facts = self.metadata.training
         names = ("eval_mAP", "eval_mAP50", "pretrained_mAP", "gained_mAP", "ended_early")
-        found = {name: facts[name] for name in names if name in facts}
+        found = {name: self.metadata.training[name] for name in names if name in self.metadata.training}
         losses = {"last_loss": self.history[-1].loss["loss"]} if self.history else {}
         return {**found, "best_epoch": self.best_epoch, **losses, "device": self.device}
 
@@ -87,8 +86,8 @@ def train(
     Args:
         options: The user's options.
         train_folder: A folder with `annotations.json` and `images/`.
-        eval_folder: The same; decides which epoch is the best.
-        folder: The folder for the result; must exist.
+        eval_folder: The same.
+        folder: An existing folder for the result.
         weights: A checkpoint to start from, or None for random initial weights.
         resume: A folder that outlives the process, for this training alone: same inputs, parameters and code. Training
             writes `checkpoint.pth` there after each epoch, and continues from it; on a CPU the result has the bytes of
@@ -97,10 +96,9 @@ def train(
         hyperparameters: Replace those of `default_hyperparameters`.
 
     Raises:
-        UsageError: The options are impossible: an unknown variant, an image size that does not fit, `epochs=0` without
-            weights, more devices than there are, or a batch that they cannot share.
+        UsageError: The options are impossible, alone or on this machine.
         MissingError: A data set or the checkpoint is missing.
-        DataError: The classes of the data sets differ, or the weights do not fit the detector.
+        DataError: The data sets do not go together, or the weights do not fit the detector.
         StepError: The loss became infinite, or a process on one of several devices failed.
     """
     FAMILY.check(options.variant, options.image_size)
@@ -183,26 +181,19 @@ def _run(job: TrainingJob) -> TrainingResult:
     finally:
         if bar is not None:
             bar.close()
-    records = {record.epoch: record for record in session.history}
-    best, first = records[session.best_epoch], records.get(0)
-    facts: dict[str, Any] = {"epochs": job.options.epochs}
-    facts |= {"best_epoch": best.epoch, "eval_mAP": best.mAP, "eval_mAP50": best.mAP50}
-    if first and first.mAP is not None and best.mAP is not None:
+    first, [best] = session.history[0], [each for each in session.history if each.epoch == session.best_epoch]
+    facts: dict[str, Any] = {"epochs": job.options.epochs, "best_epoch": best.epoch}
+    facts |= {"eval_mAP": best.mAP, "eval_mAP50": best.mAP50}
+    if first.epoch == 0 and first.mAP is not None and best.mAP is not None:
         facts |= {"pretrained_mAP": first.mAP, "gained_mAP": best.mAP - first.mAP}
     facts |= {"ended_early": session.ended_early} if session.ended_early else {}
     device = torch.cuda.get_device_name() if job.execution.cuda else "cpu"
     metadata = replace(job.metadata, training=facts)
-    return TrainingResult(
-        job.folder, metadata, session.history, best.epoch, device, micro_batch=job.execution.micro_batch
-    )
+    return TrainingResult(job.folder, metadata, session.history, best.epoch, device, job.execution.micro_batch)
 
 
 def scratch_warnings(options: TrainingOptions, images: int) -> tuple[str, ...]:
-    """Warn of a training from random weights that is too short to find anything.
-
-    Returns:
-        Sentences: the problem, and the published weights to start from; none where training is long enough.
-    """
+    """Name a training from random weights that is too short to find anything, and published weights to start from."""
     if images >= FEWEST_IMAGES and images * options.epochs >= FEWEST_SAMPLES:
         return ()
     weights = coco_weights(options.variant)
@@ -257,12 +248,7 @@ def _copy_images(dataset: CocoDataset, images: Path, folder: Path) -> None:
 
 
 def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> Chart:
-    """Draw the loss and its parts by epoch on the left, mAP and mAP50 on the eval set on the right.
-
-    Args:
-        history: One record per epoch, epoch 0 for pretrained weights before training; empty without any training.
-        best_epoch: The epoch to mark on the right.
-    """
+    """Draw the loss and its parts by epoch on the left, mAP and mAP50 on the eval set on the right."""
     figure = Chart(11, 3.6)
     left, right = figure.subplots(1, 2)
     colours = {"loss": "#222222", "loss_bbox": PALETTE[2], "loss_cls": PALETTE[1], "loss_obj": PALETTE[3]}

@@ -40,11 +40,7 @@ class Family:
     letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]]
 
     def check(self, variant: str, image_size: int) -> None:
-        """Refuse a size that the family does not have, or an input that its feature maps do not cover exactly.
-
-        Raises:
-            UsageError: Either is wrong.
-        """
+        """Refuse a size that the family does not have, or an input that its feature maps do not cover exactly."""
         if variant not in self.variants:
             raise UsageError(
                 f"there is no {self.name} variant '{variant}'",

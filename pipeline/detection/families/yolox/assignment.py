@@ -140,11 +140,8 @@ def _class_cost(classes: Tensor, objectness: Tensor, labels: Tensor) -> Tensor:
 def _owners(cost: Tensor, overlaps: Tensor, real: Tensor, limit: int) -> Tensor:
     """Which object each candidate goes to, `(B, V)`, -1 for none.
 
-    Args:
-        cost: `(B, G, V)`, infinite where there is no such object or candidate.
-        overlaps: `(B, G, V)`, 0 where there is no such candidate.
-        real: `(B, G)` whether there is such an object.
-        limit: How many candidates an object may take.
+    Of objects and candidates that only pad their table the cost is infinite, and the overlap 0. An object takes at most
+    `limit` candidates.
     """
     limit = min(limit, cost.shape[2])
     wishes = overlaps.topk(limit).values.sum(-1).int().clamp_(min=1)

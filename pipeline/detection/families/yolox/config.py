@@ -38,13 +38,9 @@ def base_config(variant: str) -> Config:
 def model_config(metadata: ModelMetadata) -> Config:
     """The base config with the model's classes and thresholds set, and nothing of training."""
     config = base_config(metadata.variant)
-    config.merge_from_dict(
-        {
-            "model.bbox_head.num_classes": len(metadata.classes),
-            "model.test_cfg.score_thr": metadata.score_threshold,
-            "model.test_cfg.nms.iou_threshold": metadata.nms_iou_threshold,
-        }
-    )
+    config.model.bbox_head.num_classes = len(metadata.classes)
+    config.model.test_cfg.score_thr = metadata.score_threshold
+    config.model.test_cfg.nms.iou_threshold = metadata.nms_iou_threshold
     # Multi-scale batches suit 300 epochs; a short run needs all its steps at the size that is served.
     config.model.data_preprocessor.batch_augments = None
     return config
@@ -69,7 +65,23 @@ def training_config(
         frozen_stages=FROZEN_STAGES[hyperparameters.freeze], norm_eval=hyperparameters.frozen_norm
     )
     _set_data(config, options, metadata, execution)
-    _set_optimizer(config, hyperparameters, mixed=execution.mixed)
+    kinds = {"AdamW": {"type": "AdamW"}, "SGD": {"type": "SGD", "momentum": 0.9, "nesterov": True}}
+    config.optim_wrapper = {
+        "type": "AmpOptimWrapper" if execution.mixed else "OptimWrapper",
+        "constructor": "PartRates",
+        "optimizer": {
+            **kinds[hyperparameters.optimizer],
+            "fused": True,
+            "lr": hyperparameters.learning_rate,
+            "weight_decay": hyperparameters.weight_decay,
+        },
+        "paramwise_cfg": {
+            "backbone.": hyperparameters.backbone_rate,
+            "neck.": hyperparameters.neck_rate,
+            "bbox_head.multi_level_conv_cls.": hyperparameters.class_rate,
+        },
+        "clip_grad": {"max_norm": hyperparameters.max_gradient},
+    }
     steps = execution.iterations * options.epochs
     config.param_scheduler = _schedule(hyperparameters, steps, execution.iterations)
     config.train_cfg = {
@@ -167,24 +179,6 @@ def _faster(transforms: list[Any], size: tuple[int, int], *, mosaic: bool = Fals
         transform.update(changes.get(transform.type, {}))
         transform.type = REPLACEMENTS.get(transform.type, transform.type)
     return [each for each in transforms if each.type not in unused]
-
-
-def _set_optimizer(config: Config, chosen: Hyperparameters, *, mixed: bool) -> None:
-    kinds = {
-        "AdamW": {"type": "AdamW", "fused": True},
-        "SGD": {"type": "SGD", "momentum": 0.9, "nesterov": True, "fused": True},
-    }
-    config.optim_wrapper = {
-        "type": "AmpOptimWrapper" if mixed else "OptimWrapper",
-        "constructor": "PartRates",
-        "optimizer": {**kinds[chosen.optimizer], "lr": chosen.learning_rate, "weight_decay": chosen.weight_decay},
-        "paramwise_cfg": {
-            "backbone.": chosen.backbone_rate,
-            "neck.": chosen.neck_rate,
-            "bbox_head.multi_level_conv_cls.": chosen.class_rate,
-        },
-        "clip_grad": {"max_norm": chosen.max_gradient},
-    }
 
 
 def _schedule(chosen: Hyperparameters, steps: int, iterations: int) -> list[dict[str, Any]]:

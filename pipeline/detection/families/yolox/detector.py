@@ -32,11 +32,8 @@ PAD_VALUE = 114.0  # grey of the padding (Megvii-BaseDetection/YOLOX, `preproc`)
 class PartwiseYOLOX(YOLOX):  # type: ignore[misc]  # mmdet is untyped
     """mmdet's YOLOX, weight for weight, in channels-last memory format.
 
-    Convolutions of oneDNN and of cuDNN's tensor cores are faster in this format; see docs/benchmarks.md.
-
-    Args:
-        micro_batch: Images to hold at once; a larger batch is split into parts. 0: no limit.
-        **others: Arguments of mmdet's YOLOX.
+    Convolutions of oneDNN and of cuDNN's tensor cores are faster in this format; see docs/benchmarks.md. A batch of
+    more than `micro_batch` images, where that is not 0, is split into parts.
     """
 
     def __init__(self, *, micro_batch: int = 0, **others: Any) -> None:
@@ -55,7 +52,7 @@ class PartwiseYOLOX(YOLOX):  # type: ignore[misc]  # mmdet is untyped
         return features
 
     def train_step(self, data: Mapping[str, Sequence[Any]], optim_wrapper: Any) -> dict[str, Tensor]:
-        """Make one step of the optimiser with a batch of the loader; mmengine calls it."""
+        """Make one step of the optimiser."""
         return take_step(self, self, data, optim_wrapper)
 
 
@@ -81,7 +78,7 @@ def take_step(
         model: The detector, or its distributed wrapper.
         detector: The detector itself.
         data: `inputs`, `(B, 3, H, W)` of 0..255 or a list of images, and `data_samples`, a list.
-        optim_wrapper: mmengine's wrapper, which handles mixed precision and gradient clipping.
+        optim_wrapper: mmengine's.
     """
     total = len(data["data_samples"])
     size = detector.micro_batch or total

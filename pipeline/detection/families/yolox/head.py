@@ -69,7 +69,7 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
 
             boxes = [each.bboxes.to(priors.dtype) for each in batch_gt_instances]
             labels = [each.labels.long() for each in batch_gt_instances]
-            objects = Objects(_padded(boxes), pad_sequence(labels, batch_first=True, padding_value=-1))
+            objects = Objects(pad_sequence(boxes, batch_first=True), pad_sequence(labels, True, padding_value=-1))
             predicted = self._bbox_decode(priors, offsets.detach())
             predictions = PriorPredictions(classes.detach(), objectness.detach(), predicted)
             image, prior, owner, overlaps = assign(predictions, objects, levels, self.assigner)
@@ -77,8 +77,8 @@ class IgnoringYOLOXHead(YOLOXHead):  # type: ignore[misc]  # mmdet is untyped
             target = torch.zeros_like(objectness)
             target[image, prior] = 1.0
             regions = batch_gt_instances_ignore or [None] * len(boxes)
-            ignored = _padded([priors[:0] if each is None else each.bboxes.to(priors.dtype) for each in regions])
-            weight = self._counted(priors, ignored) | (target > 0)
+            ignored = [priors[:0] if each is None else each.bboxes.to(priors.dtype) for each in regions]
+            weight = self._counted(priors, pad_sequence(ignored, batch_first=True)) | (target > 0)
             self.positives = reduce_mean(target.sum())
             columns = (each.reshape(-1, 1) for each in (objectness, target, weight.float()))
             losses = {"loss_obj": self.loss_obj(*columns)}
@@ -109,7 +109,3 @@ def _flat(levels: Sequence[Tensor]) -> Tensor:
     """`(B, C, H, W)` of each level as one `(B, P, C)`, in single precision at least, whatever the memory format."""
     flat = torch.cat([each.permute(0, 2, 3, 1).flatten(1, 2) for each in levels], 1)
     return flat.to(torch.promote_types(flat.dtype, torch.float32))
-
-
-def _padded(boxes: list[Tensor]) -> Tensor:
-    return pad_sequence(boxes, batch_first=True)

@@ -43,11 +43,8 @@ def read_fitted(path: str, scale: tuple[int, int]) -> Fitted:
     """Decode an image and resize it to the largest size that fits, with its aspect ratio.
 
     Pixels equal those of mmdet's `LoadImageFromFile` and `Resize`: EXIF orientation applied, bilinear. A side that
-    would round to 0 pixels, which mmdet cannot handle, keeps one pixel, as in the service.
-
-    Args:
-        path: An image file.
-        scale: Width and height to fit, as mmdet takes them: the longer one bounds the image's longer side.
+    would round to 0 pixels, which mmdet cannot handle, keeps one pixel, as in the service. The longer number of the
+    scale bounds the image's longer side, as in mmdet.
 
     Raises:
         DataError: The file cannot be read, or is not an image.
@@ -73,23 +70,15 @@ class LoadFitted(BaseTransform):  # type: ignore[misc]  # mmcv is untyped
 
     Boxes that were loaded before, by `LoadAnnotations`, are scaled and clipped as by `Resize`. Boxes loaded later stay
     in pixels of the original, as evaluation needs them.
-
-    Args:
-        scale: Width and height to fit.
-        memory: Bytes of images to keep in each process that loads.
     """
 
     def __init__(self, scale: tuple[int, int], memory: int = 0) -> None:
         self.scale = scale
-        self.memory = self._free = memory
+        self.memory = self._free = memory  # bytes of images to keep in each process that loads
         self._kept: dict[str, Fitted] = {}
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Set what mmdet's two transforms would of `img_path`, and scale and clip `gt_bboxes` where they are loaded.
-
-        Raises:
-            DataError: The file cannot be read, or is not an image.
-        """
+        """Set what mmdet's two transforms would of `img_path`, and scale and clip `gt_bboxes` where they are loaded."""
         path = results["img_path"]
         fitted = self._kept.get(path) or read_fitted(path, self.scale)
         image, (height, width) = fitted
@@ -169,12 +158,9 @@ class PackChannelsLast(PackDetInputs):  # type: ignore[misc]
 
 @FUNCTIONS.register_module()  # type: ignore[untyped-decorator]  # mmengine is untyped
 def stack_channels_last(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Make a batch of samples whose images have one size: the loader's `collate_fn`.
+    """Make a batch of `PackChannelsLast`'s samples, whose images have one size: the loader's `collate_fn`.
 
     `torch.stack`, which mmdet's preprocessor calls for a list, would copy the images to channels-first order.
-
-    Args:
-        samples: `B` samples from `PackChannelsLast`.
 
     Returns:
         `inputs`, `(B, 3, h, w)` uint8 in torch's `channels_last` format, and the list `data_samples`.

@@ -55,16 +55,9 @@ DEPTHWISE_PARTS = {".dconv.": ".depthwise_conv.", ".pconv.": ".pointwise_conv."}
 
 
 def normalize(state: Mapping[str, Tensor], where: Path) -> tuple[dict[str, Tensor], str]:
-    """Give the tensors of a YOLOX checkpoint mmdet's names.
+    """Give the tensors of a YOLOX checkpoint mmdet's names, and say whose they had: "mmdet" or "Megvii".
 
     A name that YOLOX does not have stays as it is: `checkpoints.fit` refuses it.
-
-    Args:
-        state: Parameters and buffers by mmdet's or Megvii's names.
-        where: The file, for the error.
-
-    Returns:
-        The same tensors under mmdet's names, and whose names they had: "mmdet" or "Megvii".
 
     Raises:
         DataError: These are not parameters of a YOLOX.

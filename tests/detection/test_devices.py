@@ -265,10 +265,3 @@ def test_a_failed_process_is_shown(
     monkeypatch.setattr(devices, "_work", work)
     with pytest.raises(errors.StepError, match=says):
         train(OPTIONS, *datasets, new(tmp_path / "out"))
-
-
-def test_one_device_starts_no_process(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "run_on_devices", lambda *_: pytest.fail("started"))
-    train(replace(OPTIONS, devices=1), *datasets, tmp_path)

@@ -51,8 +51,7 @@ def metrics(value: float) -> dict[str, float]:
     ("values", "best"),
     [
         pytest.param({1: 0.1, 2: 0.3, 3: 0.2}, 2, id="in the middle"),
-        pytest.param({2: 0.1, 4: 0.1}, 2, id="the first of equals"),
-        pytest.param({1: 0.0, 2: 0.0}, 1, id="nothing found"),
+        pytest.param({2: 0.0, 4: 0.0}, 2, id="the first of equals, nothing found"),
         pytest.param({0: 0.5, 1: 0.4}, 0, id="pretrained weights"),
         pytest.param({0: 0.0, 1: 0.1}, 1, id="better than pretrained weights"),
     ],
@@ -134,7 +133,6 @@ def weights(best: float = float("-inf")) -> Any:
     ("patience", "start", "values", "last", "reason"),
     [
         pytest.param(0, -1.0, [0.5, 0.1, 0.1, 0.1], 4, "", id="none"),
-        pytest.param(1, -1.0, [0.5, 0.1, 0.9, 0.1], 2, "no better mAP in 1 epochs", id="one epoch"),
         pytest.param(2, -1.0, [0.5, 0.1, 0.9, 0.1, 0.2, 0.3], 5, "no better mAP in 2 epochs", id="two epochs"),
         pytest.param(2, -1.0, [0.1, 0.2, 0.1, 0.1], 4, "", id="over with the last epoch anyway"),
         pytest.param(2, -1.0, [0.5, 0.5, 0.5, 0.5], 3, "no better mAP in 2 epochs", id="as good is not better"),
@@ -151,9 +149,7 @@ def test_patience(patience: int, start: float, values: list[float], last: int, r
     ("limit", "spent", "validated", "reason"),
     [
         pytest.param(0, 0, [4, 8, 10], "", id="none"),
-        pytest.param(60, 0, [1], "the time limit of 1 minutes", id="in the first epoch"),
         pytest.param(100, 0, [1], "the time limit of 1.66667 minutes", id="at an epoch's end to the second"),
-        pytest.param(390, 0, [4], "the time limit of 6.5 minutes", id="where it would be validated"),
         pytest.param(450, 0, [4, 5], "the time limit of 7.5 minutes", id="after a validation"),
         pytest.param(950, 0, [4, 8, 10], "", id="in the last epoch"),
         pytest.param(450, 250, [2], "the time limit of 7.5 minutes", id="with earlier attempts"),
@@ -167,6 +163,18 @@ def test_the_time_limit(limit: float, spent: float, validated: list[int], reason
     runner = stopped(hook, [0.1] * 10, clock=clock, seconds=100, interval=4)
     assert (runner.validated, hook.reason) == (validated, reason)
     assert hook.elapsed == spent + 100 * runner.epoch
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [pytest.param(3, "no better mAP in 2 epochs", id="validated"), pytest.param(2, "", id="not validated yet")],
+)
+def test_a_continued_training_may_have_ended_already(last: int, reason: str) -> None:
+    """Where the epoch that it continues after was the last one to wait for."""
+    hook = StoppingHook(2, 0.0, SimpleNamespace(best=0.5, best_epoch=1, last_epoch=last))
+    runner = SimpleNamespace(epoch=3, iter=6, max_epochs=8, train_loop=SimpleNamespace(stop_training=False))
+    hook.before_train(runner)
+    assert (hook.reason, runner.train_loop.stop_training) == (reason, bool(reason))
 
 
 def test_the_first_of_two_reasons_is_kept(clock: Clock) -> None:

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import pickle
 import random
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,6 @@ from torch.utils.data import DataLoader
 from pipeline.detection import mmcv_ops, seeded_samples
 from pipeline.detection.families.yolox import transforms
 from pipeline.detection.seeded_samples import EpochSampler, seeded
-from pipeline.errors import DataError
 
 mmcv_ops.install()
 
@@ -159,15 +157,6 @@ def test_a_sample_is_the_one_mmdet_builds_with_its_copies(
         assert digest(ours[2 * IMAGES + index]) == expected
 
 
-def test_an_unreadable_image_is_named_by_a_worker(config: dict[str, Any], make_dataset: Callable[..., Path]) -> None:
-    """The worker's error is made anew in the main process, from its text alone."""
-    folder = make_dataset(Path(config["dataset"]["data_root"]).parent / "broken", 3, 1)
-    (folder / "images" / "002.png").write_bytes(b"no image")
-    config["dataset"]["data_root"] = f"{folder}/"
-    with pytest.raises(DataError, match=r"002\.png"):
-        list(loader(config, 1))
-
-
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_mosaic_can_be_switched_off_on_the_way(config: dict[str, Any], workers: int) -> None:
     """By mmdet's hook, which restarts workers that would not hear of it."""
@@ -206,16 +195,6 @@ def test_an_epoch_is_every_index_once_and_says_which_it_is(monkeypatch: pytest.M
         assert sorted(positions) == list(range(epoch * size, (epoch + 1) * size))
         assert all(type(position) is int for position in positions)
         assert positions == list(order)
-
-
-def test_orders_differ_by_epoch_and_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    orders = []
-    for seed in (0, 1):
-        each = sampler(monkeypatch, 13, seed=seed)
-        for epoch in (0, 1, 2):
-            each.set_epoch(epoch)
-            orders.append(tuple(position % 13 for position in each))
-    assert len(set(orders)) == 6
 
 
 @pytest.mark.parametrize(("size", "world"), [(13, 2), (16, 2), (13, 4), (3, 8), (1, 2)])

@@ -110,15 +110,6 @@ def test_a_line_keeps_one_pixel(tmp_path: Path) -> None:
     assert results["scale_factor"] == (0.096, 1.0)
 
 
-def test_a_sample_for_evaluation_is_mmdets(photographs: list[Path]) -> None:
-    meta = {"type": "PackDetInputs", "meta_keys": META[:5]}
-    theirs = pipeline(LOAD, RESIZE, PAD, LABELS, meta)
-    ours = pipeline(FIT, PAD, LABELS, meta | {"type": "PackChannelsLast"})
-
-    for path in photographs * 2:
-        assert_same(ours(record(path)), theirs(record(path)))
-
-
 def test_a_sample_for_training_is_mmdets_with_resizing_first(photographs: list[Path]) -> None:
     flip, meta = {"type": "RandomFlip", "prob": 0.5}, {"type": "PackDetInputs", "meta_keys": META}
     theirs = pipeline(LOAD, LABELS, RESIZE, {"type": "YOLOXHSVRandomAug"}, flip, PAD, FILTER, meta)
@@ -132,27 +123,6 @@ def test_a_sample_for_training_is_mmdets_with_resizing_first(photographs: list[P
         sample = ours(record(path))
         assert_same(sample, expected)
         assert len(sample["data_samples"].ignored_instances) == 1
-
-
-@pytest.mark.parametrize("size", [(64, 48), (640, 426), (333, 500)])
-def test_mosaic_scales_a_fitted_image_no_further(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Mosaic cuts a side down to whole pixels where Resize rounds it."""
-    raw = record(picture(tmp_path, *size))
-    del raw["instances"][1]  # crosses the border: only LoadFitted would clip it
-    mosaic = pipeline({"type": "Mosaic", "img_scale": (32, 32), "pad_val": 114})
-    made = []
-    for load in (pipeline(LOAD, LABELS), pipeline(LABELS, FIT | {"scale": (32, 32)})):
-        [whole, *others] = [load(dict(raw)) for _ in range(4)]
-        np.random.seed(3)
-        made.append(mosaic(whole | {"mix_results": others}))
-    theirs, ours = made
-
-    if size == (64, 48):
-        np.testing.assert_array_equal(ours["img"], theirs["img"])
-    filled = [int((each["img"] != 114).any(-1).sum()) for each in made]
-    assert abs(filled[0] - filled[1]) <= 4 * 32
-    np.testing.assert_allclose(ours["gt_bboxes"].tensor, theirs["gt_bboxes"].tensor, atol=1)
-    np.testing.assert_array_equal(ours["gt_ignore_flags"], theirs["gt_ignore_flags"])
 
 
 @pytest.mark.parametrize("seed", range(8))

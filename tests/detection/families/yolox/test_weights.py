@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox.config import build_model
-from pipeline.detection.families.yolox.weights import mmdet_name, normalize, variant_of
+from pipeline.detection.families.yolox.weights import normalize, variant_of
 from pipeline.errors import DataError
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -57,24 +57,6 @@ def test_the_mapped_network_computes_what_megviis_does(variant: str) -> None:
     for ours, theirs in zip(model.bbox_head(model.extract_feat(picture())), expected, strict=True):
         for level, wanted in zip(ours, theirs, strict=True):
             torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("megvii", "mmdet"),
-    [
-        ("backbone.backbone.stem.conv.bn.bias", "backbone.stem.conv.bn.bias"),
-        ("backbone.backbone.dark3.1.conv2.conv.weight", "backbone.stage2.1.short_conv.conv.weight"),
-        ("backbone.backbone.dark5.1.conv2.conv.weight", "backbone.stage4.1.conv2.conv.weight"),
-        ("backbone.backbone.dark5.2.m.0.conv2.conv.weight", "backbone.stage4.2.blocks.0.conv2.conv.weight"),
-        ("backbone.C3_n3.conv3.bn.weight", "neck.bottom_up_blocks.0.final_conv.bn.weight"),
-        ("head.cls_convs.2.1.dconv.conv.weight", "bbox_head.multi_level_cls_convs.2.1.depthwise_conv.conv.weight"),
-        ("head.obj_preds.1.bias", "bbox_head.multi_level_conv_obj.1.bias"),
-        ("backbone.C3_n3.attention.weight", "neck.bottom_up_blocks.0.attention.weight"),
-        ("backbone.fpn.weight", "backbone.fpn.weight"),
-    ],
-)
-def test_names(megvii: str, mmdet: str) -> None:
-    assert mmdet_name(megvii) == mmdet
 
 
 def test_mmdets_own_names_are_not_taken_for_megviis(pretrained: Path) -> None:

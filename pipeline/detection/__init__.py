@@ -5,12 +5,6 @@ that of a sample one of seed, epoch and index, in data loading processes too. So
 generator's state, and the number of loading processes changes nothing. Sums over several threads differ in the last
 bits with the number of cores, and on a GPU.
 
-**mmdet without compiled operators.** mmcv-lite lacks `mmcv._ext`, which mmdet's imports need. `mmcv_ops` stands in:
-`nms` in torch, exact; any other operator raises an error with the remedy. With the full mmcv installed nothing is
-replaced.
-
-**Configs.** Only differences from mmdet's base configs are set, each for a reason that stands beside it.
-
 **Sessions.** `train` decides what machine and data leave open, and runs a session: mmengine's runner with our hooks, in
 this process or in one process a device. When memory runs out, the session runs again with half as many images at once
 and continues at its last finished epoch. The gradient of a step stays the same but for batch norm statistics.

@@ -124,12 +124,9 @@ class WeightsHook(Hook):  # type: ignore[misc]
 
 
 class StoppingHook(Hook):  # type: ignore[misc]
-    """Ends training after an epoch.
+    """Ends training after some epochs without a better mAP on the eval set, or with the epoch that reaches a time.
 
-    Args:
-        patience: Epochs without a better mAP on the eval set; 0: no limit.
-        seconds: Time of training and validation, over all attempts of a continued training; 0: no limit.
-        weights: The hook that knows the best epoch.
+    The seconds are those of training and validation, over all attempts of a continued training. 0: no limit.
     """
 
     priority = "VERY_LOW"
@@ -178,18 +175,13 @@ class StoppingHook(Hook):  # type: ignore[misc]
 
 
 class ProgressHook(Hook):  # type: ignore[misc]
-    """Reports the progress of training, and keeps the history of its epochs.
-
-    Args:
-        images: Images per step, on all devices.
-        report: Called with the step reached, the number of steps, and a line of figures.
-    """
+    """Reports the step reached, the number of steps, and a line of figures, and keeps the history of the epochs."""
 
     priority = "LOW"
 
     def __init__(self, images: int, report: Callable[[int, int, str], None]) -> None:
         self.history: list[EpochRecord] = []
-        self._images, self._report = images, report
+        self._images, self._report = images, report  # per step, on all devices
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._reported = self._since = 0.0

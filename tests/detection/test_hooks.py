@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -232,19 +231,6 @@ def test_the_loss_is_read_now_and_then(apart: float, clock: Clock) -> None:
         hook.after_train_iter(runner_at(0, step, steps=100), step, outputs=losses(1.0))
     most = 100 * apart / hooks.REPORT_INTERVAL
     assert min(100, math.floor(most * 0.9)) <= len(told) <= most + 1
-
-
-def test_the_line_fits_into_a_terminal(clock: Clock) -> None:
-    """With five digits of epochs, and all else at its longest."""
-    lines: list[str] = []
-    hook = ProgressHook(9999, lambda step, steps, line: lines.append(line))
-    hook.history = [EpochRecord(9999, {}, 1e-3, 0.123456, 0.2)]
-    runner = runner_at(10000, 55555, epochs=12345, steps=99999, rates=(1.2345e-10,))
-    hook.before_train_epoch(runner)
-    clock.now += 1
-    hook.after_train_iter(runner, 0, outputs=losses(12345.678))
-    assert re.fullmatch(r"epoch 10001/12345 loss \d+\.\d\d rate 1\.2e-10 \d+ images/s mAP 0\.123", lines[-1])
-    assert len(lines[-1]) < 76
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)

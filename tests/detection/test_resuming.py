@@ -20,14 +20,11 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.detection.checkpoints import write_checkpoint
-from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.hooks import ProgressHook, WeightsHook
 from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.resuming import CHECKPOINT, ResumeHook, read_state, write_state
 from pipeline.detection.training import TrainingResult, train
 from pipeline.errors import DataError
-from pipeline.serving.model_metadata import ModelMetadata
 
 OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
 RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
@@ -78,32 +75,14 @@ class KilledError(Exception):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that knows one of the two classes."""
-    torch.manual_seed(5)
-    model = build_model(ModelMetadata("nano", (64, 64), ("disc", "star")))
-    return write_checkpoint(
-        tmp_path_factory.mktemp("weights") / "w.pth", model.state_dict(), {"classes": ["disc", "star"]}
-    )
-
-
-@pytest.fixture(scope="module")
-def start_of(weights: Path, request: pytest.FixtureRequest) -> Callable[[str], Path | None]:
-    """What a case starts from."""
-
-    def start(case: str) -> Path | None:
-        if case == "ruin":
-            return Path(request.getfixturevalue("skilled"))
-        return weights if case == "warm start" else None
-
-    return start
+def starts(pretrained: Path, skilled: Path) -> dict[str, Path]:
+    """The weights that some cases start from."""
+    return {"warm start": pretrained, "ruin": skilled}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    datasets: tuple[Path, Path],
-    start_of: Callable[[str], Path | None],
-    tmp_path_factory: pytest.TempPathFactory,
+    datasets: tuple[Path, Path], starts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], TrainingResult]:
     """The result of a case that was left alone, and never heard of resuming."""
     done: dict[str, TrainingResult] = {}
@@ -111,7 +90,7 @@ def undisturbed(
     def result(case: str) -> TrainingResult:
         if case not in done:
             folder = tmp_path_factory.mktemp("undisturbed")
-            done[case] = train(CASES[case], *datasets, folder, weights=start_of(case))
+            done[case] = train(CASES[case], *datasets, folder, weights=starts.get(case))
         return done[case]
 
     return result
@@ -180,12 +159,12 @@ def test_a_continued_training_gives_the_same_bytes(
     workers: int,
     undisturbed: Callable[[str], TrainingResult],
     datasets: tuple[Path, Path],
-    start_of: Callable[[str], Path | None],
+    starts: dict[str, Path],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    start, options = start_of(case), replace(CASES[case], workers=workers)
+    start, options = starts.get(case), replace(CASES[case], workers=workers)
     resume = tmp_path / "a" / "resume"
     train_until(after, CASES[case], *datasets, new(tmp_path / "killed"), weights=start, resume=resume)
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]

@@ -49,11 +49,7 @@ class Objects(NamedTuple):
 def assign(predictions: PriorPredictions, objects: Objects, levels: Levels, constants: Any) -> tuple[Tensor, ...]:
     """Assign priors to objects. Of priors with equal cost the first is taken; mmdet takes any.
 
-    Args:
-        predictions: The head's.
-        objects: The ground truth, without ignored regions.
-        levels: The grids that the priors are the cells of, row by row.
-        constants: SimOTA's, the attributes of mmdet's assigner.
+    The priors are the cells of the levels, row by row. The constants are SimOTA's, the attributes of mmdet's assigner.
 
     Returns:
         The `N` priors that have an object, each once, ordered by image and prior: the index `(N,)` of the image, of the

@@ -65,12 +65,13 @@ def training_config(
         frozen_stages=FROZEN_STAGES[hyperparameters.freeze], norm_eval=hyperparameters.frozen_norm
     )
     _set_data(config, options, metadata, execution)
-    kinds = {"AdamW": {"type": "AdamW"}, "SGD": {"type": "SGD", "momentum": 0.9, "nesterov": True}}
+    momentum = {} if hyperparameters.optimizer == "AdamW" else {"momentum": 0.9, "nesterov": True}
     config.optim_wrapper = {
         "type": "AmpOptimWrapper" if execution.mixed else "OptimWrapper",
         "constructor": "PartRates",
         "optimizer": {
-            **kinds[hyperparameters.optimizer],
+            "type": hyperparameters.optimizer,
+            **momentum,
             "fused": True,
             "lr": hyperparameters.learning_rate,
             "weight_decay": hyperparameters.weight_decay,

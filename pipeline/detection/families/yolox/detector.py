@@ -74,11 +74,8 @@ def take_step(
     divides the losses of a part by its number of priors with an object; these losses are rescaled to the number of the
     whole batch. All processes split their batches into the same number of parts, since they synchronise in each.
 
-    Args:
-        model: The detector, or its distributed wrapper.
-        detector: The detector itself.
-        data: `inputs`, `(B, 3, H, W)` of 0..255 or a list of images, and `data_samples`, a list.
-        optim_wrapper: mmengine's.
+    The model is the detector or its distributed wrapper; the data are `inputs`, `(B, 3, H, W)` of 0..255 or a list of
+    images, and the list `data_samples`.
     """
     total = len(data["data_samples"])
     size = detector.micro_batch or total
@@ -116,10 +113,7 @@ class DecodedYolox(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode every anchor.
-
-        Args:
-            images: `(B, 3, S, S)` float32, BGR 0..255, letterboxed.
+        """Decode every anchor of letterboxed images, `(B, 3, S, S)` float32, BGR 0..255.
 
         Returns:
             Boxes `(B, N, 4)` as x1, y1, x2, y2 in letterboxed pixels, and scores `(B, C, N)`: objectness times class

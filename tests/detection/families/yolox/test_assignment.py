@@ -74,7 +74,6 @@ def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("counts", "classes", "rule"),
     [
-        pytest.param([3, 7, 1], 6, RULE, id="a few objects"),
         pytest.param([60, 0, 35, 2], 6, RULE, id="many, none, some"),
         pytest.param([12, 30], 80, RULE, id="eighty classes"),
         pytest.param([9, 9], 1, RULE, id="one class"),
@@ -118,24 +117,6 @@ def test_of_equal_costs_the_first_prior_is_taken(monkeypatch: pytest.MonkeyPatch
     found = ours(said, objects)
     monkeypatch.setattr(sim_ota_assigner, "torch", SimpleNamespace(**{**vars(torch), "topk": first_of_equals}))
     assert found == mmdets(said, objects)
-
-
-@pytest.mark.parametrize(
-    ("box", "expected"),
-    [
-        pytest.param([200.0, 200, 220, 220], 0, id="outside the image"),
-        pytest.param([9.0, 9, 11, 11], 1, id="between the priors"),
-        pytest.param([0.0, 0, 96, 96], 1, id="the whole image"),
-    ],
-)
-def test_an_object_of_its_own(box: list[float], expected: int) -> None:
-    """No prior predicts a box that overlaps much, so that one prior is all it takes."""
-    still = predictions(1, 2, 0, spread=0.0)
-    small = PriorPredictions(
-        still.classes, still.objectness, torch.cat([POINTS[:, :2] - 0.5, POINTS[:, :2] + 0.5], 1)[None]
-    )
-    found = ours(small, Objects(torch.tensor([[box]]), torch.tensor([[1]])))
-    assert len(found) == expected
 
 
 def test_scores_of_zero_and_one_cost_as_much_as_in_torch() -> None:

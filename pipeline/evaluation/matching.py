@@ -99,11 +99,8 @@ class Matches:
 
 
 def run_coco_eval(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> COCOeval:
-    """Evaluate boxes with pycocotools, at most 1, 10 and 100 detections per image and class.
-
-    Unlike `COCO.loadRes` this takes an empty list. Annotations are renumbered from 1, because pycocotools reads a match
-    with an annotation of id 0 as no match.
-    """
+    """Evaluate boxes with pycocotools, at most 1, 10 and 100 detections per image and class; there may be none."""
+    # renumbered from 1, because pycocotools reads a match with an annotation of id 0 as no match
     objects = [
         {"id": number, "image_id": each.image_id, "category_id": each.category_id, "bbox": list(each.bbox)}
         | {"area": each.area, "iscrowd": each.iscrowd}

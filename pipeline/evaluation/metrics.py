@@ -228,8 +228,7 @@ def best_threshold(f1: Floats) -> tuple[float | None, float | None]:
 
 def point_at(matches: Matches, label: int, threshold: float) -> OperatingPoint:
     """The operating point of one class at a threshold."""
-    objects = matches.objects(label)
-    scores, hits = matches.hits(label)
+    objects, (scores, hits) = matches.objects(label), matches.hits(label)
     kept = hits[scores >= threshold]
     right = int(kept.sum())
     return OperatingPoint(

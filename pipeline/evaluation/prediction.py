@@ -146,8 +146,13 @@ def check_test_image(url: str) -> int:
     recorded = _parse(ServedImage, answer, "the test result").detections
     image = client.post("/test_data", "the test image")[0].content
     served = client.predict("the test image", image, threshold)[0].detections
+
+    def agree(one: ServedDetection, other: ServedDetection) -> bool:
+        near = abs(one.score - other.score) <= _SCORE_TOLERANCE
+        return near and one.label == other.label and np.allclose(one.box, other.box, rtol=0, atol=_BOX_TOLERANCE)
+
     sides = ((recorded, served), (served, recorded))
-    single = [each for one, other in sides for each in one if not any(_agree(each, found) for found in other)]
+    single = [each for one, other in sides for each in one if not any(agree(each, found) for found in other)]
     differing = sum(each.score > threshold + _SCORE_TOLERANCE for each in single)
     if differing:
         raise StepError(
@@ -158,11 +163,6 @@ def check_test_image(url: str) -> int:
             remedy="pack the model again, with the library versions that serve it",
         )
     return len(served)
-
-
-def _agree(one: ServedDetection, other: ServedDetection) -> bool:
-    near = abs(one.score - other.score) <= _SCORE_TOLERANCE
-    return near and one.label == other.label and np.allclose(one.box, other.box, rtol=0, atol=_BOX_TOLERANCE)
 
 
 def predict_dataset(

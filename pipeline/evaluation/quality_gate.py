@@ -53,7 +53,7 @@ class QualityGate:
     @property
     def passed(self) -> bool | None:
         """Whether no figure misses its limit; None where none has a limit, or all that have are unknown."""
-        verdicts = [each.passed for each in self._decisive]
+        verdicts = [each.passed for each in self.requirements if each.passed is not None]
         return all(verdicts) if verdicts else None
 
     @property
@@ -79,16 +79,12 @@ class QualityGate:
     @property
     def minimum(self) -> dict[str, float]:
         """The least values that pass, of the figures that are known."""
-        return {each.metric: each.minimum for each in self._decisive if each.minimum is not None}
+        return {each.metric: each.minimum for each in self.requirements if each.is_known and each.minimum is not None}
 
     @property
     def maximum(self) -> dict[str, float]:
         """The greatest values that pass, of the figures that are known."""
-        return {each.metric: each.maximum for each in self._decisive if each.maximum is not None}
-
-    @property
-    def _decisive(self) -> list[Requirement]:
-        return [each for each in self.requirements if each.passed is not None]
+        return {each.metric: each.maximum for each in self.requirements if each.is_known and each.maximum is not None}
 
 
 def judge(

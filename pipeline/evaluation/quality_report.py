@@ -22,7 +22,6 @@ from pipeline.evaluation.report_figures import (
     precision_recall_chart,
 )
 
-_TEMPLATE = "report.html.j2"
 _COMPARED = (  # heading, attribute of the metrics, digits
     ("images", "images", 0),
     ("objects", "objects", 0),
@@ -61,7 +60,7 @@ def write_report(
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _figure, "value": _value}
-    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
+    template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     notes = _notes(metrics, exposure, predictions)
     page = template.render(
         metrics=metrics,

@@ -65,29 +65,25 @@ def serve(bento: Path, *, log_path: Path | None = None, timeout: float = 120.0) 
         raise MissingError("there is no Bento to serve", where=folder, expected="the folder of a built Bento")
     with tempfile.TemporaryDirectory(prefix="bento-server-", ignore_cleanup_errors=True) as home:
         output = log_path or Path(home, "server.log")
-        process = _start(folder, output, home)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
+        environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
+        with output.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", "0"],
+                cwd=home,  # a `service.py` or `bentoml.py` in the working directory would hide the Bento's
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             url = _wait_until_ready(process, output, timeout)
             log.info("serving %s at %s", folder.name, url)
             yield RunningService(url, process.pid, output)
         finally:
             _stop(process)
-
-
-def _start(folder: Path, output: Path, home: str) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
-    environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
-    with output.open("wb") as stream:
-        return subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", "0"],
-            cwd=home,  # a `service.py` or `bentoml.py` in the working directory would hide the Bento's
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, timeout: float) -> str:

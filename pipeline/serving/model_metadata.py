@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ class ModelMetadata:
                 another.
         """
         try:
-            return _schema().validate_json(path.read_bytes())
+            return TypeAdapter(cls).validate_json(path.read_bytes())
         except FileNotFoundError as error:
             raise MissingError(
                 "there is no model metadata", where=path, remedy="train or pack the model again"
@@ -75,8 +74,3 @@ class ModelMetadata:
     def write(self, path: Path) -> None:
         """Write the metadata as JSON: the same bytes for the same metadata."""
         path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@cache
-def _schema() -> TypeAdapter[ModelMetadata]:
-    return TypeAdapter(ModelMetadata)

@@ -43,7 +43,6 @@ PACKAGES = ("bentoml", "numpy", "onnxruntime", "opencv-python-headless")
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
 _CREATION_TIME = "creation_time: '1970-01-01T00:00:00+00:00'"
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,21 @@ def pack_service(
         test_result = _gather(onnx_path, metadata, test_image, context)
         content = [{name: sha256_of(context / name) for name in _files(context)}, requirements, sys.version_info[:2]]
         version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-        _write_bentofile(context, requirements, metadata)
-        built = _build(context, home, version)
-        shutil.copytree(built, folder, dirs_exist_ok=True)
+        options = {
+            "service": SERVICE,
+            "name": SERVICE_NAME,
+            "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: "
+            f"{', '.join(metadata.classes)}.\n",
+            "include": _files(context),
+            "labels": {"learned_images": metadata.training.get("learned_images", {}).get("sha256", "unknown")},
+            # bentoml adds itself; locking would ask a package index, and every version is pinned already
+            "python": {
+                "packages": [one for one in requirements if not one.startswith("bentoml==")],
+                "lock_packages": False,
+            },
+        }
+        (context / "bentofile.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+        shutil.copytree(_build(context, home, version), folder, dirs_exist_ok=True)
     record = folder / "bento.yaml"
     # without the time of building, the same model gives the same bytes
     text = re.sub(r"(?m)^creation_time:.*$", _CREATION_TIME, record.read_text(encoding="utf-8"))
@@ -99,9 +110,9 @@ def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context:
         shutil.copyfile(source, target)
     shutil.copyfile(onnx_path, context / MODEL_FILE)
     image = test_image.read_bytes()
-    suffix = _SUFFIXES[read_header(image).format]
+    name = f"{TEST_IMAGE_STEM}.{read_header(image).format.lower().replace('jpeg', 'jpg')}"
     (found,) = Predictor(onnx_path, metadata).detect([letterbox(decode(image), metadata.image_size)])
-    (context / f"{TEST_IMAGE_STEM}{suffix}").write_bytes(image)
+    (context / name).write_bytes(image)
     metadata.write(context / METADATA_FILE)
     result = found.to_json(metadata.classes, metadata.score_threshold)
     (context / TEST_RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -110,23 +121,6 @@ def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context:
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _write_bentofile(context: Path, requirements: list[str], metadata: ModelMetadata) -> None:
-    classes = ", ".join(metadata.classes)
-    options = {
-        "service": SERVICE,
-        "name": SERVICE_NAME,
-        "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: {classes}.\n",
-        "include": _files(context),
-        "labels": {"learned_images": metadata.training.get("learned_images", {}).get("sha256", "unknown")},
-        # bentoml adds itself; locking would ask a package index, and every version is pinned already
-        "python": {
-            "packages": [one for one in requirements if not one.startswith("bentoml==")],
-            "lock_packages": False,
-        },
-    }
-    (context / "bentofile.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
 
 
 def _build(context: Path, home: Path, version: str) -> Path:

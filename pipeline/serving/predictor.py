@@ -108,11 +108,7 @@ def restore(
 ) -> Detections:
     """Scale an image's boxes back, clipped to the image. Those in the padding are dropped.
 
-    Args:
-        boxes: (M, 4) x1 y1 x2 y2 in letterboxed pixels.
-        scores: (M,) in any order.
-        labels: (M,) class index from 0.
-        image: What the graph was given.
+    `boxes` are (M, 4) x1 y1 x2 y2 in letterboxed pixels, `scores` and class indices `labels` (M,), in any order.
     """
     scale = np.array([image.scale_x, image.scale_y] * 2)
     limit = np.array([image.width, image.height] * 2)
@@ -126,6 +122,4 @@ def restore(
 
 def available_cpus() -> int:
     """Number of CPUs that this process may use; fewer than the machine's in a container or under `taskset`."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -29,9 +29,7 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
 
     Width and height are rounded separately, so boxes are scaled back with a scale per axis.
 
-    Args:
-        image: (H, W, 3) pixels, BGR.
-        size: (height, width) of the detector's input.
+    `image` is (H, W, 3), BGR; `size` is (height, width) of the detector's input.
     """
     height, width = image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)

@@ -144,12 +144,14 @@ class UploadMiddleware:
 
 async def _read_files(request: Request, body: AsyncGenerator[bytes, None]) -> list[tuple[str, bytes]]:
     """Names and bytes of the form's files. A part without a file name is refused: it could be text, JSON or a URL."""
-    parser = _InMemoryParser(request.headers, body, max_files=LIMITS["images"] + 1, max_fields=1)
+    parser = _InMemoryParser(request.headers, body, max_files=LIMITS["images"], max_fields=1)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
-            raise _too_many_images() from error
+            limit = LIMITS["images"]
+            message = f"more than {limit} images in one request"
+            raise UploadRefusedError(413, "too_many_images", message, limit_images=limit) from error
         message = f"the multipart form cannot be read: {error.message}"
         raise UploadRefusedError(400, "malformed_form", message) from error
     if not parser.closed:
@@ -165,8 +167,6 @@ async def _read_files(request: Request, body: AsyncGenerator[bytes, None]) -> li
         files.append((part.filename or "", await part.read()))
     if not files:
         raise UploadRefusedError(400, "no_images", f"the form has no file named '{_FIELD}'")
-    if len(files) > LIMITS["images"]:
-        raise _too_many_images()
     await form.close()
     return files
 
@@ -184,11 +184,6 @@ class _InMemoryParser(MultiPartParser):
 
 def _too_long(limit: int) -> UploadRefusedError:
     return UploadRefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
-
-
-def _too_many_images() -> UploadRefusedError:
-    limit = LIMITS["images"]
-    return UploadRefusedError(413, "too_many_images", f"more than {limit} images in one request", limit_images=limit)
 
 
 async def _discard_body(request: Request) -> None:

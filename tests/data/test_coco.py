@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.data.coco import Category, CocoDataset, Image, read_coco, unsafe_name, write_coco
 from pipeline.errors import DataError, MissingError
@@ -68,34 +69,28 @@ def test_area_is_the_boxs_where_there_is_none(tmp_path: Path) -> None:
     assert read_coco(written(tmp_path, changed("annotations", area=...))).annotations[1].area == 14
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        pytest.param("{", "not JSON", id="cut"),
-        pytest.param("[" * 100_000, "not JSON", id="deep"),
-        pytest.param([], "no list 'images'", id="no object"),
-        pytest.param({"images": []}, "no list 'annotations'", id="no annotations"),
-        pytest.param(changed("images", width=...), r"images\[1\] has no 'width'", id="no width"),
-        pytest.param(changed("images", id="1"), r"images\[1\].id is not a whole number: .1.", id="id a text"),
-        pytest.param(changed("images", id=True), r"images\[1\].id is not a whole number: true", id="id a truth value"),
-        pytest.param(changed("images", file_name="../a.jpg"), r"images\[1\].file_name leads out", id="name up"),
-        pytest.param(changed("images", file_name=""), r"images\[1\].file_name is not a text", id="no name"),
-        pytest.param(changed("annotations", bbox=...), r"annotations\[1\] has no 'bbox'", id="no box"),
-        pytest.param(changed("annotations", bbox=[1, 2, 3]), r"annotations\[1\].bbox is not four", id="three"),
-        pytest.param(changed("annotations", bbox=[1, 2, 3, "4"]), r"annotations\[1\].bbox is not four", id="box text"),
-        pytest.param(
-            changed("annotations", bbox=[1, 2, 3, True]), r"annotations\[1\].bbox is not four", id="box truth"
-        ),
-        pytest.param(changed("annotations", area="big"), r"annotations\[1\].area is not a number", id="area a text"),
-        pytest.param(
-            changed("annotations", image_id=1.5),
-            r"annotations\[1\].image_id is not a whole",
-            id="half an id",
-        ),
-        pytest.param(changed("annotations", category_id=...), r"annotations\[1\] has no 'category_id'", id="no class"),
-        pytest.param(GOOD | {"annotations": [7]}, r"annotations\[0\] is not an object", id="no record"),
-        pytest.param(changed("categories", name=None), r"categories\[1\].name is not a text: null", id="no class name"),
-    ],
+@cases(
+    "content, problem",
+    {
+        "cut": ("{", "not JSON"),
+        "deep": ("[" * 100_000, "not JSON"),
+        "no object": ([], "no list 'images'"),
+        "no annotations": ({"images": []}, "no list 'annotations'"),
+        "no width": (changed("images", width=...), r"images\[1\] has no 'width'"),
+        "id a text": (changed("images", id="1"), r"images\[1\].id is not a whole number: .1."),
+        "id a truth value": (changed("images", id=True), r"images\[1\].id is not a whole number: true"),
+        "name up": (changed("images", file_name="../a.jpg"), r"images\[1\].file_name leads out"),
+        "no name": (changed("images", file_name=""), r"images\[1\].file_name is not a text"),
+        "no box": (changed("annotations", bbox=...), r"annotations\[1\] has no 'bbox'"),
+        "three": (changed("annotations", bbox=[1, 2, 3]), r"annotations\[1\].bbox is not four"),
+        "box text": (changed("annotations", bbox=[1, 2, 3, "4"]), r"annotations\[1\].bbox is not four"),
+        "box truth": (changed("annotations", bbox=[1, 2, 3, True]), r"annotations\[1\].bbox is not four"),
+        "area a text": (changed("annotations", area="big"), r"annotations\[1\].area is not a number"),
+        "half an id": (changed("annotations", image_id=1.5), r"annotations\[1\].image_id is not a whole"),
+        "no class": (changed("annotations", category_id=...), r"annotations\[1\] has no 'category_id'"),
+        "no record": (GOOD | {"annotations": [7]}, r"annotations\[0\] is not an object"),
+        "no class name": (changed("categories", name=None), r"categories\[1\].name is not a text: null"),
+    },
 )
 def test_refused(tmp_path: Path, content: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,21 +24,21 @@ def drawn(dataset: Any) -> Any:
     return sorted((names[each.category_id], each.image_id, each.bbox) for each in dataset.annotations)
 
 
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        pytest.param({}, ["cat a", "dog"], id="all as they are"),
-        pytest.param({"classes": ["dog", "cat"]}, ["dog", "cat a"], id="in another order"),
-        pytest.param({"classes": ["dog"]}, ["dog"], id="one"),
-        pytest.param({"drop": ["cat"]}, ["dog"], id="one dropped"),
-        pytest.param({"rename": {"dog": "cat"}}, ["cat a"], id="into one that is there"),
-        pytest.param({"rename": {"cat": "dog"}}, ["dog"], id="into a later one, which keeps its supercategory"),
-        pytest.param({"rename": {"cat": "pet", "dog": "pet"}}, ["pet a"], id="two into a new one"),
-        pytest.param({"rename": {"cat": "dog", "dog": "cat"}}, ["dog a", "cat"], id="two change names"),
-        pytest.param({"rename": {"cat": "dog", "dog": "x"}}, ["dog a", "x"], id="chains are not followed"),
-        pytest.param({"rename": {"cat": "cat"}}, ["cat a", "dog"], id="its own name"),
-        pytest.param({"rename": {"cat": "x"}, "drop": ["dog"], "classes": ["x"]}, ["x a"], id="all three"),
-    ],
+@cases(
+    "options, found",
+    {
+        "all as they are": ({}, ["cat a", "dog"]),
+        "in another order": ({"classes": ["dog", "cat"]}, ["dog", "cat a"]),
+        "one": ({"classes": ["dog"]}, ["dog"]),
+        "one dropped": ({"drop": ["cat"]}, ["dog"]),
+        "into one that is there": ({"rename": {"dog": "cat"}}, ["cat a"]),
+        "into a later one, which keeps its supercategory": ({"rename": {"cat": "dog"}}, ["dog"]),
+        "two into a new one": ({"rename": {"cat": "pet", "dog": "pet"}}, ["pet a"]),
+        "two change names": ({"rename": {"cat": "dog", "dog": "cat"}}, ["dog a", "cat"]),
+        "chains are not followed": ({"rename": {"cat": "dog", "dog": "x"}}, ["dog a", "x"]),
+        "its own name": ({"rename": {"cat": "cat"}}, ["cat a", "dog"]),
+        "all three": ({"rename": {"cat": "x"}, "drop": ["dog"], "classes": ["x"]}, ["x a"]),
+    },
 )
 def test_classes(tiny: tuple[CocoDataset, Path], options: dict[str, Any], found: list[str]) -> None:
     dataset = replace(tiny[0], categories=(Category(7, "cat", "a"), Category(3, "dog")))
@@ -80,16 +81,16 @@ def relabelled(tiny: Any, *labels: Any) -> Any:
     return replace(dataset, annotations=boxes, categories=more)
 
 
-@pytest.mark.parametrize(
-    ("labels", "options", "kept"),
-    [
-        pytest.param([(5, 1, 20), (4, 1, 21)], {}, 1, id="the same by merging"),
-        pytest.param([(5, 1, 20), (4, 2, 21)], {}, 2, id="of two images"),
-        pytest.param([(5, 1, 20), (4, 1, 20)], {}, 2, id="the same before: for validation to judge"),
-        pytest.param([(5, 1, 20), (4, 1, 20), (6, 1, 21)], {}, 2, id="one of them"),
-        pytest.param([(5, 1, 20), (4, 1, 3)], {}, 2, id="of another class"),
-        pytest.param([(5, 1, 20), (4, 1, 21)], {"rename": {}}, 2, id="not merged"),
-    ],
+@cases(
+    "labels, options, kept",
+    {
+        "the same by merging": ([(5, 1, 20), (4, 1, 21)], {}, 1),
+        "of two images": ([(5, 1, 20), (4, 2, 21)], {}, 2),
+        "the same before: for validation to judge": ([(5, 1, 20), (4, 1, 20)], {}, 2),
+        "one of them": ([(5, 1, 20), (4, 1, 20), (6, 1, 21)], {}, 2),
+        "of another class": ([(5, 1, 20), (4, 1, 3)], {}, 2),
+        "not merged": ([(5, 1, 20), (4, 1, 21)], {"rename": {}}, 2),
+    },
 )
 def test_boxes_that_merging_makes_the_same(
     tiny: tuple[CocoDataset, Path],
@@ -149,39 +150,36 @@ def test_what_a_box_becomes_depends_on_its_class_alone(boxes: Any, rename: Any, 
     assert set(found.classes) == {name for name in target.values() if name}
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "problem"),
-    [
-        pytest.param(
-            {"rename": {"cta": "x"}}, UsageError, "no class 'cta'.*did you mean 'cat'", id="unknown to rename"
-        ),
-        pytest.param({"drop": ["Dog"]}, UsageError, "did you mean 'dog'", id="unknown to drop"),
-        pytest.param({"drop": ["dog", "cat"]}, DataError, "every class is dropped", id="all dropped"),
-        pytest.param({"drop": ["dog"], "rename": {"dog": "cat"}}, UsageError, "both renamed and dropped", id="both"),
-        pytest.param({"rename": {"dog": ""}}, UsageError, "new name of a class is empty", id="no new name"),
-        pytest.param(
+@cases(
+    "options, kind, problem",
+    {
+        "unknown to rename": ({"rename": {"cta": "x"}}, UsageError, "no class 'cta'.*did you mean 'cat'"),
+        "unknown to drop": ({"drop": ["Dog"]}, UsageError, "did you mean 'dog'"),
+        "all dropped": ({"drop": ["dog", "cat"]}, DataError, "every class is dropped"),
+        "both": ({"drop": ["dog"], "rename": {"dog": "cat"}}, UsageError, "both renamed and dropped"),
+        "no new name": ({"rename": {"dog": ""}}, UsageError, "new name of a class is empty"),
+        "unknown": (
             {"classes": ["cats", "zebra"]},
             UsageError,
             "no class 'cats', 'zebra'.*did you mean 'cat'.*there are: cat, dog",
-            id="unknown",
         ),
-        pytest.param({"classes": ["cat"], "rename": {"cat": "x"}}, UsageError, "no class 'cat'.*x, dog", id="old name"),
-        pytest.param({"classes": ["dog"], "drop": ["dog"]}, UsageError, "no class 'dog'", id="wanted and dropped"),
-        pytest.param({"classes": ["cat", "cat"]}, UsageError, "twice", id="twice"),
-    ],
+        "old name": ({"classes": ["cat"], "rename": {"cat": "x"}}, UsageError, "no class 'cat'.*x, dog"),
+        "wanted and dropped": ({"classes": ["dog"], "drop": ["dog"]}, UsageError, "no class 'dog'"),
+        "twice": ({"classes": ["cat", "cat"]}, UsageError, "twice"),
+    },
 )
 def test_refused(tiny: tuple[CocoDataset, Path], options: dict[Any, Any], kind: Any, problem: str) -> None:
     with pytest.raises(kind, match=f"(?s){problem}"):
         selected(tiny[0], **options)
 
 
-@pytest.mark.parametrize(
-    ("annotations", "options", "says"),
-    [
-        pytest.param(0, {}, r"no object in 3 images(?s:.*)objects of cat, dog(?s:.*)name other classes$", id="none"),
-        pytest.param(1, {"classes": ["dog"]}, r"objects of dog(?s:.*)name other classes$", id="none of a class"),
-        pytest.param(1, {"max_images": 1, "reserved": ["3.png"]}, "take more than 1 images", id="in those drawn"),
-    ],
+@cases(
+    "annotations, options, says",
+    {
+        "none": (0, {}, r"no object in 3 images(?s:.*)objects of cat, dog(?s:.*)name other classes$"),
+        "none of a class": (1, {"classes": ["dog"]}, r"objects of dog(?s:.*)name other classes$"),
+        "in those drawn": (1, {"max_images": 1, "reserved": ["3.png"]}, "take more than 1 images"),
+    },
 )
 def test_nothing_left(tiny: tuple[CocoDataset, Path], annotations: int, options: dict[Any, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):

@@ -46,11 +46,6 @@ SLOW: dict[str, tuple[Any, float]] = {
     "a quarter of the size": (lambda p: encoded(scaled(p, 0.25)), 1.0),
     "a tenth brighter": (lambda p: encoded(cv2.convertScaleAbs(p, alpha=1.1)), 1.0),
     "25 shades brighter": (lambda p: encoded(cv2.add(p, np.full_like(p, 25))), 1.0),
-    "a quarter turn to the right": (lambda p: encoded(np.rot90(p, -1)), 0.98),
-    "half a turn": (lambda p: encoded(p[::-1, ::-1]), 0.98),
-    "upside down in a mirror": (lambda p: encoded(p[::-1]), 0.98),
-    "a quarter turn in a mirror": (lambda p: encoded(p.transpose(1, 0, 2)), 0.98),
-    "the other one in a mirror": (lambda p: encoded(p[::-1, ::-1].transpose(1, 0, 2)), 0.98),
     "2 % cropped of two sides": (lambda p: encoded(trimmed(p, 2, 2, 0, 0)), 0.95),
     "with a line of text": (marked, 0.95),
 }

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,13 +38,13 @@ def test_a_scene_is_one_of_its_video() -> None:
     assert sorted(map(sorted, grouped(images, {}, "scene").values())) == [["a", "c"], ["b"], ["d"], ["e", "f"], ["g"]]
 
 
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        pytest.param({"video": "v", "frame": 1}, "did you mean 'video'[?] there are: frame, video", id="near miss"),
-        pytest.param({"scene": 3, "vdeo": None}, "there are: scene", id="one without values is none"),
-        pytest.param({}, "leave group_by empty", id="no fields"),
-    ],
+@cases(
+    "fields, problem",
+    {
+        "near miss": ({"video": "v", "frame": 1}, "did you mean 'video'[?] there are: frame, video"),
+        "one without values is none": ({"scene": 3, "vdeo": None}, "there are: scene"),
+        "no fields": ({}, "leave group_by empty"),
+    },
 )
 def test_unknown_field(fields: dict[Any, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=f"(?s)no image has a field 'vdeo'.*{problem}"):

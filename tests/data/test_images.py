@@ -6,7 +6,6 @@ import io
 import struct
 import subprocess
 import sys
-import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
 
-from pipeline.data.fingerprints import FINGERPRINT_BYTES, group_similar
+from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.images import (
     MAX_PIXELS,
     UNREADABLE,
@@ -312,17 +311,6 @@ class TestFacts:
         Picture.new("RGB", (60, 40)).save(path, xmp=xmp)
         assert cv2.imread(str(path)).shape[:2] == (40, 60)
         assert inspect(tmp_path, [path.name])[path.name] == ImageFacts(60, 40)
-
-    def test_photographs_are_whole_and_none_like_another(self, tmp_path: Path, real_data: Path) -> None:
-        with zipfile.ZipFile(real_data / "val2017.zip") as archive:
-            names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-            archive.extractall(tmp_path, names)
-        facts = inspect(tmp_path, names)
-        assert {fact.kind for fact in facts.values()} == {""}
-        assert group_similar([fact.fingerprint for fact in facts.values()]) == list(range(len(names)))
-        for name in names[::10]:
-            height, width = cv2.imread(str(tmp_path / name)).shape[:2]
-            assert (facts[name].width, facts[name].height) == (width, height)
 
 
 _MEASURE = """

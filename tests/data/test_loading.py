@@ -220,12 +220,12 @@ class TestDescriptions:
             (tmp_path / f"set/labels/train/{name}.txt").write_text("1 0.5 0.5 0.2 0.4\n")
         return tmp_path / "set", place
 
-    @pytest.mark.parametrize(
-        ("name", "content"),
-        [
-            pytest.param("coco128.yaml", "path: ../coco128\ntrain: images/train\nnames: [cat, dog]\n", id="YAML"),
-            pytest.param("classes.txt", "cat\ndog\n", id="list"),
-        ],
+    @cases(
+        "name, content",
+        {
+            "YAML": ("coco128.yaml", "path: ../coco128\ntrain: images/train\nnames: [cat, dog]\n"),
+            "list": ("classes.txt", "cat\ndog\n"),
+        },
     )
     @pytest.mark.parametrize("own", ["", "names: [x, y]"])
     def test_they_go_with_the_sources_labels(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import cases
 
 from pipeline.data import pretrained
 from pipeline.data.pretrained import coco_weights, load_weights, published_weights
@@ -50,16 +51,16 @@ def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
         load_weights(str(tmp_path / "a.pth"), tmp_path / "out", cache=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("url", "options", "says"),
-    [
-        pytest.param("", {"sha256": "0" * 64}, "without a URL", id="a digest alone"),
-        pytest.param("coco", {}, r"none of ''[\s\S]*l, m, nano, s, tiny, x[\s\S]*give the variant", id="no variant"),
-        pytest.param("coco", {"variant": "tinny"}, r"none of 'tinny'[\s\S]*did you mean 'tiny'", id="variant misspelt"),
-        pytest.param("coco", {"variant": "large"}, r"none of 'large'[\s\S]*did you mean 'l'", id="variant in full"),
-        pytest.param("cocoo", {"variant": "s"}, r"no weights 'cocoo'[\s\S]*did you mean 'coco'", id="coco misspelt"),
-        pytest.param("COCO", {"variant": "s"}, r"no weights 'COCO'[\s\S]*did you mean 'coco'", id="coco in capitals"),
-    ],
+@cases(
+    "url, options, says",
+    {
+        "a digest alone": ("", {"sha256": "0" * 64}, "without a URL"),
+        "no variant": ("coco", {}, r"none of ''[\s\S]*l, m, nano, s, tiny, x[\s\S]*give the variant"),
+        "variant misspelt": ("coco", {"variant": "tinny"}, r"none of 'tinny'[\s\S]*did you mean 'tiny'"),
+        "variant in full": ("coco", {"variant": "large"}, r"none of 'large'[\s\S]*did you mean 'l'"),
+        "coco misspelt": ("cocoo", {"variant": "s"}, r"no weights 'cocoo'[\s\S]*did you mean 'coco'"),
+        "coco in capitals": ("COCO", {"variant": "s"}, r"no weights 'COCO'[\s\S]*did you mean 'coco'"),
+    },
 )
 def test_wrong_names(tmp_path: Path, url: str, options: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError, match=says):

@@ -8,8 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cases import cases
 
-from pipeline.data.sample import CLASSES, SampleSpec, compose, make_sample, parse_sample_url, render
+from pipeline.data.sample import CLASSES, SampleSpec, compose, make_sample, parse_sample_url
 from pipeline.errors import UsageError
 
 
@@ -59,16 +60,6 @@ def test_boxes_are_tight_and_shapes_visible(number: Any) -> None:
         assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
-def test_shapes_stand_out_from_the_background() -> None:
-    rng = np.random.default_rng(1)
-    shapes = compose(rng, 256)
-    picture = render(rng, 256, [shape.mask for shape in shapes])
-    for shape in shapes:
-        around = cv2.dilate(shape.mask, np.ones((9, 9), np.uint8)) - shape.mask > 127
-        contrast = np.linalg.norm(picture[shape.visible].mean(axis=0) - picture[around].mean(axis=0))
-        assert contrast > 30
-
-
 @pytest.mark.parametrize(
     ("url", "spec"),
     [
@@ -81,18 +72,18 @@ def test_url(url: str, spec: Any) -> None:
     assert parse_sample_url(url) == spec
 
 
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        pytest.param("sample://faces", "no sample", id="unknown sample"),
-        pytest.param("sample:shapes", "no sample", id="no slashes"),
-        pytest.param("sample://shapes?image=9", "cannot be drawn(?s:.*)images of 1-100000", id="near miss"),
-        pytest.param("sample://shapes?images=9&images=8", "cannot be drawn", id="twice"),
-        pytest.param("sample://shapes?images=", "cannot be drawn", id="empty"),
-        pytest.param("sample://shapes?images=-1", "cannot be drawn", id="negative"),
-        pytest.param("sample://shapes?images=0", "cannot be drawn", id="none"),
-        pytest.param("sample://shapes?size=9999", "cannot be drawn", id="too large"),
-    ],
+@cases(
+    "url, problem",
+    {
+        "unknown sample": ("sample://faces", "no sample"),
+        "no slashes": ("sample:shapes", "no sample"),
+        "near miss": ("sample://shapes?image=9", "cannot be drawn(?s:.*)images of 1-100000"),
+        "twice": ("sample://shapes?images=9&images=8", "cannot be drawn"),
+        "empty": ("sample://shapes?images=", "cannot be drawn"),
+        "negative": ("sample://shapes?images=-1", "cannot be drawn"),
+        "none": ("sample://shapes?images=0", "cannot be drawn"),
+        "too large": ("sample://shapes?size=9999", "cannot be drawn"),
+    },
 )
 def test_url_refused(url: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from api_server import api_server
+from cases import cases
 from clips import write_clip
 
 from pipeline.data.coco import CocoDataset, read_coco
@@ -231,12 +232,12 @@ def test_what_nobody_annotated_is_excluded_or_background_as_the_user_says(
     assert len({image.id for image in dataset.images}) == 2 + kept
 
 
-@pytest.mark.parametrize(
-    ("beside", "boxes"),
-    [
-        pytest.param(labelme("nothing.png", LINE, shape()), 1, id="a line and a box"),
-        pytest.param(labelme("nothing.png", {**shape(), "flags": {"crowd": True}}, LINE), 1, id="a crowd region"),
-    ],
+@cases(
+    "beside, boxes",
+    {
+        "a line and a box": (labelme("nothing.png", LINE, shape()), 1),
+        "a crowd region": (labelme("nothing.png", {**shape(), "flags": {"crowd": True}}, LINE), 1),
+    },
 )
 def test_a_line_beside_a_box_changes_nothing(tmp_path: Path, beside: dict[str, Any], boxes: int) -> None:
     given = in_folder(tmp_path / "in", {**LABELME, "nothing.json": beside})
@@ -264,12 +265,12 @@ def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("unannotated", ["exclude", "background"])
-@pytest.mark.parametrize(
-    ("files", "names", "why"),
-    [
-        pytest.param(YOLO, ["nothing.png", OPEN_NAME], "nobody annotated them", id="not annotated"),
-        pytest.param(FOLDERS["labelme"], [LINE_NAME], "nothing drawn on them can be used as a box", id="no box"),
-    ],
+@cases(
+    "files, names, why",
+    {
+        "not annotated": (YOLO, ["nothing.png", OPEN_NAME], "nobody annotated them"),
+        "no box": (FOLDERS["labelme"], [LINE_NAME], "nothing drawn on them can be used as a box"),
+    },
 )
 def test_a_test_list_names_nothing_that_is_excluded(
     tmp_path: Path, files: dict[str, Any], names: list[str], why: str, unannotated: str

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_rule import apply
@@ -17,7 +16,7 @@ from pipeline.data.checks.findings import DID
 from pipeline.data.checks.image_rules import duplicate_groups, exact_duplicates, near_duplicates
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.fingerprints import fingerprint_of
-from pipeline.data.images import ImageFacts, inspect
+from pipeline.data.images import ImageFacts
 
 A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
 BOX = Annotation(1, 1, 1, (5.0, 6.0, 20.0, 10.0), 200.0, 0, [[5.0, 6.0, 25.0, 6.0, 25.0, 16.0]])
@@ -31,42 +30,9 @@ def facts(**fields: object) -> dict[str, ImageFacts]:
     return {"a.png": replace(ImageFacts(60, 40), **fields), "b.png": ImageFacts(60, 40)}
 
 
-@pytest.mark.parametrize(("asked", "found"), [("missing", True), ("empty", False)])
-def test_unreadable(asked: str, found: bool) -> None:
-    given = dataset(BOX, replace(BOX, id=2))
-    known = facts(problem="it is broken", kind="missing")
-    left, findings = apply(partial(image_rules.unreadable_images, kind=asked), given, "drop", known)
-    assert [(each.item, each.detail) for each in findings] == [
-        ("image 1 (a.png)", "it is broken; 2 boxes went with it")
-    ] * found
-    assert left.images == ((B,) if found else (A, B))
-    assert len(left.annotations) == (0 if found else 2)
-
-
-@pytest.mark.parametrize(
-    ("declared", "bbox", "mask", "drawn_on"),
-    [
-        pytest.param((60, 40), (24.0, 5.0, 10.0, 20.0), None, "stored", id="stored"),
-        pytest.param((40, 60), BOX.bbox, BOX.segmentation, "upright", id="upright"),
-    ],
-)
-def test_boxes_turn_with_the_picture_they_were_drawn_on(
-    declared: tuple[int, int], bbox: tuple[float, ...], mask: object, drawn_on: str
-) -> None:
-    known = facts(width=40, height=60, orientation=6)  # stored 60 x 40
-    given = dataset(images=(replace(A, width=declared[0], height=declared[1]), B))
-    found, (finding,) = apply(image_rules.exif_orientation, given, "repair", known)
-    assert found.images == (replace(A, width=40, height=60), B)
-    assert [(each.bbox, each.segmentation) for each in found.annotations] == [(bbox, mask)]
-    assert finding.detail == f"orientation 6, boxes drawn on the {drawn_on} image"
-
-
-@pytest.mark.parametrize(
-    ("declared", "bbox", "mask"),
-    [
-        pytest.param((30, 20), (10.0, 12.0, 40.0, 20.0), None, id="resized"),
-        pytest.param((0, 0), (5.0, 6.0, 20.0, 10.0), BOX.segmentation, id="none"),
-    ],
+@cases(
+    "declared, bbox, mask",
+    {"resized": ((30, 20), (10.0, 12.0, 40.0, 20.0), None), "none": ((0, 0), (5.0, 6.0, 20.0, 10.0), BOX.segmentation)},
 )
 def test_another_size_than_declared(declared: tuple[int, int], bbox: tuple[float, ...], mask: object) -> None:
     given = dataset(images=(replace(A, width=declared[0], height=declared[1]), B))
@@ -78,16 +44,16 @@ def test_another_size_than_declared(declared: tuple[int, int], bbox: tuple[float
     assert apply(image_rules.unrelated_sizes, found, "drop", facts()) == (found, [])
 
 
-@pytest.mark.parametrize(
-    ("declared", "real", "related"),
-    [
-        pytest.param((640, 480), (640, 481), True, id="a pixel off"),
-        pytest.param((375, 250), (6000, 4003), True, id="a small copy, in whole pixels"),
-        pytest.param((6000, 4003), (375, 250), True, id="of a small copy"),
-        pytest.param((480, 640), (640, 480), False, id="sides swapped"),
-        pytest.param((640, 480), (640, 470), False, id="cropped"),
-        pytest.param((1, 1), (640, 480), False, id="of no shape"),
-    ],
+@cases(
+    "declared, real, related",
+    {
+        "a pixel off": ((640, 480), (640, 481), True),
+        "a small copy, in whole pixels": ((375, 250), (6000, 4003), True),
+        "of a small copy": ((6000, 4003), (375, 250), True),
+        "sides swapped": ((480, 640), (640, 480), False),
+        "cropped": ((640, 480), (640, 470), False),
+        "of no shape": ((1, 1), (640, 480), False),
+    },
 )
 def test_what_is_a_scaling(declared: tuple[int, int], real: tuple[int, int], related: bool) -> None:
     given = dataset(images=(replace(A, width=declared[0], height=declared[1]), B))
@@ -96,15 +62,15 @@ def test_what_is_a_scaling(declared: tuple[int, int], real: tuple[int, int], rel
     assert len(apply(image_rules.unrelated_sizes, given, "drop", known)[1]) == (not related)
 
 
-@pytest.mark.parametrize(
-    ("bbox", "fits"),
-    [
-        pytest.param((30.0, 20.0, 30.5, 20.0), True, id="within, to a pixel"),
-        pytest.param((60.0, 40.0, -20.0, -10.0), True, id="corners swapped"),
-        pytest.param((5.0, 41.0, 20.0, 10.0), False, id="below"),
-        pytest.param((-5.0, 6.0, 20.0, 10.0), False, id="over the left edge"),
-        pytest.param((5.0, float("nan"), 20.0, 10.0), False, id="nowhere"),
-    ],
+@cases(
+    "bbox, fits",
+    {
+        "within, to a pixel": ((30.0, 20.0, 30.5, 20.0), True),
+        "corners swapped": ((60.0, 40.0, -20.0, -10.0), True),
+        "below": ((5.0, 41.0, 20.0, 10.0), False),
+        "over the left edge": ((-5.0, 6.0, 20.0, 10.0), False),
+        "nowhere": ((5.0, float("nan"), 20.0, 10.0), False),
+    },
 )
 def test_on_the_users_word_boxes_stay_that_fit(bbox: tuple[float, ...], fits: bool) -> None:
     elsewhere = replace(BOX, id=3, image_id=2, bbox=(-9.0, 0.0, 20.0, 10.0))  # its picture is as declared
@@ -252,17 +218,17 @@ def test_of_a_pan_more_than_one_frame_is_left_and_none_straddles() -> None:
 ONE, TWO, SHORT = "0123456789abcdef" * 2, "fedcba9876543210" * 2, "Zx81QuuX0aBcDeFgHi42aa"
 
 
-@pytest.mark.parametrize(
-    ("names", "together"),
-    [
-        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{TWO}.jpg"], True, id="hexadecimal"),
-        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{SHORT}.jpg"], True, id="letters"),
-        pytest.param([f"train/a_jpg.rf.{ONE}.jpg", f"valid/a_jpg.rf.{TWO}.jpg"], True, id="in two folders"),
-        pytest.param([f"a_tif.rf.{ONE}.tif.png", f"a_tif.rf.{TWO}.tif.png"], True, id="converted"),
-        pytest.param([f"a_jpg.rf.{ONE}.jpg", f"b_jpg.rf.{TWO}.jpg"], False, id="two sources"),
-        pytest.param(["a.rf.1.jpg", "a.rf.2.jpg"], False, id="no such ids"),
-        pytest.param([f"a.{ONE}.jpg", f"a.{TWO}.jpg"], False, id="no such names"),
-    ],
+@cases(
+    "names, together",
+    {
+        "hexadecimal": ([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{TWO}.jpg"], True),
+        "letters": ([f"a_jpg.rf.{ONE}.jpg", f"a_jpg.rf.{SHORT}.jpg"], True),
+        "in two folders": ([f"train/a_jpg.rf.{ONE}.jpg", f"valid/a_jpg.rf.{TWO}.jpg"], True),
+        "converted": ([f"a_tif.rf.{ONE}.tif.png", f"a_tif.rf.{TWO}.tif.png"], True),
+        "two sources": ([f"a_jpg.rf.{ONE}.jpg", f"b_jpg.rf.{TWO}.jpg"], False),
+        "no such ids": (["a.rf.1.jpg", "a.rf.2.jpg"], False),
+        "no such names": ([f"a.{ONE}.jpg", f"a.{TWO}.jpg"], False),
+    },
 )
 def test_augmented_copies_of_one_picture(names: list[Any], together: bool) -> None:
     facts = {
@@ -273,38 +239,15 @@ def test_augmented_copies_of_one_picture(names: list[Any], together: bool) -> No
     assert apply(near_duplicates, dataset, "drop", facts) == (dataset, [])
 
 
-def test_from_files(tmp_path: Path) -> None:
-    """As validation sees them: one photograph five times over, and others."""
-    original, other = cv2.resize(picture(1), (640, 480)), cv2.resize(picture(2), (640, 480))
-    cv2.imwrite(str(tmp_path / "a.jpg"), original, [cv2.IMWRITE_JPEG_QUALITY, 95])
-    (tmp_path / "copy.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
-    cv2.imwrite(str(tmp_path / "half.jpg"), cv2.resize(original, (320, 240), interpolation=cv2.INTER_AREA))
-    cv2.imwrite(str(tmp_path / "low.jpg"), original, [cv2.IMWRITE_JPEG_QUALITY, 50])
-    cv2.imwrite(str(tmp_path / "mirror.png"), original[:, ::-1])
-    cv2.imwrite(str(tmp_path / "other.jpg"), other)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    facts = inspect(tmp_path, names)
-    dataset = CocoDataset(tuple(Image(i, name, 9, 9) for i, name in enumerate(names, 1)), (), CATEGORIES)
-    assert told(apply(exact_duplicates, dataset, "report", facts)[1]) == [
-        ("copy.jpg", "reported", "the same bytes as a.jpg, with the same boxes")
-    ]
-    near = apply(near_duplicates, dataset, "report", facts)[1]
-    assert [each.file_name for each in near] == ["half.jpg", "low.jpg", "mirror.png"]
-    assert {each.detail for each in near} == {"looks like a.jpg"}
-    assert duplicate_groups(dataset, facts) == dict.fromkeys(set(names) - {"other.jpg"}, "a.jpg")
-
-
 @pytest.mark.parametrize("check", [exact_duplicates, near_duplicates])
-@pytest.mark.parametrize(
-    ("subsets", "reserved", "stays"),
-    [
-        pytest.param({}, "", "c.jpg", id="the one with the most boxes"),
-        pytest.param({"d": "test", "a": "eval", "c": "train"}, "", "d.jpg", id="the one of the test set"),
-        pytest.param(
-            {"a": "eval", "c": "train", "d": "train"}, "", "a.jpg", id="before those to train on, of the eval set"
-        ),
-        pytest.param({"d": "test"}, "a.jpg", "a.jpg", id="the one of the fixed test set"),
-    ],
+@cases(
+    "subsets, reserved, stays",
+    {
+        "the one with the most boxes": ({}, "", "c.jpg"),
+        "the one of the test set": ({"d": "test", "a": "eval", "c": "train"}, "", "d.jpg"),
+        "before those to train on, of the eval set": ({"a": "eval", "c": "train", "d": "train"}, "", "a.jpg"),
+        "the one of the fixed test set": ({"d": "test"}, "a.jpg", "a.jpg"),
+    },
 )
 def test_the_test_set_loses_no_picture(check: Any, subsets: dict[Any, Any], reserved: str, stays: str) -> None:
     seen = {"a": ("1", 1), "c": ("1" if check is exact_duplicates else "2", 1), "d": ("1", 1)}

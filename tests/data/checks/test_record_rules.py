@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from cases import cases
 from one_rule import apply
 
 from pipeline.data.checks import record_rules
@@ -48,15 +49,6 @@ def test_ids_below_one(ids: list[int], new: list[int]) -> None:
     assert findings[0].item == f"annotation {ids[0]} in image 1"
 
 
-@pytest.mark.parametrize(("kind", "field"), [("images", "image_id"), ("categories", "category_id")])
-def test_objects_of_nothing(kind: str, field: str) -> None:
-    given = dataset(BOX, replace(BOX, id=2, **{field: 8}))
-    found, (finding,) = apply(partial(record_rules.unknown_owners, kind=kind), given, "drop")
-    assert found == dataset(BOX)
-    assert finding.detail == f"there is no {field.removesuffix('_id')} 8"
-    assert finding.file_name == ("" if kind == "images" else "a.png")
-
-
 CAT, DOG = Category(1, "cat"), Category(2, "dog")
 
 
@@ -78,12 +70,12 @@ def test_of_two_with_one_id_the_first_stays() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("action", "kinds", "left", "detail"),
-    [
-        pytest.param("repair", [1, 2, 1], (CAT, DOG), "as category 1 (cat); its boxes moved there", id="repair"),
-        pytest.param("drop", [1, 2], (CAT, DOG), "as category 1 (cat)", id="drop"),
-    ],
+@cases(
+    "action, kinds, left, detail",
+    {
+        "repair": ("repair", [1, 2, 1], (CAT, DOG), "as category 1 (cat); its boxes moved there"),
+        "drop": ("drop", [1, 2], (CAT, DOG), "as category 1 (cat)"),
+    },
 )
 def test_two_of_one_name(action: str, kinds: list[int], left: tuple[Category, ...], detail: str) -> None:
     given = categories_of("cat", "dog", "cat", objects=(1, 2, 3))

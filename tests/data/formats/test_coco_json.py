@@ -61,17 +61,16 @@ def test_of_several_files_those_with_images_here_count(
     annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    annotation_folder.image("a.jpg")
-    annotation_folder.write(
+    dataset = annotation_folder.dataset(
         {
             "annotations/instances_train2017.json": instances("z.jpg", kind="dog"),
             "annotations/instances_val2017.json": instances("a.jpg", first=9),
             "annotations/person_keypoints_val2017.json": instances("a.jpg", kind="person", num_keypoints=2),
             "annotations/captions_val2017.json": CAPTIONS,
             "results.json": RESULTS,
-        }
+        },
+        "a.jpg",
     )
-    dataset = annotation_folder.read()
     assert boxes_of(dataset) == {"a.jpg": [("cat", 0, 1, 2, 3)]}
     assert dataset.images[0].id == 9
     assert "none of their images is here: annotations/instances_train2017.json" in caplog.text
@@ -89,10 +88,8 @@ def test_an_image_may_say_its_subset_itself(annotation_folder: AnnotationFolder)
 
 
 def test_objects_of_nothing_stay_so_when_put_together(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg", "b.jpg")
     one, other = instances("a.jpg"), instances("b.jpg", image_id=77, category_id=88)
-    annotation_folder.write({"a.json": one, "b.json": other})
-    dataset = annotation_folder.read()
+    dataset = annotation_folder.dataset({"a.json": one, "b.json": other}, "a.jpg", "b.jpg")
     orphan = dataset.annotations[1]
     assert orphan.image_id not in {image.id for image in dataset.images}
     assert orphan.category_id not in {each.id for each in dataset.categories}

@@ -59,15 +59,13 @@ def test_what_has_no_area_is_left_out_and_counted(
     annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    annotation_folder.image("a.jpg")
     shapes = (
         '<points label="cat" points="1,2"/>',
         '<polyline label="cat" points="1,2;1,9"/>',
         '<tag label="cat"/>',
         BOX,
     )
-    annotation_folder.write({"a.xml": annotations(image(*shapes))})
-    assert len(annotation_folder.read().annotations) == 1
+    assert len(annotation_folder.dataset({"a.xml": annotations(image(*shapes))}, "a.jpg").annotations) == 1
     assert "without an area: 1 points, 1 polyline, 1 tag" in caplog.text
 
 
@@ -81,15 +79,13 @@ def test_crowds(annotation_folder: AnnotationFolder) -> None:
 
 
 def test_names_sizes_and_subsets_of_images(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("images/a.jpg", "images/b.jpg", "images/c.jpg")
     images = (
         image(BOX, rest='width="7" height="9" subset="Train"'),
         image(name="x/b.jpg", rest='subset="Validation"'),
         image(name="gone.jpg", rest='width="7" height="9" subset="Test"'),
         image(name="c.jpg", rest='width="7" height="9" subset="other"'),
     )
-    annotation_folder.write({"a.xml": annotations(*images)})
-    dataset = annotation_folder.read()
+    dataset = annotation_folder.dataset({"a.xml": annotations(*images)}, "images/a.jpg", "images/b.jpg", "images/c.jpg")
     assert [(each.id, each.file_name, each.width) for each in dataset.images] == [
         (1, "gone.jpg", 7),
         (2, "images/a.jpg", 7),

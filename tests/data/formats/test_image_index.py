@@ -112,16 +112,6 @@ def test_converted_images_have_the_names_of_the_source(tmp_path: Path) -> None:
     assert index.size("a.tif") == (30, 20)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (5, (20, 30)), (6, (20, 30)), (8, (20, 30))]
-)
-def test_sizes_are_those_of_the_upright_picture(tmp_path: Path, orientation: int, size: tuple[Any, ...]) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
-    assert ImageIndex(tmp_path, ["a.jpg"]).size("a.jpg") == size
-
-
 def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (tmp_path / "b.png").write_bytes(b"")

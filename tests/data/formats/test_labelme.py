@@ -39,13 +39,11 @@ def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any
 
 
 def test_outlines_and_areas_are_kept(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
     shapes = [
         shape("polygon", (0, 0), (10, 0), (0, 10), group_id=1),  # a group may mean anything, and stays apart
         shape("circle", (10, 10), (13, 14), group_id=1),
     ]
-    annotation_folder.write({"a.json": record(*shapes)})
-    triangle, circle = annotation_folder.read().annotations
+    triangle, circle = annotation_folder.dataset({"a.json": record(*shapes)}, "a.jpg").annotations
     assert (triangle.segmentation, triangle.area) == ([[0, 0, 10, 0, 0, 10]], 50)
     assert (circle.segmentation, circle.area) == (None, pytest.approx(25 * math.pi))
 

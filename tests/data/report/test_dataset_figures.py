@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.report.box_columns import BoxColumns
@@ -41,38 +42,34 @@ def test_every_bar_is_a_count(two_classes: Any) -> None:
     assert [each.get_text() for each in chart.legends[0].get_texts()] == ["train (3)", "eval (1)", "test (1)"]
 
 
-def test_many_classes_say_what_is_left_out(two_classes: Any) -> None:
-    categories = tuple(Category(i, f"a rather long class name {i}") for i in range(1, 91))
-    parts = two_classes.parts
-    many = replace(parts, **{name: replace(getattr(parts, name), categories=categories) for name in SUBSETS})
-    chart = class_histogram(many)
-    assert "40 most frequent of 90" in chart.axes[0].get_title(loc="left")
-    assert len(set(names(chart))) == 40
-    assert chart.get_figheight() < 16
+def test_a_subset_keeps_its_colour_where_another_is_empty() -> None:
+    dataset = showing([0], [0, 1])
+    both, alone = (
+        boxes_per_image(Split(dataset, part, dataset)).axes[0].containers for part in (dataset, dataset.subset(()))
+    )
+    assert len(alone) == 2
+    assert both[-1][0].get_facecolor() == alone[-1][0].get_facecolor()
 
 
-SUBSETS = ("train", "eval", "test")
+def showing(*images: Any, classes: Any = 3) -> Any:
+    """A data set whose images show these classes."""
+    pairs = [(image, kind) for image, kinds in enumerate(images) for kind in kinds]
+    annotations = tuple(Annotation(i, image, kind, (0.0, 0.0, 9.0, 9.0), 81.0) for i, (image, kind) in enumerate(pairs))
+    categories = tuple(Category(i, f"a rather long class name {i}") for i in range(classes))
+    return CocoDataset(tuple(Image(i, f"{i}.jpg", 9, 9) for i in range(len(images))), annotations, categories)
 
 
-def with_boxes(counts: Any) -> Any:
-    """A data set of as many images, with so many boxes each."""
-    images = tuple(Image(i, f"{i}.jpg", 100, 100) for i in range(len(counts)))
-    owners = np.repeat(np.arange(len(counts)), counts)
-    boxes = tuple(Annotation(n, int(i), 1, (1.0, 1.0, 9.0, 9.0), 81.0) for n, i in enumerate(owners))
-    return CocoDataset(images, boxes, (Category(1, "cat"),))
-
-
-@pytest.mark.parametrize(
-    ("counts", "heights", "last"),
-    [
-        pytest.param([0, 1, 1, 2], [25, 50, 25], "2", id="a-bar-for-each-number"),
-        pytest.param([0], [100], "0", id="only-empty"),
-        pytest.param([0, 1, 1, *range(60)], None, "58-59", id="some-numbers-share-a-bar"),
-        pytest.param([1] * 199 + [5000], None, "10+", id="a-crowded-image-does-not-press-the-others-together"),
-    ],
+@cases(
+    "counts, heights, last",
+    {
+        "a-bar-for-each-number": ([0, 1, 1, 2], [25, 50, 25], "2"),
+        "only-empty": ([0], [100], "0"),
+        "some-numbers-share-a-bar": ([0, 1, 1, *range(60)], None, "58-59"),
+        "a-crowded-image-does-not-press-the-others-together": ([1] * 199 + [5000], None, "10+"),
+    },
 )
 def test_heights_are_shares_of_the_images(counts: Any, heights: list[Any] | None, last: str) -> None:
-    dataset = with_boxes(counts)
+    dataset = showing(*([0] * count for count in counts))
     chart = boxes_per_image(Split(dataset, dataset.subset(()), dataset.subset(())))
     (group,) = chart.axes[0].containers
     shown = [bar.get_height() for bar in group]
@@ -85,30 +82,15 @@ def test_heights_are_shares_of_the_images(counts: Any, heights: list[Any] | None
     assert last in ticks or len(shown) > 15
 
 
-def test_a_subset_keeps_its_colour_where_another_is_empty() -> None:
-    dataset = with_boxes([1, 2])
-    both, alone = (
-        boxes_per_image(Split(dataset, part, dataset)).axes[0].containers for part in (dataset, dataset.subset(()))
-    )
-    assert len(alone) == 2
-    assert both[-1][0].get_facecolor() == alone[-1][0].get_facecolor()
-
-
-def showing(*images: Any, classes: Any = 3) -> Any:
-    """A data set whose images show these classes."""
-    pairs = [(image, kind) for image, kinds in enumerate(images) for kind in kinds]
-    annotations = tuple(Annotation(i, image, kind, (0.0, 0.0, 9.0, 9.0), 81.0) for i, (image, kind) in enumerate(pairs))
-    categories = tuple(Category(i, f"kind {i}") for i in range(classes))
-    return CocoDataset(tuple(Image(i, f"{i}.jpg", 9, 9) for i in range(len(images))), annotations, categories)
-
-
 def test_shares_of_the_rows_images() -> None:
     dataset = showing([0], [0, 1], [0, 1, 1], [0, 2], [1])  # a second box on an image counts no more
     chart = co_occurrence(dataset)
     axes = chart.axes[0]
     share = axes.images[0].get_array()
-    assert [each.get_text() for each in axes.get_yticklabels()] == ["kind 0 (4)", "kind 1 (3)", "kind 2 (1)"]
-    assert [each.get_text() for each in axes.get_xticklabels()] == ["kind 0", "kind 1", "kind 2"]
+    assert [each.get_text() for each in axes.get_yticklabels()] == [
+        f"{name} ({count})" for name, count in zip(labels(dataset.categories), (4, 3, 1), strict=True)
+    ]
+    assert [each.get_text() for each in axes.get_xticklabels()] == labels(dataset.categories)
     assert share[0, 1] == pytest.approx(50)
     assert share[1, 0] == pytest.approx(200 / 3)
     assert share[2].tolist()[:2] == [100, 0]
@@ -116,25 +98,35 @@ def test_shares_of_the_rows_images() -> None:
     assert sorted(each.get_text() for each in axes.texts) == sorted(["50", "25", "67", "0", "100", "0"])
 
 
-@pytest.mark.parametrize(
-    ("images", "words"),
-    [
-        pytest.param([[0], [0]], "There is one class on the images.", id="one-class"),
-        pytest.param([[]], "There are no boxes.", id="no-boxes"),
-        pytest.param([], "There are no boxes.", id="no-images"),
-    ],
-)
-def test_classes_together_of_nothing(images: list[Any], words: str) -> None:
-    assert [each.get_text() for each in co_occurrence(showing(*images)).axes[0].texts] == [words]
-
-
 def test_the_most_frequent_of_many() -> None:
-    images = [range(i % 80, 80) for i in range(100)]
-    chart = co_occurrence(showing(*images, classes=80))
-    assert chart.axes[0].images[0].get_array().shape == (30, 30)
-    assert "the 30 most frequent of 80" in chart.axes[0].get_title(loc="left")
-    assert not chart.axes[0].texts
-    assert chart.get_figheight() < 12
+    dataset = showing(*(range(i % 90, 90) for i in range(100)), classes=90)
+    bar_chart, table = class_histogram(split_of(dataset)), co_occurrence(dataset)
+    assert "40 most frequent of 90" in title(bar_chart)
+    assert len(set(names(bar_chart))) == 40
+    assert "the 30 most frequent of 90" in title(table)
+    assert table.axes[0].images[0].get_array().shape == (30, 30)
+    assert not table.axes[0].texts
+    assert bar_chart.get_figheight() < 16 > table.get_figheight() + 4
+
+
+ODD = {
+    "nothing": (CocoDataset((), (), ()), "Sizes of 0 images", "There are no boxes."),
+    "no boxes": (
+        CocoDataset((Image(1, "1.jpg", 0, 0),), (), ()),
+        "Sizes of 1 images: all 0 x 0",
+        "There are no boxes.",
+    ),
+    "one class": (showing([0], [0], [0]), "Sizes of 3 images: all 9 x 9", "There is one class on the images."),
+}
+
+
+@cases("dataset, sizes, together", ODD)
+def test_charts_of_little(dataset: CocoDataset, sizes: str, together: str) -> None:
+    assert title(image_sizes(dataset)) == sizes
+    assert [each.get_text() for each in co_occurrence(dataset).axes[0].texts] == [together]
+    charts = [chart(dataset) for chart in (image_sizes, co_occurrence, box_sizes, aspect_ratios)]
+    charts += [chart(split_of(dataset)) for chart in (class_histogram, boxes_per_image, heat_map)]
+    assert all(chart.to_png().startswith(b"\x89PNG") for chart in charts)
 
 
 def test_counts_are_those_of_a_loop() -> None:
@@ -162,20 +154,6 @@ def test_bubbles_by_how_many() -> None:
     heights = [bar.get_height() for bar in right.containers[0]]
     assert sum(heights) == 11
     assert heights[-2] + heights[-1] == 1  # the two megapixels
-
-
-@pytest.mark.parametrize(
-    ("sizes", "title"),
-    [
-        pytest.param([], "Sizes of 0 images", id="none"),
-        pytest.param([(9, 7)] * 3, "Sizes of 3 images: all 9 x 7", id="all-alike"),
-        pytest.param([(0, 0)], "Sizes of 1 images: all 0 x 0", id="without-a-size"),
-    ],
-)
-def test_titles(sizes: Any, title: str) -> None:
-    chart = image_sizes(of_sizes(*sizes))
-    assert chart.axes[0].get_title(loc="left") == title
-    assert chart.to_png().startswith(b"\x89PNG")
 
 
 def of_boxes(*boxes: Any, size: Any = (100, 100)) -> Any:
@@ -211,22 +189,12 @@ def test_many_boxes_are_a_density_where_they_belong() -> None:
     assert data.inverted().transform(shown).max(axis=0) == pytest.approx(64, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "boxes",
-    [
-        pytest.param([], id="none"),
-        pytest.param([(0, 0, 5, 5)], id="one-small"),
-        pytest.param([(0, 0, 300, 300)], id="one-large"),
-        pytest.param([(0, 0, 0, 5), (0, 0, 3000, 2000)], id="a-line-and-a-giant"),
-    ],
-)
+@pytest.mark.parametrize("boxes", [[], [(0, 0, 5, 5)], [(0, 0, 300, 300)], [(0, 0, 0, 5), (0, 0, 3000, 2000)]])
 def test_both_bounds_are_always_within(boxes: list[Any]) -> None:
-    chart = box_sizes(of_boxes(*boxes))
-    axes = chart.axes[0]
+    axes = box_sizes(of_boxes(*boxes)).axes[0]
     low, high = axes.get_xlim()
     assert low < 32 < 96 < high
     assert sum("small" in each.get_text() or "large" in each.get_text() for each in axes.texts) == 2
-    assert chart.to_png().startswith(b"\x89PNG")
 
 
 def test_aspect_ratios_are_stacked_by_size(two_classes: Any) -> None:
@@ -273,32 +241,28 @@ def test_one_map_for_each_subset_with_boxes(two_classes: Any) -> None:
     assert len(heat_map(empty).axes) == 3  # two maps and the colour bar
 
 
-@pytest.mark.parametrize(
-    ("size", "shape"),
-    [pytest.param((100, 400), "tall", id="tall"), pytest.param((400, 100), "wide", id="wide")],
-)
-def test_cells_are_square_on_the_image(size: tuple[Any, ...], shape: str) -> None:
+@pytest.mark.parametrize("size", [(100, 400), (400, 100)])
+def test_cells_are_square_on_the_image(size: tuple[int, int]) -> None:
     columns = BoxColumns.of(of_boxes(*[(1, 1, 5, 5)] * 900, size=size))
     down, across = centre_density(columns, size[1] / size[0]).shape
-    assert (down / across > 2) == (shape == "tall")
-    assert (across / down > 2) == (shape == "wide")
+    assert (down / across > 2, across / down > 2) == (size[0] == 100, size[0] == 400)
 
 
 NAMES = ["日本語", "人 person", "$x^2$", "_hidden", "naïve Ελλάδα, Москва", "two\nlines\x07", " ", "😀", "صورة"]
 
 
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        pytest.param("cat", "cat", id="plain"),
-        pytest.param("Ελλάδα, Москва", "Ελλάδα, Москва", id="greek-and-cyrillic"),
-        pytest.param("日本語", "#7", id="a-script-the-font-lacks"),
-        pytest.param("人 person", "#7 person", id="half-of-it"),
-        pytest.param(" two\nlines\t", "two lines", id="lines"),
-        pytest.param("bell\x07", "#7 bell", id="control"),
-        pytest.param(" ", "#7", id="blank"),
-        pytest.param("a valve of the pump house (left)", "a valve of the …e (left)", id="long"),
-    ],
+@cases(
+    "name, label",
+    {
+        "plain": ("cat", "cat"),
+        "greek-and-cyrillic": ("Ελλάδα, Москва", "Ελλάδα, Москва"),
+        "a-script-the-font-lacks": ("日本語", "#7"),
+        "half-of-it": ("人 person", "#7 person"),
+        "lines": (" two\nlines\t", "two lines"),
+        "control": ("bell\x07", "#7 bell"),
+        "blank": (" ", "#7"),
+        "long": ("a valve of the pump house (left)", "a valve of the …e (left)"),
+    },
 )
 def test_labels(name: str, label: str) -> None:
     assert labels([Category(7, name)]) == [label]

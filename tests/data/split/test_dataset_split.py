@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operations import lines_run
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.groups import read_ties
 from pipeline.data.split.dataset_split import split
-from pipeline.data.split.predefined import find_predefined
-from pipeline.data.split.subset_assignment import make_groups
 from pipeline.errors import DataError, UsageError
 
 
@@ -159,12 +157,12 @@ def divided(dataset: Any, parts: Any, *fields: Any) -> Any:
     return sum(len(each) > 1 for each in where.values())
 
 
-@pytest.mark.parametrize(
-    ("scenes", "kept", "divided_", "said"),
-    [
-        pytest.param([2] * 20, ["video"], [], "group_by=none splits them", id="enough clips"),
-        pytest.param([9, 9], ["video", "scene"], ["video"], "those of one scene stay together", id="enough scenes"),
-    ],
+@cases(
+    "scenes, kept, divided_, said",
+    {
+        "enough clips": ([2] * 20, ["video"], [], "group_by=none splits them"),
+        "enough scenes": ([9, 9], ["video", "scene"], ["video"], "those of one scene stay together"),
+    },
 )
 def test_frames_of_a_clip_stay_together_unasked(
     scenes: Any, kept: Any, divided_: Any, said: str, caplog: pytest.LogCaptureFixture
@@ -317,66 +315,53 @@ def test_crowd_regions_are_no_objects() -> None:
 
 def test_an_image_with_crowd_regions_alone_is_no_background() -> None:
     dataset = dataset_of([{1}] * 8 + [set()] * 8)
-    crowd = Annotation(99, 9, 1, (0, 0, 9, 9), 81, 1)
-    dataset = replace(dataset, annotations=(*dataset.annotations, crowd))
+    dataset = replace(dataset, annotations=(*dataset.annotations, Annotation(99, 9, 1, (0, 0, 9, 9), 81, 1)))
     assert [image.id for image in dataset.background_images] == [10, 11, 12, 13, 14, 15, 16]
-    ties = read_ties(dataset.images, {}, "")
-    placed = find_predefined(dataset.images, ties, test_names=(), honour=True)
-    groups = make_groups(dataset, dataset.images, ties, placed, np.array([0.7, 0.15, 0.15]))
-    assert groups.shown.sum(axis=0).tolist() == [8, *[0] * (len(dataset.categories) - 1), 7]
     parts = split(dataset, max_empty_share=0.0)
-    assert sum(each.count for each in parts.exclusions) == len(dataset.images) - sum(
-        len(part.images) for part in (parts.train, parts.eval, parts.test)
-    )
+    assert sum(each.count for each in parts.exclusions) == len(dataset.images) - sum(sizes_of(parts))
     assert parts.train.background == 0
 
 
-def test_an_empty_subset_lacks_no_class() -> None:
-    assert not split(
-        replace(dataset_of([{1}] * 9), categories=(Category(1, "a"),)), train_share=1.0, eval_share=0.0
-    ).findings
-
-
-def test_findings(caplog: pytest.LogCaptureFixture) -> None:
-    """What was left out, missed and lacked is in the findings and, a line a rule, in the log."""
-    plain = in_videos(100, 40)
-    subsets = {1: {"subset": "test"}, 2: {"subset": "train"}, 60: {"subset": "eval"}}
-    images = tuple(replace(image, extra={**image.extra, **subsets.get(image.id, {})}) for image in plain.images)
-    dataset = replace(plain, images=images, categories=(*plain.categories, Category(6, "unicorn")))
-    parts = split(dataset, group_by="video", groups={"1.jpg": "x", "2.jpg": "x"})
-    found = {(each.rule, each.item, each.action): each.detail for each in parts.findings}
-    assert found["class-absent-from-subset", "class 'unicorn'", "reported"] == "no image shows it"
-    assert found["straddles-the-split", "image 2 (2.jpg)", "dropped"].startswith("near duplicate of 1.jpg")
-    assert {each.severity for each in parts.findings} == {"warning"}
-    rules = {each.rule for each in parts.findings}
-    assert [record.message.partition(":")[0] for record in caplog.records if record.levelname == "WARNING"] == sorted(
-        rules, key=[each.rule for each in parts.findings].index
-    )
-
-
-def test_a_group_too_large_for_its_share(caplog: pytest.LogCaptureFixture) -> None:
-    dataset = dataset_of([{1}] * 100)
-    parts = split(dataset, groups={f"{i}.jpg": "x" for i in range(1, 91)})
-    assert sizes_of(parts) == (90, 5, 5)
-    (train, *others) = found_by("subset-size", parts)
-    assert train.item == "train set"
-    assert train.detail.startswith("90 of 100 images where 70 were asked for: the largest group, that of 1.jpg, has 90")
-    assert len(others) == 2
-    assert "subset-size: train set: 90 of 100" in caplog.text
-
-
-def test_a_class_absent_from_a_subset() -> None:
-    parts = split(dataset_of([{1, 2}] * 2 + [{1}] * 18), seed=3)
-    (finding,) = [each for each in parts.findings if each.item == "class 'class 2'"]
-    absent = [name for name, part in parts.subsets.items()
-              if not any(each.category_id == 2 for each in part.annotations)]  # fmt: skip
-    assert finding.detail == f"in 2 images, none of them in {' or '.join(absent)}"
-    assert not any("class 1" in each.item for each in parts.findings)
-
-
-@pytest.mark.parametrize(
-    ("mode", "most"), [pytest.param("balanced", 1, id="balanced"), pytest.param("stable", 4 * 7.4, id="stable")]
+@cases(
+    "shown, options, found",
+    {
+        "an empty subset lacks no class": ([{1}] * 9, {"train_share": 1.0, "eval_share": 0.0}, {}),
+        "a group too large for its share": (
+            [{1}] * 100,
+            {"groups": {f"{i}.jpg": "x" for i in range(1, 91)}},
+            {
+                "train set": "90 of 100 images where 70 were asked for: the largest group, that of 1.jpg, has 90",
+                "eval set": "5 of 100 images where 15 were asked for",
+                "test set": "5 of 100 images where 15 were asked for",
+            },
+        ),
+        "classes absent from a subset, and one from all": (
+            [{1, 2}] * 2 + [{1}] * 18,
+            {"seed": 3},
+            {"class 'class 2'": "in 2 images, none of them in ", "class 'unicorn'": "no image shows it"},
+        ),
+    },
 )
+def test_findings_and_a_line_of_each_rule_in_the_log(
+    shown: Any, options: dict[str, Any], found: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    used = set().union(*shown)
+    categories = (*(Category(i, f"class {i}") for i in used), *[Category(9, "unicorn")] * ("class 'unicorn'" in found))
+    parts = split(replace(dataset_of(shown), categories=categories), **options)
+    assert {each.item for each in parts.findings} == found.keys()
+    assert all(each.detail.startswith(found[each.item]) for each in parts.findings)
+    assert {each.severity for each in parts.findings} <= {"warning"}
+    if parts.findings:
+        first, *others = parts.findings
+        assert {each.rule for each in others} == {first.rule}
+        more = f"; and {len(others)} more" * bool(others)
+        assert caplog.messages.count(f"{first.rule}: {first.item}: {first.detail}{more}") == 1
+    absent = [name for name, part in parts.subsets.items() if {each.category_id for each in part.annotations} != used]
+    if "class 'class 2'" in found:
+        assert parts.findings[0].detail.endswith(f"none of them in {' or '.join(absent)}")
+
+
+@cases("mode, most", {"balanced": ("balanced", 1), "stable": ("stable", 4 * 7.4)})
 @pytest.mark.parametrize("seed", range(3))
 def test_background_beside_images_of_many_classes(mode: str, most: Any, seed: Any) -> None:
     dataset = dataset_of(long_tailed(1500, 5, seed))
@@ -456,52 +441,43 @@ def test_work_grows_with_the_images_and_not_with_their_square() -> None:
     assert work(4_000) <= 25 * work(200)  # the square would be 400
 
 
-def test_seed_decides() -> None:
-    dataset = dataset_of(long_tailed(100, 5))
-    assert names(split(dataset, seed=1).test) != names(split(dataset, seed=2).test)
-
-
-@pytest.mark.parametrize(
-    ("count", "options", "sizes"),
-    [
-        pytest.param(10, {"train_share": 1.0, "eval_share": 0.0}, (10, 0, 0), id="all to train"),
-        pytest.param(10, {"train_share": 0.0, "eval_share": 0.0}, (0, 0, 10), id="all to test"),
-        pytest.param(10, {"train_share": 0.7, "eval_share": 0.3}, (7, 3, 0), id="no test"),
-        pytest.param(2, {"train_share": 0, "eval_share": 0, "test_names": ["1.jpg", "2.jpg"]}, (0, 0, 2), id="list"),
-        pytest.param(240, {}, (168, 36, 36), id="default"),
-    ],
+@cases(
+    "count, options, sizes",
+    {
+        "all to train": (10, {"train_share": 1.0, "eval_share": 0.0}, (10, 0, 0)),
+        "all to test": (10, {"train_share": 0.0, "eval_share": 0.0}, (0, 0, 10)),
+        "no test": (10, {"train_share": 0.7, "eval_share": 0.3}, (7, 3, 0)),
+        "list": (2, {"train_share": 0, "eval_share": 0, "test_names": ["1.jpg", "2.jpg"]}, (0, 0, 2)),
+        "default": (240, {}, (168, 36, 36)),
+    },
 )
 def test_sizes(count: int, options: dict[Any, Any], sizes: tuple[Any, ...]) -> None:
     assert sizes_of(split(dataset_of([{1}] * count), **options)) == sizes
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "problem"),
-    [
-        pytest.param({"train_share": 0.8, "eval_share": 0.3}, UsageError, "no shares", id="above 1"),
-        pytest.param({"train_share": -0.1}, UsageError, "no shares", id="negative"),
-        pytest.param({"train_share": float("nan")}, UsageError, "no shares", id="not a number"),
-        pytest.param({"train_share": 0.9, "eval_share": 0.02}, DataError, "eval set would be empty", id="too few"),
-        pytest.param({"test_names": {"none.jpg"}}, DataError, "test list", id="list of others"),
-        pytest.param({"mode": "balance"}, UsageError, "did you mean 'balanced'", id="mode"),
-        pytest.param({"source_split": "honor"}, UsageError, "did you mean 'honour'", id="source split"),
-        pytest.param({"group_by": "video"}, UsageError, "no image has a field 'video'", id="field"),
-        pytest.param(
+@cases(
+    "options, kind, problem",
+    {
+        "above 1": ({"train_share": 0.8, "eval_share": 0.3}, UsageError, "no shares"),
+        "negative": ({"train_share": -0.1}, UsageError, "no shares"),
+        "not a number": ({"train_share": float("nan")}, UsageError, "no shares"),
+        "too few": ({"train_share": 0.9, "eval_share": 0.02}, DataError, "eval set would be empty"),
+        "list of others": ({"test_names": {"none.jpg"}}, DataError, "test list"),
+        "mode": ({"mode": "balance"}, UsageError, "did you mean 'balanced'"),
+        "source split": ({"source_split": "honor"}, UsageError, "did you mean 'honour'"),
+        "field": ({"group_by": "video"}, UsageError, "no image has a field 'video'"),
+        "a single group": (
             {"groups": {f"{i}.jpg": "x" for i in range(11)}},
             DataError,
             "(?s)eval set would be empty.*that of 1.jpg, has 10 images",
-            id="a single group",
         ),
-        pytest.param(
+        "none by chance": (
             {"mode": "stable", "train_share": 0.98, "eval_share": 0.01},
             DataError,
             "(?s)eval set would be empty: 1%.*the balanced mode",
-            id="none by chance",
         ),
-        pytest.param(
-            {"train_share": 0, "eval_share": 0, "test_names": {"1.jpg"}}, UsageError, "no share", id="nowhere to go"
-        ),
-    ],
+        "nowhere to go": ({"train_share": 0, "eval_share": 0, "test_names": {"1.jpg"}}, UsageError, "no share"),
+    },
 )
 def test_refused(options: dict[Any, Any], kind: Any, problem: str) -> None:
     with pytest.raises(kind, match=problem):

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import pytest
+from cases import cases
 
 from pipeline.data.coco import Image
 from pipeline.data.groups import read_ties
@@ -27,21 +28,21 @@ def placed(
     return "".join(letters[i] for i in found.subset.tolist()), found
 
 
-@pytest.mark.parametrize(
-    ("subsets", "options", "owners", "present"),
-    [
-        pytest.param("tes-", {}, "tes-", "train eval test", id="all three and one without"),
-        pytest.param("ts", {}, "ts", "train test", id="train and test"),
-        pytest.param("tte-", {}, "tte-", "train eval", id="train and eval"),
-        pytest.param("s-", {}, "s-", "test", id="test and some without"),
-        pytest.param("ttt", {}, "---", "", id="train alone is no split"),
-        pytest.param("tt-", {}, "---", "", id="train alone is no split beside others either"),
-        pytest.param("sss", {}, "---", "", id="all in test is no split"),
-        pytest.param("tes", {"honour": False}, "---", "", id="ignored"),
-        pytest.param("tes-", {"test_names": "a"}, "se--", "eval", id="the list is the test set"),
-        pytest.param("ts", {"test_names": "a"}, "s-", "", id="the list alone"),
-        pytest.param(("val", "train", "test"), {}, "-ts", "train test", id="a word that is none"),
-    ],
+@cases(
+    "subsets, options, owners, present",
+    {
+        "all three and one without": ("tes-", {}, "tes-", "train eval test"),
+        "train and test": ("ts", {}, "ts", "train test"),
+        "train and eval": ("tte-", {}, "tte-", "train eval"),
+        "test and some without": ("s-", {}, "s-", "test"),
+        "train alone is no split": ("ttt", {}, "---", ""),
+        "train alone is no split beside others either": ("tt-", {}, "---", ""),
+        "all in test is no split": ("sss", {}, "---", ""),
+        "ignored": ("tes", {"honour": False}, "---", ""),
+        "the list is the test set": ("tes-", {"test_names": "a"}, "se--", "eval"),
+        "the list alone": ("ts", {"test_names": "a"}, "s-", ""),
+        "a word that is none": (("val", "train", "test"), {}, "-ts", "train test"),
+    },
 )
 def test_what_the_data_say(subsets: str | tuple[Any, ...], options: dict[Any, Any], owners: str, present: str) -> None:
     letters, found = placed(subsets, **options)
@@ -73,8 +74,6 @@ def test_what_the_data_say(subsets: str | tuple[Any, ...], options: dict[Any, An
         pytest.param("t--s", {"groups": ["bc"], "videos": ["ab", "cd"]}, "txss", ["b dropped tied to images of train"],
                      id="between two videos"),
         pytest.param("ttss", {"groups": ["ad", "bc"]}, "xxss", ["a dropped", "b dropped"], id="findings by name"),
-        pytest.param("sts", {"groups": ["ab"]}, "sxs", ["b dropped"], id="the other way round"),
-        pytest.param("stst", {"groups": ["ad", "bc"]}, "sxsx", ["b dropped", "d dropped"], id="by name again"),
         pytest.param("ttss", {"videos": ["da", "bc"]}, "ttss", ["b reported", "a reported"], id="videos by name"),
         pytest.param("tsts", {"groups": ["ab"], "videos": ["ac"]}, "xsts", ["a dropped near duplicate of b"],
                      id="what is left out ties nothing"),
@@ -98,13 +97,13 @@ def test_what_belongs_together(subsets: str, options: dict[Any, Any], owners: st
     assert {(each.rule, each.severity) for each in found.findings} <= {("straddles-the-split", "warning")}
 
 
-@pytest.mark.parametrize(
-    ("subsets", "said"),
-    [
-        pytest.param(("val", "train", "test"), "not train, eval or test but val", id="a word that is none"),
-        pytest.param("tt", "all images in train: that is no split", id="train alone"),
-        pytest.param("ts-", "the data's own split: {'test': 1, 'train': 1}; 1 images without", id="a split"),
-    ],
+@cases(
+    "subsets, said",
+    {
+        "a word that is none": (("val", "train", "test"), "not train, eval or test but val"),
+        "train alone": ("tt", "all images in train: that is no split"),
+        "a split": ("ts-", "the data's own split: {'test': 1, 'train': 1}; 1 images without"),
+    },
 )
 def test_it_says_so(subsets: str | tuple[Any, ...], said: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,18 +128,18 @@ def test_single_images_fill_every_place(images: Any, train: Any, evaluation: Any
     assert units.filled(units.assigned(sizes)).tolist() == sizes.tolist()
 
 
-@pytest.mark.parametrize(
-    ("weights", "sizes", "filled_with"),
-    [
-        pytest.param([48, 48, 4], [70, 15, 15], [48, 4, 48], id="one for each"),
-        pytest.param([90, 5, 5], [70, 15, 15], [90, 5, 5], id="one too large"),
-        pytest.param([20, 20, 20, 20, 20], [70, 15, 15], [60, 20, 20], id="all too large for two"),
-        pytest.param([50, 50], [70, 15, 15], [50, 50, 0], id="too few"),
-        pytest.param([60, 30, 10], [80, 10, 10], [60, 10, 30], id="the smaller one of the two is spared"),
-        pytest.param([15] * 6 + [10], [50, 49, 1], [45, 45, 10], id="it is spared by the subset with most too many"),
-        pytest.param([1, 1, 1, 1, 8], [8, 2, 2], [8, 2, 2], id="the large ones come first"),
-        pytest.param([7, 7, 7, 1, 1, 1], [16, 4, 4], [15, 2, 7], id="small ones fill up"),
-    ],
+@cases(
+    "weights, sizes, filled_with",
+    {
+        "one for each": ([48, 48, 4], [70, 15, 15], [48, 4, 48]),
+        "one too large": ([90, 5, 5], [70, 15, 15], [90, 5, 5]),
+        "all too large for two": ([20, 20, 20, 20, 20], [70, 15, 15], [60, 20, 20]),
+        "too few": ([50, 50], [70, 15, 15], [50, 50, 0]),
+        "the smaller one of the two is spared": ([60, 30, 10], [80, 10, 10], [60, 10, 30]),
+        "it is spared by the subset with most too many": ([15] * 6 + [10], [50, 49, 1], [45, 45, 10]),
+        "the large ones come first": ([1, 1, 1, 1, 8], [8, 2, 2], [8, 2, 2]),
+        "small ones fill up": ([7, 7, 7, 1, 1, 1], [16, 4, 4], [15, 2, 7]),
+    },
 )
 def test_sizes_of_groups(weights: Any, sizes: list[Any], filled_with: list[Any]) -> None:
     units = Units([[{0}] * weight for weight in weights], 1)

@@ -54,38 +54,56 @@ def load_records(
 
     `pages` asks for records, page by page, each with the URL that relative ones in it start from. Boxes that are not
     `in_pixels` are in fractions of the image's size.
-
-    Raises:
-        UsageError: The environment variable of the token is not set, or the server wants another token.
-        MissingError: The server keeps failing.
-        DataError: There is no image, two have the same name, or a name leads out of the folder.
     """
     sink = ImageSink(images, in_pixels=in_pixels)
+    found: dict[str, DetectedFormat | str] = {}  # by key: the image's format, or why it cannot be had
+    taken: list[tuple[ApiRecord, str, str]] = []  # with the image's key, and a first choice of its name
     with (
         closing(source.client(options)) as client,
         image_cache(options.cache / source.cache_name) as cache,
         tqdm(desc="images from the API", unit="image", mininterval=0.5, ascii=True) as bar,
+        ThreadPoolExecutor(_THREADS) as pool,
     ):
         PIL.Image.init()  # not safe in several threads at once
-        fetcher = _Fetcher(client, cache, bar, sink)
+
+        def load(key: str, url: str) -> DetectedFormat | str:
+            try:
+                if url:
+                    cache.fetch(client, url, key)
+            except HttpStatusError as error:
+                return error.problem
+            bar.update()
+            form = detect_format(cache.path(key), named_as_image=False)
+            return form if form.name and not form.problem else form.problem or unreadable_reason(cache.path(key))
+
         for records, base in pages(client):
-            fetcher.fetch(records, base)
+            sink.skipped += [each for each in records if isinstance(each, Skipped)]
+            wanted = [(each, *_address(each, base, client, cache)) for each in records if isinstance(each, ApiRecord)]
+            urls = {key: url for record, key, url in wanted if (url or record.data) and key not in found}
+            found |= zip(urls, pool.map(load, urls, urls.values()), strict=True)
+            for record, key, url in wanted:
+                form = found.get(key, key)
+                if isinstance(form, str):
+                    sink.skip(f"{record.where} ({client.access.shown(url)})" if url else record.where, form)
+                    continue
+                name = record.image.name or _name_in(record.hint or url) or key[:16]
+                name += form.suffix_for(name) if form.stays else ""
+                taken.append((replace(record, data=b""), key, name))
         keys: dict[str, set[str]] = defaultdict(set)
-        for _, key, name in fetcher.taken:
+        for _, key, name in taken:
             keys[name].add(key)
         names = [
             name if record.image.name or len(keys[name]) == 1 else f"{Path(name).stem}-{key[:12]}{Path(name).suffix}"
-            for record, key, name in fetcher.taken
+            for record, key, name in taken
         ]
         sink.names = frozenset(names)
         seen: dict[str, Counter[str]] = defaultdict(Counter)
-        for (record, key, _), name in zip(fetcher.taken, names, strict=True):
+        for (record, key, _), name in zip(taken, names, strict=True):
             given = Counter(map(repr, record.image.boxes))
             by_text = {repr(each): each for each in record.image.boxes}
             unseen = [by_text[each] for each in (given - seen[name]).elements()]
             seen[name] |= given
-            image = replace(record.image, name=name, boxes=unseen)
-            sink.add(image, cache.path(key), where=record.where)
+            sink.add(replace(record.image, name=name, boxes=unseen), cache.path(key), where=record.where)
         loaded = sink.finish("api", source.shown, annotations=annotations)
         cache.finish()
     return loaded
@@ -106,59 +124,20 @@ def as_number(value: Any) -> float | None:
         return None
 
 
-class _Fetcher:
-    """Fetches the images of records, each once.
-
-    `taken` are the records whose image is in the cache, each with the image's key and a first choice of its name.
-    """
-
-    def __init__(self, client: HttpClient, cache: ImageCache, bar: tqdm[Any], sink: ImageSink) -> None:
-        self._client, self._cache, self._bar, self._sink = client, cache, bar, sink
-        self._found: dict[str, DetectedFormat | str] = {}  # by key: the image's format, or why it cannot be had
-        self.taken: list[tuple[ApiRecord, str, str]] = []
-
-    def fetch(self, records: list[ApiRecord | Skipped], base: str) -> None:
-        """Fetch the images of a page; `base` is the URL that relative ones start from."""
-        self._sink.skipped += [each for each in records if isinstance(each, Skipped)]
-        wanted = [(each, *self._address(each, base)) for each in records if isinstance(each, ApiRecord)]
-        urls = {key: url for record, key, url in wanted if (url or record.data) and key not in self._found}
-        with ThreadPoolExecutor(_THREADS) as pool:
-            self._found |= zip(urls, pool.map(self._image, urls, urls.values()), strict=True)
-        for record, key, url in wanted:
-            found = self._found.get(key, key)
-            if isinstance(found, str):
-                shown = f" ({self._client.access.shown(url)})" if url else ""
-                self._sink.skip(f"{record.where}{shown}", found)
-                continue
-            name = record.image.name or _name_in(record.hint or url) or key[:16]
-            suffix = found.suffix_for(name) if found.stays else ""
-            self.taken.append((replace(record, data=b""), key, name + suffix))
-
-    def _address(self, record: ApiRecord, base: str) -> tuple[str, str]:
-        """The key of an image, and its URL if it has to be fetched; or the reason why there is none, and no URL."""
-        if record.data:
-            return self._cache.keep(record.data), ""
-        if not record.url:
-            return "it has no image", ""
-        try:
-            url = self._client.access.absolute(record.url, base)
-        except DataError:
-            return "its URL is not valid", ""
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"}:
-            return f"its URL is of the kind '{parts.scheme[:20]}', which cannot be fetched", ""
-        return (key_of(url), url) if parts.hostname else ("its URL has no host", "")
-
-    def _image(self, key: str, url: str) -> DetectedFormat | str:
-        """Fetch an image into the cache, where one without a URL already is; its format, or why it cannot be had."""
-        try:
-            if url:
-                self._cache.fetch(self._client, url, key)
-        except HttpStatusError as error:
-            return error.problem
-        self._bar.update()
-        found = detect_format(self._cache.path(key), named_as_image=False)
-        return found if found.name and not found.problem else found.problem or unreadable_reason(self._cache.path(key))
+def _address(record: ApiRecord, base: str, client: HttpClient, cache: ImageCache) -> tuple[str, str]:
+    """The key of an image, and its URL if it has to be fetched; or the reason why there is none, and no URL."""
+    if record.data:
+        return cache.keep(record.data), ""
+    if not record.url:
+        return "it has no image", ""
+    try:
+        url = client.access.absolute(record.url, base)
+    except DataError:
+        return "its URL is not valid", ""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return f"its URL, of the kind '{parts.scheme[:20]}', cannot be fetched", ""
+    return key_of(url), url
 
 
 def _name_in(url: str) -> str:

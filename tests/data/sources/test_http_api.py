@@ -188,7 +188,7 @@ class TestItems:
             Skipped(f"{where}, item 2 ({files}/empty.png)", "the file is empty"),
             Skipped(f"{where}, item 3 ({files}/gone.png)", "the server answered 404 Not Found"),
             Skipped(f"{where}, item 5", "it has no image"),
-            Skipped(f"{where}, item 6", "its URL is of the kind 's3', which cannot be fetched"),
+            Skipped(f"{where}, item 6", "its URL, of the kind 's3', cannot be fetched"),
             Skipped(f"{where}, item 7", "its URL is not valid"),
             Skipped(f"{where}, item 8, box 0", "it has no label"),
         )

@@ -56,8 +56,7 @@ def _exported(client: HttpClient, wait_minutes: float) -> str:
     parts = urlsplit(access.endpoint)
     match = re.fullmatch(r"(.*?)/(projects|tasks)/(\d+)(?:/.*)?", parts.path)
     if match is None:
-        expected = "…host/projects/7 or …host/tasks/7"
-        raise UsageError("the URL names no project or task", where=access.shown(access.endpoint), expected=expected)
+        raise UsageError("the URL names no project or task", where=access.shown(access.endpoint))
     api = f"{parts.scheme}://{parts.netloc}{match[1]}/api"
     options = {"format": FORMAT, "save_images": "true", "location": "local"} | dict(parse_qsl(parts.query))
     start = f"{api}/{match[2]}/{int(match[3])}/dataset/export?{urlencode(options)}"
@@ -74,8 +73,7 @@ def _exported(client: HttpClient, wait_minutes: float) -> str:
         if status == "finished" and isinstance(url, str) and url:
             return access.absolute(url, watch)
         if status in {"finished", "failed"}:
-            problem = "CVAT could not make the export, or does not say where it is"
-            raise DataError(problem, where=shown, remedy="see CVAT's requests")
+            raise DataError("CVAT could not make the export, or does not say where it is", where=shown)
         if time.monotonic() + pause > end:
             problem = f"the export was not done after {wait_minutes:g} minutes"
             raise DataError(problem, where=shown, remedy="raise api.wait_minutes")

@@ -104,7 +104,7 @@ def _rows(source: DatabaseSource) -> Generator[tuple[ParsedImage, bytes | None, 
                 yield columns.row(values, number)
         except SQLAlchemyError as error:
             message = _message(source, error)
-            if columns or (isinstance(error, DBAPIError) and error.connection_invalidated):
+            if columns:
                 problem = f"the query broke off after {number} rows: {message}"
                 raise DataError(problem, where=source.shown, remedy="run it again; nothing was published") from None
             problem = f"the database refuses the query: {message}"

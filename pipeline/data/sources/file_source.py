@@ -7,8 +7,6 @@ import re
 import stat
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote
@@ -51,7 +49,8 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
     """
     found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
     sink = ImageSink(images)
-    with _listed(found, images, sink, is_local=source.is_local) as (kind, files, transfer):
+    with tempfile.TemporaryDirectory(prefix=f".{images.name}.", dir=images.parent) as draft:
+        kind, files, transfer = _listed(found, Path(draft), sink, is_local=source.is_local)
         taken = [name for group in files.values() for name in group]
         if not taken:
             first = "; ".join(f"{each.item}: {each.reason}" for each in sink.skipped[:3])
@@ -59,7 +58,6 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
                 "there are no images and no annotations" + (f", but {first}" if first else ""),
                 where=found.url,
                 expected="images, annotations (.json .xml .txt .csv .yaml) or clips (.mp4 .avi .mkv .mov .webm)",
-                remedy="check the URL",
             )
         depth = len(PurePosixPath(os.path.commonpath([str(PurePosixPath(name).parent) for name in taken])).parts)
         pictures, markup, clips = (
@@ -69,39 +67,30 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
         sink.add_files(pictures, transfer)
         for name, path in markup.items():
             place(path, annotations / name, transfer)
-        _add_clips(clips, {str(parent) for name in pictures for parent in PurePosixPath(name).parents}, sink, source)
+        # the frames of a clip are in a folder named after it that no image is in
+        used = Counter(str(PurePosixPath(name).with_suffix("")) for name in clips)
+        used.update({str(parent) for name in pictures for parent in PurePosixPath(name).parents})
+        for name, path in clips.items():
+            if source.sampling is None:
+                sink.skip(name, "a clip, and no frames were asked for")
+                continue
+            stem = str(PurePosixPath(name).with_suffix(""))
+            for frame, jpeg, fields in extract_frames(path, name if used[stem] > 1 else stem, source.sampling):
+                sink.add(ParsedImage(frame, 0, 0, extra=fields), jpeg, where=name)
         return sink.finish(kind, found.url, found.sha256)
 
 
-@contextmanager
-def _listed(found: Fetched, images: Path, sink: ImageSink, *, is_local: bool) -> Iterator[tuple[str, Files, Transfer]]:
-    """The kind of source, its files, and how to bring them here."""
+def _listed(found: Fetched, draft: Path, sink: ImageSink, *, is_local: bool) -> tuple[str, Files, Transfer]:
+    """The kind of source, its files, and how to bring them here; an archive is unpacked into the draft."""
     if found.path.is_dir():
-        yield "folder", _list_files(found.path, sink), "copy" if is_local else "link"
-        return
+        return "folder", _list_files(found.path, sink), "copy" if is_local else "link"
     name = found.path.name if is_local else unquote(found.url.rstrip("/").rpartition("/")[2])
     if unsafe_name(name) or not name.isprintable() or name.startswith("."):
         name = found.path.name
     kind = _kind_by_name(name) or ("image" if detect_format(found.path, named_as_image=False).name else None)
     if archive_kind(found.path) or looks_like_archive(name) or not kind:
-        with tempfile.TemporaryDirectory(prefix=f".{images.name}.", dir=images.parent) as draft:
-            folder = unpack(found.path, Path(draft) / "unpacked")
-            yield "archive", _list_files(folder, sink), "move"
-        return
-    yield "video" if kind == "clip" else "file", {kind: {name: found.path}}, "copy"
-
-
-def _add_clips(clips: dict[str, Path], folders: set[str], sink: ImageSink, source: FileSource) -> None:
-    """Add the frames of each clip, in a folder named after it that no image is in."""
-    stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in clips)
-    for name, path in clips.items():
-        if source.sampling is None:
-            sink.skip(name, "a clip, and no frames were asked for")
-            continue
-        stem = str(PurePosixPath(name).with_suffix(""))
-        folder = name if stems[stem] > 1 or stem in folders else stem
-        for frame, jpeg, fields in extract_frames(path, folder, source.sampling):
-            sink.add(ParsedImage(frame, 0, 0, extra=fields), jpeg, where=name)
+        return "archive", _list_files(unpack(found.path, draft / "unpacked"), sink), "move"
+    return "video" if kind == "clip" else "file", {kind: {name: found.path}}, "copy"
 
 
 def _list_files(folder: Path, sink: ImageSink) -> Files:

@@ -48,19 +48,21 @@ def load_http_api(source: ApiSource, images: Path, annotations: Path, options: F
 
 def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any], str, str]]:
     """The items of each page, its URL, and its name for messages: by the next one's URL, or by number."""
-    start = client.access.endpoint
-    url = _numbered(start, settings, 1)
-    asked: set[str] = set()
-    last: list[Any] = []
+    start, counter = client.access.endpoint, settings.page_parameter
+    parts = urlsplit(start)
+    others = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != counter]
+    url, asked, last = start, set[str](), None
     for count in itertools.count(1):
         where = f"page {count} of {client.access.shown(start)}"
-        if url in asked:
+        if counter:
+            url = urlunsplit(parts._replace(query=urlencode([*others, (counter, str(count))])))
+        elif url in asked:
             raise DataError("the next page was already read", where=where, remedy="check api.next")
         asked.add(url)
         try:
             answer = client.json(url)
         except HttpStatusError as error:
-            if settings.page_parameter and count > 1 and error.status == 404:  # for many servers there is no page then
+            if counter and count > 1 and error.status == 404:  # for many servers there is no page then
                 return
             raise
         items = need(answer.data, settings.items, setting="items", where=where)
@@ -69,23 +71,12 @@ def _pages(client: HttpClient, settings: ApiSettings) -> Iterator[tuple[list[Any
             lists = [key for key, value in keys if isinstance(value, list)]
             raise _wrong_path("items", items, where, "the list of items", " or ".join(lists[:3]))
         yield items, answer.url, where
-        if not settings.page_parameter:
-            url = _next(client, answer, settings, where, is_first=count == 1)
-        elif items and items == last:
+        if counter and items and items == last:
             raise DataError("the page is the same as the one before", where=where, remedy="check api.page_parameter")
-        else:
-            url = _numbered(start, settings, count + 1) if items else ""
         last = items
-        if not url:
+        url = url if counter else _next(client, answer, settings, where, is_first=count == 1)
+        if not url or (counter and not items):
             return
-
-
-def _numbered(url: str, settings: ApiSettings, number: int) -> str:
-    if not settings.page_parameter:
-        return url
-    parts = urlsplit(url)
-    others = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != settings.page_parameter]
-    return urlunsplit(parts._replace(query=urlencode([*others, (settings.page_parameter, str(number))])))
 
 
 def _next(client: HttpClient, answer: JsonResponse, settings: ApiSettings, where: str, *, is_first: bool) -> str:

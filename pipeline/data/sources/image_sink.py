@@ -85,8 +85,7 @@ class ImageSink:
         if content is not None:
             identity = str(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
             if entry.content not in {"", identity}:
-                differs = f"the image '{name}' differs from that of {entry.where}"
-                raise DataError(differs, where=where, remedy="give each image its own name")
+                raise DataError(f"the image '{name}' differs from that of {entry.where}", where=where)
             if not entry.content:
                 entry.content = identity
                 self._store(entry, name, content, where)
@@ -180,8 +179,7 @@ class ImageSink:
                 entry.problem = str(error)
                 return
             entry.name, entry.file = name, self._write(name, made.suffix, made.data, where)
-            entry.orientation = made.orientation
-            entry.notes = made.notes
+            entry.orientation, entry.notes = made.orientation, made.notes
         if not self._keeps_unreadable:
             entry.size = upright_size(self._images / entry.file)
 
@@ -193,8 +191,7 @@ class ImageSink:
             file = f"{name}.{number}{suffix}"
         target = self._images / file
         if target.exists() or any(parent.is_file() for parent in target.parents):
-            problem = f"the name '{file}' is that of another image, or inside one's"
-            raise DataError(problem, where=where, remedy="give each image its own name")
+            raise DataError(f"the name '{file}' is that of another image, or inside one's", where=where)
         place(content, target, self._transfer)
         return file
 
@@ -205,15 +202,14 @@ def place(content: bytes | Path, target: Path, transfer: Transfer) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
             target.write_bytes(content)
-            return
-        if transfer == "move":
+        elif transfer == "move":
             content.replace(target)
-            return
-        if transfer == "link":
-            with suppress(OSError):  # another file system, or one without links
-                os.link(content, target)
-                return
-        shutil.copyfile(content, target)
+        else:
+            if transfer == "link":
+                with suppress(OSError):  # another file system, or one without links
+                    os.link(content, target)
+                    return
+            shutil.copyfile(content, target)
     except OSError as error:
         problem = f"the file cannot be written: {error.strerror or error}"
         raise DataError(problem, where=target.name, remedy="make room on the disk") from error

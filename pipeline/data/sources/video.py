@@ -192,11 +192,9 @@ def _check_matroska(clip: Path) -> None:
         end, size = file.tell() + length, clip.stat().st_size
         if identifier != _SEGMENT or length < 0:  # of unknown length: a live recording
             return
-        if end > size:
-            raise DataError(f"the clip is cut: {end - size} of its {end} bytes are missing", where=clip, remedy=_WHOLE)
-        damaged = _first_wrong(file, end, _IN_SEGMENT)
+        damaged = size if end > size else _first_wrong(file, end, _IN_SEGMENT)
         if damaged >= 0:
-            raise DataError(f"the clip is damaged at byte {damaged}", where=clip, remedy=_WHOLE)
+            raise DataError(f"the clip is cut or damaged at byte {damaged}", where=clip, remedy=_WHOLE)
 
 
 def _first_wrong(file: BinaryIO, end: int, known: frozenset[int]) -> int:

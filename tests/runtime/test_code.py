@@ -26,14 +26,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "runtime/step.py": "from pipeline.runtime.store.artifact_store import Store",
         "runtime/store/artifact_store.py": "",
         "data/__init__.py": "",
-        "data/coco.py": "from pipeline.errors import DataError\nfrom pipeline.data import boxes",
+        "data/coco.py": "from pipeline.errors import DataError\nimport pipeline_other, pipeline.data.boxes as b",
         "data/boxes.py": "def area():\n    from .shapes import side",
-        "data/shapes.py": "",
+        "data/shapes.py": "if TYPE_CHECKING:\n    from ..report.table import Table",
         "data/unrelated.py": "",
         "serving/__init__.py": "",
         "serving/card.py": "",
         "report/__init__.py": "",
         "report/page.py": "",
+        "report/table.py": "",
         "report/page.html.j2": "",
         "report/__pycache__/page.pyc": "",
     }
@@ -60,6 +61,7 @@ from pipeline.runtime.step import Step
         pytest.param("data/boxes.py", True, id="imported by an import"),
         pytest.param("data/shapes.py", True, id="imported relatively, inside a function"),
         pytest.param("data/__init__.py", True, id="its package"),
+        pytest.param("report/table.py", True, id="imported for its types, from the folder above"),
         pytest.param("errors.py", True, id="shared"),
         pytest.param("report/page.html.j2", True, id="template beside it"),
         pytest.param("data/unrelated.py", False, id="unrelated"),
@@ -100,24 +102,6 @@ def test_of_the_real_package_a_step_uses_the_domain_only_with_templates_and_what
     assert code.PACKAGE / "evaluation" / "report.html.j2" in closures["model_eval"]
     assert {*(code.PACKAGE / "serving").glob("*.py"), code.PACKAGE / "errors.py"} <= closures["model_pack"]
     assert code.PACKAGE / "evaluation" / "quality_report.py" not in closures["model_pack"]
-
-
-@pytest.mark.parametrize(
-    ("source", "found"),
-    [
-        ("import pipeline.data.coco as c", {"pipeline.data.coco"}),
-        ("from pipeline.data import coco", {"pipeline.data", "pipeline.data.coco"}),
-        ("from . import coco", {"pipeline.data", "pipeline.data.coco"}),
-        ("from ..errors import DataError", {"pipeline.errors", "pipeline.errors.DataError"}),
-        ("import pipeline_other, numpy", set()),
-        (
-            "if TYPE_CHECKING:\n    import pipeline.runtime.store.artifact_store",
-            {"pipeline.runtime.store.artifact_store"},
-        ),
-    ],
-)
-def test_imports_are_read(source: str, found: set[str]) -> None:
-    assert imported_modules(ast.parse(source), "pipeline.data") == found
 
 
 def test_versions_are_what_importlib_reads() -> None:

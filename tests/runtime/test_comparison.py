@@ -34,6 +34,7 @@ def fit(**changes: Any) -> RunManifest:
 
 
 CLEAN = {"commit": COMMIT, "dirty": False, "diff": "", "untracked": {}}
+LATER = failed("fit", reads=(DATA,), makes=(OTHER,), attempt=2, metrics={"mAP": 0.1})
 COMMITTED = run_of(2, LOAD, FIT, code={**CLEAN, "commit": "f" * 40})
 CASES: dict[str, tuple[RunManifest, dict[str, Any]]] = {
     "nothing": (run_of(2, LOAD, FIT), {}),
@@ -48,29 +49,29 @@ CASES: dict[str, tuple[RunManifest, dict[str, Any]]] = {
     "the environment": (fit(environment={"python": "3.13"}), {"environment python": ("3.12.1", "3.12.1, 3.13")}),
     "the commit": (COMMITTED, {"code commit": (COMMIT, "f" * 40)}),
     "the pipeline": (run_of(2, LOAD, FIT, pipeline="coco"), {"run pipeline": ("toy", "coco")}),
+    "a later failure is no difference": (run_of(2, LOAD, FIT, LATER), {}),
+    "without a success its newest attempt tells": (
+        run_of(2, LOAD, LATER),
+        {
+            "run fit": ("succeeded", "failed"),
+            "data model": (described(MODEL), described(OTHER)),
+            **{f"metrics fit.{name}": (FIT.metrics[name], LATER.metrics.get(name)) for name in ("mAP", "device", "ok")},
+        },
+    ),
+    "a step of one run is no list of parameters": (
+        run_of(2, LOAD),
+        {
+            "run fit": ("succeeded", None),
+            "data model": (described(MODEL), None),
+            **{f"metrics fit.{name}": (FIT.metrics[name], None) for name in ("mAP", "device", "ok")},
+        },
+    ),
 }
 
 
 @pytest.mark.parametrize(("other", "differences"), CASES.values(), ids=CASES)
 def test_what_differs_is_found(other: RunManifest, differences: dict[str, Any]) -> None:
     assert differing(ONE, other) == differences
-
-
-def test_a_step_that_ran_in_one_run_only_is_no_list_of_parameters() -> None:
-    assert differing(ONE, run_of(2, LOAD)) == {
-        "run fit": ("succeeded", None),
-        "data model": (described(MODEL), None),
-        **{f"metrics fit.{name}": (value, None) for name, value in FIT.metrics.items() if value is not None},
-    }
-
-
-def test_the_newest_success_tells_of_a_step_and_without_one_the_newest_attempt() -> None:
-    later = failed("fit", reads=(DATA,), makes=(OTHER,), attempt=2, metrics={"mAP": 0.1})
-    assert differing(ONE, run_of(2, LOAD, FIT, later)) == {}
-    only = differing(ONE, run_of(2, LOAD, later))
-    assert only["run fit"] == ("succeeded", "failed")
-    assert only["data model"] == (described(MODEL), described(OTHER)), "what missed its gate was made all the same"
-    assert only["metrics fit.mAP"] == (0.5, 0.1)
 
 
 def test_uncommitted_changes_are_told() -> None:
@@ -134,16 +135,6 @@ def test_values_are_shown_so_that_one_sees_how_they_differ(left: Any, right: Any
     assert [part.strip() for part in text.split("fit.p", 1)[1].split("  ") if part.strip()] == list(shown)
 
 
-def test_for_programs_there_is_all_of_it() -> None:
-    content = comparison_json(compare(ONE, fit(metrics={**FIT.metrics, "mAP": 0.75}), ()))
-    json.dumps(content)
-    assert (content["left"], content["right"], content["files"]) == (run_id(1), run_id(2), ())
-    assert content["metrics"]["fit.mAP"] == {"left": 0.5, "right": 0.75, "differs": True, "difference": 0.25}
-    assert content["metrics"]["fit.ok"]["difference"] is None
-    assert content["parameters"]["fit.epochs"] == {"left": 1, "right": 1, "differs": False}
-    assert set(content) == {"left", "right", "run", "parameters", "data", "metrics", "code", "environment", "files"}
-
-
 def test_over_real_runs(ran: Any) -> None:
     ran.commit()
     ran.step("first", "--set", "times=2")
@@ -156,6 +147,7 @@ def test_over_real_runs(ran: Any) -> None:
     ran.git("commit", "-q", "-m", "more")
     ran.step("first")
     content = json.loads(ran.look("compare", "latest~1", "latest", "--json").out)
+    assert content["metrics"]["first.length"] == {"left": 10, "right": 5, "differs": True, "difference": -5}
     assert content["files"] == [" new.txt | 1 +", " 1 file changed, 1 insertion(+)"]
     text = ran.look("compare", "latest~1", "latest").out
     assert "\nfiles that differ between the commits\n  new.txt | 1 +\n  1 file changed" in text

@@ -6,13 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from records import artifact, attempt, failed, reused, run_id, run_of
+from records import artifact, attempt, failed, run_id, run_of
 
 from pipeline.errors import MissingError, UsageError
 from pipeline.runtime.project import Config, Project
-from pipeline.runtime.resolving import find_artifact, find_attempt, find_run, makers
-from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import Store
+from pipeline.runtime.resolving import find_artifact, find_attempt, find_run
 
 NAMES = ["20260101T000001000Z-aaaa111111", "20260101T000002000Z-abcd222222", "20260102T000003000Z-bbbb333333"]
 
@@ -124,20 +122,3 @@ def test_what_stands_for_no_artifact_or_several_is_refused(typed: str, error: An
     with pytest.raises(error) as caught:
         find_artifact(typed, RUNS)
     assert says in str(caught.value)
-
-
-def test_what_made_a_runs_results_is_what_ran(tmp_path: Any, caplog: Any) -> None:
-    runs = Runs(Store(str(tmp_path)))
-    load, gone = attempt("load", (), (IMAGES,)), attempt("prep", (IMAGES,), (OLD,))
-    source = run_of(1)
-    runs.open(source)
-    runs.end(source.run, runs.start(source.run, load))
-    train, bad = attempt("train", (OLD,), (NEW,)), failed("eval", reads=(NEW,), makes=(BELOW,))
-    both = reused(load, run_id(1)), reused(load, run_id(1), attempt=2)
-    manifest = run_of(2, *both, reused(gone, run_id(9)), train, bad, attempt("nothing"))
-    found = makers(runs, manifest)
-    assert [(run.run, record.step, record.status) for run, record in found] == [
-        (run_id(1), "load", "succeeded"),
-        (run_id(2), "train", "succeeded"),
-    ]
-    assert f"{run_id(9)}/prep/1 is left out, whose outputs prep reused: there is no run" in caplog.text

@@ -172,8 +172,7 @@ def confusion_matrix(matches: Matches, kept: Bools, classes: int) -> Ints:
     matched with the missed objects of other classes, by descending score, each with the one it overlaps most at IoU 0.5
     or more. What is still left counts as background.
 
-    Returns:
-        `(K + 1, K + 1)` counts; rows are the truth, columns the detections, the last of each is the background.
+    The result is `(K + 1, K + 1)`; rows are the truth, columns the detections, the last of each is the background.
     """
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     right = kept & (matches.truth >= 0)

@@ -173,11 +173,8 @@ def predict_dataset(
     The service's labels are matched with the test set's categories by name, so the service may know more classes
     than the test set has, or list them in another order.
 
-    Args:
-        url: Address of the service.
-        truth: The test set.
-        score_threshold: Lowest score to ask for, or the service's own if that is higher. AP needs a low one.
-        workers: Requests at the same time.
+    At most `workers` requests are under way at once. `score_threshold` is the lowest score to ask for, or the service's
+    own if that is higher: AP needs a low one.
 
     Raises:
         MissingError: An image of the test set is missing.

@@ -99,14 +99,10 @@ def judge(
 ) -> QualityGate:
     """Compare the figures with their limits.
 
-    Args:
-        metrics: Of the test set.
-        exposure: The test images that the model has seen.
-        min_map50: Least mAP50; 0 is no limit; -1 is 0.1 for a release, and no limit otherwise.
-        max_seen_exact: Greatest share of exact copies of training images; 1 is no limit, even if every image was seen.
-        max_seen_similar: Greatest share of other images seen; 1 is no limit; -1 is 0.5 for a release, else no limit.
-        allow_no_detections: Whether a model passes that finds nothing in a test set with objects.
-        release: Whether the model is to be released.
+    `min_map50` is the least mAP50; 0 is no limit; -1 is 0.1 for a release, and no limit otherwise. `max_seen_exact` is
+    the greatest share of exact copies of training images; 1 is no limit, even if every image was seen.
+    `max_seen_similar` is that of other images seen; -1 is 0.5 for a release, and no limit otherwise. With
+    `allow_no_detections` a model passes that finds nothing in a test set with objects.
     """
     if min_map50 == _NOT_CHOSEN:
         min_map50 = RELEASE_MAP50 if release else 0.0

@@ -55,13 +55,8 @@ class Detections:
 class Predictor:
     """A packed model on the GPU where ONNX Runtime has one, else on the CPU.
 
-    Args:
-        onnx_path: A graph with input `images` (B, 3, H, W) float32, outputs `batch_index` (M,), `boxes` (M, 4),
-            `scores` (M,) and `labels` (M,) over the whole batch.
-        metadata: What the graph was made for.
-
-    Raises:
-        IntegrityError: The file is not the one that the metadata names.
+    Its graph has the input `images` (B, 3, H, W) float32, and the outputs `batch_index` (M,), `boxes` (M, 4), `scores`
+    (M,) and `labels` (M,) over the whole batch. A file that the metadata does not name is an `IntegrityError`.
     """
 
     def __init__(self, onnx_path: Path, metadata: ModelMetadata) -> None:
@@ -88,11 +83,7 @@ class Predictor:
         return list(self._session.get_providers())
 
     def detect(self, images: Sequence[Letterboxed]) -> list[Detections]:
-        """Run the graph on any number of prepared images, in batches of at most `MAX_BATCH`.
-
-        Returns:
-            One `Detections` per image, in order; each is the same whatever else is in the batch.
-        """
+        """Run the graph on prepared images, in batches. Each result is the same whatever else is in its batch."""
         found: list[Detections] = []
         for start in range(0, len(images), MAX_BATCH):
             batch = images[start : start + MAX_BATCH]

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import torch
@@ -247,24 +248,7 @@ def test_a_loss_that_is_not_finite_ends_training(value: float, clock: Clock) -> 
         hook.after_train_iter(runner_at(0, 3), 3, outputs=losses(1.0))
 
 
-class Writer:
-    """Stands for TensorBoard's; one of its methods may fail."""
-
-    def __init__(self, fails: str = "") -> None:
-        self.fails = fails
-        self.added: list[tuple[int, str, float]] = []
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        if self.fails == "add_scalar":
-            raise OSError("no space left on device")
-        self.added.append((step, name, value))
-
-    def close(self) -> None:
-        if self.fails == "close":
-            raise OSError("no space left on device")
-
-
-def tracked(folder: Path, interval: int, writer: Writer) -> None:
+def tracked(folder: Path, interval: int, writer: Mock) -> None:
     hook = TrackingHook(folder, interval)
     hook._writer = writer
     for step in range(12):
@@ -273,14 +257,14 @@ def tracked(folder: Path, interval: int, writer: Writer) -> None:
 
 
 def test_a_long_training_has_no_more_points_than_a_curve_needs(tmp_path: Path) -> None:
-    writer = Writer()
+    writer = Mock()
     tracked(tmp_path, 5, writer)
     names = [("train/loss", 1.0), ("train/rate", 1e-3)]
-    assert writer.added == [(step, *point) for step in (5, 10, 12) for point in names]
+    assert writer.add_scalar.call_args_list == [call(*point, step) for step in (5, 10, 12) for point in names]
 
 
 @pytest.mark.parametrize("method", ["add_scalar", "close"])
 def test_a_training_is_not_lost_for_its_curves(method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tracked(tmp_path, 1, Writer(method))
+    tracked(tmp_path, 1, Mock(**{f"{method}.side_effect": OSError("no space left on device")}))
     lines = [record.message for record in caplog.records]
     assert lines == ["training goes on without tracking: no space left on device"] * (method == "add_scalar")

@@ -18,6 +18,7 @@ from mmengine.utils import import_modules_from_strings
 from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox import config as config_module
 from pipeline.detection.families.yolox.config import base_config, build_model, set_machine, training_config
+from pipeline.detection.families.yolox.transforms import stack_channels_last
 from pipeline.detection.hyperparameters import FROM_SCRATCH, ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.serving.model_metadata import ModelMetadata
 
@@ -211,6 +212,20 @@ def test_of_mmdets_transforms_none_is_lost(variant: str) -> None:
     ours = [step.type for step in config_of(variant=variant).train_dataloader.dataset.pipeline]
     named = {new: old for old, new in config_module.REPLACEMENTS.items()}
     assert [named.get(name, name) for name in ours] == [name for name in theirs if name != "Resize"]
+
+
+def test_crowds_reach_the_head_from_a_data_set(datasets: tuple[Path, Path]) -> None:
+    """`iscrowd` in the file, through the transforms and the preprocessor, to what the loss leaves out."""
+    config = machine_config(datasets)
+    model, data = built(config), built_set(config.train_dataloader.dataset)
+    annotations = json.loads((datasets[0] / "annotations.json").read_text())["annotations"]
+    crowds = [one["image_id"] - 1 for one in annotations if one["iscrowd"]]
+    batch = model.data_preprocessor(stack_channels_last([data[number] for number in range(4)]), training=True)
+    seen: list[torch.Tensor] = []
+    plain = model.bbox_head._counted
+    model.bbox_head._counted = lambda *given: seen.append(plain(*given)) or seen[0]
+    model.loss(batch["inputs"], batch["data_samples"])
+    assert (~seen[0].all(1)).nonzero()[:, 0].tolist() == crowds
 
 
 def test_an_evaluated_image_is_the_one_that_mmdet_would_make(photographs: list[Path], tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox import head
 from pipeline.detection.families.yolox.config import base_config
 
-from mmdet.registry import DATASETS, MODELS  # isort: skip  # after head, which installs what mmdet needs
-from mmengine.dataset import pseudo_collate
+from mmdet.registry import MODELS  # isort: skip  # after head, which installs what mmdet needs
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
@@ -177,41 +176,6 @@ class TestIgnoredRegions:
         losses, after = losses_and_gradients(made, said, objects, ignored)
         assert losses == plain
         assert_equal(before, after)
-
-    def test_they_reach_the_head_from_a_data_set(self, datasets: tuple[Path, Path]) -> None:
-        """`iscrowd` in the file, through mmdet's data set, transforms and preprocessor."""
-        transforms = [
-            {"type": "LoadImageFromFile"},
-            {"type": "LoadAnnotations", "with_bbox": True},
-            {"type": "Resize", "scale": (SIZE, SIZE), "keep_ratio": True},
-            {"type": "RandomFlip", "prob": 0.5},
-            {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1)},
-            {"type": "PackDetInputs"},
-        ]
-        init_default_scope("mmdet")
-        config = base_config("nano").model
-        config.bbox_head.update(type="IgnoringYOLOXHead", num_classes=2)
-        config.data_preprocessor.batch_augments = None
-        data = DATASETS.build(
-            {
-                "type": "CocoDataset",
-                "data_root": f"{datasets[0]}/",
-                "ann_file": "annotations.json",
-                "data_prefix": {"img": "images/"},
-                "metainfo": {"classes": ["disc", "block"]},
-                "pipeline": transforms,
-            }
-        )
-        model = MODELS.build(config)
-        annotations = json.loads((datasets[0] / "annotations.json").read_text())["annotations"]
-        crowds = [one["image_id"] for one in annotations if one["iscrowd"]]
-        batch = model.data_preprocessor(pseudo_collate([data[number] for number in range(4)]), training=True)
-        seen: list[Tensor] = []
-        plain = model.bbox_head._counted
-        model.bbox_head._counted = lambda *given: seen.append(plain(*given)) or seen[0]
-        losses = model.loss(batch["inputs"], batch["data_samples"])
-        assert all(torch.isfinite(loss) for loss in losses.values())
-        assert (~seen[0].all(1)).nonzero()[:, 0].tolist() == [number - 1 for number in crowds]
 
 
 def test_any_memory_format() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from cases import cases
+from pictures import png_chunk, png_start
 from PIL import Image, ImageOps
 
 from pipeline.data.image_conversion import UnreadableError, convert, detect_format
@@ -20,6 +20,7 @@ from pipeline.data.image_conversion import UnreadableError, convert, detect_form
 SMOOTH = np.stack(np.meshgrid(np.arange(48) * 5, np.arange(32) * 7), -1).astype(np.uint8)
 RGB = np.dstack([SMOOTH, np.full((32, 48), 90, np.uint8)])
 ORIENTATION = 0x0112
+BLACK, WHITE = [0] * 3, [255] * 3
 
 
 def saved(path: Any, pixels: Any, form: Any, **options: Any) -> Any:
@@ -31,14 +32,6 @@ def saved(path: Any, pixels: Any, form: Any, **options: Any) -> Any:
 def pixels_of(data: bytes) -> np.ndarray:
     """As training and serving decode them, which would apply an orientation left in the file."""
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def huge_png(path: Path) -> Path:
-    """A picture of zeros that decodes to gigabytes; only its header is right."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0)
-    data = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT" + bytes(4)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    return path
 
 
 class TestDetectFormat:
@@ -65,7 +58,8 @@ class TestDetectFormat:
 
     @pytest.mark.parametrize("name", ["a.png", "a.tif", "a"])
     def test_bomb_is_not_decoded(self, tmp_path: Path, name: str) -> None:
-        found = detect_format(huge_png(tmp_path / name), named_as_image=name != "a")
+        (tmp_path / name).write_bytes(png_start(50_000, 50_000, 1) + png_chunk(b"IDAT", b""))
+        found = detect_format(tmp_path / name, named_as_image=name != "a")
         assert found.problem == "2500 megapixels are too many"
 
     def test_too_many_pixels_to_convert(self, tmp_path: Path) -> None:
@@ -217,29 +211,25 @@ class TestPixelTypes:
     def test_floats(self, tmp_path: Path, values: Any, grey: Any) -> None:
         assert grey_of(saved(tmp_path / "a.tif", np.array([values], np.float32), "TIFF")).tolist() == [grey]
 
-    def test_palette(self, tmp_path: Path) -> None:
-        image = Image.new("P", (2, 1))
-        image.putpalette([10, 20, 30, 200, 100, 50])
-        image.putdata([0, 1])
-        made = pixels_of(convert(saved(tmp_path / "a.gif", image, "GIF")).data)
-        assert made.tolist() == [[[10, 20, 30], [200, 100, 50]]]
-
-    @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-    def test_transparency_is_laid_on_white(self, tmp_path: Path, mode: str) -> None:
-        rgba = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 128]]], np.uint8))
+    @cases(
+        "pixels, mode, form, options, expected",
+        {
+            "palette": ([0, 1], "P", "GIF", {}, [[10, 20, 30], [200, 100, 50]]),
+            "palette with a transparent colour": ([0, 1], "P", "GIF", {"transparency": 0}, [WHITE, [200, 100, 50]]),
+            "RGBA": ([(0, 0, 0, 0), (0, 0, 0, 255), (0, 0, 0, 128)], "RGBA", "TIFF", {}, [WHITE, BLACK, [127] * 3]),
+            "LA": ([(0, 0), (0, 255), (0, 128)], "LA", "TIFF", {}, [WHITE, BLACK, [127] * 3]),
+            "CMYK": ([(0, 0, 0, 0), (0, 0, 0, 255), (255, 0, 0, 0)], "CMYK", "TIFF", {}, [WHITE, BLACK, [0, 255, 255]]),
+        },
+    )
+    def test_other_colours_and_transparency_laid_on_white(
+        self, tmp_path: Path, pixels: list[Any], mode: str, form: str, options: dict[str, int], expected: list[Any]
+    ) -> None:
+        image = Image.new(mode, (len(pixels), 1))
         if mode == "P":
-            image = Image.new("P", (3, 1))
-            image.putpalette([0, 0, 0, 9, 9, 9])
-            image.putdata([0, 1, 0])
-            path, grey = saved(tmp_path / "a.gif", image, "GIF", transparency=0), [255, 9, 255]
-        else:
-            path, grey = saved(tmp_path / "a.tif", rgba.convert(mode), "TIFF"), [255, 0, 127]
-        assert np.abs(grey_of(path)[0].astype(int) - grey).max() <= 1
-
-    def test_cmyk(self, tmp_path: Path) -> None:
-        image = Image.fromarray(np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
-        made = pixels_of(convert(saved(tmp_path / "a.tif", image, "TIFF")).data)
-        assert made.tolist() == [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
+            image.putpalette([10, 20, 30, 200, 100, 50])
+        image.putdata(pixels)
+        made = pixels_of(convert(saved(tmp_path / "a.xyz", image, form, **options)).data)
+        assert np.abs(made[0].astype(int) - expected).max() <= 1
 
     @pytest.mark.parametrize("form", ["GIF", "TIFF", "AVIF"])
     def test_first_of_many_frames(self, tmp_path: Path, form: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import png_chunk, png_start
 from PIL import Image as Picture
 
 from pipeline.data.fingerprints import FINGERPRINT_BYTES
@@ -69,8 +70,7 @@ class TestHeaders:
         start = data.index(b"IDAT") + 4
         length = int.from_bytes(data[start - 8 : start - 4], "big")
         pixels = b"\xff" * length
-        check = zlib.crc32(b"IDAT" + pixels).to_bytes(4, "big")
-        (tmp_path / "a.png").write_bytes(data[:start] + pixels + check + data[start + length + 4 :])
+        (tmp_path / "a.png").write_bytes(data[: start - 8] + png_chunk(b"IDAT", pixels) + data[start + length + 4 :])
         assert upright_size(tmp_path / "a.png") == (60, 40)
 
     @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"no picture"])
@@ -241,12 +241,7 @@ def write_png(path: Path, width: int, height: int) -> None:
     deflate = zlib.compressobj(9)
     rows = bytes(1 + (width + 7) // 8) * 1000
     body = b"".join(deflate.compress(rows) for _ in range(height // 1000)) + deflate.flush()
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    path.write_bytes(png_start(width, height, 1) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b""))
 
 
 @pytest.fixture(scope="module")

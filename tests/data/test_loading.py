@@ -46,12 +46,12 @@ def place(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def annotated(tiny: tuple[CocoDataset, Path], tmp_path: Path, place: Any) -> tuple[Any, ...]:
-    """The tiny data set, its annotations as a file, and its images loaded into a folder."""
-    dataset, pictures = tiny
-    write_coco(dataset, tmp_path / "source.json")
-    place.source(pictures)
-    return dataset, tmp_path / "source.json", place
+def annotated(tiny: tuple[CocoDataset, Path], tmp_path: Path, place: Any) -> Any:
+    """The tiny data set, its annotations as a file, `given`, and its images loaded into a folder."""
+    place.given = tmp_path / "source.json"
+    write_coco(tiny[0], place.given)
+    place.source(tiny[1])
+    return place
 
 
 class TestSources:
@@ -120,50 +120,46 @@ class TestConverted:
 
 
 class TestAnnotations:
-    def test_file(self, annotated: Any, write_picture: Any) -> None:
-        dataset, source, place = annotated
-        write_picture(place.images / "more.png", 9, 9)
-        loaded = place.annotations(source)
-        assert place.dataset == dataset
+    def test_file(self, annotated: Any, tiny: Any, write_picture: Any) -> None:
+        write_picture(annotated.images / "more.png", 9, 9)
+        loaded = annotated.annotations(annotated.given)
+        assert annotated.dataset == tiny[0]
         assert (loaded.images, loaded.annotations, loaded.classes) == (3, 3, ("cat", "dog"))
         assert (loaded.unannotated_images, loaded.missing_images, loaded.test_images) == (1, 0, 0)
-        assert names(place.out) == ["annotations.json", "exclusions.json"]
+        assert names(annotated.out) == ["annotations.json", "exclusions.json"]
         assert loaded.notes == ("1 of 4 images excluded: nobody annotated them",)
-        assert list(map(str, read_exclusions(place.out))) == list(loaded.notes)
-        assert read_test_list(place.out) == ()
-        assert [path.name for path in place.out.parent.iterdir() if path.name.startswith("tmp")] == []
+        assert list(map(str, read_exclusions(annotated.out))) == list(loaded.notes)
+        assert read_test_list(annotated.out) == ()
+        assert [path.name for path in annotated.out.parent.iterdir() if path.name.startswith("tmp")] == []
 
     def test_none_are_there(self, annotated: Any) -> None:
         with pytest.raises(DataError, match=r"no files at all(?s:.*)do: .*annotations_url"):
-            annotated[2].annotations()
+            annotated.annotations()
 
     @pytest.mark.parametrize(
         ("absent", "options"), [(["2.png"], {}), (["1.png", "2.png", "3.png"], {"missing_images": "drop"})]
     )
     def test_absent_images_are_refused(self, annotated: Any, absent: list[str], options: dict[str, str]) -> None:
         """All of them even where they may be dropped."""
-        _, source, place = annotated
         for name in absent:
-            (place.images / name).unlink()
+            (annotated.images / name).unlink()
         with pytest.raises(DataError, match=rf"{len(absent)} of the 3 images .* absent: {absent[0]}"):
-            place.annotations(source, **options)
+            annotated.annotations(annotated.given, **options)
 
     def test_absent_image_is_dropped_when_asked(self, annotated: Any, tmp_path: Path) -> None:
-        _, source, place = annotated
-        (place.images / "2.png").unlink()
+        (annotated.images / "2.png").unlink()
         (tmp_path / "list.txt").write_text("2.png\n3.png\n")
-        loaded = place.annotations(source, missing_images="drop", test_list_url=str(tmp_path / "list.txt"))
+        loaded = annotated.annotations(annotated.given, missing_images="drop", test_list_url=str(tmp_path / "list.txt"))
         assert loaded.notes == ("1 of 3 images excluded: their files are absent",)
         assert (loaded.images, loaded.annotations, loaded.missing_images, loaded.test_images) == (2, 1, 1, 1)
-        assert (place.out / "test_images.txt").read_text() == "3.png\n"
+        assert (annotated.out / "test_images.txt").read_text() == "3.png\n"
 
     @pytest.mark.parametrize(
         ("options", "says"), [({"format": "coca"}, "coco"), ({"sha256": "0" * 64}, "without a URL")]
     )
     def test_wrong_options(self, annotated: Any, options: dict[str, str], says: str) -> None:
-        _, source, place = annotated
         with pytest.raises(UsageError, match=says):
-            place.annotations("" if "sha256" in options else source, **options)
+            annotated.annotations("" if "sha256" in options else annotated.given, **options)
 
     def test_names_of_the_test_list_are_those_that_the_user_knows(
         self, tmp_path: Path, write_picture: Any, place: Any
@@ -195,12 +191,11 @@ class TestAnnotations:
     def test_a_wrong_test_list(
         self, annotated: Any, write_picture: Any, tmp_path: Path, content: bytes, problem: str
     ) -> None:
-        _, source, place = annotated
         for name in ("a.png", "a.jpg"):
-            write_picture(place.images / name, 9, 9)
+            write_picture(annotated.images / name, 9, 9)
         (tmp_path / "list.txt").write_bytes(content)
         with pytest.raises(DataError, match=problem) as error:
-            place.annotations(source, test_list_url=str(tmp_path / "list.txt"))
+            annotated.annotations(annotated.given, test_list_url=str(tmp_path / "list.txt"))
         assert f"where:    {tmp_path / 'list.txt'}\n" in f"{error.value}\n"
 
     def test_a_class_map_of_an_earlier_version_is_not_left_out_in_silence(self, tmp_path: Path) -> None:
@@ -249,11 +244,11 @@ class TestDescriptions:
         place.source(tmp_path / "set")
         assert place.annotations(tmp_path / "class-descriptions-boxable.csv").classes == ("Cat",)
 
-    def test_those_that_change_nothing_are_refused(self, annotated: Any, tmp_path: Path, place: Any) -> None:
-        write_coco(annotated[0], place.markup / "all.json")
+    def test_those_that_change_nothing_are_refused(self, annotated: Any, tiny: Any, tmp_path: Path) -> None:
+        write_coco(tiny[0], annotated.markup / "all.json")
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
         with pytest.raises(DataError, match=r"only name classes.*coco(?s:.*)annotations_url empty"):
-            place.annotations(tmp_path / "classes.txt")
+            annotated.annotations(tmp_path / "classes.txt")
 
     def test_labels_at_the_url_take_the_place_of_the_sources(self, labelled: Any, tmp_path: Path) -> None:
         folder, place = labelled
@@ -270,12 +265,11 @@ class TestDescriptions:
     [(3, "no box in 3 images, read as coco"), (0, "no image, read as coco")],
     ids=["no box", "nothing"],
 )
-def test_no_box_or_image(annotated: Any, kept: int, says: str) -> None:
-    dataset, source, place = annotated
-    write_coco(replace(dataset, annotations=(), images=dataset.images[:kept]), source)
+def test_no_box_or_image(annotated: Any, tiny: Any, kept: int, says: str) -> None:
+    write_coco(replace(tiny[0], annotations=(), images=tiny[0].images[:kept]), annotated.given)
     with pytest.raises(DataError, match=says):
-        place.annotations(source)
-    assert not names(place.out)
+        annotated.annotations(annotated.given)
+    assert not names(annotated.out)
 
 
 class TestPlaces:
@@ -320,7 +314,7 @@ class TestPlaces:
     def test_one_file(self, annotated: Any, tmp_path: Path, text: str, options: dict[str, str]) -> None:
         (tmp_path / "a.json").write_text(text)
         with pytest.raises((DataError, MissingError)) as error:
-            annotated[2].annotations(tmp_path / "a.json", **options)
+            annotated.annotations(tmp_path / "a.json", **options)
         assert f"where:    {tmp_path / 'a.json'}\n" in str(error.value)
 
     def test_two_sources_together(self, tmp_path: Path, write_picture: Any, place: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pictures
 import pytest
 from api_server import api_server
 from cases import cases
@@ -38,8 +39,7 @@ class Given:
 
 
 def picture(name: str) -> bytes:
-    noise = np.random.default_rng(list(name.encode())).integers(0, 255, (40, 60, 3), np.uint8)
-    return cv2.imencode(".png", noise)[1].tobytes()
+    return pictures.picture(size=(60, 40), seed=int.from_bytes(name.encode()))
 
 
 def in_folder(folder: Path, files: dict[str, Any]) -> Given:
@@ -102,8 +102,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
 def frames(folder: Path, annotations: str | dict[str, Any], names: tuple[str, ...] = NAMES) -> Given:
     """A clip of these frames."""
     folder.mkdir()
-    pictures = [cv2.imdecode(np.frombuffer(picture(name), np.uint8), cv2.IMREAD_COLOR) for name in names]
-    write_clip(folder / "street.mkv", pictures, rate=1)
+    shown = [cv2.imdecode(np.frombuffer(picture(name), np.uint8), cv2.IMREAD_COLOR) for name in names]
+    write_clip(folder / "street.mkv", shown, rate=1)
     name = "all.xml" if isinstance(annotations, str) else "all.json"
     (folder / name).write_text(annotations if isinstance(annotations, str) else json.dumps(annotations))
     return Given(str(folder / "street.mkv"), {"sampling": Sampling(0)}, {"url": str(folder / name)}, names)
@@ -232,17 +232,11 @@ def test_what_nobody_annotated_is_excluded_or_background_as_the_user_says(
     assert len({image.id for image in dataset.images}) == 2 + kept
 
 
-@cases(
-    "beside, boxes",
-    {
-        "a line and a box": (labelme("nothing.png", LINE, shape()), 1),
-        "a crowd region": (labelme("nothing.png", {**shape(), "flags": {"crowd": True}}, LINE), 1),
-    },
-)
-def test_a_line_beside_a_box_changes_nothing(tmp_path: Path, beside: dict[str, Any], boxes: int) -> None:
-    given = in_folder(tmp_path / "in", {**LABELME, "nothing.json": beside})
-    loaded, dataset = load(given, tmp_path / "out", "exclude")
-    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (boxes, 0)
+@pytest.mark.parametrize("flags", [{}, {"crowd": True}], ids=["a box", "a crowd region"])
+def test_a_line_beside_a_box_changes_nothing(tmp_path: Path, flags: dict[str, bool]) -> None:
+    beside = labelme("nothing.png", {**shape(), "flags": flags}, LINE)
+    loaded, dataset = load(in_folder(tmp_path / "in", {**LABELME, "nothing.json": beside}), tmp_path / "out", "exclude")
+    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (1, 0)
 
 
 def test_a_tag_is_not_drawn_on_an_image(tmp_path: Path) -> None:

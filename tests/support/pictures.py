@@ -23,3 +23,9 @@ def picture(form: str = "PNG", size: tuple[int, int] = (40, 20), *, seed: int = 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_start(width: int, height: int, bits: int = 8) -> bytes:
+    """The signature and header of a PNG file, grey at less than 8 bits and colour at 8; its pixels are not there."""
+    size = struct.pack(">IIBBBBB", width, height, bits, 2 if bits == 8 else 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", size)

@@ -84,26 +84,28 @@ class TestLocal:
 
 
 class TestHttp:
-    def test_whole(self, server: Any, tmp_path: Path) -> None:
-        found = get(server.file("/a.zip", BODY), tmp_path, sha256=DIGEST.upper())
+    @pytest.fixture
+    def url(self, server: Any) -> str:
+        return str(server.file("/a.zip", BODY))
+
+    def test_whole(self, url: str, tmp_path: Path) -> None:
+        found = get(url, tmp_path, sha256=DIGEST.upper())
         assert found.path.read_bytes() == BODY
         assert (found.sha256, found.size) == (DIGEST, len(BODY))
         assert not list(tmp_path.glob("*.part*"))
 
-    def test_resumes_where_it_broke(self, server: Any, tmp_path: Path) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_resumes_where_it_broke(self, server: Any, url: str, tmp_path: Path) -> None:
         server.cuts = [1_000_000, 500_000]
         assert get(url, tmp_path).path.read_bytes() == BODY
         assert server.sent < len(BODY) + 2 * CHUNK
         starts = [int(each.headers.get("Range", "=0-")[:-1].partition("=")[2]) for each in server.requests]
         assert starts == pytest.approx([0, 1_000_000, 1_500_000], abs=2 * CHUNK)
 
-    def test_attempts_go_on_with_progress(self, server: Any, tmp_path: Path) -> None:
+    def test_attempts_go_on_with_progress(self, server: Any, url: str, tmp_path: Path) -> None:
         server.cuts = [300_000] * 9
-        assert get(server.file("/a.zip", BODY), tmp_path).path.read_bytes() == BODY
+        assert get(url, tmp_path).path.read_bytes() == BODY
 
-    def test_resumes_in_a_later_call(self, server: Any, tmp_path: Path) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_resumes_in_a_later_call(self, server: Any, url: str, tmp_path: Path) -> None:
         server.cuts = [2_000_000] + [0] * 10
         with pytest.raises(MissingError, match=r"failed 5 times[\s\S]*run it again: it continues"):
             get(url, tmp_path)
@@ -122,14 +124,16 @@ class TestHttp:
         assert get(url, tmp_path).path.read_bytes() == BODY
 
     @pytest.mark.parametrize("switch", ["ranges", "validators"])
-    def test_starts_over_where_the_server_cannot_resume(self, server: Any, tmp_path: Path, switch: str) -> None:
+    def test_starts_over_where_the_server_cannot_resume(
+        self, server: Any, url: str, tmp_path: Path, switch: str
+    ) -> None:
         setattr(server, switch, False)
         server.cuts = [1_000_000]
-        assert get(server.file("/a.zip", BODY), tmp_path).path.read_bytes() == BODY
+        assert get(url, tmp_path).path.read_bytes() == BODY
 
-    def test_busy_server_is_retried(self, server: Any, tmp_path: Path) -> None:
+    def test_busy_server_is_retried(self, server: Any, url: str, tmp_path: Path) -> None:
         server.planned = [Reply(503), Reply(500), Reply(429)]
-        assert get(server.file("/a.zip", BODY), tmp_path).size == len(BODY)
+        assert get(url, tmp_path).size == len(BODY)
 
     def test_refusal_is_not_retried(self, server: Any, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match="404"):
@@ -140,65 +144,59 @@ class TestHttp:
     @pytest.mark.parametrize(
         ("user", "match"), [("", "in a browser"), ("me:pw@", "check the user")], ids=["no login", "login"]
     )
-    def test_refused_access(self, server: Any, tmp_path: Path, user: str, match: str) -> None:
+    def test_refused_access(self, server: Any, url: str, tmp_path: Path, user: str, match: str) -> None:
         server.planned = [Reply(403)]
         with pytest.raises(PipelineError, match=rf"403 Forbidden[\s\S]*{match}"):
-            get(server.file("/a.zip", BODY).replace("://", f"://{user}"), tmp_path)
+            get(url.replace("://", f"://{user}"), tmp_path)
 
     def test_no_server(self, tmp_path: Path) -> None:
         with pytest.raises(MissingError, match="Connection refused"):
             get("http://127.0.0.1:9/a.zip", tmp_path)
 
-    def test_wrong_digest_is_removed(self, server: Any, tmp_path: Path) -> None:
+    def test_wrong_digest_is_removed(self, url: str, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=DIGEST):
-            get(server.file("/a.zip", BODY), tmp_path, sha256="0" * 64)
+            get(url, tmp_path, sha256="0" * 64)
         assert not list(tmp_path.iterdir())
 
-    def test_reused_by_digest_without_asking(self, server: Any, tmp_path: Path) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_reused_by_digest_without_asking(self, server: Any, url: str, tmp_path: Path) -> None:
         first = get(url, tmp_path, sha256=DIGEST)
         assert get(url, tmp_path, sha256=DIGEST) == first
         assert len(server.requests) == 1
 
-    def test_reused_when_the_server_says_unchanged(self, server: Any, tmp_path: Path) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_reused_when_the_server_says_unchanged(self, server: Any, url: str, tmp_path: Path) -> None:
         assert get(url, tmp_path) == get(url, tmp_path)
         assert server.sent == len(BODY)
         server.file("/a.zip", BODY[:10])
         assert get(url, tmp_path).size == 10
 
-    def test_not_reused_unverified(self, server: Any, tmp_path: Path) -> None:
+    def test_not_reused_unverified(self, server: Any, url: str, tmp_path: Path) -> None:
         server.validators = False
-        url = server.file("/a.zip", BODY)
         get(url, tmp_path)
         get(url, tmp_path)
         assert server.sent == 2 * len(BODY)
 
-    def test_not_reused_when_damaged_here(self, server: Any, tmp_path: Path) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_not_reused_when_damaged_here(self, url: str, tmp_path: Path) -> None:
         get(url, tmp_path).path.write_bytes(b"x" + BODY[1:])
         assert get(url, tmp_path).path.read_bytes() == BODY
 
     @pytest.mark.parametrize("status", [201, 202, 204, 304])
-    def test_only_a_file_is_taken_for_one(self, server: Any, tmp_path: Path, status: int) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_only_a_file_is_taken_for_one(self, server: Any, url: str, tmp_path: Path, status: int) -> None:
         server.planned = [Reply(status)] * 9
         with pytest.raises(MissingError, match=f"the server answered {status}"):
             get(url, tmp_path)
         assert not list(tmp_path.glob("*a.zip"))
 
     def test_a_file_system_without_locks_is_used_without_one(
-        self, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: object) -> None:
             raise OSError(errno.ENOLCK, "no locks available")
 
         monkeypatch.setattr(fcntl, "flock", refuse)
-        assert get(server.file("/a.zip", BODY), tmp_path).sha256 == DIGEST
+        assert get(url, tmp_path).sha256 == DIGEST
 
     @pytest.mark.parametrize("digest", ["", DIGEST], ids=["any", "known digest"])
-    def test_concurrent_calls_download_once(self, server: Any, tmp_path: Path, digest: str) -> None:
-        url = server.file("/a.zip", BODY)
+    def test_concurrent_calls_download_once(self, server: Any, url: str, tmp_path: Path, digest: str) -> None:
         found: list[Fetched] = []
         threads = [threading.Thread(target=lambda: found.append(get(url, tmp_path, sha256=digest))) for _ in range(4)]
         for thread in threads:

@@ -135,16 +135,6 @@ def test_images_within_a_folder(path: str, found: Any) -> None:
     assert ImageIndex(Path("nowhere"), SOME).within(path) == found
 
 
-def test_looking_up_takes_no_longer_for_many_images() -> None:
-    few, many = (ImageIndex(Path("nowhere"), [f"images/{i % 50}/{i:06d}.jpg" for i in range(n)]) for n in (500, 10_000))
-
-    def look_up(index: Any) -> Any:
-        return lines_run(lambda: [index.resolve(f"{i:06d}", f"labels/{i % 50}") for i in range(500)])
-
-    look_up(few), look_up(many)  # the tables are made at the first
-    assert look_up(many) <= 1.1 * look_up(few)
-
-
 def test_words_in_a_file_name_say_no_subset() -> None:
     index = ImageIndex(Path("nowhere"), ["images/val/train_1.jpg"])
     assert index.resolve("train_1", "labels/val") == "images/val/train_1.jpg"

@@ -139,7 +139,8 @@ def test_reads_what_the_libraries_write(
     assert_same(found, dataset, **{what: what in says for what in ("crowd", "empty", "unused")})
 
 
-def _read_by_supervision(name: str, folder: Path, images: Path) -> tuple[list[str], dict[str, supervision.Detections]]:
+def _read_by_supervision(name: str, folder: Path, images: Path, classes: Any) -> dict[str, tuple[list[str], Any]]:
+    """Class and corners of the objects of each image."""
     reader = supervision.DetectionDataset
     if name == "yolo":
         read = reader.from_yolo(str(images), str(folder / "labels"), str(folder / "data.yaml"))
@@ -147,44 +148,45 @@ def _read_by_supervision(name: str, folder: Path, images: Path) -> tuple[list[st
         read = reader.from_pascal_voc(str(images), str(folder / "Annotations"))
     else:
         read = reader.from_labelme(str(images), str(folder))
-    return read.classes, {Path(path).name: found for path, found in read.annotations.items()}
+    found = {Path(path).name: each for path, each in read.annotations.items()}
+    return {image: ([read.classes[i] for i in each.class_id], each.xyxy) for image, each in found.items()}
 
 
-@pytest.mark.parametrize("name", ["yolo", "voc", "labelme"])
-def test_supervision_reads_the_same(photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, name: str) -> None:
+def _read_by_globox(name: str, folder: Path, images: Path, classes: Any) -> dict[str, tuple[list[str], Any]]:
+    if name == "yolo":
+        read = globox.AnnotationSet.from_yolo_darknet(folder / "labels", image_folder=images)
+        read.map_labels({str(i): each for i, each in enumerate(classes)})
+    elif name == "labelme":
+        read = globox.AnnotationSet.from_labelme(folder)
+    else:
+        read = globox.AnnotationSet.from_cvat(folder / "annotations.xml")
+    found = {image: read[image].boxes for image in read.image_ids}
+    return {image: ([each.label for each in boxes], [each.ltrb for each in boxes]) for image, boxes in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [(_read_by_supervision, each) for each in ("yolo", "voc", "labelme")]
+    + [(_read_by_globox, each) for each in ("yolo", "labelme", "cvat")],
+)
+def test_the_libraries_read_the_same(
+    photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, read: Any, name: str
+) -> None:
     dataset, images, _ = photographs
-    dataset = dataset.subset(dataset.images[:12])
+    dataset = dataset.subset(dataset.images[: 12 if read is _read_by_supervision else None])
     (tmp_path / "images").mkdir()
     for image in dataset.images:
         (tmp_path / "images" / image.file_name).symlink_to(images / image.file_name)
     WRITERS[name][1](dataset, tmp_path / "annotations")
     index = ImageIndex(images, [image.file_name for image in dataset.images])
     ours = objects_of(read_annotations(tmp_path / "annotations", index)[1])
-    classes, theirs = _read_by_supervision(name, tmp_path / "annotations", tmp_path / "images")
+    theirs = read(name, tmp_path / "annotations", tmp_path / "images", dataset.classes)
     assert sorted(theirs) == sorted(ours)
     for image, objects in ours.items():
-        assert [each[0] for each in objects] == [classes[i] for i in theirs[image].class_id]
+        labels, found = theirs[image]
+        assert [each[0] for each in objects] == labels
         corners = [(x, y, x + width, y + height) for _, (x, y, width, height), _ in objects]
-        assert np.allclose(np.reshape(corners, (-1, 4)), theirs[image].xyxy, atol=0.01)
-
-
-@pytest.mark.parametrize("name", ["yolo", "labelme", "cvat"])
-def test_globox_reads_the_same(photographs: tuple[CocoDataset, Path, Path], tmp_path: Path, name: str) -> None:
-    dataset, images, _ = photographs
-    WRITERS[name][1](dataset, tmp_path)
-    ours = objects_of(read_annotations(tmp_path, ImageIndex(images, [image.file_name for image in dataset.images]))[1])
-    if name == "yolo":
-        theirs = globox.AnnotationSet.from_yolo_darknet(tmp_path / "labels", image_folder=images)
-        theirs.map_labels({str(i): each for i, each in enumerate(dataset.classes)})
-    elif name == "labelme":
-        theirs = globox.AnnotationSet.from_labelme(tmp_path)
-    else:
-        theirs = globox.AnnotationSet.from_cvat(tmp_path / "annotations.xml")
-    assert sorted(theirs.image_ids) == sorted(ours)
-    for image, objects in ours.items():
-        assert [each[0] for each in objects] == [each.label for each in theirs[image].boxes]
-        boxes = np.reshape([each[1] for each in objects], (-1, 4))
-        assert np.allclose(boxes, np.reshape([each.ltwh for each in theirs[image].boxes], (-1, 4)), atol=0.01)
+        assert np.allclose(np.reshape(corners, (-1, 4)), np.reshape(found, (-1, 4)), atol=0.01)
 
 
 @st.composite

@@ -111,6 +111,7 @@ def test_lines(
             {"train": "train.txt", "val": "lists/val.txt"},
             {"images/a.jpg": "train", "images/b.jpg": "eval"},
         ),
+        "Darknet's lists": ({}, {"images/a.jpg": "train", "images/b.jpg": "eval"}),
         "the same for both is no split": (
             {"train": "images", "val": "images"},
             {"images/a.jpg": "", "images/b.jpg": ""},
@@ -123,18 +124,11 @@ def test_lines(
 )
 def test_the_split(annotation_folder: AnnotationFolder, data: dict[str, Any], subsets: dict[str, str]) -> None:
     annotation_folder.image(*subsets, *([] if "nowhere" in str(data) else ["other.jpg"]))
+    names = {"data.yaml": {"names": ["cat"]} | data} if data else {"obj.names": "cat", "images/a.txt": BOX}
     lists = {"train.txt": "./images/a.jpg\n", "lists/val.txt": "/data/x/images/b.jpg\n/data/x/images/gone.jpg\n"}
-    annotation_folder.write({"data.yaml": {"names": ["cat"]} | data} | (lists if "train.txt" in str(data) else {}))
+    lists |= {"valid.txt": "data/images/b.jpg\n"} if not data else {}
+    annotation_folder.write(names | (lists if "train.txt" in str(data) or not data else {}))
     assert subsets_of(annotation_folder.read()) == subsets
-
-
-def test_darknets_lists_are_the_split(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("obj/a.jpg", "obj/b.jpg")
-    lists = {"train.txt": "data/obj/a.jpg\n", "valid.txt": "data/obj/b.jpg\n"}
-    annotation_folder.write({"obj.names": "cat", "obj/a.txt": BOX, "obj/b.txt": BOX} | lists)
-    dataset = annotation_folder.read()
-    assert subsets_of(dataset) == {"obj/a.jpg": "train", "obj/b.jpg": "eval"}
-    assert boxes_of(dataset) == {"obj/a.jpg": [CAT], "obj/b.jpg": [CAT]}
 
 
 def test_a_broken_image_costs_its_own_boxes_only(

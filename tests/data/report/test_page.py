@@ -200,7 +200,7 @@ def test_words_from_outside_are_escaped(report: Any, shapes: Any) -> None:
     bad = Finding(EVIL, "error", EVIL, "dropped", EVIL, f"{EVIL}\"'.jpg")
     written = report(dataset=named, findings=[bad], facts={EVIL: EVIL})
     text = written.path.read_text("utf-8")
-    assert "<script" not in text
+    assert "<script" not in text + written.figures._repr_html_()
     page = Page(written.path)
     assert page.row(EVIL)[0] == EVIL
     assert page.text.count(EVIL) >= 5

@@ -44,10 +44,9 @@ _OWN_CLIENT = "run the query in the database's own client"
 def load_database(source: DatabaseSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
     """Take what a query gives: images, and their boxes as a COCO file.
 
-    The query runs in a transaction that is never committed, and with PostgreSQL and SQLite can only read. Columns are
-    known by their names; rows of one name are one image with the boxes of all, and a NULL box is none. A relative path
-    starts from the SQLite file's folder, or with other databases from the working folder. Files that are not images,
-    and missing local paths, are skipped with their boxes. The same rows in any order give the same bytes.
+    The query runs in a transaction that is never committed, and with PostgreSQL and SQLite can only read. A relative
+    path starts from the SQLite file's folder, or with other databases from the working folder. Files that are not
+    images, and missing local paths, are skipped with their boxes. The same rows in any order give the same bytes.
     """
     if not _READING.match(_COMMENTS.sub(" ", source.query)):
         raise UsageError("the query does not start with SELECT", where=source.shown, expected="a query that only reads")
@@ -179,14 +178,11 @@ class _Columns:
             if subset and not subset_named(str(subset)):
                 raise _wrong("subset", subset, "train, val, eval or test")
             path = "" if cells.get("path") is None else _text("path", cells["path"])
+            name = _text("name", cells["name"]) if "name" in cells else _name_of(path)
+            annotated = self._form != _LISTS or cells["boxes"] is not None
+            extra = {key: _kept(values[i]) for key, i in self._others.items() if values[i] is not None}
             image = ParsedImage(
-                _text("name", cells["name"]) if "name" in cells else _name_of(path),
-                0,
-                0,
-                self._boxes(cells),
-                subset_named(str(subset)),
-                self._form != _LISTS or cells["boxes"] is not None,
-                extra={key: _kept(values[i]) for key, i in self._others.items() if values[i] is not None},
+                name, 0, 0, self._boxes(cells), subset_named(str(subset)), annotated=annotated, extra=extra
             )
         except DataError as error:
             error.where = f"{self._shown}, row {number}"

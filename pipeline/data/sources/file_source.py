@@ -34,7 +34,7 @@ _UNSUPPORTED_IMAGES = frozenset(
     | {".svg", ".exr", ".hdr", ".jxl", ".eps", ".wmf"}
 )
 _PAPERS = re.compile(r"(readme|licen[cs]e|copying|changelog|notice)(\.[\w-]+)*\.txt", re.IGNORECASE)
-_SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini", "ehthumbs.db"})
+_SYSTEM_FILES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "ehthumbs.db"})
 
 
 def load_files(source: FileSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
@@ -42,10 +42,8 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
 
     They keep their paths relative to the source, without the leading folders that all of them share. Images that the
     service takes stay byte for byte; others are converted, and get an additional suffix. The user's own files are
-    copied, never linked.
-
-    The result's kind is `folder`, `archive`, `file` or `video`. The EXIF orientation of a converted image, if it was
-    not 1, is its field `orientation`: its pixels were turned, so boxes drawn on them as stored must be, too.
+    copied, never linked. A converted image whose EXIF orientation was not 1 has it in its field `orientation`: its
+    pixels were turned, so boxes drawn on them as stored must be, too.
     """
     found = fetch(source.url, options.cache, sha256=source.sha256, timeout=options.timeout, backoff=options.backoff)
     sink = ImageSink(images)
@@ -130,7 +128,7 @@ def _kind_by_name(name: str) -> FileKind | None:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX" or name in _SYSTEM_FILES
+    return name.startswith(".") or name in _SYSTEM_FILES
 
 
 def _kind(folder: Path, name: str) -> tuple[FileKind | None, str]:
@@ -147,8 +145,7 @@ def _kind(folder: Path, name: str) -> tuple[FileKind | None, str]:
             pass
     except OSError as error:
         return None, f"it cannot be read: {error.strerror}"
-    kind = _kind_by_name(name)
-    if kind:
+    if kind := _kind_by_name(name):
         return kind, ""
     if looks_like_archive(name):
         return None, "an archive within: unpack it, or give its own URL"

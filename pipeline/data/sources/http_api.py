@@ -108,18 +108,12 @@ def read_record(item: Any, settings: ApiSettings, *, where: str) -> list[ApiReco
     given = [] if found is ABSENT or found is None else [found] if isinstance(found, dict) else found
     if not isinstance(given, list):
         raise _wrong_path("boxes", given, where, "a list of boxes")
-    boxes = [_box(box, settings, f"{where}, box {index}") for index, box in enumerate(given)]
-    left_out = [each for each in boxes if isinstance(each, Skipped)]
-    image = ParsedImage(
-        str(name),
-        0,
-        0,
-        [each for each in boxes if isinstance(each, ParsedBox)],
-        subset_named(str(find(item, settings.subset))) if settings.subset else "",
-        annotated=found is not ABSENT and found is not None,
-        unusable=bool(left_out),
-        extra=read_extra(item, settings),
-    )
+    read = [_box(box, settings, f"{where}, box {index}") for index, box in enumerate(given)]
+    boxes = [each for each in read if isinstance(each, ParsedBox)]
+    left_out = [each for each in read if isinstance(each, Skipped)]
+    subset = subset_named(str(find(item, settings.subset))) if settings.subset else ""
+    annotated, extra = found is not ABSENT and found is not None, read_extra(item, settings)
+    image = ParsedImage(str(name), 0, 0, boxes, subset, annotated, bool(left_out), extra)
     return [ApiRecord(where, image, url, data), *left_out]
 
 

@@ -152,16 +152,14 @@ class ImageSink:
         width, height = size if all(size) else entry.size
         boxes = [box for each in entry.records for box in each.boxes]
         boxes.sort(key=lambda each: (each.label, json.dumps([each.bbox, each.iscrowd, each.segmentation])))
-        return ParsedImage(
-            entry.name,
-            width,
-            height,
-            boxes if self._in_pixels else [_in_pixels(each, width, height) for each in boxes],
-            entry.subset,
+        if not self._in_pixels:
+            boxes = [_in_pixels(each, width, height) for each in boxes]
+        annotated, unusable = (
             any(each.annotated for each in entry.records),
             any(each.unusable for each in entry.records),
-            {key: value for key, value in entry.extra.items() if value is not DIFFERS},
         )
+        extra = {key: value for key, value in entry.extra.items() if value is not DIFFERS}
+        return ParsedImage(entry.name, width, height, boxes, entry.subset, annotated, unusable, extra)
 
     def _store(self, entry: _Entry, name: str, content: bytes | Path, where: str) -> None:
         """Write an image, converted if the service would refuse it; `entry` gets its file, or the problem with it."""

@@ -72,14 +72,9 @@ def read_task(task: Any, source: ApiSource, where: str, site: str = "") -> list[
     reference = _reference(data, results, source.settings, where)
     boxes, left_out = _regions(results, where)
     url, name = _image(reference, find(task, "id"), urlsplit(site).path)
-    image = ParsedImage(
-        name,
-        *_declared_size(results),
-        boxes,
-        annotated=annotation is not None,
-        unusable=bool(left_out),
-        extra=read_extra(data, source.settings),
-    )
+    width, height = _declared_size(results)
+    extra = read_extra(data, source.settings)
+    image = ParsedImage(name, width, height, boxes, "", annotation is not None, bool(left_out), extra)
     return [ApiRecord(where, image, url, hint=reference), *left_out]
 
 
@@ -125,7 +120,7 @@ def _reference(data: Any, results: list[dict[str, Any]], settings: ApiSettings, 
         if len(keys) != 1:
             problem = f"the task has {'several URLs' if keys else 'no URL'} in its data"
             remedy = f"set api.image to one of: {', '.join(keys or list(values))[:200]}"
-            raise DataError(problem, where=where, expected="one, that of the image", remedy=remedy)
+            raise DataError(problem, where=where, remedy=remedy)
         return str(values[keys[0]])
     found = need(data, settings.image, setting="image", where=where)
     if not isinstance(found, str):

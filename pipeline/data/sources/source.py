@@ -20,8 +20,6 @@ from pipeline.data.sources.api_settings import ApiSettings, parse_settings
 from pipeline.data.sources.video import Sampling
 from pipeline.errors import UsageError
 
-_DIALECTS = {"postgres", "duckdb"}  # which SQLAlchemy lacks: another spelling, and a package that may be missing
-
 
 @dataclass(frozen=True)
 class FetchOptions:
@@ -77,9 +75,8 @@ class ApiSource:
         variable = self.settings.token_env
         token = token_from(variable)
         header = f"{self.settings.token_scheme} {token}" if token else ""
-        remedy = "set api.token_env to the name of the environment variable that holds a token"
-        if variable:
-            remedy = f"check the token in the environment variable {variable}"
+        unset = "set api.token_env to the name of the environment variable that holds a token"
+        remedy = f"check the token in the environment variable {variable}" if variable else unset
         access = Access(self.endpoint, header, remedy, {**self.hidden, variable: token})
         return HttpClient(access, Pace(self.settings.requests_per_second), options.timeout, options.backoff)
 
@@ -134,12 +131,12 @@ def _api_source(kind: str, url: str, endpoint: str, api: Mapping[str, str], with
         raise UsageError("this is not the URL of an API", where=redact(url), expected=expected)
     defaults = {"image": ".", "token_scheme": "Token"} if kind == "label-studio" else {}
     if "token_env" not in api and "@" not in parts.netloc:
-        has_older = bool(os.environ.get("CVAT_TOKEN")) and not os.environ.get("CVAT_ACCESS_TOKEN")
         if kind == "label-studio":
             defaults["token_env"] = "LABEL_STUDIO_API_KEY"  # noqa: S105 - its name
+        elif kind == "cvat" and os.environ.get("CVAT_TOKEN") and not os.environ.get("CVAT_ACCESS_TOKEN"):
+            defaults = {"token_env": "CVAT_TOKEN", "token_scheme": "Token"}  # the older kind
         elif kind == "cvat":
-            defaults["token_env"] = "CVAT_TOKEN" if has_older else "CVAT_ACCESS_TOKEN"
-            defaults["token_scheme"] = "Token" if has_older else "Bearer"
+            defaults["token_env"] = "CVAT_ACCESS_TOKEN"  # noqa: S105 - its name
     cache_name = f"{kind}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     settings = parse_settings({**defaults, **api})
     return ApiSource(kind, endpoint, redact(url), hidden_in(url), settings, cache_name, with_unannotated)
@@ -148,12 +145,12 @@ def _api_source(kind: str, url: str, endpoint: str, api: Mapping[str, str], with
 def _is_database(text: str) -> bool:
     """Whether SQLAlchemy has a dialect for a URL such as `sqlite:///a.db`."""
     match = re.match(r"([a-z][a-z0-9_]*)(\+[^:/]*)?://", text, re.IGNORECASE)
-    if match is None or match[1].lower() in _DIALECTS:
-        return match is not None
+    if match is None:
+        return False
     try:
         make_url(f"{match[1].lower()}://").get_dialect()
     except (NoSuchModuleError, ArgumentError):
-        return False
+        return match[1].lower() in {"postgres", "duckdb"}  # another spelling, and a package that may be missing
     return True
 
 

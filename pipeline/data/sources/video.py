@@ -87,7 +87,7 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[
     interval, scene, difference = -1, -1, 0.0
     with container:
         for number, (seconds, frame) in enumerate(_frames(clip, container)):
-            # Every frame is compared, whichever are taken: at one a second a pan would look like a cut.
+            # every frame is compared, whichever are taken: at one a second a pan would look like a cut
             small = frame.reformat(_SMALL, _SMALL, "rgb24", interpolation="AREA").to_ndarray().astype(np.int16)
             last, difference = difference, 0.0 if before is None else float(np.abs(small - before).mean()) / 255
             novelty = min(difference, abs(difference - last))

@@ -83,14 +83,14 @@ class BrokenFileError(Exception):
     """A file that does not hold a whole image: the kind of damage, and the problem."""
 
 
-def image_names(folder: Path) -> set[str]:
-    """The image files in a folder, as POSIX paths relative to it, without hidden ones."""
-    names = set()
+def file_names(folder: Path) -> list[str]:
+    """The files in a folder and its subfolders, as POSIX paths relative to it, sorted, without hidden ones."""
+    names = []
     for root, folders, files in os.walk(folder):
         folders[:] = [each for each in folders if not each.startswith(".") and each != "__MACOSX"]
         inside = Path(root).relative_to(folder)
-        names |= {(inside / each).as_posix() for each in files if is_image_name(each) and not each.startswith(".")}
-    return names
+        names += [(inside / each).as_posix() for each in files if not each.startswith(".")]
+    return sorted(names)
 
 
 def is_image_name(name: str) -> bool:

@@ -16,7 +16,7 @@ from pipeline.data.coco import write_coco
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.reading import DESCRIBED, lay_over, only_describe, read_annotations
-from pipeline.data.images import image_names
+from pipeline.data.images import file_names, is_image_name
 from pipeline.data.sample import make_sample
 from pipeline.data.sources.cvat import load_cvat
 from pipeline.data.sources.database import load_database
@@ -132,7 +132,7 @@ def load_annotations(
     if sha256 and not url:
         raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
-    index = ImageIndex(images, image_names(images), source.renamed)
+    index = ImageIndex(images, filter(is_image_name, file_names(images)), source.renamed)
     given, place, shown = source, annotations, source.url
     described: tuple[str, ...] = ()  # files of the names of classes at `url`, laid over the source's annotations
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
@@ -200,7 +200,6 @@ _LOADERS: Mapping[type[Source], Callable[[Any, Path, Path, FetchOptions], Loaded
 
 
 def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSource:
-    """Load annotations that lie apart from the images into the draft's folder `annotations`."""
     for name in ("images", "annotations"):
         (draft / name).mkdir()
     source = parse_source(url, sha256=sha256)

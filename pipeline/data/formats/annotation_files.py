@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,43 +20,28 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
+from pipeline.data.images import file_names
 from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
 _XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
 
 
-@dataclass(frozen=True, slots=True)
-class Recognition:
-    """Whether files are of a format: the first file that is, or why the nearest one is not."""
-
-    found: str = ""
-    why_not: str = ""
+Candidates = Iterable[tuple[str, str]]  # files, and why each is not of a format; empty where it is
 
 
 @dataclass(frozen=True)
 class AnnotationFiles:
-    """Files in a folder, hidden ones excluded.
-
-    Attributes:
-        folder: The folder.
-        names: Sorted POSIX paths relative to it.
-        named: Whether the user named the format, so that weak evidence for it is enough.
-    """
+    """Files in a folder, hidden ones excluded."""
 
     folder: Path
-    names: tuple[str, ...]
-    named: bool = False
+    names: tuple[str, ...]  # sorted POSIX paths relative to it
+    named: bool = False  # whether the user named the format, so that weak evidence for it is enough
 
     @classmethod
     def of(cls, folder: Path, *, named: bool = False) -> AnnotationFiles:
         """List the files in a folder and its subfolders."""
-        names = []
-        for root, folders, files in os.walk(folder):
-            folders[:] = [each for each in folders if not each.startswith(".") and each != "__MACOSX"]
-            inside = Path(root).relative_to(folder)
-            names += [(inside / each).as_posix() for each in files if not each.startswith(".")]
-        return cls(folder, tuple(sorted(names)), named)
+        return cls(folder, tuple(file_names(folder)), named)
 
     def ending(self, *suffixes: str) -> tuple[str, ...]:
         """The files with one of these suffixes, given in lower case."""
@@ -86,23 +71,11 @@ class AnnotationFiles:
             beside = {each for each in self.names if "class-descriptions" in each}
         return AnnotationFiles(self.folder, tuple(sorted({*found, *beside})), self.named)
 
-    def recognise(self, names: Iterable[str], why_not: Callable[[str], str]) -> Recognition:
-        """The first of some files for which `why_not` is empty, or else what it says of the first."""
-        reasons = []
-        for name in names:
-            reasons.append(why_not(name))
-            if not reasons[-1]:
-                return Recognition(name)
-        return Recognition(why_not="".join(reasons[:1]))
-
-    def recognise_xml(self, outermost: str) -> Recognition:
-        """Whether one of the XML files has this outermost element."""
-
-        def why_not(name: str) -> str:
+    def xml_candidates(self, outermost: str) -> Candidates:
+        """The XML files, which should have this outermost element."""
+        for name in self.ending(".xml"):
             root = self.xml_root(name)
-            return "" if root == outermost else f"{name} has {f'<{root}>' if root else 'nothing'} outermost"
-
-        return self.recognise(self.ending(".xml"), why_not)
+            yield name, "" if root == outermost else f"{name} has {f'<{root}>' if root else 'nothing'} outermost"
 
     def summary(self) -> str:
         """How many files of each suffix there are, for a message."""

@@ -11,18 +11,18 @@ from itertools import count
 from pathlib import PurePosixPath
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.subset_names import subset_named
+from pipeline.data.parsed import subset_named
 
 log = logging.getLogger(__name__)
 
 LOOKS_FOR = "a JSON file with images, annotations that have a bbox, and categories"
 
 
-def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether one of the files is an instances file."""
-    return files.recognise(files.ending(".json"), lambda name: _why_not(files, name))
+def candidates(files: AnnotationFiles) -> Candidates:
+    """The JSON files."""
+    return ((name, _why_not(files, name)) for name in files.ending(".json"))
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:

@@ -20,10 +20,9 @@ from pathlib import PurePosixPath
 
 from pipeline.data.boxes import scale
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, is_number, label, number
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, is_number, label, number
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
-from pipeline.data.subset_names import subset_named
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named, to_coco
 from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"
@@ -55,10 +54,9 @@ class _Table:
     why_not: str
 
 
-def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether one of the files has the columns needed."""
-    tables = {table.file: table for table in _tables(files)}
-    return files.recognise(tables, lambda name: tables[name].why_not)
+def candidates(files: AnnotationFiles) -> Candidates:
+    """The tables."""
+    return ((table.file, table.why_not) for table in _tables(files))
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:

@@ -23,10 +23,9 @@ from xml.etree.ElementTree import Element
 
 from pipeline.data.boxes import Point, ellipse_hull, hull, rotated_box
 from pipeline.data.coco import Box, CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, label, number, whole
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, label, number, whole
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
-from pipeline.data.subset_names import subset_named
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named, to_coco
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -51,9 +50,9 @@ class _Clip:
     last: float = float("inf")
 
 
-def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether one of the files is a CVAT export."""
-    return files.recognise_xml("annotations")
+def candidates(files: AnnotationFiles) -> Candidates:
+    """The XML files."""
+    return files.xml_candidates("annotations")
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
@@ -144,7 +143,6 @@ def _points(shape: Element, where: str) -> list[Point]:
 
 
 def _tracked_images(root: Element, file: str, images: ImageIndex, without_area: Counter[str]) -> list[ParsedImage]:
-    """The existing frames of the clips in an annotation file, with the boxes of all tracks."""
     clips = _clips(root, file, images)
     boxes: dict[str, list[ParsedBox]] = defaultdict(list)
     unusable: set[str] = set()

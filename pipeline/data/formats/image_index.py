@@ -18,7 +18,7 @@ from PIL.Image import DecompressionBombError
 from pipeline.data.coco import unsafe_name
 from pipeline.data.formats.annotation_files import is_encodable, whole
 from pipeline.data.images import IMAGE_SUFFIXES, UNREADABLE, upright_size
-from pipeline.data.subset_names import class_folders, subset_of
+from pipeline.data.parsed import class_folders, subset_of
 from pipeline.errors import DataError
 
 _SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif"}  # which no image here has, but annotations of converted ones may
@@ -26,21 +26,14 @@ _MANY = 20  # images of one name, such as frames of many clips, from which each 
 
 
 class _WrittenPath:
-    """A path from an annotation in a folder `beside`; backslashes are slashes.
-
-    Attributes:
-        parts: Its folders and file name, without what only means something on the machine that wrote it.
-        folders: The folders that it is relative to.
-        foreign: Whether it is a path of another machine, so that only its end may match.
-        outside: Whether it leads out of the annotations' folder.
-    """
+    """A path from an annotation in a folder `beside`; backslashes are slashes."""
 
     def __init__(self, path: str, beside: str = "") -> None:
         plain = path.replace("\\", "/")
         local = re.sub(r"^(file:/)?/*([A-Za-z]:)?/+|^[A-Za-z]:", "", plain)
-        self.parts: list[str] = []
-        self.folders = [part for part in beside.split("/") if part not in {"", "."}]
-        self.outside = False
+        self.parts: list[str] = []  # without what only means something on the machine that wrote it
+        self.folders = [part for part in beside.split("/") if part not in {"", "."}]  # that it is relative to
+        self.outside = False  # whether it leads out of the annotations' folder
         for part in local.split("/"):
             if part == "..":
                 above = self.parts or self.folders
@@ -48,28 +41,18 @@ class _WrittenPath:
                 del above[-1:]
             elif part not in {"", "."}:
                 self.parts.append(part)
-        self.foreign = self.outside or local != plain
+        self.foreign = self.outside or local != plain  # of another machine, so that only its end may match
 
 
 class ImageIndex:
-    """The images of a source.
-
-    Args:
-        folder: The folder of the files.
-        names: The files, as POSIX paths relative to the folder.
-        renamed: Names in the folder by names in the source, of images that were converted.
-
-    Attributes:
-        names: The images, by their names in the source.
-        unreadable: The images whose size was asked for and whose header could not be read.
-    """
+    """The images of a source, from the names of files in a folder; `renamed` has the names of converted ones there."""
 
     def __init__(self, folder: Path, names: Iterable[str], renamed: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self._renamed = dict(renamed or {})
         source = {new: old for old, new in self._renamed.items()}
         self.names = frozenset(source.get(name, name) for name in names)
-        self.unreadable: list[str] = []
+        self.unreadable: list[str] = []  # images whose size was asked for, and whose header could not be read
         self._sizes: dict[str, tuple[int, int]] = {}
         self._tables: dict[tuple[bool, bool], dict[str, list[str]]] = {}
 
@@ -179,7 +162,7 @@ class ImageIndex:
             table: dict[str, list[str]] = defaultdict(list)
             for name in self._sorted:
                 path = name.casefold() if fold else name
-                path = _without_suffix(path) if stems else path
+                path = PurePosixPath(path).with_suffix("").as_posix() if stems else path
                 last = path.rpartition("/")[2]
                 for key in (f"/{path}", *_endings(path), *(f"{each}//{last}" for each in set(name.split("/")[:-1]))):
                     table[key].append(name)
@@ -223,11 +206,6 @@ def _endings(path: str) -> list[str]:
     """`a/b/c`, `b/c`, `c`."""
     parts = path.split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
-
-
-def _without_suffix(path: str) -> str:
-    folder, slash, last = path.rpartition("/")
-    return folder + slash + PurePosixPath(last).stem
 
 
 def _the_one(found: list[str], name: str, folders: list[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.data.boxes import hull
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim, label, number, shown
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, claim, label, number, shown
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.errors import DataError
@@ -30,13 +30,10 @@ _NOT_JUDGED = ("crowd", "iscrowd", "ignore", "difficult")
 _POINTS = {"rectangle": 2, "rotation": 3, "polygon": 3, "circle": 2, "mask": 2}  # least number of points
 
 
-def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether one of the files has shapes."""
-
-    def why_not(name: str) -> str:
-        return "" if files.has_json_keys(name, "imagePath") else f"{name} has shapes, but no 'imagePath'"
-
-    return files.recognise((name for name in files.ending(".json") if files.has_json_keys(name, "shapes")), why_not)
+def candidates(files: AnnotationFiles) -> Candidates:
+    """The JSON files with shapes."""
+    for name in (name for name in files.ending(".json") if files.has_json_keys(name, "shapes")):
+        yield name, "" if files.has_json_keys(name, "imagePath") else f"{name} has shapes, but no 'imagePath'"
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:

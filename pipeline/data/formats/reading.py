@@ -14,7 +14,7 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-# Each module says what it LOOKS_FOR, whether it `recognises` files, and how to `read` them.
+# Each module says what it LOOKS_FOR, which files are `candidates`, and how to `read` them.
 FORMATS = {
     "coco": coco_json,
     "voc": voc,
@@ -72,9 +72,15 @@ def read_annotations(
 
 
 def _recognised(files: AnnotationFiles, format: str) -> str:  # noqa: A002
-    """The name of the one format that the files are of."""
-    tried = {name: FORMATS[name].recognises(files) for name in ([format] if format else FORMATS)}
-    found = {name: recognition.found for name, recognition in tried.items() if recognition.found}
+    tried = [format] if format else list(FORMATS)
+    found: dict[str, str] = {}  # the first file of each format
+    reasons: dict[str, str] = {}  # why the first file is not of the format
+    for name in tried:
+        for file, why_not in FORMATS[name].candidates(files):
+            if not why_not:
+                found[name] = file
+                break
+            reasons.setdefault(name, why_not)
     if len(found) == 1:
         return next(iter(found))
     if found:
@@ -83,7 +89,7 @@ def _recognised(files: AnnotationFiles, format: str) -> str:  # noqa: A002
         raise DataError(problem, where=files.folder, remedy=f"name one in annotations_format: {', '.join(found)}")
     problem = f"there are no annotations in the format {format}" if format else "no annotation format is recognised"
     problem += f": there are {files.summary()}"
-    problem += "".join(f"\n    {name}: {each.why_not}" for name, each in tried.items() if each.why_not)
+    problem += "".join(f"\n    {name}: {why_not}" for name, why_not in reasons.items())
     expected = "; ".join(f"{name}: {FORMATS[name].LOOKS_FOR}" for name in tried)
     remedy = "name the annotations in annotations_url, or their format in annotations_format"
     raise DataError(problem, where=files.folder, expected=expected, remedy=remedy)

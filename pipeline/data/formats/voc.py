@@ -22,10 +22,9 @@ from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Recognition, claim, label, number
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, claim, label, number
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
-from pipeline.data.subset_names import subset_of
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_of, to_coco
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -46,9 +45,9 @@ class _File:
     from_one: bool  # whether it counts pixels from 1
 
 
-def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether one of the files is an image's annotation."""
-    return files.recognise_xml("annotation")
+def candidates(files: AnnotationFiles) -> Candidates:
+    """The XML files."""
+    return files.xml_candidates("annotation")
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:

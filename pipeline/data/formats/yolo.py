@@ -25,7 +25,7 @@ import yaml
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import (
     AnnotationFiles,
-    Recognition,
+    Candidates,
     claim,
     is_number,
     label,
@@ -34,8 +34,7 @@ from pipeline.data.formats.annotation_files import (
     whole,
 )
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
-from pipeline.data.subset_names import subset_named
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named, to_coco
 from pipeline.errors import DataError
 
 LOOKS_FOR = "text files with lines 'class x y width height', and data.yaml or classes.txt"
@@ -54,17 +53,13 @@ class _Description:
     keypoint_values: int = 0
 
 
-def recognises(files: AnnotationFiles) -> Recognition:
-    """Whether a text file has label lines, or there is only a `data.yaml`, as where all images are empty."""
-
-    def why_not(name: str) -> str:
-        return "" if looks_like_labels(files.head(name)) else f"{name} does not begin with a line '{_EXPECTED}'"
-
-    recognition = files.recognise(_texts(files), why_not)
-    if not recognition.found and (files.named or not files.ending(".json", ".xml", ".csv")):
-        described = data_files(files) + (name_lists(files) if files.named else ())
-        return Recognition(described[0]) if described else recognition
-    return recognition
+def candidates(files: AnnotationFiles) -> Candidates:
+    """The text files, which should have label lines; then a `data.yaml`, alone where all images are empty."""
+    for name in _texts(files):
+        fits = looks_like_labels(files.head(name))
+        yield name, "" if fits else f"{name} does not begin with a line '{_EXPECTED}'"
+    if files.named or not files.ending(".json", ".xml", ".csv"):
+        yield from ((name, "") for name in data_files(files) + (name_lists(files) if files.named else ()))
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
@@ -183,7 +178,6 @@ def _list_at(files: AnnotationFiles, path: str) -> str:
 
 
 def _texts(files: AnnotationFiles) -> list[str]:
-    """The text files that may be labels or lists of images."""
     others = set(name_lists(files))
     others |= {name for name in files.names if _last(name).lower().startswith(("readme", "license"))}
     return [name for name in files.ending(".txt") if name not in others and "ImageSets" not in name.split("/")]
@@ -202,7 +196,6 @@ def _last(path: str) -> str:
 
 
 def _description(files: AnnotationFiles) -> _Description:
-    """Read the dataset's description; there must be one, or several that agree."""
     found = {name: _described(_loaded(files, name), name) for name in data_files(files)}
     if not found:
         found = {name: _Description(classes) for name in name_lists(files) if (classes := _listed(files, name))}

@@ -22,11 +22,10 @@ from tqdm import tqdm
 from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.fetch.fetching import fetch
-from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named
 from pipeline.data.sources.image_sink import DIFFERS, ImageSink
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import DatabaseSource, FetchOptions
-from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 
 _EXPECTED = (

@@ -12,12 +12,11 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pipeline.data.fetch.http_client import HttpClient, HttpStatusError, JsonResponse
-from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named
 from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
 from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, is_misspelt, kind, listed, need
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.data.sources.source import ApiSource, FetchOptions
-from pipeline.data.subset_names import subset_named
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from cases import cases
 from pictures import picture
 
 from pipeline.data.coco import read_coco
-from pipeline.data.images import image_names
+from pipeline.data.images import file_names
 from pipeline.data.loading import load_source
 from pipeline.errors import DataError, MissingError, UsageError
 
@@ -106,7 +106,7 @@ class TestBoxes:
         contents = {(tmp_path / str(i) / "markup/annotations.json").read_bytes() for i in range(4)}
         assert len(contents) == 1
         assert b'"n": 1' in contents.pop()
-        assert {tuple(sorted(image_names(tmp_path / str(i) / "images"))) for i in range(4)} == {("a.png", "b.jpg")}
+        assert {tuple(file_names(tmp_path / str(i) / "images")) for i in range(4)} == {("a.png", "b.jpg")}
 
 
 class TestImages:
@@ -126,7 +126,7 @@ class TestImages:
         insert(database, (name, data))
         loaded, dataset = load("SELECT name, data AS image FROM pictures")
         assert [(each.file_name, each.width, each.height) for each in dataset.images] == [(called, *size)]
-        assert image_names(tmp_path / "out/images") == {file}
+        assert file_names(tmp_path / "out/images") == [file]
         assert loaded.renamed == ({} if called == file else {called: file})
 
     def test_unreadable_is_skipped_with_its_boxes(self, load: Any, database: Path) -> None:
@@ -155,7 +155,7 @@ class TestImages:
         assert loaded.skipped[0].item == f"sqlite:///{database}, row 4, 'gone.png'"
         assert (tmp_path / "out/images/far.jpg").read_bytes() == JPEG
         load(f"SELECT '{url}' AS path, 'my/name.jpg' AS name", to="2")
-        assert image_names(tmp_path / "2/images") == {"my/name.jpg"}
+        assert file_names(tmp_path / "2/images") == ["my/name.jpg"]
 
 
 class TestExtra:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from cases import cases
 
-from pipeline.data.subset_names import class_folders, subset_named, subset_of
+from pipeline.data.parsed import class_folders, subset_named, subset_of
 
 
 @cases(

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.data.figures import encode_jpeg, read_pixels, scale
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, find_seen
-from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
+from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.errors import IntegrityError
 from pipeline.evaluation.matching import GroundTruth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
@@ -78,7 +78,7 @@ def check_exposure(truth: GroundTruth, bento: Path, results: Sequence[Mapping[st
         images=len(truth.images),
         learned=len(learned) if learned is not None else None,
         seen=seen,
-        thumbnails=Gallery((GalleryRow("", tuple(_thumbnail(truth, name, seen[name]) for name in shown)),)),
+        thumbnails=Gallery({"": [_thumbnail(truth, name, seen[name]) for name in shown]}),
         unknown_weights=unknown_weights,
         coco_names=tuple(name for name in names if is_named_like_train2017(name)),
         unseen=unseen,

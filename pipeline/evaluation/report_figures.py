@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.data.figures import FONT, PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
-from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
+from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation.matching import Bools, Floats, GroundTruth
 from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, ImageErrors
 
@@ -145,7 +145,7 @@ def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: in
     rows = sorted({len(others) * (number + 1) // (typical + 1) for number in range(typical)}) if others else []
     chosen = {"With the most errors": worst_images, "Typical": [others[row] for row in rows]}
     drawn = {heading: tuple(_compare(truth, metrics, each) for each in images) for heading, images in chosen.items()}
-    return Gallery(tuple(GalleryRow(heading, images) for heading, images in drawn.items() if images))
+    return Gallery({heading: images for heading, images in drawn.items() if images})
 
 
 def _compare(truth: GroundTruth, metrics: DetectionMetrics, errors: ImageErrors) -> InlineImage:

@@ -15,7 +15,7 @@ import pytest
 from cases import cases
 
 from pipeline.data.learned_images import UnknownWeights
-from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
+from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation import quality_report
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
@@ -241,7 +241,7 @@ def test_it_shows_training_images_and_the_figures_without_them(report: Callable,
     seen = {f"{number}{EVIL}.png": kind for number, kind in enumerate(("exact", "similar", "similar"))}
     left = evaluate(write_dataset([250, 240, 60]).only({3}), [])
     shown = tuple(InlineImage(name, PIXEL, 1, 1, f"{name}: as said") for name in list(seen)[:2])
-    exposure = replace(CLEAN, seen=seen, thumbnails=Gallery((GalleryRow("", shown),)), unseen=left)
+    exposure = replace(CLEAN, seen=seen, thumbnails=Gallery({"": shown}), unseen=left)
     page = report(results=results, exposure=exposure)
     for expected in (
         "among them, byte for byte: 1 of 3.", "turned or hardly different: 2.",

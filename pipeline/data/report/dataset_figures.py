@@ -300,7 +300,6 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _note(title: str, text: str) -> Chart:
-    """A figure with a text, where there is nothing to draw."""
     chart, axes = _chart(1.1, title, "")
     axes.axis("off")
     axes.text(0, 0.5, text, transform=axes.transAxes, color="0.35", va="center")

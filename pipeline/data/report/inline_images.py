@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -45,22 +45,14 @@ class FigureList:
 
 
 @dataclass(frozen=True)
-class GalleryRow:
-    """Images side by side under a heading."""
-
-    heading: str
-    images: tuple[InlineImage, ...] = field(repr=False)
-
-
-@dataclass(frozen=True)
 class Gallery:
-    """Rows of small images; a sentence where there are none."""
+    """Rows of small images by their headings; a sentence where there are none."""
 
-    rows: tuple[GalleryRow, ...]
+    rows: Mapping[str, Sequence[InlineImage]] = field(repr=False)
     nothing: str = "There is nothing to show."
 
     def __html__(self) -> str:
-        return "".join(map(_row, self.rows)) or f"<p>{escape(self.nothing)}</p>"
+        return "".join(_row(*row) for row in self.rows.items()) or f"<p>{escape(self.nothing)}</p>"
 
     _repr_html_ = __html__
 
@@ -87,12 +79,12 @@ def draw(*charts: Chart) -> FigureList:
     return FigureList(tuple(images))
 
 
-def _row(row: GalleryRow) -> str:
-    heading = f'<h3 style="margin:.8em 0 .3em;font-size:1em">{escape(row.heading)}</h3>' if row.heading else ""
+def _row(heading: str, images: Sequence[InlineImage]) -> str:
+    title = f'<h3 style="margin:.8em 0 .3em;font-size:1em">{escape(heading)}</h3>' if heading else ""
     tiles = []
-    for each in row.images:
+    for each in images:
         style = f"margin:0;width:{max(each.width, 150)}px;max-width:100%;overflow-wrap:anywhere"
         caption = f'<figcaption style="font-size:.8em">{escape(each.caption)}</figcaption>' if each.caption else ""
         tiles.append(f'<figure style="{style}">{each.__html__()}{caption}</figure>')
     style = "display:flex;flex-wrap:wrap;gap:.6em;align-items:flex-start"
-    return f'<section class="row">{heading}<div style="{style}">{"".join(tiles)}</div></section>'
+    return f'<section class="row">{title}<div style="{style}">{"".join(tiles)}</div></section>'

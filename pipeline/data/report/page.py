@@ -63,19 +63,8 @@ def write_report(
 ) -> DataReport:
     """Write `report.html`, which needs no network, no script and no other file, and `findings.csv`.
 
-    Args:
-        folder: The folder to write to; files of these names are replaced.
-        checked: The result of validation.
-        parts: The split of `selected`.
-        selected: The images, boxes and classes that were kept.
-        images_folder: The folder of the images.
-        sample_images: Most images of each class to show; the seed decides which.
-        seed: See `sample_images`.
-        facts: Rows about the data's origin and preparation. They are printed: URLs must not have credentials.
-        exclusions: Excluded images, for the first table.
-
-    Raises:
-        UsageError: `sample_images` is below 0.
+    `parts` is the split of `selected`, of which at most `sample_images` of each class are shown; the seed decides
+    which. `facts` about the data's origin are printed: URLs must not have credentials.
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = Findings((*checked.findings, *parts.findings))

@@ -25,8 +25,8 @@ from pipeline.data.conversion import draw_order
 from pipeline.data.figures import PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, outline, read_pixels, scale
 from pipeline.data.report.box_columns import BoxColumns, Floats, Integers
 from pipeline.data.report.dataset_figures import WIDTH, labels, written
-from pipeline.data.report.inline_images import Gallery, GalleryRow, InlineImage
-from pipeline.errors import DataError, UsageError
+from pipeline.data.report.inline_images import Gallery, InlineImage
+from pipeline.errors import DataError
 from pipeline.serving.decoding import MAX_PIXELS, read_header
 
 Thumbnail = tuple[str, Floats, Floats]  # a file, `(N, 4)` boxes to mark, the first of which is shown, `(M, 4)` others
@@ -52,12 +52,7 @@ def class_samples(dataset: CocoDataset, images_folder: Path, *, count: int = 4, 
 
     A small box is shown with the part of the image around it. The seed decides which images; there are at most `count`
     of a class, and fewer where there are many classes.
-
-    Raises:
-        UsageError: The count is below 0.
     """
-    if count < 0:
-        raise UsageError(f"cannot show {count} images of a class", expected="0 or more")
     columns = BoxColumns.of(dataset)
     counts = columns.per_class(len(dataset.categories))
     classes = np.argsort(-counts, kind="stable")[: min(_MOST_CLASSES, np.count_nonzero(counts))]
@@ -77,8 +72,8 @@ def class_samples(dataset: CocoDataset, images_folder: Path, *, count: int = 4, 
     for place, (name, *_), each in zip(columns.classes[chosen].tolist(), wanted, drawn, strict=True):
         alt = f"{dataset.classes[place]} in {name}" + f": {each.alt}" * bool(each.alt)
         images[place].append(replace(each, alt=alt, caption=name))
-    rows = (GalleryRow(f"{dataset.classes[i]} ({counts[i]} boxes)", tuple(row)) for i, row in images.items())
-    return Gallery(tuple(rows), "There are no boxes to show." if count else "No samples were asked for.")
+    rows = {f"{dataset.classes[i]} ({counts[i]} boxes)": row for i, row in images.items()}
+    return Gallery(rows, "There are no boxes to show." if count else "No samples were asked for.")
 
 
 def _choose(dataset: CocoDataset, columns: BoxColumns, classes: Integers, count: int, seed: int) -> Integers:
@@ -114,7 +109,7 @@ def worst_examples(findings: Iterable[Finding], images_folder: Path, *, count: i
         )
         for each, image in zip(chosen, draw_thumbnails(images_folder, wanted, room=_FINDING_ROOM), strict=True)
     )
-    return Gallery((GalleryRow("", images),) if images else (), "No finding is about an image.")
+    return Gallery({"": images} if images else {}, "No finding is about an image.")
 
 
 def choose_findings(findings: Iterable[Finding], count: int) -> list[Finding]:
@@ -136,11 +131,8 @@ def sample_grid(folder: Path, *, count: int = 9, seed: int = 0) -> Chart:
     """Draw some images of a written dataset, `annotations.json` and `images/`, with boxes and labels, as a grid.
 
     Raises:
-        UsageError: The count is below 1.
         DataError: An image cannot be decoded.
     """
-    if count < 1:
-        raise UsageError(f"cannot draw a grid of {count} images", expected="1 or more")
     dataset = read_coco(folder / "annotations.json")
     chosen = sorted(dataset.images, key=lambda image: draw_order(image.file_name, seed))[:count]
     columns = min(3, max(1, len(chosen)))
@@ -208,7 +200,6 @@ def choose_view(width: int, height: int, marked: Floats) -> View:
 
 
 def _draw_all(folder: Path, wanted: Sequence[Thumbnail], room: tuple[int, int]) -> list[InlineImage]:
-    """Draw the thumbnails of one image."""
     name = wanted[0][0]
     problem, pixels = "The file cannot be decoded.", None
     try:

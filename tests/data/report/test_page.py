@@ -25,7 +25,6 @@ from pipeline.data.report.page import write_report
 from pipeline.data.sample import make_sample
 from pipeline.data.split.dataset_split import Split, split
 from pipeline.data.tables import exclude
-from pipeline.errors import UsageError
 
 EVIL = "<script>alert('1')</script>"
 VOID = {"meta", "img", "br", "link"}
@@ -227,11 +226,6 @@ def test_a_data_set_with_little_in_it(report: Any, dataset: Any) -> None:
     page = Page(report(dataset=dataset, parts=Split(dataset, none, none), findings=()).path)
     assert "Nothing was found wrong" in page.text
     assert "There are no boxes to show." in page.text
-
-
-def test_a_negative_number_of_samples_is_refused(report: Any) -> None:
-    with pytest.raises(UsageError):
-        report(sample_images=-1)
 
 
 def crowded(boxes: Any, images: Any = 200, classes: Any = 80) -> Any:

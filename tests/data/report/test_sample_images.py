@@ -29,7 +29,7 @@ from pipeline.data.report.sample_images import (
 
 
 def shown(gallery: Any) -> Any:
-    return {row.heading: [each.caption for each in row.images] for row in gallery.rows}
+    return {heading: [each.caption for each in images] for heading, images in gallery.rows.items()}
 
 
 def test_a_row_for_each_class_by_how_frequent_it_is(two_classes: Any) -> None:
@@ -38,7 +38,7 @@ def test_a_row_for_each_class_by_how_frequent_it_is(two_classes: Any) -> None:
     assert list(rows) == ["dog (3 boxes)", "cat (2 boxes)"]
     assert sorted(rows["dog (3 boxes)"]) == ["0.png", "1.png", "2.png"]
     assert sorted(rows["cat (2 boxes)"]) == ["0.png", "3.png"]  # not 3.png as a dog: that is a crowd
-    assert {each.alt for row in gallery.rows for each in row.images} >= {"dog in 0.png", "cat in 0.png"}
+    assert {each.alt for images in gallery.rows.values() for each in images} >= {"dog in 0.png", "cat in 0.png"}
 
 
 def test_as_many_as_asked_for_and_the_seed_decides(two_classes: Any) -> None:
@@ -55,7 +55,7 @@ def test_the_order_of_the_records_makes_no_difference(two_classes: Any) -> None:
 
 def test_none_asked_for_is_said(two_classes: Any) -> None:
     gallery = class_samples(two_classes.dataset, two_classes.folder, count=0)
-    assert gallery.rows == ()
+    assert gallery.rows == {}
     assert "No samples were asked for." in gallery._repr_html_()
 
 
@@ -66,7 +66,7 @@ def test_the_largest_box_of_the_class_is_shown(tmp_path: Path) -> None:
     annotations = tuple(Annotation(i, 1, 1, box, box[2] * box[3]) for i, box in enumerate(boxes))
     dataset = CocoDataset((Image(1, "a.png", 800, 300),), annotations, (Category(1, "cat"),))
     both, small = dataset, replace(dataset, annotations=annotations[:1])
-    rows = [class_samples(one, tmp_path).rows[0].images for one in (both, small)]
+    rows = [next(iter(class_samples(one, tmp_path).rows.values())) for one in (both, small)]
     assert [[(each.width, each.height) for each in row] for row in rows] == [[(260, 98)], [(240, 180)]]
 
 
@@ -113,7 +113,7 @@ def test_findings_as_images_and_texts(two_classes: Any) -> None:
         ],
         two_classes.folder,
     )
-    broken, missing, outside = gallery.rows[0].images
+    broken, missing, outside = gallery.rows[""]
     assert outside.data.startswith(b"\xff\xd8\xff")
     assert outside.caption == "outside, repaired: what outside found (0.png)"
     assert (broken.data, broken.alt) == (b"", "The file is not an image that can be shown.")

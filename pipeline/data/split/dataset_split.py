@@ -96,20 +96,10 @@ def split(
     Images without an annotation are background. They are split like images of a class; finally the train set keeps
     only as many as `max_empty_share` allows, which moves no image to another subset.
 
-    Args:
-        dataset: The dataset; the order of its images makes no difference.
-        mode: `balanced` or `stable`.
-        train_share: Share of the images to train on, 0 to 1.
-        eval_share: Share of the images to choose the best weights by; the rest is the test set.
-        test_names: File names that are the test set, as far as the dataset has them; train and eval then share the
-            others in the ratio of their shares.
-        seed: Decides between equally good subsets, and in stable mode between all.
-        groups: The group of near duplicates by file name, as `validate` finds them.
-        group_by: A field of the images whose values each stay together; a `scene` is one of its video. `none`: no
-            field. Empty: `video` where images have it, or if a subset would then be empty, `scene`, or else none.
-        source_split: `honour` or `ignore` the data's own split, the images' field `subset`.
-        max_empty_share: Greatest share of the train set that may be images without an annotation, 0 to 1; which of
-            them stay depends on the seed and their names.
+    The notebook describes most arguments. The order of the dataset's images makes no difference. `test_names` are the
+    test set, as far as the dataset has them; train and eval then share the others in the ratio of their shares.
+    `groups` are those of near duplicates by file name, as `validate` finds them. Without `group_by`, images of a
+    `video` stay together where they have one, or if a subset would then be empty, those of a `scene`, or else none.
 
     Raises:
         UsageError: The shares are no shares, a word is none of those allowed, or no image has the field.
@@ -193,7 +183,6 @@ def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
 
 
 def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
-    """The train set with background images up to a share of it."""
     empty = train.background_images
     others = len(train.images) - len(empty)
     most = len(empty) if max_share == 1 else math.floor(others * max_share / (1 - max_share) + 1e-9)
@@ -205,7 +194,6 @@ def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tu
 
 
 def _check_empty(counts: Integers, shares: Shares, images: Sequence[Image], groups: SplitGroups, mode: str) -> None:
-    """Raise a `DataError` where a subset has a share and no image."""
     total = int(groups.weights.sum())
     for name, size, share in zip(SUBSETS, counts, shares, strict=True):
         if share > 0 and size == 0:
@@ -243,7 +231,6 @@ def _largest(images: Sequence[Image], groups: SplitGroups) -> str:
 
 
 def _clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoDataset]) -> list[Finding]:
-    """One finding on clips with frames in more than one subset."""
     clips = read_ties(images, {}, VIDEO).fields
     clip_of = {image.id: clip for image, clip, tie in zip(images, clips, ties.fields, strict=True) if clip and not tie}
     subsets_of = Counter(
@@ -261,7 +248,6 @@ def _clips_divided(images: Sequence[Image], ties: Ties, parts: Sequence[CocoData
 
 
 def _absent_classes(parts: Sequence[CocoDataset]) -> list[Finding]:
-    """Classes that no image of a subset shows."""
     shown = np.stack([_per_class(part)[:, 0] for part in parts])  # (subsets, classes)
     findings = []
     for column, name in enumerate(parts[TRAIN].classes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,6 @@ STRADDLES = "straddles-the-split"
 
 Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-_Exclude = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,32 @@ def find_predefined(
         image = images[row]
         findings.append(Finding(STRADDLES, "warning", image_item(image), "dropped", why, image.file_name))
 
-    _exclude_tied_to_list(images, ties, subset, listed, exclude)
-    _separate_duplicates(images, ties, subset, exclude)
-    _join_tied(ties, subset, exclude)
+    for what, labels in (("near duplicate of", ties.duplicates), (f"same {ties.field} as", ties.fields)):
+        for rows in _by_label(labels, subset):
+            on_list = [row for row in rows if listed[row]]
+            for row in [row for row in rows if on_list and not listed[row]]:
+                exclude(row, f"{what} {first_name(images, on_list)}, which is on the test list")
+    for rows in _by_label(ties.duplicates, subset):
+        strongest = max(subset[rows])
+        stronger = [row for row in rows if subset[row] == strongest]
+        for row in [row for row in rows if FREE < subset[row] < strongest]:
+            where = f"which is in {SUBSETS[strongest]}, while this is in {SUBSETS[subset[row]]}"
+            exclude(row, f"near duplicate of {first_name(images, stronger)}, {where}")
+    before = subset.copy()
+    for rows in ties.groups(np.flatnonzero(subset != EXCLUDED).tolist()):
+        subset[[row for row in rows if subset[row] == FREE]] = max(subset[rows])
+    # Chains of images without a subset may lead to two subsets; those next to the other subset are excluded.
+    for labels in (ties.duplicates, ties.fields):
+        for rows in _by_label(labels, subset):
+            held = {int(before[row]) for row in rows} - {FREE}
+            for row in [row for row in rows if held and before[row] == FREE and subset[row] not in held]:
+                exclude(row, f"tied to images of {_names(held)} and, by others, to some of {SUBSETS[subset[row]]}")
     groups = ties.groups(np.flatnonzero((subset != EXCLUDED) & ~listed).tolist())
     findings.sort(key=lambda finding: finding.file_name)
     findings += _straddling(images, ties, subset)
-    on_list = tuple(np.flatnonzero(listed).tolist())
-    return PredefinedSubsets(subset, on_list, tuple(map(tuple, groups)), present, tuple(findings))
+    return PredefinedSubsets(
+        subset, tuple(np.flatnonzero(listed).tolist()), tuple(map(tuple, groups)), present, tuple(findings)
+    )
 
 
 def _own_subsets(images: Sequence[Image], listed: Bools, *, honour: bool) -> tuple[Integers, frozenset[int]]:
@@ -90,43 +107,6 @@ def _own_subsets(images: Sequence[Image], listed: Bools, *, honour: bool) -> tup
         log.info("the data's own split: %s; %d images without", dict(sorted(counts.items())), free)
     subset[listed] = TEST
     return subset, present
-
-
-def _exclude_tied_to_list(
-    images: Sequence[Image], ties: Ties, subset: Integers, listed: Bools, exclude: _Exclude
-) -> None:
-    for what, labels in (("near duplicate of", ties.duplicates), (f"same {ties.field} as", ties.fields)):
-        for rows in _by_label(labels, subset):
-            on_list = [row for row in rows if listed[row]]
-            for row in rows if on_list else ():
-                if not listed[row]:
-                    exclude(row, f"{what} {first_name(images, on_list)}, which is on the test list")
-
-
-def _separate_duplicates(images: Sequence[Image], ties: Ties, subset: Integers, exclude: _Exclude) -> None:
-    for rows in _by_label(ties.duplicates, subset):
-        strongest = max(subset[rows])
-        stronger = [row for row in rows if subset[row] == strongest]
-        for row in rows:
-            if FREE < subset[row] < strongest:
-                where = f"which is in {SUBSETS[strongest]}, while this is in {SUBSETS[subset[row]]}"
-                exclude(row, f"near duplicate of {first_name(images, stronger)}, {where}")
-
-
-def _join_tied(ties: Ties, subset: Integers, exclude: _Exclude) -> None:
-    if not (subset >= 0).any():
-        return
-    before = subset.copy()
-    for rows in ties.groups(np.flatnonzero(subset != EXCLUDED).tolist()):
-        strongest = max(subset[rows])
-        subset[[row for row in rows if subset[row] == FREE]] = strongest
-    # Chains of images without a subset may lead to two subsets; those next to the other subset are excluded.
-    for labels in (ties.duplicates, ties.fields):
-        for rows in _by_label(labels, subset):
-            held = {int(before[row]) for row in rows} - {FREE}
-            for row in rows:
-                if held and before[row] == FREE and subset[row] not in held:
-                    exclude(row, f"tied to images of {_names(held)} and, by others, to some of {SUBSETS[subset[row]]}")
 
 
 def _straddling(images: Sequence[Image], ties: Ties, subset: Integers) -> list[Finding]:

@@ -155,12 +155,9 @@ def stratify(weights: Integers, shown: Any, sizes: Integers, filled: Integers, f
     of one image fill all subsets exactly. A subset with a size that would stay empty gets the smallest group of one
     that has several.
 
-    Args:
-        weights: Images of each group, `(groups,)`; equals are assigned in this order.
-        shown: How many of them show each class, `(groups, classes)`, sparse.
-        sizes: Images for each subset, `(subsets,)`; their sum is that of the weights.
-        filled: Images that the subsets have already, `(subsets,)`.
-        filled_shown: How many of those show each class, `(subsets, classes)`.
+    `weights` are the images of each group, `(groups,)`, and equals are assigned in this order; `shown` is how many of
+    them show each class, `(groups, classes)`, sparse. `sizes` are the images for each subset, `(subsets,)`, with the
+    sum of the weights. Subsets have `filled` images already, which show the classes `filled_shown` times.
     """
     total = sizes + filled
     remaining = shown.sum(axis=0)

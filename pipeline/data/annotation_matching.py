@@ -182,7 +182,6 @@ def _fields(name: str, source: LoadedSource) -> dict[str, Any]:
 
 
 def _absent_images(absent: list[str], named: int, where: str, source: LoadedSource) -> DataError:
-    """The error for annotated images that are missing, with the reasons why the source's own were skipped."""
     problem = f"{len(absent)} of the {named} images that the annotations name are absent: {_first_of(absent)}"
     names = tuple(f"/{name}" for name in absent)
     skipped = [each for each in source.skipped if f"/{each.item}".endswith(names)]

@@ -36,17 +36,12 @@ def select(
     Image ids stay the source's; annotations are renumbered from 1 by image. Of boxes that merging made the same in
     image, class and place, the one with the lowest id stays.
 
-    Args:
-        dataset: The dataset.
-        classes: Category names in the order wanted, which become 1..K, as they are called after renaming and dropping;
-            empty for all, in the source's order.
-        rename: New names by old ones. All are renamed at once, so that two can swap names. Categories with the same new
-            name are merged; a class has the supercategory of the category with its name, or else of its first one.
-        drop: Names to drop, as they are called in the source.
-        max_images: Keep at most so many images; 0 for all. The choice depends on the seed and the file names alone,
-            image by image: it keeps no groups together.
-        seed: Seed of that choice.
-        reserved: File names that `max_images` takes first, such as those of a fixed test set.
+    `classes`, as they are called after renaming and dropping, become 1..K; empty for all, in the source's order. All
+    are renamed at once, so that two can swap names. Categories with the same new name are merged; a class has the
+    supercategory of the category with its name, or else of its first one. `drop` has names of the source.
+
+    Which of the images `max_images` keeps depends on the seed and the file names alone, image by image: it keeps no
+    groups together. It takes those in `reserved` first, such as a fixed test set.
 
     Raises:
         UsageError: A class is unknown, named twice, or both renamed and dropped.

@@ -53,7 +53,6 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
 
 
 def _upright(source: Path) -> bytes:
-    """The image re-encoded upright, in the format of its bytes, without an EXIF orientation."""
     suffix = f".{read_header(source.read_bytes()).format.lower()}"
     # the loss of JPEG is invisible; WebP is lossless
     return cv2.imencode(suffix, read_pixels(source), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

@@ -139,7 +139,6 @@ def render(rng: np.random.Generator, size: int, masks: list[Pixels]) -> Pixels:
 
 
 def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
-    """Colour a shape so that it stands out from the background: plain, shaded or striped."""
     behind = canvas[mask > 127].mean(axis=0)
     colour = rng.uniform(0, 255, 3)
     while np.linalg.norm(colour - behind) < _MIN_CONTRAST:
@@ -173,7 +172,6 @@ def _background(rng: np.random.Generator, size: int) -> Pixels:
 
 
 def _draw_clutter(rng: np.random.Generator, canvas: Pixels) -> None:
-    """Draw an object of no class: a line, a long thin bar or a long thin ellipse."""
     size = canvas.shape[0]
     colour = tuple(float(value) for value in rng.uniform(0, 255, 3))
     centre = tuple(int(value) for value in rng.integers(0, size, 2))

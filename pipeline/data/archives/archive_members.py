@@ -135,16 +135,11 @@ def _tar_headers(source: _TarStream) -> Iterator[tarfile.TarInfo]:
 
 
 class _TarStream:
-    """A file as `tarfile` reads it: forward only, every byte counted, and headers of bounded size.
-
-    Attributes:
-        header: Bytes of headers read since it was last set to 0.
-        last: The last piece of a header.
-    """
+    """A file as `tarfile` reads it: forward only, every byte counted, and headers of bounded size."""
 
     def __init__(self, stream: Any, archive: Path, allowance: Allowance) -> None:
-        self._stream, self._archive, self._allowance = stream, archive, allowance
-        self._position, self.header, self.last = 0, 0, b""
+        self._stream, self._archive, self._allowance, self._position = stream, archive, allowance, 0
+        self.header, self.last = 0, b""  # bytes of headers read since it was last set to 0, and the last piece of one
 
     def tell(self) -> int:
         return self._position

@@ -22,7 +22,7 @@ import zstandard
 from tqdm import tqdm
 
 from pipeline.data.archives.archive_members import Allowance, tar_members, zip_members
-from pipeline.errors import DataError, MissingError, PipelineError, UsageError
+from pipeline.errors import DataError, PipelineError
 
 _SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".7z", ".rar")
 _STARTS = {
@@ -61,20 +61,12 @@ def looks_like_archive(name: str) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack an archive into a new folder, all of it or nothing.
-
-    Args:
-        archive: A zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst file; its content tells its kind.
-        folder: The target, which is returned; must not exist, or be empty.
+    """Unpack a zip, tar, tar.gz, tar.bz2, tar.xz or tar.zst file into a new folder, which is returned: all or nothing.
 
     Raises:
         DataError: The archive is cut, corrupt, encrypted or too large, or has a member that is no plain file, comes
             twice, or leads out of the folder.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError("the folder to unpack into is not empty", where=folder, remedy="name a new folder")
-    if not archive.is_file():
-        raise MissingError("there is no such archive", where=archive, remedy="check the path")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     bar: dict[str, Any] = {"desc": archive.name[:40], "mininterval": 0.5, "ascii": True}

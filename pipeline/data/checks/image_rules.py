@@ -210,7 +210,6 @@ def _by_rank(dataset: CocoDataset, reserved: Collection[str] = ()) -> list[int]:
 
 
 def _same_files(dataset: CocoDataset, facts: Mapping[str, ImageFacts], rows: Sequence[int]) -> list[list[int]]:
-    """Readable images grouped by the bytes of their files."""
     groups: dict[str, list[int]] = {}
     for row in rows:
         fact = facts[dataset.images[row].file_name]
@@ -222,7 +221,6 @@ def _same_files(dataset: CocoDataset, facts: Mapping[str, ImageFacts], rows: Seq
 def _similar(
     dataset: CocoDataset, facts: Mapping[str, ImageFacts], rows: Sequence[int], *, whole_chains: bool = False
 ) -> list[list[int]]:
-    """Readable images grouped by their fingerprints."""
     files = _same_files(dataset, facts, rows)
     prints = [facts[dataset.images[group[0]].file_name].fingerprint for group in files]
     groups: dict[int, list[int]] = {}

@@ -136,12 +136,7 @@ def merge(
 ) -> Result:
     """Keep one of several equal categories or images, which is the first; a repair moves the others' annotations to it.
 
-    Args:
-        subject: The dataset.
-        kind: Categories or images.
-        firsts: The position of the one that stays, by the position of another.
-        action: What to do about the others.
-        detail: Describes the other and the one that stays.
+    `firsts` is the position of the one that stays, by the position of another; `detail` describes the other and it.
     """
     records, field = subject.records(kind), OWNER[kind]
     moved = {records[row].id: records[first].id for row, first in firsts.items()}

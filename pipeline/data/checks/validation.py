@@ -140,12 +140,8 @@ def validate(
 ) -> Validation:
     """Check a dataset by the rules, decoding every image once.
 
-    Args:
-        dataset: A dataset from outside.
-        images_folder: The folder of its images.
-        actions: `report`, `repair` or `drop` by the rule's name; other rules take their default.
-        min_box_side: Shortest side of an object's box, in pixels.
-        reserved: File names of a fixed test set: of equal images, the one in it stays.
+    Rules without an action take their default; `min_box_side` is in pixels. Of equal images the one stays whose file
+    name is in `reserved`, a fixed test set.
 
     Raises:
         UsageError: No rule has such a name, or a rule cannot do what is asked of it.
@@ -204,14 +200,12 @@ def apply_rules(
 
 
 def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Result:
-    """The dataset after a rule, without the images that lost their last annotation to it."""
     had = {each.image_id for each in before.annotations} - {each.image_id for each in after.annotations}
     details = {row: f"{rule} took its last annotation" for row, image in enumerate(after.images) if image.id in had}
     return settle(Subject(after, {}), "images", details, "drop")
 
 
 def _chosen(actions: Mapping[str, str]) -> dict[str, Action]:
-    """The action of every rule."""
     named = {rule.name: rule for rule in RULES}
     chosen = {rule.name: rule.default for rule in RULES}
     for name, wanted in actions.items():

@@ -91,16 +91,10 @@ def token_from(variable: str) -> str:
 
 
 class Access(requests.auth.AuthBase):
-    """Signs requests to one origin. Its text never holds the secret.
+    """Signs requests to the scheme, host and port of one URL. Its text never holds the secret.
 
-    Args:
-        endpoint: The URL whose scheme, host and port may see the secret. A user and password in it are such a secret.
-        header: The value of `Authorization`, which may be replaced later; empty to sign nothing.
-        remedy: What to do where access is refused; empty where there is nothing.
-        hidden: Values that must not be shown where they are part of a URL, by the name of their environment variable.
-
-    Raises:
-        UsageError: There are both a token and a password.
+    The header is the value of `Authorization`: by default the user and password of the URL, and a `UsageError` if there
+    are both. `hidden` are values that must not be shown as part of a URL, by the name of their environment variable.
     """
 
     def __init__(

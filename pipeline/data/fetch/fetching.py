@@ -14,7 +14,7 @@ from urllib.request import url2pathname
 from pipeline.data.fetch.credentials import Access, expand, hidden_in, redact
 from pipeline.data.fetch.fsspec_places import Place, version_of
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.fetch.partial_file import CachedFile, PartialFile, Validators, wrong_digest
+from pipeline.data.fetch.partial_file import CachedFile, wrong_digest
 from pipeline.errors import MissingError, UsageError, did_you_mean
 from pipeline.files import sha256_of
 
@@ -36,13 +36,8 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
     that each call brings up to date. A later call uses a file again only when it is verified: by `sha256`, or by the
     server's answer that it has not changed.
 
-    Args:
-        url: A path, or a URL: `file://`, `http://`, `https://`, or of another kind that fsspec knows. `${NAME}` in it
-            is replaced by the value of an environment variable.
-        folder: The cache of downloads, finished and partial.
-        sha256: The digest that the file must have, 64 hexadecimal digits; empty to accept any.
-        timeout: Seconds to wait for a connection, and for each piece of the answer.
-        backoff: Seconds before the second attempt, about doubled for each further one.
+    `${NAME}` in the URL is replaced by the value of an environment variable. For `timeout` and `backoff` see
+    `HttpClient`.
 
     Raises:
         UsageError: The URL, the digest's form or the local path cannot be used, or a package is missing.
@@ -69,11 +64,9 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
         digest = wanted
     elif scheme in {"http", "https"}:
         with closing(HttpClient(Access(url, hidden=hidden_in(given)), timeout=timeout, backoff=backoff)) as client:
-
-            def download(part: PartialFile, unless: Validators) -> Validators | None:
-                return client.download(url, part, unless=unless, shown=shown)
-
-            digest = cached.fill(download, wanted, shown)
+            digest = cached.fill(
+                lambda part, unless: client.download(url, part, unless=unless, shown=shown), wanted, shown
+            )
     else:
         place = Place(url, shown, timeout, backoff)
         info = place.info()
@@ -81,11 +74,10 @@ def fetch(url: str, folder: Path, *, sha256: str = "", timeout: float = 30.0, ba
             _refuse_digest(wanted, shown)
             place.mirror(cached.path)
             return Fetched(cached.path, shown, "", 0)
-
-        def copy(part: PartialFile, unless: Validators) -> Validators | None:
-            return None if unless.same_version(version_of(info)) else place.fetch_file(part)
-
-        digest = cached.fill(copy, wanted, shown)
+        current = version_of(info)
+        digest = cached.fill(
+            lambda part, unless: None if unless.same_version(current) else place.fetch_file(part), wanted, shown
+        )
     return Fetched(cached.path, shown, digest, cached.path.stat().st_size)
 
 

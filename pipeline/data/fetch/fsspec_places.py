@@ -38,11 +38,7 @@ _BLOCK = 1 << 22  # bytes that a file system reads ahead; up to this a file come
 class Place:
     """A file or folder at an fsspec URL. Credentials come from the URL, the environment, or fsspec's configuration.
 
-    Args:
-        url: Such as `s3://bucket/prefix`; no connection is made yet.
-        shown: The URL without secrets, for messages.
-        timeout: Seconds to wait for a connection, on S3.
-        backoff: Seconds before the second attempt at anything, about doubled for each further one.
+    `shown` is the URL without secrets, for messages; the timeout, in seconds, holds on S3 only.
     """
 
     def __init__(self, url: str, shown: str, timeout: float, backoff: float) -> None:
@@ -103,7 +99,6 @@ class Place:
         return self._attempt(fetch, f"{self._shown.rstrip('/')}/{name}")
 
     def _list_files(self) -> dict[str, tuple[str, Validators]]:
-        """Path at the place and version of each file at any depth, by its name relative to the folder."""
         entries: dict[str, tuple[str, Validators]] = {}
         for path, info in self._attempt(lambda system: _find(system, self._path)).items():
             name = path[len(self._path) :].lstrip("/")

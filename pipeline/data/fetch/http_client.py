@@ -41,11 +41,11 @@ class HttpStatusError(MissingError):
 
 @dataclass(frozen=True)
 class JsonResponse:
-    """JSON from a server, and the next page's URL from its `Link` header."""
+    """JSON from a server."""
 
     data: Any
     url: str
-    next_link: str = ""
+    next_link: str = ""  # the next page's URL, from the `Link` header
 
 
 class Pace:
@@ -70,20 +70,13 @@ class HttpClient:
 
     All requests raise a `MissingError` where they keep failing, a `UsageError` where the server wants another token,
     and an `HttpStatusError` where it refuses for another reason.
-
-    Attributes:
-        access: Signs requests to the endpoint's own host.
-        pace: When to ask the endpoint's own host; requests to others are not held back.
-        timeout: Seconds to wait for a connection, and for each piece of an answer.
-        backoff: Seconds before the second attempt, about doubled for each further one.
-        renew: Puts a new token into `access` when the server no longer takes the last one; None where there is none.
     """
 
     access: Access
-    pace: Pace = field(default_factory=Pace)
-    timeout: float = 30.0
-    backoff: float = 0.5
-    renew: Callable[[], None] | None = None
+    pace: Pace = field(default_factory=Pace)  # of requests to the endpoint's own host; others are not held back
+    timeout: float = 30.0  # seconds to wait for a connection, and for each piece of an answer
+    backoff: float = 0.5  # seconds before the second attempt, about doubled for each further one
+    renew: Callable[[], None] | None = None  # puts a new token into `access` when the server refuses the last one
     _session: requests.Session = field(default_factory=requests.Session, repr=False)
     _renewing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -40,11 +40,7 @@ class TransientError(Exception):
 def retried(attempt: Callable[[], T], *, shown: str, backoff: float, arrived: Callable[[], int] = lambda: 0) -> T:
     """Call `attempt` until it raises no `TransientError`, at most five times without progress.
 
-    Args:
-        attempt: What may fail.
-        shown: What is fetched, for messages: a URL without secrets.
-        backoff: Seconds before the second attempt, about doubled for each further one.
-        arrived: How many bytes have come; after a mebibyte of progress the attempts count from one again.
+    `arrived` is how many bytes have come: after a mebibyte of progress the attempts count from one again.
     """
     policy = retrying(
         lambda error: isinstance(error, TransientError),
@@ -90,16 +86,10 @@ class Validators:
 
 @dataclass
 class PartialFile:
-    """The file `<target>.part` under a lock, with its version in `<target>.part.json`. Use as a context manager.
-
-    Attributes:
-        target: The finished file.
-        key: Identifies the source: bytes of another one are never continued.
-        validators: The version that the bytes are of.
-    """
+    """The file `<target>.part` under a lock, with its version in `<target>.part.json`. Use as a context manager."""
 
     target: Path
-    key: str
+    key: str  # of the source: bytes of another one are never continued
     validators: Validators = field(default_factory=Validators)
 
     def __enter__(self) -> PartialFile:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.archives import archive_members
 from pipeline.data.archives.unpacking import unpack
-from pipeline.errors import DataError, MissingError, UsageError
+from pipeline.errors import DataError
 
 Members = Iterable[tuple[Any, bytes]]
 
@@ -307,13 +307,6 @@ def test_links_and_devices_in_a_tar(tmp_path: Path, kind: bytes) -> None:
 def test_something_else(tmp_path: Path, data: bytes, problem: str) -> None:
     (tmp_path / "a.zip").write_bytes(data)
     check_refused(tmp_path / "a.zip", problem)
-
-
-def test_absent_archive_and_folder_in_use(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no such archive"):
-        unpack(tmp_path / "a.zip", tmp_path / "out")
-    with pytest.raises(UsageError, match="not empty"):
-        unpack(packed(tmp_path, "zip", MEMBERS), tmp_path)
 
 
 PARTS = st.text(

@@ -23,7 +23,7 @@ NO_OBJECT = MappingProxyType({"categories": ("owl",)})
 
 def exposure(exact: int = 0, similar: int = 0, images: int = 4, learned: int | None = 9) -> Exposure:
     seen = {f"{number}.png": "exact" if number < exact else "similar" for number in range(exact + similar)}
-    return Exposure(images, learned, seen, Gallery(()), (), (), None)
+    return Exposure(images, learned, seen, Gallery({}), (), (), None)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pipeline.evaluation.quality_gate import judge
 from pipeline.evaluation.quality_report import write_report
 from pipeline.evaluation.report_figures import draw_comparisons
 
-NOTHING = Gallery(())
+NOTHING = Gallery({})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)

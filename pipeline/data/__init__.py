@@ -13,12 +13,6 @@ decodes at reduced size, still through all of the data.
 **Exclusions.** Whatever leaves images out returns an `Exclusion` (how many, of how many, why), and the counts add
 up: a property test compares them with the images loaded less those in the three sets.
 
-**Near duplicates** are found by 63 bits of a small grey image, sorted in many orders of their bits and compared
-with neighbours only, so time grows linearly with the number of images; candidates are then compared by small grey
-and colour images. A split follows chains of near duplicates to their ends and assigns each chain as a whole. The
-rule that drops near duplicates stops where a chain has led to a different image, because a slow pan would otherwise
-leave one frame.
-
 **Same bytes.** COCO JSON is written in a canonical form, and subsets in a fixed order.
 
 **Secrets.** `${NAME}` in a URL is replaced when the URL is used. Errors of SDKs are reworded and not chained,

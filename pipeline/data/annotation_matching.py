@@ -58,9 +58,6 @@ def match_images(
 
     The dataset has names as in the source, and marks on some images. `where` and `kind` say in errors where the
     annotations came from, and as which format they were read.
-
-    Raises:
-        DataError: Images are absent, or there is no box.
     """
     dataset = _as_on_disk(dataset, source, index.folder)
     files = {source.renamed.get(name, name) for name in index.names}
@@ -111,9 +108,6 @@ def write_test_list(
     """Write the names of the images that are reserved for the test set, and count them; absent ones are left out.
 
     The text file at the URL has one name a line, as in the folder, the source or the annotations.
-
-    Raises:
-        DataError: It is no text, empty, or names images that are not kept.
     """
     found = fetch(url, cache)
     try:

@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from pipeline.data.coco import Annotation, Category, CocoDataset
 from pipeline.data.tables import Exclusion, exclude
@@ -14,7 +13,6 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 _SHOWN = 20  # names in an error
 
 
@@ -22,7 +20,7 @@ def select(
     dataset: CocoDataset,
     *,
     classes: Sequence[str] = (),
-    rename: Mapping[str, str] = _NOTHING,
+    rename: Mapping[str, str] = {},
     drop: Collection[str] = (),
     max_images: int = 0,
     seed: int = 0,
@@ -83,7 +81,6 @@ def draw_order(name: str, seed: int) -> bytes:
 def _members(
     categories: Sequence[Category], classes: Sequence[str], rename: Mapping[str, str], drop: Collection[str]
 ) -> dict[str, list[Category]]:
-    """The wanted classes in order, each with the categories that become it."""
     _check_known([*rename, *drop], [category.name for category in categories])
     if both := sorted(set(drop) & rename.keys()):
         raise UsageError(f"the class '{both[0]}' is both renamed and dropped", remedy="rename it or drop it")

@@ -63,10 +63,8 @@ def group_similar(prints: Sequence[bytes], *, whole_chains: bool = False) -> lis
 
     Two groups become one where two of their members are similar and, without `whole_chains`, their first members
     nearly so: a first member then represents its group, and a slow pan is many groups. With `whole_chains` no two
-    similar fingerprints are in different groups, and a slow pan is one. Empty fingerprints are alone.
-
-    Returns:
-        For each fingerprint the index of the first one of its group.
+    similar fingerprints are in different groups, and a slow pan is one. Empty fingerprints are alone. For each
+    fingerprint the index of the first one of its group is returned.
     """
     seen = np.flatnonzero([bool(each) for each in prints])
     first = np.arange(len(prints))

@@ -109,11 +109,7 @@ class LearnedImages:
 
 
 def learn_images(*folders: Path, before: LearnedImages | None = None) -> LearnedImages:
-    """Record the images of datasets, each once, and those that the weights learned from which training starts from.
-
-    Raises:
-        MissingError: An annotation file or an image is not there.
-    """
+    """Record the images of datasets, each once, and those that the weights learned from which training starts from."""
     prints: dict[bytes, bytes] = {}
     if before is not None:
         prints |= zip(map(bytes, before.sha256), map(bytes, before.fingerprints), strict=True)
@@ -143,7 +139,6 @@ def find_seen(learned: LearnedImages, folder: Path) -> dict[str, Literal["exact"
 
 
 def _facts(folder: Path) -> dict[str, ImageFacts]:
-    """Digest and fingerprint of each image of a dataset, by file name, in the dataset's order."""
     dataset = read_coco(folder / "annotations.json")
     facts = inspect(folder / "images", list(dict.fromkeys(image.file_name for image in dataset.images)))
     for name, fact in facts.items():

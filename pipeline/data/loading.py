@@ -6,9 +6,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.data.annotation_matching import ABSENT, NOT_ANNOTATED, NOT_USABLE, match_images, write_test_list
@@ -38,8 +37,6 @@ from pipeline.data.sources.video import Sampling
 from pipeline.data.tables import exclude, write_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-
 
 @dataclass(frozen=True)
 class LoadedAnnotations:
@@ -65,7 +62,7 @@ def load_source(
     cache: Path,
     sha256: str = "",
     query: str = "",
-    api: Mapping[str, str] = _NOTHING,
+    api: Mapping[str, str] = {},
     sampling: Sampling = Sampling(),  # noqa: B008 - it is frozen
     unannotated: str = "exclude",
     timeout: float = 30.0,
@@ -181,7 +178,7 @@ def load_annotations(
 
 
 def _load_sample(source: SampleSource, images: Path, annotations: Path, _: FetchOptions) -> LoadedSource:
-    write_coco(make_sample(images, **asdict(source.recipe)), annotations / ANNOTATIONS)
+    write_coco(make_sample(images, **vars(source.recipe)), annotations / ANNOTATIONS)
     sizes = [path.stat().st_size for path in images.iterdir()]
     return LoadedSource("sample", source.shown, images=len(sizes), bytes=sum(sizes))
 
@@ -210,7 +207,7 @@ def _load_separate(url: str, draft: Path, cache: Path, sha256: str) -> LoadedSou
 
 
 @contextmanager
-def _located_in(source: str, folder: Path, elsewhere: Mapping[str, str] = _NOTHING) -> Iterator[None]:
+def _located_in(source: str, folder: Path, elsewhere: Mapping[str, str] = {}) -> Iterator[None]:
     """Let an error in the block name the source that the user gave, not the folder that its files were put into.
 
     `a.zip: b/c.json: images[3]`; if the source is that one file, `c.json: images[3]`. Files of another source, by their

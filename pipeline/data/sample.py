@@ -155,7 +155,6 @@ def _paint(rng: np.random.Generator, canvas: Pixels, mask: Pixels) -> None:
 
 
 def _background(rng: np.random.Generator, size: int) -> Pixels:
-    """Plain, graded, cloudy or striped, `(size, size, 3)` BGR."""
     first, second = rng.uniform(20, 235, (2, 3))
     style = rng.integers(4)
     if style == 0:

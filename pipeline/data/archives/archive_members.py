@@ -65,11 +65,7 @@ class Allowance:
 
 
 def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterator[Member]:
-    """Give the regular files of a zip archive, all of them checked before the first.
-
-    Raises:
-        DataError: The archive is too large, encrypted, or has a link or a name that leads out of the folder.
-    """
+    """Give the regular files of a zip archive, all of them checked before the first."""
     with zipfile.ZipFile(file) as opened:
         files: list[tuple[str, zipfile.ZipInfo]] = []
         for info in opened.infolist():
@@ -97,11 +93,7 @@ def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allow
 
 
 def tar_members(stream: Any, archive: Path, allowance: Allowance) -> Iterator[Member]:
-    """Give the regular files of a decompressed tar archive one after the other.
-
-    Raises:
-        DataError: The archive is cut, corrupt or too large, or has a link or a name that leads out of the folder.
-    """
+    """Give the regular files of a decompressed tar archive one after the other."""
     source = _TarStream(stream, archive, allowance)
     for info in _tar_headers(source):
         name = _text(info.name)

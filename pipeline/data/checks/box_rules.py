@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -192,17 +193,9 @@ def wrong_areas(subject: Subject, action: Action) -> Result:
     )
 
 
-def malformed_segmentations(subject: Subject, action: Action) -> Result:
-    """Find masks that cannot be read; a repair removes the mask and keeps the box."""
-    return _settle_masks(subject, action, _malformed)
-
-
-def segmentations_outside(subject: Subject, action: Action) -> Result:
-    """Find outlines that leave their image; a repair removes the mask and keeps the box."""
-    return _settle_masks(subject, action, _outside)
-
-
 def _settle_masks(subject: Subject, action: Action, problem: Callable[[Any, int, int], str]) -> Result:
+    """Find masks with a problem; a repair removes the mask and keeps the box."""
+
     def detail(each: Annotation) -> str:
         return "" if each.segmentation is None else problem(each.segmentation, *subject.image_sizes[each.image_id])
 
@@ -278,3 +271,7 @@ def _decoded(text: str) -> list[int] | None:
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0
     return None if shift else lengths
+
+
+malformed_segmentations = partial(_settle_masks, problem=_malformed)
+segmentations_outside = partial(_settle_masks, problem=_outside)

@@ -105,7 +105,6 @@ def unrelated_sizes(subject: Subject, action: Action) -> Result:
 def _resized(
     dataset: CocoDataset, real: Mapping[int, ImageFacts], change: Callable[[Annotation, ImageFacts], Annotation]
 ) -> CocoDataset:
-    """The dataset with the real sizes of some images, by id, and their annotations changed."""
     if not real:
         return dataset
     images = (
@@ -140,7 +139,6 @@ def _sizes(image: Image, fact: ImageFacts) -> str:
 
 
 def _fits(box: Box, fact: ImageFacts) -> bool:
-    """Whether a box lies within an image, to a pixel."""
     x, y, across, down = normalise(box)
     return min(x, y) >= -1 and x + across <= fact.width + 1 and y + down <= fact.height + 1
 

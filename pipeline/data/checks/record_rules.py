@@ -38,10 +38,8 @@ def without_case_and_spaces(name: str) -> str:
 def duplicate_files(subject: Subject, action: Action) -> Result:
     """Find images that share a file; a repair moves the objects to the first."""
     paths = [PurePosixPath(each.file_name).as_posix() for each in subject.dataset.images]  # a//b and ./a/b are a/b
-    firsts = first_positions(paths)
-    return merge(
-        subject, "images", firsts, action, lambda _, first: f"the file of image {first.id} ({first.file_name})"
-    )
+    detail = "the file of image {0.id} ({0.file_name})".format
+    return merge(subject, "images", first_positions(paths), action, lambda _, first: detail(first))
 
 
 def duplicate_annotation_ids(subject: Subject, action: Action) -> Result:

@@ -30,9 +30,6 @@ def expand(url: str) -> str:
 
     Before the host, in the user and password, the value is percent-encoded; set it as it is. Elsewhere it is inserted
     unchanged, so that it may be a whole signed query.
-
-    Raises:
-        UsageError: A variable is not set. Names it, and shows no value.
     """
     match = _URL.match(url)
     login_end = match.start(2) + match[2].rfind("@") if match and "@" in match[2] else 0
@@ -76,11 +73,7 @@ def hidden_in(url: str) -> dict[str, str]:
 
 
 def token_from(variable: str) -> str:
-    """The token in an environment variable; empty where no variable is named.
-
-    Raises:
-        UsageError: It is not set, or not valid in a header. The value is not shown.
-    """
+    """The token in an environment variable, valid in a header; empty where no variable is named."""
     if not variable:
         return ""
     token = os.environ.get(variable, "").strip()
@@ -136,9 +129,6 @@ class Access(requests.auth.AuthBase):
 
         Servers behind a TLS proxy often call themselves `http://`: where only that differs, the endpoint's own
         scheme and port are taken, so that secrets stay encrypted.
-
-        Raises:
-            DataError: It is not a valid URL.
         """
         try:
             url = urljoin(base, reference.strip())

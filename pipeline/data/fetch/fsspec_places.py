@@ -180,7 +180,6 @@ def _mark(version: Validators) -> int:
 
 
 def _is_current(path: Path, version: Validators) -> bool:
-    """Whether a file is as it was fetched, and of this version."""
     if not version.same_version(version) or path.is_symlink() or not path.is_file():
         return False
     return path.stat().st_mtime_ns == _mark(version) and version.size in (path.stat().st_size, -1)

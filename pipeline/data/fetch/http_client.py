@@ -23,7 +23,6 @@ from pipeline.errors import DataError, MissingError, UsageError
 
 T = TypeVar("T")
 
-_NOTHING = Validators()
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})  # another attempt may get another answer
 _CUT = (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
 _LONGEST_JSON = 1 << 28  # bytes
@@ -108,7 +107,7 @@ class HttpClient:
         url: str,
         part: PartialFile,
         *,
-        unless: Validators = _NOTHING,
+        unless: Validators = Validators(),  # noqa: B008 - it is frozen
         max_bytes: int = sys.maxsize,
         shown: str = "",
         quiet: bool = False,
@@ -129,7 +128,7 @@ class HttpClient:
                 return None
             continues = response.headers.get("Content-Range", "").startswith(f"bytes {part.size}-")
             if response.status_code == 416 or (response.status_code == 206 and not continues):
-                part.reset(_NOTHING)
+                part.reset(Validators())
                 raise TransientError("the server has another file than the one begun")
             self._check(response, where)
             if response.status_code == 200:
@@ -188,7 +187,6 @@ class HttpClient:
         return retried(attempt, shown=where, backoff=self.backoff, arrived=arrived)
 
     def _check(self, response: requests.Response, where: str) -> None:
-        """Raise the error that a status stands for."""
         status = response.status_code
         problem = f"the server answered {_in_words(status)}"
         if status in _BUSY:

@@ -222,7 +222,6 @@ def _record_path(path: Path) -> Path:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """What is recorded of a file; empty where nothing is that can be read."""
     try:
         record = json.loads(_record_path(path).read_text())
         return {**record, "sha256": record["sha256"], "validators": Validators(**record["validators"])}

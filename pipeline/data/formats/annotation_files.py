@@ -48,11 +48,7 @@ class AnnotationFiles:
         return tuple(name for name in self.names if name.lower().endswith(suffixes))
 
     def only(self, member: str) -> AnnotationFiles:
-        """One file, by its path or the end of it, and the files of other kinds that belong to it.
-
-        Raises:
-            MissingError: No file ends so, or several do; names them, or the nearest.
-        """
+        """One file, by its path or the end of it, and the files of other kinds that belong to it."""
         wanted = member.strip("/").removeprefix("./")
         found = [name for name in self.names if name == wanted]
         found = found or [name for name in self.names if name.endswith(f"/{wanted}")]

@@ -32,9 +32,6 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     images are numbered by name, objects in file order, and categories of one name merged; the folder or file name gives
     the subset. An object of an image or category that its file does not have gets an id that nothing has, for
     validation to report.
-
-    Raises:
-        DataError: A file is broken; names the record.
     """
     names = [name for name in files.ending(".json") if not _why_not(files, name)]
     if len(names) > 1:
@@ -63,7 +60,6 @@ def _why_not(files: AnnotationFiles, name: str) -> str:
 
 
 def _only(kept: list[str], names: list[str], why: str) -> list[str]:
-    """The files to keep, or all where none is to be kept; the log names the others."""
     if not kept or len(kept) == len(names):
         return names
     log.info("skipped, as %s: %s", why, ", ".join(name for name in names if name not in kept))

@@ -63,9 +63,6 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """Read the rows of all files that have the columns needed.
 
     Boxes of Open Images need the image's size, and cannot be used where the image is absent or broken.
-
-    Raises:
-        DataError: A value is missing or not a number; names the line.
     """
     names = _class_names(files)
     tables = [table for table in _tables(files) if not table.why_not]

@@ -56,11 +56,7 @@ def candidates(files: AnnotationFiles) -> Candidates:
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read images and tracks. Shapes without an area are skipped; the log counts them.
-
-    Raises:
-        DataError: A file is broken; names the image or track.
-    """
+    """Read images and tracks. Shapes without an area are skipped; the log counts them."""
     labels: dict[str, None] = {}
     found: list[ParsedImage] = []
     without_area = Counter[str]()
@@ -97,10 +93,7 @@ def _images(root: Element, file: str, images: ImageIndex, without_area: Counter[
 
 
 def _read_shape(shape: Element, name: str, where: str) -> ParsedBox | None:
-    """A shape as a box of a class; None where it has no area, such as a single point.
-
-    The attribute `is_crowd`, which CVAT makes from COCO's field, marks a region that is not judged.
-    """
+    """A shape as a box of a class; None where it has no area, such as a single point."""
     name = label(name, where)
     flags = [each.text for each in shape.findall("attribute") if each.get("name") == "is_crowd"]
     crowd = int(any((text or "").strip().lower() in {"true", "1"} for text in flags))
@@ -181,7 +174,13 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
     clips: dict[str, _Clip] = {}
     for each in parts:
         name = PurePosixPath((each.findtext("source") or "").replace("\\", "/")).stem
-        frames = _frames(name, by_folder, alone=len(parts) == 1)
+        folders = [folder for folder in by_folder if f"/{folder}".endswith(f"/{name}")]
+        if not folders and len(parts) == len(by_folder) == 1:
+            folders = list(by_folder)
+        if len(folders) > 1:
+            problem = f"{len(folders)} folders may have the frames of '{name}': {', '.join(folders[:3])}"
+            raise DataError(problem, expected="one", remedy="load one video of that name at a time")
+        frames = by_folder[folders[0]] if folders else {}
         tags = ("original_size/width", "original_size/height", "start_frame", "stop_frame")
         width, height, first, last = (whole(each.findtext(tag) or -1, tag, file) for tag in tags)
         subset = subset_named(each.findtext("subset") or "")
@@ -192,16 +191,6 @@ def _clips(root: Element, file: str, images: ImageIndex) -> dict[str, _Clip]:
         expected = f"images {next(iter(clips.values())).name}/frame_000000.jpg and so on"
         raise DataError(problem, where=file, expected=expected, remedy="load the video, or name the images so")
     return clips
-
-
-def _frames(clip: str, by_folder: dict[str, dict[int, str]], *, alone: bool) -> dict[int, str]:
-    """The frames in the clip's folder, or in the only folder of frames where there is one clip."""
-    folders = [folder for folder in by_folder if f"/{folder}".endswith(f"/{clip}")]
-    folders = folders or (list(by_folder) if alone and len(by_folder) == 1 else [])
-    if len(folders) > 1:
-        problem = f"{len(folders)} folders may have the frames of '{clip}': {', '.join(folders[:3])}"
-        raise DataError(problem, expected="one", remedy="load one video of that name at a time")
-    return by_folder[folders[0]] if folders else {}
 
 
 def _keyframes(track: Element, where: str, without_area: Counter[str]) -> list[_Keyframe]:

@@ -105,11 +105,7 @@ class ImageIndex:
         return subset_of(path, self._class_folders)
 
     def name_of(self, name: str, where: str, beside: str = "") -> str:
-        """The image that an annotation means, or the annotation's own name for it where it does not exist.
-
-        Raises:
-            DataError: Several images fit, or the name leads out of the images' folder or cannot be written.
-        """
+        """The image that an annotation means, or the annotation's own name for it where it does not exist."""
         found = self.resolve(name, beside)
         if found is not None:
             return found

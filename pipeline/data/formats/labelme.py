@@ -37,11 +37,7 @@ def candidates(files: AnnotationFiles) -> Candidates:
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read the shapes of each image, without other JSON files and shapes without an area; the log counts the latter.
-
-    Raises:
-        DataError: A file is broken; names the shape.
-    """
+    """Read the shapes of each image, without other JSON files and shapes without an area; the log counts the latter."""
     found, claims, without_area = list[ParsedImage](), dict[str, str](), Counter[str]()
     for name in files.ending(".json"):
         content = files.json(name) if files.has_json_keys(name, "shapes", "imagePath") else None

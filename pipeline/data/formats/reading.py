@@ -105,8 +105,7 @@ def only_describe(folder: Path) -> bool:
 def lay_over(own: Path, given: Path, folder: Path) -> tuple[str, ...]:
     """Link a source's annotation files into a new folder, with the given class names in place of its own.
 
-    Returns:
-        The names in the folder of the given files.
+    The names in the folder of the given files are returned.
     """
     files, over = AnnotationFiles.of(own), AnnotationFiles.of(given).names
     described = _descriptions(files)

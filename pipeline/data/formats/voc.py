@@ -51,11 +51,7 @@ def candidates(files: AnnotationFiles) -> Candidates:
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read the annotations of each image; images without a file are not part of the dataset.
-
-    Raises:
-        DataError: A file is broken, or an object has no box; names the object.
-    """
+    """Read the annotations of each image; images without a file are not part of the dataset."""
     found = [_parsed(files, name) for name in files.ending(".xml") if files.xml_root(name) == "annotation"]
     if any(min(corners[:2]) <= 0 for each in found if each.from_one for _, corners, _ in each.objects):
         for each in found:

@@ -66,9 +66,6 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """Read the labels of all images.
 
     Labels without an image are listed under their own name, without objects, as their boxes have no size.
-
-    Raises:
-        DataError: A line is malformed or of an unknown class, or there are no class names; names the line.
     """
     described = _description(files)
     texts = _texts(files)

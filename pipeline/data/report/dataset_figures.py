@@ -293,7 +293,6 @@ def _chart(height: float, title: str, x: str, y: str = "") -> tuple[Chart, Axes]
 
 
 def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    """Give a figure its title at the left, its axis titles, and no frame."""
     axes.set_title(title, loc="left", fontsize=11)
     axes.set(xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _TEMPLATE = "data_report.html.j2"
 _MOST_CONCERNS = 40  # lines; all are in the file
+_CONCERN = ("severity", "rule", "item", "detail")
 _FINDINGS = "findings.csv"
 
 
@@ -85,8 +87,8 @@ def write_report(
     rows = tuple(_count_row(name, each) for name, each in {**parts.subsets, "all": selected}.items())
     counts = Table("Images, boxes and classes", columns, rows)
     report = DataReport(folder / "report.html", counts, findings, Sections(drawn))
-    concerns = tuple((each.severity, each.rule, each.item, each.detail) for each in parts.findings)
-    more = f"; the first {_MOST_CONCERNS} of {len(concerns)}" if len(concerns) > _MOST_CONCERNS else ""
+    concerns = tuple(attrgetter(*_CONCERN)(each) for each in parts.findings[:_MOST_CONCERNS])
+    more = f"; the first {_MOST_CONCERNS} of {len(parts.findings)}" if len(parts.findings) > _MOST_CONCERNS else ""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
     template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
@@ -102,9 +104,7 @@ def write_report(
         },
         exclusions=exclusions_table(exclusions),
         shares=parts.shares,
-        concerns=Table(
-            f"Findings of the split{more}", ("severity", "rule", "item", "detail"), concerns[:_MOST_CONCERNS]
-        ),
+        concerns=Table(f"Findings of the split{more}", _CONCERN, concerns),
         unwritten=figures.unwritten(selected.categories),
         facts=facts or {},
     )

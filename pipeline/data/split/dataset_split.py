@@ -145,11 +145,7 @@ def split(
 def check_division(
     mode: str, train_share: float, eval_share: float, *, source_split: str = "honour", max_empty_share: float = 1.0
 ) -> None:
-    """Check the arguments of `split` before there is a dataset.
-
-    Raises:
-        UsageError: The shares are no shares, or a word is none of those allowed.
-    """
+    """Check the arguments of `split` before there is a dataset."""
     for name, word, known in (("mode", mode, MODES), ("source_split", source_split, SOURCE_SPLITS)):
         if word not in known:
             remedy = did_you_mean(word, known)

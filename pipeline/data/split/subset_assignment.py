@@ -78,13 +78,10 @@ def count_shown(weights: Integers, rows: Integers, columns: Integers, classes: i
 
 
 def assign(groups: SplitGroups, shares: Shares, *, mode: str, seed: int) -> tuple[Integers, Shares]:
-    """Assign every group to a subset.
+    """The subset of each group, `(groups,)`, and how many images each subset should have got, `(3,)`.
 
     First the subsets that the data's own split lacks take groups from its train set; then all groups without a subset
     are assigned.
-
-    Returns:
-        The subset of each group, `(groups,)`, and how many images each subset should have got, `(3,)`.
     """
     subset, weights = groups.subset.copy(), groups.weights
     movable = groups.may_leave_train & bool(groups.lacking)

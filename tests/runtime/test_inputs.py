@@ -37,6 +37,7 @@ LEARN = [attempt("learn", (TRAIN[i], FIXED), (MODEL[i],), attempt=i + 1) for i i
 PACK = [attempt("pack", (MODEL[i],), (SERVICE[i],), attempt=i + 1) for i in range(2)]
 CHAIN = [LOAD[0], PREP[0], LEARN[0], PACK[0]]
 OLD, MIXED = {"test": TEST[0], "service": SERVICE[0]}, {"test": TEST[1], "service": SERVICE[0]}
+REUSED = [reused(LEARN[0], run_id(0)), reused(PACK[0], run_id(0))]
 SAME_TEST = attempt("prep", (RAW[0],), (TRAIN[1], TEST[0]), attempt=2)
 NEW_WEIGHTS = artifact("weights", "b")
 LOADED_TWICE = [
@@ -84,13 +85,7 @@ NO_RECORD = "in different attempts, or no record tells"
         pytest.param(MIXED, [LOAD[0], *PREP, *LEARN, PACK[0]], [], "pack", id="and the model, but not the service"),
         pytest.param({"train": TRAIN[0], "weights": NEW_WEIGHTS}, LOADED_TWICE, [], "prep", id="other raw data"),
         pytest.param(MIXED, [LOAD[0], PREP[1], PACK[0]], CHAIN, "", id="a service of another run"),
-        pytest.param(
-            MIXED,
-            [LOAD[0], PREP[1], reused(LEARN[0], run_id(0)), reused(PACK[0], run_id(0))],
-            CHAIN,
-            "learn",
-            id="reused",
-        ),
+        pytest.param(MIXED, [LOAD[0], PREP[1], *REUSED], CHAIN, "learn", id="reused"),
         pytest.param(MIXED, [LOAD[0], PREP[1]], [], "", id="no record of the service"),
         pytest.param(MIXED, [LOAD[0], PREP[1], PACK[0]], [], "", id="no record of the model"),
         pytest.param(MIXED, [LOAD[0], PREP[1], LEARN[0], PACK[0]], [], "learn", id="no record of the old sets"),

@@ -284,10 +284,7 @@ def test_runs_of_schema_1_stay_readable(tmp_path: Path) -> None:
     runs = of_schema(1, tmp_path / "old")
     first, second = (runs.load(run) for run in runs.ids())
     assert (first.schema, second.schema) == (1, 1)
-    assert [(record.step, record.attempt, record.status) for record in first.attempts] == [
-        ("first", 1, SUCCEEDED),
-        ("second", 1, FAILED),
-    ]
+    assert [(one.made_by, one.status) for one in first.attempts] == [("first/1", SUCCEEDED), ("second/1", FAILED)]
     assert [record.status for record in second.of("second")] == [SUCCEEDED, SUCCEEDED]
     assert second.of("first")[0].reused_from == f"{first.run}/first/1"
     assert {record.schema for record in second.attempts} == {1}
@@ -319,13 +316,8 @@ def test_a_run_of_schema_3_is_read_verified_and_continued(
     toy = exam.make_exam(new_toy, tmp_path / "exam")
     (run,) = of_schema(3, toy.root / ".store/default/dev").readable()
     assert (run.schema, {record.schema for record in run.attempts}) == (3, {3})
-    assert [(record.made_by, record.status, record.notes) for record in run.attempts] == [
-        ("load/1", SUCCEEDED, ()),
-        ("prep/1", SUCCEEDED, ()),
-        ("learn/1", SUCCEEDED, ()),
-        ("prep/2", SUCCEEDED, ("twice",)),
-        ("learn/2", SUCCEEDED, ()),
-    ]
+    assert [record.made_by for record in run.attempts] == ["load/1", "prep/1", "learn/1", "prep/2", "learn/2"]
+    assert [(record.status, record.notes) for record in run.of("prep")] == [(SUCCEEDED, ()), (SUCCEEDED, ("twice",))]
     assert toy.look("verify").out.startswith("all is as it was recorded: 1 run, 7 artifacts")
     assert [toy.step(name).code for name in ("pack", "judge")] == [0, 0]
     assert toy.manifest()["run"] == run.run

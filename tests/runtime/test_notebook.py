@@ -67,12 +67,7 @@ def test_the_file_is_known_without_being_run(toy: Any) -> None:
     third = steps["third"]
     assert list(steps) == ["first", "second", "third"]
     assert (third.title, third.reads, third.writes) == ("The third step", ("letters", "words"), ("book", "page"))
-    assert third.imports == (
-        "pipeline.errors",
-        "pipeline.errors.DataError",
-        "pipeline.runtime.step",
-        "pipeline.runtime.step.Step",
-    )
+    assert {"pipeline.errors", "pipeline.runtime.step"} <= set(third.imports)
 
 
 @pytest.mark.parametrize(
@@ -157,20 +152,28 @@ def test_a_wrong_value_is_refused(step: StepNotebook, values: dict[str, Any], sa
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("cell", "says"),
-    [
-        pytest.param("epochs = 1", "not a parameter: epochs = 1", id="no type"),
-        pytest.param("import os", "not a parameter", id="statement"),
-        pytest.param("epochs: int = 1.5", "declared as int = 1.5", id="default of another type"),
-        pytest.param("epochs: list = []", "declared as list = []", id="list of what"),
-        pytest.param("epochs: int = 1\nepochs: int = 2", "there twice", id="twice"),
-        pytest.param("epochs: int = (1", "not valid Python", id="no Python"),
-    ],
-)
-def test_a_wrong_parameters_cell_is_refused(toy: Any, cell: str, says: str) -> None:
+OPENS = "does not open the step"
+WRONG_CELLS = {
+    "no type": ("parameters", "epochs = 1", "not a parameter: epochs = 1"),
+    "statement": ("parameters", "import os", "not a parameter"),
+    "default of another type": ("parameters", "epochs: int = 1.5", "declared as int = 1.5"),
+    "list of what": ("parameters", "epochs: list = []", "declared as list = []"),
+    "parameter twice": ("parameters", "epochs: int = 1\nepochs: int = 2", "there twice"),
+    "no Python": ("parameters", "epochs: int = (1", "not valid Python"),
+    "does not open": ("interface", "pass", OPENS),
+    "another name": ("interface", 'Step.open("second", reads=[], writes=["a"])', OPENS),
+    "no literals": ("interface", 'Step.open("first", reads=[], writes=names)', OPENS),
+    "text for a list": ("interface", 'Step.open("first", reads="letters", writes=["a"])', OPENS),
+    "entity twice": ("interface", 'Step.open("first", reads=[], writes=["a", "a"])', OPENS),
+    "in and out": ("interface", 'Step.open("first", reads=["a"], writes=["a"])', OPENS),
+    "path": ("interface", 'Step.open("first", reads=[], writes=["../a"])', OPENS),
+}
+
+
+@pytest.mark.parametrize(("tag", "cell", "says"), WRONG_CELLS.values(), ids=WRONG_CELLS)
+def test_a_wrong_cell_is_refused(toy: Any, tag: str, cell: str, says: str) -> None:
     with pytest.raises(DataError) as caught:
-        read_notebook(write(toy, parameters=cell))
+        read_notebook(write(toy, **{tag: cell}))
     assert says in str(caught.value)
     assert "first.ipynb" in str(caught.value)
 
@@ -239,36 +242,12 @@ def test_a_comment_that_is_worded_like_a_link_is_none(toy: Any) -> None:
     assert read_steps(toy.root / "steps")["first"].resolve({})["size"] == "-"
 
 
-@pytest.mark.parametrize(
-    "comment",
-    [
-        pytest.param("where text is auto: nobody.act", id="no such step"),
-        pytest.param("where text is auto: second.atc", id="no such parameter"),
-        pytest.param("where text is auto: second.loud", id="another type"),
-    ],
-)
-def test_a_link_to_what_is_not_there_is_refused(toy: Any, comment: str) -> None:
-    write(toy, parameters=f'text: str = "a"\nsize: str = "-"  # {comment}')
+@pytest.mark.parametrize("linked", ["nobody.act", "second.atc", "second.loud"])
+def test_a_link_to_what_is_not_there_is_refused(toy: Any, linked: str) -> None:
+    write(toy, parameters=f'text: str = "a"\nsize: str = "-"  # where text is auto: {linked}')
     with pytest.raises(DataError, match="names what is not there") as caught:
         read_steps(toy.root / "steps")
-    assert comment in str(caught.value)
-
-
-WRONG_INTERFACES = {
-    "does not open": "pass",
-    "another name": 'Step.open("second", reads=[], writes=["a"])',
-    "no literals": 'Step.open("first", reads=[], writes=names)',
-    "text for a list": 'Step.open("first", reads="letters", writes=["a"])',
-    "twice": 'Step.open("first", reads=[], writes=["a", "a"])',
-    "in and out": 'Step.open("first", reads=["a"], writes=["a"])',
-    "path": 'Step.open("first", reads=[], writes=["../a"])',
-}
-
-
-@pytest.mark.parametrize("cell", WRONG_INTERFACES.values(), ids=WRONG_INTERFACES)
-def test_a_wrong_interface_is_refused(toy: Any, cell: str) -> None:
-    with pytest.raises(DataError, match="does not open the step"):
-        read_notebook(write(toy, interface=cell))
+    assert linked in str(caught.value)
 
 
 @pytest.mark.parametrize("tag", ["parameters", "interface"])
@@ -337,6 +316,15 @@ def reads(*entities: str) -> Callable[[str], str]:
     return lambda name: f'Step.open("{name}", reads={list(entities)}, writes=["of_{name}"])'
 
 
+def only(toy: Any, steps: dict[str, Callable[[str], str]]) -> Path:
+    """The folder of notebooks, with no others than these."""
+    for path in (toy.root / "steps").iterdir():
+        path.unlink()
+    for name, interface in steps.items():
+        write(toy, name=name, interface=interface(name))
+    return toy.root / "steps"  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
@@ -351,32 +339,20 @@ def reads(*entities: str) -> Callable[[str], str]:
     ],
 )
 def test_what_is_no_graph_is_refused(toy: Any, steps: dict[str, Callable[[str], str]], says: str) -> None:
-    for path in (toy.root / "steps").iterdir():
-        path.unlink()
-    for name, interface in steps.items():
-        write(toy, name=name, interface=interface(name))
     with pytest.raises(PipelineError) as caught:
-        read_steps(toy.root / "steps")
+        read_steps(only(toy, steps))
     assert says in str(caught.value)
 
 
 def test_steps_come_in_the_order_of_what_they_read(toy: Any) -> None:
-    for path in (toy.root / "steps").iterdir():
-        path.unlink()
-    for name, interface in {"a": reads("of_c"), "b": reads("of_a", "of_d"), "c": reads("of_d"), "d": reads()}.items():
-        write(toy, name=name, interface=interface(name))
-    assert list(read_steps(toy.root / "steps")) == ["d", "c", "a", "b"]
+    steps = {"a": reads("of_c"), "b": reads("of_a", "of_d"), "c": reads("of_d"), "d": reads()}
+    assert list(read_steps(only(toy, steps))) == ["d", "c", "a", "b"]
 
 
 def test_magics_are_left_to_ipython(toy: Any) -> None:
-    path = toy.notebook(
-        "first",
-        [
-            ("", "%matplotlib inline\nimport pipeline.data.coco\n!ls"),
-            ("parameters", ""),
-            ("interface", 'Step.open("first", reads=[], writes=["a"])'),
-        ],
-    )
+    opens = 'Step.open("first", reads=[], writes=["a"])'
+    magics = "%matplotlib inline\nimport pipeline.data.coco\n!ls"
+    path = toy.notebook("first", [("", magics), ("parameters", ""), ("interface", opens)])
     assert read_notebook(path).imports == ("pipeline.data.coco",)
     assert read_notebook(path).parameters == {}
     assert read_notebook(path).title == "first"

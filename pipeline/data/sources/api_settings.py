@@ -10,9 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import DataError, UsageError, did_you_mean
 
-ABSENT = object()
-"""Stands for a missing value, which null is not."""
-
+ABSENT = object()  # stands for a missing value, which null is not
 _HIDE_IT = "put the secret into an environment variable, and the variable's name into api.token_env"
 
 
@@ -52,16 +50,16 @@ def parse_settings(settings: Mapping[str, str]) -> ApiSettings:
     known = ApiSettings.model_fields
     for name in settings:
         if name not in known:
-            is_secret = re.search(r"token|key|secret|password|auth|header", name, re.IGNORECASE)
-            near = did_you_mean(name, known, otherwise=f"there are: {', '.join(known)}")
-            raise UsageError(f"there is no API setting '{name}'", remedy=_HIDE_IT if is_secret else near)
+            remedy = did_you_mean(name, known, otherwise=f"there are: {', '.join(known)}")
+            is_secret = re.search("token|key|secret|password|auth|header", name, re.IGNORECASE)
+            raise UsageError(f"there is no API setting '{name}'", remedy=_HIDE_IT if is_secret else remedy)
     try:
         return ApiSettings.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = ".".join(["api", *map(str, first["loc"])])
-        problem = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name}: {problem}", remedy=_HIDE_IT * ("token" in name)) from None
+        remedy = _HIDE_IT if "token" in name else ""
+        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}", remedy=remedy) from None
 
 
 def listed(paths: str) -> list[str]:

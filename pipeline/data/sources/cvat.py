@@ -26,7 +26,6 @@ from pipeline.errors import DataError, UsageError
 log = logging.getLogger(__name__)
 
 FORMAT = "CVAT for images 1.1"
-_LONGEST_PAUSE = 10.0  # seconds between two questions about it
 
 
 def load_cvat(source: ApiSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
@@ -78,4 +77,4 @@ def _exported(client: HttpClient, wait_minutes: float) -> str:
             problem = f"the export was not done after {wait_minutes:g} minutes"
             raise DataError(problem, where=shown, remedy="raise api.wait_minutes")
         time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        pause = min(pause * 1.5, 10.0)  # seconds

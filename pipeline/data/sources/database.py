@@ -1,7 +1,4 @@
-"""Images and boxes out of a database: any that SQLAlchemy reaches, by the user's query.
-
-Rows come in chunks and images go to disk at once: memory does not grow with the number of images.
-"""
+"""Images and boxes out of a database: any that SQLAlchemy reaches, by the user's query, in chunks of rows."""
 
 from __future__ import annotations
 
@@ -101,11 +98,10 @@ def _rows(source: DatabaseSource) -> Generator[tuple[ParsedImage, bytes | None, 
             for number, values in enumerate(tqdm(result, desc="rows", unit="row", mininterval=0.5, ascii=True), 1):
                 yield columns.row(values, number)
         except SQLAlchemyError as error:
-            message = _message(source, error)
             if columns:
-                problem = f"the query broke off after {number} rows: {message}"
-                raise DataError(problem, where=source.shown, remedy="run it again; nothing was published") from None
-            problem = f"the database refuses the query: {message}"
+                problem = f"the query broke off after {number} rows: {_message(source, error)}"
+                raise DataError(problem, where=source.shown, remedy="run it again") from None
+            problem = f"the database refuses the query: {_message(source, error)}"
             raise UsageError(problem, where=source.shown, remedy=_OWN_CLIENT) from None
 
 

@@ -98,8 +98,7 @@ def _list_files(folder: Path, sink: ImageSink) -> Files:
     """
 
     def unreadable(error: OSError) -> None:
-        item = Path(str(error.filename)).relative_to(folder).as_posix()
-        sink.skip(item, f"the folder cannot be read: {error.strerror}")
+        sink.skip(os.path.relpath(error.filename, folder), f"the folder cannot be read: {error.strerror}")
 
     names = []
     for root, folders, files in os.walk(folder, onerror=unreadable):

@@ -33,8 +33,7 @@ ANNOTATIONS = "annotations.json"
 _LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
 _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of the largest size, decoded
 _OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # that COCO and the split write themselves
-DIFFERS = object()
-"""The value of an image's field that cannot be kept: it is bytes, or differs between the records of the image."""
+DIFFERS = object()  # a field of an image that cannot be kept: it is bytes, or differs between the image's records
 
 
 @dataclass(slots=True)
@@ -47,7 +46,6 @@ class _Entry:
     size: tuple[int, int] = (0, 0)
     problem: str = "no record has its image"
     content: str = ""  # the path, or the digest of the bytes: the same in all records
-    orientation: int = 1  # EXIF's, which has been applied to a converted image
     notes: tuple[str, ...] = ()  # what the conversion left out or changed
     subset: str = ""
     records: list[ParsedImage] = field(default_factory=list)
@@ -129,12 +127,9 @@ class ImageSink:
         lost = Counter(key for each in written for key, value in each.extra.items() if value is DIFFERS)
         for key, count in lost.items():
             self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
-        fields: dict[str, dict[str, Any]] = {}
         if annotations:
             write_coco(to_coco(map(self._merged, written)), annotations / ANNOTATIONS)
-        else:
-            turned = {each.file: {"orientation": each.orientation} for each in written if each.orientation != 1}
-            fields = {each.file: each.extra | turned.get(each.file, {}) for each in written}
+        fields = {each.file: each.extra for each in written if each.extra and not annotations}
         return LoadedSource(
             kind,
             url,
@@ -143,7 +138,7 @@ class ImageSink:
             bytes=sum((self._images / each.file).stat().st_size for each in written),
             skipped=tuple(sorted(self.skipped, key=lambda each: (each.item, each.reason))),
             renamed={each.name: each.file for each in written if each.name != each.file},
-            fields={file: own for file, own in sorted(fields.items()) if own},
+            fields=dict(sorted(fields.items())),
         )
 
     def _merged(self, entry: _Entry) -> ParsedImage:
@@ -154,10 +149,8 @@ class ImageSink:
         boxes.sort(key=lambda each: (each.label, json.dumps([each.bbox, each.iscrowd, each.segmentation])))
         if not self._in_pixels:
             boxes = [_in_pixels(each, width, height) for each in boxes]
-        annotated, unusable = (
-            any(each.annotated for each in entry.records),
-            any(each.unusable for each in entry.records),
-        )
+        annotated = any(each.annotated for each in entry.records)
+        unusable = any(each.unusable for each in entry.records)
         extra = {key: value for key, value in entry.extra.items() if value is not DIFFERS}
         return ParsedImage(entry.name, width, height, boxes, entry.subset, annotated, unusable, extra)
 
@@ -177,7 +170,9 @@ class ImageSink:
                 entry.problem = str(error)
                 return
             entry.name, entry.file = name, self._write(name, made.suffix, made.data, where)
-            entry.orientation, entry.notes = made.orientation, made.notes
+            entry.notes = made.notes
+            if self._keeps_unreadable and made.orientation != 1:  # separate annotations may be for the file as stored
+                entry.extra["orientation"] = made.orientation
         if not self._keeps_unreadable:
             entry.size = upright_size(self._images / entry.file)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -98,8 +99,7 @@ def parse_source(
     Only clips use `sampling`, and only Label Studio uses `with_unannotated`.
 
     Raises:
-        UsageError: The URL or an option is wrong, the source's kind does not have an option, or an environment
-            variable is not set.
+        UsageError: The URL or an option is wrong or does not fit, or an environment variable is not set.
     """
     text = expand(url)
     is_sample = text.startswith("sample:")
@@ -121,16 +121,15 @@ def parse_source(
 
 
 def _api_source(kind: str, url: str, endpoint: str, api: Mapping[str, str], with_unannotated: bool) -> ApiSource:
-    try:
+    host = ""
+    with suppress(ValueError):
         parts = urlsplit(endpoint)
-        is_complete = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_complete = False
-    if not is_complete:
+        host = parts.netloc if parts.hostname and parts.port != 0 else ""
+    if not host:
         expected = "api+https://host/path, label-studio+https://host/projects/12 or cvat+https://host/tasks/7"
         raise UsageError("this is not the URL of an API", where=redact(url), expected=expected)
     defaults = {"image": ".", "token_scheme": "Token"} if kind == "label-studio" else {}
-    if "token_env" not in api and "@" not in parts.netloc:
+    if "token_env" not in api and "@" not in host:
         if kind == "label-studio":
             defaults["token_env"] = "LABEL_STUDIO_API_KEY"  # noqa: S105 - its name
         elif kind == "cvat" and os.environ.get("CVAT_TOKEN") and not os.environ.get("CVAT_ACCESS_TOKEN"):

@@ -41,7 +41,6 @@ _IN_SEGMENT = frozenset(  # RFC 9559, section 5.1
     {_CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, 0xEC, 0xBF}
 )
 _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF})  # and the deprecated
-_QUALITY = 95  # of the JPEG files
 _ROUNDING = 0.001  # seconds: Matroska keeps times in whole milliseconds
 _USUAL_CHANGE = 0.15  # where scenes are only counted
 _SMALL = 32  # pixels: the side of frames that are compared
@@ -68,9 +67,9 @@ class Sampling:
 def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Give frames of a clip as `<name>/frame_000123.jpg`: JPEG, quality 95, turned upright as the clip says.
 
-    The number is the frame's, from 0, in the order in which frames are shown and decoded, as CVAT's annotations of a
-    clip number them. The same clip gives the same bytes. With each frame come the fields `video`, the clip; `frame`,
-    the number; `time`, seconds since the first frame; and `scene`, the number of the scene within the clip, from 0.
+    The number is the frame's, from 0, in the order in which frames are shown, as in CVAT's annotations of a clip. The
+    same clip gives the same bytes. With each frame come the fields `video`, the clip; `frame`, the number; `time`,
+    seconds since the first frame; and `scene`, the number of the scene within the clip, from 0.
 
     Raises:
         DataError: It is not a video, has no frames, is cut, damaged or encrypted, or its frames are too large.
@@ -97,7 +96,7 @@ def extract_frames(clip: Path, name: str, sampling: Sampling) -> Iterator[tuple[
             is_due, interval = due > interval and per_second > 0, max(due, interval)
             if is_due or (begins_scene and scene_change > 0) or not (per_second or scene_change):
                 fields = {"video": f"{name}{clip.suffix}", "frame": number, "time": round(seconds, 6), "scene": scene}
-                encoded = cv2.imencode(".jpg", _upright(frame, matrices), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+                encoded = cv2.imencode(".jpg", _upright(frame, matrices), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
                 yield f"{name}/frame_{number:06d}.jpg", encoded.tobytes(), fields
 
 

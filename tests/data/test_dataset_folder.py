@@ -40,18 +40,12 @@ def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path: Path, ki
         assert np.array(picture.convert("L"))[-20:].min() > 240  # the left edge is below, after a turn to the left
 
 
-def test_what_is_no_picture_cannot_be_turned(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
-    (tiny[1] / "2.png").write_bytes(b"hello")
-    with pytest.raises(DataError):
-        write_subset(*tiny, tmp_path / "out", upright=("2.png",))
-
-
-def test_absent_image(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
-    (tiny[1] / "2.png").unlink()
-    with pytest.raises(MissingError, match=r"2\.png"):
-        write_subset(*tiny, tmp_path / "out")
-
-
-def test_folder_in_use(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
+def test_refused(tiny: tuple[CocoDataset, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not empty"):
         write_subset(*tiny, tmp_path)
+    (tiny[1] / "2.png").write_bytes(b"no picture, so it cannot be turned")
+    with pytest.raises(DataError):
+        write_subset(*tiny, tmp_path / "out", upright=("2.png",))
+    (tiny[1] / "2.png").unlink()
+    with pytest.raises(MissingError, match=r"2\.png"):
+        write_subset(*tiny, tmp_path / "other")

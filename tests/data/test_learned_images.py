@@ -41,12 +41,10 @@ def write_set(folder: Any, files: Any) -> Any:
     return folder
 
 
-@pytest.fixture(params=["drawn", "photographs"])
-def pictures(request: pytest.FixtureRequest) -> Any:
-    """Files of 40 different pictures."""
-    if request.param == "drawn":
-        return [jpeg(drawn(seed)) for seed in range(40)]
-    with zipfile.ZipFile(request.getfixturevalue("real_data") / "val2017.zip") as archive:
+@pytest.fixture
+def pictures(real_data: Path) -> list[bytes]:
+    """Files of 40 different photographs."""
+    with zipfile.ZipFile(real_data / "val2017.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[:40]
         return [archive.read(name) for name in names]
 
@@ -87,10 +85,15 @@ def test_flat_picture_is_found_by_its_bytes_alone(tmp_path: Path) -> None:
     assert [bool(each.any()) for each in learned.fingerprints].count(False) == 1
 
 
-def test_nothing_learned_is_found_nowhere(tmp_path: Path) -> None:
+def test_nothing_learned_is_found_nowhere_and_absent_files_are_errors(tmp_path: Path) -> None:
     test = write_set(tmp_path / "test", {"a.jpg": jpeg(drawn(1))})
     assert find_seen(learn_images(), test) == {}
     assert find_seen(learn_images(test), write_set(tmp_path / "empty", {})) == {}
+    with pytest.raises(MissingError, match="no record of learned images"):
+        LearnedImages.read(tmp_path / FILE_NAME)
+    (test / "images" / "a.jpg").unlink()
+    with pytest.raises(MissingError, match="the file is missing"):
+        learn_images(test)
 
 
 def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path: Path) -> None:
@@ -106,13 +109,6 @@ def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path: Path
     in_turn, apart = learn_images(one, two), learn_images(two, one)
     assert in_turn.write(tmp_path / "1").read_bytes() == apart.write(tmp_path / "2").read_bytes()
     assert np.array_equal(in_turn.fingerprints, learned.fingerprints)
-
-
-def test_image_that_is_not_there(tmp_path: Path) -> None:
-    train = write_set(tmp_path / "train", {"a.jpg": jpeg(drawn(1))})
-    (train / "images" / "a.jpg").unlink()
-    with pytest.raises(MissingError, match="the file is missing"):
-        learn_images(train)
 
 
 digests = st.integers(0, 20).flatmap(lambda n: arrays.arrays(np.uint8, (n, 32)))
@@ -178,8 +174,3 @@ def test_file_that_is_no_such_record(tmp_path: Path, fault: Any) -> None:
     with pytest.raises(DataError, match="record") as caught:
         LearnedImages.read(tmp_path / FILE_NAME)
     assert str(tmp_path / FILE_NAME) in str(caught.value)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no record of learned images"):
-        LearnedImages.read(tmp_path / FILE_NAME)

@@ -112,64 +112,50 @@ def dataset_of(*names: Any, boxes: Any = ()) -> Any:
     return CocoDataset(images, annotations, CATEGORIES)
 
 
-def told(findings: Any) -> Any:
-    return [(each.file_name, each.action, each.detail) for each in findings]
-
-
 def names_of(dataset: Any) -> Any:
     return [image.file_name for image in dataset.images]
 
 
-class TestExact:
+@pytest.mark.parametrize(
+    ("action", "names", "boxes"),
+    [
+        ("report", "a b c d e f gone", [(3, 1), (3, 5), (4, 1), (5, 2), (2, 2)]),
+        ("drop", "b c f gone", [(3, 1), (3, 5), (2, 2)]),  # leaves the one with the most boxes
+        ("repair", "b c f gone", [(3, 1), (3, 5), (3, 1), (2, 2), (2, 2)]),  # brings the boxes together
+    ],
+)
+def test_exact(action: Any, names: str, boxes: list[Any]) -> None:
     facts = facts_of(a=("1", 1), b=("2", 2), c=("1", 1), d=("1", 1), e=("2", 2), f=("3", 3), gone=("", 0))
-    dataset = dataset_of(*"abcdef", "gone", boxes=[("c", 1), ("c", 5), ("d", 1), ("e", 2), ("b", 2)])
-
-    @pytest.mark.parametrize(
-        ("action", "names", "boxes"),
-        [
-            ("report", "a b c d e f gone", [(3, 1), (3, 5), (4, 1), (5, 2), (2, 2)]),
-            ("drop", "b c f gone", [(3, 1), (3, 5), (2, 2)]),  # leaves the one with the most boxes
-            ("repair", "b c f gone", [(3, 1), (3, 5), (3, 1), (2, 2), (2, 2)]),  # brings the boxes together
-        ],
+    dataset = dataset_of(
+        *(name.removesuffix(".jpg") for name in facts), boxes=[("c", 1), ("c", 5), ("d", 1), ("e", 2), ("b", 2)]
     )
-    def test_actions(self, action: Any, names: str, boxes: list[Any]) -> None:
-        found, findings = apply(exact_duplicates, self.dataset, action, self.facts)
-        assert names_of(found) == [f"{name}.jpg" for name in names.split()]
-        assert [(each.image_id, each.bbox[0]) for each in found.annotations] == boxes
-        assert [(each.file_name, each.action, each.detail.partition(";")[0]) for each in findings] == [
-            ("a.jpg", DID[action], "the same bytes as c.jpg, with other boxes: 0 here, 2 there"),
-            ("d.jpg", DID[action], "the same bytes as c.jpg, with other boxes: 1 here, 2 there"),
-            ("e.jpg", DID[action], "the same bytes as b.jpg, with the same boxes"),
-        ]
-        assert action == "report" or apply(exact_duplicates, found, action, self.facts) == (found, [])
+    found, findings = apply(exact_duplicates, dataset, action, facts)
+    assert names_of(found) == [f"{name}.jpg" for name in names.split()]
+    assert [(each.image_id, each.bbox[0]) for each in found.annotations] == boxes
+    assert [(each.file_name, each.action, each.detail.partition(";")[0]) for each in findings] == [
+        ("a.jpg", DID[action], "the same bytes as c.jpg, with other boxes: 0 here, 2 there"),
+        ("d.jpg", DID[action], "the same bytes as c.jpg, with other boxes: 1 here, 2 there"),
+        ("e.jpg", DID[action], "the same bytes as b.jpg, with the same boxes"),
+    ]
+    assert action == "report" or apply(exact_duplicates, found, action, facts) == (found, [])
 
 
-class TestNear:
+@pytest.mark.parametrize(("action", "names"), [("report", "a b c d e f gone"), ("drop", "b c d e gone")])
+def test_near(action: Any, names: str) -> None:
     facts = facts_of(a=("1", 1), b=("2", 1), c=("2", 1), d=("3", 2), e=("4", 3), f=("5", 3), gone=("", 0))
     dataset = dataset_of(*"abcdef", "gone", boxes=[("b", 1), ("d", 5)])
+    found, findings = apply(near_duplicates, dataset, action, facts)
+    assert names_of(found) == [f"{name}.jpg" for name in names.split()]
+    said = [(each.file_name, each.action, each.detail) for each in findings]
+    assert said == [("a.jpg", DID[action], "looks like b.jpg"), ("f.jpg", DID[action], "looks like e.jpg")]
+    assert action == "report" or apply(near_duplicates, found, "drop", facts) == (found, [])
+    groups = {f"{name}.jpg": f"{first}.jpg" for name, first in zip("abcef", "aaaee", strict=True)}
+    assert duplicate_groups(dataset, facts) == groups, "exact ones too"
 
-    @pytest.mark.parametrize(("action", "names"), [("report", "a b c d e f gone"), ("drop", "b c d e gone")])
-    def test_actions(self, action: Any, names: str) -> None:
-        found, findings = apply(near_duplicates, self.dataset, action, self.facts)
-        assert names_of(found) == [f"{name}.jpg" for name in names.split()]
-        assert told(findings) == [
-            ("a.jpg", DID[action], "looks like b.jpg"),
-            ("f.jpg", DID[action], "looks like e.jpg"),
-        ]
-        assert action == "report" or apply(near_duplicates, found, "drop", self.facts) == (found, [])
 
-    def test_groups_hold_exact_ones_too(self) -> None:
-        assert duplicate_groups(self.dataset, self.facts) == {
-            "a.jpg": "a.jpg",
-            "b.jpg": "a.jpg",
-            "c.jpg": "a.jpg",
-            "e.jpg": "e.jpg",
-            "f.jpg": "e.jpg",
-        }
-
-    def test_flat_pictures_are_duplicates_only_by_their_bytes(self) -> None:
-        facts = {f"{i}.jpg": ImageFacts(9, 9, digest=str(max(i, 2))) for i in range(1, 5)}
-        assert duplicate_groups(dataset_of("1", "2", "3", "4"), facts) == {"1.jpg": "1.jpg", "2.jpg": "1.jpg"}
+def test_flat_pictures_are_duplicates_only_by_their_bytes() -> None:
+    facts = {f"{i}.jpg": ImageFacts(9, 9, digest=str(max(i, 2))) for i in range(1, 5)}
+    assert duplicate_groups(dataset_of("1", "2", "3", "4"), facts) == {"1.jpg": "1.jpg", "2.jpg": "1.jpg"}
 
 
 @settings(deadline=None)

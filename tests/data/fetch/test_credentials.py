@@ -102,12 +102,10 @@ def test_token_goes_to_the_own_origin_only(url: str, yes: bool) -> None:
     },
 )
 def test_absolute(reference: str, url: str) -> None:
-    assert Access("https://host:8443/v1/items").absolute(reference, "https://host:8443/v1/items") == url
-
-
-def test_invalid_url() -> None:
+    access = Access("https://host:8443/v1/items")
+    assert access.absolute(reference, "https://host:8443/v1/items") == url
     with pytest.raises(DataError, match="no URL"):
-        Access("https://host/").absolute("http://[x/", "https://host/")
+        access.absolute("http://[x/", "https://host:8443/v1/items")
 
 
 def test_secrets_in_a_path_are_shown_by_name() -> None:

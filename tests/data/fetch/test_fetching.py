@@ -158,26 +158,21 @@ class TestHttp:
             get(url, tmp_path, sha256="0" * 64)
         assert not list(tmp_path.iterdir())
 
-    def test_reused_by_digest_without_asking(self, server: Any, url: str, tmp_path: Path) -> None:
-        first = get(url, tmp_path, sha256=DIGEST)
-        assert get(url, tmp_path, sha256=DIGEST) == first
-        assert len(server.requests) == 1
-
     def test_reused_when_the_server_says_unchanged(self, server: Any, url: str, tmp_path: Path) -> None:
-        assert get(url, tmp_path) == get(url, tmp_path)
+        first = get(url, tmp_path)
+        assert get(url, tmp_path, sha256=DIGEST) == first
+        assert len(server.requests) == 1, "by its digest, without asking"
+        assert get(url, tmp_path) == first
         assert server.sent == len(BODY)
         server.file("/a.zip", BODY[:10])
         assert get(url, tmp_path).size == 10
 
-    def test_not_reused_unverified(self, server: Any, url: str, tmp_path: Path) -> None:
-        server.validators = False
-        get(url, tmp_path)
-        get(url, tmp_path)
-        assert server.sent == 2 * len(BODY)
-
-    def test_not_reused_when_damaged_here(self, url: str, tmp_path: Path) -> None:
+    def test_not_reused_unverified_or_damaged_here(self, server: Any, url: str, tmp_path: Path) -> None:
         get(url, tmp_path).path.write_bytes(b"x" + BODY[1:])
         assert get(url, tmp_path).path.read_bytes() == BODY
+        server.validators, server.sent = False, 0
+        get(url, tmp_path)
+        assert server.sent == len(BODY)
 
     @pytest.mark.parametrize("status", [201, 202, 204, 304])
     def test_only_a_file_is_taken_for_one(self, server: Any, url: str, tmp_path: Path, status: int) -> None:

@@ -58,15 +58,6 @@ def test_image_sets_are_the_split(annotation_folder: AnnotationFolder) -> None:
     assert list(subsets_of(annotation_folder.read()).values()) == ["train", "eval", "test", ""]
 
 
-def test_folders_are_the_split(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("train/a.jpg", "valid/a.jpg")
-    annotation_folder.write({"train/a.xml": xml(box(1, 1, 2, 2)), "valid/a.xml": xml(box(1, 1, 3, 3, kind="ant"))})
-    dataset = annotation_folder.read()
-    assert subsets_of(dataset) == {"train/a.jpg": "train", "valid/a.jpg": "eval"}
-    assert boxes_of(dataset) == {"train/a.jpg": [("cat", 0, 0, 2, 2)], "valid/a.jpg": [("ant", 0, 0, 3, 3)]}
-    assert dataset.classes == ("ant", "cat")
-
-
 @cases(
     "named, size",
     {

@@ -60,11 +60,8 @@ def test_class_names(annotation_folder: AnnotationFolder, name: str, content: di
 
 
 def test_names_that_are_no_texts(annotation_folder: AnnotationFolder) -> None:
-    assert annotation_folder.dataset({"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""}, "a.jpg").classes == (
-        "7",
-        "False",
-        "yes",
-    )
+    files = {"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""}
+    assert annotation_folder.dataset(files, "a.jpg").classes == ("7", "False", "yes")
 
 
 BBOX = (40, 15, 20, 20)

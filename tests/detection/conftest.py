@@ -6,12 +6,17 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions
+
+if TYPE_CHECKING:
+    from pipeline.detection.training import TrainingResult
 
 CLASSES = ("disc", "block")
 
@@ -81,10 +86,22 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_dataset(base / "train", 13, 1), write_dataset(base / "eval", 5, 2)
 
 
+@pytest.fixture
+def run(datasets: tuple[Path, Path], tmp_path: Path) -> Callable[..., TrainingResult]:
+    """Train, on `datasets` if no others are given, each time into a folder of its own."""
+
+    def start(options: TrainingOptions, *sets: Path, **named: Any) -> TrainingResult:
+        from pipeline.detection.training import train  # imported here: slow, and most tests need no training
+
+        return train(options, *(sets or datasets), Path(mkdtemp(dir=tmp_path)), **named)
+
+    return start
+
+
 @pytest.fixture(scope="session")
 def skilled(datasets: tuple[Path, Path], pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """YOLOX-nano's weights after they have met the discs and blocks: they find some."""
-    from pipeline.detection.training import train  # imported here: slow, and most tests need no training
+    from pipeline.detection.training import train
 
     folder = tmp_path_factory.mktemp("skilled")
     result = train(

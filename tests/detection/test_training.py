@@ -28,12 +28,8 @@ from pipeline.errors import DataError, MissingError, StepError, UsageError
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
+Run = Callable[..., TrainingResult]
 RUINOUS = 1.0  # a learning rate that leaves nothing of a detector, and no number infinite
-
-
-def new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +62,15 @@ def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult)
     assert json.loads((trained.folder / "history.json").read_text())[2]["epoch"] == 3
 
 
-def test_no_epochs_passes_the_weights_on_untouched(
-    trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_no_epochs_passes_the_weights_on_untouched(trained: TrainingResult, run: Run, tmp_path: Path) -> None:
     state = read_checkpoint(trained.folder / "last.pth").state
     source = write_checkpoint(tmp_path / "w.pth", state, {"classes": ["one", "two"]})
-    (tmp_path / "out").mkdir()
-    result = train(TrainingOptions("nano", 64, epochs=0), *datasets, tmp_path / "out", weights=source)
+    result = run(TrainingOptions("nano", 64, epochs=0), weights=source)
     assert result.metadata.classes == ("one", "two")  # the checkpoint's, not the data set's
     assert result.history == ()
     assert result.best_epoch == 0
     for name in ("best.pth", "last.pth"):
-        packed = read_checkpoint(tmp_path / "out" / name)
+        packed = read_checkpoint(result.folder / name)
         assert packed.classes == ("one", "two")
         assert all(torch.equal(packed.state[key], value) for key, value in state.items())
 
@@ -105,14 +98,12 @@ def test_what_was_learned_from_is_recorded_beside_the_weights_and_in_them(
 
 
 def test_weights_bring_the_images_that_they_learned_from(
-    trained: TrainingResult, datasets: tuple[Path, Path], tmp_path: Path, make_dataset: Callable[..., Path]
+    trained: TrainingResult, run: Run, datasets: tuple[Path, Path], tmp_path: Path, make_dataset: Callable[..., Path]
 ) -> None:
     """Of three trainings, each from the weights of the one before, the last without epochs lists the images of two."""
-    weights = Path(shutil.copy(trained.folder / "best.pth", tmp_path / "weights.pth"))
     sets = make_dataset(tmp_path / "train", 4, 11), make_dataset(tmp_path / "eval", 3, 12)
-    second = train(replace(OPTIONS, epochs=1), *sets, new(tmp_path / "second"), weights=weights)
-    options = replace(OPTIONS, epochs=0)
-    third = train(options, *datasets, new(tmp_path / "third"), weights=second.folder / "last.pth")
+    second = run(replace(OPTIONS, epochs=1), *sets, weights=trained.folder / "best.pth")
+    third = run(replace(OPTIONS, epochs=0), weights=second.folder / "last.pth")
     for folder in (second.folder, third.folder):
         for learned in (LearnedImages.read(folder / FILE_NAME), read_checkpoint(folder / "best.pth").learned):
             assert recorded(learned) == digests(*datasets, *sets)
@@ -129,11 +120,11 @@ def test_weights_bring_the_images_that_they_learned_from(
     ],
 )
 def test_given_weights_without_a_record_are_recorded_as_unknown(
-    classes: tuple[str, ...], coco: bool, epochs: int, datasets: tuple[Path, Path], tmp_path: Path
+    classes: tuple[str, ...], coco: bool, epochs: int, run: Run, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     state = build_model(ModelMetadata("nano", (64, 64), classes)).state_dict()
     weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": list(classes)})
-    result = train(replace(OPTIONS, epochs=epochs), *datasets, new(tmp_path / "out"), weights=weights)
+    result = run(replace(OPTIONS, epochs=epochs), weights=weights)
     unknown = UnknownWeights(hashlib.sha256(weights.read_bytes()).hexdigest(), coco)
     for learned in (LearnedImages.read(result.folder / FILE_NAME), read_checkpoint(result.folder / "best.pth").learned):
         assert learned is not None
@@ -160,9 +151,9 @@ def test_the_warning_names_weights_of_the_variant(trained: TrainingResult) -> No
     assert "weights_url: coco takes YOLOX-nano by Megvii (mAP 0.258 on COCO, Apache-2.0): https://github.com" in remedy
 
 
-def test_an_exploding_loss_ends_in_a_clear_error(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_exploding_loss_ends_in_a_clear_error(run: Run) -> None:
     with pytest.raises(StepError, match=r"training diverged[\s\S]*learning_rate"):
-        train(TrainingOptions("nano", 64, 3, 4, learning_rate=1e30), *datasets, tmp_path)
+        run(replace(OPTIONS, learning_rate=1e30))
 
 
 @pytest.mark.parametrize(
@@ -172,11 +163,9 @@ def test_an_exploding_loss_ends_in_a_clear_error(datasets: tuple[Path, Path], tm
         pytest.param({"freeze": "stem"}, r"freeze=stem needs pretrained weights[\s\S]*weights_url", id="freeze"),
     ],
 )
-def test_options_that_need_weights(
-    change: dict[str, Any], says: str, datasets: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_options_that_need_weights(change: dict[str, Any], says: str, run: Run) -> None:
     with pytest.raises(UsageError, match=says):
-        train(replace(OPTIONS, **change), *datasets, tmp_path)
+        run(replace(OPTIONS, **change))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +178,7 @@ def test_options_that_need_weights(
     ],
 )
 def test_sets_that_do_not_go_together(
-    part: str, change: str, says: str, datasets: tuple[Path, Path], tmp_path: Path
+    part: str, change: str, says: str, run: Run, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Of crowds alone COCO's mAP is -1 in each epoch, so that the first of all were the best."""
     folders = dict(zip(("train", "eval"), datasets, strict=True))
@@ -202,21 +191,20 @@ def test_sets_that_do_not_go_together(
         content["annotations"] = [{**each, "iscrowd": 1} for each in content["annotations"]]
     folders[part] = tmp_path
     with pytest.raises(MissingError, match="no annotation file"):
-        train(OPTIONS, folders["train"], folders["eval"], tmp_path)
+        run(OPTIONS, *folders.values())
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=says):
-        train(OPTIONS, folders["train"], folders["eval"], tmp_path)
+        run(OPTIONS, *folders.values())
 
 
-def test_mosaic_trains_on_images_without_any_box_too(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+def test_mosaic_trains_on_images_without_any_box_too(run: Run, datasets: tuple[Path, Path], tmp_path: Path) -> None:
     """Empty images are samples too: mmdet's loaders could drop them, or retry each fifteen times and give up."""
     folder = tmp_path / "train"
     shutil.copytree(datasets[0], folder)
     content = json.loads((folder / "annotations.json").read_text())
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] <= 3]
     (folder / "annotations.json").write_text(json.dumps(content))
-    (tmp_path / "out").mkdir()
-    result = train(TrainingOptions("nano", 64, 2, 4, augmentation="mosaic"), folder, datasets[1], tmp_path / "out")
+    result = run(TrainingOptions("nano", 64, 2, 4, augmentation="mosaic"), folder, datasets[1])
     # mmdet adds the L1 loss when mosaic is switched off for the last epochs
     assert ["loss_l1" in record.loss for record in result.history] == [False, True]
 
@@ -236,7 +224,7 @@ def ruined(
         state[name] = torch.stack([block, torch.randn_like(disc), disc])
     weights = write_checkpoint(base / "w.pth", state, {"classes": ["block", "star", "disc"]})
     options = replace(OPTIONS, epochs=8, learning_rate=RUINOUS, patience=2, freeze="nothing")
-    return train(options, *datasets, new(base / "out"), weights=weights), weights
+    return train(options, *datasets, base, weights=weights), weights
 
 
 def test_what_is_packed_is_never_worse_than_what_was_given(ruined: tuple[TrainingResult, Path]) -> None:
@@ -277,26 +265,24 @@ def test_patience_ends_training_and_says_why(ruined: tuple[TrainingResult, Path]
     assert torch.load(result.folder / "last.pth", weights_only=True)["meta"]["epoch"] == 2
 
 
-def test_what_is_gained_is_the_difference_to_the_given_weights(
-    datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path
-) -> None:
-    result = train(replace(OPTIONS, epochs=2), *datasets, tmp_path, weights=pretrained)
+def test_what_is_gained_is_the_difference_to_the_given_weights(run: Run, pretrained: Path) -> None:
+    result = run(replace(OPTIONS, epochs=2), weights=pretrained)
     assert result.warnings == ()
     first, best = result.history[0], result.history[result.best_epoch]
     assert result.best_epoch > 0
     assert result.metrics()["gained_mAP"] == (best.mAP or 0) - (first.mAP or 0) > 0
-    facts = ModelMetadata.read(tmp_path / METADATA_FILE).training
+    facts = ModelMetadata.read(result.folder / METADATA_FILE).training
     assert (facts["pretrained_mAP"], facts["eval_mAP"]) == (first.mAP, best.mAP)
     assert "ended_early" not in facts
 
 
-def test_what_is_frozen_stays_exactly_as_it_was(datasets: tuple[Path, Path], pretrained: Path, tmp_path: Path) -> None:
+def test_what_is_frozen_stays_exactly_as_it_was(run: Run, pretrained: Path) -> None:
     """Parameters and statistics, none of them balanced; all that is not frozen moves.
 
     An average of equal numbers is rounded, as mmdet takes it, so there the last bit may differ.
     """
-    train(replace(OPTIONS, epochs=1, freeze="stem"), *datasets, tmp_path, weights=pretrained)
-    before, after = read_checkpoint(pretrained).state, read_checkpoint(tmp_path / "last.pth").state
+    result = run(replace(OPTIONS, epochs=1, freeze="stem"), weights=pretrained)
+    before, after = read_checkpoint(pretrained).state, read_checkpoint(result.folder / "last.pth").state
     same = set()
     for name, value in before.items():
         if not name.startswith(CLASS_LAYER) and torch.allclose(after[name], value, rtol=1e-6, atol=1e-6):
@@ -304,22 +290,6 @@ def test_what_is_frozen_stays_exactly_as_it_was(datasets: tuple[Path, Path], pre
     fixed = {name for name in before if name.startswith(("backbone.stem.", "backbone.stage1."))}
     assert fixed <= same
     assert {name for name in same - fixed if name.endswith(("conv.weight", "running_mean"))} == set()
-
-
-@pytest.mark.parametrize(
-    "pretraining", [pytest.param(False, id="from scratch"), pytest.param(True, id="pretrained", marks=pytest.mark.slow)]
-)
-def test_the_time_limit_ends_training_with_an_epoch_that_is_validated(
-    pretraining: bool, datasets: tuple[Path, Path], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """Of 20 epochs every fourth would be."""
-    weights = request.getfixturevalue("skilled") if pretraining else None
-    result = train(replace(OPTIONS, epochs=20, max_minutes=1e-4), *datasets, tmp_path, weights=weights)
-    assert [record.epoch for record in result.history] == ([0, 1] if pretraining else [1])
-    assert result.history[-1].mAP is not None
-    assert result.metrics()["ended_early"] == "the time limit of 0.0001 minutes"
-    assert torch.load(tmp_path / "last.pth", weights_only=True)["meta"]["epoch"] == 1
-    assert {"best.pth", "last.pth", "model.json", "history.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, images: int, *, part: str = "loss", epoch: int = 0) -> list[int]:
@@ -340,80 +310,61 @@ WHOLE = replace(OPTIONS, batch_size=8)  # 2 steps an epoch, of 8 images; 13 are 
 
 
 def test_where_memory_runs_out_a_step_is_taken_in_smaller_parts(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = limited(monkeypatch, 2)
-    result = train(replace(WHOLE, epochs=1, micro_batch=5), *datasets, tmp_path)
+    result = run(replace(WHOLE, epochs=1, micro_batch=5))
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     short = [line for line in warned if "out of memory with" in line]
     assert [re.findall(r"\d+", line) for line in short] == [["5", "3"], ["3", "2"]]
     assert [line for line in warned if line not in short] == list(result.warnings)
     assert seen == [2, 2, 2, 2, 2, 2, 1]
     assert result.micro_batch == 2
-    assert "micro_batch=2" in (tmp_path / "config.py").read_text()
+    assert "micro_batch=2" in (result.folder / "config.py").read_text()
     assert [record.epoch for record in result.history] == [1]
 
 
 def test_where_memory_runs_out_later_no_finished_epoch_is_trained_again(
-    datasets: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     seen = limited(monkeypatch, 4, epoch=1)
-    result = train(WHOLE, *datasets, new(tmp_path / "out"))
+    result = run(WHOLE)
     assert seen == [8, 5, 4, 4, 4, 1, 4, 4, 4, 1]
     assert "continuing after epoch 1 of 3" in caplog.messages
     assert [record.epoch for record in result.history] == [1, 2, 3]
     assert result.micro_batch == 4
 
 
-def test_memory_may_run_out_in_evaluation(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_may_run_out_in_evaluation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = limited(monkeypatch, 2, part="predict")
-    result = train(replace(WHOLE, epochs=1), *datasets, tmp_path)
+    result = run(replace(WHOLE, epochs=1))
     assert (seen, result.micro_batch) == ([2, 2, 1], 2)
-
-
-def test_another_error_is_not_taken_for_too_little_memory(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*arguments: Any, **named: Any) -> None:
-        raise RuntimeError("sizes do not match")
-
-    monkeypatch.setattr(PartwiseYOLOX, "loss", broken)
-    with pytest.raises(RuntimeError, match="sizes do not match"):
-        train(WHOLE, *datasets, tmp_path)
-    assert not [line for line in caplog.messages if "memory" in line]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_decoded_ends_training(
-    workers: int, datasets: tuple[Path, Path], tmp_path: Path
+    workers: int, run: Run, datasets: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """With the words of the error alone, whichever process it was raised in."""
     folder = Path(shutil.copytree(datasets[0], tmp_path / "train"))
     (folder / "images" / "003.png").write_bytes(b"<html>404</html>")
     with pytest.raises(DataError) as caught:
-        train(replace(OPTIONS, workers=workers), folder, datasets[1], new(tmp_path / "out"))
+        run(replace(OPTIONS, workers=workers), folder, datasets[1])
     first, where, expected = str(caught.value).splitlines()
     assert first == "an image cannot be decoded"
     assert where.endswith("images/003.png")
     assert "expected:" in expected
 
 
-def test_no_worker_outlives_a_training(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_worker_outlives_a_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither one that ended nor one that failed, though its error is at hand and holds on to everything."""
     before = set(psutil.Process().children())
     options = replace(OPTIONS, epochs=1, workers=2)
-    train(options, *datasets, new(tmp_path / "ended"))
+    run(options)
     limited(monkeypatch, 0)
     with pytest.raises(torch.OutOfMemoryError, match="room for 0 images") as caught:
-        train(replace(options, micro_batch=1), *datasets, new(tmp_path / "failed"))
+        run(replace(options, micro_batch=1))
     assert set(psutil.Process().children()) <= before
     assert caught.value.__traceback__ is not None
 
@@ -439,20 +390,19 @@ def test_the_chart_is_drawn(history: tuple[EpochRecord, ...], tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["tiny", "s", "m", "l", "x"])
-def test_every_size_trains(variant: str, tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+def test_every_size_trains(variant: str, run: Run, tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
     """Nano does in every other test."""
     sets = make_dataset(tmp_path / "train", 4, 1), make_dataset(tmp_path / "eval", 3, 2)
-    (tmp_path / "out").mkdir()
-    result = train(TrainingOptions(variant, 64, 1, 4), *sets, tmp_path / "out")
+    result = run(TrainingOptions(variant, 64, 1, 4), *sets)
     assert result.history[0].loss["loss"] > 0
-    assert variant_of(read_checkpoint(tmp_path / "out" / "best.pth").state) == variant
+    assert variant_of(read_checkpoint(result.folder / "best.pth").state) == variant
 
 
 def test_tensorboard_shows_losses_rate_and_metrics_and_leaves_no_trace(
-    trained: TrainingResult, skilled: Path, datasets: tuple[Path, Path], tmp_path: Path
+    trained: TrainingResult, skilled: Path, run: Run, tmp_path: Path
 ) -> None:
     logs = tmp_path / "some" / "logs"
-    result = train(OPTIONS, *datasets, new(tmp_path / "out"), weights=skilled, logs=logs)
+    result = run(OPTIONS, weights=skilled, logs=logs)
     reader = EventAccumulator(str(logs)).Reload()
     found = {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
     assert {"train/loss", "train/loss_cls", "train/loss_bbox", "train/loss_obj", "train/rate"} < found.keys()

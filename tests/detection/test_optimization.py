@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +129,14 @@ def model_and_groups(hyperparameters: Hyperparameters) -> tuple[Any, list[dict[s
     return model, wrapper.optimizer.param_groups
 
 
-def settings_of(model: Any, groups: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Rate and decay by name."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-
-
 @pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
 def test_each_part_has_its_rate_and_only_weights_decay(optimizer: str) -> None:
-    model, groups = model_and_groups(Hyperparameters(**{**vars(RATES), "optimizer": optimizer}))
-    found = settings_of(model, groups)
+    """In few groups: an optimiser works on a whole one at once."""
+    model, groups = model_and_groups(replace(RATES, optimizer=optimizer))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    settings = [(group["lr"], group["weight_decay"]) for group in groups]
+    assert len(settings) == len(set(settings)) == 8
+    found = {names[id(p)]: setting for group, setting in zip(groups, settings, strict=True) for p in group["params"]}
     assert found.keys() == dict(model.named_parameters()).keys()
     kinds = {
         "backbone.": 1e-4,
@@ -150,15 +149,7 @@ def test_each_part_has_its_rate_and_only_weights_decay(optimizer: str) -> None:
         rate = next((rate for part, rate in kinds.items() if name.startswith(part)), 1e-3)
         assert found[name] == (pytest.approx(rate), 0.05 if parameter.ndim == 4 else 0.0), name
     assert sum(parameter.ndim == 1 for parameter in model.parameters()) > 100
-
-
-def test_a_group_holds_all_of_one_rate_and_decay() -> None:
-    """Few groups: an optimiser works on a whole one at once."""
-    _, groups = model_and_groups(RATES)
-    kinds = [(group["lr"], group["weight_decay"]) for group in groups]
-    assert len(kinds) == len(set(kinds)) == 8
-    _, even = model_and_groups(Hyperparameters())
-    assert len(even) == 2
+    assert len(model_and_groups(Hyperparameters())[1]) == 2
 
 
 @pytest.mark.parametrize(

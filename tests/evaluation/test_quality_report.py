@@ -156,9 +156,6 @@ SENTENCES: dict[str, tuple[dict, tuple[str, ...]]] = {
     "no gate": (
         {"gate": 0}, ("verdict : No limit for mAP50 was set, nor any other", "mAP50 none 0.5000 no limit"),
     ),
-    "no limit of mAP50": (
-        {"gate": 0, "max_seen_exact": 0.0}, ("verdict : No limit for mAP50 was set; the other limits are met",),
-    ),
     "a limit, unknown": ({"max_seen_exact": 0.0, "exposure": UNKNOWN}, ("byte for byte ≤ 0 - unknown",)),
     "unknown": (
         {"exposure": UNKNOWN},

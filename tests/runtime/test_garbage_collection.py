@@ -93,14 +93,21 @@ def test_the_newest_runs_of_each_pipeline_are_kept(runs: Runs, tmp_path: Path) -
     assert runs.same_work("first", "3" * 64) is not None
     swept(runs, keep=1)
     assert runs.ids() == [ids[1], ids[3]]
+    with pytest.raises(UsageError, match="at least 1"):
+        find_garbage(runs, keep=0)
 
 
-def test_a_run_with_a_living_attempt_is_kept(runs: Runs) -> None:
-    first = opened(runs)
-    runs.start(first, record(process=this_process()))
-    second = opened(runs)
+def test_a_run_with_a_living_attempt_and_one_whose_work_a_kept_one_reuses_are_kept(runs: Runs, tmp_path: Path) -> None:
+    source, _, third = (opened(runs) for _ in range(3))
+    artifact = made(runs, source, tmp_path / "in", "text")
+    reused = runs.start(third, record())
+    runs.end(third, replace(reused, status=REUSED, outputs={"things": artifact}, reused_from=f"{source}/first/1"))
     swept(runs, keep=1)
-    assert runs.ids() == [first, second]
+    assert runs.ids() == [source, third]
+    runs.start(third, record(process=this_process()))
+    fourth = opened(runs)
+    swept(runs, keep=1)
+    assert runs.ids() == [source, third, fourth]
 
 
 def test_a_run_in_which_a_step_begins_meanwhile_stays(runs: Runs, tmp_path: Path) -> None:
@@ -113,16 +120,6 @@ def test_a_run_in_which_a_step_begins_meanwhile_stays(runs: Runs, tmp_path: Path
     collect(runs, garbage)
     assert runs.ids() == [first, second]
     assert begun in Runs(runs.store).load(first).attempts
-
-
-def test_a_run_whose_work_a_kept_one_reuses_is_kept(runs: Runs, tmp_path: Path) -> None:
-    first, second, third = (opened(runs) for _ in range(3))
-    artifact = made(runs, first, tmp_path / "in", "text")
-    reused = runs.start(third, record())
-    runs.end(third, replace(reused, status=REUSED, outputs={"things": artifact}, reused_from=f"{first}/first/1"))
-    swept(runs, keep=1)
-    assert runs.ids() == [first, third]
-    assert second not in runs.ids()
 
 
 @pytest.mark.parametrize(
@@ -222,12 +219,6 @@ def test_nothing_goes_while_it_is_not_known_what_is_referred_to(runs: Runs, tmp_
     runs.store.files.replace(f"artifacts/things/{artifact.digest}", b"{}")
     with pytest.raises(IntegrityError, match="nothing is collected while an index is damaged"):
         find_garbage(Runs(runs.store), spare=0)
-
-
-def test_the_newest_run_is_never_removed(runs: Runs) -> None:
-    for keep in (0, -1):
-        with pytest.raises(UsageError, match="at least 1"):
-            find_garbage(runs, keep=keep)
 
 
 def test_what_a_put_counts_on_stays_while_it_has_no_marker_yet(

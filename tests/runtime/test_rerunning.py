@@ -97,11 +97,7 @@ def test_later_commits_and_work_in_progress_change_nothing_and_stay_untouched(ra
         "  the same: letters, words, book, page",
         f"see also: python -m pipeline compare {old['run']} {new['run']}",
     ]
-    assert {name: step["status"] for name, step in new["steps"].items()} == {
-        "first": "reused",
-        "second": "succeeded",
-        "third": "succeeded",
-    }
+    assert ran.statuses() == {"first": "reused", "second": "succeeded", "third": "succeeded"}
     for name, step in new["steps"].items():
         assert (step["parameters"], step["code"]) == (old["steps"][name]["parameters"], old["steps"][name]["code"])
     assert (new["config_file"], new["code"]["commit"]) == (CONFIG, commit)
@@ -109,24 +105,21 @@ def test_later_commits_and_work_in_progress_change_nothing_and_stay_untouched(ra
 
 def test_a_dirty_tree_comes_back_to_the_byte(alone: Any) -> None:
     files = alone.root / "files"
-    made = {
-        "text.txt": b"old\nlines \t\n",
-        "binary.bin": bytes(range(256)) * 9,
-        "crlf.txt": b"one\r\ntwo\r\n",
-        "no end.txt": b"no newline",
-        "gone.txt": b"gone\n",
-        "ümlaut.txt": b"name\n",
+    changed = {
+        "text.txt": (b"old\nlines \t\n", "neu\nlines \t\n日本語\n".encode()),
+        "binary.bin": (bytes(range(256)) * 9, bytes(reversed(range(256))) * 9),
+        "crlf.txt": (b"one\r\ntwo\r\n", b"one\r\n2\r\nthree\n"),
+        "no end.txt": (b"no newline", b"still no newline"),
+        "gone.txt": (b"gone\n", b""),
+        "ümlaut.txt": (b"name\n", b""),
     }
-    for name, content in made.items():
-        (files / name).write_bytes(content)
+    for name, (before, _) in changed.items():
+        (files / name).write_bytes(before)
     (files / "script.sh").write_text("#!/bin/sh\n")
     alone.git("add", "-A")
     alone.git("commit", "-qm", "files")
-    (files / "text.txt").write_bytes("neu\nlines \t\n日本語\n".encode())
-    (files / "binary.bin").write_bytes(bytes(reversed(range(256))) * 9)
-    (files / "crlf.txt").write_bytes(b"one\r\n2\r\nthree\n")
-    (files / "no end.txt").write_bytes(b"still no newline")
-    (files / "ümlaut.txt").write_bytes(b"")
+    for name, (_, after) in changed.items():
+        (files / name).write_bytes(after)
     (files / "gone.txt").unlink()
     (files / "one.txt").rename(files / "renamed.txt")
     (files / "script.sh").chmod(0o755)
@@ -158,13 +151,6 @@ def test_a_config_that_git_does_not_know_comes_from_the_record(alone: Any, tmp_p
     assert new["steps"]["first"]["status"] == "succeeded"
 
 
-def test_what_set_said_holds(alone: Any) -> None:
-    said = ["--set", 'first.text=it\'s "so" = ünï 😀', "--set", "first.times=3", "--set", "first.url=1e-3"]
-    assert alone.step(*said).code == 0
-    again(alone, "--reload")
-    assert alone.manifest()["config"]["set"] == {"first": {"text": 'it\'s "so" = ünï 😀', "times": 3, "url": "1e-3"}}
-
-
 def test_an_input_chosen_by_hand_is_the_same_again(ran: Any) -> None:
     first = ran.manifest()["run"]
     ran.commit()
@@ -183,17 +169,19 @@ def test_a_prod_run_from_a_dirty_tree_tags_the_old_commit(alone: Any) -> None:
     assert alone.git("rev-parse", content["new"]).strip() == commit
 
 
-@pytest.mark.parametrize("store", [".store/deeper", "../../the store", pytest.param("", id="absolute")])
-def test_wherever_the_store_lies(alone: Any, tmp_path: Path, store: str) -> None:
+@pytest.mark.parametrize("store", [".store/deeper", "../../the store", "{}/elsewhere"])
+def test_wherever_the_store_lies_what_set_said_holds(alone: Any, tmp_path: Path, store: str) -> None:
     config = alone.root / CONFIG
-    config.write_text(config.read_text() + f"store: {store or tmp_path / 'elsewhere'}\nzone: mine\n")
+    config.write_text(config.read_text() + f"store: {store.format(tmp_path)}\nzone: mine\n")
     alone.git("commit", "-qam", "a store of its own")
-    assert alone.step().code == 0
+    said = ["--set", 'first.text=it\'s "so" = ünï 😀', "--set", "first.times=3", "--set", "first.url=1e-3"]
+    assert alone.step(*said).code == 0
     again(alone, "--reload")
+    assert alone.manifest()["config"]["set"] == {"first": {"text": 'it\'s "so" = ünï 😀', "times": 3, "url": "1e-3"}}
     assert len(alone.runs()) == 2
 
 
-def test_a_source_that_has_changed_is_told_where_it_is_loaded_again(alone: Any) -> None:
+def test_a_source_that_has_changed_or_is_gone_is_told_where_it_is_loaded_again(alone: Any) -> None:
     outside = alone.root.parent / "outside.txt"
     outside.write_text("one")
     cells = alone.cells_of("first")
@@ -205,6 +193,10 @@ def test_a_source_that_has_changed_is_told_where_it_is_loaded_again(alone: Any) 
     again(alone)
     outcome = alone.look("rerun", "latest", "--reload")
     assert (outcome.code, "  differs: letters" in outcome.out) == (0, True)
+    outside.unlink()
+    outcome = alone.look("rerun", "latest", "--reload")
+    assert (outcome.code, "first fails where it once succeeded" in outcome.log) == (1, True)
+    assert_no_worktree(alone)
 
 
 def test_what_cannot_be_repeated_is_refused(alone: Any) -> None:
@@ -240,19 +232,6 @@ def test_a_run_outside_of_git_and_an_incomplete_one_are_refused(ran: Any) -> Non
     assert ran.step("first").code == 0
     refused(ran, "it has no success of second, third")
     assert_no_worktree(ran)
-
-
-def test_a_step_that_fails_now_is_named(alone: Any) -> None:
-    cells = alone.cells_of("first")
-    cells[5] = ("", f'{COLLECT}\nassert Path({str(alone.root.parent)!r}, "flag").is_file()')
-    alone.notebook("first", cells)
-    alone.git("commit", "-qam", "needs a flag")
-    (alone.root.parent / "flag").touch()
-    assert alone.step().code == 0
-    (alone.root.parent / "flag").unlink()
-    outcome = alone.look("rerun", "latest", "--reload")
-    assert (outcome.code, "first fails where it once succeeded" in outcome.log) == (1, True)
-    assert_no_worktree(alone)
 
 
 def test_ctrl_c_ends_the_step_and_leaves_no_worktree(ran: Any) -> None:

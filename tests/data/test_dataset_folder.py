@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import exif_of
 from PIL import Image as Picture
 
 from pipeline.data.coco import CocoDataset, Image, read_coco
@@ -24,12 +25,10 @@ def test_exactly_what_is_named(tiny: tuple[CocoDataset, Path], tmp_path: Path) -
 @pytest.mark.parametrize("name", ["a.jpg", "a.PNG", "a"])
 def test_a_picture_keeps_its_name_and_the_format_of_its_bytes(tmp_path: Path, kind: str, name: str) -> None:
     """Names from outside need not say what a file is, and everything after reads the bytes alone."""
-    exif = Picture.Exif()
-    exif[0x0112] = 8
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:, :20] = 250
     (tmp_path / "in").mkdir()
-    Picture.fromarray(pixels).save(tmp_path / "in" / name, kind, exif=exif)
+    Picture.fromarray(pixels).save(tmp_path / "in" / name, kind, exif=exif_of(8))
     dataset = CocoDataset((Image(1, name, 40, 60),), (), ())
     before = (tmp_path / "in" / name).read_bytes()
     write_subset(dataset, tmp_path / "in", tmp_path / "out", upright=(name,))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from cases import cases
-from pictures import png_chunk, png_start
+from pictures import exif_of, png_chunk, png_start
 from PIL import Image, ImageOps
 
 from pipeline.data.image_conversion import UnreadableError, convert, detect_format
@@ -119,9 +119,7 @@ class TestConvert:
 
     @pytest.mark.parametrize("orientation", [0, 9, 99])
     def test_senseless_orientation(self, tmp_path: Path, orientation: int) -> None:
-        exif = Image.Exif()
-        exif[ORIENTATION] = orientation
-        made = convert(saved(tmp_path / "a.tif", RGB, "TIFF", exif=exif))
+        made = convert(saved(tmp_path / "a.tif", RGB, "TIFF", exif=exif_of(orientation)))
         assert made.orientation == 1
         assert (pixels_of(made.data) == RGB).all()
 

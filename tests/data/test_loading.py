@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import cases
+from pictures import exif_of
 from PIL import Image as Picture
 
 from pipeline.data.annotation_matching import read_test_list
@@ -94,10 +95,8 @@ class TestConverted:
         """A white patch in a sideways photograph: wherever the box was drawn, it ends on the patch."""
         pixels = np.zeros((40, 60, 3), np.uint8)
         pixels[5:15, 10:30] = 255  # as stored: x 10, y 5, width 20, height 10
-        exif = Picture.Exif()
-        exif[0x0112] = 6
         (tmp_path / "in").mkdir()
-        Picture.fromarray(pixels).save(tmp_path / "in/b.avif", quality=100, exif=exif)
+        Picture.fromarray(pixels).save(tmp_path / "in/b.avif", quality=100, exif=exif_of(6))
         # orientation 6: what is up is at the right of the stored picture
         size, box = (
             ((60, 40), (10.0, 5.0, 20.0, 10.0)) if declared == "stored" else ((40, 60), (25.0, 10.0, 10.0, 20.0))

@@ -26,12 +26,10 @@ class AnnotationFolder:
         self.folder.mkdir()
         self.names: list[str] = []
 
-    def image(self, *names: str, orientation: int = 1) -> None:
+    def image(self, *names: str) -> None:
         for name in names:
-            exif = Image.Exif()
-            exif[0x0112] = orientation
             (self.images / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (100, 50)).save(self.images / name, exif=exif)
+            Image.new("L", (100, 50)).save(self.images / name)
             self.names.append(name)
 
     def write(self, files: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A single rule applied to a data set."""
+"""A single rule applied to a small data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 
 from pipeline.data.checks.findings import Action, Finding
 from pipeline.data.checks.rules import Result, Subject
-from pipeline.data.coco import CocoDataset
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+
+A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
+BOX = Annotation(1, 1, 1, (5.0, 6.0, 20.0, 10.0), 200.0, 0, [[5.0, 6.0, 25.0, 6.0, 25.0, 16.0]])
+
+
+def dataset(*annotations: Annotation, images: tuple[Image, ...] = (A, B)) -> CocoDataset:
+    """Two images of 60x40, and the box on the first unless told otherwise."""
+    return CocoDataset(images, annotations or (BOX,), (Category(1, "cat"),))
 
 
 def apply(

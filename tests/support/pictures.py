@@ -21,6 +21,12 @@ def picture(form: str = "PNG", size: tuple[int, int] = (40, 20), *, seed: int = 
     return file.getvalue()
 
 
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

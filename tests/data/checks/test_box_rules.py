@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ SQUARE = [5.0, 5.0, 25.0, 5.0, 25.0, 25.0, 5.0, 25.0]
 TEXT = mask.encode(np.asfortranarray(np.eye(40, 60, dtype=np.uint8)))["counts"].decode()
 
 
-def dataset(bbox: Box, area: float | None = None, iscrowd: int = 0) -> CocoDataset:
-    annotation = Annotation(1, 1, 1, bbox, bbox[2] * bbox[3] if area is None else area, iscrowd)
+def dataset(bbox: Box, area: float | None = None, iscrowd: int = 0, segmentation: Any = None) -> CocoDataset:
+    annotation = Annotation(1, 1, 1, bbox, bbox[2] * bbox[3] if area is None else area, iscrowd, segmentation)
     return CocoDataset((Image(1, "a.png", 60, 40),), (annotation,), (Category(1, "cat"),))
 
 
@@ -92,9 +93,7 @@ def test_found(rule: Any, bbox: Box, found: bool) -> None:
         assert apply(rule, dataset(bbox, iscrowd=1), "drop", min_box_side=2)[1] == []
 
 
-def masked(segmentation: Any) -> CocoDataset:
-    annotation = Annotation(1, 1, 1, (5.0, 5.0, 20.0, 20.0), 400.0, 0, segmentation)
-    return CocoDataset((Image(1, "a.png", 60, 40),), (annotation,), (Category(1, "cat"),))
+masked = partial(dataset, (5.0, 5.0, 20.0, 20.0), 400.0, 0)
 
 
 @cases(

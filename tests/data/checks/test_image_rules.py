@@ -9,7 +9,7 @@ import pytest
 from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from one_rule import apply
+from one_rule import BOX, A, B, apply, dataset
 
 from pipeline.data.checks import image_rules
 from pipeline.data.checks.findings import DID
@@ -17,13 +17,6 @@ from pipeline.data.checks.image_rules import duplicate_groups, exact_duplicates,
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.fingerprints import fingerprint_of
 from pipeline.data.images import ImageFacts
-
-A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
-BOX = Annotation(1, 1, 1, (5.0, 6.0, 20.0, 10.0), 200.0, 0, [[5.0, 6.0, 25.0, 6.0, 25.0, 16.0]])
-
-
-def dataset(*annotations: Annotation, images: tuple[Image, ...] = (A, B)) -> CocoDataset:
-    return CocoDataset(images, annotations or (BOX,), (Category(1, "cat"),))
 
 
 def facts(**fields: object) -> dict[str, ImageFacts]:

@@ -5,18 +5,12 @@ from functools import partial
 
 import pytest
 from cases import cases
-from one_rule import apply
+from one_rule import BOX, apply, dataset
 
 from pipeline.data.checks import record_rules
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 
-A, B = Image(1, "a.png", 60, 40), Image(2, "b.png", 60, 40)
 SIMILAR = partial(record_rules.duplicate_names, key=record_rules.without_case_and_spaces)
-BOX = Annotation(1, 1, 1, (5.0, 5.0, 9.0, 9.0), 81.0)
-
-
-def dataset(*annotations: Annotation, images: tuple[Image, ...] = (A, B)) -> CocoDataset:
-    return CocoDataset(images, annotations, (Category(1, "cat"),))
 
 
 @pytest.mark.parametrize("name", ["f/a.png", "f//a.png", "./f/a.png", "f/./a.png"])

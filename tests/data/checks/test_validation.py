@@ -14,6 +14,7 @@ from faults import FAULTS, Draft, plant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operations import lines_run
+from pictures import exif_of
 from PIL import Image as Picture
 from pycocotools.coco import COCO
 
@@ -203,10 +204,8 @@ class TestFiles:
         """A white patch on black: after writing, the box is still around it, whichever picture it was drawn on."""
         stored = np.zeros((40, 60, 3), np.uint8)
         stored[4:14, 8:32] = 255
-        exif = Picture.Exif()
-        exif[0x0112] = orientation
         (tmp_path / "in").mkdir()
-        Picture.fromarray(stored).save(tmp_path / "in/a.png", exif=exif)
+        Picture.fromarray(stored).save(tmp_path / "in/a.png", exif=exif_of(orientation))
         upright = cv2.imread(str(tmp_path / "in/a.png"))
         reference = upright if drawn_on == "upright" or orientation < 5 else stored
         image = Image(1, "a.png", reference.shape[1], reference.shape[0])

@@ -11,7 +11,7 @@ import pytest
 from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import png_start
+from pictures import exif_of, png_start
 from PIL import Image as Picture
 
 from pipeline.data.checks.findings import Finding
@@ -246,9 +246,7 @@ def test_a_picture_is_shown_upright(tmp_path: Path, orientation: int, width: int
     upright = np.zeros((height, width, 3), np.uint8)
     upright[100:300, 200:700] = (0, 255, 0)
     turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]
-    exif = Picture.Exif()
-    exif[0x0112] = orientation
-    Picture.fromarray(np.rot90(upright, turns)).save(tmp_path / "a.jpg", exif=exif)
+    Picture.fromarray(np.rot90(upright, turns)).save(tmp_path / "a.jpg", exif=exif_of(orientation))
     (developed,) = draw_thumbnails(tmp_path, [("a.jpg", boxes((200, 100, 500, 200)), NONE)], room=ROOM)
     assert developed.width / developed.height == pytest.approx(width / height, rel=0.02)
     outline_around_green(picture(developed))

@@ -24,6 +24,12 @@ def dataset_of(labels: Any) -> Any:
     return CocoDataset(images, tuple(annotations), tuple(Category(i, f"class {i}") for i in range(1, 6)))
 
 
+def with_fields(dataset: Any, fields: Any) -> Any:
+    """The data set, with these fields of its images."""
+    images = zip(dataset.images, fields, strict=True)
+    return replace(dataset, images=tuple(replace(image, extra=extra) for image, extra in images))
+
+
 def names(dataset: Any) -> Any:
     return {image.file_name for image in dataset.images}
 
@@ -66,9 +72,8 @@ def described(pictures: Any) -> tuple[Any, ...]:
         {key: value for key, value in (("video", video), ("subset", subset)) if value}
         for _, video, subset, _ in pictures
     ]
-    images = tuple(replace(image, extra=more) for image, more in zip(plain.images, extra, strict=True))
-    groups = {image.file_name: key for image, (*_, key) in zip(images, pictures, strict=True) if key}
-    return replace(plain, images=images), groups
+    groups = {image.file_name: key for image, (*_, key) in zip(plain.images, pictures, strict=True) if key}
+    return with_fields(plain, extra), groups
 
 
 def owners(parts: Any) -> Any:
@@ -143,10 +148,7 @@ def in_clips(*scenes: Any) -> Any:
         for scene in range(1, count + 1)
         for _ in range(3)
     ]
-    plain = dataset_of([{1}] * len(fields))
-    return replace(
-        plain, images=tuple(replace(each, extra=extra) for each, extra in zip(plain.images, fields, strict=True))
-    )
+    return with_fields(dataset_of([{1}] * len(fields)), fields)
 
 
 def divided(dataset: Any, parts: Any, *fields: Any) -> Any:
@@ -198,7 +200,7 @@ def test_grouping_turned_off(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     dataset = in_clips(*[2] * 20)
     parts = split(dataset, group_by="none")
-    bare = split(replace(dataset, images=tuple(replace(each, extra={}) for each in dataset.images)))
+    bare = split(with_fields(dataset, [{}] * len(dataset.images)))
     assert owners(parts) == owners(bare)
     assert "group_by" not in caplog.text
     assert not found_by("split-within-a-clip", parts)
@@ -233,9 +235,7 @@ def in_videos(count: Any, length: Any, seed: Any = 0) -> Any:
     """Images of which each `length` ones in a row are of one video, and show nearly the same."""
     shown = long_tailed(-(-count // length), 5, seed)
     plain = dataset_of([shown[i // length] for i in range(count)])
-    return replace(
-        plain, images=tuple(replace(image, extra={"video": (image.id - 1) // length}) for image in plain.images)
-    )
+    return with_fields(plain, [{"video": i // length} for i in range(count)])
 
 
 def test_adding_frames_to_a_video_and_duplicates_to_a_group_moves_none_in_stable_mode() -> None:
@@ -274,16 +274,14 @@ def test_a_split_that_comes_with_the_data(
     subsets: dict[Any, Any], options: dict[Any, Any], sizes: tuple[Any, ...]
 ) -> None:
     said = [subset for subset, count in subsets.items() for _ in range(count)]
-    plain = dataset_of(long_tailed(100, 5))
-    images = [replace(image, extra={"subset": subset} if subset else {}) for image, subset in
-              zip(plain.images, said, strict=True)]  # fmt: skip
-    parts = split(replace(plain, images=tuple(images)), **options)
+    dataset = with_fields(dataset_of(long_tailed(100, 5)), [{"subset": each} if each else {} for each in said])
+    parts = split(dataset, **options)
     assert sizes_of(parts) == sizes
     assert not any(each.action == "dropped" for each in parts.findings)
-    stable = owners(split(replace(plain, images=tuple(images)), mode="stable", **options))
+    stable = owners(split(dataset, mode="stable", **options))
     if options.get("source_split") != "ignore" and len(set(subsets) - {None}) > 1:
         lacking = {"train", "eval", "test"} - set(subsets)
-        for image in images:
+        for image in dataset.images:
             own = image.extra.get("subset")
             if own and "test_names" not in options:
                 allowed = {own} | (lacking if own == "train" else set())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import smooth
 
 from pipeline.data import fingerprints
 from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar, fingerprint_of, group_similar
@@ -81,17 +82,12 @@ def test_the_same_results_as_in_earlier_versions(pan: Any) -> None:
     noisy = [np.frombuffer(pan[i % 500], np.uint8) + rng.integers(-6, 7, FINGERPRINT_BYTES) for i in range(600)]
     several = [np.clip(each, 0, 255).astype(np.uint8).tobytes() for each in noisy] + pan + [b""] * 3
     several += [
-        fingerprint_of(np.ascontiguousarray(np.rot90(picture(seed // 8), seed % 4)[:, :: -1 if seed % 8 > 3 else 1]))
+        fingerprint_of(np.ascontiguousarray(np.rot90(smooth(seed // 8), seed % 4)[:, :: -1 if seed % 8 > 3 else 1]))
         for seed in range(800)
     ]
     assert digest(pan) == "b2fb8018405716f7"
     assert digest(group_similar(several)) == "d2aa9149f479d47c"
     assert digest(group_similar(several, whole_chains=True)) == "48af140542466bdf"
-
-
-def picture(seed: Any, size: Any = (120, 80), cells: Any = 6) -> Any:
-    cells_ = np.random.default_rng(seed).integers(0, 255, (cells, cells, 3), np.uint8)
-    return cv2.resize(cells_, size, interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.mark.parametrize("noise", [0, 1, 2])
@@ -116,7 +112,7 @@ def test_same_shape_in_another_colour_is_another_picture() -> None:
 @pytest.mark.parametrize("side", [20, 80])
 def test_another_object_before_the_same_background(side: int) -> None:
     """A fixed camera: a frame with something in it that stands out is no copy of one without, large or small."""
-    scene = picture(5, (320, 240))
+    scene = smooth(5, (320, 240))
     other = scene.copy()
     other[100 : 100 + side, 120 : 120 + side] = 255
     assert group_similar([fingerprint_of(scene), fingerprint_of(other)]) == [0, 1]
@@ -125,7 +121,7 @@ def test_another_object_before_the_same_background(side: int) -> None:
 @pytest.fixture(scope="module")
 def pan() -> Any:
     """Looks of frames of which each is like the next one, while the first and the last have nothing in common."""
-    wide = picture(8, (2400, 240), 24)
+    wide = smooth(8, (2400, 240), 24)
     return [fingerprint_of(np.ascontiguousarray(wide[:, x : x + 320])) for x in range(0, 2000, 4)]
 
 
@@ -139,7 +135,7 @@ def test_the_first_of_a_slow_pan_stands_for_what_is_like_it_alone(pan: Any) -> N
 
 def test_a_slow_pan_is_one_whole_chain(pan: Any) -> None:
     """Cut anywhere, the frames beside the cut would be alike: in a split, one to learn from and one to test on."""
-    other = [fingerprint_of(picture(100 + seed)) for seed in range(50)]
+    other = [fingerprint_of(smooth(100 + seed)) for seed in range(50)]
     assert group_similar(pan[::-1] + other, whole_chains=True) == [0] * len(pan) + list(range(len(pan), len(pan) + 50))
 
 
@@ -187,7 +183,7 @@ def test_compared_pairs_grow_with_the_number_though_most_are_similar(monkeypatch
 @given(st.lists(st.integers(0, 8), max_size=40))
 def test_groups_are_those_of_equal_looks(seeds: Any) -> None:
     """With pictures of which each is equal to or unlike the others, in whatever order, mirrored or not."""
-    prints = [fingerprint_of(picture(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
+    prints = [fingerprint_of(smooth(seed // 2)[:, :: -1 if seed % 2 else 1]) if seed else b"" for seed in seeds]
     firsts = group_similar(prints)
     kinds = [(seed // 2 if seed else f"flat {i}") for i, seed in enumerate(seeds)]
     assert firsts == [kinds.index(kind) for kind in kinds]
@@ -208,7 +204,7 @@ def test_found_among_others_are_those_that_are_there_in_any_orientation(
         pixels = pixels.transpose(1, 0, 2) if orientation > 4 else pixels
         return encoded(np.ascontiguousarray(np.rot90(pixels, orientation % 4)))
 
-    found = find_similar(table_of(picture(s) for s in seeds), table_of(turned(picture(s)) for s in other_seeds))
+    found = find_similar(table_of(smooth(s) for s in seeds), table_of(turned(smooth(s)) for s in other_seeds))
     assert found.tolist() == [seed in other_seeds for seed in seeds]
 
 
@@ -216,6 +212,6 @@ def test_found_among_others_are_those_that_are_there_in_any_orientation(
 def test_one_of_many_is_found_wherever_it_stands(place: int) -> None:
     """Also where the others are taken in parts."""
     others = np.frombuffer(b"".join(table(20_000, 0)), np.uint8).reshape(-1, FINGERPRINT_BYTES).copy()
-    prints = table_of(picture(seed) for seed in range(3))
+    prints = table_of(smooth(seed) for seed in range(3))
     others[place] = prints[1]
     assert find_similar(prints, others).tolist() == [False, True, False]

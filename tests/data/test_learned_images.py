@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pictures import smooth
 
 from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, find_seen, learn_images
@@ -19,11 +20,6 @@ from pipeline.errors import DataError, MissingError
 
 COCO = UnknownWeights("ab" * 32, coco=True)
 OTHER = UnknownWeights("01" * 32, coco=False)
-
-
-def drawn(seed: Any, size: Any = (160, 120)) -> Any:
-    cells = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
-    return cv2.resize(cells, size, interpolation=cv2.INTER_CUBIC)
 
 
 def jpeg(pixels: Any, quality: Any = 90) -> Any:
@@ -79,14 +75,14 @@ def test_what_was_learned_is_found_in_a_test_set_and_nothing_else(tmp_path: Path
 
 def test_flat_picture_is_found_by_its_bytes_alone(tmp_path: Path) -> None:
     flat = np.full((90, 120, 3), 128, np.uint8)
-    learned = learn_images(write_set(tmp_path / "train", {"a.jpg": jpeg(flat), "b.jpg": jpeg(drawn(1))}))
+    learned = learn_images(write_set(tmp_path / "train", {"a.jpg": jpeg(flat), "b.jpg": jpeg(smooth(1, (160, 120)))}))
     test = write_set(tmp_path / "test", {"same.jpg": jpeg(flat), "re-encoded.jpg": jpeg(flat, 50)})
     assert find_seen(learned, test) == {"same.jpg": "exact"}
     assert [bool(each.any()) for each in learned.fingerprints].count(False) == 1
 
 
 def test_nothing_learned_is_found_nowhere_and_absent_files_are_errors(tmp_path: Path) -> None:
-    test = write_set(tmp_path / "test", {"a.jpg": jpeg(drawn(1))})
+    test = write_set(tmp_path / "test", {"a.jpg": jpeg(smooth(1, (160, 120)))})
     assert find_seen(learn_images(), test) == {}
     assert find_seen(learn_images(test), write_set(tmp_path / "empty", {})) == {}
     with pytest.raises(MissingError, match="no record of learned images"):
@@ -97,12 +93,12 @@ def test_nothing_learned_is_found_nowhere_and_absent_files_are_errors(tmp_path: 
 
 
 def test_each_image_is_recorded_once_with_what_was_learned_before(tmp_path: Path) -> None:
-    one = write_set(tmp_path / "one", {"a.jpg": jpeg(drawn(1)), "b.jpg": jpeg(drawn(2))})
-    two = write_set(tmp_path / "two", {"c.jpg": jpeg(drawn(2)), "d.jpg": jpeg(drawn(3))})
+    one = write_set(tmp_path / "one", {"a.jpg": jpeg(smooth(1, (160, 120))), "b.jpg": jpeg(smooth(2, (160, 120)))})
+    two = write_set(tmp_path / "two", {"c.jpg": jpeg(smooth(2, (160, 120))), "d.jpg": jpeg(smooth(3, (160, 120)))})
     before = learn_images(one)
     before = LearnedImages(before.sha256, before.fingerprints, (COCO, OTHER, COCO))
     learned = learn_images(two, before=before)
-    expected = sorted(hashlib.sha256(jpeg(drawn(seed))).hexdigest() for seed in (1, 2, 3))
+    expected = sorted(hashlib.sha256(jpeg(smooth(seed, (160, 120)))).hexdigest() for seed in (1, 2, 3))
     assert [row.tobytes().hex() for row in learned.sha256] == expected
     assert learned.unknown_weights == (OTHER, COCO)
     assert len(find_seen(learned, one)) == 2

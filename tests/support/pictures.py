@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -19,6 +21,12 @@ def picture(form: str = "PNG", size: tuple[int, int] = (40, 20), *, seed: int = 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form, exif=exif)
     return file.getvalue()
+
+
+def smooth(seed: int, size: tuple[int, int] = (120, 80), cells: int = 6) -> Any:
+    """Pixels of soft blotches: two seeds look nothing alike."""
+    shades = np.random.default_rng(seed).integers(0, 255, (cells, cells, 3), np.uint8)
+    return cv2.resize(shades, size, interpolation=cv2.INTER_CUBIC)
 
 
 def exif_of(orientation: int) -> Image.Exif:

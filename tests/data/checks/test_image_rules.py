@@ -10,6 +10,7 @@ from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_rule import BOX, A, B, apply, dataset
+from pictures import smooth
 
 from pipeline.data.checks import image_rules
 from pipeline.data.checks.findings import DID
@@ -80,15 +81,10 @@ def test_on_the_users_word_boxes_stay_that_fit(bbox: tuple[float, ...], fits: bo
 CATEGORIES = (Category(1, "cat"), Category(2, "dog"))
 
 
-def picture(seed: Any) -> Any:
-    shades = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
-    return cv2.resize(shades, (120, 80), interpolation=cv2.INTER_CUBIC)
-
-
 def facts_of(**names: Any) -> Any:
     """Facts by name, from (digest, seed of the picture); no digest, no picture."""
     return {
-        f"{name}.jpg": ImageFacts(120, 80, digest=digest, fingerprint=fingerprint_of(picture(seed)))
+        f"{name}.jpg": ImageFacts(120, 80, digest=digest, fingerprint=fingerprint_of(smooth(seed)))
         if digest
         else ImageFacts(kind="missing", problem="the file is missing")
         for name, (digest, seed) in names.items()
@@ -211,7 +207,7 @@ ONE, TWO, SHORT = "0123456789abcdef" * 2, "fedcba9876543210" * 2, "Zx81QuuX0aBcD
 )
 def test_augmented_copies_of_one_picture(names: list[Any], together: bool) -> None:
     facts = {
-        name: ImageFacts(120, 80, digest=name, fingerprint=fingerprint_of(picture(i))) for i, name in enumerate(names)
+        name: ImageFacts(120, 80, digest=name, fingerprint=fingerprint_of(smooth(i))) for i, name in enumerate(names)
     }
     dataset = CocoDataset(tuple(Image(i, name, 120, 80) for i, name in enumerate(names, 1)), (), CATEGORIES)
     assert duplicate_groups(dataset, facts) == (dict.fromkeys(names, names[0]) if together else {})

@@ -162,9 +162,7 @@ def test_a_put_and_a_reuse_make_what_they_rely_on_young_again(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reused = made(runs, opened(runs), tmp_path / "in", "reused")
-    put(runs, tmp_path / "in", "text")
-    age(runs, 3.0)
-    monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
+    put_long_ago(runs, tmp_path, monkeypatch)
     again = put(runs, tmp_path / "in", "text")
     garbage = find_garbage(runs, spare=2.5)
     assert garbage.files == ()
@@ -173,6 +171,13 @@ def test_a_put_and_a_reuse_make_what_they_rely_on_young_again(
     found = runs.store.files.info(f"artifacts/things/{reused.digest}")
     assert found is not None
     assert time.time() - found.modified < 2.5
+
+
+def put_long_ago(runs: Runs, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    opened(runs)
+    put(runs, folder / "in", "text")
+    age(runs, 3.0)
+    patch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
 
 
 def age(runs: Runs, seconds: float) -> None:
@@ -225,10 +230,7 @@ def test_what_a_put_counts_on_stays_while_it_has_no_marker_yet(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole put happens between a collection's last look at the markers and its removing of objects."""
-    opened(runs)
-    put(runs, tmp_path / "in", "text")
-    age(runs, 3.0)
-    monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
+    put_long_ago(runs, tmp_path, monkeypatch)
     garbage = find_garbage(runs, spare=2.5)
     assert len(garbage.objects) == 2
     look, made_meanwhile = garbage_collection._live_objects, []
@@ -245,10 +247,7 @@ def test_what_a_put_counts_on_stays_while_it_has_no_marker_yet(
 
 def test_a_put_looks_once_more_at_what_was_old(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection takes an object just after it was renewed, as it can on an object store."""
-    opened(runs)
-    put(runs, tmp_path / "in", "text")
-    age(runs, 3.0)
-    monkeypatch.setattr("pipeline.runtime.store.artifact_store.YOUNG", 2.0)
+    put_long_ago(runs, tmp_path, monkeypatch)
     put_index = Store._put_index
 
     def late(self: Store, *arguments: Any) -> None:

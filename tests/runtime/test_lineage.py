@@ -35,8 +35,7 @@ def short(one: Any) -> str:
 
 def test_a_branching_lineage_is_drawn_as_a_tree_and_a_reused_attempt_makes_nothing() -> None:
     first, second = run_id(1), run_id(2)
-    lines = lineage_text(trace(TRAIN, RUNS)).splitlines()
-    assert lines == [
+    assert lineage_text(trace(TRAIN, RUNS)).splitlines() == [
         f"train  {TRAIN.digest}",
         f"3 files, 1.5 MB  {TRAIN.url}",
         f"made by {first}/prep/2",
@@ -67,10 +66,8 @@ def test_what_was_told_above_is_not_told_again() -> None:
 def test_an_artifact_made_again_is_one_node_and_each_way_of_making_it_is_told() -> None:
     again = run_of(3, attempt("fit", (TRAIN,), (MODEL,)))
     lineage = trace(MODEL, [*RUNS, again])
-    assert [*lineage.makers[(MODEL.name, MODEL.digest)]] == [
-        f"{run_id(3)}/fit/1",
-        f"{run_id(1)}/fit/1",
-    ], "in the order in which they started"
+    by_start = [f"{run_id(3)}/fit/1", f"{run_id(1)}/fit/1"]
+    assert [*lineage.makers[(MODEL.name, MODEL.digest)]] == by_start
     assert lineage_text(lineage).count("└─ train  ") == 1, "both read the same"
     text = lineage_text(trace(GOOD, [*RUNS, again]))
     assert f"{short(MODEL)}  {run_id(3)}/fit/1  and 1 more" in text
@@ -97,11 +94,9 @@ def test_where_nothing_but_a_name_is_left_it_is_said() -> None:
 
 
 def test_records_that_go_in_a_circle_do_no_harm() -> None:
-    circle = run_of(
-        1, attempt("a", (MODEL,), (MODEL,)), attempt("b", (MODEL,), (OTHER,)), attempt("c", (OTHER,), (MODEL,))
-    )
+    circle = attempt("a", (MODEL,), (MODEL,)), attempt("b", (MODEL,), (OTHER,)), attempt("c", (OTHER,), (MODEL,))
     for one in (MODEL, OTHER):
-        lineage = trace(one, [circle])
+        lineage = trace(one, [run_of(1, *circle)])
         assert len(lineage.artifacts) == 2
         assert "(see above)" in lineage_text(lineage)
         assert len(lineage_json(lineage)["nodes"]) == 2
@@ -113,7 +108,6 @@ def test_for_programs_it_is_nodes_and_edges() -> None:
     assert [node["entity"] for node in content["nodes"]] == ["images", "train", "model", "report"]
     node = content["nodes"][0]
     assert node["id"] == f"images/{IMAGES.digest}"
-    assert (node["url"], node["size"], node["files"]) == (IMAGES.url, 1500000, 3)
     assert node["made_by"] == [{"attempt": f"{run_id(1)}/load/1", "status": "succeeded", "metrics": LOAD.metrics}]
     assert [(edge["from"].split("/")[0], edge["to"].split("/")[0], edge["by"]) for edge in content["edges"]] == [
         ("images", "train", f"{run_id(1)}/prep/2"),
@@ -128,10 +122,6 @@ def test_over_real_runs(ran: Any) -> None:
     ran.step("third", "--set", "score=0.6")
     text = ran.look("lineage", "words").out
     assert f"made by {first}/second/1  length 5  odd -" in text
-    content = json.loads(ran.look("lineage", "words", "--json").out)
-    words = next(node for node in content["nodes"] if node["entity"] == "words")
-    for typed in (words["digest"][:6], words["id"], words["url"]):
-        assert json.loads(ran.look("lineage", typed, "--json").out) == content
     runs = ran.root / ".store/default/dev/runs"
     (runs / first / "run.json").write_text("[]")
     outcome = ran.look("lineage", "words")

@@ -51,12 +51,8 @@ def test_after_newer_runs_and_edits_it_has_the_inputs_and_parameters_of_then(toy
     assert toy.step("--set", "first.text=now").code == 0
     before = stored(toy)
     content = opened(toy, run, "second")
-    assert content == {
-        "notebook": str(toy.root / "out" / "opened" / run / "second.001.ipynb"),
-        "attempt": f"{run}/second/1",
-        "fresh": True,
-        "changed": True,
-    }
+    place = str(toy.root / "out" / "opened" / run / "second.001.ipynb")
+    assert content == {"notebook": place, "attempt": f"{run}/second/1", "fresh": True, "changed": True}
     for _ in range(2):  # as often as one likes
         said = execute(content["notebook"])
         assert made(toy, run, "second.001", "words") == "THEN"
@@ -115,7 +111,7 @@ def test_a_step_without_inputs_and_a_reused_attempt(ran: Any) -> None:
 
 
 def test_an_attempt_of_prod_and_a_notebook_of_an_older_format(toy: Any) -> None:
-    path = toy.notebook("first", toy.cells_of("first"))
+    path = toy.root / "steps" / "first.ipynb"
     notebook = json.loads(path.read_text())
     notebook["nbformat_minor"] = 4
     for cell in notebook["cells"]:

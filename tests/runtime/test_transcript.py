@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from pathlib import Path
 from typing import Any
 
 from pipeline.runtime.process import work_folder
@@ -16,22 +15,12 @@ def log(toy: Any, *arguments: str) -> Any:
     return toy.json("log", *arguments)
 
 
-def printed(content: dict[str, Any]) -> str:
-    return "\n".join(cell["text"] for cell in content["cells"])
-
-
 def test_each_cell_is_shown_under_the_name_it_had_while_it_ran(ran: Any) -> None:
     lines = ran.look("log", "second").out.splitlines()
     run = ran.manifest()["run"]
     assert lines[0].startswith(f"second, attempt 1 of run {run}: succeeded, ")
-    assert [line.split("s  ", 1)[1] for line in lines if line.startswith("  ") and "s  " in line] == [
-        "imports",
-        "parameters",
-        "injected-parameters",
-        "interface",
-        *["Work on."] * 4,
-        "Publish.",
-    ]
+    names = ["imports", "parameters", "injected-parameters", "interface", *["Work on."] * 4, "Publish."]
+    assert [line.split("s  ", 1)[1] for line in lines if line.startswith("  ") and "s  " in line] == names
     assert "      so far so good" in lines
     content = log(ran, "second")
     assert (content["status"], content["source"]) == ("succeeded", f"{run}/second/1")
@@ -60,7 +49,7 @@ def test_a_failure_is_shown_as_far_as_it_came(ran: Any) -> None:
 def test_an_attempt_is_shown_while_it_runs_and_after_it_was_killed(ran: Any) -> None:
     process = ran.spawn("second", "--set", "act=sleep")
     kernel = ran.kernel()
-    ran.wait_for(lambda: "so far so good" in printed(log(ran, "second")))
+    ran.wait_for(lambda: any("so far so good" in cell["text"] for cell in log(ran, "second")["cells"]))
     assert log(ran, "second")["status"] == "running"
     text = ran.look("log", "second").out
     assert ": running, since 20" in text
@@ -79,17 +68,11 @@ def test_an_attempt_is_shown_while_it_runs_and_after_it_was_killed(ran: Any) -> 
     assert "python step.dev.py second --run" in outcome.log
 
 
-def running(toy: Any, work: Path) -> None:
-    """As if the newest attempt at `second` were at work in a folder."""
-    run = toy.manifest()["run"]
-    ended = toy.root / f".store/default/dev/runs/{run}/attempts/second.001.ended.json"
-    ended.unlink()
-    (work / "context.json").write_text(json.dumps({"made_by": f"{run}/second/1"}))
-
-
 def test_a_notebook_that_is_not_saved_yet_or_being_written_is_no_error(ran: Any) -> None:
-    with work_folder(ran.root / ".cache" / "work", "step", "second") as work:
-        running(ran, work)
+    run = ran.manifest()["run"]
+    with work_folder(ran.root / ".cache" / "work", "step", "second") as work:  # as if it were at work there
+        (ran.root / f".store/default/dev/runs/{run}/attempts/second.001.ended.json").unlink()
+        (work / "context.json").write_text(json.dumps({"made_by": f"{run}/second/1"}))
         assert log(ran, "second")["cells"] == []
         (work / "second.ipynb").write_text('{"cells": [')
         assert log(ran, "second")["cells"] == []

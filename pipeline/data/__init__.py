@@ -6,9 +6,7 @@ the two: it alone maps names in the source to names of converted images, and rot
 image as it was stored.
 
 **Checks** are pure functions of a dataset, facts about its files and an action. A rule finds nothing more in its
-own result and undoes nothing of the rules before it, so a second pass changes nothing. Each file is decoded once,
-for integrity, size and fingerprint. JPEGs are decoded by simplejpeg, which reports libjpeg-turbo's warnings and
-decodes at reduced size, still through all of the data.
+own result and undoes nothing of the rules before it, so a second pass changes nothing. Each file is decoded once.
 
 **Exclusions.** Whatever leaves images out returns an `Exclusion` (how many, of how many, why), and the counts add
 up: a property test compares them with the images loaded less those in the three sets.

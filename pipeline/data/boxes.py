@@ -83,8 +83,3 @@ def ellipse_hull(centre: Point, radii: Point, degrees: float) -> Box:
     across = math.hypot(radii[0] * cos, radii[1] * sin)
     down = math.hypot(radii[0] * sin, radii[1] * cos)
     return centre[0] - across, centre[1] - down, 2 * across, 2 * down
-
-
-def flat(points: Sequence[Point]) -> list[float]:
-    """A polygon as COCO writes it: `[x1, y1, x2, y2, …]`."""
-    return [value for point in points for value in point]

@@ -69,8 +69,7 @@ def select(
         categories=tuple(categories),
     )
     log.info("selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(kept))
-    counts = {"more than max_images": len(dataset.images) - len(images)}
-    return selected, exclude(counts, len(dataset.images))
+    return selected, exclude({"more than max_images": len(dataset.images) - len(images)}, len(dataset.images))
 
 
 def draw_order(name: str, seed: int) -> bytes:

@@ -39,7 +39,10 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
             raise MissingError("an image of the dataset is missing", where=source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if image.file_name in turned:
-            target.write_bytes(_upright(source))
+            suffix = f".{read_header(source.read_bytes()).format.lower()}"
+            # the loss of JPEG is invisible; WebP is lossless
+            encoded = cv2.imencode(suffix, read_pixels(source), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+            target.write_bytes(encoded.tobytes())
             return
         try:
             os.link(source, target, follow_symlinks=True)
@@ -50,9 +53,3 @@ def write_subset(dataset: CocoDataset, images_folder: Path, folder: Path, *, upr
         placed = pool.map(place, dataset.images)
         list(tqdm(placed, f"writing {folder.name}"[:40], len(dataset.images), mininterval=0.5, ascii=True))
     write_coco(dataset, folder / "annotations.json")
-
-
-def _upright(source: Path) -> bytes:
-    suffix = f".{read_header(source.read_bytes()).format.lower()}"
-    # the loss of JPEG is invisible; WebP is lossless
-    return cv2.imencode(suffix, read_pixels(source), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

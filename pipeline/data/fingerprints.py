@@ -98,7 +98,7 @@ def _group(table: Pixels, whole_chains: bool) -> Indices:
     """The root of each fingerprint of a table `(N, FINGERPRINT_BYTES)`, by union-find: the first one of its group."""
     roots: Indices = np.arange(len(table))
     for a, b in _similar_pairs(table, roots):
-        low, high = sorted((_root(roots, a), _root(roots, b)))
+        low, high = sorted(_resolved(roots, np.array([a, b])).tolist())
         if low == high:
             continue
         if not whole_chains and {low, high} != {a, b}:
@@ -129,12 +129,6 @@ def _similar_pairs(table: Pixels, roots: Indices) -> Iterator[tuple[int, int]]:
                 low, high = low[useful], high[useful]
                 similar = _are_similar(table[low], table[high], turn[useful])
                 yield from zip(low[similar].tolist(), high[similar].tolist(), strict=True)
-
-
-def _root(roots: Indices, index: int) -> int:
-    while (above := int(roots[index])) != index:
-        index = above
-    return index
 
 
 def _resolved(roots: Indices, prints: Indices) -> Indices:

@@ -104,9 +104,7 @@ def convert(content: Path | bytes) -> ConvertedImage:
     data, suffix = b"", ".png"
     fits_jpeg = max(rgb.size) <= _LONGEST_JPEG
     if name not in _LOSSY or not fits_jpeg:
-        data = _saved(
-            rgb, "PNG", compress_level=3
-        )  # a photograph gets hardly smaller with more, in three times the time
+        data = _saved(rgb, "PNG", compress_level=3)  # more takes three times as long, and saves hardly anything
     if fits_jpeg and not 0 < len(data) <= MAX_BYTES:
         data, suffix = _saved(rgb, "JPEG", quality=95, subsampling=0), ".jpg"
     return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, notes)

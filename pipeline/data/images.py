@@ -73,11 +73,6 @@ class ImageFacts:
     digest: str = field(default="", compare=False)  # SHA-256 of the file; empty if it was not read
     fingerprint: bytes = field(default=b"", compare=False, repr=False)  # upright; empty if unreadable or flat
 
-    @property
-    def stored_size(self) -> tuple[int, int]:
-        """Width and height as stored, before the orientation is applied."""
-        return (self.height, self.width) if self.orientation in SIDEWAYS else (self.width, self.height)
-
 
 class BrokenFileError(Exception):
     """A file that does not hold a whole image: the kind of damage, and the problem."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.data.boxes import Point, flat, hull, polygon_area
+from pipeline.data.boxes import Point, hull, polygon_area
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
 
 # Fields of an image's COCO record, which loading reads and takes away again.
@@ -39,7 +40,7 @@ class ParsedBox:
     @classmethod
     def around(cls, label: str, outline: Sequence[Point], iscrowd: int = 0) -> ParsedBox:
         """The box around a polygon, which is kept."""
-        return cls(label, hull(outline), iscrowd, [flat(outline)], polygon_area(outline))
+        return cls(label, hull(outline), iscrowd, [[*chain.from_iterable(outline)]], polygon_area(outline))
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,7 @@ def coco_weights(variant: str) -> PublishedWeights:
 def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> dict[str, Any]:
     """Write `source.json`, and `weights.pth` where a URL is given; returns what `source.json` says.
 
-    The URL may be a path, empty to start without, or "coco" for the published weights that fit the variant, the YOLOX
-    size. `sha256` is the digest that the checkpoint must have; empty to accept any.
+    The URL may be empty to start without, or "coco" for the published weights that fit the variant, the YOLOX size.
 
     Raises:
         UsageError: A digest is given without a URL, or "coco" without a variant that there is.
@@ -83,26 +82,23 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     source = {"url": "", "sha256": "", "size": 0}
     if url:
         found = fetch(url, cache, sha256=sha256)
-        _check_weights(found.path, found.url, found.sha256)
+        known = next((entry.sha256_start for entry in published_weights() if entry.url == found.url), "")
+        if not found.sha256.startswith(known):
+            found.path.unlink()  # of a URL in the table it is a download
+            raise DataError(
+                f"the file's SHA-256 is {found.sha256}, which is not that of the published weights",
+                where=found.url,
+                expected=f"SHA-256 {known}, and on",
+                remedy="the download was removed: run again; if the same comes, something else is served at this URL",
+            )
+        start = b""
+        if found.path.is_file():
+            with found.path.open("rb") as file:
+                start = file.read(4)
+        if not start.startswith(_CHECKPOINT_STARTS):
+            problem = "the weights are not a PyTorch checkpoint"
+            raise DataError(problem, where=found.url, expected="a file torch.save wrote")
         shutil.copyfile(found.path, folder / "weights.pth")
         source = {"url": found.url, "sha256": found.sha256, "size": found.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return source
-
-
-def _check_weights(path: Path, url: str, sha256: str) -> None:
-    known = next((entry.sha256_start for entry in published_weights() if entry.url == url), "")
-    if not sha256.startswith(known):
-        path.unlink()  # of a URL in the table it is a download
-        raise DataError(
-            f"the file's SHA-256 is {sha256}, which is not that of the published weights",
-            where=url,
-            expected=f"SHA-256 {known}, and on",
-            remedy="the download was removed: run again; if the same comes, something else is served at this URL",
-        )
-    start = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(4)
-    if not start.startswith(_CHECKPOINT_STARTS):
-        raise DataError("the weights are not a PyTorch checkpoint", where=url, expected="a file torch.save wrote")

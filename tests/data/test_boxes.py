@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.boxes import ellipse_hull, flat, hull, polygon_area, rotated_box
+from pipeline.data.boxes import ellipse_hull, hull, polygon_area, rotated_box
+from pipeline.data.parsed import ParsedBox
 
 TRIANGLE = [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)]
 sides = st.floats(0.1, 100)
@@ -17,7 +18,7 @@ sides = st.floats(0.1, 100)
 def test_hull_and_area() -> None:
     assert hull(TRIANGLE) == (0, 0, 10, 10)
     assert polygon_area(TRIANGLE) == polygon_area(TRIANGLE[::-1]) == 50
-    assert flat(TRIANGLE) == [0, 0, 10, 0, 0, 10]
+    assert ParsedBox.around("", TRIANGLE).segmentation == [[0, 0, 10, 0, 0, 10]]
 
 
 @pytest.mark.parametrize("points", [[], [(0.0, math.nan), (1.0, 1.0)], [(1.0, 1.0), (math.inf, 1.0)]])

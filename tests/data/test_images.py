@@ -287,7 +287,6 @@ class TestFacts:
         cv2.imwrite(str(tmp_path / "upright.png"), pixels)
         found, upright = inspect(tmp_path, [path.name, "upright.png"]).values()
         assert (found.width, found.height) == (pixels.shape[1], pixels.shape[0])
-        assert found.stored_size == (96, 64)
         assert found.orientation == (orientation if 1 <= orientation <= 8 else 1)
         prints = [np.frombuffer(each.fingerprint, np.uint8).astype(int) for each in (found, upright)]
         assert len(prints[0]) == FINGERPRINT_BYTES

@@ -22,7 +22,7 @@ from pipeline.data.checks.rules import Result, Subject, merge, settle
 from pipeline.data.coco import Annotation, Box, CocoDataset, Image
 from pipeline.data.fingerprints import group_similar
 from pipeline.data.groups import components
-from pipeline.data.images import ImageFacts, Kind
+from pipeline.data.images import SIDEWAYS, ImageFacts, Kind
 
 _UNSCALED = (1.0, 1.0)
 _SAME_SHAPE = 0.02  # share by which an image's aspect ratio may change when it is resized to whole pixels
@@ -47,10 +47,10 @@ def exif_orientation(subject: Subject, action: Action) -> Result:
     for row, image in enumerate(subject.dataset.images):
         fact = subject.facts[image.file_name]
         if fact.orientation != 1:
-            sideways = (image.width, image.height) == fact.stored_size != (fact.width, fact.height)
-            details[row] = (
-                f"orientation {fact.orientation}, boxes drawn on the {'stored' * sideways or 'upright'} image"
-            )
+            as_stored = (image.width, image.height) == (fact.height, fact.width) != (fact.width, fact.height)
+            sideways = as_stored and fact.orientation in SIDEWAYS
+            drawn_on = "stored" if sideways else "upright"
+            details[row] = f"orientation {fact.orientation}, boxes drawn on the {drawn_on} image"
             turned |= {image.id: fact} if sideways else {}
 
     def upright(each: Annotation, fact: ImageFacts) -> Annotation:

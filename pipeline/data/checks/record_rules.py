@@ -17,7 +17,7 @@ _RARE = 3  # images with objects of a category, at least: one each for train, ev
 
 def duplicate_ids(subject: Subject, action: Action, *, kind: Kind) -> Result:
     """Find categories or images that share an id; the first keeps it, and objects with the id belong to the first."""
-    records = subject.records(kind)
+    records = getattr(subject.dataset, kind)
     names = [each.name if isinstance(each, Category) else each.file_name for each in records]
     firsts = first_positions([each.id for each in records])
     details = {row: f"the id is that of '{names[first]}'" for row, first in firsts.items()}
@@ -55,7 +55,7 @@ def annotation_ids_below_one(subject: Subject, action: Action) -> Result:
 
 def unknown_owners(subject: Subject, action: Action, *, kind: Kind) -> Result:
     """Find objects of an image or a category that does not exist."""
-    known = {each.id for each in subject.records(kind)}
+    known = {each.id for each in getattr(subject.dataset, kind)}
     owners = [getattr(each, OWNER[kind]) for each in subject.dataset.annotations]
     name = OWNER[kind].removesuffix("_id")
     details = {row: f"there is no {name} {owner}" for row, owner in enumerate(owners) if owner not in known}
@@ -78,7 +78,7 @@ def rare_categories(subject: Subject, action: Action) -> Result:
 def without_annotation(subject: Subject, action: Action, *, kind: Kind, detail: str) -> Result:
     """Find categories without an object, or images, which are background in training."""
     used = {getattr(each, OWNER[kind]) for each in subject.dataset.annotations}
-    details = {row: detail for row, each in enumerate(subject.records(kind)) if each.id not in used}
+    details = {row: detail for row, each in enumerate(getattr(subject.dataset, kind)) if each.id not in used}
     return settle(subject, kind, details, action)
 
 

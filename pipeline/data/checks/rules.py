@@ -39,11 +39,6 @@ class Subject:
     min_box_side: float = 1.0  # shortest side of an object's box in pixels; mmdet learns nothing from boxes below 1
     reserved: Collection[str] = ()  # file names of a fixed test set
 
-    def records(self, kind: Kind) -> Sequence[Any]:
-        """The records of a kind."""
-        found: Sequence[Any] = getattr(self.dataset, kind)
-        return found
-
     @cached_property
     def boxes(self) -> Floats:
         """The box of each annotation, `(N, 4)`: x, y, width, height."""
@@ -100,7 +95,7 @@ def settle(
     names = {image.id: image.file_name for image in dataset.images}
     found: list[Problem] = []
     for row in sorted(details):
-        each, detail, file_name, bbox = subject.records(kind)[row], details[row], "", None
+        each, detail, file_name, bbox = getattr(subject.dataset, kind)[row], details[row], "", None
         if isinstance(each, Annotation):
             item, file_name = f"annotation {each.id} in image {each.image_id}", names.get(each.image_id, "")
             bbox = each.bbox if all(map(isfinite, each.bbox)) else None
@@ -138,7 +133,7 @@ def merge(
 
     `firsts` is the position of the one that stays, by the position of another; `detail` describes the other and it.
     """
-    records, field = subject.records(kind), OWNER[kind]
+    records, field = getattr(subject.dataset, kind), OWNER[kind]
     moved = {records[row].id: records[first].id for row, first in firsts.items()}
 
     def merged() -> CocoDataset:

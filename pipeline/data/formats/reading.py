@@ -45,11 +45,6 @@ def read_annotations(
 
     `format` is one of `FORMATS`, or empty to detect it; `member` is the path of the one file to read, or its end.
     The format's name is returned with the dataset.
-
-    Raises:
-        UsageError: There is no such format.
-        MissingError: No file, or more than one, matches `member`.
-        DataError: No format is recognised, or several are, or a file is broken; says which, where and what to do.
     """
     if format and format not in FORMATS:
         remedy = did_you_mean(format, FORMATS, otherwise="leave it empty to detect it", cutoff=0.3)

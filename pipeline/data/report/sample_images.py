@@ -128,11 +128,7 @@ def choose_findings(findings: Iterable[Finding], count: int) -> list[Finding]:
 
 
 def sample_grid(folder: Path, *, count: int = 9, seed: int = 0) -> Chart:
-    """Draw some images of a written dataset, `annotations.json` and `images/`, with boxes and labels, as a grid.
-
-    Raises:
-        DataError: An image cannot be decoded.
-    """
+    """Draw some images of a written dataset, `annotations.json` and `images/`, with boxes and labels, as a grid."""
     dataset = read_coco(folder / "annotations.json")
     chosen = sorted(dataset.images, key=lambda image: draw_order(image.file_name, seed))[:count]
     columns = min(3, max(1, len(chosen)))

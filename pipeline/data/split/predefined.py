@@ -81,12 +81,10 @@ def find_predefined(
             held = {int(before[row]) for row in rows} - {FREE}
             for row in [row for row in rows if held and before[row] == FREE and subset[row] not in held]:
                 exclude(row, f"tied to images of {_names(held)} and, by others, to some of {SUBSETS[subset[row]]}")
-    groups = ties.groups(np.flatnonzero((subset != EXCLUDED) & ~listed).tolist())
+    groups = tuple(map(tuple, ties.groups(np.flatnonzero((subset != EXCLUDED) & ~listed).tolist())))
     findings.sort(key=lambda finding: finding.file_name)
     findings += _straddling(images, ties, subset)
-    return PredefinedSubsets(
-        subset, tuple(np.flatnonzero(listed).tolist()), tuple(map(tuple, groups)), present, tuple(findings)
-    )
+    return PredefinedSubsets(subset, tuple(np.flatnonzero(listed).tolist()), groups, present, tuple(findings))
 
 
 def _own_subsets(images: Sequence[Image], listed: Bools, *, honour: bool) -> tuple[Integers, frozenset[int]]:

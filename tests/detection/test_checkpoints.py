@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.errors import DataError, MissingError
 from pipeline.serving.model_metadata import ModelMetadata
 
 ABC = ("a", "b", "c")
+State = dict[str, torch.Tensor]
 
 
 def detector(*classes: str, variant: str = "nano") -> Any:
@@ -31,19 +33,31 @@ def detector(*classes: str, variant: str = "nano") -> Any:
 
 
 @pytest.fixture(scope="module")
-def three_classes() -> tuple[Any, dict[str, torch.Tensor]]:
-    """A model that knows a, b and c, and its weights."""
+def model() -> Any:
+    """It knows a, b and c."""
     torch.manual_seed(1)
-    model = detector(*ABC)
-    for name, value in model.state_dict().items():
+    made = detector(*ABC)
+    for name, value in made.state_dict().items():
         if name.startswith(CLASS_LAYER):
             value.normal_()
-    return model, {name: value.clone() for name, value in model.state_dict().items()}
+    return made
 
 
-def saved(path: Path, state: dict[str, torch.Tensor], **meta: Any) -> Path:
-    torch.save({"meta": meta, "state_dict": state}, path)
-    return path
+@pytest.fixture(scope="module")
+def state(model: Any) -> State:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture
+def saved(tmp_path: Path, state: State) -> Callable[..., Path]:
+    """Write a checkpoint of these entries."""
+
+    def save(meta: Any = MappingProxyType({"classes": list(ABC)}), *, archive: bool = True, **entries: Any) -> Path:
+        content = {"meta": dict(meta), "state_dict": state, **entries}
+        torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=archive)
+        return tmp_path / "w.pth"
+
+    return save
 
 
 @pytest.mark.parametrize(
@@ -56,14 +70,12 @@ def saved(path: Path, state: dict[str, torch.Tensor], **meta: Any) -> Path:
     ],
 )
 def test_head_rows_are_carried_over_by_name(
-    tmp_path: Path, three_classes: Any, classes: tuple[str, ...], rows: list[int | None]
+    saved: Callable[..., Path], state: State, classes: tuple[str, ...], rows: list[int | None]
 ) -> None:
-    _, state = three_classes
-    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", state, dataset_meta={"classes": ABC}))
-    model = detector(*classes)
-    initial = {name: value.clone() for name, value in model.state_dict().items()}
-    fit(checkpoint, model, classes)
-    for name, value in model.state_dict().items():
+    other = detector(*classes)
+    initial = {name: value.clone() for name, value in other.state_dict().items()}
+    fit(read_checkpoint(saved()), other, classes)
+    for name, value in other.state_dict().items():
         if not name.startswith(CLASS_LAYER):
             assert torch.equal(value, state[name]), name
             continue
@@ -81,49 +93,42 @@ def test_head_rows_are_carried_over_by_name(
         pytest.param({"CLASSES": ABC, "epoch": np.float64(1.0), "seed": np.int64(3)}, id="numpy scalars"),
     ],
 )
-def test_class_names_are_found(tmp_path: Path, three_classes: Any, meta: dict[str, Any]) -> None:
-    assert read_checkpoint(saved(tmp_path / "w.pth", three_classes[1], **meta)).classes == ABC
+def test_class_names_are_found(saved: Callable[..., Path], meta: dict[str, Any]) -> None:
+    assert read_checkpoint(saved(meta)).classes == ABC
 
 
 @pytest.mark.parametrize("meta", [{}, {"classes": ["a", "b"]}, {"dataset_meta": None}])
 def test_classes_without_names_are_said_with_a_way_out(
-    tmp_path: Path, three_classes: Any, meta: dict[str, Any], caplog: pytest.LogCaptureFixture
+    saved: Callable[..., Path], meta: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", three_classes[1], **meta))
-    assert checkpoint.classes == ("class 0", "class 1", "class 2")
+    assert read_checkpoint(saved(meta)).classes == ("class 0", "class 1", "class 2")
     assert "w.pth: 3 classes without names; none can be carried over. Where you know them, save" in caplog.text
 
 
 @pytest.mark.parametrize("archive", [pytest.param(True, id="zip"), pytest.param(False, id="before torch 1.6")])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_the_unaveraged_copy_of_mmdet_2_is_left_out(
-    tmp_path: Path, three_classes: Any, prefix: str, archive: bool
+    saved: Callable[..., Path], state: State, prefix: str, archive: bool
 ) -> None:
-    _, state = three_classes
     doubled = {**state, **{f"ema_{name.replace('.', '_')}": -value for name, value in state.items()}}
     weights = {f"{prefix}{name}": value for name, value in doubled.items()}
-    content = {"meta": {"CLASSES": ABC}, "state_dict": weights, "optimizer": {"state": {}}}
-    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=archive)
-    checkpoint = read_checkpoint(tmp_path / "w.pth")
+    path = saved({"CLASSES": ABC}, archive=archive, state_dict=weights, optimizer={"state": {}})
+    checkpoint = read_checkpoint(path)
     assert checkpoint.state.keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in checkpoint.state.items())
     assert checkpoint.summary == "YOLOX-nano by mmdet, 3 classes; not used: optimizer, ema_*"
 
 
-def mmengine_file(path: Path, state: dict[str, torch.Tensor], **more: Any) -> Path:
-    """As mmengine's runner saves it in training, with a loss history that pickles its own methods."""
+def of_mmengine() -> dict[str, Any]:
+    """What its runner saves beside weights in training: a loss history that pickles its own methods."""
     history = {"log_scalars": {"loss": HistoryBuffer([1.0], [1])}, "runtime_info": {"epoch": 1, "lr": np.float64(0.1)}}
-    meta = {"dataset_meta": {"classes": ABC}, "epoch": 1}
-    content = {"meta": meta, "state_dict": state, "message_hub": history, "optimizer": {"state": {}}, **more}
-    torch.save(content, path)
-    return path
+    return {"meta": {"dataset_meta": {"classes": ABC}, "epoch": 1}, "message_hub": history, "optimizer": {"state": {}}}
 
 
 def test_of_mmengines_two_states_the_averaged_one_is_read(
-    tmp_path: Path, three_classes: Any, monkeypatch: pytest.MonkeyPatch
+    saved: Callable[..., Path], model: Any, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its loss history is not opened."""
-    model, state = three_classes
     averaged = ExponentialMovingAverage(model)
     for value in averaged.module.parameters():
         value.data.fill_(0.25)
@@ -131,30 +136,28 @@ def test_of_mmengines_two_states_the_averaged_one_is_read(
     hook.src_model, hook.ema_model = model, averaged
     content: dict[str, Any] = {"state_dict": {name: value.clone() for name, value in state.items()}}
     hook.before_save_checkpoint(SimpleNamespace(), content)
-    path = mmengine_file(tmp_path / "epoch_1.pth", **content, state=content.pop("state_dict"))
+    path = saved(**of_mmengine(), **content)
     monkeypatch.setattr(HistoryBuffer, "__setstate__", lambda *_: pytest.fail("the history was opened"))
     checkpoint = read_checkpoint(path)
     assert checkpoint.summary.endswith("not used: message_hub, optimizer, ema_state_dict")
     assert all(bool((checkpoint.state[name] == 0.25).all()) for name, _ in model.named_parameters())
 
 
-def test_scalars_of_numpy_1_are_read(tmp_path: Path, three_classes: Any) -> None:
-    path = tmp_path / "w.pth"
-    content = {"meta": {"classes": list(ABC)}, "state_dict": three_classes[1], "best": np.float64(0.5)}
-    torch.save(content, path, _use_new_zipfile_serialization=False)
+def test_scalars_of_numpy_1_are_read(saved: Callable[..., Path]) -> None:
+    path = saved(best=np.float64(0.5), archive=False)
     data = path.read_bytes()
     assert b"cnumpy._core.multiarray\n" in data
     path.write_bytes(data.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
     assert read_checkpoint(path).classes == ABC
 
 
-def test_what_is_written_is_read_without_running_code(tmp_path: Path, three_classes: Any) -> None:
+def test_what_is_written_is_read_without_running_code(tmp_path: Path, state: State) -> None:
     """Whatever memory format the model is in; and twice the same bytes."""
     sha256 = np.arange(64, dtype=np.uint8).reshape(-1, 32)
     unknown = (UnknownWeights("0a" * 32, coco=True),)
     record = LearnedImages(sha256, np.full((2, FINGERPRINT_BYTES), 7, np.uint8), unknown)
     kinds = {4: torch.channels_last}
-    state = {n: v.to(memory_format=kinds.get(v.ndim, torch.preserve_format)) for n, v in three_classes[1].items()}
+    state = {n: v.to(memory_format=kinds.get(v.ndim, torch.preserve_format)) for n, v in state.items()}
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         path = write_checkpoint(tmp_path / folder / "w.pth", state, {"classes": list(ABC), "epoch": 2}, record)
@@ -179,12 +182,8 @@ def test_what_is_written_is_read_without_running_code(tmp_path: Path, three_clas
         pytest.param({"sha256": torch.zeros(3, dtype=torch.bfloat16)}, id="a type that numpy lacks"),
     ],
 )
-def test_an_entry_of_that_name_that_is_no_record_is_somebody_elses(
-    tmp_path: Path, three_classes: Any, entry: Any
-) -> None:
-    content = {"meta": {"classes": list(ABC)}, "state_dict": three_classes[1], "learned_images": entry}
-    torch.save(content, tmp_path / "w.pth")
-    checkpoint = read_checkpoint(tmp_path / "w.pth")
+def test_an_entry_of_that_name_that_is_no_record_is_somebody_elses(saved: Callable[..., Path], entry: Any) -> None:
+    checkpoint = read_checkpoint(saved(learned_images=entry))
     assert checkpoint.learned is None
     assert checkpoint.summary.endswith("not used: learned_images")
 
@@ -195,14 +194,13 @@ class Malice:
 
 
 def test_a_pickle_that_runs_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three_classes: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: Callable[..., Path]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    state = three_classes[1]
-    saved(Path("zip.pth"), state, evil=Malice())
+    saved({"evil": Malice()}).rename("zip.pth")
     Path("bare.pth").write_bytes(pickle.dumps({"state_dict": Malice()}, protocol=2))
-    mmengine_file(Path("history.pth"), state, evil=Malice())
-    torch.save({"model": state, "best_ap": Malice()}, "old.pth", _use_new_zipfile_serialization=False)
+    saved(**of_mmengine(), evil=Malice()).rename("history.pth")
+    saved(best_ap=Malice(), archive=False).rename("old.pth")
     for name in ("zip.pth", "bare.pth", "history.pth", "old.pth"):
         with pytest.raises(DataError, match=r"wants to run 'posix\.mkdir'[\s\S]*weights_only[\s\S]*save only"):
             read_checkpoint(Path(name))
@@ -226,8 +224,8 @@ class BorrowedMethod:
         """What pickle writes as a call has to be callable."""
 
 
-def test_what_getattr_seems_to_find_cannot_be_called(tmp_path: Path, three_classes: Any) -> None:
-    path = mmengine_file(tmp_path / "w.pth", three_classes[1], evil=Borrowed())
+def test_what_getattr_seems_to_find_cannot_be_called(saved: Callable[..., Path]) -> None:
+    path = saved(**of_mmengine(), evil=Borrowed())
     with pytest.raises(DataError, match="cannot be read: Trying to call reduce for unrecognized function"):
         read_checkpoint(path)
 
@@ -283,8 +281,8 @@ def test_damage_anywhere_is_a_data_error(tmp_path: Path) -> None:
         pytest.param("rows", r"cls\.1\.weight is \(2, 64, 1, 1\) instead of \(3, 64, 1, 1\)", id="fewer rows"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(tmp_path: Path, three_classes: Any, change: str, says: str) -> None:
-    state, stem = dict(three_classes[1]), "backbone.stem.conv.conv.weight"
+def test_parameters_that_do_not_fit_are_named(saved: Callable[..., Path], state: State, change: str, says: str) -> None:
+    state, stem = dict(state), "backbone.stem.conv.conv.weight"
     if change == "missing":
         for level in range(3):
             del state[f"bbox_head.multi_level_conv_obj.{level}.weight"], state[f"neck.out_convs.{level}.conv.weight"]
@@ -294,7 +292,7 @@ def test_parameters_that_do_not_fit_are_named(tmp_path: Path, three_classes: Any
         state[f"{CLASS_LAYER}1.weight"] = state[f"{CLASS_LAYER}1.weight"][:2]
     else:
         state[stem] = state[stem][:, :3] if change == "shape" else state[stem][:15]
-    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", state, classes=list(ABC)))
+    checkpoint = read_checkpoint(saved(state_dict=state))
     assert variant_of(checkpoint.state) == (None if change == "width" else "nano")
     model = detector("a")
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -303,10 +301,9 @@ def test_parameters_that_do_not_fit_are_named(tmp_path: Path, three_classes: Any
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_weights_of_another_variant_are_refused(tmp_path: Path, three_classes: Any) -> None:
-    checkpoint = read_checkpoint(saved(tmp_path / "w.pth", three_classes[1], classes=list(ABC)))
+def test_weights_of_another_variant_are_refused(saved: Callable[..., Path]) -> None:
     with pytest.raises(DataError, match=r"YOLOX-tiny\n.*weights of YOLOX-nano: set variant=nano"):
-        fit(checkpoint, detector(*ABC, variant="tiny"), ABC)
+        fit(read_checkpoint(saved()), detector(*ABC, variant="tiny"), ABC)
 
 
 def test_there_are_weights_for_every_variant() -> None:

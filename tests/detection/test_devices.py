@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import device_processes
 import psutil
 import pytest
 import torch
+from folders import digests_of
 
 from pipeline import errors
 from pipeline.detection import devices
@@ -24,11 +26,11 @@ from pipeline.detection.devices import execution_config
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Hyperparameters, TrainingOptions
 from pipeline.detection.resuming import CHECKPOINT
-from pipeline.detection.training import train
+from pipeline.detection.training import TrainingResult
 
 ONE = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4)
 OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
-RESULT = ("best.pth", "last.pth", "history.json", "config.py", "model.json", "learned_images.npz")
+Run = Callable[..., TrainingResult]
 
 PARENT = """
 import sys
@@ -115,11 +117,6 @@ def test_when_images_are_mixed(augmentation: str, epochs: int, hyperparameters: 
     assert execution_config(options, hyperparameters, 13).mosaic == mosaic
 
 
-def new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the processes, too: what they compute depends on it, to the last bit."""
@@ -129,6 +126,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_step_of_two_processes_is_the_step_of_one(
     make_dataset: Any,
+    run: Run,
     tmp_path: Path,
     skilled: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -149,10 +147,11 @@ def test_a_step_of_two_processes_is_the_step_of_one(
     for name, count, part in (("one", 1, 0), ("two", 2, 0), ("two in parts", 2, 1)):
         options = replace(OPTIONS, devices=count, micro_batch=part)
         capsys.readouterr()
-        results[name] = train(options, *folders, new(tmp_path / name), weights=skilled, hyperparameters=hyperparameters)
+        results[name] = run(options, *folders, weights=skilled, hyperparameters=hyperparameters)
         assert "100% epoch 1/1 loss" in capsys.readouterr().err
-    records = {name: read_checkpoint(tmp_path / name / "last.pth").learned for name in results}
-    assert all(learned and len(learned) == 7 + 13 + 5 for learned in records.values())  # of these and of the weights
+        learned = read_checkpoint(results[name].folder / "last.pth").learned
+        assert learned
+        assert len(learned) == 7 + 13 + 5  # images of these sets and of the weights
     one, result = results["one"], results["two"]
     start, expected, found = (
         read_checkpoint(path).state for path in (skilled, one.folder / "last.pth", result.folder / "last.pth")
@@ -170,6 +169,17 @@ def test_a_step_of_two_processes_is_the_step_of_one(
     assert results["two in parts"].micro_batch == 1
 
 
+def end_with_children(process: subprocess.Popen[bytes], end: signal.Signals) -> None:
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) >= 2
+    process.send_signal(end)
+    process.wait(15)
+    _, alive = psutil.wait_procs(started, timeout=15)
+    for each in alive:
+        each.kill()
+    assert alive == []
+
+
 def kept_epoch(resume: Path) -> int:
     """Of the checkpoint, which is replaced in one go."""
     path = resume / CHECKPOINT
@@ -178,30 +188,25 @@ def kept_epoch(resume: Path) -> int:
 
 @pytest.mark.slow
 def test_a_killed_training_leaves_no_process_and_goes_on_to_the_same_bytes(
-    datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
+    run: Run, datasets: tuple[Path, Path], skilled: Path, tmp_path: Path
 ) -> None:
     """Every second of ten epochs is validated. It is killed in one after an epoch that was not."""
     options = replace(OPTIONS, epochs=10, batch_size=8, learning_rate=1e-3, freeze="stem")
-    expected = train(options, *datasets, new(tmp_path / "undisturbed"), weights=skilled)
+    expected = run(options, weights=skilled)
     resume = tmp_path / "resume"
-    arguments = [str(skilled), *map(str, datasets), str(new(tmp_path / "killed")), str(resume)]
+    (tmp_path / "killed").mkdir()
+    arguments = [str(skilled), *map(str, datasets), str(tmp_path / "killed"), str(resume)]
     process = subprocess.Popen([sys.executable, "-c", PARENT, *arguments], stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while kept_epoch(resume) not in (3, 5, 7):
         assert time.monotonic() < end, "it did not come to that epoch"
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    started = psutil.Process(process.pid).children(recursive=True)
-    assert len(started) >= 2
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    _, alive = psutil.wait_procs(started, timeout=15)
-    assert alive == []
+    end_with_children(process, signal.SIGKILL)
     assert kept_epoch(resume) in range(3, 10)
-    result = train(options, *datasets, new(tmp_path / "out"), weights=skilled, resume=resume)
-    assert asdict(result) == asdict(replace(expected, folder=tmp_path / "out"))
-    for name in RESULT:
-        assert (tmp_path / "out" / name).read_bytes() == (expected.folder / name).read_bytes(), name
+    result = run(options, weights=skilled, resume=resume)
+    assert asdict(result) == asdict(replace(expected, folder=result.folder))
+    assert digests_of(result.folder) == digests_of(expected.folder)
 
 
 @pytest.mark.parametrize(
@@ -223,31 +228,24 @@ def test_processes_that_say_nothing_end_with_their_parent(end: signal.Signals, t
     while not all((tmp_path / rank).exists() for rank in "01"):
         assert time.monotonic() < limit, "they did not start"
         time.sleep(0.05)
-    started = psutil.Process(process.pid).children(recursive=True)
-    assert len(started) >= 2
-    process.send_signal(end)
-    process.wait(15)
-    _, alive = psutil.wait_procs(started, timeout=15)
-    for each in alive:
-        each.kill()
-    assert alive == []
+    end_with_children(process, end)
 
 
-def test_the_error_of_a_process_is_the_users(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_error_of_a_process_is_the_users(run: Run, datasets: tuple[Path, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(datasets[0], tmp_path / "train"))
     (folder / "images" / "003.png").write_bytes((folder / "images" / "003.png").read_bytes()[:100])
     with pytest.raises(errors.DataError) as caught:
-        train(OPTIONS, folder, datasets[1], new(tmp_path / "out"))
+        run(OPTIONS, folder, datasets[1])
     assert "003.png" in str(caught.value)
     assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.slow
 def test_where_memory_of_one_process_runs_out_all_go_on_in_smaller_parts(
-    datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(devices, "_work", device_processes.crowded)
-    result = train(OPTIONS, *datasets, new(tmp_path / "out"))
+    result = run(OPTIONS)
     assert [line for line in caplog.messages if "out of memory with 2 images at once: continuing with 1" in line]
     assert (result.micro_batch, [record.epoch for record in result.history]) == (1, [1])
 
@@ -259,9 +257,7 @@ def test_where_memory_of_one_process_runs_out_all_go_on_in_smaller_parts(
         pytest.param(device_processes.gone, "ended before its training did[\\s\\S]*devices=1", id="no result"),
     ],
 )
-def test_a_failed_process_is_shown(
-    work: Any, says: str, datasets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_process_is_shown(work: Any, says: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_work", work)
     with pytest.raises(errors.StepError, match=says):
-        train(OPTIONS, *datasets, new(tmp_path / "out"))
+        run(OPTIONS)

@@ -37,7 +37,20 @@ def trained(datasets: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     return train(OPTIONS, *datasets, tmp_path_factory.mktemp("trained"))
 
 
-def test_what_inference_needs_is_there(trained: TrainingResult) -> None:
+def digests(*folders: Path) -> set[str]:
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for each in folders for path in (each / "images").iterdir()}
+
+
+def recorded(folder: Path) -> set[str]:
+    """Digests of the images that a result learned from, by its record and by its weights."""
+    beside, within = LearnedImages.read(folder / FILE_NAME), read_checkpoint(folder / "best.pth").learned
+    assert within is not None
+    assert within.summary() == beside.summary()
+    return {row.tobytes().hex() for row in beside.sha256}
+
+
+def test_what_inference_needs_is_there(trained: TrainingResult, datasets: tuple[Path, Path]) -> None:
+    """Of what was learned from, the eval set too, for it chooses the epoch."""
     names = {path.name for path in trained.folder.iterdir()}
     weights, records = {"best.pth", "last.pth"}, {"model.json", "history.json", "learned_images.npz"}
     assert names == weights | records | {"config.py", "test_image.png", "parity_images"}
@@ -49,6 +62,11 @@ def test_what_inference_needs_is_there(trained: TrainingResult) -> None:
     metadata = ModelMetadata.read(trained.folder / METADATA_FILE)
     assert (metadata.variant, metadata.image_size, metadata.classes) == ("nano", (64, 64), ("disc", "block"))
     assert len(list((trained.folder / "parity_images").iterdir())) == 5
+    assert recorded(trained.folder) == digests(*datasets)
+    learned = read_checkpoint(trained.folder / "last.pth").learned
+    assert learned is not None
+    assert metadata.training["learned_images"] == learned.summary()
+    assert learned.unknown_weights == ()
 
 
 def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult) -> None:
@@ -62,41 +80,6 @@ def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult)
     assert json.loads((trained.folder / "history.json").read_text())[2]["epoch"] == 3
 
 
-def test_no_epochs_passes_the_weights_on_untouched(trained: TrainingResult, run: Run, tmp_path: Path) -> None:
-    state = read_checkpoint(trained.folder / "last.pth").state
-    source = write_checkpoint(tmp_path / "w.pth", state, {"classes": ["one", "two"]})
-    result = run(TrainingOptions("nano", 64, epochs=0), weights=source)
-    assert result.metadata.classes == ("one", "two")  # the checkpoint's, not the data set's
-    assert result.history == ()
-    assert result.best_epoch == 0
-    for name in ("best.pth", "last.pth"):
-        packed = read_checkpoint(result.folder / name)
-        assert packed.classes == ("one", "two")
-        assert all(torch.equal(packed.state[key], value) for key, value in state.items())
-
-
-def digests(*folders: Path) -> set[str]:
-    return {hashlib.sha256(path.read_bytes()).hexdigest() for each in folders for path in (each / "images").iterdir()}
-
-
-def recorded(learned: LearnedImages | None) -> set[str]:
-    assert learned is not None
-    return {row.tobytes().hex() for row in learned.sha256}
-
-
-def test_what_was_learned_from_is_recorded_beside_the_weights_and_in_them(
-    trained: TrainingResult, datasets: tuple[Path, Path]
-) -> None:
-    """The eval set too, for it chooses the epoch."""
-    learned = LearnedImages.read(trained.folder / FILE_NAME)
-    assert recorded(learned) == digests(*datasets)
-    assert learned.unknown_weights == ()
-    for name in ("best.pth", "last.pth"):
-        checkpoint = read_checkpoint(trained.folder / name)
-        assert recorded(checkpoint.learned) == digests(*datasets)
-    assert ModelMetadata.read(trained.folder / METADATA_FILE).training["learned_images"] == learned.summary()
-
-
 def test_weights_bring_the_images_that_they_learned_from(
     trained: TrainingResult, run: Run, datasets: tuple[Path, Path], tmp_path: Path, make_dataset: Callable[..., Path]
 ) -> None:
@@ -105,10 +88,8 @@ def test_weights_bring_the_images_that_they_learned_from(
     second = run(replace(OPTIONS, epochs=1), *sets, weights=trained.folder / "best.pth")
     third = run(replace(OPTIONS, epochs=0), weights=second.folder / "last.pth")
     for folder in (second.folder, third.folder):
-        for learned in (LearnedImages.read(folder / FILE_NAME), read_checkpoint(folder / "best.pth").learned):
-            assert recorded(learned) == digests(*datasets, *sets)
-            assert learned is not None
-            assert learned.unknown_weights == ()
+        assert recorded(folder) == digests(*datasets, *sets)
+        assert LearnedImages.read(folder / FILE_NAME).unknown_weights == ()
 
 
 @pytest.mark.parametrize(
@@ -126,10 +107,14 @@ def test_given_weights_without_a_record_are_recorded_as_unknown(
     weights = write_checkpoint(tmp_path / "w.pth", state, {"classes": list(classes)})
     result = run(replace(OPTIONS, epochs=epochs), weights=weights)
     unknown = UnknownWeights(hashlib.sha256(weights.read_bytes()).hexdigest(), coco)
-    for learned in (LearnedImages.read(result.folder / FILE_NAME), read_checkpoint(result.folder / "best.pth").learned):
-        assert learned is not None
-        assert learned.unknown_weights == (unknown,)
-        assert recorded(learned) == (digests(*datasets) if epochs else set())
+    assert LearnedImages.read(result.folder / FILE_NAME).unknown_weights == (unknown,)
+    assert recorded(result.folder) == (digests(*datasets) if epochs else set())
+    if not epochs:  # passed on untouched, with the checkpoint's classes and not the data set's
+        assert (result.metadata.classes, result.history, result.best_epoch) == (classes, (), 0)
+        for name in ("best.pth", "last.pth"):
+            packed = read_checkpoint(result.folder / name)
+            assert packed.classes == classes
+            assert all(torch.equal(packed.state[key], value) for key, value in state.items())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 
@@ -16,3 +17,8 @@ def fill(folder: Path, contents: dict[str, bytes]) -> Path:
 def contents_of(folder: Path) -> dict[str, bytes]:
     """The files at any depth of a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The same, by SHA-256: where files are large, for a failure is shown."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents_of(folder).items()}

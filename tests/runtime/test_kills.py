@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -30,16 +31,12 @@ def attempts(step: dict[str, Any]) -> list[str]:
 
 def kill(process: Any, what: str) -> None:
     """SIGKILL for the runner, for its kernel, or for both at once, as when the machine goes down."""
-    try:
-        kernels = psutil.Process(process.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
-    victims = kernels if what == "kernel" else [psutil.Process(process.pid)]
-    for victim in [*victims, *(kernels if what == "machine" else [])]:
-        try:
-            victim.kill()
-        except psutil.NoSuchProcess:
-            continue
+    with suppress(psutil.NoSuchProcess):
+        runner = psutil.Process(process.pid)
+        kernels = runner.children(recursive=True)
+        for victim in {"runner": [runner], "kernel": kernels, "machine": [runner, *kernels]}[what]:
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
 
 
 def check_store(toy: Any) -> None:
@@ -81,9 +78,8 @@ def test_killed_at_any_moment_the_same_command_ends_the_run(new_toy: Any, tmp_pa
         check_store(toy)
     assert continued > MOMENTS / 3
     assert toy.left_over() == []
-    killed = [a for row in toy.runs() for step in toy.manifest(row["run"])["steps"].values() for a in attempts(step)]
-    assert "killed" in killed
-    assert "running" not in killed, "every attempt has an end"
+    ends = {a for row in toy.runs() for step in toy.manifest(row["run"])["steps"].values() for a in attempts(step)}
+    assert ("killed" in ends, "running" in ends) == (True, False), "every attempt has an end"
 
 
 def test_a_killed_run_is_continued_by_the_same_command(toy: Any) -> None:
@@ -146,7 +142,6 @@ def test_a_changed_command_opens_a_run_of_its_own(toy: Any, in_process: None, ch
     assert toy.step("--set", "second.act=fail").code == 1
     failed = toy.manifest()["run"]
     if change == "notebook":
-        toy.notebook("third", [*toy.cells_of("third"), ("md", "more")])
         toy.notebook("first", [*toy.cells_of("first"), ("md", "more")])
     if change == "config":
         config = toy.root / "configs" / "demo.yaml"

@@ -145,11 +145,8 @@ def test_the_newest_success_counts_whatever_the_clock_says(runs: Runs) -> None:
 @pytest.mark.parametrize("name", ["run.json", "attempts/second.002.started.json"])
 def test_a_record_of_a_newer_schema_is_refused(runs: Runs, name: str) -> None:
     run = new_run_id() if name == "run.json" else opened(runs)
-    content = (
-        json.dumps({**asdict(beginning("second", attempt=2)), "schema": SCHEMA + 1, "something": "new"}).encode()
-        + b"\n"
-    )
-    runs.store.files.create(f"runs/{run}/{name}", content)
+    newer = {**asdict(beginning("second", attempt=2)), "schema": SCHEMA + 1, "something": "new"}
+    runs.store.files.create(f"runs/{run}/{name}", json.dumps(newer).encode() + b"\n")
     with pytest.raises(UsageError, match="newer version") as caught:
         runs.load(run)
     says = (name, f"found {SCHEMA + 1}", "update the pipeline")
@@ -246,9 +243,12 @@ def put_empty(runs: Runs, key: str) -> None:
         runs.store.files._fs.pipe_file(f"{runs.store.files._root}/{key}", b"")  # type: ignore[union-attr]
 
 
-def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs, *, cut: bool) -> None:
     run = opened(runs)
     killed = runs.start(run, beginning("first", process=GONE))
+    if cut:  # while it wrote its own end
+        runs.store.files.replace(f"runs/{run}/attempts/first.001.ended.json", b'{"step": "fir')
     alive = runs.start(run, beginning("second", process=this_process()))
     elsewhere = runs.start(run, beginning("third", process=replace(GONE, host="elsewhere")))
     assert runs.load(run).of("first")[0].is_killed
@@ -259,19 +259,9 @@ def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs) -> None:
     [record] = manifest.of("first")
     assert (record.id, record.error) == (killed.id, "its process was killed")
     assert rendered(runs, run)["steps"]["first"]["status"] == KILLED
-    assert runs.end_killed(manifest) == manifest
+    assert (runs.end_killed(manifest), runs.cut_records(run)) == (manifest, [])
     with pytest.raises(StepError, match="another end of"):
         runs.end(run, replace(killed, status=SUCCEEDED))
-
-
-def test_an_end_that_was_cut_off_is_written_anew(runs: Runs) -> None:
-    run = opened(runs)
-    record = runs.start(run, beginning("first", process=GONE))
-    runs.store.files.replace(f"runs/{run}/attempts/first.001.ended.json", b'{"step": "fir')
-    assert [record.status for record in runs.end_killed(runs.load(run)).attempts] == [KILLED]
-    assert runs.cut_records(run) == []
-    with pytest.raises(StepError, match="another end of"):
-        runs.end(run, replace(record, status=SUCCEEDED))
 
 
 def of_schema(number: int, place: Path) -> Runs:

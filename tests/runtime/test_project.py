@@ -28,18 +28,14 @@ def test_prod_values_are_laid_over_the_others(tmp_path: Path) -> None:
     assert read.values("prod") == {"a": {"p": 1, "q": 4}, "b": {"r": 3}, "c": {"s": 5}}
 
 
-@pytest.mark.parametrize(
-    ("store", "mode", "url"),
-    [
-        pytest.param(".store", "dev", "{root}/.store/here/dev", id="relative"),
-        pytest.param(".store", "prod", "{root}/.store/here/prod", id="modes are apart"),
-        pytest.param("/var/store", "dev", "/var/store/here/dev", id="absolute"),
-        pytest.param("s3://bucket/x/", "dev", "s3://bucket/x/here/dev", id="url"),
-    ],
-)
-def test_each_zone_and_mode_has_its_part_of_the_store(tmp_path: Path, store: str, mode: str, url: str) -> None:
-    read = config(tmp_path, f"name: x\nzone: here\nstore: {store}")
-    assert read.store_url(tmp_path, mode) == url.format(root=tmp_path)
+def test_each_zone_and_mode_has_its_part_of_the_store(tmp_path: Path) -> None:
+    places = {".store": f"{tmp_path}/.store", "/var/store": "/var/store", "s3://bucket/x/": "s3://bucket/x"}
+    for store, place in places.items():
+        read = config(tmp_path, f"name: x\nzone: here\nstore: {store}")
+        assert [read.store_url(tmp_path, mode) for mode in ("dev", "prod")] == [
+            f"{place}/here/dev",
+            f"{place}/here/prod",
+        ]
 
 
 @pytest.mark.parametrize(

@@ -27,15 +27,8 @@ def store(store_url: str) -> Store:
     return Store(store_url)
 
 
-def size(store: Store, key: str) -> int:
-    found = store.files.info(key)
-    assert found is not None
-    return found.size
-
-
 def objects(store: Store) -> list[str]:
-    prefixes = store.files.names("objects")
-    return [f"objects/{prefix}/{name}" for prefix in prefixes for name in store.files.names(f"objects/{prefix}")]
+    return [info.key for info in store.files.find("objects")]
 
 
 TWO = {"a.txt": b"one", "deep/er/b.bin": bytes(range(256)) * 10}
@@ -120,7 +113,7 @@ def test_a_damaged_file_is_named_and_made_anew_by_the_next_put(
     store: Store, tmp_path: Path, change: Callable[[bytes], bytes | None], says: str
 ) -> None:
     artifact = store.put("things", fill(tmp_path / "in", TWO), "run/maker/1")
-    key = next(key for key in objects(store) if size(store, key) == 2560)
+    [key] = [info.key for info in store.files.find("objects") if info.size == 2560]
     damage(store, key, change(TWO["deep/er/b.bin"]))
     with pytest.raises(IntegrityError, match=says) as caught:
         store.get(artifact, tmp_path / "out" / "x")
@@ -136,7 +129,7 @@ def test_a_damaged_index_or_cut_object_is_made_anew_by_the_next_put(store: Store
     artifact = store.put("things", fill(tmp_path / "in", TWO))
     key = f"artifacts/things/{artifact.digest}"
     damage(store, key, store.files.read(key).replace(b"a.txt", b"b.txt"))
-    damage(store, next(key for key in objects(store) if size(store, key) == 2560), b"short")
+    damage(store, next(info.key for info in store.files.find("objects") if info.size == 2560), b"short")
     with pytest.raises(IntegrityError, match="the index of things"):
         store.get(artifact, tmp_path / "out")
     store.put("things", tmp_path / "in")

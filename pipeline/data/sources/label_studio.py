@@ -54,7 +54,9 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
         for start in range(0, len(tasks), _BATCH):
             records = []
             for task in tasks[start : start + _BATCH]:
-                records += read_task(task, source, f"task {find(task, 'id')} of {endpoint}", site)
+                records += read_task(
+                    task, source, f"task {need(task, 'id', setting='items', where=endpoint)} of {endpoint}", site
+                )
             yield records, site + "/"
 
     return load_records(source, images, annotations, options, pages, in_pixels=False)

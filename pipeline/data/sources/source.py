@@ -83,6 +83,11 @@ class ApiSource:
 
 
 Source = SampleSource | FileSource | DatabaseSource | ApiSource
+# Settings that a kind of API uses, where it does not use all.
+_USED = {
+    "label-studio": {"image", "metadata", "token_env", "token_scheme", "requests_per_second"},
+    "cvat": {"token_env", "token_scheme", "requests_per_second", "wait_minutes"},
+}
 
 
 def parse_source(
@@ -138,6 +143,9 @@ def _api_source(kind: str, url: str, endpoint: str, api: Mapping[str, str], with
             defaults["token_env"] = "CVAT_ACCESS_TOKEN"  # noqa: S105 - its name
     cache_name = f"{kind}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
     settings = parse_settings({**defaults, **api})
+    used = _USED.get(kind, set(api))
+    if unused := sorted(set(api) - used):
+        raise UsageError(f"{kind} does not use api.{unused[0]}", expected=f"some of {', '.join(sorted(used))}")
     return ApiSource(kind, endpoint, redact(url), hidden_in(url), settings, cache_name, with_unannotated)
 
 

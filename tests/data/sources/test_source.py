@@ -67,6 +67,8 @@ def test_not_the_url_of_an_api(url: str) -> None:
         ("api+https://host/x", {"sha256": "0" * 64}, "not a file"),
         ("folder", {"query": "select 1"}, "not a database"),
         ("folder", {"api": {"items": "x"}}, "not an API"),
+        ("cvat+https://host/tasks/1", {"api": {"items": "x"}}, r"cvat does not use api\.items"),
+        ("label-studio+https://host/projects/1", {"api": {"boxes": "x"}}, r"label-studio does not use api\.boxes"),
     ],
 )
 def test_options_that_the_kind_does_not_have(url: str, options: dict[str, str], problem: str) -> None:

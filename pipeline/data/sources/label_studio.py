@@ -22,7 +22,7 @@ from pipeline.data.fetch.credentials import Access, token_from
 from pipeline.data.fetch.http_client import HttpClient
 from pipeline.data.parsed import ParsedBox, ParsedImage
 from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
-from pipeline.data.sources.api_settings import ApiSettings, find, kind, need
+from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, kind, need
 from pipeline.data.sources.loaded_source import UNLABELLED, LoadedSource, Skipped
 from pipeline.data.sources.source import ApiSource, FetchOptions
 from pipeline.errors import DataError, UsageError
@@ -53,10 +53,10 @@ def load_label_studio(source: ApiSource, images: Path, annotations: Path, option
             raise DataError(f"the export is {kind(tasks)}", where=endpoint, expected="a list of tasks")
         for start in range(0, len(tasks), _BATCH):
             records = []
-            for task in tasks[start : start + _BATCH]:
-                records += read_task(
-                    task, source, f"task {need(task, 'id', setting='items', where=endpoint)} of {endpoint}", site
-                )
+            for number, task in enumerate(tasks[start : start + _BATCH], start):
+                found = find(task, "id")
+                name = f"task {number if found is ABSENT else found} of {endpoint}"
+                records += read_task(task, source, name, site)
             yield records, site + "/"
 
     return load_records(source, images, annotations, options, pages, in_pixels=False)

@@ -46,17 +46,8 @@ def assert_parity(truth: GroundTruth, results: list[dict[str, Any]]) -> None:
     assert ours == pytest.approx(list(evaluation.stats[:9]), abs=1e-12)
 
 
-def test_the_truth_as_predictions_is_perfect_on_real_annotations(real_truth: GroundTruth) -> None:
-    results = [found(a.image_id, a.category_id, list(a.bbox), 1.0) for a in real_truth.annotations]
-    metrics = evaluate(real_truth, results)
-    assert (metrics.map, metrics.ar100, metrics.f1) == pytest.approx((1.0, 1.0, 1.0))
-    assert metrics.objects == sum(not a.iscrowd for a in real_truth.annotations)
-    assert np.trace(metrics.confusion) == metrics.confusion.sum() == metrics.objects
-
-
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_parity_with_pycocotools_on_real_annotations(real_truth: GroundTruth, jittered: Callable, seed: int) -> None:
-    assert_parity(real_truth, jittered(real_truth, seed))
+def test_parity_with_pycocotools_on_real_annotations(real_truth: GroundTruth, jittered: Callable) -> None:
+    assert_parity(real_truth, jittered(real_truth, 0))
 
 
 boxes = st.builds(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint
 from pipeline.detection.families.yolox import head
 from pipeline.detection.families.yolox.config import base_config
 
@@ -96,38 +91,6 @@ def test_the_losses_are_mmdets(counts: list[int], classes: int, use_l1: bool) ->
 @given(counts=st.lists(st.integers(0, 20), min_size=1, max_size=4), seed=st.integers(0, 2**31), use_l1=st.booleans())
 def test_the_losses_are_mmdets_at_random(counts: list[int], seed: int, use_l1: bool) -> None:
     assert_mmdets(outputs(len(counts), 4, seed), instances(counts, 4, seed), 4, use_l1)
-
-
-@pytest.mark.parametrize("trained", [True, False])
-def test_the_losses_are_mmdets_on_photographs(
-    real_data: Path, photographs: list[Path], pretrained: Path, trained: bool
-) -> None:
-    torch.manual_seed(0)
-    init_default_scope("mmdet")
-    model = MODELS.build(base_config("nano").model)
-    model.init_weights()
-    if trained:
-        fit(read_checkpoint(pretrained), model, coco_classes())
-    said, objects = _of_photographs(real_data, photographs, model)
-    assert sum(len(each) for each in objects) > 20
-    assert_mmdets(said, objects, 80, use_l1=True)
-
-
-def _of_photographs(real_data: Path, photographs: list[Path], model: Any) -> tuple[Outputs, list[InstanceData]]:
-    with zipfile.ZipFile(real_data / "annotations_trainval2017.zip") as archive:
-        truth = json.loads(archive.read("annotations/instances_val2017.json"))
-    labels = {one["id"]: label for label, one in enumerate(truth["categories"])}
-    objects, pictures = [], []
-    for path in photographs:
-        picture = cv2.imread(str(path))
-        scale = torch.tensor([416 / picture.shape[1], 416 / picture.shape[0]] * 2)
-        boxes = [one for one in truth["annotations"] if one["image_id"] == int(path.stem) and not one["iscrowd"]]
-        corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (one["bbox"] for one in boxes)]).reshape(-1, 4)
-        chosen = torch.tensor([labels[one["category_id"]] for one in boxes], dtype=torch.long)
-        objects.append(InstanceData(bboxes=corners * scale, labels=chosen))
-        pictures.append(torch.from_numpy(cv2.resize(picture, (416, 416))).permute(2, 0, 1).float())
-    with torch.no_grad():
-        return model.eval()(torch.stack(pictures), mode="tensor"), objects
 
 
 class TestIgnoredRegions:

@@ -29,12 +29,10 @@ from pipeline.detection.families.yolox.transforms import HSVByTable, LoadFitted,
 SCALE = (96, 96)
 SIZES = [(640, 427), (333, 500), (96, 96), (97, 96), (96, 95), (50, 31), (1, 100), (1000, 7), (1, 1)]
 PAD = {"type": "Pad", "pad_to_square": True, "pad_val": {"img": (114.0,) * 3}}
-FILTER = {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False}
 LABELS = {"type": "LoadAnnotations", "with_bbox": True}
 LOAD = {"type": "LoadImageFromFile", "backend_args": None}
 RESIZE = {"type": "Resize", "scale": SCALE, "keep_ratio": True}
 FIT = {"type": "LoadFitted", "scale": SCALE, "memory": 10**8}
-META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction", "homography_matrix")
 
 
 def pipeline(*transforms: dict[str, Any]) -> Compose:
@@ -108,21 +106,6 @@ def test_a_line_keeps_one_pixel(tmp_path: Path) -> None:
     results = LoadFitted(SCALE)({"img_path": str(picture(tmp_path, 1000, 1))})
     assert (results["img"].shape, results["ori_shape"]) == ((1, 96, 3), (1, 1000))
     assert results["scale_factor"] == (0.096, 1.0)
-
-
-def test_a_sample_for_training_is_mmdets_with_resizing_first(photographs: list[Path]) -> None:
-    flip, meta = {"type": "RandomFlip", "prob": 0.5}, {"type": "PackDetInputs", "meta_keys": META}
-    theirs = pipeline(LOAD, LABELS, RESIZE, {"type": "YOLOXHSVRandomAug"}, flip, PAD, FILTER, meta)
-    packed = meta | {"type": "PackChannelsLast"}
-    ours = pipeline(LABELS, FIT, {"type": "HSVByTable"}, flip, PAD, FILTER, packed)
-
-    for seed, path in enumerate(photographs * 3):
-        np.random.seed(seed)
-        expected = theirs(record(path))
-        np.random.seed(seed)
-        sample = ours(record(path))
-        assert_same(sample, expected)
-        assert len(sample["data_samples"].ignored_instances) == 1
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -20,19 +20,9 @@ from pipeline.runtime.garbage_collection import ABANDONED, SPARED
 pytestmark = pytest.mark.usefixtures("in_process")
 
 DEV = ".store/default/dev"
-EACH = {
-    "status": ["status"],
-    "runs": ["runs"],
-    "show": ["show"],
-    "graph": ["graph"],
-    "log": ["log", "second"],
-    "compare": ["compare", "latest"],
-    "lineage": ["lineage", "words"],
-    "export": ["export"],
-    "verify": ["verify"],
-    "gc": ["gc"],
-    "open": ["open", "second"],
-}
+EACH = {name: [name] for name in ("status", "runs", "show", "graph", "export", "verify", "gc")}
+EACH |= {name: [name, "second"] for name in ("log", "open")}
+EACH |= {"compare": ["compare", "latest"], "lineage": ["lineage", "words"]}
 
 
 def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:

@@ -52,17 +52,10 @@ def test_a_missing_upstream_is_told_and_opens_no_run(toy: Any) -> None:
 
 def test_values_are_read_by_their_type(toy: Any) -> None:
     steps = read_steps(toy.root / "steps")
-    typed: dict[str, tuple[str, Any]] = {
-        "first.text=1": ("text", "1"),
-        "first.text=": ("text", ""),
-        "first.text=a=b [c": ("text", "a=b [c"),
-        "first.times=2": ("times", 2),
-        "text=x": ("text", "x"),
-    }
-    for text, (name, value) in typed.items():
-        overrides = step_commands.parse_overrides([text], "first", steps)
-        assert overrides == {"first": {name: value}}
-        assert steps["first"].resolve(overrides["first"])[name] == value
+    texts = {"first.text=1": "1", "first.text=": "", "first.text=a=b [c": "a=b [c", "text=x": "x"}
+    for typed, text in texts.items():
+        assert step_commands.parse_overrides([typed], "first", steps) == {"first": {"text": text}}
+    assert step_commands.parse_overrides(["first.times=2"], "first", steps) == {"first": {"times": 2}}
     overrides = step_commands.parse_overrides(["third.score=1e-3"], None, steps)
     assert steps["third"].resolve(overrides["third"])["score"] == 0.001
 

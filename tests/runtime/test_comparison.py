@@ -120,19 +120,11 @@ def test_to_be_read_there_is_what_differs_and_all_metrics() -> None:
     assert lines(compare(ONE, run_of(2, LOAD, FIT)))[-1] == "nothing differs"
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "shown"),
-    [
-        pytest.param(0.0001, 0.00010001, ("0.0001", "0.00010001"), id="a parameter in all its digits"),
-        pytest.param(["a", "b"], [], ("a, b", "none"), id="lists"),
-        pytest.param("x" * 60, "y" * 60, ("x" * 47 + "…", "y" * 47 + "…"), id="long texts"),
-    ],
-)
-def test_values_are_shown_so_that_one_sees_how_they_differ(left: Any, right: Any, shown: tuple[str, str]) -> None:
-    one = run_of(1, replace(FIT, parameters={"p": left}, metrics={}))
-    other = run_of(2, replace(FIT, parameters={"p": right}, metrics={}))
-    text = next(line for line in comparison_text(compare(one, other)).splitlines() if "fit.p" in line)
-    assert [part.strip() for part in text.split("fit.p", 1)[1].split("  ") if part.strip()] == list(shown)
+def test_values_are_shown_so_that_one_sees_how_they_differ() -> None:
+    left, right = {"p": 0.0001, "q": ["a", "b"], "r": "x" * 60}, {"p": 0.00010001, "q": [], "r": "y" * 60}
+    text = lines(compare(run_of(1, replace(FIT, parameters=left)), run_of(2, replace(FIT, parameters=right))))
+    shown = {"fit.p 0.0001 0.00010001", "fit.q a, b none", f"fit.r {'x' * 47}… {'y' * 47}…"}
+    assert shown <= set(text)
 
 
 def test_over_real_runs(ran: Any) -> None:

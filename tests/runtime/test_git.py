@@ -42,28 +42,19 @@ def test_what_differs_is_recorded(toy: Any) -> None:
     assert changed_files(vars(state)) == ["configs/demo.yaml", "with space.txt", "ü.txt"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda toy: (toy.root / "step.dev.py").unlink(), id="removed"),
-        pytest.param(lambda toy: (toy.root / "step.dev.py").write_bytes(b"\xff\xfe\x00binary"), id="binary"),
-        pytest.param(lambda toy: toy.git("config", "diff.noprefix", "true") or edit(toy), id="git without prefixes"),
-        pytest.param(lambda toy: toy.git("config", "diff.external", "true") or edit(toy), id="another diff"),
-    ],
-)
-def test_any_change_makes_it_dirty_and_prod_refuses(toy: Any, change: Any) -> None:
+@pytest.mark.parametrize("change", ["removed", "binary", "diff.noprefix", "diff.external"])
+def test_any_change_makes_it_dirty_and_prod_refuses(toy: Any, change: str) -> None:
     toy.commit()
-    change(toy)
+    if "." in change:  # as a person has set git to show differences
+        toy.git("config", change, "true")
+    script = toy.root / "step.dev.py"
+    script.unlink() if change == "removed" else script.write_bytes(b"\xff\xfe\x00" if change == "binary" else b"# x\n")
     state = code_state(toy.root)
     assert state.dirty
     assert any(name.startswith("step.") for name in changed_files(vars(state)))
     with pytest.raises(StepError, match=r"prod refuses a dirty tree: 1 files? differ") as caught:
         refuse_dirty(toy.root, state)
     assert "step." in str(caught.value)
-
-
-def edit(toy: Any) -> None:
-    (toy.root / "step.dev.py").write_text("# other\n")
 
 
 def test_without_a_commit_the_code_is_unknown_and_prod_refuses(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +72,7 @@ def test_without_a_commit_the_code_is_unknown_and_prod_refuses(toy: Any, monkeyp
 
 def test_a_diff_that_cannot_be_had_is_no_sign_of_a_clean_tree(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.commit()
-    edit(toy)
+    (toy.root / "step.dev.py").write_text("# other\n")
     asked = git.git
     monkeypatch.setattr(git, "git", lambda root, name, *a, **k: None if name == "diff" else asked(root, name, *a, **k))
     assert code_state(toy.root).dirty

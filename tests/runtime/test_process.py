@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,8 +44,6 @@ def test_a_process_that_one_may_not_see_is_not_taken_for_dead() -> None:
 
 
 def test_another_is_alive_until_it_ends() -> None:
-    import json
-
     child = subprocess.Popen([sys.executable, "-c", PRINT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout
     process = Process(**json.loads(child.stdout.readline()))

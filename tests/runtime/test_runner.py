@@ -201,10 +201,8 @@ def test_a_failed_prod_step_is_not_tagged(toy: Any, in_process: None) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name", "fault"),
-    [
-        pytest.param(Store, "keep", StoreError("the store is full"), id="store"),
-        pytest.param(executed_notebook, "write_html", ValueError("a converter's own"), id="converter"),
-    ],
+    [(Store, "keep", StoreError("the store is full")), (executed_notebook, "write_html", ValueError("its own"))],
+    ids=["store", "converter"],
 )
 def test_a_step_does_not_fail_with_its_html(
     ran: Any, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, fault: Exception

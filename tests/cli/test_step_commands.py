@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -297,16 +296,12 @@ def test_a_store_that_cannot_be_written_is_told(ran: Any) -> None:
     assert "error: the store could not list a folder: Not a directory" in outcome.log
 
 
-def test_on_a_terminal_there_is_one_live_line_a_step_and_nothing_twice(ran: Any) -> None:
+def test_on_a_terminal_there_is_one_live_line_a_step(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     command = f"{sys.executable} step.dev.py second --force; {sys.executable} step.dev.py third --force"
-    done = subprocess.run(
-        ["script", "-qec", command, "/dev/null"],
-        cwd=ran.root,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-    )
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    terminal = ["script", "-qec", command, "/dev/null"]
+    done = subprocess.run(terminal, cwd=ran.root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "\x1b[?25l" in done.stdout, "the cursor is hidden"
     assert "\x1b[?25h" in done.stdout, "and comes back"

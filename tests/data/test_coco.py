@@ -53,7 +53,6 @@ def test_reads_what_there_is(tmp_path: Path) -> None:
 def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, marks: dict[Any, Any], iscrowd: int, said: bool
 ) -> None:
-    caplog.set_level("INFO")
     mask = {"segmentation": {"counts": [3, 5, 8], "size": [4, 4]}}
     record = {"id": 5, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3.5, 4], "area": 9} | mask | marks
     dataset = read_coco(written(tmp_path, GOOD | {"annotations": [record] * 3}))

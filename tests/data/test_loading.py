@@ -303,17 +303,10 @@ class TestPlaces:
         assert "tmp" not in str(error.value).replace(str(tmp_path), "")
         assert str(place.markup) not in str(error.value)
 
-    @cases(
-        "text, options",
-        {
-            "broken": ('{"images": 1, "annotations": [], "categories": 0, "bbox": 0}', {}),
-            "member": ("{}", {"member": "none.json"}),
-        },
-    )
-    def test_one_file(self, annotated: Any, tmp_path: Path, text: str, options: dict[str, str]) -> None:
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises((DataError, MissingError)) as error:
-            annotated.annotations(tmp_path / "a.json", **options)
+    def test_one_file(self, annotated: Any, tmp_path: Path) -> None:
+        (tmp_path / "a.json").write_text("{}")
+        with pytest.raises(MissingError) as error:
+            annotated.annotations(tmp_path / "a.json", member="none.json")
         assert f"where:    {tmp_path / 'a.json'}\n" in str(error.value)
 
     def test_two_sources_together(self, tmp_path: Path, write_picture: Any, place: Any) -> None:

@@ -20,7 +20,6 @@ TWO = (Exclusion(80, 159, "nobody annotated them"), Exclusion(5, 60, "background
 
 
 def test_exclusions_are_logged_and_kept_beside_a_data_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
     assert exclude({"a": 0, "b": 2}, 9, subset="train") == (Exclusion(2, 9, "b", "train"),)
     assert caplog.messages == ["2 of 9 images excluded from train: b"]
     write_exclusions(tmp_path, ())

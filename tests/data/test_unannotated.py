@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from api_server import api_server
 from cases import cases
 from clips import write_clip
+from written_formats import SAYS_EMPTY, WRITERS
 
-from pipeline.data.coco import CocoDataset, read_coco
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
 from pipeline.data.loading import LoadedAnnotations, load_annotations, load_source
 from pipeline.data.sources.video import Sampling
 from pipeline.data.tables import read_exclusions
@@ -42,8 +44,17 @@ def picture(name: str) -> bytes:
     return pictures.picture(size=(60, 40), seed=int.from_bytes(name.encode()))
 
 
-def in_folder(folder: Path, files: dict[str, Any]) -> Given:
-    """The pictures, and annotation files beside them."""
+WRITTEN = CocoDataset(
+    tuple(Image(i, name, 60, 40) for i, name in enumerate(NAMES[:2], 1)),
+    (Annotation(1, 1, 1, (5.0, 5.0, 20.0, 20.0), 400.0),),
+    (Category(1, "cat"),),
+)
+
+
+def in_folder(folder: Path, writer: str = "", files: Mapping[str, Any] = {}) -> Given:
+    """The pictures, annotations of the first two as a format has them, and these files beside or instead."""
+    if writer:
+        WRITERS[writer][1](WRITTEN, folder)
     names = WITH_LINE if LINE_NAME in str(files) else NAMES
     for name, content in {**{f"images/{name}": picture(name) for name in names}, **files}.items():
         path = folder / name
@@ -60,42 +71,25 @@ def coco(names: tuple[str, ...], **fields: Any) -> dict[str, Any]:
     return {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
 
 
-def voc(name: str, inside: str = "") -> str:
-    return f"<annotation><filename>{name}</filename>{inside}</annotation>"
-
-
-VOC_OBJECT = (
-    "<object><name>cat</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>25</xmax><ymax>25</ymax></bndbox></object>"
-)
-CVAT_BOX = '<box label="cat" xtl="5" ytl="5" xbr="25" ybr="25" occluded="0"/>'
-
-
 def labelme(name: str, *shapes: dict[str, Any]) -> dict[str, Any]:
     return {"imagePath": name, "shapes": list(shapes), "imageWidth": 60, "imageHeight": 40}
 
 
-def shape() -> dict[str, Any]:
-    return {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "rectangle"}
+def shape(kind: str = "rectangle") -> dict[str, Any]:
+    return {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": kind}
 
 
-LINE = {"label": "cat", "points": [[5, 5], [25, 25]], "shape_type": "line"}
-LABELME = {"object.json": labelme("object.png", shape()), "nothing.json": labelme("nothing.png")}
-CVAT = (
-    f'<annotations><image name="object.png" width="60" height="40">{CVAT_BOX}</image><image name="nothing.png" '
-    'width="60" height="40"/><image name="line.png" width="60" height="40"><polyline label="cat" points="5,5;5,25"/>'
-    "</image></annotations>"
-)
-YOLO = {"data.yaml": "names: [cat]", "labels/object.txt": "0 0.5 0.5 0.2 0.2\n", "labels/nothing.txt": ""}
-FOLDERS: dict[str, dict[str, Any]] = {
-    "coco": {"all.json": coco(NAMES[:2])},
-    "coco, marked": {"all.json": coco(NAMES, unannotated=True)},
-    "voc": {"a/object.xml": voc("object.png", VOC_OBJECT), "a/nothing.xml": voc("nothing.png")},
-    "yolo": YOLO,
-    "yolo, a folder of data.yaml": {**YOLO, "data.yaml": "names: [cat]\ntrain: images\n"},
-    "yolo, all in a list": {**YOLO, "train.txt": "".join(f"images/{name}\n" for name in NAMES)},
-    "labelme": {**LABELME, "line.json": labelme(LINE_NAME, LINE)},
-    "cvat": {"all.xml": CVAT},
-    "csv": {"all.csv": "filename,class,xmin,ymin,xmax,ymax\nobject.png,cat,5,5,25,25\nnothing.png,,,,,\n"},
+def cvat(name: str, inside: str) -> str:
+    return f'<annotations><image name="{name}" width="60" height="40">{inside}</image></annotations>'
+
+
+FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in sorted(SAYS_EMPTY)},
+    "coco, marked": ("", {"all.json": coco(NAMES, unannotated=True)}),
+    "yolo, a folder of data.yaml": ("yolo", {"data.yaml": "names: [cat]\ntrain: images\n"}),
+    "yolo, all in a list": ("yolo", {"train.txt": "".join(f"images/{name}\n" for name in NAMES)}),
+    "labelme": ("labelme", {"line.json": labelme(LINE_NAME, shape("line"))}),
+    "cvat": ("cvat", {"line.xml": cvat(LINE_NAME, '<polyline label="cat" points="5,5;5,25"/>')}),
 }
 
 
@@ -188,7 +182,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture(params=[*FOLDERS, *SOURCES])
 def given(request: pytest.FixtureRequest, tmp_path: Path, server: Any) -> Given:
     if request.param in FOLDERS:
-        return in_folder(tmp_path / "in", FOLDERS[request.param])
+        return in_folder(tmp_path / "in", *FOLDERS[request.param])
     return SOURCES[request.param](tmp_path / "in", server)
 
 
@@ -234,15 +228,15 @@ def test_what_nobody_annotated_is_excluded_or_background_as_the_user_says(
 
 @pytest.mark.parametrize("flags", [{}, {"crowd": True}], ids=["a box", "a crowd region"])
 def test_a_line_beside_a_box_changes_nothing(tmp_path: Path, flags: dict[str, bool]) -> None:
-    beside = labelme("nothing.png", {**shape(), "flags": flags}, LINE)
-    loaded, dataset = load(in_folder(tmp_path / "in", {**LABELME, "nothing.json": beside}), tmp_path / "out", "exclude")
+    beside = labelme("nothing.png", {**shape(), "flags": flags}, shape("line"))
+    loaded, dataset = load(in_folder(tmp_path / "in", "labelme", {"nothing.json": beside}), tmp_path / "out", "exclude")
     assert (told(dataset)["nothing.png"], loaded.unusable_images) == (1, 0)
 
 
 def test_a_tag_is_not_drawn_on_an_image(tmp_path: Path) -> None:
-    tagged = CVAT.replace('height="40"/>', 'height="40"><tag label="cat"/></image>')
-    loaded, dataset = load(in_folder(tmp_path / "in", {"all.xml": tagged}), tmp_path / "out", "exclude")
-    assert (told(dataset)["nothing.png"], loaded.unusable_images) == (0, 1)
+    tagged = {"tag.xml": cvat(OPEN_NAME, '<tag label="cat"/>')}
+    loaded, dataset = load(in_folder(tmp_path / "in", "cvat", tagged), tmp_path / "out", "exclude")
+    assert (told(dataset)[OPEN_NAME], loaded.unusable_images) == (0, 0)
 
 
 def test_an_item_without_a_box_is_background_where_an_item_is_a_box(tmp_path: Path, server: Any) -> None:
@@ -260,16 +254,16 @@ def test_a_frame_taken_as_background_keeps_what_is_known_of_it(tmp_path: Path) -
 
 @pytest.mark.parametrize("unannotated", ["exclude", "background"])
 @cases(
-    "files, names, why",
+    "folder, names, why",
     {
-        "not annotated": (YOLO, ["nothing.png", OPEN_NAME], "nobody annotated them"),
+        "not annotated": (FOLDERS["yolo"], ["nothing.png", OPEN_NAME], "nobody annotated them"),
         "no box": (FOLDERS["labelme"], [LINE_NAME], "nothing drawn on them can be used as a box"),
     },
 )
 def test_a_test_list_names_nothing_that_is_excluded(
-    tmp_path: Path, files: dict[str, Any], names: list[str], why: str, unannotated: str
+    tmp_path: Path, folder: tuple[str, dict[str, Any]], names: list[str], why: str, unannotated: str
 ) -> None:
-    given = in_folder(tmp_path / "in", files)
+    given = in_folder(tmp_path / "in", *folder)
     (tmp_path / "list.txt").write_text("\n".join(names))
     options = {"test_list_url": str(tmp_path / "list.txt")}
     if unannotated == "background" and "open.png" in names:
@@ -282,14 +276,15 @@ def test_a_test_list_names_nothing_that_is_excluded(
 def test_background_taken_from_a_folder_of_a_split_is_of_that_split(tmp_path: Path) -> None:
     files = {f"images/{part}/{name}": picture(part + name) for part in ("train", "val") for name in NAMES[:2]}
     files |= {f"labels/{part}/object.txt": "0 0.5 0.5 0.2 0.2\n" for part in ("train", "val")}
-    given = in_folder(tmp_path / "in", {**files, "data.yaml": "names: [cat]\ntrain: images/train\nval: images/val\n"})
+    files["data.yaml"] = "names: [cat]\ntrain: images/train\nval: images/val\n"
+    given = in_folder(tmp_path / "in", files=files)
     _, dataset = load(given, tmp_path / "out", "background")
     subsets = {image.file_name: image.extra.get("subset") for image in dataset.images}
     assert (subsets["images/train/nothing.png"], subsets["images/val/nothing.png"]) == ("train", "eval")
 
 
 def test_background_that_was_converted_has_its_size(tmp_path: Path) -> None:
-    given = in_folder(tmp_path / "in", FOLDERS["voc"])
+    given = in_folder(tmp_path / "in", "voc")
     open_image = tmp_path / "in/images/open.png"
     cv2.imwrite(str(open_image.with_suffix(".tif")), cv2.imread(str(open_image)))
     open_image.unlink()

@@ -146,7 +146,6 @@ def test_a_continued_training_gives_the_same_bytes(
     resume = tmp_path / "a" / "resume"
     run_until(after, run, CASES[case], weights=start, resume=resume)
     assert [path.name for path in resume.iterdir()] == [CHECKPOINT]
-    caplog.set_level(logging.INFO)
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         steps, validations = epochs_of(patch), epochs_of(patch, "after_val_epoch")

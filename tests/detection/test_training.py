@@ -312,7 +312,6 @@ def test_where_memory_runs_out_a_step_is_taken_in_smaller_parts(
 def test_where_memory_runs_out_later_no_finished_epoch_is_trained_again(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
     seen = limited(monkeypatch, 4, epoch=1)
     result = run(WHOLE)
     assert seen == [8, 5, 4, 4, 4, 1, 4, 4, 4, 1]

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from cases import cases
+from crowded import crowded
 from faults import FAULTS, Draft, plant
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,41 +49,31 @@ def changes(validation: Validation) -> list[tuple[str, str]]:
 
 
 # Where rules work together; a rule alone is tested beside it, and by the planted faults.
-RULE_CASES = [
-    pytest.param(
-        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)]),
-        dataset(annotations=[BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)]),
-        [],
-        id="on top of another of another class or image",
-    ),
-    pytest.param(
-        dataset(annotations=[box(40.004, 5, 20, 20)]), dataset(annotations=[box(40.004, 5, 20, 20)]), [], id="rounding"
-    ),
-    pytest.param(
-        dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
-        dataset(annotations=[replace(CROWD, id=1), replace(CROWD, id=2, category_id=2), replace(BOX, id=3)]),
-        [],
-        id="a region ignored for two classes, and an object that fills it",
-    ),
-    pytest.param(
-        dataset(annotations=[CROWD, replace(CROWD, id=2)]),
-        dataset(annotations=[CROWD]),
-        [("duplicate-box", "dropped")],
-        id="crowd twice",
-    ),
-    pytest.param(
-        dataset(annotations=[replace(CROWD, bbox=(-5.0, -5.0, 90.0, 90.0), area=8100.0)]),
-        dataset(annotations=[replace(CROWD, bbox=(0.0, 0.0, 60.0, 40.0), area=2400.0)]),
-        [("box-partly-outside", "repaired")],
-        id="crowd over the edges",
-    ),
-]
-
-
-@pytest.mark.parametrize(("given_", "expected", "findings"), RULE_CASES)
-def test_rule(given_: Any, expected: Any, findings: Any) -> None:
-    found = apply_rules(given_, FACTS)
-    assert found.dataset == expected
+@cases(
+    "annotations, left, findings",
+    {
+        "on top of another of another class or image": (
+            [BOX, box(5, 5, 20, 9.5, id=2, category_id=2), box(5, 5, 20, 9.5, id=3, image_id=2)],
+            None,
+            [],
+        ),
+        "rounding": ([box(40.004, 5, 20, 20)], None, []),
+        "a region ignored for two classes, and an object that fills it": (
+            [CROWD, replace(CROWD, id=2, category_id=2), replace(BOX, id=3)],
+            None,
+            [],
+        ),
+        "crowd twice": ([CROWD, replace(CROWD, id=2)], [CROWD], [("duplicate-box", "dropped")]),
+        "crowd over the edges": (
+            [replace(CROWD, bbox=(-5.0, -5.0, 90.0, 90.0), area=8100.0)],
+            [replace(CROWD, bbox=(0.0, 0.0, 60.0, 40.0), area=2400.0)],
+            [("box-partly-outside", "repaired")],
+        ),
+    },
+)
+def test_rule(annotations: Any, left: Any, findings: Any) -> None:
+    found = apply_rules(dataset(annotations=annotations), FACTS)
+    assert found.dataset == dataset(annotations=left or annotations)
     assert [(each.rule, each.action) for each in found.findings if each.rule not in ON_THE_WHOLE] == findings
 
 
@@ -358,18 +349,8 @@ def test_work_grows_with_the_boxes_and_not_with_their_square(
 
 def work_of_rules(monkeypatch: pytest.MonkeyPatch, boxes: Any, images: Any, classes: Any) -> Any:
     """Lines that all rules run on made-up boxes, and pairs of boxes compared in numpy."""
-    rng = np.random.default_rng(0)
-    where = np.round(np.hstack([rng.uniform(0, 400, (boxes, 2)), rng.uniform(2, 200, (boxes, 2))]), 2).tolist()
-    owners, kinds = np.sort(rng.integers(images, size=boxes)).tolist(), rng.integers(classes, size=boxes).tolist()
-    given_ = CocoDataset(
-        tuple(Image(i, f"{i}.jpg", 640, 640) for i in range(images)),
-        tuple(
-            Annotation(i, owner, kind, tuple(bbox), bbox[2] * bbox[3])
-            for i, (owner, kind, bbox) in enumerate(zip(owners, kinds, where, strict=True), 1)
-        ),
-        tuple(Category(i, f"class {i}") for i in range(classes)),
-    )
-    facts = {f"{i}.jpg": ImageFacts(640, 640, digest=str(i)) for i in range(images)}
+    given_ = crowded(boxes, images, classes)
+    facts = {image.file_name: ImageFacts(640, 480, digest=image.file_name) for image in given_.images}
     pairs = 0
 
     def counted(one: Any, other: Any) -> Any:

@@ -60,7 +60,6 @@ def test_roboflows_folders_are_put_together_with_their_split(annotation_folder: 
 def test_of_several_files_those_with_images_here_count(
     annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
     dataset = annotation_folder.dataset(
         {
             "annotations/instances_train2017.json": instances("z.jpg", kind="dog"),
@@ -79,12 +78,11 @@ def test_of_several_files_those_with_images_here_count(
 
 def test_an_image_may_say_its_subset_itself(annotation_folder: AnnotationFolder) -> None:
     names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    annotation_folder.image(*names)
     content = instances(*names)
     for image, own in zip(content["images"], ("validation", "night", ["train"], None), strict=True):
         image["subset"] = own
-    annotation_folder.write({"train.json": content})
-    assert list(subsets_of(annotation_folder.read()).values()) == ["eval", "train", "train", "train"]
+    dataset = annotation_folder.dataset({"train.json": content}, *names)
+    assert list(subsets_of(dataset).values()) == ["eval", "train", "train", "train"]
 
 
 def test_objects_of_nothing_stay_so_when_put_together(annotation_folder: AnnotationFolder) -> None:
@@ -127,17 +125,12 @@ test_other_json_is_refused = refusals(
 )
 
 
-def test_a_data_set_without_objects_is_one(annotation_folder: AnnotationFolder) -> None:
-    assert annotation_folder.boxes({"a.json": instances("a.jpg") | {"annotations": []}}, "a.jpg") == {"a.jpg": []}
-
-
 def test_images_without_a_size_are_measured(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg", "b.jpg")
     content = instances("a.jpg", "b.jpg", kind="shapes")  # which is a key of LabelMe's files
     del content["images"][0]["width"], content["images"][0]["height"]
     content["images"][1] |= {"width": None, "height": 0}
-    annotation_folder.write({"a.json": content})
-    assert [(each.width, each.height) for each in annotation_folder.read().images] == [(100, 50)] * 2
+    dataset = annotation_folder.dataset({"a.json": content}, "a.jpg", "b.jpg")
+    assert [(each.width, each.height) for each in dataset.images] == [(100, 50)] * 2
 
 
 def test_licences_are_kept_once(annotation_folder: AnnotationFolder) -> None:
@@ -150,9 +143,8 @@ def test_licences_are_kept_once(annotation_folder: AnnotationFolder) -> None:
 
 def test_folders_of_classes_are_no_subsets(annotation_folder: AnnotationFolder) -> None:
     names = ("bus/1.jpg", "train/1.jpg", "car/1.jpg", "test/1.jpg")
-    annotation_folder.image(*names)
-    annotation_folder.write({name.replace("1.jpg", "a.json"): instances("1.jpg") for name in names})
-    assert set(subsets_of(annotation_folder.read()).items()) == {(name, "") for name in names}
+    dataset = annotation_folder.dataset({name.replace("1.jpg", "a.json"): instances("1.jpg") for name in names}, *names)
+    assert set(subsets_of(dataset).items()) == {(name, "") for name in names}
 
 
 def test_without_any_image_here_all_are_listed(annotation_folder: AnnotationFolder) -> None:

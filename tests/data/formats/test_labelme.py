@@ -51,26 +51,18 @@ def test_outlines_and_areas_are_kept(annotation_folder: AnnotationFolder) -> Non
 def test_what_has_no_area_is_left_out_and_counted(
     annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
-    annotation_folder.image("a.jpg")
     shapes = [shape("point", (1, 2)), shape("line", (1, 2), (3, 4)), shape("line", (1, 2), (3, 4)), shape("linestrip")]
-    annotation_folder.write({"a.json": record(*shapes, shape("rectangle", (1, 2), (11, 22)))})
-    assert boxes_of(annotation_folder.read()) == {"a.jpg": [("cat", 1, 2, 10, 20)]}
+    dataset = annotation_folder.dataset({"a.json": record(*shapes, shape("rectangle", (1, 2), (11, 22)))}, "a.jpg")
+    assert boxes_of(dataset) == {"a.jpg": [("cat", 1, 2, 10, 20)]}
     assert "without an area: 2 of kind 'line', 1 of kind 'linestrip', 1 of kind 'point'" in caplog.text
 
 
-@cases(
-    "fields, crowd",
-    {
-        "crowd": ({"flags": {"crowd": True}}, 1),
-        "difficult, as X-AnyLabeling has it": ({"difficult": True}, 1),
-        "not so": ({"flags": {"crowd": False}, "difficult": False}, 0),
-    },
-)
-def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[Any, Any], crowd: int) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"a.json": record(shape("rectangle", (1, 2), (11, 22), **fields))})
-    assert [each.iscrowd for each in annotation_folder.read().annotations] == [crowd]
+def test_regions_not_judged(annotation_folder: AnnotationFolder) -> None:
+    """X-AnyLabeling calls them difficult."""
+    marks = {"flags": {"crowd": True}}, {"difficult": True}, {"flags": {"crowd": False}, "difficult": False}
+    shapes = (shape("rectangle", (1, 2), (11, 22), **fields) for fields in marks)
+    dataset = annotation_folder.dataset({"a.json": record(*shapes)}, "a.jpg")
+    assert [each.iscrowd for each in dataset.annotations] == [1, 1, 0]
 
 
 @cases(
@@ -84,9 +76,8 @@ def test_regions_not_judged(annotation_folder: AnnotationFolder, fields: dict[An
     },
 )
 def test_the_image(annotation_folder: AnnotationFolder, file: str, path: str | None, found: str) -> None:
-    annotation_folder.image("images/a.jpg", "images/b.jpg", "train/b.jpg")
-    annotation_folder.write({file: record(path=path)})
-    (image,) = annotation_folder.read().images
+    dataset = annotation_folder.dataset({file: record(path=path)}, "images/a.jpg", "images/b.jpg", "train/b.jpg")
+    (image,) = dataset.images
     assert (image.file_name, image.width) == (found, 0 if "gone" in found else 100)
 
 

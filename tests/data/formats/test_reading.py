@@ -30,7 +30,6 @@ def small(annotation_folder: AnnotationFolder) -> CocoDataset:
 def test_every_format_is_detected_and_numbered_by_names(
     annotation_folder: AnnotationFolder, small: CocoDataset, writer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
     WRITERS[writer][1](small, annotation_folder.folder)
     dataset = annotation_folder.read()
     assert f"annotations read as {WRITERS[writer][0]}: 4 images, 8 boxes" in caplog.text

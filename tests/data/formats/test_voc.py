@@ -44,10 +44,9 @@ def test_coordinates(annotation_folder: AnnotationFolder, files: dict[Any, Any],
 
 
 def test_difficult_objects_are_not_judged(annotation_folder: AnnotationFolder) -> None:
-    annotation_folder.image("a.jpg")
     marks = ("<difficult>1</difficult>", "<difficult>0</difficult>", "", "<difficult>Unspecified</difficult>")
-    annotation_folder.write({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))})
-    assert [each.iscrowd for each in annotation_folder.read().annotations] == [1, 0, 0, 0]
+    dataset = annotation_folder.dataset({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))}, "a.jpg")
+    assert [each.iscrowd for each in dataset.annotations] == [1, 0, 0, 0]
 
 
 def test_image_sets_are_the_split(annotation_folder: AnnotationFolder) -> None:

@@ -80,9 +80,8 @@ BBOX = (40, 15, 20, 20)
 def test_lines(
     annotation_folder: AnnotationFolder, line: str, bbox: tuple[float, ...], segmentation: list[int] | None
 ) -> None:
-    annotation_folder.image("a.jpg")
-    annotation_folder.write({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"})
-    (annotation,) = annotation_folder.read("yolo").annotations
+    dataset = annotation_folder.dataset({"classes.txt": "cat", "a.txt": f"\n{line}\n\n"}, "a.jpg", format="yolo")
+    (annotation,) = dataset.annotations
     assert annotation.bbox == pytest.approx(bbox)
     assert annotation.segmentation == (segmentation and [pytest.approx(segmentation)])
     if segmentation:

@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 import pytest
 from cases import cases
+from crowded import crowded
 from operations import lines_run
 
 from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.checks.validation import Validation
-from pipeline.data.coco import Annotation, Category, CocoDataset, Image
+from pipeline.data.coco import Category, CocoDataset, Image
 from pipeline.data.report.page import write_report
 from pipeline.data.sample import make_sample
 from pipeline.data.split.dataset_split import Split, split
@@ -228,21 +229,8 @@ def test_a_data_set_with_little_in_it(report: Any, dataset: Any) -> None:
     assert "There are no boxes to show." in page.text
 
 
-def crowded(boxes: Any, images: Any = 200, classes: Any = 80) -> Any:
-    """A data set with so many boxes."""
-    rng = np.random.default_rng(0)
-    places = rng.uniform(0, 300, (boxes, 4)).round(1) + np.array([0, 0, 4, 4])
-    owners, kinds = rng.integers(0, images, boxes).tolist(), rng.integers(0, classes, boxes).tolist()
-    annotations = tuple(
-        Annotation(i, owner, kind, tuple(place), place[2] * place[3])
-        for i, (owner, kind, place) in enumerate(zip(owners, kinds, places.tolist(), strict=True))
-    )
-    files = tuple(Image(i, f"shapes_{i % 40 + 1:06d}.jpg", 640, 480) for i in range(images))
-    return CocoDataset(files, annotations, tuple(Category(i, f"kind {i}") for i in range(classes)))
-
-
 def test_a_page_of_eighty_classes_stays_within_six_megabytes(report: Any) -> None:
-    dataset = crowded(1600)
+    dataset = crowded(1600, 200, files=40)
     written = report(dataset=dataset, parts=Split(dataset, dataset, dataset), sample_images=9)
     assert written.path.stat().st_size < 6e6
     assert len(written.figures.parts["Samples"].rows) == 80
@@ -250,7 +238,7 @@ def test_a_page_of_eighty_classes_stays_within_six_megabytes(report: Any) -> Non
 
 @pytest.mark.slow
 def test_work_grows_with_the_boxes_and_not_with_their_square(report: Any) -> None:
-    few, many = (crowded(boxes, 100) for boxes in (250, 5_000))
+    few, many = (crowded(boxes, 100, files=40) for boxes in (250, 5_000))
     report(dataset=few, parts=Split(few, few, few))  # what the first one alone must do: fonts, caches
     work = [lines_run(lambda each=each: report(dataset=each, parts=Split(each, each, each))) for each in (few, many)]
     assert work[1] <= 10 * work[0]  # the page itself is most of the work for few

@@ -169,7 +169,6 @@ def divided(dataset: Any, parts: Any, *fields: Any) -> Any:
 def test_frames_of_a_clip_stay_together_unasked(
     scenes: Any, kept: Any, divided_: Any, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
     dataset = in_clips(*scenes)
     parts = split(dataset)
     assert divided(dataset, parts, *kept) == 0
@@ -197,7 +196,6 @@ def test_clips_without_scenes_beside_clips_with_them() -> None:
 
 
 def test_grouping_turned_off(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
     dataset = in_clips(*[2] * 20)
     parts = split(dataset, group_by="none")
     bare = split(with_fields(dataset, [{}] * len(dataset.images)))
@@ -299,16 +297,13 @@ def test_a_video_divided_by_the_data_gives_nothing_to_the_set_they_lack() -> Non
         assert "eval" in {found[image.file_name] for image in singles}
 
 
-def test_crowd_regions_are_no_objects() -> None:
-    """They neither count in the shares nor make a class present."""
+def test_crowd_regions_are_no_objects_and_no_background() -> None:
+    """They neither count in the shares nor make a class present, and an image of them alone is not empty."""
     dataset = dataset_of([{1}] * 20)
     crowd = [Annotation(100 + i, i, 2, (0, 0, 9, 9), 81, 1) for i in range(1, 21)]
     parts = split(replace(dataset, annotations=(*dataset.annotations, *crowd)))
     assert parts.shares.rows[1] == ("class 2", *[0, 0.0] * 6)
     assert "class 'class 2'" in {each.item for each in parts.findings}
-
-
-def test_an_image_with_crowd_regions_alone_is_no_background() -> None:
     dataset = dataset_of([{1}] * 8 + [set()] * 8)
     dataset = replace(dataset, annotations=(*dataset.annotations, Annotation(99, 9, 1, (0, 0, 9, 9), 81, 1)))
     assert [image.id for image in dataset.background_images] == [10, 11, 12, 13, 14, 15, 16]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -106,6 +105,5 @@ def test_what_belongs_together(subsets: str, options: dict[Any, Any], owners: st
     },
 )
 def test_it_says_so(subsets: str | tuple[Any, ...], said: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
     placed(subsets)
     assert said in caplog.text

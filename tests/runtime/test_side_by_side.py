@@ -41,7 +41,7 @@ def check(runs: Runs, told: list[dict[str, Any]], box: Path) -> int:
     for each in done:
         record = attempts[each["id"]]
         assert (record.step, record.attempt, record.status) == (each["step"], each["attempt"], SUCCEEDED)
-        assert record.outputs == {"shared": busy.as_artifact(each["artifact"])}
+        assert record.outputs == {"shared": busy.Artifact(**each["artifact"])}
     for step in ("first", "second", "third"):
         numbers = [record.attempt for record in runs.load(run).of(step)]
         assert numbers == list(range(1, len(numbers) + 1))

@@ -105,8 +105,7 @@ def test_classes_without_names_are_said_with_a_way_out(
     assert "w.pth: 3 classes without names; none can be carried over. Where you know them, save" in caplog.text
 
 
-@pytest.mark.parametrize("archive", [pytest.param(True, id="zip"), pytest.param(False, id="before torch 1.6")])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("prefix", "archive"), [("", True), ("module.", False)])  # and as before torch 1.6
 def test_the_unaveraged_copy_of_mmdet_2_is_left_out(
     saved: Callable[..., Path], state: State, prefix: str, archive: bool
 ) -> None:

@@ -10,13 +10,7 @@ import pytest
 import torch
 
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
-from pipeline.detection.export import (
-    OUTPUTS,
-    ExportedModel,
-    check_parity,
-    export_onnx,
-    load_detector,
-)
+from pipeline.detection.export import OUTPUTS, ExportedModel, check_parity, export_onnx, load_detector
 from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.errors import DataError, StepError

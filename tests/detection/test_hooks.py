@@ -165,10 +165,7 @@ def test_the_time_limit(limit: float, spent: float, validated: list[int], reason
     assert hook.elapsed == spent + 100 * runner.epoch
 
 
-@pytest.mark.parametrize(
-    ("last", "reason"),
-    [pytest.param(3, "no better mAP in 2 epochs", id="validated"), pytest.param(2, "", id="not validated yet")],
-)
+@pytest.mark.parametrize(("last", "reason"), [(3, "no better mAP in 2 epochs"), (2, "")])
 def test_a_continued_training_may_have_ended_already(last: int, reason: str) -> None:
     """Where the epoch that it continues after was the last one to wait for."""
     hook = StoppingHook(2, 0.0, SimpleNamespace(best=0.5, best_epoch=1, last_epoch=last))

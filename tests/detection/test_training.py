@@ -117,17 +117,9 @@ def test_given_weights_without_a_record_are_recorded_as_unknown(
             assert all(torch.equal(packed.state[key], value) for key, value in state.items())
 
 
-@pytest.mark.parametrize(
-    ("images", "epochs", "warned"),
-    [
-        pytest.param(99, 300, True, id="few images, seen often"),
-        pytest.param(100, 40, False, id="just enough"),
-        pytest.param(100, 39, True, id="an epoch too few"),
-        pytest.param(5000, 1, False, id="many images, seen once"),
-    ],
-)
-def test_few_images_or_few_samples_are_warned_of(images: int, epochs: int, warned: bool) -> None:
-    assert bool(scratch_warnings(TrainingOptions("nano", 64, epochs), images)) == warned
+def test_few_images_or_few_samples_are_warned_of() -> None:
+    rows = {(99, 300): True, (100, 40): False, (100, 39): True, (5000, 1): False}  # images and epochs
+    assert {row: bool(scratch_warnings(TrainingOptions("nano", 64, row[1]), row[0])) for row in rows} == rows
 
 
 def test_the_warning_names_weights_of_the_variant(trained: TrainingResult) -> None:
@@ -141,15 +133,10 @@ def test_an_exploding_loss_ends_in_a_clear_error(run: Run) -> None:
         run(replace(OPTIONS, learning_rate=1e30))
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        pytest.param({"epochs": 0}, r"epochs=0 needs pretrained weights[\s\S]*weights_url", id="no epochs"),
-        pytest.param({"freeze": "stem"}, r"freeze=stem needs pretrained weights[\s\S]*weights_url", id="freeze"),
-    ],
-)
-def test_options_that_need_weights(change: dict[str, Any], says: str, run: Run) -> None:
-    with pytest.raises(UsageError, match=says):
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"freeze": "stem"}], ids=str)
+def test_options_that_need_weights(change: dict[str, Any], run: Run) -> None:
+    [(name, value)] = change.items()
+    with pytest.raises(UsageError, match=rf"{name}={value} needs pretrained weights[\s\S]*weights_url"):
         run(replace(OPTIONS, **change))
 
 
@@ -353,17 +340,12 @@ def test_no_worker_outlives_a_training(run: Run, monkeypatch: pytest.MonkeyPatch
     assert caught.value.__traceback__ is not None
 
 
-@pytest.mark.parametrize(
-    "history",
-    [
-        pytest.param((), id="no epochs"),
-        pytest.param((EpochRecord(1, {"loss": 3.0}, 1e-3, 0.1, 0.2),), id="one epoch"),
-        pytest.param(
-            (EpochRecord(1, {"loss": 3.0}, 1e-3), EpochRecord(2, {"loss": 2.0, "loss_l1": 1.0}, 1e-3, 0.1, 0.2)),
-            id="a part that comes later, an epoch without metrics",
-        ),
-    ],
-)
+FIRST = EpochRecord(1, {"loss": 3.0}, 1e-3, 0.1, 0.2)
+# a part that comes later, after an epoch without metrics
+LATER = (EpochRecord(1, {"loss": 3.0}, 1e-3), EpochRecord(2, {"loss": 2.0, "loss_l1": 1.0}, 1e-3, 0.1, 0.2))
+
+
+@pytest.mark.parametrize("history", [(), (FIRST,), LATER], ids=len)
 def test_the_chart_is_drawn(history: tuple[EpochRecord, ...], tmp_path: Path) -> None:
     chart = training_chart(history, len(history))
     assert chart._repr_png_().startswith(b"\x89PNG")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from api_server import ApiServer, Reply, api_server, json_reply
+from detections import found
 from tiny_service import pack
 
 from pipeline.evaluation.matching import GroundTruth, read_ground_truth
@@ -58,10 +59,6 @@ def coco_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., GroundT
     return write
 
 
-def detection(image_id: int, category_id: int, box: Sequence[float], score: float) -> dict:
-    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
-
-
 @pytest.fixture
 def jittered() -> Callable[[GroundTruth, int], list[dict]]:
     """Detections made of annotations: moved, mislabelled, dropped and invented, with scores of two digits (ties!)."""
@@ -77,10 +74,10 @@ def jittered() -> Callable[[GroundTruth, int], list[dict]]:
             moved[2:] = np.maximum(moved[2:], 1)
             if rng.random() > 0.2:
                 label = int(rng.choice(ids)) if rng.random() < 0.15 else one.category_id
-                results.append(detection(one.image_id, label, moved.tolist(), round(float(rng.random()), 2)))
+                results.append(found(one.image_id, label, moved.tolist(), round(float(rng.random()), 2)))
             if rng.random() < 0.5:
                 image = truth.images[int(rng.integers(len(truth.images)))].id
-                results.append(detection(image, int(rng.choice(ids)), moved.tolist(), round(float(rng.random()), 2)))
+                results.append(found(image, int(rng.choice(ids)), moved.tolist(), round(float(rng.random()), 2)))
         return results
 
     return make
@@ -125,10 +122,10 @@ def scripted() -> Iterator[Callable[..., ApiServer]]:
     with api_server() as server:
 
         def start(*script: Reply, size: tuple[int, int] = (64, 64), recorded: Any = ()) -> ApiServer:
-            found = {"box": [8, 8, 40, 40], "score": 0.9, "label": "bright", "class_id": 0}
+            usual = {"box": [8, 8, 40, 40], "score": 0.9, "label": "bright", "class_id": 0}
             replies = [*script]
-            usual = json_reply([{"width": size[0], "height": size[1], "detections": [found]}])
-            server.route("/predict", lambda _: replies.pop(0) if replies else usual)
+            body = json_reply([{"width": size[0], "height": size[1], "detections": [usual]}])
+            server.route("/predict", lambda _: replies.pop(0) if replies else body)
             server.json("/info", {"classes": ["bright", "dark"], "score_threshold": 0.01})
             server.json("/test_data", "any image")
             server.json("/test_result", {"width": 64, "height": 64, "detections": list(recorded)})

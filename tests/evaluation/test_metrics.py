@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import cases
+from detections import found
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -26,10 +27,6 @@ from pipeline.evaluation.metrics import evaluate
 CROWD = {"iscrowd": 1}
 BOX, OTHER, FAR = [10, 10, 40, 40], [100, 40, 50, 50], [60, 0, 20, 20]
 COCO_NAMES = ["map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100"]
-
-
-def found(image_id: int, category_id: int, box: list[float], score: float) -> dict[str, Any]:
-    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
 
 
 def assert_parity(truth: GroundTruth, results: list[dict[str, Any]]) -> None:

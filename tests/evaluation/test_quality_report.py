@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from cases import cases
+from detections import found
 
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
@@ -29,7 +30,7 @@ CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_wei
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
-WRONG = {"image_id": 1, "category_id": 2, "bbox": [8, 8, 32, 32], "score": 0.9}
+WRONG = found(1, 2)
 EVIL = "<script>alert('x')</script>"
 
 
@@ -96,7 +97,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ) -> Page:
         truth = write_dataset(greys, categories, crowds)
         if results is None:
-            results = [{"image_id": n, "category_id": 1, "bbox": [8, 8, 32, 32], "score": 1.0 - n / 10} for n in (1, 2)]
+            results = [found(n, 1, score=1.0 - n / 10) for n in (1, 2)]
         metrics = evaluate(truth, results)
         if not drawn:
             for name in ("draw", "precision_recall_chart", "f1_chart", "ap_chart", "confusion_chart"):

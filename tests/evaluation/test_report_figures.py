@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from detections import found
 
 from pipeline.data.figures import Pixels
 from pipeline.evaluation.matching import GroundTruth
@@ -22,9 +23,6 @@ from pipeline.evaluation.report_figures import (
 )
 
 BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
-BOX = [8, 8, 32, 32]
-
-
 CHARTS = [precision_recall_chart, f1_chart, ap_chart, confusion_chart]
 
 
@@ -93,20 +91,13 @@ def test_confused_pairs_are_the_largest_counts_off_the_diagonal(many: Callable) 
     assert metrics.confusion[int(truth[6:]) - 1, int(detected[6:]) - 1] == count
 
 
-@pytest.mark.parametrize(
-    ("box", "marked"),
-    [pytest.param([10, 10, 40, 40], True, id="found"), pytest.param([150, 10, 40, 40], False, id="nothing right")],
-)
+@pytest.mark.parametrize(("box", "marked"), [([10, 10, 40, 40], True), ([150, 10, 40, 40], False)])
 def test_the_best_threshold_is_marked_where_there_is_one(coco_file: Callable, box: list[int], marked: bool) -> None:
     truth = coco_file([(1, 1, [10, 10, 40, 40])])
-    metrics = evaluate(truth, [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9}])
+    metrics = evaluate(truth, [found(1, 1, box)])
     (axes,) = f1_chart(metrics).axes
     assert [text.get_text() for text in axes.texts] == ([" best for all: 0.45 "] if marked else [])
     assert confusion_chart(metrics).axes[0].get_title().startswith(f"Confusions at score {metrics.errors_at:.2f}")
-
-
-def found(image_id: int, category_id: int, score: float = 0.9, box: Any = BOX) -> dict[str, Any]:
-    return {"image_id": image_id, "category_id": category_id, "bbox": list(box), "score": score}
 
 
 def has(panel: Pixels, colour: np.ndarray) -> bool:
@@ -157,7 +148,7 @@ def test_blue_is_right_and_orange_is_wrong(write_dataset: Callable, results: lis
 def test_many_boxes_names_in_any_script_and_no_boxes_can_be_drawn(write_dataset: Callable) -> None:
     truth = write_dataset([250, 240, 60], categories=("bright", "велосипед"))
     rng = np.random.default_rng(0)
-    many = [found(1, 2, 0.9, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)]
+    many = [found(1, 2, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)]
     results = [*many, found(2, 1), found(3, 2)]
     worst, typical = draw_comparisons(truth, evaluate(truth, results)).rows.values()
     assert worst[0].caption == "1.png: 0 found, 1 missed, 40 false or mislabelled"

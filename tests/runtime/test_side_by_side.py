@@ -14,7 +14,7 @@ from records import opened
 
 from pipeline.runtime.manifest import SUCCEEDED
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import Store
+from pipeline.runtime.store.artifact_store import Artifact, Store
 
 FEW, MANY = (2, 3), (8, 30)  # processes, seconds
 
@@ -41,7 +41,7 @@ def check(runs: Runs, told: list[dict[str, Any]], box: Path) -> int:
     for each in done:
         record = attempts[each["id"]]
         assert (record.step, record.attempt, record.status) == (each["step"], each["attempt"], SUCCEEDED)
-        assert record.outputs == {"shared": busy.as_artifact(each["artifact"])}
+        assert record.outputs == {"shared": Artifact(**each["artifact"])}
     for step in ("first", "second", "third"):
         numbers = [record.attempt for record in runs.load(run).of(step)]
         assert numbers == list(range(1, len(numbers) + 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import png_chunk
+from pictures import png_chunk, png_start
 from tiny_service import pack
 
 from pipeline.evaluation.service_process import serve
@@ -54,8 +53,6 @@ def server(packed: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def bomb() -> bytes:
-    """A small PNG of a huge grey picture, 13,000 x 13,000: its rows are zeros, which deflate shrinks a thousandfold."""
-
-    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(13_001 * 13_000), 9)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    """A small PNG of a huge black picture, 13,000 x 13,000 at one bit a pixel: deflate shrinks it a thousandfold."""
+    rows = zlib.compress(bytes(1_626 * 13_000), 9)
+    return png_start(13_000, 13_000, bits=1) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pictures import png_chunk
+from pictures import exif_of, png_chunk
 from PIL import Image
 
 from pipeline.errors import DataError
@@ -30,9 +30,7 @@ def save(image: Any, image_format: Any, **options: Any) -> Any:
 
 
 def with_orientation(orientation: Any, image_format: Any = "JPEG") -> Any:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return save(Image.fromarray(PHOTO), image_format, exif=exif)
+    return save(Image.fromarray(PHOTO), image_format, exif=exif_of(orientation))
 
 
 FILES = {

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pictures
 import pytest
 import requests
 from api_server import api_server
@@ -50,12 +51,6 @@ def expected_answers(tiny: Any, images: list[Any]) -> list[Any]:
     return [one.to_json(tiny.metadata.classes, 0.01) for one in found]
 
 
-def gif() -> Any:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 20)).save(buffer, "GIF")
-    return buffer.getvalue()
-
-
 class TestAnswers:
     def test_one_image(self, post: Any, png: Any, tiny: Any) -> None:
         response = post("/predict?score_threshold=0.01", files=files(png))
@@ -64,10 +59,8 @@ class TestAnswers:
         assert response.json() == expected_answers(tiny, [cv2.imdecode(np.frombuffer(png, np.uint8), 1)])
 
     def test_every_format_and_orientation(self, post: Any, picture: Any) -> None:
-        exif = Image.Exif()
-        exif[0x0112] = 6
         buffer = io.BytesIO()
-        Image.fromarray(picture(200, 120)).save(buffer, "JPEG", exif=exif)
+        Image.fromarray(picture(200, 120)).save(buffer, "JPEG", exif=pictures.exif_of(6))
         images = [cv2.imencode(suffix, picture(200, 120))[1].tobytes() for suffix in (".jpg", ".png", ".webp", ".bmp")]
         answer = post("/predict", files=files(*images, buffer.getvalue())).json()
         assert [(one["width"], one["height"]) for one in answer] == [(200, 120)] * 4 + [(120, 200)]
@@ -149,7 +142,7 @@ TOO_MANY = {"status": 413, "code": "too_many_images", "limit_images": 32}
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "text": ({"files": files(b"plain text, no image")}, NOT_AN_IMAGE, "image 0"),
     "an empty file": ({"files": files(b"")}, NOT_AN_IMAGE, "image 0"),
-    "a GIF": ({"files": files(gif())}, NOT_AN_IMAGE, "known format"),
+    "a GIF": ({"files": files(pictures.picture("GIF"))}, NOT_AN_IMAGE, "known format"),
     "a URL in a file": ({"files": files(b"http://127.0.0.1:9/image.png")}, NOT_AN_IMAGE, "image 0"),
     "a JPEG in its first bytes only": ({"files": files(b"\xff\xd8\xff\xe0" + bytes(500))}, NOT_AN_IMAGE, "image 0"),
     "half a PNG": ({"files": files(PNG[: len(PNG) // 2])}, NOT_AN_IMAGE, "truncated or broken"),

@@ -19,7 +19,7 @@ from pipeline.runtime import garbage_collection
 from pipeline.runtime.manifest import SUCCEEDED, StepRecord, now
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store import artifact_store
-from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.store.artifact_store import Store
 
 LEAST = 2  # attempts of a process, or else files that it removes
 PATIENCE = 100  # seconds more that it may take for it
@@ -75,11 +75,6 @@ def main(url: str, run: str, number: int, seconds: float, young: float) -> None:
                     time.sleep(random.random() * young)
                 done.append(work(runs, run, number, Path(place)))
     sys.stdout.write(json.dumps({"done": done, "removed": removed}))
-
-
-def as_artifact(values: dict[str, object]) -> Artifact:
-    """From what `work` printed."""
-    return Artifact(**values)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -16,14 +16,7 @@ Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 160, 96
 _BITS, _ACROSS = 12, 4  # the number in binary: twelve squares, four in a row, white for 1
 STEADY = "threads=1:lookahead-threads=1:sync-lookahead=0:rc-lookahead=0:mbtree=0:qp=20"  # the same bytes every time
-CODECS = {
-    ".mp4": "libx264",
-    ".mov": "libx264",
-    ".m4v": "libx264",
-    ".avi": "mpeg4",
-    ".mkv": "libx264",
-    ".webm": "libvpx",
-}
+CODECS = {".avi": "mpeg4", ".webm": "libvpx"}  # or else H.264
 
 
 def numbered(number: int, width: int = WIDTH, height: int = HEIGHT) -> Pixels:
@@ -65,7 +58,7 @@ def write_clip(
     """
     if isinstance(images, int):
         images = map(numbered, range(images))
-    codec = codec or CODECS[path.suffix]
+    codec = codec or CODECS.get(path.suffix, "libx264")
     with av.open(str(path), "w", options={"fflags": "+bitexact", **options}) as container:
         stream = container.add_stream(codec, rate=rate, options={"x264-params": STEADY} if codec == "libx264" else {})
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

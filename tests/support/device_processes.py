@@ -20,8 +20,7 @@ def still(*arguments: Any) -> None:
     _work(*arguments)
 
 
-def keep_statistics() -> Any:
-    """Change the detector of this process; returns what it was."""
+def keep_statistics() -> None:
     train = PartwiseYOLOX.train
 
     def still_train(self: Any, mode: bool = True) -> Any:
@@ -32,7 +31,6 @@ def keep_statistics() -> Any:
         return self
 
     PartwiseYOLOX.train = still_train
-    return train
 
 
 def crowded(rank: int, *arguments: Any) -> None:

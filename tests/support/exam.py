@@ -16,13 +16,7 @@ from pipeline.runtime.manifest import FAILED, SUCCEEDED
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.step import CONTEXT
 
-READS = {
-    "load": (),
-    "prep": ("raw",),
-    "learn": ("train", "fixed"),
-    "pack": ("model",),
-    "judge": ("test", "service"),
-}
+READS = {"load": (), "prep": ("raw",), "learn": ("train", "fixed"), "pack": ("model",), "judge": ("test", "service")}
 WRITES = {
     "load": ("raw", "fixed"),
     "prep": ("train", "test", "note"),

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL.Image
+from pictures import exif_of
 from pycocotools import mask
 
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
@@ -133,10 +134,8 @@ def _damaged(data: bytes) -> bytes:
 
 def _exif(draft: Draft) -> str:
     image = draft.image("tilted.png")
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
     with PIL.Image.open(draft.images_folder / image.file_name) as opened:
-        opened.save(draft.images_folder / image.file_name, exif=exif)
+        opened.save(draft.images_folder / image.file_name, exif=exif_of(6))
     return image_item(image)
 
 

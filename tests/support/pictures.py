@@ -15,11 +15,8 @@ from PIL import Image
 def picture(form: str = "PNG", size: tuple[int, int] = (40, 20), *, seed: int = 0, orientation: int = 0) -> bytes:
     """An image of noise, the same for each seed; with an EXIF orientation, if there is one."""
     pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    exif = Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form, exif=exif)
+    Image.fromarray(pixels).save(file, form, exif=exif_of(orientation) if orientation else Image.Exif())
     return file.getvalue()
 
 

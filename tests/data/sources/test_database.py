@@ -110,25 +110,6 @@ class TestBoxes:
 
 
 class TestImages:
-    @cases(
-        "name, data, called, file, size",
-        {
-            "no suffix: PNG": ("x", PNG, "x.png", "x.png", (60, 40)),
-            "another suffix: JPEG": ("deep/x.v2", JPEG, "deep/x.v2.jpg", "deep/x.v2.jpg", (60, 40)),
-            "EXIF: upright size": ("./x.jpeg", picture("JPEG", SIZE, orientation=6), "x.jpeg", "x.jpeg", (40, 60)),
-            "GIF without suffix": ("x", picture("GIF", SIZE), "x", "x.png", (60, 40)),
-            "PPM: told by its name": ("x.ppm", picture("PPM", SIZE), "x.ppm", "x.ppm.png", (60, 40)),
-        },
-    )
-    def test_names_and_sizes(
-        self, load: Any, database: Path, tmp_path: Path, name: str, data: Any, called: Any, file: Any, size: Any
-    ) -> None:
-        insert(database, (name, data))
-        loaded, dataset = load("SELECT name, data AS image FROM pictures")
-        assert [(each.file_name, each.width, each.height) for each in dataset.images] == [(called, *size)]
-        assert file_names(tmp_path / "out/images") == [file]
-        assert loaded.renamed == ({} if called == file else {called: file})
-
     def test_unreadable_is_skipped_with_its_boxes(self, load: Any, database: Path) -> None:
         insert(database, ("a.png", PNG), ("bad.png", b"no picture"), ("none.png", None), ("zero.png", b""))
         loaded, dataset = load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-import zipfile
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,6 @@ def load(tmp_path: Path) -> Any:
     return call
 
 
-def zipped(path: Any, contents: Any) -> Any:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
-    return path
-
-
 class TestKinds:
     def test_folder_is_copied(self, load: Any, tmp_path: Path) -> None:
         source = fill(tmp_path / "source", DATA_SET)
@@ -80,7 +73,11 @@ class TestKinds:
         system = fsspec.filesystem("memory")
         for name, data in DATA_SET.items():
             system.pipe_file(f"memory://files-elsewhere/{name}", data)
-        url = zipped(tmp_path / "a.zip", DATA_SET) if kind == "archive" else "memory://files-elsewhere"
+        url = (
+            shutil.make_archive(f"{tmp_path}/a", "zip", fill(tmp_path / "source", DATA_SET))
+            if kind == "archive"
+            else "memory://files-elsewhere"
+        )
         loaded, images, markup = load(url)
         assert (loaded.kind, len(loaded.sha256)) == (kind, 64 if kind == "archive" else 0)
         assert (images, markup) == (TAKEN_IMAGES, TAKEN_MARKUP)

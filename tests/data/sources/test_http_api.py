@@ -197,15 +197,16 @@ class TestItems:
         api_place.file("/files/a.tif", picture("TIFF", orientation=6))
         api_place.file("/files/broken.tif", picture("TIFF")[:-900])
         api_place.file("/files/a.tif.png", picture())
-        rows = [item("a.tif", box=(0, 0, 0.5, 1)), item("broken.tif"), item("a.tif.png")]
+        api_place.file("/files/b.jpeg", picture("JPEG", orientation=6))  # taken as it is, at its upright size
+        rows = [item("a.tif", box=(0, 0, 0.5, 1)), item("broken.tif"), item("a.tif.png"), item("b.jpeg")]
         api_place.json("/items", rows)
         loaded, images, dataset = api_place.load(**BOXES, units="fraction")
         assert loaded.renamed == {"a.tif": "a.tif.2.png"}
-        assert sorted(path.name for path in images.iterdir()) == ["a.tif.2.png", "a.tif.png"]
-        assert names(dataset) == ["a.tif", "a.tif.png"]
+        assert sorted(path.name for path in images.iterdir()) == ["a.tif.2.png", "a.tif.png", "b.jpeg"]
+        assert names(dataset) == ["a.tif", "a.tif.png", "b.jpeg"]
         with Image.open(images / "a.tif.2.png") as image:
             assert image.size == (20, 40)
-        assert dataset.annotations[0].bbox == (0, 0, 10, 40)
+        assert [each.bbox for each in dataset.annotations if each.image_id != 2] == [(0, 0, 10, 40), (20, 80, 200, 200)]
         assert [each.item.rpartition(", ")[2] for each in loaded.skipped] == ["item 1"]
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.data.sources.source import (
-    ApiSource,
-    DatabaseSource,
-    FileSource,
-    SampleSource,
-    parse_source,
-)
+from pipeline.data.sources.source import ApiSource, DatabaseSource, FileSource, SampleSource, parse_source
 from pipeline.errors import UsageError
 
 KINDS = {
@@ -39,11 +33,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("url", KINDS)
-def test_kind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GALLERY", "postgresql://host/db")
-    source = parse_source(url)
-    assert KINDS[url] == (source.kind if isinstance(source, ApiSource) else type(source))
+    sources = {url: parse_source(url) for url in KINDS}
+    assert {url: each.kind if isinstance(each, ApiSource) else type(each) for url, each in sources.items()} == KINDS
 
 
 def test_local_files() -> None:

@@ -160,9 +160,7 @@ class TestRefused:
             extract(tmp_path / "a.mp4", tmp_path / "images")
         assert not list(tmp_path.glob("images/**/*.jpg"))
 
-    @pytest.mark.parametrize(
-        "side", [pytest.param(9_000, id="more than we take"), pytest.param(50_000, id="more than FFmpeg takes")]
-    )
+    @pytest.mark.parametrize("side", [9_000, 50_000])
     def test_huge_frames_before_any_is_decoded(self, tmp_path: Path, side: int) -> None:
         """A bomb of some kilobytes: the size stands in the container's headers and in each JPEG's."""
         data = bytearray(write_clip(tmp_path / "a.avi", 3, codec="mjpeg").read_bytes())
@@ -174,11 +172,6 @@ class TestRefused:
         (tmp_path / "a.avi").write_bytes(data)
         with pytest.raises(DataError, match="over 50000000 pixels"):
             extract(tmp_path / "a.avi", tmp_path / "images")
-
-    def test_large_frames(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pipeline.data.sources.video.MAX_PIXELS", WIDTH * HEIGHT - 1)
-        with pytest.raises(DataError, match=f"over {WIDTH * HEIGHT - 1} pixels"):
-            extract(write_clip(tmp_path / "a.mp4", 3), tmp_path / "images")
 
     def test_no_frame(self, tmp_path: Path) -> None:
         """A whole container whose one frame was taken out."""

@@ -20,6 +20,7 @@ from mmdet.models.task_modules.assigners import SimOTAAssigner, sim_ota_assigner
 from mmengine.structures import InstanceData  # noqa: E402
 
 RULE = SimOTAAssigner()
+TABLES = [1, 2**40]  # image by image, and the whole batch
 SIZE = 96
 LEVELS = tuple((SIZE // stride, SIZE // stride, stride) for stride in (8, 16, 32))
 POINTS = torch.tensor([[(x + 0.5) * s, (y + 0.5) * s, s, s] for h, w, s in LEVELS for y in range(h) for x in range(w)])
@@ -65,48 +66,32 @@ def mmdets(said: PriorPredictions, objects: Objects, rule: SimOTAAssigner = RULE
     return rows
 
 
-@pytest.fixture(params=[1, 2**40], ids=["image-by-image", "whole-batch"])
-def tables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assignment, "CPU_ELEMENTS", request.param)
-
-
-@pytest.mark.usefixtures("tables")
-@pytest.mark.parametrize(
-    ("counts", "classes", "rule"),
-    [
-        pytest.param([60, 0, 35, 2], 6, RULE, id="many, none, some"),
-        pytest.param([12, 30], 80, RULE, id="eighty classes"),
-        pytest.param([9, 9], 1, RULE, id="one class"),
-        pytest.param([20, 5], 3, SimOTAAssigner(1.5, 4, 2.0, 0.5), id="another rule"),
-        pytest.param([20, 5], 3, SimOTAAssigner(candidate_topk=500), id="more wished for than there are"),
-        pytest.param([0, 0], 3, RULE, id="nothing"),
-    ],
-)
-def test_it_is_mmdets(counts: list[int], classes: int, rule: SimOTAAssigner) -> None:
-    for seed in range(5):
-        said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed)
-        assert ours(said, objects, rule) == mmdets(said, objects, rule)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
-    counts=st.lists(st.integers(0, 25), min_size=1, max_size=4),
-    classes=st.integers(1, 10),
+    counts=st.lists(st.integers(0, 25) | st.just(60), min_size=1, max_size=4),
+    classes=st.integers(1, 10) | st.just(80),
     seed=st.integers(0, 2**31),
     largest=st.sampled_from([3.0, 20.0, 150.0]),
+    rule=st.sampled_from([RULE, SimOTAAssigner(1.5, 4, 2.0, 0.5), SimOTAAssigner(candidate_topk=500)]),
+    elements=st.sampled_from(TABLES),
 )
-def test_any_assignment_is_mmdets_and_gives_a_prior_once(counts: Any, classes: Any, seed: Any, largest: Any) -> None:
+def test_any_assignment_is_mmdets_and_gives_a_prior_once(
+    counts: Any, classes: Any, seed: Any, largest: Any, rule: Any, elements: Any
+) -> None:
     said, objects = predictions(len(counts), classes, seed), some_objects(counts, classes, seed, largest)
-    found = ours(said, objects)
-    assert found == mmdets(said, objects)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignment, "CPU_ELEMENTS", elements)
+        found = ours(said, objects, rule)
+    assert found == mmdets(said, objects, rule)
     assert len({(image, prior) for image, prior, *_ in found}) == len(found)
     assert found == sorted(found, key=lambda row: row[:2])
     assert all(0 <= owner < counts[image] for image, _, owner, _ in found)
 
 
-@pytest.mark.usefixtures("tables")
-def test_of_equal_costs_the_first_prior_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("elements", TABLES)
+def test_of_equal_costs_the_first_prior_is_taken(monkeypatch: pytest.MonkeyPatch, elements: int) -> None:
     """An untrained head says the same everywhere, and no box of it may meet an object of 2 px."""
+    monkeypatch.setattr(assignment, "CPU_ELEMENTS", elements)
 
     def first_of_equals(values: torch.Tensor, k: int, dim: int = -1, largest: bool = True) -> tuple[torch.Tensor, ...]:
         order = values.argsort(dim=dim, descending=largest, stable=True).narrow(dim, 0, int(k))

@@ -54,15 +54,7 @@ def test_the_schedule_fits_the_run(epochs: int) -> None:
     assert 1 / hooks["EMAHook"]["momentum"] <= max(2, steps / 2)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "plain", "last"),
-    [
-        pytest.param(20, 0.2, 4, id="a fifth"),
-        pytest.param(20, 0.5, 10, id="half"),
-        pytest.param(3, 0.1, 1, id="at least one"),
-        pytest.param(2, 1.0, 2, id="all"),
-    ],
-)
+@pytest.mark.parametrize(("epochs", "plain", "last"), [(20, 0.2, 4), (20, 0.5, 10), (3, 0.1, 1), (2, 1.0, 2)])
 def test_so_many_epochs_at_the_end_are_without_mosaic(epochs: int, plain: float, last: int) -> None:
     """mmdet's hook switches in the epoch before those that it counts."""
     hooks = hooks_of(config_of(epochs=epochs, hyperparameters=replace(FROM_SCRATCH, plain_epochs=plain)))
@@ -74,14 +66,7 @@ def test_hooks_that_a_training_does_not_need() -> None:
     assert hooks_of(config_of(hyperparameters=replace(FROM_SCRATCH, plain_epochs=0.0))).keys() == {"EMAHook"}
 
 
-@pytest.mark.parametrize(
-    ("epochs", "patience", "interval"),
-    [
-        pytest.param(3, 0, 1, id="short"),
-        pytest.param(20, 0, 4, id="five points"),
-        pytest.param(20, 2, 1, id="every epoch for patience"),
-    ],
-)
+@pytest.mark.parametrize(("epochs", "patience", "interval"), [(3, 0, 1), (20, 0, 4), (20, 2, 1)])
 def test_how_often_the_eval_set_is_looked_at(epochs: int, patience: int, interval: int) -> None:
     assert config_of(epochs=epochs, patience=patience).train_cfg.val_interval == interval
 

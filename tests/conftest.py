@@ -15,10 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from seaweed import KEY, SECRET, seaweed
 
@@ -111,15 +113,6 @@ class Outcome:
     code: int
     out: str
     log: str
-
-
-class _Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 @dataclass(frozen=True)
@@ -231,18 +224,16 @@ class Toy:
     @staticmethod
     def is_alive(process: int) -> bool:
         """Whether a process runs; a zombie does not."""
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return False
-        return state != "Z"
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+        return False
 
     def left_over(self) -> list[Path]:
         """Folders of attempts that were not removed."""
         return list((self.root / ".cache" / "work").glob("*"))
 
     def _call(self, action: Callable[[], int]) -> Outcome:
-        out, handler, before = io.StringIO(), _Lines(), Path.cwd()
+        out, handler, before = io.StringIO(), BufferingHandler(10**6), Path.cwd()
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
         os.chdir(self.root)
@@ -254,7 +245,7 @@ class Toy:
         finally:
             os.chdir(before)
             logging.getLogger().removeHandler(handler)
-        return Outcome(code, out.getvalue(), "\n".join(handler.lines))
+        return Outcome(code, out.getvalue(), "\n".join(record.getMessage() for record in handler.buffer))
 
 
 def make_toy(root: Path, names: tuple[str, ...] = ("first", "second", "third")) -> Toy:

@@ -114,6 +114,10 @@ class Outcome:
     out: str
     log: str
 
+    def fails(self, *says: str, code: int = 1) -> None:
+        """It ended with an error that says all of this."""
+        assert (self.code, [text for text in says if text not in self.log]) == (code, []), self.log
+
 
 @dataclass(frozen=True)
 class Toy:
@@ -303,9 +307,6 @@ def ran(_ran: tuple[Toy, Outcome], tmp_path: Path) -> Toy:
     return Toy(tmp_path / "copy")
 
 
-BACKENDS = ("local", "memory", "s3")
-
-
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket of a real S3 server, which this process and those it starts find by their environment."""
@@ -328,7 +329,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "s3://tests"
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["local", "memory", "s3"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each kind of place a store may lie in."""
     return str(request.param)

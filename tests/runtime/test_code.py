@@ -21,13 +21,9 @@ ROOT = Path(__file__).parents[2]
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package of a few modules in the place of this one."""
     files = {
-        **dict.fromkeys(
-            ("__init__.py", "errors.py", "data/__init__.py", "serving/__init__.py", "report/__init__.py"), ""
-        ),
-        **dict.fromkeys(
-            ("runtime/store/artifact_store.py", "data/unrelated.py", "serving/card.py", "report/page.py"), ""
-        ),
-        **dict.fromkeys(("report/table.py", "report/page.html.j2", "report/__pycache__/page.pyc"), ""),
+        **{f"{folder}__init__.py": "" for folder in ("", "data/", "serving/", "report/")},
+        **dict.fromkeys(("errors.py", "runtime/store/artifact_store.py", "data/unrelated.py", "serving/card.py"), ""),
+        **{f"report/{name}": "" for name in ("page.py", "table.py", "page.html.j2", "__pycache__/page.pyc")},
         "runtime/step.py": "from pipeline.runtime.store.artifact_store import Store",
         "data/coco.py": "from pipeline.errors import DataError\nimport pipeline_other, pipeline.data.boxes as b",
         "data/boxes.py": "def area():\n    from .shapes import side",

@@ -248,9 +248,8 @@ def test_a_full_disk_is_told_and_what_fits_goes_in_later(small_disk: Path, tmp_p
     store = Store(str(small_disk / "store"))
     kept = store.put("kept", fill(tmp_path / "kept", {"a": os.urandom(300_000)}))
     large = {f"{n}.bin": os.urandom(200_000) for n in range(6)}
-    with pytest.raises(StoreError, match="No space left on device") as caught:
+    with pytest.raises(StoreError, match=r"(?s)No space left on device.*python -m pipeline gc"):
         store.put("large", fill(tmp_path / "large", large))
-    assert "python -m pipeline gc" in str(caught.value)
     assert store.files.names("artifacts/large") == []
     assert not list((small_disk / "store").rglob(".*")), "what was begun is gone again"
     assert store.check(kept) == []
@@ -265,9 +264,8 @@ def test_a_read_only_store_can_be_read_and_says_why_it_is_not_written(small_disk
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert contents_of(store.get(artifact, tmp_path / "out")) == CONTENTS
     assert store.check(artifact) == []
-    with pytest.raises(StoreError, match="Read-only file system") as caught:
+    with pytest.raises(StoreError, match=r"(?s)Read-only file system.*permissions"):
         store.put("more", fill(tmp_path / "more", {"a": b"x"}))
-    assert "permissions" in str(caught.value)
     assert store.put("things", tmp_path / "in").digest == artifact.digest, "what is there needs no writing"
 
 
@@ -304,23 +302,22 @@ def test_a_disk_without_hard_links_still_keeps_the_first_and_nothing_half(
 def test_a_clock_that_goes_backwards_does_not_make_an_old_run_the_newest(
     store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    class Clock(datetime):
+        ahead = timedelta()
+
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + cls.ahead
+
+    monkeypatch.setattr(manifest, "datetime", Clock)
     runs = Runs(Store(store_url))
     ids = []
-    for ahead in (3600, 0, -3600, -7200, 0):
-        monkeypatch.setattr(manifest, "datetime", _clock(ahead))
+    for seconds in (3600, 0, -3600, -7200, 0):
+        Clock.ahead = timedelta(seconds=seconds)
         ids.append(opened(runs))
     assert runs.ids() == ids
     assert runs.newest() == runs.load(ids[-1])
     assert caplog.text.count("clock is behind the newest run") == 4
-
-
-def _clock(ahead: float) -> type[datetime]:
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + timedelta(seconds=ahead)
-
-    return Clock
 
 
 def test_everything_is_on_disk_before_the_marker_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

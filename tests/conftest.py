@@ -15,10 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from seaweed import KEY, SECRET, seaweed
 
@@ -112,14 +114,9 @@ class Outcome:
     out: str
     log: str
 
-
-class _Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+    def fails(self, *says: str, code: int = 1) -> None:
+        """It ended with an error that says all of this."""
+        assert (self.code, [text for text in says if text not in self.log]) == (code, []), self.log
 
 
 @dataclass(frozen=True)
@@ -231,18 +228,16 @@ class Toy:
     @staticmethod
     def is_alive(process: int) -> bool:
         """Whether a process runs; a zombie does not."""
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return False
-        return state != "Z"
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+        return False
 
     def left_over(self) -> list[Path]:
         """Folders of attempts that were not removed."""
         return list((self.root / ".cache" / "work").glob("*"))
 
     def _call(self, action: Callable[[], int]) -> Outcome:
-        out, handler, before = io.StringIO(), _Lines(), Path.cwd()
+        out, handler, before = io.StringIO(), BufferingHandler(10**6), Path.cwd()
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
         os.chdir(self.root)
@@ -254,7 +249,7 @@ class Toy:
         finally:
             os.chdir(before)
             logging.getLogger().removeHandler(handler)
-        return Outcome(code, out.getvalue(), "\n".join(handler.lines))
+        return Outcome(code, out.getvalue(), "\n".join(record.getMessage() for record in handler.buffer))
 
 
 def make_toy(root: Path, names: tuple[str, ...] = ("first", "second", "third")) -> Toy:
@@ -312,9 +307,6 @@ def ran(_ran: tuple[Toy, Outcome], tmp_path: Path) -> Toy:
     return Toy(tmp_path / "copy")
 
 
-BACKENDS = ("local", "memory", "s3")
-
-
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket of a real S3 server, which this process and those it starts find by their environment."""
@@ -337,7 +329,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield "s3://tests"
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["local", "memory", "s3"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each kind of place a store may lie in."""
     return str(request.param)

@@ -96,10 +96,7 @@ def test_a_wrong_call_is_refused_with_the_nearest_right_one(ran: Any) -> None:
 
 def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) -> None:
     for name in ("show", "status", "log", "lineage", "export"):
-        outcome = toy.look(*EACH[name], "--mode", "prod")
-        assert outcome.code == 1
-        assert "there is no prod run yet" in outcome.log
-        assert "python step.prod.py" in outcome.log
+        toy.look(*EACH[name], "--mode", "prod").fails("there is no prod run yet", "python step.prod.py")
 
 
 def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> None:

@@ -21,22 +21,13 @@ ROOT = Path(__file__).parents[2]
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package of a few modules in the place of this one."""
     files = {
-        "__init__.py": "",
-        "errors.py": "",
+        **{f"{folder}__init__.py": "" for folder in ("", "data/", "serving/", "report/")},
+        **dict.fromkeys(("errors.py", "runtime/store/artifact_store.py", "data/unrelated.py", "serving/card.py"), ""),
+        **{f"report/{name}": "" for name in ("page.py", "table.py", "page.html.j2", "__pycache__/page.pyc")},
         "runtime/step.py": "from pipeline.runtime.store.artifact_store import Store",
-        "runtime/store/artifact_store.py": "",
-        "data/__init__.py": "",
         "data/coco.py": "from pipeline.errors import DataError\nimport pipeline_other, pipeline.data.boxes as b",
         "data/boxes.py": "def area():\n    from .shapes import side",
         "data/shapes.py": "if TYPE_CHECKING:\n    from ..report.table import Table",
-        "data/unrelated.py": "",
-        "serving/__init__.py": "",
-        "serving/card.py": "",
-        "report/__init__.py": "",
-        "report/page.py": "",
-        "report/table.py": "",
-        "report/page.html.j2": "",
-        "report/__pycache__/page.pyc": "",
     }
     for name, content in files.items():
         (tmp_path / "pipeline" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,12 @@ def fit(**changes: Any) -> RunManifest:
     return run_of(2, LOAD, replace(FIT, **changes))
 
 
+def beside(model: Any, status: str | None, metrics: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Of FIT beside another attempt."""
+    rows = {f"metrics fit.{name}": (FIT.metrics[name], metrics.get(name)) for name in ("mAP", "device", "ok")}
+    return {"run fit": ("succeeded", status), "data model": (described(MODEL), model), **rows}
+
+
 CLEAN = {"commit": COMMIT, "dirty": False, "diff": "", "untracked": {}}
 LATER = failed("fit", reads=(DATA,), makes=(OTHER,), attempt=2, metrics={"mAP": 0.1})
 COMMITTED = run_of(2, LOAD, FIT, code={**CLEAN, "commit": "f" * 40})
@@ -52,20 +58,9 @@ CASES: dict[str, tuple[RunManifest, dict[str, Any]]] = {
     "a later failure is no difference": (run_of(2, LOAD, FIT, LATER), {}),
     "without a success its newest attempt tells": (
         run_of(2, LOAD, LATER),
-        {
-            "run fit": ("succeeded", "failed"),
-            "data model": (described(MODEL), described(OTHER)),
-            **{f"metrics fit.{name}": (FIT.metrics[name], LATER.metrics.get(name)) for name in ("mAP", "device", "ok")},
-        },
+        beside(described(OTHER), status="failed", metrics=LATER.metrics),
     ),
-    "a step of one run is no list of parameters": (
-        run_of(2, LOAD),
-        {
-            "run fit": ("succeeded", None),
-            "data model": (described(MODEL), None),
-            **{f"metrics fit.{name}": (FIT.metrics[name], None) for name in ("mAP", "device", "ok")},
-        },
-    ),
+    "a step of one run is no list of parameters": (run_of(2, LOAD), beside(None, status=None, metrics={})),
 }
 
 

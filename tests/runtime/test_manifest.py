@@ -147,10 +147,8 @@ def test_a_record_of_a_newer_schema_is_refused(runs: Runs, name: str) -> None:
     run = new_run_id() if name == "run.json" else opened(runs)
     newer = {**asdict(beginning("second", attempt=2)), "schema": SCHEMA + 1, "something": "new"}
     runs.store.files.create(f"runs/{run}/{name}", json.dumps(newer).encode() + b"\n")
-    with pytest.raises(UsageError, match="newer version") as caught:
+    with pytest.raises(UsageError, match=f"(?s)newer version.*{name}.*found {SCHEMA + 1}.*update the pipeline"):
         runs.load(run)
-    says = (name, f"found {SCHEMA + 1}", "update the pipeline")
-    assert [text for text in says if text not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize("content", [b"[]", b'{"schema": 1}', b"\xff\xfe", b'{"schema": "x"}\n', b"{]}\n"])
@@ -223,7 +221,7 @@ def test_a_record_that_was_cut_off_counts_as_not_written(
     run = opened(runs)
     done = ended(runs, run, "first")
     key = f"runs/{run}/attempts/second.001.started.json"
-    runs.store.files.replace(key, content) if content else put_empty(runs, key)
+    runs.store.files.replace(key, content)
     assert runs.load(run).attempts == (done,)
     assert "was cut off while it was written" in caplog.text
     assert runs.cut_records(run) == [key]
@@ -231,16 +229,6 @@ def test_a_record_that_was_cut_off_counts_as_not_written(
     cut = new_run_id()
     runs.store.files.replace(f"runs/{cut}/run.json", b'{"run"')
     assert runs.ids() == [run]
-
-
-def put_empty(runs: Runs, key: str) -> None:
-    """What a killed writer leaves on a place that creates a file before it has its bytes."""
-    if runs.store.url.startswith("file:"):
-        path = Path(runs.store.files.location(key))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    else:
-        runs.store.files._fs.pipe_file(f"{runs.store.files._root}/{key}", b"")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("cut", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,6 @@ def test_the_schema_is_read_from_the_cell(step: StepNotebook) -> None:
         Parameter("api", "dict[str, str]", {}, ""),
         Parameter("keep", "bool", False, "over several lines"),
     ]
-
-
-def test_the_file_is_known_without_being_run(toy: Any) -> None:
-    steps = read_steps(toy.root / "steps")
-    third = steps["third"]
-    assert list(steps) == ["first", "second", "third"]
-    assert (third.title, third.reads, third.writes) == ("The third step", ("letters", "words"), ("book", "page"))
-    assert {"pipeline.errors", "pipeline.runtime.step"} <= set(third.imports)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +203,8 @@ def test_the_choices_and_bounds_in_a_comment_hold_and_the_default_is_always_allo
         assert [step.resolve({name: value})[name] for value in values] == values
     for name, refused in REFUSED.items():
         for value, message in refused:
-            with pytest.raises(UsageError) as caught:
+            with pytest.raises(UsageError, match=re.escape(message)):
                 step.resolve({name: value})
-            assert message in str(caught.value)
 
 
 LINKED = 'size: str = "-"  # where text is auto: second.act'
@@ -237,17 +229,14 @@ def test_a_parameter_takes_its_value_from_another_steps(toy: Any) -> None:
     assert toy.states()["first"] == "done", "the same command would set it so again"
 
 
-def test_a_comment_that_is_worded_like_a_link_is_none(toy: Any) -> None:
-    write(toy, parameters='text: str = "a"\nsize: str = "-"  # column where mask is stored: masks.png')
-    assert read_steps(toy.root / "steps")["first"].resolve({})["size"] == "-"
-
-
 @pytest.mark.parametrize("linked", ["nobody.act", "second.atc", "second.loud"])
 def test_a_link_to_what_is_not_there_is_refused(toy: Any, linked: str) -> None:
     write(toy, parameters=f'text: str = "a"\nsize: str = "-"  # where text is auto: {linked}')
     with pytest.raises(DataError, match="names what is not there") as caught:
         read_steps(toy.root / "steps")
     assert linked in str(caught.value)
+    write(toy, parameters='text: str = "a"\nsize: str = "-"  # column where mask is stored: masks.png')
+    assert read_steps(toy.root / "steps")["first"].resolve({})["size"] == "-", "worded like a link, and none"
 
 
 @pytest.mark.parametrize("tag", ["parameters", "interface"])
@@ -266,9 +255,8 @@ def test_tags_are_there_exactly_once(toy: Any, tag: str) -> None:
 
 
 def test_a_foreign_kernel_and_a_name_of_two_words_are_refused_with_the_remedy(toy: Any) -> None:
-    with pytest.raises(StepError, match="kernel 'ir'") as caught:
+    with pytest.raises(StepError, match=r"(?s)kernel 'ir'.*choose the kernel 'Python 3 \(ipykernel\)'"):
         read_notebook(write(toy, kernel="ir"))
-    assert "choose the kernel 'Python 3 (ipykernel)'" in str(caught.value)
     with pytest.raises(DataError, match="cannot name a step"):
         read_notebook(write(toy, name="first.old"))
 
@@ -312,6 +300,9 @@ def test_any_text_can_be_a_default(tmp_path_factory: pytest.TempPathFactory, tex
     assert read_notebook(path).parameters["texts"] == Parameter("texts", "list[str]", texts, "some")
 
 
+OF_A = 'Step.open("{}", reads=[], writes=["of_a"])'.format
+
+
 def reads(*entities: str) -> Callable[[str], str]:
     return lambda name: f'Step.open("{name}", reads={list(entities)}, writes=["of_{name}"])'
 
@@ -330,18 +321,13 @@ def only(toy: Any, steps: dict[str, Callable[[str], str]]) -> Path:
     [
         pytest.param({"a": reads("of_b"), "b": reads("of_a")}, "a, b wait for each other", id="cycle"),
         pytest.param({"a": reads("of_z")}, "a reads of_z, and no step writes it", id="unknown"),
-        pytest.param(
-            {"a": reads(), "b": lambda _: 'Step.open("b", reads=[], writes=["of_a"])'},
-            "a and b both write of_a",
-            id="two",
-        ),
+        pytest.param({"a": reads(), "b": OF_A}, "a and b both write of_a", id="two"),
         pytest.param({}, "there are no steps", id="none"),
     ],
 )
 def test_what_is_no_graph_is_refused(toy: Any, steps: dict[str, Callable[[str], str]], says: str) -> None:
-    with pytest.raises(PipelineError) as caught:
+    with pytest.raises(PipelineError, match=re.escape(says)):
         read_steps(only(toy, steps))
-    assert says in str(caught.value)
 
 
 def test_steps_come_in_the_order_of_what_they_read(toy: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,5 @@ def test_merged_tables_may_be_written_over() -> None:
 )
 def test_a_config_is_held_against_the_notebooks(toy: Any, text: str, says: str) -> None:
     read = config(toy.root, f"name: x\n{text}")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match=re.escape(says)):
         Project(toy.root, "dev", read, "demo.yaml", read_steps(toy.root / "steps")).parameters({})
-    assert says in str(caught.value)

@@ -135,6 +135,5 @@ def test_what_is_not_there_is_said(ran: Any) -> None:
     kept.write_bytes(content)
     [marker] = (ran.root / ".store/default/dev/artifacts/words").iterdir()
     marker.unlink()
-    outcome = ran.look("open", "latest", "third")
-    assert (outcome.code, f"the artifact words {marker.name[:12]} is not in the store" in outcome.log) == (1, True)
+    ran.look("open", "latest", "third").fails(f"the artifact words {marker.name[:12]} is not in the store")
     assert not (ran.root / "out" / "opened").exists()

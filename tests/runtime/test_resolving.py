@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -62,9 +63,8 @@ def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:
     ],
 )
 def test_what_stands_for_no_run_or_several_is_refused(project: Project, typed: str, error: Any, says: str) -> None:
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=re.escape(says)):
         find_run(project, typed)
-    assert says in str(caught.value)
 
 
 def test_an_attempt_is_found_by_its_number() -> None:
@@ -72,12 +72,10 @@ def test_an_attempt_is_found_by_its_number() -> None:
     manifest = run_of(1, first, second)
     assert find_attempt(manifest, "train") == second
     assert find_attempt(manifest, "train", 1) == first
-    with pytest.raises(MissingError, match="train has no attempt 3") as caught:
+    with pytest.raises(MissingError, match=r"(?s)train has no attempt 3.*one of 1, 2"):
         find_attempt(manifest, "train", 3)
-    assert "one of 1, 2" in str(caught.value)
-    with pytest.raises(MissingError, match="pack has not run in run") as caught:
+    with pytest.raises(MissingError, match=f"(?s)pack has not run in run.*python step.dev.py pack --run {run_id(1)}"):
         find_attempt(manifest, "pack")
-    assert f"python step.dev.py pack --run {run_id(1)}" in str(caught.value)
 
 
 OLD, NEW, BELOW, IMAGES = artifact("model", "1"), artifact("model", "2"), artifact("report"), artifact("images")
@@ -119,6 +117,5 @@ def test_an_artifact_is_found_by_what_a_person_types(typed: str, found: Any) -> 
     ],
 )
 def test_what_stands_for_no_artifact_or_several_is_refused(typed: str, error: Any, says: str) -> None:
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=re.escape(says)):
         find_artifact(typed, RUNS)
-    assert says in str(caught.value)

@@ -88,16 +88,9 @@ def test_an_artifact_has_a_plain_name(store: Store, tmp_path: Path, name: str) -
 
 def damage(store: Store, key: str, content: bytes | None) -> None:
     """Replace a stored file's bytes, or remove it, behind the store's back."""
-    if store.url.startswith("file:"):
-        path = Path(store.files.location(key))
-        path.unlink()
-        if content is not None:
-            path.write_bytes(content)
-    else:
-        system, root = store.files._fs, store.files._root  # type: ignore[union-attr]
-        system.rm_file(f"{root}/{key}")
-        if content is not None:
-            system.pipe_file(f"{root}/{key}", content)
+    store.files.remove(key, float("inf"))
+    if content is not None:
+        store.files.create(key, content)
 
 
 @pytest.mark.parametrize(

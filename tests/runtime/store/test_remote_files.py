@@ -48,9 +48,8 @@ def test_a_refused_store_is_asked_again_and_one_that_goes_on_refusing_is_told(
     assert behaviour.refuse == 0
     assert behaviour.seen >= 5
     behaviour.refuse = 10_000
-    with pytest.raises(StoreError, match="could not list a folder") as caught:
+    with pytest.raises(StoreError, match=r"(?s)could not list a folder.*run the same command again"):
         flaky.names("")
-    assert "run the same command again" in str(caught.value)
     behaviour.refuse = 0
     assert flaky.create("x", b"content")
 
@@ -125,9 +124,8 @@ def test_a_store_that_ignores_conditions_is_for_a_single_writer(caplog: pytest.L
 def test_wrong_credentials_are_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     fsspec.filesystem("s3").clear_instance_cache()
-    with pytest.raises(StoreError, match="could not") as caught:
+    with pytest.raises(StoreError, match=r"(?s)could not.*credentials in the environment"):
         Store(f"{s3}/x").files.read("a")
-    assert "credentials in the environment" in str(caught.value)
     fsspec.filesystem("s3").clear_instance_cache()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import logging
 import os
@@ -268,6 +269,8 @@ def test_no_secret_is_shown(
     said: str,
     trouble: dict[str, Any],
 ) -> None:
+    if said in {"gcsfs", "adlfs"} and importlib.util.find_spec(said):
+        pytest.skip(f"{said} is installed")
     monkeypatch.setenv("PLANTED", "hunter2")
     caplog.set_level(logging.DEBUG)
     vars(server).update(trouble)

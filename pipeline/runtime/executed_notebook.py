@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ FAILURE = "papermill-error-cell-tag"  # of two markdown cells that papermill add
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 Cell = Mapping[str, Any]
+
+_converting = Lock()
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,24 @@ def _joined(text: str | Sequence[str]) -> str:
 
 def write_html(notebook: Path) -> Path:
     """Write an executed notebook as HTML beside it."""
-    body, _ = html_exporter().from_filename(str(notebook))
+    with _converting:
+        body, _ = _html_exporter().from_filename(str(notebook))
     page = notebook.with_suffix(".html")
     page.write_text(body, encoding="utf-8")
     return page
 
 
+def warm_up() -> None:
+    """Convert a small notebook, while a kernel starts: templates are compiled at their first use."""
+    with _converting:
+        import nbformat
+
+        cells = [nbformat.v4.new_markdown_cell("# *a*"), nbformat.v4.new_code_cell("a = 1")]
+        _html_exporter().from_notebook_node(nbformat.v4.new_notebook(cells=cells))
+
+
 @cache
-def html_exporter() -> HTMLExporter:
+def _html_exporter() -> HTMLExporter:
     """Jupyter's converter to HTML, which is slow to import."""
     from nbconvert import HTMLExporter
 

@@ -29,7 +29,7 @@ from traitlets.config import Config
 
 from pipeline import errors
 from pipeline.runtime.console import StepDisplay
-from pipeline.runtime.executed_notebook import html_exporter, labels
+from pipeline.runtime.executed_notebook import labels, warm_up
 from pipeline.runtime.manifest import FAILED, INTERRUPTED, SUCCEEDED
 from pipeline.runtime.notebook import KERNEL, StepNotebook
 from pipeline.runtime.process import work_folder
@@ -76,7 +76,7 @@ def execute(
     papermill_engines.register(ENGINE, _Engine)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # this environment's kernel, not one that the user has installed
     environment = {"PYTHONWARNINGS": "ignore:IProgress not found", **os.environ, CONTEXT: str(context)}  # no widgets
-    threading.Thread(target=html_exporter).start()  # its import takes a second, as the kernel's start does
+    threading.Thread(target=warm_up).start()  # its import takes a second, as the kernel's start does
     # what the kernel process prints outside of the notebook, mostly that Jupyter interrupts an idle kernel to end it
     log_path = executed.with_name("kernel.log")
     display = StepDisplay(step.name, cells + 1, stream=stream)  # one more for papermill's parameters

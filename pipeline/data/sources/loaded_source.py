@@ -45,9 +45,10 @@ class LoadedSource:
         """The most common reasons in `skipped`, each with the number of items and the first of them."""
         counts = Counter(each.reason for each in self.skipped)
         first = {each.reason: each.item for each in reversed(self.skipped)}
-        return tuple(
-            f"{count} skipped: {reason}, such as {first[reason]}" for reason, count in counts.most_common(_SHOWN)
-        )
+        common = counts.most_common(_SHOWN)
+        notes = [f"{count} skipped: {reason}, such as {first[reason]}" for reason, count in common]
+        rest = counts.total() - sum(count for _, count in common)
+        return tuple([*notes, f"{rest} skipped for {len(counts) - len(common)} other reasons"] if rest else notes)
 
     def __str__(self) -> str:
         converted = f", {len(self.renamed)} of them converted" if self.renamed else ""

@@ -7,9 +7,10 @@ import json
 import logging
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 from pipeline.errors import StoreError, UsageError
@@ -23,6 +24,7 @@ ATTEMPTS = 5
 REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
 
 log = logging.getLogger(__name__)
+_IN_MEMORY = Lock()
 
 
 class RemoteFiles(Transfers):
@@ -78,7 +80,8 @@ class RemoteFiles(Transfers):
     def _write_new(self, key: str, content: bytes, *, exclusive: bool) -> None:
         with storage_errors("write a file", self.location(key)):
             try:
-                self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
+                with _IN_MEMORY if self._fs.protocol == "memory" else nullcontext():  # it checks, then writes
+                    self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
             except OSError as error:
                 answer = getattr(error.__cause__, "response", None) or {}  # s3fs recognises only AWS's own message
                 if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") in REFUSED_STATUS:

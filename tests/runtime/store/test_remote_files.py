@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -90,6 +92,15 @@ def test_a_put_cut_off_by_its_store_goes_on_where_it_was(
     assert store.check(artifact) == []
 
 
+class SlowStore(dict[str, Any]):
+    """fsspec's files in memory, with time for another thread between the check of a key and the write of its file."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        time.sleep(0.01)
+        return found
+
+
 class Careless(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
     """Memory that takes "create" for "overwrite", as some S3-compatible stores take `If-None-Match`."""
 
@@ -119,6 +130,13 @@ def test_a_store_that_ignores_conditions_is_for_a_single_writer(caplog: pytest.L
     assert RemoteFiles(files.url).create("b", b"x")
     assert len(Careless.writes) == 1, "what it honours is asked once per store"
     assert caplog.text.count("single writer only") == 2, "and said to each process"
+
+
+def test_in_memory_one_of_several_creations_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "store", SlowStore())
+    files = RemoteFiles(f"memory://{secrets.token_hex(4)}")
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda n: files.create("key", b"%d" % n), range(8))) == 1
 
 
 def test_wrong_credentials_are_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or with `iscrowd` a region not judged; `area` is that of its mask, or of its box without one."""
+    """One object, or with `iscrowd` a region not judged; `area` is that of its mask, or of its box without one.
+
+    `source` is the place that it comes from, such as `labels/a.txt:3`; empty if it is not known.
+    """
 
     id: int
     image_id: int
@@ -57,6 +60,7 @@ class Annotation:
     area: float
     iscrowd: int = 0
     segmentation: Any = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,8 @@ def write_coco(dataset: CocoDataset, path: Path) -> None:
     annotations = []
     for each in sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id)):
         record = {name: getattr(each, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
-        annotations.append(record if each.segmentation is None else record | {"segmentation": each.segmentation})
+        record |= {} if each.segmentation is None else {"segmentation": each.segmentation}
+        annotations.append(record | ({"source": each.source} if each.source else {}))
     categories = [asdict(category) for category in dataset.categories]
     lists = {"licenses": dataset.licenses, "categories": categories, "images": images, "annotations": annotations}
     sections = [f'"info": {_dump(dict(dataset.info))}']
@@ -206,7 +211,9 @@ def _annotation(raw: Any) -> Annotation:
     elif area.__class__ not in _NUMBERS:
         raise ValueError(f"area is not a number: {_shown(area)}")
     iscrowd = 1 if raw.get("iscrowd") or raw.get("ignore") else 0
-    return Annotation(*ids, (x, y, width, height), float(area), iscrowd, raw.get("segmentation"))
+    source = raw.get("source")
+    place = source if isinstance(source, str) else ""
+    return Annotation(*ids, (x, y, width, height), float(area), iscrowd, raw.get("segmentation"), place)
 
 
 def _integer(raw: Any, key: str) -> int:

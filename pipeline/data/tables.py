@@ -1,6 +1,6 @@
-"""Small tables for notebooks, logs and spreadsheets, and the one of images excluded: how many of how many, and why.
+"""Small tables for notebooks, logs and spreadsheets; and the account of images and boxes: what is excluded, and why.
 
-Every exclusion is recorded, so that counts add up: loaded images minus exclusions are the images of the three sets.
+Every exclusion is recorded, so that counts add up: what is loaded is kept, or excluded for a reason.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Literal
 
 log = logging.getLogger(__name__)
 
 Cell = str | int | float
+Counted = Literal["images", "boxes"]
 
 _EXCLUSIONS = "exclusions.json"
 
@@ -58,24 +60,39 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """Images excluded for one reason, of so many before; from one subset, or before the split if none is named."""
+    """What is excluded for one reason, of so many before; from one subset, or before the split if none is named."""
 
     count: int
     of: int
     reason: str
     subset: str = ""
+    what: Counted = "images"
 
     def __str__(self) -> str:
         place = f" from {self.subset}" if self.subset else ""
-        return f"{self.count} of {self.of} images excluded{place}: {self.reason}"
+        return f"{self.count} of {self.of} {self.what} excluded{place}: {self.reason}"
 
 
-def exclude(counts: Mapping[str, int], of: int, *, subset: str = "") -> tuple[Exclusion, ...]:
+def exclude(counts: Mapping[str, int], of: int, *, subset: str = "", what: Counted = "images") -> tuple[Exclusion, ...]:
     """Record and log an exclusion for each reason with a count above 0."""
-    found = tuple(Exclusion(count, of, reason, subset) for reason, count in counts.items() if count)
+    found = tuple(Exclusion(count, of, reason, subset, what) for reason, count in counts.items() if count)
     for each in found:
         log.info("%s", each)
     return found
+
+
+def account(what: Counted, loaded: int, kept: int, exclusions: Iterable[Exclusion]) -> str:
+    """`images: 240 loaded = 200 kept + 40 excluded`.
+
+    Raises:
+        RuntimeError: The numbers do not add up, so that something is lost without a reason: an error of this project.
+    """
+    excluded = sum(each.count for each in exclusions if each.what == what)
+    if loaded != kept + excluded:
+        raise RuntimeError(
+            f"of {loaded} {what} {kept} are kept and {excluded} excluded: {loaded - kept - excluded} lost"
+        )
+    return f"{what}: {loaded} loaded = {kept} kept + {excluded} excluded"
 
 
 def exclusions_table(exclusions: Iterable[Exclusion]) -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,7 @@ class Finding:
     detail: str  # what was found, and what it became
     file_name: str = ""  # of the image concerned, as in `Image.file_name`
     bbox: Box | None = None  # concerned, before any repair; None where there is none that could be drawn
+    source: str = ""  # the file and line that it comes from, as in `Annotation.source`
 
 
 class Findings(tuple[Finding, ...]):
@@ -69,7 +71,21 @@ class Findings(tuple[Finding, ...]):
         Table("", _COLUMNS, tuple(tuple(map(_inert, _row(each))) for each in self)).write_csv(path)
 
 
-_COLUMNS = ("rule", "severity", "action", "item", "file_name", "detail")
+_COLUMNS = ("rule", "severity", "action", "item", "file_name", "source", "detail")
+_LOADED = "findings.json"
+
+
+def write_loaded_findings(folder: Path, findings: Iterable[Finding]) -> None:
+    """Write findings of loading into a dataset's folder, for data preparation; no file where there are none."""
+    records = [asdict(each) for each in findings]
+    if records:
+        (folder / _LOADED).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+
+
+def read_loaded_findings(folder: Path) -> tuple[Finding, ...]:
+    """Read what `write_loaded_findings` wrote; empty where there is no file."""
+    path = folder / _LOADED
+    return tuple(Finding(**each) for each in json.loads(path.read_text("utf-8"))) if path.is_file() else ()
 
 
 def image_item(image: Image) -> str:

@@ -45,6 +45,7 @@ def test_csv_has_all_and_a_spreadsheet_runs_nothing(tmp_path: Path) -> None:
         "action": "dropped",
         "item": "annotation 0 in image 1",
         "file_name": "<b>.png",
+        "source": "",
         "detail": "a side is below 1",
     }
     assert [each["file_name"] for each in others] == ["'" + re.sub(r"[\r\n]", " ", name) for name in names]

@@ -1,7 +1,8 @@
 """Image formats: JPEG, PNG, WebP and BMP stay as they are; other formats that Pillow reads become PNG or JPEG.
 
 The service would refuse these others. A lossless format becomes PNG; a lossy one, and an image that would be too large
-for the service as a PNG, becomes JPEG. The EXIF orientation is applied to the pixels, and its tag removed.
+for the service as a PNG, becomes JPEG. The EXIF orientation is applied to the pixels, and its tag removed. A PNG of
+16 bits a channel becomes one of 8, with the pixels that the service makes of it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.data.images import MAX_BYTES, ORIENTATION_TAG, UNREADABLE
-from pipeline.serving.decoding import MAX_PIXELS
+from pipeline.data.images import MAX_BYTES, ORIENTATION_TAG, UNREADABLE, orientation_of
+from pipeline.serving.decoding import MAX_PIXELS, bits_in_use, decode_with_bits, to_8_bits
 
 _KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp"}
 _KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
@@ -33,7 +35,6 @@ _DAMAGE = (AttributeError, ArithmeticError, MemoryError, RuntimeError, zlib.erro
 _BROKEN = (*UNREADABLE, *_DAMAGE, Image.DecompressionBombError)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
 _WHITE_IS_ZERO, _SIGNED = 0, 2
-_USUAL_BITS = (8, 10, 12, 14, 16, 24)  # of cameras and scanners, in numbers of more bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,12 @@ class DetectedFormat:
 
     name: str = ""  # Pillow's; empty if Pillow cannot read the file
     problem: str = ""  # why the image must not be decoded; empty if it may
+    is_deep: bool = False  # whether it is a PNG of 16 bits a channel
 
     @property
     def stays(self) -> bool:
         """Whether the file is taken byte for byte."""
-        return self.name in _KEPT or not self.name
+        return not self.is_deep and (self.name in _KEPT or not self.name)
 
     def suffix_for(self, name: str) -> str:
         """The suffix to add to the name of a file that stays; empty if it has a fitting one."""
@@ -73,6 +75,7 @@ def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFor
         formats = _BY_SUFFIX if named_as_image else _CERTAIN
         with _opened(content) as file, Image.open(file, formats=formats) as image:
             name, (width, height) = image.format or "", image.size
+            is_deep = _is_deep_png(file)
     except Image.DecompressionBombError as error:
         pixels = re.findall(r"\d+", str(error))[0]
         return DetectedFormat("", f"{int(pixels) / 1e6:.0f} megapixels are too many")
@@ -80,7 +83,7 @@ def detect_format(content: Path | bytes, *, named_as_image: bool) -> DetectedFor
         return DetectedFormat()
     if name not in _KEPT and width * height > MAX_PIXELS:
         return DetectedFormat(name, f"{width} x {height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels")
-    return DetectedFormat(name)
+    return DetectedFormat(name, is_deep=is_deep and width * height <= MAX_PIXELS)
 
 
 def convert(content: Path | bytes) -> ConvertedImage:
@@ -89,10 +92,13 @@ def convert(content: Path | bytes) -> ConvertedImage:
         # Opened by its path, Pillow maps an uncompressed TIFF into memory by the size that it has upright: wrong rows.
         with _opened(content) as file, Image.open(file, formats=_BY_SUFFIX) as image:
             name = image.format or ""
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
-            image.load()  # which turns a TIFF, and takes its tag away
-            tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-            rgb, notes = _to_rgb(ImageOps.exif_transpose(image), tags)
+            if _is_deep_png(file):
+                orientation = orientation_of(image)
+                rgb, notes = _deep_png(file)
+            else:
+                orientation = image.getexif().get(ORIENTATION_TAG, 1)
+                image.load()  # which turns a TIFF, and takes its tag away
+                rgb, notes = _to_rgb(ImageOps.exif_transpose(image), image, file)
             rgb.info = {}  # dates, profiles and comments
             if name in _SEQUENCES:
                 with suppress(*UNREADABLE):
@@ -110,6 +116,40 @@ def convert(content: Path | bytes) -> ConvertedImage:
     return ConvertedImage(data, suffix, orientation if orientation in range(1, 9) else 1, notes)
 
 
+def _is_deep_png(file: BinaryIO) -> bool:
+    """Whether an opened file is a PNG of 16 bits a channel."""
+    position = file.tell()  # from which Pillow may read on
+    file.seek(0)
+    start = file.read(25)
+    file.seek(position)
+    return start.startswith(b"\x89PNG") and start[24:] == b"\x10"  # PNG, third edition, 11.2.1
+
+
+def _deep_png(file: BinaryIO) -> tuple[Image.Image, tuple[str, ...]]:
+    """The pixels of a PNG of 16 bits a channel as the service has them, and a note that they were scaled."""
+    file.seek(0)
+    pixels, bits = decode_with_bits(file.read())
+    notes = _note_of(bits, 16) or ("its 16 bits a channel are scaled to 8",)
+    return Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])), notes
+
+
+def _deep_colours(opened: Image.Image, upright: Image.Image, file: BinaryIO) -> tuple[Image.Image, tuple[str, ...]]:
+    """A TIFF's or PPM's colours of 16 bits scaled to 8, of which Pillow has taken the upper 8; others as they are."""
+    bits_per_sample = max(getattr(opened, "tag_v2", {}).get(_BITS, (8,)))
+    is_ppm = opened.format == "PPM" and opened.mode == "RGB"
+    if not is_ppm and (bits_per_sample <= 8 or opened.mode not in {"RGB", "RGBA"}):
+        return upright, ()
+    file.seek(0)
+    with suppress(cv2.error):
+        # OpenCV turns a TIFF of 16 bits upright
+        values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if values is not None and values.dtype == np.uint16 and values.shape[1::-1] == upright.size:
+            pixels, bits = to_8_bits(np.asarray(values, np.uint16))
+            bands = map(Image.fromarray, np.moveaxis(pixels[..., ::-1], 2, 0).copy())
+            return Image.merge(upright.mode, (*bands, *upright.split()[3:])), _note_of(bits, 16)
+    return upright, ()
+
+
 def _opened(content: Path | bytes) -> BinaryIO:
     return io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
@@ -120,27 +160,26 @@ def _saved(rgb: Image.Image, form: str, **options: int) -> bytes:
     return file.getvalue()
 
 
-def _to_rgb(image: Image.Image, tags: Mapping[int, Any]) -> tuple[Image.Image, tuple[str, ...]]:
-    """Convert a loaded image to 8 bit RGB; also returns notes on its brightness.
+def _to_rgb(image: Image.Image, opened: Image.Image, file: BinaryIO) -> tuple[Image.Image, tuple[str, ...]]:
+    """Convert an upright image to 8 bit RGB; also returns notes on its brightness.
 
     Transparent pixels become white. CMYK and the like are converted by Pillow's plain formulas, without profiles.
     """
     if image.mode == "F" or image.mode.startswith("I"):
-        grey, notes = _scaled_grey(image, tags)
+        grey, notes = _scaled_grey(image, getattr(opened, "tag_v2", {}))
         return Image.fromarray(grey).convert("RGB"), notes
+    image, notes = _deep_colours(opened, image, file)
     if image.has_transparency_data:
         straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", straight.size, "white"), straight).convert("RGB"), ()
-    return image.convert("RGB"), ()
+        return Image.alpha_composite(Image.new("RGBA", straight.size, "white"), straight).convert("RGB"), notes
+    return image.convert("RGB"), notes
 
 
 def _scaled_grey(image: Image.Image, tags: Mapping[int, Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """Grey of more than 8 bits in 8, and a note if not all of its bits are used.
 
-    It is scaled by the smallest usual range that holds its greatest value: cameras put 12 bits into files of 16, and by
-    the range of the type such images would be black. So a dark image may be scaled by fewer bits than others of its
-    source; the note says so. Negative values become black. Floating point is scaled by `0..1` if all values lie in it,
-    otherwise by the image's own least and greatest.
+    It is scaled by `bits_in_use`, as in the service. Negative values become black. Floating point is scaled by `0..1`
+    if all values lie in it, otherwise by the image's own least and greatest.
     """
     notes: tuple[str, ...] = ()
     values, least = np.asarray(image), 0.0
@@ -154,12 +193,14 @@ def _scaled_grey(image: Image.Image, tags: Mapping[int, Any]) -> tuple[NDArray[n
         if tags and not signed and values.dtype == np.int32:
             values = values.view(np.uint32)
         of_bits = int(tags.get(_BITS, (16,))[0]) - signed
-        greatest = int(values.max(initial=0))
-        # one that is black throughout could be of any range
-        bits = next((each for each in _USUAL_BITS if 0 < greatest < 1 << each < 1 << of_bits), of_bits)
+        bits = bits_in_use(int(values.max(initial=0)), of_bits)
         most = float((1 << bits) - 1)
-        notes = (f"its greys fill {bits} of {of_bits} bits: scaled by {bits}",) if bits < of_bits else ()
+        notes = _note_of(bits, of_bits)
     scaled = np.nan_to_num(values.astype(np.float32), nan=least, posinf=most, neginf=least)
     scaled = (scaled - np.float32(least)) * np.float32(255 / (most - least) if most > least else 0)
     grey = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return (255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey), notes
+
+
+def _note_of(bits: int, of_bits: int) -> tuple[str, ...]:
+    return (f"its values fill {bits} of {of_bits} bits: scaled by {bits}",) if bits < of_bits else ()

@@ -2,6 +2,9 @@
 
 Decoding takes width x height x 3 bytes of memory, and a 20 kB PNG may have 169 megapixels. So the header is read first,
 in microseconds, for the four formats that the service accepts.
+
+Channels of 16 bits are scaled by the smallest usual range that holds the image's greatest value, here and where images
+are imported: cameras put 12 bits into files of 16, and by the range of the file such images would be black.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ FORMATS = ("JPEG", "PNG", "WebP", "BMP")
 MAX_PIXELS = 50_000_000
 """More than the 48 megapixels of phone cameras, and 150 MB when decoded."""
 
+USUAL_BITS = (8, 10, 12, 14, 16, 24)
+"""Of cameras and scanners, in numbers of more bits."""
+
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..SOF15 without DHT, JPG and DAC
 _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # TEM, RST0..RST7 and SOI carry no length
 
@@ -30,6 +36,7 @@ class ImageHeader:
     format: str
     width: int
     height: int
+    is_deep: bool = False  # whether its channels have 16 bits, which only those of PNG files can have
 
     @property
     def pixels(self) -> int:
@@ -44,9 +51,10 @@ def read_header(data: bytes) -> ImageHeader:
         DataError: The bytes are not a JPEG, PNG, WebP or BMP file, or end before its size.
     """
     try:
+        is_deep = False
         if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            start, width, height = struct.unpack_from(">8sII", data, 8)
-            name, size = "PNG", (width, height)
+            start, width, height, bits = struct.unpack_from(">8sIIB", data, 8)
+            name, size, is_deep = "PNG", (width, height), bits == 16
             if start != b"\x00\x00\x00\x0dIHDR":
                 raise DataError("the PNG file does not begin with its header")
         elif data.startswith(b"\xff\xd8\xff"):
@@ -64,7 +72,7 @@ def read_header(data: bytes) -> ImageHeader:
         raise DataError("the image file ends before it has told its size") from error
     if min(size) < 1:
         raise DataError(f"the image file claims {size[0]} x {size[1]} pixels")
-    return ImageHeader(name, *size)
+    return ImageHeader(name, *size, is_deep)
 
 
 def _read_jpeg(data: bytes) -> tuple[int, int]:
@@ -107,7 +115,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode an image file to the pixels the detector was trained on.
 
     As by `cv2.imdecode(..., IMREAD_COLOR)` and `mmcv.imfrombytes`, EXIF orientation is applied, grey and palette become
-    three channels, alpha is dropped and 16 bits are scaled to 8.
+    three channels, and alpha is dropped. Where these take the upper 8 of 16 bits, `to_8_bits` scales.
 
     Returns:
         (H, W, 3) pixels, BGR, upright.
@@ -115,6 +123,11 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is not an image of these formats, has more than `MAX_PIXELS`, is truncated or broken.
     """
+    return decode_with_bits(data)[0]
+
+
+def decode_with_bits(data: bytes) -> tuple[NDArray[np.uint8], int]:
+    """Decode as `decode` does; also returns the number of bits by which the pixels were scaled, or else 8."""
     header = read_header(data)
     if header.pixels > MAX_PIXELS:
         raise DataError(
@@ -122,11 +135,32 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             expected=f"at most {MAX_PIXELS / 1e6:.1f} megapixels",
         )
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        depth = cv2.IMREAD_ANYDEPTH if header.is_deep else 0
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | depth)
     except cv2.error as error:
         raise DataError(f"the {header.format} file cannot be decoded: {error.err}") from error
     if pixels is None:
         raise DataError(f"the {header.format} file is truncated or broken")
     if sorted(pixels.shape[:2]) != sorted((header.height, header.width)):
         raise DataError(f"the {header.format} file's header and its pixels disagree about its size")
-    return np.asarray(pixels, np.uint8)
+    return to_8_bits(np.asarray(pixels, np.uint16)) if header.is_deep else (np.asarray(pixels, np.uint8), 8)
+
+
+def bits_in_use(greatest: int, bits: int) -> int:
+    """The smallest usual number of bits that holds an image's greatest value, or all of its `bits`.
+
+    So a dark image may be scaled by fewer bits than others of its source. One that is black throughout could be of any
+    range.
+    """
+    return next((each for each in USUAL_BITS if 0 < greatest < 1 << each < 1 << bits), bits)
+
+
+def to_8_bits(values: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], int]:
+    """Scale pixels of 16 bits, alpha not among them, to 8; also returns the number of bits by which they are scaled.
+
+    A value v becomes 255 v / (2^bits - 1), rounded.
+    """
+    bits = bits_in_use(int(values.max(initial=0)), 16)
+    most = (1 << bits) - 1
+    every = np.arange(1 << 16, dtype=np.float32).clip(0, most)
+    return np.rint(every * np.float32(255 / most)).astype(np.uint8)[values], bits

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 from cases import cases
-from pictures import exif_of, png_chunk, png_start
+from pictures import exif_of, png_chunk, png_of_16_bits, png_start
 from PIL import Image, ImageOps
 
 from pipeline.data.image_conversion import UnreadableError, convert, detect_format
+from pipeline.serving.decoding import decode
 
 SMOOTH = np.stack(np.meshgrid(np.arange(48) * 5, np.arange(32) * 7), -1).astype(np.uint8)
 RGB = np.dstack([SMOOTH, np.full((32, 48), 90, np.uint8)])
@@ -160,7 +161,7 @@ class TestPixelTypes:
             grey = 128
         assert grey_of(tmp_path / "a.tif").tolist() == [[0, grey]]
         of_bits = 16 if kind is np.uint16 else 15
-        said = (f"its greys fill {bits} of {of_bits} bits: scaled by {bits}",) if bits else ()
+        said = (f"its values fill {bits} of {of_bits} bits: scaled by {bits}",) if bits else ()
         assert convert(tmp_path / "a.tif").notes == said
 
     @pytest.mark.parametrize("shape", ["grey", "colour"])
@@ -172,6 +173,41 @@ class TestPixelTypes:
             assert cv2.imwrite(str(tmp_path / "a.tif"), np.repeat(values[..., None], 3, 2))
             (tmp_path / "a.tif").rename(tmp_path / "a.xyz")
         assert (grey_of(tmp_path / "a.xyz") == self.RAMP).all()
+
+    @pytest.mark.parametrize("greatest", [0, 1, 255, 1023, 4095, 60000])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("has_alpha", [False, True])
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_png_of_16_bits_gets_the_pixels_of_the_service(
+        self, greatest: int, channels: int, has_alpha: bool, orientation: int
+    ) -> None:
+        values = np.random.default_rng(0).integers(0, greatest + 1, (9, 5, channels))
+        data = png_of_16_bits(values, has_alpha=has_alpha, orientation=orientation)
+        found, made = detect_format(data, named_as_image=True), convert(data)
+        assert (found.is_deep, found.stays, made.suffix, made.orientation) == (True, False, ".png", orientation)
+        assert not detect_format(made.data, named_as_image=True).is_deep
+        assert (decode(made.data) == decode(data)).all()
+        assert ("scaled" in made.notes[0], len(made.notes)) == (True, 1)
+
+    @cases(
+        "greatest, grey, bits",
+        {
+            "8 bits": (255, 255, 8),
+            "12 bits": (4095, 255, 12),
+            "dark 12 bits": (1024, 64, 12),
+            "16 bits": (65535, 255, 0),
+        },
+    )
+    @pytest.mark.parametrize("form", ["TIFF", "TIFF with alpha", "PPM"])
+    def test_16_bits_a_colour(self, tmp_path: Path, form: str, greatest: int, grey: int, bits: int) -> None:
+        values = np.zeros((4, 3, 4 if "alpha" in form else 3), np.uint16)
+        values[1, 2], values[..., 3:] = greatest, 65535
+        path = tmp_path / ("a.ppm" if form == "PPM" else "a.tif")
+        assert cv2.imwrite(str(path), values)
+        expected = np.zeros((4, 3))
+        expected[1, 2] = grey
+        assert (grey_of(path) == expected).all()
+        assert convert(path).notes == ((f"its values fill {bits} of 16 bits: scaled by {bits}",) if bits else ())
 
     @pytest.mark.parametrize("bits", [31, 32])
     def test_32_bits(self, tmp_path: Path, bits: int) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cases import cases as table
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pictures import exif_of, png_chunk
+from pictures import exif_of, png_chunk, png_of_16_bits
 from PIL import Image
 
 from pipeline.errors import DataError
@@ -68,13 +69,49 @@ FILES = {
 cases = [pytest.param(data, id=name) for name, data in FILES.items()]
 
 
-@pytest.mark.parametrize("data", cases)
+@pytest.mark.parametrize("data", [each for each in cases if "16_bit" not in str(each.id)])
 def test_pixels_are_those_of_mmcv(data: Any) -> None:
     mmcv = pytest.importorskip("mmcv")
     expected = mmcv.imfrombytes(data, flag="color", backend="cv2")
     pixels = decode(data)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, expected)
+
+
+@table(
+    "greatest, least",
+    {
+        "a mask": (1, 8),
+        "8 bits": (255, 8),
+        "dark 10 bits": (256, 10),
+        "10 bits": (1023, 10),
+        "12 bits": (4095, 12),
+        "14 bits": (16383, 14),
+        "dark 16 bits": (16384, 16),
+        "16 bits": (65535, 16),
+        "black": (0, 16),
+    },
+)
+@pytest.mark.parametrize("colours", ["grey", "grey and alpha", "RGB", "RGBA"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_16_bits_are_scaled_by_those_in_use_upright_and_without_alpha(
+    greatest: int, least: int, colours: str, orientation: int
+) -> None:
+    values = (RNG.random((5, 7, 1 if "grey" in colours else 3)) * greatest).astype(np.uint16)
+    values[0, 0] = greatest
+    data = png_of_16_bits(values, has_alpha="A" in colours or "alpha" in colours, orientation=orientation)
+    expected = np.rint(values.astype(np.float64) * 255 / (2**least - 1)).astype(np.uint8)[..., ::-1]
+    expected = {1: expected, 3: expected[::-1, ::-1], 6: expected[::-1].transpose(1, 0, 2)}[orientation]
+    np.testing.assert_array_equal(decode(data), np.broadcast_to(expected, (*expected.shape[:2], 3)))
+    assert read_header(data).is_deep
+
+
+@pytest.mark.parametrize("data", [each for each in cases if "16_bit" not in str(each.id)])
+def test_other_files_are_decoded_once_and_are_not_scaled(data: Any) -> None:
+    assert not read_header(data).is_deep
+    with unittest.mock.patch.object(cv2, "imdecode", wraps=cv2.imdecode) as imdecode:
+        decode(data)
+    assert [call.args[1] for call in imdecode.call_args_list] == [cv2.IMREAD_COLOR]
 
 
 @pytest.mark.parametrize("data", cases)

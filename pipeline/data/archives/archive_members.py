@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from pipeline.data.coco import unsafe_name
+from pipeline.data.image_names import leads_out
 from pipeline.errors import DataError
 
 _MAX_BYTES = 1 << 36  # 64 GiB: COCO's largest archive, train2017.zip, unpacks to 18 GiB
@@ -23,12 +25,15 @@ _MAX_FILES = 1_000_000
 _MAX_RATIO = 200.0  # bytes out per byte of archive; images stay near 1, annotation files near 10, bombs near 1000
 _FREE_BYTES = 1 << 24  # allowed whatever the ratio: a small archive does no harm, and a blank image packs well
 _CHUNK = 1 << 20
-_ENCRYPTED = 0x1  # of the general purpose flags: APPNOTE 6.3.10, 4.4.4
+_ENCRYPTED, _IS_UTF8 = 0x1, 0x800  # of the general purpose flags: APPNOTE 6.3.10, 4.4.4
+_UNICODE_PATH = 0x7075
 _LABEL = b"V"  # GNU tar's name of a volume
 _LONGEST_HEADER = 1 << 20  # bytes of all the headers of one file: its names and attributes
 _LONG_NUMBER = re.compile(rb"\d{300}")  # longer than any file's name
 
-Member = tuple[str, Iterator[bytes]]  # a checked name, and the bytes, which are read before the next member's
+# A checked name, in which lone surrogates stand for bytes of an unknown code page; and the bytes, which are read before
+# the next member's.
+Member = tuple[str, Iterator[bytes]]
 
 
 class Allowance:
@@ -69,7 +74,7 @@ def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterato
     with zipfile.ZipFile(file) as opened:
         files: list[tuple[str, zipfile.ZipInfo]] = []
         for info in opened.infolist():
-            name = info.filename.replace("\\", "/")  # APPNOTE 6.3.10, 4.4.17, which some tools on Windows ignore
+            name = _zip_name(info)
             if not _is_wanted(name, info.filename, archive):
                 continue
             if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
@@ -85,6 +90,42 @@ def zip_members(file: IO[bytes], archive: Path, allowance: Allowance) -> Iterato
             yield name, _zip_chunks(opened, info, allowance)
 
 
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """A name with slashes. Only ASCII is certain where neither a flag nor a field says that it is in UTF-8."""
+    name = info.filename
+    if not info.flag_bits & _IS_UTF8 and not name.isascii():
+        data = name.encode("cp437")  # as which zipfile has read it
+        name = _unicode_path(info.extra, data) or _of_bytes(data)
+    # APPNOTE 6.3.10, 4.4.17, which some tools on Windows ignore; but the second byte of a letter may be a backslash
+    return name.replace("\\", "/") if is_certain(name) else name
+
+
+def _unicode_path(extra: bytes, name: bytes) -> str:
+    """The name in UTF-8 that 7-Zip and others add to one in a code page: APPNOTE 6.3.10, 4.6.9."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and field[1:5] == struct.pack("<I", zlib.crc32(name)):
+            return field[5:].decode("utf-8", "replace")
+    return ""
+
+
+def _of_bytes(name: bytes) -> str:
+    return name.decode("ascii", "surrogateescape")
+
+
+def is_certain(name: str) -> bool:
+    """Whether all bytes of a member's name could be read."""
+    return name.isascii() or not any("\udc80" <= each <= "\udcff" for each in name)
+
+
+def in_code_page(name: str, page: str, archive: Path, *, is_zip: bool) -> str:
+    """The checked name of a member, of which not all bytes were certain, in a code page; empty if it is not wanted."""
+    written = name.encode("utf-8", "surrogateescape").decode(page)
+    decoded = written.replace("\\", "/") if is_zip else written
+    return str(PurePosixPath(decoded)) if _is_wanted(decoded, written, archive) else ""
+
+
 def _zip_chunks(opened: zipfile.ZipFile, info: zipfile.ZipInfo, allowance: Allowance) -> Iterator[bytes]:
     with opened.open(info) as source:
         while chunk := source.read(_CHUNK):
@@ -96,7 +137,7 @@ def tar_members(stream: Any, archive: Path, allowance: Allowance) -> Iterator[Me
     """Give the regular files of a decompressed tar archive one after the other."""
     source = _TarStream(stream, archive, allowance)
     for info in _tar_headers(source):
-        name = _text(info.name)
+        name = info.name if "path" in info.pax_headers else _of_bytes(info.name.encode("utf-8", "surrogateescape"))
         if info.type == _LABEL or not _is_wanted(name, name, archive):
             continue
         if info.issym() or info.islnk() or info.isdev():
@@ -175,21 +216,12 @@ class _TarStream:
         return DataError(f"the archive holds {problem}", where=self._archive, remedy=remedy)
 
 
-def _text(name: str) -> str:
-    """A name in a tar header, which is UTF-8, or Latin-1 where an old system wrote it."""
-    data = name.encode("utf-8", "surrogateescape")
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
 def _is_wanted(name: str, written: str, archive: Path) -> bool:
     """Whether a file is neither the folder that was packed, nor there only because macOS packed the archive."""
     parts = PurePosixPath(name).parts
     if not parts or "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._"):
         return False
-    if unsafe_name(name):
+    if leads_out(name):
         problem = f"the archive has a file that leads out of the folder: {written!r}"
         remedy = "pack it again from within its folder"
         raise DataError(problem, where=archive, expected="plain files under relative names", remedy=remedy)

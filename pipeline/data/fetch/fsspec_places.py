@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from pipeline.data.coco import unsafe_name
 from pipeline.data.fetch.partial_file import PartialFile, TransientError, Validators, byte_bar, lock, retried, writing
+from pipeline.data.image_names import leads_out, safe_name
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError, did_you_mean
 
 T = TypeVar("T")
@@ -68,7 +68,8 @@ class Place:
         """Make a folder here hold exactly the files of the folder there.
 
         Files that are here in the same version are not fetched again; others are removed. A call that breaks off loses
-        nothing of what it fetched. A name that could lead out of the folder is a `DataError`.
+        nothing of what it fetched. Files have their safe names; a name that could lead out of the folder is a
+        `DataError`.
         """
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder.with_name(folder.name + ".lock")):
@@ -104,10 +105,10 @@ class Place:
             name = path[len(self._path) :].lstrip("/")
             if not name or name.endswith("/"):  # some object stores keep a file that stands for the folder
                 continue
-            if unsafe_name(name) or not name.isprintable() or str(PurePosixPath(name)) != name:
+            if leads_out(name) or str(PurePosixPath(name)) != name or safe_name(name) in entries:
                 problem = f"the folder has a file whose name cannot be used here: {name!r}"
                 raise DataError(problem, where=self._shown, remedy="rename it there")
-            entries[name] = path, version_of(info)
+            entries[safe_name(name)] = path, version_of(info)
         return entries
 
     def _attempt(self, action: Callable[[Any], T], shown: str = "") -> T:

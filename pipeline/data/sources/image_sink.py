@@ -19,9 +19,10 @@ import PIL.Image
 from tqdm import tqdm
 
 from pipeline.data.boxes import scale
-from pipeline.data.coco import unsafe_name, write_coco
+from pipeline.data.coco import write_coco
 from pipeline.data.fetch.http_client import is_web_page
 from pipeline.data.image_conversion import UnreadableError, convert, detect_format
+from pipeline.data.image_names import leads_out, numbered, safe_name
 from pipeline.data.images import is_image_name, upright_size
 from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
@@ -30,7 +31,6 @@ from pipeline.errors import DataError
 Transfer = Literal["copy", "link", "move"]
 
 ANNOTATIONS = "annotations.json"
-_LONGEST = 200  # bytes of a part of a path; file systems take 255, and a suffix may be added
 _WORKERS = min(4, os.cpu_count() or 1)  # each may hold an image of the largest size, decoded
 _OWN_FIELDS = frozenset({"id", "file_name", "width", "height", "subset"})  # that COCO and the split write themselves
 DIFFERS = object()  # a field of an image that cannot be kept: it is bytes, or differs between the image's records
@@ -66,6 +66,7 @@ class ImageSink:
         self._keeps_unreadable = False
         self.names: Collection[str] = ()  # all of the source, where known: no converted image takes one of them
         self.skipped: list[Skipped] = []
+        self.remarks: list[str] = []
 
     def add(self, record: ParsedImage, content: bytes | Path | None, *, where: str, problem: str = "") -> None:
         """Take an image, or a further record of it.
@@ -104,10 +105,11 @@ class ImageSink:
         Files that are named as images and cannot be identified as such are kept, for validation to report.
         """
         PIL.Image.init()  # not safe in several threads at once
-        self.names, self._transfer, self._keeps_unreadable = files.keys(), transfer, True
-        self._entries = {name: _Entry(name) for name in files}
+        places = safe_places(files)
+        self.names, self._transfer, self._keeps_unreadable = {*files, *places.values()}, transfer, True
+        self._entries = {place: _Entry(name, name) for name, place in places.items()}
         with ThreadPoolExecutor(_WORKERS) as pool:
-            stored = pool.map(self._store, self._entries.values(), files, files.values(), files)
+            stored = pool.map(self._store, self._entries.values(), self._entries, files.values(), files)
             list(tqdm(stored, "taking images", len(files), unit="file", mininterval=0.5, ascii=True))
 
     def skip(self, item: str, reason: str) -> None:
@@ -121,9 +123,8 @@ class ImageSink:
         A source whose annotations are files of their own gives none.
         """
         written = sorted((each for each in self._entries.values() if each.file), key=lambda each: each.name)
-        for entry in self._entries.values():
-            for reason in entry.notes if entry.file else (entry.problem,):
-                self.skip(entry.where, reason)
+        self.skipped += [Skipped(each.where, each.problem) for each in self._entries.values() if not each.file]
+        converted = [Skipped(each.where, note) for each in written for note in each.notes]
         lost = Counter(key for each in written for key, value in each.extra.items() if value is DIFFERS)
         for key, count in lost.items():
             self.skip(f"field '{key}'", f"it holds bytes, or differs between records of one image: {count} images")
@@ -137,6 +138,8 @@ class ImageSink:
             images=len(written),
             bytes=sum((self._images / each.file).stat().st_size for each in written),
             skipped=tuple(sorted(self.skipped, key=lambda each: (each.item, each.reason))),
+            converted=tuple(converted),
+            remarks=tuple(self.remarks),
             renamed={each.name: each.file for each in written if each.name != each.file},
             fields=dict(sorted(fields.items())),
         )
@@ -162,15 +165,19 @@ class ImageSink:
             return
         if found.stays:
             entry.file = self._write(name, found.suffix_for(name), content, where)
-            entry.name = name if self._keeps_unreadable else entry.file
+            entry.name = entry.name or entry.file
         else:
             try:
                 made = convert(content)
             except UnreadableError as error:
-                entry.problem = str(error)
+                if not (found.is_deep and self._keeps_unreadable):
+                    entry.problem = str(error)
+                    return
+                entry.file = self._write(name, found.suffix_for(name), content, where)  # for validation to report
                 return
-            entry.name, entry.file = name, self._write(name, made.suffix, made.data, where)
-            entry.notes = made.notes
+            suffix = found.suffix_for(name) if found.is_deep else made.suffix
+            entry.file = self._write(name, suffix, made.data, where)
+            entry.name, entry.notes = entry.name or name, made.notes
             if self._keeps_unreadable and made.orientation != 1:  # separate annotations may be for the file as stored
                 entry.extra["orientation"] = made.orientation
         if not self._keeps_unreadable:
@@ -217,14 +224,22 @@ def unreadable_reason(content: bytes | Path) -> str:
     return "it is no image that can be read" if start else "the file is empty"
 
 
+def safe_places(names: Collection[str]) -> dict[str, str]:
+    """Where files are stored, by their names in the source: under safe names, with a number where that is taken."""
+    places, taken = dict[str, str](), set(names)
+    for name in names:
+        safe = safe_name(name)
+        places[name] = safe if safe == name else numbered(safe, taken)
+        taken.add(places[name])
+    return places
+
+
 def _checked_name(name: str, where: str) -> str:
-    """An image's name in its plain form, if it stays in the images folder and is usable on every system."""
-    parts = PurePosixPath(name).parts
-    too_long = any(len(part.encode("utf-8", "replace")) > _LONGEST for part in parts)
-    if unsafe_name(name) or too_long or any(part.startswith(".") for part in parts) or not name.isprintable():
-        expected = f"a path inside the images folder, no part of it hidden or longer than {_LONGEST} bytes"
+    """The safe name of an image in its plain form, if it stays in the images folder."""
+    if leads_out(name) or any(part.startswith(".") for part in PurePosixPath(name).parts):
+        expected = "a path inside the images folder, no part of it hidden"
         raise DataError(f"the image's name cannot be used: {name[:80]!r}", where=where, expected=expected)
-    return str(PurePosixPath(name))
+    return safe_name(str(PurePosixPath(name)))
 
 
 def _in_pixels(box: ParsedBox, width: int, height: int) -> ParsedBox:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
+import shlex
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +30,7 @@ from hypothesis import strategies as st
 
 from pipeline.data.archives import archive_members
 from pipeline.data.archives.unpacking import unpack
+from pipeline.data.image_names import safe_name
 from pipeline.errors import DataError
 
 Members = Iterable[tuple[Any, bytes]]
@@ -98,7 +104,7 @@ class TestEveryKind:
 
     @pytest.mark.parametrize(
         "name",
-        ["../evil.txt", "a/../../evil.txt", "/etc/evil.txt", "C:/evil.txt", "a\\..\\e.txt", "../dir/", "C:evil.txt"],
+        ["../evil.txt", "a/../../evil.txt", "/etc/evil.txt", "C:/evil.txt", "a\\..\\e.txt", "../dir/", "\\evil.txt"],
     )
     def test_no_path_leaves_the_folder(self, tmp_path: Path, kind: str, name: str) -> None:
         path = packed(tmp_path, kind, [("fine.txt", b"x"), (name, b"x")])
@@ -110,6 +116,16 @@ class TestEveryKind:
     )
     def test_one_place_for_two_files(self, tmp_path: Path, kind: str, first: str, second: str, match: str) -> None:
         check_refused(packed(tmp_path, kind, [(first, b"x"), (second, b"z")]), match)
+
+    @pytest.mark.parametrize("name", ["C:a.txt", "a\tb.txt", "a\u202fb.txt", "a\u3000b.txt"])
+    def test_odd_names(self, tmp_path: Path, kind: str, name: str) -> None:
+        path = packed(tmp_path, kind, [(name, b"x")])
+        assert contents_of(unpack(path, tmp_path / "out")) == {name: b"x"}
+
+    def test_names_that_no_file_system_takes(self, tmp_path: Path, kind: str) -> None:
+        name = "図" * 100 + ".txt"  # 300 bytes, but only 200 units of UTF-16, as on Windows
+        path = packed(tmp_path, kind, [(name, b"x")])
+        assert contents_of(unpack(path, tmp_path / "out")) == {safe_name(name): b"x"}
 
     @pytest.mark.parametrize("keep", [0.1, 0.6, 0.95])
     def test_cut(self, tmp_path: Path, kind: str, keep: float) -> None:
@@ -275,6 +291,118 @@ class TestZip:
             data[data.rindex(signature) + offset] |= 1
         path.write_bytes(data)
         check_refused(path, r"encrypted: 'secret/b\.txt'")
+
+
+def in_code_page(folder: Path, kind: str, page: str, members: Members) -> Path:
+    """An archive whose names are bytes in a code page, without a word of it, as old systems write it."""
+    path = folder / f"archive.{kind}"
+    if kind == "tar":
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding=page) as archive:
+            for name, data in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return path
+    names = [(name.encode(page), data) for name, data in members]
+    # zipfile writes no other code page than its own, so that names of their length stand for them
+    stand_ins = [f"{i:{len(raw)}d}".replace(" ", "x") for i, (raw, _) in enumerate(names)]
+    with zipfile.ZipFile(path, "w") as packing:
+        for stand_in, (_, data) in zip(stand_ins, names, strict=True):
+            packing.writestr(stand_in, data)
+    content = path.read_bytes()
+    for stand_in, (raw, _) in zip(stand_ins, names, strict=True):
+        content = content.replace(stand_in.encode(), raw)
+    path.write_bytes(content)
+    return path
+
+
+class TestCodePages:
+    @cases(
+        "page, stem",
+        {
+            "Chinese": ("gbk", "图片"),
+            "Chinese that could be Korean": ("gbk", "车辆检测"),
+            "Taiwan": ("big5", "測試"),
+            "Japanese": ("cp932", "表示テスト"),
+            "Korean": ("cp949", "사진"),
+            "Russian": ("cp866", "фото"),
+            "Russian, Windows": ("cp1251", "ФОТО"),
+            "German": ("cp437", "Müller"),
+            "Danish": ("cp850", "Øl"),
+            "Danish, Windows": ("cp1252", "Øl"),
+            "UTF-8": ("utf-8", "Řeka"),
+        },
+    )
+    @pytest.mark.parametrize("escaped", [True, False])
+    @pytest.mark.parametrize("kind", ["zip", "tar"])
+    def test_annotations_that_hold_the_names_decide(
+        self, tmp_path: Path, kind: str, page: str, stem: str, escaped: bool
+    ) -> None:
+        text = json.dumps({"images": [f"{stem}{i}.jpg" for i in range(3)]}, ensure_ascii=escaped).encode()
+        members = [("a.json", text), *((f"images/{stem}{i}.jpg", b"x") for i in range(3))]
+        said: list[str] = []
+        path = in_code_page(tmp_path, kind, page, members)
+        assert contents_of(unpack(path, tmp_path / "out", say=said.append)) == dict(members)
+        assert len(said) == (page not in {"utf-8", "cp437" if kind == "zip" else "cp1252"})
+
+    @cases(
+        "page, names",
+        {
+            "Chinese that could be UTF-8": ("gbk", ["图片1"]),
+            "Chinese": ("gbk", ["训练集", "车辆检测", "新建文件夹"]),
+            "Japanese": ("cp932", ["写真", "ねこ"]),
+            "backslash in a letter": ("cp932", ["新しい表示", "ソース"]),
+            "Russian": ("cp866", ["Новая папка", "кошка"]),
+            "Russian, Windows": ("cp1251", ["Новая папка", "кошка"]),
+            "western": ("cp437", ["Müller", "café", "été", "BÄR"]),
+            "western, Windows": ("cp1252", ["Straße", "ação"]),
+            "UTF-8": ("utf-8", ["фото", "Žluťoučký", "Ελλάδα"]),
+            "UTF-8 of three bytes": ("utf-8", ["图片"]),
+        },
+    )
+    @pytest.mark.parametrize("kind", ["zip", "tar"])
+    def test_names_that_fit_one_code_page(self, tmp_path: Path, kind: str, page: str, names: list[str]) -> None:
+        members = [(f"{name}/0.txt", b"x") for name in names]
+        path = in_code_page(tmp_path, kind, page, members)
+        assert contents_of(unpack(path, tmp_path / "out")) == dict(members)
+
+    @cases(
+        "page, name, likely",
+        {
+            "Korean that could be Chinese": ("cp949", "사진", "gbk, cp949"),
+            "no code page": ("koi8-r", "Фото", "cp1251, cp866"),
+        },
+    )
+    @pytest.mark.parametrize("kind", ["zip", "tar"])
+    def test_refused_with_a_command_that_works(
+        self, tmp_path: Path, kind: str, page: str, name: str, likely: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = in_code_page(tmp_path, kind, page, [(f"{name}.txt", b"x")])
+        with pytest.raises(DataError, match="does not say how its names are encoded") as caught:
+            unpack(path, tmp_path / "out")
+        assert likely in caught.value.remedy
+        assert not (tmp_path / "out").exists()
+        command = caught.value.remedy.partition("such as ")[2].removesuffix(", and name the folder")
+        words = [page if word in {"gbk", "cp949"} else word for word in shlex.split(command)]
+        words = [word.replace("'gbk'", f"'{page}'") for word in words]
+        monkeypatch.chdir(tmp_path)
+        assert subprocess.run([sys.executable, *words[1:]], check=False).returncode == 0
+        assert contents_of(tmp_path / "FOLDER") == {f"{name}.txt": b"x"}
+
+    def test_name_in_utf_8_beside_that_in_a_code_page(self, tmp_path: Path) -> None:
+        """As 7-Zip and WinRAR write it."""
+        raw = "사진.txt".encode("cp949")
+        path = in_code_page(tmp_path, "zip", "cp949", [("사진.txt", b"x")])
+        field = b"\x01" + struct.pack("<I", zlib.crc32(raw)) + "사진.txt".encode()
+        content = path.read_bytes()
+        start = content.index(b"PK\x01\x02")
+        extra = struct.pack("<HH", 0x7075, len(field)) + field
+        central = bytearray(content[start : start + 46 + len(raw)])
+        central[30:32] = struct.pack("<H", len(extra))
+        end = bytearray(content[start + len(central) :])
+        end[12:16] = struct.pack("<I", len(central) + len(extra))
+        path.write_bytes(content[:start] + central + extra + end)
+        assert contents_of(unpack(path, tmp_path / "out")) == {"사진.txt": b"x"}
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])

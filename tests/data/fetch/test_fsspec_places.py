@@ -220,7 +220,7 @@ class TestCut:
         assert (after / "a.zip").read_bytes() == BODY[:5_000_000]
 
 
-@pytest.mark.parametrize("name", ["C:/a.txt", "a\nb.txt", "../evil.txt", "a//b.txt"])
+@pytest.mark.parametrize("name", ["C:/a.txt", "..\\evil.txt", "../evil.txt", "a//b.txt"])
 def test_names_in_folders_are_not_trusted(tmp_path: Path, name: str) -> None:
     """Object stores take any name; memory does too."""
     place = Somewhere()
@@ -232,6 +232,20 @@ def test_names_in_folders_are_not_trusted(tmp_path: Path, name: str) -> None:
     finally:
         place.fs.store.pop(path)
     assert not (tmp_path / "evil.txt").exists()
+
+
+def test_odd_names_in_folders_become_safe(tmp_path: Path) -> None:
+    place = Somewhere()
+    folder = place.url.removeprefix("memory:/")
+    names = ["a\nb.txt", "a\u202fb.txt", "a\\b.txt"]
+    for name in names:
+        place.fs.store[f"{folder}/{name}"] = place.fs.open(f"{place.url}/fine.txt", "wb")
+    try:
+        got = contents_of(get(place.url, tmp_path / "cache").path)
+        assert {"a%0Ab.txt", "a\u202fb.txt", "a%5Cb.txt"} <= set(got)
+    finally:
+        for name in names:
+            place.fs.store.pop(f"{folder}/{name}")
 
 
 HTTP = "http://me:hunter2@SERVER/a.zip?token=hunter2"

@@ -6,22 +6,26 @@ import io
 import logging
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from cases import cases
 from folders import contents_of, fill
-from pictures import picture
+from pictures import picture, png_of_16_bits
 from PIL import Image
 
+from pipeline.data.image_names import safe_name
 from pipeline.data.sources.file_source import load_files
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.data.sources.source import FetchOptions, parse_source
 from pipeline.data.sources.video import Sampling
 from pipeline.errors import DataError, PipelineError
+from pipeline.serving.decoding import decode
 
 Load = Callable[..., tuple[LoadedSource, dict[str, bytes], dict[str, bytes]]]
 
@@ -142,7 +146,7 @@ class TestLayout:
 class TestSkipped:
     def test_what_is_left_is_said(self, load: Any, tmp_path: Path) -> None:
         others = ["README.md", "inner.zip", "clip.mp4", "photo.heic", "Thumbs.db"]
-        taken_or_hidden = ["a.jpg", "back\\slash.jpg", ".hidden.jpg", "__MACOSX/a.jpg"]
+        taken_or_hidden = ["a.jpg", ".hidden.jpg", "__MACOSX/a.jpg"]
         contents = dict.fromkeys(others, b"x") | dict.fromkeys(taken_or_hidden, JPEG) | {"cut.tif": TIFF[:-200]}
         source = fill(tmp_path / "source", contents)
         loaded, images, _ = load(source)
@@ -152,50 +156,134 @@ class TestSkipped:
         assert reasons.pop("cut.tif").startswith("it cannot be decoded")
         assert reasons == {
             "README.md": "neither an image nor an annotation",
-            "back\\slash.jpg": "its name is not usable on every system",
             "clip.mp4": "a clip, and no frames were asked for",
             "inner.zip": "an archive within: unpack it, or give its own URL",
             "photo.heic": "an image format that is not read: convert it to JPEG or PNG",
         }
-
-    def test_links(self, load: Any, tmp_path: Path) -> None:
-        fill(tmp_path, {"outside/secret.jpg": JPEG, "source/a.jpg": JPEG, "source/deep/b.jpg": JPEG})
-        links = {"out.jpg": "../outside/secret.jpg", "outs": "../outside", "in.jpg": "a.jpg", "ins": "deep"}
-        links |= {"nowhere.jpg": "none", "deep/up.jpg": str(tmp_path / "outside/secret.jpg")}
-        for name, target in links.items():
-            (tmp_path / "source" / name).symlink_to(target)
-        os.mkfifo(tmp_path / "source/pipe.jpg")
-        loaded, images, _ = load(tmp_path / "source")
-        assert sorted(images) == ["a.jpg", "deep/b.jpg", "in.jpg"]
-        assert {each.item: each.reason for each in loaded.skipped} == {
-            "deep/up.jpg": "a link that leads out of the folder",
-            "ins": "a link to a folder",
-            "nowhere.jpg": "it cannot be read: No such file or directory",
-            "out.jpg": "a link that leads out of the folder",
-            "outs": "a link to a folder",
-            "pipe.jpg": "no plain file",
-        }
-        assert not (tmp_path / "images/in.jpg").is_symlink()
-        assert loaded.notes == (
-            "2 skipped: a link that leads out of the folder, such as deep/up.jpg",
-            "2 skipped: a link to a folder, such as ins",
-            "1 skipped: it cannot be read: No such file or directory, such as nowhere.jpg",
-            "1 skipped: no plain file, such as pipe.jpg",
-        )
-
-    def test_name_that_is_no_unicode(self, load: Any, tmp_path: Path) -> None:
-        fill(tmp_path / "source", {"a.jpg": JPEG})
-        (tmp_path / "source" / os.fsdecode(b"b\xff.jpg")).write_bytes(JPEG)
-        loaded, images, _ = load(tmp_path / "source")
-        assert list(images) == ["a.jpg"]
-        assert loaded.skipped[0].reason == "its name is not usable on every system"
-        assert loaded.skipped[0].item == r"b\udcff.jpg", "a log or notebook in UTF-8 can hold it"
 
     def test_images_that_nothing_can_read_stay(self, load: Any, tmp_path: Path) -> None:
         contents = {"a.jpg": b"", "b.png": b"<html>", "c.tif": b"rubbish", "d.jpg": JPEG[:100]}
         loaded, images, _ = load(fill(tmp_path / "source", contents))
         assert images == contents
         assert loaded.skipped == ()
+
+
+class TestLinks:
+    """They are followed in a folder that the user has named."""
+
+    def test_files_and_folders_within_and_outside(self, load: Any, tmp_path: Path) -> None:
+        outside = {"outside/c.jpg": JPEG, "outside/deep/c.txt": b"0 0.5 0.5 1 1"}
+        fill(tmp_path, {**outside, "source/a.jpg": JPEG, "source/deep/b.jpg": JPEG})
+        links = {"out.jpg": "../outside/c.jpg", "outs": "../outside", "in.jpg": "a.jpg", "ins": "deep"}
+        links |= {"nowhere.jpg": "none", "deep/up.jpg": str(tmp_path / "outside/c.jpg"), "self.jpg": "self.jpg"}
+        for name, target in links.items():
+            (tmp_path / "source" / name).symlink_to(target)
+        os.mkfifo(tmp_path / "source/pipe.jpg")
+        loaded, images, markup = load(tmp_path / "source")
+        within = ["a.jpg", "deep/b.jpg", "deep/up.jpg", "in.jpg", "ins/b.jpg", "ins/up.jpg"]
+        assert sorted(images) == [*within, "out.jpg", "outs/c.jpg"]
+        assert markup == {"outs/deep/c.txt": b"0 0.5 0.5 1 1"}
+        reasons = {each.item: each.reason for each in loaded.skipped}
+        assert reasons.pop("self.jpg").startswith("it cannot be read")
+        assert reasons == {
+            "nowhere.jpg": "it cannot be read: No such file or directory",
+            "pipe.jpg": "no plain file",
+        }
+        assert loaded.notes[0] == "links that lead out of the folder, and are followed: 4"
+        assert not any(path.is_symlink() for path in (tmp_path / "images").rglob("*"))
+
+    def test_cycles_end(self, load: Any, tmp_path: Path) -> None:
+        fill(tmp_path / "top/source", {"a/a.jpg": JPEG, "b/b.jpg": JPEG})
+        links = {"loop": ".", "up": "..", "a/b": "../b", "b/a": "../a", "a/self": "../a", "itself": "itself"}
+        for name, target in links.items():
+            (tmp_path / "top/source" / name).symlink_to(target)
+        loaded, images, _ = load(tmp_path / "top/source")
+        assert sorted(images) == ["a/a.jpg", "a/b/b.jpg", "b/a/a.jpg", "b/b.jpg"]
+        assert {each.item for each in loaded.skipped} == {*links, "a/b/a", "b/a/b", "b/a/self"} - {"a/b", "b/a"}
+
+    def test_the_source_itself_is_a_link(self, load: Any, tmp_path: Path) -> None:
+        fill(tmp_path / "data", {"a.jpg": JPEG, "deep/b.jpg": JPEG})
+        (tmp_path / "data/in.jpg").symlink_to("deep/b.jpg")
+        (tmp_path / "source").symlink_to("data")
+        loaded, images, _ = load(tmp_path / "source")
+        assert (sorted(images), loaded.notes) == (["a.jpg", "deep/b.jpg", "in.jpg"], ())
+
+    @cases(
+        "name, text, taken",
+        {
+            "to a folder": ("images", b"../data/images", ["images/a.jpg"]),
+            "to an image": ("b.jpg", b"../data/images/a.jpg", ["b.jpg"]),
+            "a list of one image": ("train.txt", b"../data/images/a.jpg", []),
+            "a line": ("images", b"../data/images\n", []),
+            "to nothing": ("images", b"../data/none", []),
+        },
+    )
+    def test_text_that_git_leaves_for_a_link(
+        self, load: Any, tmp_path: Path, name: str, text: bytes, taken: list[str]
+    ) -> None:
+        fill(tmp_path, {"data/images/a.jpg": JPEG, f"source/{name}": text, "source/x.jpg": JPEG})
+        assert sorted(load(tmp_path / "source")[1]) == [*taken, "x.jpg"]
+
+    @pytest.mark.parametrize("kind", ["zip", "tar", "mirror"])
+    def test_no_text_from_elsewhere_is_a_link(self, load: Any, tmp_path: Path, kind: str) -> None:
+        secret = fill(tmp_path, {"secret/s.jpg": JPEG}) / "secret"
+        contents = {"x.jpg": JPEG, "images": f"{secret}/".encode(), "b.jpg": f"{secret}/s.jpg".encode()}
+        if kind == "mirror":
+            system, url = fsspec.filesystem("memory"), "memory://links-elsewhere"
+            for name, data in contents.items():
+                system.pipe_file(f"{url}/{name}", data)
+        else:
+            url = shutil.make_archive(f"{tmp_path}/a", kind, fill(tmp_path / "source", contents))
+        assert load(url)[1] == {"x.jpg": JPEG, "b.jpg": contents["b.jpg"]}
+
+
+class TestNames:
+    """Any name that the file system holds is taken."""
+
+    @cases(
+        "stem, stored",
+        {
+            "narrow no-break blank": ("Screenshot 9.00.11\u202fPM", ""),
+            "no-break blank": ("a\u00a0b", ""),
+            "ideographic blank": ("a\u3000b", ""),
+            "backslash": ("back\\slash", "back%5Cslash"),
+            "control characters": ("a\tb\n", "a%09b%0A"),
+            "no UTF-8": (os.fsdecode(b"b\xff"), "b%FF"),
+            "a drive": ("C:a", "C%3Aa"),
+            "long": ("\u56fe" * 80, "\u56fe" * 60 + "~069a6ca8"),
+        },
+    )
+    @pytest.mark.parametrize("kind", ["folder", "tar"])
+    def test_images_and_annotations(self, load: Any, tmp_path: Path, stem: str, stored: str, kind: str) -> None:
+        source = fill(tmp_path / "source", {f"d/{stem}.jpg": JPEG, f"e/{stem}.txt": b"0", "e/classes.txt": b"x"})
+        if kind == "tar":
+            with tarfile.open(tmp_path / "a.tar", "w") as archive:
+                archive.add(source, "top")
+        loaded, images, markup = load(source if kind == "folder" else tmp_path / "a.tar")
+        safe = stored or stem
+        if kind == "tar" and "\udcff" in stem:
+            safe = "bÿ"  # as an old system of the west would write it
+        assert (list(images), sorted(markup)) == ([f"d/{safe}.jpg"], sorted([f"e/{safe}.txt", "e/classes.txt"]))
+        assert loaded.skipped == ()
+        assert loaded.renamed == ({f"d/{stem}.jpg": f"d/{safe}.jpg"} if safe == stored else {})
+
+    def test_a_clash_gets_a_number(self, load: Any, tmp_path: Path) -> None:
+        other = picture("JPEG", seed=1)
+        contents = {"a%09b.jpg": JPEG, "a\tb.jpg": other, "a%09b.txt": b"1", "a\tb.txt": b"2"}
+        loaded, images, markup = load(fill(tmp_path / "source", contents))
+        assert images == {"a%09b.jpg": JPEG, "a%09b.2.jpg": other}
+        assert markup == {"a%09b.txt": b"1", "a%09b.2.txt": b"2"}
+        assert loaded.renamed == {"a\tb.jpg": "a%09b.2.jpg"}
+
+    def test_converted_image(self, load: Any, tmp_path: Path) -> None:
+        loaded, images, _ = load(fill(tmp_path / "source", {"a\tb.tif": TIFF, "a%09b.tif.png": PNG}))
+        assert sorted(images) == ["a%09b.tif.2.png", "a%09b.tif.png"]
+        assert loaded.renamed == {"a\tb.tif": "a%09b.tif.2.png"}
+
+    @pytest.mark.parametrize("name", ["a\u202fb.jpg", "a\tb.jpg"])
+    def test_single_file(self, load: Any, tmp_path: Path, name: str) -> None:
+        _, images, _ = load(fill(tmp_path / "source", {name: JPEG}) / name)
+        assert list(images) == [safe_name(name)]
 
 
 class TestConversion:
@@ -228,7 +316,20 @@ class TestConversion:
         fill(tmp_path / "source", {"b.jpg": JPEG})
         frames[0].save(tmp_path / "source/a.gif", save_all=True, append_images=frames[1:])
         loaded, _, _ = load(tmp_path / "source")
-        assert loaded.skipped == (Skipped("a.gif", "only the first of its frames is taken"),)
+        assert loaded.skipped == ()
+        assert loaded.converted == (Skipped("a.gif", "only the first of its frames is taken"),)
+        assert loaded.notes == ("1 converted: only the first of its frames is taken, such as a.gif",)
+
+    def test_png_of_16_bits_keeps_its_name(self, load: Any, tmp_path: Path) -> None:
+        deep = png_of_16_bits(np.full((4, 6, 3), 4095), orientation=6)
+        contents = {"a.png": deep, "b": deep, "c.jpg": deep, "cut.png": deep[:-20], "d.png": PNG}
+        loaded, images, _ = load(fill(tmp_path / "source", contents))
+        assert sorted(images) == ["a.png", "b.png", "c.jpg", "cut.png", "d.png"]
+        assert loaded.renamed == {"b": "b.png"}
+        assert loaded.fields == {name: {"orientation": 6} for name in ("a.png", "b.png", "c.jpg")}
+        assert (decode(images["a.png"]) == np.full((6, 4, 3), 255)).all()
+        assert (images["cut.png"], images["d.png"]) == (contents["cut.png"], PNG), "validation reports the broken one"
+        assert loaded.notes == ("3 converted: its values fill 12 of 16 bits: scaled by 12, such as a.png",)
 
     def test_same_input_same_bytes(self, tmp_path: Path) -> None:
         fill(tmp_path / "source", {f"{i}.tif": picture("TIFF") for i in range(20)} | {"z.gif": picture("GIF")})

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.model import MMDistributedDataParallel
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.detection import mmcv_ops
 from pipeline.errors import DataError
+from pipeline.serving.decoding import decode
 
 mmcv_ops.install()  # importing mmdet needs it
 
@@ -143,9 +143,10 @@ def letterbox(images: Sequence[Path], image_size: tuple[int, int]) -> NDArray[np
     resize, pad = Resize(scale=size, keep_ratio=True), Pad(size=size, pad_val={"img": (PAD_VALUE,) * 3})
     batch = []
     for path in images:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError("the image cannot be read", where=path, expected="an image that OpenCV decodes")
+        try:
+            image = decode(path.read_bytes())
+        except DataError as error:
+            raise DataError(f"the image cannot be read: {error.problem}", where=path) from error
         results = pad(resize({"img": image, "img_shape": image.shape[:2]}))
         batch.append(results["img"].transpose(2, 0, 1).astype(np.float32))
     return np.stack(batch)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from pipeline.detection import mmcv_ops
 from pipeline.errors import DataError
+from pipeline.serving.decoding import decode
 
 mmcv_ops.install()  # importing mmdet needs it
 
@@ -42,19 +43,18 @@ Fitted = tuple[NDArray[np.uint8], tuple[int, int]]  # (h, w, 3) BGR, and height 
 def read_fitted(path: str, scale: tuple[int, int]) -> Fitted:
     """Decode an image and resize it to the largest size that fits, with its aspect ratio.
 
-    Pixels equal those of mmdet's `LoadImageFromFile` and `Resize`: EXIF orientation applied, bilinear. A side that
-    would round to 0 pixels, which mmdet cannot handle, keeps one pixel, as in the service. The longer number of the
-    scale bounds the image's longer side, as in mmdet.
+    Pixels equal those of mmdet's `LoadImageFromFile` and `Resize`: EXIF orientation applied, bilinear; for PNG files of
+    16 bits see `decode`. A side that would round to 0 pixels, which mmdet cannot handle, keeps one pixel, as in the
+    service. The longer number of the scale bounds the image's longer side, as in mmdet.
 
     Raises:
         DataError: The file cannot be read, or is not an image.
     """
     try:
-        image = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # OpenCV's own for empty content
-        image = None
-    if image is None:
-        raise DataError("an image cannot be decoded", where=path, expected="a whole image of a format OpenCV reads")
+        image = decode(Path(path).read_bytes())
+    except (OSError, DataError) as error:
+        expected = "a whole JPEG, PNG, WebP or BMP file"
+        raise DataError("an image cannot be decoded", where=path, expected=expected) from error
     height, width = image.shape[:2]
     across, down = mmcv.rescale_size((width, height), scale)
     fitted = mmcv.imresize(image, (max(1, across), max(1, down)), interpolation="bilinear", backend="cv2")

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.data.sources.http_api import load_http_api
 from pipeline.data.sources.image_sink import ANNOTATIONS
 from pipeline.data.sources.label_studio import load_label_studio
 from pipeline.data.sources.loaded_source import LoadedSource
+from pipeline.data.sources.named_file import with_its_folder
 from pipeline.data.sources.source import (
     ApiSource,
     DatabaseSource,
@@ -71,7 +72,8 @@ def load_source(
     """Take images, and the annotations that lie with them, from the source at a URL into two new folders.
 
     The notebook describes most arguments; for `timeout`, `backoff` and `cache` see `FetchOptions`. With
-    `unannotated="exclude"`, a labelling tool's open tasks are not fetched.
+    `unannotated="exclude"`, a labelling tool's open tasks are not fetched. For an annotation file its folder is taken,
+    and that file alone is read as annotations.
 
     Raises:
         UsageError: The URL is of an unknown kind, its kind does not have an option, or a folder is not empty.
@@ -87,11 +89,19 @@ def load_source(
     source = parse_source(
         url, sha256=sha256, query=query, api=api, sampling=sampling, with_unannotated=with_unannotated
     )
-    loaded = _LOADERS[type(source)](source, images, annotations, FetchOptions(cache, timeout, backoff))
+    options = FetchOptions(cache, timeout, backoff)
+    if isinstance(source, FileSource):
+        source = with_its_folder(source, options)
+    loaded = _LOADERS[type(source)](source, images, annotations, options)
     if not loaded.images:
         problem = "\n".join(["there are no images", *loaded.notes])
-        raise DataError(problem, where=loaded.url, expected="images that Pillow reads")
-    return loaded
+        remedy = f"name the folder of the images as the source, and {redact(url)} in annotations_url"
+        expected = "images that Pillow reads"
+        raise DataError(problem, where=loaded.url, expected=expected, remedy=remedy if loaded.member else "")
+    if not loaded.member:
+        return loaded
+    remark = f"the source is the folder of {loaded.member}, and that file its annotations"
+    return replace(loaded, remarks=(remark, *loaded.remarks))
 
 
 def load_annotations(
@@ -131,6 +141,7 @@ def load_annotations(
     folder.mkdir(parents=True, exist_ok=True)
     index = ImageIndex(images, filter(is_image_name, file_names(images)), source.renamed)
     given, place, shown = source, annotations, source.url
+    member = member or ("" if url else source.member)
     described: tuple[str, ...] = ()  # files of the names of classes at `url`, laid over the source's annotations
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         if url:

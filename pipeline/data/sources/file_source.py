@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from pipeline.data.archives.unpacking import archive_kind, looks_like_archive, unpack
 from pipeline.data.fetch.fetching import Fetched, fetch
 from pipeline.data.image_conversion import detect_format
-from pipeline.data.image_names import leads_out
+from pipeline.data.image_names import leads_out, safe_name
 from pipeline.data.parsed import ParsedImage
 from pipeline.data.sources.folder_listing import Files, kind_by_name, list_files
 from pipeline.data.sources.image_sink import ImageSink, Transfer, place, safe_places
@@ -19,7 +20,7 @@ from pipeline.data.sources.labelme_pictures import write_pictures
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.data.sources.source import FetchOptions, FileSource
 from pipeline.data.sources.video import extract_frames
-from pipeline.errors import DataError
+from pipeline.errors import DataError, MissingError
 
 
 def load_files(source: FileSource, images: Path, annotations: Path, options: FetchOptions) -> LoadedSource:
@@ -53,6 +54,9 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
         places = safe_places(markup)
         for name, path in markup.items():
             place(path, annotations / places[name], transfer)
+        member = next((places[each] for each in (source.member, safe_name(source.member)) if each in places), "")
+        if source.member and not member:
+            raise MissingError(f"there is no annotation file '{source.member}'", where=found.url)
         # the frames of a clip are in a folder named after it that no image is in
         used = Counter(str(PurePosixPath(name).with_suffix("")) for name in clips)
         used.update({str(parent) for name in pictures for parent in PurePosixPath(name).parents})
@@ -63,7 +67,7 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
             stem = str(PurePosixPath(name).with_suffix(""))
             for frame, jpeg, fields in extract_frames(path, name if used[stem] > 1 else stem, source.sampling):
                 sink.add(ParsedImage(frame, 0, 0, extra=fields), jpeg, where=name)
-        return sink.finish(kind, found.url, found.sha256)
+        return replace(sink.finish(kind, found.url, found.sha256), member=member)
 
 
 def _listed(found: Fetched, draft: Path, sink: ImageSink, *, is_local: bool) -> tuple[str, Files, Transfer]:

@@ -47,6 +47,7 @@ class FileSource:
     is_local: bool  # whether it is a path on this machine
     sha256: str = ""  # what the digest of the one file must be; empty to accept any
     sampling: Sampling | None = None  # which frames of clips to take; None to skip clips
+    member: str = ""  # of a folder, the file in it that alone is read as annotations; empty for all
 
 
 @dataclass(frozen=True, repr=False)

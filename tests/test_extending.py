@@ -95,7 +95,7 @@ def test_an_annotation_format(project: Path) -> None:
     assert '"bbox":[5.0,6.0,20.0,10.0]' in run(project, "-c", LOAD, str(project / "mine")).replace(" ", "")
     shutil.rmtree(project / "out")
     (project / "mine/boxes.txt").write_text("image label x y width height\na.png car 5 6\n")
-    with pytest.raises(AssertionError, match=r"boxes.txt: line 2"):
+    with pytest.raises(AssertionError, match=r"boxes.txt:2"):
         run(project, "-c", LOAD, str(project / "mine"))
 
 

@@ -4,13 +4,14 @@ An image that the annotations name is background if they give it no box: a COCO 
 label file, a row without a box. An image that they do not name, or that a reader has marked because the source lists it
 and says nothing about what is in it, is an image that nobody annotated.
 
-An image with shapes that cannot be used as boxes, such as lines, is neither. Readers mark it too. Without other boxes
-it is excluded, whatever is to be done about images that nobody annotated.
+An image with shapes that are left out, such as lines, is neither. Readers mark it too. Without other boxes it is
+excluded, whatever is to be done about images that nobody annotated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,17 +22,19 @@ from pipeline.data.coco import CocoDataset, Image
 from pipeline.data.fetch.fetching import fetch
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.images import ImageFacts, upright_size
-from pipeline.data.parsed import UNANNOTATED_FIELD, UNUSABLE_FIELD
+from pipeline.data.parsed import LEFT_OUT_FIELD, UNANNOTATED_FIELD
 from pipeline.data.sources.loaded_source import LoadedSource
 from pipeline.errors import DataError, did_you_mean
 
 NOT_ANNOTATED = "nobody annotated them"
 NOT_USABLE = "nothing drawn on them can be used as a box"
 ABSENT = "their files are absent"
+DERIVED = "they are pictures of annotations, such as visualisations and masks"
+OF_ABSENT = "their images are absent"
 
 _TEST_LIST = "test_images.txt"
 _ORIENTATION = "orientation"  # a field of converted images
-_MARKS = {UNANNOTATED_FIELD, UNUSABLE_FIELD}
+_MARKS = {UNANNOTATED_FIELD, LEFT_OUT_FIELD}
 _SHOWN = 3  # reasons in an error
 
 
@@ -42,6 +45,7 @@ class MatchedImages:
     dataset: CocoDataset  # those that are kept; images without a box are background
     excluded: Mapping[str, str]  # the reasons why the others are not
     unannotated: frozenset[str]  # those that nobody annotated: excluded, or kept as background
+    excluded_boxes: Mapping[str, int]  # numbers by reason
 
 
 def match_images(
@@ -65,9 +69,8 @@ def match_images(
     annotated = {each.image_id for each in dataset.annotations}
     with_boxes = {image.file_name for image in dataset.images if image.id in annotated}
 
-    def marked(mark: str) -> set[str]:
-        return {image.file_name for image in dataset.images if image.extra.get(mark) in (True, 1)} - with_boxes
-
+    left_out = {image.file_name: Counter(_left_out(image)) for image in dataset.images if _left_out(image)}
+    marked = {image.file_name for image in dataset.images if image.extra.get(UNANNOTATED_FIELD) in (True, 1)}
     absent = named - files
     if absent and (missing_images != "drop" or absent == named):
         raise _absent_images(sorted(absent), len(named), where, source)
@@ -79,12 +82,18 @@ def match_images(
             expected="images with boxes",
             remedy="check which files hold the boxes; if they lie apart from the images, name them in annotations_url",
         )
-    unusable = marked(UNUSABLE_FIELD) - absent
-    unknown = marked(UNANNOTATED_FIELD).union(files - named) - unusable - absent
+    if dataset.annotations and all(each.iscrowd for each in dataset.annotations):
+        raise only_crowds(len(dataset.annotations), where)
+    unusable = left_out.keys() - with_boxes - absent
+    unknown = (marked - with_boxes).union(files - named) - unusable - absent
     excluded = dict.fromkeys(absent, ABSENT) | dict.fromkeys(unusable, NOT_USABLE)
+    excluded |= {source.renamed.get(name, name): DERIVED for name in index.derived}
     if unannotated != "background":
         excluded |= dict.fromkeys(unknown, NOT_ANNOTATED)
-    kept = dataset.subset(image for image in dataset.images if image.file_name not in excluded)
+    kept = _without(dataset, excluded)
+    counts = sum((counter for name, counter in left_out.items() if name not in absent), Counter[str]())
+    counts[OF_ABSENT] = len(dataset.annotations) - len(kept.annotations)
+    counts[OF_ABSENT] += sum(left_out[name].total() for name in absent & left_out.keys())
     images = [
         replace(image, extra={key: value for key, value in image.extra.items() if key not in _MARKS})
         for image in kept.images
@@ -99,7 +108,30 @@ def match_images(
         images.append(
             Image(number, name, *index.size(own), _fields(name, source) | ({"subset": subset} if subset else {}))
         )
-    return MatchedImages(replace(kept, images=tuple(images)), excluded, frozenset(unknown))
+    return MatchedImages(replace(kept, images=tuple(images)), excluded, frozenset(unknown), +counts)
+
+
+def only_crowds(count: int, where: object = "") -> DataError:
+    """The error of a data set with nothing to learn."""
+    return DataError(
+        f"all {count} boxes are regions that are not judged (iscrowd, ignore or difficult): there is nothing to learn",
+        where=where,
+        expected="boxes of objects",
+        remedy="clear the flag on the boxes that are objects, or load annotations that have some",
+    )
+
+
+def _left_out(image: Image) -> Mapping[str, int]:
+    """How many shapes on an image were left out, by reason."""
+    raw = image.extra.get(LEFT_OUT_FIELD)
+    return raw if isinstance(raw, dict) and all(each.__class__ is int for each in raw.values()) else {}
+
+
+def _without(dataset: CocoDataset, excluded: Collection[str]) -> CocoDataset:
+    """The dataset without these images and their boxes; boxes of no image stay, for validation to report."""
+    images = tuple(image for image in dataset.images if image.file_name not in excluded)
+    gone = {image.id for image in dataset.images} - {image.id for image in images}
+    return replace(dataset, images=images, annotations=tuple(x for x in dataset.annotations if x.image_id not in gone))
 
 
 def write_test_list(
@@ -183,7 +215,8 @@ def _absent_images(absent: list[str], named: int, where: str, source: LoadedSour
         "\n".join([problem, *(f"{each.item} was skipped: {each.reason}" for each in skipped[:_SHOWN])]),
         where=where,
         expected="every one of them among the images",
-        remedy="check that images and annotations belong together, or set missing_images to drop",
+        remedy="check that images and annotations belong together"
+        + (", or set missing_images to drop" if len(absent) < named else ""),
     )
 
 

@@ -23,6 +23,18 @@ def normalise(box: Box) -> Box:
     return min(x, x + across), min(y, y + down), abs(across), abs(down)
 
 
+def between_corners(left: float, top: float, right: float, bottom: float, *, first: int = 0) -> Box:
+    """The box between two opposite corners, in either order; with `first=1` they are pixels counted from 1, included.
+
+    Numbers that are not finite stay, for validation to report.
+    """
+    if right < left - first:  # a pixel less than the left one is a width of 0
+        left, right = right, left
+    if bottom < top - first:
+        top, bottom = bottom, top
+    return left - first, top - first, right - left + first, bottom - top + first
+
+
 def overlap(one: Box, other: Box) -> float:
     """Intersection over union of two boxes with sides above 0, from 0 to 1."""
     across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])

@@ -10,11 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.annotation_matching import ABSENT, NOT_ANNOTATED, NOT_USABLE, match_images, write_test_list
-from pipeline.data.coco import write_coco
+from pipeline.data.annotation_matching import (
+    ABSENT,
+    DERIVED,
+    NOT_ANNOTATED,
+    NOT_USABLE,
+    match_images,
+    write_test_list,
+)
+from pipeline.data.checks.findings import Finding, write_loaded_findings
+from pipeline.data.coco import CocoDataset, write_coco
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.formats.reading import DESCRIBED, lay_over, only_describe, read_annotations
+from pipeline.data.formats.reading import DESCRIBED, ReadAnnotations, lay_over, only_describe, read_annotations
 from pipeline.data.images import file_names, is_image_name
 from pipeline.data.sample import make_sample
 from pipeline.data.sources.cvat import load_cvat
@@ -35,8 +43,10 @@ from pipeline.data.sources.source import (
     parse_source,
 )
 from pipeline.data.sources.video import Sampling
-from pipeline.data.tables import exclude, write_exclusions
+from pipeline.data.tables import account, exclude, write_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
+
+_WITHOUT_FILES = ("sample", "database", "api")  # kinds of sources whose annotations are no files of the user
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,7 @@ def load_annotations(
     sha256: str = "",
     format: str = "",  # noqa: A002 - the word for it
     member: str = "",
+    pair_by: str = "",
     missing_images: str = "refuse",
     unannotated: str = "exclude",
     test_list_url: str = "",
@@ -123,7 +134,7 @@ def load_annotations(
 
     An image that the annotations name without a box is background; one that nobody annotated is background only if
     `unannotated` says so. An image whose only shapes cannot be used as boxes is excluded in any case. Exclusions are
-    kept in `exclusions.json` for `read_exclusions`.
+    kept in `exclusions.json` for `read_exclusions`, and what data preparation shall report in `findings.json`.
 
     If the files at `url` only name classes (`data.yaml`, `classes.txt`, Open Images' descriptions), they go with the
     annotations that lay with the images, and replace the names there.
@@ -139,7 +150,7 @@ def load_annotations(
     if sha256 and not url:
         raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the annotations' URL too")
     folder.mkdir(parents=True, exist_ok=True)
-    index = ImageIndex(images, filter(is_image_name, file_names(images)), source.renamed)
+    index = ImageIndex(images, filter(is_image_name, file_names(images)), source.renamed, source.place)
     given, place, shown = source, annotations, source.url
     member = member or ("" if url else source.member)
     described: tuple[str, ...] = ()  # files of the names of classes at `url`, laid over the source's annotations
@@ -154,25 +165,43 @@ def load_annotations(
                     described = lay_over(annotations, place, Path(name) / "combined")
                 place, shown = Path(name) / "combined", source.url
         with _located_in(shown, place, dict.fromkeys(described, given.url)):
-            kind, found = read_annotations(place, index, format=format, member=member)
-    if described and kind not in DESCRIBED:
+            read = read_annotations(place, index, format=format, member=member, pair_by=pair_by)
+    if described and read.format not in DESCRIBED:
         raise DataError(
-            f"the files only name classes, and the source's own annotations, {kind}, do so too",
+            f"the files only name classes, and the source's own annotations, {read.format}, do so too",
             where=given.url,
             expected=f"annotations, or names of classes for those in the formats {' and '.join(DESCRIBED)}",
             remedy="leave annotations_url empty to take the source's own annotations",
         )
+    if place == annotations and source.kind in _WITHOUT_FILES:
+        read = replace(read, dataset=_without_places(read.dataset))
     matched = match_images(
-        found, source, index, where=shown, kind=kind, missing_images=missing_images, unannotated=unannotated
+        read.dataset,
+        source,
+        index,
+        where=shown,
+        kind=read.format,
+        missing_images=missing_images,
+        unannotated=unannotated,
     )
     counts = Counter(matched.excluded.values())
     counts[NOT_ANNOTATED] += source.unannotated
-    total = len(matched.excluded) + len({image.file_name for image in matched.dataset.images}) + source.unannotated
-    excluded = exclude({reason: counts[reason] for reason in (NOT_ANNOTATED, NOT_USABLE, ABSENT)}, total)
-    notes = [str(each) for each in excluded]
+    kept = len({image.file_name for image in matched.dataset.images})
+    total, boxes = kept + len(matched.excluded) + source.unannotated, Counter(matched.excluded_boxes)
+    boxes.update(read.left_out)
+    all_boxes = len(read.dataset.annotations) + read.shapes_left_out
+    excluded = exclude({reason: counts[reason] for reason in (NOT_ANNOTATED, NOT_USABLE, ABSENT, DERIVED)}, total)
+    excluded += exclude(boxes, all_boxes, what="boxes")
+    notes = [
+        account("images", total, kept, excluded),
+        account("boxes", all_boxes, len(matched.dataset.annotations), excluded),
+        *map(str, excluded),
+        *read.notes,
+    ]
     if unannotated == "background" and matched.unannotated:
         notes.append(f"{len(matched.unannotated)} of {total} images are taken as background: {NOT_ANNOTATED}")
     write_exclusions(folder, excluded)
+    write_loaded_findings(folder, _findings(read, source))
     write_coco(matched.dataset, folder / ANNOTATIONS)
     return LoadedAnnotations(
         images=len(matched.dataset.images),
@@ -186,6 +215,24 @@ def load_annotations(
         sha256=given.sha256,
         notes=tuple(notes),
     )
+
+
+def _without_places(dataset: CocoDataset) -> CocoDataset:
+    """The dataset without places in a file that the user does not have."""
+    return replace(dataset, annotations=tuple(replace(each, source="") for each in dataset.annotations))
+
+
+def _findings(read: ReadAnnotations, source: LoadedSource) -> list[Finding]:
+    """What data preparation shall report of loading."""
+    boxes = [
+        Finding("unreadable-annotation", "error", f"record {each.where}", "dropped", each.problem, source=each.where)
+        for each in read.unreadable
+    ]
+    images = [
+        Finding("more-than-8-bits", "info", f"image {each.item}", "repaired", each.reason, each.item)
+        for each in source.converted
+    ]
+    return [*boxes, *images]
 
 
 def _load_sample(source: SampleSource, images: Path, annotations: Path, _: FetchOptions) -> LoadedSource:

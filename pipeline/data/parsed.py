@@ -6,18 +6,24 @@ The split that comes with data is told by the usual names of folders and files.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
-from pipeline.data.boxes import Point, hull, polygon_area
+from pipeline.data.boxes import Point, hull, polygon_area, scale
 from pipeline.data.coco import Annotation, Box, Category, CocoDataset, Image
 
 # Fields of an image's COCO record, which loading reads and takes away again.
 UNANNOTATED_FIELD = "unannotated"  # nobody annotated the image
-UNUSABLE_FIELD = "unusable_shapes"  # the image has shapes that cannot be used as boxes
+LEFT_OUT_FIELD = "left_out"  # how many shapes on the image are not used as boxes, by reason
+
+UNREADABLE = "their records cannot be read"  # reasons for which boxes are left out
+NO_AREA = "shapes without an area, such as lines"
+NOT_A_BOX = "regions without a label or a place"
+NO_SIZE = "parts of an image whose size cannot be read"
 
 _WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -36,11 +42,20 @@ class ParsedBox:
     iscrowd: int = 0  # 1 for a region that evaluation does not judge
     segmentation: Any = None  # polygons or run lengths, as in COCO
     area: float | None = None  # of the outline in square pixels; None for that of the box
+    source: str = ""  # the file and line that it comes from
 
     @classmethod
-    def around(cls, label: str, outline: Sequence[Point], iscrowd: int = 0) -> ParsedBox:
+    def around(cls, label: str, outline: Sequence[Point], iscrowd: int = 0, source: str = "") -> ParsedBox:
         """The box around a polygon, which is kept."""
-        return cls(label, hull(outline), iscrowd, [[*chain.from_iterable(outline)]], polygon_area(outline))
+        return cls(label, hull(outline), iscrowd, [[*chain.from_iterable(outline)]], polygon_area(outline), source)
+
+    def scaled(self, across: float, down: float) -> ParsedBox:
+        """The box, its outline and its area in an image resized by these factors."""
+        area = None if self.area is None else self.area * across * down
+        outlines = [
+            [value * (down if i % 2 else across) for i, value in enumerate(each)] for each in self.segmentation or ()
+        ]
+        return replace(self, bbox=scale(self.bbox, across, down), area=area, segmentation=outlines or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,7 @@ class ParsedImage:
     boxes: Sequence[ParsedBox] = ()
     subset: str = ""  # `train`, `eval` or `test`; empty where not stated
     annotated: bool = True  # by somebody; without a box it is background then
-    unusable: bool = False  # whether a shape on it cannot be used as a box
+    left_out: Mapping[str, int] = field(default_factory=dict)  # shapes that are not used as boxes, by reason
     extra: Mapping[str, Any] = field(default_factory=dict)  # other fields to keep
 
 
@@ -76,7 +91,8 @@ def to_coco(images: Iterable[ParsedImage], classes: Sequence[str] = ()) -> CocoD
         for box in (box for record in by_name[name] for box in record.boxes):
             area = box.bbox[2] * box.bbox[3] if box.area is None else box.area
             number = len(annotations) + 1
-            annotations.append(Annotation(number, i, ids[box.label], box.bbox, area, box.iscrowd, box.segmentation))
+            label = ids[box.label]
+            annotations.append(Annotation(number, i, label, box.bbox, area, box.iscrowd, box.segmentation, box.source))
     return CocoDataset(tuple(found), tuple(annotations), tuple(Category(i, name) for name, i in ids.items()))
 
 
@@ -86,7 +102,8 @@ def _image(number: int, records: Sequence[ParsedImage]) -> Image:
     extra = {key: value for each in reversed(records) for key, value in each.extra.items()}
     extra |= {"subset": subset} if subset else {}
     extra |= {} if any(each.annotated for each in records) else {UNANNOTATED_FIELD: True}
-    extra |= {UNUSABLE_FIELD: True} if any(each.unusable for each in records) else {}
+    left_out = sum((Counter(each.left_out) for each in records), Counter[str]())
+    extra |= {LEFT_OUT_FIELD: dict(sorted(left_out.items()))} if left_out else {}
     return Image(number, sized.name, sized.width, sized.height, extra)
 
 

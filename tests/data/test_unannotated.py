@@ -218,10 +218,15 @@ def test_what_nobody_annotated_is_excluded_or_background_as_the_user_says(
     notes = [f"1 of {count} images excluded: nothing drawn on them can be used as a box"] if has_line else []
     nobody = "nobody annotated them"
     excluded = notes if kept else [f"1 of {count} images excluded: {nobody}", *notes]
-    assert list(map(str, read_exclusions(tmp_path / "out/out"))) == excluded
+    exclusions = read_exclusions(tmp_path / "out/out")
+    assert [str(each) for each in exclusions if each.what == "images"] == excluded
+    boxes = 1 + sum(each.count for each in exclusions if each.what == "boxes")
+    assert loaded.notes[1] == f"boxes: {boxes} loaded = 1 kept + {boxes - 1} excluded"
+    assert boxes == 1 + has_line
     taken = [f"1 of {count} images are taken as background: {nobody}"] if kept else []
-    assert list(loaded.notes) == excluded + taken
-    assert not any({"unannotated", "unusable_shapes"} & image.extra.keys() for image in dataset.images)
+    assert loaded.notes[0] == f"images: {count} loaded = {2 + kept} kept + {count - 2 - kept} excluded"
+    assert [note for note in loaded.notes if f"of {count} images" in note] == excluded + taken
+    assert not any({"unannotated", "left_out"} & image.extra.keys() for image in dataset.images)
     assert {(image.width, image.height) for image in dataset.images} == {(60, 40)}
     assert len({image.id for image in dataset.images}) == 2 + kept
 

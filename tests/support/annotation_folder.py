@@ -47,7 +47,7 @@ class AnnotationFolder:
         return ImageIndex(self.images, self.names)
 
     def read(self, format: str = "", member: str = "") -> CocoDataset:  # noqa: A002
-        return read_annotations(self.folder, self.index, format=format, member=member)[1]
+        return read_annotations(self.folder, self.index, format=format, member=member).dataset
 
     def dataset(self, files: Mapping[str, Any], *images: str, format: str = "") -> CocoDataset:  # noqa: A002
         """Write images and annotation files, and read them."""

@@ -5,14 +5,14 @@ Errors name a file by its path in the folder.
 
 from __future__ import annotations
 
+import codecs
 import json
-import math
 import mmap
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -20,10 +20,14 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]
 from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
+from pipeline.data.formats.scalars import Faults
 from pipeline.data.images import file_names
 from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_XML_ENCODING = re.compile(rb"""\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.:-]*)["']""")
+_CLASS_IDS = re.compile(r"(?:\w*name\w*,\w*name\w*\s+)?/[a-z]/\w+,[^\n]*(?:\n|$)(?!.*,.*,.*,.*,.*,)", re.IGNORECASE)
 _XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
 
 
@@ -37,11 +41,15 @@ class AnnotationFiles:
     folder: Path
     names: tuple[str, ...]  # sorted POSIX paths relative to it
     named: bool = False  # whether the user named the format, so that weak evidence for it is enough
+    pair_by: str = ""  # what names the images of files of their own, where the user says so: see `image_pairing`
+    faults: Faults = field(default_factory=Faults)  # of the records read so far
+    left_out: Counter[str] = field(default_factory=Counter)  # boxes of no known image, by reason
+    notes: list[str] = field(default_factory=list)  # what the user should know of the reading, a sentence each
 
     @classmethod
-    def of(cls, folder: Path, *, named: bool = False) -> AnnotationFiles:
+    def of(cls, folder: Path, *, named: bool = False, pair_by: str = "") -> AnnotationFiles:
         """List the files in a folder and its subfolders."""
-        return cls(folder, tuple(file_names(folder)), named)
+        return cls(folder, tuple(file_names(folder)), named, pair_by)
 
     def ending(self, *suffixes: str) -> tuple[str, ...]:
         """The files with one of these suffixes, given in lower case."""
@@ -64,8 +72,12 @@ class AnnotationFiles:
         if found[0].lower().endswith((".yaml", ".yml")):
             beside = set(self.names).difference(self.ending(".yaml", ".yml"))
         elif found[0].lower().endswith(".csv"):
-            beside = {each for each in self.names if "class-descriptions" in each}
-        return AnnotationFiles(self.folder, tuple(sorted({*found, *beside})), self.named)
+            beside = set(self.class_descriptions())
+        return replace(self, names=tuple(sorted({*found, *beside})))
+
+    def class_descriptions(self) -> tuple[str, ...]:
+        """The tables that give names for the machine ids, such as `/m/01g317`, of Open Images' classes."""
+        return tuple(name for name in self.ending(".csv") if _CLASS_IDS.match(self.head(name)))
 
     def xml_candidates(self, outermost: str) -> Candidates:
         """The XML files, which should have this outermost element."""
@@ -92,12 +104,15 @@ class AnnotationFiles:
                 return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
 
     def text(self, name: str) -> str:
-        """The content of a file in UTF-8, with or without a byte order mark; a `DataError` if it is not UTF-8."""
+        """The content of a file in UTF-8, or in what its byte order mark says; a `DataError` if it is neither."""
+        data = (self.folder / name).read_bytes()
+        encoding = next((each for mark, each in _MARKS.items() if data.startswith(mark)), "utf-8")
         try:
-            return (self.folder / name).read_bytes().decode("utf-8-sig")
+            return data.decode(encoding)
         except UnicodeDecodeError as error:
-            problem = f"the file is not UTF-8 text: byte {error.start} cannot be read"
-            raise DataError(problem, where=name, remedy="save it as UTF-8") from error
+            problem = f"the file is not {encoding.removesuffix('-sig').upper()} text: byte {error.start} cannot be read"
+            remedy = f"save it as UTF-8, such as by: iconv -f GB18030 -t UTF-8 {PurePosixPath(name).name} > new"
+            raise DataError(problem, where=name, remedy=remedy) from error
 
     def json(self, name: str) -> Any:
         """The content of a JSON file; a `DataError` if it is not JSON, or nested too deep."""
@@ -110,7 +125,7 @@ class AnnotationFiles:
     def xml(self, name: str) -> Element:
         """The root of an XML file. Entities are refused: they can take up all memory, or read other files."""
         try:
-            root: Element = fromstring((self.folder / name).read_bytes())
+            root: Element = fromstring(_decoded_xml((self.folder / name).read_bytes()))
         except DefusedXmlException as error:
             problem = "the XML file declares entities, which annotations do not need"
             raise DataError(problem, where=name, expected="XML without a document type") from error
@@ -125,64 +140,12 @@ class AnnotationFiles:
         return found[1].decode() if found else ""
 
 
-def claim(claims: dict[str, str], image: str, file: str) -> None:
-    """Record which annotation file an image has; a `DataError` if it has another one already."""
-    other = claims.setdefault(image, file)
-    if other != file:
-        problem = f"two annotation files are for one image, {image}: {other} and {file}"
-        raise DataError(problem, remedy="remove the outdated one, or the one whose own image is absent")
-
-
-def number(value: Any, what: str, where: str) -> float:
-    """A number, given as one or as text; else a `DataError`. NaN and infinity pass, for validation to report."""
-    if value.__class__ in (float, int, str):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    raise _unexpected(value, what, "a number", where)
-
-
-def whole(value: Any, what: str, where: str) -> int:
-    """A whole number, such as `640`, or `640.0` from tools that write all numbers alike; else a `DataError`."""
-    found = number(value, what, where)
-    if math.isfinite(found) and found.is_integer():
-        return int(found)
-    raise _unexpected(value, what, "a whole number", where)
-
-
-def label(value: Any, where: str) -> str:
-    """The name of a class, without spaces around it; a `DataError` if it is no text, empty, or not encodable."""
-    if isinstance(value, str) and value.strip() and is_encodable(value):
-        return value.strip()
-    raise _unexpected(value, "the class", "a name", where)
-
-
-def is_encodable(text: str) -> bool:
-    """Whether a text can be written as UTF-8: JSON and YAML can hold lone surrogates."""
-    return not re.search("[\ud800-\udfff]", text)
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def shown(value: Any) -> str:
-    """A value for a message: short, however long it is."""
-    for kind, text in ((dict, "an object"), (list, "a list"), (type(None), "absent")):
-        if isinstance(value, kind):
-            return text
-    if isinstance(value, int) and value.bit_length() > 64:
-        return f"a number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
-
-
-def _unexpected(value: Any, what: str, expected: str, where: str) -> DataError:
-    problem = f"{what} is {shown(value)} where {expected} was expected"
-    return DataError(problem, where=where, remedy="correct the file")
+def _decoded_xml(data: bytes) -> bytes | str:
+    """The content of an XML file; as text where its declaration names an encoding that the parser does not know."""
+    found = _XML_ENCODING.match(data)
+    encoding = found[1].decode("ascii", "replace").lower() if found else ""
+    if not found or encoding.startswith(("utf", "us-ascii", "ascii", "iso-8859-1")):
+        return data
+    # GB18030 holds all of GB2312 and GBK, of which writers take each for the other
+    wide = "gb18030" if encoding in {"gb2312", "gbk", "cp936"} else encoding
+    return data[: found.start(1)].decode("ascii") + "utf-8" + data[found.end(1) :].decode(wide)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import PurePosixPath
 
-from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
+from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
+from pipeline.data.formats.coco_records import CocoFile, read_file
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import subset_named
-
-log = logging.getLogger(__name__)
+from pipeline.data.formats.image_pairing import Reference, pair
+from pipeline.data.parsed import LEFT_OUT_FIELD, subset_named
 
 LOOKS_FOR = "a JSON file with images, annotations that have a bbox, and categories"
+_OTHER_COCO = ("as of panoptic files", "as of captions")
+_STUFF = re.compile(r"(^|[^a-z])stuff([^a-z]|$)", re.IGNORECASE)
 
 
 def candidates(files: AnnotationFiles) -> Candidates:
@@ -28,20 +30,29 @@ def candidates(files: AnnotationFiles) -> Candidates:
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """Read the instances files.
 
-    Of several files, those without any image here are skipped, and so are person keypoints beside instances. Their
-    images are numbered by name, objects in file order, and categories of one name merged; the folder or file name gives
-    the subset. An object of an image or category that its file does not have gets an id that nothing has, for
+    Of several files, those without any image here are skipped, and so are person keypoints and stuff beside instances.
+    Their images are numbered by name, objects in file order, and categories of one name merged; the folder or file name
+    gives the subset. An object of an image or category that its file does not have gets an id that nothing has, for
     validation to report.
     """
-    names = [name for name in files.ending(".json") if not _why_not(files, name)]
+    reasons = {name: _why_not(files, name) for name in files.ending(".json")}
+    names = [name for name in reasons if not reasons[name]]
+    files.notes.extend(f"left out: {why}" for why in reasons.values() if why.endswith(_OTHER_COCO))
     if len(names) > 1:
         plain = [name for name in names if not files.has_json_keys(name, "num_keypoints")]
-        names = _only(plain, names, "they are keypoints, and there are instances beside them")
-    datasets = {name: _resolved(read_coco(files.folder / name, unsized=True), name, images) for name in names}
-    if len(datasets) > 1:
-        here = [name for name in names if any(each.file_name in images.names for each in datasets[name].images)]
-        datasets = {name: datasets[name] for name in _only(here, names, "none of their images is here")}
-    return _merged(list(datasets.values())) if len(datasets) > 1 else next(iter(datasets.values()))
+        names = _only(plain, names, "they are keypoints, and there are instances beside them", files)
+        things = [name for name in names if not _STUFF.search(PurePosixPath(name).stem)]
+        names = _only(things, names, "they are stuff, and there are things beside them", files)
+    found = [read_file(files, name) for name in names]
+    references = [_reference(each, image) for each in found for image in each.images]
+    meant = iter(pair(references, images, files.faults))
+    named = {each.name: [next(meant) for _ in each.images] for each in found}
+    if len(found) > 1:
+        here = [name for name in names if not images.names.isdisjoint(named[name])]
+        kept = set(_only(here, names, "none of their images is here", files))
+        found = [each for each in found if each.name in kept]
+    datasets = [_resolved(each, named[each.name], images) for each in found]
+    return _merged(datasets) if len(datasets) > 1 else datasets[0]
 
 
 def _why_not(files: AnnotationFiles, name: str) -> str:
@@ -51,34 +62,44 @@ def _why_not(files: AnnotationFiles, name: str) -> str:
         return f"{name} is a list, as of detection results"
     if '"shapes"' in head and not any(key in head for key in ('"images"', '"annotations"', '"categories"')):
         return f"{name} has shapes, as of LabelMe"  # not searched further: it may contain the image
-    missing = {key for key in ("images", "annotations", "categories", "bbox") if not files.has_json_keys(name, key)}
-    if missing & {"images", "annotations"}:
-        return f"{name} has no '{max(missing & {'images', 'annotations'})}'"
-    if "bbox" in missing and files.has_json_keys(name, "image_id"):
-        return f"{name} has annotations, but no 'bbox' in them, as of captions"
-    return f"{name} has no 'categories'" if "categories" in missing else ""
+    for key in ("images", "annotations"):
+        if not files.has_json_keys(name, key):
+            return f"{name} has no '{key}'"
+    if files.has_json_keys(name, "segments_info"):
+        return f"{name} has segments, {_OTHER_COCO[0]}"
+    has_boxes = files.has_json_keys(name, "bbox") or files.has_json_keys(name, "segmentation")
+    if not has_boxes and files.has_json_keys(name, "image_id"):
+        return f"{name} has annotations, but no 'bbox' in them, {_OTHER_COCO[1]}"
+    return "" if files.has_json_keys(name, "categories") else f"{name} has no 'categories'"
 
 
-def _only(kept: list[str], names: list[str], why: str) -> list[str]:
+def _only(kept: list[str], names: list[str], why: str, files: AnnotationFiles) -> list[str]:
     if not kept or len(kept) == len(names):
         return names
-    log.info("skipped, as %s: %s", why, ", ".join(name for name in names if name not in kept))
+    files.notes.append(f"skipped, as {why}: {', '.join(name for name in names if name not in kept)}")
     return kept
 
 
-def _resolved(dataset: CocoDataset, name: str, images: ImageIndex) -> CocoDataset:
+def _reference(file: CocoFile, image: Image) -> Reference:
+    own = image.extra.get("subset")
+    part = own if isinstance(own, str) else ""
+    return Reference(image.file_name, file.name, part=part, where=f"{file.name}: image {image.id}")
+
+
+def _resolved(file: CocoFile, names: Sequence[str], images: ImageIndex) -> CocoDataset:
     """The dataset with the images' names and sizes as they are here, and the file's subset where they have none."""
-    beside, by_file = PurePosixPath(name).parent.as_posix(), images.subset_of(name)
+    by_file = images.subset_of(file.name)
     found = []
-    for i, image in enumerate(dataset.images):
-        file_name = images.name_of(image.file_name, f"{name}: images[{i}]", beside)
-        width, height = (image.width, image.height) if image.width and image.height else images.size(file_name)
+    for image, name in zip(file.images, names, strict=True):
+        width, height = (image.width, image.height) if image.width and image.height else images.size(name)
         extra = dict(image.extra)
         own = extra.pop("subset", None)
         subset = (subset_named(own) if isinstance(own, str) else "") or by_file
         extra |= {"subset": subset} if subset else {}
-        found.append(replace(image, file_name=file_name, width=width, height=height, extra=extra))
-    return replace(dataset, images=tuple(found))
+        if left_out := file.left_out.get(image.id):
+            extra[LEFT_OUT_FIELD] = dict(Counter(extra.get(LEFT_OUT_FIELD, {})) + left_out)
+        found.append(replace(image, file_name=name, width=width, height=height, extra=extra))
+    return CocoDataset(tuple(found), file.annotations, file.categories, file.info, file.licenses)
 
 
 def _merged(datasets: Sequence[CocoDataset]) -> CocoDataset:

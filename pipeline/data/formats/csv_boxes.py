@@ -1,33 +1,37 @@
 """CSV files with a box a row: Open Images, and the tables of pixels that many tools write.
 
 - Open Images (https://storage.googleapis.com/openimages/web/download_v7.html): `ImageID, LabelName, XMin, XMax, YMin,
-  YMax` as fractions of the image's size; `IsGroupOf` marks a region with many objects as a crowd. A file
-  `class-descriptions*.csv` gives the names for machine ids such as `/m/01g317`.
+  YMax` as fractions of the image's size; `IsGroupOf` marks a region with many objects as a crowd. A table of two
+  columns gives the names for machine ids such as `/m/01g317`.
 - Pixels: `filename, width, height, class, xmin, ymin, xmax, ymax`, as TensorFlow's tools and Roboflow write, edges
   counted from 0; the sizes may be absent.
 - RetinaNet's `path,x1,y1,x2,y2,class` without a header: only where the user names the format, as any table fits.
 
-A row with an image and nothing else means that the image has no objects.
+A row without coordinates means that the image has no objects, whatever its class is called (`No finding`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-from pipeline.data.boxes import scale
+from pipeline.data.boxes import between_corners
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, is_number, label, number
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
+from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named, to_coco
+from pipeline.data.formats.image_pairing import Reference
+from pipeline.data.formats.scalars import declared_size, flag, is_number, label, number
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named
 from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"
 _SIDES = ("left", "top", "right", "bottom")
 _NEEDED = ("image", "class", *_SIDES)
+_EMPTY = {"", "nan", "none", "null", "na"}  # cells without a value, as pandas and databases write them
 _TITLES = {
     "image": ("imageid", "filename", "file_name", "image", "image_name", "image_path", "img", "path", "file"),
     "class": ("labelname", "class", "label", "class_name", "category", "category_name"),
@@ -66,43 +70,38 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """
     names = _class_names(files)
     tables = [table for table in _tables(files) if not table.why_not]
-    return to_coco(each for table in tables for each in _images(files, table, images, names))
+    return assemble((each for table in tables for each in _records(files, table, names)), files, images)
 
 
-def class_descriptions(files: AnnotationFiles) -> tuple[str, ...]:
-    """The tables that give names for the machine ids of Open Images' classes."""
-    return tuple(name for name in files.ending(".csv") if PurePosixPath(name).name.startswith("class-descriptions"))
-
-
-def _images(
-    files: AnnotationFiles, table: _Table, images: ImageIndex, names: Mapping[str, str]
-) -> Iterator[ParsedImage]:
-    beside, by_file = PurePosixPath(table.file).parent.as_posix(), images.subset_of(table.file)
-    meant: dict[str, str] = {}
+def _records(files: AnnotationFiles, table: _Table, names: Mapping[str, str]) -> Iterator[Record]:
     for where, row in _rows(files, table):
-        written = row["image"]
-        if not written:
-            raise DataError("a row names no image", where=where, remedy="add the name, or remove the row")
-        if written not in meant:
-            meant[written] = images.name_of(written, where, beside)
-        sides = (None, None) if table.open_images else (row.get("width"), row.get("height"))
-        size = images.declared_size(meant[written], *sides, where)
-        boxes, is_object = list[ParsedBox](), bool(row["class"] or any(row[side] for side in _SIDES))
-        if is_object:
-            left, top, right, bottom = (number(row[side], side, where) for side in _SIDES)
-            kind, box = label(row["class"], where), (left, top, right - left, bottom - top)
+        left_out, boxes, size = Counter[str](), list[ParsedBox](), (0, 0)
+        with files.faults.of(left_out):
             if not table.open_images:
-                boxes.append(ParsedBox(kind, box))
-            elif all(size):
-                boxes.append(ParsedBox(names.get(kind, kind), scale(box, *size), int(row.get("group") == "1")))
-        subset = subset_named(row.get("subset", "")) or by_file
-        yield ParsedImage(meant[written], *size, boxes, subset, unusable=is_object and not boxes)
+                size = declared_size(row.get("width"), row.get("height"), where)
+            boxes = _boxes(row, names if table.open_images else {}, where)
+        if row["image"]:
+            reference = Reference(row["image"], table.file, part=row.get("subset", ""), where=where, size=size)
+            image = ParsedImage("", 0, 0, boxes, subset_named(row.get("subset", "")), left_out=left_out)
+            yield Record(reference, image, in_fractions=table.open_images)
+
+
+def _boxes(row: Mapping[str, str], names: Mapping[str, str], where: str) -> list[ParsedBox]:
+    """The box of a row, or none."""
+    if not row["image"]:
+        raise DataError("a row names no image", where=where, remedy="add the name, or remove the row")
+    if all(row[side].lower() in _EMPTY for side in _SIDES):
+        return []
+    left, top, right, bottom = (number(row[side], side, where) for side in _SIDES)
+    kind, crowd = label(row["class"], where), flag(row.get("group"), "IsGroupOf", where)
+    return [ParsedBox(names.get(kind, kind), between_corners(left, top, right, bottom), crowd, source=where)]
 
 
 def _tables(files: AnnotationFiles) -> Iterator[_Table]:
     """The tables by their first lines; without a header the columns are `path,x1,y1,x2,y2,class`."""
+    described = files.class_descriptions()
     for name in files.ending(".csv"):
-        if name in class_descriptions(files):
+        if name in described:
             continue
         first = (files.head(name).splitlines() or [""])[0]
         delimiter = max(",;\t", key=first.count)
@@ -132,7 +131,9 @@ def _rows(files: AnnotationFiles, table: _Table) -> Iterator[tuple[str, dict[str
                 continue
             if len(row) <= max(table.columns[each] for each in _NEEDED):
                 problem = f"a row has {len(row)} values"
-                raise DataError(problem, where=where, expected="one for each column", remedy="correct the file")
+                fault = DataError(problem, where=where, expected="one for each column", remedy="correct the file")
+                files.faults.add(fault)
+                continue
             yield where, {each: row[i].strip() for each, i in table.columns.items() if i < len(row)}
     except csv.Error as error:
         raise DataError(f"the file is not CSV: {error}", where=f"{table.file}:{reader.line_num}") from error
@@ -140,7 +141,7 @@ def _rows(files: AnnotationFiles, table: _Table) -> Iterator[tuple[str, dict[str
 
 def _class_names(files: AnnotationFiles) -> dict[str, str]:
     names: dict[str, str] = {}
-    for name in class_descriptions(files):
+    for name in files.class_descriptions():
         for i, row in enumerate(csv.reader(files.text(name).splitlines()), 1):
             if len(row) != 2:
                 raise DataError(f"a row has {len(row)} values", where=f"{name}:{i}", expected="id and name")

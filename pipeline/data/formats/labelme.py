@@ -1,8 +1,8 @@
-"""LabelMe: one JSON file with shapes for each image.
+"""LabelMe, and what writes its files, such as X-AnyLabeling: one JSON file with shapes for each image.
 
 Reference: https://github.com/wkentaro/labelme. Coordinates are pixels of the upright image. A shape with an area gives
-the box around it: rectangle (turned or not), polygon, circle (centre and a point on it), and mask (whose two corners
-are pixels inside it). Lines and points have no area.
+the box around its points, turned or not: rectangle, polygon, oriented rectangle, cuboid and the like; or around a
+circle (centre and a point on it) or a mask (whose two corners are pixels inside it). Lines and points have no area.
 
 A shape whose flags or fields have `crowd`, `iscrowd`, `ignore` or `difficult` set is a region that is not judged.
 Shapes of one `group_id` stay apart: groups may mean anything.
@@ -10,24 +10,24 @@ Shapes of one `group_id` stay apart: groups may mean anything.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
-from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.data.boxes import hull
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, claim, label, number, shown
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
+from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
+from pipeline.data.formats.image_pairing import Reference
+from pipeline.data.formats.scalars import RecordError, declared_size, flag, label, number, shown
+from pipeline.data.parsed import NO_AREA, ParsedBox, ParsedImage
 from pipeline.errors import DataError
-
-log = logging.getLogger(__name__)
 
 LOOKS_FOR = "JSON files with shapes and an imagePath"
 _NOT_JUDGED = ("crowd", "iscrowd", "ignore", "difficult")
-_POINTS = {"rectangle": 2, "rotation": 3, "polygon": 3, "circle": 2, "mask": 2}  # least number of points
+_WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip", "polyline"})
+_POINTS = {"rectangle": 2, "circle": 2, "mask": 2}  # least number of points; of others 3
 
 
 def candidates(files: AnnotationFiles) -> Candidates:
@@ -37,56 +37,55 @@ def candidates(files: AnnotationFiles) -> Candidates:
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read the shapes of each image, without other JSON files and shapes without an area; the log counts the latter."""
-    found, claims, without_area = list[ParsedImage](), dict[str, str](), Counter[str]()
+    """Read the shapes of each image, without other JSON files and shapes without an area."""
+    records = list[Record]()
     for name in files.ending(".json"):
         content = files.json(name) if files.has_json_keys(name, "shapes", "imagePath") else None
         if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-            found.append(_image(name, content, images, without_area))
-            if found[-1].name in images.names:
-                claim(claims, found[-1].name, name)
-    if without_area:
-        kinds = ", ".join(f"{count} of kind '{kind}'" for kind, count in sorted(without_area.items()))
-        log.info("skipped shapes without an area: %s", kinds)
-    return to_coco(found)
+            with files.faults.of():
+                records.append(_record(name, content, files))
+    return assemble(records, files, images)
 
 
-def _image(file: str, content: dict[str, Any], images: ImageIndex, without_area: Counter[str]) -> ParsedImage:
+def _record(file: str, content: dict[str, Any], files: AnnotationFiles) -> Record:
     path = content.get("imagePath")
     if path is not None and not isinstance(path, str):
         raise DataError(f"'imagePath' is {shown(path)}", where=file, expected="the image's path")
-    name = images.image_of(file, path or "")
-    boxes, unusable = list[ParsedBox](), False
+    boxes, left_out = list[ParsedBox](), Counter[str]()
     for i, shape in enumerate(content["shapes"]):
-        where = f"{file}: shapes[{i}]"
-        if not isinstance(shape, dict):
-            raise DataError(f"a shape is {shown(shape)} where an object was expected", where=where)
-        kind = str(shape.get("shape_type") or "polygon")
-        if kind in _POINTS:
-            boxes.append(_box(shape, kind, where))
-        else:
-            without_area[shown(kind).strip("'")] += 1
-            unusable = True
-    size = images.declared_size(name, content.get("imageWidth"), content.get("imageHeight"), file)
-    return ParsedImage(name, *size, boxes, images.subset_of(PurePosixPath(file).parent.as_posix()), unusable=unusable)
+        with files.faults.of(left_out):
+            box = _box(shape, f"{file}: shapes[{i}]")
+            boxes += [box] if box else []
+            left_out[NO_AREA] += box is None
+    size = declared_size(content.get("imageWidth"), content.get("imageHeight"), file)
+    return Record(Reference(path or "", file, own=True, size=size), ParsedImage("", 0, 0, boxes, left_out=+left_out))
 
 
-def _box(shape: dict[str, Any], kind: str, where: str) -> ParsedBox:
-    raw = shape.get("points")
+def _box(shape: Any, where: str) -> ParsedBox | None:
+    """The box of a shape; None where it has no area."""
+    if not isinstance(shape, dict):
+        raise RecordError(f"a shape is {shown(shape)} where an object was expected", where=where)
+    kind, raw = str(shape.get("shape_type") or "polygon"), shape.get("points")
+    if kind in _WITHOUT_AREA:
+        return None
     if not isinstance(raw, list) or not all(isinstance(point, list) and len(point) == 2 for point in raw):
-        raise DataError(f"'points' is {shown(raw)}", where=where, expected="a list of points [x, y]")
+        raise RecordError(f"'points' is {shown(raw)}", where=where, expected="a list of points [x, y]")
     points = [(number(x, "a point's x", where), number(y, "a point's y", where)) for x, y in raw]
-    if len(points) < _POINTS[kind]:
+    least = _POINTS.get(kind, 3)
+    if len(points) < least:
         problem = f"a {kind} has {len(points)} points"
-        raise DataError(problem, where=where, expected=f"at least {_POINTS[kind]}", remedy="draw it again")
+        raise RecordError(problem, where=where, expected=f"at least {least}", remedy="draw it again")
     name, flags = label(shape.get("label"), where), shape.get("flags")
     places = (shape, flags if isinstance(flags, dict) else {})
-    crowd = int(any(place.get(flag) in (True, 1) for place in places for flag in _NOT_JUDGED))
+    crowd = max(flag(place.get(each), each, where) for place in places for each in _NOT_JUDGED)
     if kind == "circle":
         (x, y), edge = points[0], points[1]
         radius = math.dist((x, y), edge)
-        return ParsedBox(name, (x - radius, y - radius, 2 * radius, 2 * radius), crowd, area=math.pi * radius**2)
+        box = (x - radius, y - radius, 2 * radius, 2 * radius)
+        return ParsedBox(name, box, crowd, area=math.pi * radius**2, source=where)
     x, y, across, down = hull(points)
     if kind == "mask":
-        return ParsedBox(name, (x, y, across + 1, down + 1), crowd)
-    return ParsedBox(name, (x, y, across, down), crowd) if len(points) == 2 else ParsedBox.around(name, points, crowd)
+        return ParsedBox(name, (x, y, across + 1, down + 1), crowd, source=where)
+    if len(points) == 2:
+        return ParsedBox(name, (x, y, across, down), crowd, source=where)
+    return ParsedBox.around(name, points, crowd, where)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats import coco_json, csv_boxes, cvat_xml, labelme, voc, yolo
 from pipeline.data.formats.annotation_files import AnnotationFiles
 from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.formats.scalars import RecordError, together
+from pipeline.data.parsed import LEFT_OUT_FIELD
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -26,13 +29,31 @@ FORMATS = {
 DESCRIBED = ("yolo", "csv")  # the formats that take class names from files of their own
 
 
+@dataclass(frozen=True)
+class ReadAnnotations:
+    """The annotations of a source."""
+
+    format: str
+    dataset: CocoDataset
+    unreadable: tuple[RecordError, ...]  # the boxes that were left out, as their records cannot be read
+    left_out: Mapping[str, int]  # boxes of no known image that were left out, by reason
+    notes: tuple[str, ...]  # what the user should know of the reading, a sentence each
+
+    @property
+    def shapes_left_out(self) -> int:
+        """How many shapes are not used as boxes, on images and elsewhere."""
+        marks = (image.extra.get(LEFT_OUT_FIELD) or {} for image in self.dataset.images)
+        return sum(self.left_out.values()) + sum(sum(each.values()) for each in marks)
+
+
 def read_annotations(
     folder: Path,
     images: ImageIndex,
     *,
     format: str = "",  # noqa: A002 - the field's word
     member: str = "",
-) -> tuple[str, CocoDataset]:
+    pair_by: str = "",
+) -> ReadAnnotations:
     """Read the annotation files in a folder.
 
     Boxes are in pixels, as the files have them; boxes outside the image, without area or with NaN are left to
@@ -43,27 +64,38 @@ def read_annotations(
     Except for a single COCO file, which keeps its ids, images are numbered from 1 by name, and categories from 1 in
     the order the source gives them (`data.yaml`, CVAT's labels), else by name. The same files give the same dataset.
 
-    `format` is one of `FORMATS`, or empty to detect it; `member` is the path of the one file to read, or its end.
-    The format's name is returned with the dataset.
+    `format` is one of `FORMATS`, or empty to detect it; `member` is the path of the one file to read, or its end. For
+    `pair_by` see `image_pairing`.
+
+    Raises:
+        UsageError: There is no such format.
+        DataError: The annotations are in no known format, in several, or faulty; all faults are told at once. A few
+            boxes that cannot be read are left out instead.
     """
     if format and format not in FORMATS:
         remedy = did_you_mean(format, FORMATS, otherwise="leave it empty to detect it", cutoff=0.3)
         raise UsageError(f"there is no annotation format '{format}'", expected=", ".join(FORMATS), remedy=remedy)
-    files = AnnotationFiles.of(folder, named=bool(format))
+    files = AnnotationFiles.of(folder, named=bool(format), pair_by=pair_by)
     if member:
         files = files.only(member)
     name = _recognised(files, format)
-    dataset = FORMATS[name].read(files, images)
+    try:
+        dataset = FORMATS[name].read(files, images)
+    except DataError as error:
+        raise together([*files.faults.errors, error]) from error
+    faults = files.faults.settle(len(dataset.annotations))
     if len({image.extra.get("subset", "") for image in dataset.images}) == 1:
         without = ({key: each for key, each in image.extra.items() if key != "subset"} for image in dataset.images)
         pairs = zip(dataset.images, without, strict=True)
         dataset = replace(dataset, images=tuple(replace(image, extra=extra) for image, extra in pairs))
+    for note in files.notes:
+        log.info("%s", note)
     log.info("annotations read as %s: %d images, %d boxes", name, len(dataset.images), len(dataset.annotations))
     broken = sorted(set(images.unreadable))
     if broken:
         examples = ", ".join(broken[:5]) + (", …" if len(broken) > 5 else "")
         log.warning("%d images have no readable header, and lose boxes relative to it: %s", len(broken), examples)
-    return name, dataset
+    return ReadAnnotations(name, dataset, tuple(faults), files.left_out, tuple(files.notes))
 
 
 def _recognised(files: AnnotationFiles, format: str) -> str:  # noqa: A002
@@ -115,4 +147,4 @@ def lay_over(own: Path, given: Path, folder: Path) -> tuple[str, ...]:
 
 def _descriptions(files: AnnotationFiles) -> tuple[str, ...]:
     """`data.yaml`, `classes.txt`, `obj.names`, `class-descriptions.csv` and the like."""
-    return (*yolo.data_files(files), *yolo.name_lists(files), *csv_boxes.class_descriptions(files))
+    return (*yolo.data_files(files), *yolo.name_lists(files), *files.class_descriptions())

@@ -10,6 +10,9 @@ This rule reads what supervision and globox write within half a pixel:
 - a file with a decimal point in a coordinate has edges counted from 0 (globox, CVAT and others write such numbers);
 - all others are read the kit's way, unless one of them has a left or top edge of 0 or less, which the kit never writes.
 
+An object is a `<bndbox>`, roLabelImg's `<robndbox>`, which is turned clockwise around its centre by an angle in
+radians, or a `<polygon>`. Of turned boxes and polygons the box around them is taken, with edges counted from 0.
+
 `difficult` objects become crowd regions: VOC's evaluation counts them neither as found nor as missed, as COCO's does
 with crowds.
 """
@@ -17,32 +20,38 @@ with crowds.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import math
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
+from pipeline.data.boxes import between_corners, hull, rotated_box
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates, claim, label, number
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
+from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, subset_of, to_coco
-from pipeline.errors import DataError
+from pipeline.data.formats.image_pairing import Reference
+from pipeline.data.formats.scalars import RecordError, declared_size, flag, label, number
+from pipeline.data.parsed import ParsedBox, ParsedImage, subset_of
 
 log = logging.getLogger(__name__)
 
 LOOKS_FOR = "XML files with <annotation> outermost"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
-_NO = {"", "0", "false", "no", "unspecified"}
 
 
 @dataclass(slots=True)
 class _File:
-    """An annotation file: objects are class, corners as written, and whether not judged."""
+    """An annotation file: its corners as written, other shapes as boxes, and whether it counts pixels from 1."""
 
     name: str
     root: Element
-    objects: list[tuple[str, tuple[float, ...], bool]]
     official: bool  # PASCAL VOC's own
-    from_one: bool  # whether it counts pixels from 1
+    from_one: bool = False
+    corners: list[tuple[ParsedBox, tuple[float, ...]]] = field(default_factory=list)
+    shapes: list[ParsedBox] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def candidates(files: AnnotationFiles) -> Candidates:
@@ -53,52 +62,75 @@ def candidates(files: AnnotationFiles) -> Candidates:
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """Read the annotations of each image; images without a file are not part of the dataset."""
     found = [_parsed(files, name) for name in files.ending(".xml") if files.xml_root(name) == "annotation"]
-    if any(min(corners[:2]) <= 0 for each in found if each.from_one for _, corners, _ in each.objects):
+    if any(min(corners[:2]) <= 0 for each in found if each.from_one for _, corners in each.corners):
         for each in found:
             each.from_one = each.official
     shifted = sum(each.from_one for each in found)
     if shifted:
         log.info("coordinates count from 1, as in Pascal VOC, in %d of %d files", shifted, len(found))
-    subsets, claims, parsed = _image_sets(files), dict[str, str](), list[ParsedImage]()
+    subsets = _image_sets(files)
+    records: list[Record] = []
     for each in found:
-        parsed.append(_image(each, images, subsets))
-        if parsed[-1].name in images.names:
-            claim(claims, parsed[-1].name, each.name)
-    return to_coco(parsed)
+        with files.faults.of():
+            records.append(_record(each, subsets))
+    return assemble(records, files, images)
 
 
 def _parsed(files: AnnotationFiles, name: str) -> _File:
     root = files.xml(name)
     source = root.find("source")
     origin = " ".join(source.itertext()).upper() if source is not None else ""
-    objects, decimal = [], False
+    file = _File(name, root, "PASCAL VOC" in origin or "THE VOC2" in origin)
+    decimal = False
     for i, each in enumerate(root.findall("object"), 1):
-        where = f"{name}: object {i}"
-        box = each.find("bndbox")
-        if box is None:
-            raise DataError("an object has no <bndbox>", where=where, expected=f"one with {', '.join(_SIDES)}")
-        texts = {side: box.findtext(side) for side in _SIDES}
-        decimal = decimal or any("." in (text or "") for text in texts.values())
-        corners = tuple(number(text, f"<{side}>", where) for side, text in texts.items())
-        difficult = (each.findtext("difficult") or "").strip().lower() not in _NO
-        objects.append((label(each.findtext("name"), where), corners, difficult))
-    official = "PASCAL VOC" in origin or "THE VOC2" in origin
-    return _File(name, root, objects, official, official or not decimal)
+        with files.faults.of(file.left_out):
+            decimal |= _read_object(each, file, f"{name}: object {i}")
+    file.from_one = file.official or not decimal
+    return file
 
 
-def _image(file: _File, images: ImageIndex, subsets: dict[str, str]) -> ParsedImage:
+def _read_object(node: Element, file: _File, where: str) -> bool:
+    """Add an object to its file; returns whether its corners have a decimal point."""
+    crowd = flag(node.findtext("difficult"), "<difficult>", where)
+    kind = label(node.findtext("name"), where)
+    box, turned, polygon = (node.find(tag) for tag in ("bndbox", "robndbox", "polygon"))
+    if box is not None and box.find("xmin") is not None:
+        texts = [box.findtext(side) for side in _SIDES]
+        corners = tuple(number(text, f"<{side}>", where) for text, side in zip(texts, _SIDES, strict=True))
+        file.corners.append((ParsedBox(kind, (0, 0, 0, 0), crowd, source=where), corners))
+        return any("." in (text or "") for text in texts)
+    if turned is not None:
+        x, y, across, down, angle = (number(turned.findtext(tag), f"<{tag}>", where) for tag in _TURNED)
+        outline = rotated_box((x - across / 2, y - down / 2, across, down), math.degrees(angle))
+        file.shapes.append(ParsedBox(kind, hull(outline), crowd, source=where))
+    elif polygon is not None:
+        ends = [tag[1:] for tag in (each.tag for each in polygon) if tag[0] == "x"]
+        points = [
+            (number(polygon.findtext(f"x{end}"), "x", where), number(polygon.findtext(f"y{end}"), "y", where))
+            for end in ends
+        ]
+        file.shapes.append(ParsedBox.around(kind, points, crowd, where))
+    else:
+        expected = f"one with {', '.join(_SIDES)}"
+        raise RecordError("an object has no <bndbox>", where=where, expected=expected, remedy="correct the file")
+    return False
+
+
+_TURNED = ("cx", "cy", "w", "h", "angle")
+
+
+def _record(file: _File, subsets: dict[str, str]) -> Record:
     """`folder` is often outdated, and ignored."""
-    name = images.image_of(file.name, (file.root.findtext("filename") or "").strip())
     shift = int(file.from_one)
     boxes = [
-        ParsedBox(kind, (left - shift, top - shift, right - (left - shift), bottom - (top - shift)), int(difficult))
-        for kind, (left, top, right, bottom), difficult in file.objects
+        ParsedBox(each.label, between_corners(*corners, first=shift), each.iscrowd, source=each.source)
+        for each, corners in file.corners
     ]
-    path = PurePosixPath(file.name)
-    by_list = subsets.get(path.stem) or subsets.get(PurePosixPath(name).stem)
-    width, height = file.root.findtext("size/width"), file.root.findtext("size/height")
-    size = images.declared_size(name, width, height, file.name)
-    return ParsedImage(name, *size, boxes, by_list or images.subset_of(path.parent.as_posix()))
+    named, path = (file.root.findtext("filename") or "").strip(), PurePosixPath(file.name)
+    subset = subsets.get(path.stem) or subsets.get(PurePosixPath(named.replace("\\", "/")).stem, "")
+    size = declared_size(file.root.findtext("size/width"), file.root.findtext("size/height"), file.name)
+    reference = Reference(named, file.name, own=True, size=size)
+    return Record(reference, ParsedImage("", 0, 0, boxes + file.shapes, subset, left_out=file.left_out))
 
 
 def _image_sets(files: AnnotationFiles) -> dict[str, str]:

@@ -4,41 +4,37 @@ An empty file means an image without objects. An image without a file is marked 
 it, as a list only gives the subset. The images are those of the splits in `data.yaml`, or all where it names none that
 is here. Sizes are those of the upright images, as the format has none.
 
-A line has the index of a class, then a box, a polygon, or a box and key points. Reference:
-https://docs.ultralytics.com/datasets/detect/ and /segment/, /pose/, /obb/. Coordinates are fractions of the image's
-width and height; a box has its centre and size.
+A line has the index of a class, then a box or a polygon: see `yolo_rows`.
 
 The classes are named in a `data.yaml` (https://docs.ultralytics.com/datasets/detect/#ultralytics-yolo-format), or in
-one of the plain lists of names that Darknet and labelling tools write.
+one of the plain lists of names that Darknet and labelling tools write. Names are texts as written: `no` is no boolean
+here, and `007` no number.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
 from pipeline.data.coco import CocoDataset
-from pipeline.data.formats.annotation_files import (
-    AnnotationFiles,
-    Candidates,
-    claim,
-    is_number,
-    label,
-    number,
-    shown,
-    whole,
-)
+from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
+from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
-from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named, to_coco
+from pipeline.data.formats.image_pairing import Reference
+from pipeline.data.formats.scalars import is_number, label, number, shown, whole
+from pipeline.data.formats.yolo_rows import EXPECTED, Row, Shape, read_row, row_shapes
+from pipeline.data.images import is_image_name
+from pipeline.data.parsed import ParsedImage, subset_named
 from pipeline.errors import DataError
 
 LOOKS_FOR = "text files with lines 'class x y width height', and data.yaml or classes.txt"
-_EXPECTED = "class x-centre y-centre width height, or class x1 y1 x2 y2 x3 y3 …, as fractions of the image's size"
 _LABEL_FOLDERS = {"labels", "label"}
 _NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
 _NAMES = re.compile(r"""^[{\s]*["']?names["']?\s*:|[{,]\s*["']?names["']?\s*:""", re.MULTILINE)
@@ -51,40 +47,54 @@ class _Description:
     classes: tuple[str, ...]
     splits: Sequence[tuple[str, str]] = ()
     keypoint_values: int = 0
+    file: str = ""
 
 
 def candidates(files: AnnotationFiles) -> Candidates:
     """The text files, which should have label lines; then a `data.yaml`, alone where all images are empty."""
     for name in _texts(files):
         fits = looks_like_labels(files.head(name))
-        yield name, "" if fits else f"{name} does not begin with a line '{_EXPECTED}'"
+        yield name, "" if fits else f"{name} does not begin with a line '{EXPECTED}'"
     if files.named or not files.ending(".json", ".xml", ".csv"):
         yield from ((name, "") for name in data_files(files) + (name_lists(files) if files.named else ()))
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read the labels of all images.
-
-    Labels without an image are listed under their own name, without objects, as their boxes have no size.
-    """
+    """Read the labels of all images."""
     described = _description(files)
     texts = _texts(files)
     lists = [name for name in texts if is_image_list(files, name)]
     subsets = _subsets(files, described, lists, images)
-    labels: dict[str, str] = {}
-    for name in texts:
-        if name not in lists and _is_label(files, name, images):
-            claim(labels, _image_of(name, images), name)
-    found = list[ParsedImage]()
-    for name in (subsets.keys() or images.names) | labels.keys():
-        file, size = labels.get(name, ""), images.size(name)
-        lines = enumerate(files.text(file).splitlines() if file else (), 1)
-        boxes = [_box(line.split(), f"{file}:{i}", described, size) for i, line in lines if line.strip()]
-        subset = subsets.get(name) or images.subset_of(PurePosixPath(name).parent.as_posix())
-        unusable = bool(boxes) and not all(size)
-        boxes = [] if unusable else boxes
-        found.append(ParsedImage(name, *size, boxes, subset, annotated=bool(file), unusable=unusable))
-    return to_coco(found, described.classes)
+    labels = {name: Counter[str]() for name in texts if name not in lists and _is_label(files, name, images)}
+    rows = {name: _rows(files, name, described, left_out) for name, left_out in labels.items()}
+    shapes = row_shapes(list(chain.from_iterable(rows.values())), described.keypoint_values, files.faults)
+    found = (_record(name, rows[name], shapes, left_out) for name, left_out in labels.items())
+    return assemble(found, files, images, described.classes, subsets=subsets, listed=subsets or images.names)
+
+
+def _rows(files: AnnotationFiles, file: str, described: _Description, left_out: Counter[str]) -> list[Row]:
+    rows: list[Row] = []
+    for i, line in enumerate(files.text(file).splitlines(), 1):
+        if words := line.split():
+            where = f"{file}:{i}"
+            with files.faults.of(left_out):
+                name = _class_of(words[0], described.classes, where)
+                rows.append(Row(name, tuple(number(word, "a coordinate", where) for word in words[1:]), where))
+    return rows
+
+
+def _class_of(word: str, classes: Sequence[str], where: str) -> str:
+    index = whole(word, "the class", where)
+    if 0 <= index < len(classes):
+        return classes[index]
+    problem, expected = f"a line is of class {index}, which has no name", f"0 to {len(classes) - 1}"
+    remedy = "add the name to data.yaml or classes.txt, or correct the line"
+    raise DataError(problem, where=where, expected=expected, remedy=remedy)
+
+
+def _record(file: str, rows: Sequence[Row], shapes: Mapping[int, Shape], left_out: Counter[str]) -> Record:
+    boxes = [read_row(row, shapes[len(row.values)]) for row in rows if len(row.values) in shapes]
+    return Record(Reference("", file, own=True), ParsedImage("", 0, 0, boxes, left_out=left_out), in_fractions=True)
 
 
 def data_files(files: AnnotationFiles) -> tuple[str, ...]:
@@ -117,37 +127,6 @@ def is_image_list(files: AnnotationFiles, name: str) -> bool:
     return bool(start.strip()) and not looks_like_labels(start)
 
 
-def _box(words: list[str], where: str, described: _Description, size: tuple[int, int]) -> ParsedBox:
-    """The object of a line: 5 values are a box, 6 one with its confidence, more of an odd count a polygon."""
-    index = whole(words[0], "the class", where)
-    if not 0 <= index < len(described.classes):
-        problem, expected = f"a line is of class {index}, which has no name", f"0 to {len(described.classes) - 1}"
-        remedy = "add the name to data.yaml or classes.txt, or correct the line"
-        raise DataError(problem, where=where, expected=expected, remedy=remedy)
-    name = described.classes[index]
-    is_box = len(words) in {5, 6} or (described.keypoint_values and len(words) == 5 + described.keypoint_values)
-    if not is_box and (len(words) < 7 or len(words) % 2 == 0):
-        problem = f"a line has {len(words)} values"
-        raise DataError(problem, where=where, expected=_EXPECTED, remedy="correct the line, or remove it")
-    values = [number(word, "a coordinate", where) for word in words[1:]]
-    width, height = size
-    if is_box:
-        x, y, across, down = values[:4]
-        return ParsedBox(name, ((x - across / 2) * width, (y - down / 2) * height, across * width, down * height))
-    return ParsedBox.around(name, [(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)])
-
-
-def _image_of(file: str, images: ImageIndex) -> str:
-    """The image of a label file: in the folder `images` that goes with its folder `labels`, or beside it."""
-    path = PurePosixPath(file)
-    parts = path.parent.parts
-    for i in reversed([i for i, part in enumerate(parts) if part.lower() in _LABEL_FOLDERS]):
-        found = images.in_folder(path.stem, "/".join([*parts[:i], "images", *parts[i + 1 :]]))
-        if found:
-            return found
-    return images.resolve(path.stem, path.parent.as_posix()) or path.with_suffix("").as_posix()
-
-
 def _subsets(
     files: AnnotationFiles, described: _Description, lists: Sequence[str], images: ImageIndex
 ) -> dict[str, str]:
@@ -156,9 +135,12 @@ def _subsets(
     Images that a list names and that do not exist have no size, so no boxes, and are not reported as missing.
     """
     subsets: dict[str, str] = {}
+    folder = PurePosixPath(described.file).parent.as_posix()
     for subset, path in described.splits or [(subset_named(PurePosixPath(name).stem), name) for name in lists]:
         found: Iterable[str | None] = ()
-        if not path.lower().endswith(".txt"):
+        if is_image_name(path):
+            found = [images.resolve(path, folder)]
+        elif not path.lower().endswith(".txt"):
             found = images.within(path)
         elif name := _list_at(files, path):
             beside = PurePosixPath(name).parent.as_posix()
@@ -195,7 +177,9 @@ def _last(path: str) -> str:
 def _description(files: AnnotationFiles) -> _Description:
     found = {name: _described(_loaded(files, name), name) for name in data_files(files)}
     if not found:
-        found = {name: _Description(classes) for name in name_lists(files) if (classes := _listed(files, name))}
+        found = {
+            name: _Description(classes, file=name) for name in name_lists(files) if (classes := _listed(files, name))
+        }
     if len({each.classes for each in found.values()}) > 1:
         problem = f"{len(found)} files name the classes, and they differ: {', '.join([*found][:5])}"
         raise DataError(problem, remedy="name the right one in annotations_member, or remove the others")
@@ -209,7 +193,7 @@ def _description(files: AnnotationFiles) -> _Description:
 def _loaded(files: AnnotationFiles, name: str) -> dict[str, Any]:
     text = files.text(name)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes texts of all scalars, and nothing else
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"the file is not YAML: {reason}", where=name, expected="a YOLO data.yaml") from error
@@ -224,28 +208,25 @@ def _described(content: dict[str, Any], name: str) -> _Description:
         splits += [(subset_named(key), each.replace("\\", "/")) for each in texts]
     shape, values = content.get("kpt_shape"), 0
     if shape is not None:
-        fits = isinstance(shape, list) and len(shape) == 2 and all(each.__class__ is int for each in shape)
-        if not fits or not 0 < shape[0] < 10_000 or shape[1] not in (2, 3):
+        fits = isinstance(shape, list) and len(shape) == 2 and all(str(each).isdecimal() for each in shape)
+        points, each = map(int, shape) if fits else (0, 0)
+        if not 0 < points < 10_000 or each not in (2, 3):
             raise DataError(f"'kpt_shape' is {shown(shape)}", where=name, expected="[number of key points, 2 or 3]")
-        values = shape[0] * shape[1]
-    return _Description(_names(content["names"], name), splits, values)
+        values = points * each
+    return _Description(_names(content["names"], name), splits, values, name)
 
 
 def _names(raw: Any, where: str) -> tuple[str, ...]:
     names = raw
     if isinstance(raw, dict):
-        by_index, indices = {str(index): each for index, each in raw.items()}, [str(i) for i in range(len(raw))]
+        by_index, indices = dict(raw), [str(i) for i in range(len(raw))]
         if set(by_index) != set(indices):
             problem = f"the indices of the {len(raw)} names are not 0 to {len(raw) - 1}"
             raise DataError(problem, where=where, expected="each index once", remedy="correct 'names'")
         names = [by_index[i] for i in indices]
     if not isinstance(names, list) or not names:
         raise DataError(f"'names' is {shown(raw)}", where=where, expected="a list of class names, or names by index")
-    for each in names:
-        # A YAML scalar may be a number (a class called 7) or a boolean (a class called no).
-        if not isinstance(each, str | int | float):
-            raise DataError(f"a class name is {shown(each)}", where=where, expected="a text", remedy="put it in quotes")
-    return tuple(label(str(each), where) for each in names)
+    return tuple(label(each, where) for each in names)
 
 
 def _listed(files: AnnotationFiles, name: str) -> tuple[str, ...]:

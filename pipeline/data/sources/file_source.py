@@ -67,7 +67,10 @@ def load_files(source: FileSource, images: Path, annotations: Path, options: Fet
             stem = str(PurePosixPath(name).with_suffix(""))
             for frame, jpeg, fields in extract_frames(path, name if used[stem] > 1 else stem, source.sampling):
                 sink.add(ParsedImage(frame, 0, 0, extra=fields), jpeg, where=name)
-        return replace(sink.finish(kind, found.url, found.sha256), member=member)
+        loaded = sink.finish(kind, found.url, found.sha256)
+        shared = PurePosixPath(taken[0]).parts[:depth]
+        root = unquote(found.url.rstrip("/").rpartition("/")[2]) if kind == "folder" else ""
+        return replace(loaded, member=member, place="/".join((root, *shared)))
 
 
 def _listed(found: Fetched, draft: Path, sink: ImageSink, *, is_local: bool) -> tuple[str, Files, Transfer]:

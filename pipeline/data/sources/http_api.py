@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pipeline.data.fetch.http_client import HttpClient, HttpStatusError, JsonResponse
-from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named
+from pipeline.data.parsed import NOT_A_BOX, ParsedBox, ParsedImage, subset_named
 from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
 from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, is_misspelt, kind, listed, need
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
@@ -112,7 +112,9 @@ def read_record(item: Any, settings: ApiSettings, *, where: str) -> list[ApiReco
     left_out = [each for each in read if isinstance(each, Skipped)]
     subset = subset_named(str(find(item, settings.subset))) if settings.subset else ""
     annotated, extra = found is not ABSENT and found is not None, read_extra(item, settings)
-    image = ParsedImage(str(name), 0, 0, boxes, subset, annotated, bool(left_out), extra)
+    image = ParsedImage(
+        str(name), 0, 0, boxes, subset, annotated, {NOT_A_BOX: len(left_out)} if left_out else {}, extra
+    )
     return [ApiRecord(where, image, url, data), *left_out]
 
 

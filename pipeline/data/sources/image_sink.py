@@ -11,20 +11,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import PIL.Image
 from tqdm import tqdm
 
-from pipeline.data.boxes import scale
 from pipeline.data.coco import write_coco
 from pipeline.data.fetch.http_client import is_web_page
 from pipeline.data.image_conversion import UnreadableError, convert, detect_format
 from pipeline.data.image_names import leads_out, numbered, safe_name
 from pipeline.data.images import is_image_name, upright_size
-from pipeline.data.parsed import ParsedBox, ParsedImage, to_coco
+from pipeline.data.parsed import ParsedImage, to_coco
 from pipeline.data.sources.loaded_source import LoadedSource, Skipped
 from pipeline.errors import DataError
 
@@ -151,11 +150,11 @@ class ImageSink:
         boxes = [box for each in entry.records for box in each.boxes]
         boxes.sort(key=lambda each: (each.label, json.dumps([each.bbox, each.iscrowd, each.segmentation])))
         if not self._in_pixels:
-            boxes = [_in_pixels(each, width, height) for each in boxes]
+            boxes = [each.scaled(width, height) for each in boxes]
         annotated = any(each.annotated for each in entry.records)
-        unusable = any(each.unusable for each in entry.records)
+        left_out = sum((Counter(each.left_out) for each in entry.records), Counter[str]())
         extra = {key: value for key, value in entry.extra.items() if value is not DIFFERS}
-        return ParsedImage(entry.name, width, height, boxes, entry.subset, annotated, unusable, extra)
+        return ParsedImage(entry.name, width, height, boxes, entry.subset, annotated, left_out, extra)
 
     def _store(self, entry: _Entry, name: str, content: bytes | Path, where: str) -> None:
         """Write an image, converted if the service would refuse it; `entry` gets its file, or the problem with it."""
@@ -240,11 +239,3 @@ def _checked_name(name: str, where: str) -> str:
         expected = "a path inside the images folder, no part of it hidden"
         raise DataError(f"the image's name cannot be used: {name[:80]!r}", where=where, expected=expected)
     return safe_name(str(PurePosixPath(name)))
-
-
-def _in_pixels(box: ParsedBox, width: int, height: int) -> ParsedBox:
-    area = None if box.area is None else box.area * width * height
-    outlines = [
-        [value * (height if i % 2 else width) for i, value in enumerate(each)] for each in box.segmentation or ()
-    ]
-    return replace(box, bbox=scale(box.bbox, width, height), area=area, segmentation=outlines or None)

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from pipeline.data.boxes import Point
 from pipeline.data.fetch.credentials import Access, token_from
 from pipeline.data.fetch.http_client import HttpClient
-from pipeline.data.parsed import ParsedBox, ParsedImage
+from pipeline.data.parsed import NOT_A_BOX, ParsedBox, ParsedImage
 from pipeline.data.sources.api_images import ApiRecord, as_number, load_records, read_extra
 from pipeline.data.sources.api_settings import ABSENT, ApiSettings, find, kind, need
 from pipeline.data.sources.loaded_source import UNLABELLED, LoadedSource, Skipped
@@ -76,7 +76,9 @@ def read_task(task: Any, source: ApiSource, where: str, site: str = "") -> list[
     url, name = _image(reference, find(task, "id"), urlsplit(site).path)
     width, height = _declared_size(results)
     extra = read_extra(data, source.settings)
-    image = ParsedImage(name, width, height, boxes, "", annotation is not None, bool(left_out), extra)
+    image = ParsedImage(
+        name, width, height, boxes, "", annotation is not None, {NOT_A_BOX: len(left_out)} if left_out else {}, extra
+    )
     return [ApiRecord(where, image, url, hint=reference), *left_out]
 
 

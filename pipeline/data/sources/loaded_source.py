@@ -38,6 +38,7 @@ class LoadedSource:
     converted: tuple[Skipped, ...] = ()  # images that were taken, and what their conversion changed or left out
     remarks: tuple[str, ...] = ()  # what else the user should know of how the source was read, a sentence each
     member: str = ""  # the only annotation file to read, as the user named it for the source; empty for all
+    place: str = ""  # the folders that lead to the images, as far as they tell images of several folders apart
     renamed: Mapping[str, str] = field(default_factory=dict)  # names in the folder by those in the source, if others
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by name in the folder: clip and frame, …
 

@@ -6,6 +6,7 @@ import pytest
 from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
+from pipeline.data.parsed import NO_AREA
 from pipeline.errors import DataError
 
 META = """<meta><task><id>5</id><name>t</name><source>street.mp4</source>
@@ -38,7 +39,7 @@ USUAL = (1, 2, 10, 20)
     {
         "box": (BOX, USUAL),
         "turned box": ('<box label="cat" xtl="0" ytl="10" xbr="20" ybr="20" rotation="90"/>', (5, 5, 10, 20)),
-        "swapped: for validation": ('<box label="cat" xtl="9" ytl="2" xbr="1" ybr="22"/>', (9, 2, -8, 20)),
+        "swapped corners": ('<box label="cat" xtl="9" ytl="2" xbr="1" ybr="22"/>', (1, 2, 8, 20)),
         "polygon": ('<polygon label="cat" points="1,2;11,2; 5.5,22"/>', USUAL),
         "polyline": ('<polyline label="cat" points="1,2;11,22"/>', USUAL),
         "points": ('<points label="cat" points="1,2;11,22;3,3"/>', USUAL),
@@ -55,18 +56,17 @@ def test_shapes(annotation_folder: AnnotationFolder, drawn: Any, bbox: tuple[Any
     assert [(each.id, each.name) for each in dataset.categories] == [(1, "dog"), (2, "cat")]
 
 
-def test_what_has_no_area_is_left_out_and_counted(
-    annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_has_no_area_is_left_out_and_counted(annotation_folder: AnnotationFolder) -> None:
     shapes = (
         '<points label="cat" points="1,2"/>',
         '<polyline label="cat" points="1,2;1,9"/>',
         '<tag label="cat"/>',
         BOX.replace("/>", '><attribute name="big">true</attribute></box>'),
     )
-    (left,) = annotation_folder.dataset({"a.xml": annotations(image(*shapes))}, "a.jpg").annotations
+    dataset = annotation_folder.dataset({"a.xml": annotations(image(*shapes))}, "a.jpg")
+    (left,) = dataset.annotations
     assert not left.iscrowd, "of the attributes, 'is_crowd' alone says so"
-    assert "without an area: 1 points, 1 polyline, 1 tag" in caplog.text
+    assert dataset.images[0].extra["left_out"] == {NO_AREA: 2}, "a tag is no shape"
 
 
 def test_names_sizes_and_subsets_of_images(annotation_folder: AnnotationFolder) -> None:
@@ -80,10 +80,10 @@ def test_names_sizes_and_subsets_of_images(annotation_folder: AnnotationFolder) 
     assert [(each.id, each.file_name, each.width) for each in dataset.images] == [
         (1, "gone.jpg", 7),
         (2, "images/a.jpg", 7),
-        (3, "images/c.jpg", 7),
-        (4, "x/b.jpg", 0),
+        (3, "images/b.jpg", 100),
+        (4, "images/c.jpg", 7),
     ]
-    assert list(subsets_of(dataset).values()) == ["test", "train", "", "eval"]
+    assert list(subsets_of(dataset).values()) == ["test", "train", "eval", ""]
 
 
 def test_labels_that_the_description_lacks_follow(annotation_folder: AnnotationFolder) -> None:

@@ -8,6 +8,8 @@ import pytest
 from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
+from pipeline.data.parsed import NO_AREA
+
 
 def shape(kind: object, *points: object, label: object = "cat", **fields: object) -> dict[str, object]:
     return {"label": label, "shape_type": kind, "points": [list(each) for each in points], **fields}
@@ -48,13 +50,11 @@ def test_outlines_and_areas_are_kept(annotation_folder: AnnotationFolder) -> Non
     assert (circle.segmentation, circle.area) == (None, pytest.approx(25 * math.pi))
 
 
-def test_what_has_no_area_is_left_out_and_counted(
-    annotation_folder: AnnotationFolder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_has_no_area_is_left_out_and_counted(annotation_folder: AnnotationFolder) -> None:
     shapes = [shape("point", (1, 2)), shape("line", (1, 2), (3, 4)), shape("line", (1, 2), (3, 4)), shape("linestrip")]
     dataset = annotation_folder.dataset({"a.json": record(*shapes, shape("rectangle", (1, 2), (11, 22)))}, "a.jpg")
     assert boxes_of(dataset) == {"a.jpg": [("cat", 1, 2, 10, 20)]}
-    assert "without an area: 2 of kind 'line', 1 of kind 'linestrip', 1 of kind 'point'" in caplog.text
+    assert dataset.images[0].extra["left_out"] == {NO_AREA: 4}
 
 
 def test_regions_not_judged(annotation_folder: AnnotationFolder) -> None:

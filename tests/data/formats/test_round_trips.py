@@ -80,12 +80,12 @@ def test_real_photographs_pass_through_every_format(
     name, write = WRITERS[writer]
     write(dataset, tmp_path)
     index = ImageIndex(images, [image.file_name for image in dataset.images])
-    found = read_annotations(tmp_path, index)[1]
+    found = read_annotations(tmp_path, index).dataset
     assert (len(dataset.images), len(dataset.annotations)) == (159, 1363)
     assert sum(each.iscrowd for each in found.annotations) == (13 if writer in SAYS_CROWD else 0)
     says = {"crowd": writer in SAYS_CROWD, "empty": writer in SAYS_EMPTY, "unused": writer in SAYS_UNUSED}
     assert_same(found, dataset, **says)
-    assert_same(read_annotations(tmp_path, index, format=name)[1], dataset, **says)
+    assert_same(read_annotations(tmp_path, index, format=name).dataset, dataset, **says)
     assert index.unreadable == []
 
 
@@ -135,7 +135,7 @@ def test_reads_what_the_libraries_write(
     dataset, images, file = photographs
     write(name, file, images, tmp_path)
     index = ImageIndex(images, [image.file_name for image in dataset.images])
-    found = read_annotations(tmp_path, index, format=name)[1]
+    found = read_annotations(tmp_path, index, format=name).dataset
     assert_same(found, dataset, **{what: what in says for what in ("crowd", "empty", "unused")})
 
 
@@ -179,7 +179,7 @@ def test_the_libraries_read_the_same(
         (tmp_path / "images" / image.file_name).symlink_to(images / image.file_name)
     WRITERS[name][1](dataset, tmp_path / "annotations")
     index = ImageIndex(images, [image.file_name for image in dataset.images])
-    ours = objects_of(read_annotations(tmp_path / "annotations", index)[1])
+    ours = objects_of(read_annotations(tmp_path / "annotations", index).dataset)
     theirs = read(name, tmp_path / "annotations", tmp_path / "images", dataset.classes)
     assert sorted(theirs) == sorted(ours)
     for image, objects in ours.items():
@@ -226,6 +226,6 @@ def test_any_data_set_survives_conversion(writer: Any, dataset: Any) -> None:
         index = ImageIndex(images, [image.file_name for image in dataset.images])
         if writer not in SAYS_EMPTY and not dataset.annotations:
             return
-        found = read_annotations(annotations, index, format=WRITERS[writer][0])[1]
+        found = read_annotations(annotations, index, format=WRITERS[writer][0]).dataset
     says = {"crowd": writer in SAYS_CROWD, "empty": writer in SAYS_EMPTY, "unused": writer in SAYS_UNUSED}
     assert_same(found, dataset, **says)

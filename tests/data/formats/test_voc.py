@@ -30,7 +30,7 @@ KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC20
             [("cat", 2, 1, 1, 3)],
         ),
         "says it is VOC": ({"a.xml": xml(box("1.5", 1, 3, 4), rest=KIT)}, [("cat", 0.5, 0, 2.5, 4)]),
-        "corners swapped: for validation": ({"a.xml": xml(box(9, 9, 3, 4))}, [("cat", 8, 8, -5, -4)]),
+        "corners swapped": ({"a.xml": xml(box(9, 9, 3, 4))}, [("cat", 2, 3, 7, 6)]),
         "parts of objects are none": (
             {"a.xml": xml(box(1, 1, 3, 4, rest="<part><name>head</name><bndbox/></part>"))},
             [("cat", 0, 0, 3, 4)],

@@ -7,6 +7,7 @@ import pytest
 from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
+from pipeline.data.parsed import NO_SIZE
 from pipeline.errors import DataError
 
 BOX = "0 0.5 0.5 0.2 0.4\n"  # of 100x50: (40, 15, 20, 20)
@@ -60,8 +61,8 @@ def test_class_names(annotation_folder: AnnotationFolder, name: str, content: di
 
 
 def test_names_that_are_no_texts(annotation_folder: AnnotationFolder) -> None:
-    files = {"data.yaml": "names: [7, no, 'yes']", "labels/a.txt": ""}
-    assert annotation_folder.dataset(files, "a.jpg").classes == ("7", "False", "yes")
+    files = {"data.yaml": "names: [007, no, 'yes']", "labels/a.txt": ""}
+    assert annotation_folder.dataset(files, "a.jpg").classes == ("007", "no", "yes")
 
 
 BBOX = (40, 15, 20, 20)
@@ -156,10 +157,10 @@ test_refused = refusals(
         "name empty": ({"classes.txt": "cat\n\ndog", "a.txt": BOX}, r"class has no name.*classes.txt:2"),
         "index left out": ({"data.yaml": "names: {0: a, 2: b}"}, r"indices of the 2 names.*data.yaml"),
         "names a text": ({"data.yaml": "names: cat"}, r"'names' is 'cat'.*data.yaml"),
-        "aliases": ({"data.yaml": ALIASES}, r"class name is a list.*data.yaml"),
+        "aliases": ({"data.yaml": ALIASES}, r"class is a list.*data.yaml"),
         "deep": ({"data.yaml": DEEP}, r"not YAML.*data.yaml"),
-        "code": ({"data.yaml": "names: !!python/name:os.system"}, r"not YAML.*data.yaml"),
-        "key points": ({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is 5.*data.yaml"),
+        "code": ({"data.yaml": "names: !!python/name:os.system"}, r"'names' is ''.*data.yaml"),
+        "key points": ({"data.yaml": "names: [a]\nkpt_shape: 5"}, r"'kpt_shape' is '5'.*data.yaml"),
     },
     {"classes.txt": "cat"},
     "yolo",
@@ -189,5 +190,5 @@ def test_an_image_whose_boxes_are_parts_of_an_unknown_size_is_marked(
     (annotation_folder.images / "a.jpg").write_bytes(b"\xff\xd8")
     annotation_folder.write(files)
     dataset = annotation_folder.read()
-    assert [image.extra for image in dataset.images] == [{"unusable_shapes": True}]
+    assert [image.extra for image in dataset.images] == [{"left_out": {NO_SIZE: 1}}]
     assert not dataset.annotations

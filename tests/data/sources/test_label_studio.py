@@ -249,7 +249,7 @@ class TestTasks:
         assert isinstance(record, ApiRecord)
         assert [box.label for box in record.image.boxes] == ["cat", "pet"]
         assert record.image.boxes[0].bbox == pytest.approx((0.1, 0.2, 0.3, 0.4))
-        assert record.image.unusable
+        assert record.image.left_out
         assert left_out == [
             Skipped("task 1: 2 regions", "of the type 'brushlabels', which is not taken"),
             Skipped("task 1: 1 regions", "without a label"),

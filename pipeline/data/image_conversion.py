@@ -34,6 +34,7 @@ _LONGEST_JPEG = 65_500  # pixels a side, libjpeg's limit
 _DAMAGE = (AttributeError, ArithmeticError, MemoryError, RuntimeError, zlib.error)
 _BROKEN = (*UNREADABLE, *_DAMAGE, Image.DecompressionBombError)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, sections 8 and 19
+_J2K_START, _J2K_BITS = b"\xff\x4f\xff\x51", 42  # ITU-T T.800, A.4.1 and A.5.1: SOC, SIZ and its Ssiz
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
@@ -134,15 +135,19 @@ def _deep_png(file: BinaryIO) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _deep_colours(opened: Image.Image, upright: Image.Image, file: BinaryIO) -> tuple[Image.Image, tuple[str, ...]]:
-    """A TIFF's or PPM's colours of 16 bits scaled to 8, of which Pillow has taken the upper 8; others as they are."""
-    bits_per_sample = max(getattr(opened, "tag_v2", {}).get(_BITS, (8,)))
-    is_ppm = opened.format == "PPM" and opened.mode == "RGB"
-    if not is_ppm and (bits_per_sample <= 8 or opened.mode not in {"RGB", "RGBA"}):
+    """Colours of 16 bits scaled to 8, of which Pillow has taken the upper 8; others as they are."""
+    if opened.format not in {"TIFF", "PPM", "JPEG2000"} or upright.mode not in {"RGB", "RGBA"}:
         return upright, ()
     file.seek(0)
+    data = file.read()
+    bits = max(getattr(opened, "tag_v2", {}).get(_BITS, (8,)))
+    if opened.format == "JPEG2000":
+        bits = (data[data.find(_J2K_START) + _J2K_BITS] & 0x7F) + 1
+    if opened.format != "PPM" and bits <= 8:
+        return upright, ()
     with suppress(cv2.error):
         # OpenCV turns a TIFF of 16 bits upright
-        values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if values is not None and values.dtype == np.uint16 and values.shape[1::-1] == upright.size:
             pixels, bits = to_8_bits(np.asarray(values, np.uint16))
             bands = map(Image.fromarray, np.moveaxis(pixels[..., ::-1], 2, 0).copy())

@@ -209,6 +209,16 @@ class TestPixelTypes:
         assert (grey_of(path) == expected).all()
         assert convert(path).notes == ((f"its values fill {bits} of 16 bits: scaled by {bits}",) if bits else ())
 
+    @pytest.mark.parametrize("greatest", [1000, 4000, 60000])
+    def test_jpeg_2000_of_16_bits_a_colour(self, tmp_path: Path, greatest: int) -> None:
+        values = np.dstack([np.full((32, 32), each * greatest, np.float64) for each in (0.25, 0.5, 1)]).astype(
+            np.uint16
+        )
+        assert cv2.imwrite(str(tmp_path / "a.jp2"), values)
+        most = {1000: 1023, 4000: 4095}.get(greatest, 65535)
+        expected = np.median(values, (0, 1))[::-1] * 255 / most
+        assert np.abs(np.median(pixels_of(convert(tmp_path / "a.jp2").data), (0, 1)) - expected).max() <= 2
+
     @pytest.mark.parametrize("bits", [31, 32])
     def test_32_bits(self, tmp_path: Path, bits: int) -> None:
         values = (self.RAMP.astype(np.int64) * (2**bits // 256)).astype(np.uint32)

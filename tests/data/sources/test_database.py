@@ -40,6 +40,17 @@ def load(tmp_path: Path, database: Any) -> Any:
     return run
 
 
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [("x\u202f", "x\u202f"), ("d\\", "d%5C"), ("x\t", "x%09"), ("C:", "C%3A"), ("y" * 200, "y" * 181)],
+)
+def test_names_are_made_safe(load: Any, tmp_path: Path, name: str, stored: str) -> None:
+    loaded, dataset = load(f"SELECT '{name}' || name AS name, data AS image, 'c' AS label, {BOX} FROM pictures")
+    names = [image.file_name for image in dataset.images]
+    assert all(each.startswith(stored) for each in names)
+    assert (loaded.images, sorted(names)) == (2, sorted(each.name for each in (tmp_path / "out/images").iterdir()))
+
+
 GONE = ("gone.png", "shots", "x/" * 2500 + "a.png", "~nosuchuser/a.png")
 
 
@@ -202,6 +213,8 @@ class TestRefused:
             "three numbers": ("name, data AS image, '[[1,2,3]]' AS boxes, '[1]' AS labels", "not four numbers"),
             "two lengths": ("name, data AS image, '[[1,2,3,4]]' AS boxes, '[]' AS labels", "1 boxes, 0 labels"),
             "subset": ("name, data AS image, 'holdout' AS subset", "subset is 'holdout'"),
+            "hidden name": ("'.' || name AS name, data AS image", "name cannot be used"),
+            "absolute name of Windows": ("'C:\\' || name AS name, data AS image", "name cannot be used"),
             "name that leads out": ("'../' || name AS name, data AS image", "name cannot be used"),
             "two images of one name": ("'same' AS name, data AS image", "'same' differs from that of .*row 1"),
             "name inside a name": (

@@ -357,6 +357,10 @@ class TestClips:
         assert folders == {"a", "c.avi", "c.mov", "deep/b", "e.mp4"}
         assert loaded.fields["deep/b/frame_000000.jpg"] == {"video": "b.MKV", "frame": 0}
 
+    def test_odd_name(self, load: Load, tmp_path: Path) -> None:
+        _, images, _ = load(fill(tmp_path / "source", {"a\tb.mp4": b"clip"}), sampling=Sampling())
+        assert list(images) == ["a%09b/frame_000000.jpg"]
+
 
 def test_no_secret_in_any_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any, caplog: pytest.LogCaptureFixture

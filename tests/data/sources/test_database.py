@@ -45,7 +45,7 @@ def load(tmp_path: Path, database: Any) -> Any:
     [("x\u202f", "x\u202f"), ("d\\", "d%5C"), ("x\t", "x%09"), ("C:", "C%3A"), ("y" * 200, "y" * 181)],
 )
 def test_names_are_made_safe(load: Any, tmp_path: Path, name: str, stored: str) -> None:
-    loaded, dataset = load(f"SELECT '{name}' || name AS name, data AS image, 'c' AS label, {BOX} FROM pictures")
+    loaded, dataset = load(f"SELECT '{name}' || name AS name, data AS image FROM pictures")
     names = [image.file_name for image in dataset.images]
     assert all(each.startswith(stored) for each in names)
     assert (loaded.images, sorted(names)) == (2, sorted(each.name for each in (tmp_path / "out/images").iterdir()))

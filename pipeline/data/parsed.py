@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
@@ -55,7 +55,8 @@ class ParsedBox:
         outlines = [
             [value * (down if i % 2 else across) for i, value in enumerate(each)] for each in self.segmentation or ()
         ]
-        return replace(self, bbox=scale(self.bbox, across, down), area=area, segmentation=outlines or None)
+        box = scale(self.bbox, across, down)
+        return ParsedBox(self.label, box, self.iscrowd, outlines or None, area, self.source)
 
 
 @dataclass(frozen=True, slots=True)

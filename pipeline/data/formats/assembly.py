@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles
@@ -48,7 +47,7 @@ def assemble(
 
 
 def _listed(name: str, images: ImageIndex, subsets: Mapping[str, str]) -> ParsedImage:
-    subset = subsets.get(name) or images.subset_of(PurePosixPath(name).parent.as_posix())
+    subset = subsets.get(name) or images.subset_of(name.rpartition("/")[0])
     return ParsedImage(name, *images.size(name), subset=subset, annotated=False)
 
 
@@ -61,12 +60,6 @@ def _image(record: Record, name: str, images: ImageIndex, subsets: Mapping[str, 
             boxes = [each.scaled(*size) for each in boxes]
         else:
             boxes, left_out = (), {**left_out, NO_SIZE: len(boxes)}
-    file = PurePosixPath(reference.file)
-    by_file = file.parent.as_posix() if reference.own else reference.file
-    subset = (
-        image.subset
-        or subsets.get(name)
-        or images.subset_of(by_file)
-        or images.subset_of(PurePosixPath(name).parent.as_posix())
-    )
+    by_file = reference.file.rpartition("/")[0] if reference.own else reference.file
+    subset = image.subset or subsets.get(name) or images.subset_of(by_file) or images.subset_of(name.rpartition("/")[0])
     return replace(image, name=name, width=size[0], height=size[1], boxes=boxes, left_out=left_out, subset=subset)

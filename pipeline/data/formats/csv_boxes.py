@@ -74,22 +74,31 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
 
 
 def _records(files: AnnotationFiles, table: _Table, names: Mapping[str, str]) -> Iterator[Record]:
+    """A record for each image, with the boxes of its rows."""
+    found: dict[tuple[str, ...], tuple[Reference, list[ParsedBox], Counter[str]]] = {}
     for where, row in _rows(files, table):
-        left_out, boxes, size = Counter[str](), list[ParsedBox](), (0, 0)
-        with files.faults.of(left_out):
-            if not table.open_images:
-                size = declared_size(row.get("width"), row.get("height"), where)
-            boxes = _boxes(row, names if table.open_images else {}, where)
-        if row["image"]:
-            reference = Reference(row["image"], table.file, part=row.get("subset", ""), where=where, size=size)
-            image = ParsedImage("", 0, 0, boxes, subset_named(row.get("subset", "")), left_out=left_out)
-            yield Record(reference, image, in_fractions=table.open_images)
+        if not row["image"]:
+            remedy = "add the name, or remove the row"
+            files.faults.add(DataError("a row names no image", where=where, remedy=remedy))
+            continue
+        size = () if table.open_images else (row.get("width", ""), row.get("height", ""))
+        key = row["image"], row.get("subset", ""), *size
+        if key not in found:
+            with files.faults.of():
+                declared = declared_size(*size, where) if size else (0, 0)
+                reference = Reference(row["image"], table.file, part=key[1], where=where, size=declared)
+                found[key] = reference, [], Counter()
+        if key in found:
+            _, boxes, left_out = found[key]
+            with files.faults.of(left_out):
+                boxes += _boxes(row, names if table.open_images else {}, where)
+    for reference, boxes, left_out in found.values():
+        image = ParsedImage("", 0, 0, boxes, subset_named(reference.part), left_out=left_out)
+        yield Record(reference, image, in_fractions=table.open_images)
 
 
 def _boxes(row: Mapping[str, str], names: Mapping[str, str], where: str) -> list[ParsedBox]:
     """The box of a row, or none."""
-    if not row["image"]:
-        raise DataError("a row names no image", where=where, remedy="add the name, or remove the row")
     if all(row[side].lower() in _EMPTY for side in _SIDES):
         return []
     left, top, right, bottom = (number(row[side], side, where) for side in _SIDES)

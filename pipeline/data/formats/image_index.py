@@ -27,7 +27,7 @@ from pipeline.data.parsed import class_folders, subset_named, subset_of
 from pipeline.errors import DataError
 
 _SUFFIXES = IMAGE_SUFFIXES | {".heic", ".heif"}  # which no image here has, but annotations of converted ones may
-_LEVELS = ((False, False), (False, True), (True, False), (True, True))  # without suffixes, without case
+_LEVELS = ((False, False), (False, True)), ((True, False), (True, True))  # without suffixes, without case
 _PLACES = frozenset(
     {"images", "image", "imgs", "img", "jpegimages", "labels", "label", "labeltxt", "annotations", "annotation"}
     | {"ann", "anns", "xml", "xmls", "json", "jsons", "txt", "data", "obj_train_data", "obj_valid_data"}
@@ -108,6 +108,7 @@ class ImageIndex:
         self.derived = _derived(named)  # pictures of annotations, which are no images of the data set
         self.names = frozenset(named) - self.derived
         self.unreadable: list[str] = []  # images whose size was asked for, and whose header could not be read
+        self._subset_of: dict[str, str] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         self._tables: dict[tuple[bool, bool], tuple[dict[Path_, list[str]], dict[Path_, list[str]]]] = {}
 
@@ -126,7 +127,7 @@ class ImageIndex:
         if not path.parts:
             return None
         has_suffix = PurePosixPath(path.parts[-1]).suffix.lower() in _SUFFIXES
-        for stems, fold in _LEVELS[: 2 if has_suffix else 4]:
+        for stems, fold in _LEVELS[0] if has_suffix else _LEVELS[1] + _LEVELS[0]:
             folders, inside = path.counting(fold=fold)
             written = folders + inside
             free = len(folders) if not name.own else 0
@@ -165,7 +166,9 @@ class ImageIndex:
 
     def subset_of(self, path: str) -> str:
         """The subset that a path names; folders of classes called `train` or `test` do not count."""
-        return subset_of(path, self._class_folders)
+        if path not in self._subset_of:
+            self._subset_of[path] = subset_of(path, self._class_folders)
+        return self._subset_of[path]
 
     def name_when_absent(self, name: WrittenName, where: str) -> str:
         """The annotation's own name for an image that does not exist; a `DataError` if it leads out of the folder."""
@@ -317,4 +320,4 @@ def _counts(folder: str) -> bool:
 
 
 def _parent(path: str) -> str:
-    return PurePosixPath(path.replace("\\", "/")).parent.as_posix()
+    return path.replace("\\", "/").rpartition("/")[0]

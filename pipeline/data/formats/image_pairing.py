@@ -40,8 +40,8 @@ class Reference:
     @property
     def by_content(self) -> WrittenName:
         """The image's name as it is written."""
-        file = PurePosixPath(self.file)
-        return WrittenName(self.path, file.parent.as_posix(), self.part, "" if self.own else file.stem, self.own)
+        folder, _, file = self.file.rpartition("/")
+        return WrittenName(self.path, folder, self.part, "" if self.own else file.rpartition(".")[0], self.own)
 
     @property
     def by_file_name(self) -> WrittenName:

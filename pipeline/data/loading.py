@@ -46,6 +46,7 @@ from pipeline.data.sources.video import Sampling
 from pipeline.data.tables import account, exclude, write_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
 
+_SHOWN = 3  # boxes that cannot be read; data preparation lists all
 _WITHOUT_FILES = ("sample", "database", "api")  # kinds of sources whose annotations are no files of the user
 
 
@@ -196,6 +197,7 @@ def load_annotations(
         account("images", total, kept, excluded),
         account("boxes", all_boxes, len(matched.dataset.annotations), excluded),
         *map(str, excluded),
+        *(f"{each.where}: {each.problem}" for each in read.unreadable[:_SHOWN]),
         *read.notes,
     ]
     if unannotated == "background" and matched.unannotated:
@@ -229,7 +231,7 @@ def _findings(read: ReadAnnotations, source: LoadedSource) -> list[Finding]:
         for each in read.unreadable
     ]
     images = [
-        Finding("more-than-8-bits", "info", f"image {each.item}", "repaired", each.reason, each.item)
+        Finding("converted-image", "info", f"image {each.item}", "repaired", each.reason, each.item)
         for each in source.converted
     ]
     return [*boxes, *images]

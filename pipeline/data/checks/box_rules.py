@@ -98,7 +98,7 @@ def duplicate_boxes(subject: Subject, action: Action) -> Result:
     annotations = subject.dataset.annotations
     keys = [(each.image_id, each.category_id, each.bbox, each.iscrowd) for each in annotations]
     details = {
-        row: f"{shown(annotations[row].bbox)} is there already, as annotation {annotations[first].id}"
+        row: f"{shown(annotations[row].bbox)} is there already, as {_named(annotations[first])}"
         for row, first in first_positions(keys).items()
     }
     return settle(subject, "annotations", details, action)
@@ -114,7 +114,7 @@ def boxes_of_two_categories(subject: Subject, action: Action) -> Result:
         each, other = annotations[row], annotations[first]
         if each.category_id != other.category_id:
             mine, others = names[each.category_id], names[other.category_id]
-            details[row] = f"{shown(each.bbox)} is '{mine}' here and '{others}' as annotation {other.id}"
+            details[row] = f"{shown(each.bbox)} is '{mine}' here and '{others}' as {_named(other)}"
     return settle(subject, "annotations", details, action)
 
 
@@ -133,8 +133,13 @@ def overlapping_boxes(subject: Subject, action: Action) -> Result:
         each, other = objects[later], objects[earlier]
         if each.bbox != other.bbox:
             shared = overlap(each.bbox, other.bbox)
-            details[int(rows[later])] = f"{shown(each.bbox)} overlaps annotation {other.id} by {shared:.0%}"
+            details[int(rows[later])] = f"{shown(each.bbox)} overlaps {_named(other)} by {shared:.0%}"
     return settle(subject, "annotations", details, action)
+
+
+def _named(other: Annotation) -> str:
+    """How a finding names the annotation that one is compared with."""
+    return f"annotation {other.id}" + (f" ({other.source})" if other.source else "")
 
 
 def _first_overlapped(boxes: Floats, group: Integers) -> dict[int, int]:

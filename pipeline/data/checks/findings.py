@@ -19,7 +19,7 @@ DID: Mapping[Action, Did] = {"report": "reported", "repair": "repaired", "drop":
 
 _SHOWN = 20  # findings in a notebook
 _EXAMPLES = 3  # items in a line of the summary
-_EXAMPLE_LENGTH = 40
+_EXAMPLE_LENGTH = 40  # an item is cut at its end, a source at its start: it ends with the line
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 
 
@@ -44,10 +44,10 @@ class Findings(tuple[Finding, ...]):
 
     @property
     def summary(self) -> Table:
-        """The number of findings by rule and action, each with the first few items."""
+        """The number of findings by rule and action, each with the first few places: in a file, or else the items."""
         groups: dict[tuple[str, Severity, Did], list[str]] = {}
         for each in self:
-            groups.setdefault((each.rule, each.severity, each.action), []).append(each.item)
+            groups.setdefault((each.rule, each.severity, each.action), []).append(_place(each))
         rows = tuple((*key, len(items), _examples(items)) for key, items in groups.items())
         title = f"{len(self)} finding{'s' * (len(self) != 1)}" if self else "Nothing was found wrong"
         return Table(title, ("rule", "severity", "action", "count", "examples"), rows)
@@ -93,9 +93,15 @@ def image_item(image: Image) -> str:
     return f"image {image.id} ({image.file_name})"
 
 
-def _examples(items: list[str]) -> str:
-    first = [item if len(item) <= _EXAMPLE_LENGTH else item[: _EXAMPLE_LENGTH - 1] + "…" for item in items[:_EXAMPLES]]
-    return ", ".join([*first, "…"] if len(items) > _EXAMPLES else first)
+def _place(finding: Finding) -> str:
+    place, longest = finding.source or finding.item, _EXAMPLE_LENGTH - 1
+    if len(place) > _EXAMPLE_LENGTH:
+        place = f"…{place[-longest:]}" if finding.source else f"{place[:longest]}…"
+    return place
+
+
+def _examples(places: list[str]) -> str:
+    return ", ".join([*places[:_EXAMPLES], "…"] if len(places) > _EXAMPLES else places)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

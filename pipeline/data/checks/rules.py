@@ -24,7 +24,7 @@ from pipeline.data.images import ImageFacts
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Kind = Literal["categories", "images", "annotations"]
-Problem = tuple[str, Did, str, str, Box | None]  # item, action, detail, file name and box of a `Finding`
+Problem = tuple[str, Did, str, str, Box | None, str]  # item, action, detail, file name, box and source of a `Finding`
 Result = tuple[CocoDataset, list[Problem]]
 
 OWNER: Mapping[Kind, str] = {"categories": "category_id", "images": "image_id"}  # an annotation's field
@@ -95,16 +95,16 @@ def settle(
     names = {image.id: image.file_name for image in dataset.images}
     found: list[Problem] = []
     for row in sorted(details):
-        each, detail, file_name, bbox = getattr(subject.dataset, kind)[row], details[row], "", None
+        each, detail, file_name, bbox, source = getattr(subject.dataset, kind)[row], details[row], "", None, ""
         if isinstance(each, Annotation):
             item, file_name = f"annotation {each.id} in image {each.image_id}", names.get(each.image_id, "")
-            bbox = each.bbox if all(map(isfinite, each.bbox)) else None
+            bbox, source = each.bbox if all(map(isfinite, each.bbox)) else None, each.source
         elif isinstance(each, Image):
             item, file_name, count = image_item(each), each.file_name, lost[each.id]
             detail += f"; {count} box{'es' * (count != 1)} went with it" if count else ""
         else:
             item = f"category {each.id} ({each.name})"
-        found.append((item, DID[action], detail, file_name, bbox))
+        found.append((item, DID[action], detail, file_name, bbox, source))
     return settled, found
 
 

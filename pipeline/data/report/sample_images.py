@@ -105,7 +105,7 @@ def worst_examples(findings: Iterable[Finding], images_folder: Path, *, count: i
         replace(
             image,
             alt=image.alt or f"{each.rule}: {each.item}",
-            caption=f"{each.rule}, {each.action}: {each.detail} ({each.file_name})",
+            caption=f"{each.rule}, {each.action}: {each.detail} ({each.file_name}{each.source and f', {each.source}'})",
         )
         for each, image in zip(chosen, draw_thumbnails(images_folder, wanted, room=_FINDING_ROOM), strict=True)
     )

@@ -157,6 +157,16 @@ def write_coco(dataset: CocoDataset, path: Path) -> None:
     path.write_bytes(("{\n" + ",\n".join(sections) + "\n}\n").encode())
 
 
+def only_crowds(count: int, where: object = "") -> DataError:
+    """The error of a dataset with nothing to learn."""
+    return DataError(
+        f"all {count} boxes are regions that are not judged (iscrowd, ignore or difficult): there is nothing to learn",
+        where=where,
+        expected="boxes of objects",
+        remedy="clear the flag on the boxes that are objects, or load annotations that have some",
+    )
+
+
 def unsafe_name(name: str) -> bool:
     """Whether a file name from outside could lead out of the folder it is joined to, on any system."""
     parts = PurePosixPath(name).parts

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from pipeline.data.coco import Annotation, Category, CocoDataset
+from pipeline.data.coco import Annotation, Category, CocoDataset, only_crowds
 from pipeline.data.tables import Exclusion, exclude
 from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 20  # names in an error
+_TOO_MANY = "more than max_images"
 
 
 def select(
@@ -26,13 +27,13 @@ def select(
     seed: int = 0,
     reserved: Collection[str] = (),
 ) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
-    """Select the part of a dataset that a detector shall learn, and tell the images excluded.
+    """Select the part of a dataset that a detector shall learn, and tell the images and boxes excluded.
 
     Objects of a dropped category stay on the images without a box: a detector learns them as background. Images left
     without an annotation stay, and are background as a whole.
 
-    Image ids stay the source's; annotations are renumbered from 1 by image. Of boxes that merging made the same in
-    image, class and place, the one with the lowest id stays.
+    Image ids stay the source's; annotations are renumbered from 1 by image, and lose their places in the source. Of
+    boxes that merging made the same in image, class and place, the one with the lowest id stays.
 
     `classes`, as they are called after renaming and dropping, become 1..K; empty for all, in the source's order. All
     are renamed at once, so that two can swap names. Categories with the same new name are merged; a class has the
@@ -52,11 +53,10 @@ def select(
         images = images[:max_images]
     images.sort(key=lambda image: image.id)
     ids = {image.id for image in images}
-    kept = [each for each in _recoded(dataset.annotations, members) if each.image_id in ids]
-    if not kept:
-        more = f", or take more than {max_images} images" if len(ids) < len(dataset.images) else ""
-        problem = f"there is no object in {len(images)} images"
-        raise DataError(problem, expected=f"objects of {', '.join(members)}", remedy=f"name other classes{more}")
+    here = [each for each in dataset.annotations if each.image_id in ids]
+    kept, same = _recoded(here, members)
+    if all(each.iscrowd for each in kept):
+        raise _nothing_to_learn(dataset, members, rename, len(images))
     kept.sort(key=lambda each: (each.image_id, each.id))
     categories = []
     for number, (name, sources) in enumerate(members.items(), 1):
@@ -65,11 +65,19 @@ def select(
     selected = replace(
         dataset,
         images=tuple(images),
-        annotations=tuple(replace(each, id=i) for i, each in enumerate(kept, 1)),
+        annotations=tuple(replace(each, id=i, source="") for i, each in enumerate(kept, 1)),
         categories=tuple(categories),
     )
     log.info("selected %d images, %d of them without a box, and %d boxes", len(images), selected.background, len(kept))
-    return selected, exclude({"more than max_images": len(dataset.images) - len(images)}, len(dataset.images))
+    boxes = {
+        _TOO_MANY: len(dataset.annotations) - len(here),
+        "their class is dropped or not chosen": len(here) - len(kept) - same,
+        "merging classes made them the same as another": same,
+    }
+    return selected, (
+        *exclude({_TOO_MANY: len(dataset.images) - len(images)}, len(dataset.images)),
+        *exclude(boxes, len(dataset.annotations), what="boxes"),
+    )
 
 
 def draw_order(name: str, seed: int) -> bytes:
@@ -100,19 +108,39 @@ def _members(
     return {name: members[name] for name in classes}
 
 
+def _nothing_to_learn(
+    dataset: CocoDataset, members: Mapping[str, Sequence[Category]], rename: Mapping[str, str], images: int
+) -> DataError:
+    """The error of a selection without an object, with what would bring one."""
+    shown = {each.category_id for each in dataset.annotations if not each.iscrowd}
+    names = list(dict.fromkeys(rename.get(each.name, each.name) for each in dataset.categories if each.id in shown))
+    if dataset.annotations and not names:
+        return only_crowds(len(dataset.annotations))
+    remedy = f"choose classes with objects: {_listed(names)}" if names else "load annotations with boxes"
+    if any(category.id in shown for sources in members.values() for category in sources):
+        remedy = f"take more than {images} images: see max_images"
+    problem = f"there is no object in {images} images"
+    return DataError(problem, expected=f"objects of {_listed(list(members))}", remedy=remedy)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
 def _check_known(asked: Iterable[str], known: Collection[str]) -> None:
     if unknown := [name for name in dict.fromkeys(asked) if name not in known]:
-        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
-        there = f"there are: {', '.join(list(known)[:_SHOWN])}{more}"
-        remedy = f"{did_you_mean(unknown[0], known, most=3)} {there}".strip()
+        remedy = f"{did_you_mean(unknown[0], known, most=3)} there are: {_listed(list(known))}".strip()
         raise UsageError(f"the dataset has no class {', '.join(map(repr, unknown))}", remedy=remedy)
 
 
-def _recoded(annotations: Iterable[Annotation], members: Mapping[str, Sequence[Category]]) -> list[Annotation]:
-    """The annotations with their new classes; of annotations that only differed in their old class one is kept."""
+def _recoded(
+    annotations: Iterable[Annotation], members: Mapping[str, Sequence[Category]]
+) -> tuple[list[Annotation], int]:
+    """The annotations with their new classes; of those that only differed in their old class one, and how many more."""
     number = {category.id: i for i, sources in enumerate(members.values(), 1) for category in sources}
     taken: dict[object, int] = {}
-    kept, dropped = [], 0
+    kept, same = [], 0
     for each in sorted(annotations, key=lambda each: each.id):
         if each.category_id not in number:
             continue
@@ -123,7 +151,5 @@ def _recoded(annotations: Iterable[Annotation], members: Mapping[str, Sequence[C
         if taken.setdefault(key, each.category_id) == each.category_id:
             kept.append(replace(each, category_id=new))
         else:
-            dropped += 1
-    if dropped:
-        log.info("merging classes made %d boxes the same as another: dropped", dropped)
-    return kept
+            same += 1
+    return kept, same

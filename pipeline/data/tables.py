@@ -69,8 +69,7 @@ class Exclusion:
     what: Counted = "images"
 
     def __str__(self) -> str:
-        place = f" from {self.subset}" if self.subset else ""
-        return f"{self.count} of {self.of} {self.what} excluded{place}: {self.reason}"
+        return reasons((self,))[0]
 
 
 def exclude(counts: Mapping[str, int], of: int, *, subset: str = "", what: Counted = "images") -> tuple[Exclusion, ...]:
@@ -95,11 +94,22 @@ def account(what: Counted, loaded: int, kept: int, exclusions: Iterable[Exclusio
     return f"{what}: {loaded} loaded = {kept} kept + {excluded} excluded"
 
 
+def reasons(exclusions: Iterable[Exclusion]) -> list[str]:
+    """A sentence for each reason: `2 of 240 images and 3 of 500 boxes excluded: nobody annotated them`."""
+    counts: dict[tuple[str, str], list[str]] = {}
+    for each in exclusions:
+        counts.setdefault((each.reason, each.subset), []).append(f"{each.count} of {each.of} {each.what}")
+    return [
+        f"{' and '.join(texts)} excluded{f' from {subset}' if subset else ''}: {reason}"
+        for (reason, subset), texts in counts.items()
+    ]
+
+
 def exclusions_table(exclusions: Iterable[Exclusion]) -> Table:
     """A row for each exclusion."""
-    rows = tuple((each.count, each.of, each.subset or "all", each.reason) for each in exclusions)
-    title = "Images excluded" if rows else "No image was excluded"
-    return Table(title, ("excluded", "of images", "set", "why"), rows)
+    rows = tuple((each.count, each.of, each.what, each.subset or "all", each.reason) for each in exclusions)
+    title = "Images and boxes excluded" if rows else "No image and no box was excluded"
+    return Table(title, ("excluded", "of", "what", "set", "why"), rows)
 
 
 def write_exclusions(folder: Path, exclusions: Iterable[Exclusion]) -> None:

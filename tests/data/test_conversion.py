@@ -52,7 +52,8 @@ def test_what_is_not_chosen_is_background(tiny: tuple[CocoDataset, Path]) -> Non
     found, exclusions = select(tiny[0], classes=["dog"])
     assert [image.id for image in found.images] == [1, 2, 3]
     assert [(each.id, each.category_id, each.bbox) for each in found.annotations] == [(1, 1, (30, 10, 30, 30))]
-    assert (found.background, exclusions) == (2, ())
+    assert found.background == 2
+    assert list(map(str, exclusions)) == ["2 of 3 boxes excluded: their class is dropped or not chosen"]
 
 
 def test_max_images_is_a_part_that_the_seed_decides(tiny: tuple[CocoDataset, Path]) -> None:
@@ -69,8 +70,11 @@ def test_max_images_is_a_part_that_the_seed_decides(tiny: tuple[CocoDataset, Pat
     kept = selected(many, max_images=10, reserved=reserved).images
     assert len(kept) == 10
     assert reserved <= {image.file_name for image in kept}
-    (excluded,) = select(many, max_images=10)[1]
-    assert str(excluded) == "90 of 100 images excluded: more than max_images"
+    boxes = len(selected(many, max_images=10).annotations)
+    assert list(map(str, select(many, max_images=10)[1])) == [
+        "90 of 100 images excluded: more than max_images",
+        f"{50 - boxes} of 50 boxes excluded: more than max_images",
+    ]
 
 
 def relabelled(tiny: Any, *labels: Any) -> Any:
@@ -82,17 +86,18 @@ def relabelled(tiny: Any, *labels: Any) -> Any:
 
 
 def test_boxes_that_merging_makes_the_same_are_one_and_that_is_said(
-    tiny: tuple[CocoDataset, Path], caplog: pytest.LogCaptureFixture
+    tiny: tuple[CocoDataset, Path],
 ) -> None:
     """But not those that were the same before, which are for validation to judge."""
     merge = {"rename": {"puppy": "young", "kitten": "young"}}
     before = relabelled(tiny, (5, 1, 20), (4, 1, 20))
-    assert (len(selected(before, **merge).annotations), caplog.text.count("the same as another")) == (2, 0)
+    found, exclusions = select(before, **merge)
+    assert (len(found.annotations), exclusions) == (2, ())
     dataset = relabelled(tiny, (5, 1, 20), (4, 1, 21), (6, 2, 21), (7, 1, 3))
     dataset = replace(dataset, annotations=tuple(replace(each, area=float(each.id)) for each in dataset.annotations))
-    found = selected(dataset, **merge)
+    found, exclusions = select(dataset, **merge)
     assert sorted(each.area for each in found.annotations) == [4, 6, 7], "the lowest id stays"
-    assert "the same as another" in caplog.text
+    assert list(map(str, exclusions)) == ["1 of 4 boxes excluded: merging classes made them the same as another"]
     assert selected(replace(dataset, annotations=dataset.annotations[::-1]), **merge) == found
     assert len(selected(dataset).annotations) == 4
 
@@ -103,9 +108,15 @@ def test_crowd_regions_in_one_box_are_not_the_same(tiny: tuple[CocoDataset, Path
     crowds = tuple(
         replace(each, iscrowd=1, segmentation=mask) for each, mask in zip(dataset.annotations, masks, strict=True)
     )
-    found = selected(replace(dataset, annotations=crowds), rename={"puppy": "young", "kitten": "young"})
+    boxes = (*crowds, Annotation(8, 2, 3, (5, 5, 20, 20), 400))
+    found = selected(replace(dataset, annotations=boxes), rename={"puppy": "young", "kitten": "young"})
     young = [each for each in found.annotations if found.classes[each.category_id - 1] == "young"]
     assert [each.segmentation for each in young] == masks[:2]
+
+
+def test_the_place_in_the_source_is_not_kept(tiny: tuple[CocoDataset, Path]) -> None:
+    placed = tuple(replace(each, source=f"a.csv:{each.id}") for each in tiny[0].annotations)
+    assert selected(replace(tiny[0], annotations=placed)) == selected(tiny[0])
 
 
 names_of_classes = st.sampled_from(["a", "b", "c", "d", "e"])
@@ -161,13 +172,24 @@ def test_refused(tiny: tuple[CocoDataset, Path], options: dict[Any, Any], kind: 
 
 
 @cases(
-    "annotations, options, says",
+    "annotations, crowds, options, says",
     {
-        "none": (0, {}, r"no object in 3 images(?s:.*)objects of cat, dog(?s:.*)name other classes$"),
-        "none of a class": (1, {"classes": ["dog"]}, r"objects of dog(?s:.*)name other classes$"),
-        "in those drawn": (1, {"max_images": 1, "reserved": ["3.png"]}, "take more than 1 images"),
+        "none": (0, 0, {}, "no object in 3 images(?s:.*)objects of cat, dog(?s:.*)load annotations with boxes$"),
+        "none of a class": (1, 0, {"classes": ["dog"]}, "objects of dog(?s:.*)choose classes with objects: cat$"),
+        "all of one dropped": (1, 0, {"drop": ["cat"]}, "objects of dog(?s:.*)choose classes with objects: cat$"),
+        "in those drawn": (1, 0, {"max_images": 1, "reserved": ["3.png"]}, "take more than 1 images: see max_images$"),
+        "nothing but crowds": (3, 3, {}, "all 3 boxes are regions that are not judged(?s:.*)clear the flag"),
+        "only crowds of a class": (
+            3,
+            2,
+            {"classes": ["cat"]},
+            "objects of cat(?s:.*)choose classes with objects: dog$",
+        ),
     },
 )
-def test_nothing_left(tiny: tuple[CocoDataset, Path], annotations: int, options: dict[Any, Any], says: str) -> None:
+def test_nothing_left(
+    tiny: tuple[CocoDataset, Path], annotations: int, crowds: int, options: dict[Any, Any], says: str
+) -> None:
+    boxes = tuple(replace(each, iscrowd=int(each.id <= crowds)) for each in tiny[0].annotations[:annotations])
     with pytest.raises(DataError, match=says):
-        select(replace(tiny[0], annotations=tiny[0].annotations[:annotations]), **options)
+        select(replace(tiny[0], annotations=boxes), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.data.checks.validation import RULES
+from pipeline.data.checks.validation import LOADING_RULES, RULES
 from pipeline.data.formats.reading import FORMATS
 from pipeline.data.sources.api_settings import ApiSettings
 from pipeline.data.split.dataset_split import MODES
@@ -18,7 +18,7 @@ def rules_in_markdown() -> str:
     head = "| rule | severity | default | allowed | what |\n|---|---|---|---|---|\n"
     rows = (
         f"| `{each.name}` | {each.severity} | {each.default} | {', '.join(each.allowed)} | {each.summary} |\n"
-        for each in RULES
+        for each in (*LOADING_RULES, *RULES)
     )
     return head + "".join(rows)
 

@@ -1,13 +1,14 @@
 """Validation of a dataset by the table of rules: problems are reported, repaired or dropped, and always listed.
 
 Chosen actions are checked before any image is read. A problem that would crash or falsify training, pycocotools or the
-service cannot only be reported.
+service cannot only be reported. Some problems are found while the data is loaded; their findings come first.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
+_NONE_LEFT = "their annotations were all dropped"
 _CHOOSES_CLASSES = "rare-category"  # an image of unwanted classes only is background
 _ANY: tuple[Action, ...] = ("report", "repair", "drop")
 _CHANGE: tuple[Action, ...] = ("repair", "drop")
@@ -38,6 +40,19 @@ _UNREADABLE: tuple[tuple[str, Kind, str], ...] = (
     ("undecodable-image", "undecodable", "an image's file cannot be decoded"),
     ("refused-image", "refused", "the service would refuse the image: its bytes or its pixels"),
 )
+
+
+def _found_on_loading(subject: Subject, _: Action) -> Result:
+    """Change nothing: these rules were applied when the data was loaded."""
+    return subject.dataset, []
+
+
+LOADING_RULES: tuple[Rule, ...] = (
+    Rule("unreadable-annotation", "error", "drop", _DROP, _found_on_loading,
+         "a record of the annotations that cannot be read", "nothing is known of it"),
+    Rule("more-than-8-bits", "info", "repair", ("repair",), _found_on_loading,
+         "an image of more than 8 bits a channel; scaled to 8", "training and the service take 8"),
+)  # fmt: skip
 
 # The order matters. First records must be unambiguous: categories and images once each, unique ids, nothing that
 # belongs to nothing. Then files: later rules rely on a readable file for every image. Then images are turned upright
@@ -127,7 +142,7 @@ class Validation:
     findings: Findings
     upright: tuple[str, ...] = ()  # files that EXIF wants turned; boxes are turned, pixels must be by `write_subset`
     groups: Mapping[str, str] = field(default_factory=dict)  # of near duplicates, by file name
-    exclusions: tuple[Exclusion, ...] = ()  # images that each rule dropped or merged, or that lost all annotations
+    exclusions: tuple[Exclusion, ...] = ()  # images and boxes that each rule dropped; images that lost all annotations
 
 
 def validate(
@@ -137,15 +152,16 @@ def validate(
     actions: Mapping[str, str] = {},
     min_box_side: float = 1.0,
     reserved: Collection[str] = (),
+    loaded: Sequence[Finding] = (),
 ) -> Validation:
     """Check a dataset by the rules, decoding every image once.
 
     Rules without an action take their default; `min_box_side` is in pixels. Of equal images the one stays whose file
-    name is in `reserved`, a fixed test set.
+    name is in `reserved`, a fixed test set. What was found when the dataset was loaded is in `loaded`.
 
     Raises:
         UsageError: No rule has such a name, or a rule cannot do what is asked of it.
-        DataError: No image is left.
+        DataError: No image is left, or no object of those there were.
     """
     _chosen(actions)  # refused before an image is read
     facts = inspect(images_folder, sorted({image.file_name for image in dataset.images}))
@@ -157,7 +173,14 @@ def validate(
             expected="images that the annotations name and OpenCV can decode",
             remedy=f"look at the findings:\n{validation.findings}",
         )
-    return validation
+    objects, left = (sum(not each.iscrowd for each in has.annotations) for has in (dataset, validation.dataset))
+    if objects and not left:
+        raise DataError(
+            f"none of the {objects} boxes can be used",
+            expected="boxes that the rules leave",
+            remedy=f"look at the findings:\n{validation.findings}",
+        )
+    return replace(validation, findings=Findings((*loaded, *validation.findings)))
 
 
 def apply_rules(
@@ -172,31 +195,33 @@ def apply_rules(
 
     An image that loses its last annotation to a rule is dropped too (`image-without-usable-box`): something was drawn
     on it, so it is not background. An image that came without annotations stays, and so does one with a crowd region
-    left. The rule on rare categories drops no image, as it chooses classes.
+    left. The rule on rare categories drops no image, as it chooses classes. The boxes of a dropped image are excluded
+    by the same rule; those that a repair moves to another image stay.
     """
     chosen = _chosen(actions)
     records: list[Finding] = []
-    counts: dict[str, int] = {}
-    loaded, none_left = len(dataset.images), 0
+    images, boxes = Counter[str](), Counter[str]()
     subject = Subject(dataset, facts, min_box_side, reserved)
     for rule in RULES:
         before = subject.dataset
         after, found = rule.check(subject, chosen[rule.name])
-        counts[f"by the rule {rule.name}"] = len(before.images) - len(after.images)
+        reason = f"by the rule {rule.name}"
+        images[reason] = len(before.images) - len(after.images)
+        boxes[reason] = len(before.annotations) - len(after.annotations)
         records += [Finding(rule.name, rule.severity, *each) for each in found]
         if found:
             log.info("%s: %d %s", rule.name, len(found), found[0][1])
         if after.annotations is not before.annotations and rule.name != _CHOOSES_CLASSES:
             after, emptied = _without_emptied(before, after, rule.name)
             records += [Finding("image-without-usable-box", "warning", *each) for each in emptied]
-            none_left += len(emptied)
+            images[_NONE_LEFT] += len(emptied)
         if after is not before:
             subject = replace(subject, dataset=after)
-    counts["their annotations were all dropped"] = none_left
+    exclusions = exclude(images, len(dataset.images)) + exclude(boxes, len(dataset.annotations), what="boxes")
     dataset = subject.dataset
     upright = sorted({image.file_name for image in dataset.images if facts[image.file_name].orientation != 1})
     groups = image_rules.duplicate_groups(dataset, facts)
-    return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclude(counts, loaded))
+    return Validation(dataset, Findings(tuple(records)), tuple(upright), groups, exclusions)
 
 
 def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Result:
@@ -206,8 +231,8 @@ def _without_emptied(before: CocoDataset, after: CocoDataset, rule: str) -> Resu
 
 
 def _chosen(actions: Mapping[str, str]) -> dict[str, Action]:
-    named = {rule.name: rule for rule in RULES}
-    chosen = {rule.name: rule.default for rule in RULES}
+    named = {rule.name: rule for rule in (*LOADING_RULES, *RULES)}
+    chosen = {name: rule.default for name, rule in named.items()}
     for name, wanted in actions.items():
         if name not in named:
             remedy = did_you_mean(name, named, otherwise=f"there are: {', '.join(named)}", most=3)

@@ -6,7 +6,7 @@ The page and a notebook show the same figures: `write_report` draws each once, a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from operator import attrgetter
@@ -23,7 +23,7 @@ from pipeline.data.report.box_columns import BoxColumns
 from pipeline.data.report.inline_images import FigureList, Gallery, Sections, draw
 from pipeline.data.report.sample_images import class_samples, worst_examples
 from pipeline.data.split.dataset_split import Split
-from pipeline.data.tables import Cell, Exclusion, Table, exclusions_table
+from pipeline.data.tables import Cell, Counted, Exclusion, Table, account, exclusions_table
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,12 @@ def write_report(
     images_folder: Path,
     sample_images: int = 4,
     seed: int = 0,
-    facts: Mapping[str, object] | None = None,
     exclusions: Sequence[Exclusion] = (),
 ) -> DataReport:
     """Write `report.html`, which needs no network, no script and no other file, and `findings.csv`.
 
     `parts` is the split of `selected`, of which at most `sample_images` of each class are shown; the seed decides
-    which. `facts` about the data's origin are printed: URLs must not have credentials.
+    which. `exclusions` are all that led from the source to the three sets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     findings = Findings((*checked.findings, *parts.findings))
@@ -102,16 +101,26 @@ def write_report(
             **{f"{name} images": len(each.images) for name, each in parts.subsets.items()},
             "findings": len(findings),
         },
+        accounts=_accounts(parts, exclusions),
         exclusions=exclusions_table(exclusions),
         shares=parts.shares,
         concerns=Table(f"Findings of the split{more}", _CONCERN, concerns),
         unwritten=figures.unwritten(selected.categories),
-        facts=facts or {},
     )
     report.path.write_bytes(page.encode("utf-8", "replace"))  # a name may have a lone surrogate
     findings.write_csv(folder / _FINDINGS)
     log.info("data report of %.1f MB", report.path.stat().st_size / 1e6)
     return report
+
+
+def _accounts(parts: Split, exclusions: Sequence[Exclusion]) -> list[str]:
+    """Where the images and boxes of the source are: in the three sets, or excluded."""
+    kept: dict[Counted, int] = {
+        "images": sum(len(each.images) for each in parts.subsets.values()),
+        "boxes": sum(len(each.annotations) for each in parts.subsets.values()),
+    }
+    excluded = {what: sum(each.count for each in exclusions if each.what == what) for what in kept}
+    return [account(what, count + excluded[what], count, exclusions) for what, count in kept.items()]
 
 
 def _count_row(name: str, dataset: CocoDataset) -> tuple[Cell, ...]:

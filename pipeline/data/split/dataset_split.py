@@ -27,7 +27,9 @@ MODES = ("balanced", "stable")
 SOURCE_SPLITS = ("honour", "ignore")
 
 NO_GROUPING = "none"
+_OWN_SPLIT = "set source_split to ignore, not to honour the data's own split"
 _OFF = 0.1  # share of its size that a subset may miss without a finding
+_ALIKE = "they look like, or belong to, images of another set"
 _LARGE = 0.5  # share of the images in one group from which on a warning is due
 
 
@@ -35,10 +37,10 @@ _LARGE = 0.5  # share of the images in one group from which on a warning is due
 class Split:
     """Three datasets that share no image, and what was found on the way.
 
-    They and the images that `exclusions` counts are the original dataset. Findings are images excluded, and groups that
-    straddle the data's own split (`straddles-the-split`); subsets of another size than asked for (`subset-size`);
-    classes that a subset lacks (`class-absent-from-subset`); clips in more than one subset, where there are too few to
-    keep them whole (`split-within-a-clip`).
+    They and the images and boxes that `exclusions` counts are the original dataset. Findings are images excluded, and
+    groups that straddle the data's own split (`straddles-the-split`); subsets of another size than asked for
+    (`subset-size`); classes that a subset lacks (`class-absent-from-subset`); clips in more than one subset, where
+    there are too few to keep them whole (`split-within-a-clip`).
     """
 
     train: CocoDataset
@@ -136,10 +138,17 @@ def split(
     for rule, found in groupby(findings, attrgetter("rule")):
         first, *more = found
         log.warning("%s: %s: %s%s", rule, first.item, first.detail, f"; and {len(more)} more" if more else "")
-    left_out = len(dataset.images) - sum(len(part.images) for part in parts)
-    exclusions = exclude({"they look like, or belong to, images of another set": left_out}, len(dataset.images))
-    train, too_many = _with_less_background(parts[0], max_empty_share, seed)
+    exclusions = _in_no_part(dataset, parts)
+    remedy = _OWN_SPLIT if predefined.present else "give it a larger share"
+    train, too_many = _with_less_background(parts[0], max_empty_share, seed, remedy)
     return Split(train, parts[1], parts[2], findings=Findings(tuple(findings)), exclusions=(*exclusions, *too_many))
+
+
+def _in_no_part(dataset: CocoDataset, parts: Sequence[CocoDataset]) -> tuple[Exclusion, ...]:
+    images = len(dataset.images) - sum(len(part.images) for part in parts)
+    boxes = len(dataset.annotations) - sum(len(part.annotations) for part in parts)
+    of_images = exclude({_ALIKE: images}, len(dataset.images))
+    return of_images + exclude({_ALIKE: boxes}, len(dataset.annotations), what="boxes")
 
 
 def check_division(
@@ -168,7 +177,9 @@ def _shares(train_share: float, eval_share: float) -> Shares:
 
 def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
     if not reserved:
-        raise DataError("no image of the test list is in the dataset", remedy="correct the list, or leave it out")
+        raise DataError(
+            "no image of the test list is in the dataset", remedy="list images that validation keeps, or none"
+        )
     rest = shares[:2].sum()
     if rest == 0 and others:
         raise UsageError(
@@ -178,12 +189,14 @@ def _without_test(shares: Shares, reserved: int, others: int) -> Shares:
     return np.array([*shares[:2] / (rest or 1), 0.0])
 
 
-def _with_less_background(train: CocoDataset, max_share: float, seed: int) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
+def _with_less_background(
+    train: CocoDataset, max_share: float, seed: int, remedy: str
+) -> tuple[CocoDataset, tuple[Exclusion, ...]]:
     empty = train.background_images
     others = len(train.images) - len(empty)
     most = len(empty) if max_share == 1 else math.floor(others * max_share / (1 - max_share) + 1e-9)
     if train.images and not others and not most:
-        raise DataError("the train set would be empty: no image in it has a box", remedy="give it a larger share")
+        raise DataError("the train set would be empty: no image in it has a box", remedy=remedy)
     dropped = {image.id for image in sorted(empty, key=lambda image: draw_order(image.file_name, seed))[most:]}
     exclusions = exclude({"background above max_empty_share": len(dropped)}, len(train.images), subset=SUBSETS[TRAIN])
     return train.subset(image for image in train.images if image.id not in dropped), exclusions
@@ -193,13 +206,15 @@ def _check_empty(counts: Integers, shares: Shares, images: Sequence[Image], grou
     total = int(groups.weights.sum())
     for name, size, share in zip(SUBSETS, counts, shares, strict=True):
         if share > 0 and size == 0:
-            remedy = "take more images, or give it a larger share"
-            if mode == "stable":
-                remedy += "; the balanced mode gives every subset its share"
-            elif (groups.subset >= 0).any():
-                remedy += "; or set source_split to ignore, not to honour the data's own split"
-            elif total > len(groups.rows):
+            remedy = "give it a larger share" if name != SUBSETS[-1] else "give train and eval smaller shares"
+            if total < (shares > 0).sum():
+                remedy = "take more images, or give fewer sets a share"
+            elif len(groups.rows) < (shares > 0).sum():
                 remedy = f"{_largest(images, groups)}: let fewer images belong together, or drop near duplicates"
+            elif mode == "stable":
+                remedy += ", or take the balanced mode, which gives every set its share"
+            elif (groups.subset >= 0).any():
+                remedy += f", or {_OWN_SPLIT}"
             raise DataError(f"the {name} set would be empty: {share:.0%} of {total} images", remedy=remedy)
 
 

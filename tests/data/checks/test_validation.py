@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import messy
 import numpy as np
 import pytest
 from cases import cases
@@ -20,11 +21,12 @@ from PIL import Image as Picture
 from pycocotools.coco import COCO
 
 from pipeline.data.checks import box_rules
-from pipeline.data.checks.findings import DID
-from pipeline.data.checks.validation import RULES, Validation, apply_rules, validate
+from pipeline.data.checks.findings import DID, Finding
+from pipeline.data.checks.validation import LOADING_RULES, RULES, Validation, apply_rules, validate
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.dataset_folder import write_subset
 from pipeline.data.images import ImageFacts
+from pipeline.data.tables import account
 from pipeline.errors import DataError, UsageError
 
 FACTS = {"a.png": ImageFacts(60, 40), "b.png": ImageFacts(60, 40)}
@@ -46,6 +48,13 @@ def box(*bbox: Any, **fields: Any) -> Any:
 def changes(validation: Validation) -> list[tuple[str, str]]:
     """What was not only reported."""
     return [(each.rule, each.item) for each in validation.findings if each.action != "reported"]
+
+
+def accounted(given_: CocoDataset, found: Validation) -> None:
+    """Every image and box is kept, or excluded for a reason."""
+    account("images", len(given_.images), len(found.dataset.images), found.exclusions)
+    account("boxes", len(given_.annotations), len(found.dataset.annotations), found.exclusions)
+    assert all(0 < each.count <= each.of for each in found.exclusions)
 
 
 # Where rules work together; a rule alone is tested beside it, and by the planted faults.
@@ -107,62 +116,23 @@ def test_an_image_that_loses_all_its_annotations_is_no_background(
     emptied = [each.file_name for each in found.findings if each.rule == "image-without-usable-box"]
     assert sum(each.count for each in lost) == len(emptied)
     assert (emptied == ["a.png"]) == (bool(annotations) and "a.png" not in left)
-    assert sum(each.count for each in found.exclusions) == 2 - len(found.dataset.images)
+    accounted(dataset(annotations=annotations), found)
     if annotations == [NO_AREA] and not actions:
-        assert list(map(str, found.exclusions)) == ["1 of 2 images excluded: their annotations were all dropped"]
+        assert list(map(str, found.exclusions)) == [
+            "1 of 2 images excluded: their annotations were all dropped",
+            "1 of 1 boxes excluded: by the rule box-without-area",
+        ]
         (said,) = [each for each in found.findings if each.rule == "image-without-usable-box"]
         assert (said.item, said.detail) == ("image 1 (a.png)", "box-without-area took its last annotation")
 
 
-numbers = st.one_of(
-    st.integers(-70, 130).map(float), st.floats(-1e3, 1e3), st.floats(), st.sampled_from([0.0, 1e-9, 60.0, 59.999])
-)
-near = st.sampled_from([5.0, 5.5, 6.0, 20.0, 20.5, 60.0])
-names_ = st.sampled_from(["a.png", "b.png", "c.png", "d.png", "e.png", "./a.png", "gone.png"])
-small = st.integers(0, 4)
-sizes = st.sampled_from([0, 20, 30, 40, 59, 60])
-masks = st.one_of(
-    st.none(),
-    st.lists(st.lists(st.one_of(numbers, near), max_size=8), max_size=2),
-    st.fixed_dictionaries({"size": st.sampled_from([[40, 60], [30, 30]]), "counts": st.lists(small)}),
-    st.just({"size": [40, 60], "counts": [2400]}),
-    st.text(max_size=2),
-)
-annotations_ = st.builds(
-    Annotation,
-    small,
-    small,
-    small,
-    st.one_of(st.tuples(numbers, numbers, numbers, numbers), st.tuples(near, near, near, near)),
-    numbers,
-    st.sampled_from([0, 0, 0, 1]),
-    masks,
-)
-messy_ = st.builds(
-    CocoDataset,
-    st.lists(st.builds(Image, small, names_, sizes, sizes), max_size=6).map(tuple),
-    st.lists(annotations_, max_size=12).map(tuple),
-    st.lists(st.builds(Category, small, st.sampled_from(["cat", "dog", "D og", "cow"])), max_size=4).map(tuple),
-)
-LOOK = bytes(range(32)) * 9
-MESSY_FACTS = {
-    "a.png": ImageFacts(60, 40, digest="a"),
-    "./a.png": ImageFacts(60, 40, digest="a"),
-    "b.png": ImageFacts(40, 60, 6, digest="b"),
-    "c.png": ImageFacts(30, 30, 3, digest="c", fingerprint=LOOK),
-    "d.png": ImageFacts(60, 40, digest="a"),
-    "e.png": ImageFacts(60, 40, digest="e", fingerprint=LOOK),
-    "gone.png": ImageFacts(problem="the file is missing", kind="missing"),
-}
-chosen_ = st.fixed_dictionaries({rule.name: st.sampled_from(rule.allowed) for rule in RULES})
-
-
 @settings(max_examples=150, deadline=None)
-@given(messy_, st.one_of(st.just({}), chosen_))
-def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy: Any, actions: Any) -> None:
-    found = apply_rules(messy, MESSY_FACTS, actions=actions)
-    turned = {name: replace(MESSY_FACTS[name], orientation=1) for name in found.upright}  # as `write_subset` does
-    again = apply_rules(found.dataset, MESSY_FACTS | turned, actions=actions)
+@given(messy.datasets, st.one_of(st.just({}), messy.actions))
+def test_whatever_comes_in_what_comes_out_is_sound_and_stays(given_: Any, actions: Any) -> None:
+    found = apply_rules(given_, messy.FACTS, actions=actions)
+    accounted(given_, found)
+    turned = {name: replace(messy.FACTS[name], orientation=1) for name in found.upright}  # as `write_subset` does
+    again = apply_rules(found.dataset, messy.FACTS | turned, actions=actions)
     assert again.dataset == found.dataset
     assert not changes(again)
     assert again.groups == found.groups
@@ -173,7 +143,7 @@ def test_whatever_comes_in_what_comes_out_is_sound_and_stays(messy: Any, actions
     categories = {category.id for category in sound.categories}
     assert len(categories) == len(sound.categories) == len(set(sound.classes))
     if actions.get("rare-category") != "drop":
-        assert not {image.id for image in sound.background_images} & {each.image_id for each in messy.annotations}
+        assert not {image.id for image in sound.background_images} & {each.image_id for each in given_.annotations}
     clipped = actions.get("box-partly-outside") != "report"
     for each in sound.annotations:
         x, y, width, height = each.bbox
@@ -219,6 +189,18 @@ class TestFiles:
     def test_nothing_left_is_an_error(self, tiny: tuple[CocoDataset, Path]) -> None:
         with pytest.raises(DataError, match=r"none of the 3 images[\s\S]*missing-image"):
             validate(tiny[0], tiny[1] / "elsewhere")
+
+    def test_no_object_left_is_an_error_in_other_words(self, tiny: tuple[CocoDataset, Path]) -> None:
+        crowd = Annotation(4, 3, 7, (5.0, 5.0, 20.0, 10.0), 200.0, 1)
+        given_ = replace(tiny[0], annotations=(*tiny[0].annotations, crowd))
+        with pytest.raises(DataError, match=r"none of the 3 boxes can be used[\s\S]*tiny-box"):
+            validate(given_, tiny[1], min_box_side=50)
+
+    def test_what_loading_found_comes_first(self, tiny: tuple[CocoDataset, Path]) -> None:
+        told = Finding("unreadable-annotation", "error", "record a.csv:3", "dropped", "no number", source="a.csv:3")
+        found = validate(*tiny, loaded=(told,), actions={"unreadable-annotation": "drop"}).findings
+        assert found[0] == told
+        assert found[1:] == validate(*tiny).findings
 
     def test_real_photographs_are_sound(self, tmp_path: Path, real_data: Path) -> None:
         with zipfile.ZipFile(real_data / "val2017.zip") as archive:
@@ -275,6 +257,7 @@ class TestPlantedFaults:
             finding = found.findings[0]
             assert (finding.severity, finding.action) == (rule.severity, DID[action])
             assert (found.dataset == given_) == (action == "report")
+            accounted(given_, found)
             again = validate(*written(found, pictures, tmp_path / action / "out"), actions={rule.name: action})
             assert not changes(again)
             assert [each.rule for each in again.findings] == [rule.name] * (action == "report")
@@ -283,6 +266,7 @@ class TestPlantedFaults:
         given_, pictures, expected = with_faults(tmp_path, FAULTS)
         found = validate(given_, pictures)
         assert sorted((each.rule, each.item) for each in found.findings) == expected
+        accounted(given_, found)
         again = validate(*written(found, pictures, tmp_path / "out"))
         assert not changes(again)
         reported = {rule.name for rule in RULES if rule.default == "report"}
@@ -308,12 +292,17 @@ class TestActions:
         "actions, message",
         {
             "near a name": ({"tiny-boxes": "drop"}, r"no rule 'tiny-boxes'[\s\S]*did you mean 'tiny-box'"),
-            "no name": ({"zzz": "drop"}, r"no rule 'zzz'[\s\S]*there are: duplicate-category-id, "),
+            "no name": ({"zzz": "drop"}, r"no rule 'zzz'[\s\S]*there are: unreadable-annotation, "),
             "would crash": (
                 {"unknown-image": "report"},
                 r"cannot 'report': an annotation in an image that is not listed, and pycoco[\s\S]*drop",
             ),
             "no repair": ({"tiny-box": "repair"}, r"nothing that it could become[\s\S]*report or drop"),
+            "found on loading": (
+                {"unreadable-annotation": "report"},
+                r"cannot 'report': a record of the annotations that cannot be read, and nothing[\s\S]*drop",
+            ),
+            "converted on loading": ({"more-than-8-bits": "drop"}, r"cannot 'drop'[\s\S]*repair"),
             "no action": ({"tiny-box": "fix"}, r"cannot 'fix'[\s\S]*report or drop"),
             "no text": ({"tiny-box": ["drop"]}, r"cannot '\['drop'\]'"),
         },
@@ -332,8 +321,9 @@ class TestActions:
             assert ("tiny-box" in {each.rule for each in findings}) == found
 
     def test_what_would_crash_cannot_only_be_reported(self) -> None:
-        assert all(("report" in rule.allowed) == (not rule.why) for rule in RULES)
-        assert all(rule.default in rule.allowed for rule in RULES)
+        rules = (*LOADING_RULES, *RULES)
+        assert all(("report" in rule.allowed) == (not rule.why) for rule in rules)
+        assert all(rule.default in rule.allowed for rule in rules)
 
 
 @cases(

@@ -100,7 +100,7 @@ def write(
 def written(shapes: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The report about the shapes as they are."""
     folder = tmp_path_factory.mktemp("report") / "new"
-    return write(folder, shapes, facts={"Source": "https://example.org/data.zip"})
+    return write(folder, shapes)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_the_page_is_whole_and_fetches_nothing_and_describes_its_pictures(writte
     assert (written.path.parent / "findings.csv").is_file()
     anchors = [each[1:] for each in page.addresses if each.startswith("#")]
     assert sorted(anchors) == sorted(page.values("id"))
-    assert len(anchors) == 8
+    assert len(anchors) == 7
     assert "default-src 'none'" in written.path.read_text("utf-8")
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     assert len(images) == 7 + 2 + 4 * 2  # charts, two findings with an image, two samples of each class
@@ -183,14 +183,19 @@ def test_what_the_notebook_shows_is_what_the_page_shows(written: Any) -> None:
     assert str(written.counts) in str(written)
 
 
-def test_what_was_excluded_is_the_first_table(report: Any, written: Any) -> None:
-    told = exclude({"nobody annotated them": 80, "by the rule truncated-image": 2}, 159)
-    page = Page(report(exclusions=told).path)
-    assert page.rows[1:3] == [
-        ["80", "159", "all", "nobody annotated them"],
-        ["2", "159", "all", "by the rule truncated-image"],
+def test_what_was_excluded_is_the_first_table(report: Any, written: Any, shapes: Any) -> None:
+    images = exclude({"nobody annotated them": 80, "by the rule truncated-image": 2}, 122)
+    boxes = exclude({"by the rule truncated-image": 3}, 99, what="boxes")
+    page = Page(report(exclusions=(*images, *boxes)).path)
+    assert page.rows[1:4] == [
+        ["80", "122", "images", "all", "nobody annotated them"],
+        ["2", "122", "images", "all", "by the rule truncated-image"],
+        ["3", "99", "boxes", "all", "by the rule truncated-image"],
     ]
-    assert "No image was excluded" in Page(written.path).text
+    count = len(shapes[0].annotations)
+    assert "images: 122 loaded = 40 kept + 82 excluded" in page.text
+    assert f"boxes: {count + 3} loaded = {count} kept + 3 excluded" in page.text
+    assert "No image and no box was excluded" in Page(written.path).text
 
 
 def test_words_from_outside_are_escaped(report: Any, shapes: Any) -> None:
@@ -198,7 +203,7 @@ def test_words_from_outside_are_escaped(report: Any, shapes: Any) -> None:
     first, *others = dataset.categories
     named = replace(dataset, categories=(replace(first, name=EVIL), *others))
     bad = Finding(EVIL, "error", EVIL, "dropped", EVIL, f"{EVIL}\"'.jpg")
-    written = report(dataset=named, findings=[bad], facts={EVIL: EVIL})
+    written = report(dataset=named, findings=[bad])
     text = written.path.read_text("utf-8")
     assert "<script" not in text + written.figures._repr_html_()
     page = Page(written.path)
@@ -207,10 +212,9 @@ def test_words_from_outside_are_escaped(report: Any, shapes: Any) -> None:
 
 
 def test_the_same_input_gives_the_same_bytes(written: Any, shapes: Any, tmp_path: Path) -> None:
-    facts = {"Source": "https://example.org/data.zip"}
-    again = write(tmp_path, shapes, facts=facts)
+    again = write(tmp_path, shapes)
     assert again.path.read_bytes() == written.path.read_bytes()
-    other = write(tmp_path, shapes, facts=facts, seed=1)  # over the older one
+    other = write(tmp_path, shapes, seed=1)  # over the older one
     assert other.path == again.path
     assert other.path.read_bytes() != written.path.read_bytes()
 

@@ -8,8 +8,8 @@ image as it was stored.
 **Checks** are pure functions of a dataset, facts about its files and an action. A rule finds nothing more in its
 own result and undoes nothing of the rules before it, so a second pass changes nothing. Each file is decoded once.
 
-**Exclusions.** Whatever leaves images out returns an `Exclusion` (how many, of how many, why), and the counts add
-up: a property test compares them with the images loaded less those in the three sets.
+**Exclusions.** Whatever leaves images or boxes out returns an `Exclusion` (how many, of how many, why), and the counts
+add up, of each stage and in all: a property test holds it, and `account` fails where they do not.
 
 **Same bytes.** COCO JSON is written in a canonical form, and subsets in a fixed order.
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.data.checks.image_rules import exif_orientation
 from pipeline.data.checks.rules import Subject
-from pipeline.data.coco import CocoDataset, Image
+from pipeline.data.coco import CocoDataset, Image, only_crowds
 from pipeline.data.fetch.fetching import fetch
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.images import ImageFacts, upright_size
@@ -109,16 +109,6 @@ def match_images(
             Image(number, name, *index.size(own), _fields(name, source) | ({"subset": subset} if subset else {}))
         )
     return MatchedImages(replace(kept, images=tuple(images)), excluded, frozenset(unknown), +counts)
-
-
-def only_crowds(count: int, where: object = "") -> DataError:
-    """The error of a data set with nothing to learn."""
-    return DataError(
-        f"all {count} boxes are regions that are not judged (iscrowd, ignore or difficult): there is nothing to learn",
-        where=where,
-        expected="boxes of objects",
-        remedy="clear the flag on the boxes that are objects, or load annotations that have some",
-    )
 
 
 def _left_out(image: Image) -> Mapping[str, int]:

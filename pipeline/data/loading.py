@@ -203,7 +203,7 @@ def load_annotations(
     if unannotated == "background" and matched.unannotated:
         notes.append(f"{len(matched.unannotated)} of {total} images are taken as background: {NOT_ANNOTATED}")
     write_exclusions(folder, excluded)
-    write_loaded_findings(folder, _findings(read, source))
+    write_loaded_findings(folder, _findings(read, source, matched.dataset))
     write_coco(matched.dataset, folder / ANNOTATIONS)
     return LoadedAnnotations(
         images=len(matched.dataset.images),
@@ -224,16 +224,18 @@ def _without_places(dataset: CocoDataset) -> CocoDataset:
     return replace(dataset, annotations=tuple(replace(each, source="") for each in dataset.annotations))
 
 
-def _findings(read: ReadAnnotations, source: LoadedSource) -> list[Finding]:
+def _findings(read: ReadAnnotations, source: LoadedSource, dataset: CocoDataset) -> list[Finding]:
     """What data preparation shall report of loading."""
     boxes = [
         Finding("unreadable-annotation", "error", f"record {each.where}", "dropped", each.problem, source=each.where)
         for each in read.unreadable
     ]
-    images = [
-        Finding("converted-image", "info", f"image {each.item}", "repaired", each.reason, each.item)
-        for each in source.converted
-    ]
+    names = {image.file_name for image in dataset.images}
+    images = []
+    for each in source.converted:
+        name = source.renamed.get(each.item, each.item)
+        file_name = name if name in names else ""  # the item may be a record, such as a row of a database
+        images.append(Finding("converted-image", "info", f"image {each.item}", "repaired", each.reason, file_name))
     return [*boxes, *images]
 
 

@@ -12,6 +12,7 @@ from pictures import exif_of
 from PIL import Image as Picture
 
 from pipeline.data.annotation_matching import read_test_list
+from pipeline.data.checks.findings import read_loaded_findings
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
 from pipeline.data.loading import load_annotations, load_source
 from pipeline.data.tables import read_exclusions
@@ -139,6 +140,17 @@ class TestAnnotations:
         assert list(map(str, read_exclusions(annotated.out))) == list(loaded.notes)[2:]
         assert read_test_list(annotated.out) == ()
         assert [path.name for path in annotated.out.parent.iterdir() if path.name.startswith("tmp")] == []
+
+    def test_a_finding_about_a_converted_image_names_the_file_it_became(self, place: Any, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        Picture.fromarray(np.full((40, 60), 4000, np.uint16)).save(tmp_path / "in/a.tif")
+        box = Annotation(1, 1, 1, (5.0, 5.0, 20.0, 10.0), 200.0)
+        write_coco(CocoDataset((Image(1, "a.tif", 60, 40),), (box,), (Category(1, "cat"),)), tmp_path / "in/a.json")
+        place.source(tmp_path / "in")
+        place.annotations()
+        (found,) = read_loaded_findings(place.out)
+        assert (found.rule, found.item, found.file_name) == ("converted-image", "image a.tif", "a.tif.png")
+        assert found.file_name == place.dataset.images[0].file_name
 
     def test_none_are_there(self, annotated: Any) -> None:
         with pytest.raises(DataError, match=r"no files at all(?s:.*)do: .*annotations_url"):

@@ -50,8 +50,9 @@ def _found_on_loading(subject: Subject, _: Action) -> Result:
 LOADING_RULES: tuple[Rule, ...] = (
     Rule("unreadable-annotation", "error", "drop", _DROP, _found_on_loading,
          "a record of the annotations that cannot be read", "nothing is known of it"),
-    Rule("more-than-8-bits", "info", "repair", ("repair",), _found_on_loading,
-         "an image of more than 8 bits a channel; scaled to 8", "training and the service take 8"),
+    Rule("converted-image", "info", "repair", ("repair",), _found_on_loading,
+         "an image of more than 8 bits a channel, or of several frames; repair: 8 bits, the first frame",
+         "training and the service cannot take it"),
 )  # fmt: skip
 
 # The order matters. First records must be unambiguous: categories and images once each, unique ids, nothing that

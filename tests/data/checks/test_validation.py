@@ -302,7 +302,7 @@ class TestActions:
                 {"unreadable-annotation": "report"},
                 r"cannot 'report': a record of the annotations that cannot be read, and nothing[\s\S]*drop",
             ),
-            "converted on loading": ({"more-than-8-bits": "drop"}, r"cannot 'drop'[\s\S]*repair"),
+            "converted on loading": ({"converted-image": "drop"}, r"cannot 'drop'[\s\S]*repair"),
             "no action": ({"tiny-box": "fix"}, r"cannot 'fix'[\s\S]*report or drop"),
             "no text": ({"tiny-box": ["drop"]}, r"cannot '\['drop'\]'"),
         },

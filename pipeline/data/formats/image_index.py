@@ -173,8 +173,6 @@ class ImageIndex:
     def name_when_absent(self, name: WrittenName, where: str) -> str:
         """The annotation's own name for an image that does not exist; a `DataError` if it leads out of the folder."""
         path = _Path(name)
-        if path.parts and name.own and "/" not in path.plain:
-            path.plain = "/".join((*path.folders, path.plain))
         if path.outside or unsafe_name(path.plain) or not is_encodable(name.path):
             problem = f"the image's name is not a path within the images folder: {name.path[:200]!r}"
             raise DataError(problem, where=where, remedy="correct the name")
@@ -215,7 +213,7 @@ class ImageIndex:
         if len(found) == 1:
             return found[0]
         beside, written = "/".join((*path.folders, *path.parts)), path.plain
-        near = set(path.folders)
+        near = {*path.folders, *path.parts[:-1]}
 
         def rank(image: str) -> tuple[bool, bool, int, bool]:
             folders = image.split("/")[:-1]

@@ -46,8 +46,7 @@ class Reference:
     @property
     def by_file_name(self) -> WrittenName:
         """The image's name as the annotation file's own name gives it."""
-        path = PurePosixPath(self.file)
-        return WrittenName(path.stem, path.parent.as_posix(), self.part, own=True)
+        return WrittenName(PurePosixPath(self.file).with_suffix("").as_posix(), part=self.part, own=True)
 
 
 def pair(references: Sequence[Reference], images: ImageIndex, faults: Faults, *, pair_by: str = "") -> list[str]:

@@ -48,21 +48,17 @@ def row_shapes(rows: Sequence[Row], keypoint_values: int, faults: Faults) -> dic
     for count, alike in sorted(by_count.items()):
         shape = _shape(count, alike, keypoint_values)
         if shape == "box":
-            shapes[count] = "box"
+            shapes[count] = shape
             _check_fractions(alike, faults)
         elif shape == "polygon":
-            shapes[count] = "polygon"
+            shapes[count] = shape
             for row in alike:
                 if not _are_parts(row.values):
                     faults.add(_no_part(row, keypoint_values))
         else:
             for row in alike:
-                remedy = "correct the line, or remove it"
-                faults.add(
-                    DataError(
-                        f"a line has {count + 1} values{shape}", where=row.where, expected=EXPECTED, remedy=remedy
-                    )
-                )
+                problem = f"a line has {count + 1} values{shape.problem}"
+                faults.add(DataError(problem, where=row.where, expected=EXPECTED, remedy=shape.remedy))
     return shapes
 
 
@@ -75,8 +71,25 @@ def read_row(row: Row, shape: Shape) -> ParsedBox:
     return ParsedBox(row.label, (x - across / 2, y - down / 2, across, down), source=row.where)
 
 
-def _shape(count: int, rows: Sequence[Row], keypoint_values: int) -> str:
-    """`box`, `polygon`, or why it is neither."""
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Why a line has no known shape, and what to do."""
+
+    problem: str = ""
+    remedy: str = "correct the line, or remove it"
+
+
+_NEITHER = _Doubt(", and the last is neither a confidence nor the number of a track")
+_TRACK_OR_POLYGON = _Doubt(
+    ", which may be a box with a confidence and a track, or a polygon", "remove the last two values if it is a box"
+)
+_MAY_HAVE_KEY_POINTS = _Doubt(
+    ", which may be a polygon, or a box and key points",
+    "if they are key points, add kpt_shape: [number, 2 or 3] to a data.yaml, and name that in annotations_url",
+)
+
+
+def _shape(count: int, rows: Sequence[Row], keypoint_values: int) -> Shape | _Doubt:
     if count == 4 or (keypoint_values and count in {4 + keypoint_values, 5 + keypoint_values}):
         return "box"
     if count == 5:
@@ -85,17 +98,19 @@ def _shape(count: int, rows: Sequence[Row], keypoint_values: int) -> str:
     if count == 6:
         tracked = all(0 <= row.values[4] <= 1 and _is_number_of_track(row.values[5]) for row in rows)
         polygons = all(_are_parts(row.values) for row in rows)
-        if tracked and polygons:
-            return ", which may be a box with a confidence and a track, or a polygon"
-        return "box" if tracked else "polygon"
-    return "polygon" if count > 6 and count % 2 == 0 else ""
-
-
-_NEITHER = ", and the last is neither a confidence nor the number of a track"
+        return "polygon" if not tracked else _TRACK_OR_POLYGON if polygons else "box"
+    if count < 6 or count % 2:
+        return _Doubt()
+    return _MAY_HAVE_KEY_POINTS if all(_may_have_key_points(row.values) for row in rows) else "polygon"
 
 
 def _is_number_of_track(value: float) -> bool:
     return value >= 0 and float(value).is_integer()
+
+
+def _may_have_key_points(values: Sequence[float]) -> bool:
+    """Whether a box could be followed by points that are each marked as absent, hidden or visible."""
+    return len(values) % 3 == 1 and values[2] > 0 and values[3] > 0 and {0, 1, 2}.issuperset(values[6::3])
 
 
 def _are_parts(values: Sequence[float]) -> bool:
@@ -123,5 +138,5 @@ def _no_part(row: Row, keypoint_values: int) -> DataError:
     problem = f"a line of {len(row.values) + 1} values is no polygon: {shown(value)} is no part of an image"
     remedy = "correct the line, or remove it"
     if not keypoint_values:
-        remedy = "if the lines have key points, add kpt_shape: [number, 2 or 3] to a data.yaml; else correct the line"
+        remedy = _MAY_HAVE_KEY_POINTS.remedy
     return DataError(problem, where=row.where, expected="values from 0 to 1", remedy=remedy)

@@ -28,7 +28,7 @@ _HEAD = 1 << 16  # bytes
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _XML_ENCODING = re.compile(rb"""\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.:-]*)["']""")
 _CLASS_IDS = re.compile(r"(?:\w*name\w*,\w*name\w*\s+)?/[a-z]/\w+,[^\n]*(?:\n|$)(?!.*,.*,.*,.*,.*,)", re.IGNORECASE)
-_XML_ROOT = re.compile(rb"<([A-Za-z_][\w.:-]*)[\s/>]")
+_XML_ROOT = re.compile(r"<([A-Za-z_][\w.:-]*)[\s/>]")
 
 
 Candidates = Iterable[tuple[str, str]]  # files, and why each is not of a format; empty where it is
@@ -93,7 +93,8 @@ class AnnotationFiles:
     def head(self, name: str) -> str:
         """The first 64 KiB as text."""
         with (self.folder / name).open("rb") as file:
-            return file.read(_HEAD).decode("utf-8-sig", "replace")
+            data = file.read(_HEAD)
+        return data.decode(_encoding(data), "replace")
 
     def has_json_keys(self, name: str, *keys: str) -> bool:
         """Whether a JSON file contains each of these strings; it is searched, which is much faster than parsing."""
@@ -106,7 +107,7 @@ class AnnotationFiles:
     def text(self, name: str) -> str:
         """The content of a file in UTF-8, or in what its byte order mark says; a `DataError` if it is neither."""
         data = (self.folder / name).read_bytes()
-        encoding = next((each for mark, each in _MARKS.items() if data.startswith(mark)), "utf-8")
+        encoding = _encoding(data)
         try:
             return data.decode(encoding)
         except UnicodeDecodeError as error:
@@ -135,9 +136,13 @@ class AnnotationFiles:
 
     def xml_root(self, name: str) -> str:
         """The name of an XML file's outermost element, by its first bytes; empty where there is none."""
-        with (self.folder / name).open("rb") as file:
-            found = _XML_ROOT.search(file.read(_HEAD))
-        return found[1].decode() if found else ""
+        found = _XML_ROOT.search(self.head(name))
+        return found[1] if found else ""
+
+
+def _encoding(data: bytes) -> str:
+    """The encoding that a text's byte order mark tells, or UTF-8."""
+    return next((each for mark, each in _MARKS.items() if data.startswith(mark)), "utf-8")
 
 
 def _decoded_xml(data: bytes) -> bytes | str:

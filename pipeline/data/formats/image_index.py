@@ -70,7 +70,7 @@ class _Path:
 
     def __init__(self, name: WrittenName) -> None:
         plain = name.path.replace("\\", "/")
-        local = re.sub(r"^(file:/)?/*([A-Za-z]:)?/+|^[A-Za-z]:", "", plain)
+        local = re.sub(r"^(file:/)?/*([A-Za-z]:)?/+", "", plain)
         self.parts: list[str] = []  # without what only means something on the machine that wrote it
         self.folders = [part for part in name.beside.split("/") if part not in {"", "."}]  # that it is relative to
         self.outside = False  # whether it leads out of the annotations' folder

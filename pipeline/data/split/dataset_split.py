@@ -140,6 +140,8 @@ def split(
         log.warning("%s: %s: %s%s", rule, first.item, first.detail, f"; and {len(more)} more" if more else "")
     exclusions = _in_no_part(dataset, parts)
     remedy = _OWN_SPLIT if predefined.present else "give it a larger share"
+    if names and not parts[1].annotations:
+        remedy = "take images with boxes off the test list"
     train, too_many = _with_less_background(parts[0], max_empty_share, seed, remedy)
     return Split(train, parts[1], parts[2], findings=Findings(tuple(findings)), exclusions=(*exclusions, *too_many))
 

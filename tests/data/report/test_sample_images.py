@@ -103,7 +103,7 @@ def test_findings_as_images_and_texts(two_classes: Any) -> None:
     (two_classes.folder / "broken.png").write_bytes(b"nothing")
     gallery = worst_examples(
         [
-            finding("outside", bbox=(-5.0, 0.0, 30.0, 30.0)),
+            replace(finding("outside", bbox=(-5.0, 0.0, 30.0, 30.0)), source="a.txt:3"),
             finding("broken", "error", "broken.png"),
             finding("missing", "error", "gone <b>.png"),
         ],
@@ -111,7 +111,7 @@ def test_findings_as_images_and_texts(two_classes: Any) -> None:
     )
     broken, missing, outside = gallery.rows[""]
     assert outside.data.startswith(b"\xff\xd8\xff")
-    assert outside.caption == "outside, repaired: what outside found (0.png)"
+    assert outside.caption == "outside, repaired: what outside found (0.png, a.txt:3)"
     assert (broken.data, broken.alt) == (b"", "The file is not an image that can be shown.")
     assert (missing.data, missing.alt) == (b"", "The file is missing.")
     page = gallery._repr_html_()

@@ -452,7 +452,13 @@ def test_sizes(count: int, options: dict[Any, Any], sizes: tuple[Any, ...]) -> N
         "negative": ({"train_share": -0.1}, UsageError, "no shares"),
         "not a number": ({"train_share": float("nan")}, UsageError, "no shares"),
         "too few": ({"train_share": 0.9, "eval_share": 0.02}, DataError, "eval set would be empty"),
-        "list of others": ({"test_names": {"none.jpg"}}, DataError, "test list"),
+        "none for the test set": ({"train_share": 0.9, "eval_share": 0.08}, DataError, "train and eval smaller shares"),
+        "all but one on the list": (
+            {"test_names": {f"{i}.jpg" for i in range(1, 10)}},
+            DataError,
+            "(?s)eval set would be empty.*take more images, or give fewer sets a share",
+        ),
+        "list of others": ({"test_names": {"none.jpg"}}, DataError, "(?s)test list.*list images that validation keeps"),
         "mode": ({"mode": "balance"}, UsageError, "did you mean 'balanced'"),
         "source split": ({"source_split": "honor"}, UsageError, "did you mean 'honour'"),
         "field": ({"group_by": "video"}, UsageError, "no image has a field 'video'"),
@@ -472,6 +478,20 @@ def test_sizes(count: int, options: dict[Any, Any], sizes: tuple[Any, ...]) -> N
 def test_refused(options: dict[Any, Any], kind: Any, problem: str) -> None:
     with pytest.raises(kind, match=problem):
         split(dataset_of([{1}] * 10), **options)
+
+
+@cases(
+    "subsets, options, remedy",
+    {
+        "the data's own split": (["train"] * 8 + ["eval", "test"], {}, "set source_split to ignore"),
+        "all boxes on the list": ([""] * 10, {"test_names": {"9.jpg", "10.jpg"}}, "off the test list"),
+        "a small share": ([""] * 10, {"train_share": 0.1, "eval_share": 0.6}, "a larger share"),
+    },
+)
+def test_a_train_set_of_background_alone_is_refused(subsets: Any, options: dict[str, Any], remedy: str) -> None:
+    dataset = with_fields(dataset_of([set()] * 8 + [{1}] * 2), [{"subset": subset} for subset in subsets])
+    with pytest.raises(DataError, match=f"(?s)no image in it has a box.*{remedy}"):
+        split(dataset, max_empty_share=0.5, **options)
 
 
 def test_shares_table() -> None:

@@ -1,4 +1,4 @@
-"""The base of all figures: palette, font, charts without pyplot, and images with labelled boxes drawn on them.
+"""The base of all figures: palette, charts without pyplot, and images with labelled boxes drawn on them.
 
 Pixels are `(height, width, 3)` uint8 BGR.
 """
@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import supervision as sv
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from pipeline.data.fonts import FONT, ShapedFont, add_families, find_fonts, needs_shaping
 from pipeline.errors import DataError, MissingError
 
 Pixels = npt.NDArray[np.uint8]
@@ -26,16 +28,28 @@ Boxes = npt.NDArray[np.floating]
 # blue, orange, green, pink, sky, vermilion, yellow, black
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 
-# Text on images: OpenCV's own font has ASCII only
-FONT = str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+_LABEL = 12  # pixels
 
 
 class Chart(Figure):
-    """A figure in inches that a notebook shows, without pyplot, whose state other cells could change."""
+    """A figure in inches that a notebook shows, without pyplot, whose state other cells could change.
+
+    Texts are drawn in any script, and as they are: what is between dollars is no formula.
+    """
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__(figsize=(width, height), layout="constrained", facecolor="white")
         FigureCanvasAgg(self)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw all texts with fonts that have their letters."""
+        texts = [each for each in self.findobj(Text) if isinstance(each, Text)]
+        families = add_families(find_fonts("".join(each.get_text() for each in texts))[1:])
+        for each in texts:
+            each.set_parse_math(False)
+            if families:
+                each.set_fontfamily(list(dict.fromkeys([*each.get_fontfamily(), *families])))
+        super().draw(renderer)
 
     def to_png(self, dpi: float = 100) -> bytes:
         """The figure as a PNG file."""
@@ -92,10 +106,12 @@ def draw_labelled(pixels: Pixels, boxes: Boxes, colours: Sequence[str], texts: S
         sv.ColorPalette.from_hex(palette),
         text_color=sv.ColorPalette.from_hex([_readable_on(colour) for colour in palette]),
         font_path=FONT,
-        font_size=12,
+        font_size=_LABEL,
         text_padding=2,
         smart_position=True,
     )
+    if any(needs_shaping(texts[row] or "") for row in rows):
+        annotator.font = ShapedFont(_LABEL)
     return np.asarray(annotator.annotate(drawn, detections, [texts[row] for row in rows]), np.uint8)
 
 

@@ -50,6 +50,7 @@ class OperatingPoint:
 class ClassMetrics:
     """One class, named as in the test set; None stands for what is not defined without objects or detections."""
 
+    id: int  # of its category
     name: str
     ground_truth: int  # objects, crowd regions not counted
     images: int  # with such an object
@@ -161,6 +162,7 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
         fp_per_image_without_objects=None if finds_nothing else _mean(without_objects),
         classes=tuple(
             ClassMetrics(
+                id=id_,
                 name=name,
                 ground_truth=matches.objects(label),
                 images=len(np.unique(matches.truth_image_ids[matches.truth_labels == label])),
@@ -169,7 +171,7 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
                 ar100=_mean(recall[:, label, 0, -1]),
                 best=point_at(matches, label, errors_at if own is None else own),
             )
-            for label, (name, own) in enumerate(zip(truth.categories.values(), class_thresholds, strict=True))
+            for label, ((id_, name), own) in enumerate(zip(truth.categories.items(), class_thresholds, strict=True))
         ),
         per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from pipeline.data.fonts import missing_fonts, unwritten
 from pipeline.data.report.inline_images import Gallery, draw
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics
@@ -70,6 +71,7 @@ def write_report(
         judged=judged,
         mode=mode,
         remarks=[*notes, *_remarks(metrics, predictions, chosen)],
+        unwritten=unwritten(metrics.classes),
         charts=draw(precision_recall_chart(metrics), f1_chart(metrics), ap_chart(metrics)),
         confusion_chart=draw(confusion_chart(metrics)),
         compared=_COMPARED,
@@ -109,6 +111,8 @@ def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePr
     if predictions.resized:
         first = f"{len(predictions.resized)}, for instance {predictions.resized[0]}"
         notes.append(f"test images that are not of the annotated size: {first}")
+    if missing := missing_fonts(metrics.classes):
+        notes.append(missing)
     return notes
 
 

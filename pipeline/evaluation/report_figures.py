@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.data.figures import FONT, PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
+from pipeline.data.figures import PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
+from pipeline.data.fonts import FONT, labels
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation.matching import Bools, Floats, GroundTruth
 from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, ImageErrors
@@ -20,7 +21,6 @@ _STYLES = tuple(itertools.product(("-", "--"), PALETTE[:6]))
 _HIGHLIGHTED = 10
 _COUNTED = 12  # with more classes than this, the confusions are shades without numbers
 _GREY, _GRID = "#bbbbbb", "#e6e6e6"
-_LONGEST_NAME = 22
 _PANEL = 520  # pixels of an image's longer side
 _LARGEST_ZOOM = 3.0
 _GAP, _HEADING = 8, 24  # pixels
@@ -53,7 +53,7 @@ def ap_chart(metrics: DetectionMetrics) -> Chart:
     places = np.arange(len(ranked))
     axes.barh(places, [each.ap50 or 0.0 for each in ranked], 0.75, color=PALETTE[4], label="AP50")
     axes.barh(places, [each.ap or 0.0 for each in ranked], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
-    names = [f"{_short(each.name)} ({each.ground_truth})" for each in ranked]
+    names = [f"{name} ({each.ground_truth})" for name, each in zip(labels(ranked), ranked, strict=True)]
     axes.set_yticks(places, names, fontsize=8 if len(ranked) <= 40 else 6)
     axes.set(xlim=(0, 1), ylim=(max(len(ranked), 1) - 0.4, -0.6))
     chart.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -73,7 +73,7 @@ def confusion_chart(metrics: DetectionMetrics) -> Chart:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    places, names = np.arange(len(counts)), [_short(each.name) for each in metrics.classes]
+    places, names = np.arange(len(counts)), labels(metrics.classes)
     size = 8 if len(counts) <= 40 else 5
     axes.set_yticks(places, [*names, "nothing there"], fontsize=size)
     axes.set_xticks(places, [*names, "missed"], fontsize=size, rotation=90)
@@ -113,19 +113,17 @@ def _draw_classes(
     for number, label in enumerate(others):
         name = f"{len(others)} rarer classes" if number == 0 else None
         axes.plot(LEVELS, curves[label], color=_GREY, linewidth=0.7, label=name, zorder=1)
+    names = labels(metrics.classes)
     styles = dict(zip(frequent, _STYLES, strict=False))  # a class looks the same in every chart, whatever its rank
     for label in sorted(frequent, key=lambda label: -(figures[label] or 0.0)):
         style, colour = styles[label]
-        name = f"{_short(metrics.classes[label].name)} {figures[label] or 0:.2f}"
+        name = f"{names[label]} {figures[label] or 0:.2f}"
         axes.plot(LEVELS, curves[label], style, color=colour, linewidth=1.5, label=name, zorder=2)
     if len(drawn) > 1:
         name = f"mean of {len(drawn)} classes"
         axes.plot(LEVELS, curves[drawn].mean(axis=0), color="black", linewidth=2.8, label=name, zorder=3)
-    axes.legend(title=legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    named = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]  # `_x` may be a class
+    axes.legend(handles=named, title=legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
 
 
 def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: int = 6, typical: int = 3) -> Gallery:
@@ -149,7 +147,7 @@ def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: in
 
 
 def _compare(truth: GroundTruth, metrics: DetectionMetrics, errors: ImageErrors) -> InlineImage:
-    names, matches = list(truth.categories.values()), metrics.matches
+    names, matches = labels(metrics.classes), metrics.matches
     pixels = read_pixels(truth.path_of(errors.file_name))
     zoom = min(_PANEL / max(pixels.shape[:2]), _LARGEST_ZOOM)
     pixels = scale(pixels, zoom)
@@ -157,15 +155,15 @@ def _compare(truth: GroundTruth, metrics: DetectionMetrics, errors: ImageErrors)
     shown = (matches.scores >= metrics.errors_at) & (matches.image_ids == errors.image_id)
     here = matches.truth_image_ids == errors.image_id
     missed = ~np.isin(np.flatnonzero(here), matches.truth[shown])
-    labels = [names[label] for label in matches.truth_labels[here]]
-    heading = f"truth: {len(labels)} objects, {missed.sum()} missed"
-    left = _panel(pixels, matches.truth_boxes[here] * zoom, missed, labels, "missed: ", heading)
+    texts = [names[label] for label in matches.truth_labels[here]]
+    heading = f"truth: {len(texts)} objects, {missed.sum()} missed"
+    left = _panel(pixels, matches.truth_boxes[here] * zoom, missed, texts, "missed: ", heading)
 
     false = matches.truth[shown] < 0
     found = zip(matches.labels[shown], matches.scores[shown], strict=True)
-    labels = [f"{names[label]} {score:.2f}" for label, score in found]
-    heading = f"predictions: {len(labels)}, {false.sum()} false"
-    right = _panel(pixels, matches.boxes[shown] * zoom, false, labels, "false: ", heading)
+    texts = [f"{names[label]} {score:.2f}" for label, score in found]
+    heading = f"predictions: {len(texts)}, {false.sum()} false"
+    right = _panel(pixels, matches.boxes[shown] * zoom, false, texts, "false: ", heading)
 
     both = np.hstack([left, np.full((left.shape[0], _GAP, 3), 255, np.uint8), right])
     caption = (

@@ -204,6 +204,10 @@ SENTENCES: dict[str, tuple[dict, tuple[str, ...]]] = {
     ),
     "a class without objects": ({"categories": ("bright", "dark", "owl")}, ("not in the means: owl",)),
     "unknown classes": ({"unknown_classes": ("dark",)}, ("does not know these classes",)),
+    "letters of no font": (
+        {"categories": ("bright", "dark", "བོད\ufdd0")},
+        ("class names shown as numbers: 1; no font here has ", "In the figures, #3 is བོད"),
+    ),
     "dropped": ({"dropped": {"cat": 3, "dog": 4}}, ("7 detections of 2 classes",)),
     "resized": ({"resized": ("1.png",)}, ("not of the annotated size: 1, for instance 1.png",)),
     "training gained": ({"service": {"training": TRAINED}}, ("raised mAP on the eval set by 0.050",)),

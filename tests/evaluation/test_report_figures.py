@@ -100,6 +100,22 @@ def test_the_best_threshold_is_marked_where_there_is_one(coco_file: Callable, bo
     assert confusion_chart(metrics).axes[0].get_title().startswith(f"Confusions at score {metrics.errors_at:.2f}")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("draw", CHARTS)
+def test_charts_write_names_of_any_script_as_they_are(coco_file: Callable, draw: Callable) -> None:
+    names = ["日本語", "구름", "कुत्ता", "صورة", "$x^2$", "_hidden", "bell\x07"]
+    truth = coco_file([(1, label, [10, 10, 40, 40]) for label in range(1, 8)], names)
+    chart = draw(evaluate(truth, [found(1, label, [10, 10, 40, 40]) for label in range(1, 8)]))
+    chart.to_png()
+    shown = [text for axes in chart.axes for text in [*axes.get_yticklabels(), *axes.texts, *legend_texts(axes)]]
+    for name in [*names[:-1], "#7 bell"]:
+        assert any(text.get_text().startswith(name) and not text.get_parse_math() for text in shown), name
+
+
+def legend_texts(axes: Any) -> list[Any]:
+    return axes.get_legend().get_texts() if axes.get_legend() else []
+
+
 def has(panel: Pixels, colour: np.ndarray) -> bool:
     return bool((np.abs(panel.astype(int) - colour).max(axis=2) < 40).sum() > 50)
 

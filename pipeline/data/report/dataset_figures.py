@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from pipeline.data.coco import Category, CocoDataset
-from pipeline.data.figures import FONT, PALETTE, Chart
+from pipeline.data.coco import CocoDataset
+from pipeline.data.figures import PALETTE, Chart
+from pipeline.data.fonts import labels
 from pipeline.data.report.box_columns import MEDIUM, SMALL, BoxColumns, Floats, Integers
 from pipeline.data.split.dataset_split import Split
 
 WIDTH = 9.0  # inches; 900 pixels at 100 dpi, a notebook's column
 _COLOUR_MAP = "cividis"  # even in lightness, and the same for every kind of colour vision
-_LONGEST = 24  # letters of a class name beside a bar
 _MOST_CLASS_BARS = 40  # bars that stay readable under each other
 _MOST_BARS = 30  # of boxes per image
 _MOST_CLASSES = 30  # of a matrix
@@ -46,7 +43,7 @@ def class_histogram(parts: Split) -> Chart:
         left += row[order]
     axes.bar_label(bars, [f"{total:.0f}" for total in left], padding=4, fontsize=8)
     names = labels(categories)
-    axes.set_yticks(range(len(order)), [names[i] for i in order], parse_math=False)
+    axes.set_yticks(range(len(order)), [names[i] for i in order])
     axes.set(ylim=(rows - 0.4, -0.6), xlim=(0, max(1, left.max(initial=0)) * 1.08))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     chart.legend(frameon=False, loc="outside upper right", ncols=3)
@@ -100,8 +97,8 @@ def co_occurrence(dataset: CocoDataset) -> Chart:
     top = max(1.0, float(np.nanmax(share)))
     cells = axes.imshow(share, _COLOUR_MAP, vmin=0, vmax=top, aspect="auto")
     rows = [f"{name} ({count})" for name, count in zip(names, images, strict=True)]
-    axes.set_yticks(range(len(order)), rows, parse_math=False)
-    axes.set_xticks(range(len(order)), names, rotation=90 if len(order) > 5 else 0, parse_math=False)
+    axes.set_yticks(range(len(order)), rows)
+    axes.set_xticks(range(len(order)), names, rotation=90 if len(order) > 5 else 0)
     axes.tick_params(labelsize=8, length=0)
     axes.spines[:].set_visible(False)
     for (i, j), value in np.ndenumerate(share):
@@ -249,40 +246,6 @@ def centre_density(columns: BoxColumns, height_over_width: float) -> Floats:
     x, y = np.clip(centres, 0, 1).T
     counts: Floats = np.histogram2d(y, x, (down, across), ((0, 1), (0, 1)))[0]
     return counts * across * down / max(1, len(centres))
-
-
-def written(text: str, longest: int = 1000) -> str:
-    """A text in one line, without letters that the font lacks, shortened in its middle where it is too long.
-
-    The end stays: names such as `valve (left)` and `valve (right)` differ there. Draw it with `parse_math=False`, so
-    that a dollar sign stays one.
-    """
-    known = "".join(letter for letter in " ".join(text.split()) if ord(letter) in _letters())
-    known = " ".join(known.split())
-    end = longest // 3
-    return known if len(known) <= longest else f"{known[: longest - end - 1]}…{known[-end:]}"
-
-
-def labels(categories: Sequence[Category]) -> list[str]:
-    """Class names for figures; a name that the font cannot write in full starts with its number, as `#17`."""
-    numbers = ["" if _whole(each.name) else f"#{each.id} " for each in categories]
-    names = (written(each.name, _LONGEST - len(number)) for number, each in zip(numbers, categories, strict=True))
-    return [(number + name).strip() for number, name in zip(numbers, names, strict=True)]
-
-
-def unwritten(categories: Sequence[Category]) -> Mapping[str, str]:
-    """Names of the classes that figures cannot write in full, by their labels."""
-    named = zip(labels(categories), categories, strict=True)
-    return {label: each.name for label, each in named if not _whole(each.name)}
-
-
-def _whole(name: str) -> bool:
-    return bool(name.strip()) and _letters().issuperset(map(ord, "".join(name.split())))
-
-
-@cache
-def _letters() -> frozenset[int]:
-    return frozenset(FT2Font(FONT).get_charmap())
 
 
 def _chart(height: float, title: str, x: str, y: str = "") -> tuple[Chart, Axes]:

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from pipeline.data.checks.findings import Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
+from pipeline.data.fonts import missing_fonts, unwritten
 from pipeline.data.report import dataset_figures as figures
 from pipeline.data.report.box_columns import BoxColumns
 from pipeline.data.report.inline_images import FigureList, Gallery, Sections, draw
@@ -82,6 +83,8 @@ def write_report(
         "Classes together": draw(figures.co_occurrence(selected)),
         "Samples": class_samples(selected, images_folder, count=sample_images, seed=seed),
     }
+    if missing := missing_fonts(selected.categories):
+        log.warning("%s", missing)
     columns = ("subset", "images", "without boxes", "boxes", "per image", "crowd regions", "classes", "megapixels")
     rows = tuple(_count_row(name, each) for name, each in {**parts.subsets, "all": selected}.items())
     counts = Table("Images, boxes and classes", columns, rows)
@@ -105,7 +108,8 @@ def write_report(
         exclusions=exclusions_table(exclusions),
         shares=parts.shares,
         concerns=Table(f"Findings of the split{more}", _CONCERN, concerns),
-        unwritten=figures.unwritten(selected.categories),
+        fonts=missing,
+        unwritten=unwritten(selected.categories),
     )
     report.path.write_bytes(page.encode("utf-8", "replace"))  # a name may have a lone surrogate
     findings.write_csv(folder / _FINDINGS)

@@ -23,8 +23,9 @@ from pipeline.data.checks.findings import Finding
 from pipeline.data.coco import Annotation, CocoDataset, read_coco, unsafe_name
 from pipeline.data.conversion import draw_order
 from pipeline.data.figures import PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, outline, read_pixels, scale
+from pipeline.data.fonts import labels, written
 from pipeline.data.report.box_columns import BoxColumns, Floats, Integers
-from pipeline.data.report.dataset_figures import WIDTH, labels, written
+from pipeline.data.report.dataset_figures import WIDTH
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.errors import DataError
 from pipeline.serving.decoding import MAX_PIXELS, read_header
@@ -142,7 +143,7 @@ def sample_grid(folder: Path, *, count: int = 9, seed: int = 0) -> Chart:
         axes.axis("off")
     for axes, image in zip(cells.flat, chosen, strict=False):
         axes.imshow(_annotated(folder / "images" / image.file_name, boxes.get(image.id, []), dataset))
-        axes.set_title(written(Path(image.file_name).name, 40), fontsize=8, color="0.3", parse_math=False)
+        axes.set_title(written(Path(image.file_name).name, 40), fontsize=8, color="0.3")
     return chart
 
 

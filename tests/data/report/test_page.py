@@ -19,6 +19,7 @@ from cases import cases
 from crowded import crowded
 from operations import lines_run
 
+from pipeline.data import fonts
 from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import Category, CocoDataset, Image
@@ -231,6 +232,18 @@ def test_a_data_set_with_little_in_it(report: Any, dataset: Any) -> None:
     page = Page(report(dataset=dataset, parts=Split(dataset, none, none), findings=()).path)
     assert "Nothing was found wrong" in page.text
     assert "There are no boxes to show." in page.text
+
+
+def test_names_that_no_font_can_write_are_said(
+    report: Any, shapes: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fonts, "_installed", dict)
+    first, second, *others = shapes[0].categories
+    named = replace(shapes[0], categories=(replace(first, name="猫"), replace(second, name="བོད"), *others))
+    page = Page(report(dataset=named, parts=Split(named, named, named), findings=()).path)
+    said = "lass names shown as numbers: 1; no font here has Tibetan (on Debian: apt install fonts-noto)"
+    assert f"C{said}: #{second.id} is བོད." in page.text
+    assert f"c{said}" in caplog.messages
 
 
 def test_a_page_of_eighty_classes_stays_within_six_megabytes(report: Any) -> None:

@@ -142,7 +142,7 @@ def test_grid_of_crowds_many_classes_and_odd_names(tiny: tuple[CocoDataset, Path
     crowd = tuple(Annotation(i, 1, i, (float(i), 2.0, 9.0, 9.0), 81.0, iscrowd=i % 2) for i in range(1, 31))
     write_subset(CocoDataset(images, crowd, categories), pictures, tmp_path / "out")
     chart = sample_grid(tmp_path / "out")
-    assert "a $b$ .png" in [axes.get_title() for axes in chart.axes]
+    assert "a $b$ 日本.png" in [axes.get_title() for axes in chart.axes]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert pixels(chart).std() > 5

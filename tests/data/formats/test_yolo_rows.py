@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from cases import cases
+
+from pipeline.data.formats.scalars import Faults
+from pipeline.data.formats.yolo_rows import Row, read_row, row_shapes
+from pipeline.errors import DataError
+
+BOX = (0.5, 0.5, 0.2, 0.4)
+TRIANGLE = (0.1, 0.2, 0.3, 0.2, 0.2, 0.6)
+SQUARE = (0.1, 0.2, 0.3, 0.2, 0.3, 0.6, 0.1, 0.6)
+VISIBLE = (*BOX, 0.4, 0.5, 2.0, 0.3, 0.3, 1.0)
+
+
+def rows(*values: tuple[float, ...]) -> list[Row]:
+    return [Row("cat", each, f"a.txt:{i}") for i, each in enumerate(values, 1)]
+
+
+def shapes(*values: tuple[float, ...], keypoint_values: int = 0) -> dict[int, Any]:
+    faults = Faults()
+    found = row_shapes(rows(*values), keypoint_values, faults)
+    faults.settle(1000)
+    return found
+
+
+@cases(
+    "values, keypoint_values, expected",
+    {
+        "boxes": ([BOX], 0, {4: "box"}),
+        "confidence": ([(*BOX, 0.9), (*BOX, 1.0)], 0, {5: "box"}),
+        "track": ([(*BOX, 0.0), (*BOX, 7.0)], 0, {5: "box"}),
+        "confidence and track": ([(*BOX, 0.9, 1.0), (*BOX, 0.9, 2.0)], 0, {6: "box"}),
+        "triangles": ([TRIANGLE, (*BOX, 0.9, 0.5)], 0, {6: "polygon"}),
+        "polygons": ([SQUARE], 0, {8: "polygon"}),
+        "a polygon a little outside": ([(-0.004, 0.2, 1.003, 0.2, 0.3, 0.6, 0.1, 0.6)], 0, {8: "polygon"}),
+        "boxes and polygons": ([BOX, SQUARE], 0, {4: "box", 8: "polygon"}),
+        "the whole image": ([(0, 0, 1, 0, 1, 1, 0, 1, 0, 0)], 0, {10: "polygon"}),
+        "key points": ([VISIBLE], 6, {10: "box"}),
+        "key points and confidence": ([(*VISIBLE, 0.8)], 6, {11: "box"}),
+        "a box beside the image: for validation": ([(1.5, 0.5, 0.2, 0.4)], 0, {4: "box"}),
+        "no number: for validation": ([(float("nan"), 0.5, 0.2, 0.4)], 0, {4: "box"}),
+    },
+)
+def test_lines_of_one_length_have_one_shape(
+    values: list[tuple[float, ...]], keypoint_values: int, expected: dict[int, str]
+) -> None:
+    assert shapes(*values, keypoint_values=keypoint_values) == expected
+
+
+PIXELS = (47.5, 76.5, 37.0, 23.0)
+
+
+@cases(
+    "values, said",
+    {
+        "pixels": ([PIXELS, PIXELS, BOX], "labels are in pixels: 2 of 3 boxes.*47.5 76.5 37 23.*a.txt:1.*divide x"),
+        "pixels in one line": ([BOX, BOX, PIXELS], "a box has 47.5, which is no fraction.*a.txt:3"),
+        "a polygon in pixels": ([SQUARE, (*SQUARE[:7], 60.0)], "9 values is no polygon: 60.0 is no part.*a.txt:2"),
+        "key points without kpt_shape": ([VISIBLE], "may be a polygon, or a box and key points.*kpt_shape"),
+        "hidden ones": ([(*BOX, 0.4, 0.5, 1, 0.3, 0.3, 0)], "may be a polygon, or a box and key points"),
+        "track or triangle": ([(*BOX, 0.9, 1.0)], "7 values, which may be a box with a confidence and a track, or a"),
+        "neither confidence nor track": ([(*BOX, 1.5)], "6 values, and the last is neither"),
+        "too few": ([BOX, (0.1, 0.2)], "3 values.*a.txt:2"),
+        "half a point": ([(*SQUARE, 0.5)], "10 values"),
+    },
+)
+def test_doubtful_lines_are_refused(values: list[tuple[float, ...]], said: str) -> None:
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        shapes(*values)
+
+
+def test_objects_are_fractions() -> None:
+    box, polygon = read_row(rows((*BOX, 0.9))[0], "box"), read_row(rows(SQUARE)[0], "polygon")
+    assert box.bbox == pytest.approx((0.4, 0.3, 0.2, 0.4))
+    assert polygon.bbox == pytest.approx((0.1, 0.2, 0.2, 0.4))
+    assert (polygon.segmentation, polygon.source) == ([list(SQUARE)], "a.txt:1")
+    assert polygon.scaled(100, 50).area == pytest.approx(400)

@@ -30,7 +30,6 @@ NOT_ANNOTATED = "nobody annotated them"
 NOT_USABLE = "nothing drawn on them can be used as a box"
 ABSENT = "their files are absent"
 DERIVED = "they are pictures of annotations, such as visualisations and masks"
-OF_ABSENT = "their images are absent"
 
 _TEST_LIST = "test_images.txt"
 _ORIENTATION = "orientation"  # a field of converted images
@@ -92,8 +91,8 @@ def match_images(
         excluded |= dict.fromkeys(unknown, NOT_ANNOTATED)
     kept = _without(dataset, excluded)
     counts = sum((counter for name, counter in left_out.items() if name not in absent), Counter[str]())
-    counts[OF_ABSENT] = len(dataset.annotations) - len(kept.annotations)
-    counts[OF_ABSENT] += sum(left_out[name].total() for name in absent & left_out.keys())
+    counts[ABSENT] = len(dataset.annotations) - len(kept.annotations)
+    counts[ABSENT] += sum(left_out[name].total() for name in absent & left_out.keys())
     images = [
         replace(image, extra={key: value for key, value in image.extra.items() if key not in _MARKS})
         for image in kept.images

@@ -43,7 +43,7 @@ from pipeline.data.sources.source import (
     parse_source,
 )
 from pipeline.data.sources.video import Sampling
-from pipeline.data.tables import account, exclude, write_exclusions
+from pipeline.data.tables import account, exclude, reasons, write_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
 
 _SHOWN = 3  # boxes that cannot be read; data preparation lists all
@@ -196,7 +196,7 @@ def load_annotations(
     notes = [
         account("images", total, kept, excluded),
         account("boxes", all_boxes, len(matched.dataset.annotations), excluded),
-        *map(str, excluded),
+        *reasons(excluded),
         *(f"{each.where}: {each.problem}" for each in read.unreadable[:_SHOWN]),
         *read.notes,
     ]

@@ -173,8 +173,7 @@ class TestAnnotations:
         assert loaded.notes == (
             "images: 3 loaded = 2 kept + 1 excluded",
             "boxes: 3 loaded = 1 kept + 2 excluded",
-            "1 of 3 images excluded: their files are absent",
-            "2 of 3 boxes excluded: their images are absent",
+            "1 of 3 images and 2 of 3 boxes excluded: their files are absent",
         )
         assert (loaded.images, loaded.annotations, loaded.missing_images, loaded.test_images) == (2, 1, 1, 1)
         assert (annotated.out / "test_images.txt").read_text() == "3.png\n"

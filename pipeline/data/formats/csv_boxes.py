@@ -3,9 +3,11 @@
 - Open Images (https://storage.googleapis.com/openimages/web/download_v7.html): `ImageID, LabelName, XMin, XMax, YMin,
   YMax` as fractions of the image's size; `IsGroupOf` marks a region with many objects as a crowd. A table of two
   columns gives the names for machine ids such as `/m/01g317`.
-- Pixels: `filename, width, height, class, xmin, ymin, xmax, ymax`, as TensorFlow's tools and Roboflow write, edges
-  counted from 0; the sizes may be absent.
-- RetinaNet's `path,x1,y1,x2,y2,class` without a header: only where the user names the format, as any table fits.
+- Pixels: `filename, width, height, class, xmin, ymin, xmax, ymax`, as TensorFlow's tools, Roboflow and VoTT write,
+  edges counted from 0; the sizes may be absent.
+- A corner and sides, in columns such as `bbox_x, bbox_y, bbox_width, bbox_height` (makesense), or in one column `bbox`.
+- Only where the user names the format, as any table fits: RetinaNet's `path,x1,y1,x2,y2,class` and makesense's
+  `class,x,y,width,height,image,width,height` without a header, and tables without classes, whose boxes are `object`.
 
 A row without coordinates means that the image has no objects, whatever its class is called (`No finding`).
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,23 +27,39 @@ from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
 from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.image_pairing import Reference
-from pipeline.data.formats.scalars import declared_size, flag, is_number, label, number
+from pipeline.data.formats.scalars import RecordError, declared_size, flag, is_number, label, number
 from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named
 from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"
-_SIDES = ("left", "top", "right", "bottom")
-_NEEDED = ("image", "class", *_SIDES)
+_CORNERS, _SIDES, _LIST = ("left", "top", "right", "bottom"), ("x", "y", "across", "down"), ("box",)
+_UNNAMED = "object"  # the class of boxes in a table without classes
 _EMPTY = {"", "nan", "none", "null", "na"}  # cells without a value, as pandas and databases write them
 _TITLES = {
-    "image": ("imageid", "filename", "file_name", "image", "image_name", "image_path", "img", "path", "file"),
-    "class": ("labelname", "class", "label", "class_name", "category", "category_name"),
+    "image": (
+        "imageid",
+        "image_id",
+        "filename",
+        "file_name",
+        "image",
+        "image_name",
+        "image_path",
+        "img",
+        "path",
+        "file",
+    ),
+    "class": ("labelname", "class", "label", "class_name", "label_name", "category", "category_name"),
     "left": ("xmin", "x_min", "x1", "left", "bbox_xmin"),
     "top": ("ymin", "y_min", "y1", "top", "bbox_ymin"),
     "right": ("xmax", "x_max", "x2", "right", "bbox_xmax"),
     "bottom": ("ymax", "y_max", "y2", "bottom", "bbox_ymax"),
-    "width": ("width", "image_width"),
-    "height": ("height", "image_height"),
+    "x": ("x", "bbox_x", "box_x", "bbox_left", "bb_left"),
+    "y": ("y", "bbox_y", "box_y", "bbox_top", "bb_top"),
+    "across": ("w", "bbox_w", "bbox_width", "box_width", "bb_width", "width"),
+    "down": ("h", "bbox_h", "bbox_height", "box_height", "bb_height", "height"),
+    "box": ("bbox", "box"),
+    "width": ("image_width", "width"),
+    "height": ("image_height", "height"),
     "group": ("isgroupof",),
     "subset": ("subset", "split"),
 }
@@ -48,10 +67,14 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A file, its column numbers by meaning, its delimiter, and its kind; `why_not` is empty if it can be read."""
+    """A file, its column numbers by meaning, which of them hold the box, its delimiter, and its kind.
+
+    `why_not` is empty if it can be read.
+    """
 
     file: str
     columns: Mapping[str, int]
+    place: tuple[str, ...]
     delimiter: str
     open_images: bool
     header: bool
@@ -70,6 +93,11 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """
     names = _class_names(files)
     tables = [table for table in _tables(files) if not table.why_not]
+    files.notes.extend(
+        f"{table.file} has no column of classes: all boxes are '{_UNNAMED}'"
+        for table in tables
+        if "class" not in table.columns
+    )
     return assemble((each for table in tables for each in _records(files, table, names)), files, images)
 
 
@@ -91,23 +119,31 @@ def _records(files: AnnotationFiles, table: _Table, names: Mapping[str, str]) ->
         if key in found:
             _, boxes, left_out = found[key]
             with files.faults.of(left_out):
-                boxes += _boxes(row, names if table.open_images else {}, where)
+                boxes += _boxes(row, table, names, where)
     for reference, boxes, left_out in found.values():
         image = ParsedImage("", 0, 0, boxes, subset_named(reference.part), left_out=left_out)
         yield Record(reference, image, in_fractions=table.open_images)
 
 
-def _boxes(row: Mapping[str, str], names: Mapping[str, str], where: str) -> list[ParsedBox]:
+def _boxes(row: Mapping[str, str], table: _Table, names: Mapping[str, str], where: str) -> list[ParsedBox]:
     """The box of a row, or none."""
-    if all(row[side].lower() in _EMPTY for side in _SIDES):
+    cells = [row[each] for each in table.place]
+    if all(each.lower() in _EMPTY for each in cells):
         return []
-    left, top, right, bottom = (number(row[side], side, where) for side in _SIDES)
-    kind, crowd = label(row["class"], where), flag(row.get("group"), "IsGroupOf", where)
-    return [ParsedBox(names.get(kind, kind), between_corners(left, top, right, bottom), crowd, source=where)]
+    what = table.place
+    if what == _LIST:
+        cells, what = re.split(r"[\s,;]+", cells[0].strip("[]() ")), _SIDES
+        if len(cells) != len(what):
+            raise RecordError(f"the box has {len(cells)} numbers", where=where, expected="x, y, width, height")
+    first, second, third, fourth = (number(cell, each, where) for cell, each in zip(cells, what, strict=True))
+    box = between_corners(first, second, third, fourth) if what == _CORNERS else (first, second, third, fourth)
+    kind = label(row["class"], where) if "class" in table.columns else _UNNAMED
+    crowd = flag(row.get("group"), "IsGroupOf", where)
+    return [ParsedBox(names.get(kind, kind) if table.open_images else kind, box, crowd, source=where)]
 
 
 def _tables(files: AnnotationFiles) -> Iterator[_Table]:
-    """The tables by their first lines; without a header the columns are `path,x1,y1,x2,y2,class`."""
+    """The tables by their first lines."""
     described = files.class_descriptions()
     for name in files.ending(".csv"):
         if name in described:
@@ -116,16 +152,43 @@ def _tables(files: AnnotationFiles) -> Iterator[_Table]:
         delimiter = max(",;\t", key=first.count)
         words = next(csv.reader([first], delimiter=delimiter), [])
         titles = [word.strip().lower() for word in words]
-        present = {meaning: [each for each in known if each in titles] for meaning, known in _TITLES.items()}
-        columns = {meaning: titles.index(found[0]) for meaning, found in present.items() if found}
-        header = bool(columns) or len(words) != 6 or not all(is_number(word) or not word for word in words[1:5])
-        if header:
-            missing = [f"{each} ({', '.join(_TITLES[each][:4])})" for each in _NEEDED if each not in columns]
-            why_not = f"{name} lacks the columns {'; '.join(missing)}" if missing else ""
+        headless = next((columns for columns in _HEADLESS if _fits(words, columns)), None)
+        if headless:
+            columns = {each: i for i, each in enumerate(headless)}
+            place = _CORNERS if "right" in columns else _SIDES
+            why_not = f"{name} has no header: name the format, if it is {','.join(headless)}" * (not files.named)
+            yield _Table(name, columns, place, delimiter, open_images=False, header=False, why_not=why_not)
         else:
-            columns = {"image": 0, "left": 1, "top": 2, "right": 3, "bottom": 4, "class": 5}
-            why_not = f"{name} has no header: name the format, if it is path,x1,y1,x2,y2,class" * (not files.named)
-        yield _Table(name, columns, delimiter, {"imageid", "labelname"} <= set(titles), header, why_not)
+            yield _with_header(files, name, titles, delimiter)
+
+
+_HEADLESS = (
+    ("image", *_CORNERS, "class"),
+    ("class", *_SIDES, "image", "width", "height"),
+)
+
+
+def _fits(words: list[str], columns: tuple[str, ...]) -> bool:
+    """Whether a first line could be a row of these columns."""
+    pairs = zip(words, columns, strict=False)
+    return len(words) == len(columns) and all(
+        (is_number(word) or not word) == (each not in {"image", "class"}) for word, each in pairs
+    )
+
+
+def _with_header(files: AnnotationFiles, name: str, titles: list[str], delimiter: str) -> _Table:
+    present = {meaning: [each for each in known if each in titles] for meaning, known in _TITLES.items()}
+    columns = {meaning: titles.index(found[0]) for meaning, found in present.items() if found}
+    place = next((each for each in (_CORNERS, _SIDES, _LIST) if columns.keys() >= {*each}), _CORNERS)
+    if place == _SIDES:  # where one column may be meant, it is the box's
+        columns = {key: i for key, i in columns.items() if key not in {"width", "height"} or titles[i].startswith("im")}
+    needed = ("image", *(() if files.named else ("class",)), *place)
+    missing = [f"{each} ({', '.join(_TITLES[each][:4])})" for each in needed if each not in columns]
+    why_not = f"{name} lacks the columns {'; '.join(missing)}" if missing else ""
+    if missing == [f"class ({', '.join(_TITLES['class'][:4])})"]:
+        why_not += f": name the format, if all boxes are of one class, which is then called '{_UNNAMED}'"
+    open_images = {"imageid", "labelname"} <= set(titles)
+    return _Table(name, columns, place, delimiter, open_images, header=True, why_not=why_not)
 
 
 def _rows(files: AnnotationFiles, table: _Table) -> Iterator[tuple[str, dict[str, str]]]:
@@ -138,7 +201,7 @@ def _rows(files: AnnotationFiles, table: _Table) -> Iterator[tuple[str, dict[str
             where = f"{table.file}:{reader.line_num}"
             if not any(row):
                 continue
-            if len(row) <= max(table.columns[each] for each in _NEEDED):
+            if len(row) <= max(table.columns[each] for each in table.columns.keys() & {"image", "class", *table.place}):
                 problem = f"a row has {len(row)} values"
                 fault = DataError(problem, where=where, expected="one for each column", remedy="correct the file")
                 files.faults.add(fault)

@@ -26,6 +26,13 @@ FORMATS = {
     "cvat": cvat_xml,
     "csv": csv_boxes,
 }
+_NOT_READ = {  # words in the files of a tool
+    "Label Studio": ("rectanglelabels",),
+    "VoTT": ('"asset"', '"boundingBox"'),
+    "CreateML": ('"coordinates"', '"annotations"'),
+    "Darwin": ('"bounding_box"', '"annotations"'),
+    "FiftyOne": ('"samples"', '"detections"'),
+}
 DESCRIBED = ("yolo", "csv")  # the formats that take class names from files of their own
 
 
@@ -118,8 +125,22 @@ def _recognised(files: AnnotationFiles, format: str) -> str:  # noqa: A002
     problem += f": there are {files.summary()}"
     problem += "".join(f"\n    {name}: {why_not}" for name, why_not in reasons.items())
     expected = "; ".join(f"{name}: {FORMATS[name].LOOKS_FOR}" for name in tried)
-    remedy = "name the annotations in annotations_url, or their format in annotations_format"
+    remedy = "name the annotations in annotations_url"
+    if format:
+        remedy += ", or leave annotations_format empty to detect the format"
+    elif files.names:
+        remedy = _of_another_tool(files) or f"{remedy}, or their format in annotations_format"
     raise DataError(problem, where=files.folder, expected=expected, remedy=remedy)
+
+
+def _of_another_tool(files: AnnotationFiles) -> str:
+    """What to do about files of a tool whose own format is not read; empty where none is recognised."""
+    for name in files.ending(".json", ".csv"):
+        head = files.head(name)
+        for tool, words in _NOT_READ.items():
+            if all(word in head for word in words):
+                return f"{name} is of {tool}, whose own format is not read: export it as COCO, YOLO or Pascal VOC"
+    return ""
 
 
 def only_describe(folder: Path) -> bool:

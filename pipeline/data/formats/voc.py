@@ -11,7 +11,8 @@ This rule reads what supervision and globox write within half a pixel:
 - all others are read the kit's way, unless one of them has a left or top edge of 0 or less, which the kit never writes.
 
 An object is a `<bndbox>`, roLabelImg's `<robndbox>`, which is turned clockwise around its centre by an angle in
-radians, or a `<polygon>`. Of turned boxes and polygons the box around them is taken, with edges counted from 0.
+radians, or a `<polygon>`, as LabelMe 3.0 has too. Of turned boxes and polygons the box around them is taken, with edges
+counted from 0.
 
 `difficult` objects become crowd regions: VOC's evaluation counts them neither as found nor as missed, as COCO's does
 with crowds.
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
-from pipeline.data.boxes import between_corners, hull, rotated_box
+from pipeline.data.boxes import Point, between_corners, hull, rotated_box
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
 from pipeline.data.formats.assembly import Record, assemble
@@ -83,6 +84,8 @@ def _parsed(files: AnnotationFiles, name: str) -> _File:
     file = _File(name, root, "PASCAL VOC" in origin or "THE VOC2" in origin)
     decimal = False
     for i, each in enumerate(root.findall("object"), 1):
+        if (each.findtext("deleted") or "").strip() == "1":  # in LabelMe's old tool
+            continue
         with files.faults.of(file.left_out):
             decimal |= _read_object(each, file, f"{name}: object {i}")
     file.from_one = file.official or not decimal
@@ -104,16 +107,22 @@ def _read_object(node: Element, file: _File, where: str) -> bool:
         outline = rotated_box((x - across / 2, y - down / 2, across, down), math.degrees(angle))
         file.shapes.append(ParsedBox(kind, hull(outline), crowd, source=where))
     elif polygon is not None:
-        ends = [tag[1:] for tag in (each.tag for each in polygon) if tag[0] == "x"]
-        points = [
-            (number(polygon.findtext(f"x{end}"), "x", where), number(polygon.findtext(f"y{end}"), "y", where))
-            for end in ends
-        ]
-        file.shapes.append(ParsedBox.around(kind, points, crowd, where))
+        file.shapes.append(ParsedBox.around(kind, _outline(polygon, where), crowd, where))
     else:
         expected = f"one with {', '.join(_SIDES)}"
         raise RecordError("an object has no <bndbox>", where=where, expected=expected, remedy="correct the file")
     return False
+
+
+def _outline(polygon: Element, where: str) -> list[Point]:
+    """The corners of a polygon: `<x1>`, `<y1>`, and so on, or a `<pt>` each."""
+    texts = [(each.findtext("x"), each.findtext("y")) for each in polygon.iterfind("pt")]
+    ends = [each.tag[1:] for each in polygon if each.tag[0] == "x" and not texts]
+    texts = texts or [(polygon.findtext(f"x{end}"), polygon.findtext(f"y{end}")) for end in ends]
+    if len(texts) < 3:
+        problem = f"a polygon has {len(texts)} points"
+        raise RecordError(problem, where=where, expected="at least 3", remedy="draw it again")
+    return [(number(x, "a point's x", where), number(y, "a point's y", where)) for x, y in texts]
 
 
 _TURNED = ("cx", "cy", "w", "h", "angle")

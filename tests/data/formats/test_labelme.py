@@ -30,6 +30,8 @@ SIZE = {"imageWidth": 100, "imageHeight": 50}
         "by four corners": (shape("rectangle", (1, 2), (11, 2), (11, 22), (1, 22)), (1, 2, 10, 20)),
         "turned": (shape("rotation", (5, 0), (10, 5), (5, 10), (0, 5)), (0, 0, 10, 10)),
         "polygon": (shape("polygon", (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20)),
+        "oriented rectangle": (shape("oriented_rectangle", (1, 6), (6, 2), (11, 17), (6, 22)), (1, 2, 10, 20)),
+        "a kind to come": (shape("trapezoid", (1, 6), (6, 2), (11, 17), (6, 22)), (1, 2, 10, 20)),
         "no kind: polygon": (shape(None, (1, 2), (11, 2), (5, 22)), (1, 2, 10, 20)),
         "circle": (shape("circle", (10, 10), (13, 14)), (5, 5, 10, 10)),
         "mask: last pixels included": (shape("mask", (1, 2), (10, 21), mask="iVBOR"), (1, 2, 10, 20)),

@@ -140,3 +140,26 @@ NAN_POLYGON = {"label": "cat", "shape_type": "polygon", "points": [[1, 2], [3, m
 )
 def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder, files: dict[str, Any]) -> None:
     assert math.isnan(annotation_folder.dataset(files, "a.jpg").annotations[0].bbox[0])
+
+
+@cases(
+    "name, content, tool",
+    {
+        "Label Studio": ("a.json", [{"data": {}, "annotations": [{"type": "rectanglelabels"}]}], "Label Studio"),
+        "its table": ("a.csv", 'image,label\nb,"[{""rectanglelabels"": [""cat""]}]"\n', "Label Studio"),
+        "VoTT": ("a.json", {"assets": {"1": {"asset": {}, "regions": [{"boundingBox": {}}]}}}, "VoTT"),
+        "CreateML": ("a.json", [{"image": "a", "annotations": [{"coordinates": {}}]}], "CreateML"),
+    },
+)
+def test_a_tools_own_format_is_named_with_what_to_export(
+    annotation_folder: AnnotationFolder, name: str, content: Any, tool: str
+) -> None:
+    annotation_folder.write({name: content})
+    with pytest.raises(DataError, match=f"do: .*{name} is of {tool}, whose own format is not read: export it as COCO"):
+        annotation_folder.read()
+
+
+def test_a_remedy_that_was_tried_is_not_named(annotation_folder: AnnotationFolder) -> None:
+    annotation_folder.write({"a.json": {"x": 1}})
+    with pytest.raises(DataError, match="leave annotations_format empty"):
+        annotation_folder.read("coco")

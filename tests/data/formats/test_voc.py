@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
@@ -41,6 +42,44 @@ def test_coordinates(annotation_folder: AnnotationFolder, files: dict[Any, Any],
     annotation_folder.image("JPEGImages/a.jpg", "JPEGImages/b.jpg")
     annotation_folder.write({f"Annotations/{name}": content for name, content in files.items()})
     assert boxes_of(annotation_folder.read())["JPEGImages/a.jpg"] == boxes
+
+
+TURNED = "<robndbox><cx>50</cx><cy>25</cy><w>30</w><h>20</h><angle>{}</angle></robndbox>"
+NUMBERED = "<polygon><x1>1</x1><y1>2</y1><x2>11</x2><y2>2</y2><x3>11</x3><y3>22</y3></polygon>"
+POINTS = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((1, 2), (11, 2), (11, 22)))
+
+
+@cases(
+    "drawn, bbox",
+    {
+        "turned box": (TURNED.format(0.0), (35, 15, 30, 20)),
+        "turned by a quarter": (TURNED.format(1.5707963267948966), (40, 10, 20, 30)),
+        "polygon": (NUMBERED, (1, 2, 10, 20)),
+        "LabelMe 3.0": (f"<deleted>0</deleted><polygon>{POINTS}</polygon>", (1, 2, 10, 20)),
+    },
+)
+def test_other_shapes(annotation_folder: AnnotationFolder, drawn: str, bbox: tuple[float, ...]) -> None:
+    deleted = f"<object><name>dog</name><deleted>1</deleted><polygon>{POINTS}</polygon></object>"
+    files = {"a.xml": xml(f"<object><name>cat</name>{drawn}</object>", deleted)}
+    (annotation,) = annotation_folder.dataset(files, "a.jpg").annotations
+    assert annotation.bbox == pytest.approx(bbox)
+    assert annotation.source == "a.xml: object 1"
+
+
+@cases(
+    "encoding, declared, name",
+    {
+        "GB2312": ("gb2312", "GB2312", "猫"),
+        "GBK called GB2312": ("gbk", "gb2312", "貓"),
+        "Shift_JIS": ("shift_jis", "Shift_JIS", "猫"),
+        "Windows-1251": ("cp1251", "windows-1251", "кот"),
+        "Latin-1": ("latin-1", "ISO-8859-1", "Küh"),
+        "UTF-16": ("utf-16", "UTF-16", "猫"),
+    },
+)
+def test_encodings(annotation_folder: AnnotationFolder, encoding: str, declared: str, name: str) -> None:
+    content = f'<?xml version="1.0" encoding="{declared}"?>' + xml(box(1, 1, 3, 4, kind=name))
+    assert annotation_folder.dataset({"a.xml": content.encode(encoding)}, "a.jpg").classes == (name,)
 
 
 def test_difficult_objects_are_not_judged(annotation_folder: AnnotationFolder) -> None:

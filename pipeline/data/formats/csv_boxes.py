@@ -6,8 +6,9 @@
 - Pixels: `filename, width, height, class, xmin, ymin, xmax, ymax`, as TensorFlow's tools, Roboflow and VoTT write,
   edges counted from 0; the sizes may be absent.
 - A corner and sides, in columns such as `bbox_x, bbox_y, bbox_width, bbox_height` (makesense), or in one column `bbox`.
-- Only where the user names the format, as any table fits: RetinaNet's `path,x1,y1,x2,y2,class` and makesense's
-  `class,x,y,width,height,image,width,height` without a header, and tables without classes, whose boxes are `object`.
+- Only where the user names the format, as any table fits: without a header RetinaNet's `path,x1,y1,x2,y2,class`,
+  SKU-110K's with the image's width and height after that, and makesense's `class,x,y,width,height,image,width,height`;
+  and tables without classes, whose boxes are `object`.
 
 A row without coordinates means that the image has no objects, whatever its class is called (`No finding`).
 """
@@ -28,6 +29,7 @@ from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.image_pairing import Reference
 from pipeline.data.formats.scalars import RecordError, declared_size, flag, is_number, label, number
+from pipeline.data.images import is_image_name
 from pipeline.data.parsed import ParsedBox, ParsedImage, subset_named
 from pipeline.errors import DataError
 
@@ -47,6 +49,7 @@ _TITLES = {
         "img",
         "path",
         "file",
+        "patientid",  # of RSNA's tables on Kaggle
     ),
     "class": ("labelname", "class", "label", "class_name", "label_name", "category", "category_name"),
     "left": ("xmin", "x_min", "x1", "left", "bbox_xmin"),
@@ -94,7 +97,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     names = _class_names(files)
     tables = [table for table in _tables(files) if not table.why_not]
     files.notes.extend(
-        f"{table.file} has no column of classes: all boxes are '{_UNNAMED}'"
+        f"{table.file} has no column of classes ({', '.join(_TITLES['class'][:4])}, …): all boxes are '{_UNNAMED}'"
         for table in tables
         if "class" not in table.columns
     )
@@ -164,16 +167,17 @@ def _tables(files: AnnotationFiles) -> Iterator[_Table]:
 
 _HEADLESS = (
     ("image", *_CORNERS, "class"),
+    ("image", *_CORNERS, "class", "width", "height"),
     ("class", *_SIDES, "image", "width", "height"),
 )
 
 
 def _fits(words: list[str], columns: tuple[str, ...]) -> bool:
     """Whether a first line could be a row of these columns."""
-    pairs = zip(words, columns, strict=False)
-    return len(words) == len(columns) and all(
-        (is_number(word) or not word) == (each not in {"image", "class"}) for word, each in pairs
-    )
+    if len(words) != len(columns) or is_image_name(words[columns.index("class")]):
+        return False
+    pairs = zip(words, columns, strict=True)
+    return all((is_number(word) or not word) == (each not in {"image", "class"}) for word, each in pairs)
 
 
 def _with_header(files: AnnotationFiles, name: str, titles: list[str], delimiter: str) -> _Table:

@@ -7,7 +7,8 @@ first three pixels: x 0, width 3. Many tools write edges counted from 0 instead,
 This rule reads what supervision and globox write within half a pixel:
 
 - a file whose `source` names PASCAL VOC is read the kit's way;
-- a file with a decimal point in a coordinate has edges counted from 0 (globox, CVAT and others write such numbers);
+- a file with a decimal point in a coordinate has edges counted from 0 (globox, CVAT and others write such numbers), and
+  so has a file of a tool that is known to count so and gives its name;
 - all others are read the kit's way, unless one of them has a left or top edge of 0 or less, which the kit never writes.
 
 An object is a `<bndbox>`, roLabelImg's `<robndbox>`, which is turned clockwise around its centre by an angle in
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -34,12 +36,15 @@ from pipeline.data.formats.assembly import Record, assemble
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.image_pairing import Reference
 from pipeline.data.formats.scalars import RecordError, declared_size, flag, label, number
+from pipeline.data.images import is_image_name
 from pipeline.data.parsed import ParsedBox, ParsedImage, subset_of
 
 log = logging.getLogger(__name__)
 
 LOOKS_FOR = "XML files with <annotation> outermost"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_FROM_ZERO = ("LABEL STUDIO", "X-ANYLABELING", "UNSPECIFIED")  # the last is what makesense writes for itself
+_LIST = re.compile(r"(?:.*_)?(train|val|test)")  # `train.txt`, or `cat_train.txt` as the kit and VoTT have for a class
 
 
 @dataclass(slots=True)
@@ -82,7 +87,8 @@ def _parsed(files: AnnotationFiles, name: str) -> _File:
     source = root.find("source")
     origin = " ".join(source.itertext()).upper() if source is not None else ""
     file = _File(name, root, "PASCAL VOC" in origin or "THE VOC2" in origin)
-    decimal = False
+    owner = (root.findtext("owner/name") or "").upper()
+    decimal = any(tool in f"{origin} {owner}" for tool in _FROM_ZERO)
     for i, each in enumerate(root.findall("object"), 1):
         if (each.findtext("deleted") or "").strip() == "1":  # in LabelMe's old tool
             continue
@@ -136,18 +142,25 @@ def _record(file: _File, subsets: dict[str, str]) -> Record:
         for each, corners in file.corners
     ]
     named, path = (file.root.findtext("filename") or "").strip(), PurePosixPath(file.name)
-    subset = subsets.get(path.stem) or subsets.get(PurePosixPath(named.replace("\\", "/")).stem, "")
+    parts = path.with_suffix("").parts
+    ids = [*("/".join(parts[i:]) for i in range(len(parts))), PurePosixPath(named.replace("\\", "/")).stem]
+    subset = next((subsets[each] for each in ids if each in subsets), "")
     size = declared_size(file.root.findtext("size/width"), file.root.findtext("size/height"), file.name)
     reference = Reference(named, file.name, own=True, size=size)
     return Record(reference, ParsedImage("", 0, 0, boxes + file.shapes, subset, left_out=file.left_out))
 
 
 def _image_sets(files: AnnotationFiles) -> dict[str, str]:
-    """Subset by image, from `ImageSets/Main/train.txt` and the like; `trainval.txt` says nothing."""
+    """Subset by image, from `ImageSets/Main/train.txt` and the like; `trainval.txt` says nothing.
+
+    A line of a class's own list ends with whether the image shows one.
+    """
     subsets: dict[str, str] = {}
-    for path in map(PurePosixPath, files.ending(".txt")):
-        if path.parent.name == "Main" and path.stem in {"train", "val", "test"}:
-            for words in map(str.split, files.text(path.as_posix()).splitlines()):
-                if words:
-                    subsets.setdefault(words[0], subset_of(path.stem))
+    lists = sorted(map(PurePosixPath, files.ending(".txt")), key=lambda path: "_" in path.stem)
+    for path in lists:
+        if path.parent.name == "Main" and (subset := _LIST.fullmatch(path.stem)):
+            for line in filter(None, map(str.strip, files.text(path.as_posix()).splitlines())):
+                name = line if path.stem == subset[1] else re.sub(r"\s+-?[01]$", "", line)
+                name = str(PurePosixPath(name).with_suffix("")) if is_image_name(name) else name
+                subsets.setdefault(name, subset_of(subset[1]))
     return subsets

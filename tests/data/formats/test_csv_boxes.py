@@ -22,6 +22,9 @@ CAT = ("cat", 1, 2, 10, 20)
         "Windows": (PIXELS + "a.jpg,100,50,cat,1,2,11,22\n\n").replace("\n", "\r\n"),
         "other names, blanks, no size": "Image, Label ,x1,y1,x2,y2\na.jpg, cat,1,2, 11,22.0\n",
         "a path": 'path,label,left,top,right,bottom\n"C:\\x\\a.jpg",cat,1,2,11,22\n',
+        "a corner and sides": "image_name,label_name,bbox_x,bbox_y,bbox_width,bbox_height\na.jpg,cat,1,2,10,20\n",
+        "sides beside the image's": "img,class,x,y,w,h,image_width,image_height\na.jpg,cat,1,2,10,20,100,50\n",
+        "a list": 'image_id,width,height,bbox,label\na,100,50,"[1.0, 2, 10, 20]",cat\n',
         "Open Images": OPEN + "a,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n",
     },
 )
@@ -66,11 +69,27 @@ def test_files_and_columns_are_the_split(annotation_folder: AnnotationFolder) ->
     assert boxes_of(dataset) == {"c.jpg": [CAT], "d.jpg": [], "test/a.jpg": [CAT], "train/a.jpg": [CAT]}
 
 
-def test_a_table_without_header_is_read_when_named(annotation_folder: AnnotationFolder) -> None:
+@cases(
+    "rows",
+    {
+        "RetinaNet": "/x/images/a.jpg,1,2,11,22,cat\n/x/images/b.jpg,,,,,\n",
+        "SKU-110K": "a.jpg,1,2,11,22,cat,100,50\nb.jpg,,,,,,100,50\n",
+        "makesense": "cat,1,2,10,20,a.jpg,100,50\n,,,,,b.jpg,100,50\n",
+    },
+)
+def test_a_table_without_header_is_read_when_named(annotation_folder: AnnotationFolder, rows: str) -> None:
     annotation_folder.image("images/a.jpg", "images/b.jpg")
-    annotation_folder.write({"boxes.csv": "/x/images/a.jpg,1,2,11,22,cat\n/x/images/b.jpg,,,,,\n"})
+    annotation_folder.write({"boxes.csv": rows})
     assert boxes_of(annotation_folder.read("csv")) == {"images/a.jpg": [CAT], "images/b.jpg": []}
     with pytest.raises(DataError, match=r"csv: boxes.csv has no header: name the format"):
+        annotation_folder.read()
+
+
+def test_a_table_without_classes_is_read_when_named(annotation_folder: AnnotationFolder) -> None:
+    annotation_folder.image("a.jpg", "b.jpg")
+    annotation_folder.write({"boxes.csv": "patientId,x,y,width,height,Target\na,1,2,10,20,1\nb,,,,,0\n"})
+    assert boxes_of(annotation_folder.read("csv")) == {"a.jpg": [("object", *CAT[1:])], "b.jpg": []}
+    with pytest.raises(DataError, match=r"lacks the columns class.*: name the format, if all boxes are of one class"):
         annotation_folder.read()
 
 
@@ -85,6 +104,7 @@ test_refused = refusals(
         "short row": ({"boxes.csv": PIXELS + "a.jpg,100,50,cat,1,2\n"}, "row has 6 values.*boxes.csv:2"),
         "size a text": ({"boxes.csv": PIXELS + "a.jpg,wide,50,cat,1,2,11,22\n"}, "width is 'wide'.*boxes.csv:2"),
         "negative size": ({"boxes.csv": PIXELS + "a.jpg,-1,50,cat,1,2,11,22\n"}, "size is -1x50.*boxes.csv:2"),
+        "a list of three": ({"boxes.csv": 'image,class,bbox\na,cat,"[1, 2, 3]"\n'}, "box has 3 numbers.*boxes.csv:2"),
         "huge field": (
             {"boxes.csv": PIXELS + f'"{"a" * 200_000}",1,1,cat,1,2,11,22\n'},
             "not CSV: field larger.*boxes.csv:",

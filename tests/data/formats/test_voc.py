@@ -17,6 +17,9 @@ def box(*corners: object, kind: str = "cat", rest: str = "") -> str:
     return f"<object><name>{kind}</name>{rest}<bndbox>{sides}</bndbox></object>"
 
 
+LABEL_STUDIO = "<source><database>MyDatabase</database></source><owner><name>Label Studio</name></owner>"
+X_ANYLABELING = "<source><database>https://github.com/CVHub520/X-AnyLabeling</database></source>"
+MAKESENSE = "<source><database>Unspecified</database></source>"
 KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC2012</annotation></source>"
 
 
@@ -31,6 +34,9 @@ KIT = "<source><database>The VOC2012 Database</database><annotation>PASCAL VOC20
             [("cat", 2, 1, 1, 3)],
         ),
         "says it is VOC": ({"a.xml": xml(box("1.5", 1, 3, 4), rest=KIT)}, [("cat", 0.5, 0, 2.5, 4)]),
+        "of Label Studio: edges from 0": ({"a.xml": xml(box(1, 1, 3, 4), rest=LABEL_STUDIO)}, [("cat", 1, 1, 2, 3)]),
+        "of X-AnyLabeling": ({"a.xml": xml(box(1, 1, 3, 4), rest=X_ANYLABELING)}, [("cat", 1, 1, 2, 3)]),
+        "of makesense": ({"a.xml": xml(box(1, 1, 3, 4), rest=MAKESENSE)}, [("cat", 1, 1, 2, 3)]),
         "corners swapped": ({"a.xml": xml(box(9, 9, 3, 4))}, [("cat", 2, 3, 7, 6)]),
         "parts of objects are none": (
             {"a.xml": xml(box(1, 1, 3, 4, rest="<part><name>head</name><bndbox/></part>"))},
@@ -94,6 +100,16 @@ def test_image_sets_are_the_split(annotation_folder: AnnotationFolder) -> None:
     sets = {"train": "a\n", "val": "b\n", "test": "c\n", "trainval": "a\nb\n", "cat_train": "a -1\nb 1\n"}
     annotation_folder.write({f"ImageSets/Main/{name}.txt": content for name, content in sets.items()})
     assert list(subsets_of(annotation_folder.read()).values()) == ["train", "eval", "test", ""]
+
+
+def test_lists_of_a_class_are_the_split(annotation_folder: AnnotationFolder) -> None:
+    """VoTT writes such lists alone, with suffixes; CVAT the folders of images in folders."""
+    annotation_folder.image("JPEGImages/a 1.jpg", "JPEGImages/b.jpg", "JPEGImages/x/c.jpg", "JPEGImages/y/c.jpg")
+    names = ("a 1", "b", "x/c", "y/c")
+    annotation_folder.write({f"Annotations/{name}.xml": xml(name=f"{name}.jpg") for name in names})
+    sets = {"cat_train": "a 1.jpg 1\nx/c -1\n", "cat_val": "b.jpg -1\ny/c 1\n"}
+    annotation_folder.write({f"ImageSets/Main/{name}.txt": content for name, content in sets.items()})
+    assert list(subsets_of(annotation_folder.read()).values()) == ["train", "eval", "train", "eval"]
 
 
 @cases(

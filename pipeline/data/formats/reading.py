@@ -26,12 +26,13 @@ FORMATS = {
     "cvat": cvat_xml,
     "csv": csv_boxes,
 }
-_NOT_READ = {  # words in the files of a tool
-    "Label Studio": ("rectanglelabels",),
-    "VoTT": ('"asset"', '"boundingBox"'),
-    "CreateML": ('"coordinates"', '"annotations"'),
-    "Darwin": ('"bounding_box"', '"annotations"'),
-    "FiftyOne": ('"samples"', '"detections"'),
+_NOT_READ = {  # words in the files of a tool, and what its users can export instead
+    "Label Studio": (("rectanglelabels",), "COCO or YOLO with images"),
+    "VoTT": (('"asset"', '"boundingBox"'), "CSV or Pascal VOC"),
+    "CreateML": (('"coordinates"', '"annotations"'), "COCO or YOLO"),
+    "Darwin": (('"bounding_box"', '"annotations"'), "COCO or YOLO"),
+    "Datumaro": (('"categories"', '"items"', '"annotations"'), "COCO or YOLO"),
+    "FiftyOne": (('"samples"', '"detections"'), "COCO or YOLO"),
 }
 DESCRIBED = ("yolo", "csv")  # the formats that take class names from files of their own
 
@@ -137,9 +138,9 @@ def _of_another_tool(files: AnnotationFiles) -> str:
     """What to do about files of a tool whose own format is not read; empty where none is recognised."""
     for name in files.ending(".json", ".csv"):
         head = files.head(name)
-        for tool, words in _NOT_READ.items():
+        for tool, (words, exports) in _NOT_READ.items():
             if all(word in head for word in words):
-                return f"{name} is of {tool}, whose own format is not read: export it as COCO, YOLO or Pascal VOC"
+                return f"{name} is of {tool}, whose own format is not read: export it as {exports}"
     return ""
 
 

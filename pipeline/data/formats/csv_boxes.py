@@ -4,7 +4,7 @@
   YMax` as fractions of the image's size; `IsGroupOf` marks a region with many objects as a crowd. A table of two
   columns gives the names for machine ids such as `/m/01g317`.
 - Pixels: `filename, width, height, class, xmin, ymin, xmax, ymax`, as TensorFlow's tools, Roboflow and VoTT write,
-  edges counted from 0; the sizes may be absent.
+  edges counted from 0; the sizes may be absent. If all numbers are from 0 to 1, they are fractions of the image's size.
 - A corner and sides, in columns such as `bbox_x, bbox_y, bbox_width, bbox_height` (makesense), or in one column `bbox`.
 - Only where the user names the format, as any table fits: without a header RetinaNet's `path,x1,y1,x2,y2,class`,
   SKU-110K's with the image's width and height after that, and makesense's `class,x,y,width,height,image,width,height`;
@@ -19,8 +19,9 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.data.boxes import between_corners
 from pipeline.data.coco import CocoDataset
@@ -123,9 +124,18 @@ def _records(files: AnnotationFiles, table: _Table, names: Mapping[str, str]) ->
             _, boxes, left_out = found[key]
             with files.faults.of(left_out):
                 boxes += _boxes(row, table, names, where)
+    in_fractions = table.open_images or _are_fractions([box for _, boxes, _ in found.values() for box in boxes])
+    if in_fractions and not table.open_images:
+        files.notes.append(f"{table.file}: the boxes are fractions of the image's size")
     for reference, boxes, left_out in found.values():
         image = ParsedImage("", 0, 0, boxes, subset_named(reference.part), left_out=left_out)
-        yield Record(reference, image, in_fractions=table.open_images)
+        yield Record(reference, image, in_fractions=in_fractions)
+
+
+def _are_fractions(boxes: Sequence[ParsedBox]) -> bool:
+    """Whether no box leaves the first pixel, and one does not fill it."""
+    sides = [(x + width, y + height) for x, y, width, height in (box.bbox for box in boxes)]
+    return max(chain(*sides), default=2) <= 1 and any(min(box.bbox[2:]) < 1 for box in boxes)
 
 
 def _boxes(row: Mapping[str, str], table: _Table, names: Mapping[str, str], where: str) -> list[ParsedBox]:

@@ -25,6 +25,8 @@ CAT = ("cat", 1, 2, 10, 20)
         "a corner and sides": "image_name,label_name,bbox_x,bbox_y,bbox_width,bbox_height\na.jpg,cat,1,2,10,20\n",
         "sides beside the image's": "img,class,x,y,w,h,image_width,image_height\na.jpg,cat,1,2,10,20,100,50\n",
         "a list": 'image_id,width,height,bbox,label\na,100,50,"[1.0, 2, 10, 20]",cat\n',
+        "fractions": "image,label,xmin,ymin,xmax,ymax\na.jpg,cat,0.01,0.04,0.11,0.44\n",
+        "fractions as sides": "image,label,x,y,w,h\na.jpg,cat,0.01,0.04,0.10,0.40\n",
         "Open Images": OPEN + "a,xclick,cat,1,0.01,0.11,0.04,0.44,0,0,0\n",
     },
 )

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pipeline.data.formats.image_index import ImageIndex, Match, WrittenName
+from pipeline.data.formats.image_index import ImageIndex, Match
 from pipeline.data.formats.scalars import Faults
+from pipeline.data.formats.written_names import WrittenName
 from pipeline.errors import DataError
 
 log = logging.getLogger(__name__)
 
 BY_CONTENT, BY_FILE_NAME, BY_ORDER = "content", "file_name", "order"
-_Found = Sequence[Match | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,132 +49,132 @@ class Reference:
         return WrittenName(PurePosixPath(self.file).with_suffix("").as_posix(), part=self.part, own=True)
 
 
+_Name = tuple[WrittenName, Reference]
+_Outcome = Match | DataError | None  # the error where several images fit equally
+
+
 def pair(references: Sequence[Reference], images: ImageIndex, faults: Faults, *, pair_by: str = "") -> list[str]:
     """The name of the image that each reference means; where it does not exist, the annotation's own name for it.
 
     `pair_by` is `content` or `file_name` where the user decides what names the image of a file of its own.
     """
-    matches = _matched(references, images, faults, pair_by)
-    matches = _of_the_best_names(matches, references, faults)
+    own = [each for each in references if each.own]
+    shared = [(each.by_content, each) for each in references if not each.own]
+    of_shared = iter(zip(shared, _look_up(shared, images), strict=True))
+    of_own = iter(_of_own_files(own, images, pair_by))
+    looked_up = [next(of_own if each.own else of_shared) for each in references]
+    matches = [_clear(outcome, faults) for _, outcome in looked_up]
     named = []
-    for reference, match in zip(references, matches, strict=True):
+    for match, ((absent, reference), _) in zip(_of_the_best_names(matches, references, faults), looked_up, strict=True):
         name = ""
         with faults.of():
-            absent = reference.by_content if reference.path else reference.by_file_name
             name = match.image if match else images.name_when_absent(absent, reference.where or reference.file)
         named.append(name)
     return named
 
 
-def _matched(references: Sequence[Reference], images: ImageIndex, faults: Faults, pair_by: str) -> _Found:
-    own = [i for i, each in enumerate(references) if each.own]
-    named = [i for i in own if references[i].path]
-    found: list[Match | None] = [None] * len(references)
-    shared = [i for i, each in enumerate(references) if not each.own]
-    _fill(found, shared, [references[i].by_content for i in shared], references, images, faults)
-    by_file, by_content = list(found), list(found)
-    if pair_by != BY_CONTENT:
-        _fill(by_file, own, [references[i].by_file_name for i in own], references, images, faults)
-    if pair_by != BY_FILE_NAME:
-        _fill(by_content, named, [references[i].by_content for i in named], references, images, faults)
-    chosen = _chosen([by_content[i] for i in own], [by_file[i] for i in own], [references[i] for i in own], images)
-    for i, match in zip(own, chosen, strict=True):
-        found[i] = match
-    return found
-
-
-def _fill(
-    found: list[Match | None],
-    rows: Sequence[int],
-    names: Sequence[WrittenName],
-    references: Sequence[Reference],
-    images: ImageIndex,
-    faults: Faults,
-) -> None:
+def _look_up(names: Sequence[_Name], images: ImageIndex) -> list[_Outcome]:
     """Look up each name once; folders of files of their own count if those of any of them agree with the images'."""
-    known: dict[WrittenName, Match | None] = {}
-    unclear: set[WrittenName] = set()
-
-    def look_up(row: int, name: WrittenName, *, anywhere: bool) -> None:
-        try:
-            known[name] = images.match(name, anywhere=anywhere)
-        except DataError as error:
-            known[name] = None
-            unclear.add(name)
-            error.where = references[row].where or references[row].file
-            faults.add(error)
-
-    for row, name in zip(rows, names, strict=True):
+    known: dict[WrittenName, _Outcome] = {}
+    for name, reference in names:
         if name not in known:
-            look_up(row, name, anywhere=False)
-    if not any(match is not None and match.strength > 1 for match in known.values()):
-        for row, name in zip(rows, names, strict=True):
-            if name.own and known[name] is None and name not in unclear:
-                look_up(row, name, anywhere=True)
-    for row, name in zip(rows, names, strict=True):
-        found[row] = known[name]
+            known[name] = _match(name, reference, images, anywhere=False)
+    if not any(isinstance(each, Match) and each.agreeing for each in known.values()):
+        for name, reference in names:
+            if name.own and known[name] is None:
+                known[name] = _match(name, reference, images, anywhere=True)
+    return [known[name] for name, _ in names]
 
 
-def _chosen(content: _Found, file_name: _Found, files: Sequence[Reference], images: ImageIndex) -> _Found:
-    """The matches by content or by file name, whichever fits all files; or else, where they agree, either."""
-    differ = [i for i, (one, other) in enumerate(zip(content, file_name, strict=True)) if _differ(one, other)]
+def _match(name: WrittenName, reference: Reference, images: ImageIndex, *, anywhere: bool) -> _Outcome:
+    try:
+        return images.match(name, anywhere=anywhere)
+    except DataError as error:
+        error.where = reference.where or reference.file
+        return error
+
+
+def _clear(outcome: _Outcome, faults: Faults) -> Match | None:
+    """The match; an error becomes a fault, once for all annotations that have the name."""
+    if isinstance(outcome, DataError):
+        if outcome not in faults.errors:
+            faults.add(outcome)
+        return None
+    return outcome
+
+
+def _of_own_files(files: Sequence[Reference], images: ImageIndex, pair_by: str) -> list[tuple[_Name, _Outcome]]:
+    """The names and matches by content or by file name, whichever fits all files; where they agree, either."""
+    by = {BY_CONTENT: [(each.by_content, each) for each in files]}
+    by[BY_FILE_NAME] = [(each.by_file_name, each) for each in files]
+    ways = {way: list(zip(by[way], _look_up(by[way], images), strict=True)) for way in by if pair_by in {"", way}}
+    if len(ways) == 1:
+        return ways[pair_by]
+    pairs = list(zip(ways[BY_CONTENT], ways[BY_FILE_NAME], strict=True))
+    differ = [i for i, ((_, one), (_, other)) in enumerate(pairs) if _differ(one, other)]
     if differ:
-        ways = {BY_CONTENT: content, BY_FILE_NAME: file_name}
-        fits = [way for way in ways if _is_one_to_one(ways[way])]
-        whole = [way for way in fits if all(ways[way])]
-        left = whole if len(whole) == 1 else fits
-        if len(left) != 1:
-            wrong = {way: _wrong_sizes(ways[way], files, images) for way in ways}
-            left = [way for way in ways if not wrong[way]]
-        if len(left) != 1:
-            one = files[differ[0]]
-            problem = f"{len(differ)} of {len(files)} annotation files name another image than their own names do"
-            example = f"{one.file} names '{one.path}'"
-            remedy = f"set pair_by to {BY_FILE_NAME} if the files' own names are right, else to {BY_CONTENT}"
-            raise DataError(f"{problem}: {example}", where=one.file, expected="one image", remedy=remedy)
-        log.info("the images of %d annotation files are told by the %s", len(files), left[0].replace("_", " "))
-        return ways[left[0]]
-    return [one or other for one, other in zip(content, file_name, strict=True)]
+        return ways[_way({way: [each for _, each in ways[way]] for way in ways}, files, differ, images)]
+    return [_either(one, other) for one, other in pairs]
 
 
-def _differ(one: Match | None, other: Match | None) -> bool:
-    return one is not None and other is not None and one.image != other.image
+def _either(content: tuple[_Name, _Outcome], file_name: tuple[_Name, _Outcome]) -> tuple[_Name, _Outcome]:
+    by_content = isinstance(content[1], Match) or (content[0][0].path and not isinstance(file_name[1], Match))
+    return content if by_content else file_name
 
 
-def _is_one_to_one(matches: _Found) -> bool:
-    counts = Counter(each.image for each in matches if each)
+def _way(
+    ways: Mapping[str, Sequence[_Outcome]], files: Sequence[Reference], differ: Sequence[int], images: ImageIndex
+) -> str:
+    """Whether the content or the file name tells the images, where these differ."""
+    one_to_one = [way for way in ways if _is_one_to_one(ways[way])]
+    whole = [way for way in one_to_one if all(isinstance(each, Match) for each in ways[way])]
+    left = next((each for each in (whole, one_to_one) if len(each) == 1), [])
+    left = left or [way for way in ways if not _wrong_sizes(ways[way], files, images)]
+    if len(left) != 1:
+        one = files[differ[0]]
+        problem = f"{len(differ)} of {len(files)} annotation files name another image than their own names do"
+        example = f"{one.file} names '{one.path}'"
+        remedy = f"set pair_by to {BY_FILE_NAME} if the files' own names are right, else to {BY_CONTENT}"
+        raise DataError(f"{problem}: {example}", where=one.file, expected="one image", remedy=remedy)
+    log.info("the images of %d annotation files are told by the %s", len(files), left[0].replace("_", " "))
+    return left[0]
+
+
+def _differ(one: _Outcome, other: _Outcome) -> bool:
+    return isinstance(one, Match) and isinstance(other, Match) and one.image != other.image
+
+
+def _is_one_to_one(outcomes: Sequence[_Outcome]) -> bool:
+    counts = Counter(each.image for each in outcomes if isinstance(each, Match))
     return bool(counts) and max(counts.values()) == 1
 
 
-def _wrong_sizes(matches: _Found, files: Sequence[Reference], images: ImageIndex) -> int:
-    pairs = ((each.image, file.size) for each, file in zip(matches, files, strict=True) if each and all(file.size))
-    return sum(images.size(image) not in {size, size[::-1]} for image, size in pairs)
+def _wrong_sizes(outcomes: Sequence[_Outcome], files: Sequence[Reference], images: ImageIndex) -> int:
+    sized = [(each, file.size) for each, file in zip(outcomes, files, strict=True) if all(file.size)]
+    return sum(images.size(each.image) not in {size, size[::-1]} for each, size in sized if isinstance(each, Match))
 
 
-def _of_the_best_names(matches: _Found, references: Sequence[Reference], faults: Faults) -> _Found:
+def _of_the_best_names(
+    matches: Sequence[Match | None], references: Sequence[Reference], faults: Faults
+) -> list[Match | None]:
     """The matches without those that other names of the data set contradict."""
     if any(each.in_place for each in matches if each):
         matches = [None if each and each.out_of_place else each for each in matches]
-    agree = any(each.strength > 1 and not each.elsewhere for each in matches if each)
+    agree = any(each.agreeing and not each.elsewhere for each in matches if each)
     others = [each for each in matches if each and each.elsewhere]
     if others and agree:
         matches = [None if each and each.elsewhere else each for each in matches]
     elif others:
         log.warning("the folders in the annotations differ from the images': %d images found by name", len(others))
-    claims: dict[str, dict[tuple[str, ...], int]] = defaultdict(dict)
+    best: dict[str, int] = defaultdict(int)  # how many folders agree in the best name of an image
     for match in filter(None, matches):
-        claim = claims[match.image]
-        claim[match.identity] = max(claim.get(match.identity, 0), match.strength)
-    best = {image: max(claim.values()) for image, claim in claims.items() if len(claim) > 1}
-    kept: list[Match | None] = [
-        None if match and match.image in best and claims[match.image][match.identity] < best[match.image] else match
-        for match in matches
-    ]
+        best[match.image] = max(best[match.image], match.agreeing)
+    kept = [each if each and (each.exact or each.agreeing == best[each.image]) else None for each in matches]
     _report_conflicts(kept, references, faults)
     return kept
 
 
-def _report_conflicts(matches: _Found, references: Sequence[Reference], faults: Faults) -> None:
+def _report_conflicts(matches: Sequence[Match | None], references: Sequence[Reference], faults: Faults) -> None:
     """Add a fault for each image that several names or several files of their own mean."""
     first: dict[str, tuple[Match, Reference]] = {}
     told: set[tuple[str, str]] = set()

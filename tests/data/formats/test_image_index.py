@@ -8,7 +8,8 @@ from cases import cases
 from operations import lines_run
 from PIL import Image
 
-from pipeline.data.formats.image_index import ImageIndex, WrittenName
+from pipeline.data.formats.image_index import ImageIndex
+from pipeline.data.formats.written_names import WrittenName
 from pipeline.errors import DataError
 
 SOME = ("images/train/a.jpg", "images/val/a.jpg", "images/val/b.JPG", "c.png", "images/e.f.jpg", "images/train/c.png")

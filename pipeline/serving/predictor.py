@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,5 +114,22 @@ def restore(
 
 
 def available_cpus() -> int:
-    """Number of CPUs that this process may use; fewer than the machine's in a container or under `taskset`."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPUs that this process may use; fewer than the machine's in a container or under `taskset`.
+
+    A quota of the control group, as `docker run --cpus=2` sets it, is rounded up.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(count, _quota(Path("/sys/fs/cgroup")))))
+
+
+def _quota(groups: Path) -> float:
+    """CPUs that the control group allows, by version 2 or 1 of cgroups; infinite without a limit.
+
+    Reference: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):
+            quota, period = (float(word) for name in names for word in (groups / name).read_text("ascii").split())
+            if quota > 0 and period > 0:
+                return quota / period
+    return math.inf

@@ -14,15 +14,19 @@ The folder that holds the package (a Bento's `src`) also holds the files that `m
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import _bentoml_impl.server  # type: ignore[import-untyped]
 import bentoml
 import cv2
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
-from bentoml._internal.marshal.dispatcher import Optimizer
+from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
 from pydantic import BaseModel, Field
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from pipeline.serving.decoding import FORMATS
@@ -34,11 +38,13 @@ from pipeline.serving.model_metadata import (
     TEST_RESULT_FILE,
     ModelMetadata,
 )
+from pipeline.serving.outer_app import OuterApp
 from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Predictor
 from pipeline.serving.upload_middleware import LIMITS, STATE_KEY, PreparedImage, UploadMiddleware
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
+_INDEX = Path(_bentoml_impl.server.__file__).parent / "main-openapi.html"
 
 
 class PromptOptimizer(Optimizer):
@@ -55,17 +61,49 @@ class PromptOptimizer(Optimizer):
         self.wait = 0
 
 
+class PromptDispatcher(CorkDispatcher):
+    """BentoML's dispatcher, without requests whose clients have gone."""
+
+    def _get_inputs(self, num_batches: int | None = None) -> Iterator[Any]:
+        """Take a batch from the queue."""
+        waiting: Any = self._queue
+        wanted = [job for job in waiting if not job.future.done()]
+        waiting.clear()
+        waiting.extend(wanted)
+        yield from super()._get_inputs(num_batches)
+
+    def split_job(self, job: Any, split_indexes: list[int]) -> tuple[Any, Any]:
+        """Split a request that is larger than the batch; both parts end with it."""
+        parts: tuple[Any, Any] = super().split_job(job, split_indexes)
+        for part in parts:
+            job.future.add_done_callback(lambda whole, own=part.future: own.cancel() if whole.cancelled() else None)
+        return parts
+
+
 class PromptService(bentoml.Service):
-    """A BentoML service that delays no request."""
+    """A BentoML service that delays no request, works for nobody who has gone, and answers errors in one shape."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """Build the server's application, as BentoML does, with prompt dispatchers."""
+        """Build the server's application, as BentoML does, with prompt dispatchers, in the outer application."""
         self.inject_config()
         factory: Any = ServiceAppFactory(self, is_main=is_main)
-        for dispatcher in factory.dispatchers.values():
-            dispatcher.optimizer = PromptOptimizer(dispatcher.max_latency)
-        app: ASGIApp = factory()
-        return app
+        for name, plain in factory.dispatchers.items():
+            dispatcher = PromptDispatcher(
+                int(plain.max_latency * 1000),
+                plain.max_batch_size,
+                fallback=plain.fallback,
+                get_batch_size=plain.get_batch_size,
+                batch_dim=plain.batch_dim,
+            )
+            dispatcher.optimizer = PromptOptimizer(plain.max_latency)
+            factory.dispatchers[name] = dispatcher
+        # BentoML puts CORS within the middleware, so that its answers would lack the headers
+        allows_origins, factory.enable_access_control = factory.enable_access_control, False
+        app: Any = factory()
+        routes = {route.path: route.methods or () for route in app.routes if isinstance(route, Route)}
+        prefixes = tuple(f"{route.path}/" for route in app.routes if isinstance(route, Mount))
+        outer: ASGIApp = OuterApp(app, routes, prefixes, _INDEX)
+        return CORSMiddleware(outer, **factory.access_control_options) if allows_origins else outer
 
 
 class DetectedObject(BaseModel):

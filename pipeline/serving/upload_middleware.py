@@ -3,30 +3,36 @@
 BentoML 1.4 reads bodies of any length, fetches a URL that is sent instead of a file, and answers 500 to a broken image.
 This ASGI middleware reads the body itself, refuses invalid uploads, decodes images in its own threads, and puts the
 prepared images into the request's state, from where the service's input takes them.
+
+The bytes of bodies and of prepared images count until the answer is sent, and beyond a limit further uploads are
+refused. The work of a client that goes away is dropped, wherever it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.to_thread
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import DataError, did_you_mean
 from pipeline.serving.decoding import MAX_PIXELS, decode, read_header
 from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.outer_app import ServiceError, unexpected_error
 from pipeline.serving.predictor import available_cpus
 from pipeline.serving.preprocessing import Letterboxed, letterbox
+
+log = logging.getLogger(__name__)
 
 LIMITS = {"body_bytes": 32 * 2**20, "images": 32, "pixels": MAX_PIXELS}
 """Of one request: length of its body, number of images, and pixels of each by its header."""
@@ -35,22 +41,13 @@ STATE_KEY = "images"
 
 _FIELD = "images"
 _MEDIA_TYPE = "multipart/form-data"
-_HELD_BYTES = 2**30  # of the bodies of all unfinished requests
+_HELD_BYTES = 2**28  # of the bodies and the prepared images of all unfinished requests
 _OTHER_BODY_BYTES = 64 * 2**10
 _DRAIN_BYTES = 32 * 2**20
 _DRAIN_SECONDS = 2.0
 
 PreparedImage = tuple[Letterboxed, float]
 """One letterboxed image, and the lowest score that its sender wants."""
-
-
-class UploadRefusedError(Exception):
-    """A request that is not served: HTTP status, a code for programs, a message for people, and further JSON values."""
-
-    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"code": code, "message": message, **details}}
 
 
 class UploadMiddleware:
@@ -67,43 +64,61 @@ class UploadMiddleware:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)  # these have no body
             return
-        request = Request(scope, receive)
+        started = [False]
+
+        async def answer(message: Message) -> None:
+            started[0] = True
+            await send(message)
+
+        held = [0]
         try:
-            if scope["path"] == UPLOAD_PATH:
-                request.scope.setdefault("state", {})[STATE_KEY] = await self._admit(request)
-            else:
-                await _discard_body(request)
-        except UploadRefusedError as error:
-            await _refuse(error, receive, send)
+            await self._serve(Request(scope, receive), held, answer, started)
+        except ServiceError as error:
+            await _refuse(error, receive, answer)
         except ClientDisconnect:
             # nobody receives it, but BentoML's timer waits for an answer
-            await Response(status_code=400)(scope, receive, send)
-        else:
-            headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-type", b"content-length")]
-            await self._app({**scope, "headers": headers}, _after_body(receive), send)
+            await Response(status_code=400)(scope, receive, answer)
+        except Exception:
+            log.exception("an unexpected error at %s", scope["path"])
+            if not started[0]:
+                await _refuse(unexpected_error(), receive, answer)
+        finally:
+            self._held_bytes -= held[0]
 
-    async def _admit(self, request: Request) -> list[PreparedImage]:
-        threshold = self._read_threshold(request)
+    async def _serve(self, request: Request, held: list[int], send: Send, started: list[bool]) -> None:
+        scope, threshold = request.scope, 0.0
+        files: list[tuple[str, bytes]] = []
+        if scope["path"] == UPLOAD_PATH:
+            threshold = self._read_threshold(request)
+            files = await self._read(request, held)
+        else:
+            await _discard_body(request)
+
+        async def work(receive: Receive) -> None:
+            if scope["path"] == UPLOAD_PATH:
+                prepared = [(await self._prepare(index, *file, held), threshold) for index, file in enumerate(files)]
+                scope.setdefault("state", {})[STATE_KEY] = prepared
+            headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-type", b"content-length")]
+            await self._app({**scope, "headers": headers}, receive, send)
+
+        await _unless_gone(work, request.receive, lambda: started[0])
+
+    async def _read(self, request: Request, held: list[int]) -> list[tuple[str, bytes]]:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != _MEDIA_TYPE:
             given = f"not {media_type}" if media_type else "and has no content type"
             message = f"the body must be {_MEDIA_TYPE} with files named '{_FIELD}', {given}"
-            raise UploadRefusedError(415, "unsupported_media_type", message)
+            raise ServiceError(415, "unsupported_media_type", message)
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > LIMITS["body_bytes"]:  # before a byte of it is read
             raise _too_long(LIMITS["body_bytes"])
-        held = [0]
-        try:
-            files = await _read_files(request, self._limited(request, held))
-            return [(await self._prepare(index, *file), threshold) for index, file in enumerate(files)]
-        finally:
-            self._held_bytes -= held[0]
+        return await _read_files(request, self._limited(request, held))
 
     def _read_threshold(self, request: Request) -> float:
         for name in request.query_params:
             if name != "score_threshold":
                 hint = did_you_mean(name, ["score_threshold"], otherwise="the only one is 'score_threshold'")
-                raise UploadRefusedError(400, "unknown_parameter", f"unknown parameter '{name}': {hint}")
+                raise ServiceError(400, "unknown_parameter", f"unknown parameter '{name}': {hint}")
         text = request.query_params.get("score_threshold", str(self._metadata.serving_score_threshold))
         try:
             value = float(text)
@@ -112,34 +127,39 @@ class UploadMiddleware:
         floor = self._metadata.score_threshold
         if not floor <= value <= 1:
             message = f"score_threshold must be a number within {floor}..1, not '{text[:40]}'"
-            raise UploadRefusedError(400, "invalid_parameter", message)
+            raise ServiceError(400, "invalid_parameter", message)
         return value
 
     async def _limited(self, request: Request, held: list[int]) -> AsyncGenerator[bytes, None]:
         """Yield the body chunk by chunk up to the limits; `held` counts the bytes that this request keeps."""
         async for chunk in request.stream():
-            held[0] += len(chunk)
-            self._held_bytes += len(chunk)
+            self._hold(len(chunk), held)
             if held[0] > LIMITS["body_bytes"]:
                 raise _too_long(LIMITS["body_bytes"])
-            if self._held_bytes > _HELD_BYTES:
-                raise UploadRefusedError(503, "overloaded", "too many uploads at once; try again")
             yield chunk
 
-    async def _prepare(self, index: int, name: str, data: bytes) -> Letterboxed:
+    def _hold(self, count: int, held: list[int]) -> None:
+        held[0] += count
+        self._held_bytes += count
+        if self._held_bytes > _HELD_BYTES:
+            raise ServiceError(503, "overloaded", "too many uploads at once; try again")
+
+    async def _prepare(self, index: int, name: str, data: bytes, held: list[int]) -> Letterboxed:
         """Decode and letterbox in a thread: one image of a request at a time, so that others are served too."""
+        height, width = self._metadata.image_size
+        self._hold(height * width * 3, held)
         try:
             header = read_header(data)
             if header.pixels > MAX_PIXELS:
                 message = f"image {index} is {header.width} x {header.height}, more than {MAX_PIXELS} pixels"
                 details = {"index": index, "file": name, "limit_pixels": MAX_PIXELS}
-                raise UploadRefusedError(413, "image_too_large", message, **details)
+                raise ServiceError(413, "image_too_large", message, **details)
             return await anyio.to_thread.run_sync(
                 lambda: letterbox(decode(data), self._metadata.image_size), limiter=self._decoders
             )
         except DataError as error:
             message = f"image {index}: {error.problem}"
-            raise UploadRefusedError(422, "invalid_image", message, index=index, file=name) from error
+            raise ServiceError(422, "invalid_image", message, index=index, file=name) from error
 
 
 async def _read_files(request: Request, body: AsyncGenerator[bytes, None]) -> list[tuple[str, bytes]]:
@@ -151,22 +171,22 @@ async def _read_files(request: Request, body: AsyncGenerator[bytes, None]) -> li
         if error.message.startswith("Too many files"):
             limit = LIMITS["images"]
             message = f"more than {limit} images in one request"
-            raise UploadRefusedError(413, "too_many_images", message, limit_images=limit) from error
+            raise ServiceError(413, "too_many_images", message, limit_images=limit) from error
         message = f"the multipart form cannot be read: {error.message}"
-        raise UploadRefusedError(400, "malformed_form", message) from error
+        raise ServiceError(400, "malformed_form", message) from error
     if not parser.closed:
-        raise UploadRefusedError(400, "malformed_form", "the multipart form ends before its last boundary")
+        raise ServiceError(400, "malformed_form", "the multipart form ends before its last boundary")
     files = []
     for index, (name, part) in enumerate(form.multi_items()):
         if not isinstance(part, UploadFile):
             message = f"part {index} ('{name}') is not a file: give it a file name"
-            raise UploadRefusedError(400, "not_a_file", message, index=index)
+            raise ServiceError(400, "not_a_file", message, index=index)
         if name != _FIELD:
             message = f"part {index} is named '{name}': files must be named '{_FIELD}'"
-            raise UploadRefusedError(400, "unexpected_field", message, index=index)
+            raise ServiceError(400, "unexpected_field", message, index=index)
         files.append((part.filename or "", await part.read()))
     if not files:
-        raise UploadRefusedError(400, "no_images", f"the form has no file named '{_FIELD}'")
+        raise ServiceError(400, "no_images", f"the form has no file named '{_FIELD}'")
     await form.close()
     return files
 
@@ -182,8 +202,8 @@ class _InMemoryParser(MultiPartParser):
         self.closed = True
 
 
-def _too_long(limit: int) -> UploadRefusedError:
-    return UploadRefusedError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
+def _too_long(limit: int) -> ServiceError:
+    return ServiceError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
 
 
 async def _discard_body(request: Request) -> None:
@@ -195,20 +215,43 @@ async def _discard_body(request: Request) -> None:
             raise _too_long(_OTHER_BODY_BYTES)
 
 
-def _after_body(receive: Receive) -> Receive:
-    """Replace the body by an empty JSON object; later messages, such as a disconnect, are passed on."""
+async def _unless_gone(
+    work: Callable[[Receive], Awaitable[None]], receive: Receive, is_answered: Callable[[], bool]
+) -> None:
+    """Do the work of a request whose body was read; a `ClientDisconnect` ends it before its answer.
+
+    The work gets an empty JSON object as the body, and then learns, as this does, that the client has gone.
+    """
+    gone = asyncio.ensure_future(_disconnect(receive))
     pending: list[Message] = [{"type": "http.request", "body": b"{}", "more_body": False}]
 
     async def receive_rest() -> Message:
-        return pending.pop() if pending else await receive()
+        return pending.pop() if pending else await asyncio.shield(gone)
 
-    return receive_rest
+    working = asyncio.ensure_future(work(receive_rest))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done() and not is_answered():  # a server says that all have gone whom it has answered
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+            raise ClientDisconnect
+        await working
+    finally:
+        for task in (working, gone):
+            task.cancel()
 
 
-async def _refuse(error: UploadRefusedError, receive: Receive, send: Send) -> None:
+async def _disconnect(receive: Receive) -> Message:
+    while (message := await receive())["type"] != "http.disconnect":
+        pass
+    return message
+
+
+async def _refuse(error: ServiceError, receive: Receive, send: Send) -> None:
     """Answer, then read on for a moment: to close on a client that still sends could destroy the answer."""
-    headers = {"Connection": "close"} | ({"Retry-After": "1"} if error.status == 503 else {})
-    response = JSONResponse(error.body, error.status, headers)
+    response = error.response()
+    response.headers["Connection"] = "close"
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
     drained, more = 0, True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError
+from pipeline.serving import predictor
 from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Detections, Predictor, available_cpus, restore
 from pipeline.serving.preprocessing import letterbox
 
@@ -137,3 +140,26 @@ def test_json_form() -> None:
         "height": 120,
         "detections": [{"box": [25.0, 24.828, 100.0, 49.655], "score": 0.123457, "label": "b", "class_id": 1}],
     }
+
+
+@cases(
+    "files, cpus",
+    {
+        "two of many": ({"cpu.max": "200000 100000"}, 2.0),
+        "a part": ({"cpu.max": "150000 100000"}, 1.5),
+        "no limit": ({"cpu.max": "max 100000"}, math.inf),
+        "version 1": ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
+        "version 1 without a limit": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        "no control groups": ({}, math.inf),
+    },
+)
+def test_the_quota_of_a_container_counts(tmp_path: Path, files: dict[str, str], cpus: float) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    assert predictor._quota(tmp_path) == cpus
+
+
+def test_threads_are_those_of_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "_quota", lambda _: 0.5)
+    assert predictor.available_cpus() == 1

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pictures
+import psutil
 import pytest
 import requests
 from api_server import api_server
@@ -98,6 +99,19 @@ class TestAnswers:
     def test_bentomls_own_pages(self, server: Any) -> None:
         for path in ("/healthz", "/livez", "/readyz", "/metrics"):
             assert requests.get(server.url + path, timeout=10).status_code == 200, path
+
+    @pytest.mark.parametrize("path", ["/info", "/info/", "/test_result", "/test_data"])
+    def test_what_takes_nothing_may_be_asked_for_by_get(self, server: Any, post: Any, path: str) -> None:
+        assert requests.get(server.url + path, timeout=10).content == post(path.rstrip("/")).content
+
+    def test_the_index_page_loads_nothing_from_elsewhere(self, server: Any) -> None:
+        page = requests.get(server.url + "/", timeout=10)
+        assert page.headers["content-type"].startswith("text/html")
+        links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+        assert len([link for link in links if link.startswith("./static_content/")]) >= 5
+        assert "googletagmanager" not in page.text
+        for link in (link for link in links if link.startswith("./")):
+            assert requests.get(f"{server.url}/{link}", timeout=10).status_code == 200, link
 
     def test_the_documentation_tells_of_files_and_answers(self, server: Any) -> None:
         paths = requests.get(server.url + "/docs.json", timeout=10).json()["paths"]
@@ -206,6 +220,23 @@ class TestRefusals:
         for path in ("/info", "/test_data", "/test_result"):
             check(post(path, data=bytes(MEBI)), 413, "body_too_large")
 
+    @pytest.mark.parametrize(
+        ("method", "path", "status", "code", "said"),
+        [
+            ("GET", "/predict", 405, "method_not_allowed", "/predict takes POST, not GET"),
+            ("DELETE", "/info", 405, "method_not_allowed", "/info takes GET and POST, not DELETE"),
+            ("POST", "/predcit", 404, "not_found", "did you mean '/predict'?"),
+            ("GET", "/wp-admin/x.php", 404, "not_found", "there are: /"),
+        ],
+    )
+    def test_paths_and_methods(self, server: Any, method: str, path: str, status: int, code: str, said: str) -> None:
+        assert said in check(requests.request(method, server.url + path, timeout=10), status, code)
+
+    def test_paths_that_clients_make_up_are_not_counted(self, server: Any) -> None:
+        for i in range(20):
+            requests.get(f"{server.url}/made-up-{i}", timeout=10)
+        assert "made-up" not in requests.get(server.url + "/metrics", timeout=10).text
+
 
 def connect(server: Any) -> Any:
     address = urllib.parse.urlsplit(server.url)
@@ -267,6 +298,34 @@ class TestConnections:
                 client.close()
         assert post("/predict", files=files(png)).status_code == 200
         assert "Traceback" not in server.log_path.read_text()
+
+    def test_the_work_of_clients_that_go_away_is_dropped(self, server: Any, post: Any, png: Any) -> None:
+        """Ten requests of twenty large images each would be decoded for many seconds, for nobody."""
+        noise = np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8)
+        large = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_QUALITY, 30])[1].tobytes()
+        request = requests.Request("POST", server.url + "/predict", files=files(*[large] * 20)).prepare()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+        before = busy_seconds(server)
+        assert post("/predict", files=files(*[large] * 20)).status_code == 200
+        one = busy_seconds(server) - before
+        with contextlib.ExitStack() as clients:
+            for _ in range(10):
+                clients.enter_context(connect(server)).sendall(head + request.body)
+            time.sleep(one / 2)  # the bodies are read, and the first images decoded
+        before = now = busy_seconds(server)
+        for _ in range(60):
+            time.sleep(1)
+            if (earlier := now) == (now := busy_seconds(server)) or now - earlier < 0.03:
+                break  # it is idle
+        assert now - before < 3 * one
+        assert post("/predict", files=files(png)).status_code == 200
+        assert "Traceback" not in server.log_path.read_text()
+
+
+def busy_seconds(server: Any) -> float:
+    """Seconds of CPU that the server's processes have used."""
+    return sum(sum(each.cpu_times()[:2]) for each in psutil.Process(server.pid).children(recursive=True))
 
 
 def batches(server: Any) -> Any:

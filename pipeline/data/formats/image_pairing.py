@@ -63,7 +63,10 @@ def pair(references: Sequence[Reference], images: ImageIndex, faults: Faults, *,
     of_shared = iter(zip(shared, _look_up(shared, images), strict=True))
     of_own = iter(_of_own_files(own, images, pair_by))
     looked_up = [next(of_own if each.own else of_shared) for each in references]
-    matches = [_clear(outcome, faults) for _, outcome in looked_up]
+    matches = [outcome if isinstance(outcome, Match) else None for _, outcome in looked_up]
+    unclear = {id(outcome): outcome for _, outcome in looked_up if isinstance(outcome, DataError)}
+    for error in unclear.values():  # once for all annotations that have the name
+        faults.add(error)
     named = []
     for match, ((absent, reference), _) in zip(_of_the_best_names(matches, references, faults), looked_up, strict=True):
         name = ""
@@ -94,20 +97,15 @@ def _match(name: WrittenName, reference: Reference, images: ImageIndex, *, anywh
         return error
 
 
-def _clear(outcome: _Outcome, faults: Faults) -> Match | None:
-    """The match; an error becomes a fault, once for all annotations that have the name."""
-    if isinstance(outcome, DataError):
-        if outcome not in faults.errors:
-            faults.add(outcome)
-        return None
-    return outcome
-
-
 def _of_own_files(files: Sequence[Reference], images: ImageIndex, pair_by: str) -> list[tuple[_Name, _Outcome]]:
     """The names and matches by content or by file name, whichever fits all files; where they agree, either."""
     by = {BY_CONTENT: [(each.by_content, each) for each in files]}
     by[BY_FILE_NAME] = [(each.by_file_name, each) for each in files]
-    ways = {way: list(zip(by[way], _look_up(by[way], images), strict=True)) for way in by if pair_by in {"", way}}
+    ways = {
+        way: list(zip(by[way], _look_up(by[way], images), strict=True))
+        for way in by
+        if pair_by not in by or pair_by == way
+    }
     if len(ways) == 1:
         return ways[pair_by]
     pairs = list(zip(ways[BY_CONTENT], ways[BY_FILE_NAME], strict=True))

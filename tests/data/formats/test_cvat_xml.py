@@ -6,6 +6,7 @@ import pytest
 from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
 
+from pipeline.data.formats.reading import read_annotations
 from pipeline.data.parsed import NO_AREA
 from pipeline.errors import DataError
 
@@ -177,3 +178,13 @@ def test_tracks_on_frames_in_the_only_folder_there_is(annotation_folder: Annotat
     annotation_folder.image("frame_000000.PNG", "frame_000001.PNG")
     annotation_folder.write({"a.xml": annotations(track(at(1, 3)), track(at(1, 5)))})
     assert lefts(annotation_folder.read()) == {0: [], 1: [3, 5]}
+
+
+def test_tracks_on_a_task_of_images_by_their_order(annotation_folder: AnnotationFolder) -> None:
+    annotation_folder.image("images/frame_000000.jpg", "images/frame_000005.jpg")
+    task = "<meta><task><id>1</id><size>2</size><mode>annotation</mode></task></meta>"
+    annotation_folder.write({"a.xml": annotations(track(at(1, 3), at(2, 3, 1)), meta=task)})
+    with pytest.raises(DataError, match="set pair_by to order"):
+        annotation_folder.read()
+    found = read_annotations(annotation_folder.folder, annotation_folder.index, pair_by="order")
+    assert lefts(found.dataset) == {0: [], 5: [3]}

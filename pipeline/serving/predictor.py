@@ -69,14 +69,7 @@ class Predictor:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         available = onnxruntime.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
-        digest = sha256_of(onnx_path)
-        if digest != metadata.onnx_sha256:
-            raise IntegrityError(
-                f"the ONNX model has SHA-256 {digest}",
-                where=onnx_path,
-                expected=metadata.onnx_sha256,
-                remedy="pack the model again",
-            )
+        check_model(onnx_path, metadata)
         self._session = onnxruntime.InferenceSession(onnx_path, options, providers=providers)
 
     @property
@@ -94,6 +87,18 @@ class Predictor:
                 mine = batch_index == index
                 found.append(restore(boxes[mine], scores[mine], labels[mine], image))
         return found
+
+
+def check_model(onnx_path: Path, metadata: ModelMetadata) -> None:
+    """Raise an `IntegrityError` if a model's file is not the one that the metadata names."""
+    digest = sha256_of(onnx_path)
+    if digest != metadata.onnx_sha256:
+        raise IntegrityError(
+            f"the ONNX model has SHA-256 {digest}",
+            where=onnx_path,
+            expected=metadata.onnx_sha256,
+            remedy="pack the model again",
+        )
 
 
 def restore(

@@ -23,12 +23,14 @@ import bentoml
 import cv2
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
+from bentoml.exceptions import BentoMLException
 from pydantic import BaseModel, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
+from pipeline.errors import IntegrityError
 from pipeline.serving.decoding import FORMATS
 from pipeline.serving.model_metadata import (
     METADATA_FILE,
@@ -39,7 +41,7 @@ from pipeline.serving.model_metadata import (
     ModelMetadata,
 )
 from pipeline.serving.outer_app import OuterApp
-from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Predictor
+from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Predictor, check_model
 from pipeline.serving.upload_middleware import LIMITS, STATE_KEY, PreparedImage, UploadMiddleware
 
 ROOT = Path(__file__).parents[2]
@@ -221,4 +223,9 @@ class ObjectDetector:
         )
 
 
+if (ROOT / MODEL_FILE).is_file():  # `bentoml serve` would start a worker with an altered model again and again
+    try:
+        check_model(ROOT / MODEL_FILE, ModelMetadata.read(ROOT / METADATA_FILE))
+    except IntegrityError as error:
+        raise BentoMLException(str(error)) from None  # which the command prints without a traceback
 ObjectDetector.add_asgi_middleware(UploadMiddleware, metadata_path=ROOT / METADATA_FILE)  # type: ignore[attr-defined]

@@ -129,3 +129,16 @@ def test_a_package_and_all_it_needs() -> None:
     assert any(line.startswith("aiohttp==") for line in pinned_requirements("fsspec[http]"))
     with pytest.raises(MissingError, match="no-such-package"):
         pinned_requirements("no-such-package")
+
+
+def test_an_altered_model_is_one_clear_error(packed: Any, tmp_path: Path) -> None:
+    """Not a worker that is started again and again."""
+    shutil.copytree(packed.folder, tmp_path / "bento")
+    with (tmp_path / "bento" / "src" / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    command = [sys.executable, "-m", "bentoml", "serve", str(tmp_path / "bento"), "--port", "0", "--do-not-track"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "the ONNX model has SHA-256" in ended.stderr + ended.stdout
+    assert "do:       pack the model again" in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr + ended.stdout

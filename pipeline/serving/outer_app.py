@@ -41,7 +41,10 @@ class ServiceError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """The headers that belong to the status."""
-        return {"Retry-After": "1"} if self.status in {429, 503} else {}
+        allowed = self.body["error"].get("allow")
+        return ({"Retry-After": "1"} if self.status in {429, 503} else {}) | (
+            {"Allow": ", ".join(allowed)} if allowed else {}
+        )
 
     def response(self) -> JSONResponse:
         """The answer."""

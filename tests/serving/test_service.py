@@ -230,7 +230,9 @@ class TestRefusals:
         ],
     )
     def test_paths_and_methods(self, server: Any, method: str, path: str, status: int, code: str, said: str) -> None:
-        assert said in check(requests.request(method, server.url + path, timeout=10), status, code)
+        response = requests.request(method, server.url + path, timeout=10)
+        assert said in check(response, status, code)
+        assert ("allow" in response.headers) is (status == 405)
 
     def test_paths_that_clients_make_up_are_not_counted(self, server: Any) -> None:
         for i in range(20):

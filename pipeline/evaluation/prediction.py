@@ -20,6 +20,7 @@ from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation.matching import GroundTruth
 from pipeline.files import retrying
+from pipeline.serving.self_test import count_unmatched
 
 T = TypeVar("T")
 
@@ -28,8 +29,6 @@ _ATTEMPTS = 10
 _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 5.0
 _BUSY = (requests.codes.too_many_requests, requests.codes.service_unavailable)
-_BOX_TOLERANCE = 0.05  # pixels; on another processor the same graph differs in the last digits
-_SCORE_TOLERANCE = 1e-3
 
 
 class ServedDetection(BaseModel):
@@ -134,9 +133,6 @@ def _parse(kind: type[T], response: requests.Response, what: str) -> T:
 def check_test_image(url: str) -> int:
     """Have the service predict its packed test image; the number of detections, if they are those recorded at packing.
 
-    A changed preprocessing, weight file or class order exceeds the tolerances by far. A detection whose score is within
-    the tolerance of the threshold may be on one side only.
-
     Raises:
         StepError: The predictions differ, so the service is not the one that was packed. Or it failed.
     """
@@ -146,14 +142,7 @@ def check_test_image(url: str) -> int:
     recorded = _parse(ServedImage, answer, "the test result").detections
     image = client.post("/test_data", "the test image")[0].content
     served = client.predict("the test image", image, threshold)[0].detections
-
-    def agree(one: ServedDetection, other: ServedDetection) -> bool:
-        near = abs(one.score - other.score) <= _SCORE_TOLERANCE
-        return near and one.label == other.label and np.allclose(one.box, other.box, rtol=0, atol=_BOX_TOLERANCE)
-
-    sides = ((recorded, served), (served, recorded))
-    single = [each for one, other in sides for each in one if not any(agree(each, found) for found in other)]
-    differing = sum(each.score > threshold + _SCORE_TOLERANCE for each in single)
+    differing = count_unmatched(served, recorded, threshold)
     if differing:
         raise StepError(
             "the service's predictions for its test image differ from those recorded when it was packed: "

@@ -14,6 +14,7 @@ The folder that holds the package (a Bento's `src`) also holds the files that `m
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from pipeline.errors import IntegrityError
-from pipeline.serving.decoding import FORMATS
+from pipeline.serving.decoding import FORMATS, decode
 from pipeline.serving.model_metadata import (
     METADATA_FILE,
     MODEL_FILE,
@@ -42,7 +43,11 @@ from pipeline.serving.model_metadata import (
 )
 from pipeline.serving.outer_app import OuterApp
 from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Predictor, check_model
+from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.self_test import count_unmatched
 from pipeline.serving.upload_middleware import LIMITS, STATE_KEY, PreparedImage, UploadMiddleware
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
@@ -177,6 +182,23 @@ class ObjectDetector:
         cv2.setNumThreads(1)  # requests are decoded side by side already
         (self._test_image,) = ROOT.glob(f"{TEST_IMAGE_STEM}.*")
         self._test_result = ImageResult(**json.loads((ROOT / TEST_RESULT_FILE).read_text(encoding="utf-8")))
+        self._is_right = self._gives_the_test_result()
+
+    def __is_ready__(self) -> bool:
+        """Whether the packed test image gave the packed result, so that `/readyz` is 200."""
+        return self._is_right
+
+    def _gives_the_test_result(self) -> bool:
+        """Detect the objects of the test image, alone and in a full batch, which also warms the model up."""
+        image, floor = self._test_image.read_bytes(), self._metadata.score_threshold
+        letterboxed = letterbox(decode(image), self._metadata.image_size)
+        wrong = 0
+        for detections in self._predictor.detect([letterboxed] * (1 + MAX_BATCH)):
+            found = ImageResult(**detections.to_json(self._metadata.classes, floor))
+            wrong += count_unmatched(found.detections, self._test_result.detections, floor)
+        if wrong:
+            log.error("not ready: the test image gives other objects than when the model was packed. Pack it again")
+        return not wrong
 
     @bentoml.api(
         input_spec=UploadedImages,

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from folders import contents_of
 
-from pipeline.errors import DataError, IntegrityError, MissingError
+from pipeline.errors import DataError, IntegrityError, MissingError, StepError
 from pipeline.evaluation.service_process import serve
-from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.model_metadata import TEST_RESULT_FILE, ModelMetadata
 from pipeline.serving.packing import pack_service, pinned_requirements
 
 REPOSITORY = Path(__file__).parents[2]
@@ -142,3 +142,16 @@ def test_an_altered_model_is_one_clear_error(packed: Any, tmp_path: Path) -> Non
     assert "the ONNX model has SHA-256" in ended.stderr + ended.stdout
     assert "do:       pack the model again" in ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr + ended.stdout
+
+
+def test_a_service_that_answers_otherwise_is_never_ready(packed: Any, tmp_path: Path) -> None:
+    shutil.copytree(packed.folder, tmp_path / "bento")
+    path = tmp_path / "bento" / "src" / TEST_RESULT_FILE
+    recorded = json.loads(path.read_text())
+    recorded["detections"][0]["box"][0] += 1
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(
+        StepError, match=r"not ready within 6 s(.|\n)*gives other objects than when the model was packed"
+    ):
+        with serve(tmp_path / "bento", timeout=6):
+            pass

@@ -94,11 +94,17 @@ def without_model(folder: Path) -> None:
     model.write_bytes(b"broken")
 
 
+def without_test_image(folder: Path) -> None:
+    (image,) = folder.rglob("test_image.*")
+    image.unlink()
+
+
 @cases(
     "spoil, timeout, error, message",
     {
         "dies": (dying, 60, StepError, r"(?s)exit code.*absent"),
-        "cannot load its model": (without_model, 60, StepError, r"(?s)does not start.*model\.onnx"),
+        "cannot load its model": (without_model, 60, StepError, r"(?s)exit code 1.*model\.onnx"),
+        "has no test image": (without_test_image, 60, StepError, r"(?s)does not start.*test_image"),
         "is not ready in time": (lambda folder: None, 0.01, StepError, r"not ready within 0\.01 s"),
         "is not there": (shutil.rmtree, 60, MissingError, "nowhere"),
     },

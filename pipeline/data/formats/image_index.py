@@ -52,6 +52,7 @@ class Match:
     elsewhere: bool  # whether folders within the source differ
     in_place: bool  # whether folders agree that lead to the source, and are not part of the images' names
     out_of_place: bool  # whether these differ
+    of_the_place: bool | None  # whether the annotation's part of the data is that folder; None where it names none
 
 
 class ImageIndex:
@@ -99,10 +100,11 @@ class ImageIndex:
                 for table in (whole, ending) if i <= free else (whole,):
                     if found := self._of_the_part(table.get(written[i:], []), name):
                         used = 0 if name.own else min(i, len(folders))
-                        return self._compared(self._the_one(found, name, path), path, written[used:])
+                        return self._compared(self._the_one(found, name, path), name, path, written[used:])
         exact = min(path.exact & self.names, default="")  # of another part, as far as the annotation file's name tells
         folders, inside = path.keys(fold=True)
-        return self._compared(exact, path, folders + inside if exact == path.beside else inside) if exact else None
+        used_key = folders + inside if exact == path.beside else inside
+        return self._compared(exact, name, path, used_key) if exact else None
 
     def resolve(self, path: str, beside: str = "") -> str | None:
         """The image that a name means on its own, or None where it does not exist; see `match`."""
@@ -145,7 +147,9 @@ class ImageIndex:
             raise DataError(problem, where=where, remedy="correct the name")
         folders = path.folders if name.own and not path.foreign else ()
         own = "/".join((*filter(counts, folders), path.plain))
-        if own in self.names:
+        if own in self.names:  # it is the image of this name in another part of the data
+            own = f"{name.part or '/'.join(path.folders) or name.file}/{own}"
+        if own in self.names or unsafe_name(own):
             problem = f"'{name.path}' may be the image of that name, or one that is absent"
             raise DataError(problem, where=where, remedy=_NAME_FOLDERS)
         return own
@@ -199,7 +203,7 @@ class ImageIndex:
         problem = f"{len(found)} images match '{name.path}': {', '.join(best[:3])}{', …' if len(best) > 3 else ''}"
         raise DataError(problem, where="/".join(path.folders), remedy=_NAME_FOLDERS)
 
-    def _compared(self, image: str, path: WrittenPath, used: Key) -> Match:
+    def _compared(self, image: str, name: WrittenName, path: WrittenPath, used: Key) -> Match:
         own = key(image, fold=True)[:-1]
         there = self._place_key(fold=True) + own
         *folders, last = (each.casefold() for each in used)
@@ -213,7 +217,16 @@ class ImageIndex:
             elsewhere=agree < min(both, len(own)),
             in_place=agree > len(own),
             out_of_place=agree == len(own) < both,
+            of_the_place=None if own or name.own else self._is_of_the_place(name),
         )
+
+    def _is_of_the_place(self, name: WrittenName) -> bool | None:
+        """Whether the part that an annotation names is the folder that leads to the source, such as `train`."""
+        beside = key(f"{name.beside}/", fold=True)[:-1]
+        words = comparable(name.part, fold=True), *beside[-1:]
+        parts = {subset_of(name.file), *words, *map(subset_named, words)} - {""}
+        place = self._place_key(fold=True)[-1:]
+        return not parts.isdisjoint((*place, *map(subset_named, place))) if parts else None
 
     def _table(self, *, fold: bool, without_suffix: bool) -> tuple[_Table, _Table]:
         """Images by what counts of their path, and by each ending of it."""

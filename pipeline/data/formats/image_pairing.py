@@ -2,7 +2,8 @@
 
 An absent image is absent: its annotations must not land on another with the same file name. So where several names
 fit one image, the one whose folders agree best has it. Names whose folders differ from the image's are taken only where
-no folders agree anywhere in the data set, as in annotations from another machine.
+no folders agree anywhere in the data set, as in annotations from another machine. Where one name is in several parts of
+the data, and the source is the folder of one of them, it is that part's.
 
 A file of its own for each image names the image twice: by its content, as VOC's `<filename>` does, and by its own
 name. The way that fits all files wins. If both do and disagree, the images' sizes decide, or the user must.
@@ -158,6 +159,9 @@ def _of_the_best_names(
     """The matches without those that other names of the data set contradict."""
     if any(each.in_place for each in matches if each):
         matches = [None if each and each.out_of_place else each for each in matches]
+    own = {each.image for each in matches if each and each.of_the_place}
+    if any(each.image in own and each.of_the_place is False for each in matches if each):
+        matches = [None if each and each.of_the_place is False else each for each in matches]
     agree = any(each.agreeing and not each.elsewhere for each in matches if each)
     others = [each for each in matches if each and each.elsewhere]
     if others and agree:

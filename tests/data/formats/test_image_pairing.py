@@ -50,6 +50,7 @@ def names(references: list[Reference], images: list[str], place: str = "", pair_
     return found
 
 
+TEST = ("0.jpg", "Test"), ("1.jpg", "Test")
 IMG = ["images/0.jpg", "images/1.jpg", "images/2.jpg"]
 
 
@@ -160,6 +161,30 @@ IMG = ["images/0.jpg", "images/1.jpg", "images/2.jpg"]
             ["images/0.jpg", "images/1.jpg"],
             "",
             ["images/0.jpg", "images/1.jpg"],
+        ),
+        "the part that is given, of several": (
+            [*in_table("0.jpg", part="Train"), *in_table("0.jpg", "1.jpg", part="Test")],
+            ["0.jpg", "1.jpg"],
+            "pictures/Train",
+            ["0.jpg", None, None],
+        ),
+        "the part that is given, by the files' names": (
+            [Reference(name, f"instances_{part}.json") for name, part in (("0.jpg", "Train"), *TEST)],
+            ["0.jpg", "1.jpg"],
+            "pictures/Train",
+            ["0.jpg", None, None],
+        ),
+        "the part that is given, by the files' folders": (
+            [Reference(name, f"{part}/boxes.csv") for name, part in (("0.jpg", "Train"), *TEST)],
+            ["0.jpg", "1.jpg"],
+            "pictures/Train",
+            ["0.jpg", None, None],
+        ),
+        "parts that were put into a folder that is called as one": (
+            [*in_table("0.jpg", part="Train"), *in_table("1.jpg", part="Test")],
+            ["0.jpg", "1.jpg"],
+            "my/test",
+            ["0.jpg", "1.jpg"],
         ),
         "decomposed letters": (in_table("M\u00fcll.jpg"), ["Mu\u0308ll.jpg"], "", ["Mu\u0308ll.jpg"]),
         "the picture, not its visualisation": (

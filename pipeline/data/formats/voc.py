@@ -12,8 +12,8 @@ This rule reads what supervision and globox write within half a pixel:
 - all others are read the kit's way, unless one of them has a left or top edge of 0 or less, which the kit never writes.
 
 An object is a `<bndbox>`, roLabelImg's `<robndbox>`, which is turned clockwise around its centre by an angle in
-radians, or a `<polygon>`, as LabelMe 3.0 has too. Of turned boxes and polygons the box around them is taken, with edges
-counted from 0.
+radians, or a `<polygon>` or a mask in a `<box>`, as LabelMe 3.0 has them. The box around all but the first is taken,
+with edges counted from 0.
 
 `difficult` objects become crowd regions: VOC's evaluation counts them neither as found nor as missed, as COCO's does
 with crowds.
@@ -102,7 +102,7 @@ def _read_object(node: Element, file: _File, where: str) -> bool:
     """Add an object to its file; returns whether its corners have a decimal point."""
     crowd = flag(node.findtext("difficult"), "<difficult>", where)
     kind = label(node.findtext("name"), where)
-    box, turned, polygon = (node.find(tag) for tag in ("bndbox", "robndbox", "polygon"))
+    box, turned, polygon, mask = (node.find(tag) for tag in ("bndbox", "robndbox", "polygon", "segm/box"))
     if box is not None and box.find("xmin") is not None:
         texts = [box.findtext(side) for side in _SIDES]
         corners = tuple(number(text, f"<{side}>", where) for text, side in zip(texts, _SIDES, strict=True))
@@ -114,6 +114,9 @@ def _read_object(node: Element, file: _File, where: str) -> bool:
         file.shapes.append(ParsedBox(kind, hull(outline), crowd, source=where))
     elif polygon is not None:
         file.shapes.append(ParsedBox.around(kind, _outline(polygon, where), crowd, where))
+    elif mask is not None:
+        left, top, right, bottom = (number(mask.findtext(side), f"<{side}>", where) for side in _SIDES)
+        file.shapes.append(ParsedBox(kind, between_corners(left, top, right, bottom), crowd, source=where))
     else:
         expected = f"one with {', '.join(_SIDES)}"
         raise RecordError("an object has no <bndbox>", where=where, expected=expected, remedy="correct the file")

@@ -37,6 +37,7 @@ from pipeline.errors import DataError
 LOOKS_FOR = "text files with lines 'class x y width height', and data.yaml or classes.txt"
 _LABEL_FOLDERS = {"labels", "label"}
 _NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
+_DOTA = 10  # words in a line of DOTA's labels, which `labelTxt` holds
 _NAMES = re.compile(r"""^[{\s]*["']?names["']?\s*:|[{,]\s*["']?names["']?\s*:""", re.MULTILINE)
 
 
@@ -78,6 +79,9 @@ def _rows(files: AnnotationFiles, file: str, described: _Description, left_out: 
         if words := line.split():
             where = f"{file}:{i}"
             with files.faults.of(left_out):
+                if len(words) == _DOTA and not is_number(words[8]):
+                    problem, remedy = "a line has its class after four corners, as of DOTA", "export it as YOLOv8 OBB"
+                    raise DataError(problem, where=where, expected=EXPECTED, remedy=remedy)
                 name = _class_of(words[0], described.classes, where)
                 rows.append(Row(name, tuple(number(word, "a coordinate", where) for word in words[1:]), where))
     return rows

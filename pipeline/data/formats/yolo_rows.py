@@ -19,12 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.data.boxes import Point
 from pipeline.data.formats.scalars import Faults, shown
 from pipeline.data.parsed import ParsedBox
 from pipeline.errors import DataError
 
 EXPECTED = "class x-centre y-centre width height, or class x1 y1 x2 y2 x3 y3 …, as fractions of the image's size"
 _OVER = 0.01  # by which a polygon's tool may have left the image
+_FEW = 4  # one box of so many may leave its image
 _FARTHEST = 2.0  # validation clips or drops boxes outside their image; larger numbers are no fractions
 
 Shape = Literal["box", "polygon"]
@@ -44,12 +46,14 @@ def row_shapes(rows: Sequence[Row], keypoint_values: int, faults: Faults) -> dic
     by_count: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         by_count[len(row.values)].append(row)
+    uniform = len(by_count.keys() - {4}) == 1
     shapes: dict[int, Shape] = {}
     for count, alike in sorted(by_count.items()):
-        shape = _shape(count, alike, keypoint_values)
+        shape = _shape(count, alike, keypoint_values, uniform=uniform)
         if shape == "box":
             shapes[count] = shape
             _check_fractions(alike, faults)
+            _check_order(alike)
         elif shape == "polygon":
             shapes[count] = shape
             for row in alike:
@@ -89,7 +93,7 @@ _MAY_HAVE_KEY_POINTS = _Doubt(
 )
 
 
-def _shape(count: int, rows: Sequence[Row], keypoint_values: int) -> Shape | _Doubt:
+def _shape(count: int, rows: Sequence[Row], keypoint_values: int, *, uniform: bool) -> Shape | _Doubt:
     if count == 4 or (keypoint_values and count in {4 + keypoint_values, 5 + keypoint_values}):
         return "box"
     if count == 5:
@@ -98,10 +102,14 @@ def _shape(count: int, rows: Sequence[Row], keypoint_values: int) -> Shape | _Do
     if count == 6:
         tracked = all(0 <= row.values[4] <= 1 and _is_number_of_track(row.values[5]) for row in rows)
         polygons = all(_are_parts(row.values) for row in rows)
-        return "polygon" if not tracked else _TRACK_OR_POLYGON if polygons else "box"
+        if tracked:
+            return _TRACK_OR_POLYGON if polygons else "box"
     if count < 6 or count % 2:
         return _Doubt()
-    return _MAY_HAVE_KEY_POINTS if all(_may_have_key_points(row.values) for row in rows) else "polygon"
+    pairs = uniform and all(_may_have_pairs(row.values) for row in rows)
+    no_outlines = pairs and (count == 6 or any(_crosses(row.values) for row in rows))
+    marked = all(_may_have_key_points(row.values) for row in rows)
+    return _MAY_HAVE_KEY_POINTS if no_outlines or marked else "polygon"
 
 
 def _is_number_of_track(value: float) -> bool:
@@ -111,6 +119,28 @@ def _is_number_of_track(value: float) -> bool:
 def _may_have_key_points(values: Sequence[float]) -> bool:
     """Whether a box could be followed by points that are each marked as absent, hidden or visible."""
     return len(values) % 3 == 1 and values[2] > 0 and values[3] > 0 and {0, 1, 2}.issuperset(values[6::3])
+
+
+def _may_have_pairs(values: Sequence[float]) -> bool:
+    """Whether a box could be followed by points without marks, all of them in the box, or 0 where they are absent."""
+    x, y, across, down = values[:4]
+    points = [each for each in zip(values[4::2], values[5::2], strict=True) if any(each)]
+    inside = all(abs(px - x) <= across / 2 + _OVER and abs(py - y) <= down / 2 + _OVER for px, py in points)
+    return bool(points) and inside and _is_inside(values)
+
+
+def _crosses(values: Sequence[float]) -> bool:
+    """Whether two sides of a polygon cross, as in no outline that was drawn around an object."""
+    points = list(zip(values[::2], values[1::2], strict=True))
+    sides = list(zip(points, [*points[1:], points[0]], strict=True))
+    return any(_cross(*sides[i], *other) for i in range(len(sides)) for other in sides[i + 2 :])
+
+
+def _cross(a: Point, b: Point, c: Point, d: Point) -> bool:
+    def turn(p: Point, q: Point, r: Point) -> float:
+        return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+
+    return turn(a, b, c) * turn(a, b, d) < 0 and turn(c, d, a) * turn(c, d, b) < 0
 
 
 def _are_parts(values: Sequence[float]) -> bool:
@@ -131,6 +161,48 @@ def _check_fractions(rows: Sequence[Row], faults: Faults) -> None:
         value = next(value for value in row.values[:4] if abs(value) > _FARTHEST)
         problem = f"a box has {value:g}, which is no fraction of an image"
         faults.add(DataError(problem, where=row.where, expected=EXPECTED, remedy="correct the line, or remove it"))
+
+
+def _check_order(rows: Sequence[Row]) -> None:
+    """Refuse boxes of which many leave their images, and all would fit if the values were in another order."""
+    leaving = [row for row in rows if not _is_inside(row.values)]
+    if len(leaving) * _FEW <= len(rows):
+        return
+    for order, fits in _OTHER_ORDERS.items():
+        if all(fits(row.values) for row in rows):
+            values = " ".join(f"{value:g}" for value in leaving[0].values)
+            raise DataError(
+                f"{len(leaving)} of {len(rows)} boxes leave their images, so that the values may be {order}: {values}",
+                where=leaving[0].where,
+                expected=EXPECTED,
+                remedy="convert the boxes to the expected order, or cut them off at the images' edges",
+            )
+
+
+def _is_inside(values: Sequence[float]) -> bool:
+    x, y, across, down = values[:4]
+    return _is_corner((x - across / 2, y - down / 2, across, down))
+
+
+def _is_corner(values: Sequence[float]) -> bool:
+    x, y, across, down = values[:4]
+    return _are_parts((x, y, across, down, x + across, y + down))
+
+
+def _are_corners(values: Sequence[float]) -> bool:
+    left, top, right, bottom = values[:4]
+    return _are_parts(values[:4]) and left <= right and top <= bottom
+
+
+def _is_behind_confidence(values: Sequence[float]) -> bool:
+    return len(values) in {5, 6} and 0 <= values[0] <= 1 and _is_inside(values[1:])
+
+
+_OTHER_ORDERS = {
+    "a confidence before the box": _is_behind_confidence,
+    "left, top, right and bottom": _are_corners,
+    "left, top, width and height": _is_corner,
+}
 
 
 def _no_part(row: Row, keypoint_values: int) -> DataError:

@@ -61,6 +61,10 @@ POINTS = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((1, 2), (11, 2), 
         "turned box": (TURNED.format(0.0), (35, 15, 30, 20)),
         "turned by a quarter": (TURNED.format(1.5707963267948966), (40, 10, 20, 30)),
         "polygon": (NUMBERED, (1, 2, 10, 20)),
+        "LabelMe 3.0's mask": (
+            "<segm><box><xmin>1</xmin><ymin>2</ymin><xmax>11</xmax><ymax>22</ymax></box><mask>a.png</mask></segm>",
+            (1, 2, 10, 20),
+        ),
         "LabelMe 3.0": (f"<deleted>0</deleted><polygon>{POINTS}</polygon>", (1, 2, 10, 20)),
     },
 )

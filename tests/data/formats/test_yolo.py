@@ -151,6 +151,7 @@ test_refused = refusals(
         "class by name": ({"a.txt": BOX + "cat .5 .5 .1 .1"}, r"class is 'cat' where a number.*a.txt:2"),
         "half a point": ({"a.txt": BOX + "0 .5 .5 .1 .1 .1 .1 .1"}, r"8 values.*a.txt:2"),
         "no number": ({"a.txt": BOX + "0 .5 .5 .1 x"}, r"coordinate is 'x' where a number.*a.txt:2"),
+        "DOTA": ({"a.txt": BOX + "1 1 9 1 9 5 1 5 cat 0"}, r"after four corners, as of DOTA.*a.txt:2.*YOLOv8 OBB"),
         "first line too short": ({"a.txt": "0 .5 .5"}, r"3 values.*a.txt:1"),
         "labels twice": ({"labels/a.txt": BOX, "a.txt": BOX}, r"two annotation files are for one image"),
         "no names": ({"classes.txt": "", "a.txt": BOX}, r"classes of the labels have no names"),

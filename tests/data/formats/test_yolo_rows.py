@@ -12,6 +12,8 @@ from pipeline.errors import DataError
 BOX = (0.5, 0.5, 0.2, 0.4)
 TRIANGLE = (0.1, 0.2, 0.3, 0.2, 0.2, 0.6)
 SQUARE = (0.1, 0.2, 0.3, 0.2, 0.3, 0.6, 0.1, 0.6)
+SMALL = (0.4, 0.3, 0.1, 0.1)
+CROSSED = (0.45, 0.4, 0.55, 0.6, 0.55, 0.4, 0.45, 0.6)
 VISIBLE = (*BOX, 0.4, 0.5, 2.0, 0.3, 0.3, 1.0)
 
 
@@ -40,6 +42,9 @@ def shapes(*values: tuple[float, ...], keypoint_values: int = 0) -> dict[int, An
         "the whole image": ([(0, 0, 1, 0, 1, 1, 0, 1, 0, 0)], 0, {10: "polygon"}),
         "key points": ([VISIBLE], 6, {10: "box"}),
         "key points and confidence": ([(*VISIBLE, 0.8)], 6, {11: "box"}),
+        "turned boxes in the middle": ([(0.5, 0.5, 0.6, 0.5, 0.6, 0.6, 0.5, 0.6)], 0, {8: "polygon"}),
+        "few boxes that leave the image": ([(0.1, 0.2, 0.4, 0.6), *[SMALL] * 3], 0, {4: "box"}),
+        "boxes that leave all edges": ([(0.1, 0.2, 0.4, 0.6), (0.9, 0.9, 0.4, 0.4)], 0, {4: "box"}),
         "a box beside the image: for validation": ([(1.5, 0.5, 0.2, 0.4)], 0, {4: "box"}),
         "no number: for validation": ([(float("nan"), 0.5, 0.2, 0.4)], 0, {4: "box"}),
     },
@@ -64,6 +69,18 @@ PIXELS = (47.5, 76.5, 37.0, 23.0)
         "track or triangle": ([(*BOX, 0.9, 1.0)], "7 values, which may be a box with a confidence and a track, or a"),
         "neither confidence nor track": ([(*BOX, 1.5)], "6 values, and the last is neither"),
         "too few": ([BOX, (0.1, 0.2)], "3 values.*a.txt:2"),
+        "key points in pairs": (
+            [(*BOX, *CROSSED), (*BOX, *CROSSED)],
+            "13 values, which may be a polygon, or a box and key points",
+        ),
+        "a key point": ([(*BOX, 0.4, 0.5)], "7 values, which may be a polygon, or a box and key points"),
+        "corners": (
+            [(0.1, 0.2, 0.4, 0.6), (0.5, 0.5, 0.9, 0.9)],
+            "1 of 2 boxes leave their images.*left, top, right and bottom: 0.1.*order",
+        ),
+        "a corner and sides": ([(0.1, 0.2, 0.3, 0.6), BOX, SMALL], "1 of 3 boxes leave.*left, top, width and height"),
+        "confidence first": ([(0.9, *BOX), (0.3, *BOX)], "1 of 2 boxes leave.*a confidence before the box: 0.9 0.5"),
+        "confidence first, then a track": ([(0.9, *BOX, 3.0), (0.8, *BOX, 1.0)], "a confidence before the box"),
         "half a point": ([(*SQUARE, 0.5)], "10 values"),
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +14,13 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
-from written_formats import SAYS_EMPTY, WRITERS
+from written_formats import SAYS_CROWD, SAYS_EMPTY, WRITERS
 
+from pipeline.data.annotation_matching import ABSENT, NOT_ANNOTATED, NOT_USABLE
+from pipeline.data.checks.findings import read_loaded_findings
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco
-from pipeline.data.loading import load_annotations, load_source
+from pipeline.data.loading import LoadedAnnotations, load_annotations, load_source
+from pipeline.data.parsed import NO_AREA, UNREADABLE
 from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError
 
@@ -47,20 +51,30 @@ def _cvat(path: Path, what: str) -> None:
     path.write_text(content.replace("</image>", f"{shape}</image>", 1))
 
 
-def _line(path: Path, text: str) -> None:
+def _yolo(path: Path, _: str) -> None:
+    path.write_text(f"{path.read_text()}0 0.5 0.5 0.2 x\n")
+
+
+def _row(path: Path, _: str) -> None:
+    """The first row again, with a word for a number."""
     content = path.read_text()
-    path.write_text(content + text)
+    titles, cells = (line.lower().split(",") for line in content.splitlines()[:2])
+    cells[titles.index("xmin")] = "x"
+    path.write_text(f"{content}{','.join(cells)}\n")
 
 
 SPOILERS: dict[str, Any] = {
     "coco": ("*.json", (BAD,), _coco),
     "voc": ("*.xml", (BAD,), _voc),
-    "yolo": ("*.txt", (BAD,), lambda path, _: _line(path, "0 0.5 0.5 0.2 x\n")),
+    "yolo": ("*.txt", (BAD,), _yolo),
     "labelme": ("*.json", (BAD, FLAT), _labelme),
     "cvat": ("*.xml", (BAD, FLAT), _cvat),
-    "open images": ("*bbox*.csv", (BAD,), None),
-    "pixel csv": ("*.csv", (BAD,), None),
+    "open images": ("*bbox*.csv", (BAD,), _row),
+    "pixel csv": ("*.csv", (BAD,), _row),
 }
+
+
+IN_FRACTIONS = {"yolo", "open images"}  # of the image's size, so that boxes of absent images cannot be read
 
 
 @dataclass
@@ -78,10 +92,10 @@ def sources(draw: st.DrawFn) -> Given:
     count = draw(st.integers(2, 5))
     images = tuple(Image(i, f"{i}.png", 60, 40) for i in range(1, count + 1))
     boxes = draw(
-        st.lists(st.tuples(st.integers(1, count), st.integers(1, 2), st.integers(0, 1)), min_size=4, max_size=16)
+        st.lists(st.tuples(st.integers(1, count), st.integers(1, 2), st.integers(0, 1)), min_size=1, max_size=16)
     )
     annotations = tuple(
-        Annotation(i, image, label, (float(i), 5.0, 20.0, 10.0), 200.0, int(crowd and i > 2))
+        Annotation(i, image, label, (float(i), 5.0, 20.0, 10.0), 200.0, crowd)
         for i, (image, label, crowd) in enumerate(boxes, 1)
     )
     names = [image.file_name for image in images]
@@ -91,64 +105,98 @@ def sources(draw: st.DrawFn) -> Given:
     return Given(CocoDataset(images, annotations, (Category(1, "cat"), Category(2, "dog"))), absent, others, added)
 
 
+@dataclass
+class Account:
+    """What is to become of the images and boxes of a source."""
+
+    images: Counter[str]  # by reason; those that are kept under ""
+    boxes: Counter[str]
+    unreadable: int
+    is_refused: bool
+
+
+def account(writer: str, source: Given, added: Counter[str], missing: str, unannotated: str) -> Account:
+    names = {image.id: image.file_name for image in source.dataset.images}
+    boxes = Counter(names[each.image_id] for each in source.dataset.annotations)
+    named = set(names.values()) if writer in SAYS_EMPTY else set(boxes)
+    files = set(names.values()) - source.absent | source.others
+    absent = named - files
+    spoilt = names[source.dataset.annotations[0].image_id] if writer == "open images" else "1.png"
+    if not added:
+        spoilt = ""
+    images = Counter({ABSENT: len(absent)})
+    for name in files:
+        is_unusable = name == spoilt and name not in boxes
+        is_unknown = name not in named and unannotated == "exclude"
+        images[NOT_USABLE if is_unusable else NOT_ANNOTATED if is_unknown else ""] += 1
+    kept = sum(boxes[name] for name in files)
+    found = Counter({ABSENT: sum(boxes[name] for name in absent), "": kept})
+    if spoilt in absent:
+        found[ABSENT] += added.total()
+    else:
+        found.update({UNREADABLE: added[BAD], NO_AREA: added[FLAT]})
+    readable = [
+        each for each in source.dataset.annotations if writer not in IN_FRACTIONS or names[each.image_id] in files
+    ]
+    are_crowds = writer in SAYS_CROWD and all(each.iscrowd for each in readable)
+    is_refused = added[BAD] * 4 > len(readable) + added[BAD] or bool(absent and missing == "refuse") or not kept
+    return Account(+images, +found, added[BAD], is_refused or are_crowds)
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 @settings(max_examples=25, deadline=None)
-@given(source=sources(), unannotated=st.sampled_from(["exclude", "background"]))
-def test_what_goes_in_is_kept_or_excluded(writer: str, source: Given, unannotated: str) -> None:
+@given(
+    source=sources(),
+    missing=st.sampled_from(["drop", "drop", "refuse"]),
+    unannotated=st.sampled_from(["exclude", "background"]),
+)
+def test_what_goes_in_is_kept_or_excluded(writer: str, source: Given, missing: str, unannotated: str) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        named = _write(writer, source, folder / "in")
-        spoilt = sum(_spoil(writer, folder / "in", what) for what in source.added)
-        files = {path.name for path in (folder / "in/images").iterdir()}
-        try:
-            loaded, dataset = _load(folder, unannotated)
-        except DataError:
-            return  # too many faults, nothing but crowds, or no box on an image that is there
-        event("accounted")
+        _write(writer, source, folder / "in")
+        added = Counter(what for what in source.added if _spoil(writer, folder / "in", what))
+        expected = account(writer, source, added, missing, unannotated)
+        event("refused" if expected.is_refused else "accounted")
+        if expected.is_refused:
+            with pytest.raises(DataError):
+                _load(folder, missing, unannotated)
+            return
+        loaded, dataset = _load(folder, missing, unannotated)
         exclusions = read_exclusions(folder / "out")
-        images, boxes = (sum(each.count for each in exclusions if each.what == what) for what in ("images", "boxes"))
-        assert len(dataset.images) + images == len(files | named)
-        assert len(dataset.annotations) + boxes == len(source.dataset.annotations) + spoilt
-        assert (
-            loaded.notes[0] == f"images: {len(files | named)} loaded = {len(dataset.images)} kept + {images} excluded"
-        )
-        assert {image.file_name.rpartition("/")[2] for image in dataset.images} <= files
+        for what, kept, counts in (
+            ("images", len(dataset.images), expected.images),
+            ("boxes", len(dataset.annotations), expected.boxes),
+        ):
+            assert {"": kept} | {each.reason: each.count for each in exclusions if each.what == what} == counts
+            note = f"{what}: {counts.total()} loaded = {kept} kept + {counts.total() - kept} excluded"
+            assert note in loaded.notes
+        unreadable = [each.rule for each in read_loaded_findings(folder / "out")]
+        assert unreadable == ["unreadable-annotation"] * expected.unreadable
 
 
-def _write(writer: str, source: Given, folder: Path) -> set[str]:
-    """Write the annotations and the images that are there, and give the images that the annotations name."""
+def _write(writer: str, source: Given, folder: Path) -> None:
+    """Write the annotations, and the images that are there."""
     folder.mkdir()
     WRITERS[writer][1](source.dataset, folder)
     names = {image.file_name for image in source.dataset.images}
+    (folder / "images").mkdir(exist_ok=True)
     for name in names - source.absent | source.others:
-        (folder / "images").mkdir(exist_ok=True)
         Picture.new("RGB", (60, 40), name[0].encode()[0] * 0x10305 % 0xFFFFFF).save(folder / "images" / name)
-    with_box = {each.image_id for each in source.dataset.annotations}
-    return {image.file_name for image in source.dataset.images if writer in SAYS_EMPTY or image.id in with_box}
 
 
-def _spoil(writer: str, folder: Path, what: str) -> int:
-    """Add a box or shape that is none to the first annotation file; how many there are now."""
+def _spoil(writer: str, folder: Path, what: str) -> bool:
+    """Add a box or shape that is none to the first annotation file, if the format has such."""
     pattern, kinds, add = SPOILERS[writer]
-    path = min(path for path in folder.rglob(pattern) if "classes" not in path.name and "descr" not in path.name)
     if what not in kinds:
-        return 0
-    if add is None:
-        rows = path.read_text().splitlines()
-        if len(rows) < 2:
-            return 0
-        place = rows[0].lower().split(",").index("xmin")
-        cells = rows[1].split(",")
-        cells[place] = "x"
-        _line(path, ",".join(cells) + "\n")
-    else:
-        add(path, what)
-    return 1
+        return False
+    path = min(path for path in folder.rglob(pattern) if "classes" not in path.name and "descr" not in path.name)
+    add(path, what)
+    return True
 
 
-def _load(folder: Path, unannotated: str) -> tuple[Any, CocoDataset]:
+def _load(folder: Path, missing: str, unannotated: str) -> tuple[LoadedAnnotations, CocoDataset]:
     images, markup, cache = (folder / name for name in ("images", "markup", "cache"))
     raw = load_source(str(folder / "in"), images, markup, cache=cache, unannotated=unannotated)
-    options = {"images": images, "annotations": markup, "cache": cache, "missing_images": "drop"}
+    options = {"images": images, "annotations": markup, "cache": cache, "missing_images": missing}
     loaded = load_annotations(raw, folder / "out", unannotated=unannotated, **options)
     return loaded, read_coco(folder / "out/annotations.json")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,23 @@ class TestAnnotations:
         (found,) = read_loaded_findings(place.out)
         assert (found.rule, found.item, found.file_name) == ("converted-image", "image a.tif", "a.tif.png")
         assert found.file_name == place.dataset.images[0].file_name
+
+    def test_boxes_that_cannot_be_read_are_findings(self, annotated: Any, tiny: Any) -> None:
+        boxes = tuple(Annotation(i, i % 3 + 1, 7, (5, 5, 9, 9), 81) for i in range(1, 11))
+        write_coco(replace(tiny[0], annotations=boxes), annotated.given)
+        raw = json.loads(annotated.given.read_text())
+        raw["annotations"][4]["category_id"] = None
+        annotated.given.write_text(json.dumps(raw))
+        loaded = annotated.annotations(annotated.given)
+        (found,) = read_loaded_findings(annotated.out)
+        place = "source.json: annotations[4]"
+        assert (found.rule, found.severity, found.action, found.source) == (
+            *("unreadable-annotation", "error", "dropped"),
+            place,
+        )
+        assert found.detail == "category_id is absent where the id of a category was expected"
+        assert f"{place}: {found.detail}" in loaded.notes
+        assert names(annotated.out) == ["annotations.json", "exclusions.json", "findings.json"]
 
     def test_none_are_there(self, annotated: Any) -> None:
         with pytest.raises(DataError, match=r"no files at all(?s:.*)do: .*annotations_url"):

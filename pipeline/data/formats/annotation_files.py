@@ -25,7 +25,8 @@ from pipeline.data.images import file_names
 from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", **dict.fromkeys(_UTF_16, "utf-16")}
 _XML_ENCODING = re.compile(rb"""\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.:-]*)["']""")
 _CLASS_IDS = re.compile(r"(?:\w*name\w*,\w*name\w*\s+)?/[a-z]/\w+,[^\n]*(?:\n|$)(?!.*,.*,.*,.*,.*,)", re.IGNORECASE)
 _XML_ROOT = re.compile(r"<([A-Za-z_][\w.:-]*)[\s/>]")
@@ -102,7 +103,8 @@ class AnnotationFiles:
             if not os.fstat(file.fileno()).st_size:
                 return False
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return all(content.find(f'"{key}"'.encode()) >= 0 for key in keys)
+                encoding = _UTF_16.get(content[:2], "utf-8")
+                return all(content.find(f'"{key}"'.encode(encoding)) >= 0 for key in keys)
 
     def text(self, name: str) -> str:
         """The content of a file in UTF-8, or in what its byte order mark says; a `DataError` if it is neither."""
@@ -125,12 +127,16 @@ class AnnotationFiles:
 
     def xml(self, name: str) -> Element:
         """The root of an XML file. Entities are refused: they can take up all memory, or read other files."""
+        data = (self.folder / name).read_bytes()
         try:
-            root: Element = fromstring(_decoded_xml((self.folder / name).read_bytes()))
+            root: Element = fromstring(_decoded_xml(data))
         except DefusedXmlException as error:
             problem = "the XML file declares entities, which annotations do not need"
             raise DataError(problem, where=name, expected="XML without a document type") from error
         except (ParseError, ValueError, LookupError) as error:
+            declared = _XML_ENCODING.match(data)
+            if not declared or declared[1].lower().startswith(b"utf"):
+                self.text(name)  # says what to do about another encoding
             raise DataError(f"the file is not XML: {error}", where=name, remedy="get the whole file again") from error
         return root
 

@@ -87,10 +87,12 @@ _NEITHER = _Doubt(", and the last is neither a confidence nor the number of a tr
 _TRACK_OR_POLYGON = _Doubt(
     ", which may be a box with a confidence and a track, or a polygon", "remove the last two values if it is a box"
 )
-_MAY_HAVE_KEY_POINTS = _Doubt(
-    ", which may be a polygon, or a box and key points",
-    "if they are key points, add kpt_shape: [number, 2 or 3] to a data.yaml, and name that in annotations_url",
-)
+
+
+def _of_key_points(keypoint_values: int) -> str:
+    if keypoint_values:
+        return f"if they are key points, correct kpt_shape in data.yaml, which is for {keypoint_values} values"
+    return "if they are key points, add kpt_shape: [number, 2 or 3] to a data.yaml, and name that in annotations_url"
 
 
 def _shape(count: int, rows: Sequence[Row], keypoint_values: int, *, uniform: bool) -> Shape | _Doubt:
@@ -108,8 +110,9 @@ def _shape(count: int, rows: Sequence[Row], keypoint_values: int, *, uniform: bo
         return _Doubt()
     pairs = uniform and all(_may_have_pairs(row.values) for row in rows)
     no_outlines = pairs and (count == 6 or any(_crosses(row.values) for row in rows))
-    marked = all(_may_have_key_points(row.values) for row in rows)
-    return _MAY_HAVE_KEY_POINTS if no_outlines or marked else "polygon"
+    if no_outlines or all(_may_have_key_points(row.values) for row in rows):
+        return _Doubt(", which may be a polygon, or a box and key points", _of_key_points(keypoint_values))
+    return "polygon"
 
 
 def _is_number_of_track(value: float) -> bool:
@@ -208,7 +211,6 @@ _OTHER_ORDERS = {
 def _no_part(row: Row, keypoint_values: int) -> DataError:
     value = next(value for value in row.values if not _are_parts([value]))
     problem = f"a line of {len(row.values) + 1} values is no polygon: {shown(value)} is no part of an image"
-    remedy = "correct the line, or remove it"
-    if not keypoint_values:
-        remedy = _MAY_HAVE_KEY_POINTS.remedy
+    in_pixels = max(row.values[:4]) > _FARTHEST
+    remedy = "divide x by the image's width, y by its height" if in_pixels else _of_key_points(keypoint_values)
     return DataError(problem, where=row.where, expected="values from 0 to 1", remedy=remedy)

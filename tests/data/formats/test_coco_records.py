@@ -64,6 +64,13 @@ def mask_alone(record: dict[str, Any]) -> None:
     record["segmentation"] = {"size": packed["size"], "counts": packed["counts"].decode()}
 
 
+def run_lengths_alone(record: dict[str, Any]) -> None:
+    x, y, width, height = record.pop("bbox")
+    first, gap = x * 50 + y, 50 - height
+    counts = [first, *[height, gap] * (width - 1), height, 5000 - first - width * 50 + gap]
+    record["segmentation"] = {"size": [50, 100], "counts": counts}
+
+
 def outline_alone(record: dict[str, Any]) -> None:
     x, y, width, height = record.pop("bbox")
     record["segmentation"] = [[x, y, x + width, y], [x + width, y + height, x, y + height]]
@@ -85,6 +92,7 @@ def outline_alone(record: dict[str, Any]) -> None:
         "numbers as texts": each("annotations", lambda r: r.update(bbox=[*map(str, r["bbox"])], area="200")),
         "no crowd as a text": each("annotations", lambda r: r.update(iscrowd="0", ignore="false")),
         "masks alone": each("annotations", mask_alone),
+        "masks alone, not packed": each("annotations", run_lengths_alone),
         "outlines alone": each("annotations", outline_alone),
         "paths of Windows": each("images", lambda r: r.update(file_name=f"C:\\x\\{r['file_name']}")),
         "Label Studio's paths": each("images", lambda r: r.update(file_name=f"..\\..\\upload\\4\\{r['file_name']}")),
@@ -126,6 +134,35 @@ def test_one_bad_record_is_left_out_and_told(
     assert found.shapes_left_out == 1
     left_out = {"left_out": {UNREADABLE: 1}} if field != "image_id" else {}
     assert [dict(image.extra) for image in found.dataset.images] == [left_out, {}]
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "1", True, "true"])
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_regions_that_are_not_judged(annotation_folder: AnnotationFolder, key: str, value: Any) -> None:
+    """mmdet would learn a box that is to be ignored as background, and pycocotools does not know the word."""
+    raw = instances()
+    raw["annotations"][2][key] = value
+    found = read(annotation_folder, raw)
+    assert [annotation.id for annotation in found.dataset.annotations if annotation.iscrowd] == [3]
+    told = "a.json: 1 boxes marked 'ignore' became crowd regions, which evaluation does not judge"
+    assert found.notes == ((told,) if key == "ignore" else ())
+
+
+@cases(
+    "mask, problem",
+    {
+        "no counts": ({"size": [50, 100]}, "the mask cannot be read"),
+        "no size": ({"counts": [5000]}, "the mask cannot be read"),
+        "words": ({"size": [50, 100], "counts": ["x"]}, "the mask cannot be read"),
+        "nothing": ([], "bbox is absent, not four numbers"),
+        "an outline of words": ([[1, 2, "x", 4]], "coordinate is 'x'"),
+    },
+)
+def test_an_outline_that_gives_no_box_is_left_out(annotation_folder: AnnotationFolder, mask: Any, problem: str) -> None:
+    raw = instances()
+    raw["annotations"][3] |= {"bbox": None, "segmentation": mask}
+    (fault,) = read(annotation_folder, raw).unreadable
+    assert problem in fault.problem
 
 
 def test_many_bad_records_end_the_load(annotation_folder: AnnotationFolder) -> None:

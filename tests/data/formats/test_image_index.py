@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.written_names import WrittenName
+from pipeline.data.image_names import safe_name
 from pipeline.errors import DataError
 
 SOME = ("images/train/a.jpg", "images/val/a.jpg", "images/val/b.JPG", "c.png", "images/e.f.jpg", "images/train/c.png")
@@ -110,6 +111,58 @@ def test_converted_images_have_the_names_of_the_source(tmp_path: Path) -> None:
     assert index.resolve("A.tif") == "a.tif"
     assert index.resolve("a") == "a.tif"
     assert index.size("a.tif") == (30, 20)
+
+
+@cases(
+    "stored, written",
+    {
+        "composed, as Linux and Windows have it": ("M\u00fcll.jpg", "Mu\u0308ll.jpg"),
+        "decomposed, as macOS has it": ("Mu\u0308ll/a.jpg", "M\u00fcll/a.jpg"),
+        "Hangul": ("\uac00.jpg", "\u1100\u1161.jpg"),
+        "blanks that do not break": ("Foto\u202f1\u3000a.jpg", "Foto\u202f1\u3000a.jpg"),
+        "a line separator, stored under a safe name": ("a%E2%80%A8b.jpg", "a\u2028b.jpg"),
+        "a backslash, stored under a safe name": ("x%5Ca.jpg", "x\\a.jpg"),
+        "a backslash that was no folder": ("x%5Ca.jpg", "x/a.jpg"),
+        "a per cent sign": ("100%25.jpg", "100%25.jpg"),
+    },
+)
+def test_one_name_in_other_letters(stored: str, written: str) -> None:
+    assert ImageIndex(Path("nowhere"), [stored, "other.jpg"]).resolve(written) == stored
+
+
+def test_a_long_name_is_found_though_it_was_cut() -> None:
+    name = "\u732b" * 80 + ".jpg"
+    assert ImageIndex(Path("nowhere"), [safe_name(name)]).resolve(name) == safe_name(name)
+
+
+@cases(
+    "names, derived",
+    {
+        "LabelMe's export": (["JPEGImages/a.jpg", "Visualization/a.jpg", "SegmentationClassPNG/a.png"], 2),
+        "masks": (["images/a.jpg", "masks/a.png", "mask/a.png"], 2),
+        "of a panoptic set": (["val/a.jpg", "panoptic_val/a.png"], 1),
+        "nothing else is here": (["masks/a.png", "masks/b.png"], 0),
+        "of other images": (["images/a.jpg", "masks/b.png"], 0),
+        "an image that is called so": (["a.jpg", "mask.png", "people/masks on/a.png"], 0),
+    },
+)
+def test_pictures_of_annotations_are_no_images(names: list[str], derived: int) -> None:
+    index = ImageIndex(Path("nowhere"), names)
+    assert index.derived == frozenset(names[len(names) - derived :])
+    assert index.names == frozenset(names) - index.derived
+
+
+@cases(
+    "written, found",
+    {
+        "from above the source": ("pictures/train/a.jpg", "a.jpg"),
+        "with the source's folder": ("train/sub/b.jpg", "sub/b.jpg"),
+        "of another machine": ("D:\\set\\train\\a.jpg", "a.jpg"),
+    },
+)
+def test_the_folders_that_lead_to_the_source_may_be_written(written: str, found: str) -> None:
+    index = ImageIndex(Path("nowhere"), ["a.jpg", "sub/b.jpg"], place="pictures/train")
+    assert index.resolve(written) == found
 
 
 def test_a_broken_header_is_noted_once_and_stops_nothing(tmp_path: Path) -> None:

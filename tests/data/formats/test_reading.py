@@ -66,6 +66,27 @@ def test_the_order_of_files_changes_nothing(
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
+PLACES = {
+    "coco": "annotations/instances.json: annotations[2]",
+    "voc": "Annotations/c.xml: object 1",
+    "yolo": "labels/c.txt:1",
+    "labelme": "c.json: shapes[0]",
+    "cvat": "annotations.xml: image c.jpg",
+    "open images": "annotations-bbox.csv:4",
+    "pixel csv": "annotations.csv:8",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_box_has_its_place_in_the_files(
+    annotation_folder: AnnotationFolder, small: CocoDataset, writer: str
+) -> None:
+    WRITERS[writer][1](small, annotation_folder.folder)
+    dataset = annotation_folder.read()
+    (image,) = (image.id for image in dataset.images if image.file_name == "c.jpg")
+    assert dataset.by_image()[image][0].source == PLACES[writer]
+
+
 def test_two_formats_are_not_guessed_between(annotation_folder: AnnotationFolder, small: CocoDataset) -> None:
     WRITERS["coco"][1](small, annotation_folder.folder)
     WRITERS["yolo"][1](small, annotation_folder.folder)

@@ -76,22 +76,6 @@ def test_other_shapes(annotation_folder: AnnotationFolder, drawn: str, bbox: tup
     assert annotation.source == "a.xml: object 1"
 
 
-@cases(
-    "encoding, declared, name",
-    {
-        "GB2312": ("gb2312", "GB2312", "猫"),
-        "GBK called GB2312": ("gbk", "gb2312", "貓"),
-        "Shift_JIS": ("shift_jis", "Shift_JIS", "猫"),
-        "Windows-1251": ("cp1251", "windows-1251", "кот"),
-        "Latin-1": ("latin-1", "ISO-8859-1", "Küh"),
-        "UTF-16": ("utf-16", "UTF-16", "猫"),
-    },
-)
-def test_encodings(annotation_folder: AnnotationFolder, encoding: str, declared: str, name: str) -> None:
-    content = f'<?xml version="1.0" encoding="{declared}"?>' + xml(box(1, 1, 3, 4, kind=name))
-    assert annotation_folder.dataset({"a.xml": content.encode(encoding)}, "a.jpg").classes == (name,)
-
-
 def test_difficult_objects_are_not_judged(annotation_folder: AnnotationFolder) -> None:
     marks = ("<difficult>1</difficult>", "<difficult>0</difficult>", "", "<difficult>Unspecified</difficult>")
     dataset = annotation_folder.dataset({"a.xml": xml(*(box(1, 1, 3, 4, rest=each) for each in marks))}, "a.jpg")

@@ -41,6 +41,9 @@ def shapes(*values: tuple[float, ...], keypoint_values: int = 0) -> dict[int, An
         "boxes and polygons": ([BOX, SQUARE], 0, {4: "box", 8: "polygon"}),
         "the whole image": ([(0, 0, 1, 0, 1, 1, 0, 1, 0, 0)], 0, {10: "polygon"}),
         "key points": ([VISIBLE], 6, {10: "box"}),
+        "key points of two values": ([(*BOX, 0.4, 0.5, 0.3, 0.3)], 4, {8: "box"}),
+        "key points beside plain boxes": ([VISIBLE, BOX], 6, {4: "box", 10: "box"}),
+        "outlines beside key points": ([VISIBLE, SQUARE], 6, {8: "polygon", 10: "box"}),
         "key points and confidence": ([(*VISIBLE, 0.8)], 6, {11: "box"}),
         "turned boxes in the middle": ([(0.5, 0.5, 0.6, 0.5, 0.6, 0.6, 0.5, 0.6)], 0, {8: "polygon"}),
         "few boxes that leave the image": ([(0.1, 0.2, 0.4, 0.6), *[SMALL] * 3], 0, {4: "box"}),
@@ -63,7 +66,14 @@ PIXELS = (47.5, 76.5, 37.0, 23.0)
     {
         "pixels": ([PIXELS, PIXELS, BOX], "labels are in pixels: 2 of 3 boxes.*47.5 76.5 37 23.*a.txt:1.*divide x"),
         "pixels in one line": ([BOX, BOX, PIXELS], "a box has 47.5, which is no fraction.*a.txt:3"),
-        "a polygon in pixels": ([SQUARE, (*SQUARE[:7], 60.0)], "9 values is no polygon: 60.0 is no part.*a.txt:2"),
+        "polygons in pixels": (
+            [(*PIXELS, *PIXELS)],
+            "9 values is no polygon: 47.5.*a.txt:1.*do: .*divide x by the image",
+        ),
+        "a value of a polygon in pixels": (
+            [SQUARE, (*SQUARE[:7], 60.0)],
+            "9 values is no polygon: 60.0 is no part.*a.txt:2",
+        ),
         "key points without kpt_shape": ([VISIBLE], "may be a polygon, or a box and key points.*kpt_shape"),
         "hidden ones": ([(*BOX, 0.4, 0.5, 1, 0.3, 0.3, 0)], "may be a polygon, or a box and key points"),
         "track or triangle": ([(*BOX, 0.9, 1.0)], "7 values, which may be a box with a confidence and a track, or a"),
@@ -87,6 +97,17 @@ PIXELS = (47.5, 76.5, 37.0, 23.0)
 def test_doubtful_lines_are_refused(values: list[tuple[float, ...]], said: str) -> None:
     with pytest.raises(DataError, match=f"(?s){said}"):
         shapes(*values)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(0, "add kpt_shape"), (8, "correct kpt_shape in data.yaml, which is for 8")]
+)
+@pytest.mark.parametrize("hidden", [0.0, 2.0])
+def test_key_points_are_told_by_their_shape_alone(hidden: float, number: int, remedy: str) -> None:
+    with pytest.raises(DataError, match=f"(?s)11 values.*a.txt:1.*{remedy}"):
+        shapes((*VISIBLE[:6], hidden, *VISIBLE[7:]), keypoint_values=number)
+    with pytest.raises(DataError, match=f"(?s)9 values is no polygon: 60.0.*a.txt:1.*{remedy}"):
+        shapes((*SQUARE[:7], 60.0), keypoint_values=number)
 
 
 def test_objects_are_fractions() -> None:

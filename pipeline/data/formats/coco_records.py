@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -43,13 +43,16 @@ class _Ids:
 
     def __init__(self, raw: Sequence[Any]) -> None:
         found = [_as_whole(each) for each in raw]
-        self.are_kept = None not in found
+        written = {repr(each) for each, own in zip(raw, found, strict=True) if own is not None}
+        alike = len(written) > len({*found} - {None})  # "1" and "01" are two records
+        self._key: Callable[[Any], str] = repr if alike else _key
+        self.are_kept = None not in found and not alike
         self.of_row = tuple(i if each is None or not self.are_kept else each for i, each in enumerate(found, 1))
-        self._of = {_key(each): own for each, own in zip(reversed(raw), reversed(self.of_row), strict=True)}
+        self._of = {self._key(each): own for each, own in zip(reversed(raw), reversed(self.of_row), strict=True)}
 
     def find(self, value: Any) -> int | None:
         """The number of an id; of one that no record has, itself if it is a number and ids are kept, else None."""
-        return self._of.get(_key(value), _as_whole(value) if self.are_kept else None)
+        return self._of.get(self._key(value), _as_whole(value) if self.are_kept else None)
 
 
 class _Reader:

@@ -36,6 +36,7 @@ from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"
 _CORNERS, _SIDES, _LIST = ("left", "top", "right", "bottom"), ("x", "y", "across", "down"), ("box",)
+_OVER = 1.01  # the part of an image that a box may reach
 _UNNAMED = "object"  # the class of boxes in a table without classes
 _EMPTY = {"", "nan", "none", "null", "na"}  # cells without a value, as pandas and databases write them
 _TITLES = {
@@ -133,9 +134,9 @@ def _records(files: AnnotationFiles, table: _Table, names: Mapping[str, str]) ->
 
 
 def _are_fractions(boxes: Sequence[ParsedBox]) -> bool:
-    """Whether no box leaves the first pixel, and one does not fill it."""
+    """Whether no box leaves the first pixel by much, and one does not fill it."""
     sides = [(x + width, y + height) for x, y, width, height in (box.bbox for box in boxes)]
-    return max(chain(*sides), default=2) <= 1 and any(min(box.bbox[2:]) < 1 for box in boxes)
+    return max(chain(*sides), default=2) <= _OVER and any(min(box.bbox[2:]) < 1 for box in boxes)
 
 
 def _boxes(row: Mapping[str, str], table: _Table, names: Mapping[str, str], where: str) -> list[ParsedBox]:

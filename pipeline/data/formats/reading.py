@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.data.coco import CocoDataset
 from pipeline.data.formats import coco_json, csv_boxes, cvat_xml, labelme, voc, yolo
 from pipeline.data.formats.annotation_files import AnnotationFiles
+from pipeline.data.formats.box_plausibility import check_boxes
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.scalars import RecordError, together
 from pipeline.data.parsed import LEFT_OUT_FIELD
@@ -92,6 +93,7 @@ def read_annotations(
     except DataError as error:
         raise together([*files.faults.errors, error]) from error
     faults = files.faults.settle(len(dataset.annotations))
+    check_boxes(dataset)
     if len({image.extra.get("subset", "") for image in dataset.images}) == 1:
         without = ({key: each for key, each in image.extra.items() if key != "subset"} for image in dataset.images)
         pairs = zip(dataset.images, without, strict=True)

@@ -194,3 +194,39 @@ def test_ids_that_are_replaced_are_told(annotation_folder: AnnotationFolder) -> 
         "a.json: ids that are no whole numbers are replaced by numbers",
         "a.json: 8 annotations without an id of their own are numbered",
     )
+
+
+def test_ids_that_are_alike_as_numbers_are_two_records(annotation_folder: AnnotationFolder) -> None:
+    raw = instances()
+    each("images", lambda image: image.update(id="1" if image["id"] == 1 else "01"))(raw)
+    each("annotations", lambda box: box.update(image_id="1" if box["image_id"] == 1 else "01"))(raw)
+    assert boxes_of(read(annotation_folder, raw).dataset) == dict.fromkeys(NAMES, BOXES)
+
+
+@cases(
+    "change, said",
+    {
+        "corners": (
+            lambda x, y, width, height: [x, y, x + width, y + height],
+            r"seem to be two corners: 4 of 8 leave their images, such as 50, 10, 60, 30.*annotations\[2\]",
+        ),
+        "fractions": (
+            lambda x, y, width, height: [x / 100, y / 50, width / 100, height / 50],
+            r"fractions of the image's size: all 8 are.*annotations\[0\]",
+        ),
+    },
+)
+def test_boxes_in_another_form_are_refused(
+    annotation_folder: AnnotationFolder, change: Callable[..., list[float]], said: str
+) -> None:
+    raw = instances()
+    each("annotations", lambda box: box.update(bbox=change(*box["bbox"])))(raw)
+    with pytest.raises(DataError, match=f"(?s){said}"):
+        read(annotation_folder, raw)
+
+
+def test_boxes_that_leave_their_images_are_left_to_validation(annotation_folder: AnnotationFolder) -> None:
+    raw = instances()
+    each("annotations", lambda box: box.update(bbox=[box["bbox"][0], box["bbox"][1], 90, 45]))(raw)
+    raw["annotations"][0]["bbox"] = [50, 10, 40, 20]
+    assert len(read(annotation_folder, raw).dataset.annotations) == 8

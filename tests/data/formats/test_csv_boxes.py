@@ -36,6 +36,12 @@ def test_layouts(annotation_folder: AnnotationFolder, content: Any) -> None:
     assert (dataset.images[0].width, dataset.images[0].height) == (100, 50)
 
 
+def test_fractions_may_be_a_little_over_the_edge(annotation_folder: AnnotationFolder) -> None:
+    content = "image,label,x,y,w,h\na.jpg,cat,0.01,0.04,0.10,0.40\na.jpg,dog,0.5,0.5,0.504,0.5\n"
+    dataset = annotation_folder.dataset({"boxes.csv": content}, "a.jpg")
+    assert boxes_of(dataset) == {"a.jpg": [CAT, ("dog", 50, 25, pytest.approx(50.4), 25)]}
+
+
 def test_open_images_groups_and_names(annotation_folder: AnnotationFolder) -> None:
     dataset = annotation_folder.dataset(
         {

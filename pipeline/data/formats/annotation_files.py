@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -137,8 +137,26 @@ class AnnotationFiles:
             declared = _XML_ENCODING.match(data)
             if not declared or declared[1].lower().startswith(b"utf"):
                 self.text(name)  # says what to do about another encoding
-            raise DataError(f"the file is not XML: {error}", where=name, remedy="get the whole file again") from error
+            remedy = "get the whole file again"
+            if isinstance(error, UnicodeError | LookupError):
+                remedy = "correct the encoding that its first line declares"
+            raise DataError(f"the file is not XML: {error}", where=name, remedy=remedy) from error
         return root
+
+    def xml_documents(self, outermost: str) -> Iterator[tuple[str, Element]]:
+        """The XML files with this outermost element; a file without any is a fault."""
+        others: list[str] = []
+        for name in self.ending(".xml"):
+            if self.xml_root(name) not in {"", outermost}:
+                others.append(name)
+                continue
+            root: Element | None = None
+            with self.faults.of():
+                root = self.xml(name)
+            if root is not None and root.tag == outermost:
+                yield name, root
+        if others:
+            self.notes.append(f"left out: {len(others)} XML files without <{outermost}> outermost, such as {others[0]}")
 
     def xml_root(self, name: str) -> str:
         """The name of an XML file's outermost element, by its first bytes; empty where there is none."""

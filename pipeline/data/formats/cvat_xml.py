@@ -43,10 +43,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """Read images and tracks, without shapes that have no area."""
     labels: dict[str, None] = {}
     found: list[Record] = []
-    for file in files.ending(".xml"):
-        if files.xml_root(file) != "annotations":
-            continue
-        root = files.xml(file)
+    for file, root in files.xml_documents("annotations"):
         for each in root.iterfind("meta//labels/label"):
             name = (each.findtext("name") or "").strip()
             if name and not each.findtext("parent"):  # a label with a parent is of a skeleton's points

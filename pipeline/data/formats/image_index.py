@@ -111,6 +111,10 @@ class ImageIndex:
         found = self.match(WrittenName(path, beside))
         return found.image if found else None
 
+    def has_stem(self, file: str) -> bool:
+        """Whether an image has the name of a file, but for folders and suffixes."""
+        return PurePosixPath(file).stem in self._stems
+
     def within(self, path: str) -> list[str]:
         """The images in a folder and its subfolders; none where there is no such folder.
 
@@ -250,6 +254,10 @@ class ImageIndex:
     @cached_property
     def _sorted(self) -> list[str]:
         return sorted(self.names)
+
+    @cached_property
+    def _stems(self) -> frozenset[str]:
+        return frozenset(PurePosixPath(name).stem for name in self.names)
 
     @cached_property
     def _class_folders(self) -> frozenset[str]:

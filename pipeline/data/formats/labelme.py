@@ -37,13 +37,23 @@ def candidates(files: AnnotationFiles) -> Candidates:
 
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
-    """Read the shapes of each image, without other JSON files and shapes without an area."""
-    records = list[Record]()
+    """Read the shapes of each image, without shapes without an area.
+
+    Other JSON files are left out, but one that has an image's name, and that cannot be read, is a fault.
+    """
+    records, others = list[Record](), list[str]()
     for name in files.ending(".json"):
-        content = files.json(name) if files.has_json_keys(name, "shapes", "imagePath") else None
-        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-            with files.faults.of():
+        with files.faults.of():
+            is_own = files.has_json_keys(name, "shapes", "imagePath")
+            if not is_own and not images.has_stem(name):
+                continue
+            content = files.json(name)
+            if is_own and isinstance(content, dict) and isinstance(content.get("shapes"), list):
                 records.append(_record(name, content, files))
+            else:
+                others.append(name)
+    if others:
+        files.notes.append(f"left out: {len(others)} JSON files of images without shapes, such as {others[0]}")
     return assemble(records, files, images)
 
 

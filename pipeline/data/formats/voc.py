@@ -67,7 +67,7 @@ def candidates(files: AnnotationFiles) -> Candidates:
 
 def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     """Read the annotations of each image; images without a file are not part of the dataset."""
-    found = [_parsed(files, name) for name in files.ending(".xml") if files.xml_root(name) == "annotation"]
+    found = [_parsed(files, name, root) for name, root in files.xml_documents("annotation")]
     if any(min(corners[:2]) <= 0 for each in found if each.from_one for _, corners in each.corners):
         for each in found:
             each.from_one = each.official
@@ -82,8 +82,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     return assemble(records, files, images)
 
 
-def _parsed(files: AnnotationFiles, name: str) -> _File:
-    root = files.xml(name)
+def _parsed(files: AnnotationFiles, name: str, root: Element) -> _File:
     source = root.find("source")
     origin = " ".join(source.itertext()).upper() if source is not None else ""
     file = _File(name, root, "PASCAL VOC" in origin or "THE VOC2" in origin)

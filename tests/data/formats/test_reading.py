@@ -12,7 +12,7 @@ from cases import cases
 from written_formats import WRITERS
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, write_coco
-from pipeline.data.formats.reading import FORMATS
+from pipeline.data.formats.reading import FORMATS, read_annotations
 from pipeline.errors import DataError, UsageError
 
 
@@ -185,3 +185,49 @@ def test_a_remedy_that_was_tried_is_not_named(annotation_folder: AnnotationFolde
     annotation_folder.write({"a.json": {"x": 1}})
     with pytest.raises(DataError, match="leave annotations_format empty"):
         annotation_folder.read("coco")
+
+
+WHOLE = {
+    "xml": "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax>"
+    "</bndbox></object></annotation>",
+    "json": '{"shapes": [{"label": "cat", "shape_type": "rectangle", "points": [[1, 2], [9, 9]]}], "imagePath": null}',
+}
+
+
+@cases(
+    "content",
+    {
+        "empty": b"",
+        "blank": b"\n",
+        "cut off at once": b'{"shap',
+        "zeros": bytes(64),
+        "another encoding": "\ufeff".encode("utf-32") * 9,
+    },
+)
+@pytest.mark.parametrize("suffix", WHOLE)
+def test_a_broken_file_of_an_image_is_a_fault(annotation_folder: AnnotationFolder, suffix: str, content: bytes) -> None:
+    annotation_folder.image("a.jpg", "b.jpg")
+    annotation_folder.write({f"a.{suffix}": WHOLE[suffix], f"b.{suffix}": content})
+    with pytest.raises(DataError, match=f"(?s)the file is not .*b.{suffix}"):
+        annotation_folder.read()
+
+
+@cases(
+    "files, note",
+    {
+        "XML": (
+            {"a.xml": WHOLE["xml"], "b.xml": "<html/>"},
+            "left out: 1 XML files without <annotation> outermost, such as b.xml",
+        ),
+        "JSON": (
+            {"a.json": WHOLE["json"], "b.json": "{}", "setup.json": "no JSON"},
+            "left out: 1 JSON files of images without shapes, such as b.json",
+        ),
+    },
+)
+def test_other_files_are_left_out(annotation_folder: AnnotationFolder, files: dict[str, Any], note: str) -> None:
+    annotation_folder.image("a.jpg", "b.jpg")
+    annotation_folder.write(files)
+    read = read_annotations(annotation_folder.folder, annotation_folder.index)
+    assert read.notes == (note,)
+    assert len(read.dataset.annotations) == 1

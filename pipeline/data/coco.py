@@ -7,17 +7,13 @@ corner, the origin the top left of the image.
 from __future__ import annotations
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from pipeline.errors import DataError, MissingError
-
-log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
@@ -103,13 +99,13 @@ class CocoDataset:
         return replace(self, images=kept, annotations=tuple(each for each in self.annotations if each.image_id in ids))
 
 
-def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
-    """Read an instances file, checking all types; errors say at which record.
+def read_coco(path: Path) -> CocoDataset:
+    """Read an instances file of this project, checking all types; errors say at which record.
+
+    Files from outside, which tools write in many ways, are read by `formats.coco_records`.
 
     NaN and infinite numbers in boxes pass, for validation to report. File names that lead out of the images folder are
-    refused. Objects marked `ignore` become crowd regions, which both pycocotools and mmdet ignore: pycocotools does
-    not know `ignore`, and mmdet would learn such a place as background. With `unsized`, images may lack width and
-    height, which are then 0, for the caller to measure.
+    refused.
     """
     try:
         raw = json.loads(Path(path).read_bytes())
@@ -118,8 +114,8 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
     except (ValueError, RecursionError) as error:
         raise DataError(f"the annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
     try:
-        dataset = CocoDataset(
-            tuple(_records(raw, "images", partial(_image, unsized=unsized))),
+        return CocoDataset(
+            tuple(_records(raw, "images", _image)),
             tuple(_records(raw, "annotations", _annotation)),
             tuple(_records(raw, "categories", _category)),
             raw["info"] if isinstance(raw.get("info"), dict) else {},
@@ -127,10 +123,6 @@ def read_coco(path: Path, *, unsized: bool = False) -> CocoDataset:
         )
     except ValueError as error:
         raise DataError(str(error), where=path, expected=_FORMAT) from None
-    ignored = sum(bool(each.get("ignore") and not each.get("iscrowd")) for each in raw["annotations"])
-    if ignored:
-        log.info("%d boxes marked 'ignore' became crowd regions, which evaluation does not judge", ignored)
-    return dataset
 
 
 def write_coco(dataset: CocoDataset, path: Path) -> None:
@@ -200,11 +192,11 @@ def _category(raw: Any) -> Category:
     return Category(_integer(raw, "id"), _text(raw, "name"), supercategory if isinstance(supercategory, str) else "")
 
 
-def _image(raw: Any, unsized: bool) -> Image:
+def _image(raw: Any) -> Image:
     name, sides = _text(raw, "file_name"), ("width", "height")
     if unsafe_name(name):
         raise ValueError(f"file_name leads out of the images folder: {name!r}")
-    width, height = (0 if unsized and raw.get(side) is None else _integer(raw, side) for side in sides)
+    width, height = (_integer(raw, side) for side in sides)
     extra = {key: value for key, value in raw.items() if key not in {"id", "file_name", *sides}}
     return Image(_integer(raw, "id"), name, width, height, extra)
 
@@ -220,7 +212,7 @@ def _annotation(raw: Any) -> Annotation:
         area = width * height
     elif area.__class__ not in _NUMBERS:
         raise ValueError(f"area is not a number: {_shown(area)}")
-    iscrowd = 1 if raw.get("iscrowd") or raw.get("ignore") else 0
+    iscrowd = 1 if raw.get("iscrowd") else 0
     source = raw.get("source")
     place = source if isinstance(source, str) else ""
     return Annotation(*ids, (x, y, width, height), float(area), iscrowd, raw.get("segmentation"), place)

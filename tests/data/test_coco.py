@@ -39,32 +39,6 @@ def test_reads_what_there_is(tmp_path: Path) -> None:
     assert read_coco(written(tmp_path, changed("annotations", area=...))).annotations[1].area == 14, "the box's"
 
 
-@pytest.mark.parametrize(
-    ("marks", "iscrowd", "said"),
-    [
-        pytest.param({}, 0, False, id="an object"),
-        pytest.param({"ignore": 1}, 1, True, id="ignored"),
-        pytest.param({"ignore": True, "iscrowd": 0}, 1, True, id="ignored, and no crowd"),
-        pytest.param({"ignore": 0, "iscrowd": 0}, 0, False, id="not ignored"),
-        pytest.param({"ignore": None, "iscrowd": None}, 0, False, id="null"),
-        pytest.param({"ignore": 1, "iscrowd": 1}, 1, False, id="a crowd"),  # as pycocotools marks what it has read
-    ],
-)
-def test_what_is_marked_to_be_ignored_is_a_crowd_region_and_that_is_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, marks: dict[Any, Any], iscrowd: int, said: bool
-) -> None:
-    mask = {"segmentation": {"counts": [3, 5, 8], "size": [4, 4]}}
-    record = {"id": 5, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3.5, 4], "area": 9} | mask | marks
-    dataset = read_coco(written(tmp_path, GOOD | {"annotations": [record] * 3}))
-    assert [each.iscrowd for each in dataset.annotations] == [iscrowd] * 3
-    assert ("3 boxes marked 'ignore'" in caplog.text) is said
-    caplog.clear()
-    write_coco(dataset, tmp_path / "b.json")
-    assert read_coco(tmp_path / "b.json") == dataset
-    assert dataset.annotations[0].segmentation == mask["segmentation"]
-    assert caplog.text == ""
-
-
 @cases(
     "content, problem",
     {

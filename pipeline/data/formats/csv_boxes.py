@@ -36,22 +36,19 @@ from pipeline.errors import DataError
 
 LOOKS_FOR = "a CSV file with columns for image, class, xmin, ymin, xmax, ymax"
 _CORNERS, _SIDES, _LIST = ("left", "top", "right", "bottom"), ("x", "y", "across", "down"), ("box",)
+_HEADLESS = (
+    ("image", *_CORNERS, "class"),
+    ("image", *_CORNERS, "class", "width", "height"),
+    ("class", *_SIDES, "image", "width", "height"),
+)
 _OVER = 1.01  # the part of an image that a box may reach
 _UNNAMED = "object"  # the class of boxes in a table without classes
 _EMPTY = {"", "nan", "none", "null", "na"}  # cells without a value, as pandas and databases write them
 _TITLES = {
+    # the last is of RSNA's tables on Kaggle
     "image": (
-        "imageid",
-        "image_id",
-        "filename",
-        "file_name",
-        "image",
-        "image_name",
-        "image_path",
-        "img",
-        "path",
-        "file",
-        "patientid",  # of RSNA's tables on Kaggle
+        *("imageid", "image_id", "filename", "file_name", "image", "image_name", "image_path", "img", "path", "file"),
+        "patientid",
     ),
     "class": ("labelname", "class", "label", "class_name", "label_name", "category", "category_name"),
     "left": ("xmin", "x_min", "x1", "left", "bbox_xmin"),
@@ -176,13 +173,6 @@ def _tables(files: AnnotationFiles) -> Iterator[_Table]:
             yield _with_header(files, name, titles, delimiter)
 
 
-_HEADLESS = (
-    ("image", *_CORNERS, "class"),
-    ("image", *_CORNERS, "class", "width", "height"),
-    ("class", *_SIDES, "image", "width", "height"),
-)
-
-
 def _fits(words: list[str], columns: tuple[str, ...]) -> bool:
     """Whether a first line could be a row of these columns."""
     if len(words) != len(columns) or is_image_name(words[columns.index("class")]):
@@ -209,6 +199,7 @@ def _with_header(files: AnnotationFiles, name: str, titles: list[str], delimiter
 def _rows(files: AnnotationFiles, table: _Table) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows by the columns' meaning, each with its place; empty lines are skipped."""
     reader = csv.reader(io.StringIO(files.text(table.file), newline=""), delimiter=table.delimiter)
+    last = max(i for each, i in table.columns.items() if each in {"image", "class", *table.place})
     try:
         if table.header:
             next(reader, None)
@@ -216,7 +207,7 @@ def _rows(files: AnnotationFiles, table: _Table) -> Iterator[tuple[str, dict[str
             where = f"{table.file}:{reader.line_num}"
             if not any(row):
                 continue
-            if len(row) <= max(table.columns[each] for each in table.columns.keys() & {"image", "class", *table.place}):
+            if len(row) <= last:
                 problem = f"a row has {len(row)} values"
                 fault = DataError(problem, where=where, expected="one for each column", remedy="correct the file")
                 files.faults.add(fault)

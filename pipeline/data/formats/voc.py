@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 LOOKS_FOR = "XML files with <annotation> outermost"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+_TURNED = ("cx", "cy", "w", "h", "angle")
 _FROM_ZERO = ("LABEL STUDIO", "X-ANYLABELING", "UNSPECIFIED")  # the last is what makesense writes for itself
 _LIST = re.compile(r"(?:.*_)?(train|val|test)")  # `train.txt`, or `cat_train.txt` as the kit and VoTT have for a class
 
@@ -131,9 +132,6 @@ def _outline(polygon: Element, where: str) -> list[Point]:
         problem = f"a polygon has {len(texts)} points"
         raise RecordError(problem, where=where, expected="at least 3", remedy="draw it again")
     return [(number(x, "a point's x", where), number(y, "a point's y", where)) for x, y in texts]
-
-
-_TURNED = ("cx", "cy", "w", "h", "angle")
 
 
 def _record(file: _File, subsets: dict[str, str]) -> Record:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 log = logging.getLogger(__name__)
 
@@ -114,15 +114,23 @@ def exclusions_table(exclusions: Iterable[Exclusion]) -> Table:
 
 def write_exclusions(folder: Path, exclusions: Iterable[Exclusion]) -> None:
     """Write exclusions into a dataset's folder, for data preparation; no file where there are none."""
-    records = [asdict(each) for each in exclusions]
-    if records:
-        (folder / _EXCLUSIONS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    write_records(folder / _EXCLUSIONS, exclusions)
 
 
 def read_exclusions(folder: Path) -> tuple[Exclusion, ...]:
     """Read what `write_exclusions` wrote; empty where there is no file."""
-    path = folder / _EXCLUSIONS
-    return tuple(Exclusion(**each) for each in json.loads(path.read_text("utf-8"))) if path.is_file() else ()
+    return tuple(Exclusion(**each) for each in read_records(folder / _EXCLUSIONS))
+
+
+def write_records(path: Path, records: Iterable[Any]) -> None:
+    """Write dataclasses as JSON; no file where there are none."""
+    if content := [asdict(each) for each in records]:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The fields of the dataclasses that `write_records` wrote; empty where there is no file."""
+    return list(json.loads(path.read_text("utf-8"))) if path.is_file() else []
 
 
 def _text(cell: Cell) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pipeline.data.coco import Box, Image
-from pipeline.data.tables import Table
+from pipeline.data.tables import Table, read_records, write_records
 
 Severity = Literal["error", "warning", "info"]
 Action = Literal["report", "repair", "drop"]
@@ -77,15 +76,12 @@ _LOADED = "findings.json"
 
 def write_loaded_findings(folder: Path, findings: Iterable[Finding]) -> None:
     """Write findings of loading into a dataset's folder, for data preparation; no file where there are none."""
-    records = [asdict(each) for each in findings]
-    if records:
-        (folder / _LOADED).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    write_records(folder / _LOADED, findings)
 
 
 def read_loaded_findings(folder: Path) -> tuple[Finding, ...]:
     """Read what `write_loaded_findings` wrote; empty where there is no file."""
-    path = folder / _LOADED
-    return tuple(Finding(**each) for each in json.loads(path.read_text("utf-8"))) if path.is_file() else ()
+    return tuple(Finding(**each) for each in read_records(folder / _LOADED))
 
 
 def image_item(image: Image) -> str:

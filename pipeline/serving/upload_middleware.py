@@ -15,6 +15,7 @@ import contextlib
 import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -50,6 +51,21 @@ PreparedImage = tuple[Letterboxed, float]
 """One letterboxed image, and the lowest score that its sender wants."""
 
 
+@dataclass
+class _Exchange:
+    """A request under way."""
+
+    request: Request
+    send: Send
+    held: int = 0  # bytes of its body and its prepared images
+    is_answered: bool = False
+
+    async def answer(self, message: Message) -> None:
+        """Send a message to the client."""
+        self.is_answered = True
+        await self.send(message)
+
+
 class UploadMiddleware:
     """ASGI middleware; see the module. The `model.json` tells the input size and the thresholds."""
 
@@ -64,46 +80,41 @@ class UploadMiddleware:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)  # these have no body
             return
-        started = [False]
-
-        async def answer(message: Message) -> None:
-            started[0] = True
-            await send(message)
-
-        held = [0]
+        exchange = _Exchange(Request(scope, receive), send)
         try:
-            await self._serve(Request(scope, receive), held, answer, started)
+            await self._serve(exchange)
         except ServiceError as error:
-            await _refuse(error, receive, answer)
+            await _refuse(error, receive, exchange.answer)
         except ClientDisconnect:
             # nobody receives it, but BentoML's timer waits for an answer
-            await Response(status_code=400)(scope, receive, answer)
+            await Response(status_code=400)(scope, receive, exchange.answer)
         except Exception:
             log.exception("an unexpected error at %s", scope["path"])
-            if not started[0]:
-                await _refuse(unexpected_error(), receive, answer)
+            if not exchange.is_answered:
+                await _refuse(unexpected_error(), receive, exchange.answer)
         finally:
-            self._held_bytes -= held[0]
+            self._held_bytes -= exchange.held
 
-    async def _serve(self, request: Request, held: list[int], send: Send, started: list[bool]) -> None:
-        scope, threshold = request.scope, 0.0
+    async def _serve(self, exchange: _Exchange) -> None:
+        scope, threshold = exchange.request.scope, 0.0
         files: list[tuple[str, bytes]] = []
         if scope["path"] == UPLOAD_PATH:
-            threshold = self._read_threshold(request)
-            files = await self._read(request, held)
+            threshold = self._read_threshold(exchange.request)
+            files = await self._read(exchange)
         else:
-            await _discard_body(request)
+            await _discard_body(exchange.request)
 
         async def work(receive: Receive) -> None:
             if scope["path"] == UPLOAD_PATH:
-                prepared = [(await self._prepare(index, *file, held), threshold) for index, file in enumerate(files)]
+                prepared = [(await self._prepare(exchange, i, *file), threshold) for i, file in enumerate(files)]
                 scope.setdefault("state", {})[STATE_KEY] = prepared
             headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-type", b"content-length")]
-            await self._app({**scope, "headers": headers}, receive, send)
+            await self._app({**scope, "headers": headers}, receive, exchange.answer)
 
-        await _unless_gone(work, request.receive, lambda: started[0])
+        await _unless_gone(work, exchange)
 
-    async def _read(self, request: Request, held: list[int]) -> list[tuple[str, bytes]]:
+    async def _read(self, exchange: _Exchange) -> list[tuple[str, bytes]]:
+        request = exchange.request
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != _MEDIA_TYPE:
             given = f"not {media_type}" if media_type else "and has no content type"
@@ -112,7 +123,7 @@ class UploadMiddleware:
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > LIMITS["body_bytes"]:  # before a byte of it is read
             raise _too_long(LIMITS["body_bytes"])
-        return await _read_files(request, self._limited(request, held))
+        return await _read_files(request, self._limited(exchange))
 
     def _read_threshold(self, request: Request) -> float:
         for name in request.query_params:
@@ -130,24 +141,24 @@ class UploadMiddleware:
             raise ServiceError(400, "invalid_parameter", message)
         return value
 
-    async def _limited(self, request: Request, held: list[int]) -> AsyncGenerator[bytes, None]:
-        """Yield the body chunk by chunk up to the limits; `held` counts the bytes that this request keeps."""
-        async for chunk in request.stream():
-            self._hold(len(chunk), held)
-            if held[0] > LIMITS["body_bytes"]:
+    async def _limited(self, exchange: _Exchange) -> AsyncGenerator[bytes, None]:
+        """Yield the body chunk by chunk up to the limits."""
+        async for chunk in exchange.request.stream():
+            self._hold(exchange, len(chunk))
+            if exchange.held > LIMITS["body_bytes"]:
                 raise _too_long(LIMITS["body_bytes"])
             yield chunk
 
-    def _hold(self, count: int, held: list[int]) -> None:
-        held[0] += count
+    def _hold(self, exchange: _Exchange, count: int) -> None:
+        exchange.held += count
         self._held_bytes += count
         if self._held_bytes > _HELD_BYTES:
             raise ServiceError(503, "overloaded", "too many uploads at once; try again")
 
-    async def _prepare(self, index: int, name: str, data: bytes, held: list[int]) -> Letterboxed:
+    async def _prepare(self, exchange: _Exchange, index: int, name: str, data: bytes) -> Letterboxed:
         """Decode and letterbox in a thread: one image of a request at a time, so that others are served too."""
         height, width = self._metadata.image_size
-        self._hold(height * width * 3, held)
+        self._hold(exchange, height * width * 3)
         try:
             header = read_header(data)
             if header.pixels > MAX_PIXELS:
@@ -215,14 +226,12 @@ async def _discard_body(request: Request) -> None:
             raise _too_long(_OTHER_BODY_BYTES)
 
 
-async def _unless_gone(
-    work: Callable[[Receive], Awaitable[None]], receive: Receive, is_answered: Callable[[], bool]
-) -> None:
+async def _unless_gone(work: Callable[[Receive], Awaitable[None]], exchange: _Exchange) -> None:
     """Do the work of a request whose body was read; a `ClientDisconnect` ends it before its answer.
 
     The work gets an empty JSON object as the body, and then learns, as this does, that the client has gone.
     """
-    gone = asyncio.ensure_future(_disconnect(receive))
+    gone = asyncio.ensure_future(_disconnect(exchange.request.receive))
     pending: list[Message] = [{"type": "http.request", "body": b"{}", "more_body": False}]
 
     async def receive_rest() -> Message:
@@ -231,7 +240,7 @@ async def _unless_gone(
     working = asyncio.ensure_future(work(receive_rest))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done() and not is_answered():  # a server says that all have gone whom it has answered
+        if not working.done() and not exchange.is_answered:  # a server says that all have gone whom it has answered
             working.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await working

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import mmap
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,11 +20,11 @@ from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
 
 from pipeline.data.formats.scalars import Faults
 from pipeline.data.images import file_names
+from pipeline.data.json_keys import has_json_keys
 from pipeline.errors import DataError, MissingError, did_you_mean
 
 _HEAD = 1 << 16  # bytes
-_UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", **dict.fromkeys(_UTF_16, "utf-16")}
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _XML_ENCODING = re.compile(rb"""\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([A-Za-z][\w.:-]*)["']""")
 _CLASS_IDS = re.compile(r"(?:\w*name\w*,\w*name\w*\s+)?/[a-z]/\w+,[^\n]*(?:\n|$)(?!.*,.*,.*,.*,.*,)", re.IGNORECASE)
 _XML_ROOT = re.compile(r"<([A-Za-z_][\w.:-]*)[\s/>]")
@@ -98,13 +96,8 @@ class AnnotationFiles:
         return data.decode(_encoding(data), "replace")
 
     def has_json_keys(self, name: str, *keys: str) -> bool:
-        """Whether a JSON file contains each of these strings; it is searched, which is much faster than parsing."""
-        with (self.folder / name).open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return False
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                encoding = _UTF_16.get(content[:2], "utf-8")
-                return all(content.find(f'"{key}"'.encode(encoding)) >= 0 for key in keys)
+        """Whether a JSON file has each of these keys somewhere."""
+        return has_json_keys(self.folder / name, *keys)
 
     def text(self, name: str) -> str:
         """The content of a file in UTF-8, or in what its byte order mark says; a `DataError` if it is neither."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import mmap
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pipeline.data.images import is_image_name
+from pipeline.data.json_keys import has_json_keys
 from pipeline.data.sources.image_sink import ImageSink
 
-_KEYS = (b'"imageData"', b'"shapes"', b'"imagePath"')
+_KEYS = ("imageData", "shapes", "imagePath")
 
 
 def write_pictures(
@@ -62,11 +62,8 @@ def _stem(name: str) -> str:
 
 def _content(path: Path) -> dict[str, Any] | None:
     """A LabelMe file with a picture in it; None for any other, whose reader says what is wrong with it."""
-    if not path.stat().st_size:
+    if not has_json_keys(path, *_KEYS):
         return None
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        if any(text.find(key) < 0 for key in _KEYS):
-            return None
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -27,6 +27,16 @@ _MESSAGES = {
     503: "the service cannot answer now; try again",
     504: "the answer took too long",
 }
+# BentoML's own start of the page lets every browser that is not on this machine ask validator.swagger.io about the API.
+_START = re.compile(r"<script [^>]*swagger-initializer\.js[^>]*>\s*</script>")
+_START_ALONE = """<script>
+window.onload = () => {
+  window.ui = SwaggerUIBundle({
+    url: "./docs.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null, layout: "StandaloneLayout",
+    presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
+  });
+};
+</script>"""
 _TAGS = re.compile(r"<!-- Google Tag Manager.*?<!-- End Google Tag Manager[^>]*-->", re.DOTALL)
 
 
@@ -68,7 +78,7 @@ class OuterApp:
         self._app = app
         self._methods = {path: frozenset(allowed) for path, allowed in methods.items()}
         self._prefixes = prefixes
-        self._index = _TAGS.sub("", index.read_text(encoding="utf-8"))
+        self._index = _START.sub(_START_ALONE, _TAGS.sub("", index.read_text(encoding="utf-8")))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -110,6 +110,8 @@ class TestAnswers:
         links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
         assert len([link for link in links if link.startswith("./static_content/")]) >= 5
         assert "googletagmanager" not in page.text
+        assert "validatorUrl: null" in page.text, "Swagger's validator would be told the service's address"
+        assert "swagger-initializer.js" not in page.text
         for link in (link for link in links if link.startswith("./")):
             assert requests.get(f"{server.url}/{link}", timeout=10).status_code == 200, link
 

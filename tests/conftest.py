@@ -26,6 +26,7 @@ from seaweed import KEY, SECRET, seaweed
 
 from pipeline.cli import step_commands
 from pipeline.cli.entry import run_command
+from pipeline.commands import MODULES
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Store
 
@@ -143,7 +144,7 @@ class Toy:
 
     def look(self, *arguments: str) -> Outcome:
         """`python -m pipeline ...` in this process."""
-        return self._call(lambda: run_command(arguments, self.root))
+        return self._call(lambda: run_command(arguments, self.root, modules=MODULES))
 
     def json(self, *arguments: str) -> Any:
         """What a command of `python -m pipeline` prints with `--json`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -20,11 +21,20 @@ def run_steps(mode: str) -> int:
     return step_commands.main(mode)
 
 
-def run_command(arguments: Sequence[str] | None = None, root: Path | None = None) -> int:
-    """Run `python -m pipeline COMMAND`, by default in the project around the working directory; the exit code."""
+def run_command(
+    arguments: Sequence[str] | None = None, root: Path | None = None, *, modules: Sequence[str] = ()
+) -> int:
+    """Run `python -m pipeline COMMAND`, by default in the project around the working directory; the exit code.
+
+    The `modules` hold further commands.
+    """
     try:
+        from pipeline.cli import run_commands  # noqa: F401  # it registers its commands
         from pipeline.cli.command import COMMANDS, CommandContext, print_result, run_guarded
         from pipeline.runtime.step import project_root
+
+        for name in modules:
+            importlib.import_module(name)
     except ImportError as error:
         return _refuse(error)
 
@@ -45,11 +55,12 @@ def _refuse(error: ImportError) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pipeline.cli import run_commands  # noqa: F401  # it registers its commands
     from pipeline.cli.command import COMMANDS, ShowVersion
     from pipeline.runtime.project import DEFAULT_CONFIG
 
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="Look at runs, and maintain their store.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline", description="Look at runs, maintain their store, and use services."
+    )
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="the mode of the runs (dev)")

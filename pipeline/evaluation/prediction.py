@@ -8,43 +8,16 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import numpy as np
-import requests
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
-from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
+from pipeline.client.http_client import ServedImage, ServiceClient, parse
 from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation.matching import GroundTruth
-from pipeline.files import retrying
 from pipeline.serving.self_test import count_unmatched
-
-T = TypeVar("T")
-
-_TIMEOUT = 120.0  # seconds of one attempt
-_ATTEMPTS = 10
-_FIRST_WAIT = 0.05
-_LONGEST_WAIT = 5.0
-_BUSY = (requests.codes.too_many_requests, requests.codes.service_unavailable)
-
-
-class ServedDetection(BaseModel):
-    """One detection; `box` is [x1, y1, x2, y2] in pixels of the upright original image."""
-
-    box: Annotated[list[float], Field(min_length=4, max_length=4)]
-    score: float
-    label: str
-
-
-class ServedImage(BaseModel):
-    """The detections on one image, and its size in pixels as the service sees it."""
-
-    width: int
-    height: int
-    detections: list[ServedDetection]
 
 
 @dataclass(frozen=True)
@@ -70,76 +43,16 @@ class ServicePredictions:
         path.write_text(json.dumps(self.results), "utf-8")
 
 
-class _Client:
-    """A client of one service, which several threads may use."""
-
-    def __init__(self, url: str, connections: int = 1) -> None:
-        self._url = url
-        self._session = requests.Session()
-        self._session.trust_env = False  # the service is local; a proxy from the environment would not reach it
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=connections))
-
-    def info(self) -> dict[str, Any]:
-        return {"score_threshold": 0.01} | _parse(dict[str, Any], self.post("/info", "its info")[0], "its info")
-
-    def predict(self, name: str, data: bytes, score_threshold: float) -> tuple[ServedImage, float, int]:
-        """Detect objects on one image file; also the seconds of the last attempt, and the number of those before it."""
-        parameters = {"score_threshold": repr(score_threshold)}
-        response, seconds, retries = self.post("/predict", name, params=parameters, files={"images": (name, data)})
-        (image,) = _parse(tuple[ServedImage], response, name)
-        return image, seconds, retries
-
-    def post(self, path: str, what: str, **arguments: Any) -> tuple[requests.Response, float, int]:
-        """Send a request, again when the service is busy or the connection broke; `what` names it in messages."""
-
-        def send() -> tuple[requests.Response, float]:
-            start = time.perf_counter()
-            response = self._session.post(self._url + path, timeout=_TIMEOUT, **arguments)
-            response.raise_for_status()
-            return response, time.perf_counter() - start
-
-        retry = retrying(_may_pass, attempts=_ATTEMPTS, first_wait=_FIRST_WAIT, longest_wait=_LONGEST_WAIT)
-        try:
-            response, seconds = retry(send)
-        except requests.RequestException as error:
-            if isinstance(error, requests.Timeout):
-                problem = f"no answer within {_TIMEOUT:g} s"
-            elif error.response is None:
-                problem = f"the connection broke: {error}"
-            else:
-                problem = f"HTTP {error.response.status_code}: {error.response.text[:300]}"
-            raise StepError(f"the service failed on {what}: {problem}", remedy="read the server's log") from error
-        return response, seconds, retry.statistics["attempt_number"] - 1
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, requests.HTTPError):
-        return error.response.status_code in _BUSY
-    broken = isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError)
-    return broken and not isinstance(error, requests.Timeout)
-
-
-def _parse(kind: type[T], response: requests.Response, what: str) -> T:
-    try:
-        return TypeAdapter(kind).validate_json(response.content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problem = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-        raise StepError(
-            f"the service's answer for {what} is malformed: {problem}", remedy="pack the service again"
-        ) from error
-
-
 def check_test_image(url: str) -> int:
     """Have the service predict its packed test image; the number of detections, if they are those recorded at packing.
 
     Raises:
         StepError: The predictions differ, so the service is not the one that was packed. Or it failed.
     """
-    client = _Client(url)
+    client = ServiceClient(url)
     threshold = float(client.info()["score_threshold"])  # that of the recorded result
     answer = client.post("/test_result", "the test result")[0]
-    recorded = _parse(ServedImage, answer, "the test result").detections
+    recorded = parse(ServedImage, answer, "the test result").detections
     image = client.post("/test_data", "the test image")[0].content
     served = client.predict("the test image", image, threshold)[0].detections
     differing = count_unmatched(served, recorded, threshold)
@@ -170,7 +83,7 @@ def predict_dataset(
         DataError: The test set and the service have no class in common.
         StepError: The service refused an image, failed, or gave a malformed answer.
     """
-    client = _Client(url, workers)
+    client = ServiceClient(url, workers)
     service = client.info()
     threshold = max(score_threshold, float(service["score_threshold"]))
     unknown = tuple(name for name in truth.categories.values() if name not in service["classes"])

@@ -40,7 +40,8 @@ def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
 LOADED = """
 import json, sys
 from pipeline.cli.entry import run_command
-codes = [run_command(arguments) for arguments in json.loads(sys.argv[1])]
+from pipeline.commands import MODULES
+codes = [run_command(arguments, modules=MODULES) for arguments in json.loads(sys.argv[1])]
 heavy = {"torch", "papermill", "nbformat", "nbconvert", "nbclient", "rich", "cv2", "numpy", "matplotlib", "fsspec"}
 sys.stderr.write(f"{sum(codes)} {heavy & set(sys.modules)}")
 """

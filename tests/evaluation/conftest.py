@@ -15,8 +15,8 @@ from api_server import ApiServer, Reply, api_server, json_reply
 from detections import found
 from tiny_service import pack
 
+from pipeline.client.service_process import RunningService, serve
 from pipeline.evaluation.matching import GroundTruth, read_ground_truth
-from pipeline.evaluation.service_process import RunningService, serve
 
 
 @pytest.fixture(scope="session")

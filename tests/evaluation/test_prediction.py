@@ -12,11 +12,11 @@ import pytest
 from api_server import Reply, json_reply
 from cases import cases
 
+from pipeline.client.service_process import RunningService
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation import prediction
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import check_test_image, predict_dataset
-from pipeline.evaluation.service_process import RunningService
 
 TOLD = {"code": "scripted", "message": "told to"}
 BUSY = json_reply({"error": TOLD}, 429)

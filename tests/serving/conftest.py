@@ -12,7 +12,7 @@ import pytest
 from pictures import png_chunk, png_start
 from tiny_service import pack
 
-from pipeline.evaluation.service_process import serve
+from pipeline.client.service_process import serve
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
 

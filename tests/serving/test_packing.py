@@ -16,8 +16,8 @@ import pytest
 import yaml
 from folders import contents_of
 
+from pipeline.client.service_process import serve
 from pipeline.errors import DataError, IntegrityError, MissingError, StepError
-from pipeline.evaluation.service_process import serve
 from pipeline.serving.model_metadata import TEST_RESULT_FILE, ModelMetadata
 from pipeline.serving.packing import pack_service, pinned_requirements
 

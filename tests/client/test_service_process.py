@@ -17,9 +17,9 @@ import pytest
 import requests
 from cases import cases
 
+from pipeline.client import service_process as server_module
+from pipeline.client.service_process import serve
 from pipeline.errors import MissingError, StepError
-from pipeline.evaluation import service_process as server_module
-from pipeline.evaluation.service_process import serve
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -62,7 +62,7 @@ def test_workers_of_a_leader_that_was_killed_are_stopped_too(bento: Path) -> Non
 
 @pytest.mark.slow
 def test_it_does_not_outlive_a_killed_parent(bento: Path) -> None:
-    script = "import pathlib, sys, time; from pipeline.evaluation.service_process import serve\n"
+    script = "import pathlib, sys, time; from pipeline.client.service_process import serve\n"
     script += "with serve(pathlib.Path(sys.argv[1])) as server: print(server.pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", script, bento], stdout=subprocess.PIPE, text=True) as parent:
         processes = family(int(parent.stdout.readline()))

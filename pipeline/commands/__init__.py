@@ -1,0 +1,7 @@
+"""Commands of `python -m pipeline` that work on a service, where the command line and the domain meet.
+
+Each module registers its commands when it is imported, and imports what only one command needs in its function.
+"""
+
+MODULES: tuple[str, ...] = ()
+"""The modules with commands, in the order of the help."""

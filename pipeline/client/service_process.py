@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import requests
@@ -51,10 +52,18 @@ class RunningService:
 
 
 @contextmanager
-def serve(bento: Path, *, log_path: Path | None = None, timeout: float = 120.0) -> Iterator[RunningService]:
+def serve(
+    bento: Path,
+    *,
+    log_path: Path | None = None,
+    timeout: float = 120.0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[RunningService]:
     """Serve a built Bento while the `with` block runs, and stop all its processes however the block ends.
 
     `log_path` is for the server's output, which is else removed with it. Within `timeout` seconds it must be ready.
+    `environment` has the settings of the service: those of this process do not reach it, so that an evaluation is the
+    same whatever is set.
 
     Raises:
         MissingError: There is no such folder.
@@ -65,14 +74,14 @@ def serve(bento: Path, *, log_path: Path | None = None, timeout: float = 120.0) 
         raise MissingError("there is no Bento to serve", where=folder, expected="the folder of a built Bento")
     with tempfile.TemporaryDirectory(prefix="bento-server-", ignore_cleanup_errors=True) as home:
         output = log_path or Path(home, "server.log")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("BENTOML_")}
-        environment |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("BENTOML_", "DETECTOR_"))}
+        own |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
+        own["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
         with output.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", "0"],
                 cwd=home,  # a `service.py` or `bentoml.py` in the working directory would hide the Bento's
-                env=environment,
+                env={**own, **environment},
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

@@ -39,6 +39,8 @@ class ModelMetadata:
     # How the weights came to be: epochs, best epoch, metrics. `learned_images` has the number of training images, the
     # digest of their record, and the initial weights whose training images are unknown; early versions had none.
     training: Mapping[str, Any] = field(default_factory=dict)
+    runtime: str = "cpu"
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):

@@ -1,181 +1,206 @@
-"""One shape for all errors, known paths alone, and pages that ask nobody else: what stands before BentoML's server.
+"""The application that stands before BentoML's server: the REST API and its pages, and one shape for all errors.
 
-BentoML answers errors in several shapes, counts a metric for each path that a client makes up, loads a tag manager
-in its index page, and takes `GET /info` for a mistake. `{"error": {"code", "message", ...}}` is the shape of all here.
+BentoML's own server parses bodies of any length, passes every request through five layers, counts a metric for each
+path that a client makes up, and answers errors in several shapes. It keeps what it does well: health, metrics, and the
+schema that its own client reads. Those paths are passed on, and no others.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
+import hmac
 import logging
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import did_you_mean
+from pipeline.serving.service_errors import ServiceError, unexpected_error
+from pipeline.serving.service_metrics import ServiceMetrics
+from pipeline.serving.settings import Settings
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("bentoml.access")  # where BentoML writes, in the same form
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 429: "too_many_requests", 503: "overloaded", 504: "timeout"}
-_MESSAGES = {
-    429: "too many requests at once; try again",
-    500: "an unexpected error, which the server's log has",
-    503: "the service cannot answer now; try again",
-    504: "the answer took too long",
-}
-# BentoML's own start of the page lets every browser that is not on this machine ask validator.swagger.io about the API.
-_START = re.compile(r"<script [^>]*swagger-initializer\.js[^>]*>\s*</script>")
-_START_ALONE = """<script>
-window.onload = () => {
-  window.ui = SwaggerUIBundle({
-    url: "./docs.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null, layout: "StandaloneLayout",
-    presets: [SwaggerUIBundle.presets.apis, SwaggerUIStandalonePreset],
-  });
-};
-</script>"""
-_TAGS = re.compile(r"<!-- Google Tag Manager.*?<!-- End Google Tag Manager[^>]*-->", re.DOTALL)
+T = TypeVar("T")
+
+PASSED_ON = ("/healthz", "/livez", "/metrics", "/schema.json")
+"""Paths that BentoML answers."""
+
+_DRAIN_BYTES = 32 * 2**20
+_DRAIN_SECONDS = 2.0
 
 
-class ServiceError(Exception):
-    """A request that is not served: HTTP status, a code for programs, a message for people, and further JSON values."""
+@dataclass
+class Exchange:
+    """A request under way."""
 
-    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"code": code, "message": message, **details}}
+    scope: Scope
+    _receive: Receive
+    headers: dict[str, str]  # by name in lower case
+    is_read: bool = False  # whether its body was read to its end
+    closing: list[Callable[[], None]] = field(default_factory=list)  # what is to be called after the answer
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers that belong to the status."""
-        allowed = self.body["error"].get("allow")
-        return ({"Retry-After": "1"} if self.status in {429, 503} else {}) | (
-            {"Allow": ", ".join(allowed)} if allowed else {}
-        )
+    async def receive(self) -> Message:
+        """The next message of the client."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.is_read = True
+        return message
 
-    def response(self) -> JSONResponse:
-        """The answer."""
-        return JSONResponse(self.body, self.status, self.headers)
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work of a request whose body was read; a `ClientDisconnect` ends it where its client goes away."""
+        working, gone = asyncio.ensure_future(work), asyncio.ensure_future(self._disconnect())
+        try:
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientDisconnect
+            return working.result()
+        finally:
+            gone.cancel()
+            if not working.done():
+                working.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await working
+
+    async def _disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
-def unexpected_error() -> ServiceError:
-    """The error of a fault in this program, whose traceback goes to the log."""
-    return ServiceError(500, "internal_error", _MESSAGES[500])
+Handler = Callable[[Exchange], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A path's handler and methods, and whether it asks for the API key."""
+
+    handler: Handler
+    methods: tuple[str, ...] = ("GET",)
+    needs_key: bool = False
+
+
+@dataclass(frozen=True)
+class Api:
+    """The REST API of a service: its endpoints by path, and what holds for all of them."""
+
+    endpoints: Mapping[str, Endpoint]
+    settings: Settings
+    metrics: ServiceMetrics
+    version: str  # name and version of the service
 
 
 class OuterApp:
-    """ASGI application around BentoML's server.
+    """ASGI application around BentoML's.
 
-    `methods` are those of each path; paths below a `prefix`, such as the files of the index page, are served too.
+    Args:
+        app: BentoML's application.
+        api: Gives the API, once BentoML has started the service.
+        static: Beginning of the paths of static files, which BentoML answers.
     """
 
-    def __init__(
-        self, app: ASGIApp, methods: Mapping[str, Iterable[str]], prefixes: tuple[str, ...], index: Path
-    ) -> None:
+    def __init__(self, app: ASGIApp, api: Callable[[], Api], static: str = "/static_content/") -> None:
         self._app = app
-        self._methods = {path: frozenset(allowed) for path, allowed in methods.items()}
-        self._prefixes = prefixes
-        self._index = _START.sub(_START_ALONE, _TAGS.sub("", index.read_text(encoding="utf-8")))
+        self._api = api
+        self._static = static
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            scope, receive = self._routed(scope, receive)
-        except ServiceError as error:
-            await error.response()(scope, receive, send)
+        path: str = scope["path"]
+        if path.startswith(self._static) or (path in PASSED_ON and scope["method"] in {"GET", "HEAD"}):
+            await self._app(scope, receive, send)
             return
-        if scope["path"] == "/":
-            await HTMLResponse(self._index)(scope, receive, send)
-            return
-        shaped = _ShapedAnswer(send)
-        try:
-            await self._app(scope, receive, shaped.send)
-        except Exception:
-            log.exception("an unexpected error at %s", scope["path"])
-            if not shaped.started:
-                await unexpected_error().response()(scope, receive, send)
-
-    def _routed(self, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-        """The request as BentoML takes it: without a slash at the end, and POST where GET asks the same."""
-        path, method = scope["path"], scope["method"]
-        if path.startswith(self._prefixes):
-            return scope, receive
+        started = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        exchange = Exchange(scope, receive, headers)
         plain = path.rstrip("/") or "/"
-        allowed = self._methods.get(plain)
-        if allowed is None:
-            hint = did_you_mean(plain, self._methods, otherwise=f"there are: {', '.join(sorted(self._methods))}")
-            raise ServiceError(404, "not_found", f"there is no path '{path[:80]}': {hint}")
-        if plain != path:
-            scope = {**scope, "path": plain, "raw_path": plain.encode()}
-        if method in allowed or (method == "HEAD" and "GET" in allowed) or method == "OPTIONS":
-            return scope, receive
-        if method == "GET" and plain in GETTABLE:
-            return {**scope, "method": "POST"}, receive
-        listed = sorted(allowed | ({"GET"} if plain in GETTABLE else set()))
-        raise ServiceError(
-            405, "method_not_allowed", f"{plain} takes {' and '.join(listed)}, not {method}", allow=listed
-        )
-
-
-GETTABLE = frozenset({"/info", "/test_data", "/test_result"})
-"""Paths without parameters, which may be asked for by GET, too."""
-
-
-class _ShapedAnswer:
-    """Passes an answer on; the body of an error that has another shape is replaced."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-        self._start: Message = {}  # of an error, until the first bytes of its body tell its shape
-        self._body = b""
-
-    async def send(self, message: Message) -> None:
-        """Take a message of the application."""
-        if message["type"] == "http.response.start" and message["status"] >= 400:
-            self._start = message
+        api = self._api()
+        endpoint = api.endpoints.get(plain)
+        try:
+            response = await _answer(api, exchange, plain, endpoint)
+            response.headers["X-Model-Version"] = api.version
+            if exchange.is_read or response.status_code < 400:
+                await response(scope, receive, send)
+            else:
+                await _refuse(response, exchange.receive, send)
+        except ClientDisconnect:
+            log.debug("a client went away from %s", plain)
             return
-        self.started = True
-        if not self._start:
-            await self._send(message)
-            return
-        self._body += message.get("body", b"")
-        if _is_shaped(self._body):
-            await self._send(self._start)
-            await self._send({**message, "body": self._body})
-            self._start = {}
-        elif not message.get("more_body"):
-            await self._replace()
-
-    async def _replace(self) -> None:
-        status, said = self._start["status"], _text_of(self._body)
-        message = _MESSAGES.get(status) or said or "the request was not served"
-        error = ServiceError(status, _CODES.get(status, "internal_error" if status >= 500 else "bad_request"), message)
-        response = error.response()
-        kept = [pair for pair in self._start["headers"] if pair[0].lower() not in _OWN_HEADERS]
-        headers = [*response.raw_headers, *kept]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": response.body})
+        finally:
+            for close in exchange.closing:
+                close()
+        seconds = time.perf_counter() - started
+        if endpoint:
+            api.metrics.answered(plain, response.status_code)
+            api.metrics.timed("request", seconds)
+        level = logging.DEBUG if plain == "/readyz" else logging.INFO  # probes would fill the log
+        access_log.log(level, "%s %s %d  %.1f ms", scope["method"], plain[:80], response.status_code, 1000 * seconds)
 
 
-_OWN_HEADERS = {b"content-type", b"content-length", b"retry-after"}
-
-
-def _is_shaped(body: bytes) -> bool:
-    return body.startswith(b'{"error":{"code":')
-
-
-def _text_of(body: bytes) -> str:
-    """What another shape of error says."""
+async def _answer(api: Api, exchange: Exchange, path: str, endpoint: Endpoint | None) -> Response:
     try:
-        content = json.loads(body)
-    except ValueError:
-        return body.decode("utf-8", "replace")[:200]
-    content = content[0] if isinstance(content, list) and content else content
-    return str(content.get("error") or content.get("detail") or "")[:200] if isinstance(content, dict) else ""
+        if endpoint is None:
+            raise _unknown(api, path)
+        method = exchange.scope["method"]
+        if method not in endpoint.methods and not (method == "HEAD" and "GET" in endpoint.methods):
+            raise _wrong_method(path, method, endpoint.methods)
+        if endpoint.needs_key and api.settings.api_key:
+            _check_key(api.settings.api_key, exchange.headers)
+        async with asyncio.timeout(api.settings.timeout_seconds):
+            return await endpoint.handler(exchange)
+    except ServiceError as error:
+        api.metrics.refused(error.code)
+        return error.response()
+    except TimeoutError:
+        api.metrics.refused("timeout")
+        message = f"the request took longer than {api.settings.timeout_seconds} s"
+        return ServiceError(504, "timeout", message).response()
+    except ClientDisconnect:
+        raise
+    except Exception:
+        log.exception("an unexpected error at %s", path[:80])
+        api.metrics.refused("internal_error")
+        return unexpected_error().response()
+
+
+def _unknown(api: Api, path: str) -> ServiceError:
+    known = sorted([*api.endpoints, "/readyz", *PASSED_ON])
+    hint = did_you_mean(path, known, otherwise=f"there are: {', '.join(known)}")
+    return ServiceError(404, "not_found", f"there is no path '{path[:80]}': {hint}")
+
+
+def _check_key(key: str, headers: Mapping[str, str]) -> None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    if not hmac.compare_digest(given.encode(), key.encode()):
+        message = "the API key is missing or wrong: send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+        raise ServiceError(401, "unauthorized", message)
+
+
+def _wrong_method(path: str, method: str, allowed: tuple[str, ...]) -> ServiceError:
+    message = f"{path} takes {' and '.join(allowed)}, not {method}"
+    return ServiceError(405, "method_not_allowed", message, allow=list(allowed))
+
+
+async def _refuse(response: Response, receive: Receive, send: Send) -> None:
+    """Answer, then read on for a moment: to close on a client that still sends could destroy the answer."""
+    headers = [*response.raw_headers, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    drained, more = 0, True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while more and drained < _DRAIN_BYTES:
+                message = await receive()
+                drained += len(message.get("body", b""))
+                more = message.get("more_body", False)  # absent in a disconnect
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

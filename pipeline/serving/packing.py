@@ -39,7 +39,7 @@ from pipeline.serving.preprocessing import letterbox
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
 CARRIES = ("pipeline.serving",)  # packed as files: a change of a file changes the service
-PACKAGES = ("bentoml", "numpy", "onnxruntime", "opencv-python-headless")
+PACKAGES = ("bentoml", "httptools", "numpy", "onnxruntime", "opencv-python-headless", "uvloop")
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
 _CREATION_TIME = "creation_time: '1970-01-01T00:00:00+00:00'"

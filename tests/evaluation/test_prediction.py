@@ -12,9 +12,9 @@ import pytest
 from api_server import Reply, json_reply
 from cases import cases
 
+from pipeline.client import http_client
 from pipeline.client.service_process import RunningService
 from pipeline.errors import DataError, MissingError, StepError
-from pipeline.evaluation import prediction
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import check_test_image, predict_dataset
 
@@ -26,8 +26,8 @@ GREYS = [250, 200, 160, 100, 60, 40, 30]
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(prediction, "_LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(http_client, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(http_client, "_LONGEST_WAIT", 0.01)
 
 
 def test_the_packed_service_finds_what_its_model_finds(
@@ -134,7 +134,7 @@ def test_a_failure_names_the_image_and_is_repeated_only_where_the_service_is_bus
 def test_a_service_that_is_gone_or_too_slow_is_told(write_dataset: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StepError, match="its info: the connection broke"):
         predict_dataset("http://127.0.0.1:9", write_dataset([200]))
-    monkeypatch.setattr(prediction, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(http_client, "_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(StepError, match=r"no answer within 0\.2 s"):
         predict_dataset(f"http://127.0.0.1:{silent.getsockname()[1]}", write_dataset([200]))
 

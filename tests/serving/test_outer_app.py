@@ -1,93 +1,142 @@
-"""What stands before BentoML's server: one shape of errors, whatever the application answers or raises."""
+"""What stands before BentoML's server: paths, methods, the API key, timeouts, and one shape of errors."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import asyncio
 from typing import Any
 
 import pytest
 from cases import cases
-from starlette.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from pipeline.serving import upload_middleware
-from pipeline.serving.outer_app import OuterApp, ServiceError
-from pipeline.serving.upload_middleware import UploadMiddleware
+from pipeline.serving.outer_app import Api, Endpoint, Exchange, OuterApp
+from pipeline.serving.service_errors import ServiceError
+from pipeline.serving.service_metrics import ServiceMetrics
+from pipeline.serving.settings import read_settings
 
-PAGE = """<html><!-- Google Tag Manager --><script src="https://x.example/gtm.js"></script>
-<!-- End Google Tag Manager --><link href="./static/a.css"></html>"""
+
+async def _answer(_: Exchange) -> Response:
+    return JSONResponse({"right": True})
+
+
+async def _refuse(_: Exchange) -> Response:
+    raise ServiceError(422, "invalid_image", "image 0: no image", index=0)
+
+
+async def _overloaded(_: Exchange) -> Response:
+    raise ServiceError(503, "overloaded", "try again")
+
+
+async def _break(_: Exchange) -> Response:
+    raise MemoryError
+
+
+async def _sleep(_: Exchange) -> Response:
+    await asyncio.sleep(30)
+    raise AssertionError
+
+
+ENDPOINTS = {
+    "/": Endpoint(_answer),
+    "/predict": Endpoint(_answer, ("POST",), needs_key=True),
+    "/info": Endpoint(_answer, ("GET", "POST"), needs_key=True),
+    "/refuse": Endpoint(_refuse),
+    "/overloaded": Endpoint(_overloaded),
+    "/break": Endpoint(_break),
+    "/sleep": Endpoint(_sleep),
+}
+
+
+class Asked:
+    def __init__(self, **environment: str) -> None:
+        self.registry = CollectorRegistry()
+        metrics = ServiceMetrics(("dim",), list(ENDPOINTS), self.registry)
+        api = Api(ENDPOINTS, read_settings(0.3, 0.01, environment), metrics, "detector:1")
+
+        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse(f"BentoML {scope['path']}")(scope, receive, send)
+
+        self.client = TestClient(OuterApp(inner, lambda: api), raise_server_exceptions=False)
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Any:
-    """`client(app)`: asks an application behind the outer one."""
-    (tmp_path / "index.html").write_text(PAGE)
-
-    def behind(app: ASGIApp) -> TestClient:
-        methods = {"/": ["GET"], "/predict": ["POST"], "/info": ["POST"]}
-        return TestClient(OuterApp(app, methods, ("/static/",), tmp_path / "index.html"))
-
-    return behind
-
-
-REFUSED = ServiceError(422, "invalid_image", "image 0: no image", index=0)
+def asked() -> Asked:
+    return Asked()
 
 
 @cases(
-    "answer, status, code, message",
+    "method, path, status, code, message",
     {
-        "a timeout": (JSONResponse({"error": "Not able to process"}, 504), 504, "timeout", "took too long"),
-        "too many": (JSONResponse({"error": "Too many requests"}, 429), 429, "too_many_requests", "try again"),
-        "an exception of BentoML": (JSONResponse([{"error": "wrong"}], 400), 400, "bad_request", "wrong"),
-        "plain text": (PlainTextResponse("Not Found", 404), 404, "not_found", "Not Found"),
-        "nothing": (PlainTextResponse("", 500), 500, "internal_error", "the server's log"),
-        "its own": (REFUSED.response(), 422, "invalid_image", "image 0: no image"),
+        "an error of its own": ("GET", "/refuse", 422, "invalid_image", "image 0: no image"),
+        "too much load": ("GET", "/overloaded", 503, "overloaded", "try again"),
+        "an unforeseen exception": ("GET", "/break", 500, "internal_error", "the server's log"),
+        "a wrong method": ("GET", "/predict", 405, "method_not_allowed", "/predict takes POST, not GET"),
+        "another wrong method": ("DELETE", "/info", 405, "method_not_allowed", "takes GET and POST, not DELETE"),
+        "a near path": ("POST", "/predcit", 404, "not_found", "did you mean '/predict'?"),
+        "no path": ("GET", "/wp-admin/x.php", 404, "not_found", "there are: /"),
+        "the wrong method for BentoML's": ("POST", "/healthz", 404, "not_found", "there is no path"),
     },
 )
-def test_every_error_has_one_shape(client: Any, answer: Any, status: int, code: str, message: str) -> None:
-    response = client(answer).post("/predict")
+def test_every_error_has_one_shape(asked: Asked, method: str, path: str, status: int, code: str, message: str) -> None:
+    response = asked.client.request(method, path)
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (status, code)
     assert message in error["message"]
     assert response.headers["content-type"] == "application/json"
-    assert int(response.headers["content-length"]) == len(response.content)
     assert ("retry-after" in response.headers) is (status in {429, 503})
+    assert ("allow" in response.headers) is (status == 405)
+    assert asked.count("detector_refusals_total", code=code) == 1
 
 
-def test_an_unforeseen_exception_is_answered_and_logged_once(client: Any, caplog: pytest.LogCaptureFixture) -> None:
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        raise MemoryError
-
-    response = client(broken).post("/predict")
-    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+def test_an_unforeseen_exception_is_logged_once(asked: Asked, caplog: pytest.LogCaptureFixture) -> None:
+    asked.client.get("/break")
     assert [each.exc_info[0] for each in caplog.records if each.exc_info] == [MemoryError]
 
 
-def test_answers_pass_as_they_are(client: Any) -> None:
-    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-        await JSONResponse([scope["method"], scope["path"]])(scope, receive, send)
-
-    asked = client(echo)
-    assert asked.post("/predict/").json() == ["POST", "/predict"]
-    assert asked.get("/info").json() == ["POST", "/info"]
-    assert asked.get("/static/a.css").json() == ["GET", "/static/a.css"]
-    assert "example" not in asked.get("/").text
-    assert "./static/a.css" in asked.get("/").text
-    assert json.loads(asked.get("/nowhere").text)["error"]["code"] == "not_found"
+def test_a_request_that_takes_too_long() -> None:
+    response = Asked(DETECTOR_TIMEOUT_SECONDS="1").client.get("/sleep")
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
 
 
-def test_an_unforeseen_exception_in_decoding_is_answered_at_once(
-    packed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(data: bytes) -> Any:
-        raise MemoryError
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/metrics", "/schema.json", "/static_content/a.css"])
+def test_bentomls_paths_are_passed_on(asked: Asked, path: str) -> None:
+    assert asked.client.get(path).text == f"BentoML {path}"
 
-    monkeypatch.setattr(upload_middleware, "decode", fail)
-    app = UploadMiddleware(PlainTextResponse("never"), packed.folder / "src" / "model.json")
-    image = (packed.folder / "src" / "test_image.png").read_bytes()
-    response = TestClient(app).post("/predict", files={"images": ("a.png", image)})
-    assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
-    assert [each.exc_info[0] for each in caplog.records if each.exc_info] == [MemoryError]
-    assert app._held_bytes == 0
+
+def test_answers_tell_the_version_and_are_counted(asked: Asked) -> None:
+    for path in ("/info", "/info/", "/"):
+        response = asked.client.get(path)
+        assert response.json() == {"right": True}
+        assert response.headers["x-model-version"] == "detector:1"
+    assert asked.client.head("/info").content == b""
+    asked.client.get("/made-up")
+    assert asked.count("detector_requests_total", path="/info", status="200") == 3
+    assert not [each for family in asked.registry.collect() for each in family.samples if "made" in str(each.labels)]
+
+
+@cases(
+    "headers, status",
+    {
+        "none": ({}, 401),
+        "a wrong one": ({"Authorization": "Bearer geheim2"}, 401),
+        "another scheme": ({"Authorization": "Basic geheim"}, 401),
+        "an empty one": ({"X-API-Key": ""}, 401),
+        "not ASCII": ({"X-API-Key": "geheim\xe9".encode("latin-1")}, 401),
+        "a bearer": ({"Authorization": "bearer geheim"}, 200),
+        "a header": ({"X-API-Key": "geheim"}, 200),
+    },
+)
+def test_the_api_key(headers: Any, status: int) -> None:
+    asked = Asked(DETECTOR_API_KEY="geheim")
+    for method, path in (("POST", "/predict"), ("GET", "/info")):
+        response = asked.client.request(method, path, headers=headers)
+        assert response.status_code == status
+        assert ("www-authenticate" in response.headers) is (status == 401)
+        assert "geheim" not in response.text
+    assert asked.client.get("/").status_code == asked.client.get("/healthz").status_code == 200

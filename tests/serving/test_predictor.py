@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -11,22 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import IntegrityError
-from pipeline.serving import predictor
-from pipeline.serving.predictor import MAX_BATCH, MAX_DETECTIONS, Detections, Predictor, available_cpus, restore
+from pipeline.serving.predictor import MAX_DETECTIONS, Detections, Predictor, restore
 from pipeline.serving.preprocessing import letterbox
 
 
 @pytest.fixture
 def varied_images(picture: Any) -> Any:
-    return [
-        picture(150 + 13 * i, 90 + 7 * (i % 5), (10 + i, 5 + i % 9, 60 + 2 * i, 50 + i % 20))
-        for i in range(2 * MAX_BATCH + 3)
-    ]
+    return [picture(150 + 13 * i, 90 + 7 * (i % 5), (10 + i, 5 + i % 9, 60 + 2 * i, 50 + i % 20)) for i in range(19)]
 
 
 @pytest.fixture
@@ -40,13 +34,18 @@ def test_the_box_is_found_in_original_pixels(detect: Any, picture: Any) -> None:
     assert found.labels.tolist() == [0]
 
 
-def test_alone_and_in_a_batch_the_same(detect: Any, varied_images: Any) -> None:
-    together = detect(*varied_images)
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("alone", [True, False])
+def test_alone_beside_others_and_in_a_batch_the_same(
+    tiny: Any, detect: Any, varied_images: Any, batch_size: int, alone: bool
+) -> None:
+    predictor = Predictor(tiny.onnx_path, tiny.metadata, threads=2, batch_size=batch_size)
+    together = predictor.detect([letterbox(image, tiny.metadata.image_size) for image in varied_images], alone=alone)
     assert len(together) == len(varied_images)
     for image, one in zip(varied_images, together, strict=True):
-        (alone,) = detect(image)
+        (single,) = detect(image)
         for name in ("boxes", "scores", "labels"):
-            np.testing.assert_array_equal(getattr(alone, name), getattr(one, name))
+            np.testing.assert_array_equal(getattr(single, name), getattr(one, name))
 
 
 def test_an_image_without_anything_and_no_image(detect: Any, picture: Any) -> None:
@@ -58,16 +57,6 @@ def test_a_model_that_the_metadata_does_not_name(tiny: Any, tmp_path: Path) -> N
     (tmp_path / "model.onnx").write_bytes(tiny.onnx_path.read_bytes() + b"\0")
     with pytest.raises(IntegrityError, match="SHA-256"):
         Predictor(tmp_path / "model.onnx", tiny.metadata)
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
-def test_cpus_are_those_this_process_may_use() -> None:
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert available_cpus() == 1
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def test_nothing_is_reported_nor_written_to_the_users_home(tiny: Any, tmp_path: Path) -> None:
@@ -134,32 +123,17 @@ def test_threshold_and_limit_keep_the_best() -> None:
     assert restored([[0, 0, 9, 9, np.nan, 0]]).to_json(["a"], 0.0)["detections"] == []
 
 
+def test_detections_of_some_classes_and_only_so_many() -> None:
+    found = restored([[0, 0, 9, 9, i / 10, i % 3] for i in range(1, 10)])
+    assert found.select(0.35, [1, 2], 3).scores.tolist() == pytest.approx([0.8, 0.7, 0.5])
+    assert found.select(0.0, []).labels.tolist() == []
+    assert len(found.select(0.0).scores) == 9
+
+
 def test_json_form() -> None:
     assert restored([[12, 12, 48, 24, 0.123456789, 1]]).to_json(["a", "b"], 0.1) == {
+        "status": 200,
         "width": 200,
         "height": 120,
         "detections": [{"box": [25.0, 24.828, 100.0, 49.655], "score": 0.123457, "label": "b", "class_id": 1}],
     }
-
-
-@cases(
-    "files, cpus",
-    {
-        "two of many": ({"cpu.max": "200000 100000"}, 2.0),
-        "a part": ({"cpu.max": "150000 100000"}, 1.5),
-        "no limit": ({"cpu.max": "max 100000"}, math.inf),
-        "version 1": ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
-        "version 1 without a limit": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
-        "no control groups": ({}, math.inf),
-    },
-)
-def test_the_quota_of_a_container_counts(tmp_path: Path, files: dict[str, str], cpus: float) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    assert predictor._quota(tmp_path) == cpus
-
-
-def test_threads_are_those_of_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor, "_quota", lambda _: 0.5)
-    assert predictor.available_cpus() == 1

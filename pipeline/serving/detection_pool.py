@@ -1,0 +1,174 @@
+"""From image files to detections on worker threads: an image is decoded, prepared and run on one thread.
+
+On a CPU, one image a thread is the fastest, and costs no handing over. A GPU wants batches: there, the threads that
+have an image ready run the graph together, the first of them for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pipeline.errors import DataError
+from pipeline.serving.decoding import decode, read_header
+from pipeline.serving.predictor import Detections, Predictor
+from pipeline.serving.preprocessing import Letterboxed, letterbox
+from pipeline.serving.service_errors import ServiceError, overloaded
+from pipeline.serving.settings import Settings
+
+_LARGE_PIXELS = 16_000_000  # images beyond are decoded one at a time, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class Found:
+    """The detections in one image, and the seconds of each stage."""
+
+    detections: Detections
+    decode: float  # with the letterbox
+    wait: float  # for a thread, and for the batch
+    inference: float  # the time of the whole run, also in a batch
+    batch: int = 1  # images in the run
+
+
+class DetectionPool:
+    """Worker threads around a predictor; used from one event loop."""
+
+    def __init__(self, predictor: Predictor, image_size: tuple[int, int], settings: Settings) -> None:
+        self._predictor = predictor
+        self._image_size = image_size
+        self._settings = settings
+        self._batch = _Batch(predictor) if predictor.batch_size > 1 else None
+        # while a batch runs, the images of the next are prepared
+        workers = max(settings.threads, 2 * predictor.batch_size if self._batch else 1)
+        self._threads = ThreadPoolExecutor(workers, "detect")
+        self._large = threading.Lock()
+        self._running = 0  # images given to the threads
+        self.waiting = 0  # images of all requests that are not done
+
+    async def detect(self, files: Sequence[tuple[str, bytes | memoryview]]) -> list[Found | ServiceError]:
+        """Detect objects in the image files of one request, given with their names.
+
+        A request has at most as many images under way as there are threads, so that others get their turn. Where the
+        caller is cancelled, no further image is begun.
+
+        Raises:
+            ServiceError: Too many images wait already.
+        """
+        if self.waiting and self.waiting + len(files) > self._settings.max_waiting:
+            raise overloaded("too many images are waiting")
+        self.waiting += len(files)
+        try:
+            if len(files) == 1:
+                return [await self._detect(0, *files[0])]
+            turns = asyncio.Semaphore(self._settings.threads)
+
+            async def detect_in_turn(index: int, name: str, data: bytes | memoryview) -> Found | ServiceError:
+                async with turns:
+                    return await self._detect(index, name, data)
+
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(detect_in_turn(index, *file)) for index, file in enumerate(files)]
+            return [task.result() for task in tasks]
+        finally:
+            self.waiting -= len(files)
+
+    def close(self) -> None:
+        """End the threads, without the images that wait."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _detect(self, index: int, name: str, data: bytes | memoryview) -> Found | ServiceError:
+        self._running += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._work, data, time.perf_counter())
+        except DataError as error:
+            return ServiceError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=name)
+        except _TooLarge as error:
+            limit = self._settings.max_pixels
+            message = f"image {index} is {error}, more than {limit} pixels"
+            return ServiceError(413, "image_too_large", message, index=index, file=name, limit_pixels=limit)
+        finally:
+            self._running -= 1
+
+    def _work(self, data: bytes | memoryview, submitted: float) -> Found:
+        begun = time.perf_counter()
+        letterboxed = self._prepare(data)
+        prepared = time.perf_counter()
+        if self._batch:
+            detections, inference, batch = self._batch.detect(letterboxed)
+        else:
+            batch = 1
+            few = self._running == 1 or 2 * self._running <= self._settings.threads
+            (detections,) = self._predictor.detect([letterboxed], alone=few)
+            inference = time.perf_counter() - prepared
+        waited = (begun - submitted) + (time.perf_counter() - prepared - inference)
+        return Found(detections, prepared - begun, waited, inference, batch)
+
+    def _prepare(self, part: bytes | memoryview) -> Letterboxed:
+        data = bytes(part)  # a copy of the body's part for as long as it is decoded
+        header = read_header(data)
+        if header.pixels > self._settings.max_pixels:
+            raise _TooLarge(f"{header.width} x {header.height}")
+        if header.pixels <= _LARGE_PIXELS:
+            return letterbox(decode(data), self._image_size)
+        with self._large:
+            return letterbox(decode(data), self._image_size)
+
+
+class _TooLarge(Exception):  # noqa: N818  # it never leaves the module
+    """An image of too many pixels, by its header."""
+
+
+@dataclass
+class _Job:
+    image: Letterboxed
+    detections: Detections | None = None
+    inference: float = 0.0
+    batch: int = 0
+    error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.detections is not None or self.error is not None
+
+
+@dataclass
+class _Batch:
+    """Runs the images of several threads together: a thread that finds the predictor free runs all that wait."""
+
+    predictor: Predictor
+    _waiting: list[_Job] = field(default_factory=list)
+    _list_lock: threading.Lock = field(default_factory=threading.Lock)
+    _run_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def detect(self, image: Letterboxed) -> tuple[Detections, float, int]:
+        """Detect objects, and return the seconds of the run and the number of its images."""
+        job = _Job(image)
+        with self._list_lock:
+            self._waiting.append(job)
+        with self._run_lock:
+            while not job.is_done:
+                self._run()
+        if job.error:
+            raise job.error
+        assert job.detections is not None  # noqa: S101  # it is done without an error
+        return job.detections, job.inference, job.batch
+
+    def _run(self) -> None:
+        with self._list_lock:
+            batch = self._waiting[: self.predictor.batch_size]
+            del self._waiting[: len(batch)]
+        started = time.perf_counter()
+        try:
+            found = self.predictor.detect([job.image for job in batch])
+        except Exception as error:  # noqa: BLE001  # each thread raises it
+            for job in batch:
+                job.error = error
+            return
+        for job, detections in zip(batch, found, strict=True):
+            job.inference, job.batch = time.perf_counter() - started, len(batch)
+            job.detections = detections

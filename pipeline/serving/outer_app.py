@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import did_you_mean
@@ -78,20 +78,26 @@ class OuterApp:
         self._app = app
         self._methods = {path: frozenset(allowed) for path, allowed in methods.items()}
         self._prefixes = prefixes
-        self._index = _START.sub(_START_ALONE, _TAGS.sub("", index.read_text(encoding="utf-8")))
+        self._methods |= {"/": frozenset({"GET"}), "/ui": frozenset({"GET"}), "/docs": frozenset({"GET"})}
+        page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+        api_page = _START.sub(_START_ALONE, _TAGS.sub("", index.read_text(encoding="utf-8")))
+        self._pages = {"/": page, "/ui": page, "/docs": api_page}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"] == "/ui/":  # from where the page's relative links would miss
+            await RedirectResponse("../ui")(scope, receive, send)
+            return
         try:
             scope, receive = self._routed(scope, receive)
         except ServiceError as error:
             await error.response()(scope, receive, send)
             return
-        if scope["path"] == "/":
-            await HTMLResponse(self._index)(scope, receive, send)
+        if scope["path"] in self._pages:
+            await HTMLResponse(self._pages[scope["path"]])(scope, receive, send)
             return
         shaped = _ShapedAnswer(send)
         try:

@@ -73,8 +73,8 @@ def test_answers_pass_as_they_are(client: Any) -> None:
     assert asked.post("/predict/").json() == ["POST", "/predict"]
     assert asked.get("/info").json() == ["POST", "/info"]
     assert asked.get("/static/a.css").json() == ["GET", "/static/a.css"]
-    assert "example" not in asked.get("/").text
-    assert "./static/a.css" in asked.get("/").text
+    assert "example" not in asked.get("/docs").text
+    assert "./static/a.css" in asked.get("/docs").text
     assert json.loads(asked.get("/nowhere").text)["error"]["code"] == "not_found"
 
 

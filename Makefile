@@ -11,7 +11,7 @@ INSTALL := $(PIP) install --quiet --no-deps --only-binary :all:
 WORKERS ?= logical
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 10
 
-.PHONY: demo test soak lint lab lock clean clean-store
+.PHONY: demo test soak lint browser lab lock clean clean-store
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the five steps on the embedded sample
@@ -28,6 +28,11 @@ lint: $(VENV)/.installed  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+
+browser:  ## Chromium, for the tests of the service's page: installed where it is missing, on Debian as root
+	@for name in $(CHROMIUM) chromium chromium-browser google-chrome; do if command -v $$name > /dev/null; then exit; fi; done; \
+	test "$$(id -u)" = 0 && command -v apt-get > /dev/null && apt-get update -qq && apt-get install -qq -y chromium \
+		|| echo "no Chromium was installed: the tests of the service's page are skipped"
 
 lab: $(VENV)/.lab  ## JupyterLab, for editing the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir steps $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -95,8 +95,8 @@ class Endpoints:
         both, key = ("GET", "POST"), True
         return {
             "/": Endpoint(self._show_page),
-            "/ui": Endpoint(self._show_page),
-            "/docs": Endpoint(self._show_api_page),
+            "/ui": Endpoint(self._show_page, is_page=True),
+            "/docs": Endpoint(self._show_api_page, is_page=True),
             "/docs.json": Endpoint(self._show_openapi),
             "/readyz": Endpoint(self._tell_ready),
             "/predict": Endpoint(self._predict, ("POST",), key),

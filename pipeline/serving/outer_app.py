@@ -79,11 +79,12 @@ Handler = Callable[[Exchange], Awaitable[Response]]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A path's handler and methods, and whether it asks for the API key."""
+    """A path's handler and methods."""
 
     handler: Handler
     methods: tuple[str, ...] = ("GET",)
-    needs_key: bool = False
+    needs_key: bool = False  # whether it asks for the API key
+    is_page: bool = False  # whether its links are relative, so that a slash at its end would lead them astray
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,8 @@ def pack_service(
 def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> dict[str, Any]:
     """Collect the files of the service: code, model, metadata, the test image and its detections."""
     sources = [_PACKAGE_ROOT / name for name in ("__init__.py", "errors.py", "files.py")]
-    for source in [*sources, *(_PACKAGE_ROOT / "serving").glob("*.py")]:
+    serving = _PACKAGE_ROOT / "serving"
+    for source in [*sources, *serving.glob("*.py"), serving / "page.html"]:
         target = context / _PACKAGE_ROOT.name / source.relative_to(_PACKAGE_ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -29,7 +29,8 @@ def test_what_is_in_it(packed: Any, tiny: Any) -> None:
     code = {name for name in sources if name.endswith(".py")}
     serving = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "pipeline/serving").glob("*.py")}
     assert code == {"pipeline/__init__.py", "pipeline/errors.py", "pipeline/files.py", *serving}
-    assert sources.keys() - code == {"model.onnx", "model.json", "test_image.png", "test_result.json", "bentofile.yaml"}
+    others = {"model.onnx", "model.json", "test_image.png", "test_result.json", "bentofile.yaml"}
+    assert sources.keys() - code == {*others, "pipeline/serving/page.html"}
     assert sources["model.onnx"] == tiny.onnx_path.read_bytes()
     assert ModelMetadata.read(packed.folder / "src" / "model.json") == tiny.metadata
     assert json.loads(sources["test_result.json"]) == packed.test_result

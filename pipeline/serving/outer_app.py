@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import did_you_mean
@@ -156,6 +156,8 @@ async def _answer(api: Api, exchange: Exchange, path: str, endpoint: Endpoint | 
             raise _wrong_method(path, method, endpoint.methods)
         if endpoint.needs_key and api.settings.api_key:
             _check_key(api.settings.api_key, exchange.headers)
+        if endpoint.is_page and exchange.scope["path"] != path:
+            return RedirectResponse(f"..{path}")
         async with asyncio.timeout(api.settings.timeout_seconds):
             return await endpoint.handler(exchange)
     except ServiceError as error:

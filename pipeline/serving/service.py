@@ -13,6 +13,7 @@ The folder that holds the package (a Bento's `src`) also holds the files that `m
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 from pathlib import Path
@@ -47,6 +48,7 @@ from pipeline.serving.settings import Settings, read_settings
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
 _EXPOSED = ("Retry-After", "Server-Timing", "X-Model-Version")  # to pages of other origins
 
 
@@ -71,6 +73,15 @@ def _settings(metadata: ModelMetadata) -> Settings:
     return read_settings(metadata.serving_score_threshold, metadata.score_threshold)
 
 
+def _return_large_blocks() -> None:
+    """Have glibc give memory back to the system: by default, it keeps blocks of up to 32 MB for later.
+
+    Source: mallopt(3), M_MMAP_THRESHOLD. Other C libraries have no such call, or need none.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
 @bentoml.service(
     name=SERVICE_NAME,
     service_class=DetectionService,
@@ -91,6 +102,7 @@ class ObjectDetector:
         self._metadata = ModelMetadata.read(ROOT / METADATA_FILE)
         settings = _settings(self._metadata)
         cv2.setNumThreads(1)  # images are decoded side by side already
+        _return_large_blocks()
         self._predictor = Predictor(
             ROOT / MODEL_FILE, self._metadata, threads=settings.threads, batch_size=settings.batch_size
         )

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.serving.predictor import MAX_DETECTIONS
 
+_BASE64 = {"pattern": r"^(data:[^,]*;base64,)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
 Output = Literal["json", "coco", "image"]
+Box = Annotated[list[float], Field(min_length=4, max_length=4)]
+"""Not a tuple, whose `prefixItems` many generators of clients do not know."""
+
+
+def _read_bool(value: object) -> object:
+    """Only JSON's words, none of the others that pydantic takes for true."""
+    if isinstance(value, bool) or value in ("true", "false"):
+        return value
+    raise ValueError("input should be true or false")
 
 
 class PredictParameters(BaseModel):
@@ -24,13 +34,15 @@ class PredictParameters(BaseModel):
     output: Output = Field(
         "json", description="a list of results, a COCO data set with scores, or the one image with its boxes drawn"
     )
-    strict: bool = Field(False, description="whether one image that cannot be read fails the whole request")
+    strict: Annotated[bool, BeforeValidator(_read_bool)] = Field(
+        False, description="whether one image that cannot be read fails the whole request"
+    )
 
 
 class DetectedObject(BaseModel):
     """One detected object."""
 
-    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels of the upright image")
+    box: Box = Field(description="x1, y1, x2, y2 in pixels of the upright image")
     score: float = Field(ge=0, le=1, description="certainty")
     label: str = Field(description="name of the class")
     class_id: int = Field(ge=0, description="index of the class")
@@ -91,7 +103,7 @@ class CocoAnnotation(BaseModel):
     id: int
     image_id: int
     category_id: int
-    bbox: tuple[float, float, float, float] = Field(description="x, y, width, height in pixels of the upright image")
+    bbox: Box = Field(description="x, y, width, height in pixels of the upright image")
     area: float
     iscrowd: Literal[0] = 0
     score: float
@@ -109,7 +121,7 @@ class CocoAnswer(BaseModel):
 class JsonUpload(PredictParameters):
     """A JSON body of `predict`."""
 
-    images: list[Annotated[str, Field(description="a file in base64, or a data: URL")]]
+    images: list[Annotated[str, Field(description="a file in base64, or a data: URL", json_schema_extra=_BASE64)]]
 
 
 class ServiceInfo(BaseModel):
@@ -120,13 +132,15 @@ class ServiceInfo(BaseModel):
     run: str = Field(description="the run that the service comes from, where it was told")
     variant: str
     runtime: str
-    classes: tuple[str, ...]
-    input_size: tuple[int, int] = Field(description="height, width of the network's input in pixels")
+    classes: list[str]
+    input_size: list[int] = Field(
+        min_length=2, max_length=2, description="height, width of the network's input in pixels"
+    )
     score_threshold: float = Field(description="least score that can be asked for")
     serving_score_threshold: float = Field(description="least score of an answer when none is asked for")
     nms_iou_threshold: float
     max_detections: int
-    formats: tuple[str, ...]
+    formats: list[str]
     limits: dict[str, int]
     onnx_sha256: str
     providers: list[str] = Field(description="ONNX Runtime's execution providers in use")

@@ -74,21 +74,30 @@ class Endpoints:
         self.pool = DetectionPool(predictor, metadata.image_size, settings)
         self.is_ready = False
         self.api = Api(self._by_path(), settings, metrics, version)
-        model = vars(metadata) | {"serving_score_threshold": settings.score_threshold}
+        model = vars(metadata) | {
+            "classes": list(metadata.classes),
+            "serving_score_threshold": settings.score_threshold,
+        }
         self.info = ServiceInfo(
             name=SERVICE_NAME,
             version=version,
             run=settings.run,
-            input_size=metadata.image_size,
+            input_size=list(metadata.image_size),
             max_detections=MAX_DETECTIONS,
-            formats=FORMATS,
+            formats=list(FORMATS),
             limits=settings.limits,
             providers=predictor.providers,
             **model,
         )
         about = f"YOLOX-{metadata.variant}, {len(metadata.classes)} classes: {', '.join(metadata.classes[:20])}"
         self._openapi = openapi_document(
-            SERVICE_NAME, version, about, metadata.score_threshold, needs_key=bool(settings.api_key)
+            SERVICE_NAME,
+            version,
+            about,
+            metadata.classes,
+            metadata.score_threshold,
+            settings.max_images,
+            needs_key=bool(settings.api_key),
         )
 
     def _by_path(self) -> Mapping[str, Endpoint]:
@@ -118,7 +127,9 @@ class Endpoints:
         exchange.closing.append(body.release)
         length = exchange.headers.get("content-length", "")
         query = exchange.scope["query_string"]
-        files, wanted = await read_upload(exchange.headers, query, lambda: body.read(length), self._settings)
+        files, wanted = await read_upload(
+            exchange.headers, query, lambda: body.read(length), self._settings, self._check
+        )
         wanted.output = output or wanted.output
         read = perf_counter() - began
         response = await exchange.unless_gone(self.answer(files, wanted))
@@ -133,7 +144,7 @@ class Endpoints:
             ServiceError: A parameter or an image is wrong, or there is too much load.
         """
         if wanted.output == "image" and len(files) > 1:
-            raise ServiceError(400, "invalid_parameter", f"output=image takes one image, not {len(files)}")
+            raise ServiceError(422, "not_one_image", f"only one image can be drawn at a time, not {len(files)}")
         threshold, class_ids = self._threshold(wanted.score_threshold), self._ids_of(wanted.classes)
         self._metrics.waiting.set(self.pool.waiting + len(files))
         found = await self.pool.detect(files)
@@ -149,6 +160,10 @@ class Endpoints:
         self._metrics.timed("post", stages["post"])
         response.headers["Server-Timing"] = ", ".join(f"{name};dur={1000 * s:.2f}" for name, s in stages.items())
         return response
+
+    def _check(self, wanted: PredictParameters) -> None:
+        self._threshold(wanted.score_threshold)
+        self._ids_of(wanted.classes)
 
     def _threshold(self, asked: float | None) -> float:
         floor = self._metadata.score_threshold
@@ -250,7 +265,7 @@ def _as_coco(classes: Sequence[str], names: Sequence[str], results: Sequence[Ima
         content["images"].append({"id": number, "file_name": name, "width": result.width, "height": result.height})
         for each in result.detections:
             x1, y1, x2, y2 = each.box
-            bbox = (x1, y1, round(x2 - x1, 3), round(y2 - y1, 3))
+            bbox = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
             content["annotations"].append(
                 {"id": len(content["annotations"]) + 1, "image_id": number, "category_id": each.class_id + 1}
                 | {"bbox": bbox, "area": round(bbox[2] * bbox[3], 3), "score": each.score}

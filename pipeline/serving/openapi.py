@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -30,14 +31,25 @@ The answer has one item an image, in order. Where some images cannot be read, th
 or in the JSON object. `Server-Timing` tells the milliseconds of each stage, added up over the images."""
 
 
-def openapi_document(name: str, version: str, description: str, floor: float, *, needs_key: bool) -> dict[str, Any]:
+def openapi_document(
+    name: str,
+    version: str,
+    description: str,
+    classes: Sequence[str],
+    floor: float,
+    max_images: int,
+    *,
+    needs_key: bool,
+) -> dict[str, Any]:
     """Make the document.
 
     Args:
         name: Of the service.
         version: Of the service.
         description: What the service is.
+        classes: Of the model.
         floor: The least score threshold.
+        max_images: Of a request.
         needs_key: Whether requests need an API key.
     """
     models = (
@@ -48,22 +60,19 @@ def openapi_document(name: str, version: str, description: str, floor: float, *,
     _, definitions = models_json_schema(modes, ref_template=_REFERENCE)  # type: ignore[arg-type]
     schemas: dict[str, Any] = definitions["$defs"]
     parameters = schemas.pop("PredictParameters")["properties"]
-    for properties in (parameters, schemas["JsonUpload"]["properties"]):
+    members = schemas["JsonUpload"]["properties"]
+    for properties in (parameters, members):
         for schema in properties.values():
             _drop_null(schema)
         properties["score_threshold"]["minimum"] = floor
+        properties["classes"]["items"] = {"type": "string", "enum": list(classes)}
+    members |= {name: _or_null(members[name]) for name in ("score_threshold", "classes")}
     query = [
         {"name": key, "in": "query", "schema": schema, "description": schema.pop("description", "")}
         for key, schema in ((key, dict(schema)) for key, schema in parameters.items())
     ]
     file = {"type": "string", "format": "binary"}
-    form = {
-        "type": "object",
-        "properties": {FIELD: {"type": "array", "items": file, "minItems": 1}, **parameters},
-        "required": [FIELD],
-    }
-    bodies: dict[str, Any] = {FORM_TYPE: {"schema": form}, JSON_TYPE: {"schema": _reference("JsonUpload")}}
-    bodies |= {media: {"schema": file} for media in RAW_TYPES}
+    schemas["JsonUpload"]["properties"]["images"] |= {"minItems": 1, "maxItems": max_images}
     results = {"type": "array", "items": {"anyOf": [_reference("ImageResult"), _reference("ImageFailure")]}}
     answers = {
         JSON_TYPE: {"schema": {"anyOf": [results, _reference("CocoAnswer")]}},
@@ -71,10 +80,21 @@ def openapi_document(name: str, version: str, description: str, floor: float, *,
     }
     jpeg = {"image/jpeg": {"schema": file}}
     drawn = [each for each in query if each["name"] not in {"output", "strict"}]
-    body = {"required": True, "content": bodies}
     paths = {
-        "/predict": {"post": _operation("predict", "Detect objects in images", answers, query, body, _PREDICT)},
-        "/draw": {"post": _operation("draw", "Detect objects, and draw them into the one image", jpeg, drawn, body)},
+        "/predict": {
+            "post": _operation(
+                "predict", "Detect objects in images", answers, query, _body(parameters, max_images), _PREDICT
+            )
+        },
+        "/draw": {
+            "post": _operation(
+                "draw",
+                "Detect objects, and draw them into the one image",
+                jpeg,
+                drawn,
+                _body(parameters, 1),
+            )
+        },
     }
     image_types = {media: {"schema": file} for media in RAW_TYPES[:4]}
     for path, summary, content in (
@@ -100,6 +120,25 @@ def openapi_document(name: str, version: str, description: str, floor: float, *,
         }
         document["security"] = [{"bearer": []}, {"key": []}]
     return document
+
+
+def _body(parameters: dict[str, Any], most: int) -> dict[str, Any]:
+    """The ways in which images come, at most so many."""
+    file = {"type": "string", "format": "binary"}
+    images = {"type": "array", "items": file, "minItems": 1, "maxItems": most}
+    # BentoML's client sends null for what is not given
+    fields = {name: each if "default" in each else _or_null(each) for name, each in parameters.items()}
+    form = {"type": "object", "properties": {FIELD: images, **fields}, "required": [FIELD]}
+    upload: dict[str, Any] = _reference("JsonUpload")
+    if most == 1:
+        upload = {"allOf": [upload, {"type": "object", "properties": {FIELD: {"type": "array", "maxItems": 1}}}]}
+    content: dict[str, Any] = {FORM_TYPE: {"schema": form | {"additionalProperties": False}}}
+    content |= {JSON_TYPE: {"schema": upload}}
+    return {"required": True, "content": content | {media: {"schema": file} for media in RAW_TYPES}}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return schema | {"type": [schema["type"], "null"]}
 
 
 def _reference(model: str) -> dict[str, str]:

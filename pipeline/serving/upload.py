@@ -33,6 +33,7 @@ JSON_TYPE = "application/json"
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _PARAMETERS = tuple(PredictParameters.model_fields)
+_OPTIONAL = tuple(name for name, each in PredictParameters.model_fields.items() if each.default is None)
 _MOST_FIELDS = 256  # of a form, apart from its files
 
 Files = list[tuple[str, bytes | memoryview]]
@@ -95,15 +96,20 @@ def too_long(limit: int) -> ServiceError:
 
 
 async def read_upload(
-    headers: Mapping[str, str], query: bytes, read_body: Callable[[], Awaitable[bytes]], settings: Settings
+    headers: Mapping[str, str],
+    query: bytes,
+    read_body: Callable[[], Awaitable[bytes]],
+    settings: Settings,
+    check: Callable[[PredictParameters], None],
 ) -> tuple[Files, PredictParameters]:
-    """Read the image files and the parameters of a request.
+    """Read the image files and the parameters of a request. Those in its query go before those in its body.
 
     Args:
         headers: By name in lower case.
         query: The query string.
         read_body: Reads the body, once its media type is known to be right.
         settings: The limits.
+        check: Raises a `ServiceError` for parameters that are wrong for this model.
 
     Raises:
         ServiceError: The request is wrong.
@@ -117,7 +123,6 @@ async def read_upload(
     values: dict[str, Any] = {}
     for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         _collect(values, name, text)
-    asked = set(values)
     body = await read_body()
     files: Files
     if kind == FORM_TYPE:
@@ -126,11 +131,11 @@ async def read_upload(
         files, members = _read_json(body, settings)
     else:
         files, members = [("", body)], {}
-    for name, value in members.items():
-        if name in asked:
-            raise ServiceError(400, "invalid_parameter", f"{name} is given twice: in the query and in the body")
-        values[name] = value
-    return files, _checked(values)
+    if members:
+        check(_validated(members))  # also what the query replaces
+    wanted = _validated(members | values)
+    check(wanted)
+    return files, wanted
 
 
 def _collect(values: dict[str, Any], name: str, value: Any) -> None:
@@ -145,7 +150,7 @@ def _collect(values: dict[str, Any], name: str, value: Any) -> None:
     values[name] = value
 
 
-def _checked(values: dict[str, Any]) -> PredictParameters:
+def _validated(values: dict[str, Any]) -> PredictParameters:
     try:
         return PredictParameters.model_validate(values)
     except ValidationError as error:
@@ -247,7 +252,7 @@ def _read_form(body: bytes, boundary: bytes, settings: Settings) -> tuple[Files,
 def _collect_field(members: dict[str, Any], name: str, content: bytes) -> None:
     """Add a parameter of a form. It may be JSON, as BentoML's client writes it."""
     text = content.decode("utf-8", "replace")
-    if text == "null":
+    if text == "null" and name in _OPTIONAL:
         return
     value: Any = text
     if text[:1] in {'"', "["}:
@@ -279,7 +284,7 @@ def _read_json(body: bytes, settings: Settings) -> tuple[Files, dict[str, Any]]:
             raise ServiceError(400, "invalid_base64", message, index=index) from None
     members: dict[str, Any] = {}
     for name, value in content.items():
-        if value is not None:
+        if value is not None or name not in _OPTIONAL:
             _collect(members, name, value)
     return files, members
 

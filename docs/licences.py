@@ -17,6 +17,7 @@ from pathlib import Path
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
+    "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",

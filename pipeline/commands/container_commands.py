@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.errors import MissingError, StepError
@@ -35,46 +36,69 @@ def _containerize(context: CommandContext) -> CommandResult:
         check_engine(arguments.engine)
         engine = Engine(arguments.engine, silence_of(arguments.engine))
     with tempfile.TemporaryDirectory(prefix="containerize-") as scratch:
-        bento, run, place = _packed(context, Path(scratch, _ENTITY))
-        written = write_context(PackedBento.read(bento), arguments.folder or place, tag=arguments.tag, run=run)
+        service = _find_service(context, Path(scratch, _ENTITY))
+        bento, folder = PackedBento.read(service.folder), arguments.folder or _typed(service.place)
+        written = write_context(bento, folder, tag=arguments.tag, run=service.run)
     typed = shlex.join(build_command(engine.name, written.folder, written.tag))
     if engine.silence and arguments.engine:
         raise StepError(engine.silence, where=written.folder, remedy=f"where it answers: {typed}")
     if not engine.silence:
         build(engine.name, written.folder, written.tag)
-    options = "--rm --read-only --tmpfs /tmp --publish 127.0.0.1:3000:3000"
     starter = "podman" if engine.name == "buildah" else engine.name
+    start = f"{starter} run --rm --read-only --tmpfs /tmp --publish 127.0.0.1:3000:3000 {written.tag}"
     lines = [
+        f"service  {bento.tag}{f' of run {service.run}' if service.run else ''}: {bento.title}",
+        *([f"note     {service.note}"] if service.note else []),
         f"context  {written.folder}: {', '.join(written.files)}",
         f"image    {f'none: {engine.silence}' if engine.silence else f'{written.tag}, built by {engine.name}'}",
         *([f"build    {typed}"] if engine.silence else []),
-        f"run      {starter} run {options} {written.tag}",
+        f"run      {start}",
     ]
     content = {
-        "run": run or None,
+        "bento": bento.tag,
+        "run": service.run or None,
+        "note": service.note or None,
         "context": str(written.folder),
         "files": written.files,
         "tag": written.tag,
         "engine": engine.name,
-        "silence": engine.silence,
         "is_built": not engine.silence,
+        "why_not": engine.silence or None,
         "build_command": typed,
+        "run_command": start,
     }
     return CommandResult(content, "\n".join(lines))
 
 
-def _packed(context: CommandContext, scratch: Path) -> tuple[Path, str, Path]:
-    """The folder of the Bento, the id of its run or an empty text, and where its build context lies by default."""
+class _Service(NamedTuple):
+    folder: Path  # of the Bento
+    place: Path  # where its build context lies by default
+    run: str = ""
+    note: str = ""  # what its user must know
+
+
+def _find_service(context: CommandContext, scratch: Path) -> _Service:
+    """The named Bento, or that of the named or the newest run, copied to the folder `scratch`."""
     named = context.arguments.service
     if named and (Path(named).is_dir() or "/" in named):
-        return Path(named), "", Path("container")
+        return _Service(Path(named), Path("container"))
     manifest = context.find_run(named)
     artifact = manifest.output(_ENTITY)
     if artifact is None:
+        [writer] = [step.name for step in context.steps.values() if _ENTITY in step.writes]
         raise MissingError(
             f"run {manifest.run} has not packed a service yet",
-            expected=f"a success of the step that makes {_ENTITY}",
-            remedy=f"python step.{manifest.mode}.py model_pack --run {manifest.run}",
+            expected=f"a success of {writer}",
+            remedy=f"python step.{manifest.mode}.py {writer} --run {manifest.run}",
         )
     context.project.runs.store.get(artifact, scratch)
-    return scratch, manifest.run, context.root / "out" / manifest.mode / manifest.pipeline / "container"
+    lacking = [name for name in context.steps if not manifest.success(name)]
+    note = f"the run is not complete: it has no success of {', '.join(lacking)}" if lacking else ""
+    place = context.root / "out" / manifest.mode / manifest.pipeline / "container"
+    return _Service(scratch, place, manifest.run, note)
+
+
+def _typed(path: Path) -> Path:
+    """A path as it is typed in the working directory."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

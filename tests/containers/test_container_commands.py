@@ -18,6 +18,12 @@ from pipeline.containers.packed_bento import PackedBento
 pytestmark = pytest.mark.usefixtures("in_process")
 
 
+AFTER = [
+    ("parameters", "y: int = 1  # of no use"),
+    ("interface", 'step = Step.open("fourth", reads=["bento_service"], writes=["report"])'),
+]
+
+
 @pytest.fixture(autouse=True)
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A client without its daemon is the only engine; a test may put a script in its place."""
@@ -49,13 +55,16 @@ def test_the_service_of_a_run_becomes_a_build_context(packing: Any, bento: Packe
     packing.look("containerize").fails("has not packed a service yet", "python step.dev.py")
     assert packing.step("second").code == 0
     assert packing.step("third").code == 0
-    run, folder = packing.manifest()["run"], packing.root / "out/dev/toy/container"
+    run, folder = packing.manifest()["run"], Path("out/dev/toy/container")
     done = packing.look("containerize", run[-6:], "--json")
     assert (done.code, done.log) == (0, "")
     content = json.loads(done.out)
     assert (content["run"], content["context"], content["is_built"]) == (run, str(folder), False)
-    assert contents_of(folder / "bento") == contents_of(bento.folder)
-    assert f'LABEL detection-pipeline.run="{run}"' in (folder / "Dockerfile").read_text()
+    assert content["note"] is None
+    assert contents_of(packing.root / folder / "bento") == contents_of(bento.folder)
+    assert f'LABEL detection-pipeline.run="{run}"' in (packing.root / folder / "Dockerfile").read_text()
+    packing.notebook("fourth", [*packing.cells_of("second")[:2], *AFTER])
+    assert "not complete: it has no success of fourth" in packing.look("containerize").out
 
 
 def test_without_an_engine_it_prints_what_to_type(toy: Any, bento: PackedBento, tmp_path: Path) -> None:

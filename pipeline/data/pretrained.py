@@ -102,3 +102,9 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
         source = {"url": found.url, "sha256": found.sha256, "size": found.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return source
+
+
+def weights_licence(folder: Path) -> str:
+    """The SPDX identifier of the licence of the weights in a folder that `load_weights` wrote; empty if unknown."""
+    url = json.loads((folder / "source.json").read_text(encoding="utf-8"))["url"]
+    return next((entry.licence for entry in published_weights() if entry.url == url), "")

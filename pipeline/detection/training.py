@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def train(
     resume: Path | None = None,
     logs: Path | None = None,
     hyperparameters: Hyperparameters | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train a detector, and write all files that inference needs and a record of the images it learned from.
 
@@ -94,6 +95,7 @@ def train(
             an undisturbed training. It need not exist; the caller removes it.
         logs: The folder for TensorBoard's files. None: no tracking.
         hyperparameters: Replace those of `default_hyperparameters`.
+        origin: What the model's metadata says of the origin of the data and of the weights.
 
     Raises:
         UsageError: The options are impossible, alone or on this machine.
@@ -118,7 +120,7 @@ def train(
             where=name,
             expected="pretrained weights (a weights_url), or another value",
         )
-    metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), classes)
+    metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), classes, origin=origin or {})
     if checkpoint and options.epochs == 0:
         learned = learn_images(before=before)
         metadata = replace(metadata, classes=checkpoint.classes)

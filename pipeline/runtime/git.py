@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -76,6 +77,12 @@ def changed_files(code: Mapping[str, Any]) -> list[str]:
     """Names of all files that differ from the commit, of a recorded `CodeState`."""
     headers = [line for line in code.get("diff", "").splitlines() if line.startswith("diff --git ")]
     return [*(line.split(" b/")[-1].rstrip('"') for line in headers), *code.get("untracked", {})]
+
+
+def commit_time(root: Path, commit: str) -> str:
+    """The time of a commit, ISO 8601 in UTC; empty where there is no such commit."""
+    shown = git(root, "show", "--no-patch", "--no-show-signature", "--format=%ct", commit, "--") if commit else None
+    return datetime.fromtimestamp(int(shown), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if shown else ""
 
 
 def refuse_dirty(root: Path, code: CodeState) -> None:

@@ -173,3 +173,10 @@ def new_run_id(after: str = "") -> str:
     if after:
         time = datetime.strptime(after[:18] + "000Z", "%Y%m%dT%H%M%S%f%z") + timedelta(milliseconds=1)
     return time.strftime("%Y%m%dT%H%M%S%f")[:18] + "Z-" + secrets.token_hex(5)
+
+
+def run_time(name: str) -> str:
+    """The time to the second in a run's id, or in a name that begins with one: ISO 8601 in UTC; else empty."""
+    if not RUN_ID.match(name):
+        return ""
+    return datetime.strptime(name[:15] + "Z", "%Y%m%dT%H%M%S%z").strftime("%Y-%m-%dT%H:%M:%SZ")

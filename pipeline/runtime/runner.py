@@ -18,9 +18,19 @@ from typing import Any
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
 from pipeline.runtime.code import code_digest, environment
-from pipeline.runtime.git import code_state, refuse_dirty, tag
+from pipeline.runtime.git import code_state, commit_time, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
-from pipeline.runtime.manifest import FAILED, INTERRUPTED, REUSED, SUCCEEDED, RunManifest, StepRecord, notebook_key, now
+from pipeline.runtime.manifest import (
+    FAILED,
+    INTERRUPTED,
+    REUSED,
+    SUCCEEDED,
+    RunManifest,
+    StepRecord,
+    notebook_key,
+    now,
+    run_time,
+)
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.process import is_alive, this_process, work_folder
 from pipeline.runtime.project import Project, Values, config_option
@@ -268,6 +278,8 @@ def _executed(
             mode=project.mode,
             chosen={**record.chosen, **record.chosen_before},
             uses=record.uses,
+            code_version=_code_version(record),
+            code_time=commit_time(project.root, str(record.code["commit"])) or _newest_time(record.inputs),
         ).write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)
@@ -282,6 +294,16 @@ def _executed(
         if executed.is_file():
             ended = _with_notebook(store, made_by, ended, executed)
     return ended, done.signal
+
+
+def _code_version(record: StepRecord) -> str:
+    commit = str(record.code["commit"])
+    return f"{commit}-dirty" if commit and record.code["dirty"] else commit
+
+
+def _newest_time(inputs: Mapping[str, Artifact]) -> str:
+    """The time of the newest run that made an input, or an empty text."""
+    return run_time(max((artifact.made_by for artifact in inputs.values()), default=""))
 
 
 def _with_notebook(store: Store, made_by: str, record: StepRecord, executed: Path) -> StepRecord:

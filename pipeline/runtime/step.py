@@ -56,6 +56,8 @@ class StepContext:
     mode: str = "dev"
     chosen: dict[str, str] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
+    code_version: str = ""
+    code_time: str = ""
 
     def write(self, path: Path) -> None:
         """Write it for the kernel to read."""
@@ -137,6 +139,10 @@ class Step:
         chosen: Inputs named by hand, those of earlier steps as `STEP: ENTITY`, each with its run, artifact or URL.
         uses: For each input, the number of different other inputs that this step has used it with over all runs of the
             store, this attempt included.
+        code_version: The commit of the code, with `-dirty` where the tree differs from it. Empty outside of git, and
+            where a person runs the cells, who may have changed them.
+        code_time: The time of that commit, or outside of git of the run that made the newest input: ISO 8601 in UTC,
+            the same in every run of the commit. Empty where a person runs the cells.
     """
 
     def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str]) -> None:
@@ -148,6 +154,8 @@ class Step:
         self.mode = context.mode
         self.chosen = dict(context.chosen)
         self.uses = dict(context.uses)
+        self.code_version = context.code_version
+        self.code_time = context.code_time
         self._context = context
         self._store = Store(context.store)
         outputs = {name: self.work / "outputs" / name for name in writes}
@@ -181,12 +189,16 @@ class Step:
     @property
     def provenance(self) -> dict[str, str]:
         """What a report states as its origin: the attempt, and each input's digest."""
-        stated = {"made by": self._context.made_by}
-        stated |= {name: artifact.digest for name, artifact in self._context.inputs.items()}
+        stated = {"made by": self._context.made_by, **self.input_digests}
         for name, source in self.chosen.items():
             by_hand = f"chosen by hand: {source}"
             stated[name] = f"{stated[name]}, {by_hand}" if name in stated else by_hand
         return stated
+
+    @property
+    def input_digests(self) -> dict[str, str]:
+        """The digest of each input, by entity name."""
+        return {name: artifact.digest for name, artifact in self._context.inputs.items()}
 
     def commit(
         self,

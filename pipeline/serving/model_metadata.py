@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pipeline.errors import DataError, MissingError
+from pipeline.errors import DataError, MissingError, did_you_mean
+from pipeline.serving.runtimes import RUNTIMES
 
 SERVICE_NAME = "object_detector"
 METADATA_FILE = "model.json"
@@ -39,7 +40,10 @@ class ModelMetadata:
     # How the weights came to be: epochs, best epoch, metrics. `learned_images` has the number of training images, the
     # digest of their record, and the initial weights whose training images are unknown; early versions had none.
     training: Mapping[str, Any] = field(default_factory=dict)
-    runtime: str = "cpu"
+    runtime: str = "cpu"  # where it is to run: a name in `RUNTIMES`
+    # What it was made from: `data`, the digest of each input of the training by name, and `licence`, the SPDX name of
+    # that of the weights that training started from, empty where it is not known. Packing adds `commit` of the code,
+    # with "-dirty" where the tree differed from it, and `created`, its time, ISO 8601 in UTC. Early versions had none.
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,6 +54,17 @@ class ModelMetadata:
                 f"serving_score_threshold is {self.serving_score_threshold}",
                 expected=f"a number from score_threshold, {self.score_threshold}, to 1",
             )
+        if self.runtime not in RUNTIMES:
+            raise DataError(
+                f"there is no runtime {self.runtime!r}",
+                expected=f"one of {', '.join(RUNTIMES)}",
+                remedy=did_you_mean(self.runtime, RUNTIMES),
+            )
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's execution providers, the preferred one first."""
+        return RUNTIMES[self.runtime].providers
 
     @classmethod
     def read(cls, path: Path) -> ModelMetadata:

@@ -127,7 +127,7 @@ def _body(parameters: dict[str, Any], most: int) -> dict[str, Any]:
     file = {"type": "string", "format": "binary"}
     images = {"type": "array", "items": file, "minItems": 1, "maxItems": most}
     # BentoML's client sends null for what is not given
-    fields = {name: each if "default" in each else _or_null(each) for name, each in parameters.items()}
+    fields = {name: each if "default" in each else _or_word_null(each) for name, each in parameters.items()}
     form = {"type": "object", "properties": {FIELD: images, **fields}, "required": [FIELD]}
     upload: dict[str, Any] = _reference("JsonUpload")
     if most == 1:
@@ -139,6 +139,10 @@ def _body(parameters: dict[str, Any], most: int) -> dict[str, Any]:
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"type": [schema["type"], "null"]}
+
+
+def _or_word_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}, {"const": "null"}]}
 
 
 def _reference(model: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ from pipeline.serving.model_metadata import (
 )
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.runtimes import RUNTIMES
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
 CARRIES = ("pipeline.serving",)  # packed as files: a change of a file changes the service
 PACKAGES = ("bentoml", "httptools", "numpy", "onnxruntime", "opencv-python-headless", "uvloop")
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
-_CREATION_TIME = "creation_time: '1970-01-01T00:00:00+00:00'"
+_UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def pack_service(
         IntegrityError: The model is not the one that the metadata names.
         StepError: BentoML failed to build.
     """
-    requirements = pinned_requirements()
+    requirements = service_requirements(metadata.runtime)
     with tempfile.TemporaryDirectory(prefix="bento-") as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
         test_result = _gather(onnx_path, metadata, test_image, context)
@@ -83,7 +85,7 @@ def pack_service(
             "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: "
             f"{', '.join(metadata.classes)}.\n",
             "include": _files(context),
-            "labels": {"learned_images": metadata.training.get("learned_images", {}).get("sha256", "unknown")},
+            "labels": labels(metadata),
             # bentoml adds itself; locking would ask a package index, and every version is pinned already
             "python": {
                 "packages": [one for one in requirements if not one.startswith("bentoml==")],
@@ -93,12 +95,28 @@ def pack_service(
         (context / "bentofile.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
         shutil.copytree(_build(context, home, version), folder, dirs_exist_ok=True)
     record = folder / "bento.yaml"
-    # without the time of building, the same model gives the same bytes
-    text = re.sub(r"(?m)^creation_time:.*$", _CREATION_TIME, record.read_text(encoding="utf-8"))
+    # without the time of building, the same model gives the same bytes; a store's `latest` goes by this time
+    created = datetime.fromisoformat(metadata.origin.get("created") or _UNKNOWN_TIME).isoformat()
+    text = re.sub(r"(?m)^creation_time:.*$", f"creation_time: '{created}'", record.read_text(encoding="utf-8"))
     record.write_text(text, encoding="utf-8")
     if learned:
         shutil.copyfile(learned, folder / learned.name)
     return PackedService(folder, f"{SERVICE_NAME}:{version}", test_result)
+
+
+def labels(metadata: ModelMetadata) -> dict[str, str]:
+    """The labels of a Bento: what it was made from, and how good it was on the eval set; "unknown" where not recorded.
+
+    Each input of the training, such as its data sets, has a label of its name with its digest.
+    """
+    accuracy = metadata.training.get("eval_mAP")
+    return {
+        "commit": metadata.origin.get("commit") or "unknown",
+        "eval_mAP": "unknown" if accuracy is None else f"{accuracy:.4f}",
+        "learned_images": metadata.training.get("learned_images", {}).get("sha256", "unknown"),
+        "runtime": metadata.runtime,
+        **metadata.origin.get("data", {}),
+    }
 
 
 def _gather(onnx_path: Path, metadata: ModelMetadata, test_image: Path, context: Path) -> dict[str, Any]:
@@ -138,10 +156,19 @@ def _build(context: Path, home: Path, version: str) -> Path:
     return built
 
 
+def service_requirements(runtime: str) -> list[str]:
+    """All packages of the service, each pinned; `runtime` is a name in `RUNTIMES`.
+
+    Those of a GPU take the place of `onnxruntime`, whose own requirements are theirs, too.
+    """
+    pinned, others = pinned_requirements(*PACKAGES), RUNTIMES[runtime].packages
+    return sorted([*(one for one in pinned if not one.startswith("onnxruntime==")), *others]) if others else pinned
+
+
 def pinned_requirements(*packages: str) -> list[str]:
-    """Pin packages, by default the service's, and all that they need to the installed versions; asks no index."""
+    """Pin packages, and all that they need, to the installed versions; asks no index."""
     pinned: dict[str, str] = {}
-    waiting = list(map(Requirement, packages or PACKAGES))
+    waiting = list(map(Requirement, packages))
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         wanted = waiting.pop()

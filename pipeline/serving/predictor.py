@@ -64,7 +64,7 @@ class Detections:
 
 
 class Predictor:
-    """A packed model on the GPU where ONNX Runtime has one, else on the CPU. Several threads may use it.
+    """A packed model on the first of its execution providers that is there. Several threads may use it.
 
     Its graph has the input `images` (B, 3, H, W) float32, and the outputs `batch_index` (M,), `boxes` (M, 4), `scores`
     (M,) and `labels` (M,) over the whole batch.
@@ -82,7 +82,9 @@ class Predictor:
     ) -> None:
         check_model(onnx_path, metadata)
         available = onnxruntime.get_available_providers()
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+        providers = [name for name in metadata.providers if name in available]
+        if len(providers) > 1:
+            onnxruntime.preload_dlls()  # NVIDIA's libraries, from the packages beside ONNX Runtime
         threads = threads or available_cpus()
         self._wide = _session(onnx_path, threads, providers)
         on_cpu = self.providers[0] == "CPUExecutionProvider"

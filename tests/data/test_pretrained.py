@@ -12,7 +12,7 @@ import yaml
 from cases import cases
 
 from pipeline.data import pretrained
-from pipeline.data.pretrained import coco_weights, load_weights, published_weights
+from pipeline.data.pretrained import coco_weights, load_weights, published_weights, weights_licence
 from pipeline.errors import DataError, UsageError
 
 HOSTS = {
@@ -112,3 +112,11 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(
     assert not (tmp_path / "out/weights.pth").exists()
     server.file(f"/{name}", CHECKPOINT)
     assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")["sha256"] == DIGEST
+
+
+def test_the_licence_of_published_weights_is_known(tmp_path: Path) -> None:
+    load_weights("", tmp_path, cache=tmp_path)
+    assert weights_licence(tmp_path) == ""
+    for url, licence in ((coco_weights("nano").url, "Apache-2.0"), ("https://example.org/own.pth", "")):
+        (tmp_path / "source.json").write_text(json.dumps({"url": url, "sha256": "", "size": 1}))
+        assert weights_licence(tmp_path) == licence

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import StepError
 from pipeline.files import sha256_of
 from pipeline.runtime import git
-from pipeline.runtime.git import changed_between, changed_files, code_state, refuse_dirty, source_url, tag
+from pipeline.runtime.git import changed_between, changed_files, code_state, commit_time, refuse_dirty, source_url, tag
 
 
 def test_a_clean_checkout(toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -24,6 +24,17 @@ def test_a_clean_checkout(toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(git, "git", lambda *a, **k: (calls.append(a), asked(*a, **k))[1])
     assert not code_state(toy.root).dirty
     assert len(calls) == 1, "a clean tree takes one call of git"
+
+
+def test_the_time_of_a_commit_is_its_own_wherever_it_is_asked_for(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.commit()
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2026-11-29T04:46:27+02:00")
+    git.git(toy.root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "--message", "later")
+    commit = code_state(toy.root).commit
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert commit_time(toy.root, commit) == "2026-11-29T02:46:27Z"
+    assert [commit_time(toy.root, none) for none in ("", "ab" * 20)] == ["", ""]
+    assert commit_time(toy.root / "nowhere", commit) == ""
 
 
 def test_what_differs_is_recorded(toy: Any) -> None:

@@ -30,6 +30,7 @@ from pipeline.runtime.manifest import (
     SUCCEEDED,
     StepRecord,
     new_run_id,
+    run_time,
 )
 from pipeline.runtime.process import Process, this_process
 from pipeline.runtime.runs import Runs
@@ -301,3 +302,9 @@ def test_a_run_of_schema_3_is_read_verified_and_continued(
     assert toy.manifest()["run"] == run.run
     assert set(toy.statuses()) == set(exam.READS)
     assert toy.manifest()["steps"]["judge"]["inputs"]["test"] == asdict(run.success("prep").outputs["test"])  # type: ignore[union-attr]
+
+
+def test_the_time_of_a_run_is_in_its_id() -> None:
+    assert run_time("20261129T024627804Z-3be2ec67de/model_train/1") == "2026-11-29T02:46:27Z"
+    assert [run_time(name) for name in ("", "by-hand/model_train/0")] == ["", ""]
+    assert run_time(new_run_id()) >= "2026"

@@ -17,6 +17,8 @@ from exam import in_process
 
 from pipeline.errors import StoreError
 from pipeline.runtime import executed_notebook, execution
+from pipeline.runtime.git import commit_time
+from pipeline.runtime.manifest import run_time
 from pipeline.runtime.store.artifact_store import Store
 
 
@@ -40,6 +42,23 @@ def test_all_steps_run_and_what_they_made_is_printed(ran: Any, first_outcome: An
     assert Path(programs, "python").exists()
     assert Path(shlex.split(lines[5])[1], "page.txt").read_text() == "hallo"
     assert ran.left_over() == []
+
+
+def test_a_notebook_knows_its_commit_and_the_time_of_it_or_of_its_inputs(toy: Any) -> None:
+    said = '\nPath("said.txt").write_text(f"{step.code_version} {step.code_time}")'
+    edit(toy, "second", said, cell=3)
+
+    def step(name: str) -> str:
+        assert toy.step(name, "--force").code == 0
+        return (toy.root / "said.txt").read_text() if name == "second" else ""
+
+    run = step("first") or toy.manifest()["run"]
+    assert step("second") == f" {run_time(run)}", "outside of git"
+    (toy.root / "said.txt").unlink()
+    commit = toy.commit()
+    step("first")
+    assert step("second") == f"{commit} {commit_time(toy.root, commit)}"
+    assert step("second") == f"{commit}-dirty {commit_time(toy.root, commit)}", "the file that it wrote is new"
 
 
 def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:

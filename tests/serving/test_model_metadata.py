@@ -22,8 +22,10 @@ VALUES: dict[str, Any] = {
     "onnx_sha256": "ab" * 32,
     "metrics": {"parity": {"boxes_px": 1e-4}, "parity_max_box_difference": None},
     "training": {"epochs": 20},
+    "runtime": "cuda",
+    "origin": {"commit": "ab" * 20, "created": "2026-11-29T02:46:27Z", "data": {"one": "cd" * 32}, "licence": "MIT"},
 }
-BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics")
+BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "origin")
 
 
 def test_round_trip_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -50,6 +52,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a word for a number": (VALUES | {"score_threshold": "high"}, "not valid: score_threshold: .* number"),
     "misspelt": (VALUES | {"image_sise": [1, 2]}, "not valid: image_sise: "),
     "no variant": ({name: value for name, value in VALUES.items() if name != "variant"}, "not valid: variant: "),
+    "a runtime that there is not": (VALUES | {"runtime": "cudaa"}, "runtime 'cudaa'(.|\\n)*did you mean 'cuda'"),
     "a list": ([], "is not valid"),
 }
 

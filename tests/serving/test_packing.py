@@ -15,13 +15,32 @@ from typing import Any
 import pytest
 import yaml
 from folders import contents_of
+from packaging.version import Version
 
 from pipeline.client.service_process import serve
 from pipeline.errors import DataError, IntegrityError, MissingError, StepError
 from pipeline.serving.model_metadata import TEST_RESULT_FILE, ModelMetadata
-from pipeline.serving.packing import pack_service, pinned_requirements
+from pipeline.serving.packing import pack_service, pinned_requirements, service_requirements
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+def record_of(packed: Any) -> dict[str, Any]:
+    """The Bento's own record."""
+    record: dict[str, Any] = yaml.safe_load((packed.folder / "bento.yaml").read_text())
+    return record
+
+
+def run_bentoml(program: str, store: Path, *folders: Path) -> list[str]:
+    """The words that a program prints that uses BentoML with a store of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *map(str, folders)],
+        env={**os.environ, "BENTOML_HOME": str(store), "BENTOML_DO_NOT_TRACK": "true"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ended.stdout.split()
 
 
 def test_what_is_in_it(packed: Any, tiny: Any) -> None:
@@ -61,8 +80,61 @@ def test_what_the_model_learned_from_lies_beside_what_is_served(packed: Any, tin
     assert (one.folder / "learned_images.npz").read_bytes() == b"one"
     assert contents_of(one.folder / "src").keys() == contents_of(packed.folder / "src").keys()
     assert one.tag != packed.tag
-    assert yaml.safe_load((one.folder / "bento.yaml").read_text())["labels"] == {"learned_images": "ab" * 32}
-    assert yaml.safe_load((packed.folder / "bento.yaml").read_text())["labels"] == {"learned_images": "unknown"}
+    assert record_of(one)["labels"]["learned_images"] == "ab" * 32
+    assert record_of(packed)["labels"]["learned_images"] == "unknown"
+
+
+def test_its_labels_and_time_say_what_it_was_made_from(packed: Any, tiny: Any, tmp_path: Path) -> None:
+    data = {"coco_train_dataset": "cd" * 32, "coco_eval_dataset": "ef" * 32}
+    origin = {"commit": "ab" * 20 + "-dirty", "created": "2026-11-29T02:46:27Z", "data": data, "licence": "Apache-2.0"}
+    metadata = replace(tiny.metadata, training={"eval_mAP": 0.72345}, origin=origin)
+    photo = packed.folder / "src" / "test_image.png"
+    one, again = (pack_service(tiny.onnx_path, metadata, photo, tmp_path / name) for name in ("one", "again"))
+    facts = {"commit": "ab" * 20 + "-dirty", "eval_mAP": "0.7235", "learned_images": "unknown", "runtime": "cpu"}
+    assert record_of(one)["labels"] == facts | data
+    assert record_of(one)["creation_time"] == "2026-11-29T02:46:27+00:00"
+    assert contents_of(one.folder) == contents_of(again.folder)
+    assert one.tag != packed.tag
+    assert {*record_of(packed)["labels"].values()} == {"unknown", "cpu"}
+    assert record_of(packed)["creation_time"] == "1970-01-01T00:00:00+00:00"
+
+
+def test_the_newest_in_a_store_is_its_latest(packed: Any, tiny: Any, tmp_path: Path) -> None:
+    photo, tags = packed.folder / "src" / "test_image.png", {}
+    for year in (2025, 2027, 2026):
+        metadata = replace(tiny.metadata, origin={"created": f"{year}-01-02T03:04:05Z"})
+        tags[year] = pack_service(tiny.onnx_path, metadata, photo, tmp_path / str(year)).tag
+    program = (
+        "import bentoml, sys;"
+        "[bentoml.bentos.import_bento(each, input_format='folder') for each in sys.argv[1:]];"
+        "print(bentoml.bentos.get('object_detector').tag, bentoml.bentos.get('object_detector:latest').tag)"
+    )
+    folders = [packed.folder, *(tmp_path / str(year) for year in tags)]  # neither the first nor the last is the newest
+    assert run_bentoml(program, tmp_path / "store", *folders) == [tags[2027]] * 2
+
+
+def test_the_runtime_chooses_the_package_and_the_providers(tiny: Any) -> None:
+    cpu, cuda, tensorrt = (service_requirements(name) for name in ("cpu", "cuda", "tensorrt"))
+    assert f"onnxruntime=={importlib.metadata.version('onnxruntime')}" in cpu
+    assert {"uvloop", "httptools"} <= {line.partition("==")[0] for line in cpu}
+    assert not [line for line in cpu if line.startswith(("nvidia-c", "onnxruntime-gpu"))]
+    gpu = {line.partition("==")[0]: line.partition("==")[2] for line in cuda}
+    assert all(gpu.values())
+    assert {"onnxruntime-gpu", "nvidia-cudnn-cu13", "nvidia-cublas", "flatbuffers", "protobuf"} <= gpu.keys()
+    assert "onnxruntime" not in gpu
+    assert Version(gpu["onnxruntime-gpu"]).release[:1] == Version(importlib.metadata.version("onnxruntime")).release[:1]
+    assert tensorrt == cuda == sorted(cuda)
+    assert replace(tiny.metadata, runtime="tensorrt").providers == (
+        "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider",
+    )  # fmt: skip
+    assert tiny.metadata.providers == ("CPUExecutionProvider",)
+
+
+def test_a_service_for_gpus_is_packed_without_one(packed: Any, tiny: Any, tmp_path: Path) -> None:
+    metadata, photo = replace(tiny.metadata, runtime="cuda"), packed.folder / "src" / "test_image.png"
+    one = pack_service(tiny.onnx_path, metadata, photo, tmp_path / "bento")
+    assert sorted((one.folder / "env/python/requirements.txt").read_text().split()) == service_requirements("cuda")
+    assert (record_of(one)["labels"]["runtime"], one.test_result) == ("cuda", packed.test_result)
 
 
 def test_the_users_home_and_store_are_not_touched(
@@ -94,14 +166,7 @@ def test_a_store_can_import_it_for_a_container(packed: Any, tmp_path: Path) -> N
         "bento = bentoml.bentos.import_bento(sys.argv[1], input_format='folder');"
         "print(*[one.tag for one in bentoml.bentos.list()])"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program, str(packed.folder)],
-        env={**os.environ, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "true"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stdout.split() == [packed.tag]
+    assert run_bentoml(program, tmp_path, packed.folder) == [packed.tag]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipeline.detection.hyperparameters import CHOICES
 from pipeline.runtime.notebook import read_notebook, read_steps
 from pipeline.runtime.project import read_config
 from pipeline.runtime.runner import Project
+from pipeline.serving.runtimes import RUNTIMES
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "steps").glob("*.ipynb"))
@@ -89,6 +90,7 @@ def test_the_choices_in_the_notebooks_are_those_of_the_domain() -> None:
         ("data_load", "variant"): FAMILY.variants,
         ("model_train", "variant"): FAMILY.variants,
         **{("model_train", name): choices for name, choices in CHOICES.items()},
+        ("model_pack", "runtime"): tuple(RUNTIMES),
     }
     for (step, name), choices in expected.items():
         assert steps[step].parameters[name].help.endswith(f"one of {', '.join(choices)}"), name

@@ -96,6 +96,16 @@ def test_the_manifest_holds_what_a_reader_asks_for(manifest: dict[str, Any]) -> 
     assert packed["parity_max_score_difference"] <= 1e-4
 
 
+def test_the_service_says_what_it_was_made_from(tiny_run: Any, manifest: dict[str, Any]) -> None:
+    files = artifact_files(tiny_run, manifest, "model_pack", "bento_service")
+    origin = json.loads(files["src/model.json"].read_text())["origin"]
+    inputs = manifest["steps"]["model_train"]["inputs"]
+    assert origin["data"] == {name: each["digest"] for name, each in inputs.items()}
+    assert origin["commit"].removesuffix("-dirty") == manifest["code"]["commit"]
+    assert origin["created"].replace("Z", "+00:00") in files["bento.yaml"].read_text()
+    assert manifest["run"] not in "".join(path.read_text(errors="replace") for path in files.values())
+
+
 def test_the_executed_notebook_shows_the_figures_of_the_page(tiny_run: Any, manifest: dict[str, Any]) -> None:
     notebook = nbformat.read(manifest["steps"]["data_prep"]["notebook"], as_version=4)
     shown = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -142,7 +142,10 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_word_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}, {"const": "null"}]}
+    """In a form everything is text, null too."""
+    if schema["type"] == "array":
+        return _or_null(schema)
+    return schema | {"type": [schema["type"], "null", "string"], "pattern": "^null$"}
 
 
 def _reference(model: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -233,7 +234,7 @@ def _read_form(body: bytes, boundary: bytes, settings: Settings) -> tuple[Files,
     if not form.is_complete:
         raise ServiceError(400, "malformed_form", "the multipart form ends before its last boundary")
     files: Files = []
-    members: dict[str, Any] = {}
+    fields: dict[str, list[str]] = {}
     for index, part in enumerate(form.parts):
         if part.file_name is not None:
             if part.name != FIELD:
@@ -244,23 +245,24 @@ def _read_form(body: bytes, boundary: bytes, settings: Settings) -> tuple[Files,
             message = f"part {index} ('{part.name}') is not a file: give it a file name"
             raise ServiceError(400, "not_a_file", message, index=index)
         else:
-            _collect_field(members, part.name, bytes(part.content(body)))
+            fields.setdefault(part.name, []).append(bytes(part.content(body)).decode("utf-8", "replace"))
     _check_count(len(files), settings, f"the form has no file named '{FIELD}'")
-    return files, members
+    return files, _parameters_of(fields)
 
 
-def _collect_field(members: dict[str, Any], name: str, content: bytes) -> None:
-    """Add a parameter of a form. It may be JSON, as BentoML's client writes it."""
-    text = content.decode("utf-8", "replace")
-    if text == "null" and name in _OPTIONAL:
-        return
-    value: Any = text
-    if text[:1] in {'"', "["}:
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-    _collect(members, name, value)
+def _parameters_of(fields: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The parameters of a form. A value may be JSON, as BentoML's client writes it, with null for what is not given."""
+    members: dict[str, Any] = {}
+    for name, texts in fields.items():
+        if texts == ["null"] and name in _OPTIONAL:
+            continue
+        for text in texts:
+            value: Any = text
+            if text[:1] in {'"', "["}:
+                with suppress(ValueError):
+                    value = json.loads(text)
+            _collect(members, name, value)
+    return members
 
 
 def _read_json(body: bytes, settings: Settings) -> tuple[Files, dict[str, Any]]:

@@ -134,6 +134,8 @@ def decode_with_bits(data: bytes) -> tuple[NDArray[np.uint8], int]:
             f"the image is {header.width} x {header.height}: {header.pixels / 1e6:.1f} megapixels",
             expected=f"at most {MAX_PIXELS / 1e6:.1f} megapixels",
         )
+    if header.format == "PNG":
+        _check_chunks(data)
     try:
         depth = cv2.IMREAD_ANYDEPTH if header.is_deep else 0
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | depth)
@@ -144,6 +146,19 @@ def decode_with_bits(data: bytes) -> tuple[NDArray[np.uint8], int]:
     if sorted(pixels.shape[:2]) != sorted((header.height, header.width)):
         raise DataError(f"the {header.format} file's header and its pixels disagree about its size")
     return to_8_bits(np.asarray(pixels, np.uint16)) if header.is_deep else (np.asarray(pixels, np.uint8), 8)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG file with a chunk that is longer than the file.
+
+    OpenCV 4.14 allocates a chunk by the length that it claims: 4 GB for a file of a kilobyte.
+    """
+    offset = 8
+    while offset + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, offset)
+        offset += 12 + length  # with length, type and checksum
+        if offset - 4 > len(data):
+            raise DataError("the PNG file is truncated or broken")
 
 
 def bits_in_use(greatest: int, bits: int) -> int:

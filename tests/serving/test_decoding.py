@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import unittest.mock
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from cases import cases as table
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pictures import exif_of, png_chunk, png_of_16_bits
+from pictures import exif_of, picture, png_chunk, png_of_16_bits
 from PIL import Image
 
 from pipeline.errors import DataError
@@ -182,3 +183,11 @@ def test_the_pixel_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_PIXELS", 157 * 101 - 1)
     with pytest.raises(DataError, match="megapixels"):
         decode(FILES["png"])
+
+
+def test_a_chunk_that_claims_to_be_longer_than_its_file_takes_no_memory() -> None:
+    data = picture("PNG")
+    started = time.monotonic()
+    with pytest.raises(DataError, match="truncated or broken"):
+        decode(data[:33] + b"\xf0" + data[34:])  # the first byte of a length: 4 GB, which OpenCV would allocate
+    assert time.monotonic() - started < 0.5

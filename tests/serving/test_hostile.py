@@ -93,6 +93,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "a wide line": (encoded("JPEG", grey(20_000, 1)), ""),
     "2.5 gigapixels by its header": (png_of(50_000, 50_000), "image_too_large"),
     "a bomb below the limit": (png_of(7_000, 7_000), "invalid_image"),
+    "a chunk of 4 GB by its length": (DEEP[:33] + b"\xf0" + DEEP[34:], "invalid_image"),
     "no pixels": (png_of(0, 5), "invalid_image"),
     "a zip": (b"PK\x03\x04" + bytes(100), "invalid_image"),
     **{f"EXIF {i}": (encoded("JPEG", grey(), exif=pictures.exif_of(i)), "") for i in range(1, 9)},

@@ -26,7 +26,7 @@ from pipeline.client.switching_proxy import SwitchingProxy
 from pipeline.errors import StepError
 from pipeline.evaluation.prediction import check_test_image
 
-DARK = cv2.imencode(".png", np.full((64, 64, 3), 60, np.uint8))[1].tobytes()
+DARK = cv2.imencode(".png", np.full((64, 64, 3), 100, np.uint8))[1].tobytes()
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Switching:
             files = {"images": ("a.png", DARK)}
             answer = session.post(f"{self.url}/predict", files=files, timeout=30)
             return str(answer.json()[0]["detections"][0]["label"]) if answer.ok else f"HTTP {answer.status_code}"
-        except requests.RequestException as error:
+        except (requests.RequestException, LookupError) as error:
             return repr(error)
 
 
@@ -89,7 +89,9 @@ def switch_under_load(switching: Switching, bentos: tuple[Path, Path], count: in
             before = sum(switching.answers.values())
             switching.service.offer(release(number, bentos[number % 2]))
             assert switching.service.name == f"run {number:03}"
+            until = time.monotonic() + 20
             while sum(switching.answers.values()) < before + 20:
+                assert time.monotonic() < until, switching.answers
                 time.sleep(0.01)
     assert {*switching.answers} == {"dark", "night"}, switching.answers
     assert sum(switching.answers.values()) >= 20 * count

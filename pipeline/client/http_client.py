@@ -102,7 +102,7 @@ class ServiceClient:
                 f"no service answers: {type(error).__name__}",
                 where=self._url,
                 expected="the address of a running service, such as http://127.0.0.1:3000",
-                remedy="start one: python -m pipeline serve",
+                remedy="check the address, and that the service runs",
             ) from error
 
     def info(self) -> dict[str, Any]:

@@ -73,21 +73,21 @@ class SwitchingService:
             return
         if self._release and release.digest == self._release.digest:
             return
-        log.info("run %s has a new model, which is started beside the one that serves", release.name)
+        log.info("model %s is started beside the one that serves", release.name)
         try:
             self._replace(release)
         except (PipelineError, OSError) as error:
             self._refused.add(release.name)
-            log.error("run %s is refused, and %s stays: %s", release.name, self.name, error)
+            log.error("model %s is refused, and %s stays: %s", release.name, self.name, error)
         else:
-            log.info("run %s serves now", release.name)
+            log.info("model %s serves now", release.name)
 
     def revive(self) -> None:
         """Start the service again if it died, after a growing wait if it does not start."""
         is_alive = self._service is not None and self._service.is_alive
         if self._release is None or is_alive or time.monotonic() < self._not_before:
             return
-        log.error("the service of run %s is gone, and is started again", self.name)
+        log.error("the service of model %s is gone, and is started again", self.name)
         self._proxy.switch("")
         self._running.close()
         self._running, self._service = ExitStack(), None

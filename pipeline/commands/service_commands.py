@@ -78,7 +78,11 @@ def _predict(context: CommandContext) -> CommandResult:
     with service_at(context, arguments.service) as url:
         client = ServiceClient(url, arguments.workers)
         with closing(client):
-            client.check_address()
+            try:
+                client.check_address()
+            except MissingError as error:
+                remedy = "start one, in another terminal: python -m pipeline serve"
+                raise MissingError(error.problem, where=url, expected=error.expected, remedy=remedy) from error
             return _predict_with(client, found, arguments)
 
 

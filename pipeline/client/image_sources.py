@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,17 +115,16 @@ def find_files(sources: Sequence[str]) -> FoundFiles:
     return FoundFiles(tuple(files), others)
 
 
-def read_images(files: Iterable[FoundFile]) -> Generator[NamedImage, None, None]:
-    """Each image of the files, in order. Archives are unpacked to a folder that is removed when the stream is closed.
+def read_images(files: Iterable[FoundFile], scratch: Path) -> Generator[NamedImage, None, None]:
+    """Each image of the files, in order. Archives are unpacked below `scratch`, where their images stay.
 
     A broken archive or video is an image with a problem, after the frames that could be read.
     """
-    with tempfile.TemporaryDirectory(prefix="predict-", ignore_cleanup_errors=True) as scratch:
-        for number, file in enumerate(files):
-            if file.kind == "archive":
-                yield from _members(file, Path(scratch, str(number)))
-            else:
-                yield from _images(file)
+    for number, file in enumerate(files):
+        if file.kind == "archive":
+            yield from _members(file, scratch / str(number))
+        else:
+            yield from _images(file)
 
 
 def _images(file: FoundFile) -> Iterator[NamedImage]:

@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 import time
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
@@ -127,7 +128,8 @@ def _predict_with(client: ServiceClient, found: FoundFiles, arguments: argparse.
         if drawer:
             drawer.check(found.files)
         writer = stack.enter_context(coco_file(arguments.out, classes)) if arguments.out else None
-        images = stack.enter_context(closing(read_images(found.files)))
+        unpacked = tempfile.TemporaryDirectory(prefix="predict-", ignore_cleanup_errors=True)
+        images = stack.enter_context(closing(read_images(found.files, Path(stack.enter_context(unpacked)))))
         draw = drawer.draw if drawer else None
         predictions = stack.enter_context(
             closing(predict_images(client, images, question, workers=arguments.workers, finish=draw))

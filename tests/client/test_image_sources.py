@@ -6,7 +6,6 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,8 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def names(*sources: str) -> list[str]:
-    with closing(read_images(find_files(sources).files)) as images:
-        return [image.name for image in images]
+    return [image.name for image in read_images(find_files(sources).files, Path("unpacked"))]
 
 
 IN_FOLDER = ["a.jpg", "no_suffix", "sub/b.png", "sub/c d.jpg"]
@@ -89,7 +87,7 @@ def test_a_source_that_names_nothing_is_refused(folder: Path, source: str, messa
 
 
 def problem_of(path: Path, most_bytes: int = 1 << 20) -> str:
-    [image] = read_images(find_files([str(path)]).files)
+    [image] = read_images(find_files([str(path)]).files, path.parent / "unpacked")
     with pytest.raises(DataError) as raised:
         image.read(most_bytes)
     return raised.value.problem
@@ -121,7 +119,7 @@ def test_an_image_that_cannot_be_read_says_why(tmp_path: Path, name: str, spoil:
 
 def test_formats_that_the_service_refuses_are_converted(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(picture("TIFF", (30, 10), orientation=6))
-    [image] = read_images(find_files([str(tmp_path)]).files)
+    [image] = read_images(find_files([str(tmp_path)]).files, tmp_path)
     data = image.read(1 << 20)
     assert data.startswith(b"\x89PNG")
     assert decode(data).shape == (30, 10, 3)

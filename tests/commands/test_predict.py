@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,20 @@ def test_a_coco_dataset(toy: Any, served: RunningService, photos: Path, tmp_path
     for name in ("black.png",):
         assert toy.look("predict", served.url, str(photos / name), "--out", str(tmp_path / "none.json")).code == 0
         assert json.loads((tmp_path / "none.json").read_text())["annotations"] == []
+
+
+def test_an_archive_is_predicted_to_its_last_image_and_leaves_nothing(
+    toy: Any, served: RunningService, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for number in range(40):
+            archive.write(photos / "dark.jpg", f"{number:02}.jpg")
+    outcome = toy.look("predict", served.url, str(tmp_path / "x.zip"), "--draw", str(tmp_path / "drawn"))
+    assert outcome.out.splitlines()[0] == "40 images, 40 detections"
+    assert len(list((tmp_path / "drawn" / "x.zip").iterdir())) == 40
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def is_edge(pixels: Any, x: int, y: int) -> bool:

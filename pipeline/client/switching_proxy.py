@@ -172,8 +172,8 @@ async def _pass_on(request: web.BaseRequest, backend: _Backend) -> web.StreamRes
         if answer is None:
             log.warning("%s %s: the service does not answer: %s", request.method, request.path, error)
             return _unavailable()
-        log.warning("%s %s: the service broke off its answer: %s", request.method, request.path, error)
-        if request.transport:
+        if request.transport and not request.transport.is_closing():  # else the client has gone
+            log.warning("%s %s: the service broke off its answer: %s", request.method, request.path, error)
             request.transport.abort()  # an answer that ends here must not pass for a whole one
         raise asyncio.CancelledError from error
 

@@ -69,13 +69,14 @@ class Switching:
 
 @pytest.fixture
 def switching() -> Iterator[Switching]:
+    before = psutil.Process().children()
     with (
         listening_socket("127.0.0.1", 0) as listening,
         SwitchingProxy(listening) as proxy,
         SwitchingService(proxy, check_test_image) as service,
     ):
         yield Switching(service, f"http://127.0.0.1:{listening.getsockname()[1]}")
-    assert not psutil.Process().children(recursive=True)
+    assert psutil.Process().children() == before
 
 
 def release(number: int, bento: Path) -> Release:
@@ -168,15 +169,15 @@ def test_a_model_with_another_test_result_is_not_ready(
 
 def test_older_runs_and_runs_with_the_same_model_change_nothing(switching: Switching, bento: Path) -> None:
     switching.service.start(release(5, bento))
-    [process] = [each.pid for each in psutil.Process().children()]
+    processes = psutil.Process().children()
     for offered in (None, release(4, Path("/nowhere")), release(5, Path("/nowhere")), release(6, bento)):
         switching.service.offer(offered)
-    assert [each.pid for each in psutil.Process().children()] == [process]
+    assert psutil.Process().children() == processes
 
 
 def test_a_service_that_died_is_started_again(switching: Switching, bento: Path) -> None:
     switching.service.start(release(1, bento))
-    leader = psutil.Process().children()[0]
+    leader = psutil.Process().children()[-1]
     for process in [leader, *leader.children(recursive=True)]:
         os.kill(process.pid, signal.SIGKILL)
     with requests.Session() as session:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +94,3 @@ def started() -> Any:
     for process in processes:
         process.kill()
         process.communicate()
-
-
-Started = Callable[..., "subprocess.Popen[str]"]

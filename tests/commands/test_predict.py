@@ -212,6 +212,7 @@ def test_a_service_that_is_not_there_is_told_at_once(toy: Any, photos: Path) -> 
 
 
 def test_a_run_is_served_for_the_command(packing: Any, bento: Path, photos: Path) -> None:
+    before = psutil.Process().children()
     packing.look("predict", "latest", str(photos)).fails("there is no dev run yet")
     assert packing.step("--set", f"pack.source={bento}").code == 0
     outcome = packing.look("predict", "latest", str(photos / "dark.jpg"), "--json")
@@ -220,12 +221,7 @@ def test_a_run_is_served_for_the_command(packing: Any, bento: Path, photos: Path
     assert packing.step("--set", "pack.fails=true").code == 1
     packing.look("predict", "latest", str(photos)).fails("has no packed service", "latest~1")
     assert packing.look("predict", "latest~1", str(photos / "dark.jpg")).code == 0
-    assert not psutil.Process().children(recursive=True) or served_only()
-
-
-def served_only() -> bool:
-    """Whether only the service of this module runs."""
-    return all("bento" in " ".join(each.cmdline()) for each in psutil.Process().children())
+    assert psutil.Process().children() == before
 
 
 # --- a service that misbehaves ---------------------------------------------------------------------------------------

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import IO, BinaryIO
+from urllib.parse import urlsplit
 
 import psutil
 import requests
 
-from pipeline.errors import MissingError, StepError
+from pipeline.errors import MissingError, StepError, UsageError
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+_NOT_PASSED_ON = ("BENTOML_", "DETECTOR_")
 _GRACE_SECONDS = 15.0
 _TAIL_LINES = 25
+_LONGEST_LOG = 1 << 20  # bytes of a log that is also shown
 _STARTUP_FAILED = "Application startup failed"  # BentoML would start the worker again and again
 
 # `python -m bentoml` that also stops when its standard input ends. This process holds the other end, so the server does
@@ -50,6 +56,45 @@ class RunningService:
     pid: int
     log_path: Path
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs, and something listens at the address."""
+        try:
+            if psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
+                return False
+            address = urlsplit(self.url)
+            with socket.create_connection((address.hostname or HOST, address.port or 0), timeout=5):
+                return True
+        except (psutil.NoSuchProcess, ConnectionRefusedError):
+            return False
+        except OSError:  # it is busy, or this process has too many open files
+            return True
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise a `UsageError` where no server can listen at the address."""
+    try:
+        listening_socket(host, port).close()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        raise UsageError(
+            f"port {port} is in use" if taken else f"no server can listen at {host} port {port}: {error.strerror}",
+            where=host,
+            remedy="stop the other server, or choose another port" if taken else "check the host and the port",
+        ) from None
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens at the address, which is taken as soon as the server before has gone."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def reached_at(host: str, port: int) -> str:
+    """The URL at which this machine reaches a server that listens at a host, which may be all of them."""
+    name = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
 
 @contextmanager
 def serve(
@@ -57,13 +102,22 @@ def serve(
     *,
     log_path: Path | None = None,
     timeout: float = 120.0,
-    environment: Mapping[str, str] = MappingProxyType({}),
+    host: str = HOST,
+    port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    echo: BinaryIO | None = None,
 ) -> Iterator[RunningService]:
     """Serve a built Bento while the `with` block runs, and stop all its processes however the block ends.
 
-    `log_path` is for the server's output, which is else removed with it. Within `timeout` seconds it must be ready.
-    `environment` has the settings of the service: those of this process do not reach it, so that an evaluation is the
-    same whatever is set.
+    Args:
+        bento: Its folder.
+        log_path: For the server's output, which is else removed with it.
+        timeout: Seconds within which it must be ready.
+        host: The address it listens at.
+        port: 0 for one that is free.
+        environment: Further variables for the server, such as its settings. Those of this process do not reach it, so
+            that an evaluation is the same whatever is set.
+        echo: Where the server's output is written as it comes. The log has then only its beginning.
 
     Raises:
         MissingError: There is no such folder.
@@ -74,36 +128,50 @@ def serve(
         raise MissingError("there is no Bento to serve", where=folder, expected="the folder of a built Bento")
     with tempfile.TemporaryDirectory(prefix="bento-server-", ignore_cleanup_errors=True) as home:
         output = log_path or Path(home, "server.log")
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("BENTOML_", "DETECTOR_"))}
-        own |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
-        own["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
+        variables |= {"BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": home, "PYTHONUNBUFFERED": "1"}
+        variables["PYTHONDONTWRITEBYTECODE"] = "1"  # the Bento is an artifact: nothing may be written into its folder
+        variables |= environment or {}
         with output.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", HOST, "--port", "0"],
+                [sys.executable, "-c", _LAUNCHER, "serve", str(folder), "--host", host, "--port", str(port)],
                 cwd=home,  # a `service.py` or `bentoml.py` in the working directory would hide the Bento's
-                env={**own, **environment},
+                env=variables,
                 stdin=subprocess.PIPE,
-                stdout=stream,
+                stdout=subprocess.PIPE if echo else stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        if echo:
+            threading.Thread(target=_copy, args=(process.stdout, output, echo), daemon=True).start()
         try:
-            url = _wait_until_ready(process, output, timeout)
+            url = _wait_until_ready(process, output, timeout, host)
             log.info("serving %s at %s", folder.name, url)
             yield RunningService(url, process.pid, output)
         finally:
             _stop(process)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, timeout: float) -> str:
+def _copy(source: IO[bytes], output: Path, echo: BinaryIO) -> None:
+    """Copy the server's output line by line; the file has no more than its beginning, since a server runs for long."""
+    with output.open("ab", buffering=0) as stream:
+        for line in source:
+            if stream.tell() < _LONGEST_LOG:
+                stream.write(line)
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                echo.write(line)
+                echo.flush()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, timeout: float, host: str) -> str:
     deadline = time.monotonic() + timeout
     with requests.Session() as session:
         session.trust_env = False  # a proxy from the environment cannot reach this machine's loopback
         while True:
             for port in _ports(process):
                 with contextlib.suppress(requests.RequestException):
-                    if session.get(f"http://{HOST}:{port}/readyz", timeout=5).ok:
-                        return f"http://{HOST}:{port}"
+                    if session.get(f"{reached_at(host, port)}/readyz", timeout=5).ok:
+                        return reached_at(host, port)
             if process.poll() is not None:
                 raise _failure(f"the server ended with exit code {process.returncode} before it was ready", output)
             if _STARTUP_FAILED in output.read_text("utf-8", errors="replace"):
@@ -141,7 +209,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         for worker in workers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
-        process.communicate()
+        if process.stdin:
+            process.stdin.close()
+        process.wait()
         psutil.wait_procs(workers, timeout=5)
 
 

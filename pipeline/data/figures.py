@@ -89,11 +89,22 @@ def outline(pixels: Pixels, box: Boxes, colour: str, thickness: int) -> None:
     cv2.rectangle(pixels, (left, top), (right, bottom), sv.Color.from_hex(colour).as_bgr(), thickness)
 
 
-def draw_labelled(pixels: Pixels, boxes: Boxes, colours: Sequence[str], texts: Sequence[str | None]) -> Pixels:
-    """Draw boxes `(N, 4)` and their labels, later ones on top, on a copy of an image; None stands for no label."""
+def draw_labelled(
+    pixels: Pixels,
+    boxes: Boxes,
+    colours: Sequence[str],
+    texts: Sequence[str | None],
+    *,
+    label: int = _LABEL,
+    thickness: int = 2,
+) -> Pixels:
+    """Draw boxes `(N, 4)` and their labels, later ones on top, on a copy of an image; None stands for no label.
+
+    `label` is the height of the letters, and `thickness` that of the edges, in pixels.
+    """
     drawn = pixels.copy()
     for box, colour in zip(boxes, colours, strict=True):
-        outline(drawn, box, colour, 2)
+        outline(drawn, box, colour, thickness)
     rows = [row for row, text in enumerate(texts) if text is not None]
     if not rows:
         return drawn
@@ -106,12 +117,12 @@ def draw_labelled(pixels: Pixels, boxes: Boxes, colours: Sequence[str], texts: S
         sv.ColorPalette.from_hex(palette),
         text_color=sv.ColorPalette.from_hex([_readable_on(colour) for colour in palette]),
         font_path=FONT,
-        font_size=_LABEL,
-        text_padding=2,
+        font_size=label,
+        text_padding=thickness,
         smart_position=True,
     )
     if any(needs_shaping(texts[row] or "") for row in rows):
-        annotator.font = ShapedFont(_LABEL)
+        annotator.font = ShapedFont(label)
     return np.asarray(annotator.annotate(drawn, detections, [texts[row] for row in rows]), np.uint8)
 
 

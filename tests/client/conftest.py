@@ -20,6 +20,13 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with other names for the two classes."""
+    photo = np.full((48, 64, 3), 90, np.uint8)
+    return pack(tmp_path_factory.mktemp("other"), 64, ("night", "day"), 0.3, photo).folder
+
+
+@pytest.fixture(scope="session")
 def served(bento: Path) -> Iterator[RunningService]:
     """The packed service, running."""
     with serve(bento) as server:

@@ -1,0 +1,242 @@
+"""The commands of `python -m pipeline` that use a packed service: `predict` and `serve`.
+
+Modules that only one command needs are imported in its function, so that no command waits for another's imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.command import CommandContext, CommandResult, argument, command, print_result
+from pipeline.cli.printing import count
+from pipeline.commands.named_service import (
+    ENTITY,
+    bento_folder,
+    fetched,
+    find_test_image,
+    is_address,
+    newest_complete,
+    packed_service,
+    service_at,
+    settings_of,
+)
+from pipeline.commands.prediction_outcome import Outcome
+from pipeline.errors import MissingError, StepError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.client.http_client import ServiceClient
+    from pipeline.client.image_sources import FoundFiles
+    from pipeline.client.model_switching import Release
+    from pipeline.runtime.manifest import RunManifest
+
+SERVE_HOST, SERVE_PORT = "127.0.0.1", 3000
+
+log = logging.getLogger(__name__)
+
+
+def _workers(typed: str) -> int:
+    if not typed.isdigit() or not 1 <= int(typed) <= 64:
+        raise argparse.ArgumentTypeError("a number from 1 to 64")
+    return int(typed)
+
+
+def _port(typed: str) -> int:
+    if not typed.isdigit() or int(typed) > 65535:
+        raise argparse.ArgumentTypeError("a number from 0 to 65535")
+    return int(typed)
+
+
+@command(
+    "predict",
+    "detect objects in images with a packed service, which is started for it or is running already",
+    argument("service", help="a run, such as latest; the folder of a Bento; or the address of a running service"),
+    argument(
+        "sources", nargs="+", metavar="SOURCE", help="an image, a folder, a pattern in quotes, an archive, a video"
+    ),
+    argument("--out", metavar="FILE", type=Path, help="write a COCO dataset with the detections and their scores"),
+    argument("--draw", metavar="DIR", type=Path, help="write the images and videos with their boxes drawn"),
+    argument("--threshold", type=float, metavar="X", help="the lowest score; the service's own by default"),
+    argument("--classes", metavar="A,B", default="", help="only these classes"),
+    argument("--workers", type=_workers, metavar="N", default=4, help="requests at once (4)"),
+)
+def _predict(context: CommandContext) -> CommandResult:
+    from pipeline.client.http_client import ServiceClient
+    from pipeline.client.image_sources import find_files
+
+    arguments = context.arguments
+    found = _without_drawn(find_files(arguments.sources), arguments.draw)  # before anything is started
+    _check_outputs(arguments, found)
+    with service_at(context, arguments.service) as url:
+        client = ServiceClient(url, arguments.workers)
+        with closing(client):
+            try:
+                client.check_address()
+            except MissingError as error:
+                remedy = "start one, in another terminal: python -m pipeline serve"
+                raise MissingError(error.problem, where=url, expected=error.expected, remedy=remedy) from error
+            return _predict_with(client, found, arguments)
+
+
+def _without_drawn(found: FoundFiles, drawn: Path | None) -> FoundFiles:
+    """Without the images that an earlier command has drawn among its sources."""
+    files = tuple(file for file in found.files if not (drawn and file.path.resolve().is_relative_to(drawn.resolve())))
+    if not files or len(files) == len(found.files):
+        return found
+    log.info("%s in %s left out", count(len(found.files) - len(files), "image"), drawn)
+    return replace(found, files=files)
+
+
+def _check_outputs(arguments: argparse.Namespace, found: FoundFiles) -> None:
+    if arguments.out is not None:
+        if arguments.out.is_dir() or not arguments.out.name:
+            raise UsageError("the output is a folder", where=arguments.out, expected="the name of a file to write")
+        if not arguments.out.parent.is_dir():
+            raise UsageError("there is no folder for the output", where=arguments.out.parent, remedy="make it first")
+        if any(file.path.resolve() == arguments.out.resolve() for file in found.files):
+            raise UsageError("the output would replace a source", where=arguments.out, remedy="choose another name")
+    if arguments.draw is not None and arguments.draw.exists() and not arguments.draw.is_dir():
+        raise UsageError("the place for drawn images is a file", where=arguments.draw, expected="a folder")
+    if found.others:
+        log.info("%s left out, which are no images", count(found.others, "file"))
+
+
+def _predict_with(client: ServiceClient, found: FoundFiles, arguments: argparse.Namespace) -> CommandResult:
+    from tqdm import tqdm
+
+    from pipeline.client.coco_results import coco_file
+    from pipeline.client.drawing import Drawer
+    from pipeline.client.image_prediction import ask_for, predict_images
+    from pipeline.client.image_sources import read_images
+
+    info = client.info()
+    classes = info.get("classes", [])
+    wanted = [arguments.classes] if arguments.classes in classes else arguments.classes.split(",")
+    question = ask_for(info, arguments.threshold, [name.strip() for name in wanted if name.strip()])
+    outcome = Outcome(keeps=not (arguments.out or arguments.draw) or arguments.json)
+    with ExitStack() as stack:
+        drawer = stack.enter_context(Drawer(arguments.draw, classes)) if arguments.draw else None
+        if drawer:
+            drawer.check(found.files)
+        writer = stack.enter_context(coco_file(arguments.out, classes)) if arguments.out else None
+        unpacked = tempfile.TemporaryDirectory(prefix="predict-", ignore_cleanup_errors=True)
+        images = stack.enter_context(closing(read_images(found.files, Path(stack.enter_context(unpacked)))))
+        draw = drawer.draw if drawer else None
+        predictions = stack.enter_context(
+            closing(predict_images(client, images, question, workers=arguments.workers, finish=draw))
+        )
+        for each in tqdm(predictions, "predict", found.images, unit="img", mininterval=0.5, ascii=True, leave=False):
+            outcome.add(each.image.name, each.answer, each.problem, writer)
+            if drawer:
+                drawer.add(each)
+    return outcome.result(arguments)
+
+
+@command(
+    "serve",
+    "serve a run's packed model in the foreground until Ctrl-C",
+    argument(
+        "service", nargs="?", help="a run, or the folder of a Bento; the newest run with a packed model by default"
+    ),
+    argument("--host", default=SERVE_HOST, help=f"the address to listen at ({SERVE_HOST}); 0.0.0.0 for all"),
+    argument("--port", type=_port, metavar="N", default=SERVE_PORT, help=f"the port ({SERVE_PORT}); 0 for a free one"),
+    argument(
+        "--watch", action="store_true", help="replace the model by that of each newer complete run, losing no request"
+    ),
+)
+def _serve(context: CommandContext) -> CommandResult:
+    from pipeline.client.model_switching import Release
+    from pipeline.client.service_process import check_port
+
+    arguments = context.arguments
+    if arguments.service and is_address(arguments.service):
+        raise UsageError("a running service cannot be served again", expected="a run, or the folder of a Bento")
+    folder = bento_folder(arguments.service) if arguments.service else None
+    if folder and arguments.watch:
+        raise UsageError("a folder has no newer runs to watch for", where=folder, expected="a run with --watch")
+    if arguments.port:
+        check_port(arguments.host, arguments.port)  # before anything is started
+    if folder:
+        _serve_one(arguments, Release("", "", lambda: nullcontext(folder), settings_of()), folder)
+        return CommandResult({}, "")
+    run = _run_to_serve(context)
+    artifact = packed_service(run)
+    with fetched(context, artifact) as packed:  # to the end, since the printed command names its test image
+        release = Release(run.run, artifact.digest, lambda: nullcontext(packed), settings_of(run.run))
+        if arguments.watch:
+            _serve_newest(context, run.pipeline, release, packed)
+        else:
+            _serve_one(arguments, release, packed)
+    return CommandResult({}, "")
+
+
+def _run_to_serve(context: CommandContext) -> RunManifest:
+    """The named run; by default the newest with a packed model, which must be complete where newer ones are watched."""
+    if context.arguments.service:
+        return context.find_run(context.arguments.service)
+    newest = context.find_run("latest")  # which says what to do where there is none
+    pipeline = context.project.config.name if context.arguments.config else ""
+    if context.arguments.watch:
+        found = newest_complete(context, pipeline)
+    else:
+        found = context.project.runs.newest(pipeline=pipeline, having=ENTITY)
+    if found:
+        return found
+    remedy = f"python step.{newest.mode}.py --run {newest.run}"
+    raise MissingError("no run has a packed model to serve", where=context.project.runs.store.url, remedy=remedy)
+
+
+def _serve_one(arguments: argparse.Namespace, release: Release, folder: Path) -> None:
+    from pipeline.client.service_process import serve
+
+    echo = sys.stderr.buffer
+    at: dict[str, Any] = {"host": arguments.host, "port": arguments.port}
+    with serve(folder, environment=release.environment, echo=echo, **at) as service:
+        _announce(release, service.url, folder)
+        while service.is_alive:
+            time.sleep(1)
+    raise StepError("the service has ended by itself", where=folder, remedy="read its output above")
+
+
+def _serve_newest(context: CommandContext, pipeline: str, release: Release, folder: Path) -> None:
+    from pipeline.client.model_switching import Release, SwitchingService, keep_newest
+    from pipeline.client.service_process import listening_socket, reached_at
+    from pipeline.client.switching_proxy import SwitchingProxy
+    from pipeline.evaluation.prediction import check_test_image
+
+    def newest() -> Release | None:
+        run = newest_complete(context, pipeline, after=service.name)
+        if run is None:
+            return None
+        artifact = packed_service(run)
+        return Release(run.run, artifact.digest, lambda: fetched(context, artifact), settings_of(run.run))
+
+    arguments = context.arguments
+    with (
+        listening_socket(arguments.host, arguments.port) as listening,
+        SwitchingProxy(listening) as proxy,
+        SwitchingService(proxy, check_test_image, sys.stderr.buffer) as service,
+    ):
+        service.start(release)
+        _announce(release, reached_at(arguments.host, listening.getsockname()[1]), folder)
+        keep_newest(service, newest)
+
+
+def _announce(release: Release, url: str, folder: Path) -> None:
+    key = ' -H "Authorization: Bearer $DETECTOR_API_KEY"' if os.environ.get("DETECTOR_API_KEY") else ""
+    image = shlex.quote(str(find_test_image(folder)))
+    print_result(
+        f"serving {f'run {release.name}' if release.name else folder} at {url}\n"
+        f"  page  {url}/\n"
+        f'  try   curl{key} -F images=@{image} "{url}/predict?score_threshold=0.5"\n'
+        "  stop  Ctrl-C"
+    )

@@ -208,7 +208,7 @@ def grow(plan: dict[str, Any]) -> dict[str, Any]:
 
 def made_up_look(noise: np.random.Generator) -> bytes:
     """What a picture of no other's likeness looks like."""
-    from pipeline.data.fingerprints import fingerprint_of
+    from pipeline.serving.image_fingerprint import fingerprint_of
 
     return fingerprint_of(noise.integers(0, 256, (6, 6, 3), np.uint8).repeat(3, 0).repeat(3, 1))
 

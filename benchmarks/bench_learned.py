@@ -30,9 +30,9 @@ from report import Target, shown, work_in
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.data.fingerprints import FINGERPRINT_BYTES, fingerprint_of  # noqa: E402
 from pipeline.data.images import inspect  # noqa: E402
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, find_seen  # noqa: E402, this checkout's
+from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES, fingerprint_of  # noqa: E402
 
 SEARCH, BYTES_AN_IMAGE = 30.0, 321.0  # seconds beside decoding; 320 and the file's own part
 CELLS = 8

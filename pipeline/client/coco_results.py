@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +23,11 @@ class CocoWriter:
         self._images: list[dict[str, Any]] = []
         self._annotations = 0
 
-    def add(self, file_name: str, answer: ServedImage) -> None:
-        """Add an image, also one without detections."""
+    def add(self, file_name: str, answer: ServedImage, extra: Mapping[str, Any] = {}) -> None:
+        """Add an image, also one without detections; `extra` are further fields of its record."""
         image_id = len(self._images) + 1
-        self._images.append({"id": image_id, "file_name": file_name, "width": answer.width, "height": answer.height})
+        own = {"id": image_id, "file_name": file_name, "width": answer.width, "height": answer.height}
+        self._images.append(own | dict(extra))
         for found in answer.detections:
             x1, y1, x2, y2 = found.box
             width, height = round(x2 - x1, _DIGITS), round(y2 - y1, _DIGITS)

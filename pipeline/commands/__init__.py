@@ -3,5 +3,9 @@
 Each module registers its commands when it is imported, and imports what only one command needs in its function.
 """
 
-MODULES: tuple[str, ...] = ("pipeline.commands.service_commands", "pipeline.commands.container_commands")
+MODULES: tuple[str, ...] = (
+    "pipeline.commands.service_commands",
+    "pipeline.commands.container_commands",
+    "pipeline.commands.collect_command",
+)
 """The modules with commands, in the order of the help."""

@@ -101,6 +101,8 @@ def _started(folder: Path, run: str = "") -> Iterator[RunningService]:
 def settings_of(run: str = "") -> dict[str, str]:
     """The settings of a service that is served for others: those of this process, and its run where it is known."""
     settings = {name: value for name, value in os.environ.items() if name.startswith("DETECTOR_")}
+    if (samples := settings.get("DETECTOR_SAMPLES")) and "://" not in samples:
+        settings["DETECTOR_SAMPLES"] = str(Path(samples).absolute())  # the service runs in another folder
     return settings | ({RUN_VARIABLE: run} if run else {})
 
 

@@ -16,24 +16,26 @@ has no fingerprint: one grey wall is not another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from pipeline.serving.image_fingerprint import (
+    ACROSS,
+    COLOUR_SIDE,
+    DOWN,
+    FINGERPRINT_BYTES,
+    GREYS,
+    SIDE,
+    Pixels,
+    upright,
+)
+
 Indices = npt.NDArray[np.intp]
 
-_SIDE, _COLOUR_SIDE = 16, 4
-_GREYS = _SIDE * _SIDE
-FINGERPRINT_BYTES = _GREYS + 2 * _COLOUR_SIDE * _COLOUR_SIDE
-
-_LEAST_CONTRAST = 3.0  # shades of 255, the standard deviation; below is noise, and what JPEG makes of it
 _FREQUENCIES = 8  # the lowest of each direction
 _ORDERS, _NEIGHBOURS = 32, 16
 _MIRRORINGS, _TURNS = 2, 8  # turns by EXIF orientation, from 0: the first two are the original and its mirror image
-_DOWN, _ACROSS = (3, 4, 7, 8), (2, 3, 6, 7)  # EXIF orientations that flip an image, after transposing it
 _TURNED_ORDERS = 2  # orders with all turns: quarter turns keep every cell, and few bits differ
 _MOST_BITS = 12  # of 63 that differ
 _AT_ONCE = 1 << 13  # fingerprints at a time: 16 MB where all have to be compared
@@ -42,20 +44,6 @@ _AT_ONCE = 1 << 13  # fingerprints at a time: 16 MB where all have to be compare
 # and the mean difference of the colours, in shades of 255.
 _MOST_APART, _MOST_IN_A_CELL, _MOST_IN_COLOUR = 0.08, 1.75, 6.0
 _LOOSE = 2.0  # times the limits, for the first members of two groups that become one
-
-
-def fingerprint_of(pixels: Pixels, orientation: int = 1) -> bytes:
-    """The fingerprint of an image `(height, width, 3)` in BGR as stored, turned upright by its EXIF orientation.
-
-    It is empty for an image with so little contrast that all such would be similar.
-    """
-    small = cv2.resize(pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    small = cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb)
-    if float(small[..., 0].std()) < _LEAST_CONTRAST:
-        return b""
-    upright = _upright(small, orientation)
-    colours = cv2.resize(upright[..., 1:], (_COLOUR_SIDE, _COLOUR_SIDE), interpolation=cv2.INTER_AREA)
-    return upright[..., 0].tobytes() + colours.tobytes()
 
 
 def group_similar(prints: Sequence[bytes], *, whole_chains: bool = False) -> list[int]:
@@ -143,9 +131,9 @@ def _are_similar(one: Pixels, other: Pixels, turn: Indices, slack: float = 1.0) 
     """Whether pairs of fingerprints `(n, FINGERPRINT_BYTES)` are similar, the second ones turned, `(n,)`."""
     other = np.take_along_axis(other, _CELLS[turn], axis=1)
     a, b = _normalised(one), _normalised(other)
-    apart = 1 - np.einsum("ij,ij->i", a, b) / _GREYS
+    apart = 1 - np.einsum("ij,ij->i", a, b) / GREYS
     in_a_cell = np.abs(a - b).max(axis=1)
-    in_colour = np.abs(one[:, _GREYS:].astype(np.float32) - other[:, _GREYS:]).mean(axis=1)
+    in_colour = np.abs(one[:, GREYS:].astype(np.float32) - other[:, GREYS:]).mean(axis=1)
     similar: npt.NDArray[np.bool_] = apart <= slack * _MOST_APART
     similar &= in_a_cell <= slack * _MOST_IN_A_CELL
     similar &= in_colour <= slack * _MOST_IN_COLOUR
@@ -153,7 +141,7 @@ def _are_similar(one: Pixels, other: Pixels, turn: Indices, slack: float = 1.0) 
 
 
 def _normalised(prints: Pixels) -> npt.NDArray[np.float32]:
-    greys = prints[:, :_GREYS].astype(np.float32)
+    greys = prints[:, :GREYS].astype(np.float32)
     greys -= greys.mean(axis=1, keepdims=True)
     greys /= greys.std(axis=1, keepdims=True)
     return greys
@@ -163,7 +151,7 @@ def _bits(table: Pixels) -> npt.NDArray[np.bool_]:
     """Signs `(N, 64)` of the lowest frequencies of the cosine transform; the first one, the mean, is always False."""
     bits = np.empty((len(table), _FREQUENCIES**2), np.bool_)
     for start in range(0, len(table), _AT_ONCE):
-        greys = table[start : start + _AT_ONCE, :_GREYS].astype(np.float32).reshape(-1, _SIDE, _SIDE)
+        greys = table[start : start + _AT_ONCE, :GREYS].astype(np.float32).reshape(-1, SIDE, SIDE)
         bits[start : start + _AT_ONCE] = (_COSINES @ greys @ _COSINES.T > 0).reshape(-1, _FREQUENCIES**2)
     bits[:, 0] = False
     return bits
@@ -186,27 +174,22 @@ def _order(number: int) -> Indices:
     return (np.arange(64) * (2 * number + 1) + 37 * number) % 64
 
 
-def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    pixels = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
-    return np.ascontiguousarray(pixels[:: -1 if orientation in _DOWN else 1, :: -1 if orientation in _ACROSS else 1])
-
-
 def _cells(orientation: int) -> Indices:
     """Where the bytes of a turned fingerprint are in the original, `(FINGERPRINT_BYTES,)`."""
-    greys = np.arange(_GREYS).reshape(_SIDE, _SIDE, 1)
-    colours = np.arange(_GREYS, FINGERPRINT_BYTES).reshape(_COLOUR_SIDE, _COLOUR_SIDE, 2)
-    return np.concatenate([_upright(each, orientation).ravel() for each in (greys, colours)])
+    greys = np.arange(GREYS).reshape(SIDE, SIDE, 1)
+    colours = np.arange(GREYS, FINGERPRINT_BYTES).reshape(COLOUR_SIDE, COLOUR_SIDE, 2)
+    return np.concatenate([upright(each, orientation).ravel() for each in (greys, colours)])
 
 
 def _signs(orientation: int) -> npt.NDArray[np.bool_]:
     """Which bits of a turned fingerprint, after transposing, differ from the original's, `(64,)`."""
     odd_down, odd_across = np.indices((_FREQUENCIES, _FREQUENCIES)) % 2 == 1  # these change their sign in a mirror
-    signs: npt.NDArray[np.bool_] = (odd_down & (orientation in _DOWN)) ^ (odd_across & (orientation in _ACROSS))
+    signs: npt.NDArray[np.bool_] = (odd_down & (orientation in DOWN)) ^ (odd_across & (orientation in ACROSS))
     return signs.ravel()
 
 
 _CELLS = np.stack([_cells(turn + 1) for turn in range(_TURNS)])
 _SIGNS = np.stack([_signs(turn + 1) for turn in range(_TURNS)])
 _TRANSPOSED = np.arange(_FREQUENCIES**2).reshape(_FREQUENCIES, _FREQUENCIES).T.ravel()
-_ANGLES = np.pi / (2 * _SIDE) * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(_SIDE) + 1)
+_ANGLES = np.pi / (2 * SIDE) * np.arange(_FREQUENCIES)[:, None] * (2 * np.arange(SIDE) + 1)
 _COSINES = np.cos(_ANGLES).astype(np.float32)

@@ -32,9 +32,9 @@ import PIL.Image
 import simplejpeg  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from pipeline.data.fingerprints import fingerprint_of
 from pipeline.errors import DataError
 from pipeline.serving.decoding import MAX_PIXELS, ImageHeader, read_header
+from pipeline.serving.image_fingerprint import fingerprint_of
 
 # Formats that Pillow reads, under their usual names.
 IMAGE_SUFFIXES = frozenset(

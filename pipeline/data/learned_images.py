@@ -22,11 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.coco import read_coco
-from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar
+from pipeline.data.fingerprints import find_similar
 from pipeline.data.images import ImageFacts, inspect
 from pipeline.errors import DataError, MissingError
+from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES
+from pipeline.serving.training_reference import RECORD_FILE
 
-FILE_NAME = "learned_images.npz"
+FILE_NAME = RECORD_FILE
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -34,10 +34,19 @@ class Found:
     batch: int = 1  # images in the run
 
 
-class DetectionPool:
-    """Worker threads around a predictor; used from one event loop."""
+See = Callable[[bytes | memoryview, Letterboxed, Detections], None]
 
-    def __init__(self, predictor: Predictor, image_size: tuple[int, int], settings: Settings) -> None:
+
+class DetectionPool:
+    """Worker threads around a predictor; used from one event loop.
+
+    On its thread, `see` is shown each image's file, the image as it was prepared, and its detections.
+    """
+
+    def __init__(
+        self, predictor: Predictor, image_size: tuple[int, int], settings: Settings, see: See | None = None
+    ) -> None:
+        self._see = see
         self._predictor = predictor
         self._image_size = image_size
         self._settings = settings
@@ -106,6 +115,8 @@ class DetectionPool:
             (detections,) = self._predictor.detect([letterboxed], alone=few)
             inference = time.perf_counter() - prepared
         waited = (begun - submitted) + (time.perf_counter() - prepared - inference)
+        if self._see:
+            self._see(data, letterboxed, detections)
         return Found(detections, prepared - begun, waited, inference, batch)
 
     def _prepare(self, part: bytes | memoryview) -> Letterboxed:

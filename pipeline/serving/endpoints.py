@@ -29,6 +29,7 @@ from pipeline.serving.model_metadata import SERVICE_NAME, ModelMetadata
 from pipeline.serving.openapi import openapi_document
 from pipeline.serving.outer_app import Api, Endpoint, Exchange
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor
+from pipeline.serving.production_watch import Model, watch_for
 from pipeline.serving.service_errors import ServiceError
 from pipeline.serving.service_metrics import ServiceMetrics
 from pipeline.serving.settings import Settings
@@ -53,7 +54,7 @@ window.onload = () => SwaggerUIBundle({
 
 
 class Endpoints:
-    """The endpoints of a packed model."""
+    """The endpoints of a packed model; `record` is that of its training images, which may be missing."""
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Endpoints:
         test_result: ImageResult,
         settings: Settings,
         version: str,
+        record: Path,
     ) -> None:
         self._metadata = metadata
         self._settings = settings
@@ -71,10 +73,12 @@ class Endpoints:
         self._test_result = test_result
         self._class_ids = {name: index for index, name in enumerate(metadata.classes)}
         self._memory = Memory(settings.memory_bytes)
-        self.pool = DetectionPool(predictor, metadata.image_size, settings)
+        model = Model(version, settings.run, metadata.classes, settings.score_threshold)
+        self.watch = watch_for(settings, model, record, metrics)
+        self.pool = DetectionPool(predictor, metadata.image_size, settings, self.watch.see)
         self.is_ready = False
         self.api = Api(self._by_path(), settings, metrics, version)
-        model = vars(metadata) | {
+        fields = vars(metadata) | {
             "classes": list(metadata.classes),
             "serving_score_threshold": settings.score_threshold,
         }
@@ -87,7 +91,7 @@ class Endpoints:
             formats=list(FORMATS),
             limits=settings.limits,
             providers=predictor.providers,
-            **model,
+            **fields,
         )
         about = f"YOLOX-{metadata.variant}, {len(metadata.classes)} classes: {', '.join(metadata.classes[:20])}"
         self._openapi = openapi_document(

@@ -42,8 +42,10 @@ from pipeline.serving.model_metadata import (
 from pipeline.serving.outer_app import OuterApp
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor, check_model
 from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.sample_places import open_place
 from pipeline.serving.self_test import count_unmatched
 from pipeline.serving.settings import Settings, read_settings
+from pipeline.serving.training_reference import RECORD_FILE
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +113,13 @@ class ObjectDetector:
         bento = ObjectDetector.bento  # type: ignore[attr-defined]
         version = str(bento.tag) if bento else f"{SERVICE_NAME}:unpacked"
         self.endpoints = Endpoints(
-            self._metadata, self._predictor, self._test_image, self._test_result, settings, version
+            self._metadata,
+            self._predictor,
+            self._test_image,
+            self._test_result,
+            settings,
+            version,
+            ROOT.parent / RECORD_FILE,
         )
         self.endpoints.is_ready = self._gives_the_test_result()
 
@@ -127,6 +135,11 @@ class ObjectDetector:
         if wrong:
             log.error("not ready: the test image gives other objects than when the model was packed. Pack it again")
         return not wrong
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Write the samples that wait."""
+        self.endpoints.watch.close()
 
     @bentoml.api
     async def predict(
@@ -186,6 +199,7 @@ class ObjectDetector:
 if (ROOT / MODEL_FILE).is_file():  # `bentoml serve` would start a worker that cannot start again and again
     try:
         check_model(ROOT / MODEL_FILE, _packed := ModelMetadata.read(ROOT / METADATA_FILE))
-        _settings(_packed)
+        if _samples := _settings(_packed).samples:
+            open_place(_samples, create=True)
     except PipelineError as error:
         raise BentoMLException(str(error)) from None  # which the command prints without a traceback

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -49,6 +49,23 @@ class ServiceMetrics:
         self.waiting = Gauge(
             "detector_waiting_images", "images under way", multiprocess_mode="livesum", registry=registry
         )
+        self._samples = Counter(
+            "detector_samples", "images that were worth keeping, by what became of them", ["outcome"], registry=registry
+        )
+        # means over the last images of one process: their sum would mean nothing, so the latest of all is told
+        self._drift = Gauge(
+            "detector_drift",
+            "population stability index of the recent images against the training images",
+            ["property"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self._best_score = Gauge(
+            "detector_mean_best_score",
+            "mean highest score of the recent images",
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
 
     def answered(self, path: str, status: int) -> None:
         """Count an answer."""
@@ -73,6 +90,16 @@ class ServiceMetrics:
         """Count the images of a request."""
         self._images.inc(images)
         self._per_request.observe(images)
+
+    def sampled(self, outcome: str) -> None:
+        """Count an image that was worth keeping: `kept`, `known`, `dropped` or `failed`."""
+        self._samples.labels(outcome).inc()
+
+    def drifted(self, best_score: float, indices: Mapping[str, float]) -> None:
+        """Tell of the recent images: their mean highest score, and the drift of each property."""
+        self._best_score.set(best_score)
+        for name, index in indices.items():
+            self._drift.labels(name).set(index)
 
     def detected(self, class_ids: Sequence[int], scores: Sequence[float]) -> None:
         """Count the detections of an image, as they are answered."""

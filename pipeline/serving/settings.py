@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.serving.decoding import MAX_PIXELS
+from pipeline.serving.sample_places import check_place
 
 PREFIX = "DETECTOR_"
 
@@ -58,11 +59,15 @@ VARIABLES = (
     Variable("max_waiting", "images of all requests that wait; beyond, the answer is 503", 1, default=1024),
     Variable("memory_bytes", "bytes of the bodies of unfinished requests; beyond, it is 503", 2**20, default=2**28),
     Variable("timeout_seconds", "time for a request, its upload included; beyond, the answer is 504", 1, default=60),
+    Variable("max_samples", "samples that are kept; beyond, the oldest go", 1, default=1000),
+    Variable("max_sample_bytes", "bytes of the samples that are kept; beyond, the oldest go", 2**20, default=10**9),
+    Variable("sample_share", "share of all images that is kept besides, chosen at random; 0 by default", 0, 1, 0),
 )
 TEXTS = {
     "api_key": "requests need it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; no key by default",
     "cors_origins": "origins whose pages may call the service, separated by commas, `*` for all; none by default",
     "run": "the run that the service comes from, which `/info` tells; `serve` and `containerize` set it",
+    "samples": "folder or fsspec URL, such as `s3://bucket/prefix`, for samples of the images; none by default",
 }
 """Variables that are not numbers, and their meaning."""
 
@@ -80,9 +85,13 @@ class Settings:
     max_waiting: int
     memory_bytes: int
     timeout_seconds: int
+    max_samples: int
+    max_sample_bytes: int
+    sample_share: float
     api_key: str = field(default="", repr=False)
     cors_origins: tuple[str, ...] = ()
     run: str = ""
+    samples: str = ""  # where they are kept; empty for nowhere
 
     @property
     def limits(self) -> dict[str, int]:
@@ -119,6 +128,8 @@ def read_settings(score_threshold: float, floor: float, environment: Mapping[str
         raise UsageError(
             problem, expected=f"at least {floor:g}, the model's lowest score", remedy="correct or unset it"
         )
+    if values["samples"]:
+        check_place(values["samples"])
     origins = tuple(origin.strip() for origin in values.pop("cors_origins").split(",") if origin.strip())
     return Settings(**{**values, "threads": values["threads"] or available_cpus(), "cors_origins": origins})
 

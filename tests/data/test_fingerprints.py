@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pictures import smooth
 
 from pipeline.data import fingerprints
-from pipeline.data.fingerprints import FINGERPRINT_BYTES, find_similar, fingerprint_of, group_similar
+from pipeline.data.fingerprints import find_similar, group_similar
+from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES, fingerprint_of
 
 
 def encoded(pixels: Any, quality: Any = 90) -> Any:

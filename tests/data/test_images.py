@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from pictures import exif_of, png_chunk, png_start
 from PIL import Image as Picture
 
-from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.images import (
     MAX_PIXELS,
     UNREADABLE,
@@ -33,6 +32,7 @@ from pipeline.data.images import (
 )
 from pipeline.errors import DataError
 from pipeline.serving.decoding import read_header
+from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES
 
 
 def turned(path: Path, orientation: int, size: tuple[int, int] = (60, 40), **options: Any) -> Path:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pictures import smooth
 
-from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, find_seen, learn_images
 from pipeline.errors import DataError, MissingError
+from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES
 
 COCO = UnknownWeights("ab" * 32, coco=True)
 OTHER = UnknownWeights("01" * 32, coco=False)

@@ -14,7 +14,6 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage
 
-from pipeline.data.fingerprints import FINGERPRINT_BYTES
 from pipeline.data.learned_images import LearnedImages, UnknownWeights
 from pipeline.data.pretrained import coco_weights
 from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
@@ -22,6 +21,7 @@ from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.errors import DataError, MissingError
+from pipeline.serving.image_fingerprint import FINGERPRINT_BYTES
 from pipeline.serving.model_metadata import ModelMetadata
 
 ABC = ("a", "b", "c")

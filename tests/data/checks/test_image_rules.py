@@ -16,8 +16,8 @@ from pipeline.data.checks import image_rules
 from pipeline.data.checks.findings import DID
 from pipeline.data.checks.image_rules import duplicate_groups, exact_duplicates, near_duplicates
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
-from pipeline.data.fingerprints import fingerprint_of
 from pipeline.data.images import ImageFacts
+from pipeline.serving.image_fingerprint import fingerprint_of
 
 
 def facts(**fields: object) -> dict[str, ImageFacts]:

@@ -356,9 +356,10 @@ def work_of_rules(monkeypatch: pytest.MonkeyPatch, boxes: Any, images: Any, clas
 
 def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path: Path) -> None:
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
+    from pipeline.serving.upload_middleware import LIMITS
+
     from pipeline.data import images
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS
-    from pipeline.serving.upload_middleware import LIMITS
 
     assert images.MAX_PIXELS == MAX_PIXELS == LIMITS["pixels"]
     assert LIMITS["body_bytes"] > images.MAX_BYTES

@@ -20,6 +20,7 @@ def test_the_defaults() -> None:
     assert (found.threads, found.batch_size, found.score_threshold) == (available_cpus(), None, 0.3)
     assert found.limits == {"body_bytes": 32 * 2**20, "images": 32, "pixels": 50_000_000}
     assert (found.api_key, found.run) == ("", "")
+    assert (found.samples, found.sample_share, found.max_samples, found.max_sample_bytes) == ("", 0, 1000, 10**9)
 
 
 def test_every_variable_sets_its_field() -> None:
@@ -27,11 +28,15 @@ def test_every_variable_sets_its_field() -> None:
     given |= {f"DETECTOR_MAX_{name}": "2048" for name in ("BODY_BYTES", "IMAGES", "PIXELS", "WAITING")}
     given |= {"DETECTOR_MEMORY_BYTES": "1048576", "DETECTOR_TIMEOUT_SECONDS": "5"}
     given |= {"DETECTOR_API_KEY": "geheim", "DETECTOR_RUN": "2026", "DETECTOR_CORS_ORIGINS": "https://a.b, http://c"}
+    given |= {"DETECTOR_SAMPLES": "s3://bucket/samples", "DETECTOR_SAMPLE_SHARE": "0.05"}
+    given |= {"DETECTOR_MAX_SAMPLES": "20", "DETECTOR_MAX_SAMPLE_BYTES": "2097152"}
     assert set(given) == {each.variable for each in VARIABLES} | {PREFIX + name.upper() for name in TEXTS}
     found = read_settings(0.3, 0.01, given)
     assert (found.threads, found.batch_size, found.score_threshold, found.timeout_seconds) == (3, 4, 0.5, 5)
     assert (found.max_body_bytes, found.max_images, found.max_pixels, found.max_waiting) == (2048,) * 4
     assert (found.memory_bytes, found.api_key, found.run) == (2**20, "geheim", "2026")
+    assert (found.samples, found.sample_share) == ("s3://bucket/samples", 0.05)
+    assert (found.max_samples, found.max_sample_bytes) == (20, 2**21)
     assert found.cors_origins == ("https://a.b", "http://c")
     assert "geheim" not in repr(found)
 
@@ -47,6 +52,8 @@ def test_every_variable_sets_its_field() -> None:
         "above 1": ("DETECTOR_SCORE_THRESHOLD", "30", "a number, 0 to 1"),
         "below the model's": ("DETECTOR_SCORE_THRESHOLD", "0.001", "at least 0.01, the model's lowest score"),
         "more than can be decoded": ("DETECTOR_MAX_PIXELS", "99000000", "1 to 50,000,000"),
+        "a relative folder": ("DETECTOR_SAMPLES", "samples", "not absolute\n.*samples\n.*an absolute path"),
+        "credentials in a URL": ("DETECTOR_SAMPLES", "s3://a:b@c/d", "the s3 URL of the samples holds credentials"),
         "misspelt": ("DETECTOR_THREAD", "2", "no setting DETECTOR_THREAD\n.*did you mean 'DETECTOR_THREADS'"),
     },
 )

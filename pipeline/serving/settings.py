@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from pipeline.errors import UsageError, did_you_mean
 from pipeline.serving.decoding import MAX_PIXELS
 
 PREFIX = "DETECTOR_"
+
+# Kubernetes sets such variables for a Service named `detector`:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def read_settings(score_threshold: float, floor: float, environment: Mapping[str
     """
     known = [each.variable for each in VARIABLES] + [PREFIX + name.upper() for name in TEXTS]
     for name in environment:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.search(name):
             raise UsageError(
                 f"there is no setting {name}", remedy=did_you_mean(name, known, otherwise=f"one of {', '.join(known)}")
             )

@@ -358,10 +358,11 @@ def test_what_the_service_would_refuse_is_dropped_and_said(tmp_path: Path) -> No
     """Limits and formats are the service's own; a picture beyond them would fail only after training."""
     from pipeline.data import images
     from pipeline.serving.decoding import FORMATS, MAX_PIXELS
-    from pipeline.serving.upload_middleware import LIMITS
+    from pipeline.serving.settings import read_settings
 
-    assert images.MAX_PIXELS == MAX_PIXELS == LIMITS["pixels"]
-    assert LIMITS["body_bytes"] > images.MAX_BYTES
+    limits = read_settings(0.3, 0.01, {}).limits
+    assert images.MAX_PIXELS == MAX_PIXELS == limits["pixels"]
+    assert limits["body_bytes"] > images.MAX_BYTES
     assert len(FORMATS) == 4
     for suffix in (".jpg", ".png", ".webp", ".bmp", ".tif"):
         assert cv2.imwrite(str(tmp_path / f"a{suffix}"), np.full((8, 8, 3), 200, np.uint8))

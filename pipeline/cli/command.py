@@ -22,6 +22,7 @@ from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, read_steps
 from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name, with_config
 from pipeline.runtime.resolving import LATEST, find_run
+from pipeline.runtime.step import project_root
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -33,7 +34,12 @@ class CommandContext:
     """What a command works on: the parsed command line, and the project's folder."""
 
     arguments: argparse.Namespace
-    root: Path
+    given_root: Path | None = None
+
+    @cached_property
+    def root(self) -> Path:
+        """The project's folder: the given one, or that around the working directory. Not every command needs one."""
+        return self.given_root or project_root(Path.cwd())
 
     @cached_property
     def steps(self) -> dict[str, StepNotebook]:

@@ -31,7 +31,6 @@ def run_command(
     try:
         from pipeline.cli import run_commands  # noqa: F401  # it registers its commands
         from pipeline.cli.command import COMMANDS, CommandContext, print_result, run_guarded
-        from pipeline.runtime.step import project_root
 
         for name in modules:
             importlib.import_module(name)
@@ -40,7 +39,7 @@ def run_command(
 
     def run() -> int:
         parsed = _parser().parse_args(arguments)
-        result = COMMANDS[parsed.command][2](CommandContext(parsed, root or project_root(Path.cwd())))
+        result = COMMANDS[parsed.command][2](CommandContext(parsed, root))
         text = json.dumps(result.content, indent=2, ensure_ascii=False) if parsed.json else result.text
         if text:
             print_result(text)

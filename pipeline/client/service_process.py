@@ -146,7 +146,7 @@ def serve(
             threading.Thread(target=_copy, args=(process.stdout, output, echo), daemon=True).start()
         try:
             url = _wait_until_ready(process, output, timeout, host)
-            log.info("serving %s at %s", folder.name, url)
+            log.debug("serving %s at %s", folder.name, url)
             yield RunningService(url, process.pid, output)
         finally:
             _stop(process)

@@ -92,7 +92,6 @@ def service_at(context: CommandContext, typed: str) -> Iterator[str]:
 def _started(folder: Path, run: str = "") -> Iterator[RunningService]:
     from pipeline.client.service_process import serve
 
-    logging.getLogger("pipeline.client.service_process").setLevel(logging.WARNING)  # its address is nobody's business
     log.info("starting the service of %s", f"run {run}" if run else folder)
     with serve(folder, environment={RUN_VARIABLE: run} if run else {}) as service:
         yield service

@@ -5,9 +5,9 @@
 Training and validation use mmdet's transforms, serving numpy and OpenCV; a property test holds them bit-equal. Both
 decode with `decoding.decode`, so EXIF orientation, grey, alpha and 16 bits are treated alike.
 
-**One process.** An ASGI middleware reads each request body itself, within limits, so BentoML's parser, which
-fetches URLs and unpickles, never sees one. It decodes and letterboxes in threads, and passes prepared images to a
-batchable method.
+**One process.** `outer_app` stands before BentoML's server and answers the REST API; BentoML's parser, which fetches
+URLs and unpickles, never sees a body. `upload` reads bodies within limits, `detection_pool` decodes and runs each image
+on one thread, and `endpoints` answers. BentoML packs and starts the service, and answers for health and metrics.
 
-**Same bytes.** The Bento's version is a digest of its content, and its creation time is fixed.
+**Same bytes.** The Bento's version is a digest of its content, and its creation time is the commit's.
 """

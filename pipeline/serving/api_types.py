@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from pipeline.serving.predictor import MAX_DETECTIONS
 
@@ -15,10 +16,10 @@ Box = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 def _read_bool(value: object) -> object:
-    """Only JSON's words, none of the others that pydantic takes for true."""
-    if isinstance(value, bool) or value in ("true", "false"):
+    """True and false as JSON and Python write them, none of the other words that pydantic takes for them."""
+    if isinstance(value, bool) or value in ("true", "false", "True", "False"):
         return value
-    raise ValueError("input should be true or false")
+    raise PydanticCustomError("bool", "input should be true or false")
 
 
 class PredictParameters(BaseModel):

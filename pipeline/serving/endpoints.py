@@ -41,6 +41,7 @@ _RESULTS: TypeAdapter[list[ImageResult | ImageFailure]] = TypeAdapter(list[Image
 _PAGE = Path(__file__).with_name("page.html")
 _API_PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>API</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="./static_content/swagger-ui.css"></head>
 <body><div id="swagger-ui"></div>
 <script src="./static_content/swagger-ui-bundle.js"></script>

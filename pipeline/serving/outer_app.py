@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
@@ -33,6 +34,7 @@ T = TypeVar("T")
 PASSED_ON = ("/healthz", "/livez", "/metrics", "/schema.json")
 """Paths that BentoML answers."""
 
+_CLIENT_GONE = 499  # nginx's code, in metrics and in the log; nobody receives it
 _DRAIN_BYTES = 32 * 2**20
 _DRAIN_SECONDS = 2.0
 
@@ -133,18 +135,18 @@ class OuterApp:
                 await response(scope, receive, send)
             else:
                 await _refuse(response, exchange.receive, send)
+            status = response.status_code
         except ClientDisconnect:
-            log.debug("a client went away from %s", plain)
-            return
+            status = _CLIENT_GONE
         finally:
             for close in exchange.closing:
                 close()
         seconds = time.perf_counter() - started
         if endpoint:
-            api.metrics.answered(plain, response.status_code)
+            api.metrics.answered(plain, status)
             api.metrics.timed("request", seconds)
         level = logging.DEBUG if plain == "/readyz" else logging.INFO  # probes would fill the log
-        access_log.log(level, "%s %s %d  %.1f ms", scope["method"], plain[:80], response.status_code, 1000 * seconds)
+        access_log.log(level, "%s %s %d  %.1f ms", scope["method"], quote(plain[:80]), status, 1000 * seconds)
 
 
 async def _answer(api: Api, exchange: Exchange, path: str, endpoint: Endpoint | None) -> Response:
@@ -176,7 +178,7 @@ async def _answer(api: Api, exchange: Exchange, path: str, endpoint: Endpoint | 
 
 
 def _unknown(api: Api, path: str) -> ServiceError:
-    known = sorted([*api.endpoints, "/readyz", *PASSED_ON])
+    known = sorted([*api.endpoints, *PASSED_ON])
     hint = did_you_mean(path, known, otherwise=f"there are: {', '.join(known)}")
     return ServiceError(404, "not_found", f"there is no path '{path[:80]}': {hint}")
 

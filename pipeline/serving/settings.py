@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from pipeline.serving.decoding import MAX_PIXELS
 from pipeline.serving.sample_places import check_place
 
 PREFIX = "DETECTOR_"
+
+# Kubernetes sets such variables for a Service named `detector`:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def read_settings(score_threshold: float, floor: float, environment: Mapping[str
     """
     known = [each.variable for each in VARIABLES] + [PREFIX + name.upper() for name in TEXTS]
     for name in environment:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.search(name):
             raise UsageError(
                 f"there is no setting {name}", remedy=did_you_mean(name, known, otherwise=f"one of {', '.join(known)}")
             )

@@ -89,6 +89,24 @@ def test_training_is_held_against_mmdets_own_runner(real_data: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_service_is_held_against_a_plain_one_and_a_bare_loop() -> None:
+    done = run("bench_serving.py", "--model=nano-256", "--seconds=0.5", "--turns=1", "--json")
+    content = json.loads(done.stdout)
+    assert done.returncode == (0 if content["met"] else 1)
+    [model] = content["models"]
+    loads = [row for row in model["rows"] if "clients" in row]
+    assert [(row["clients"], row["images"], row["least"]) for row in loads] == [
+        (1, 1, 1.2), (4, 1, 1.2), (16, 1, 1.2), (1, 16, 1.3), (4, 16, 1.3),
+    ]  # fmt: skip
+    for row in loads:
+        assert row["ratio"] == pytest.approx(row["ours_images_per_second"] / row["plain_images_per_second"])
+        assert 0 < row["ours_p50"] <= row["ours_p99"]
+    rest = {row["what"]: row.get("value", row.get("ratio")) for row in model["rows"] if "what" in row}
+    assert 0.5 < rest["start to ready, s"] < 60
+    assert 50 < rest["memory, idle, MB"] <= rest["memory, loaded, MB"] < 1000
+
+
+@pytest.mark.slow
 def test_a_variant_of_the_recipe_is_measured_and_rendered(real_data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     asked = ["--task=sample", "--variant=chosen", "--seeds=0", "--recipe=epochs=1", "--at-once=1", "--results", results]

@@ -242,3 +242,34 @@ def test_a_killed_worker_comes_back(packed: Any) -> None:
             time.sleep(0.2)
         data = {"images": ("a.jpg", JPEG)}
         assert requests.post(running.url + "/predict", files=data, timeout=60).status_code == 200
+
+
+@pytest.mark.slow
+def test_ten_minutes_under_load_leave_memory_flat_and_no_error(packed: Any, picture: Callable[..., Any]) -> None:
+    """Four clients at eight tenths of what the service can do, with images of many sizes."""
+    images = [bytes(cv2.imencode(".jpg", picture(200 + 40 * i, 150 + 30 * i))[1]) for i in range(20)]
+    minutes = int(os.environ.get("SOAK_MINUTES", "10"))
+
+    def ask(session: requests.Session, number: int) -> float:
+        started = time.monotonic()
+        data = {"images": ("a.jpg", images[number % len(images)])}
+        assert session.post(running.url + "/predict", files=data, timeout=60).status_code == 200
+        return time.monotonic() - started
+
+    def client(pause: float) -> int:
+        session, number = requests.Session(), 0
+        session.trust_env = False
+        while time.monotonic() < end:
+            time.sleep(pause * ask(session, number))
+            number += 1
+        return number
+
+    with serve(packed.folder) as running, ThreadPoolExecutor(4) as pool:
+        end = time.monotonic() + 20
+        assert min(pool.map(client, [0.0] * 4)) > 0  # warm
+        settled = memory(running)
+        end = time.monotonic() + 60 * minutes
+        counts = list(pool.map(client, [0.25] * 4))  # a pause of a quarter of each answer's time
+        assert memory(running) < 1.1 * settled + 10 * MEBI
+        assert "Traceback" not in running.log_path.read_text()
+    assert min(counts) > 100 * minutes

@@ -122,7 +122,7 @@ class TestAnswers:
         assert links
         assert "http" not in page.text
         assert "validatorUrl: null" in page.text, "Swagger's validator would be told the service's address"
-        for link in links:
+        for link in (link for link in links if link != "data:,"):
             assert requests.get(f"{server.url}/{link}", timeout=10).status_code == 200, link
 
     def test_the_version_and_the_time_of_each_stage(self, post: Any, packed: Any, png: Any) -> None:

@@ -23,6 +23,11 @@ def test_the_defaults() -> None:
     assert (found.samples, found.sample_share, found.max_samples, found.max_sample_bytes) == ("", 0, 1000, 10**9)
 
 
+def test_variables_that_kubernetes_sets_for_a_service_of_the_name_are_none_of_ours() -> None:
+    names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
+    assert read_settings(0.3, 0.01, {f"DETECTOR_{name}": "tcp://10.0.0.1:80" for name in names}).api_key == ""
+
+
 def test_every_variable_sets_its_field() -> None:
     given = {"DETECTOR_THREADS": "3", "DETECTOR_BATCH_SIZE": "4", "DETECTOR_SCORE_THRESHOLD": "0.5"}
     given |= {f"DETECTOR_MAX_{name}": "2048" for name in ("BODY_BYTES", "IMAGES", "PIXELS", "WAITING")}

@@ -56,6 +56,9 @@ class GateError(StepError):
     """A step ran, and its result is below the bar the config sets."""
 
 
+_LONGEST_NAME = 80  # of one that is compared: the time grows with the length
+
+
 def did_you_mean(
     name: object, known: Iterable[object], *, otherwise: str = "", most: int = 1, cutoff: float = 0.5
 ) -> str:
@@ -70,6 +73,7 @@ def did_you_mean(
     """
     from difflib import get_close_matches  # most calls never need it
 
+    name = str(name)[:_LONGEST_NAME]
     folded: dict[str, list[str]] = {}
     for each in known:
         folded.setdefault(str(each).casefold(), []).append(str(each))

@@ -20,7 +20,7 @@ from pipeline.client.image_prediction import Prediction
 from pipeline.client.image_sources import FoundFile, NamedImage
 from pipeline.data.figures import PALETTE, Pixels, draw_labelled
 from pipeline.data.fonts import written
-from pipeline.errors import UsageError
+from pipeline.errors import DataError, UsageError
 from pipeline.files import atomic_path, write_atomically
 from pipeline.serving.decoding import decode, read_header
 
@@ -77,7 +77,10 @@ class Drawer:
         if path.suffix.lower() not in _ENCODED:
             path = path.with_name(f"{path.name}.{read_header(data).format.lower().replace('jpeg', 'jpg')}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoded = cv2.imencode(path.suffix.lower(), drawn, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+        is_written, encoded = cv2.imencode(path.suffix.lower(), drawn, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        if not is_written:
+            size = f"{drawn.shape[1]} x {drawn.shape[0]} pixels"
+            raise DataError(f"an image of {size} cannot be a {path.suffix} file", where=path)
         write_atomically(path, encoded.tobytes())
         return None
 

@@ -91,7 +91,10 @@ def predict_images(
         if question.classes:
             kept = [each for each in answer.detections if each.label in question.classes]
             answer = answer.model_copy(update={"detections": kept})
-        return Prediction(image, answer, finish(image, data, answer) if finish else None)
+        try:
+            return Prediction(image, answer, finish(image, data, answer) if finish else None)
+        except DataError as error:
+            return Prediction(image, problem=error.problem)
 
     yield from _mapped(predict, images, workers, stop=client.close)
 

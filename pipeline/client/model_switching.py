@@ -17,10 +17,11 @@ from typing import BinaryIO
 
 from pipeline.client.service_process import RunningService, serve
 from pipeline.client.switching_proxy import SwitchingProxy
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StoreError
 
 log = logging.getLogger(__name__)
 
+_MOST_MISSED = 3  # times in a row that the service may not answer, each for ten seconds
 _LONGEST_WAIT = 60.0  # seconds before a service that does not start is started again
 
 
@@ -32,6 +33,10 @@ class Release:
     digest: str  # of the packed service
     open: Callable[[], AbstractContextManager[Path]]  # the Bento's folder, while the block runs
     environment: Mapping[str, str] = field(default_factory=dict)  # of its server
+
+
+class _NotFetchedError(StoreError):
+    """A release that could not be fetched, which says nothing of the model."""
 
 
 class SwitchingService:
@@ -52,6 +57,7 @@ class SwitchingService:
         self._running = ExitStack()
         self._refused: set[str] = set()  # names of releases
         self._wait = 0.0  # seconds before the next attempt at starting a service that died
+        self._missed = 0  # times in a row that the service did not answer
         self._not_before = 0.0
 
     @property
@@ -76,6 +82,8 @@ class SwitchingService:
         log.info("model %s is started beside the one that serves", release.name)
         try:
             self._replace(release)
+        except _NotFetchedError as error:
+            log.warning("model %s cannot be fetched now, and is tried again: %s", release.name, error)
         except (PipelineError, OSError) as error:
             self._refused.add(release.name)
             log.error("model %s is refused, and %s stays: %s", release.name, self.name, error)
@@ -83,8 +91,11 @@ class SwitchingService:
             log.info("model %s serves now", release.name)
 
     def revive(self) -> None:
-        """Start the service again if it died, after a growing wait if it does not start."""
+        """Start the service again if it died or hangs, after a growing wait if it does not start."""
         is_alive = self._service is not None and self._service.is_alive
+        if self._service and is_alive:
+            self._missed = 0 if self._service.answers() else self._missed + 1
+            is_alive = self._missed < _MOST_MISSED
         if self._release is None or is_alive or time.monotonic() < self._not_before:
             return
         log.error("the service of model %s is gone, and is started again", self.name)
@@ -93,7 +104,7 @@ class SwitchingService:
         self._running, self._service = ExitStack(), None
         try:
             self._replace(self._release)
-            self._wait = 0.0
+            self._wait, self._missed = 0.0, 0
         except (PipelineError, OSError) as error:
             self._wait = min(max(1.0, 2 * self._wait), _LONGEST_WAIT)
             self._not_before = time.monotonic() + self._wait
@@ -102,7 +113,10 @@ class SwitchingService:
     def _replace(self, release: Release) -> None:
         """Start a release's service, check it, switch to it, and stop the one before when it has answered all."""
         with ExitStack() as starting:
-            folder = starting.enter_context(release.open())
+            try:
+                folder = starting.enter_context(release.open())
+            except (PipelineError, OSError) as error:
+                raise _NotFetchedError(str(error)) from error
             service = starting.enter_context(serve(folder, environment=release.environment, echo=self._echo))
             self._check(service.url)
             self._proxy.switch(service.url)

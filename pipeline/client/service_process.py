@@ -70,6 +70,15 @@ class RunningService:
         except OSError:  # it is busy, or this process has too many open files
             return True
 
+    def answers(self, timeout: float = 10.0) -> bool:
+        """Whether it answers at all within so many seconds."""
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy from the environment cannot reach this machine's loopback
+            try:
+                return session.get(self.url + "/livez", timeout=timeout).ok
+            except requests.RequestException:
+                return False
+
 
 def check_port(host: str, port: int) -> None:
     """Raise a `UsageError` where no server can listen at the address."""

@@ -31,6 +31,7 @@ _HOP_BY_HOP = frozenset(
 _NOT_ADDED = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)  # aiohttp would, if absent
 _IDLE_SECONDS = 2.0  # a connection is not used after this; uvicorn closes it after 5
 _CONNECT_SECONDS = 10.0
+_SILENT_SECONDS = 600.0  # without a byte of an answer; a service answers long before
 _DRAIN_SECONDS = 70.0  # more than the 60 s that the service gives a request
 _ANNOUNCED = b"HTTP/1.1 100 Continue\r\n\r\n"
 _FIELD_BYTES = 1 << 16  # of a header; uvicorn takes no more
@@ -46,7 +47,7 @@ class _Backend:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENT_SECONDS),
             auto_decompress=False,
             max_line_size=_FIELD_BYTES,
             max_field_size=_FIELD_BYTES,
@@ -141,6 +142,8 @@ class SwitchingProxy:
         backend = self._current
         if backend is None:
             return _unavailable()
+        if request.method == "CONNECT" or request.raw_path == "*":
+            return _wrong("a path of the service is wanted, not a proxy")
         with backend.counted():
             return await _pass_on(request, backend)
 
@@ -199,6 +202,11 @@ def _end_to_end(headers: Any) -> CIMultiDict[str]:
     named = {name.strip().lower() for line in headers.getall(hdrs.CONNECTION, []) for name in line.split(",")}
     dropped = _HOP_BY_HOP | named
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+
+
+def _wrong(message: str) -> web.Response:
+    error = {"error": {"code": "bad_request", "message": message}}
+    return web.Response(status=400, body=json.dumps(error).encode(), content_type="application/json")
 
 
 def _unavailable() -> web.Response:

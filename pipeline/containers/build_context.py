@@ -17,6 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.serving.runtimes import RUNTIMES
 
 BILL = "sbom.cdx.json"
+_CONTENT = {"Dockerfile", "bento", "requirements.txt", BILL, "compose.yaml", "kubernetes.yaml"}
 FILES = ("Dockerfile", "compose.yaml", "kubernetes.yaml")
 """The files that are made of templates of these names."""
 
@@ -59,7 +60,14 @@ def write_context(bento: PackedBento, folder: Path, *, tag: str = "", run: str =
     tag = tag or bento.tag
     if not _TAG.fullmatch(tag):
         raise UsageError(f"{tag!r} is no name of an image", expected="NAME:TAG, the name in lower case")
-    if folder.exists() and not (folder.is_dir() and ((folder / BILL).is_file() or not any(folder.iterdir()))):
+    if folder.resolve().is_relative_to(bento.folder.resolve()):
+        raise UsageError(
+            "the build context would lie in the Bento that it copies",
+            where=folder,
+            expected="a folder outside of it",
+            remedy="name another folder with --context",
+        )
+    if folder.exists() and not (folder.is_dir() and {each.name for each in folder.iterdir()} <= _CONTENT):
         raise UsageError(
             "the build context would replace other files",
             where=folder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic_core import PydanticCustomError
 
 from pipeline.serving.predictor import MAX_DETECTIONS
@@ -28,7 +28,9 @@ class PredictParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     score_threshold: float | None = Field(None, ge=0, le=1, description="least score of a detection in the answer")
-    classes: list[str] | None = Field(None, description="names of the classes to answer; all by default")
+    classes: Annotated[list[str], FailFast()] | None = Field(
+        None, max_length=1000, description="names of the classes to answer; all by default"
+    )
     max_detections: int = Field(
         MAX_DETECTIONS, ge=1, le=MAX_DETECTIONS, description="detections of an image, the most certain first"
     )

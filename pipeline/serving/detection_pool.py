@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pipeline.errors import DataError
 from pipeline.serving.decoding import decode, read_header
@@ -34,7 +35,8 @@ class Found:
     batch: int = 1  # images in the run
 
 
-See = Callable[[bytes | memoryview, Letterboxed, Detections], None]
+See = Callable[[bytes, Letterboxed, Detections], None]
+T = TypeVar("T")
 
 
 class DetectionPool:
@@ -52,9 +54,9 @@ class DetectionPool:
         self._settings = settings
         self._batch = _Batch(predictor) if predictor.batch_size > 1 else None
         # while a batch runs, the images of the next are prepared
-        workers = max(settings.threads, 2 * predictor.batch_size if self._batch else 1)
-        self._threads = ThreadPoolExecutor(workers, "detect")
-        self._large = threading.Lock()
+        self._workers = max(settings.threads, 2 * predictor.batch_size if self._batch else 1)
+        self._threads = ThreadPoolExecutor(self._workers, "detect")
+        self._large = asyncio.Semaphore(1)
         self._running = 0  # images given to the threads
         self.waiting = 0  # images of all requests that are not done
 
@@ -73,7 +75,7 @@ class DetectionPool:
         try:
             if len(files) == 1:
                 return [await self._detect(0, *files[0])]
-            turns = asyncio.Semaphore(self._settings.threads)
+            turns = asyncio.Semaphore(self._workers)
 
             async def detect_in_turn(index: int, name: str, data: bytes | memoryview) -> Found | ServiceError:
                 async with turns:
@@ -89,23 +91,52 @@ class DetectionPool:
         """End the threads, without the images that wait."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def run(self, data: bytes | memoryview, work: Callable[[bytes], T]) -> T:
+        """Do some work with an image file on a thread; images that are large to decode go one at a time.
+
+        Raises:
+            DataError: It is no image, or the work says so.
+            TooManyPixels: It has more than the limit.
+        """
+        try:
+            return await self._submit(data, work, may_be_large=False)
+        except _IsLarge:
+            async with self._large:
+                return await self._submit(data, work, may_be_large=True)
+
+    async def _submit(self, data: bytes | memoryview, work: Callable[[bytes], T], *, may_be_large: bool) -> T:
+        file = _File(data)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, file, work, may_be_large)
+        finally:
+            file.data = b""  # where the caller was cancelled, it waits for a thread still
+
+    def _call(self, file: _File, work: Callable[[bytes], T], may_be_large: bool) -> T:
+        data = bytes(file.data)  # a copy of the body's part for as long as it is decoded
+        header = read_header(data)
+        if header.pixels > self._settings.max_pixels:
+            raise TooManyPixels(f"{header.width} x {header.height}")
+        if header.pixels > _LARGE_PIXELS and not may_be_large:
+            raise _IsLarge
+        return work(data)
+
     async def _detect(self, index: int, name: str, data: bytes | memoryview) -> Found | ServiceError:
+        submitted = time.perf_counter()
         self._running += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._work, data, time.perf_counter())
+            return await self.run(data, lambda content: self._work(content, submitted))
         except DataError as error:
             return ServiceError(422, "invalid_image", f"image {index}: {error.problem}", index=index, file=name)
-        except _TooLarge as error:
+        except TooManyPixels as error:
             limit = self._settings.max_pixels
             message = f"image {index} is {error}, more than {limit} pixels"
             return ServiceError(413, "image_too_large", message, index=index, file=name, limit_pixels=limit)
         finally:
             self._running -= 1
 
-    def _work(self, data: bytes | memoryview, submitted: float) -> Found:
+    def _work(self, data: bytes, submitted: float) -> Found:
         begun = time.perf_counter()
-        letterboxed = self._prepare(data)
+        letterboxed = letterbox(decode(data), self._image_size)
         prepared = time.perf_counter()
         if self._batch:
             detections, inference, batch = self._batch.detect(letterboxed)
@@ -119,19 +150,20 @@ class DetectionPool:
             self._see(data, letterboxed, detections)
         return Found(detections, prepared - begun, waited, inference, batch)
 
-    def _prepare(self, part: bytes | memoryview) -> Letterboxed:
-        data = bytes(part)  # a copy of the body's part for as long as it is decoded
-        header = read_header(data)
-        if header.pixels > self._settings.max_pixels:
-            raise _TooLarge(f"{header.width} x {header.height}")
-        if header.pixels <= _LARGE_PIXELS:
-            return letterbox(decode(data), self._image_size)
-        with self._large:
-            return letterbox(decode(data), self._image_size)
+
+@dataclass
+class _File:
+    """The bytes of an image file that waits for a thread."""
+
+    data: bytes | memoryview
 
 
-class _TooLarge(Exception):  # noqa: N818  # it never leaves the module
-    """An image of too many pixels, by its header."""
+class _IsLarge(Exception):  # noqa: N818  # it never leaves the module
+    """An image that must be decoded by itself."""
+
+
+class TooManyPixels(Exception):  # noqa: N818
+    """An image of more pixels than the limit, by its header."""
 
 
 @dataclass

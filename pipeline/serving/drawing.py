@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import DataError
 from pipeline.serving.api_types import DetectedObject
 
 QUALITY = 90  # of the JPEG file
@@ -22,6 +23,9 @@ def draw(image: NDArray[np.uint8], detections: list[DetectedObject]) -> bytes:
     Args:
         image: (H, W, 3) pixels, BGR, upright; they are drawn on.
         detections: The most certain first.
+
+    Raises:
+        DataError: It is longer than the 65,500 pixels that OpenCV writes.
     """
     side = max(image.shape[:2])
     thickness, scale = max(1, round(side / 400)), max(0.4, side / 1400)
@@ -40,4 +44,7 @@ def draw(image: NDArray[np.uint8], detections: list[DetectedObject]) -> bytes:
         cv2.putText(
             image, text, (left, top + height + below), cv2.FONT_HERSHEY_SIMPLEX, scale, white, thickness, cv2.LINE_AA
         )
-    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])
+    is_written, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not is_written:
+        raise DataError(f"an image of {image.shape[1]} x {image.shape[0]} pixels cannot be a JPEG file")
+    return bytes(data)

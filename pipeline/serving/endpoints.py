@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from pipeline.errors import did_you_mean
+from pipeline.errors import DataError, did_you_mean
 from pipeline.serving.api_types import (
     CocoAnswer,
     CocoCategory,
@@ -27,13 +26,13 @@ from pipeline.serving.detection_pool import DetectionPool, Found
 from pipeline.serving.drawing import draw
 from pipeline.serving.model_metadata import SERVICE_NAME, ModelMetadata
 from pipeline.serving.openapi import openapi_document
-from pipeline.serving.outer_app import Api, Endpoint, Exchange
+from pipeline.serving.outer_app import Api, Endpoint, Exchange, Memory
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor
 from pipeline.serving.production_watch import Model, watch_for
-from pipeline.serving.service_errors import ServiceError
+from pipeline.serving.service_errors import ServiceError, too_long
 from pipeline.serving.service_metrics import ServiceMetrics
 from pipeline.serving.settings import Settings
-from pipeline.serving.upload import Body, Files, Memory, read_upload, too_long
+from pipeline.serving.upload import Files, read_upload
 
 _STAGES = ("decode", "wait", "inference")
 _OTHER_BODY_BYTES = 64 * 2**10
@@ -73,12 +72,12 @@ class Endpoints:
         self._test_image = test_image
         self._test_result = test_result
         self._class_ids = {name: index for index, name in enumerate(metadata.classes)}
-        self._memory = Memory(settings.memory_bytes)
         model = Model(version, settings.run, metadata.classes, settings.score_threshold)
         self.watch = watch_for(settings, model, record, metrics)
         self.pool = DetectionPool(predictor, metadata.image_size, settings, self.watch.see)
+        self._page = _PAGE.read_text(encoding="utf-8")
         self.is_ready = False
-        self.api = Api(self._by_path(), settings, metrics, version)
+        self.api = Api(self._by_path(), settings, metrics, version, Memory(settings.memory_bytes))
         fields = vars(metadata) | {
             "classes": list(metadata.classes),
             "serving_score_threshold": settings.score_threshold,
@@ -127,13 +126,10 @@ class Endpoints:
         return await self._serve(exchange, output="image")
 
     async def _serve(self, exchange: Exchange, output: Output | None = None) -> Response:
-        began = perf_counter()
-        body = Body(exchange.receive, self._memory, self._settings.max_body_bytes)
-        exchange.closing.append(body.release)
-        length = exchange.headers.get("content-length", "")
+        began, most = perf_counter(), self._settings.max_body_bytes
         query = exchange.scope["query_string"]
         files, wanted = await read_upload(
-            exchange.headers, query, lambda: body.read(length), self._settings, self._check
+            exchange.headers, query, lambda: exchange.read_body(most), self._settings, self._check
         )
         wanted.output = output or wanted.output
         read = perf_counter() - began
@@ -152,9 +148,11 @@ class Endpoints:
             raise ServiceError(422, "not_one_image", f"only one image can be drawn at a time, not {len(files)}")
         threshold, class_ids = self._threshold(wanted.score_threshold), self._ids_of(wanted.classes)
         self._metrics.waiting.set(self.pool.waiting + len(files))
-        found = await self.pool.detect(files)
+        try:
+            found = await self.pool.detect(files)
+        finally:
+            self._metrics.waiting.set(self.pool.waiting)
         detected = perf_counter()
-        self._metrics.waiting.set(self.pool.waiting)
         failures = [each for each in found if isinstance(each, ServiceError)]
         if failures and (wanted.strict or len(failures) == len(found)):
             raise failures[0]
@@ -197,7 +195,11 @@ class Endpoints:
         self, wanted: PredictParameters, files: Files, results: Sequence[ImageResult | ImageFailure]
     ) -> Response:
         if wanted.output == "image" and isinstance(results[0], ImageResult):
-            drawn = await asyncio.to_thread(_drawn, bytes(files[0][1]), results[0])
+            detections = results[0].detections
+            try:
+                drawn = await self.pool.run(files[0][1], lambda data: draw(decode(data), detections))
+            except DataError as error:
+                raise ServiceError(422, "image_too_large", error.problem, index=0, file=files[0][0]) from error
             return Response(drawn, media_type="image/jpeg")
         if wanted.output == "coco":
             answer = _as_coco(self._metadata.classes, [name for name, _ in files], results)
@@ -247,17 +249,13 @@ class Endpoints:
         return Response("\n", media_type="text/plain")
 
     async def _show_page(self, _: Exchange) -> Response:
-        return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
+        return HTMLResponse(self._page)
 
     async def _show_api_page(self, _: Exchange) -> Response:
         return HTMLResponse(_API_PAGE)
 
     async def _show_openapi(self, _: Exchange) -> Response:
         return JSONResponse(self._openapi)
-
-
-def _drawn(data: bytes, result: ImageResult) -> bytes:
-    return draw(decode(data), result.detections)
 
 
 def _as_coco(classes: Sequence[str], names: Sequence[str], results: Sequence[ImageResult | ImageFailure]) -> CocoAnswer:

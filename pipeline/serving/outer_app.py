@@ -13,7 +13,7 @@ import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import did_you_mean
-from pipeline.serving.service_errors import ServiceError, unexpected_error
+from pipeline.serving.service_errors import ServiceError, overloaded, too_long, unexpected_error
 from pipeline.serving.service_metrics import ServiceMetrics
 from pipeline.serving.settings import Settings
 
@@ -33,10 +33,21 @@ T = TypeVar("T")
 
 PASSED_ON = ("/healthz", "/livez", "/metrics", "/schema.json")
 """Paths that BentoML answers."""
+STATIC = ("/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js")
+"""Files of the API page, which BentoML answers. It counts each path that it is asked for, so there are no others."""
 
 _CLIENT_GONE = 499  # nginx's code, in metrics and in the log; nobody receives it
 _DRAIN_BYTES = 32 * 2**20
 _DRAIN_SECONDS = 2.0
+_PIECE_BYTES = 64 * 2**10
+
+
+@dataclass
+class Memory:
+    """The bytes of all unfinished requests' bodies and answers."""
+
+    limit: int
+    held: int = 0
 
 
 @dataclass
@@ -46,8 +57,19 @@ class Exchange:
     scope: Scope
     _receive: Receive
     headers: dict[str, str]  # by name in lower case
+    memory: Memory
+    held: int = 0  # bytes of its body and of its answer, which count until the answer is sent
     is_read: bool = False  # whether its body was read to its end
-    closing: list[Callable[[], None]] = field(default_factory=list)  # what is to be called after the answer
+
+    def hold(self, count: int) -> None:
+        """Count bytes of this request."""
+        self.held += count
+        self.memory.held += count
+
+    def release(self) -> None:
+        """Count its bytes no longer."""
+        self.memory.held -= self.held
+        self.held = 0
 
     async def receive(self) -> Message:
         """The next message of the client."""
@@ -55,6 +77,30 @@ class Exchange:
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self.is_read = True
         return message
+
+    async def read_body(self, limit: int) -> bytes:
+        """Read all of the body.
+
+        Raises:
+            ServiceError: It is longer than the limit, or too much is held already.
+            ClientDisconnect: The client has gone.
+        """
+        length = self.headers.get("content-length", "")
+        if length.isdigit() and int(length) > limit:  # before a byte of it is read
+            raise too_long(limit)
+        chunks: list[bytes] = []
+        while not self.is_read:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk: bytes = message.get("body", b"")
+            self.hold(len(chunk))
+            if self.held > limit:
+                raise too_long(limit)
+            if self.memory.held > self.memory.limit:
+                raise overloaded("too many uploads at once")
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work of a request whose body was read; a `ClientDisconnect` ends it where its client goes away."""
@@ -97,6 +143,7 @@ class Api:
     settings: Settings
     metrics: ServiceMetrics
     version: str  # name and version of the service
+    memory: Memory
 
 
 class OuterApp:
@@ -105,13 +152,11 @@ class OuterApp:
     Args:
         app: BentoML's application.
         api: Gives the API, once BentoML has started the service.
-        static: Beginning of the paths of static files, which BentoML answers.
     """
 
-    def __init__(self, app: ASGIApp, api: Callable[[], Api], static: str = "/static_content/") -> None:
+    def __init__(self, app: ASGIApp, api: Callable[[], Api]) -> None:
         self._app = app
         self._api = api
-        self._static = static
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -119,28 +164,29 @@ class OuterApp:
             await self._app(scope, receive, send)
             return
         path: str = scope["path"]
-        if path.startswith(self._static) or (path in PASSED_ON and scope["method"] in {"GET", "HEAD"}):
+        if path in (*PASSED_ON, *STATIC) and scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        exchange = Exchange(scope, receive, headers)
-        plain = path.rstrip("/") or "/"
         api = self._api()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        exchange = Exchange(scope, receive, headers, api.memory)
+        plain = path.rstrip("/") or "/"
         endpoint = api.endpoints.get(plain)
         try:
             response = await _answer(api, exchange, plain, endpoint)
             response.headers["X-Model-Version"] = api.version
             if exchange.is_read or response.status_code < 400:
-                await response(scope, receive, send)
+                exchange.hold(len(response.body))
+                async with asyncio.timeout(api.settings.timeout_seconds):  # a client that does not read
+                    await _send(response, send)
             else:
                 await _refuse(response, exchange.receive, send)
             status = response.status_code
-        except ClientDisconnect:
+        except (ClientDisconnect, TimeoutError):
             status = _CLIENT_GONE
         finally:
-            for close in exchange.closing:
-                close()
+            exchange.release()
         seconds = time.perf_counter() - started
         if endpoint:
             api.metrics.answered(plain, status)
@@ -194,6 +240,15 @@ def _check_key(key: str, headers: Mapping[str, str]) -> None:
 def _wrong_method(path: str, method: str, allowed: tuple[str, ...]) -> ServiceError:
     message = f"{path} takes {' and '.join(allowed)}, not {method}"
     return ServiceError(405, "method_not_allowed", message, allow=list(allowed))
+
+
+async def _send(response: Response, send: Send) -> None:
+    """Send an answer piece by piece: the server waits for the client before it takes the next."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    body = bytes(response.body)
+    for start in range(0, max(1, len(body)), _PIECE_BYTES):
+        end = start + _PIECE_BYTES
+        await send({"type": "http.response.body", "body": body[start:end], "more_body": end < len(body)})
 
 
 async def _refuse(response: Response, receive: Receive, send: Send) -> None:

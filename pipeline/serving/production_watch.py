@@ -46,7 +46,7 @@ from pipeline.serving.training_reference import BINS, PROPERTIES, Comparison, Tr
 log = logging.getLogger(__name__)
 
 KEPT_SHARE = 0.05
-"""Of the images, are kept for each reason."""
+"""The share of images that is kept for each reason."""
 RECENT_IMAGES = 1000
 DRIFT_IMAGES = 500
 LEAST_DRIFT_IMAGES = 100
@@ -76,7 +76,7 @@ class ProductionWatch:
         model: The model.
         reference: Its training images, where they are known.
         writer: Keeps samples.
-        random_share: Of the images, is kept besides, whatever they show.
+        random_share: The share of all images that is kept at random.
         metrics: Are told of the drift.
     """
 
@@ -97,7 +97,7 @@ class ProductionWatch:
         self._seen = 0
         self._complained = float("-inf")
 
-    def see(self, data: bytes | memoryview, image: Letterboxed, detections: Detections) -> None:
+    def see(self, data: bytes, image: Letterboxed, detections: Detections) -> None:
         """Look at a predicted image and its file. It never raises, and returns within a fraction of a millisecond."""
         try:
             self._see(data, image, detections)
@@ -112,7 +112,7 @@ class ProductionWatch:
         if self._writer:
             self._writer.close()
 
-    def _see(self, data: bytes | memoryview, image: Letterboxed, detections: Detections) -> None:
+    def _see(self, data: bytes, image: Letterboxed, detections: Detections) -> None:
         uncertainty = uncertainty_of(detections.scores, self._model.score_threshold)
         with self._lock:
             self._seen += 1
@@ -174,7 +174,7 @@ class ProductionWatch:
                 detections=tuple(DetectedObject(**each) for each in found),
             )
 
-        self._writer.offer(sample, data, SUFFIXES[read_header(bytes(data)).format])
+        self._writer.offer(sample, data, SUFFIXES[read_header(data).format])
 
 
 class Recent:

@@ -29,6 +29,7 @@ _DRAFT = re.compile(r"\.[0-9a-f]{64}\.\w+\.\w+\.tmp")  # of a write that was cut
 _LOCK = ".lock"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PASSWORD = re.compile(r"[^:/?#@]*:[^@]*@", re.DOTALL)  # also one with a slash in it
+_LOCAL = ("file", "local")
 _NOT_WRITABLE = ("http", "https", "data", "zip", "tar", "memory")  # the last is another one in each process
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # one field, by file system
 
@@ -79,6 +80,9 @@ def check_place(text: str) -> None:
             raise UsageError("the folder of the samples is not absolute", where=text, expected=expected)
         return
     scheme, rest = found[1].lower(), found[2]
+    if scheme in _LOCAL and not Path(rest).is_absolute():
+        expected = "an absolute path, or a URL such as file:///folder or s3://bucket/prefix"
+        raise UsageError("the folder of the samples is not absolute", where=text, expected=expected)
     if _PASSWORD.match(rest) or "?" in rest:
         raise UsageError(
             f"the {scheme} URL of the samples holds credentials or a query",
@@ -102,7 +106,7 @@ def open_place(text: str, *, create: bool = False) -> SamplePlace:
     """
     check_place(text)
     scheme, _, rest = text.partition("://")
-    if not rest or scheme.lower() in {"file", "local"}:
+    if not rest or scheme.lower() in _LOCAL:
         return LocalFolder(Path(rest or text), create=create)
     return RemoteFolder(text)
 

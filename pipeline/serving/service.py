@@ -138,7 +138,8 @@ class ObjectDetector:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Write the samples that wait."""
+        """Drop the images that wait for a thread, and write the samples that wait."""
+        self.endpoints.pool.close()
         self.endpoints.watch.close()
 
     @bentoml.api

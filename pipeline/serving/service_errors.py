@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 
 class ServiceError(Exception):
@@ -16,7 +17,7 @@ class ServiceError(Exception):
         self.code = code
         self.body = {"error": {"code": code, "message": message, **details}}
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """The answer, with the headers that belong to its status."""
         headers: dict[str, str] = {}
         if self.status in {429, 503}:
@@ -25,12 +26,19 @@ class ServiceError(Exception):
             headers["WWW-Authenticate"] = "Bearer"
         if allowed := self.body["error"].get("allow"):
             headers["Allow"] = ", ".join(allowed)
-        return JSONResponse(self.body, self.status, headers)
+        # what a client sent as a name may hold half a character
+        text = json.dumps(self.body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        return Response(text, self.status, headers, media_type="application/json")
 
 
 def unexpected_error() -> ServiceError:
     """The error of a fault in this program, whose traceback goes to the log."""
     return ServiceError(500, "internal_error", "an unexpected error, which the server's log has")
+
+
+def too_long(limit: int) -> ServiceError:
+    """The error of a body that is too long."""
+    return ServiceError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
 
 
 def overloaded(what: str) -> ServiceError:

@@ -20,6 +20,7 @@ from pipeline.serving.sample_places import check_place
 
 PREFIX = "DETECTOR_"
 
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.\[\]:-]+")
 # Kubernetes sets such variables for a Service named `detector`:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
@@ -55,7 +56,7 @@ class Variable:
 
 
 VARIABLES = (
-    Variable("threads", "CPU threads; all CPUs, or the quota of the container, by default", 1),
+    Variable("threads", "CPU threads; all CPUs, or the quota of the container, by default", 1, 1024),
     Variable("batch_size", "images in a run of the model; 1 on a CPU and 8 on a GPU by default", 1, 64),
     Variable("score_threshold", "least score of an answer where a request sets none; the model's by default", 0, 1),
     Variable("max_body_bytes", "length of a request's body", 1024, default=32 * 2**20),
@@ -135,8 +136,20 @@ def read_settings(score_threshold: float, floor: float, environment: Mapping[str
         )
     if values["samples"]:
         check_place(values["samples"])
+    values["api_key"] = _key(values["api_key"])
     origins = tuple(origin.strip() for origin in values.pop("cors_origins").split(",") if origin.strip())
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            problem = f"DETECTOR_CORS_ORIGINS has '{origin[:80]}'"
+            raise UsageError(problem, expected="origins such as https://shop.example, or *", remedy="correct it")
     return Settings(**{**values, "threads": values["threads"] or available_cpus(), "cors_origins": origins})
+
+
+def _key(text: str) -> str:
+    key = text.strip()  # a file that holds a key ends with a new line
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("DETECTOR_API_KEY has characters that a header cannot hold", expected="printable ASCII")
+    return key
 
 
 def available_cpus() -> int:
@@ -145,17 +158,28 @@ def available_cpus() -> int:
     A quota of the control group, as `docker run --cpus=2` sets it, is rounded up.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(count, _quota(Path("/sys/fs/cgroup")))))
+    return max(1, math.ceil(min(count, _quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))))
 
 
-def _quota(groups: Path) -> float:
-    """CPUs that the control group allows, by version 2 or 1 of cgroups; infinite without a limit.
+def _quota(groups: Path, own: Path) -> float:
+    """CPUs that the control groups allow, by version 2 or 1 of cgroups; infinite without a limit.
+
+    In a container, `groups` is the process's own group. Elsewhere, as in a unit of systemd with `CPUQuota=`, the file
+    `own` names the group, whose parents may have limits too.
 
     Reference: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files.
     """
-    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with suppress(OSError, ValueError):
-            quota, period = (float(word) for name in names for word in (groups / name).read_text("ascii").split())
-            if quota > 0 and period > 0:
-                return quota / period
-    return math.inf
+    group = Path()
+    with suppress(OSError):
+        for line in own.read_text("utf-8").splitlines():
+            if line.startswith("0::/"):  # of version 2
+                group = Path(line[4:])
+    quotas = [math.inf]
+    for folder in (group, *group.parents):
+        for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+            with suppress(OSError, ValueError):
+                words = [word for name in names for word in (groups / folder / name).read_text("ascii").split()]
+                quota, period = map(float, words)
+                if quota > 0 and period > 0:
+                    quotas.append(quota / period)
+    return min(quotas)

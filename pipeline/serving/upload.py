@@ -19,12 +19,10 @@ from urllib.parse import parse_qsl
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
 from pipeline.errors import did_you_mean
 from pipeline.serving.api_types import PredictParameters
-from pipeline.serving.service_errors import ServiceError, overloaded
+from pipeline.serving.service_errors import ServiceError
 from pipeline.serving.settings import Settings
 
 FIELD = "images"
@@ -35,65 +33,12 @@ JSON_TYPE = "application/json"
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _PARAMETERS = tuple(PredictParameters.model_fields)
 _OPTIONAL = tuple(name for name, each in PredictParameters.model_fields.items() if each.default is None)
+_MOST_VALUES = 4096  # of a JSON body, apart from its images; each would take a hundred times its length in memory
+_LONGEST_FIELD = 64 * 2**10  # of a form, in bytes, apart from its files
 _MOST_FIELDS = 256  # of a form, apart from its files
 
 Files = list[tuple[str, bytes | memoryview]]
 """Image files of a request with their names, in order."""
-
-
-@dataclass
-class Memory:
-    """The bytes of all unfinished requests' bodies."""
-
-    limit: int
-    held: int = 0
-
-
-@dataclass
-class Body:
-    """A request's body within its limits; its bytes count until `release`."""
-
-    receive: Receive
-    memory: Memory
-    limit: int
-    held: int = 0
-    _chunks: list[bytes] = field(default_factory=list)
-
-    async def read(self, length: str) -> bytes:
-        """Read all of it, where `length` is what the headers say, if they do.
-
-        Raises:
-            ServiceError: It is too long, or too much is held already.
-            ClientDisconnect: The client has gone.
-        """
-        if length.isdigit() and int(length) > self.limit:  # before a byte of it is read
-            raise too_long(self.limit)
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            self.held += len(chunk)
-            self.memory.held += len(chunk)
-            if self.held > self.limit:
-                raise too_long(self.limit)
-            if self.memory.held > self.memory.limit:
-                raise overloaded("too many uploads at once")
-            self._chunks.append(chunk)
-        chunks, self._chunks = self._chunks, []
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def release(self) -> None:
-        """Count its bytes no longer."""
-        self.memory.held -= self.held
-        self.held = 0
-        self._chunks.clear()
-
-
-def too_long(limit: int) -> ServiceError:
-    """The error of a body that is too long."""
-    return ServiceError(413, "body_too_large", f"the body is longer than {limit} bytes", limit_bytes=limit)
 
 
 async def read_upload(
@@ -122,7 +67,11 @@ async def read_upload(
         message = f"the body must be {FORM_TYPE} with files named '{FIELD}', one image, or {JSON_TYPE}, {given}"
         raise ServiceError(415, "unsupported_media_type", message)
     values: dict[str, Any] = {}
-    for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+    try:
+        asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise ServiceError(400, "invalid_parameter", f"more than {_MOST_FIELDS} parameters") from None
+    for name, text in asked:
         _collect(values, name, text)
     body = await read_body()
     files: Files
@@ -245,7 +194,11 @@ def _read_form(body: bytes, boundary: bytes, settings: Settings) -> tuple[Files,
             message = f"part {index} ('{part.name}') is not a file: give it a file name"
             raise ServiceError(400, "not_a_file", message, index=index)
         else:
-            fields.setdefault(part.name, []).append(bytes(part.content(body)).decode("utf-8", "replace"))
+            content = part.content(body)
+            if len(content) > _LONGEST_FIELD:
+                message = f"the field '{part.name[:40]}' is longer than {_LONGEST_FIELD} bytes"
+                raise ServiceError(413, "field_too_large", message, limit_bytes=_LONGEST_FIELD)
+            fields.setdefault(part.name, []).append(bytes(content).decode("utf-8", "replace"))
     _check_count(len(files), settings, f"the form has no file named '{FIELD}'")
     return files, _parameters_of(fields)
 
@@ -266,6 +219,8 @@ def _parameters_of(fields: Mapping[str, list[str]]) -> dict[str, Any]:
 
 
 def _read_json(body: bytes, settings: Settings) -> tuple[Files, dict[str, Any]]:
+    if sum(map(body.count, (b",", b"[", b"{"))) > 2 * settings.max_images + _MOST_VALUES:  # none is part of base64
+        raise ServiceError(413, "too_many_values", f"more than {_MOST_VALUES} values beside the images")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -375,7 +375,12 @@ def test_an_error_about(open_page: Any, server: Any, jpeg: Any, answer: Any, sta
 
 
 def test_the_facts_of_the_model(open_page: Any, server: Any) -> None:
-    further = {"version": "1acf", "origin": {"run": "run-7", "commit": "c0ffee"}, "metrics": {"mAP": 0.77654, "x": {}}}
+    further = {
+        "version": "1acf",
+        "run": "run-7",
+        "origin": {"commit": "c0ffee", "licence": "MIT"},
+        "metrics": {"mAP": 0.77654, "x": {}},
+    }
 
     def add(route: Route) -> None:
         response = route.fetch()

@@ -23,6 +23,10 @@ def test_the_defaults() -> None:
     assert (found.samples, found.sample_share, found.max_samples, found.max_sample_bytes) == ("", 0, 1000, 10**9)
 
 
+def test_a_key_from_a_file_ends_with_a_new_line() -> None:
+    assert read_settings(0.3, 0.01, {"DETECTOR_API_KEY": "geheim\n"}).api_key == "geheim"
+
+
 def test_variables_that_kubernetes_sets_for_a_service_of_the_name_are_none_of_ours() -> None:
     names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR")
     assert read_settings(0.3, 0.01, {f"DETECTOR_{name}": "tcp://10.0.0.1:80" for name in names}).api_key == ""
@@ -59,6 +63,9 @@ def test_every_variable_sets_its_field() -> None:
         "more than can be decoded": ("DETECTOR_MAX_PIXELS", "99000000", "1 to 50,000,000"),
         "a relative folder": ("DETECTOR_SAMPLES", "samples", "not absolute\n.*samples\n.*an absolute path"),
         "credentials in a URL": ("DETECTOR_SAMPLES", "s3://a:b@c/d", "the s3 URL of the samples holds credentials"),
+        "too many threads": ("DETECTOR_THREADS", "999999999", "1 to 1,024"),
+        "no origin": ("DETECTOR_CORS_ORIGINS", "https://a.example/ nonsense", "origins such as https://shop.example"),
+        "a key that no header holds": ("DETECTOR_API_KEY", "schlüssel", "printable ASCII"),
         "misspelt": ("DETECTOR_THREAD", "2", "no setting DETECTOR_THREAD\n.*did you mean 'DETECTOR_THREADS'"),
     },
 )
@@ -96,16 +103,18 @@ def test_cpus_are_those_this_process_may_use() -> None:
         "no limit": ({"cpu.max": "max 100000"}, math.inf),
         "version 1": ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
         "version 1 without a limit": ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        "a group of its own": ({"own": "0::/a.slice/b.service", "a.slice/b.service/cpu.max": "100000 100000"}, 1.0),
+        "a group above": ({"own": "0::/a.slice/b.service", "a.slice/cpu.max": "300000 100000"}, 3.0),
         "no control groups": ({}, math.inf),
     },
 )
 def test_the_quota_of_a_container_counts(tmp_path: Path, files: dict[str, str], cpus: float) -> None:
     for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content + "\n")
-    assert settings._quota(tmp_path) == cpus
+    assert settings._quota(tmp_path, tmp_path / "own") == cpus
 
 
 def test_threads_are_those_of_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "_quota", lambda _: 0.5)
+    monkeypatch.setattr(settings, "_quota", lambda *_: 0.5)
     assert settings.available_cpus() == 1

@@ -84,7 +84,11 @@ def _fill(folder: Path, bento: PackedBento, tag: str, run: str) -> None:
     (folder / BILL).write_text(bill + "\n", encoding="utf-8")
     for name in FILES:
         text = _TEMPLATES.get_template(f"{name}.j2").render(
-            bento=bento, tag=tag, labels=_labels(bento, run), run=run, gpu=bool(RUNTIMES[bento.model.runtime].packages)
+            bento=bento,
+            tag=tag,
+            labels=_labels(bento, run),
+            run=run,
+            gpu=bool(RUNTIMES[bento.model.runtime].gpu_packages),
         )
         (folder / name).write_text(text, encoding="utf-8")
     for path in (folder, *folder.rglob("*")):  # the image's user is another one, whatever this one's umask is

@@ -77,6 +77,7 @@ class Endpoints:
         model = vars(metadata) | {
             "classes": list(metadata.classes),
             "serving_score_threshold": settings.score_threshold,
+            "precision": predictor.precision,
         }
         self.info = ServiceInfo(
             name=SERVICE_NAME,

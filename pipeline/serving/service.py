@@ -123,7 +123,9 @@ class ObjectDetector:
         for alone in (True, False):
             for detections in self._predictor.detect([letterboxed] * self._predictor.batch_size, alone=alone):
                 found = ImageResult(**detections.to_json(self._metadata.classes, floor))
-                wrong += count_unmatched(found.detections, self._test_result.detections, floor)
+                wrong += count_unmatched(
+                    found.detections, self._test_result.detections, floor, self._metadata.precision
+                )
         if wrong:
             log.error("not ready: the test image gives other objects than when the model was packed. Pack it again")
         return not wrong

@@ -3,7 +3,7 @@
 What is quantised, and why, as measured on 159 photographs of COCO with YOLOX-nano at 416 px (mAP 0.273 in fp32):
 
 - Weights per channel, with 8 bits. With 7, sums could not overflow on x86 CPUs without VNNI, but 0.006 are lost; such
-  CPUs gain little from INT8 anyway. A service that overflows fails its self-test.
+  CPUs gain little from INT8 anyway.
 - Convolutions alone. Depthwise ones and the first one, whose inputs differ much between channels, stay in float (mAP
   0.09 with them, 0.25 without), as do the last ones with all that follows: the decoding tail, and suppression.
 - The outputs of convolutions only for ONNX Runtime, which otherwise computes in float. OpenVINO needs no such rounding

@@ -73,10 +73,9 @@ def test_what_is_written(small: Path, images: list[Path], tmp_path: Path, quanti
     assert len(numpy_helper.to_array(weights["middle_w_scale"])) == 8, "a scale for each channel"
     assert {name for name in weights if name.endswith("_w")} == {"stem_w", "depthwise_w", "last_w"}
     pixels = np.random.default_rng(2).integers(0, 255, (2, 3, *SIZE)).astype(np.float32)
-    before, after = (
-        onnxruntime.InferenceSession(str(path)).run(None, {"images": pixels})[0] for path in (small, one.path)
-    )
-    assert 0 < np.abs(before - after).max() < 0.2
+    sessions = [onnxruntime.InferenceSession(str(path)) for path in (small, one.path)]
+    before, after = (session.run(None, {"images": pixels})[0] for session in sessions)
+    assert 0 < np.abs(before - after).mean() < 0.05
 
 
 def test_the_images_of_the_calibration_are_always_the_same(tmp_path: Path) -> None:

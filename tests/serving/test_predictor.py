@@ -57,12 +57,10 @@ def test_alone_beside_others_and_in_a_batch_the_same(
     predictor = Predictor(tiny.onnx_path, metadata, threads=2, batch_size=batch_size)
     images = [letterbox(image, metadata.image_size) for image in varied_images]
     single = [Predictor(tiny.onnx_path, metadata, threads=1).detect([image])[0] for image in images]
-    for one, expected in zip(predictor.detect(images, alone=alone), single, strict=True):
-        same(one, expected)
     with ThreadPoolExecutor(6) as threads:  # more than the model has
-        for one, expected in zip(
-            threads.map(lambda x: predictor.detect([x], alone=alone)[0], images), single, strict=True
-        ):
+        side_by_side = list(threads.map(lambda image: predictor.detect([image], alone=alone)[0], images))
+    for found in (predictor.detect(images, alone=alone), side_by_side):
+        for one, expected in zip(found, single, strict=True):
             same(one, expected)
 
 

@@ -1,4 +1,4 @@
-"""The comparison of a service's test image with what was recorded: strict in fp32, looser where CPUs round otherwise."""
+"""The objects of the test image, and those recorded: compared strictly in fp32, loosely where CPUs round otherwise."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def choose_form(
 
 
 def _faster(plain: ModelForm, precision: str, datasets: DatasetFolders, folder: Path) -> ModelForm:
-    """The form in a lower precision, or the plain one if it is hardly slower."""
+    """The form in a lower precision, or the plain one where that is about as fast."""
     model, runtime = plain.model, plain.metadata.runtime
     if precision == INT8:
         images = datasets.train / "images"
@@ -174,7 +174,7 @@ def _timed(metadata: ModelMetadata, datasets: DatasetFolders) -> list[Letterboxe
 
 
 def time_ratio(one: Predictor, other: Predictor, images: list[Letterboxed], *, turns: int = _TURNS) -> float:
-    """The median of how much longer the one takes for an image than the other, run in turns."""
+    """The median of the time that the one takes for an image, as a share of the other's; they run in turns."""
     ratios = []
     for turn in range(-2, turns):  # the first two warm up
         image = [images[turn % len(images)]]

@@ -42,6 +42,7 @@ from pipeline.serving.model_metadata import (
 from pipeline.serving.outer_app import OuterApp
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor, check_model
 from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.runtimes import require_engine
 from pipeline.serving.self_test import count_unmatched
 from pipeline.serving.settings import Settings, read_settings
 
@@ -188,6 +189,7 @@ class ObjectDetector:
 if (ROOT / MODEL_FILE).is_file():  # `bentoml serve` would start a worker that cannot start again and again
     try:
         check_model(ROOT / MODEL_FILE, _packed := ModelMetadata.read(ROOT / METADATA_FILE))
+        require_engine(_packed.runtime)
         _settings(_packed)
     except PipelineError as error:
         raise BentoMLException(str(error)) from None  # which the command prints without a traceback

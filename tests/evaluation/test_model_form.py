@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 from tiny_service import brightness_model
 
-from pipeline.detection.export import ExportedModel
+from pipeline.detection.export import ExportedModel, export_onnx
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation import model_form
+from pipeline.evaluation.matching import GroundTruth
 from pipeline.evaluation.model_form import DatasetFolders, ModelForm, choose_form, measure_map, require_form, time_ratio
 from pipeline.files import sha256_of
 from pipeline.serving.model_metadata import ModelMetadata
@@ -160,3 +164,35 @@ def test_the_ratio_of_times() -> None:
     one: Any = Sleeper(0.006)
     other: Any = Sleeper(0.002)
     assert time_ratio(one, other, [None] * 3, turns=9) == pytest.approx(3, rel=0.4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_on_photographs_openvino_loses_little(
+    real_data: Path, real_truth: GroundTruth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """YOLOX-nano with COCO's weights, the lower precision taken whatever its speed on a busy machine."""
+    if precision == "bf16" and not has_bf16():
+        pytest.skip("this CPU has no bf16")
+    ratio_of(0.5, monkeypatch)
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    shutil.copyfile(real_truth.folder / "instances_val2017.json", tmp_path / "set" / "annotations.json")
+    with zipfile.ZipFile(real_data / "val2017.zip") as opened:
+        for image in real_truth.images:
+            (tmp_path / "set" / "images" / image.file_name).write_bytes(opened.read(f"val2017/{image.file_name}"))
+    metadata = ModelMetadata("nano", (416, 416), tuple(real_truth.categories.values()))
+    weights = torch.load(real_data / "yolox_nano_coco.pth", weights_only=True)
+    torch.save({**weights, "meta": {"dataset_meta": {"classes": metadata.classes}}}, tmp_path / "weights.pth")
+    model = export_onnx(metadata, tmp_path / "weights.pth", tmp_path / "model.onnx")
+    both = DatasetFolders(tmp_path / "set", tmp_path / "set")
+    form = choose_form(model, metadata, both, tmp_path, runtime="openvino", precision=precision)
+    assert form.metadata.precision == precision
+    assert form.metrics["map_fp32"] == pytest.approx(0.2735, abs=0.002)
+    assert abs(form.metrics["map_loss"]) < 0.006
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO finds it."""
+    from pipeline.serving.openvino_backend import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -174,7 +174,7 @@ def test_another_form_is_packed_with_its_accuracy_measured(tiny_run: Any, tiny: 
     assert metrics["map_loss"] == pytest.approx(metrics["map_fp32"] - metrics["map_packed"])
     assert metrics["map_loss"] <= 0.01
     assert model["runtime"] == "openvino"
-    assert model["precision"] == ("int8" if metrics["time_ratio"] <= 0.95 else "fp32")
+    assert model["precision"] == ("int8" if metrics["time_to_fp32"] <= 0.95 else "fp32")
     told = [note for note in step["notes"] if note.startswith("packed in fp32: int8 took ")]
     assert len(told) == (model["precision"] == "fp32")
     assert {*step["inputs"]} == {"obj_detect_inference_files", "coco_train_dataset", "coco_eval_dataset"}

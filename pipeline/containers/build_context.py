@@ -90,9 +90,16 @@ def _fill(folder: Path, bento: PackedBento, tag: str, run: str) -> None:
     shutil.copyfile(bento.folder / REQUIREMENTS, folder / "requirements.txt")
     bill = json.dumps(bill_of_materials(bento), indent=2, ensure_ascii=False)
     (folder / BILL).write_text(bill + "\n", encoding="utf-8")
+    runtime = RUNTIMES[bento.model.runtime]
+    gpu = bool(runtime.gpu_packages)
     for name in FILES:
         text = _TEMPLATES.get_template(f"{name}.j2").render(
-            bento=bento, tag=tag, labels=_labels(bento, run), run=run, gpu=bool(RUNTIMES[bento.model.runtime].packages)
+            bento=bento,
+            tag=tag,
+            labels=_labels(bento, run),
+            run=run,
+            gpu=gpu,
+            c_library=runtime.engine == "onnxruntime" and not gpu,
         )
         (folder / name).write_text(text, encoding="utf-8")
     for path in (folder, *folder.rglob("*")):  # the image's user is another one, whatever this one's umask is

@@ -33,13 +33,12 @@ from pipeline.detection.checkpoints import fit, read_checkpoint
 from pipeline.detection.families import FAMILY
 from pipeline.detection.mmcv_ops import nms
 from pipeline.errors import StepError
+from pipeline.serving.backend import INPUT, OUTPUTS
 from pipeline.serving.model_metadata import ModelMetadata
-from pipeline.serving.predictor import onnxruntime
+from pipeline.serving.onnxruntime_backend import onnxruntime
 
 log = logging.getLogger(__name__)
 
-INPUT = "images"
-OUTPUTS = ("batch_index", "boxes", "scores", "labels")
 RAW_OUTPUTS = ("all_boxes", "all_scores")  # before suppression; outputs of the graph for the parity check only
 THRESHOLD = "floor"  # name of the score threshold in the graph
 MAX_PER_CLASS = 300

@@ -1,4 +1,4 @@
-"""The packed service measured through its REST API, and the Model Quality Report.
+"""The form to pack, measured before; the packed service, measured through its REST API; and the Model Quality Report.
 
 The record of training images in the Bento is checked against the model's metadata. The test set is then searched in
 it, by bytes and by fingerprint in all eight orientations, every test image against every training image. By default

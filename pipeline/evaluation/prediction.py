@@ -17,6 +17,7 @@ from pipeline.client.http_client import ServedImage, ServiceClient, parse
 from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation.matching import GroundTruth
+from pipeline.serving.runtimes import FP32
 from pipeline.serving.self_test import count_unmatched
 
 
@@ -50,12 +51,13 @@ def check_test_image(url: str) -> int:
         StepError: The predictions differ, so the service is not the one that was packed. Or it failed.
     """
     client = ServiceClient(url)
-    threshold = float(client.info()["score_threshold"])  # that of the recorded result
+    info = client.info()
+    threshold = float(info["score_threshold"])  # that of the recorded result
     answer = client.post("/test_result", "the test result")[0]
     recorded = parse(ServedImage, answer, "the test result").detections
     image = client.post("/test_data", "the test image")[0].content
     served = client.predict("the test image", image, threshold)[0].detections
-    differing = count_unmatched(served, recorded, threshold)
+    differing = count_unmatched(served, recorded, threshold, info.get("precision", FP32))
     if differing:
         raise StepError(
             "the service's predictions for its test image differ from those recorded when it was packed: "

@@ -1,4 +1,4 @@
-"""The service: pixels in, boxes out. Needs numpy, OpenCV, ONNX Runtime and BentoML; no torch, no mmdet.
+"""The service: pixels in, boxes out. Needs numpy, OpenCV, BentoML, and ONNX Runtime or OpenVINO; no torch, no mmdet.
 
 **One preprocessing.** Pixels are BGR, 0 to 255, without mean and deviation. An image is resized to `int(x * r +
 0.5)` with bilinear interpolation and padded with 114 to the right and below; boxes are scaled back per axis.

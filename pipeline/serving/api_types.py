@@ -135,6 +135,7 @@ class ServiceInfo(BaseModel):
     run: str = Field(description="the run that the service comes from, where it was told")
     variant: str
     runtime: str
+    precision: str = Field(description="in which the model computes on this machine")
     classes: list[str]
     input_size: list[int] = Field(
         min_length=2, max_length=2, description="height, width of the network's input in pixels"
@@ -146,7 +147,7 @@ class ServiceInfo(BaseModel):
     formats: list[str]
     limits: dict[str, int]
     onnx_sha256: str
-    providers: list[str] = Field(description="ONNX Runtime's execution providers in use")
+    providers: list[str] = Field(description="ONNX Runtime's execution providers in use, or OpenVINO's device")
     origin: dict[str, Any] = Field(description="commit, data and licence that the model comes from")
     metrics: dict[str, Any]
     training: dict[str, Any]

@@ -81,6 +81,7 @@ class Endpoints:
         fields = vars(metadata) | {
             "classes": list(metadata.classes),
             "serving_score_threshold": settings.score_threshold,
+            "precision": predictor.precision,
         }
         self.info = ServiceInfo(
             name=SERVICE_NAME,

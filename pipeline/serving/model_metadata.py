@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pipeline.errors import DataError, MissingError, did_you_mean
-from pipeline.serving.runtimes import RUNTIMES
+from pipeline.errors import DataError, MissingError
+from pipeline.serving.runtimes import RUNTIMES, check_form
 
 SERVICE_NAME = "object_detector"
 METADATA_FILE = "model.json"
@@ -41,6 +41,7 @@ class ModelMetadata:
     # digest of their record, and the initial weights whose training images are unknown; early versions had none.
     training: Mapping[str, Any] = field(default_factory=dict)
     runtime: str = "cpu"  # where it is to run: a name in `RUNTIMES`
+    precision: str = "fp32"  # in which it computes there, one of `PRECISIONS`; early versions knew no other
     # What it was made from: `data`, the digest of each input of the training by name, and `licence`, the SPDX name of
     # that of the weights that training started from, empty where it is not known. Packing adds `commit` of the code,
     # with "-dirty" where the tree differed from it, and `created`, its time, ISO 8601 in UTC. Early versions had none.
@@ -54,16 +55,11 @@ class ModelMetadata:
                 f"serving_score_threshold is {self.serving_score_threshold}",
                 expected=f"a number from score_threshold, {self.score_threshold}, to 1",
             )
-        if self.runtime not in RUNTIMES:
-            raise DataError(
-                f"there is no runtime {self.runtime!r}",
-                expected=f"one of {', '.join(RUNTIMES)}",
-                remedy=did_you_mean(self.runtime, RUNTIMES),
-            )
+        check_form(self.runtime, self.precision)
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """ONNX Runtime's execution providers, the preferred one first."""
+        """ONNX Runtime's execution providers, the preferred one first; none where another library runs the model."""
         return RUNTIMES[self.runtime].providers
 
     @classmethod

@@ -41,7 +41,9 @@ from pipeline.serving.runtimes import RUNTIMES
 
 SERVICE = "pipeline.serving.service:ObjectDetector"
 CARRIES = ("pipeline.serving",)  # packed as files: a change of a file changes the service
-PACKAGES = ("bentoml", "httptools", "numpy", "onnxruntime", "opencv-python-headless", "uvloop")
+PACKAGES = ("bentoml", "httptools", "numpy", "opencv-python-headless", "uvloop")
+
+UNWANTED = ("openvino-telemetry",)  # OpenVINO requires it, and runs without it; see `openvino_backend`
 
 _PACKAGE_ROOT = Path(__file__).parents[1]
 _UNKNOWN_TIME = "1970-01-01T00:00:00Z"
@@ -115,6 +117,7 @@ def labels(metadata: ModelMetadata) -> dict[str, str]:
         "eval_mAP": "unknown" if accuracy is None else f"{accuracy:.4f}",
         "learned_images": metadata.training.get("learned_images", {}).get("sha256", "unknown"),
         "runtime": metadata.runtime,
+        "precision": metadata.precision,
         **metadata.origin.get("data", {}),
     }
 
@@ -161,8 +164,11 @@ def service_requirements(runtime: str) -> list[str]:
 
     Those of a GPU take the place of `onnxruntime`, whose own requirements are theirs, too.
     """
-    pinned, others = pinned_requirements(*PACKAGES), RUNTIMES[runtime].packages
-    return sorted([*(one for one in pinned if not one.startswith("onnxruntime==")), *others]) if others else pinned
+    chosen = RUNTIMES[runtime]
+    pinned = pinned_requirements(*PACKAGES, chosen.engine)
+    if not chosen.gpu_packages:
+        return pinned
+    return sorted([*(one for one in pinned if not one.startswith(f"{chosen.engine}==")), *chosen.gpu_packages])
 
 
 def pinned_requirements(*packages: str) -> list[str]:
@@ -173,7 +179,7 @@ def pinned_requirements(*packages: str) -> list[str]:
     while waiting:
         wanted = waiting.pop()
         name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
-        if (name, extras) in seen:
+        if (name, extras) in seen or name in UNWANTED:
             continue
         seen.add((name, extras))
         try:

@@ -1,8 +1,7 @@
-"""The detector in ONNX Runtime: from letterboxed pixels to each image's detections, in the image's own pixels."""
+"""The detector: from letterboxed pixels to each image's detections, in the image's own pixels."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,20 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Without it ONNX Runtime 1.29 and later write a device id below the user's home and report every session to Microsoft.
-# It must be set before the library is loaded (microsoft/onnxruntime, docs/Privacy.md). Users who want to report set 0.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime as onnxruntime  # exported: nobody else may load it first
-
 from pipeline.errors import IntegrityError
 from pipeline.files import sha256_of
+from pipeline.serving.backend import Backend
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.preprocessing import Letterboxed, stack
+from pipeline.serving.runtimes import RUNTIMES, require_engine
 from pipeline.serving.settings import available_cpus
 
-INPUT = "images"
-OUTPUTS = ("batch_index", "boxes", "scores", "labels")
 MAX_DETECTIONS = 300
 """Detections per image: three times the 100 of COCO's evaluation."""
 GPU_BATCH = 8
@@ -64,60 +57,61 @@ class Detections:
 
 
 class Predictor:
-    """A packed model on the first of its execution providers that is there. Several threads may use it.
+    """A packed model in the library that its runtime names. Several threads may use it.
 
     Its graph has the input `images` (B, 3, H, W) float32, and the outputs `batch_index` (M,), `boxes` (M, 4), `scores`
     (M,) and `labels` (M,) over the whole batch.
 
-    On a CPU there are two sessions: one that spreads a run over all threads, for an image that has the machine to
-    itself, and one whose runs use the calling thread alone, for as many images side by side as there are threads. Their
-    results are the same bit for bit.
+    On a CPU the model is loaded twice: once to spread a run over all threads, for an image that has the machine to
+    itself, and once for as many runs side by side as there are threads. Their results are the same bit for bit.
 
     Raises:
         IntegrityError: The file is not the one that the metadata names.
+        MissingError: The library is not installed.
     """
 
     def __init__(
         self, onnx_path: Path, metadata: ModelMetadata, *, threads: int | None = None, batch_size: int | None = None
     ) -> None:
         check_model(onnx_path, metadata)
-        available = onnxruntime.get_available_providers()
-        providers = [name for name in metadata.providers if name in available]
-        if len(providers) > 1:
-            onnxruntime.preload_dlls()  # NVIDIA's libraries, from the packages beside ONNX Runtime
-        threads = threads or available_cpus()
-        self._wide = _session(onnx_path, threads, providers)
-        on_cpu = self.providers[0] == "CPUExecutionProvider"
-        self._narrow = _session(onnx_path, 1, providers) if on_cpu and threads > 1 else self._wide
-        self.batch_size = batch_size or (1 if on_cpu else GPU_BATCH)
+        self._backend = _load(onnx_path, metadata, threads or available_cpus())
+        self.batch_size = batch_size or (1 if self._backend.on_cpu else GPU_BATCH)
 
     @property
     def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers in use, the preferred one first."""
-        return list(self._wide.get_providers())
+        """Where it runs, the preferred one first: ONNX Runtime's execution providers, or OpenVINO's device."""
+        return self._backend.providers
+
+    @property
+    def precision(self) -> str:
+        """In which precision it computes: "fp32" where a model for bf16 meets a CPU without it."""
+        return self._backend.precision
 
     def detect(self, images: Sequence[Letterboxed], *, alone: bool = True) -> list[Detections]:
         """Run the graph on prepared images, in batches. Each result is the same whatever else is in its batch.
 
         `alone` tells whether no other thread runs the graph, so that this one may use every CPU.
         """
-        session, found = self._wide if alone else self._narrow, []
+        found = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            batch_index, boxes, scores, labels = session.run(list(OUTPUTS), {INPUT: stack(batch)})
+            batch_index, boxes, scores, labels = self._backend.run(stack(batch), alone=alone)
             for index, image in enumerate(batch):
                 mine = batch_index == index
                 found.append(restore(boxes[mine], scores[mine], labels[mine], image))
         return found
 
 
-def _session(onnx_path: Path, threads: int, providers: list[str]) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # threads spin while they wait for the next operator of a run, but not for the next run, which would slow others
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(onnx_path, options, providers=providers)
+def _load(onnx_path: Path, metadata: ModelMetadata, threads: int) -> Backend:
+    """Load a model with the one library that it needs: a service has no other."""
+    require_engine(metadata.runtime)
+    if RUNTIMES[metadata.runtime].engine == "openvino":
+        from pipeline.serving.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(onnx_path, metadata, threads)
+    from pipeline.serving.onnxruntime_backend import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(onnx_path, metadata, threads)
 
 
 def check_model(onnx_path: Path, metadata: ModelMetadata) -> None:

@@ -145,7 +145,7 @@ class ProductionWatch:
 
     def _keep(
         self,
-        data: bytes | memoryview,
+        data: bytes,
         detections: Detections,
         reasons: tuple[Reason, ...],
         interest: float,

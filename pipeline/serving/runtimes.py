@@ -1,10 +1,16 @@
-"""Where a packed model runs: the choices, ONNX Runtime's execution providers, and the packages that bring them."""
+"""Where and how a packed model runs: the runtimes, their packages, and the precisions that each can compute in."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from pipeline.errors import DataError, MissingError, did_you_mean
+
+FP32, BF16, INT8 = "fp32", "bf16", "int8"
+PRECISIONS = (FP32, BF16, INT8)
 
 _CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
@@ -26,15 +32,51 @@ _GPU_PACKAGES = (
 class Runtime:
     """A choice of where a model runs."""
 
-    providers: tuple[str, ...]  # execution providers, the preferred one first; one that is not there is passed over
-    packages: tuple[str, ...] = ()  # pinned requirements in place of `onnxruntime`; empty: `onnxruntime` as installed
+    # ONNX Runtime's execution providers, the preferred one first; one that is not there is passed over
+    providers: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = (FP32,)
+    engine: str = "onnxruntime"  # the package that runs the model, of the version that is installed here
+    gpu_packages: tuple[str, ...] = ()  # pinned requirements that take the place of the engine in a service for GPUs
 
 
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
     {
-        "cpu": Runtime((_CPU,)),
-        "cuda": Runtime((_CUDA, _CPU), _GPU_PACKAGES),
-        "tensorrt": Runtime((_TENSORRT, _CUDA, _CPU), _GPU_PACKAGES),
+        "cpu": Runtime((_CPU,), (FP32, INT8)),
+        "openvino": Runtime(precisions=PRECISIONS, engine="openvino"),
+        "cuda": Runtime((_CUDA, _CPU), gpu_packages=_GPU_PACKAGES),
+        "tensorrt": Runtime((_TENSORRT, _CUDA, _CPU), gpu_packages=_GPU_PACKAGES),
     }
 )
 """The choices by name. Without a GPU that it can use, a service runs on the CPU."""
+
+
+def check_form(runtime: str, precision: str) -> None:
+    """Check that there is a runtime of this name, and that it computes in this precision.
+
+    Raises:
+        DataError: There is none, or it does not.
+    """
+    for kind, name, names in (("runtime", runtime, [*RUNTIMES]), ("precision", precision, PRECISIONS)):
+        if name not in names:
+            expected, remedy = f"one of {', '.join(names)}", did_you_mean(name, names)
+            raise DataError(f"there is no {kind} {name!r}", expected=expected, remedy=remedy)
+    if precision not in RUNTIMES[runtime].precisions:
+        able = [name for name, each in RUNTIMES.items() if precision in each.precisions]
+        own = " or ".join(RUNTIMES[runtime].precisions)
+        raise DataError(
+            f"the runtime {runtime!r} does not compute in {precision}",
+            expected=f"for {runtime}, {own}; for {precision}, {' or '.join(able)}",
+            remedy="change runtime or precision",
+        )
+
+
+def require_engine(runtime: str) -> None:
+    """Check that what runs a model is installed here, where the service is packed.
+
+    Raises:
+        MissingError: It is not.
+    """
+    engine = RUNTIMES[runtime].engine
+    if importlib.util.find_spec(engine) is None:
+        problem = f"the package {engine!r}, which the runtime {runtime!r} needs, is not installed"
+        raise MissingError(problem, remedy=f"pip install {engine}")

@@ -42,6 +42,7 @@ from pipeline.serving.model_metadata import (
 from pipeline.serving.outer_app import OuterApp
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor, check_model
 from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.runtimes import require_engine
 from pipeline.serving.sample_places import open_place
 from pipeline.serving.self_test import count_unmatched
 from pipeline.serving.settings import Settings, read_settings
@@ -131,7 +132,9 @@ class ObjectDetector:
         for alone in (True, False):
             for detections in self._predictor.detect([letterboxed] * self._predictor.batch_size, alone=alone):
                 found = ImageResult(**detections.to_json(self._metadata.classes, floor))
-                wrong += count_unmatched(found.detections, self._test_result.detections, floor)
+                wrong += count_unmatched(
+                    found.detections, self._test_result.detections, floor, self._metadata.precision
+                )
         if wrong:
             log.error("not ready: the test image gives other objects than when the model was packed. Pack it again")
         return not wrong
@@ -200,6 +203,7 @@ class ObjectDetector:
 if (ROOT / MODEL_FILE).is_file():  # `bentoml serve` would start a worker that cannot start again and again
     try:
         check_model(ROOT / MODEL_FILE, _packed := ModelMetadata.read(ROOT / METADATA_FILE))
+        require_engine(_packed.runtime)
         if _samples := _settings(_packed).samples:
             open_place(_samples, create=True)
     except PipelineError as error:

@@ -118,6 +118,22 @@ def test_a_variant_of_the_recipe_is_measured_and_rendered(real_data: Path, tmp_p
     assert run("finetuning.py", *asked).stdout == "", "what is there is not run again"
 
 
+@pytest.mark.slow
+def test_the_forms_of_a_model_are_measured(real_data: Path) -> None:
+    small = ["--images=6", "--turns=4"]
+    plain, *others = json.loads(run("bench_forms.py", *small, "--json").stdout)["forms"]
+    assert (plain["runtime"], plain["precision"], plain["all_cores"]) == ("cpu", "fp32", 1.0)
+    assert [(row["runtime"], row["precision"]) for row in others if row["precision"] != "bf16"] == [
+        ("cpu", "int8"), ("openvino", "fp32"), ("openvino", "int8"),
+    ]  # fmt: skip
+    for row in others:
+        assert row["map"] == pytest.approx(plain["map"], abs=0.15)
+        assert min(row["one_thread"], row["alone"], row["all_cores"], row["alone_ms"]) > 0
+        assert (row["model_mb"] < 0.5 * plain["model_mb"]) == (row["precision"] == "int8")
+    assert others[-1]["package_mb"] > 2 * plain["package_mb"]
+    assert run("bench_forms.py", *small).stdout.splitlines()[1].startswith("cpu fp32")
+
+
 def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import finetuning

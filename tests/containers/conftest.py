@@ -45,6 +45,15 @@ def for_gpus(bento: PackedBento, tmp_path: Path) -> PackedBento:
 
 
 @pytest.fixture
+def for_openvino(bento: PackedBento, tmp_path: Path) -> PackedBento:
+    """The same for OpenVINO, as its files say."""
+    folder = tmp_path / "for_openvino"
+    shutil.copytree(bento.folder, folder)
+    replace(bento.model, runtime="openvino", precision="bf16").write(folder / "src" / "model.json")
+    return PackedBento.read(folder)
+
+
+@pytest.fixture
 def old(bento: PackedBento, tmp_path: Path) -> PackedBento:
     """The same as earlier versions packed it: of its origin nothing is known."""
     folder = tmp_path / "old"

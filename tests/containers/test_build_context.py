@@ -31,7 +31,7 @@ def written(bento: PackedBento, tmp_path: Path) -> BuildContext:
     return write_context(bento, tmp_path / "container", tag="registry.local:5000/shop/detector:1.0", run=RUN)
 
 
-@pytest.fixture(params=["bento", "for_gpus", "old"])
+@pytest.fixture(params=["bento", "for_gpus", "for_openvino", "old"])
 def each(request: pytest.FixtureRequest, tmp_path: Path) -> BuildContext:
     """Of each kind of Bento; an old one is of no known run."""
     bento = request.getfixturevalue(request.param)
@@ -139,6 +139,16 @@ def test_a_service_for_gpus_asks_for_one(for_gpus: PackedBento, bento: PackedBen
     assert "reservations" not in compose
     assert "nvidia.com/gpu" not in kubernetes
     assert "nvidia" not in dockerfile.lower()
+
+
+def test_a_library_for_c_is_removed_where_there_is_one(
+    bento: PackedBento, for_gpus: PackedBento, for_openvino: PackedBento, tmp_path: Path
+) -> None:
+    removed = {
+        name: "libonnxruntime" in (write_context(each, tmp_path / name).folder / "Dockerfile").read_text()
+        for name, each in {"cpu": bento, "gpu": for_gpus, "openvino": for_openvino}.items()
+    }
+    assert removed == {"cpu": True, "gpu": False, "openvino": False}
 
 
 def test_an_earlier_context_is_replaced_and_other_files_are_not(bento: PackedBento, tmp_path: Path) -> None:

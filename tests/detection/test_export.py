@@ -15,7 +15,7 @@ from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.errors import DataError, StepError
 from pipeline.serving.model_metadata import ModelMetadata
-from pipeline.serving.predictor import onnxruntime
+from pipeline.serving.onnxruntime_backend import onnxruntime
 
 SPEC = ModelMetadata("nano", (256, 256), ("person", "bicycle", "car", "motorcycle", "bus", "truck"))
 

@@ -22,10 +22,11 @@ VALUES: dict[str, Any] = {
     "onnx_sha256": "ab" * 32,
     "metrics": {"parity": {"boxes_px": 1e-4}, "parity_max_box_difference": None},
     "training": {"epochs": 20},
-    "runtime": "cuda",
+    "runtime": "openvino",
+    "precision": "int8",
     "origin": {"commit": "ab" * 20, "created": "2026-11-29T02:46:27Z", "data": {"one": "cd" * 32}, "licence": "MIT"},
 }
-BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "origin")
+BEFORE_PACKING = ("serving_score_threshold", "onnx_sha256", "metrics", "runtime", "precision", "origin")
 
 
 def test_round_trip_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -53,6 +54,14 @@ WRONG: dict[str, tuple[Any, str]] = {
     "misspelt": (VALUES | {"image_sise": [1, 2]}, "not valid: image_sise: "),
     "no variant": ({name: value for name, value in VALUES.items() if name != "variant"}, "not valid: variant: "),
     "a runtime that there is not": (VALUES | {"runtime": "cudaa"}, "runtime 'cudaa'(.|\\n)*did you mean 'cuda'"),
+    "a precision that there is not": (
+        VALUES | {"precision": "int4"},
+        "precision 'int4'(.|\\n)*one of fp32, bf16, int8",
+    ),
+    "a precision of another runtime": (
+        VALUES | {"runtime": "cpu", "precision": "bf16"},
+        "'cpu' does not compute in bf16(.|\\n)*for cpu, fp32 or int8; for bf16, openvino",
+    ),
     "a list": ([], "is not valid"),
 }
 

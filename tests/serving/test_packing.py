@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from folders import contents_of
 from packaging.version import Version
@@ -90,12 +91,13 @@ def test_its_labels_and_time_say_what_it_was_made_from(packed: Any, tiny: Any, t
     metadata = replace(tiny.metadata, training={"eval_mAP": 0.72345}, origin=origin)
     photo = packed.folder / "src" / "test_image.png"
     one, again = (pack_service(tiny.onnx_path, metadata, photo, tmp_path / name) for name in ("one", "again"))
-    facts = {"commit": "ab" * 20 + "-dirty", "eval_mAP": "0.7235", "learned_images": "unknown", "runtime": "cpu"}
+    facts = {"commit": "ab" * 20 + "-dirty", "eval_mAP": "0.7235", "learned_images": "unknown"}
+    facts |= {"runtime": "cpu", "precision": "fp32"}
     assert record_of(one)["labels"] == facts | data
     assert record_of(one)["creation_time"] == "2026-11-29T02:46:27+00:00"
     assert contents_of(one.folder) == contents_of(again.folder)
     assert one.tag != packed.tag
-    assert {*record_of(packed)["labels"].values()} == {"unknown", "cpu"}
+    assert {*record_of(packed)["labels"].values()} == {"unknown", "cpu", "fp32"}
     assert record_of(packed)["creation_time"] == "1970-01-01T00:00:00+00:00"
 
 
@@ -128,6 +130,22 @@ def test_the_runtime_chooses_the_package_and_the_providers(tiny: Any) -> None:
         "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider",
     )  # fmt: skip
     assert tiny.metadata.providers == ("CPUExecutionProvider",)
+
+
+def test_a_service_on_openvino_has_no_other_library_and_is_served(packed: Any, tiny: Any, tmp_path: Path) -> None:
+    metadata, photo = replace(tiny.metadata, runtime="openvino"), packed.folder / "src" / "test_image.png"
+    one = pack_service(tiny.onnx_path, metadata, photo, tmp_path / "bento")
+    names = {line.partition("==")[0] for line in (one.folder / "env/python/requirements.txt").read_text().split()}
+    assert names >= {"openvino", "numpy", "bentoml"}
+    assert not names & {"onnxruntime", "openvino-telemetry"}
+    (found,), (recorded,) = one.test_result["detections"], packed.test_result["detections"]
+    assert found == {**recorded, "score": pytest.approx(recorded["score"], abs=1e-5)}
+    with serve(one.folder) as running:  # ready: the self-test passed
+        info = requests.get(f"{running.url}/info", timeout=10).json()
+        assert (info["providers"], info["precision"], info["runtime"]) == (["OpenVINO CPU"], "fp32", "openvino")
+        files = [("images", (photo.name, photo.read_bytes()))]
+        answer = requests.post(f"{running.url}/predict?score_threshold=0.01", files=files * 8, timeout=30).json()
+        assert answer == [one.test_result] * 8
 
 
 def test_a_service_for_gpus_is_packed_without_one(packed: Any, tiny: Any, tmp_path: Path) -> None:

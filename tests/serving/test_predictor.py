@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, MissingError
+from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import MAX_DETECTIONS, Detections, Predictor, restore
 from pipeline.serving.preprocessing import letterbox
 
@@ -34,23 +38,64 @@ def test_the_box_is_found_in_original_pixels(detect: Any, picture: Any) -> None:
     assert found.labels.tolist() == [0]
 
 
+@pytest.fixture(params=["cpu", "openvino"])
+def metadata(request: pytest.FixtureRequest, tiny: Any) -> ModelMetadata:
+    """The tiny model's, for each library."""
+    return replace(tiny.metadata, runtime=request.param)
+
+
+def same(one: Detections, other: Detections) -> None:
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("alone", [True, False])
 def test_alone_beside_others_and_in_a_batch_the_same(
-    tiny: Any, detect: Any, varied_images: Any, batch_size: int, alone: bool
+    tiny: Any, metadata: ModelMetadata, varied_images: Any, batch_size: int, alone: bool
 ) -> None:
-    predictor = Predictor(tiny.onnx_path, tiny.metadata, threads=2, batch_size=batch_size)
-    together = predictor.detect([letterbox(image, tiny.metadata.image_size) for image in varied_images], alone=alone)
-    assert len(together) == len(varied_images)
-    for image, one in zip(varied_images, together, strict=True):
-        (single,) = detect(image)
-        for name in ("boxes", "scores", "labels"):
-            np.testing.assert_array_equal(getattr(single, name), getattr(one, name))
+    predictor = Predictor(tiny.onnx_path, metadata, threads=2, batch_size=batch_size)
+    images = [letterbox(image, metadata.image_size) for image in varied_images]
+    single = [Predictor(tiny.onnx_path, metadata, threads=1).detect([image])[0] for image in images]
+    with ThreadPoolExecutor(6) as threads:  # more than the model has
+        side_by_side = list(threads.map(lambda image: predictor.detect([image], alone=alone)[0], images))
+    for found in (predictor.detect(images, alone=alone), side_by_side):
+        for one, expected in zip(found, single, strict=True):
+            same(one, expected)
 
 
-def test_an_image_without_anything_and_no_image(detect: Any, picture: Any) -> None:
-    assert detect() == []
-    assert [len(found.scores) for found in detect(np.zeros((50, 50, 3), np.uint8), picture())] == [0, 1]
+def test_both_libraries_find_the_same(tiny: Any, detect: Any, varied_images: Any) -> None:
+    other = Predictor(tiny.onnx_path, replace(tiny.metadata, runtime="openvino"))
+    assert (other.providers, other.precision, other.batch_size) == (["OpenVINO CPU"], "fp32", 1)
+    assert (tiny.predictor.providers, tiny.predictor.precision) == (["CPUExecutionProvider"], "fp32")
+    for image, expected in zip(varied_images, detect(*varied_images), strict=True):
+        (found,) = other.detect([letterbox(image, tiny.metadata.image_size)])
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_an_image_without_anything_and_no_image(tiny: Any, metadata: ModelMetadata, picture: Any) -> None:
+    predictor = Predictor(tiny.onnx_path, metadata)
+    images = [letterbox(image, metadata.image_size) for image in (np.zeros((50, 50, 3), np.uint8), picture())]
+    assert predictor.detect([]) == []
+    assert [len(found.scores) for found in predictor.detect(images)] == [0, 1]
+
+
+def test_a_cpu_without_bf16_computes_in_fp32_and_says_so(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pipeline.serving import openvino_backend
+
+    monkeypatch.setitem(openvino_backend._HINTS, "bf16", "f32")  # as OpenVINO does it there by itself
+    assert Predictor(tiny.onnx_path, replace(tiny.metadata, runtime="openvino", precision="bf16")).precision == "fp32"
+    assert "this CPU has no bf16" in caplog.text
+
+
+def test_a_library_that_is_not_installed(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match=r"'openvino'(.|\n)*pip install openvino"):
+        Predictor(tiny.onnx_path, replace(tiny.metadata, runtime="openvino"))
 
 
 def test_a_model_that_the_metadata_does_not_name(tiny: Any, tmp_path: Path) -> None:
@@ -59,12 +104,19 @@ def test_a_model_that_the_metadata_does_not_name(tiny: Any, tmp_path: Path) -> N
         Predictor(tmp_path / "model.onnx", tiny.metadata)
 
 
-def test_nothing_is_reported_nor_written_to_the_users_home(tiny: Any, tmp_path: Path) -> None:
-    """ONNX Runtime would leave a device id and a store of events below the home; in CI it keeps still by itself."""
-    tiny.metadata.write(tmp_path / "model.json")
+def test_nothing_is_reported_nor_written_to_the_users_home_and_no_other_library_is_needed(
+    tiny: Any, metadata: ModelMetadata, tmp_path: Path
+) -> None:
+    """ONNX Runtime would leave a device id and a store of events below the home, OpenVINO the id of a client.
+
+    In CI ONNX Runtime keeps still by itself.
+    """
+    metadata.write(tmp_path / "model.json")
+    other = {"cpu": "openvino", "openvino": "onnxruntime"}[metadata.runtime]
     (tmp_path / "home").mkdir()
     program = (
-        "import sys; from pathlib import Path; from pipeline.serving.model_metadata import ModelMetadata;"
+        f"import sys; sys.modules['{other}'] = None;"
+        "from pathlib import Path; from pipeline.serving.model_metadata import ModelMetadata;"
         "from pipeline.serving.predictor import Predictor;"
         "Predictor(Path(sys.argv[1]), ModelMetadata.read(Path(sys.argv[2])))"
     )

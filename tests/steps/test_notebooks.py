@@ -14,7 +14,7 @@ from pipeline.detection.hyperparameters import CHOICES
 from pipeline.runtime.notebook import read_notebook, read_steps
 from pipeline.runtime.project import read_config
 from pipeline.runtime.runner import Project
-from pipeline.serving.runtimes import RUNTIMES
+from pipeline.serving.runtimes import PRECISIONS, RUNTIMES
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "steps").glob("*.ipynb"))
@@ -28,7 +28,7 @@ TABLE = {  # the entity names are the users'
         ["coco_train_dataset", "coco_eval_dataset", "yolox_pth_pretrain_weights"],
         ["obj_detect_inference_files"],
     ),
-    "model_pack": (["obj_detect_inference_files"], ["bento_service"]),
+    "model_pack": (["obj_detect_inference_files", "coco_train_dataset", "coco_eval_dataset"], ["bento_service"]),
     "model_eval": (["coco_test_dataset", "bento_service"], ["coco_inference_result_dataset", "model_quality_report"]),
 }
 
@@ -91,6 +91,7 @@ def test_the_choices_in_the_notebooks_are_those_of_the_domain() -> None:
         ("model_train", "variant"): FAMILY.variants,
         **{("model_train", name): choices for name, choices in CHOICES.items()},
         ("model_pack", "runtime"): tuple(RUNTIMES),
+        ("model_pack", "precision"): PRECISIONS,
     }
     for (step, name), choices in expected.items():
         assert steps[step].parameters[name].help.endswith(f"one of {', '.join(choices)}"), name

@@ -159,3 +159,38 @@ def test_a_changed_parameter_runs_its_step_and_below_the_gate_it_fails_and_keeps
     steps = tiny_run.manifest()["steps"]
     assert [step["status"] for step in steps.values()] == ["reused"] * 4 + ["failed"]
     assert steps["model_eval"]["outputs"]["model_quality_report"]["files"] == 1
+
+
+@pytest.mark.slow
+def test_another_form_is_packed_with_its_accuracy_measured(tiny_run: Any, tiny: list[str]) -> None:
+    """Whichever precision is faster here: INT8, or fp32 with a note that says so."""
+    chosen = ["--set", "model_pack.runtime=openvino", "--set", "model_pack.precision=int8"]
+    done = tiny_run.step("model_pack", *tiny, *chosen)
+    assert done.returncode == 0, done.stderr
+    manifest = tiny_run.manifest()
+    step = manifest["steps"]["model_pack"]
+    model = json.loads(artifact_files(tiny_run, manifest, "model_pack", "bento_service")["src/model.json"].read_text())
+    metrics = step["metrics"]
+    assert metrics["map_loss"] == pytest.approx(metrics["map_fp32"] - metrics["map_packed"])
+    assert metrics["map_loss"] <= 0.01
+    assert model["runtime"] == "openvino"
+    assert model["precision"] == ("int8" if metrics["time_to_fp32"] <= 0.95 else "fp32")
+    told = [note for note in step["notes"] if note.startswith("packed in fp32: int8 took ")]
+    assert len(told) == (model["precision"] == "fp32")
+    assert {*step["inputs"]} == {"obj_detect_inference_files", "coco_train_dataset", "coco_eval_dataset"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        pytest.param(["precision=bf16"], "'cpu' does not compute in bf16", id="a precision of another runtime"),
+        pytest.param(["runtime=openvinoo"], "openvino", id="no such runtime"),
+    ],
+)
+def test_a_form_that_does_not_exist_is_refused(tiny_run: Any, tiny: list[str], chosen: list[str], says: str) -> None:
+    before = tiny_run.artifacts()
+    done = tiny_run.step("model_pack", *tiny, *(part for one in chosen for part in ("--set", f"model_pack.{one}")))
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert tiny_run.artifacts() == before

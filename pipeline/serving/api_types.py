@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from pipeline.serving.predictor import MAX_DETECTIONS
@@ -28,7 +28,7 @@ class PredictParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     score_threshold: float | None = Field(None, ge=0, le=1, description="least score of a detection in the answer")
-    classes: Annotated[list[str], FailFast()] | None = Field(
+    classes: list[str] | None = Field(
         None, max_length=1000, description="names of the classes to answer; all by default"
     )
     max_detections: int = Field(

@@ -70,7 +70,8 @@ VARIABLES = (
     Variable("sample_share", "share of all images that is kept besides, chosen at random; 0 by default", 0, 1, 0),
 )
 TEXTS = {
-    "api_key": "requests need it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; no key by default",
+    "api_key": "needed by `/predict`, `/draw`, `/info`, `/test_data` and `/test_result`, "
+    "as `Authorization: Bearer KEY` or `X-API-Key: KEY`; none by default",
     "cors_origins": "origins whose pages may call the service, separated by commas, `*` for all; none by default",
     "run": "the run that the service comes from, which `/info` tells; `serve` and `containerize` set it",
     "samples": "folder or fsspec URL, such as `s3://bucket/prefix`, for samples of the images; none by default",

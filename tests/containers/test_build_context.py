@@ -153,16 +153,23 @@ def test_a_library_for_c_is_removed_where_there_is_one(
 
 def test_an_earlier_context_is_replaced_and_other_files_are_not(bento: PackedBento, tmp_path: Path) -> None:
     folder = write_context(bento, tmp_path / "container").folder
-    (folder / "left.txt").write_text("from an earlier version")
+    (folder / "bento" / "left.txt").write_text("from an earlier version")
     write_context(bento, folder)
-    assert not (folder / "left.txt").exists()
+    assert not (folder / "bento" / "left.txt").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "mine" / "sbom.cdx.json").write_text("of another product")
     for place in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
         with pytest.raises(UsageError, match="would replace other files"):
             write_context(bento, place)
-    assert contents_of(tmp_path / "mine") == {"thesis.txt": b"years of work"}
+    assert contents_of(tmp_path / "mine") == {"thesis.txt": b"years of work", "sbom.cdx.json": b"of another product"}
     assert {path.name for path in tmp_path.iterdir()} == {"container", "mine"}
+
+
+def test_a_context_inside_its_bento_is_refused(bento: PackedBento) -> None:
+    with pytest.raises(UsageError, match="would lie in the Bento"):
+        write_context(bento, bento.folder / "container")
+    assert not (bento.folder / "container").exists()
 
 
 @pytest.mark.parametrize("tag", ["Detector:1", "detector:", "two words", "--tag", "detector:a/b", 'detector:"x"'])

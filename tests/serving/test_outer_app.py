@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from pipeline.serving.outer_app import Api, Endpoint, Exchange, OuterApp
+from pipeline.serving.outer_app import Api, Endpoint, Exchange, Memory, OuterApp
 from pipeline.serving.service_errors import ServiceError
 from pipeline.serving.service_metrics import ServiceMetrics
 from pipeline.serving.settings import read_settings
@@ -54,7 +54,7 @@ class Asked:
     def __init__(self, **environment: str) -> None:
         self.registry = CollectorRegistry()
         metrics = ServiceMetrics(("dim",), list(ENDPOINTS), self.registry)
-        api = Api(ENDPOINTS, read_settings(0.3, 0.01, environment), metrics, "detector:1")
+        api = Api(ENDPOINTS, read_settings(0.3, 0.01, environment), metrics, "detector:1", Memory(2**20))
 
         async def inner(scope: Scope, receive: Receive, send: Send) -> None:
             await PlainTextResponse(f"BentoML {scope['path']}")(scope, receive, send)
@@ -104,7 +104,7 @@ def test_a_request_that_takes_too_long() -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/livez", "/metrics", "/schema.json", "/static_content/a.css"])
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/metrics", "/schema.json", "/static_content/swagger-ui.css"])
 def test_bentomls_paths_are_passed_on(asked: Asked, path: str) -> None:
     assert asked.client.get(path).text == f"BentoML {path}"
 

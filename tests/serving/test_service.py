@@ -334,7 +334,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another image type": (raw(PNG, "image/gif"), WRONG_TYPE, "image/gif"),
     "a raw text": (raw(b"text", "image/png"), NOT_AN_IMAGE | {"file": ""}, "image 0"),
     "no JSON": (raw(b"{", "application/json"), BAD_JSON, "not JSON"),
-    "deep JSON": (raw(b"[" * 100_000, "application/json"), BAD_JSON, "not JSON"),
+    "deep JSON": (raw(b"[" * 3_000, "application/json"), BAD_JSON, "not JSON"),
     "a JSON list": (raw(b"[]", "application/json"), BAD_JSON, "a list 'images'"),
     "JSON without images": (raw(b'{"image": "a"}', "application/json"), BAD_JSON, "a list 'images'"),
     "JSON with a URL": (
@@ -343,6 +343,32 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "JSON with a number": ({"json": {"images": [7]}}, {"status": 400, "code": "invalid_base64"}, "image 0"),
     "JSON with no image": ({"json": {"images": []}}, {"status": 400, "code": "no_images"}, "'images' is empty"),
+    "a million values": (
+        raw(b'{"images":["AAAA"],"classes":[' + b"0," * 1_000_000 + b"0]}", "application/json"),
+        {"status": 413, "code": "too_many_values"}, "4096",
+    ),
+    "a million objects for images": (
+        raw(b'{"images":[' + b"{}," * 1_000_000 + b"{}]}", "application/json"),
+        {"status": 413, "code": "too_many_values"}, "4096",
+    ),
+    "a long field": (
+        {"files": files(PNG), "data": {"classes": "[" + "0," * 100_000}}, {"status": 413, "code": "field_too_large"},
+        "'classes'",
+    ),
+    "a name of megabytes": (
+        raw(b'{"images":["AAAA"],"' + b"x" * MEBI * 8 + b'":1}', "application/json"),
+        {"status": 400, "code": "unknown_parameter"}, "unknown parameter 'xxx",
+    ),
+    "half a character": (
+        raw(b'{"images":["AAAA"],"\\ud800":1}', "application/json"), {"status": 400, "code": "unknown_parameter"}, "?",
+    ),
+    "a thousand parameters": (
+        {"files": files(PNG), "params": {"classes": ["dim"] * 300}}, WRONG_VALUE, "more than 256 parameters",
+    ),
+    "a picture that no JPEG holds": (
+        {"files": files(cv2.imencode(".png", np.zeros((1, 66_000), np.uint8))[1].tobytes()),
+         "params": {"output": "image"}}, {"status": 422, "code": "image_too_large"}, "66000 x 1",
+    ),
     "an unknown class": (
         {"files": files(PNG), "params": {"classes": "brihgt"}}, {"status": 400, "code": "unknown_class"},
         "did you mean 'bright'?",
@@ -417,7 +443,8 @@ class TestRefusals:
 
     def test_paths_that_clients_make_up_are_not_counted(self, server: Any) -> None:
         for i in range(20):
-            requests.get(f"{server.url}/made-up-{i}", timeout=10)
+            assert requests.get(f"{server.url}/made-up-{i}", timeout=10).status_code == 404
+            assert requests.get(f"{server.url}/static_content/made-up-{i}", timeout=10).status_code == 404
         assert "made-up" not in requests.get(server.url + "/metrics", timeout=10).text
 
 
@@ -511,7 +538,39 @@ def busy_seconds(server: Any) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in psutil.Process(server.pid).children(recursive=True))
 
 
+def held_bytes(server: Any) -> int:
+    """Bytes of memory of the largest of the server's processes."""
+    return max(each.memory_info().rss for each in psutil.Process(server.pid).children(recursive=True))
+
+
 class TestLoad:
+    def test_what_nobody_waits_for_is_let_go(self, server: Any, post: Any, png: Any) -> None:
+        """Long bodies of clients that go away while others are served take no memory."""
+        noise = np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.uint8)
+        large = cv2.imencode(".png", noise)[1].tobytes()  # 27 MB
+        before = held_bytes(server)
+        part = PART + large + b"\r\n--x--\r\n"
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        for _ in range(24):
+            with connect(server) as client:
+                client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(part) + part)
+        assert post("/predict", files=files(png)).status_code == 200
+        assert held_bytes(server) - before < 400 * MEBI
+        text = requests.get(server.url + "/metrics", timeout=10).text
+        assert re.search(r"^detector_waiting_images 0\.0$", text, re.MULTILINE)
+
+    def test_an_answer_that_nobody_reads_holds_up_nobody(self, server: Any, post: Any, png: Any) -> None:
+        noise = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8))[1].tobytes()
+        part = PART + noise + b"\r\n--x--\r\n"
+        head = b"POST /draw HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        with contextlib.ExitStack() as clients:
+            for _ in range(8):
+                client = clients.enter_context(connect(server))
+                client.sendall(head + b"Content-Length: %d\r\n\r\n" % len(part) + part)
+            for _ in range(3):
+                assert post("/predict", files=files(png)).status_code == 200
+        assert "Traceback" not in server.log_path.read_text()
+
     def test_each_of_many_requests_at_once_gets_its_own(self, server: Any, picture: Any, tiny: Any) -> None:
         images = [picture(150 + i, 100 + i % 7, (5 + i % 11, 5, 60 + i, 60)) for i in range(32)]
         encoded = [cv2.imencode(".png", image)[1].tobytes() for image in images]

@@ -53,7 +53,7 @@ def test_every_variable_sets_its_field() -> None:
 @cases(
     "name, value, message",
     {
-        "not a number": ("DETECTOR_THREADS", "two", "DETECTOR_THREADS is 'two'\n.*a whole number, 1 or more"),
+        "not a number": ("DETECTOR_THREADS", "two", "DETECTOR_THREADS is 'two'\n.*a whole number, 1 to 1,024"),
         "a fraction": ("DETECTOR_MAX_IMAGES", "1.5", "a whole number"),
         "nothing": ("DETECTOR_TIMEOUT_SECONDS", "0", "1 or more"),
         "not finite": ("DETECTOR_MEMORY_BYTES", "nan", "a whole number"),

@@ -35,12 +35,15 @@ def letterbox(image: NDArray[np.uint8], size: tuple[int, int]) -> Letterboxed:
     ratio = min(size[0] / height, size[1] / width)
     # a side that would round to 0 pixels, which mmdet cannot handle, keeps one pixel
     new_w, new_h = max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5))
-    canvas = np.full((*size, 3), PAD_VALUE, np.uint8)
-    canvas[:new_h, :new_w] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
-    pixels = np.ascontiguousarray(canvas.transpose(2, 0, 1))
+    resized = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    pixels = np.full((3, *size), PAD_VALUE, np.uint8)
+    for plane, channel in zip(pixels, cv2.split(resized), strict=True):  # twice as fast as to transpose
+        plane[:new_h, :new_w] = channel
     return Letterboxed(pixels, new_w / width, new_h / height, width, height)
 
 
 def stack(images: Sequence[Letterboxed]) -> NDArray[np.float32]:
     """Make one batch (B, 3, S_h, S_w), BGR 0..255: the ONNX graph's input `images`."""
+    if len(images) == 1:
+        return images[0].pixels[None].astype(np.float32)
     return np.stack([image.pixels for image in images]).astype(np.float32)

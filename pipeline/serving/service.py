@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
+_M_TRIM_THRESHOLD, _KEPT = -1, 64 * 2**20
 _EXPOSED = ("Retry-After", "Server-Timing", "X-Model-Version")  # to pages of other origins
 
 
@@ -83,6 +84,7 @@ def _return_large_blocks() -> None:
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)  # else 128 kB: each image would take its pages from the system anew
 
 
 @bentoml.service(

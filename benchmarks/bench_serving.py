@@ -75,13 +75,14 @@ def main() -> int:
     asked = parser.parse_args()
     with work_in(None, "bench_serving") as folder:
         files = photographs()
-        models = [measured(folder, name, files, asked) for name in asked.model or MODELS]
+        models = []
+        for name in asked.model or MODELS:
+            models.append(measured(folder, name, files, asked))
+            if not asked.json:
+                show(models[-1])
     met = all(row["met"] for model in models for row in model["rows"] if "met" in row)
     if asked.json:
         sys.stdout.write(json.dumps({"models": models, "met": met, "load": os.getloadavg()[0]}, indent=2) + "\n")
-    else:
-        for model in models:
-            show(model)
     return 0 if met else 1
 
 
@@ -143,7 +144,7 @@ def measured(folder: Path, name: str, files: Sequence[bytes], asked: argparse.Na
         row = {f"{who}_{figure}": median(getattr(one, figure) for one in both[who])
                for who in both for figure in ("images_per_second", "p50", "p99")}  # fmt: skip
         row |= {"clients": clients, "images": images, "ratio": ratio, "least": LEAST[images]}
-        rows.append(row | {"met": ratio >= LEAST[images]})
+        rows.append(row | {"met": ratio >= LEAST[images] and row["ours_p99"] <= row["plain_p99"]})
     saturated = max(row["ours_images_per_second"] for row in rows)
     return {
         "model": name,
@@ -290,22 +291,27 @@ def loaded_by(url: str, files: Sequence[bytes], clients: int, images: int, secon
     rotated = [[files[(start + i) % len(files)] for i in range(images)] for start in range(len(files))]
     requests_ = itertools.cycle(map(request_of, rotated))
     times: list[float] = []
+    last = 0.0
 
     async def client(warm: float, end: float) -> None:
+        nonlocal last
         _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
-        while (started := time.perf_counter()) < end:
+        answers = 0
+        while (started := time.perf_counter()) < end or not answers:
             await connection.send(next(requests_))
-            ended = time.perf_counter()
-            if warm < ended <= end:
-                times.append(ended - started)
+            if started >= warm:
+                last = time.perf_counter()
+                times.append(last - started)
+                answers += 1
 
-    async def load() -> None:
+    async def load() -> float:
         warm = time.perf_counter() + 1
         await asyncio.gather(*[client(warm, warm + seconds) for _ in range(clients)])
+        return last - warm
 
-    uvloop.run(load())
+    elapsed = uvloop.run(load())
     p50, p99 = np.percentile(times, [50, 99]) * 1000
-    return Load(len(times) * images / seconds, float(p50), float(p99))
+    return Load(len(times) * images / elapsed, float(p50), float(p99))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
-from pipeline.errors import MissingError, StepError
-
-_ENTITY = "bento_service"
+from pipeline.commands.named_service import bento_folder, fetched, packed_service
+from pipeline.errors import StepError
 
 
 @command(
@@ -35,8 +35,7 @@ def _containerize(context: CommandContext) -> CommandResult:
     if arguments.engine:
         check_engine(arguments.engine)
         engine = Engine(arguments.engine, silence_of(arguments.engine))
-    with tempfile.TemporaryDirectory(prefix="containerize-") as scratch:
-        service = _find_service(context, Path(scratch, _ENTITY))
+    with _service(context) as service:
         bento, folder = PackedBento.read(service.folder), arguments.folder or _typed(service.place)
         written = write_context(bento, folder, tag=arguments.tag, run=service.run)
     typed = shlex.join(build_command(engine.name, written.folder, written.tag))
@@ -77,25 +76,19 @@ class _Service(NamedTuple):
     note: str = ""  # what its user must know
 
 
-def _find_service(context: CommandContext, scratch: Path) -> _Service:
-    """The named Bento, or that of the named or the newest run, copied to the folder `scratch`."""
+@contextmanager
+def _service(context: CommandContext) -> Iterator[_Service]:
+    """The named Bento, or that of the named or the newest run."""
     named = context.arguments.service
-    if named and (Path(named).is_dir() or "/" in named):
-        return _Service(Path(named), Path("container"))
+    if named and (folder := bento_folder(named)):
+        yield _Service(folder, Path("container"))
+        return
     manifest = context.find_run(named)
-    artifact = manifest.output(_ENTITY)
-    if artifact is None:
-        [writer] = [step.name for step in context.steps.values() if _ENTITY in step.writes]
-        raise MissingError(
-            f"run {manifest.run} has not packed a service yet",
-            expected=f"a success of {writer}",
-            remedy=f"python step.{manifest.mode}.py {writer} --run {manifest.run}",
-        )
-    context.project.runs.store.get(artifact, scratch)
     lacking = [name for name in context.steps if not manifest.success(name)]
     note = f"the run is not complete: it has no success of {', '.join(lacking)}" if lacking else ""
     place = context.root / "out" / manifest.mode / manifest.pipeline / "container"
-    return _Service(scratch, place, manifest.run, note)
+    with fetched(context, packed_service(manifest)) as folder:
+        yield _Service(folder, place, manifest.run, note)
 
 
 def _typed(path: Path) -> Path:

@@ -52,7 +52,7 @@ def packing(toy: Any, bento: PackedBento) -> Any:
 
 def test_the_service_of_a_run_becomes_a_build_context(packing: Any, bento: PackedBento) -> None:
     assert packing.step("first").code == 0
-    packing.look("containerize").fails("has not packed a service yet", "python step.dev.py")
+    packing.look("containerize").fails("has no packed service", "python step.dev.py")
     assert packing.step("second").code == 0
     assert packing.step("third").code == 0
     run, folder = packing.manifest()["run"], Path("out/dev/toy/container")
@@ -97,8 +97,8 @@ def test_a_named_engine_that_does_not_answer_is_an_error(toy: Any, bento: Packed
 
 
 def test_what_is_no_bento_is_refused(toy: Any, bento: PackedBento, tmp_path: Path) -> None:
-    toy.look("containerize", "no/such/folder").fails("there is no Bento", "no/such/folder")
-    toy.look("containerize", str(tmp_path)).fails("there is no Bento")
+    toy.look("containerize", "no/such/folder").fails("there is no such folder", "no/such/folder", code=2)
+    toy.look("containerize", str(tmp_path)).fails("this folder holds no packed service", code=2)
     toy.look("containerize").fails("there is no dev run yet", "python step.dev.py")
     toy.look("containerize", str(bento.folder), "--tag", "Big").fails("no name of an image", code=2)
     assert not (tmp_path / "container").exists()

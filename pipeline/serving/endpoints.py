@@ -25,7 +25,7 @@ from pipeline.serving.decoding import FORMATS, decode, read_header
 from pipeline.serving.detection_pool import DetectionPool, Found
 from pipeline.serving.drawing import draw
 from pipeline.serving.model_metadata import SERVICE_NAME, ModelMetadata
-from pipeline.serving.openapi import openapi_document
+from pipeline.serving.openapi import NOT_DRAWN, openapi_document
 from pipeline.serving.outer_app import Api, Endpoint, Exchange, Memory
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor
 from pipeline.serving.production_watch import Model, watch_for
@@ -132,7 +132,10 @@ class Endpoints:
         files, wanted = await read_upload(
             exchange.headers, query, lambda: exchange.read_body(most), self._settings, self._check
         )
-        wanted.output = output or wanted.output
+        if output:
+            if extra := sorted(wanted.model_fields_set & set(NOT_DRAWN)):
+                raise ServiceError(400, "unknown_parameter", f"unknown parameter '{extra[0]}': draw has no such one")
+            wanted.output = output
         read = perf_counter() - began
         response = await exchange.unless_gone(self.answer(files, wanted))
         self._metrics.timed("read", read)

@@ -10,6 +10,8 @@ from pydantic.json_schema import models_json_schema
 from pipeline.serving import api_types as types
 from pipeline.serving.upload import FIELD, FORM_TYPE, JSON_TYPE, RAW_TYPES
 
+NOT_DRAWN = ("output", "strict")
+"""Parameters of `predict` that `draw` does not have."""
 _REFERENCE = "#/components/schemas/{model}"
 _REFUSED = {
     400: "the request is malformed, or a parameter is wrong",
@@ -79,7 +81,7 @@ def openapi_document(
         "image/jpeg": {"schema": file},
     }
     jpeg = {"image/jpeg": {"schema": file}}
-    drawn = [each for each in query if each["name"] not in {"output", "strict"}]
+    drawn = {name: each for name, each in parameters.items() if name not in NOT_DRAWN}
     paths = {
         "/predict": {
             "post": _operation(
@@ -91,8 +93,8 @@ def openapi_document(
                 "draw",
                 "Detect objects, and draw them into the one image",
                 jpeg,
-                drawn,
-                _body(parameters, 1),
+                [each for each in query if each["name"] in drawn],
+                _body(drawn, 1),
             )
         },
     }
@@ -132,6 +134,7 @@ def _body(parameters: dict[str, Any], most: int) -> dict[str, Any]:
     upload: dict[str, Any] = _reference("JsonUpload")
     if most == 1:
         upload = {"allOf": [upload, {"type": "object", "properties": {FIELD: {"type": "array", "maxItems": 1}}}]}
+        upload["allOf"] += [{"not": {"required": [name]}} for name in NOT_DRAWN]
     content: dict[str, Any] = {FORM_TYPE: {"schema": form | {"additionalProperties": False}}}
     content |= {JSON_TYPE: {"schema": upload}}
     return {"required": True, "content": content | {media: {"schema": file} for media in RAW_TYPES}}

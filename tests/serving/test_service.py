@@ -209,6 +209,10 @@ class TestWaysIn:
         assert saturation[y2, (x1 + x2) // 2] > 100
         assert saturation[-1, -1] < 60
 
+    def test_what_draw_does_not_have_is_refused(self, post: Any, png: Any) -> None:
+        for name, value in (("output", "coco"), ("strict", "true")):
+            check(post("/draw", files=files(png), params={name: value}), 400, "unknown_parameter")
+
     def test_a_bad_image_among_others_has_its_own_error(self, post: Any, png: Any) -> None:
         answer = post("/predict", files=files(png, b"text", png))
         assert answer.status_code == 200

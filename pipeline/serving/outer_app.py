@@ -152,11 +152,13 @@ class OuterApp:
     Args:
         app: BentoML's application.
         api: Gives the API, once BentoML has started the service.
+        logs_access: Whether each request is a line in the log.
     """
 
-    def __init__(self, app: ASGIApp, api: Callable[[], Api]) -> None:
+    def __init__(self, app: ASGIApp, api: Callable[[], Api], *, logs_access: bool = True) -> None:
         self._app = app
         self._api = api
+        self._logs_access = logs_access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -191,8 +193,8 @@ class OuterApp:
         if endpoint:
             api.metrics.answered(plain, status)
             api.metrics.timed("request", seconds)
-        level = logging.DEBUG if plain == "/readyz" else logging.INFO  # probes would fill the log
-        access_log.log(level, "%s %s %d  %.1f ms", scope["method"], quote(plain[:80]), status, 1000 * seconds)
+        if self._logs_access and plain != "/readyz":  # probes would fill the log
+            access_log.info("%s %s %d  %.1f ms", scope["method"], quote(plain[:80]), status, 1000 * seconds)
 
 
 async def _answer(api: Api, exchange: Exchange, path: str, endpoint: Endpoint | None) -> Response:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import bentoml
 import cv2
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml.exceptions import BentoMLException
 from pydantic import Field
 from starlette.middleware.cors import CORSMiddleware
@@ -68,7 +69,8 @@ class DetectionService(bentoml.Service):
         """Build the server's application, as BentoML does, and put the REST API before it."""
         self.inject_config()
         app: ASGIApp = ServiceAppFactory(self, is_main=is_main)()
-        outer: ASGIApp = OuterApp(app, lambda: self.instance.endpoints.api)
+        logs_access: bool = BentoMLContainer.api_server_config.logging.access.enabled.get()
+        outer: ASGIApp = OuterApp(app, lambda: self.instance.endpoints.api, logs_access=logs_access)
         origins = _settings(ModelMetadata.read(ROOT / METADATA_FILE)).cors_origins
         return CORSMiddleware(outer, origins, ("GET", "POST"), ("*",), expose_headers=_EXPOSED) if origins else outer
 

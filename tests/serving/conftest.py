@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import png_chunk, png_start
+from kept_samples import write_record
+from pictures import png_chunk, png_start, smooth
 from tiny_service import pack
 
 from pipeline.client.service_process import serve
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.training_reference import TrainingReference, read_reference
 
 
 def bright_image(width: Any = 200, height: Any = 120, box: Any = (40, 20, 140, 80)) -> Any:
@@ -56,3 +58,13 @@ def bomb() -> bytes:
     """A small PNG of a huge black picture, 13,000 x 13,000 at one bit a pixel: deflate shrinks it a thousandfold."""
     rows = zlib.compress(bytes(1_626 * 13_000), 9)
     return png_start(13_000, 13_000, bits=1) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> TrainingReference:
+    """What 300 training images of soft blotches look like."""
+    path = tmp_path_factory.mktemp("record") / "learned_images.npz"
+    write_record(path, [smooth(seed) for seed in range(300)])
+    found = read_reference(path)
+    assert found is not None
+    return found

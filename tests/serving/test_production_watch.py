@@ -32,7 +32,7 @@ from pipeline.serving.production_watch import (
 )
 from pipeline.serving.samples import Sample
 from pipeline.serving.service_metrics import ServiceMetrics
-from pipeline.serving.training_reference import PROPERTIES, TrainingReference, read_reference
+from pipeline.serving.training_reference import PROPERTIES, TrainingReference
 
 MODEL = Model("object_detector:1", "", ("dim", "bright"), 0.3)
 
@@ -54,15 +54,6 @@ class Keeper:
         return True
 
     def close(self) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> TrainingReference:
-    path = tmp_path_factory.mktemp("record") / "learned_images.npz"
-    write_record(path, [smooth(seed) for seed in range(300)])
-    found = read_reference(path)
-    assert found is not None
-    return found
 
 
 class Watched:

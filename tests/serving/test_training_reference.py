@@ -15,15 +15,6 @@ from pipeline.serving.image_fingerprint import fingerprint_of
 from pipeline.serving.training_reference import BINS, PROPERTIES, TrainingReference, read_reference
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> TrainingReference:
-    path = tmp_path_factory.mktemp("record") / "learned_images.npz"
-    write_record(path, [smooth(seed) for seed in range(300)])
-    found = read_reference(path)
-    assert found is not None
-    return found
-
-
 def share_unusual(reference: TrainingReference, change: Any) -> float:
     prints = [fingerprint_of(change(smooth(seed)), of_flat=True) for seed in range(1000, 1100)]
     return float(np.mean([reference.compare(each).distance > reference.unusual for each in prints]))

@@ -14,6 +14,7 @@ from api_server import Reply
 from cases import cases
 
 from pipeline.data.fetch.fetching import Fetched, fetch
+from pipeline.data.fetch.partial_file import lock
 from pipeline.errors import DataError, MissingError, PipelineError, UsageError
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
@@ -175,6 +176,21 @@ class TestHttp:
         with pytest.raises(MissingError, match=f"the server answered {status}"):
             get(url, tmp_path)
         assert not list(tmp_path.glob("*a.zip"))
+
+    def test_a_file_that_its_holder_renames_meanwhile_is_opened_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, plain, renamed = tmp_path / "a.part", os.fstat, []
+
+        def rename_first(number: int) -> os.stat_result:
+            if not renamed:
+                renamed.append(path.rename(tmp_path / "a"))
+            return plain(number)
+
+        monkeypatch.setattr(os, "fstat", rename_first)
+        with lock(path) as file:
+            assert os.path.samestat(plain(file.fileno()), path.stat())
+        assert renamed
 
     def test_a_file_system_without_locks_is_used_without_one(
         self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,9 +24,10 @@ from pipeline.serving.api_types import (
 from pipeline.serving.decoding import FORMATS, decode, read_header
 from pipeline.serving.detection_pool import DetectionPool, Found
 from pipeline.serving.drawing import draw
+from pipeline.serving.memory import Memory
 from pipeline.serving.model_metadata import SERVICE_NAME, ModelMetadata
 from pipeline.serving.openapi import NOT_DRAWN, openapi_document
-from pipeline.serving.outer_app import Api, Endpoint, Exchange, Memory
+from pipeline.serving.outer_app import Api, Endpoint, Exchange
 from pipeline.serving.predictor import MAX_DETECTIONS, Predictor
 from pipeline.serving.production_watch import Model, watch_for
 from pipeline.serving.service_errors import ServiceError, too_long

@@ -13,7 +13,6 @@ The folder that holds the package (a Bento's `src`) also holds the files that `m
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 from pathlib import Path
@@ -32,6 +31,7 @@ from pipeline.errors import PipelineError
 from pipeline.serving.api_types import ImageResult, PredictParameters, ServiceInfo
 from pipeline.serving.decoding import decode
 from pipeline.serving.endpoints import Endpoints
+from pipeline.serving.memory import configure_allocator
 from pipeline.serving.model_metadata import (
     METADATA_FILE,
     MODEL_FILE,
@@ -52,8 +52,6 @@ from pipeline.serving.training_reference import RECORD_FILE
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
-_M_TRIM_THRESHOLD, _KEPT = -1, 64 * 2**20
 _EXPOSED = ("Retry-After", "Server-Timing", "X-Model-Version")  # to pages of other origins
 
 
@@ -79,16 +77,6 @@ def _settings(metadata: ModelMetadata) -> Settings:
     return read_settings(metadata.serving_score_threshold, metadata.score_threshold)
 
 
-def _return_large_blocks() -> None:
-    """Have glibc give memory back to the system: by default, it keeps blocks of up to 32 MB for later.
-
-    Source: mallopt(3), M_MMAP_THRESHOLD. Other C libraries have no such call, or need none.
-    """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)  # else 128 kB: each image would take its pages from the system anew
-
-
 @bentoml.service(
     name=SERVICE_NAME,
     service_class=DetectionService,
@@ -109,7 +97,7 @@ class ObjectDetector:
         self._metadata = ModelMetadata.read(ROOT / METADATA_FILE)
         settings = _settings(self._metadata)
         cv2.setNumThreads(1)  # images are decoded side by side already
-        _return_large_blocks()
+        configure_allocator()
         self._predictor = Predictor(
             ROOT / MODEL_FILE, self._metadata, threads=settings.threads, batch_size=settings.batch_size
         )

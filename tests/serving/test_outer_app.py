@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from pipeline.serving.outer_app import Api, Endpoint, Exchange, Memory, OuterApp
+from pipeline.serving.memory import Memory
+from pipeline.serving.outer_app import Api, Endpoint, Exchange, OuterApp
 from pipeline.serving.service_errors import ServiceError
 from pipeline.serving.service_metrics import ServiceMetrics
 from pipeline.serving.settings import read_settings

@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 from pipeline.serving.predictor import MAX_DETECTIONS
 
 _BASE64 = {"pattern": r"^(data:[^,]*;base64,)?([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
+MOST_CLASSES = 1000
+"""That a request may name."""
+
 Output = Literal["json", "coco", "image"]
 Box = Annotated[list[float], Field(min_length=4, max_length=4)]
 """Not a tuple, whose `prefixItems` many generators of clients do not know."""
@@ -29,7 +32,7 @@ class PredictParameters(BaseModel):
 
     score_threshold: float | None = Field(None, ge=0, le=1, description="least score of a detection in the answer")
     classes: list[str] | None = Field(
-        None, max_length=1000, description="names of the classes to answer; all by default"
+        None, max_length=MOST_CLASSES, description="names of the classes to answer; all by default"
     )
     max_detections: int = Field(
         MAX_DETECTIONS, ge=1, le=MAX_DETECTIONS, description="detections of an image, the most certain first"

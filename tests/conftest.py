@@ -23,6 +23,7 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from git_checkout import commit_all, git
 from seaweed import KEY, SECRET, seaweed
 
 from pipeline.cli import step_commands
@@ -204,20 +205,12 @@ class Toy:
 
     def git(self, *arguments: str) -> str:
         """git in the project."""
-        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgSign=false")
-        surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        done = subprocess.run(
-            ["git", *identity, *arguments], cwd=self.root, capture_output=True, text=True, check=True, env=surroundings
-        )
-        return done.stdout
+        return git(self.root, *arguments)
 
     def commit(self) -> str:
         """Make it a git checkout with everything committed, and return the commit."""
         (self.root / ".gitignore").write_text(".store/\n.cache/\nout/\n__pycache__/\n")
-        self.git("init", "-q")
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", "all of it")
-        return self.git("rev-parse", "HEAD").strip()
+        return commit_all(self.root)
 
     @staticmethod
     def wait_for(reached: Callable[[], bool], seconds: float = 30) -> None:

@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from api_server import api_server
+from git_checkout import commit_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,12 +63,6 @@ def project(tmp_path: Path) -> Project:
     return make_project(tmp_path / "checkout")
 
 
-@pytest.fixture
-def new_project() -> Callable[[Path], Project]:
-    """Makes one in a folder that is not there yet."""
-    return make_project
-
-
 # smaller than any user's, and every step still does all it does
 TINY = {
     "data_load.source_url": "sample://shapes?images=24&size=64&seed=3",
@@ -86,11 +81,12 @@ def tiny() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Project:
-    """A project in which the five steps have run on a tiny sample."""
+    """A git checkout in which the five steps have run on a tiny sample."""
     project = make_project(tmp_path_factory.mktemp("project") / "checkout")
+    commit_all(project.root)
     done = project.step(*tiny)
     assert done.returncode == 0, done.stderr
-    (project.root / "printed.txt").write_text(done.stdout)
+    (project.root / ".cache" / "printed.txt").write_text(done.stdout)
     return project
 
 

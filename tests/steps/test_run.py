@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 import requests
+from git_checkout import git
 from ports import free_ports
 
 STEPS = ("data_load", "data_prep", "model_train", "model_pack", "model_eval")
@@ -47,7 +48,7 @@ def test_each_input_is_the_very_artifact_an_earlier_step_wrote(manifest: dict[st
 
 
 def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> None:
-    text = (tiny_run.root / "printed.txt").read_text()
+    text = (tiny_run.root / ".cache" / "printed.txt").read_text()
     assert f"run {manifest['run']}" in text
     for name in STEPS:
         assert re.search(rf"^  {name} +succeeded +\d+\.\d s", text, re.MULTILINE)
@@ -57,7 +58,7 @@ def test_what_was_made_is_printed(tiny_run: Any, manifest: dict[str, Any]) -> No
 
 
 def test_the_printed_command_serves_the_model(tiny_run: Any) -> None:
-    text = (tiny_run.root / "printed.txt").read_text()
+    text = (tiny_run.root / ".cache" / "printed.txt").read_text()
     command = re.search(r"^serve +(.*)$", text, re.MULTILINE)[1]
     (port,) = free_ports()
     server = subprocess.Popen(
@@ -136,10 +137,11 @@ def test_running_all_again_reuses_all_five_and_says_so(
 
 @pytest.mark.slow
 def test_the_same_work_gives_the_same_artifacts_elsewhere(
-    manifest: dict[str, Any], tmp_path: Path, new_project: Any, tiny: list[str]
+    tiny_run: Any, manifest: dict[str, Any], tmp_path: Path, tiny: list[str]
 ) -> None:
-    """Another folder, no store to reuse from: the same digests, from raw images to the packed service."""
-    other = new_project(tmp_path / "elsewhere")
+    """A clone, no store to reuse from: the same digests, from raw images to the packed service."""
+    git(tmp_path, "clone", "-q", str(tiny_run.root), "elsewhere")
+    other = type(tiny_run)(tmp_path / "elsewhere")
     for step in STEPS[:4]:
         done = other.step(step, *tiny)
         assert done.returncode == 0, done.stderr

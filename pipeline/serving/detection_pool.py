@@ -7,6 +7,7 @@ have an image ready run the graph together, the first of them for all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -98,11 +99,10 @@ class DetectionPool:
             DataError: It is no image, or the work says so.
             TooManyPixels: It has more than the limit.
         """
-        try:
+        with contextlib.suppress(_IsLarge):  # which holds the file's bytes, and must be gone while this one waits
             return await self._submit(data, work, may_be_large=False)
-        except _IsLarge:
-            async with self._large:
-                return await self._submit(data, work, may_be_large=True)
+        async with self._large:
+            return await self._submit(data, work, may_be_large=True)
 
     async def _submit(self, data: bytes | memoryview, work: Callable[[bytes], T], *, may_be_large: bool) -> T:
         file = _File(data)

@@ -1,4 +1,4 @@
-"""The memory that requests hold, and how it goes back to the system.
+"""The memory that requests hold: their limit, buffers for their bodies, and how it goes back to the system.
 
 glibc keeps what a process frees. By default that is blocks of up to 32 MB and, among smaller ones, all that lies below
 one that is still in use: after a flood of large requests a service would stay twice as large as before. Other C
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import mmap
 
 _M_TRIM_THRESHOLD, _KEPT = -1, 64 * 2**20
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
 _TRIM_AFTER_SECONDS = 0.2
+_MAPPED = 2**20
 
 _libc = ctypes.CDLL(None)
 
@@ -53,3 +55,27 @@ class Memory:
             if trim := getattr(_libc, "malloc_trim", None):
                 loop = asyncio.get_running_loop()  # the last request's objects go first
                 loop.call_later(_TRIM_AFTER_SECONDS, loop.run_in_executor, None, trim, 0)
+
+
+class BodyBuffer:
+    """Collects a body that comes in pieces.
+
+    A long one has pages of its own until it is whole. On the heap it would have to move whenever it grows, and leave
+    holes behind: a flood of uploads took half as much again as its bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Make a buffer for at most so many bytes; what is not written takes no memory."""
+        pages = mmap.mmap(-1, most, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if most > _MAPPED else None
+        self._buffer: bytearray | mmap.mmap = bytearray() if pages is None else pages
+        self._length = 0
+
+    def append(self, piece: bytes) -> None:
+        """Add bytes."""
+        end = self._length + len(piece)
+        self._buffer[self._length : end] = piece
+        self._length = end
+
+    def content(self) -> bytes:
+        """All bytes so far. They are copied, one body at a time."""
+        return bytes(self._buffer[: self._length])

@@ -22,7 +22,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import did_you_mean
-from pipeline.serving.memory import Memory
+from pipeline.serving.memory import BodyBuffer, Memory
 from pipeline.serving.service_errors import ServiceError, overloaded, too_long, unexpected_error
 from pipeline.serving.service_metrics import ServiceMetrics
 from pipeline.serving.settings import Settings
@@ -71,35 +71,35 @@ class Exchange:
             self.is_read = True
         return message
 
-    async def read_body(self, limit: int) -> bytes | bytearray:
+    async def read_body(self, limit: int) -> bytes:
         """Read all of the body.
-
-        It grows in one block, which goes back to the system as a whole. Kept as the many pieces in which it comes, a
-        body left holes in the heap, and a flood of large ones took twice its length.
 
         Raises:
             ServiceError: It is longer than the limit, or too much is held already.
             ClientDisconnect: The client has gone.
         """
         length = self.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:  # before a byte of it is read
+        expected = int(length) if length.isdigit() else limit
+        if expected > limit:  # before a byte of it is read
             raise too_long(limit)
-        body: bytes | bytearray = b""
-        while not self.is_read:
+        buffer: BodyBuffer | None = None
+        while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            chunk: bytes = message.get("body", b"")
-            self.hold(len(chunk))
+            piece: bytes = message.get("body", b"")
+            self.hold(len(piece))
             if self.held > limit:
                 raise too_long(limit)
             if self.memory.held > self.memory.limit:
                 raise overloaded("too many uploads at once")
-            if not body:
-                body = chunk if self.is_read else bytearray(chunk)
-            else:
-                body += chunk
-        return body
+            if buffer is None:
+                if self.is_read:
+                    return piece
+                buffer = BodyBuffer(expected)
+            buffer.append(piece)
+            if self.is_read:
+                return buffer.content()
 
     async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
         """Do the work of a request whose body was read; a `ClientDisconnect` ends it where its client goes away."""
@@ -182,6 +182,7 @@ class OuterApp:
                 async with asyncio.timeout(api.settings.timeout_seconds):  # a client that does not read
                     await _send(response, send)
             else:
+                exchange.release()  # else the bytes of refused uploads would have all others refused, too
                 await _refuse(response, exchange.receive, send)
             status = response.status_code
         except (ClientDisconnect, TimeoutError):

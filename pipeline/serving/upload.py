@@ -44,7 +44,7 @@ Files = list[tuple[str, bytes | memoryview]]
 async def read_upload(
     headers: Mapping[str, str],
     query: bytes,
-    read_body: Callable[[], Awaitable[bytes | bytearray]],
+    read_body: Callable[[], Awaitable[bytes]],
     settings: Settings,
     check: Callable[[PredictParameters], None],
 ) -> tuple[Files, PredictParameters]:
@@ -80,7 +80,7 @@ async def read_upload(
     elif kind == JSON_TYPE:
         files, members = _read_json(body, settings)
     else:
-        files, members = [("", memoryview(body))], {}
+        files, members = [("", body)], {}
     if members:
         check(_validated(members))  # also what the query replaces
     wanted = _validated(members | values)
@@ -119,7 +119,7 @@ class _Part:
     name: str = ""
     file_name: str | None = None
 
-    def content(self, body: bytes | bytearray) -> bytes | memoryview:
+    def content(self, body: bytes) -> bytes | memoryview:
         if len(self.spans) == 1:
             return memoryview(body)[slice(*self.spans[0])]
         return b"".join(body[start:end] for start, end in self.spans)
@@ -128,7 +128,7 @@ class _Part:
 class _Form:
     """The parts of a form, found by python-multipart in one pass over the body."""
 
-    def __init__(self, body: bytes | bytearray, boundary: bytes, most: int) -> None:
+    def __init__(self, body: bytes, boundary: bytes, most: int) -> None:
         self.parts: list[_Part] = []
         self._most = most
         self.is_complete = False
@@ -144,7 +144,7 @@ class _Form:
                 "on_end": self._end,
             },
         )
-        parser.write(body)  # type: ignore[arg-type]  # which may be a bytearray, too
+        parser.write(body)
         parser.finalize()
 
     def _begin(self) -> None:
@@ -166,7 +166,7 @@ class _Form:
         self.is_complete = True
 
 
-def _read_form(body: bytes | bytearray, boundary: bytes, settings: Settings) -> tuple[Files, dict[str, Any]]:
+def _read_form(body: bytes, boundary: bytes, settings: Settings) -> tuple[Files, dict[str, Any]]:
     """Read a form. A part without a file name must be a parameter: as an image it could be text, JSON or a URL."""
     try:
         if not boundary:
@@ -218,7 +218,7 @@ def _parameters_of(fields: Mapping[str, list[str]]) -> dict[str, Any]:
     return members
 
 
-def _read_json(body: bytes | bytearray, settings: Settings) -> tuple[Files, dict[str, Any]]:
+def _read_json(body: bytes, settings: Settings) -> tuple[Files, dict[str, Any]]:
     if sum(map(body.count, (b",", b"[", b"{"))) > 2 * settings.max_images + _MOST_VALUES:  # none is part of base64
         raise ServiceError(413, "too_many_values", f"more than {_MOST_VALUES} values beside the images")
     try:

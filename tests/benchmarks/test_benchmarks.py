@@ -123,9 +123,9 @@ def test_the_forms_of_a_model_are_measured(real_data: Path) -> None:
     small = ["--images=6", "--turns=4"]
     plain, *others = json.loads(run("bench_forms.py", *small, "--json").stdout)["forms"]
     assert (plain["runtime"], plain["precision"], plain["all_cores"]) == ("cpu", "fp32", 1.0)
-    assert [(row["runtime"], row["precision"]) for row in others if row["precision"] != "bf16"] == [
-        ("cpu", "int8"), ("openvino", "fp32"), ("openvino", "int8"),
-    ]  # fmt: skip
+    computed = [(row["runtime"], row["precision"]) for row in others]
+    assert computed.pop(2) in {("openvino", "bf16"), ("openvino", "fp32")}, "not every CPU has bf16"
+    assert computed == [("cpu", "int8"), ("openvino", "fp32"), ("openvino", "int8")]
     for row in others:
         assert row["map"] == pytest.approx(plain["map"], abs=0.15)
         assert min(row["one_thread"], row["alone"], row["all_cores"], row["alone_ms"]) > 0

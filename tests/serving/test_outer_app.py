@@ -10,7 +10,7 @@ from cases import cases
 from prometheus_client import CollectorRegistry
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pipeline.serving.memory import Memory
 from pipeline.serving.outer_app import Api, Endpoint, Exchange, OuterApp
@@ -40,7 +40,12 @@ async def _sleep(_: Exchange) -> Response:
     raise AssertionError
 
 
+async def _read(exchange: Exchange) -> Response:
+    return PlainTextResponse(str(len(await exchange.read_body(2**20))))
+
+
 ENDPOINTS = {
+    "/read": Endpoint(_read, ("POST",)),
     "/": Endpoint(_answer),
     "/predict": Endpoint(_answer, ("POST",), needs_key=True),
     "/info": Endpoint(_answer, ("GET", "POST"), needs_key=True),
@@ -60,7 +65,9 @@ class Asked:
         async def inner(scope: Scope, receive: Receive, send: Send) -> None:
             await PlainTextResponse(f"BentoML {scope['path']}")(scope, receive, send)
 
-        self.client = TestClient(OuterApp(inner, lambda: api), raise_server_exceptions=False)
+        self.app = OuterApp(inner, lambda: api)
+        self.memory = api.memory
+        self.client = TestClient(self.app, raise_server_exceptions=False)
 
     def count(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -103,6 +110,44 @@ def test_an_unforeseen_exception_is_logged_once(asked: Asked, caplog: pytest.Log
 def test_a_request_that_takes_too_long() -> None:
     response = Asked(DETECTOR_TIMEOUT_SECONDS="1").client.get("/sleep")
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+
+
+class Upload:
+    """A client that sends its body piece by piece."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.pieces: asyncio.Queue[Message] = asyncio.Queue()
+        self.statuses: list[int] = []
+        scope = {"type": "http", "method": "POST", "path": "/read", "query_string": b"", "headers": []}
+        self.task = asyncio.create_task(asked.app(scope, self.pieces.get, self._send))
+
+    async def _send(self, message: Message) -> None:
+        if "status" in message:
+            self.statuses.append(message["status"])
+
+    async def piece(self, count: int, *, more: bool = True) -> None:
+        await self.pieces.put({"type": "http.request", "body": bytes(count), "more_body": more})
+        while not self.pieces.empty():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+
+
+def test_a_refused_upload_does_not_take_the_room_of_others(asked: Asked) -> None:
+    """What it sends on is read and dropped for a moment; meanwhile its bytes do not count."""
+
+    async def upload() -> list[list[int]]:
+        first, second = Upload(asked), Upload(asked)
+        await first.piece(600_000)
+        await second.piece(600_000)
+        assert (first.statuses, second.statuses) == ([], [503])
+        assert not second.task.done()
+        await first.piece(300_000, more=False)
+        await second.piece(600_000, more=False)
+        await asyncio.gather(first.task, second.task)
+        return [first.statuses, second.statuses]
+
+    assert asyncio.run(upload()) == [[200], [503]]
+    assert asked.memory.held == 0
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/livez", "/metrics", "/schema.json", "/static_content/swagger-ui.css"])

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,12 @@ def make_project(folder: Path) -> Project:
 def project(tmp_path: Path) -> Project:
     """One of the test's own."""
     return make_project(tmp_path / "checkout")
+
+
+@pytest.fixture
+def new_project() -> Callable[[Path], Project]:
+    """Makes one in a folder that is not there yet."""
+    return make_project
 
 
 # smaller than any user's, and every step still does all it does

@@ -29,7 +29,7 @@ from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
 Run = Callable[..., TrainingResult]
-RUINOUS = 1.0  # a learning rate that leaves nothing of a detector, and no number infinite
+RUINOUS = 0.3  # a learning rate that leaves nothing of a detector, and no number infinite
 
 
 @pytest.fixture(scope="module")

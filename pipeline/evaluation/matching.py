@@ -1,72 +1,18 @@
-"""A test set, and its objects matched with detections by COCO's evaluation."""
+"""COCO's matches at IoU 0.5, which the counts and the confusions are made of."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pycocotools import mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from pipeline.data.coco import Annotation, Image, read_coco
-from pipeline.errors import DataError
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from pipeline.evaluation.coco_matching import Bools, CocoMatches, Floats, Ints
+from pipeline.evaluation.ground_truth import GroundTruth
 
 _IOU = 0.5
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """A test set; detections of a category do not count in its regions with `iscrowd`."""
-
-    folder: Path  # with `annotations.json` and `images/`
-    images: tuple[Image, ...]
-    annotations: tuple[Annotation, ...]
-    categories: dict[int, str]  # name by id, in the order of the ids
-
-    def path_of(self, file_name: str) -> Path:
-        """Where an image lies."""
-        return self.folder / "images" / file_name
-
-    def only(self, image_ids: Set[int]) -> GroundTruth:
-        """The test set with some of its images; all categories stay."""
-        return replace(
-            self,
-            images=tuple(image for image in self.images if image.id in image_ids),
-            annotations=tuple(each for each in self.annotations if each.image_id in image_ids),
-        )
-
-
-def read_ground_truth(annotations: Path) -> GroundTruth:
-    """Read a test set from its COCO instances file; the images lie in `images/` beside it.
-
-    Raises:
-        MissingError: There is no such file.
-        DataError: It is no COCO instances file, it has no image or no category, or its records do not fit together.
-    """
-    dataset = read_coco(annotations)
-    if not dataset.images or not dataset.categories:
-        raise DataError("the test set is empty", where=annotations, expected="at least one image and one category")
-    images = {image.id for image in dataset.images}
-    categories = {category.id: category.name for category in sorted(dataset.categories, key=lambda each: each.id)}
-    for each in dataset.annotations:
-        if each.image_id not in images or each.category_id not in categories:
-            raise DataError(
-                f"annotation {each.id} is of image {each.image_id}, category {each.category_id}",
-                where=annotations,
-                expected="an image and a category of the same file",
-            )
-    return GroundTruth(annotations.parent, dataset.images, dataset.annotations, categories)
 
 
 @dataclass(frozen=True)
@@ -98,71 +44,28 @@ class Matches:
         return self.scores[rows], self.truth[rows] >= 0
 
 
-def run_coco_eval(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> COCOeval:
-    """Evaluate boxes with pycocotools, at most 1, 10 and 100 detections per image and class; there may be none."""
-    # renumbered from 1, because pycocotools reads a match with an annotation of id 0 as no match
-    objects = [
-        {"id": number, "image_id": each.image_id, "category_id": each.category_id, "bbox": list(each.bbox)}
-        | {"area": each.area, "iscrowd": each.iscrowd}
-        for number, each in enumerate(truth.annotations, start=1)
-    ]
-    detections = [
-        {**each, "id": number, "iscrowd": 0, "area": each["bbox"][2] * each["bbox"][3]}
-        for number, each in enumerate(results, start=1)
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(truth, objects), _index(truth, detections), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def _index(truth: GroundTruth, annotations: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": image.id} for image in truth.images],
-        "categories": [{"id": id_} for id_ in truth.categories],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
-
-
-def matches_at_half(evaluation: COCOeval) -> Matches:
-    """Read the matches at IoU 0.5 from what `run_coco_eval` gives."""
-    every_size = evaluation.params.areaRng[0]
-    evaluated = [each for each in evaluation.evalImgs if each and each["aRng"] == every_size]
-    counted = ~_joined([each["dtIgnore"][0] for each in evaluated]).astype(bool)
-    detections = [evaluation.cocoDt.anns[int(id_)] for id_ in _joined([each["dtIds"] for each in evaluated])[counted]]
-    image_ids, labels, boxes = _columns(evaluation, detections)
-    scores = np.array([each["score"] for each in detections], np.float64)
-    matched = _joined([each["dtMatches"][0] for each in evaluated])[counted].astype(np.int64)
-    objects = evaluation.cocoGt.dataset["annotations"]
-    is_object = np.array([not each["iscrowd"] for each in objects], bool)
-    row_of_id = np.concatenate([[-1], np.cumsum(is_object) - 1]).astype(np.int64)  # id 0 stands for no match
-    order = np.argsort(-scores, kind="stable")
+def matches_at_half(truth: GroundTruth, results: Sequence[Mapping[str, Any]], matches: CocoMatches) -> Matches:
+    """The matches at IoU 0.5, for objects of every size."""
+    image_ids = np.array(sorted(image.id for image in truth.images), np.int64)
+    is_object = ~matches.truth_ignored[:, 0]
+    row_of_object = np.append(np.cumsum(is_object) - 1, -1)  # which -1, for no match, takes
+    rows = np.flatnonzero(~matches.ignored[:, 0, 0])
+    rows = rows[np.argsort(-matches.score[rows], kind="stable")]
+    matched = matches.truth[rows, 0, 0]
     return Matches(
-        image_ids[order],
-        labels[order],
-        scores[order],
-        boxes[order],
-        row_of_id[matched][order],
-        *_columns(evaluation, [each for each in objects if not each["iscrowd"]]),
+        image_ids=image_ids[matches.image[rows]],
+        labels=matches.label[rows],
+        scores=matches.score[rows],
+        boxes=_boxes([results[row]["bbox"] for row in matches.detection[rows].tolist()]),
+        truth=row_of_object[matched],
+        truth_image_ids=image_ids[matches.truth_image[is_object]],
+        truth_labels=matches.truth_label[is_object],
+        truth_boxes=_boxes([each.bbox for each in truth.annotations if not each.iscrowd]),
     )
 
 
-def _joined(parts: Sequence[Any]) -> npt.NDArray[Any]:
-    return np.concatenate([[], *parts])
-
-
-def _columns(evaluation: COCOeval, boxes: list[dict[str, Any]]) -> tuple[Ints, Ints, Floats]:
-    """Image ids, class indices and boxes."""
-    return (
-        np.array([each["image_id"] for each in boxes], np.int64),
-        np.searchsorted(evaluation.params.catIds, [each["category_id"] for each in boxes]),
-        np.array([each["bbox"] for each in boxes], np.float64).reshape(-1, 4),
-    )
+def _boxes(rows: Sequence[Sequence[float]]) -> Floats:
+    return np.array(rows, np.float64).reshape(-1, 4)
 
 
 def confusion_matrix(matches: Matches, kept: Bools, classes: int) -> Ints:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.evaluation.matching import (
-    Bools,
-    Floats,
-    GroundTruth,
-    Ints,
-    Matches,
-    confusion_matrix,
-    matches_at_half,
-    run_coco_eval,
-)
+from pipeline.evaluation.average_precision import RECALLS, average_precision, coco_figures, mean
+from pipeline.evaluation.calibration import Calibration, calibration
+from pipeline.evaluation.coco_matching import Bools, CocoMatches, Floats, Ints, match_boxes
+from pipeline.evaluation.error_kinds import ErrorKinds, find_error_kinds
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.matching import Matches, confusion_matrix, matches_at_half
 
-LEVELS: Floats = np.linspace(0.0, 1.0, 101)
+LEVELS: Floats = RECALLS
 """Score thresholds of the F1 curves, and COCO's recalls of the precision curves."""
 
 _NO_THRESHOLD = 0.5  # where errors are counted if no threshold can be recommended
-_COCO_FIGURES = ("map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100")
 
 
 @dataclass(frozen=True)
@@ -115,26 +107,43 @@ class DetectionMetrics:
     confusion: Ints  # `(K + 1, K + 1)` counts: rows are the truth, columns the detections, the last is the background
     precision: Floats  # `(K, 101)` interpolated, at IoU 0.5 and the recalls `LEVELS`; NaN for classes without objects
     f1_by_score: Floats  # `(K, 101)` at IoU 0.5 and the thresholds `LEVELS`; NaN for classes without objects
+    ap_by_iou: Floats  # `(10,)` mean AP of the classes at each of `IOUS`; NaN without objects
+    error_kinds: ErrorKinds  # of all detections, whatever their score
+    calibration: Calibration
     matches: Matches  # that all counts are made of
+    coco_matches: CocoMatches  # at all IoUs and sizes, to draw them again
 
     def summary(self) -> dict[str, float | int | None]:
         """The figures that are single numbers."""
         return {name: value for name, value in vars(self).items() if value is None or isinstance(value, int | float)}
 
-    def write_json(self, path: Path) -> None:
-        """Write all figures, without the matches; NaN becomes null."""
+    def to_json(self) -> dict[str, Any]:
+        """All figures, without the matches; NaN becomes null. `metrics.schema.json` describes them."""
+        kinds = self.error_kinds
+        return {
+            **self.summary(),
+            "classes": [asdict(each) for each in self.classes],
+            "per_image": [asdict(each) for each in self.per_image],
+            "confusion": self.confusion.tolist(),
+            "precision": _plain(self.precision),
+            "f1_by_score": _plain(self.f1_by_score),
+            "ap_by_iou": _plain(self.ap_by_iou),
+            "error_kinds": {
+                name: {"count": count, "ap50_cost": kinds.costs[name]} for name, count in kinds.counts.items()
+            },
+            "calibration": asdict(self.calibration),
+        }
 
-        def plain(array: Floats) -> list[Any]:
-            return np.where(np.isnan(array), None, np.round(array, 6)).tolist()  # type: ignore[no-any-return, call-overload]
 
-        document = {name: value for name, value in asdict(self).items() if name != "matches"}
-        path.write_text(json.dumps(document, indent=1, allow_nan=False, default=plain), "utf-8")
+def _plain(array: Floats) -> list[Any]:
+    return np.where(np.isnan(array), None, np.round(array, 6)).tolist()  # type: ignore[no-any-return, call-overload]
 
 
 def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> DetectionMetrics:
     """Evaluate detections, in COCO's results format, as COCO does: at most 1, 10 and 100 per image and class."""
-    evaluation = run_coco_eval(truth, results)
-    matches = matches_at_half(evaluation)
+    coco_matches = match_boxes(truth, results)
+    curves = average_precision(coco_matches)
+    matches = matches_at_half(truth, results, coco_matches)
     f1 = f1_by_score(matches, len(truth.categories))
     threshold, best_f1 = best_threshold(f1)
     errors_at = _NO_THRESHOLD if threshold is None else threshold
@@ -146,10 +155,8 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
     with_objects = [each.false_positives for each in per_image if each.image_id in has_object]
     without_objects = [each.false_positives for each in per_image if each.image_id not in annotated]
     finds_nothing = bool(with_objects) and all(each["score"] < errors_at for each in results)
-    # axes: IoU, recall, class, size of objects, number of detections; -1 for a class without objects
-    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
     return DetectionMetrics(
-        **{name: _mean([value]) for name, value in zip(_COCO_FIGURES, evaluation.stats, strict=False)},
+        **coco_figures(curves),
         threshold=threshold,
         f1=best_f1,
         errors_at=errors_at,
@@ -158,34 +165,31 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
         detections=len(results),
         images_with_objects=len(with_objects),
         images_without_objects=len(without_objects),
-        fp_per_image_with_objects=None if finds_nothing else _mean(with_objects),
-        fp_per_image_without_objects=None if finds_nothing else _mean(without_objects),
+        fp_per_image_with_objects=None if finds_nothing else mean(with_objects),
+        fp_per_image_without_objects=None if finds_nothing else mean(without_objects),
         classes=tuple(
             ClassMetrics(
                 id=id_,
                 name=name,
                 ground_truth=matches.objects(label),
                 images=len(np.unique(matches.truth_image_ids[matches.truth_labels == label])),
-                ap=_mean(precision[:, :, label, 0, -1]),
-                ap50=_mean(precision[0, :, label, 0, -1]),
-                ar100=_mean(recall[:, label, 0, -1]),
+                ap=mean(curves.precision[:, :, label, 0]),
+                ap50=mean(curves.precision[0, :, label, 0]),
+                ar100=mean(curves.recall[:, label, 0, -1]),
                 best=point_at(matches, label, errors_at if own is None else own),
             )
             for label, ((id_, name), own) in enumerate(zip(truth.categories.items(), class_thresholds, strict=True))
         ),
         per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),
-        precision=np.where(precision < 0, np.nan, precision)[0, :, :, 0, -1].T,
+        precision=curves.precision[0, :, :, 0].T,
         f1_by_score=f1,
+        ap_by_iou=np.array([np.nan if (ap := mean(level)) is None else ap for level in curves.ap[:, :, 0]]),
+        error_kinds=find_error_kinds(matches, len(truth.categories)),
+        calibration=calibration(matches),
         matches=matches,
+        coco_matches=coco_matches,
     )
-
-
-def _mean(values: npt.ArrayLike) -> float | None:
-    """The mean without the classes that have no objects, which pycocotools marks with -1."""
-    defined = np.asarray(values, np.float64)
-    defined = defined[defined > -1]
-    return float(defined.mean()) if defined.size else None
 
 
 def _count_errors(truth: GroundTruth, matches: Matches, kept: Bools) -> tuple[ImageErrors, ...]:

@@ -20,7 +20,9 @@ from pipeline.data.coco import read_coco
 from pipeline.detection.export import ExportedModel
 from pipeline.detection.quantization import calibration_images, quantize
 from pipeline.errors import StepError
-from pipeline.evaluation.matching import GroundTruth, read_ground_truth, run_coco_eval
+from pipeline.evaluation.average_precision import average_precision, mean
+from pipeline.evaluation.coco_matching import match_boxes
+from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
@@ -204,5 +206,4 @@ def measure_map(predictor: Predictor, metadata: ModelMetadata, truth: GroundTrut
                 x1, y1, x2, y2 = box
                 bbox = [x1, y1, x2 - x1, y2 - y1]
                 results.append({"image_id": image.id, "category_id": category, "bbox": bbox, "score": score})
-    measured = float(run_coco_eval(truth, results).stats[0])
-    return None if measured < 0 else measured
+    return mean(average_precision(match_boxes(truth, results)).ap[..., 0])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pipeline.client.http_client import ServedImage, ServiceClient, parse
 from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
-from pipeline.evaluation.matching import GroundTruth
+from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.serving.runtimes import FP32
 from pipeline.serving.self_test import count_unmatched
 

@@ -1,7 +1,8 @@
-"""The Model Quality Report: one HTML file to be read by a person, kept, mailed or printed."""
+"""The Model Quality Report: one HTML file to be read by a person, kept, mailed or printed; and its numbers as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,12 +12,15 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.fonts import missing_fonts, unwritten
 from pipeline.data.report.inline_images import Gallery, draw
+from pipeline.evaluation.chance import CONFIDENCE, FEWEST_IMAGES, Chance, Interval
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import DetectionMetrics
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.report_figures import (
+    ap_by_iou_chart,
     ap_chart,
+    calibration_chart,
     confused_pairs,
     confusion_chart,
     f1_chart,
@@ -35,6 +39,15 @@ _COMPARED = (  # heading, attribute of the metrics, digits
     ("false positives per image with objects", "fp_per_image_with_objects", 2),
     ("false positives per image without objects", "fp_per_image_without_objects", 2),
 )
+_KINDS = {  # what each kind of error means
+    "localisation": "the right class, but the box overlaps the object by IoU 0.1 to 0.5",
+    "classification": "the box is right, the class is not",
+    "both": "a wrong class, and the box overlaps the object by IoU 0.1 to 0.5",
+    "duplicate": "a second detection of an object that was found",
+    "background": "no object there",
+    "missed": "an object without any detection",
+}
+_WANTED_HALF_WIDTH = 0.02
 _FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
 
 
@@ -45,6 +58,7 @@ def write_report(
     predictions: ServicePredictions,
     gate: QualityGate,
     exposure: Exposure,
+    chance: Chance,
     judged: int,
     mode: str,
     chosen: Sequence[str],
@@ -60,7 +74,7 @@ def write_report(
         What a user must know who does not open it, a short sentence each.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": _figure, "value": _value}
+    environment.filters |= {"figure": _figure, "interval": _interval, "value": _value}
     template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     notes = _notes(metrics, exposure, predictions)
     page = template.render(
@@ -72,7 +86,18 @@ def write_report(
         mode=mode,
         remarks=[*notes, *_remarks(metrics, predictions, chosen)],
         unwritten=unwritten(metrics.classes),
-        charts=draw(precision_recall_chart(metrics), f1_chart(metrics), ap_chart(metrics)),
+        chance=chance,
+        needed=chance.images_for(_WANTED_HALF_WIDTH),
+        wanted=_WANTED_HALF_WIDTH,
+        kinds=_KINDS,
+        fewest=FEWEST_IMAGES,
+        charts=draw(
+            precision_recall_chart(metrics),
+            f1_chart(metrics),
+            ap_chart(metrics, chance),
+            ap_by_iou_chart(metrics),
+            calibration_chart(metrics),
+        ),
         confusion_chart=draw(confusion_chart(metrics)),
         compared=_COMPARED,
         confused=confused_pairs(metrics),
@@ -82,6 +107,28 @@ def write_report(
     )
     path.write_text(page, "utf-8")
     return notes
+
+
+def write_metrics(path: Path, metrics: DetectionMetrics, chance: Chance) -> None:
+    """Write all numbers of the report, as `metrics.schema.json` describes them."""
+    document = metrics.to_json()
+    for each, interval in zip(document["classes"], chance.class_ap, strict=True):
+        each["ap_interval"] = _ends(interval)
+    intervals = {name: _ends(interval) for name, interval in chance.figures.items()}
+    document = {"version": 1, "confidence": CONFIDENCE, **document, "intervals": intervals}
+    path.write_text(json.dumps(document, indent=1, allow_nan=False), "utf-8")
+
+
+def metrics_schema() -> dict[str, Any]:
+    """The JSON schema of `metrics.json`."""
+    schema: dict[str, Any] = json.loads(
+        resources.files(__package__).joinpath("metrics.schema.json").read_text(encoding="utf-8")
+    )
+    return schema
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
 
 
 def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePredictions) -> list[str]:
@@ -142,6 +189,10 @@ def _remarks(metrics: DetectionMetrics, predictions: ServicePredictions, chosen:
 
 def _figure(number: float | None, digits: int = 3) -> str:
     return "-" if number is None else f"{number:.{digits}f}"
+
+
+def _interval(interval: Interval | None, digits: int = 3) -> str:
+    return "" if interval is None else f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
 
 
 def _value(value: Any) -> str:

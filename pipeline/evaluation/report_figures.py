@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.data.figures import PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
 from pipeline.data.fonts import FONT, labels
 from pipeline.data.report.inline_images import Gallery, InlineImage
-from pipeline.evaluation.matching import Bools, Floats, GroundTruth
+from pipeline.evaluation.chance import Chance
+from pipeline.evaluation.coco_matching import IOUS, Bools, Floats
+from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, ImageErrors
 
 RIGHT, WRONG = PALETTE[0], PALETTE[5]  # blue and vermilion; the labels say it too
@@ -45,18 +47,47 @@ def f1_chart(metrics: DetectionMetrics) -> Chart:
     return chart
 
 
-def ap_chart(metrics: DetectionMetrics) -> Chart:
-    """AP50 and AP of each class as bars, best first, with the number of objects behind the name."""
-    ranked = sorted((each for each in metrics.classes if each.ground_truth), key=lambda each: -(each.ap50 or 0.0))
+def ap_chart(metrics: DetectionMetrics, chance: Chance) -> Chart:
+    """AP50 and AP of each class as bars, best first, AP with its interval; behind the name the number of objects."""
+    ranked = [pair for pair in zip(metrics.classes, chance.class_ap, strict=True) if pair[0].ground_truth]
+    ranked.sort(key=lambda pair: -(pair[0].ap50 or 0.0))
+    classes = [each for each, _ in ranked]
     height = min(1.4 + 0.21 * max(len(ranked), 4), 10)
     chart, axes = _start(8.5, height, "Average precision per class (number of objects)", "", "")
     places = np.arange(len(ranked))
-    axes.barh(places, [each.ap50 or 0.0 for each in ranked], 0.75, color=PALETTE[4], label="AP50")
-    axes.barh(places, [each.ap or 0.0 for each in ranked], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
-    names = [f"{name} ({each.ground_truth})" for name, each in zip(labels(ranked), ranked, strict=True)]
+    axes.barh(places, [each.ap50 or 0.0 for each in classes], 0.75, color=PALETTE[4], label="AP50")
+    axes.barh(places, [each.ap or 0.0 for each in classes], 0.4, color=PALETTE[0], label="AP (IoU 0.50:0.95)")
+    known = [(place, interval) for place, (_, interval) in enumerate(ranked) if interval is not None]
+    if known:
+        at, low, high = zip(*((place, each.low, each.high) for place, each in known), strict=True)
+        axes.hlines(at, low, high, color="black", linewidth=1.2, label="95 % interval of AP")
+    names = [f"{name} ({each.ground_truth})" for name, each in zip(labels(classes), classes, strict=True)]
     axes.set_yticks(places, names, fontsize=8 if len(ranked) <= 40 else 6)
     axes.set(xlim=(0, 1), ylim=(max(len(ranked), 1) - 0.4, -0.6))
-    chart.legend(loc="outside lower center", ncols=2, frameon=False)
+    chart.legend(loc="outside lower center", ncols=3, frameon=False)
+    return chart
+
+
+def ap_by_iou_chart(metrics: DetectionMetrics) -> Chart:
+    """Mean AP of the classes against the IoU at which a detection counts as right."""
+    chart, axes = _start(5.5, 3.6, "AP by IoU: how exact the boxes are", "IoU", "AP, mean of the classes")
+    axes.set(xlim=(0.48, 0.97), ylim=(0, 1.02))
+    axes.plot(IOUS, metrics.ap_by_iou, "o-", color=PALETTE[0], linewidth=1.5, markersize=4)
+    return chart
+
+
+def calibration_chart(metrics: DetectionMetrics) -> Chart:
+    """Precision against score: on the diagonal, scores mean what they say. A point's area shows how many there are."""
+    error = metrics.calibration.error
+    title = "Precision by score" + ("" if error is None else f": calibration error {error:.3f}")
+    chart, axes = _start(5.5, 4.4, title, "score of a detection, mean of the bin", "share that is right at IoU 0.5")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
+    bins = [each for each in metrics.calibration.bins if each.detections]
+    points = np.array([(each.score, each.precision, each.detections) for each in bins], np.float64).reshape(-1, 3)
+    score, precision, count = points.T
+    axes.plot(score, precision, color=PALETTE[0], linewidth=1)
+    axes.scatter(score, precision, s=12 + 180 * count / count.max(initial=1), color=PALETTE[0], alpha=0.8)
     return chart
 
 

@@ -16,7 +16,7 @@ from detections import found
 from tiny_service import pack
 
 from pipeline.client.service_process import RunningService, serve
-from pipeline.evaluation.matching import GroundTruth, read_ground_truth
+from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 
 
 @pytest.fixture(scope="session")

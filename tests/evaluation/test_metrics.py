@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable
 from operator import attrgetter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.errors import DataError
-from pipeline.evaluation.matching import GroundTruth, read_ground_truth
+from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.metrics import evaluate
 
 CROWD = {"iscrowd": 1}
@@ -218,20 +217,6 @@ def test_within_an_ignored_region_nothing_is_wrong_and_all_that_was_right_is(
     assert not ((matches.image_ids == 1) & (matches.labels == 0) & (matches.truth < 0)).any()
     assert after.classes[0].ap50 >= before.classes[0].ap50 - 1e-12
     assert [each.ap for each in after.classes[1:]] == [each.ap for each in before.classes[1:]]
-
-
-def test_json_is_plain_and_says_what_the_object_says(coco_file: Callable, tmp_path: Path) -> None:
-    metrics = evaluate(coco_file([(1, 1, BOX)]), [found(1, 1, BOX, 0.9)])
-    metrics.write_json(tmp_path / "metrics.json")
-    read = json.loads((tmp_path / "metrics.json").read_text())
-    assert read["map"] == pytest.approx(1.0)
-    assert read["map_small"] is None
-    assert read["classes"][0]["best"]["threshold"] == 0.45
-    assert read["classes"][1]["ap"] is None
-    assert len(read["precision"]) == 3
-    assert read["precision"][1][0] is None
-    assert "matches" not in read
-    assert set(metrics.summary()) > set(COCO_NAMES)
 
 
 @pytest.mark.parametrize(

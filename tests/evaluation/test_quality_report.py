@@ -18,6 +18,7 @@ from detections import found
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation import quality_report
+from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import ServicePredictions
@@ -100,7 +101,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             results = [found(n, 1, score=1.0 - n / 10) for n in (1, 2)]
         metrics = evaluate(truth, results)
         if not drawn:
-            for name in ("draw", "precision_recall_chart", "f1_chart", "ap_chart", "confusion_chart"):
+            for name in ("draw", *(name for name in vars(quality_report) if name.endswith("_chart"))):
                 monkeypatch.setattr(quality_report, name, lambda *_: "")
         limits = {"min_map50": gate, "max_seen_exact": max_seen_exact, "max_seen_similar": 1.0}
         notes = write_report(
@@ -109,6 +110,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             predictions=predictions(results, **changes),
             gate=judge(metrics, exposure, **limits, allow_no_detections=True, release=False),
             exposure=exposure,
+            chance=measure_chance(metrics, draws=50),
             judged=2,
             mode="prod",
             chosen=chosen,
@@ -122,11 +124,21 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return write
 
 
+def test_it_says_how_far_chance_moves_the_figures(report: Callable) -> None:
+    """Eight images, in two of which the object is not found."""
+    page = report(greys=(250,) * 8, results=[found(number, 1) for number in range(1, 7)])
+    low, high = re.search(r"mAP50 ?([\d.]+) to ([\d.]+) 0.752", page.text).groups()
+    assert 0.3 < float(low) < 0.752 < float(high) <= 1
+    needed = int(re.search(r"with 8 test images; for ± 0.02, about (\d+) would be needed", page.text)[1])
+    assert 500 < needed < 10_000
+    assert f"bright 8 8 0.752 {float(low):.2f} to {float(high):.2f} 0.752" in page.text
+
+
 def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     page = report(drawn=True)
     assert page.open == []
     assert not {"script", "link"} & set(page.tags)
-    assert len(page.addresses) == 4 + 3  # charts and comparisons
+    assert len(page.addresses) == 6 + 3  # charts and comparisons
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.described == len(page.addresses)
     for expected in (
@@ -134,6 +146,7 @@ def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
         "6.0 images/s: 3 images", "p50 10.0, max 23.4", "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
         "1.png: 1 found, 0 missed", "2 of 2 classes have fewer",
         "bright 2 2 1.000 1.000 1.000 0.40 1.00", "dark 1 1 0.000 0.000 0.000 - 0.00",
+        "an object without any detection 1 0.500", "too few images with objects to tell how far chance moves",
         "by the records of this store (prod): 2.", "with objects 3 3 0.00",
         "without objects 0 0 -", "false alarms on empty scenes are not measured", EVIL,
     ):  # fmt: skip

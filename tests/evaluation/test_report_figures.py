@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from detections import found
 
-from pipeline.data.figures import Pixels
-from pipeline.evaluation.matching import GroundTruth
+from pipeline.data.figures import Chart, Pixels
+from pipeline.evaluation.chance import measure_chance
+from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import DetectionMetrics, evaluate
 from pipeline.evaluation.report_figures import (
+    ap_by_iou_chart,
     ap_chart,
+    calibration_chart,
     confused_pairs,
     confusion_chart,
     draw_comparisons,
@@ -23,7 +26,14 @@ from pipeline.evaluation.report_figures import (
 )
 
 BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
-CHARTS = [precision_recall_chart, f1_chart, ap_chart, confusion_chart]
+
+
+def drawn_ap_chart(metrics: DetectionMetrics) -> Chart:
+    return ap_chart(metrics, measure_chance(metrics, draws=20))
+
+
+OF_CLASSES = [precision_recall_chart, f1_chart, drawn_ap_chart, confusion_chart]
+CHARTS = [*OF_CLASSES, ap_by_iou_chart, calibration_chart]
 
 
 @pytest.fixture
@@ -101,7 +111,7 @@ def test_the_best_threshold_is_marked_where_there_is_one(coco_file: Callable, bo
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("draw", CHARTS)
+@pytest.mark.parametrize("draw", OF_CLASSES)
 def test_charts_write_names_of_any_script_as_they_are(coco_file: Callable, draw: Callable) -> None:
     names = ["日本語", "구름", "कुत्ता", "صورة", "$x^2$", "_hidden", "bell\x07"]
     truth = coco_file([(1, label, [10, 10, 40, 40]) for label in range(1, 8)], names)

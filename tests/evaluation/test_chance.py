@@ -1,0 +1,78 @@
+"""Intervals: they hold the truth as often as they claim, by simulation, and where they cannot, they are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from detections import found
+
+from pipeline.evaluation.chance import Chance, Interval, measure_chance
+from pipeline.evaluation.metrics import evaluate
+
+BOX = [10, 10, 40, 40]
+
+
+def test_few_images_have_no_interval(coco_file: Callable) -> None:
+    """The first class is in four images, the second in six, in which it is found or not."""
+    truth = coco_file([(n, 1, BOX) for n in range(1, 5)] + [(n, 2, BOX) for n in range(5, 11)], images=12)
+    chance = measure_chance(evaluate(truth, [found(n, 2 - (n < 5), BOX) for n in (1, 2, 5, 6, 7, 8)]), draws=200)
+    assert chance.class_ap[0] is None
+    assert chance.class_ap[2] is None
+    interval = chance.class_ap[1]
+    assert interval is not None
+    assert 0 <= interval.low < 67 / 101 < interval.high <= 1
+    assert chance.figures["map_small"] is None
+    assert chance.figures["map"] is not None
+
+
+def test_where_all_is_right_nothing_is_left_to_chance(coco_file: Callable) -> None:
+    truth = coco_file([(n, 1, BOX) for n in range(1, 9)], images=8)
+    chance = measure_chance(evaluate(truth, [found(n, 1, BOX) for n in range(1, 9)]), draws=50)
+    assert chance.figures["map"] == Interval(pytest.approx(1), 1.0)
+    assert chance.figures["fp_per_image_with_objects"] == Interval(0.0, 0.0)
+    assert chance.figures["fp_per_image_without_objects"] is None
+
+
+def test_four_times_the_images_halve_the_interval() -> None:
+    chance = Chance(100, {"map": Interval(0.4, 0.48)}, ())
+    assert chance.images_for(0.02) == 400
+    assert Chance(4, {"map": None}, ()).images_for(0.02) is None
+
+
+def draw_images(rng: np.random.Generator, images: int) -> tuple[list, list]:
+    """Objects and detections of images that differ in how hard they are, and in how many objects they have."""
+    truth, results = [], []
+    for image in range(1, images + 1):
+        is_easy = rng.normal(0.5, 1)
+        for number in range(rng.poisson(3)):
+            box, label = [10 + 60 * number, 10, 50, 50], int(rng.integers(1, 3))
+            truth.append((image, label, box))
+            quality = 1 / (1 + np.exp(-is_easy - rng.normal()))
+            off = box[0] + 30 * (1 - quality)
+            results.append(found(image, label, [off, 10, 50, 50], float(rng.beta(2 + 4 * quality, 3))))
+        results += [
+            found(image, int(rng.integers(1, 3)), [60 * number, 100, 50, 50], float(rng.beta(2, 4)))
+            for number in range(rng.poisson(1.5))
+        ]
+    return truth, results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [34, 150])
+def test_intervals_hold_the_truth_in_95_of_100_cases(coco_file: Callable, images: int) -> None:
+    """A thousand test sets of one kind, whose true figures are those of a very large one."""
+    truth, results = draw_images(np.random.default_rng(10**6), 20_000)
+    true = evaluate(coco_file(truth, images=20_000), results)
+    held: dict[str, list[bool]] = {}
+    for seed in range(1000):
+        truth, results = draw_images(np.random.default_rng(seed), images)
+        chance = measure_chance(evaluate(coco_file(truth, images=images), results), draws=200)
+        intervals = {name: chance.figures[name] for name in ("map", "map50", "ar100")}
+        intervals |= {"class": chance.class_ap[0]}
+        values = {"map": true.map, "map50": true.map50, "ar100": true.ar100, "class": true.classes[0].ap}
+        for name, interval in intervals.items():
+            held.setdefault(name, []).append(interval.low <= values[name] <= interval.high)
+    shares = {name: np.mean(values) for name, values in held.items()}
+    assert all(0.92 <= share <= 0.975 for share in shares.values()), shares

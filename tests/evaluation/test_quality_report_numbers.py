@@ -1,0 +1,68 @@
+"""`metrics.json` against its schema, and against what the objects say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detections import found
+from jsonschema import Draft202012Validator
+
+from pipeline.evaluation.chance import measure_chance
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.quality_report import metrics_schema, write_metrics
+
+BOX = [10, 10, 40, 40]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., dict]:
+    def write(truth: GroundTruth, results: list[dict]) -> dict:
+        metrics = evaluate(truth, results)
+        write_metrics(tmp_path / "metrics.json", metrics, measure_chance(metrics, draws=20))
+        read = json.loads((tmp_path / "metrics.json").read_text())
+        Draft202012Validator.check_schema(metrics_schema())
+        Draft202012Validator(metrics_schema()).validate(read)
+        return read
+
+    return write
+
+
+def test_one_object(coco_file: Callable, written: Callable) -> None:
+    read = written(coco_file([(1, 1, BOX)]), [found(1, 1, BOX, 0.9)])
+    assert read["map"] == pytest.approx(1.0)
+    assert read["map_small"] is None
+    assert read["classes"][0]["best"]["threshold"] == 0.45
+    assert read["classes"][1]["ap"] is None
+    assert len(read["precision"]) == 3
+    assert read["precision"][1][0] is None
+    assert read["ap_by_iou"] == pytest.approx([1.0] * 10)
+    assert read["intervals"]["map"] is None
+    assert read["error_kinds"]["missed"] == {"count": 0, "ap50_cost": 0.0}
+    assert read["calibration"]["error"] == pytest.approx(0.1)
+    assert read["calibration"]["bins"][9]["detections"] == 1
+
+
+def test_nothing_at_all(coco_file: Callable, written: Callable) -> None:
+    read = written(coco_file([]), [])
+    assert {read[name] for name in ("map", "ar100", "threshold", "f1")} == {None}
+    assert read["calibration"]["error"] is None
+    assert read["error_kinds"]["background"]["ap50_cost"] is None
+
+
+def test_every_figure_of_real_annotations(real_truth: GroundTruth, jittered: Callable, written: Callable) -> None:
+    results = jittered(real_truth, 0)
+    read, metrics = written(real_truth, results), evaluate(real_truth, results)
+    assert {name: read[name] for name in metrics.summary()} == metrics.summary()
+    assert [each["ap"] for each in read["classes"]] == [each.ap for each in metrics.classes]
+    assert np.mean(read["ap_by_iou"]) == pytest.approx(metrics.map, abs=1e-6)
+    for name, interval in read["intervals"].items():
+        if interval is not None:
+            assert interval[0] <= read[name] <= interval[1], name
+    known = [each for each in read["classes"] if each["ap_interval"] is not None]
+    assert 10 < len(known) < len(read["classes"])
+    assert all(each["images"] >= 5 for each in known)

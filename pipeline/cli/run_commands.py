@@ -65,24 +65,6 @@ def _log(context: CommandContext) -> CommandResult:
 
 
 @command(
-    "compare",
-    "two runs side by side: their differences, and all metrics",
-    argument("left", help="a run: a part of its id, or latest~1"),
-    argument("right", nargs="?", help="another run; the newest by default"),
-    argument("--all", action="store_true", help="show equal values, too"),
-)
-def _compare(context: CommandContext) -> CommandResult:
-    from pipeline.runtime.comparison import compare, comparison_json
-    from pipeline.runtime.git import changed_between
-
-    left, right = context.find_run(context.arguments.left), context.find_run(context.arguments.right)
-    commits = [str(run.code.get("commit", "")) for run in (left, right)]
-    comparison = compare(left, right, changed_between(context.root, *commits))
-    text = printing.comparison_text(comparison, everything=context.arguments.all)
-    return CommandResult(comparison_json(comparison), text)
-
-
-@command(
     "lineage",
     "the artifacts that an artifact was made from, and those made from it, over all runs",
     argument("artifact", help="an entity, ENTITY/DIGEST, a digest of 6 digits or more, or an artifact's URL"),

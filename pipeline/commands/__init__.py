@@ -1,4 +1,4 @@
-"""Commands of `python -m pipeline` that work on a service, where the command line and the domain meet.
+"""Commands of `python -m pipeline` that know models and images: where the command line and the domain meet.
 
 Each module registers its commands when it is imported, and imports what only one command needs in its function.
 """
@@ -7,5 +7,6 @@ MODULES: tuple[str, ...] = (
     "pipeline.commands.service_commands",
     "pipeline.commands.container_commands",
     "pipeline.commands.collect_command",
+    "pipeline.commands.compare_command",
 )
 """The modules with commands, in the order of the help."""

@@ -146,6 +146,15 @@ def test_the_page_on_fine_tuning_is_what_the_results_say(monkeypatch: pytest.Mon
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_evaluation_is_held_against_pycocotools(tmp_path: Path) -> None:
+    limits = {"all figures and intervals to pycocotools' twelve": 1.0, "memory to pycocotools' memory": 0.5}
+    limits |= {"difference of mAP": 0.0}
+    content = figures("bench_eval.py", limits, "--images", 40, "--draws", 20, "--folder", tmp_path)
+    assert set(content["times_s"]) == {"pycocotools", "ours", "without_intervals"}
+    assert content["targets"][-1]["value"] == 0
+    assert list(tmp_path.iterdir()) == [], "everything is removed afterwards"
+
+
 def test_the_search_for_learned_images_is_measured(tmp_path: Path) -> None:
     limits = {"search beside decoding": 30.0, "record, bytes an image": 321.0}
     small = ("--learned", 300, "--images", 20, "--repetitions", 1, "--folder", tmp_path)

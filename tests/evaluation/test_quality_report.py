@@ -134,6 +134,14 @@ def test_it_says_how_far_chance_moves_the_figures(report: Callable) -> None:
     assert f"bright 8 8 0.752 {float(low):.2f} to {float(high):.2f} 0.752" in page.text
 
 
+@cases("limit, is_close", {"far below": (0.05, False), "within": (0.6, True), "none": (0.0, False)})
+def test_a_limit_within_the_interval_is_too_close_to_call(report: Callable, limit: float, is_close: bool) -> None:
+    page = report(greys=(250,) * 8, results=[found(number, 1) for number in range(1, 7)], gate=limit)
+    notes = [note for note in page.notes if note.startswith("too close to call: the limit of mAP50, 0.6, is within")]
+    assert len(notes) == is_close
+    assert ("too close to call" in page.text) == is_close
+
+
 def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     page = report(drawn=True)
     assert page.open == []

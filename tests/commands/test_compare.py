@@ -1,0 +1,74 @@
+"""Two runs side by side, and their models on the same test images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IMPORTS = """\
+import json
+from pipeline.runtime.step import Step
+"""
+WRITE_SET = """\
+ids = range(1, images + 1)
+files = [{"id": n, "file_name": f"{n}.jpg", "width": 90, "height": 90} for n in ids]
+box = {"category_id": 1, "bbox": [9, 9, 40, 40], "area": 1600, "iscrowd": 0}
+boxes = [{"id": n, "image_id": n} | box for n in ids]
+content = {"images": files, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+(step.outputs["coco_test_dataset"] / "annotations.json").write_text(json.dumps(content))"""
+WRITE_RESULTS = """\
+found = [{"image_id": n, "category_id": 1, "bbox": [9, 9, 40, 40], "score": 0.9} for n in range(1, hits + 1)]
+(step.outputs["coco_inference_result_dataset"] / "predictions.json").write_text(json.dumps(found))"""
+
+
+@pytest.fixture
+def evaluated(new_toy: Callable[..., Any], tmp_path: Path, in_process: None) -> Any:
+    """A project that makes a test set, and evaluates a model on it."""
+    toy = new_toy(tmp_path / "evaluated", ())
+    steps = {
+        "data_prep": ("images: int = 40  # of the test set", 'reads=[], writes=["coco_test_dataset"]', WRITE_SET),
+        "model_eval": (
+            "hits: int = 20  # that the model finds",
+            'reads=["coco_test_dataset"], writes=["coco_inference_result_dataset"]',
+            WRITE_RESULTS,
+        ),
+    }
+    for name, (parameters, entities, work) in steps.items():
+        cells = [("md", f"# {name}"), ("", IMPORTS), ("parameters", parameters)]
+        cells += [("interface", f"step = Step.open({name!r}, {entities})"), ("", work), ("", "step.commit(metrics={})")]
+        toy.notebook(name, cells)
+    (toy.root / "configs" / "demo.yaml").write_text("name: evaluated\n")
+    return toy
+
+
+def test_models_on_the_same_images_are_better_only_beyond_chance(evaluated: Any) -> None:
+    for hits in (20, 40, 39):
+        assert evaluated.step("--set", f"model_eval.hits={hits}").code == 0
+    text = evaluated.look("compare", "latest~2", "latest~1").out
+    assert "models on the same 40 test images; differences with their 95 % intervals" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("  mAP  ")]
+    assert line.split()[:4] == ["mAP", "0.5050", "1.0000", "+0.4950"]
+    assert line.endswith("better")
+    assert all(len(line) <= 80 for line in text.splitlines() if line.startswith(("  mAP", "  AR")))
+    assert "too close to call" in evaluated.look("compare", "latest~1", "latest").out
+    models = json.loads(evaluated.look("compare", "latest~1", "latest", "--json").out)["models"]
+    assert models["figures"]["map"]["low"] < 0
+    assert models["figures"]["map"]["high"] == 0
+    assert evaluated.left_over() == []
+
+
+def test_models_on_other_images_are_not_compared(evaluated: Any) -> None:
+    for images in (40, 39):
+        assert evaluated.step("--set", f"data_prep.images={images}").code == 0
+    outcome = evaluated.look("compare", "latest~1", "latest")
+    assert outcome.code == 0
+    assert "evaluated on different test sets: their figures cannot be compared" in outcome.out
+
+
+def test_runs_without_an_evaluation_have_no_such_figures(evaluated: Any) -> None:
+    evaluated.step("data_prep")
+    assert json.loads(evaluated.look("compare", "latest", "latest", "--json").out)["models"] is None

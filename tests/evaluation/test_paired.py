@@ -1,0 +1,73 @@
+"""Two models on the same images: better, worse, or too close to call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from detections import found
+
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.paired import compare_models
+
+BOX = [10, 10, 40, 40]
+
+
+@pytest.fixture
+def forty(coco_file: Callable) -> GroundTruth:
+    """Forty images with one cat each, and a dog in the first three."""
+    cats = [(image, 1, BOX) for image in range(1, 41)]
+    return coco_file(cats + [(image, 2, [100, 100, 40, 40]) for image in (1, 2, 3)], images=40)
+
+
+def cats(*images: int) -> list[dict]:
+    return [found(image, 1, BOX, 0.9) for image in images]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        pytest.param(range(1, 21), range(1, 41), "better", id="twice as many found"),
+        pytest.param(range(1, 41), range(1, 21), "worse", id="half as many found"),
+        pytest.param(range(1, 31), range(1, 32), "too close to call", id="one more found"),
+        pytest.param(range(1, 21), range(21, 41), "too close to call", id="others found"),
+        pytest.param(range(1, 31), range(1, 31), "the same", id="the same found"),
+    ],
+)
+def test_a_model_is_better_only_beyond_chance(forty: GroundTruth, before: range, after: range, verdict: str) -> None:
+    paired = compare_models(forty, cats(*before), cats(*after), draws=300)
+    assert paired.class_ap["cat"].verdict == verdict
+    difference = paired.class_ap["cat"]
+    assert difference.low <= difference.change <= difference.high
+    assert difference.change == pytest.approx(len(after) / 40 - len(before) / 40, abs=0.02)
+
+
+def test_the_other_way_round_all_signs_turn(forty: GroundTruth) -> None:
+    there, back = (compare_models(forty, *pair, draws=200).figures["map"] for pair in (
+        (cats(*range(1, 11)), cats(*range(5, 31))), (cats(*range(5, 31)), cats(*range(1, 11))),
+    ))  # fmt: skip
+    assert (there.low, there.high, there.change) == pytest.approx((-back.high, -back.low, -back.change))
+    assert (there.verdict, back.verdict) == ("better", "worse")
+
+
+def test_on_few_images_nothing_is_decided(forty: GroundTruth) -> None:
+    dogs = [found(image, 2, [100, 100, 40, 40], 0.9) for image in (1, 2, 3)]
+    paired = compare_models(forty, cats(*range(1, 31)), cats(*range(1, 31)) + dogs, draws=100)
+    assert (paired.class_ap["dog"].change, paired.class_ap["dog"].low) == (pytest.approx(1.0), None)
+    assert paired.class_ap["dog"].verdict == "too close to call"
+    assert set(paired.class_ap) == {"cat", "dog"}, "there is no owl"
+    assert "map_large" not in paired.figures
+
+
+def test_what_is_hard_for_both_is_no_difference(coco_file: Callable) -> None:
+    """In most of 40 images both find nothing. In nine, the second finds one object more."""
+    rng = np.random.default_rng(0)
+    places = [[10 + 60 * number, 10, 40, 40] for number in range(4)]
+    truth = coco_file([(image, 1, place) for image in range(1, 41) for place in places], images=40)
+    seen = [image for image in range(1, 41) if rng.random() < 0.4]
+    before = [found(image, 1, place, 0.9) for image in seen for place in places[:3]]
+    after = before + [found(image, 1, places[3], 0.9) for image in seen[:9]]
+    difference = compare_models(truth, before, after, draws=300).figures["map"]
+    assert difference.verdict == "better"
+    assert difference.high - difference.low < 0.1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import table
+from pipeline.errors import MissingError
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
 
@@ -45,7 +46,10 @@ def _compare(context: CommandContext) -> CommandResult:
     if sets[0] != sets[1]:
         told = "the models were evaluated on different test sets: their figures cannot be compared"
         return CommandResult(content | {"models": None}, f"{text}\n\n{told}")
-    paired = _paired(context, evaluated[0], evaluated[1])
+    try:
+        paired = _paired(context, evaluated[0], evaluated[1])
+    except MissingError as error:  # the rest of the comparison stands
+        return CommandResult(content | {"models": None}, f"{text}\n\nthe models cannot be compared: {error}")
     return CommandResult(content | {"models": asdict(paired)}, f"{text}\n\n{_text(paired)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 IMPORTS = """\
 import json
+import shutil
 from pipeline.runtime.step import Step
 """
 WRITE_SET = """\
@@ -67,6 +69,15 @@ def test_models_on_other_images_are_not_compared(evaluated: Any) -> None:
     outcome = evaluated.look("compare", "latest~1", "latest")
     assert outcome.code == 0
     assert "evaluated on different test sets: their figures cannot be compared" in outcome.out
+
+
+def test_without_the_test_set_the_rest_is_compared(evaluated: Any) -> None:
+    evaluated.step()
+    shutil.rmtree(evaluated.root / ".store/default/dev/artifacts/coco_test_dataset")
+    outcome = evaluated.look("compare", "latest", "latest")
+    assert outcome.code == 0
+    assert "the models cannot be compared: " in outcome.out
+    assert "coco_test_dataset" in outcome.out
 
 
 def test_runs_without_an_evaluation_have_no_such_figures(evaluated: Any) -> None:

@@ -17,6 +17,16 @@ RECALLS: Floats = np.linspace(0.0, 1.0, 101)
 LIMITS = (1, 10, MOST_DETECTIONS)
 """Detections of an image and class that count for the recalls."""
 
+AP_FIGURES: dict[str, tuple[slice, int]] = {
+    "map": (slice(None), 0),
+    "map50": (slice(0, 1), 0),
+    "map75": (slice(5, 6), 0),
+    "map_small": (slice(None), 1),
+    "map_medium": (slice(None), 2),
+    "map_large": (slice(None), 3),
+}
+"""Of which `IOUS` and of which of the `SIZES` each figure of COCO's challenge is the mean."""
+
 _TINY = np.spacing(1)  # so that no precision is 0 / 0, as in pycocotools
 
 
@@ -76,13 +86,7 @@ def mean(values: npt.ArrayLike) -> float | None:
 
 def coco_figures(result: AveragePrecision) -> dict[str, float | None]:
     """The figures of COCO's detection challenge, by the names of `DetectionMetrics`, without the recalls by size."""
-    every, small, medium, large = range(len(SIZES))
     return {
-        "map": mean(result.precision[..., every]),
-        "map50": mean(result.precision[0, ..., every]),
-        "map75": mean(result.precision[5, ..., every]),
-        "map_small": mean(result.precision[..., small]),
-        "map_medium": mean(result.precision[..., medium]),
-        "map_large": mean(result.precision[..., large]),
-        **{f"ar{limit}": mean(result.recall[:, :, every, place]) for place, limit in enumerate(LIMITS)},
+        **{name: mean(result.precision[levels, ..., size]) for name, (levels, size) in AP_FIGURES.items()},
+        **{f"ar{limit}": mean(result.recall[:, :, 0, place]) for place, limit in enumerate(LIMITS)},
     }

@@ -184,7 +184,7 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
         confusion=confusion_matrix(matches, kept, len(truth.categories)),
         precision=curves.precision[0, :, :, 0].T,
         f1_by_score=f1,
-        ap_by_iou=np.array([np.nan if (ap := mean(level)) is None else ap for level in curves.ap[:, :, 0]]),
+        ap_by_iou=np.array([mean(level) for level in curves.ap[:, :, 0]], np.float64),
         error_kinds=find_error_kinds(matches, len(truth.categories)),
         calibration=calibration(matches),
         matches=matches,

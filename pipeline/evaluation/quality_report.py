@@ -119,14 +119,6 @@ def write_metrics(path: Path, metrics: DetectionMetrics, chance: Chance) -> None
     path.write_text(json.dumps(document, indent=1, allow_nan=False), "utf-8")
 
 
-def metrics_schema() -> dict[str, Any]:
-    """The JSON schema of `metrics.json`."""
-    schema: dict[str, Any] = json.loads(
-        resources.files(__package__).joinpath("metrics.schema.json").read_text(encoding="utf-8")
-    )
-    return schema
-
-
 def _ends(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from pipeline.evaluation.average_precision import LIMITS, RECALLS
+from pipeline.evaluation.average_precision import AP_FIGURES, LIMITS, RECALLS
 from pipeline.evaluation.coco_matching import IOUS, SIZES, Bools, CocoMatches, Floats, Ints
 
 Weights = npt.NDArray[np.float32]
@@ -51,17 +51,9 @@ def resample(matches: CocoMatches, weights: Weights) -> Draws:
                 ap[:, label, size] = list(_average_precisions(matches, part, size, weights, objects))
                 if size == 0:
                     recall[label] = list(_recalls(matches, part, weights, objects))
-    every, small, medium, large = (ap[:, :, size] for size in range(len(SIZES)))
-    figures = {
-        "map": _mean(every, (0, 1)),
-        "map50": _mean(every[0], 0),
-        "map75": _mean(every[5], 0),
-        "map_small": _mean(small, (0, 1)),
-        "map_medium": _mean(medium, (0, 1)),
-        "map_large": _mean(large, (0, 1)),
-        **{f"ar{limit}": _mean(recall[:, place], 0) for place, limit in enumerate(LIMITS)},
-    }
-    return Draws(figures, _mean(every, 0).T)
+    figures = {name: _mean(ap[levels, :, size], (0, 1)) for name, (levels, size) in AP_FIGURES.items()}
+    figures |= {f"ar{limit}": _mean(recall[:, place], 0) for place, limit in enumerate(LIMITS)}
+    return Draws(figures, _mean(ap[:, :, 0], 0).T)
 
 
 def _average_precisions(

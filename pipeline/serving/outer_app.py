@@ -93,10 +93,9 @@ class Exchange:
                 raise too_long(limit)
             if self.memory.held > self.memory.limit:
                 raise overloaded("too many uploads at once")
-            if buffer is None:
-                if self.is_read:
-                    return piece
-                buffer = BodyBuffer(expected)
+            if self.is_read and buffer is None:  # it came in one piece
+                return piece
+            buffer = buffer or BodyBuffer(expected)
             buffer.append(piece)
             if self.is_read:
                 return buffer.content()

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from coco_reference import coco_eval
 from detections import found
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from pipeline.evaluation.average_precision import average_precision
 from pipeline.evaluation.coco_matching import match_boxes
 from pipeline.evaluation.ground_truth import GroundTruth
-
-
-def coco_eval(truth: GroundTruth, results: list[dict[str, Any]]) -> COCOeval:
-    (annotations,) = truth.folder.glob("*.json")
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(annotations))
-        evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
 
 
 def assert_same(truth: GroundTruth, results: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from jsonschema import Draft202012Validator
 from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.quality_report import metrics_schema, write_metrics
+from pipeline.evaluation.quality_report import write_metrics
 
 BOX = [10, 10, 40, 40]
+SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.schema.json").read_text("utf-8"))
 
 
 @pytest.fixture
@@ -25,8 +27,8 @@ def written(tmp_path: Path) -> Callable[..., dict]:
         metrics = evaluate(truth, results)
         write_metrics(tmp_path / "metrics.json", metrics, measure_chance(metrics, draws=20))
         read = json.loads((tmp_path / "metrics.json").read_text())
-        Draft202012Validator.check_schema(metrics_schema())
-        Draft202012Validator(metrics_schema()).validate(read)
+        Draft202012Validator.check_schema(SCHEMA)
+        Draft202012Validator(SCHEMA).validate(read)
         return read
 
     return write

@@ -17,6 +17,7 @@ RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
+EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class StepRecord:
             *(f"the inputs descend from {name}, chosen by hand: {source}" for name, source in before),
             *self.notes,
         ]
+
+    @property
+    def own_inputs(self) -> dict[str, Artifact]:
+        """The inputs without those of an earlier run that they are compared with."""
+        return {name: artifact for name, artifact in self.inputs.items() if not name.startswith(EARLIER)}
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:

@@ -21,6 +21,7 @@ from typing import Any
 from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.files import sha256_of, write_atomically
 from pipeline.limits import is_within
+from pipeline.runtime.earlier import find_earlier
 from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
@@ -161,25 +162,29 @@ class Step:
         outputs = {name: self.work / "outputs" / name for name in writes}
         for folder in (*outputs.values(), self.cache, self.resume):
             folder.mkdir(parents=True, exist_ok=True)
-        inputs = {name: self.work / "inputs" / name for name in reads}
+        inputs = {name: self.work / "inputs" / name for name in (*reads, *context.inputs)}
         self.inputs = Folders("inputs", inputs, context.inputs, self._store)
         self.outputs = Folders("outputs", outputs, {}, self._store)
 
     @classmethod
-    def open(cls, name: str, *, reads: Sequence[str], writes: Sequence[str]) -> Step:
+    def open(cls, name: str, *, reads: Sequence[str], writes: Sequence[str], earlier: Sequence[str] = ()) -> Step:
         """Begin a step. The notebook's `interface` cell holds this call with literals, which are read without running.
 
         Args:
             name: The step's name, the notebook's file name without its suffix.
             reads: Entities it needs.
             writes: Entities it makes.
+            earlier: Of those that it reads, the entities that it compares with another version: that of the newest
+                earlier run in which every step succeeded. Where there is one, `inputs` has it as `earlier_ENTITY`.
 
         Raises:
             MissingError: Opened by hand, and no dev run has made an input yet.
         """
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         path = os.environ.get(CONTEXT)
-        context = StepContext.read(Path(path)) if path else _newest_context(project_root(Path.cwd()), name, reads)
+        context = (
+            StepContext.read(Path(path)) if path else _newest_context(project_root(Path.cwd()), name, reads, earlier)
+        )
         if context.by_hand:
             os.chdir(project_root(Path.cwd()))  # parameters name files relative to the project, as they do headless
             for folder in ("inputs", "outputs", "resume"):  # its cells may have run before
@@ -272,7 +277,7 @@ def project_root(here: Path) -> Path:
     raise UsageError("this is not a project's folder", where=here, expected="a folder with step.dev.py and steps/")
 
 
-def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
+def _newest_context(root: Path, name: str, reads: Sequence[str], earlier: Sequence[str]) -> StepContext:
     """The context of a notebook that is opened by hand: the newest dev run's inputs."""
     note, cache = root / DEV_STORE, root / ".cache"
     place = note.read_text(encoding="utf-8") if note.is_file() else ".store/default/dev"
@@ -286,6 +291,9 @@ def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
     if newest:
         log.info("opened by hand, with the inputs of run %s", newest.run)
         require_agreement(runs, newest, name, inputs)
+    own = dict(inputs)
+    if newest:
+        inputs |= find_earlier(runs, newest.pipeline, earlier, inputs, before=newest.run)
     work = cache / "by_hand" / name
     return StepContext(
         step=name,
@@ -297,8 +305,8 @@ def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
         resume=str(work / "resume"),
         logs=str(cache / "logs" / "by_hand" / name),
         by_hand=True,
-        chosen=chosen_before(runs, newest, inputs) if newest else {},
-        uses=count_uses(runs, name, inputs),
+        chosen=chosen_before(runs, newest, own) if newest else {},
+        uses=count_uses(runs, name, own),
     )
 
 

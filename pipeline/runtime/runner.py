@@ -253,7 +253,9 @@ def _resume_folder(project: Project, record: StepRecord) -> Path:
 
 
 def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
-    same = {name: getattr(earlier, name) for name in ("outputs", "metrics", "notes", "uses", "notebook", "report")}
+    same = {
+        name: getattr(earlier, name) for name in ("outputs", "metrics", "limits", "notes", "uses", "notebook", "report")
+    }
     return replace(record, status=REUSED, reused_from=f"{source}/{earlier.made_by}", **same)
 
 
@@ -293,7 +295,8 @@ def _executed(
         if (work / COMMITTED).is_file():
             committed = json.loads((work / COMMITTED).read_text(encoding="utf-8"))
             outputs = {name: Artifact(**artifact) for name, artifact in committed["outputs"].items()}
-            ended = replace(ended, outputs=outputs, metrics=committed["metrics"], notes=tuple(committed["notes"]))
+            told = {"metrics": committed["metrics"], "limits": committed["limits"], "notes": tuple(committed["notes"])}
+            ended = replace(ended, outputs=outputs, **told)
         elif done.status == SUCCEEDED:
             problem = "the notebook ended without step.commit(...): it has published nothing"
             ended = replace(ended, status=FAILED, error=problem, error_kind=StepError.__name__)

@@ -20,7 +20,6 @@ from typing import Any
 
 from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.files import sha256_of, write_atomically
-from pipeline.limits import is_within
 from pipeline.runtime.earlier import find_earlier
 from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
 from pipeline.runtime.runs import Runs
@@ -209,8 +208,7 @@ class Step:
         self,
         *,
         metrics: Mapping[str, Any],
-        minimum: Mapping[str, float] | None = None,
-        maximum: Mapping[str, float] | None = None,
+        limits: Mapping[str, bool | None] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         """Publish every output and record the metrics. The step has published nothing before.
@@ -218,20 +216,18 @@ class Step:
         Args:
             metrics: Numbers, strings, booleans, or None for an undefined value, by name; NaN is recorded as None. A
                 summary shows the first two.
-            minimum: The quality gate: metric name to the least value that passes; 0 or less is no gate. A step that
-                misses it fails, yet its outputs are stored, since the report on a bad model is of interest.
-            maximum: The same with the greatest value that passes. An undefined metric passes.
+            limits: The quality gate: each limit in words, with the figure that was reached, and whether it is met; None
+                where that is unknown. A step that misses one fails, yet its outputs are stored, since the report on a
+                bad model is of interest.
             notes: Sentences that a user must know and no metric tells; shown below the step's line.
 
         Raises:
-            UsageError: A metric is of another type, or a gate names no metric.
+            UsageError: A metric is of another type.
             StepError: An output is empty, or the step has committed already.
             IntegrityError: The step changed its inputs.
-            GateError: A metric is below its minimum or above its maximum.
+            GateError: A limit is missed.
         """
         recorded = {name: _plain(name, value) for name, value in metrics.items()}
-        least = {name: limit for name, limit in (minimum or {}).items() if limit > 0}
-        missed = [*_missed(recorded, least, "minimum"), *_missed(recorded, maximum or {}, "maximum")]
         for name, folder in self.outputs.items():
             if not any(folder.iterdir()):
                 raise StepError(
@@ -246,15 +242,15 @@ class Step:
             if CONTEXT not in os.environ:  # otherwise this is a copy of an earlier run's notebook
                 log.info("publish with: python step.dev.py %s", self.name)
         else:
-            self._publish(recorded, notes)
-        if missed:
+            self._publish(recorded, limits or {}, notes)
+        if missed := [limit for limit, is_met in (limits or {}).items() if is_met is False]:
             raise GateError(
-                f"the quality gate is not passed: {', '.join(missed)}",
+                f"the quality gate is not passed: {'; '.join(missed)}",
                 where=self.name,
                 remedy="read the report and correct what it shows, or set another limit in the config",
             )
 
-    def _publish(self, metrics: dict[str, Any], notes: Sequence[str]) -> None:
+    def _publish(self, metrics: dict[str, Any], limits: Mapping[str, bool | None], notes: Sequence[str]) -> None:
         committed = self.work / COMMITTED
         if committed.exists():
             raise StepError("the step has committed already", where=self.name, expected="step.commit(...) once")
@@ -262,7 +258,8 @@ class Step:
         for name, artifact in stored.items():
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
         content = {"outputs": {name: asdict(each) for name, each in stored.items()}, "metrics": metrics}
-        write_atomically(committed, json.dumps({**content, "notes": [str(note) for note in notes]}))
+        told = {"limits": dict(limits), "notes": [str(note) for note in notes]}
+        write_atomically(committed, json.dumps({**content, **told}))
 
 
 def project_root(here: Path) -> Path:
@@ -323,16 +320,6 @@ def _plain(name: str, value: Any) -> bool | int | float | str | None:
         expected="a number, a string, a boolean, or None",
         remedy="write larger values into an output",
     )
-
-
-def _missed(metrics: Mapping[str, Any], limits: Mapping[str, float], kind: str) -> Iterator[str]:
-    """The gates of a kind, `minimum` or `maximum`, that are not passed, as text."""
-    for name, limit in limits.items():
-        if name not in metrics:
-            raise UsageError(f"the gate is for '{name}', which is no metric", expected=", ".join(metrics))
-        if not is_within(metrics[name], **{kind: limit}):
-            found = "not defined" if metrics[name] is None else f"{float(metrics[name]):.4g}"
-            yield f"{name} is {found}, {'below' if kind == 'minimum' else 'above'} {limit:g}"
 
 
 def _stats(folder: Path) -> dict[str, tuple[int, int, int]]:

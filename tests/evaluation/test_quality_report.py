@@ -25,6 +25,7 @@ from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import judge
 from pipeline.evaluation.quality_report import write_report
 from pipeline.evaluation.report_figures import draw_comparisons
+from pipeline.evaluation.resampling import draw_figures
 
 NOTHING = Gallery({})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
@@ -110,7 +111,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             predictions=predictions(results, **changes),
             gate=judge(metrics, exposure, **limits, allow_no_detections=True, release=False),
             exposure=exposure,
-            chance=measure_chance(metrics, draws=50),
+            chance=measure_chance(metrics, draw_figures(metrics, draws=50)),
             judged=2,
             mode="prod",
             chosen=chosen,

@@ -16,6 +16,7 @@ from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.quality_report import write_metrics
+from pipeline.evaluation.resampling import draw_figures
 
 BOX = [10, 10, 40, 40]
 SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.schema.json").read_text("utf-8"))
@@ -25,7 +26,7 @@ SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.sch
 def written(tmp_path: Path) -> Callable[..., dict]:
     def write(truth: GroundTruth, results: list[dict]) -> dict:
         metrics = evaluate(truth, results)
-        write_metrics(tmp_path / "metrics.json", metrics, measure_chance(metrics, draws=20))
+        write_metrics(tmp_path / "metrics.json", metrics, measure_chance(metrics, draw_figures(metrics, draws=20)))
         read = json.loads((tmp_path / "metrics.json").read_text())
         Draft202012Validator.check_schema(SCHEMA)
         Draft202012Validator(SCHEMA).validate(read)

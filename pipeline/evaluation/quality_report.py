@@ -76,7 +76,7 @@ def write_report(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _figure, "interval": _interval, "value": _value}
     template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
-    notes = [*_notes(metrics, exposure, predictions), *_close_calls(gate, chance)]
+    notes = [*_notes(metrics, exposure, predictions), *_close_calls(gate)]
     page = template.render(
         metrics=metrics,
         predictions=predictions,
@@ -155,14 +155,13 @@ def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePr
     return notes
 
 
-def _close_calls(gate: QualityGate, chance: Chance) -> list[str]:
+def _close_calls(gate: QualityGate) -> list[str]:
     """Limits that lie within the interval of their figure: chance decided about them."""
-    limit, interval = gate.minimum.get("mAP50"), chance.figures["map50"]
-    if limit is None or interval is None or not interval.low < limit < interval.high:
-        return []
     return [
-        f"too close to call: the limit of mAP50, {limit:g}, is within its interval, {_interval(interval)}; on other "
-        "images of this kind the gate could decide otherwise"
+        f"too close to call: {each}; its 95 % interval is {_interval(each.interval)}, so the gate could decide otherwise "
+        "on other images of this kind"
+        for each in gate.requirements
+        if each.passed is not None and each.is_close and not each.is_difference
     ]
 
 

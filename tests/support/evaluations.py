@@ -1,0 +1,65 @@
+"""Evaluations of detections made by hand, without a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.data.report.inline_images import Gallery
+from pipeline.evaluation.chance import measure_chance
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gate_limits import read_limits
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.prediction import ServicePredictions
+from pipeline.evaluation.quality_gate import judge
+from pipeline.evaluation.references import Results, compare_with_references
+from pipeline.evaluation.resampling import draw_figures
+
+NOTHING = Gallery({})
+CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
+OPEN_GATE = {"min_map50": 0.0, "max_seen_exact": 1.0, "max_seen_similar": 1.0, "allow_no_detections": True}
+
+
+def predictions(results: Results, **changes: Any) -> ServicePredictions:
+    values = {
+        "results": list(results),
+        "service": {"name": "object_detector", "classes": ["bright", "dark"], "input_size": [64, 96], "limits": {}},
+        "score_threshold": 0.01,
+        "retries": 0,
+        "workers": 2,
+        "images_per_second": 6.0,
+        "latency": {"p50": 10.0, "max": 23.4},
+        "dropped": {},
+        "unknown_classes": (),
+        "resized": (),
+    }
+    return ServicePredictions(**(values | changes))
+
+
+def evaluated(
+    truth: GroundTruth,
+    results: Results,
+    *,
+    exposure: Exposure = CLEAN,
+    others: Mapping[str, Results | str] | None = None,
+    limits: Sequence[str] = (),
+    gate: Mapping[str, Any] | None = None,
+    draws: int = 50,
+    **changes: Any,
+) -> Evaluation:
+    """What model_eval knows of these detections; `changes` are those of the service's answers."""
+    metrics = evaluate(truth, results)
+    drawn = draw_figures(metrics, draws=draws)
+    chance = measure_chance(metrics, drawn)
+    references = compare_with_references(truth, metrics, drawn, others or {})
+    asked = read_limits(limits, truth.categories.values())
+    return Evaluation(
+        predictions=predictions(results, **changes),
+        metrics=metrics,
+        chance=chance,
+        exposure=exposure,
+        references=references,
+        gate=judge(metrics, exposure, chance, references, asked, **(OPEN_GATE | dict(gate or {})), release=False),
+    )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.chance import Chance
-from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.metrics import DetectionMetrics
+from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.paired import BETTER, CLOSE, SAME, WORSE, Difference, PairedFigures
 from pipeline.evaluation.quality_gate import QualityGate
-from pipeline.evaluation.references import Reference
+from pipeline.evaluation.references import EARLIER, GIVEN, Reference
 
 WANTED = 0.02
 """A difference of mAP that matters to users: how many images would show it is told."""
@@ -29,22 +26,23 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def decide(
-    metrics: DetectionMetrics, chance: Chance, gate: QualityGate, references: Sequence[Reference], exposure: Exposure
-) -> Decision:
+def decide(measured: Measurement, gate: QualityGate) -> Decision:
     """Decide by the gate; then by the earlier model, or without one by the given weights.
 
-    A model that was tested on images that it learned from is left to a person.
+    A model that was tested on images that it learned from is left to a person, and no other that learned from them
+    counts.
     """
-    compared = {each.name: (each.title, each.paired) for each in references if each.paired}
-    other, paired = compared.get("earlier") or compared.get("given") or ("", None)
+    compared = [(each, each.paired) for each in measured.references if each.paired]
+    fair = {each.name: (each.title, paired) for each, paired in compared if not each.caution}
+    other, paired = fair.get(EARLIER) or fair.get(GIVEN) or ("", None)
     difference = paired.figures.get("mAP") if paired else None
     verdict = difference.verdict if difference else ""
     reasons = [f"missed: {each}" for each in gate.missed] or [gate.verdict]
+    exposure = measured.exposure
     if exposure.exact:
         reasons.append(f"{exposure.exact} of {exposure.images} test images are training images, byte for byte")
-    reasons += [line for title, each in compared.values() if (line := _comparison(title, each))]
-    reasons.append(_precision(metrics, chance, paired))
+    reasons += [line for each, found in compared if (line := _comparison(each, found))]
+    reasons.append(_precision(measured, paired))
     outcome, headline = _headline(gate, other, verdict, is_seen=bool(exposure.exact))
     return Decision(outcome, headline, tuple(reasons))
 
@@ -66,9 +64,12 @@ def _headline(gate: QualityGate, other: str, verdict: str, *, is_seen: bool) -> 
     return OPEN, f"Decide yourself: {state}{better or same}"
 
 
-def _comparison(title: str, paired: PairedFigures) -> str:
+def _comparison(reference: Reference, paired: PairedFigures) -> str:
     difference = paired.figures.get("mAP")
-    return f"{_WORDS[difference.verdict]} the {title}: mAP {_change(difference)}" if difference else ""
+    if difference is None:
+        return ""
+    caution = f"; but {reference.caution}" if reference.caution else ""
+    return f"{_WORDS[difference.verdict]} the {reference.title}: mAP {_change(difference)}{caution}"
 
 
 def _change(difference: Difference) -> str:
@@ -77,8 +78,9 @@ def _change(difference: Difference) -> str:
     return f"{difference.change:+.3f} (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
 
 
-def _precision(metrics: DetectionMetrics, chance: Chance, paired: PairedFigures | None) -> str:
+def _precision(measured: Measurement, paired: PairedFigures | None) -> str:
     """How exact mAP is on so many images, and how many would show a difference of `WANTED`."""
+    metrics, chance = measured.metrics, measured.chance
     interval, images = chance.figures["map"], f"{metrics.images} test images"
     if interval is None or metrics.map is None:
         return f"{images}, too few with objects to tell how far chance moves the figures"

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.evaluation.named_figures import CLASS_FIGURES, FIGURES
-
-REFERENCES = ("given", "earlier", "pytorch")
-"""What a limit may be relative to: see `references`."""
+from pipeline.evaluation.references import TITLES
 
 EVERY_CLASS = "*"
 
@@ -59,7 +57,7 @@ def _read(text: str, classes: Collection[str]) -> Limit:
     if label and label != EVERY_CLASS:
         _require("class", label, classes, text)
     if reference:
-        _require("reference", reference, REFERENCES, text)
+        _require("reference", reference, TITLES, text)
         if label and found["figure"] != "AP":
             problem = f"{found['figure']}{of_class} cannot be compared with another model"
             raise UsageError(problem, where=f"limits: {text}", expected="AP of a class, or a figure of the test set")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.chance import FEWEST_IMAGES, Chance, Interval
-from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.chance import FEWEST_IMAGES, Interval
 from pipeline.evaluation.gate_limits import EVERY_CLASS, Limit
-from pipeline.evaluation.metrics import DetectionMetrics
+from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.named_figures import CLASS_FIGURES, FIGURES
 from pipeline.evaluation.references import TITLES, Reference
 
@@ -109,10 +108,7 @@ class QualityGate:
 
 
 def judge(
-    metrics: DetectionMetrics,
-    exposure: Exposure,
-    chance: Chance,
-    references: Sequence[Reference] = (),
+    measured: Measurement,
     limits: Sequence[Limit] = (),
     *,
     min_map50: float,
@@ -132,6 +128,7 @@ def judge(
         min_map50 = RELEASE_MAP50 if release else 0.0
     if max_seen_similar == _NOT_CHOSEN:
         max_seen_similar = RELEASE_SEEN_SIMILAR if release else 1.0
+    metrics, exposure = measured.metrics, measured.exposure
     must_find = metrics.objects > 0 and not allow_no_detections
     total, unknown = exposure.images, "" if exposure.learned is not None else _UNKNOWN
     most_exact, most_similar = (each if each < 1 else None for each in (max_seen_exact, max_seen_similar))
@@ -139,22 +136,23 @@ def judge(
     exact, similar, unseen = (None, None, None) if unknown else seen
     return QualityGate(
         (
-            Requirement("mAP50", metrics.map50, min_map50 or None, interval=chance.figures["map50"], is_quality=True),
+            Requirement(
+                "mAP50", metrics.map50, min_map50 or None, interval=measured.chance.figures["map50"], is_quality=True
+            ),
             Requirement("detections in the test set", metrics.detections, 1 if must_find else None),
             Requirement(_EXACT, exact, None, most_exact, unknown),
             Requirement(_SIMILAR, similar, None, most_similar, unknown),
             Requirement("unseen test images", unseen, None if most_exact is None else 1, None, unknown),
-            *(each for limit in limits for each in _required(limit, metrics, chance, references)),
+            *(each for limit in limits for each in _required(limit, measured)),
         )
     )
 
 
-def _required(
-    limit: Limit, metrics: DetectionMetrics, chance: Chance, references: Sequence[Reference]
-) -> Iterator[Requirement]:
+def _required(limit: Limit, measured: Measurement) -> Iterator[Requirement]:
     """What a limit requires: one figure, or that of each class with objects."""
     bounds: tuple[float | None, float | None] = (limit.value, None) if limit.is_minimum else (None, limit.value)
-    of = {each.name: each for each in references}.get(limit.reference)
+    metrics, chance = measured.metrics, measured.chance
+    of = {each.name: each for each in measured.references}.get(limit.reference)
     if not limit.label:
         figure = FIGURES[limit.figure]
         if limit.reference:

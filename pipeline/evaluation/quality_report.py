@@ -11,7 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.data.fonts import missing_fonts, unwritten
 from pipeline.data.report.inline_images import Gallery, draw
 from pipeline.evaluation.chance import FEWEST_IMAGES, Interval
-from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.decision import decide
+from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.named_figures import FIGURES
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.report_figures import (
@@ -49,7 +50,8 @@ _FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten po
 
 def write_report(
     path: Path,
-    evaluation: Evaluation,
+    measured: Measurement,
+    gate: QualityGate,
     *,
     judged: int,
     mode: str,
@@ -73,15 +75,16 @@ def write_report(
         loader=FileSystemLoader(Path(__file__).parent),
     )
     environment.filters |= {"figure": _figure, "interval": _interval, "value": _value}
-    metrics, chance = evaluation.metrics, evaluation.chance
-    notes = [*_notes(evaluation), *_close_calls(evaluation.gate)]
+    metrics, chance = measured.metrics, measured.chance
+    notes = [*_notes(measured), *_close_calls(gate)]
     page = environment.get_template("report.html.j2").render(
-        **vars(evaluation),
-        decision=evaluation.decision,
+        **vars(measured),
+        gate=gate,
+        decision=decide(measured, gate),
         figures=FIGURES,
         judged=judged,
         mode=mode,
-        remarks=[*notes, *_remarks(evaluation, chosen)],
+        remarks=[*notes, *_remarks(measured, chosen)],
         unwritten=unwritten(metrics.classes),
         kinds=_KINDS,
         fewest=FEWEST_IMAGES,
@@ -103,9 +106,9 @@ def write_report(
     return notes
 
 
-def _notes(evaluation: Evaluation) -> list[str]:
+def _notes(measured: Measurement) -> list[str]:
     """What a user must know, for the head of the report and for a terminal."""
-    metrics, exposure, predictions = evaluation.metrics, evaluation.exposure, evaluation.predictions
+    metrics, exposure, predictions = measured.metrics, measured.exposure, measured.predictions
     notes = []
     if metrics.objects and not metrics.detections:
         notes.append("the model found nothing in the test set")
@@ -145,9 +148,9 @@ def _close_calls(gate: QualityGate) -> list[str]:
     ]
 
 
-def _remarks(evaluation: Evaluation, chosen: Sequence[str]) -> list[str]:
+def _remarks(measured: Measurement, chosen: Sequence[str]) -> list[str]:
     """Facts about the model and the test set that the figures do not show."""
-    metrics, predictions = evaluation.metrics, evaluation.predictions
+    metrics, predictions = measured.metrics, measured.predictions
     remarks = [f"inputs chosen by hand: {', '.join(chosen)}"] if chosen else []
     training = predictions.service.get("training") or {}
     before, gained = training.get("pretrained_mAP"), training.get("gained_mAP")

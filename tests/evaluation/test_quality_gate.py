@@ -9,17 +9,15 @@ from typing import Any
 import pytest
 from cases import cases
 from detections import found
+from evaluations import evaluated
 
 from pipeline.data.report.inline_images import Gallery
 from pipeline.errors import UsageError
-from pipeline.evaluation.chance import Interval, measure_chance
+from pipeline.evaluation.chance import Interval
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gate_limits import read_limits
 from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.quality_gate import QualityGate, Requirement, judge
-from pipeline.evaluation.references import compare_with_references
-from pipeline.evaluation.resampling import draw_figures
 
 NAMES = {
     "detections": "detections in the test set",
@@ -49,8 +47,8 @@ def judged(write_dataset: Callable) -> Callable[..., QualityGate]:
         categories: tuple[str, ...] = ("bright", "dark"),
         **limits: Any,
     ) -> QualityGate:
-        metrics = evaluate(write_dataset([250, 60], categories), results)
-        return judge(metrics, known or exposure(), measure_chance(metrics), **(DEFAULTS | limits))
+        truth = write_dataset([250, 60], categories)
+        return judge(evaluated(truth, results, exposure=known or exposure())[0], **(DEFAULTS | limits))
 
     return run
 
@@ -153,16 +151,6 @@ def test_a_difference_misses_its_limit_only_beyond_chance(
 # --- limits of a config ----------------------------------------------------------------------------------------------
 
 
-def with_limits(truth: GroundTruth, results: list, limits: list[str], **others: list) -> QualityGate:
-    """Judge a model, and others on the same images, with nothing but these limits."""
-    metrics = evaluate(truth, results)
-    draws = draw_figures(metrics, draws=200)
-    references = compare_with_references(truth, metrics, draws, others)
-    read = read_limits(limits, truth.categories.values())
-    open_limits = DEFAULTS | {"allow_no_detections": True, "max_seen_exact": 1.0}
-    return judge(metrics, exposure(), measure_chance(metrics, draws), references, read, **open_limits)
-
-
 BOX = [10, 10, 40, 40]
 
 
@@ -200,15 +188,15 @@ LIMITS: dict[str, tuple[list[str], bool | None, list[str]]] = {
 
 @cases("limits, passed, missed", LIMITS)
 def test_limits_of_a_config(forty: GroundTruth, limits: list[str], passed: bool | None, missed: list[str]) -> None:
-    gate = with_limits(
-        forty, detected(35, 4), limits, given=detected(30, 3), earlier=detected(35, 10), pytorch="it was not asked for"
-    )
+    others = {"given": detected(30, 3), "earlier": detected(35, 10), "pytorch": "it was not asked for"}
+    gate = evaluated(forty, detected(35, 4), limits=limits, others=others, draws=200)[1]
     assert (gate.passed, [each.meaning for each in gate.missed]) == (passed, missed)
     assert gate.has_quality_limit is (passed is not None)
 
 
 def test_the_reason_is_told_why_a_limit_decides_nothing(forty: GroundTruth) -> None:
-    gate = with_limits(forty, detected(35, 4), ["mAP >= given"], given="the model was trained from scratch")
+    others = {"given": "the model was trained from scratch"}
+    gate = evaluated(forty, detected(35, 4), limits=["mAP >= given"], others=others)[1]
     assert gate.requirements[-1].unknown == "the model was trained from scratch"
     assert list(gate.outcomes.items()) == [("mAP against the given weights not known, at least +0", None)]
 

@@ -84,14 +84,15 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             for name in ("draw", *(name for name in vars(quality_report) if name.endswith("_chart"))):
                 monkeypatch.setattr(quality_report, name, lambda *_: "")
         limits = {"min_map50": gate, "max_seen_exact": max_seen_exact}
-        evaluation = evaluated(truth, results, exposure=exposure, others=others, gate=limits, **changes)
+        measured, decided = evaluated(truth, results, exposure=exposure, others=others, gate=limits, **changes)
         notes = write_report(
             tmp_path / "report.html",
-            evaluation,
+            measured,
+            decided,
             judged=2,
             mode="prod",
             chosen=chosen,
-            comparisons=draw_comparisons(truth, evaluation.metrics) if drawn else NOTHING,
+            comparisons=draw_comparisons(truth, measured.metrics) if drawn else NOTHING,
             provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
         page = Page(tmp_path / "report.html")

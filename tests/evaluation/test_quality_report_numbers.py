@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.metrics_file import write_metrics
 
 BOX = [10, 10, 40, 40]
 SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.schema.json").read_text("utf-8"))
@@ -24,7 +25,7 @@ SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.sch
 @pytest.fixture
 def written(tmp_path: Path) -> Callable[..., dict]:
     def write(truth: GroundTruth, results: list[dict], **more: Any) -> dict:
-        evaluated(truth, results, **more).write_metrics(tmp_path / "metrics.json")
+        write_metrics(tmp_path / "metrics.json", *evaluated(truth, results, **more))
         read = json.loads((tmp_path / "metrics.json").read_text())
         Draft202012Validator.check_schema(SCHEMA)
         Draft202012Validator(SCHEMA).validate(read)
@@ -79,4 +80,4 @@ def test_the_decision_and_other_models(coco_file: Callable, written: Callable) -
     given, earlier = read["references"]["given"], read["references"]["earlier"]
     assert given["figures"]["mAP"]["before"] == pytest.approx(51 / 101)
     assert (given["figures"]["mAP"]["verdict"], given["class_ap"]["cat"]["verdict"]) == ("better", "better")
-    assert earlier == {"absence": "there is none", "figures": {}, "class_ap": {}}
+    assert earlier == {"absence": "there is none", "caution": "", "figures": {}, "class_ap": {}}

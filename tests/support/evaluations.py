@@ -7,15 +7,17 @@ from typing import Any
 
 from pipeline.data.report.inline_images import Gallery
 from pipeline.evaluation.chance import measure_chance
-from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gate_limits import read_limits
 from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import ServicePredictions
-from pipeline.evaluation.quality_gate import judge
-from pipeline.evaluation.references import Results, compare_with_references
+from pipeline.evaluation.quality_gate import QualityGate, judge
+from pipeline.evaluation.references import ReferenceDetections, compare_with_references
 from pipeline.evaluation.resampling import draw_figures
+
+Results = Sequence[Mapping[str, Any]]
 
 NOTHING = Gallery({})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
@@ -43,23 +45,25 @@ def evaluated(
     results: Results,
     *,
     exposure: Exposure = CLEAN,
-    others: Mapping[str, Results | str] | None = None,
+    others: Mapping[str, Results | str | ReferenceDetections] | None = None,
     limits: Sequence[str] = (),
     gate: Mapping[str, Any] | None = None,
     draws: int = 50,
     **changes: Any,
-) -> Evaluation:
-    """What model_eval knows of these detections; `changes` are those of the service's answers."""
+) -> tuple[Measurement, QualityGate]:
+    """What model_eval measures and decides by these detections; `changes` are those of the service's answers."""
     metrics = evaluate(truth, results)
     drawn = draw_figures(metrics, draws=draws)
     chance = measure_chance(metrics, drawn)
-    references = compare_with_references(truth, metrics, drawn, others or {})
+    detected = {name: _found(each) for name, each in (others or {}).items()}
+    references = compare_with_references(truth, metrics, drawn, detected)
+    measured = Measurement(predictions(results, **changes), metrics, chance, exposure, references)
     asked = read_limits(limits, truth.categories.values())
-    return Evaluation(
-        predictions=predictions(results, **changes),
-        metrics=metrics,
-        chance=chance,
-        exposure=exposure,
-        references=references,
-        gate=judge(metrics, exposure, chance, references, asked, **(OPEN_GATE | dict(gate or {})), release=False),
-    )
+    return measured, judge(measured, asked, **(OPEN_GATE | dict(gate or {})), release=False)
+
+
+def _found(other: Results | str | ReferenceDetections) -> ReferenceDetections:
+    """What another model finds, or why it cannot be told."""
+    if isinstance(other, str):
+        return ReferenceDetections(None, other)
+    return other if isinstance(other, ReferenceDetections) else ReferenceDetections(other)

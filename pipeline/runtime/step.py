@@ -22,6 +22,7 @@ from pipeline.errors import GateError, IntegrityError, MissingError, StepError, 
 from pipeline.files import sha256_of, write_atomically
 from pipeline.runtime.earlier import find_earlier
 from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
+from pipeline.runtime.manifest import EARLIER
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -174,7 +175,8 @@ class Step:
             reads: Entities it needs.
             writes: Entities it makes.
             earlier: Of those that it reads, the entities that it compares with another version: that of the newest
-                earlier run in which every step succeeded. Where there is one, `inputs` has it as `earlier_ENTITY`.
+                earlier run in which every step succeeded. Where there is one, `earlier` gives it, and
+                `inputs` has it as `earlier_ENTITY`.
 
         Raises:
             MissingError: Opened by hand, and no dev run has made an input yet.
@@ -189,6 +191,11 @@ class Step:
             for folder in ("inputs", "outputs", "resume"):  # its cells may have run before
                 shutil.rmtree(Path(context.work) / folder, ignore_errors=True)
         return cls(context, reads, writes)
+
+    def earlier(self, entity: str) -> Path | None:
+        """The folder of an entity's version in the earlier run, or None where there is none; see `open`."""
+        name = EARLIER + entity
+        return self.inputs[name] if name in [*self.inputs] else None
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -107,7 +107,10 @@ def test_a_notebook_opened_by_hand_compares_with_the_same(project: Any, monkeypa
     monkeypatch.chdir(project.root)
     step = Step.open("judge", reads=["thing"], writes=["result"], earlier=["thing"])
     assert step.input_digests == digests
-    assert (step.inputs["earlier_thing"] / "value").read_text() == "a"
+    earlier = step.earlier("thing")
+    assert earlier is not None
+    assert (earlier / "value").read_text() == "a"
+    assert step.earlier("result") is None
 
 
 def test_an_earlier_version_that_is_gone_is_passed_over(project: Any) -> None:

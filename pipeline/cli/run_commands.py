@@ -37,10 +37,33 @@ def _status(context: CommandContext) -> CommandResult:
     )
 
 
-@command("runs", "all runs, oldest first")
+@command(
+    "runs",
+    "all runs side by side, newest first: state, metric, gate, and what changed since the run before",
+    argument("--sort", metavar="COLUMN", help="sort by a column: the youngest or the greatest first"),
+    argument(
+        "--filter",
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="only runs with this value: status=failed, pipeline=demo, changed=epochs, 'age<7d', 'mAP>0.7'; "
+        "given several times, all must hold",
+    ),
+    argument("--csv", action="store_true", help="print CSV, with all values in full"),
+)
 def _runs(context: CommandContext) -> CommandResult:
-    runs = context.project.runs.every()
-    return CommandResult([printing.run_json(*run) for run in runs], printing.runs_table(runs, context.steps))
+    from pipeline.cli.run_rows import filter_rows, metric_name, row_json, run_rows, sort_rows
+    from pipeline.cli.runs_table import runs_csv, runs_table
+
+    arguments = context.arguments
+    found = [(project.mode, *each) for project in context.projects for each in project.runs.every()]
+    rows = run_rows(found, list(context.steps))
+    metric = metric_name(rows)
+    shown = filter_rows(rows, arguments.filter, metric)
+    shown = sort_rows(shown, arguments.sort, metric) if arguments.sort else shown
+    empty = "no run is like that" if rows else "no runs yet"
+    text = runs_csv(shown, metric) if arguments.csv else runs_table(shown, metric) if shown else empty
+    return CommandResult([row_json(row) for row in shown], text)
 
 
 @command("show", "the manifest of a run", RUN)

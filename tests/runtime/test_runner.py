@@ -196,9 +196,9 @@ def test_prod_tags_the_commit_and_keeps_apart_from_dev(ran: Any, in_process: Non
 
     edited = ran.root / "configs" / "demo.yaml"
     edited.write_text(edited.read_text() + "# my work\n")
-    before = (edited.read_text(), ran.look("runs", "--mode", "prod").out)
+    before = (edited.read_text(), ran.json("runs", "--mode", "prod"))
     ran.step("first", mode="prod").fails("prod refuses a dirty tree: 1 file")
-    assert (edited.read_text(), ran.look("runs", "--mode", "prod").out) == before
+    assert (edited.read_text(), ran.json("runs", "--mode", "prod")) == before
 
 
 def test_a_failed_prod_step_is_not_tagged(toy: Any, in_process: None) -> None:

@@ -133,6 +133,17 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions))
 
 
+def find_stored(project: Project, typed: str) -> Artifact:
+    """The artifact of a name: `RUN/ENTITY` with a run as `find_run` takes it, or any that `find_artifact` takes."""
+    run, slash, entity = typed.rpartition("/")
+    if slash and "/" not in run and not DIGEST.fullmatch(entity):
+        return find_artifact(entity, [find_run(project, run)])
+    manifests = project.runs.readable()
+    if not manifests:
+        find_run(project)  # raises the error for a store without runs
+    return find_artifact(typed, manifests)
+
+
 @dataclass(frozen=True)
 class NamedInput:
     """An input that a person named in place of the run's own."""

@@ -13,6 +13,7 @@ from pipeline.runtime.process import is_alive
 COMPLETE, INCOMPLETE = "complete", "incomplete"
 GATE = "gate"  # the metric by which a step records whether its quality gate was passed
 PASSED = "passed"
+ENDS = ("low", "high")  # of a metric's interval, the metrics NAME_low and NAME_high
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def leading_metric(manifest: RunManifest, step: str) -> LeadingMetric | None:
     name = next(iter(metrics), None)
     if name is None:
         return None
-    low, high = (_number(metrics.get(f"{name}_{end}")) for end in ("low", "high"))
+    low, high = (_number(metrics.get(f"{name}_{end}")) for end in ENDS)
     return LeadingMetric(name, metrics[name], low, high)
 
 
@@ -69,8 +70,12 @@ def gate_outcome(manifest: RunManifest, steps: Sequence[str]) -> str | None:
 
 
 def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:
-    """The first two metrics, as text: a notebook commits them in the order of their importance."""
-    first = list(record.metrics.items())[:2]
+    """The first two metrics, as text: a notebook commits them in the order of their importance.
+
+    The ends of an interval are no metrics of their own.
+    """
+    ends = {f"{name}_{end}" for name in record.metrics for end in ENDS}
+    first = [each for each in record.metrics.items() if each[0] not in ends][:2]
     return [f"{name} {metric_text(value)}" for name, value in first if not (numbers_only and isinstance(value, str))]
 
 

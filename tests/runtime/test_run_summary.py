@@ -11,7 +11,7 @@ from records import attempt, failed, reused, run_id, run_of
 
 from pipeline.runtime.manifest import INTERRUPTED, RUNNING, RunManifest
 from pipeline.runtime.process import Process, this_process
-from pipeline.runtime.run_summary import LeadingMetric, gate_outcome, leading_metric, run_state
+from pipeline.runtime.run_summary import LeadingMetric, gate_outcome, leading_metric, main_metrics, run_state
 
 STEPS = ("load", "fit", "judge")
 LOAD, FIT, JUDGE = (attempt(step) for step in STEPS)
@@ -104,3 +104,10 @@ def test_the_leading_metric_is_the_first_of_the_last_step(manifest: RunManifest,
 )
 def test_the_gate_is_what_the_record_says(manifest: RunManifest, outcome: str | None) -> None:
     assert gate_outcome(manifest, STEPS) == outcome
+
+
+def test_the_main_metrics_are_the_first_two_without_the_ends_of_intervals() -> None:
+    metrics = {"mAP": 0.71891, "mAP_low": 0.6, "mAP_high": None, "kind": "x", "images": 3}
+    record = replace(JUDGE, metrics=metrics)
+    assert main_metrics(record) == ["mAP 0.7189", "kind x"]
+    assert main_metrics(record, numbers_only=True) == ["mAP 0.7189"]

@@ -38,6 +38,7 @@ CELLS = [
         f"draw(history, '{LONG}')",
         outputs=(
             new_output("stream", text=f"epoch 1: {LONG}\n"),
+            new_output("stream", name="stderr", text="100% |####|\n"),
             new_output("display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"}),
         ),
     ),
@@ -100,6 +101,16 @@ def test_printing_follows_the_switch(open_notebook: Callable[[int], Page]) -> No
     expect(page.locator("label")).to_be_hidden()
     page.get_by_role("checkbox").check(force=True)
     assert visible(page) == {*SHOWN, *HIDDEN}
+
+
+def test_a_progress_bar_is_not_as_red_as_an_error(open_notebook: Callable[[int], Page]) -> None:
+    page = open_notebook(1280)
+    backs = ["no luck", "100%"]
+    colours = [
+        page.get_by_text(text).evaluate("each => getComputedStyle(each.parentElement).backgroundColor")
+        for text in backs
+    ]
+    assert colours == ["rgb(255, 221, 221)", "rgba(0, 0, 0, 0)"]
 
 
 def test_the_page_has_no_script_of_its_own(tmp_path: Path) -> None:

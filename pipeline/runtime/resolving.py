@@ -6,12 +6,12 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
-from pipeline.runtime.project import Project, check_name, mode_option
+from pipeline.runtime.project import MODES, Project, check_name, mode_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -45,11 +45,13 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
         return runs.load(found[0])
     if found:
         raise UsageError(f"'{typed}' matches {len(found)} runs", expected=_one_of(found), remedy="type more of it")
+    other = next(mode for mode in MODES if mode != project.mode)
+    if not latest and matching_runs(typed, replace(project, mode=other).runs.ids()):
+        remedy = f"use {other} mode: it is a {other} run"
+    else:
+        remedy = did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6)
     raise MissingError(
-        f"there is no run '{typed}'",
-        where=f"{runs.store.url}/runs",
-        expected=_one_of(ids),
-        remedy=did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6),
+        f"there is no run '{typed}'", where=f"{runs.store.url}/runs", expected=_one_of(ids), remedy=remedy
     )
 
 

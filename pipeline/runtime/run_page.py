@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pipeline.files import write_atomically
 from pipeline.runtime.manifest import RunManifest, StepRecord, notebook_key
-from pipeline.runtime.run_summary import gate_outcome, main_metrics, metric_text, run_state
+from pipeline.runtime.run_summary import gate_outcome, leading_metric, main_metrics, metric_text, run_state
 from pipeline.runtime.store.artifact_store import Store, StoredFile
 
 INDEX = "index.html"
@@ -91,6 +91,7 @@ def write_page(
         run=manifest,
         state=run_state(manifest, steps),
         gate=gate_outcome(manifest, steps),
+        leading=leading_metric(manifest, steps[-1]),
         opened=f"{manifest.created[:10]} {manifest.created[11:16]} UTC",
         steps=entries,
         delivered=[DeliveredFolder.of(*each) for each in delivered.items()],

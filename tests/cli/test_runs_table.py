@@ -237,6 +237,8 @@ def test_the_command_shows_both_modes_unless_told(ran: Any, in_process: None) ->
     [row] = ran.json("runs", "--filter", "score<0.3")
     assert (row["mode"], row["metric"]) == ("prod", {"name": "score", "value": 0.25, "low": None, "high": None})
     assert [row["mode"] for row in ran.json("runs", "--sort", "score")] == ["dev", "prod"]
+    ran.look("show", row["name"]).fails(f"there is no run '{row['name']}'", "use prod mode: it is a prod run")
+    assert ran.json("show", row["name"], "--mode", "prod")["run"] == row["run"]
     assert ran.look("runs", "--filter", "status=failed").out == "no run is like that\n"
     assert ran.look("runs", "--csv").out.splitlines()[1].startswith(f"{row['run']},{row['name']},prod,toy,")
     ran.look("runs", "--sort", "scor").fails("did you mean 'score'?", code=2)

@@ -66,7 +66,7 @@ def test_the_page_tells_of_the_run_and_links_its_files(runs: Runs, tmp_path: Pat
     for part in (
         "toy: complete",
         f"run {run_id(2)} opened 2026-11-30 06:18 UTC mode dev pipeline toy, configs/demo.yaml",
-        f"commit {'a' * 40}, with uncommitted changes quality gate passed",
+        f"commit {'a' * 40}, with uncommitted changes mAP 0.7189, interval 0.68 to 0.75 quality gate passed",
         "model report 3 files, 0.3 MB report.html a &amp; b.csv (1.5 kB)",
         "results 2 files, 21.0 MB metrics.json (0.1 kB), predictions.json (21.0 MB)",
         "load succeeded 41.0 s notebook of load images 240 12 images are &lt;left&gt; out",

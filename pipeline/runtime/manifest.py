@@ -13,10 +13,12 @@ from pipeline.runtime.process import NOBODY, Process, is_alive
 from pipeline.runtime.store.artifact_store import Artifact
 
 SCHEMA = 4
+WITH_LIMITS = 4  # the first schema that records the limits of a gate
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
+PASSED = "passed"  # by the quality gate
 EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
@@ -90,9 +92,9 @@ class StepRecord:
 
     @property
     def gate(self) -> str:
-        """The outcome of the quality gate: `passed`, `failed`, or empty where no limit decided."""
+        """The outcome of the quality gate: `passed`, `failed`, or `none` where no limit decided."""
         verdicts = {verdict for verdict in self.limits.values() if verdict is not None}
-        return "" if not verdicts else "passed" if all(verdicts) else "failed"
+        return "none" if not verdicts else PASSED if all(verdicts) else FAILED
 
     @property
     def own_inputs(self) -> dict[str, Artifact]:

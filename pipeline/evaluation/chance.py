@@ -61,7 +61,7 @@ def measure_chance(metrics: DetectionMetrics, *, draws: int = _DRAWS) -> Chance:
     with_objects = [len(np.unique(matches.truth_image[of_size])) for of_size in is_object.T]
     sizes = {"map_small": with_objects[1], "map_medium": with_objects[2], "map_large": with_objects[3]}
     figures = {
-        name: _interval(values, sizes.get(name, with_objects[0]), limit=1.0) for name, values in found.figures.items()
+        name: interval_of(values, sizes.get(name, with_objects[0]), limit=1.0) for name, values in found.figures.items()
     }
     order = np.argsort([each.image_id for each in metrics.per_image])
     false = np.array([each.false_positives for each in metrics.per_image], np.float64)[order]
@@ -69,12 +69,12 @@ def measure_chance(metrics: DetectionMetrics, *, draws: int = _DRAWS) -> Chance:
     is_empty: Bools = np.bincount(matches.truth_image, minlength=matches.images) == 0
     for name, among in (("fp_per_image_with_objects", has_object), ("fp_per_image_without_objects", is_empty)):
         defined = getattr(metrics, name) is not None
-        figures[name] = _interval(_mean_of(false, among, weights), int(among.sum())) if defined else None
+        figures[name] = interval_of(_mean_of(false, among, weights), int(among.sum())) if defined else None
     return Chance(
         images=matches.images,
         figures=figures,
         class_ap=tuple(
-            _interval(values, each.images, limit=1.0)
+            interval_of(values, each.images, limit=1.0)
             for values, each in zip(found.class_ap.T, metrics.classes, strict=True)
         ),
     )
@@ -86,12 +86,19 @@ def _mean_of(values: Floats, among: Bools, weights: Weights) -> Floats:
         return np.asarray((values * among) @ weights / (among @ weights))
 
 
-def _interval(draws: Floats, images: int, limit: float = math.inf) -> Interval | None:
-    """The interval of a figure from 0 to `limit` that depends on so many images; the first draw is the test set."""
+def interval_of(draws: Floats, images: int, limit: float = math.inf) -> Interval | None:
+    """The interval of a figure from 0 to `limit` that depends on so many images.
+
+    `draws` are its values `(D,)`, NaN where not defined; the first draw is the test set itself. None on too few images.
+    """
     if images < FEWEST_IMAGES or np.isnan(draws[0]):
         return None
-    # the draws' variance is that of n images; with n - 1 it is not too small
-    deviation = float(np.nanstd(draws[1:])) * math.sqrt(images / (images - 1))
-    reach = deviation * float(student.ppf((1 + CONFIDENCE) / 2, images - 1))
+    reach = spread_of(draws, images) * float(student.ppf((1 + CONFIDENCE) / 2, images - 1))
     excess = max(float(np.nanmean(draws[1:]) - draws[0]), 0.0)
     return Interval(max(float(draws[0]) - reach - _EXCESS * excess, 0.0), min(float(draws[0]) + reach, limit))
+
+
+def spread_of(draws: Floats, images: int) -> float:
+    """The standard deviation of a figure that depends on so many images, from its draws `(D,)` but the first."""
+    # the draws' variance is that of n images; with n - 1 it is not too small
+    return float(np.nanstd(draws[1:])) * math.sqrt(images / (images - 1))

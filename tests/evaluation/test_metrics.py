@@ -185,7 +185,7 @@ def test_an_ignored_region_is_as_if_neither_it_nor_what_is_found_there_were(coco
     assert (metrics.threshold, metrics.f1, metrics.map50) == (without.threshold, without.f1, without.map50)
     for each, other in zip(metrics.classes, without.classes, strict=True):
         assert (each.best, each.ap50, each.ground_truth) == (other.best, other.ap50, other.ground_truth)
-    for name in ("precision", "f1_by_score"):
+    for name in ("precision", "precision_by_score", "recall_by_score", "f1_by_score"):
         assert np.array_equal(getattr(metrics, name), getattr(without, name), equal_nan=True)
     assert metrics.objects == 3
     assert metrics.per_image[2].f1 == 1.0

@@ -44,6 +44,7 @@ def predictions(results: list[dict], **changes: Any) -> ServicePredictions:
         "workers": 2,
         "images_per_second": 6.0,
         "latency": {"p50": 10.0, "max": 23.4},
+        "stages": {},
         "dropped": {},
         "unknown_classes": (),
         "resized": (),

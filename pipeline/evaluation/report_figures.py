@@ -61,7 +61,7 @@ def _by_score_chart(metrics: DetectionMetrics, curves: Floats, name: str, at_bes
     `at_best` are the figures at the points. Where no threshold can be recommended, there is no point and no line.
     """
     chart, axes = _start(8.5, 5, f"{name} by score threshold at IoU 0.5", "score threshold", name)
-    colours = _draw_classes(axes, metrics, curves, at_best, f"{name} at its best F1 (point)")
+    colours = _draw_classes(axes, metrics, curves, at_best, "best F1" if name == "F1" else f"{name} at best F1")
     for label, colour in colours.items():
         best, value = metrics.classes[label].best, at_best[label]
         if best.f1 and value is not None:
@@ -129,10 +129,11 @@ def slices_chart(metrics: DetectionMetrics, slices: Slices) -> Chart:
             axes.plot(each.ap50, place, "D" if each.is_worse else "o", color=colour, markersize=5)
     if metrics.map50 is not None:
         axes.axvline(metrics.map50, color="black", linewidth=1, linestyle=":")
-        axes.text(metrics.map50, -0.75, f" all images: {metrics.map50:.2f} ", ha="center", va="bottom", fontsize=8)
+        side = "right" if metrics.map50 > 0.6 else "left"
+        axes.text(metrics.map50, -0.9, f" all images: {metrics.map50:.2f} ", ha=side, va="center", fontsize=8)
     names = [f"{each.property}: {each.value}"[:_NAME] + f" ({each.images_with_objects})" for each in shown]
     axes.set_yticks(np.arange(len(shown)), names, fontsize=8)
-    axes.set(xlim=(0, 1), ylim=(max(len(shown), 1) - 0.4, -0.8))
+    axes.set(xlim=(0, 1), ylim=(max(len(shown), 1) - 0.4, -1.3))
     return chart
 
 

@@ -2,9 +2,12 @@
 
 A slice is compared with all test images, class by class, so that it is not worse merely because its classes are hard.
 Both are drawn together, as in `resampling`. All images are the slice and the rest, so a slice that is worse than all is
-worse than the rest, with the same certainty. Of many slices some look worse by chance; so the more there are, the more
-certain each must be: where a model is equally good everywhere, at most one test set in twenty has a slice that is
-called worse (Bonferroni's correction).
+worse than the rest, with the same certainty.
+
+AP is a little higher on few images, so only a clear weakness is found. Correcting that by the draws would call slices
+worse that are not: in simulations of 20 classes on 120 images, in 8 to 45 % of the test sets. Of many slices some look
+worse by chance; so the more there are, the more certain each must be: where a model is equally good everywhere, at most
+one test set in twenty has a slice that is called worse (Bonferroni's correction).
 """
 
 from __future__ import annotations

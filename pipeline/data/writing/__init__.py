@@ -1,0 +1,1 @@
+"""Images and boxes written for other tools: one module a format."""

@@ -40,9 +40,17 @@ from pipeline.evaluation.matching import Matches
 
 UNLABELLED, WRONG_CLASS = "object without a label", "wrong class"
 BADLY_PLACED, NO_OBJECT = "badly placed box", "label without an object"
-KINDS = (UNLABELLED, WRONG_CLASS, BADLY_PLACED, NO_OBJECT)
+KINDS = {
+    UNLABELLED: "the model finds an object, and no label is there",
+    WRONG_CLASS: "the model finds an object of another class there, and none of the label's class",
+    BADLY_PLACED: "the model's box of the same class overlaps the label's by IoU 0.3 to 0.6",
+    NO_OBJECT: "the model finds nothing there, though it finds nearly all objects of this class and size",
+}
+"""What each kind means, in the order of the list."""
 
-_SURE = 0.8  # least trust in a detection
+SURE = 0.8
+"""Least trust in a detection that is held against a label."""
+
 _USUAL = 0.9  # least share of labels that are found with more trust, or placed better
 _ALIKE = 0.1  # scores that differ by no more are about the same
 _DOUBT, _NOTHING = 0.5, 0.1  # trust from which on the model finds a label, and up to which it finds nothing there
@@ -70,6 +78,7 @@ class LabelCheck:
 
     images: int
     labels: int  # crowd regions not counted
+    trusted: int  # detections that are held against the labels
     suspects: tuple[LabelSuspect, ...]
 
     def of_kind(self, kind: str) -> tuple[LabelSuspect, ...]:
@@ -104,8 +113,8 @@ _Found = tuple[str, float, int, int]  # kind, score, row of the label or -1, row
 def check_labels(truth: GroundTruth, matches: Matches) -> LabelCheck:
     """List the labels that are probably wrong.
 
-    The detections may be of any images with labels, but the model must not have learned those labels: it then finds
-    what it was told. Crowd regions are not checked, nor is what lies in them.
+    Images that the model learned from can be checked, too, but it has learned some of their mistakes, and finds fewer.
+    Crowd regions are not checked, nor is what lies in them.
 
     Args:
         truth: The images and their labels.
@@ -131,15 +140,17 @@ def check_labels(truth: GroundTruth, matches: Matches) -> LabelCheck:
             detection=_detection_box(matches, detection, classes) if detection >= 0 else None,
         )
 
-    return LabelCheck(len(truth.images), len(labels), tuple(suspect(*each) for each in found))
+    return LabelCheck(
+        len(truth.images), len(labels), int((trust >= SURE).sum()), tuple(suspect(*each) for each in found)
+    )
 
 
 def _in_turns(found: list[_Found]) -> list[_Found]:
     """The highest score of each kind, then the second of each, and so on."""
-    turns = Counter[str]()
+    kinds, turns = list(KINDS), Counter[str]()
     placed: list[tuple[int, int, _Found]] = []
     for each in sorted(found, key=lambda each: -each[1]):
-        placed.append((turns[each[0]], KINDS.index(each[0]), each))
+        placed.append((turns[each[0]], kinds.index(each[0]), each))
         turns[each[0]] += 1
     return [each for *_, each in sorted(placed)]
 
@@ -188,7 +199,7 @@ def _nearest(matches: Matches, trust: Floats) -> _Near:
     )  # fmt: skip
     of_image, label_of_image = _rows_by_image(matches.image_ids), _rows_by_image(matches.truth_image_ids)
     for image_id, rows in of_image.items():
-        sure = rows[trust[rows] >= _SURE]
+        sure = rows[trust[rows] >= SURE]
         near.repeats[sure] = _repeats(matches.boxes[sure])
         here = label_of_image.get(image_id)
         if here is not None:
@@ -218,7 +229,7 @@ def _compare(matches: Matches, trust: Floats, near: _Near, rows: Ints, here: Int
     weight = trust[rows][:, None]
     near.own[here] = np.where(same & (iou >= _HIT), weight, 0.0).max(0)
     near.any[here] = np.where(iou >= _TOUCHES, weight, 0.0).max(0)
-    sure = trust[rows] >= _SURE
+    sure = trust[rows] >= SURE
     if not sure.any():
         return
     rows, own, other = rows[sure], np.where(same, iou, 0.0)[sure], np.where(same, 0.0, iou)[sure]
@@ -230,7 +241,7 @@ def _compare(matches: Matches, trust: Floats, near: _Near, rows: Ints, here: Int
 
 
 def _suspects(matches: Matches, trust: Floats, near: _Near) -> Iterator[_Found]:
-    stands = (trust >= _SURE) & ~near.repeats
+    stands = (trust >= SURE) & ~near.repeats
     wrong = stands & (matches.truth < 0)
     # a detection that touches a label is of another object where a second detection is nearer to that label
     is_second = np.append(near.placed_by, -1)[near.same_at] != np.arange(len(trust))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cases import cases
 from detections import found
 from hypothesis import given, settings
@@ -17,7 +19,8 @@ from hypothesis import strategies as st
 
 from pipeline.data.coco import Annotation, Image
 from pipeline.data.writing.labelled import LabelledBox
-from pipeline.evaluation.coco_matching import match_boxes
+from pipeline.detection.export import export_onnx
+from pipeline.evaluation.coco_matching import box_iou, match_boxes
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.label_check import (
     BADLY_PLACED,
@@ -30,6 +33,10 @@ from pipeline.evaluation.label_check import (
     trust_in,
 )
 from pipeline.evaluation.matching import Matches, matches_at_half
+from pipeline.serving.decoding import decode
+from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.predictor import Predictor
+from pipeline.serving.preprocessing import letterbox
 
 CLASSES = {1: "car", 2: "person", 3: "bird"}
 SIZE = 300
@@ -250,3 +257,55 @@ def test_a_label_and_a_detection_are_in_one_suspect_at_most(boxes: Any, detectio
     for each in checked.suspects:
         assert (each.truth is None) == (each.kind == UNLABELLED)
         assert (each.detection is None) == (each.kind == NO_OBJECT)
+
+
+@pytest.fixture(scope="module")
+def photographed(real_data: Path, real_truth: GroundTruth, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What YOLOX-nano finds in COCO's photographs."""
+    folder = tmp_path_factory.mktemp("nano")
+    metadata = ModelMetadata("nano", (416, 416), tuple(real_truth.categories.values()))
+    weights = torch.load(real_data / "yolox_nano_coco.pth", weights_only=True)
+    torch.save({**weights, "meta": {"dataset_meta": {"classes": metadata.classes}}}, folder / "weights.pth")
+    model = export_onnx(metadata, folder / "weights.pth", folder / "model.onnx")
+    predictor = Predictor(model.path, replace(metadata, onnx_sha256=model.sha256))
+    ids = {name: id_ for id_, name in real_truth.categories.items()}
+    results = []
+    with zipfile.ZipFile(real_data / "val2017.zip") as opened:
+        for image in real_truth.images:
+            pixels = decode(opened.read(f"val2017/{image.file_name}"))
+            (answer,) = predictor.detect([letterbox(pixels, metadata.image_size)])
+            rows = zip(answer.boxes.tolist(), answer.scores.tolist(), answer.labels.tolist(), strict=True)
+            for (x1, y1, x2, y2), score, label in rows:
+                box = (x1, y1, x2 - x1, y2 - y1)
+                results.append(found(image.id, ids[metadata.classes[label]], box, score))
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [UNLABELLED, WRONG_CLASS, BADLY_PLACED])
+def test_on_photographs_planted_mistakes_are_among_the_first(
+    real_truth: GroundTruth, photographed: list[Any], kind: str
+) -> None:
+    """Of labels that the smallest model finds with trust, each is spoilt once, beside COCO's own mistakes."""
+    matches = matched(real_truth, photographed)
+    trusted = np.flatnonzero((trust_in(matches) >= 0.9) & (matches.truth >= 0))
+    fits = box_iou(matches.boxes[trusted], matches.truth_boxes[matches.truth[trusted]]) >= 0.8
+    labels = [each for each in real_truth.annotations if not each.iscrowd]
+    spoilt = [labels[row] for row in matches.truth[trusted[fits]].tolist()][:40]
+    assert len(spoilt) == 40
+    first = 0
+    for label in spoilt:
+        x, y, width, height = label.bbox
+        wrong = {
+            UNLABELLED: [],
+            WRONG_CLASS: [replace(label, category_id=1 if label.category_id != 1 else 2)],
+            BADLY_PLACED: [replace(label, bbox=(x + 0.35 * width, y + 0.2 * height, width, height))],
+        }[kind]
+        others = tuple(each for each in real_truth.annotations if each.id != label.id)
+        checked = check(replace(real_truth, annotations=(*others, *wrong)), photographed)
+        name = real_truth.categories[label.category_id]
+        first += any(
+            each.image_id == label.image_id and each.detection is not None and each.detection.label == name
+            for each in checked.of_kind(kind)[:5]
+        )
+    assert first >= 36

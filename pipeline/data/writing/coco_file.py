@@ -42,6 +42,7 @@ class CocoWriter:
                 "bbox": [x, y, width, height],
                 "area": round(width * height, _DIGITS),
                 "iscrowd": 0,
+                "segmentation": [],  # which CVAT asks for
             }
             annotation |= {} if box.score is None else {"score": box.score}
             annotation |= {"attributes": dict(box.attributes)} if box.attributes else {}

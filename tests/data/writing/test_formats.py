@@ -168,8 +168,9 @@ def test_coco(tmp_path: Path) -> None:
     coco = COCO(str(write("coco", tmp_path, IMAGES)))
     assert coco.loadAnns([1, 2]) == [
         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10.25, 20.5, 30.125, 40.0], "area": 1205.0, "iscrowd": 0}
-        | {"score": 0.875, "attributes": {"kind": "wrong class", "suspicion": 0.5}},
-        {"id": 2, "image_id": 1, "category_id": 2, "bbox": [50.5, 30.0, 20.0, 70.0], "area": 1400.0, "iscrowd": 0},
+        | {"segmentation": [], "score": 0.875, "attributes": {"kind": "wrong class", "suspicion": 0.5}},
+        {"id": 2, "image_id": 1, "category_id": 2, "bbox": [50.5, 30.0, 20.0, 70.0], "area": 1400.0, "iscrowd": 0}
+        | {"segmentation": []},
     ]
 
 

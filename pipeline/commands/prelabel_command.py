@@ -62,10 +62,11 @@ def _check_output(arguments: argparse.Namespace, found: FoundFiles) -> None:
     if arguments.format != "yolo":
         check_output_file(arguments.out, found)
         return
-    from pipeline.data.writing.yolo_folder import check_empty
+    from pipeline.data.writing.yolo_folder import check_empty, check_names
 
     check_folder_of(arguments.out)
     check_empty(arguments.out)
+    check_names(file.name for file in found.files if file.kind == "image")  # those of archives and videos tell later
 
 
 def _prelabel_with(client: ServiceClient, found: FoundFiles, arguments: argparse.Namespace) -> CommandResult:

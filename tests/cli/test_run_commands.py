@@ -23,7 +23,7 @@ DEV = ".store/default/dev"
 EACH = {name: [name] for name in ("status", "runs", "show", "graph", "export", "verify", "gc")}
 EACH |= {name: [name, "second"] for name in ("log", "open")}
 EACH |= {"compare": ["compare", "latest"], "lineage": ["lineage", "words"]}
-ON_SERVICES = {"collect", "containerize", "predict", "serve"}  # of pipeline.commands, tested there
+ON_SERVICES = {"collect", "containerize", "predict", "prelabel", "serve"}  # of pipeline.commands, tested there
 
 
 def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:

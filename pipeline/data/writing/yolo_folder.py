@@ -9,7 +9,7 @@ Reference: https://docs.ultralytics.com/datasets/detect/#ultralytics-yolo-format
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -28,7 +28,7 @@ class YoloWriter:
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         self._folder = folder
         self._index = {name: i for i, name in enumerate(classes)}
-        self._images: dict[Path, str] = {}  # by the file of their labels
+        self._taken: dict[PurePosixPath, str] = {}  # names of images by the file of their labels
         (folder / IMAGES).mkdir(parents=True)
         (folder / _LABELS).mkdir(parents=True)
 
@@ -38,15 +38,7 @@ class YoloWriter:
         Raises:
             DataError: Another image has the same name but for its suffix, and so the same file of labels.
         """
-        path = self._folder / _LABELS / PurePosixPath(image.name).with_suffix(".txt")
-        if other := self._images.get(path):
-            raise DataError(
-                f"two images would have the same file of labels: {other} and {image.name}",
-                where=path.relative_to(self._folder),
-                expected="names that differ in more than their suffixes",
-                remedy="rename one of them, or choose another format",
-            )
-        self._images[path] = image.name
+        path = self._folder / _take_place(image.name, self._taken)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = []
         for box in image.boxes:
@@ -76,6 +68,27 @@ def yolo_folder(path: Path, classes: Sequence[str]) -> Iterator[YoloWriter]:
         yield writer
         writer.finish()
         draft.replace(path)  # an empty folder goes
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise a `DataError` where two images would have the same file of labels."""
+    taken: dict[PurePosixPath, str] = {}
+    for name in names:
+        _take_place(name, taken)
+
+
+def _take_place(name: str, taken: dict[PurePosixPath, str]) -> PurePosixPath:
+    """The file for the labels of an image, within the folder, which no other image may have."""
+    path = _LABELS / PurePosixPath(name).with_suffix(".txt")
+    if other := taken.get(path):
+        raise DataError(
+            f"two images would have the same file of labels: {other} and {name}",
+            where=path,
+            expected="names that differ in more than their suffixes",
+            remedy="rename one of them, or choose another format",
+        )
+    taken[path] = name
+    return path
 
 
 def check_empty(path: Path) -> None:

@@ -25,7 +25,7 @@ EACH = {name: [name] for name in ("status", "runs", "show", "graph", "export", "
 EACH |= {name: [name, "second"] for name in ("log", "open")}
 EACH |= {"compare": ["compare", "latest"], "lineage": ["lineage", "words"]}
 OTHERS = {"get", "rerun"}  # they write, and are tested apart
-ON_SERVICES = {"collect", "containerize", "predict", "serve"}  # of pipeline.commands, tested there
+ON_SERVICES = {"collect", "containerize", "predict", "prelabel", "serve"}  # of pipeline.commands, tested there
 
 
 def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:

@@ -19,6 +19,12 @@ from pipeline.evaluation.resampling import draw_weights, resample
 
 BETTER, WORSE, CLOSE, SAME = "better", "worse", "too close to call", "the same"
 
+NAMES = {
+    "map": "mAP", "map50": "mAP50", "map75": "mAP75", "map_small": "mAP small", "map_medium": "mAP medium",
+    "map_large": "mAP large", "ar1": "AR 1", "ar10": "AR 10", "ar100": "AR 100",
+}  # fmt: skip
+"""Of the figures, for people."""
+
 _DRAWS = 1000
 _MOST = 1e-12  # differences below it come from the order of additions
 
@@ -54,6 +60,11 @@ class PairedFigures:
     images: int
     figures: dict[str, Difference]
     class_ap: dict[str, Difference]
+
+    @property
+    def decided(self) -> dict[str, Difference]:
+        """AP of the classes that differ beyond chance."""
+        return {name: each for name, each in self.class_ap.items() if each.verdict in {BETTER, WORSE}}
 
 
 def compare_models(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from pipeline.data.fonts import missing_fonts, unwritten
-from pipeline.data.report.inline_images import Gallery, draw
+from pipeline.data.report.inline_images import draw
 from pipeline.evaluation.chance import CONFIDENCE, FEWEST_IMAGES, Chance, Interval
 from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gallery import ExampleGallery, script_source
 from pipeline.evaluation.metrics import DetectionMetrics
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate
@@ -26,6 +24,7 @@ from pipeline.evaluation.report_figures import (
     f1_chart,
     precision_recall_chart,
 )
+from pipeline.evaluation.templates import render
 
 _COMPARED = (  # heading, attribute of the metrics, digits
     ("images", "images", 0),
@@ -62,10 +61,10 @@ def write_report(
     judged: int,
     mode: str,
     chosen: Sequence[str],
-    comparisons: Gallery,
+    gallery: ExampleGallery,
     provenance: Mapping[str, Any],
 ) -> list[str]:
-    """Write the report; it needs no network, no script and no other file.
+    """Write the report; it needs no network and no other file.
 
     `judged` counts the models that have been judged on this test set, this one included, by the records of `mode`: dev
     and prod keep their own. `chosen` names the inputs that were chosen by hand.
@@ -73,11 +72,10 @@ def write_report(
     Returns:
         What a user must know who does not open it, a short sentence each.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": _figure, "interval": _interval, "value": _value}
-    template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
     notes = [*_notes(metrics, exposure, predictions), *_close_calls(gate, chance)]
-    page = template.render(
+    page = render(
+        "report.html.j2",
+        {"figure": _figure, "interval": _interval, "value": _value},
         metrics=metrics,
         predictions=predictions,
         gate=gate,
@@ -102,7 +100,8 @@ def write_report(
         compared=_COMPARED,
         confused=confused_pairs(metrics),
         crowd_only=metrics.images - metrics.images_with_objects - metrics.images_without_objects,
-        comparisons=comparisons,
+        gallery=gallery,
+        script_source=script_source(),
         provenance=provenance,
     )
     path.write_text(page, "utf-8")

@@ -20,13 +20,13 @@ from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation import quality_report
 from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gallery import ExampleGallery, make_gallery
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import judge
 from pipeline.evaluation.quality_report import write_report
-from pipeline.evaluation.report_figures import draw_comparisons
 
-NOTHING = Gallery({})
+NOTHING, NO_EXAMPLES = Gallery({}), ExampleGallery((), (), {}, {}, {})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
@@ -67,16 +67,17 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.text += f" {dict(attributes)['class']}: " if tag == "section" else ""  # the colour of the head
         self.described += any(name == "alt" and bool(value) for name, value in attributes)
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        found = [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        self.addresses += [value for value in found if not value.startswith("#")]  # which is in the page itself
         self.text += " " if tag in ("td", "th", "b") else ""
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
 
 
@@ -114,7 +115,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             judged=2,
             mode="prod",
             chosen=chosen,
-            comparisons=draw_comparisons(truth, metrics) if drawn else NOTHING,
+            gallery=make_gallery(truth, metrics) if drawn else NO_EXAMPLES,
             provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
         page = Page(tmp_path / "report.html")
@@ -145,14 +146,14 @@ def test_a_limit_within_the_interval_is_too_close_to_call(report: Callable, limi
 def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     page = report(drawn=True)
     assert page.open == []
-    assert not {"script", "link"} & set(page.tags)
-    assert len(page.addresses) == 6 + 3  # charts and comparisons
+    assert (page.tags.count("script"), page.tags.count("link")) == (2, 0)  # the gallery's boxes, and its script
+    assert len(page.addresses) == 6 + 3  # charts and photographs
     assert all(address.startswith("data:image/") for address in page.addresses)
-    assert page.described == len(page.addresses)
+    assert page.described == 6
     for expected in (
         "Quality gate passed: mAP50 0.5, at least 0.5 ", "mAP50 ≥ 0.5 0.5000 yes",
         "6.0 images/s: 3 images", "p50 10.0, max 23.4", "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
-        "1.png: 1 found, 0 missed", "2 of 2 classes have fewer",
+        "1 found, 0 missed, 0 false", "Worst misses", "2 of 2 classes have fewer",
         "bright 2 2 1.000 1.000 1.000 0.40 1.00", "dark 1 1 0.000 0.000 0.000 - 0.00",
         "an object without any detection 1 0.500", "too few images with objects to tell how far chance moves",
         "by the records of this store (prod): 2.", "with objects 3 3 0.00",
@@ -274,7 +275,7 @@ def test_it_shows_training_images_and_the_figures_without_them(report: Callable,
         "unseen test images none 0 no limit",
     ):  # fmt: skip
         assert expected in page.text
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 2
     assert page.notes == ["test images that the model learned from: 1 of 3 byte for byte, 2 more look alike"]
     nothing = report(results=results, exposure=replace(CLEAN, seen=seen))
     assert "Without these images nothing is left to judge by." in nothing.text

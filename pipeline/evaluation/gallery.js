@@ -127,19 +127,22 @@
     }
   }
 
-  // The middle of the example's box, as shares of all of the photograph.
-  function middle() {
-    const box = open.querySelector("rect.focus");
-    return box ? [(box.x.baseVal.value + box.width.baseVal.value / 2) / view[2],
-      (box.y.baseVal.value + box.height.baseVal.value / 2) / view[3]] : [0.5, 0.5];
-  }
-
-  // `at` is the place, as shares of the view, that stays where it is.
-  function zoom(factor, at = isNear() ? [0.5, 0.5] : middle()) {
-    const { size } = photographs[open.dataset.image], [x, y] = at;
+  // `x` and `y` are the place, as shares of the view, that stays where it is.
+  function zoom(factor, [x, y] = [0.5, 0.5]) {
+    const { size } = photographs[open.dataset.image];
     const share = Math.min(Math.max(view[2] / size[0] / factor, 1 / 32), 1);
     const next = [size[0] * share, size[1] * share];
     view = [view[0] + (view[2] - next[0]) * x, view[1] + (view[3] - next[1]) * y, ...next];
+    draw();
+  }
+
+  // Without a pointer, the first step goes to the box of the example.
+  function zoomIn() {
+    const box = isNear() ? null : open.querySelector("rect.focus");
+    zoom(STEP);
+    if (!box) return;
+    view[0] = box.x.baseVal.value + (box.width.baseVal.value - view[2]) / 2;
+    view[1] = box.y.baseVal.value + (box.height.baseVal.value - view[3]) / 2;
     draw();
   }
 
@@ -160,14 +163,14 @@
 
   const actions = {
     before: () => step(-1), after: () => step(1), close: () => dialog.close(),
-    nearer: () => zoom(STEP), farther: () => zoom(1 / STEP),
+    nearer: zoomIn, farther: () => zoom(1 / STEP),
   };
   const arrows = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1] };
 
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const [x, y] = arrows[event.key] ?? [0, 0];
-    if (event.key === "+" || event.key === "=") zoom(STEP);
+    if (event.key === "+" || event.key === "=") zoomIn();
     else if (event.key === "-") zoom(1 / STEP);
     else if (isNear() && (x || y)) move(x, y);
     else if (x) step(Math.sign(x));

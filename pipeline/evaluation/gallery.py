@@ -26,9 +26,10 @@ from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import DetectionMetrics
 from pipeline.evaluation.templates import render
 
-_LONGEST = 640  # pixels of a photograph's longer side
+_LONGEST, _LONGEST_OF_MANY = 640, 480  # pixels of a photograph's longer side
+_MANY = 250  # photographs
 _QUALITY = 70
-_MOST_BYTES = 14_000_000  # of all photographs, as they are in the page
+_MOST_BYTES = 16_000_000  # of all photographs, as they are in the page
 _SHAPE = 4 / 3  # width to height of a view
 _CONTEXT, _LEAST_VIEW = 2.5, 0.3  # width of a view in widths of the box, and its least share of the photograph
 _IN_NOTEBOOK = 3  # of each group
@@ -171,10 +172,11 @@ def draw_gallery(
     layers = [_Layers(metrics) for metrics in models.values()]
     photographs: dict[int, Photograph] = {}
     groups: dict[str, list[Example]] = {name: [] for name in selection.totals}
-    room = most_bytes
+    is_many = len({each.image_id for each in selection.examples}) > _MANY
+    longest, room = _LONGEST_OF_MANY if is_many else _LONGEST, most_bytes
     for example in selection.examples:
         if example.image_id not in photographs:
-            photo = _photograph(truth, files[example.image_id], example.image_id, layers)
+            photo = _photograph(truth, files[example.image_id], example.image_id, layers, longest)
             room -= len(photo.jpeg) * 4 // 3
             if room < 0:
                 break
@@ -228,14 +230,16 @@ class _ByImage:
         return self._rows[slice(*np.searchsorted(self._ids, [image_id, image_id + 1]).tolist())]
 
 
-def _photograph(truth: GroundTruth, file_name: str, image_id: int, layers: Sequence[_Layers]) -> Photograph:
+def _photograph(
+    truth: GroundTruth, file_name: str, image_id: int, layers: Sequence[_Layers], longest: int
+) -> Photograph:
     pixels = read_pixels(truth.path_of(file_name))
     height, width = pixels.shape[:2]
     return Photograph(
         file_name=file_name,
         width=width,
         height=height,
-        jpeg=encode_jpeg(scale(pixels, min(_LONGEST / max(width, height), 1.0)), _QUALITY),
+        jpeg=encode_jpeg(scale(pixels, min(longest / max(width, height), 1.0)), _QUALITY),
         truth=tuple(each.truth(image_id) for each in layers),
         found=tuple(each.found(image_id) for each in layers),
     )

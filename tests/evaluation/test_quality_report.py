@@ -14,41 +14,22 @@ import numpy as np
 import pytest
 from cases import cases
 from detections import found
+from reports import CLEAN, predictions, report_arguments
 
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation import quality_report
-from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.gallery import ExampleGallery, make_gallery
+from pipeline.evaluation.gallery import make_gallery
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import judge
 from pipeline.evaluation.quality_report import write_report
 
-NOTHING, NO_EXAMPLES = Gallery({}), ExampleGallery((), (), {}, {}, {})
-CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 WRONG = found(1, 2)
 EVIL = "<script>alert('x')</script>"
-
-
-def predictions(results: list[dict], **changes: Any) -> ServicePredictions:
-    values = {
-        "results": results,
-        "service": {"name": "object_detector", "classes": ["bright", "dark"], "input_size": [64, 96], "limits": {}},
-        "score_threshold": 0.01,
-        "retries": 0,
-        "workers": 2,
-        "images_per_second": 6.0,
-        "latency": {"p50": 10.0, "max": 23.4},
-        "dropped": {},
-        "unknown_classes": (),
-        "resized": (),
-    }
-    return ServicePredictions(**(values | changes))
 
 
 class Page(HTMLParser):
@@ -105,19 +86,17 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             for name in ("draw", *(name for name in vars(quality_report) if name.endswith("_chart"))):
                 monkeypatch.setattr(quality_report, name, lambda *_: "")
         limits = {"min_map50": gate, "max_seen_exact": max_seen_exact, "max_seen_similar": 1.0}
-        notes = write_report(
-            tmp_path / "report.html",
-            metrics=metrics,
+        values = report_arguments(
+            metrics,
+            results,
             predictions=predictions(results, **changes),
             gate=judge(metrics, exposure, **limits, allow_no_detections=True, release=False),
             exposure=exposure,
-            chance=measure_chance(metrics, draws=50),
-            judged=2,
-            mode="prod",
             chosen=chosen,
-            gallery=make_gallery(truth, metrics) if drawn else NO_EXAMPLES,
             provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
+        values |= {"gallery": make_gallery(truth, metrics)} if drawn else {}
+        notes = write_report(tmp_path / "report.html", **values)
         page = Page(tmp_path / "report.html")
         page.notes = notes
         return page

@@ -58,16 +58,19 @@ def _compare(context: CommandContext) -> CommandResult:
     comparison = compare(left, right, changed_between(context.root, *commits))
     text = printing.comparison_text(comparison, everything=context.arguments.all)
     content: dict[str, Any] = comparison_json(comparison)
+    page: Path | None = context.arguments.page
+    models: _Evaluations | None = None
     try:
         models = _evaluate(context, left, right)
     except MissingError as error:  # the rest of the comparison stands
-        models, told = None, f"the models cannot be compared: {error}"
+        told = f"the models cannot be compared: {error}"
     else:
         told = _text(models) if models else _reason(left, right)
-    page: Path | None = context.arguments.page
     if models is None:
-        missing = f"there is no page: {told}" if page else told
-        return CommandResult(content | {"models": None}, "\n\n".join(filter(None, [text, missing])), int(bool(page)))
+        if page:
+            told = f"there is no page: {told or 'a run has evaluated no model'}"
+        code = 1 if page else 0
+        return CommandResult(content | {"models": None}, "\n\n".join(filter(None, [text, told])), code)
     if page:
         told += f"\n\npictures  {page}"
     found = asdict(models.paired) | {"changes": models.changes.to_json(models.truth)}

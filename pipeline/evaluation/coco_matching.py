@@ -121,7 +121,7 @@ def _is_outside(area: Floats) -> Bools:
 
 
 def sizes_of(area: Floats) -> Ints:
-    """`(N,)` index in `SIZES` of areas in square pixels: small up to 32 x 32, large from 96 x 96, else medium."""
+    """`(N,)` index in `SIZES` of areas in square pixels: small up to 32 x 32, large above 96 x 96, else medium."""
     return np.searchsorted(_AREAS[1:-1, 1], area) + 1
 
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.figures import encode_jpeg, read_pixels, scale
-from pipeline.data.fonts import written
 from pipeline.evaluation.coco_matching import SIZES, Bools, Floats, Ints
 from pipeline.evaluation.error_kinds import KINDS, MISSED
 from pipeline.evaluation.examples import LOW_SCORE, Example, Selection, select_examples
@@ -196,7 +195,7 @@ class _Layers:
 
     def __init__(self, metrics: DetectionMetrics) -> None:
         matches = metrics.matches
-        self._matches, self._names = matches, [written(each.name) or f"#{each.id}" for each in metrics.classes]
+        self._matches, self._names = matches, [each.name for each in metrics.classes]
         shown = np.flatnonzero(matches.scores >= metrics.errors_at)
         self._found = np.zeros(len(matches.truth_labels), bool)
         self._found[matches.truth[shown][matches.truth[shown] >= 0]] = True

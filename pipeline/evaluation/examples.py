@@ -35,7 +35,8 @@ class Example:
 
     group: str
     image_id: int
-    labels: tuple[int, ...]  # index of the class; of an image all classes in it
+    # index of the class; after that of a detection of the wrong class that of the object; of an image all classes in it
+    labels: tuple[int, ...]
     box: tuple[float, float, float, float] | None = None  # [x, y, width, height] in pixels
     is_object: bool = False  # of the test set, not a detection
     found: tuple[bool | None, ...] = ()  # whether each model is right here; None for one that has not this detection
@@ -173,11 +174,12 @@ def detection_example(
     metrics: DetectionMetrics, at: Outcomes, group: str, row: int, found: tuple[bool | None, ...]
 ) -> Example:
     """A detection."""
-    matches = metrics.matches
+    matches, target = metrics.matches, metrics.error_kinds.target[row]
+    labels = [int(matches.labels[row]), *([int(matches.truth_labels[target])] if target >= 0 else [])]
     return Example(
         group=group,
         image_id=int(matches.image_ids[row]),
-        labels=(int(matches.labels[row]),),
+        labels=tuple(dict.fromkeys(labels)),
         box=_box(matches.boxes[row]),
         found=found,
         kind=str(at.kind[row]),

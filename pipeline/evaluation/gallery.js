@@ -35,6 +35,7 @@
       const more = group.querySelector(".more");
       more.hidden = shown.size === fitting.length;
       more.textContent = `Show all ${fitting.length}`;
+      more.setAttribute("aria-label", `${more.textContent}: ${group.querySelector("h3").textContent}`);
       group.querySelector(".none").hidden = fitting.length > 0;
       all += fitting.length;
     }

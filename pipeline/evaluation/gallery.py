@@ -99,6 +99,8 @@ class ExampleGallery:
         return replace(self, groups=first, photographs=photographs)._render(is_page=False)
 
     def _render(self, *, is_page: bool) -> str:
+        if not self.groups:
+            return "<p>There is no object and no detection to show.</p>"
         every = [each for examples in self.groups.values() for each in examples]
         present = {label for each in every for label in each.labels}
         kinds = {each.kind for each in every}

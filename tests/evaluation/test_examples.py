@@ -86,6 +86,7 @@ def test_a_false_alarm_has_the_kind_of_its_error(coco_file: Callable[..., Ground
     truth = coco_file([(image, CAT, BOX) for image in (1, 2, 3, 4)])
     (alarm,) = group_of(truth, [*HITS, FALSE[kind]], FALSE_ALARMS)
     assert (alarm.kind, alarm.score, alarm.found, alarm.is_object) == (kind, 0.8, (False,), False)
+    assert alarm.labels == {"classification": (1, 0), "both": (1,)}.get(kind, (0,))  # wrong class: that of the object
 
 
 def test_the_first_of_every_class_come_before_the_second_of_any(coco_file: Callable[..., GroundTruth]) -> None:

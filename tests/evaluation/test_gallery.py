@@ -134,6 +134,19 @@ def test_a_notebook_shows_some_without_script(write_dataset: Callable[..., Groun
     assert 3 <= len(tags.of("image")) < 10
 
 
+def test_a_wrong_class_is_told_with_the_right_one(coco_file: Callable[..., GroundTruth]) -> None:
+    truth = coco_file([(1, 1, [8, 8, 32, 32])], images=1, size=(64, 64))
+    (truth.folder / "images").mkdir()
+    cv2.imwrite(str(truth.path_of("1.png")), np.full((64, 64, 3), 90, np.uint8))
+    text = Tags(make_gallery(truth, evaluate(truth, [found(1, 2)])).__html__()).text
+    assert "classification (cat), small" in " ".join(text.split())
+
+
+def test_without_objects_and_detections_it_says_so(write_dataset: Callable[..., GroundTruth]) -> None:
+    truth = write_dataset([250], categories=("owl",))
+    assert make_gallery(truth, evaluate(truth, [])).__html__() == "<p>There is no object and no detection to show.</p>"
+
+
 def test_the_script_ends_no_tag_and_its_digest_is_that_of_its_text() -> None:
     import hashlib
 

@@ -139,6 +139,11 @@ def _is_outside(area: Floats) -> Bools:
     return np.asarray((area[:, None] < _AREAS[:, 0]) | (area[:, None] > _AREAS[:, 1]))
 
 
+def sizes_of(area: Floats) -> Ints:
+    """`(N,)` index in `SIZES` of areas in square pixels: small up to 32 x 32, large above 96 x 96, else medium."""
+    return np.searchsorted(_AREAS[1:-1, 1], area) + 1
+
+
 class _Matching:
     """The matching of detections, which are in order of image and class and by descending score in each."""
 

@@ -41,6 +41,7 @@ class ErrorKinds:
 
     kind: Ints  # `(N,)` index in `KINDS`; -1 for a right detection
     missed: Bools  # `(M,)`
+    target: Ints  # `(N,)` row of the object whose box or class a detection of the first two kinds has wrong; else -1
     counts: dict[str, int]  # by kind, missed objects among them
     costs: dict[str, float | None]  # gain of AP50 without the errors of each kind; None without objects
 
@@ -65,8 +66,8 @@ def find_error_kinds(matches: Matches, classes: int) -> ErrorKinds:
     # of the detections that point at an object, the first has the highest score
     corrects = np.zeros(len(wrong.rows), bool)
     corrects[np.flatnonzero(is_open)[np.unique(wrong.target[is_open], return_index=True)[1]]] = True
-    kind = np.full(len(matches.labels), _RIGHT)
-    kind[wrong.rows] = wrong.kind
+    kind, target = np.full(len(matches.labels), _RIGHT), np.full(len(matches.labels), -1)
+    kind[wrong.rows], target[wrong.rows] = wrong.kind, wrong.target
     counts = {name: int((wrong.kind == number).sum()) for number, name in enumerate(KINDS)}
     counts[MISSED] = int(missed.sum())
     costs: dict[str, float | None] = {}
@@ -76,7 +77,7 @@ def find_error_kinds(matches: Matches, classes: int) -> ErrorKinds:
         costs[name] = None if base is None else max((_ap50(fixed, classes) or 0.0) - base, 0.0)
     forgiven = replace(matches, truth_labels=matches.truth_labels[~missed])
     costs[MISSED] = None if base is None else max((_ap50(forgiven, classes) or base) - base, 0.0)
-    return ErrorKinds(kind, missed, counts, costs)
+    return ErrorKinds(kind, missed, target, counts, costs)
 
 
 def _classify(matches: Matches, found: Bools) -> _Wrong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,3 +52,8 @@ def read_ground_truth(annotations: Path) -> GroundTruth:
                 expected="an image and a category of the same file",
             )
     return GroundTruth(annotations.parent, dataset.images, dataset.annotations, categories)
+
+
+def read_sets(folders: Mapping[str, Path]) -> dict[str, GroundTruth]:
+    """Read the sets in some folders, each with its `annotations.json`."""
+    return {name: read_ground_truth(folder / "annotations.json") for name, folder in folders.items()}

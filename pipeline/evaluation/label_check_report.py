@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,11 @@ from pipeline.data.figures import encode_jpeg, outline, read_pixels, scale
 from pipeline.data.report.inline_images import InlineImage
 from pipeline.data.writing.formats import label_writer
 from pipeline.data.writing.labelled import LabelledBox, LabelledImage
+from pipeline.evaluation.coco_matching import match_boxes
 from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.label_check import KINDS, SURE, LabelCheck, LabelSuspect
+from pipeline.evaluation.label_check import KINDS, SURE, LabelCheck, LabelSuspect, check_labels
+from pipeline.evaluation.matching import matches_at_half
+from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.report_figures import RIGHT, WRONG
 
 FILES = {"coco": "coco.json", "cvat": "cvat.xml", "label-studio": "label_studio.json"}
@@ -46,6 +49,25 @@ class LabelCheckSection:
 
     kinds = KINDS  # for the page
     sure = SURE
+
+
+def check_label_sets(
+    sets: Mapping[str, GroundTruth], found: Mapping[str, ServicePredictions], folder: Path
+) -> list[LabelCheckSection]:
+    """Check the labels of several sets by what the model finds there, and write the suspects below a folder.
+
+    Args:
+        sets: By name, such as `test`.
+        found: Of the same names.
+        folder: Gets a folder for each set, and lies beside the report.
+    """
+    sections = []
+    for name, truth in sets.items():
+        results = found[name].results
+        check = check_labels(truth, matches_at_half(truth, results, match_boxes(truth, results)))
+        write_suspects(folder / name, check, truth)
+        sections.append(label_check_section(check, truth, f"{name} images".capitalize(), f"{folder.name}/{name}"))
+    return sections
 
 
 def label_check_section(check: LabelCheck, truth: GroundTruth, name: str, folder: str) -> LabelCheckSection:

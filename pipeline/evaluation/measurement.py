@@ -13,6 +13,8 @@ from pipeline.evaluation.metrics import DetectionMetrics, evaluate
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.references import Reference, ReferenceDetections, compare_with_references
 from pipeline.evaluation.resampling import draw_figures
+from pipeline.evaluation.slices import Slices, measure_slices
+from pipeline.evaluation.thresholds import ThresholdAdvice, advise_threshold
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Measurement:
     chance: Chance
     exposure: Exposure
     references: tuple[Reference, ...]  # other models on the same images
+    slices: Slices
+    advice: ThresholdAdvice | None  # on the service's score threshold
 
     def figures(self) -> dict[str, float | int | None]:
         """The figures for a record, the most important first; `mAP_low` and `mAP_high` are the ends of its interval."""
@@ -57,4 +61,6 @@ def measure(
         chance=measure_chance(metrics, draws),
         exposure=check_exposure(truth, bento, predictions.results),
         references=compare_with_references(truth, metrics, draws, references),
+        slices=measure_slices(truth, metrics),
+        advice=advise_threshold(metrics, float(predictions.service["serving_score_threshold"])),
     )

@@ -27,6 +27,7 @@ def write_metrics(path: Path, measured: Measurement, gate: QualityGate) -> None:
         "gate": {"passed": gate.passed, "limits": gate.outcomes},
         **document,
         "intervals": {name: _ends(interval) for name, interval in measured.chance.figures.items()},
+        "slices": measured.slices.to_json(),
         "references": {each.name: _reference(each) for each in measured.references},
     }
     path.write_text(json.dumps(document, indent=1, allow_nan=False), "utf-8")

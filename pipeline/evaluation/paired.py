@@ -67,6 +67,11 @@ class PairedFigures:
             return None
         return math.ceil(self.images * ((difference.high - difference.low) / 2 / change) ** 2)
 
+    @property
+    def decided(self) -> dict[str, Difference]:
+        """AP of the classes that differ beyond chance."""
+        return {name: each for name, each in self.class_ap.items() if each.verdict in {BETTER, WORSE}}
+
 
 def compare_models(
     truth: GroundTruth, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], *, draws: int = DRAWS

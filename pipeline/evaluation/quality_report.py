@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipeline.data.fonts import missing_fonts, unwritten
-from pipeline.data.report.inline_images import Gallery, draw
+from pipeline.data.report.inline_images import draw
 from pipeline.evaluation.chance import FEWEST_IMAGES, Interval
 from pipeline.evaluation.decision import decide
+from pipeline.evaluation.gallery import ExampleGallery, script_source
+from pipeline.evaluation.hardware import read_hardware
+from pipeline.evaluation.label_check_report import LabelCheckSection
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.named_figures import FIGURES
+from pipeline.evaluation.prediction import STAGES
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.report_figures import (
     ap_by_iou_chart,
@@ -22,8 +24,12 @@ from pipeline.evaluation.report_figures import (
     confused_pairs,
     confusion_chart,
     f1_chart,
+    precision_by_score_chart,
     precision_recall_chart,
+    recall_by_score_chart,
+    slices_chart,
 )
+from pipeline.evaluation.templates import render
 
 _COMPARED = (  # heading, attribute of the metrics, digits
     ("images", "images", 0),
@@ -55,29 +61,26 @@ def write_report(
     *,
     judged: int,
     mode: str,
+    adopt: Sequence[str] = (),
+    label_checks: Sequence[LabelCheckSection] = (),
     chosen: Sequence[str],
-    comparisons: Gallery,
+    gallery: ExampleGallery,
     provenance: Mapping[str, Any],
 ) -> list[str]:
-    """Write the report; it needs no network, no script and no other file.
+    """Write the report; it needs no network and no other file.
 
     `judged` counts the models that have been judged on this test set, this one included, by the records of `mode`: dev
-    and prod keep their own. `chosen` names the inputs that were chosen by hand.
+    and prod keep their own. `adopt` says how the recommended threshold is adopted, `{threshold}` in it stands for the
+    number. `chosen` names the inputs that were chosen by hand.
 
     Returns:
         What a user must know who does not open it, a short sentence each.
     """
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FileSystemLoader(Path(__file__).parent),
-    )
-    environment.filters |= {"figure": _figure, "interval": _interval, "value": _value}
     metrics, chance = measured.metrics, measured.chance
     notes = [*_notes(measured), *_close_calls(gate)]
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
+        {"figure": _figure, "interval": _interval, "value": _value},
         **vars(measured),
         gate=gate,
         decision=decide(measured, gate),
@@ -91,15 +94,23 @@ def write_report(
         charts=draw(
             precision_recall_chart(metrics),
             f1_chart(metrics),
+            precision_by_score_chart(metrics),
+            recall_by_score_chart(metrics),
             ap_chart(metrics, chance),
             ap_by_iou_chart(metrics),
             calibration_chart(metrics),
         ),
         confusion_chart=draw(confusion_chart(metrics)),
+        slices_chart=draw(slices_chart(metrics, measured.slices)),
+        stages=STAGES,
+        hardware=read_hardware(),
+        adopt=adopt,
+        label_checks=label_checks,
         compared=_COMPARED,
         confused=confused_pairs(metrics),
         crowd_only=metrics.images - metrics.images_with_objects - metrics.images_without_objects,
-        comparisons=comparisons,
+        gallery=gallery,
+        script_source=script_source(),
         provenance=provenance,
     )
     path.write_text(page, "utf-8")

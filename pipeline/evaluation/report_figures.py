@@ -1,4 +1,4 @@
-"""The metrics as charts and images: curves, AP per class, confusions, and predictions beside the ground truth."""
+"""The metrics as charts: curves, AP per class and by IoU, calibration, confusions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.data.figures import PALETTE, Chart, Pixels, draw_labelled, encode_jpeg, read_pixels, scale
-from pipeline.data.fonts import FONT, labels
-from pipeline.data.report.inline_images import Gallery, InlineImage
+from pipeline.data.figures import PALETTE, Chart
+from pipeline.data.fonts import labels
 from pipeline.evaluation.chance import Chance
-from pipeline.evaluation.coco_matching import IOUS, Bools, Floats
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, ImageErrors
+from pipeline.evaluation.coco_matching import IOUS, Floats
+from pipeline.evaluation.metrics import LEVELS, DetectionMetrics
 from pipeline.evaluation.slices import Slices
 
 RIGHT, WRONG = PALETTE[0], PALETTE[5]  # blue and vermilion; the labels say it too
@@ -26,10 +23,6 @@ _COUNTED = 12  # with more classes than this, the confusions are shades without 
 _SLICES = 25  # in the chart; the table has all
 _NAME = 50  # letters of a slice's
 _GREY, _GRID = "#bbbbbb", "#e6e6e6"
-_PANEL = 520  # pixels of an image's longer side
-_LARGEST_ZOOM = 3.0
-_GAP, _HEADING = 8, 24  # pixels
-_ALL_LABELLED = 15  # with more boxes than this, only the wrong ones are labelled
 
 
 def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
@@ -212,63 +205,3 @@ def _mean(curves: Floats) -> Floats:
     defined = ~np.isnan(curves)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(defined, curves, 0.0).sum(0) / defined.sum(0))
-
-
-def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: int = 6, typical: int = 3) -> Gallery:
-    """Draw ground truth (left) and predictions (right) of the images with the most errors, and of some others.
-
-    Boxes are those that count at the metrics' `errors_at`. Blue ones are right, vermilion ones missed or false. `worst`
-    is the number of images with the most errors, `typical` that of images from the quartiles of the others.
-
-    Raises:
-        MissingError: An image of the test set is missing.
-        DataError: An image cannot be decoded.
-    """
-    ranked = sorted(metrics.per_image, key=lambda image: (-image.errors, image.f1, image.image_id))
-    worst_images = [image for image in ranked[:worst] if image.errors]
-    others = [image for image in ranked[len(worst_images) :] if image.true_positives + image.errors]
-    others.sort(key=lambda image: (image.f1, image.image_id))
-    rows = sorted({len(others) * (number + 1) // (typical + 1) for number in range(typical)}) if others else []
-    chosen = {"With the most errors": worst_images, "Typical": [others[row] for row in rows]}
-    drawn = {heading: tuple(_compare(truth, metrics, each) for each in images) for heading, images in chosen.items()}
-    return Gallery({heading: images for heading, images in drawn.items() if images})
-
-
-def _compare(truth: GroundTruth, metrics: DetectionMetrics, errors: ImageErrors) -> InlineImage:
-    names, matches = labels(metrics.classes), metrics.matches
-    pixels = read_pixels(truth.path_of(errors.file_name))
-    zoom = min(_PANEL / max(pixels.shape[:2]), _LARGEST_ZOOM)
-    pixels = scale(pixels, zoom)
-
-    shown = (matches.scores >= metrics.errors_at) & (matches.image_ids == errors.image_id)
-    here = matches.truth_image_ids == errors.image_id
-    missed = ~np.isin(np.flatnonzero(here), matches.truth[shown])
-    texts = [names[label] for label in matches.truth_labels[here]]
-    heading = f"truth: {len(texts)} objects, {missed.sum()} missed"
-    left = _panel(pixels, matches.truth_boxes[here] * zoom, missed, texts, "missed: ", heading)
-
-    false = matches.truth[shown] < 0
-    found = zip(matches.labels[shown], matches.scores[shown], strict=True)
-    texts = [f"{names[label]} {score:.2f}" for label, score in found]
-    heading = f"predictions: {len(texts)}, {false.sum()} false"
-    right = _panel(pixels, matches.boxes[shown] * zoom, false, texts, "false: ", heading)
-
-    both = np.hstack([left, np.full((left.shape[0], _GAP, 3), 255, np.uint8), right])
-    caption = (
-        f"{errors.file_name}: {errors.true_positives} found, {errors.false_negatives} missed, "
-        f"{errors.false_positives} false or mislabelled"
-    )
-    alt = f"Ground truth and predictions of {errors.file_name}"
-    return InlineImage(alt, encode_jpeg(both, 82), both.shape[1], both.shape[0], caption)
-
-
-def _panel(pixels: Pixels, boxes: Floats, wrong: Bools, labels: list[str], prefix: str, heading: str) -> Pixels:
-    """Draw `(N, 4)` boxes [x, y, w, h] with their labels, the wrong ones on top, below a line of text."""
-    order = np.argsort(wrong, kind="stable")
-    colours = [WRONG if wrong[row] else RIGHT for row in order]
-    texts = [f"{prefix}{labels[row]}" if wrong[row] else labels[row] for row in order]
-    if len(order) > _ALL_LABELLED:
-        texts = [text if wrong[row] else None for row, text in zip(order, texts, strict=True)]
-    strip = Image.new("RGB", (pixels.shape[1], _HEADING), "white")
-    ImageDraw.Draw(strip).text((2, 4), heading, "black", ImageFont.truetype(FONT, 13))
-    return np.vstack([np.asarray(strip), draw_labelled(pixels, boxes[order], colours, texts)])

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from coco_reference import coco_eval
 from detections import found
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation.average_precision import average_precision
-from pipeline.evaluation.coco_matching import match_boxes
+from pipeline.evaluation.coco_matching import match_boxes, sizes_of
 from pipeline.evaluation.ground_truth import GroundTruth
 
 
@@ -65,3 +66,10 @@ def test_detections_are_in_order_of_class_and_score(real_truth: GroundTruth, jit
     assert [matches.of_class(label).stop for label in range(matches.classes)][-1] == len(results)
     hit = matches.truth[:, 0, 0] >= 0
     assert (matches.truth_label[matches.truth[hit, 0, 0]] == matches.label[hit]).all()
+
+
+@pytest.mark.parametrize("area", [1, 1023, 1024, 1025, 9215, 9216, 9217, 1e6])
+def test_an_area_has_the_first_size_that_counts_it(coco_file: Callable, area: float) -> None:
+    truth = coco_file([(1, 1, [0, 0, 10, 10], {"area": area})])
+    counted = ~match_boxes(truth, []).truth_ignored[0, 1:]
+    assert sizes_of(np.array([area]))[0] == 1 + int(counted.argmax())

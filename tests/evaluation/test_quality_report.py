@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from cases import cases
 from detections import found
-from evaluations import CLEAN, NOTHING, evaluated
+from evaluations import CLEAN, NO_EXAMPLES, evaluated
 
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation import quality_report
 from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gallery import make_gallery
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.quality_report import write_report
-from pipeline.evaluation.report_figures import draw_comparisons
 
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
@@ -47,16 +47,17 @@ class Page(HTMLParser):
         self.tags.append(tag)
         self.text += f" {dict(attributes)['class']}: " if tag == "section" else ""  # the colour of the head
         self.described += any(name == "alt" and bool(value) for name, value in attributes)
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        found = [value for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        self.addresses += [value for value in found if not value.startswith("#")]  # which is in the page itself
         self.text += " " if tag in ("td", "th", "b") else ""
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
 
 
@@ -92,7 +93,7 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             judged=2,
             mode="prod",
             chosen=chosen,
-            comparisons=draw_comparisons(truth, measured.metrics) if drawn else NOTHING,
+            gallery=make_gallery(truth, measured.metrics) if drawn else NO_EXAMPLES,
             provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
         page = Page(tmp_path / "report.html")
@@ -140,15 +141,15 @@ def test_other_models_stand_beside_it(report: Callable) -> None:
 def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     page = report(drawn=True)
     assert page.open == []
-    assert not {"script", "link"} & set(page.tags)
-    assert len(page.addresses) == 6 + 3  # charts and comparisons
+    assert (page.tags.count("script"), page.tags.count("link")) == (2, 0)  # the gallery's boxes, and its script
+    assert len(page.addresses) == 8 + 3  # charts and photographs
     assert all(address.startswith("data:image/") for address in page.addresses)
-    assert page.described == len(page.addresses)
+    assert page.described == 8
     for expected in (
         "Ship this model: the quality gate is passed Quality gate passed: mAP50 0.5, at least 0.5 ",
         "mAP50 ≥ 0.5 0.5000 yes",
-        "6.0 images/s: 3 images", "p50 10.0, max 23.4", "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
-        "1.png: 1 found, 0 missed", "2 of 2 classes have fewer",
+        "6.0 images/s: 3 images", "request from sending it to the end of the answer 11.0 10.0 20.0 23.0 23.4", "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
+        "1 found, 0 missed, 0 false", "Worst misses", "2 of 2 classes have fewer",
         "bright 2 2 1.000 1.000 1.000 0.40 1.00", "dark 1 1 0.000 0.000 0.000 - 0.00",
         "an object without any detection 1 0.500", "3 test images, too few with objects to tell how far",
         "by the records of this store (prod): 2.", "with objects 3 3 0.00",

@@ -1,19 +1,17 @@
-"""Charts for one, six and eighty classes, and predictions beside ground truth: they show what the metrics say."""
+"""Charts for one, six and eighty classes: they show what the metrics say."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from cases import cases
 from detections import found
 
-from pipeline.data.figures import Chart, Pixels
+from pipeline.data.figures import Chart
 from pipeline.evaluation.chance import measure_chance
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.image_properties import Division, Divisions
 from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, evaluate
 from pipeline.evaluation.report_figures import (
@@ -22,7 +20,6 @@ from pipeline.evaluation.report_figures import (
     calibration_chart,
     confused_pairs,
     confusion_chart,
-    draw_comparisons,
     f1_chart,
     precision_by_score_chart,
     precision_recall_chart,
@@ -31,8 +28,6 @@ from pipeline.evaluation.report_figures import (
 )
 from pipeline.evaluation.resampling import draw_figures
 from pipeline.evaluation.slices import measure_divisions
-
-BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
 
 
 def drawn_ap_chart(metrics: DetectionMetrics) -> Chart:
@@ -181,59 +176,3 @@ def test_charts_write_names_of_any_script_as_they_are(coco_file: Callable, draw:
 
 def legend_texts(axes: Any) -> list[Any]:
     return axes.get_legend().get_texts() if axes.get_legend() else []
-
-
-def has(panel: Pixels, colour: np.ndarray) -> bool:
-    return bool((np.abs(panel.astype(int) - colour).max(axis=2) < 40).sum() > 50)
-
-
-@pytest.fixture
-def truth(write_dataset: Callable) -> GroundTruth:
-    """Five images with one object each: 1..3 bright (category 1), 4..5 dark (category 2)."""
-    return write_dataset([250, 240, 230, 60, 50])
-
-
-def test_the_worst_come_first_and_the_typical_are_others(truth: GroundTruth) -> None:
-    results = [found(1, 1), found(2, 1), found(3, 1, box=[40, 40, 20, 20]), found(4, 1)]
-    rows = draw_comparisons(truth, evaluate(truth, results), worst=2, typical=2).rows
-    assert list(rows) == ["With the most errors", "Typical"]
-    assert [each.caption for each in rows["With the most errors"]] == [
-        "3.png: 0 found, 1 missed, 1 false or mislabelled",
-        "4.png: 0 found, 1 missed, 1 false or mislabelled",
-    ]
-    assert "2.png: 1 found, 0 missed, 0 false or mislabelled" in [each.caption for each in rows["Typical"]]
-
-
-def test_without_errors_there_is_no_worst_image(truth: GroundTruth) -> None:
-    results = [found(n, 1 if n <= 3 else 2) for n in range(1, 6)]
-    rows = draw_comparisons(truth, evaluate(truth, results)).rows
-    assert {heading: len(images) for heading, images in rows.items()} == {"Typical": 3}
-
-
-@pytest.mark.parametrize(
-    ("results", "left", "right"),
-    [
-        pytest.param([found(1, 1)], (True, False), (True, False), id="right"),
-        pytest.param([found(1, 2)], (False, True), (False, True), id="mislabelled"),
-        pytest.param([], (False, True), (False, False), id="missed"),
-        pytest.param([found(1, 1), found(1, 2, box=[40, 40, 20, 20])], (True, False), (True, True), id="one-false"),
-    ],
-)
-def test_blue_is_right_and_orange_is_wrong(write_dataset: Callable, results: list, left: tuple, right: tuple) -> None:
-    truth = write_dataset([250])
-    ((picture,),) = draw_comparisons(truth, evaluate(truth, results), worst=1, typical=1).rows.values()
-    image = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR)
-    assert image.shape[:2] == (picture.height, picture.width)
-    for half, expected in zip(np.split(image, [picture.width // 2], axis=1), (left, right), strict=True):
-        assert (has(half, BLUE), has(half, ORANGE)) == expected
-
-
-def test_many_boxes_names_in_any_script_and_no_boxes_can_be_drawn(write_dataset: Callable) -> None:
-    truth = write_dataset([250, 240, 60], categories=("bright", "велосипед"))
-    rng = np.random.default_rng(0)
-    many = [found(1, 2, [*rng.integers(0, 40, 2).tolist(), 20, 20]) for _ in range(40)]
-    results = [*many, found(2, 1), found(3, 2)]
-    worst, typical = draw_comparisons(truth, evaluate(truth, results)).rows.values()
-    assert worst[0].caption == "1.png: 0 found, 1 missed, 40 false or mislabelled"
-    assert worst[1].caption == "3.png: 0 found, 0 missed, 1 false or mislabelled"
-    assert typical[0].caption == "2.png: 1 found, 0 missed, 0 false or mislabelled"

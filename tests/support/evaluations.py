@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pipeline.data.report.inline_images import Gallery
 from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gallery import ExampleGallery
 from pipeline.evaluation.gate_limits import read_limits
 from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.image_properties import Divisions
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate, judge
+from pipeline.evaluation.quality_report import write_report
 from pipeline.evaluation.references import ReferenceDetections, compare_with_references
 from pipeline.evaluation.resampling import draw_figures
+from pipeline.evaluation.slices import measure_divisions
+from pipeline.evaluation.thresholds import advise_threshold
 
 Results = Sequence[Mapping[str, Any]]
 
+NO_EXAMPLES = ExampleGallery((), (), {}, {}, {})
 NOTHING = Gallery({})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
 OPEN_GATE = {"min_map50": 0.0, "max_seen_exact": 1.0, "max_seen_similar": 1.0, "allow_no_detections": True}
@@ -32,7 +39,7 @@ def predictions(results: Results, **changes: Any) -> ServicePredictions:
         "retries": 0,
         "workers": 2,
         "images_per_second": 6.0,
-        "latency": {"p50": 10.0, "p95": 20.0, "max": 23.4},
+        "latency": {"mean": 11.0, "p50": 10.0, "p95": 20.0, "p99": 23.0, "max": 23.4},
         "stages": {},
         "dropped": {},
         "unknown_classes": (),
@@ -58,9 +65,26 @@ def evaluated(
     chance = measure_chance(metrics, drawn)
     detected = {name: _found(each) for name, each in (others or {}).items()}
     references = compare_with_references(truth, metrics, drawn, detected)
-    measured = Measurement(predictions(results, **changes), metrics, chance, exposure, references)
+    measured = Measurement(
+        predictions=predictions(results, **changes),
+        metrics=metrics,
+        chance=chance,
+        exposure=exposure,
+        references=references,
+        slices=measure_divisions(metrics, Divisions((), ()), draws=draws),
+        advice=advise_threshold(metrics, 0.3, draws=draws),
+    )
     asked = read_limits(limits, truth.categories.values())
     return measured, judge(measured, asked, **(OPEN_GATE | dict(gate or {})), release=False)
+
+
+def write_evaluated(
+    path: Path, truth: GroundTruth, results: Results, gallery: ExampleGallery = NO_EXAMPLES, **more: Any
+) -> None:
+    """Write the report on these detections."""
+    measured, gate = evaluated(truth, results, **more)
+    provenance = {"run": "20260101T000000Z"}
+    write_report(path, measured, gate, judged=2, mode="prod", chosen=(), gallery=gallery, provenance=provenance)
 
 
 def _found(other: Results | str | ReferenceDetections) -> ReferenceDetections:

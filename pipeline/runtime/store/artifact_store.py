@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -91,16 +91,17 @@ class Store:
         """The artifact with its present URL: a store may have been moved or copied since."""
         return Artifact(**{**vars(artifact), "url": f"{self.url}/{artifact.key}"})
 
-    def get(self, artifact: Artifact, folder: Path, *, link: bool = False) -> Path:
+    def get(self, artifact: Artifact, folder: Path, *, link: bool = False, only: Collection[str] | None = None) -> Path:
         """Copy an artifact to a folder, which is replaced if it exists; every byte is checked against the index first.
 
-        With `link`, files of a local store are hard-linked where possible, and are read-only except to root.
+        With `link`, files of a local store are hard-linked where possible, and are read-only except to root. With
+        `only`, just the files of these paths are copied, as far as the artifact has them.
         """
-        files = self.index(artifact)
+        files = [file for file in self.index(artifact) if only is None or file.path in only]
         draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
             with storage_errors("write an artifact's files", str(folder)):
-                for parent in sorted({(draft / file.path).parent for file in files}):
+                for parent in sorted({draft, *((draft / file.path).parent for file in files)}):
                     parent.mkdir(parents=True, exist_ok=True)
                 self.files.each(
                     lambda file: self._get_object(file, draft / file.path, artifact, link=link),

@@ -50,6 +50,14 @@ def test_what_goes_in_comes_out(store: Store, tmp_path: Path) -> None:
         other.get(artifact, tmp_path / "out")
 
 
+def test_some_files_can_be_had_alone(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", TWO))
+    store.files.remove(next(key for key in objects(store) if hashlib.sha256(TWO["a.txt"]).hexdigest() in key), 1e12)
+    only = {"deep/er/b.bin", "no such file"}
+    assert contents_of(store.get(artifact, tmp_path / "out", only=only)) == {"deep/er/b.bin": TWO["deep/er/b.bin"]}
+    assert contents_of(store.get(artifact, tmp_path / "out", only=set())) == {}
+
+
 def test_the_version_is_the_content_which_is_kept_once(store: Store, tmp_path: Path) -> None:
     first = store.put("things", fill(tmp_path / "one", TWO))
     assert store.put("things", fill(tmp_path / "two", TWO)) == first

@@ -86,7 +86,8 @@ WORK = {"first": [FIRST], "second": [READ, FAIL, WAIT, WRITE], "third": [THIRD]}
 COMMIT = {
     "first": 'step.commit(metrics={"length": len(text) * times})',
     "second": 'if act != "forget":\n    step.commit(metrics={"length": len(text), "odd": float("nan")})',
-    "third": 'step.commit(metrics={"score": score, "pages": 1, "more": 2}, minimum={"score": minimum})',
+    "third": 'limits = {f"score {score:g}, at least {minimum:g}": score >= minimum} if minimum else {}\n'
+    'step.commit(metrics={"score": score, "pages": 1, "more": 2}, limits=limits)',
 }
 IMPORTS = """\
 import os

@@ -123,10 +123,12 @@ def _evaluate(context: CommandContext, left: RunManifest, right: RunManifest) ->
 def _measure(truth: GroundTruth, results: Sequence[Any]) -> _Evaluations:
     from pipeline.evaluation.changes import find_changes
     from pipeline.evaluation.metrics import evaluate
-    from pipeline.evaluation.paired import compare_models
+    from pipeline.evaluation.paired import compare_draws
+    from pipeline.evaluation.resampling import draw_figures
 
     before, after = (evaluate(truth, each) for each in results)
-    return _Evaluations(truth, before, after, compare_models(truth, *results), find_changes(truth, before, after))
+    paired = compare_draws(after, draw_figures(before), draw_figures(after))
+    return _Evaluations(truth, before, after, paired, find_changes(truth, before, after))
 
 
 def _write_page(
@@ -141,12 +143,10 @@ def _write_page(
 
 
 def _text(models: _Evaluations) -> str:
-    from pipeline.evaluation.paired import NAMES
-
     paired, changes = models.paired, models.changes
     lines = [
         f"models on the same {paired.images} test images; differences with their 95 % intervals",
-        table([_row(NAMES[name], each) for name, each in paired.figures.items()], "  "),
+        table([_row(name, each) for name, each in paired.figures.items()], "  "),
     ]
     if paired.decided:
         lines.append("AP of classes that differ beyond chance")

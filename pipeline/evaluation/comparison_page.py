@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.evaluation.changes import IMAGES_GAINED, IMAGES_LOST, Changes
 from pipeline.evaluation.gallery import ExampleGallery, script_source
 from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.paired import NAMES, PairedFigures
+from pipeline.evaluation.paired import PairedFigures
 from pipeline.evaluation.templates import render
 from pipeline.files import write_atomically
 
@@ -27,7 +27,7 @@ def write_comparison(
         {},
         names=names,
         paired=paired,
-        figures={NAMES[name]: each for name, each in paired.figures.items()},
+        figures=paired.figures,
         thresholds=changes.thresholds,
         counts={group: len(examples) for group, examples in changes.groups.items()},
         files={group: changes.files(group, truth) for group in (IMAGES_LOST, IMAGES_GAINED)},

@@ -12,11 +12,12 @@ from typing import Any
 from pipeline.runtime.process import NOBODY, Process, is_alive
 from pipeline.runtime.store.artifact_store import Artifact
 
-SCHEMA = 3
+SCHEMA = 4
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
+EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class StepRecord:
     seconds: float = 0.0
     outputs: dict[str, Artifact] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    # the quality gate: each limit in words, and whether it is met; None where that is unknown
+    limits: dict[str, bool | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # sentences from the notebook that a user must know
     # inputs named by hand, which need not agree with the others: entity to the run, artifact or URL
     chosen: dict[str, str] = field(default_factory=dict)
@@ -58,7 +61,8 @@ class StepRecord:
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
         """Read what `dataclasses.asdict` gives, of any schema.
 
-        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`.
+        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`; all
+        before 4 lack `limits`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))
@@ -83,6 +87,17 @@ class StepRecord:
             *(f"the inputs descend from {name}, chosen by hand: {source}" for name, source in before),
             *self.notes,
         ]
+
+    @property
+    def gate(self) -> str:
+        """The outcome of the quality gate: `passed`, `failed`, or empty where no limit decided."""
+        verdicts = {verdict for verdict in self.limits.values() if verdict is not None}
+        return "" if not verdicts else "passed" if all(verdicts) else "failed"
+
+    @property
+    def own_inputs(self) -> dict[str, Artifact]:
+        """The inputs without those of an earlier run that they are compared with."""
+        return {name: artifact for name, artifact in self.inputs.items() if not name.startswith(EARLIER)}
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:

@@ -64,8 +64,8 @@ def test_models_on_the_same_images_are_better_only_beyond_chance(evaluated: Any)
     assert all(len(line) <= 80 for line in text.splitlines() if line.startswith(("  mAP", "  AR")))
     assert "too close to call" in evaluated.look("compare", "latest~1", "latest").out
     models = json.loads(evaluated.look("compare", "latest~1", "latest", "--json").out)["models"]
-    assert models["figures"]["map"]["low"] < 0
-    assert models["figures"]["map"]["high"] == 0
+    assert models["figures"]["mAP"]["low"] < 0
+    assert models["figures"]["mAP"]["high"] == 0
     assert evaluated.left_over() == []
 
 

@@ -18,8 +18,8 @@ from cases import cases
 from chromium import chromium
 from crowded import crowded
 from detections import found
+from evaluations import evaluated
 from playwright.sync_api import Browser, Locator, Page, expect
-from reports import report_arguments
 
 from pipeline.data.coco import write_coco
 from pipeline.evaluation.changes import find_changes
@@ -52,6 +52,15 @@ class Written:
         return sum(fits(each) for examples in self.gallery.groups.values() for each in examples)
 
 
+def write(path: Path, truth: GroundTruth, results: list[dict[str, Any]]) -> ExampleGallery:
+    """Write the report of a model, and return the gallery in it."""
+    measured, gate = evaluated(truth, results)
+    gallery = make_gallery(truth, measured.metrics)
+    given = {"judged": 2, "mode": "prod", "chosen": (), "provenance": {"run": "20260101T000000Z"}}
+    write_report(path, measured, gate, gallery=gallery, **given)
+    return gallery
+
+
 @pytest.fixture(scope="module")
 def written(coco_file: Callable[..., GroundTruth], tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Thirty images with three objects each, of three sizes; models that find some, with every kind of error."""
@@ -74,9 +83,8 @@ def written(coco_file: Callable[..., GroundTruth], tmp_path_factory: pytest.Temp
         pixels = cv2.resize(rng.integers(60, 200, (12, 20, 3), np.uint8), (400, 240), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(truth.path_of(image.file_name)), pixels)
     folder = tmp_path_factory.mktemp("pages")
+    gallery = write(folder / "report.html", truth, before)
     metrics, later = evaluate(truth, before), evaluate(truth, after)
-    gallery = make_gallery(truth, metrics)
-    write_report(folder / "report.html", **report_arguments(metrics, before, gallery=gallery))
     changes = find_changes(truth, metrics, later)
     write_comparison(
         folder / "comparison.html",
@@ -372,12 +380,10 @@ def test_a_report_of_5000_images_is_small_and_opens_fast(browser: Browser, real_
         archive.extractall(tmp_path)
     truth, results = make_large(tmp_path / "large", sorted((tmp_path / "val2017").glob("*.jpg")))
     assert len(results) > 185_000
-    metrics = evaluate(truth, results)
-    gallery = make_gallery(truth, metrics)
+    path = tmp_path / "report.html"
+    gallery = write(path, truth, results)
     for group in (WORST_MISSES, FALSE_ALARMS):
         assert len({each.labels for each in gallery.groups[group]}) == 80
-    path = tmp_path / "report.html"
-    write_report(path, **report_arguments(metrics, results, gallery=gallery))
     assert path.stat().st_size < 25e6
     took = []
     for _ in range(5):

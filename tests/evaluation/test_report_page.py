@@ -383,7 +383,7 @@ def test_a_report_of_5000_images_is_small_and_opens_fast(browser: Browser, real_
     path = tmp_path / "report.html"
     gallery = write(path, truth, results)
     for group in (WORST_MISSES, FALSE_ALARMS):
-        assert len({each.labels for each in gallery.groups[group]}) == 80
+        assert len({each.labels[0] for each in gallery.groups[group]}) == 80
     assert path.stat().st_size < 25e6
     took = []
     for _ in range(5):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 _ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
 
 
@@ -17,3 +19,11 @@ def is_within(value: float | None, *, minimum: float | None = None, maximum: flo
         return minimum is None
     above = minimum is None or value >= minimum - _ROUNDING
     return above and (maximum is None or value <= maximum + _ROUNDING)
+
+
+def verdicts(
+    figures: Mapping[str, float | None], minimum: Mapping[str, float], maximum: Mapping[str, float]
+) -> dict[str, bool]:
+    """Whether each figure that has a limit is within it, by the figure's name."""
+    limited = dict.fromkeys([*minimum, *maximum])
+    return {name: is_within(figures[name], minimum=minimum.get(name), maximum=maximum.get(name)) for name in limited}

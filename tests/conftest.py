@@ -86,7 +86,11 @@ WORK = {"first": [FIRST], "second": [READ, FAIL, WAIT, WRITE], "third": [THIRD]}
 COMMIT = {
     "first": 'step.commit(metrics={"length": len(text) * times})',
     "second": 'if act != "forget":\n    step.commit(metrics={"length": len(text), "odd": float("nan")})',
-    "third": 'step.commit(metrics={"score": score, "pages": 1, "more": 2}, minimum={"score": minimum})',
+    "third": """\
+step.commit(
+    metrics={"score": score, "pages": 1, "more": 2}, minimum={"score": minimum}, maximum={"pages": 1},
+    judged="words", evidence=["page/page.txt"],
+)""",
 }
 IMPORTS = """\
 import os

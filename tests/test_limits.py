@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.limits import is_within
+from pipeline.limits import is_within, verdicts
 
 CASES: dict[str, tuple[float | None, float | None, float | None, bool]] = {
     "no limit": (0.5, None, None, True),
@@ -25,3 +25,10 @@ def test_a_figure_is_compared_with_its_limits(
     value: float | None, minimum: float | None, maximum: float | None, expected: bool
 ) -> None:
     assert is_within(value, minimum=minimum, maximum=maximum) is expected
+
+
+def test_every_figure_with_a_limit_has_a_verdict() -> None:
+    figures = {"enough": 0.5, "too much": 3.0, "between": 2.0, "undefined": None, "free": 0.0}
+    least, most = {"enough": 0.5, "between": 1.0, "undefined": 0.1}, {"too much": 2.0, "between": 3.0}
+    found = {"enough": True, "too much": False, "between": True, "undefined": False}
+    assert verdicts(figures, least, most) == found

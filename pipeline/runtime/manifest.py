@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.runtime.process import NOBODY, Process, is_alive
 from pipeline.runtime.store.artifact_store import Artifact
 
-SCHEMA = 3
+SCHEMA = 4
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
@@ -39,6 +39,10 @@ class StepRecord:
     seconds: float = 0.0
     outputs: dict[str, Artifact] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    minimum: dict[str, float] = field(default_factory=dict)  # the quality gate: metric to the least value that passes
+    maximum: dict[str, float] = field(default_factory=dict)  # and to the greatest
+    judged: str = ""  # the input that the metrics judge
+    evidence: dict[str, str] = field(default_factory=dict)  # `ENTITY/PATH` of outputs that show the metrics: SHA-256
     notes: tuple[str, ...] = ()  # sentences from the notebook that a user must know
     # inputs named by hand, which need not agree with the others: entity to the run, artifact or URL
     chosen: dict[str, str] = field(default_factory=dict)
@@ -58,7 +62,8 @@ class StepRecord:
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
         """Read what `dataclasses.asdict` gives, of any schema.
 
-        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`.
+        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`; 1 to 3
+        lack `minimum`, `maximum`, `judged` and `evidence`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))

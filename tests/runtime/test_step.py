@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -103,8 +104,28 @@ def test_what_cannot_be_published_is_refused_before_anything_is(step: Step, stor
     for gate in ("minimum", "maximum"):
         with pytest.raises(UsageError, match="'scor', which is no metric"):
             step.commit(metrics={"score": 1}, **{gate: {"scor": 0.5}})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"(?s)'words' is judged, which is no input.*letters"):
+        step.commit(metrics={}, judged="words")
+    for path in ("words", "words/none.txt", "zzz/text.txt"):
+        with pytest.raises(UsageError, match=r"no file of an output|interface cell"):
+            step.commit(metrics={}, evidence=[path])
     assert not (step.work / COMMITTED).exists()
     assert store.files.names("artifacts/words") == []
+
+
+def test_a_commit_tells_what_it_judges_its_limits_and_the_digest_of_its_evidence(step: Step) -> None:
+    fill(step)
+    step.commit(
+        metrics={"score": 1, "slips": 0},
+        minimum={"score": 0.5, "slips": 0},
+        maximum={"slips": 2},
+        judged="letters",
+        evidence=["words/text.txt"],
+    )
+    found = {name: committed(step)[name] for name in ("minimum", "maximum", "judged", "evidence")}
+    digest = hashlib.sha256(b"words").hexdigest()
+    limits = {"minimum": {"score": 0.5}, "maximum": {"slips": 2}}
+    assert found == {**limits, "judged": "letters", "evidence": {"words/text.txt": digest}}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -132,6 +132,15 @@ def _processor() -> str:
     words = (facts.get("flags") or facts.get("Features") or "").split()
     flags = sorted(word for word in words if VECTOR_FLAG.fullmatch(word))
     return f"{named}, {' '.join(flags)}" if flags else named
+
+
+def hardware(environment: Mapping[str, str]) -> str:
+    """What computed in a recorded environment: its processor, and its GPUs if it had any.
+
+    Empty where a version of the pipeline recorded it that did not tell the processor.
+    """
+    processor, device = environment.get("processor", ""), environment.get("device", "")
+    return processor if not processor or device.startswith("CPU") else f"{processor}; {device}"
 
 
 def required_versions(distribution: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.errors import GateError
 from pipeline.runtime.process import NOBODY, Process, is_alive
 from pipeline.runtime.store.artifact_store import Artifact
 
@@ -88,6 +89,11 @@ class StepRecord:
             *(f"the inputs descend from {name}, chosen by hand: {source}" for name, source in before),
             *self.notes,
         ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its outputs are those of a whole step: it succeeded, or only missed its quality gate."""
+        return self.status in GOOD or (self.error_kind == GateError.__name__ and bool(self.outputs))
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:

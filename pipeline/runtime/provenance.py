@@ -1,7 +1,10 @@
-"""Provenance of artifacts as in-toto Statements with SLSA provenance, which cosign signs and admission policies check.
+"""What is attested of a run: in-toto Statements, which cosign signs and admission policies check.
 
-There is one Statement for each successful attempt, see https://github.com/in-toto/attestation/tree/main/spec/v1 and
-https://slsa.dev/provenance/v1. The build type means that this package ran a step's notebook:
+See https://github.com/in-toto/attestation/tree/main/spec/v1. Statements repeat the records; they are only as
+trustworthy as their signer.
+
+**SLSA provenance**, https://slsa.dev/provenance/v1, tells how artifacts were made. There is one Statement for each
+successful attempt. The build type means that this package ran a step's notebook:
 
 - the subjects are the step's outputs; their digest is the SHA-256 of the file that the URI names, the artifact's index,
   which lists the path, size and SHA-256 of every file of the artifact;
@@ -10,18 +13,32 @@ https://slsa.dev/provenance/v1. The build type means that this package ran a ste
   everything that the result depends on (`fingerprint`), and the versions of Python and the packages;
 - `resolvedDependencies`: the inputs, the commit, and the uncommitted changes as a diff and new files.
 
-A Statement repeats the records; it is only as trustworthy as its signer.
+**A test result**, https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md, tells what a step
+found that judged one of its inputs, also where that missed its limits. The same test has the same Statement: it holds
+no time, run or place.
+
+- the subject is the judged input, under the digest that the provenance has;
+- `passedTests` and `failedTests` are the metrics with limits. The result is `WARNED` where there are none;
+- `configuration`: the other inputs; the evidence, files under the SHA-256 of their bytes; and three texts as
+  annotations, under the SHA-256 of their JSON with sorted keys: `procedure` is the step, its parameters and the digests
+  of its code, `hardware` the kind of processor, `gate` the limits and the values reached.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
+from pipeline.limits import verdicts
+from pipeline.runtime.code import hardware
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
 BUILDER = "pkg:generic/detection-pipeline"
+STATEMENT = "https://in-toto.io/Statement/v1"
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+PROCEDURE, HARDWARE, GATE = "procedure", "hardware", "gate"  # of a test result's configuration
 
 
 def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[str, Any]:
@@ -46,11 +63,46 @@ def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[st
     invocation = f"{manifest.run}/{record.made_by}"
     metadata = {"invocationId": invocation, "startedOn": record.started, "finishedOn": record.ended}
     return {
-        "_type": "https://in-toto.io/Statement/v1",
+        "_type": STATEMENT,
         "subject": [_resource(artifact) for artifact in record.outputs.values()],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {"buildDefinition": definition, "runDetails": {"builder": {"id": BUILDER}, "metadata": metadata}},
     }
+
+
+def outcome_statement(record: StepRecord) -> dict[str, Any]:
+    """The Statement about the input that a whole attempt judged."""
+    found = verdicts(record.metrics, record.minimum, record.maximum)
+    procedure = {"step": record.step, "notebook": record.notebook_digest, "modules": record.code_digest}
+    reached = {name: record.metrics[name] for name in found}
+    others = [artifact for name, artifact in record.inputs.items() if name != record.judged]
+    passed, failed = ([name for name in found if found[name] is wanted] for wanted in (True, False))
+    return {
+        "_type": STATEMENT,
+        "subject": [_bytes(record.judged, record.inputs[record.judged].digest)],
+        "predicateType": TEST_RESULT,
+        "predicate": {
+            "result": "FAILED" if failed else "PASSED" if passed else "WARNED",
+            "configuration": [
+                *(_bytes(artifact.name, artifact.digest) for artifact in others),
+                *(_bytes(path, digest) for path, digest in record.evidence.items()),
+                _text(PROCEDURE, {**procedure, "parameters": record.parameters}),
+                _text(HARDWARE, {"processor": hardware(record.environment)}),
+                _text(GATE, {"minimum": record.minimum, "maximum": record.maximum, "reached": reached}),
+            ],
+            "passedTests": passed,
+            "failedTests": failed,
+        },
+    }
+
+
+def _bytes(name: str, digest: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": digest}}
+
+
+def _text(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return {**_bytes(name, hashlib.sha256(canonical.encode()).hexdigest()), "annotations": content}
 
 
 def _resource(artifact: Artifact) -> dict[str, Any]:

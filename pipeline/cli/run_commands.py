@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import count, megabytes, table
+from pipeline.runtime.manifest import GOOD
 from pipeline.runtime.project import mode_option, with_config_of
 from pipeline.runtime.resolving import find_artifact, find_attempt, makers
 
@@ -91,8 +92,11 @@ def _export(context: CommandContext) -> CommandResult:
     from pipeline.runtime.provenance import outcome_statement, statement
 
     manifest, source = context.find_run(context.arguments.run), source_url(context.root)
-    statements = [statement(run, record, source) for run, record in makers(context.project.runs, manifest)]
-    statements += [outcome_statement(record) for record in manifest.attempts if record.judged and record.is_whole]
+    made = makers(context.project.runs, manifest)
+    statements = [statement(run, record, source) for run, record in made]
+    below_gate = [record for record in manifest.attempts if record.is_whole and record.status not in GOOD]
+    judgements = [record for record in (*(record for _, record in made), *below_gate) if record.judged]
+    statements += [outcome_statement(record) for record in judgements]
     lines = {json.dumps(each, ensure_ascii=False): each for each in statements}  # the same gate, passed again, is one
     content, output = list(lines.values()), context.arguments.output
     if output is None:

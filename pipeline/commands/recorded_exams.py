@@ -21,7 +21,6 @@ from pipeline.runtime.store.artifact_store import Artifact, Store, StoredFile, d
 
 PREDICTIONS = "predictions.json"
 PASSED, FAILED, NO_LIMIT, UNKNOWN = "passed", "failed", "no limit", "unknown"
-_LIMITS_SINCE = 4  # schema of records
 _NAMED = 3  # files that differ
 
 
@@ -83,7 +82,7 @@ def find_exam(context: CommandContext, typed: str, run: str | None, statement: P
         problem = f"no exam of {ENTITY}/{bento.digest[:12]} is recorded{f' in run {within}' if within else ''}"
         remedy = "evaluate the service with the step that writes the Model Quality Report"
         raise MissingError(problem, where=f"{store.url}/runs", remedy=remedy)
-    return _recorded_exam(store, *found[0])
+    return _recorded_exam(store, *found[0], manifests)
 
 
 def _is_version(typed: str) -> bool:
@@ -98,17 +97,20 @@ def _is_exam(record: StepRecord) -> bool:
     return record.is_whole and {ENTITY, TEST_SET} <= record.inputs.keys() and RESULTS in record.outputs
 
 
-def _recorded_exam(store: Store, manifest: RunManifest, record: StepRecord) -> Exam:
+def _recorded_exam(store: Store, manifest: RunManifest, record: StepRecord, manifests: Sequence[RunManifest]) -> Exam:
     files = {file.path: file.sha256 for file in store.index(record.outputs[RESULTS])}
     if PREDICTIONS not in files:
         name = f"{RESULTS}/{record.outputs[RESULTS].digest[:12]}"
         raise MissingError(f"{name} has no {PREDICTIONS}", expected="the predictions of an evaluation")
     if record.error_kind == GateError.__name__:
         gate = FAILED
-    elif record.schema < _LIMITS_SINCE:  # limits were not recorded
-        gate = UNKNOWN
+    elif record.minimum or record.maximum:
+        gate = PASSED
     else:
-        gate = PASSED if record.minimum or record.maximum else NO_LIMIT
+        gate = NO_LIMIT if record.judged else UNKNOWN  # records of schema 3 have neither
+    makers = {f"{each.run}/{one.made_by}": one for each in manifests for one in each.attempts}
+    maker = makers.get(manifest.origin(record))  # a reused attempt computed nothing where it ran
+    computed_in = maker.environment if maker else {}
     return Exam(
         name=manifest.origin(record),
         bento=record.inputs[ENTITY],
@@ -119,8 +121,8 @@ def _recorded_exam(store: Store, manifest: RunManifest, record: StepRecord) -> E
         minimum=record.minimum,
         maximum=record.maximum,
         gate=gate,
-        hardware=hardware(record.environment),
-        packages=record.environment,
+        hardware=hardware(computed_in),
+        packages=computed_in,
     )
 
 
@@ -176,7 +178,8 @@ def _recorded(store: Store, folder: Path, manifests: Sequence[RunManifest]) -> A
     known = {each.digest: each for record in records for each in record.artifacts if each.name == ENTITY}
     if digest_of(files) in known:
         return known[digest_of(files)]
-    problem, remedy = "this folder is not the packed service of any run", "deploy a run's service again"
+    problem = "this folder is not the packed service of any run"
+    remedy = "name the mode and config of its run, such as --mode prod, or deploy a run's service again"
     nearest = _nearest(store, files, list(known.values()))
     if nearest:
         artifact, differing = nearest

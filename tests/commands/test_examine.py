@@ -22,7 +22,7 @@ from pipeline.commands.exam_replay import Comparison, Replay
 from pipeline.commands.examine_command import outcome
 from pipeline.commands.recorded_exams import Exam, find_exam
 from pipeline.evaluation.prediction_differences import PredictionDifferences
-from pipeline.runtime import execution
+from pipeline.runtime import execution, runner
 from pipeline.runtime.code import environment, hardware
 from pipeline.runtime.store.artifact_store import Artifact
 
@@ -223,6 +223,18 @@ def test_the_newest_exam_is_taken_and_that_of_a_run_where_one_is_named(examined:
     assert [each.gate for each in exams] == ["failed", "passed", "passed"]
     assert exams[0].test_set != exams[1].test_set
     assert exams[0].reached.keys() == {"mAP", "mAP50", "seen", "seconds"}
+
+
+def test_a_reused_exam_was_held_where_it_was_computed(examined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = examined.manifest()
+    monkeypatch.setattr(runner, "environment", lambda: {**environment(), "processor": "a VAX"})
+    source = first["steps"]["pack"]["parameters"]["source"]
+    assert examined.step("--set", f"pack.source={source}").code == 0
+    assert examined.statuses()["judge"] == "reused"
+    exam = found(examined, "latest")
+    assert (exam.name, exam.hardware) == (f"{first['run']}/judge/1", hardware(environment()))
+    shutil.rmtree(examined.root / ".store/default/dev/runs" / first["run"])
+    assert found(examined, "latest").hardware == ""
 
 
 def test_a_record_without_limits_is_read(examined: Any) -> None:

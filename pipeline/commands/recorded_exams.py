@@ -61,19 +61,18 @@ def find_exam(context: CommandContext, typed: str, run: str | None, statement: P
     store = context.project.runs.store
     folder = None if _is_version(typed) else bento_folder(typed)
     if statement is not None and folder:  # needs no records
-        files = store.files_of(folder, ENTITY)
-        return _read_statement(statement, Artifact(ENTITY, "", digest_of(files), 0, 0, ""))
+        return _read_statement(statement, Artifact(ENTITY, "", digest_of(store.files_of(folder, ENTITY)), 0, 0))
     manifests = context.project.runs.readable()
     exams = [(each, record) for each in reversed(manifests) for record in reversed(each.attempts) if _is_exam(record)]
-    named = None if folder or _is_version(typed) else context.find_run(typed)
     if folder:
         bento = _recorded(store, folder, manifests)
-    elif named:
+    elif _is_version(typed):
+        bento = find_artifact(typed, manifests)
+    else:
+        named = context.find_run(typed)
         own = [record for each, record in exams if each.run == named.run]
         bento = own[0].inputs[ENTITY] if own else packed_service(named)
         run = run or (named.run if own else None)
-    else:
-        bento = find_artifact(typed, manifests)
     if statement is not None:
         return _read_statement(statement, bento)
     within = context.find_run(run).run if run else ""
@@ -131,7 +130,7 @@ def _read_statement(path: Path, bento: Artifact) -> Exam:
     try:
         statements = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         results = [each for each in statements if each["predicateType"] == TEST_RESULT]
-        about = [each["predicate"] for each in results if each["subject"] == [_subject(bento)]]
+        about = [each["predicate"] for each in results if bento.digest in _subjects(each)]
         exam = _attested_exam(path, bento, about[-1]) if about else None
     except FileNotFoundError as error:
         remedy = "write it with: python -m pipeline export --output FILE"
@@ -149,8 +148,8 @@ def _read_statement(path: Path, bento: Artifact) -> Exam:
     return exam
 
 
-def _subject(bento: Artifact) -> dict[str, Any]:
-    return {"name": ENTITY, "digest": {"sha256": bento.digest}}
+def _subjects(statement: Mapping[str, Any]) -> list[str]:
+    return [each["digest"]["sha256"] for each in statement["subject"]]
 
 
 def _attested_exam(path: Path, bento: Artifact, result: Mapping[str, Any]) -> Exam:

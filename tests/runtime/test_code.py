@@ -13,7 +13,7 @@ import pytest
 from cases import cases
 
 from pipeline.runtime import code
-from pipeline.runtime.code import code_digest, environment, imported_modules, required_versions
+from pipeline.runtime.code import code_digest, environment, hardware, imported_modules, required_versions
 from pipeline.runtime.notebook import read_steps
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +154,15 @@ def test_a_processor_is_told_by_its_model_and_vector_instructions(
     (tmp_path / "cpuinfo").write_text(content)
     monkeypatch.setattr(code, "CPUS", tmp_path / "cpuinfo")
     assert environment.__wrapped__()["processor"] == told
+
+
+@cases(
+    "recorded, told",
+    {
+        "a CPU": ({"processor": "VAX", "device": "CPU, 2 cores"}, "VAX"),
+        "a GPU": ({"processor": "VAX", "device": "NVIDIA H200"}, "VAX; NVIDIA H200"),
+        "by an earlier version": ({"machine": "x86_64", "device": "NVIDIA H200"}, ""),
+    },
+)
+def test_the_hardware_is_that_which_computed(recorded: dict[str, str], told: str) -> None:
+    assert hardware(recorded) == told

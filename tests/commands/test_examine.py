@@ -275,17 +275,20 @@ def test_a_gate_that_fails_here_is_told_with_how_far_the_predictions_are_apart(
 
 
 def test_a_folder_is_held_against_a_statement_without_any_record(examined: Any, other_bento: Path) -> None:
-    assert examined.look("export", "--output", "exam.jsonl").code == 0
+    file, folder = examined.root / "exam.jsonl", str(examined.root / "out/dev/toy/bento_service")
+    assert examined.look("export", "--output", str(file)).code == 0
+    recorded = found(examined, "latest")
     shutil.rmtree(examined.root / ".store/default/dev/runs")
-    folder, statement = "out/dev/toy/bento_service", ["--statement", "exam.jsonl"]
-    outcome = examined.look("examine", folder, *statement)
-    assert outcome.code == 0, outcome.log
-    assert outcome.out.startswith("the exam is reproduced: 12 images, the same predictions, gate passed\n")
-    assert "  exam         exam.jsonl\n" in outcome.out
+    exam = found(examined, folder, statement=file)
+    same = ("predictions", "parameters", "minimum", "maximum", "gate", "hardware")
+    assert [getattr(exam, name) for name in same] == [getattr(recorded, name) for name in same]
+    assert (exam.bento.key, exam.test_set.key) == (recorded.bento.key, recorded.test_set.key)
+    assert (exam.name, exam.reached.keys()) == (str(file), {"mAP50", "seen"})
+    statement = ["--statement", str(file)]
     examined.look("examine", str(other_bento), *statement).fails("the file has no test result about bento_service/")
-    attested = json.loads((examined.root / "exam.jsonl").read_text().splitlines()[-1])
+    attested = json.loads(file.read_text().splitlines()[-1])
     del attested["predicate"]["configuration"][-1]
-    (examined.root / "exam.jsonl").write_text(json.dumps(attested))
+    file.write_text(json.dumps(attested))
     examined.look("examine", folder, *statement).fails("these are no exported Statements: KeyError: 'gate'")
 
 

@@ -69,12 +69,13 @@ def run_ours(folder: Path, draws: int) -> dict[str, float]:
     from pipeline.evaluation.chance import measure_chance
     from pipeline.evaluation.ground_truth import read_ground_truth
     from pipeline.evaluation.metrics import evaluate
+    from pipeline.evaluation.resampling import draw_figures
 
     started = time.perf_counter()
     truth = read_ground_truth(folder / "annotations.json")
     metrics = evaluate(truth, json.loads((folder / "results.json").read_text("utf-8")))
     evaluated = time.perf_counter()
-    measure_chance(metrics, draws=draws)
+    measure_chance(metrics, draw_figures(metrics, draws=draws))
     done = time.perf_counter()
     return {"seconds": done - started, "metrics": evaluated - started, "map": metrics.map or 0.0}
 

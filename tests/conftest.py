@@ -87,9 +87,9 @@ COMMIT = {
     "first": 'step.commit(metrics={"length": len(text) * times})',
     "second": 'if act != "forget":\n    step.commit(metrics={"length": len(text), "odd": float("nan")})',
     "third": """\
+limits = {f"score {score:g}, at least {minimum:g}": score >= minimum} if minimum else {}
 step.commit(
-    metrics={"score": score, "pages": 1, "more": 2}, minimum={"score": minimum}, maximum={"pages": 1},
-    judged="words", evidence=["page/page.txt"],
+    metrics={"score": score, "pages": 1, "more": 2}, limits=limits, judged="words", evidence=["page/page.txt"],
 )""",
 }
 IMPORTS = """\

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.printing import main_metrics, megabytes
-from pipeline.runtime.manifest import GOOD, REUSED, RunManifest, StepRecord
+from pipeline.runtime.manifest import EARLIER, GOOD, REUSED, RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
 Key = tuple[str, str]  # entity and digest
 Attempts = dict[str, StepRecord | None]  # by `run/step/attempt`, oldest first; None if the record cannot be read
+COMPARED = "  (compared with)"
 CHOSEN = "  (chosen by hand)"
 
 
@@ -29,9 +30,14 @@ class Lineage:
     readers: dict[Key, Attempts] = field(default_factory=dict)
 
     def sources(self, key: Key) -> dict[Key, str]:
-        """What an artifact was made from, with a remark where a person named it."""
+        """What an artifact was made from, with a remark where a person named it, or it was only compared with."""
         records = [record for record in self.makers.get(key, {}).values() if record]
-        return {one: CHOSEN if one[0] in record.chosen else "" for record in records for one in _keys(record.inputs)}
+        return {
+            (one.name, one.digest): (COMPARED if name.startswith(EARLIER) else "")
+            + (CHOSEN if name in record.chosen else "")
+            for record in records
+            for name, one in record.inputs.items()
+        }
 
     def products(self, key: Key) -> dict[Key, str]:
         """What was made from an artifact."""
@@ -65,10 +71,11 @@ def lineage_json(lineage: Lineage) -> dict[str, Any]:
         for attempt, record in lineage.makers[key].items():
             outcome = {"status": record.status, "metrics": record.metrics} if record else {}
             made_by.append({"attempt": attempt, **outcome})
-            for source in _keys(record.inputs) if record else ():
-                if record and source in lineage.artifacts:
-                    edge = {"from": "/".join(source), "to": "/".join(key), "by": attempt}
-                    edges.append({**edge, "chosen_by_hand": source[0] in record.chosen})
+            for name, one in record.inputs.items() if record else ():
+                if record and (source := (one.name, one.digest)) in lineage.artifacts:
+                    edge: dict[str, Any] = {"from": "/".join(source), "to": "/".join(key), "by": attempt}
+                    edge |= {"chosen_by_hand": name in record.chosen, "is_compared_with": name.startswith(EARLIER)}
+                    edges.append(edge)
         facts = {"url": artifact.url, "size": artifact.size, "files": artifact.files, "made_by": made_by}
         nodes.append({"id": "/".join(key), "entity": artifact.name, "digest": artifact.digest, **facts})
     return {"artifact": "/".join(lineage.subject), "nodes": nodes, "edges": edges}
@@ -100,7 +107,7 @@ def _attempts(manifests: Iterable[RunManifest]) -> list[tuple[str, StepRecord]]:
 
 
 def _keys(artifacts: Mapping[str, Artifact]) -> list[Key]:
-    return [(name, artifact.digest) for name, artifact in artifacts.items()]
+    return [(artifact.name, artifact.digest) for artifact in artifacts.values()]
 
 
 def _reachable(start: Key, following: Callable[[Key], Iterable[Key]]) -> set[Key]:

@@ -94,9 +94,8 @@ def _export(context: CommandContext) -> CommandResult:
     manifest, source = context.find_run(context.arguments.run), source_url(context.root)
     made = makers(context.project.runs, manifest)
     statements = [statement(run, record, source) for run, record in made]
-    below_gate = [record for record in manifest.attempts if record.is_whole and record.status not in GOOD]
-    judgements = [record for record in (*(record for _, record in made), *below_gate) if record.judged]
-    statements += [outcome_statement(record) for record in judgements]
+    below_gate = [(manifest, each) for each in manifest.attempts if each.is_whole and each.status not in GOOD]
+    statements += [outcome_statement(run.mode, record) for run, record in (*made, *below_gate) if record.judged]
     lines = {json.dumps(each, ensure_ascii=False): each for each in statements}  # the same gate, passed again, is one
     content, output = list(lines.values()), context.arguments.output
     if output is None:

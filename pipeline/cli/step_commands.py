@@ -47,11 +47,13 @@ def _parser(mode: str) -> argparse.ArgumentParser:
     config_help = f"the config; by default {DEFAULT_CONFIG}, or the joined run's"
     input_help = "use this input instead of the run's own; it need not agree with the others"
     run_help = "the run to join: its id, the beginning or end of it, latest or latest~1; the newest by default"
+    earlier_help = "compare only with what runs before this one made; by default before the run itself"
     several: dict[str, Any] = {"action": "append", "default": []}
     parser.add_argument("--config", metavar="FILE", help=config_help)
     parser.add_argument("--set", metavar="STEP.NAME=VALUE", help="set one parameter", **several)
     parser.add_argument("--input", metavar="ENTITY=ARTIFACT|RUN", help=input_help, **several)
     parser.add_argument("--run", metavar="RUN", help=run_help)
+    parser.add_argument("--earlier-than", metavar="RUN", default="", help=earlier_help)
     parser.add_argument("--force", action="store_true", help="run up-to-date steps, too")
     parser.add_argument("--stream", action="store_true", help="show the notebooks' output as it comes")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
@@ -78,6 +80,7 @@ def _run(context: CommandContext) -> int:
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
     names, typed = [step.name for step in selected], parse_inputs(arguments.input, selected)
     can_continue = opens_run and not arguments.force
+    before = find_run(project, arguments.earlier_than).run if arguments.earlier_than else ""
     manifest = unfinished_run(project, parameters, overrides, names, typed) if can_continue else None
     is_continued = manifest is not None
     if manifest:  # `latest` keeps the meaning that it had when the run was opened
@@ -105,6 +108,7 @@ def _run(context: CommandContext) -> int:
                 stream=arguments.stream,
                 continued=is_continued,
                 chosen=inputs,
+                before=before,
             )
         except GateError:
             _log_lines(deliver_step(project, project.runs.load(manifest.run).of(step.name)[-1]))
@@ -172,7 +176,7 @@ def parse_inputs(texts: Sequence[str], selected: Sequence[StepNotebook]) -> dict
         if not source:
             remedy = "--input coco_test_dataset=latest~1"
             raise UsageError(f"--input {text}", expected="ENTITY=ARTIFACT|RUN", remedy=remedy)
-        check_name("input", entity, dict.fromkeys(name for step in selected for name in step.reads))
+        check_name("input", entity, dict.fromkeys(name for step in selected for name in step.inputs))
         typed[entity] = source
     return typed
 

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from pipeline.evaluation.paired import Difference, PairedFigures
 
 TEST_SET, RESULTS = "coco_test_dataset", "coco_inference_result_dataset"
-_NAMES = {
-    "map": "mAP", "map50": "mAP50", "map75": "mAP75", "map_small": "mAP small", "map_medium": "mAP medium",
-    "map_large": "mAP large", "ar1": "AR 1", "ar10": "AR 10", "ar100": "AR 100",
-}  # fmt: skip
 
 
 @command(
@@ -76,10 +72,9 @@ def _paired(context: CommandContext, left: StepRecord, right: StepRecord) -> Pai
 
 
 def _text(paired: PairedFigures) -> str:
-    figures = {_NAMES[name]: each for name, each in paired.figures.items()}
     lines = [
         f"models on the same {paired.images} test images; differences with their 95 % intervals",
-        table([_row(name, each) for name, each in figures.items()], "  "),
+        table([_row(name, each) for name, each in paired.figures.items()], "  "),
     ]
     decided = {name: each for name, each in paired.class_ap.items() if each.verdict in {"better", "worse"}}
     if decided:

@@ -6,15 +6,16 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import count, table
 from pipeline.commands.exam_replay import Comparison, Replay, replay
-from pipeline.commands.recorded_exams import FAILED, UNKNOWN, Exam, find_exam
+from pipeline.commands.recorded_exams import UNKNOWN, Exam, find_exam
 from pipeline.runtime.code import environment, hardware
+from pipeline.runtime.manifest import FAILED
 
 _ENGINES = ("numpy", "onnxruntime", "opencv-python-headless")  # packages that decide on a prediction's last digits
+_OUTCOMES = {True: "met", False: "missed", None: "unknown"}  # of a limit
 _WIDTH = 64  # characters of a digest, and of a line of the column that holds them
 
 
@@ -52,7 +53,9 @@ def outcome(exam: Exam, replayed: Replay, here: Mapping[str, str]) -> CommandRes
         "images": replayed.images,
         "detections": replayed.detections,
         "predictions": {"recorded": exam.predictions, "replayed": replayed.predictions},
+        "map": replayed.map,
         "gate": {"recorded": exam.gate, "replayed": compared.gate if compared else exam.gate},
+        "limits": dict(exam.limits),
         "hardware": {"recorded": exam.hardware, "here": hardware(here), "is_same_kind": is_same_kind},
         "packages": packages,
         "differences": asdict(compared) if compared else None,
@@ -60,12 +63,12 @@ def outcome(exam: Exam, replayed: Replay, here: Mapping[str, str]) -> CommandRes
     rows = [("bento", exam.bento.digest), ("test set", exam.test_set.digest), ("exam", exam.name)]
     rows.append(("predictions", exam.predictions))
     if compared:
-        rows += _difference_rows(replayed.predictions, compared)
+        rows += _difference_rows(replayed, compared)
         if not is_same_kind:
             rows += [*_wrapped("processor", exam.hardware or "not recorded"), *_wrapped("  here", hardware(here))]
         rows += [(name, f"{then}, here {now}") for name, (then, now) in packages.items()]
-    elif "mAP" in exam.reached:
-        rows.append(("mAP", _figure(exam.reached["mAP"])))
+    else:
+        rows.append(("mAP", _figure(replayed.map)))
     code, verdict = _judge(exam, replayed, is_same_kind)
     return CommandResult(content, "\n".join([verdict, table(rows, "  "), *_gate_lines(exam)]), code)
 
@@ -82,20 +85,20 @@ def _judge(exam: Exam, replayed: Replay, is_same_kind: bool | None) -> tuple[int
     kind = "an unknown kind" if is_same_kind is None else "another kind"
     start = f"the exam was held on {kind} of processor, and the predictions differ;\n"
     if compared.gate == UNKNOWN:
-        return 1, f"{start}whether the gate's decision stays cannot be told: no limits are recorded"
+        return 1, f"{start}the gate's decision here is unknown: it has other limits than those recorded"
     if compared.gate != exam.gate:
         return 1, f"{start}the gate's decision changes from {exam.gate} to {compared.gate}"
     return failed, f"{start}the gate's decision stays the same: {exam.gate}"
 
 
-def _difference_rows(digest: str, compared: Comparison) -> list[tuple[str, str]]:
+def _difference_rows(replayed: Replay, compared: Comparison) -> list[tuple[str, str]]:
     found = compared.predictions
     return [
-        ("  replayed", digest),
+        ("  replayed", replayed.predictions),
         ("detections", f"{found.before} recorded, {found.after} replayed, {found.unmatched} without counterpart"),
         ("boxes", f"differ by up to {found.pixels:.3g} pixels"),
         ("scores", f"differ by up to {found.score:.3g}"),
-        ("mAP", f"{_figure(compared.map_recorded)} recorded, {_figure(compared.map_replayed)} replayed"),
+        ("mAP", f"{_figure(compared.map_recorded)} recorded, {_figure(replayed.map)} replayed"),
     ]
 
 
@@ -105,12 +108,10 @@ def _wrapped(name: str, text: str) -> list[tuple[str, str]]:
 
 
 def _gate_lines(exam: Exam) -> list[str]:
-    """The recorded decision, and each limit with the value reached."""
-    limits = [(name, "at least", limit) for name, limit in exam.minimum.items()]
-    limits += [(name, "at most", limit) for name, limit in exam.maximum.items()]
-    rows = [(name, f"{_figure(exam.reached[name])}, {word} {limit:g}") for name, word, limit in limits]
+    """The recorded decision, and each limit with the figure reached."""
+    rows = [row for text, is_met in exam.limits.items() for row in _wrapped(_OUTCOMES[is_met], text)]
     return [f"  gate {exam.gate}", *([table(rows, "    ")] if rows else [])]
 
 
-def _figure(value: Any) -> str:
-    return "not defined" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+def _figure(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"

@@ -12,15 +12,15 @@ from pipeline.cli.command import CommandContext
 from pipeline.commands.compare_command import RESULTS, TEST_SET
 from pipeline.commands.named_service import ENTITY, bento_folder, packed_service
 from pipeline.errors import DataError, GateError, IntegrityError, MissingError, UsageError
-from pipeline.limits import verdicts
 from pipeline.runtime.code import hardware
-from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.manifest import FAILED, RunManifest, StepRecord, gate_outcome
 from pipeline.runtime.provenance import GATE, HARDWARE, PROCEDURE, TEST_RESULT
 from pipeline.runtime.resolving import VERSION, find_artifact
 from pipeline.runtime.store.artifact_store import Artifact, Store, StoredFile, digest_of
 
 PREDICTIONS = "predictions.json"
-PASSED, FAILED, NO_LIMIT, UNKNOWN = "passed", "failed", "no limit", "unknown"
+UNDECIDED = "undecided"  # a gate without a limit that was met or missed
+UNKNOWN = "unknown"  # a gate of which the record does not tell
 _NAMED = 3  # files that differ
 
 
@@ -32,20 +32,12 @@ class Exam:
     bento: Artifact
     test_set: Artifact
     predictions: str  # SHA-256 of the file with the predictions
+    mode: str  # of the run
     parameters: Mapping[str, Any]  # of the step
-    reached: Mapping[str, Any]  # metrics, at least those with limits
-    minimum: Mapping[str, float]
-    maximum: Mapping[str, float]
+    limits: Mapping[str, bool | None]  # as in a `StepRecord`
     gate: str  # the recorded decision
     hardware: str  # that computed; empty if it is not known
     packages: Mapping[str, str] = field(default_factory=dict)  # version by name, as far as they are known
-
-    def decide(self, figures: Mapping[str, Any]) -> str:
-        """The gate's decision with other figures in place of those reached."""
-        if not (self.minimum or self.maximum):  # or none were recorded
-            return NO_LIMIT if self.gate == NO_LIMIT else UNKNOWN
-        found = verdicts({**self.reached, **figures}, self.minimum, self.maximum)
-        return PASSED if all(found.values()) else FAILED
 
 
 def find_exam(context: CommandContext, typed: str, run: str | None, statement: Path | None) -> Exam:
@@ -101,12 +93,7 @@ def _recorded_exam(store: Store, manifest: RunManifest, record: StepRecord, mani
     if PREDICTIONS not in files:
         name = f"{RESULTS}/{record.outputs[RESULTS].digest[:12]}"
         raise MissingError(f"{name} has no {PREDICTIONS}", expected="the predictions of an evaluation")
-    if record.error_kind == GateError.__name__:
-        gate = FAILED
-    elif record.minimum or record.maximum:
-        gate = PASSED
-    else:
-        gate = NO_LIMIT if record.judged else UNKNOWN  # records of schema 3 have neither
+    told = record.gate or (UNDECIDED if record.judged else UNKNOWN)  # records of schema 3 have neither
     makers = {f"{each.run}/{one.made_by}": one for each in manifests for one in each.attempts}
     maker = makers.get(manifest.origin(record))  # a reused attempt computed nothing where it ran
     computed_in = maker.environment if maker else {}
@@ -115,11 +102,10 @@ def _recorded_exam(store: Store, manifest: RunManifest, record: StepRecord, mani
         bento=record.inputs[ENTITY],
         test_set=record.inputs[TEST_SET],
         predictions=files[PREDICTIONS],
+        mode=manifest.mode,
         parameters=record.parameters,
-        reached=record.metrics,
-        minimum=record.minimum,
-        maximum=record.maximum,
-        gate=gate,
+        limits=record.limits,
+        gate=FAILED if record.error_kind == GateError.__name__ else told,
         hardware=hardware(computed_in),
         packages=computed_in,
     )
@@ -155,17 +141,17 @@ def _subjects(statement: Mapping[str, Any]) -> list[str]:
 def _attested_exam(path: Path, bento: Artifact, result: Mapping[str, Any]) -> Exam:
     described = {each["name"]: each for each in result["configuration"]}
     digests = {name: each["digest"]["sha256"] for name, each in described.items()}
-    gate = described[GATE]["annotations"]
+    procedure = described[PROCEDURE]["annotations"]
+    limits = {each["limit"]: each["is_met"] for each in described[GATE]["annotations"]["limits"]}
     return Exam(
         name=str(path),
         bento=bento,
         test_set=Artifact(TEST_SET, "", digests[TEST_SET], 0, 0),
         predictions=digests[f"{RESULTS}/{PREDICTIONS}"],
-        parameters=described[PROCEDURE]["annotations"]["parameters"],
-        reached=gate["reached"],
-        minimum=gate["minimum"],
-        maximum=gate["maximum"],
-        gate={"PASSED": PASSED, "FAILED": FAILED, "WARNED": NO_LIMIT}[result["result"]],
+        mode=procedure["mode"],
+        parameters=procedure["parameters"],
+        limits=limits,
+        gate=gate_outcome(limits.values()) or UNDECIDED,
         hardware=described[HARDWARE]["annotations"]["processor"],
     )
 

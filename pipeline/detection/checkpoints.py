@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 STATE_ENTRIES = ("state_dict", "model")  # where mmdet and Megvii keep the weights; a bare state dict has neither
 LEARNED_ENTRY = "learned_images"  # where this project keeps what the weights learned from, as uint8 tensors
 LISTED = 3  # parameters named in an error
+GIVEN = "given.pth"
+"""The weights that training started from, fitted to its classes, beside `best.pth` and `last.pth`."""
 
 
 @dataclass(frozen=True)

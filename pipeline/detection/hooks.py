@@ -20,7 +20,7 @@ from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, nn
 
 from pipeline.data.learned_images import LearnedImages
-from pipeline.detection.checkpoints import Checkpoint, fit, write_checkpoint
+from pipeline.detection.checkpoints import GIVEN, Checkpoint, fit, write_checkpoint
 from pipeline.detection.optimization import balance_filters
 
 log = logging.getLogger(__name__)
@@ -61,22 +61,41 @@ def bare(model: nn.Module) -> nn.Module:
     return module
 
 
-class WarmStartHook(Hook):  # type: ignore[misc]  # mmengine is untyped
-    """Loads pretrained weights when the loop starts, after mmengine has initialised the model again.
+class GivenWeightsHook(Hook):  # type: ignore[misc]  # mmengine is untyped
+    """Loads pretrained weights when the loop starts, after mmengine has initialised the model, and keeps them.
 
-    They are validated as epoch 0, so that the best weights are never worse than these; with `balanced`, their filters
-    are balanced afterwards. A continued training has its weights already.
+    `given.pth` has them as they are validated in epoch 0, initial values of new classes included. It is written before
+    a continued training restores its own weights, so that it has the bytes of an undisturbed training's.
+    """
+
+    priority = "HIGHEST"
+
+    def __init__(self, checkpoint: Checkpoint, folder: Path, meta: Mapping[str, Any]) -> None:
+        self.checkpoint, self.folder, self.meta = checkpoint, folder, meta
+
+    def before_train(self, runner: Any) -> None:
+        """Load the checkpoint into the model, and write it."""
+        model = bare(runner.model)
+        fit(self.checkpoint, model, tuple(self.meta["classes"]))
+        if is_main_process():
+            meta = {**self.meta, "epoch": 0}
+            write_checkpoint(self.folder / GIVEN, model.state_dict(), meta, self.checkpoint.learned)
+
+
+class WarmStartHook(Hook):  # type: ignore[misc]
+    """Validates the pretrained weights as epoch 0, so that the best weights are never worse than these.
+
+    With `balanced`, their filters are balanced afterwards. A continued training has its weights already.
     """
 
     priority = "LOWEST"
 
-    def __init__(self, checkpoint: Checkpoint, classes: tuple[str, ...], *, balanced: bool) -> None:
-        self.checkpoint, self.classes, self.balanced = checkpoint, classes, balanced
+    def __init__(self, *, balanced: bool) -> None:
+        self.balanced = balanced
 
     def before_train(self, runner: Any) -> None:
-        """Load the checkpoint into the model and its averaged copy, and validate it."""
+        """Copy the weights to the averaged model, and validate it."""
         if runner.iter == 0:
-            fit(self.checkpoint, bare(runner.model), self.classes)
             self._restart_average(runner)
             runner.val_loop.run()
 

@@ -19,6 +19,7 @@ from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hooks import (
     EpochRecord,
+    GivenWeightsHook,
     ProgressHook,
     SameStatisticsHook,
     StoppingHook,
@@ -44,7 +45,7 @@ class TrainingJob:
     execution: ExecutionConfig
     train_folder: Path
     eval_folder: Path
-    folder: Path  # for `best.pth`, `last.pth` and `config.py`
+    folder: Path  # for `best.pth`, `last.pth`, `given.pth` and `config.py`
     weights: Path | None  # None for random weights
     resume: Path  # has the checkpoint to continue from, and gets new ones
     logs: Path | None = None  # for TensorBoard
@@ -83,12 +84,12 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     same = replace(options, workers=0)  # they change nothing but the speed
     facts = {**asdict(same), "devices": execution.devices, "mixed": execution.mixed, **arithmetic()}
     hooks: list[Any] = [EpochSeedHook(options.seed), progress, keeper, stopping]
+    if job.weights:  # of hooks of one priority, the first goes first
+        hooks.append(GivenWeightsHook(read_checkpoint(job.weights), job.folder, meta))
+        hooks.append(WarmStartHook(balanced=job.hyperparameters.balanced))
     hooks.append(ResumeHook(job.resume, facts, progress, keeper, stopping))
     if execution.devices > 1:
         hooks.append(SameStatisticsHook())
-    if job.weights:
-        checkpoint = read_checkpoint(job.weights)
-        hooks.append(WarmStartHook(checkpoint, classes, balanced=job.hyperparameters.balanced))
     tracking = None
     if job.logs and is_main_process():
         tracking = TrackingHook(job.logs, max(1, execution.iterations * options.epochs // CURVE_POINTS))

@@ -18,7 +18,7 @@ from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.figures import PALETTE, Chart
 from pipeline.data.learned_images import FILE_NAME, UnknownWeights, learn_images
 from pipeline.data.pretrained import COCO, coco_weights
-from pipeline.detection.checkpoints import coco_classes, fit, read_checkpoint, write_checkpoint
+from pipeline.detection.checkpoints import GIVEN, coco_classes, fit, read_checkpoint, write_checkpoint
 from pipeline.detection.devices import execution_config, run_within_memory
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hooks import EpochRecord
@@ -43,8 +43,8 @@ FEWEST_IMAGES = 100  # whatever the epochs: below the least that sufficed in the
 class TrainingResult:
     """The result of a training.
 
-    Its folder holds `best.pth`, `last.pth`, `config.py`, `model.json`, `history.json`, `learned_images.npz`, the test
-    image and `parity_images/`.
+    Its folder holds `best.pth`, `last.pth`, `given.pth` where there were pretrained weights, `config.py`, `model.json`,
+    `history.json`, `learned_images.npz`, the test image and `parity_images/`.
     """
 
     folder: Path
@@ -125,7 +125,7 @@ def train(
         learned = learn_images(before=before)
         metadata = replace(metadata, classes=checkpoint.classes)
         fit(checkpoint, FAMILY.build_model(metadata), metadata.classes)  # refuses weights of another size
-        for name in ("best.pth", "last.pth"):
+        for name in ("best.pth", "last.pth", GIVEN):
             write_checkpoint(folder / name, checkpoint.state, {"classes": list(metadata.classes), "epoch": 0}, learned)
         FAMILY.model_config(metadata).dump(str(folder / "config.py"))
         log.info("epochs=0: the pretrained weights are passed on as they are, %d classes", len(metadata.classes))

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from pipeline.evaluation.coco_matching import Bools, Floats
+from pipeline.evaluation.coco_matching import CocoMatches, Floats
 from pipeline.evaluation.metrics import DetectionMetrics
-from pipeline.evaluation.resampling import Weights, draw_weights, resample
+from pipeline.evaluation.resampling import Draws, draw_figures
 
 CONFIDENCE = 0.95
 FEWEST_IMAGES = 5
 """With objects: on fewer, a figure of them has no interval, because equal images would make it look certain."""
 
-_DRAWS = 1000
 _EXCESS = 3.0  # how much higher AP is on a test set than on all images, in excesses of the draws over the test set
 
 
@@ -52,27 +51,16 @@ class Chance:
         return None if interval is None else math.ceil(self.images * (interval.half_width / half_width) ** 2)
 
 
-def measure_chance(metrics: DetectionMetrics, *, draws: int = _DRAWS) -> Chance:
-    """Compute the intervals of the figures, from as many draws of the images."""
-    matches = metrics.coco_matches
-    weights = draw_weights(matches.images, draws + 1)
-    found = resample(matches, weights)
-    is_object = ~matches.truth_ignored
-    with_objects = [len(np.unique(matches.truth_image[of_size])) for of_size in is_object.T]
-    sizes = {"map_small": with_objects[1], "map_medium": with_objects[2], "map_large": with_objects[3]}
-    figures = {
-        name: _interval(values, sizes.get(name, with_objects[0]), limit=1.0) for name, values in found.figures.items()
-    }
-    order = np.argsort([each.image_id for each in metrics.per_image])
-    false = np.array([each.false_positives for each in metrics.per_image], np.float64)[order]
-    has_object: Bools = np.bincount(matches.truth_image[is_object[:, 0]], minlength=matches.images) > 0
-    is_empty: Bools = np.bincount(matches.truth_image, minlength=matches.images) == 0
-    for name, among in (("fp_per_image_with_objects", has_object), ("fp_per_image_without_objects", is_empty)):
-        defined = getattr(metrics, name) is not None
-        figures[name] = _interval(_mean_of(false, among, weights), int(among.sum())) if defined else None
+def measure_chance(metrics: DetectionMetrics, draws: Draws | None = None) -> Chance:
+    """Compute the intervals of the figures, from the draws of their images, which are made where they are not given."""
+    matches, found = metrics.coco_matches, draws or draw_figures(metrics)
+    images = images_of_figures(matches)
     return Chance(
         images=matches.images,
-        figures=figures,
+        figures={
+            name: _interval(values, images[name], limit=math.inf if name.startswith("fp_") else 1.0)
+            for name, values in found.figures.items()
+        },
         class_ap=tuple(
             _interval(values, each.images, limit=1.0)
             for values, each in zip(found.class_ap.T, metrics.classes, strict=True)
@@ -80,10 +68,12 @@ def measure_chance(metrics: DetectionMetrics, *, draws: int = _DRAWS) -> Chance:
     )
 
 
-def _mean_of(values: Floats, among: Bools, weights: Weights) -> Floats:
-    """The mean of some images' values in each draw; NaN where a draw has none of them."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray((values * among) @ weights / (among @ weights))
+def images_of_figures(matches: CocoMatches) -> dict[str, int]:
+    """How many images each figure depends on: those with objects of its size, or those without any."""
+    by_size = [len(np.unique(matches.truth_image[of_size])) for of_size in ~matches.truth_ignored.T]
+    images = dict.fromkeys(("map", "map50", "map75", "ar1", "ar10", "ar100", "fp_per_image_with_objects"), by_size[0])
+    images |= dict(zip(("map_small", "map_medium", "map_large"), by_size[1:], strict=True))
+    return {**images, "fp_per_image_without_objects": int(matches.is_empty().sum())}
 
 
 def _interval(draws: Floats, images: int, limit: float = math.inf) -> Interval | None:

@@ -58,6 +58,14 @@ class CocoMatches:
         """The detections of a class."""
         return slice(*np.searchsorted(self.label, [label, label + 1]).tolist())
 
+    def has_object(self) -> Bools:
+        """Whether each image has an object: `(I,)`."""
+        return np.asarray(np.bincount(self.truth_image[~self.truth_ignored[:, 0]], minlength=self.images) > 0)
+
+    def is_empty(self) -> Bools:
+        """Whether each image has neither an object nor a crowd region: `(I,)`."""
+        return np.asarray(np.bincount(self.truth_image, minlength=self.images) == 0)
+
 
 @dataclass(frozen=True)
 class _Boxes:

@@ -6,31 +6,34 @@ the 97.5th percentile of the differences of the draws. The error of AP on few im
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.chance import CONFIDENCE, FEWEST_IMAGES
-from pipeline.evaluation.coco_matching import Floats, match_boxes
+from pipeline.evaluation.chance import CONFIDENCE, FEWEST_IMAGES, images_of_figures
+from pipeline.evaluation.coco_matching import Floats
 from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.resampling import draw_weights, resample
+from pipeline.evaluation.metrics import DetectionMetrics, evaluate
+from pipeline.evaluation.named_figures import FIGURES
+from pipeline.evaluation.resampling import DRAWS, Draws, draw_figures
 
 BETTER, WORSE, CLOSE, SAME = "better", "worse", "too close to call", "the same"
 
-_DRAWS = 1000
 _MOST = 1e-12  # differences below it come from the order of additions
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of two models, of which more is better."""
+    """A figure of two models."""
 
     before: float
     after: float
     low: float | None  # ends of the 95 % interval of the difference; None on too few images
     high: float | None
+    more_is_better: bool = True
 
     @property
     def change(self) -> float:
@@ -44,38 +47,54 @@ class Difference:
             return CLOSE
         if max(abs(self.low), abs(self.high)) < _MOST:
             return SAME
-        return BETTER if self.low > 0 else WORSE if self.high < 0 else CLOSE
+        if self.low <= 0 <= self.high:
+            return CLOSE
+        return BETTER if (self.low > 0) is self.more_is_better else WORSE
 
 
 @dataclass(frozen=True)
 class PairedFigures:
-    """The differences of two models, by COCO's figures and by class; those that are defined for both."""
+    """The differences of two models, by figure and by class; those that are defined for both."""
 
     images: int
-    figures: dict[str, Difference]
+    figures: dict[str, Difference]  # by the names of `named_figures.FIGURES`
     class_ap: dict[str, Difference]
+
+    def images_for(self, change: float) -> int | None:
+        """About how many images would show such a difference of mAP; None where the interval is not known."""
+        difference = self.figures.get("mAP")
+        if difference is None or difference.low is None or difference.high is None:
+            return None
+        return math.ceil(self.images * ((difference.high - difference.low) / 2 / change) ** 2)
 
 
 def compare_models(
-    truth: GroundTruth,
-    before: Sequence[Mapping[str, Any]],
-    after: Sequence[Mapping[str, Any]],
-    *,
-    draws: int = _DRAWS,
+    truth: GroundTruth, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], *, draws: int = DRAWS
 ) -> PairedFigures:
     """Compare the detections of two models in one test set, in COCO's results format."""
-    matches = match_boxes(truth, before), match_boxes(truth, after)
-    weights = draw_weights(len(truth.images), draws + 1)
-    left, right = (resample(each, weights) for each in matches)
-    with_object = {each.image_id for each in truth.annotations if not each.iscrowd}
-    figures = {name: _difference(left.figures[name], right.figures[name], len(with_object)) for name in left.figures}
-    classes = {}
-    for label, (category, name) in enumerate(truth.categories.items()):
-        images = {each.image_id for each in truth.annotations if each.category_id == category and not each.iscrowd}
-        classes[name] = _difference(left.class_ap[:, label], right.class_ap[:, label], len(images))
+    metrics = evaluate(truth, before), evaluate(truth, after)
+    left, right = (draw_figures(each, draws=draws) for each in metrics)
+    return compare_draws(metrics[1], left, right)
+
+
+def compare_draws(metrics: DetectionMetrics, before: Draws, after: Draws) -> PairedFigures:
+    """Compare two models by the draws of their figures; the `metrics` are those of one of them, for the test set."""
+    images = images_of_figures(metrics.coco_matches)
+    figures = {
+        name: _difference(before.figures[each.attribute], after.figures[each.attribute], images[each.attribute])
+        for name, each in FIGURES.items()
+    }
+    classes = {
+        each.name: _difference(before.class_ap[:, label], after.class_ap[:, label], each.images)
+        for label, each in enumerate(metrics.classes)
+    }
     return PairedFigures(
-        images=len(truth.images),
-        figures={name: each for name, each in figures.items() if each is not None},
+        images=metrics.images,
+        figures={
+            name: replace(each, more_is_better=FIGURES[name].more_is_better)
+            for name, each in figures.items()
+            if each is not None
+        },
         class_ap={name: each for name, each in classes.items() if each is not None},
     )
 

@@ -1,21 +1,19 @@
-"""The Model Quality Report: one HTML file to be read by a person, kept, mailed or printed; and its numbers as JSON."""
+"""The Model Quality Report: one HTML file to be read by a person, kept, mailed or printed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.data.fonts import missing_fonts, unwritten
 from pipeline.data.report.inline_images import Gallery, draw
-from pipeline.evaluation.chance import CONFIDENCE, FEWEST_IMAGES, Chance, Interval
-from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.metrics import DetectionMetrics
-from pipeline.evaluation.prediction import ServicePredictions
+from pipeline.evaluation.chance import FEWEST_IMAGES, Interval
+from pipeline.evaluation.decision import decide
+from pipeline.evaluation.measurement import Measurement
+from pipeline.evaluation.named_figures import FIGURES
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.report_figures import (
     ap_by_iou_chart,
@@ -47,18 +45,14 @@ _KINDS = {  # what each kind of error means
     "background": "no object there",
     "missed": "an object without any detection",
 }
-_WANTED_HALF_WIDTH = 0.02
 _FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
 
 
 def write_report(
     path: Path,
-    *,
-    metrics: DetectionMetrics,
-    predictions: ServicePredictions,
+    measured: Measurement,
     gate: QualityGate,
-    exposure: Exposure,
-    chance: Chance,
+    *,
     judged: int,
     mode: str,
     chosen: Sequence[str],
@@ -73,22 +67,25 @@ def write_report(
     Returns:
         What a user must know who does not open it, a short sentence each.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+    )
     environment.filters |= {"figure": _figure, "interval": _interval, "value": _value}
-    template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
-    notes = [*_notes(metrics, exposure, predictions), *_close_calls(gate, chance)]
-    page = template.render(
-        metrics=metrics,
-        predictions=predictions,
+    metrics, chance = measured.metrics, measured.chance
+    notes = [*_notes(measured), *_close_calls(gate)]
+    page = environment.get_template("report.html.j2").render(
+        **vars(measured),
         gate=gate,
-        exposure=exposure,
+        decision=decide(measured, gate),
+        figures=FIGURES,
         judged=judged,
         mode=mode,
-        remarks=[*notes, *_remarks(metrics, predictions, chosen)],
+        remarks=[*notes, *_remarks(measured, chosen)],
         unwritten=unwritten(metrics.classes),
-        chance=chance,
-        needed=chance.images_for(_WANTED_HALF_WIDTH),
-        wanted=_WANTED_HALF_WIDTH,
         kinds=_KINDS,
         fewest=FEWEST_IMAGES,
         charts=draw(
@@ -109,22 +106,9 @@ def write_report(
     return notes
 
 
-def write_metrics(path: Path, metrics: DetectionMetrics, chance: Chance) -> None:
-    """Write all numbers of the report, as `metrics.schema.json` describes them."""
-    document = metrics.to_json()
-    for each, interval in zip(document["classes"], chance.class_ap, strict=True):
-        each["ap_interval"] = _ends(interval)
-    intervals = {name: _ends(interval) for name, interval in chance.figures.items()}
-    document = {"version": 1, "confidence": CONFIDENCE, **document, "intervals": intervals}
-    path.write_text(json.dumps(document, indent=1, allow_nan=False), "utf-8")
-
-
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
-
-
-def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePredictions) -> list[str]:
+def _notes(measured: Measurement) -> list[str]:
     """What a user must know, for the head of the report and for a terminal."""
+    metrics, exposure, predictions = measured.metrics, measured.exposure, measured.predictions
     notes = []
     if metrics.objects and not metrics.detections:
         notes.append("the model found nothing in the test set")
@@ -155,19 +139,18 @@ def _notes(metrics: DetectionMetrics, exposure: Exposure, predictions: ServicePr
     return notes
 
 
-def _close_calls(gate: QualityGate, chance: Chance) -> list[str]:
+def _close_calls(gate: QualityGate) -> list[str]:
     """Limits that lie within the interval of their figure: chance decided about them."""
-    limit, interval = gate.minimum.get("mAP50"), chance.figures["map50"]
-    if limit is None or interval is None or not interval.low < limit < interval.high:
-        return []
     return [
-        f"too close to call: the limit of mAP50, {limit:g}, is within its interval, {_interval(interval)}; on other "
-        "images of this kind the gate could decide otherwise"
+        f"too close to call: {each}; its 95 % interval is {_interval(each.interval)}"
+        for each in gate.requirements
+        if each.passed is not None and each.is_close and not each.is_difference
     ]
 
 
-def _remarks(metrics: DetectionMetrics, predictions: ServicePredictions, chosen: Sequence[str]) -> list[str]:
+def _remarks(measured: Measurement, chosen: Sequence[str]) -> list[str]:
     """Facts about the model and the test set that the figures do not show."""
+    metrics, predictions = measured.metrics, measured.predictions
     remarks = [f"inputs chosen by hand: {', '.join(chosen)}"] if chosen else []
     training = predictions.service.get("training") or {}
     before, gained = training.get("pretrained_mAP"), training.get("gained_mAP")

@@ -15,8 +15,11 @@ from scipy.sparse import csr_matrix
 
 from pipeline.evaluation.average_precision import AP_FIGURES, LIMITS, RECALLS
 from pipeline.evaluation.coco_matching import IOUS, SIZES, Bools, CocoMatches, Floats, Ints
+from pipeline.evaluation.metrics import DetectionMetrics
 
 Weights = npt.NDArray[np.float32]
+
+DRAWS = 1000
 
 
 def draw_weights(images: int, draws: int, seed: int = 0) -> Weights:
@@ -27,13 +30,35 @@ def draw_weights(images: int, draws: int, seed: int = 0) -> Weights:
 
 @dataclass(frozen=True)
 class Draws:
-    """The figures of `D` draws, as `coco_figures` names them, and the AP of `K` classes; NaN where not defined.
+    """The figures of `D` draws, and the AP of `K` classes; NaN where not defined. The first is the test set itself."""
 
-    The first draw is the test set itself.
-    """
-
-    figures: dict[str, Floats]  # `(D,)` each
+    figures: dict[str, Floats]  # `(D,)` each, by the names of `DetectionMetrics`
     class_ap: Floats  # `(D, K)`
+
+
+def draw_figures(metrics: DetectionMetrics, *, draws: int = DRAWS) -> Draws:
+    """Compute COCO's figures and the false positives per image for each of so many draws of a test set's images.
+
+    The draws of two models are the same ones if their test sets are.
+    """
+    matches = metrics.coco_matches
+    weights = draw_weights(matches.images, draws + 1)
+    found = resample(matches, weights)
+    order = np.argsort([each.image_id for each in metrics.per_image])
+    false = np.array([each.false_positives for each in metrics.per_image], np.float64)[order]
+    for name, among in (
+        ("fp_per_image_with_objects", matches.has_object()),
+        ("fp_per_image_without_objects", matches.is_empty()),
+    ):
+        defined = getattr(metrics, name) is not None
+        found.figures[name] = _mean_of(false, among, weights) if defined else np.full(draws + 1, np.nan)
+    return found
+
+
+def _mean_of(values: Floats, among: Bools, weights: Weights) -> Floats:
+    """The mean of some images' values in each draw; NaN where a draw has none of them."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray((values * among) @ weights / (among @ weights))
 
 
 def resample(matches: CocoMatches, weights: Weights) -> Draws:

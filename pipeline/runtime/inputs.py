@@ -111,9 +111,10 @@ def note_uses(runs: Runs, record: StepRecord) -> None:
 
     The notes outlive the run, and counting takes one listing.
     """
-    if record.outputs and not record.reused_from and len(record.inputs) > 1:
-        for entity in record.inputs:
-            runs.store.files.create("/".join(_use(record.step, entity, record.inputs)), b"{}\n")
+    inputs = record.own_inputs
+    if record.outputs and not record.reused_from and len(inputs) > 1:
+        for entity in inputs:
+            runs.store.files.create("/".join(_use(record.step, entity, inputs)), b"{}\n")
 
 
 def _use(step: str, entity: str, inputs: Mapping[str, Artifact]) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +18,8 @@ RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
+PASSED = "passed"  # a quality gate; otherwise it is `FAILED`, or empty
+EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class StepRecord:
     seconds: float = 0.0
     outputs: dict[str, Artifact] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    minimum: dict[str, float] = field(default_factory=dict)  # the quality gate: metric to the least value that passes
-    maximum: dict[str, float] = field(default_factory=dict)  # and to the greatest
-    judged: str = ""  # the input that the metrics judge
+    # the quality gate: each limit in words, and whether it is met; None where that is unknown
+    limits: dict[str, bool | None] = field(default_factory=dict)
+    judged: str = ""  # the input that the limits judge
     evidence: dict[str, str] = field(default_factory=dict)  # `ENTITY/PATH` of outputs that show the metrics: SHA-256
     notes: tuple[str, ...] = ()  # sentences from the notebook that a user must know
     # inputs named by hand, which need not agree with the others: entity to the run, artifact or URL
@@ -64,7 +66,7 @@ class StepRecord:
         """Read what `dataclasses.asdict` gives, of any schema.
 
         Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`; 1 to 3
-        lack `minimum`, `maximum`, `judged` and `evidence`.
+        lack `limits`, `judged` and `evidence`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))
@@ -94,6 +96,16 @@ class StepRecord:
     def is_whole(self) -> bool:
         """Whether its outputs are those of a whole step: it succeeded, or only missed its quality gate."""
         return self.status in GOOD or (self.error_kind == GateError.__name__ and bool(self.outputs))
+
+    @property
+    def gate(self) -> str:
+        """The outcome of the quality gate: `passed`, `failed`, or empty where no limit decided."""
+        return gate_outcome(self.limits.values())
+
+    @property
+    def own_inputs(self) -> dict[str, Artifact]:
+        """The inputs without those of an earlier run that they are compared with."""
+        return {name: artifact for name, artifact in self.inputs.items() if not name.startswith(EARLIER)}
 
     @property
     def artifacts(self) -> tuple[Artifact, ...]:
@@ -165,6 +177,12 @@ class RunManifest:
             *earlier, latest = self.of(step)
             steps[step] = {**asdict(latest), "earlier_attempts": [asdict(attempt) for attempt in earlier]}
         return {"schema": content.pop("schema"), **content, "steps": steps}
+
+
+def gate_outcome(verdicts: Iterable[bool | None]) -> str:
+    """The outcome of a quality gate, as `StepRecord.gate` has it, by that of each limit."""
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return "" if not known else PASSED if all(known) else FAILED
 
 
 def notebook_key(origin: str, suffix: str = "ipynb") -> str:

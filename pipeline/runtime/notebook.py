@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.errors import DataError, MissingError, StepError, UsageError, did_you_mean
 from pipeline.runtime.code import imported_modules
+from pipeline.runtime.manifest import EARLIER
 from pipeline.runtime.parameters import LINK, Parameter, parse, read_parameters
 from pipeline.runtime.store.artifact_store import NAME
 
@@ -35,8 +36,14 @@ class StepNotebook:
     parameters: dict[str, Parameter]
     reads: tuple[str, ...]  # entities
     writes: tuple[str, ...]
+    earlier: tuple[str, ...]  # of those that it reads, what it compares with that of an earlier run
     imports: tuple[str, ...]  # modules of this package
     content: str = field(repr=False)  # the file's text
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of all its inputs: what it reads, and what it compares that with."""
+        return (*self.reads, *(EARLIER + entity for entity in self.earlier))
 
     def resolve(self, values: dict[str, Any]) -> dict[str, Any]:
         """All parameters: the defaults with the given values laid over them, checked."""
@@ -78,7 +85,7 @@ def read_notebook(path: Path) -> StepNotebook:
         raise DataError(f"'{path.stem}' cannot name a step", where=path, expected=expected, remedy="rename it")
     code = [source for kind, source, _ in cells if kind == "code"]
     titles = [source.strip().splitlines()[0] for kind, source, _ in cells if kind == "markdown" and source.strip()]
-    reads, writes = _interface(_tagged(cells, "interface", path), path)
+    reads, writes, earlier = _interface(_tagged(cells, "interface", path), path)
     return StepNotebook(
         name=path.stem,
         path=path,
@@ -87,6 +94,7 @@ def read_notebook(path: Path) -> StepNotebook:
         parameters=read_parameters(_tagged(cells, "parameters", path), path),
         reads=reads,
         writes=writes,
+        earlier=earlier,
         imports=tuple(sorted({name for source in code for name in imported_modules(parse(source, path))})),
         content=text,
     )
@@ -159,20 +167,22 @@ def _tagged(cells: list[tuple[str, str, list[str]]], tag: str, path: Path) -> st
     return found[0]
 
 
-def _interface(source: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What the step reads and writes."""
+def _interface(source: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What the step reads and writes, and compares with that of an earlier run."""
     calls = (node for node in ast.walk(parse(source, path)) if isinstance(node, ast.Call))
     with suppress(ValueError, KeyError, IndexError, TypeError, StopIteration):
         opening = next(call for call in calls if ast.unparse(call.func) == "Step.open")
         given = {each.arg: ast.literal_eval(each.value) for each in opening.keywords}
-        reads, writes = given["reads"], given["writes"]
+        reads, writes, earlier = given["reads"], given["writes"], given.get("earlier", [])
         names = [*reads, *writes]
-        are_lists = isinstance(reads, list) and isinstance(writes, list)
+        are_lists = all(isinstance(each, list) for each in (reads, writes, earlier))
+        are_names = all(NAME.fullmatch(name) and not name.startswith(EARLIER) for name in names)
         is_own = ast.literal_eval(opening.args[0]) == path.stem
-        if is_own and are_lists and len({*names}) == len(names) and all(map(NAME.fullmatch, names)):
-            return tuple(reads), tuple(writes)
+        if is_own and are_lists and are_names and len({*names}) == len(names) and {*earlier} <= {*reads}:
+            return tuple(reads), tuple(writes), tuple(earlier)
     raise DataError(
         "the interface cell does not open the step",
         where=path,
-        expected=f'step = Step.open("{path.stem}", reads=[...], writes=[...]) with literal names, none of them twice',
+        expected=f'step = Step.open("{path.stem}", reads=[...], writes=[...]) with literal names, none of them twice; '
+        "earlier=[...] may name some of those that it reads",
     )

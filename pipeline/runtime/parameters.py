@@ -1,5 +1,7 @@
 """The parameters of a step, declared in its notebook, one a line: `name: type = default  # help; constraint`.
 
+Lines of comment alone below a parameter continue its help.
+
 A comment may declare what values are allowed, each constraint after a semicolon: `one of nano, tiny, s`, `from 0 to 1`,
 `at least 1`, `at most 100`, `above 0`, `a multiple of 32`. In a list or table they hold for each item. The default is
 always allowed, so that it may stand for "off" or "chosen automatically".
@@ -11,6 +13,7 @@ value of `url`, a parameter of the same step, the default holds.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -107,11 +110,16 @@ def read_parameters(source: str, path: Path) -> dict[str, Parameter]:
 
 
 def _comments(tree: ast.Module, source: str) -> dict[int | None, str]:
-    """The comment after the last statement of each line. Python's tokenizer would be slow to import."""
+    """The comment after the last statement of each line, with the lines of comment alone that follow it.
+
+    Python's tokenizer would be slow to import.
+    """
     lines, comments = source.splitlines(), {}
     for node in tree.body:
         rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset or 0 :].decode().lstrip("; \t")
-        comments[node.end_lineno] = rest.lstrip("# ") if rest.startswith("#") else ""
+        parts = [rest] if rest.startswith("#") else []
+        parts += itertools.takewhile(lambda line: line.startswith("#"), lines[node.end_lineno or 1 :])
+        comments[node.end_lineno] = " ".join(part.lstrip("# ") for part in parts)
     return comments
 
 

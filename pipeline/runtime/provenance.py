@@ -18,27 +18,30 @@ found that judged one of its inputs, also where that missed its limits. The same
 no time, run or place.
 
 - the subject is the judged input, under the digest that the provenance has;
-- `passedTests` and `failedTests` are the metrics with limits. The result is `WARNED` where there are none;
+- `passedTests`, `failedTests` and `warnedTests` are the limits in words, with the figure reached: those met, those
+  missed, and those of which that is unknown. The result is `WARNED` where none is met or missed;
 - `configuration`: the other inputs; the evidence, files under the SHA-256 of their bytes; and three texts as
-  annotations, under the SHA-256 of their JSON with sorted keys: `procedure` is the step, its parameters and the digests
-  of its code, `hardware` the kind of processor, `gate` the limits and the values reached.
+  annotations, under the SHA-256 of their JSON with sorted keys: `procedure` is the step, its mode and parameters and
+  the digests of its code, `hardware` the kind of processor, `gate` each limit and whether it is met, in the order in
+  which the step states them: a list, since tools that sign JSON may sort an object's keys.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from itertools import starmap
 from typing import Any
 
-from pipeline.limits import verdicts
 from pipeline.runtime.code import hardware
-from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.manifest import FAILED, PASSED, RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
 BUILDER = "pkg:generic/detection-pipeline"
 STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 PROCEDURE, HARDWARE, GATE = "procedure", "hardware", "gate"  # of a test result's configuration
+_RESULTS = {PASSED: "PASSED", FAILED: "FAILED", "": "WARNED"}  # by the outcome of the gate
 
 
 def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[str, Any]:
@@ -70,28 +73,29 @@ def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[st
     }
 
 
-def outcome_statement(record: StepRecord) -> dict[str, Any]:
-    """The Statement about the input that a whole attempt judged."""
-    found = verdicts(record.metrics, record.minimum, record.maximum)
-    procedure = {"step": record.step, "notebook": record.notebook_digest, "modules": record.code_digest}
-    reached = {name: record.metrics[name] for name in found}
-    others = [artifact for name, artifact in record.inputs.items() if name != record.judged]
-    passed, failed = ([name for name in found if found[name] is wanted] for wanted in (True, False))
+def outcome_statement(mode: str, record: StepRecord) -> dict[str, Any]:
+    """The Statement about the input that a whole attempt in a run of this mode judged."""
+    code = {"notebook": record.notebook_digest, "modules": record.code_digest}
+    procedure = {"step": record.step, "mode": mode, "parameters": record.parameters, **code}
+    others = [(name, artifact.digest) for name, artifact in record.inputs.items() if name != record.judged]
+    met, missed, unknown = (
+        [limit for limit, is_met in record.limits.items() if is_met is wanted] for wanted in (True, False, None)
+    )
     return {
         "_type": STATEMENT,
         "subject": [_bytes(record.judged, record.inputs[record.judged].digest)],
         "predicateType": TEST_RESULT,
         "predicate": {
-            "result": "FAILED" if failed else "PASSED" if passed else "WARNED",
+            "result": _RESULTS[record.gate],
             "configuration": [
-                *(_bytes(artifact.name, artifact.digest) for artifact in others),
-                *(_bytes(path, digest) for path, digest in record.evidence.items()),
-                _text(PROCEDURE, {**procedure, "parameters": record.parameters}),
+                *starmap(_bytes, [*others, *record.evidence.items()]),
+                _text(PROCEDURE, procedure),
                 _text(HARDWARE, {"processor": hardware(record.environment)}),
-                _text(GATE, {"minimum": record.minimum, "maximum": record.maximum, "reached": reached}),
+                _text(GATE, {"limits": [{"limit": text, "is_met": is_met} for text, is_met in record.limits.items()]}),
             ],
-            "passedTests": passed,
-            "failedTests": failed,
+            "passedTests": met,
+            "failedTests": missed,
+            "warnedTests": unknown,
         },
     }
 

@@ -28,7 +28,7 @@ class Reopened:
 def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reopened:
     """Write a notebook whose cells repeat an attempt. Nothing is published from it."""
     store, cache, name = project.runs.store, project.root / ".cache", f"{record.step}.{record.attempt:03}"
-    require_agreement(project.runs, manifest, record.step, record.inputs, record.chosen)
+    require_agreement(project.runs, manifest, record.step, record.own_inputs, record.chosen)
     for artifact in record.inputs.values():
         store.index(artifact)  # fails now rather than in the middle of the notebook
     content, made_by = kept_notebook(project, manifest, record), f"{manifest.run}/{record.made_by}"
@@ -46,7 +46,7 @@ def reopen(project: Project, manifest: RunManifest, record: StepRecord) -> Reope
         by_hand=True,
         mode=manifest.mode,
         chosen={**record.chosen, **record.chosen_before},
-        uses=record.uses or count_uses(project.runs, record.step, record.inputs),
+        uses=record.uses or count_uses(project.runs, record.step, record.own_inputs),
     )
     context.write(work / "context.json")
     notebook = project.root / "out" / "opened" / manifest.run / f"{name}.ipynb"  # Jupyter hides .cache

@@ -44,7 +44,8 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
     """
     code = _code(project.root, manifest)
     with _worktree(project, manifest, code) as tree:
-        records = {name: manifest.success(name) for name in read_steps(tree / "steps")}
+        steps = read_steps(tree / "steps")
+        records = {name: manifest.success(name) for name in steps}
         if missing := [name for name, record in records.items() if record is None]:
             raise StepError(
                 f"run {manifest.run} is not complete: it has no success of {', '.join(missing)}",
@@ -53,7 +54,8 @@ def rerun(project: Project, manifest: RunManifest, *, reload: bool = False) -> R
             )
         done, before, new = [record for record in records.values() if record], set(project.runs.ids()), ""
         for record in done:
-            _run_step(tree, manifest, record, new, force=bool(record.inputs) or reload)
+            compares = bool(steps[record.step].earlier)
+            _run_step(tree, manifest, record, new, force=bool(record.inputs) or reload, compares=compares)
             new = new or max(set(project.runs.ids()) - before)
     made, old = project.runs.load(new), {name: each.digest for record in done for name, each in record.outputs.items()}
     same = [name for name, digest in old.items() if (output := made.output(name)) and output.digest == digest]
@@ -116,8 +118,11 @@ def _config_file(manifest: RunManifest) -> str:
     return f".cache/{file.name}" if file.is_absolute() else str(file)
 
 
-def _run_step(tree: Path, manifest: RunManifest, record: StepRecord, run: str, *, force: bool) -> None:
-    """Run a step by its own command line; the first opens the run with the overrides of the old one."""
+def _run_step(tree: Path, manifest: RunManifest, record: StepRecord, run: str, *, force: bool, compares: bool) -> None:
+    """Run a step by its own command line; the first opens the run with the overrides of the old one.
+
+    A step that compares its inputs with an earlier run's must find those that it found then.
+    """
     values = {**({} if run else manifest.config.get("set", {})), record.step: record.overrides}
     command = [sys.executable, f"step.{manifest.mode}.py", record.step, f"--config={_config_file(manifest)}"]
     for step, overrides in values.items():
@@ -125,6 +130,7 @@ def _run_step(tree: Path, manifest: RunManifest, record: StepRecord, run: str, *
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             command.append(f"--set={step}.{name}={text}")
     command += [f"--input={entity}={entity}/{record.inputs[entity].digest}" for entity in record.chosen]
+    command += [f"--earlier-than={manifest.run}"] if compares else []
     command += [*([f"--run={run}"] if run else []), *(["--force"] if force else [])]
     # what it prints to stdout are deliverables in the worktree; in a group of its own Ctrl-C reaches it only once
     process = subprocess.Popen(command, cwd=tree, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0)

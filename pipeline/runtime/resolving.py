@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
-from pipeline.runtime.manifest import GOOD, RUN_ID, RunManifest, StepRecord
+from pipeline.runtime.manifest import EARLIER, GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
 from pipeline.runtime.project import Project, check_name, mode_option
 from pipeline.runtime.runs import Runs
@@ -125,6 +125,7 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
     It is named by a run, as `find_run` takes it, for its version of the entity; by `ENTITY/DIGEST` with 6 digits or
     more; or by its URL. An artifact of another store is copied into this one; every byte is checked.
     """
+    entity = entity.removeprefix(EARLIER)
     store, version = project.runs.store, VERSION.fullmatch(typed)
     if version and version["entity"] == entity:
         if version["store"] not in (None, store.url):

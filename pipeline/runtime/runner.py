@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
 from pipeline.runtime.code import code_digest, environment
+from pipeline.runtime.earlier import find_earlier, note_complete
 from pipeline.runtime.git import code_state, commit_time, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import (
@@ -39,13 +40,7 @@ from pipeline.runtime.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
 INPUT = "input"  # the key of the inputs chosen by hand in a run's config
-FOUND = (
-    "metrics",
-    "minimum",
-    "maximum",
-    "judged",
-    "evidence",
-)  # fields of a record that a notebook commits as they are
+FOUND = ("metrics", "limits", "judged", "evidence")  # fields of a record that a notebook commits as they are
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +114,13 @@ def run_step(
     stream: bool,
     continued: bool,
     chosen: Mapping[str, NamedInput],
+    before: str = "",
 ) -> StepRecord:
     """Run one step in a run, or reuse an earlier success of the same work, unless `force` is set.
 
     `overrides` are those of the checked `parameters` that the command line set, and `chosen` the inputs named by hand
-    in place of the run's own. In a `continued` run, a success that it already has stands.
+    in place of the run's own. In a `continued` run, a success that it already has stands. What the step compares its
+    inputs with comes from runs before the run `before`, by default before its own.
 
     Returns:
         The attempt as it ended: `succeeded` or `reused`.
@@ -141,7 +138,7 @@ def run_step(
         (project.root / ".cache").mkdir(exist_ok=True)
         write_atomically(project.root / DEV_STORE, runs.store.url.removeprefix(f"{project.root.resolve().as_uri()}/"))
     manifest = runs.end_killed(runs.load(run))
-    record = _planned(manifest, project, step, parameters, overrides, chosen)
+    record = _planned(manifest, project, step, parameters, overrides, chosen, before or run)
     known = None if force else runs.same_work(step.name, record.fingerprint)
     done = manifest.success(step.name)
     if continued and known and done and done.fingerprint == record.fingerprint:
@@ -149,7 +146,7 @@ def run_step(
         return done
     began = time.monotonic()
     if not known and len(step.reads) > 1:
-        record = replace(record, uses=count_uses(runs, step.name, record.inputs))
+        record = replace(record, uses=count_uses(runs, step.name, record.own_inputs))
     record = runs.start(run, record)
     stopped = 0
 
@@ -170,7 +167,7 @@ def run_step(
         raise
     ended = closed(ended)
     note_uses(runs, ended)
-    runs.end(run, ended)
+    note_complete(runs, project.steps, runs.end(run, ended))
     if ended.status == SUCCEEDED:
         shutil.rmtree(_resume_folder(project, ended), ignore_errors=True)
     if ended.status == FAILED:
@@ -210,9 +207,10 @@ def _planned(
     parameters: dict[str, Any],
     overrides: dict[str, Any],
     chosen: Mapping[str, NamedInput],
+    before: str,
 ) -> StepRecord:
     """The attempt before it starts; the inputs are resolved here, once, and must agree."""
-    named = {entity: chosen[entity].source for entity in step.reads if entity in chosen}
+    named = {entity: chosen[entity].source for entity in step.inputs if entity in chosen}
     inputs: dict[str, Artifact] = {}
     for entity in step.reads:
         artifact = chosen[entity].artifact if entity in named else manifest.output(entity)
@@ -220,7 +218,9 @@ def _planned(
             raise missing_input(project, step, entity, manifest)
         inputs[entity] = artifact
     require_agreement(project.runs, manifest, step.name, inputs, named)
-    before = chosen_before(project.runs, manifest, inputs)
+    descent = chosen_before(project.runs, manifest, inputs)
+    inputs |= find_earlier(project.runs, manifest.pipeline, step.earlier, inputs, before=before)
+    inputs |= {entity: chosen[entity].artifact for entity in named}
     modules = code_digest(step.imports)
     basis = {
         "step": step.name,
@@ -228,7 +228,7 @@ def _planned(
         "parameters": parameters,
         "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         "code": modules,
-        **({"chosen": sorted([*named, *before])} if named or before else {}),  # reports state it
+        **({"chosen": sorted([*named, *descent])} if named or descent else {}),  # reports state it
     }
     return StepRecord(
         step=step.name,
@@ -241,7 +241,7 @@ def _planned(
         fingerprint=hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest(),
         inputs=inputs,
         chosen=named,
-        chosen_before=before,
+        chosen_before=descent,
         code=asdict(code_state(project.root)),
         environment=environment(),
         process=this_process(),

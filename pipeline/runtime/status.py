@@ -44,7 +44,7 @@ def _state(project: Project, manifest: RunManifest, step: StepNotebook) -> tuple
 
 def _stale_reasons(project: Project, manifest: RunManifest, step: StepNotebook, record: StepRecord) -> list[str]:
     changed = _changed_parameters(project, manifest, record)
-    own_inputs = {entity: artifact for entity, artifact in record.inputs.items() if entity not in record.chosen}
+    own_inputs = {entity: artifact for entity, artifact in record.own_inputs.items() if entity not in record.chosen}
     now = {entity: manifest.output(entity) for entity in own_inputs}
     same_inputs = all((found := now[entity]) and found.digest == own_inputs[entity].digest for entity in own_inputs)
     reasons = {

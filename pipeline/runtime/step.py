@@ -20,8 +20,9 @@ from typing import Any
 
 from pipeline.errors import GateError, IntegrityError, MissingError, StepError, UsageError
 from pipeline.files import sha256_of, write_atomically
-from pipeline.limits import is_within
+from pipeline.runtime.earlier import find_earlier
 from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
+from pipeline.runtime.manifest import EARLIER
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -161,30 +162,40 @@ class Step:
         outputs = {name: self.work / "outputs" / name for name in writes}
         for folder in (*outputs.values(), self.cache, self.resume):
             folder.mkdir(parents=True, exist_ok=True)
-        inputs = {name: self.work / "inputs" / name for name in reads}
+        inputs = {name: self.work / "inputs" / name for name in (*reads, *context.inputs)}
         self.inputs = Folders("inputs", inputs, context.inputs, self._store)
         self.outputs = Folders("outputs", outputs, {}, self._store)
 
     @classmethod
-    def open(cls, name: str, *, reads: Sequence[str], writes: Sequence[str]) -> Step:
+    def open(cls, name: str, *, reads: Sequence[str], writes: Sequence[str], earlier: Sequence[str] = ()) -> Step:
         """Begin a step. The notebook's `interface` cell holds this call with literals, which are read without running.
 
         Args:
             name: The step's name, the notebook's file name without its suffix.
             reads: Entities it needs.
             writes: Entities it makes.
+            earlier: Of those that it reads, the entities that it compares with another version: that of the newest
+                earlier run in which every step succeeded. Where there is one, `earlier` gives it, and
+                `inputs` has it as `earlier_ENTITY`.
 
         Raises:
             MissingError: Opened by hand, and no dev run has made an input yet.
         """
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         path = os.environ.get(CONTEXT)
-        context = StepContext.read(Path(path)) if path else _newest_context(project_root(Path.cwd()), name, reads)
+        context = (
+            StepContext.read(Path(path)) if path else _newest_context(project_root(Path.cwd()), name, reads, earlier)
+        )
         if context.by_hand:
             os.chdir(project_root(Path.cwd()))  # parameters name files relative to the project, as they do headless
             for folder in ("inputs", "outputs", "resume"):  # its cells may have run before
                 shutil.rmtree(Path(context.work) / folder, ignore_errors=True)
         return cls(context, reads, writes)
+
+    def earlier(self, entity: str) -> Path | None:
+        """The folder of an entity's version in the earlier run, or None where there is none; see `open`."""
+        name = EARLIER + entity
+        return self.inputs[name] if name in [*self.inputs] else None
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -204,8 +215,7 @@ class Step:
         self,
         *,
         metrics: Mapping[str, Any],
-        minimum: Mapping[str, float] | None = None,
-        maximum: Mapping[str, float] | None = None,
+        limits: Mapping[str, bool | None] | None = None,
         notes: Sequence[str] = (),
         judged: str = "",
         evidence: Sequence[str] = (),
@@ -215,24 +225,21 @@ class Step:
         Args:
             metrics: Numbers, strings, booleans, or None for an undefined value, by name; NaN is recorded as None. A
                 summary shows the first two.
-            minimum: The quality gate: metric name to the least value that passes; 0 or less is no gate. A step that
-                misses it fails, yet its outputs are stored, since the report on a bad model is of interest.
-            maximum: The same with the greatest value that passes. An undefined metric passes.
+            limits: The quality gate: each limit in words, with the figure that was reached, and whether it is met; None
+                where that is unknown. A step that misses one fails, yet its outputs are stored, since the report on a
+                bad model is of interest.
             notes: Sentences that a user must know and no metric tells; shown below the step's line.
             judged: The input that the metrics judge, if they do. An export states the outcome of the gate about it.
             evidence: Files of the outputs, as `ENTITY/PATH`, that the metrics can be computed from again. They are the
                 same whenever the same input is judged in the same way, so they hold no times.
 
         Raises:
-            UsageError: A metric is of another type, a gate names no metric, `judged` no input, or `evidence` no file.
+            UsageError: A metric is of another type, `judged` is no input, or `evidence` no file of an output.
             StepError: An output is empty, or the step has committed already.
             IntegrityError: The step changed its inputs.
-            GateError: A metric is below its minimum or above its maximum.
+            GateError: A limit is missed.
         """
         recorded = {name: _plain(name, value) for name, value in metrics.items()}
-        least = {name: limit for name, limit in (minimum or {}).items() if limit > 0}
-        most = dict(maximum or {})
-        missed = [*_missed(recorded, least, "minimum"), *_missed(recorded, most, "maximum")]
         if judged and judged not in self.input_digests:
             raise UsageError(f"'{judged}' is judged, which is no input", expected=", ".join(self.inputs))
         for name, folder in self.outputs.items():
@@ -250,11 +257,11 @@ class Step:
             if CONTEXT not in os.environ:  # otherwise this is a copy of an earlier run's notebook
                 log.info("publish with: python step.dev.py %s", self.name)
         else:
-            gate = {"minimum": least, "maximum": most, "judged": judged, "evidence": digests}
+            gate = {"limits": dict(limits or {}), "judged": judged, "evidence": digests}
             self._publish({"metrics": recorded, "notes": [str(note) for note in notes], **gate})
-        if missed:
+        if missed := [limit for limit, is_met in (limits or {}).items() if is_met is False]:
             raise GateError(
-                f"the quality gate is not passed: {', '.join(missed)}",
+                f"the quality gate is not passed: {'; '.join(missed)}",
                 where=self.name,
                 remedy="read the report and correct what it shows, or set another limit in the config",
             )
@@ -273,9 +280,8 @@ class Step:
         stored = {name: self._store.put(name, self.outputs[name], self._context.made_by) for name in self.outputs}
         for name, artifact in stored.items():
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
-        write_atomically(
-            committed, json.dumps({"outputs": {name: asdict(each) for name, each in stored.items()}, **found})
-        )
+        content = {"outputs": {name: asdict(each) for name, each in stored.items()}, **found}
+        write_atomically(committed, json.dumps(content))
 
 
 def project_root(here: Path) -> Path:
@@ -290,7 +296,7 @@ def project_root(here: Path) -> Path:
     raise UsageError("this is not a project's folder", where=here, expected="a folder with step.dev.py and steps/")
 
 
-def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
+def _newest_context(root: Path, name: str, reads: Sequence[str], earlier: Sequence[str]) -> StepContext:
     """The context of a notebook that is opened by hand: the newest dev run's inputs."""
     note, cache = root / DEV_STORE, root / ".cache"
     place = note.read_text(encoding="utf-8") if note.is_file() else ".store/default/dev"
@@ -304,6 +310,9 @@ def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
     if newest:
         log.info("opened by hand, with the inputs of run %s", newest.run)
         require_agreement(runs, newest, name, inputs)
+    own = dict(inputs)
+    if newest:
+        inputs |= find_earlier(runs, newest.pipeline, earlier, inputs, before=newest.run)
     work = cache / "by_hand" / name
     return StepContext(
         step=name,
@@ -315,8 +324,8 @@ def _newest_context(root: Path, name: str, reads: Sequence[str]) -> StepContext:
         resume=str(work / "resume"),
         logs=str(cache / "logs" / "by_hand" / name),
         by_hand=True,
-        chosen=chosen_before(runs, newest, inputs) if newest else {},
-        uses=count_uses(runs, name, inputs),
+        chosen=chosen_before(runs, newest, own) if newest else {},
+        uses=count_uses(runs, name, own),
     )
 
 
@@ -333,16 +342,6 @@ def _plain(name: str, value: Any) -> bool | int | float | str | None:
         expected="a number, a string, a boolean, or None",
         remedy="write larger values into an output",
     )
-
-
-def _missed(metrics: Mapping[str, Any], limits: Mapping[str, float], kind: str) -> Iterator[str]:
-    """The gates of a kind, `minimum` or `maximum`, that are not passed, as text."""
-    for name, limit in limits.items():
-        if name not in metrics:
-            raise UsageError(f"the gate is for '{name}', which is no metric", expected=", ".join(metrics))
-        if not is_within(metrics[name], **{kind: limit}):
-            found = "not defined" if metrics[name] is None else f"{float(metrics[name]):.4g}"
-            yield f"{name} is {found}, {'below' if kind == 'minimum' else 'above'} {limit:g}"
 
 
 def _stats(folder: Path) -> dict[str, tuple[int, int, int]]:

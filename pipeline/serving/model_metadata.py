@@ -44,7 +44,8 @@ class ModelMetadata:
     precision: str = "fp32"  # in which it computes there, one of `PRECISIONS`; early versions knew no other
     # What it was made from: `data`, the digest of each input of the training by name, and `licence`, the SPDX name of
     # that of the weights that training started from, empty where it is not known. Packing adds `commit` of the code,
-    # with "-dirty" where the tree differed from it, and `created`, its time, ISO 8601 in UTC. Early versions had none.
+    # with "-dirty" where the tree differed from it, `created`, its time, ISO 8601 in UTC, and `weights`, the epoch that
+    # was packed, `best` or `last`. Early versions had none.
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -11,32 +11,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import evaluations
 import psutil
 import pytest
 from cases import cases
 from exam import in_process
 
 from pipeline.cli.command import CommandContext
-from pipeline.commands import examine_command
-from pipeline.commands.exam_replay import Comparison, Replay
+from pipeline.commands.exam_replay import Comparison, Replay, compare, decide, replay
 from pipeline.commands.examine_command import outcome
 from pipeline.commands.recorded_exams import Exam, find_exam
+from pipeline.evaluation.ground_truth import read_ground_truth
 from pipeline.evaluation.prediction_differences import PredictionDifferences
+from pipeline.evaluation.quality_gate import QualityGate, Requirement
 from pipeline.runtime import execution, runner
 from pipeline.runtime.code import environment, hardware
-from pipeline.runtime.store.artifact_store import Artifact
+from pipeline.runtime.store.artifact_store import Artifact, Store
 
 IMPORTS = """\
 import json
 import shutil
 import time
+from dataclasses import replace
 import cv2
 import numpy as np
 from pathlib import Path
 from pipeline.client.service_process import serve
+from pipeline.evaluation.gate_limits import read_limits
 from pipeline.evaluation.ground_truth import read_ground_truth
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.measurement import measure
 from pipeline.evaluation.prediction import predict_dataset
+from pipeline.evaluation.quality_gate import judge
+from pipeline.evaluation.references import ReferenceDetections
 from pipeline.runtime.step import Step
 """
 PACK = 'shutil.copytree(source, step.outputs["bento_service"], dirs_exist_ok=True)'
@@ -55,25 +61,34 @@ content = {"images": images, "annotations": boxes, "categories": kinds}
 EVALUATE = """\
 written = step.outputs["coco_inference_result_dataset"] / "predictions.json"
 truth = read_ground_truth(step.inputs["coco_test_dataset"] / "annotations.json")
-if given:
-    written.write_text(Path(given).read_text())
-else:
-    with serve(step.inputs["bento_service"]) as service:
-        found = predict_dataset(service.url, truth, score_threshold=score_threshold, workers=workers)
-    found.write_results(written)
-metrics = evaluate(truth, json.loads(written.read_text()))"""
+with serve(step.inputs["bento_service"]) as service:
+    found = predict_dataset(service.url, truth, score_threshold=score_threshold, workers=workers)
+found = replace(found, results=json.loads(Path(given).read_text())) if given else found
+found.write_results(written)
+measured = measure(truth, found, step.inputs["bento_service"], {"given": ReferenceDetections(found.results)})
+gate = judge(
+    measured, read_limits(limits, truth.categories.values()), min_map50=min_map50, max_seen_exact=max_seen_exact,
+    max_seen_similar=max_seen_similar, allow_no_detections=allow_no_detections, release=step.mode == "prod",
+)"""
 COMMIT = """\
 step.commit(
-    metrics={"mAP": metrics.map, "mAP50": metrics.map50, "seen": 0.0, "seconds": time.monotonic()},
-    minimum={"mAP50": min_map50} if limited else {}, maximum={"seen": 0.5} if limited else {},
+    metrics={**measured.figures(), "seconds": time.monotonic()}, limits=gate.outcomes,
     judged="bento_service", evidence=["coco_inference_result_dataset/predictions.json"],
 )"""
+JUDGE = """\
+given: str = ""  # predictions
+score_threshold: float = 0.3  # least
+workers: int = 2  # requests
+limits: list[str] = ["mAP >= given - 0.5"]  # further limits
+min_map50: float = 0.5  # least
+max_seen_exact: float = 1.0  # share
+max_seen_similar: float = 1.0  # share
+allow_no_detections: bool = False  # whether they may lack"""
 STEPS = {
     "prep": ("darkest: int = 20  # image", [], ["coco_test_dataset"], PREPARE, "step.commit(metrics={})"),
     "pack": ('source: str = ""  # folder of a Bento', [], ["bento_service"], PACK, "step.commit(metrics={})"),
     "judge": (
-        'given: str = ""  # predictions\nmin_map50: float = 0.5  # least\nscore_threshold: float = 0.3  # least\n'
-        "workers: int = 2  # requests\nlimited: bool = True  # whether there are limits",
+        JUDGE,
         ["coco_test_dataset", "bento_service"],
         ["coco_inference_result_dataset"],
         EVALUATE,
@@ -128,8 +143,10 @@ def test_the_exam_of_a_deployed_folder_is_reproduced(examined: Any) -> None:
         f"  predictions  {digest}",
         "  mAP          0.7525",
         "  gate passed",
-        "    mAP50  0.7525, at least 0.5",
-        "    seen   0.0000, at most 0.5",
+        "    met  mAP50 0.7525, at least 0.5",
+        "    met  detections in the test set 9, at least 1",
+        "    met  mAP against the given weights +0 (+0.000 to +0.000), at least",
+        "         -0.5",
     ]
     assert "laying out coco_test_dataset" in outcome.log
     assert examined.left_over() == []
@@ -222,7 +239,6 @@ def test_the_newest_exam_is_taken_and_that_of_a_run_where_one_is_named(examined:
     assert [each.name for each in exams] == [f"{second}/judge/1", f"{first}/judge/1", f"{first}/judge/1"]
     assert [each.gate for each in exams] == ["failed", "passed", "passed"]
     assert exams[0].test_set != exams[1].test_set
-    assert exams[0].reached.keys() == {"mAP", "mAP50", "seen", "seconds"}
 
 
 def test_a_reused_exam_was_held_where_it_was_computed(examined: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,26 +256,24 @@ def test_a_reused_exam_was_held_where_it_was_computed(examined: Any, monkeypatch
 def test_a_record_without_limits_is_read(examined: Any) -> None:
     for path in (examined.root / ".store/default/dev/runs").glob("*/attempts/judge.*.json"):  # as schema 3 had it
         old = json.loads(path.read_text())
-        for name in ("minimum", "maximum", "judged", "evidence"):
+        for name in ("limits", "judged", "evidence"):
             del old[name]
         del old["environment"]["processor"]
         path.write_text(json.dumps({**old, "schema": 3}) + "\n")
     exam = found(examined, "latest")
-    assert (exam.gate, exam.hardware, exam.decide({"mAP50": 1.0})) == ("unknown", "", "unknown")
+    assert (exam.gate, exam.hardware, exam.limits) == ("unknown", "", {})
 
 
-def test_a_gate_that_fails_here_is_told_with_how_far_the_predictions_are_apart(
-    examined: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gate_that_fails_here_is_told_with_how_far_the_predictions_are_apart(examined: Any) -> None:
     results = predictions(examined)  # the service finds nothing on the three darkest images
     results += [{**results[0], "image_id": number} for number in (1, 2, 3)]
     results[0]["bbox"][0] += 0.25
     results[1]["score"] -= 0.125
     assert examine_again(examined, results, min_map50=0.9).code == 0
-    monkeypatch.setattr(examine_command, "environment", lambda: {**environment(), "processor": "a VAX"})
-    outcome = examined.look("examine", "latest")
-    assert outcome.code == 1
-    lines = outcome.out.splitlines()
+    exam, context = found(examined, "latest"), CommandContext(Namespace(mode="dev", config=None), examined.root)
+    result = outcome(exam, replay(context, exam), {**environment(), "processor": "a VAX"})
+    assert result.code == 1
+    lines = result.text.splitlines()
     assert lines[0] == "the exam was held on another kind of processor, and the predictions differ;"
     assert lines[1] == "the gate's decision changes from passed to failed"
     for line in (
@@ -268,10 +282,20 @@ def test_a_gate_that_fails_here_is_told_with_how_far_the_predictions_are_apart(
         "  scores       differ by up to 0.125",
         "  mAP          1.0000 recorded, 0.7525 replayed",
         "    here       a VAX",
-        "    mAP50  1.0000, at least 0.9",
+        "    met  mAP50 1, at least 0.9",
     ):
         assert line in lines
     assert max(map(len, lines)) <= 80
+    against_given = "mAP against the given weights +0 (+0.000 to +0.000), at least -0.5"
+    assert result.content["differences"]["kept"] == (against_given,)
+
+
+def test_the_gate_is_unknown_where_its_parameters_are_not_recorded(examined: Any, tmp_path: Path) -> None:
+    exam, store = found(examined, "latest"), Store((examined.root / ".store/default/dev").as_uri())
+    truth = read_ground_truth(store.get(exam.test_set, tmp_path / "test") / "annotations.json")
+    recorded, older = predictions(examined), replace(exam, parameters={"score_threshold": 0.3})
+    compared = compare(older, truth, recorded, evaluations.predictions(recorded[1:]), tmp_path)
+    assert (compared.gate, compared.kept, compared.predictions.unmatched) == ("unknown", (), 1)
 
 
 def test_a_folder_is_held_against_a_statement_without_any_record(examined: Any, other_bento: Path) -> None:
@@ -280,10 +304,10 @@ def test_a_folder_is_held_against_a_statement_without_any_record(examined: Any, 
     recorded = found(examined, "latest")
     shutil.rmtree(examined.root / ".store/default/dev/runs")
     exam = found(examined, folder, statement=file)
-    same = ("predictions", "parameters", "minimum", "maximum", "gate", "hardware")
+    same = ("predictions", "mode", "parameters", "limits", "gate", "hardware")
     assert [getattr(exam, name) for name in same] == [getattr(recorded, name) for name in same]
     assert (exam.bento.key, exam.test_set.key) == (recorded.bento.key, recorded.test_set.key)
-    assert (exam.name, exam.reached.keys()) == (str(file), {"mAP50", "seen"})
+    assert exam.name == str(file)
     statement = ["--statement", str(file)]
     examined.look("examine", str(other_bento), *statement).fails("the file has no test result about bento_service/")
     attested = json.loads(file.read_text().splitlines()[-1])
@@ -307,11 +331,11 @@ def test_ctrl_c_leaves_nothing(examined: Any, started: Any) -> None:
 HERE = {"processor": "VAX", "device": "CPU, 1 cores", "numpy": "1", "onnxruntime": "1", "opencv-python-headless": "4"}
 BENTO, TEST_SET = (Artifact(name, "", digest * 64, 1, 1) for name, digest in (("bento_service", "a"), ("set", "b")))
 EXAM = Exam(
-    "run/judge/1", BENTO, TEST_SET, "c" * 64, {}, {"mAP50": 0.7, "seen": 0.1}, {"mAP50": 0.5}, {"seen": 0.5}, "passed",
-    "VAX", HERE
+    "run/judge/1", BENTO, TEST_SET, "c" * 64, "dev", {}, {"mAP50 0.7, at least 0.5": True, "share not known": None},
+    "passed", "VAX", HERE
 )  # fmt: skip
 APART = PredictionDifferences(before=8, after=9, images=2, unmatched=1, pixels=0.1, score=0.01)
-REPLAYED = Replay(3, 9, "c" * 64, None)
+REPLAYED = Replay(3, 9, "c" * 64, 0.4, None)
 ELSEWHERE = {**HERE, "processor": "Cray"}
 HAS_GPU = {**HERE, "device": "GPU"}
 
@@ -322,7 +346,7 @@ HAS_GPU = {**HERE, "device": "GPU"}
         "the same": (EXAM, "", HERE, 0, "is reproduced: 3 images, the same predictions, gate passed"),
         "elsewhere": (EXAM, "", ELSEWHERE, 0, "is reproduced: 3 images, the same predictions, gate passed"),
         "a failed gate": (replace(EXAM, gate="failed"), "", HERE, 1, "the same predictions, gate failed"),
-        "no gate": (replace(EXAM, gate="no limit"), "", HERE, 0, "the same predictions, gate no limit"),
+        "no gate": (replace(EXAM, gate="undecided"), "", HERE, 0, "the same predictions, gate undecided"),
         "different": (EXAM, "passed", HERE, 1, "same kind of processor: the predictions differ on 2 of 3 images"),
         "different elsewhere": (EXAM, "passed", ELSEWHERE, 0, "the gate's decision stays the same: passed"),
         "different on a GPU": (EXAM, "passed", HAS_GPU, 0, "the gate's decision stays the same: passed"),
@@ -330,11 +354,11 @@ HAS_GPU = {**HERE, "device": "GPU"}
         "failed there": (replace(EXAM, gate="failed"), "passed", ELSEWHERE, 1, "changes from failed to passed"),
         "failed on both": (replace(EXAM, gate="failed"), "failed", ELSEWHERE, 1, "stays the same: failed"),
         "unknown kind": (replace(EXAM, hardware=""), "passed", HERE, 0, "on an unknown kind of processor"),
-        "unknown gate": (replace(EXAM, gate="unknown"), "unknown", ELSEWHERE, 1, "cannot be told: no limits"),
+        "unknown gate": (replace(EXAM, gate="unknown"), "unknown", ELSEWHERE, 1, "the gate's decision here is unknown"),
     },
 )
 def test_the_outcome(exam: Exam, gate: str, here: dict[str, str], code: int, says: str) -> None:
-    compared = Comparison(APART, 0.5, 0.4, gate, ()) if gate else None
+    compared = Comparison(APART, 0.5, gate, ()) if gate else None
     result = outcome(exam, replace(REPLAYED, comparison=compared), here)
     assert result.code == code
     assert says in " ".join(result.text.split())
@@ -342,22 +366,42 @@ def test_the_outcome(exam: Exam, gate: str, here: dict[str, str], code: int, say
 
 
 def test_other_packages_are_told() -> None:
-    compared = Comparison(APART, 0.5, 0.4, "passed", ())
+    compared = Comparison(APART, 0.5, "passed", ())
     result = outcome(EXAM, replace(REPLAYED, comparison=compared), {**HERE, "onnxruntime": "2"})
     assert "  onnxruntime  1, here 2\n" in result.text
     assert result.content["packages"] == {"onnxruntime": ["1", "2"]}
 
 
+def gate_of(*verdicts: bool | None) -> QualityGate:
+    """A gate whose limits are met, missed, or unknown."""
+    reached = {True: 1.0, False: 0.0, None: None}
+    return QualityGate(
+        tuple(
+            Requirement(str(number), reached[each], minimum=0.5, unknown="not measured" if each is None else "")
+            for number, each in enumerate(verdicts)
+        )
+    )
+
+
+MET, MISSED, NOT_KNOWN = {"a": True}, {"b": False}, {"c": None}
+
+
 @cases(
-    "changes, figures, gate",
+    "recorded, replayed, gate, kept",
     {
-        "as reached": ({}, {}, "passed"),
-        "below the minimum": ({}, {"mAP50": 0.4}, "failed"),
-        "not defined": ({}, {"mAP50": None}, "failed"),
-        "above the maximum": ({}, {"seen": 0.6}, "failed"),
-        "no limit": ({"minimum": {}, "maximum": {}, "gate": "no limit"}, {"mAP50": 0.0}, "no limit"),
-        "none recorded": ({"minimum": {}, "maximum": {}, "gate": "failed"}, {"mAP50": 0.9}, "unknown"),
+        "all met": (MET, [True], "passed", ()),
+        "one missed here": (MET | {"d": True}, [True, False], "failed", ()),
+        "one missed there": (MISSED, [True], "passed", ()),
+        "one met there, unknown here": (MET, [None], "passed", ("a",)),
+        "one missed there, unknown here": (MET | MISSED, [True, None], "failed", ("b",)),
+        "one unknown there": (NOT_KNOWN, [True], "passed", ()),
+        "unknown on both": (NOT_KNOWN, [None], "undecided", ("c",)),
+        "no limits": ({}, [], "undecided", ()),
+        "none recorded": ({}, [True], "unknown", ()),
+        "fewer here": (MET | MISSED, [True], "unknown", ()),
     },
 )
-def test_the_limits_decide_on_other_figures(changes: dict[str, Any], figures: dict[str, Any], gate: str) -> None:
-    assert replace(EXAM, **changes).decide(figures) == gate
+def test_what_the_replay_cannot_tell_counts_as_recorded(
+    recorded: dict[str, bool | None], replayed: list[bool | None], gate: str, kept: tuple[str, ...]
+) -> None:
+    assert decide(replace(EXAM, limits=recorded), gate_of(*replayed)) == (gate, kept)

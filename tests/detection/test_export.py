@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,9 +14,14 @@ from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoin
 from pipeline.detection.export import OUTPUTS, ExportedModel, check_parity, export_onnx, load_detector
 from pipeline.detection.families import FAMILY
 from pipeline.detection.families.yolox.config import build_model
+from pipeline.detection.reference_predictions import predict_checkpoint
 from pipeline.errors import DataError, StepError
-from pipeline.serving.model_metadata import ModelMetadata
+from pipeline.serving.decoding import decode
+from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 from pipeline.serving.onnxruntime_backend import onnxruntime
+from pipeline.serving.predictor import Detections, Predictor
+from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.self_test import count_unmatched
 
 SPEC = ModelMetadata("nano", (256, 256), ("person", "bicycle", "car", "motorcycle", "bus", "truck"))
 
@@ -71,6 +77,46 @@ def test_parity_on_photographs(exported: Exported) -> None:
     assert 0 < box_difference <= 0.01
     assert 0 < score_difference <= 1e-4
     assert notes == []
+
+
+@dataclass(frozen=True)
+class Scored:
+    box: tuple[float, ...]
+    score: float
+    label: str
+
+    @classmethod
+    def of_results(cls, rows: list[dict[str, Any]], names: dict[int, str]) -> list[Scored]:
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (row["bbox"] for row in rows)]
+        found = zip(corners, rows, strict=True)
+        return [cls(box, row["score"], names[row["category_id"]]) for box, row in found]
+
+    @classmethod
+    def of_service(cls, found: Detections, classes: tuple[str, ...]) -> list[Scored]:
+        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        return [cls(tuple(box), score, classes[label]) for box, score, label in rows]
+
+
+def test_the_service_finds_what_pytorch_finds(exported: Exported) -> None:
+    """From the image file to its boxes, by the service's predictor and by the predictions it is compared with."""
+    SPEC.write(exported.weights.parent / METADATA_FILE)
+    images, category_ids = (
+        list(enumerate(exported.images)),
+        {name: 7 + place for place, name in enumerate(SPEC.classes)},
+    )
+    results = predict_checkpoint(exported.weights.parent, exported.weights.name, images, category_ids)
+    predictor = Predictor(exported.model.path, replace(SPEC, onnx_sha256=exported.model.sha256))
+    names = {id_: name for name, id_ in category_ids.items()}
+    for image_id, path in images:
+        pixels = decode(path.read_bytes())
+        [served] = predictor.detect([letterbox(pixels, SPEC.image_size)])
+        mine = Scored.of_results([row for row in results if row["image_id"] == image_id], names)
+        assert [each.score for each in mine] == sorted((each.score for each in mine), reverse=True)
+        assert count_unmatched(mine, Scored.of_service(served, SPEC.classes), SPEC.score_threshold) == 0
+        corners = np.array([each.box for each in mine]).reshape(-1, 4)
+        assert (corners >= 0).all()
+        assert (corners <= np.array([*pixels.shape[1::-1]] * 2) + 1e-3).all()
+    assert len(results) > 30
 
 
 def test_the_file_finds_what_mmdet_finds(exported: Exported) -> None:

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights
-from pipeline.detection.checkpoints import coco_classes, read_checkpoint, write_checkpoint
+from pipeline.detection.checkpoints import GIVEN, coco_classes, read_checkpoint, write_checkpoint
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
@@ -111,7 +111,7 @@ def test_given_weights_without_a_record_are_recorded_as_unknown(
     assert recorded(result.folder) == (digests(*datasets) if epochs else set())
     if not epochs:  # passed on untouched, with the checkpoint's classes and not the data set's
         assert (result.metadata.classes, result.history, result.best_epoch) == (classes, (), 0)
-        for name in ("best.pth", "last.pth"):
+        for name in ("best.pth", "last.pth", GIVEN):
             packed = read_checkpoint(result.folder / name)
             assert packed.classes == classes
             assert all(torch.equal(packed.state[key], value) for key, value in state.items())
@@ -246,6 +246,10 @@ def test_what_is_gained_is_the_difference_to_the_given_weights(run: Run, pretrai
     facts = ModelMetadata.read(result.folder / METADATA_FILE).training
     assert (facts["pretrained_mAP"], facts["eval_mAP"]) == (first.mAP, best.mAP)
     assert "ended_early" not in facts
+    given, kept = read_checkpoint(pretrained), read_checkpoint(result.folder / GIVEN)
+    assert (kept.classes, kept.learned) == (("disc", "block"), given.learned)
+    for name, value in given.state.items():
+        assert torch.equal(kept.state[name], value) or (name.startswith(CLASS_LAYER) and len(kept.state[name]) == 2)
 
 
 def test_what_is_frozen_stays_exactly_as_it_was(run: Run, pretrained: Path) -> None:
@@ -379,4 +383,4 @@ def test_tensorboard_shows_losses_rate_and_metrics_and_leaves_no_trace(
         assert found[tag] == expected  # epoch 0 among them
     means = [sum(value for _, value in found["train/loss"][4 * e : 4 * e + 4]) / 4 for e in range(3)]
     assert means == [pytest.approx(record.loss["loss"], rel=1e-5) for record in result.history[1:]]
-    assert {path.name for path in result.folder.iterdir()} == {path.name for path in trained.folder.iterdir()}
+    assert {path.name for path in result.folder.iterdir()} == {GIVEN, *(path.name for path in trained.folder.iterdir())}

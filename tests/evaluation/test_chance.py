@@ -10,6 +10,7 @@ from detections import found
 
 from pipeline.evaluation.chance import Chance, Interval, measure_chance
 from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.resampling import draw_figures
 
 BOX = [10, 10, 40, 40]
 
@@ -17,7 +18,8 @@ BOX = [10, 10, 40, 40]
 def test_few_images_have_no_interval(coco_file: Callable) -> None:
     """The first class is in four images, the second in six, in which it is found or not."""
     truth = coco_file([(n, 1, BOX) for n in range(1, 5)] + [(n, 2, BOX) for n in range(5, 11)], images=12)
-    chance = measure_chance(evaluate(truth, [found(n, 2 - (n < 5), BOX) for n in (1, 2, 5, 6, 7, 8)]), draws=200)
+    metrics = evaluate(truth, [found(n, 2 - (n < 5), BOX) for n in (1, 2, 5, 6, 7, 8)])
+    chance = measure_chance(metrics, draw_figures(metrics, draws=200))
     assert chance.class_ap[0] is None
     assert chance.class_ap[2] is None
     interval = chance.class_ap[1]
@@ -29,7 +31,7 @@ def test_few_images_have_no_interval(coco_file: Callable) -> None:
 
 def test_where_all_is_right_nothing_is_left_to_chance(coco_file: Callable) -> None:
     truth = coco_file([(n, 1, BOX) for n in range(1, 9)], images=8)
-    chance = measure_chance(evaluate(truth, [found(n, 1, BOX) for n in range(1, 9)]), draws=50)
+    chance = measure_chance(evaluate(truth, [found(n, 1, BOX) for n in range(1, 9)]))
     assert chance.figures["map"] == Interval(pytest.approx(1), 1.0)
     assert chance.figures["fp_per_image_with_objects"] == Interval(0.0, 0.0)
     assert chance.figures["fp_per_image_without_objects"] is None
@@ -68,7 +70,8 @@ def test_intervals_hold_the_truth_in_95_of_100_cases(coco_file: Callable, images
     held: dict[str, list[bool]] = {}
     for seed in range(1000):
         truth, results = draw_images(np.random.default_rng(seed), images)
-        chance = measure_chance(evaluate(coco_file(truth, images=images), results), draws=200)
+        metrics = evaluate(coco_file(truth, images=images), results)
+        chance = measure_chance(metrics, draw_figures(metrics, draws=200))
         intervals = {name: chance.figures[name] for name in ("map", "map50", "ar100")}
         intervals |= {"class": chance.class_ap[0]}
         values = {"map": true.map, "map50": true.map50, "ar100": true.ar100, "class": true.classes[0].ap}

@@ -9,7 +9,7 @@ import pytest
 from detections import found
 
 from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.paired import compare_models
+from pipeline.evaluation.paired import Difference, PairedFigures, compare_models
 
 BOX = [10, 10, 40, 40]
 
@@ -44,7 +44,7 @@ def test_a_model_is_better_only_beyond_chance(forty: GroundTruth, before: range,
 
 
 def test_the_other_way_round_all_signs_turn(forty: GroundTruth) -> None:
-    there, back = (compare_models(forty, *pair, draws=200).figures["map"] for pair in (
+    there, back = (compare_models(forty, *pair, draws=200).figures["mAP"] for pair in (
         (cats(*range(1, 11)), cats(*range(5, 31))), (cats(*range(5, 31)), cats(*range(1, 11))),
     ))  # fmt: skip
     assert (there.low, there.high, there.change) == pytest.approx((-back.high, -back.low, -back.change))
@@ -57,7 +57,7 @@ def test_on_few_images_nothing_is_decided(forty: GroundTruth) -> None:
     assert (paired.class_ap["dog"].change, paired.class_ap["dog"].low) == (pytest.approx(1.0), None)
     assert paired.class_ap["dog"].verdict == "too close to call"
     assert set(paired.class_ap) == {"cat", "dog"}, "there is no owl"
-    assert "map_large" not in paired.figures
+    assert "mAP_large" not in paired.figures
 
 
 def test_what_is_hard_for_both_is_no_difference(coco_file: Callable) -> None:
@@ -68,6 +68,20 @@ def test_what_is_hard_for_both_is_no_difference(coco_file: Callable) -> None:
     seen = [image for image in range(1, 41) if rng.random() < 0.4]
     before = [found(image, 1, place, 0.9) for image in seen for place in places[:3]]
     after = before + [found(image, 1, places[3], 0.9) for image in seen[:9]]
-    difference = compare_models(truth, before, after, draws=300).figures["map"]
+    difference = compare_models(truth, before, after, draws=300).figures["mAP"]
     assert difference.verdict == "better"
     assert difference.high - difference.low < 0.1
+
+
+def test_fewer_false_positives_are_better(forty: GroundTruth) -> None:
+    false = [found(image, 2, [60, 60, 20, 20], 0.95) for image in range(1, 31)]
+    difference = compare_models(forty, cats(*range(1, 41)) + false, cats(*range(1, 41)), draws=100)
+    assert difference.figures["fp_per_image"].verdict == "better"
+    assert difference.figures["fp_per_image"].change == pytest.approx(-0.75)
+    assert "fp_per_empty_image" not in difference.figures
+
+
+def test_a_quarter_of_the_interval_takes_sixteen_times_the_images() -> None:
+    paired = PairedFigures(100, {"mAP": Difference(0.5, 0.52, -0.06, 0.10)}, {})
+    assert paired.images_for(0.02) == 1600
+    assert PairedFigures(3, {"mAP": Difference(0.5, 0.52, None, None)}, {}).images_for(0.02) is None

@@ -14,41 +14,21 @@ import numpy as np
 import pytest
 from cases import cases
 from detections import found
+from evaluations import CLEAN, NOTHING, evaluated
 
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation import quality_report
-from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.prediction import ServicePredictions
-from pipeline.evaluation.quality_gate import judge
 from pipeline.evaluation.quality_report import write_report
 from pipeline.evaluation.report_figures import draw_comparisons
 
-NOTHING = Gallery({})
-CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 WRONG = found(1, 2)
 EVIL = "<script>alert('x')</script>"
-
-
-def predictions(results: list[dict], **changes: Any) -> ServicePredictions:
-    values = {
-        "results": results,
-        "service": {"name": "object_detector", "classes": ["bright", "dark"], "input_size": [64, 96], "limits": {}},
-        "score_threshold": 0.01,
-        "retries": 0,
-        "workers": 2,
-        "images_per_second": 6.0,
-        "latency": {"p50": 10.0, "max": 23.4},
-        "dropped": {},
-        "unknown_classes": (),
-        "resized": (),
-    }
-    return ServicePredictions(**(values | changes))
 
 
 class Page(HTMLParser):
@@ -93,28 +73,26 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         exposure: Exposure = CLEAN,
         chosen: tuple[str, ...] = (),
         crowds: tuple[int, ...] = (),
+        others: dict[str, Any] | None = None,
         drawn: bool = False,
         **changes: Any,
     ) -> Page:
         truth = write_dataset(greys, categories, crowds)
         if results is None:
             results = [found(n, 1, score=1.0 - n / 10) for n in (1, 2)]
-        metrics = evaluate(truth, results)
         if not drawn:
             for name in ("draw", *(name for name in vars(quality_report) if name.endswith("_chart"))):
                 monkeypatch.setattr(quality_report, name, lambda *_: "")
-        limits = {"min_map50": gate, "max_seen_exact": max_seen_exact, "max_seen_similar": 1.0}
+        limits = {"min_map50": gate, "max_seen_exact": max_seen_exact}
+        measured, decided = evaluated(truth, results, exposure=exposure, others=others, gate=limits, **changes)
         notes = write_report(
             tmp_path / "report.html",
-            metrics=metrics,
-            predictions=predictions(results, **changes),
-            gate=judge(metrics, exposure, **limits, allow_no_detections=True, release=False),
-            exposure=exposure,
-            chance=measure_chance(metrics, draws=50),
+            measured,
+            decided,
             judged=2,
             mode="prod",
             chosen=chosen,
-            comparisons=draw_comparisons(truth, metrics) if drawn else NOTHING,
+            comparisons=draw_comparisons(truth, measured.metrics) if drawn else NOTHING,
             provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
         page = Page(tmp_path / "report.html")
@@ -124,22 +102,39 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return write
 
 
+SIX_OF_EIGHT = {"greys": (250,) * 8, "results": [found(number, 1) for number in range(1, 7)]}
+
+
 def test_it_says_how_far_chance_moves_the_figures(report: Callable) -> None:
     """Eight images, in two of which the object is not found."""
-    page = report(greys=(250,) * 8, results=[found(number, 1) for number in range(1, 7)])
-    low, high = re.search(r"mAP50 ?([\d.]+) to ([\d.]+) 0.752", page.text).groups()
+    page = report(**SIX_OF_EIGHT)
+    low, high = re.search(r"mAP50 0.752 ?([\d.]+) to ([\d.]+)", page.text).groups()
     assert 0.2 < float(low) < 0.752 < float(high) <= 1
-    needed = int(re.search(r"with 8 test images; for ± 0.02, about (\d+) would be needed", page.text)[1])
+    needed = int(
+        re.search(r"8 test images: mAP 0.752 ± 0.\d+; to see a difference of 0.02 takes about (\d+)", page.text)[1]
+    )
     assert 500 < needed < 10_000
     assert f"bright 8 8 0.752 {float(low):.2f} to {float(high):.2f} 0.752" in page.text
 
 
 @cases("limit, is_close", {"far below": (0.05, False), "within": (0.6, True), "none": (0.0, False)})
 def test_a_limit_within_the_interval_is_too_close_to_call(report: Callable, limit: float, is_close: bool) -> None:
-    page = report(greys=(250,) * 8, results=[found(number, 1) for number in range(1, 7)], gate=limit)
-    notes = [note for note in page.notes if note.startswith("too close to call: the limit of mAP50, 0.6, is within")]
+    page = report(**SIX_OF_EIGHT, gate=limit)
+    notes = [note for note in page.notes if note.startswith("too close to call: mAP50 0.7525, at least 0.6; its 95")]
     assert len(notes) == is_close
     assert ("too close to call" in page.text) == is_close
+
+
+def test_other_models_stand_beside_it(report: Callable) -> None:
+    others = {"given": [found(1, 1)], "earlier": "no earlier run has another model", "pytorch": SIX_OF_EIGHT["results"]}
+    page = report(**SIX_OF_EIGHT, others=others, gate=0.0)
+    head = page.text.partition("Gate figure")[0]
+    for expected in (
+        "figure this model given weights earlier model same weights in PyTorch",
+        "better than the given weights: mAP +0.", "the same as the same weights in PyTorch: mAP +0.000",
+        "No earlier model: no earlier run has another model.", NO_LIMIT,
+    ):  # fmt: skip
+        assert expected in head
 
 
 def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
@@ -150,17 +145,21 @@ def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert page.described == len(page.addresses)
     for expected in (
-        "Quality gate passed: mAP50 0.5, at least 0.5 ", "mAP50 ≥ 0.5 0.5000 yes",
+        "Ship this model: the quality gate is passed Quality gate passed: mAP50 0.5, at least 0.5 ",
+        "mAP50 ≥ 0.5 0.5000 yes",
         "6.0 images/s: 3 images", "p50 10.0, max 23.4", "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
         "1.png: 1 found, 0 missed", "2 of 2 classes have fewer",
         "bright 2 2 1.000 1.000 1.000 0.40 1.00", "dark 1 1 0.000 0.000 0.000 - 0.00",
-        "an object without any detection 1 0.500", "too few images with objects to tell how far chance moves",
+        "an object without any detection 1 0.500", "3 test images, too few with objects to tell how far",
         "by the records of this store (prod): 2.", "with objects 3 3 0.00",
         "without objects 0 0 -", "false alarms on empty scenes are not measured", EVIL,
     ):  # fmt: skip
         assert expected in page.text
 
 
+NOT_KNOWN = "it is unknown which images the model learned from"
+NO_LIMIT = "Decide yourself: no limit of the model's quality was set"
+REFUSED = "Do not ship this model: the quality gate failed"
 OTHER = replace(COCO, coco=False)
 NAMED = {"coco_names": ("000000000009.jpg",)}
 TRAINED = {"best_epoch": 2, "pretrained_mAP": 0.4, "gained_mAP": 0.05}
@@ -171,17 +170,18 @@ NAMES = "named like those of COCO train2017, which COCO's weights learned from: 
 DESCENDS = "and so did the model if it descends from such weights."
 NO_NAME = "No test image is named like an image of COCO train2017."
 SENTENCES: dict[str, tuple[dict, tuple[str, ...]]] = {
-    "passed": ({}, ("verdict passed: Quality gate passed", "byte for byte: 0 of 3.")),
+    "passed": ({}, ("verdict passed: Ship this model: the quality gate is passed", "byte for byte: 0 of 3.")),
     "gate failed": (
-        {"gate": 0.9}, ("verdict failed: Quality gate failed: mAP50 0.5, at least 0.9 ", "mAP50 ≥ 0.9 0.5000 no"),
+        {"gate": 0.9}, (f"verdict failed: {REFUSED} missed: mAP50 0.5, at least 0.9 ", "mAP50 ≥ 0.9 0.5000 no"),
     ),
     "no gate": (
-        {"gate": 0}, ("verdict : No limit for mAP50 was set, nor any other", "mAP50 none 0.5000 no limit"),
+        {"gate": 0}, (f"verdict open: {NO_LIMIT}", "mAP50 none 0.5000 no limit"),
     ),
-    "a limit, unknown": ({"max_seen_exact": 0.0, "exposure": UNKNOWN}, ("byte for byte ≤ 0 - unknown",)),
+    "a limit, unknown": ({"max_seen_exact": 0.0, "exposure": UNKNOWN}, (f"byte for byte ≤ 0 {NOT_KNOWN} unknown",)),
     "unknown": (
         {"exposure": UNKNOWN},
-        ("byte for byte none - no limit", "which images the model learned from is unknown: it was packed before this",
+        (f"byte for byte none {NOT_KNOWN} no limit",
+         "which images the model learned from is unknown: it was packed before this",
          "It is unknown which images the model learned from, because it was packed before"),
     ),
     "unknown, COCO's names": (

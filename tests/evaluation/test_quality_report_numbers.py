@@ -6,16 +6,17 @@ import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from detections import found
+from evaluations import evaluated
 from jsonschema import Draft202012Validator
 
-from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.quality_report import write_metrics
+from pipeline.evaluation.metrics_file import write_metrics
 
 BOX = [10, 10, 40, 40]
 SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.schema.json").read_text("utf-8"))
@@ -23,9 +24,8 @@ SCHEMA = json.loads(resources.files("pipeline.evaluation").joinpath("metrics.sch
 
 @pytest.fixture
 def written(tmp_path: Path) -> Callable[..., dict]:
-    def write(truth: GroundTruth, results: list[dict]) -> dict:
-        metrics = evaluate(truth, results)
-        write_metrics(tmp_path / "metrics.json", metrics, measure_chance(metrics, draws=20))
+    def write(truth: GroundTruth, results: list[dict], **more: Any) -> dict:
+        write_metrics(tmp_path / "metrics.json", *evaluated(truth, results, **more))
         read = json.loads((tmp_path / "metrics.json").read_text())
         Draft202012Validator.check_schema(SCHEMA)
         Draft202012Validator(SCHEMA).validate(read)
@@ -68,3 +68,16 @@ def test_every_figure_of_real_annotations(real_truth: GroundTruth, jittered: Cal
     known = [each for each in read["classes"] if each["ap_interval"] is not None]
     assert 10 < len(known) < len(read["classes"])
     assert all(each["images"] >= 5 for each in known)
+
+
+def test_the_decision_and_other_models(coco_file: Callable, written: Callable) -> None:
+    truth = coco_file([(image, 1, BOX) for image in range(1, 9)], images=8)
+    results = [found(image, 1, BOX) for image in range(1, 9)]
+    others = {"given": results[:4], "earlier": "there is none"}
+    read = written(truth, results, others=others, limits=["mAP >= given", "mAP >= earlier"])
+    assert read["decision"]["outcome"] == "passed"
+    assert list(read["gate"]["limits"].values()) == [True, None]
+    given, earlier = read["references"]["given"], read["references"]["earlier"]
+    assert given["figures"]["mAP"]["before"] == pytest.approx(51 / 101)
+    assert (given["figures"]["mAP"]["verdict"], given["class_ap"]["cat"]["verdict"]) == ("better", "better")
+    assert earlier == {"absence": "there is none", "caution": "", "figures": {}, "class_ap": {}}

@@ -24,12 +24,13 @@ from pipeline.evaluation.report_figures import (
     f1_chart,
     precision_recall_chart,
 )
+from pipeline.evaluation.resampling import draw_figures
 
 BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
 
 
 def drawn_ap_chart(metrics: DetectionMetrics) -> Chart:
-    return ap_chart(metrics, measure_chance(metrics, draws=20))
+    return ap_chart(metrics, measure_chance(metrics, draw_figures(metrics, draws=20)))
 
 
 OF_CLASSES = [precision_recall_chart, f1_chart, drawn_ap_chart, confusion_chart]

@@ -89,7 +89,7 @@ def test_of_the_real_package_a_step_uses_the_domain_only_with_templates_and_what
     closures = {name: set(code._closure(step.imports)) for name, step in steps.items()}
     for name, closure in closures.items():
         folders = {path.relative_to(code.PACKAGE).parts[0] for path in closure}
-        allowed = {"__init__.py", "errors.py", "files.py", "limits.py"}
+        allowed = {"__init__.py", "errors.py", "files.py"}
         allowed |= {"client", "data", "detection", "evaluation", "serving"}
         assert closure, name
         assert folders <= allowed, name

@@ -24,6 +24,7 @@ epochs: int = 20
 rate: float = 1  # a float that is written as an int
 url: str = "http://x/y?a=1&b=2#c"  # read to its end
 classes: list[str] = []  # names
+# in any order
 shares: list[float] = [0.5, 1]
 limits: dict[str, float] = {"a": 1}
 api: dict[str, str] = {}
@@ -55,7 +56,7 @@ def test_the_schema_is_read_from_the_cell(step: StepNotebook) -> None:
         Parameter("epochs", "int", 20, ""),
         Parameter("rate", "float", 1, "a float that is written as an int"),
         Parameter("url", "str", "http://x/y?a=1&b=2#c", "read to its end"),
-        Parameter("classes", "list[str]", [], "names"),
+        Parameter("classes", "list[str]", [], "names in any order"),
         Parameter("shares", "list[float]", [0.5, 1], ""),
         Parameter("limits", "dict[str, float]", {"a": 1}, ""),
         Parameter("api", "dict[str, str]", {}, ""),

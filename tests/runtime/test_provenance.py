@@ -93,24 +93,25 @@ def test_over_real_runs_the_digest_is_that_of_the_file_at_the_uri(ran: Any) -> N
     assert f"{first}/first/1 is left out, whose outputs first reused" in ran.look("export").log
 
 
-TEST, NOTE, FOUND = artifact("test"), artifact("note"), artifact("found")
+TEST, NOTE, FOUND, BEFORE = artifact("test"), artifact("note"), artifact("found"), artifact("model", "0")
+LIMITS = {"quality 0.7, at least 0.5": True, "slips 0, at most 0": True, "noise not known, at most 1": None}
 EXAM = attempt(
     "exam",
-    (TEST, MODEL),
+    (),
     (FOUND,),
     parameters={"threshold": 0.01},
-    metrics={"quality": 0.7, "slips": 0, "seconds": 12.5},
-    minimum={"quality": 0.5},
-    maximum={"slips": 0},
+    metrics={"quality": 0.7, "seconds": 12.5},
+    limits=LIMITS,
+    inputs={"test": TEST, "model": MODEL, "earlier_model": BEFORE},
     judged="model",
     evidence={"found/predictions.json": "e" * 64},
     environment={"processor": "VAX", "device": "CPU, 1 cores", "python": "3.12.1"},
 )
 
 
-def checked_result(record: StepRecord) -> dict[str, Any]:
+def checked_result(record: StepRecord, mode: str = "dev") -> dict[str, Any]:
     """The test result about what an attempt judged, after in-toto's classes took it."""
-    content = outcome_statement(record)
+    content = outcome_statement(mode, record)
     Statement.copy_from_pb(json_format.ParseDict(content, statement_pb2.Statement())).validate()
     predicate = json_format.ParseDict(content["predicate"], test_result_pb2.TestResult())
     for resource in predicate.configuration:
@@ -124,34 +125,41 @@ def test_the_outcome_of_a_gate_is_a_test_result_about_what_was_judged() -> None:
     made = checked(statement(run_of(1, FIT), FIT, SOURCE))["subject"]
     assert [(each["name"], each["digest"]) for each in made] == [("model", content["subject"][0]["digest"])]
     predicate = content["predicate"]
-    assert (predicate["result"], predicate["passedTests"], predicate["failedTests"]) == (
+    quality, slips, noise = LIMITS
+    assert (predicate["result"], predicate["passedTests"], predicate["failedTests"], predicate["warnedTests"]) == (
         "PASSED",
-        ["quality", "slips"],
+        [quality, slips],
         [],
+        [noise],
     )
-    test, predictions, procedure, hardware, gate = predicate["configuration"]
+    test, before, predictions, procedure, hardware, gate = predicate["configuration"]
     assert test == {"name": "test", "digest": {"sha256": TEST.digest}}
+    assert before == {"name": "earlier_model", "digest": {"sha256": BEFORE.digest}}
     assert predictions == {"name": "found/predictions.json", "digest": {"sha256": "e" * 64}}
     assert procedure["annotations"]["parameters"] == {"threshold": 0.01}
+    assert procedure["annotations"]["mode"] == "dev"
     assert (hardware["name"], hardware["annotations"]) == ("hardware", {"processor": "VAX"})
-    reached = {"minimum": {"quality": 0.5}, "maximum": {"slips": 0}, "reached": {"quality": 0.7, "slips": 0}}
-    assert (gate["name"], gate["annotations"]) == ("gate", reached)
+    judged = [{"limit": text, "is_met": is_met} for text, is_met in LIMITS.items()]
+    assert (gate["name"], gate["annotations"]) == ("gate", {"limits": judged})
     for each in (procedure, hardware, gate):
         canonical = json.dumps(each["annotations"], sort_keys=True, ensure_ascii=False)
         assert each["digest"] == {"sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 @cases(
-    "changes, result, missed",
+    "limits, result, missed, unknown",
     {
-        "below a limit": ({"metrics": {"quality": 0.4, "slips": 0}}, "FAILED", ["quality"]),
-        "beyond both": ({"metrics": {"quality": None, "slips": 1}}, "FAILED", ["quality", "slips"]),
-        "no limits": ({"minimum": {}, "maximum": {}}, "WARNED", []),
+        "one missed": ({"a": True, "b": False, "c": None}, "FAILED", ["b"], ["c"]),
+        "all missed": ({"a": False, "b": False}, "FAILED", ["a", "b"], []),
+        "unknown alone": ({"a": None}, "WARNED", [], ["a"]),
+        "no limits": ({}, "WARNED", [], []),
     },
 )
-def test_a_missed_limit_is_a_failed_test(changes: dict[str, Any], result: str, missed: list[str]) -> None:
-    predicate = checked_result(replace(EXAM, **changes))["predicate"]
-    assert (predicate["result"], predicate["failedTests"]) == (result, missed)
+def test_a_missed_limit_is_a_failed_test_and_an_unknown_one_a_warning(
+    limits: dict[str, bool | None], result: str, missed: list[str], unknown: list[str]
+) -> None:
+    predicate = checked_result(replace(EXAM, limits=limits))["predicate"]
+    assert (predicate["result"], predicate["failedTests"], predicate["warnedTests"]) == (result, missed, unknown)
 
 
 @cases(
@@ -164,8 +172,8 @@ def test_a_missed_limit_is_a_failed_test(changes: dict[str, Any], result: str, m
         "another model": ({"inputs": {**EXAM.inputs, "model": artifact("model", "2")}}, False),
         "another test set": ({"inputs": {**EXAM.inputs, "test": artifact("test", "2")}}, False),
         "other predictions": ({"evidence": {"found/predictions.json": "f" * 64}}, False),
-        "another limit": ({"minimum": {"quality": 0.6}}, False),
-        "another value": ({"metrics": {**EXAM.metrics, "quality": 0.71}}, False),
+        "another earlier model": ({"inputs": {**EXAM.inputs, "earlier_model": NOTE}}, False),
+        "another limit": ({"limits": {"quality 0.7, at least 0.6": True}}, False),
         "other parameters": ({"parameters": {"threshold": 0.02}}, False),
         "other code": ({"code_digest": "f" * 64}, False),
         "another processor": ({"environment": {"processor": "Cray", "device": "CPU, 1 cores"}}, False),
@@ -174,6 +182,10 @@ def test_a_missed_limit_is_a_failed_test(changes: dict[str, Any], result: str, m
 )
 def test_the_same_test_has_the_same_statement_whenever_and_wherever(changes: dict[str, Any], is_same: bool) -> None:
     assert (checked_result(replace(EXAM, **changes)) == checked_result(EXAM)) is is_same
+
+
+def test_the_same_test_in_another_mode_is_another() -> None:
+    assert checked_result(EXAM, "prod") != checked_result(EXAM, "dev")
 
 
 @cases(
@@ -208,7 +220,7 @@ def test_an_export_has_test_results_also_of_missed_gates_and_each_once(
     assert results() == [first], "a reused attempt states what the original did"
     assert json.loads(first) in ran.json("export")
     ran.step("third", "--set", "third.minimum=0.8")
-    passed, missed = map(json.loads, results())
-    assert (passed["predicate"]["result"], missed["predicate"]["result"]) == ("PASSED", "FAILED")
-    assert missed["predicate"]["failedTests"] == ["score"]
+    without, missed = map(json.loads, results())
+    assert (without["predicate"]["result"], missed["predicate"]["result"]) == ("WARNED", "FAILED")
+    assert missed["predicate"]["failedTests"] == ["score 0.5, at least 0.8"]
     ran.look("export", "--format", "spdx").fails(code=2)

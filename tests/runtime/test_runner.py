@@ -71,7 +71,7 @@ def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:
     assert second["outputs"]["words"]["made_by"] == f"{manifest['run']}/second/1"
     assert second["metrics"] == {"length": 5, "odd": None}
     assert second["started"] < second["ended"] <= third["started"]
-    assert (third["minimum"], third["maximum"], third["judged"]) == ({}, {"pages": 1}, "words")
+    assert (third["limits"], third["judged"]) == ({}, "words")
     assert third["evidence"] == {"page/page.txt": hashlib.sha256(b"hallo").hexdigest()}
     assert second["environment"]["python"]
     assert manifest["config"]["parameters"]["first"] == first["parameters"]
@@ -88,7 +88,7 @@ def test_a_second_run_reuses_everything_and_says_so(ran: Any) -> None:
     assert after["run"] > before["run"]
     for name, step in after["steps"].items():
         assert f"from {before['run']}/{name}/1" in outcome.out
-        found = ("outputs", "metrics", "minimum", "maximum", "judged", "evidence")
+        found = ("outputs", "metrics", "limits", "judged", "evidence")
         fields = (*found, "fingerprint", "notebook", "report")
         assert [step[field] for field in fields] == [before["steps"][name][field] for field in fields]
     ran.step()
@@ -169,12 +169,13 @@ def test_a_killed_kernel_is_told(ran: Any) -> None:
 def test_below_its_gate_a_step_fails_and_what_it_made_can_be_looked_at(ran: Any, in_process: None) -> None:
     before = ran.manifest()
     ran.step("--set", "third.minimum=0.8").fails(
-        "the quality gate is not passed: score is 0.5, below 0.8", f"page     {ran.root}/out/dev/toy/below_gate/page"
+        "the quality gate is not passed: score 0.5, at least 0.8", f"page     {ran.root}/out/dev/toy/below_gate/page"
     )
     assert (ran.root / "out/dev/toy/below_gate/page/page.txt").read_text() == "hallo"
     third = ran.manifest()["steps"]["third"]
     assert (third["status"], third["error_kind"]) == ("failed", "GateError")
     assert third["metrics"] == before["steps"]["third"]["metrics"]
+    assert third["limits"] == {"score 0.5, at least 0.8": False}
     assert third["outputs"].keys() == before["steps"]["third"]["outputs"].keys()
     assert ran.step("--set", "third.minimum=0.8").code == 1, "a failure is not reused"
     assert ran.step().code == 0
@@ -182,7 +183,9 @@ def test_below_its_gate_a_step_fails_and_what_it_made_can_be_looked_at(ran: Any,
 
 
 def test_what_missed_its_gate_is_not_built_on(ran: Any, in_process: None) -> None:
-    ran.notebook("second", [*ran.cells_of("second")[:-1], ("", 'step.commit(metrics={"n": 1}, minimum={"n": 2})')])
+    ran.notebook(
+        "second", [*ran.cells_of("second")[:-1], ("", 'step.commit(metrics={"n": 1}, limits={"n at least 2": False})')]
+    )
     assert [ran.step(name).code for name in ("first", "second")] == [0, 1]
     assert set(ran.manifest()["steps"]["second"]["outputs"]) == {"words"}
     ran.step("third").fails("third needs words, and second has not made it in this run", "python step.dev.py second")

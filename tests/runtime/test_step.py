@@ -81,8 +81,9 @@ def test_a_commit_publishes_everything_once(step: Step, store: Store, tmp_path: 
     fill(step)
     metrics = {"length": 5, "rate": np.float32(0.5), "name": "x", "good": np.bool_(True)}
     undefined = {"nan": float("nan"), "inf": float("inf"), "numpy": np.float64("nan"), "none": None}
-    step.commit(metrics={**metrics, **undefined}, minimum={"rate": 0.5})
+    step.commit(metrics={**metrics, **undefined}, limits={"rate 0.5, at least 0.5": True})
     content = committed(step)
+    assert content["limits"] == {"rate 0.5, at least 0.5": True}
     assert content["metrics"] == {"length": 5, "rate": 0.5, "name": "x", "good": True, **dict.fromkeys(undefined)}
     words = Artifact(**content["outputs"]["words"])
     assert words.made_by == "run/second/1"
@@ -101,9 +102,6 @@ def test_what_cannot_be_published_is_refused_before_anything_is(step: Step, stor
     for value in ([1], {"a": 1}, np.zeros(2), object()):
         with pytest.raises(UsageError, match="the metric 'odd'"):
             step.commit(metrics={"odd": value})
-    for gate in ("minimum", "maximum"):
-        with pytest.raises(UsageError, match="'scor', which is no metric"):
-            step.commit(metrics={"score": 1}, **{gate: {"scor": 0.5}})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"(?s)'words' is judged, which is no input.*letters"):
         step.commit(metrics={}, judged="words")
     for path in ("words", "words/none.txt", "zzz/text.txt"):
@@ -115,43 +113,31 @@ def test_what_cannot_be_published_is_refused_before_anything_is(step: Step, stor
 
 def test_a_commit_tells_what_it_judges_its_limits_and_the_digest_of_its_evidence(step: Step) -> None:
     fill(step)
-    step.commit(
-        metrics={"score": 1, "slips": 0},
-        minimum={"score": 0.5, "slips": 0},
-        maximum={"slips": 2},
-        judged="letters",
-        evidence=["words/text.txt"],
-    )
-    found = {name: committed(step)[name] for name in ("minimum", "maximum", "judged", "evidence")}
+    limits = {"score 1, at least 0.5": True, "slips not known, at most 2": None}
+    step.commit(metrics={"score": 1}, limits=limits, judged="letters", evidence=["words/text.txt"])
+    found = {name: committed(step)[name] for name in ("limits", "judged", "evidence")}
     digest = hashlib.sha256(b"words").hexdigest()
-    limits = {"minimum": {"score": 0.5}, "maximum": {"slips": 2}}
-    assert found == {**limits, "judged": "letters", "evidence": {"words/text.txt": digest}}
+    assert found == {"limits": limits, "judged": "letters", "evidence": {"words/text.txt": digest}}
 
 
 @pytest.mark.parametrize(
-    ("gate", "limit", "reached", "says"),
+    ("limits", "says"),
     [
-        pytest.param("minimum", 0.5, 0.5, "", id="at the minimum"),
-        pytest.param("minimum", 0.5, 0.49, "score is 0.49, below 0.5", id="below"),
-        pytest.param("minimum", 0.5, float("nan"), "score is not defined, below 0.5", id="not a number"),
-        pytest.param("minimum", 0.5, None, "score is not defined, below 0.5", id="no minimum reached"),
-        pytest.param("minimum", 0.5, False, "score is 0, below 0.5", id="false"),
-        pytest.param("minimum", 0, None, "", id="a minimum of 0 is no gate"),
-        pytest.param("minimum", -1.0, None, "", id="nor is a negative one"),
-        pytest.param("maximum", 0.0, 0.0, "", id="at the maximum"),
-        pytest.param("maximum", 0.0, 0.01, "score is 0.01, above 0", id="above"),
-        pytest.param("maximum", 0.3, 0.1 + 0.2, "", id="rounding"),
-        pytest.param("maximum", 0.0, None, "", id="an undefined metric is not above"),
+        pytest.param({"score 0.5, at least 0.5": True}, "", id="met"),
+        pytest.param({"score 0.4, at least 0.5": False}, "not passed: score 0.4, at least 0.5", id="missed"),
+        pytest.param({"a": True, "b": False, "c": False}, "not passed: b; c", id="some missed"),
+        pytest.param({"share of known images": None}, "", id="unknown"),
+        pytest.param({}, "", id="no limit"),
     ],
 )
 def test_beyond_its_gate_a_step_fails_and_its_outputs_are_kept(
-    step: Step, gate: str, limit: float, reached: float | None, says: str
+    step: Step, limits: dict[str, bool | None], says: str
 ) -> None:
     fill(step)
     with pytest.raises(GateError, match=says) if says else nullcontext():
-        step.commit(metrics={"score": reached, "other": 1}, notes=["one is known"], **{gate: {"score": limit}})
+        step.commit(metrics={"score": 0.5}, notes=["one is known"], limits=limits)
     assert set(committed(step)["outputs"]) == {"words", "more"}
-    assert committed(step)["notes"] == ["one is known"]
+    assert (committed(step)["notes"], committed(step)["limits"]) == (["one is known"], limits)
 
 
 def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifact, tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""Evaluations of detections made by hand, without a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.data.report.inline_images import Gallery
+from pipeline.evaluation.chance import measure_chance
+from pipeline.evaluation.exposure import Exposure
+from pipeline.evaluation.gate_limits import read_limits
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.measurement import Measurement
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.prediction import ServicePredictions
+from pipeline.evaluation.quality_gate import QualityGate, judge
+from pipeline.evaluation.references import ReferenceDetections, compare_with_references
+from pipeline.evaluation.resampling import draw_figures
+
+Results = Sequence[Mapping[str, Any]]
+
+NOTHING = Gallery({})
+CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
+OPEN_GATE = {"min_map50": 0.0, "max_seen_exact": 1.0, "max_seen_similar": 1.0, "allow_no_detections": True}
+
+
+def predictions(results: Results, **changes: Any) -> ServicePredictions:
+    values = {
+        "results": list(results),
+        "service": {"name": "object_detector", "classes": ["bright", "dark"], "input_size": [64, 96], "limits": {}},
+        "score_threshold": 0.01,
+        "retries": 0,
+        "workers": 2,
+        "images_per_second": 6.0,
+        "latency": {"p50": 10.0, "max": 23.4},
+        "dropped": {},
+        "unknown_classes": (),
+        "resized": (),
+    }
+    return ServicePredictions(**(values | changes))
+
+
+def evaluated(
+    truth: GroundTruth,
+    results: Results,
+    *,
+    exposure: Exposure = CLEAN,
+    others: Mapping[str, Results | str | ReferenceDetections] | None = None,
+    limits: Sequence[str] = (),
+    gate: Mapping[str, Any] | None = None,
+    draws: int = 50,
+    **changes: Any,
+) -> tuple[Measurement, QualityGate]:
+    """What model_eval measures and decides by these detections; `changes` are those of the service's answers."""
+    metrics = evaluate(truth, results)
+    drawn = draw_figures(metrics, draws=draws)
+    chance = measure_chance(metrics, drawn)
+    detected = {name: _found(each) for name, each in (others or {}).items()}
+    references = compare_with_references(truth, metrics, drawn, detected)
+    measured = Measurement(predictions(results, **changes), metrics, chance, exposure, references)
+    asked = read_limits(limits, truth.categories.values())
+    return measured, judge(measured, asked, **(OPEN_GATE | dict(gate or {})), release=False)
+
+
+def _found(other: Results | str | ReferenceDetections) -> ReferenceDetections:
+    """What another model finds, or why it cannot be told."""
+    if isinstance(other, str):
+        return ReferenceDetections(None, other)
+    return other if isinstance(other, ReferenceDetections) else ReferenceDetections(other)

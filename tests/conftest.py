@@ -170,9 +170,9 @@ class Toy:
         return {name: step["status"] for name, step in self.manifest()["steps"].items()}
 
     def runs(self) -> list[dict[str, Any]]:
-        """What `runs --json` prints."""
+        """What `runs --json` prints, oldest first."""
         rows: list[dict[str, Any]] = self.json("runs")
-        return rows
+        return rows[::-1]
 
     @staticmethod
     def cells_of(name: str) -> list[Cell]:

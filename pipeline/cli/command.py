@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from pipeline.errors import PipelineError, UsageError
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, read_steps
-from pipeline.runtime.project import DEFAULT_CONFIG, Project, check_name, with_config
+from pipeline.runtime.project import DEFAULT_CONFIG, DEFAULT_MODE, MODES, Project, check_name, with_config
 from pipeline.runtime.resolving import LATEST, find_run
 from pipeline.runtime.step import project_root
 
@@ -51,7 +51,13 @@ class CommandContext:
         """The project in the chosen mode, with the named config or the default one."""
         typed = self.arguments.config
         path = Path(typed) if typed and Path(typed).is_file() else self.root / (typed or DEFAULT_CONFIG)
-        return with_config(self.arguments.mode, path, self.root, self.steps)
+        return with_config(self.arguments.mode or DEFAULT_MODE, path, self.root, self.steps)
+
+    @property
+    def projects(self) -> list[Project]:
+        """The project in the chosen mode, or in every mode where none was chosen."""
+        modes = [self.arguments.mode] if self.arguments.mode else MODES
+        return [replace(self.project, mode=mode) for mode in modes]
 
     def find_run(self, name: str | None) -> RunManifest:
         """The named run, or the newest; with `--config`, `latest` is the newest run of that config."""

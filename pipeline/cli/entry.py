@@ -55,14 +55,15 @@ def _refuse(error: ImportError) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from pipeline.cli.command import COMMANDS, ShowVersion
-    from pipeline.runtime.project import DEFAULT_CONFIG
+    from pipeline.runtime.project import DEFAULT_CONFIG, DEFAULT_MODE, MODES
 
     parser = argparse.ArgumentParser(
         prog="python -m pipeline", description="Look at runs, maintain their store, and use services."
     )
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="show the version, and exit")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--mode", choices=("dev", "prod"), default="dev", help="the mode of the runs (dev)")
+    mode_help = f"the mode of the runs ({DEFAULT_MODE}; every mode for the command runs)"
+    common.add_argument("--mode", choices=MODES, help=mode_help)
     config_help = f"the store and runs of this config; by default all runs in the store of {DEFAULT_CONFIG}"
     common.add_argument("--config", metavar="FILE", help=config_help)
     common.add_argument("--json", action="store_true", help="print JSON, for programs")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cli.printing import main_metrics, megabytes
+from pipeline.cli.printing import megabytes
 from pipeline.runtime.manifest import EARLIER, GOOD, REUSED, RunManifest, StepRecord
+from pipeline.runtime.run_summary import main_metrics
 from pipeline.runtime.store.artifact_store import Artifact
 
 Key = tuple[str, str]  # entity and digest

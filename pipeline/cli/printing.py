@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
+from pipeline.runtime.run_summary import main_metrics, metric_text
 
 if TYPE_CHECKING:
     from pipeline.runtime.comparison import Comparison
@@ -42,17 +43,6 @@ def count(number: int, noun: str) -> str:
 def megabytes(size: int) -> str:
     """Bytes as `1.5 MB`."""
     return f"{size / 1e6:.1f} MB"
-
-
-def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:
-    """The first two metrics: a notebook commits them in the order of their importance."""
-    first = list(record.metrics.items())[:2]
-    return [f"{name} {_metric(value)}" for name, value in first if not (numbers_only and isinstance(value, str))]
-
-
-def _metric(value: Any) -> str:
-    """A metric with four significant digits."""
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _json(value: Any) -> str:
@@ -123,27 +113,6 @@ def run_lines(manifest: RunManifest, steps: Steps) -> list[str]:
     return [f"  {step_line(manifest.of(name)[-1], steps)}" for name in steps if manifest.of(name)]
 
 
-def runs_table(runs: Iterable[tuple[str, RunManifest | str]], steps: Steps) -> str:
-    """A line for each run."""
-    rows, broken = [("run", "pipeline", "commit", *steps)], []
-    for run, manifest in runs:
-        if isinstance(manifest, str):
-            broken.append(f"{run}  {manifest}")
-            continue
-        commit = manifest.code["commit"][:8] + ("+" if manifest.code["dirty"] else "")
-        latest = {name: manifest.of(name)[-1].state for name in steps if manifest.of(name)}
-        rows.append((run, manifest.pipeline, commit, *(latest.get(name, "-") for name in steps)))
-    return "\n".join([table(rows) if len(rows) > 1 else "", *broken]).strip() or "no runs yet"
-
-
-def run_json(run: str, manifest: RunManifest | str) -> dict[str, Any]:
-    """A run's line as JSON."""
-    if isinstance(manifest, str):
-        return {"run": run, "error": manifest}
-    steps = {record.step: manifest.of(record.step)[-1].state for record in manifest.attempts}
-    return {"run": run, "mode": manifest.mode, "pipeline": manifest.pipeline, "steps": steps}
-
-
 def run_text(manifest: RunManifest) -> str:
     """A run's manifest to be read."""
     changes = " with changes" if manifest.code["dirty"] else ""
@@ -192,7 +161,7 @@ def comparison_text(comparison: Comparison, *, everything: bool = False) -> str:
     for section in dict.fromkeys(row.section for row in shown):
         cells.append((section, "", "", ""))
         for row in (row for row in shown if row.section == section):
-            shown_as = _metric if section == "metrics" else _value_text
+            shown_as = metric_text if section == "metrics" else _value_text
             difference = f"{row.difference:+.4g}" if row.difference else ""
             cells.append((f"  {row.name}", shown_as(row.left), shown_as(row.right), difference))
     text = table(cells)

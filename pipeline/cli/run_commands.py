@@ -15,9 +15,10 @@ from pathlib import Path
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import count, megabytes, table
+from pipeline.errors import UsageError
 from pipeline.runtime.manifest import GOOD
 from pipeline.runtime.project import mode_option, with_config_of
-from pipeline.runtime.resolving import find_artifact, find_attempt, makers
+from pipeline.runtime.resolving import find_artifact, find_attempt, find_stored, makers
 
 RUN = argument("run", nargs="?", help="a run's id, its beginning or end, latest or latest~1; the newest by default")
 STEP = argument("step", nargs="?", metavar="step", help="a step's name")
@@ -38,10 +39,33 @@ def _status(context: CommandContext) -> CommandResult:
     )
 
 
-@command("runs", "all runs, oldest first")
+@command(
+    "runs",
+    "all runs side by side, newest first: state, metric, gate, and what changed since the run before",
+    argument("--sort", metavar="COLUMN", help="sort by a column: the youngest or the greatest first"),
+    argument(
+        "--filter",
+        metavar="COLUMN=VALUE",
+        action="append",
+        default=[],
+        help="only runs with this value: status=failed, pipeline=demo, changed=epochs, 'age<7d', 'mAP>0.7'; "
+        "given several times, all must hold",
+    ),
+    argument("--csv", action="store_true", help="print CSV, with all values in full"),
+)
 def _runs(context: CommandContext) -> CommandResult:
-    runs = context.project.runs.every()
-    return CommandResult([printing.run_json(*run) for run in runs], printing.runs_table(runs, context.steps))
+    from pipeline.cli.run_rows import filter_rows, metric_name, row_json, run_rows, sort_rows
+    from pipeline.cli.runs_table import runs_csv, runs_table
+
+    arguments = context.arguments
+    found = [(project.mode, *each) for project in context.projects for each in project.runs.every()]
+    rows = run_rows(found, list(context.steps))
+    metric = metric_name(rows)
+    shown = filter_rows(rows, arguments.filter, metric)
+    shown = sort_rows(shown, arguments.sort, metric) if arguments.sort else shown
+    empty = "no run is like that" if rows else "no runs yet"
+    text = runs_csv(shown, metric) if arguments.csv else runs_table(shown, metric) if shown else empty
+    return CommandResult([row_json(row) for row in shown], text)
 
 
 @command("show", "the manifest of a run", RUN)
@@ -78,6 +102,25 @@ def _lineage(context: CommandContext) -> CommandResult:
         context.find_run(None)  # raises the error for a store without runs
     lineage = trace(find_artifact(context.arguments.artifact, manifests), manifests)
     return CommandResult(lineage_json(lineage), lineage_text(lineage))
+
+
+@command(
+    "get",
+    "lay out an artifact as a plain folder",
+    argument("artifact", metavar="ARTIFACT", help="RUN/ENTITY, an entity, ENTITY/DIGEST, a digest, or a URL"),
+    argument("folder", metavar="FOLDER", type=Path, help="a new or empty folder"),
+)
+def _get(context: CommandContext) -> CommandResult:
+    folder = context.arguments.folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError("there is something in the folder's place", where=folder, expected="a new or empty folder")
+    artifact = find_stored(context.project, context.arguments.artifact)
+    context.project.runs.store.get(artifact, folder)
+    text = [
+        f"{artifact.name} {artifact.digest[:12]}, made by {artifact.made_by or 'an unknown attempt'}",
+        f"{count(artifact.files, 'file')}, {megabytes(artifact.size)}, in {_typed_path(folder)}",
+    ]
+    return CommandResult({**asdict(artifact), "folder": str(folder)}, "\n".join(text))
 
 
 @command(

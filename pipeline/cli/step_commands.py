@@ -111,11 +111,11 @@ def _run(context: CommandContext) -> int:
                 before=before,
             )
         except GateError:
-            _log_lines(deliver_step(project, project.runs.load(manifest.run).of(step.name)[-1]))
+            _log_lines(deliver_step(project, manifest.run, project.runs.load(manifest.run).of(step.name)[-1]))
             raise
         _log_lines([printing.step_line(record, steps), *printing.note_lines(record)])
         if step.name != list(steps)[-1]:  # the last step's deliverables are shown with all others
-            _log_lines(deliver_step(project, record))
+            _log_lines(deliver_step(project, manifest.run, record))
     if selected[-1].name == list(steps)[-1]:
         manifest = project.runs.load(manifest.run)
         is_terminal = sys.stdout.isatty() and sys.stderr.isatty()  # it shows the lines of the steps already

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from http.client import responses as PHRASES  # noqa: N812 - a constant
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -32,6 +33,7 @@ _FIRST_WAIT = 0.05
 _LONGEST_WAIT = 5.0
 _BUSY = (requests.codes.too_many_requests, requests.codes.service_unavailable)
 _ABOUT_AN_IMAGE = frozenset({400, 408, 413, 415, 422, 500, 504})
+_TIMING = re.compile(r"([\w-]+);dur=(\d+(?:\.\d+)?)")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -58,6 +60,15 @@ class ServedImage(BaseModel):
     width: int
     height: int
     detections: list[ServedDetection]
+
+
+class Answer(NamedTuple):
+    """The service's answer for one image file."""
+
+    image: ServedImage
+    seconds: float  # of the last attempt
+    retries: int  # attempts before it
+    stages: dict[str, float]  # milliseconds within the service by stage, as it tells them; empty where it does not
 
 
 class _Status(BaseModel):
@@ -109,11 +120,8 @@ class ServiceClient:
         """The answer of `/info`."""
         return {"score_threshold": 0.01} | parse(dict[str, Any], self.post("/info", "its info")[0], "its info")
 
-    def predict(self, name: str, data: bytes, score_threshold: float | None) -> tuple[ServedImage, float, int]:
-        """Detect objects on one image file; also the seconds of the last attempt, and the number of those before it.
-
-        Without a threshold, the service takes its own.
-        """
+    def predict(self, name: str, data: bytes, score_threshold: float | None) -> Answer:
+        """Detect objects on one image file. Without a threshold, the service takes its own."""
         parameters = {} if score_threshold is None else {"score_threshold": repr(score_threshold)}
         file_name = name.encode("utf-8", "replace").decode()
         response, seconds, retries = self.post("/predict", name, params=parameters, files={"images": (file_name, data)})
@@ -122,7 +130,7 @@ class ServiceClient:
             reason = str(fared.error.get("message", f"HTTP {fared.status}"))
             raise RefusedError(f"the service failed on {name}: {reason}", reason=reason)
         (image,) = parse(tuple[ServedImage], response, name)
-        return image, seconds, retries
+        return Answer(image, seconds, retries, _read_stages(response.headers.get("Server-Timing", "")))
 
     def post(self, path: str, what: str, **arguments: Any) -> tuple[requests.Response, float, int]:
         """Send a request, again when the service is busy or the connection broke; `what` names it in messages.
@@ -185,6 +193,11 @@ class _BusyError(requests.HTTPError):
             self.retry_after = urllib3.Retry().get_retry_after(response.raw) or 0.0
         except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
             self.retry_after = 0.0
+
+
+def _read_stages(header: str) -> dict[str, float]:
+    """The milliseconds of the entries that have a duration (https://www.w3.org/TR/server-timing/)."""
+    return {name: float(milliseconds) for name, milliseconds in _TIMING.findall(header)}
 
 
 def _failure(error: requests.RequestException, what: str, reason: str) -> StepError:

@@ -83,7 +83,7 @@ def predict_images(
     def predict(image: NamedImage) -> Prediction[T]:
         try:
             data = image.read(question.most_bytes)
-            answer = client.predict(image.name, data, question.score_threshold)[0]
+            answer = client.predict(image.name, data, question.score_threshold).image
         except DataError as error:
             return Prediction(image, problem=error.problem)
         except RefusedError as error:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.client.coco_results import coco_file
 from pipeline.client.http_client import ServedDetection, ServedImage
+from pipeline.client.served_labels import labelled_image
 from pipeline.data.fingerprints import group_similar
+from pipeline.data.writing.coco_file import coco_file
 from pipeline.errors import DataError, MissingError, UsageError
 from pipeline.serving.decoding import decode
 from pipeline.serving.image_fingerprint import fingerprint_of
@@ -157,9 +158,7 @@ def _write(chosen: Sequence[_Read], folder: Path, threshold: float | None) -> in
             ]
             boxes += len(found)
             details = sample.model_dump(mode="json", include={"reasons", "uncertainty", "distance", "model", "run"})
-            writer.add(
-                name,
-                ServedImage(width=sample.width, height=sample.height, detections=found),
-                {"date_captured": f"{sample.time:%Y-%m-%d %H:%M:%S}", "sample": details},
-            )
+            answer = ServedImage(width=sample.width, height=sample.height, detections=found)
+            extra = {"date_captured": f"{sample.time:%Y-%m-%d %H:%M:%S}", "sample": details}
+            writer.add(labelled_image(name, answer, extra))
     return boxes

@@ -5,6 +5,7 @@ Each module registers its commands when it is imported, and imports what only on
 
 MODULES: tuple[str, ...] = (
     "pipeline.commands.service_commands",
+    "pipeline.commands.prelabel_command",
     "pipeline.commands.container_commands",
     "pipeline.commands.collect_command",
     "pipeline.commands.compare_command",

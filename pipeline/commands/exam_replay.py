@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.command import CommandContext
 from pipeline.cli.printing import count
-from pipeline.commands.recorded_exams import PREDICTIONS, UNDECIDED, UNKNOWN, Exam
+from pipeline.commands.recorded_exams import PREDICTIONS, UNKNOWN, Exam
 from pipeline.files import sha256_of
-from pipeline.runtime.manifest import gate_outcome
+from pipeline.runtime.manifest import gate_verdict
 from pipeline.runtime.process import work_folder
 
 if TYPE_CHECKING:
@@ -113,4 +113,4 @@ def decide(exam: Exam, replayed: QualityGate) -> tuple[str, tuple[str, ...]]:
         return UNKNOWN, ()
     pairs = list(zip(exam.limits.items(), found.values(), strict=True))
     kept = tuple(text for (text, _), now in pairs if now is None)
-    return gate_outcome(then if now is None else now for (_, then), now in pairs) or UNDECIDED, kept
+    return gate_verdict(then if now is None else now for (_, then), now in pairs), kept

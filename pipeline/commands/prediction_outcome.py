@@ -1,17 +1,17 @@
-"""What became of the images of `predict`: a table for people, JSON for programs, and an exit code."""
+"""What became of the images of a command: a table for people, JSON for programs, and an exit code."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.command import CommandResult
 from pipeline.cli.printing import count
 
 if TYPE_CHECKING:
-    from pipeline.client.coco_results import CocoWriter
     from pipeline.client.http_client import ServedImage
 
 WIDTH = 80  # characters of a line of the table
@@ -29,7 +29,7 @@ class Outcome:
         self._problems: list[tuple[str, str]] = []
         self._images = self._detections = 0
 
-    def add(self, name: str, answer: ServedImage | None, problem: str, writer: CocoWriter | None) -> None:
+    def add(self, name: str, answer: ServedImage | None, problem: str) -> None:
         """Take an image's answer, or its problem."""
         if answer is None:
             self._problems.append((name, problem))
@@ -37,22 +37,20 @@ class Outcome:
             return
         self._images += 1
         self._detections += len(answer.detections)
-        if writer:
-            writer.add(name, answer)
         if self._keeps:
             self._rows.append({"image": name, **answer.model_dump(exclude_none=True)})
 
-    def result(self, arguments: argparse.Namespace) -> CommandResult:
-        """What the command prints, and its exit code."""
+    def result(self, made: Iterable[Path], *, as_json: bool) -> CommandResult:
+        """What the command prints, with the files and folders that it made, and its exit code."""
         for name, problem in self._problems:
             log.warning("not predicted: %s: %s", name, problem)
         lines = []
-        if self._keeps and not arguments.json:
+        if self._keeps and not as_json:
             lines.append(predictions_table(self._rows))
         else:
             failed = f", {len(self._problems)} not predicted" if self._problems else ""
             lines.append(f"{count(self._images, 'image')}, {count(self._detections, 'detection')}{failed}")
-            lines += [f"  {path}" for path in (arguments.out, arguments.draw) if path]
+            lines += [f"  {path}" for path in made]
         return CommandResult(self._rows, "\n".join(lines), code=1 if self._problems else 0)
 
 

@@ -13,13 +13,12 @@ from pipeline.commands.compare_command import RESULTS, TEST_SET
 from pipeline.commands.named_service import ENTITY, bento_folder, packed_service
 from pipeline.errors import DataError, GateError, IntegrityError, MissingError, UsageError
 from pipeline.runtime.code import hardware
-from pipeline.runtime.manifest import FAILED, RunManifest, StepRecord, gate_outcome
+from pipeline.runtime.manifest import FAILED, WITH_LIMITS, RunManifest, StepRecord, gate_verdict
 from pipeline.runtime.provenance import GATE, HARDWARE, PROCEDURE, TEST_RESULT
 from pipeline.runtime.resolving import VERSION, find_artifact
 from pipeline.runtime.store.artifact_store import Artifact, Store, StoredFile, digest_of
 
 PREDICTIONS = "predictions.json"
-UNDECIDED = "undecided"  # a gate without a limit that was met or missed
 UNKNOWN = "unknown"  # a gate of which the record does not tell
 _NAMED = 3  # files that differ
 
@@ -93,7 +92,7 @@ def _recorded_exam(store: Store, manifest: RunManifest, record: StepRecord, mani
     if PREDICTIONS not in files:
         name = f"{RESULTS}/{record.outputs[RESULTS].digest[:12]}"
         raise MissingError(f"{name} has no {PREDICTIONS}", expected="the predictions of an evaluation")
-    told = record.gate or (UNDECIDED if record.judged else UNKNOWN)  # records of schema 3 have neither
+    told = record.gate if record.schema >= WITH_LIMITS else UNKNOWN
     makers = {f"{each.run}/{one.made_by}": one for each in manifests for one in each.attempts}
     maker = makers.get(manifest.origin(record))  # a reused attempt computed nothing where it ran
     computed_in = maker.environment if maker else {}
@@ -151,7 +150,7 @@ def _attested_exam(path: Path, bento: Artifact, result: Mapping[str, Any]) -> Ex
         mode=procedure["mode"],
         parameters=procedure["parameters"],
         limits=limits,
-        gate=gate_outcome(limits.values()) or UNDECIDED,
+        gate=gate_verdict(limits.values()),
         hardware=described[HARDWARE]["annotations"]["processor"],
     )
 

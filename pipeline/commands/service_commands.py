@@ -10,9 +10,8 @@ import logging
 import os
 import shlex
 import sys
-import tempfile
 import time
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +26,19 @@ from pipeline.commands.named_service import (
     is_address,
     newest_complete,
     packed_service,
-    service_at,
     settings_of,
 )
 from pipeline.commands.prediction_outcome import Outcome
+from pipeline.commands.service_prediction import (
+    SERVICE,
+    SOURCES,
+    THRESHOLD,
+    WORKERS,
+    check_output_file,
+    predictions,
+    service_client,
+    tell_others,
+)
 from pipeline.errors import MissingError, StepError, UsageError
 
 if TYPE_CHECKING:
@@ -44,12 +52,6 @@ SERVE_HOST, SERVE_PORT = "127.0.0.1", 3000
 log = logging.getLogger(__name__)
 
 
-def _workers(typed: str) -> int:
-    if not typed.isdigit() or not 1 <= int(typed) <= 64:
-        raise argparse.ArgumentTypeError("a number from 1 to 64")
-    return int(typed)
-
-
 def _port(typed: str) -> int:
     if not typed.isdigit() or int(typed) > 65535:
         raise argparse.ArgumentTypeError("a number from 0 to 65535")
@@ -59,32 +61,22 @@ def _port(typed: str) -> int:
 @command(
     "predict",
     "detect objects in images with a packed service, which is started for it or is running already",
-    argument("service", help="a run, such as latest; the folder of a Bento; or the address of a running service"),
-    argument(
-        "sources", nargs="+", metavar="SOURCE", help="an image, a folder, a pattern in quotes, an archive, a video"
-    ),
+    SERVICE,
+    SOURCES,
     argument("--out", metavar="FILE", type=Path, help="write a COCO dataset with the detections and their scores"),
     argument("--draw", metavar="DIR", type=Path, help="write the images and videos with their boxes drawn"),
-    argument("--threshold", type=float, metavar="X", help="the lowest score; the service's own by default"),
+    THRESHOLD,
     argument("--classes", metavar="A,B", default="", help="only these classes"),
-    argument("--workers", type=_workers, metavar="N", default=4, help="requests at once (4)"),
+    WORKERS,
 )
 def _predict(context: CommandContext) -> CommandResult:
-    from pipeline.client.http_client import ServiceClient
     from pipeline.client.image_sources import find_files
 
     arguments = context.arguments
     found = _without_drawn(find_files(arguments.sources), arguments.draw)  # before anything is started
     _check_outputs(arguments, found)
-    with service_at(context, arguments.service) as url:
-        client = ServiceClient(url, arguments.workers)
-        with closing(client):
-            try:
-                client.check_address()
-            except MissingError as error:
-                remedy = "start one, in another terminal: python -m pipeline serve"
-                raise MissingError(error.problem, where=url, expected=error.expected, remedy=remedy) from error
-            return _predict_with(client, found, arguments)
+    with service_client(context) as client:
+        return _predict_with(client, found, arguments)
 
 
 def _without_drawn(found: FoundFiles, drawn: Path | None) -> FoundFiles:
@@ -98,47 +90,37 @@ def _without_drawn(found: FoundFiles, drawn: Path | None) -> FoundFiles:
 
 def _check_outputs(arguments: argparse.Namespace, found: FoundFiles) -> None:
     if arguments.out is not None:
-        if arguments.out.is_dir() or not arguments.out.name:
-            raise UsageError("the output is a folder", where=arguments.out, expected="the name of a file to write")
-        if not arguments.out.parent.is_dir():
-            raise UsageError("there is no folder for the output", where=arguments.out.parent, remedy="make it first")
-        if any(file.path.resolve() == arguments.out.resolve() for file in found.files):
-            raise UsageError("the output would replace a source", where=arguments.out, remedy="choose another name")
+        check_output_file(arguments.out, found)
     if arguments.draw is not None and arguments.draw.exists() and not arguments.draw.is_dir():
         raise UsageError("the place for drawn images is a file", where=arguments.draw, expected="a folder")
-    if found.others:
-        log.info("%s left out, which are no images", count(found.others, "file"))
+    tell_others(found)
 
 
 def _predict_with(client: ServiceClient, found: FoundFiles, arguments: argparse.Namespace) -> CommandResult:
-    from tqdm import tqdm
-
-    from pipeline.client.coco_results import coco_file
     from pipeline.client.drawing import Drawer
-    from pipeline.client.image_prediction import ask_for, predict_images
-    from pipeline.client.image_sources import read_images
+    from pipeline.client.image_prediction import ask_for
+    from pipeline.client.served_labels import labelled_image
+    from pipeline.data.writing.coco_file import coco_file
 
     info = client.info()
     classes = info.get("classes", [])
     wanted = [arguments.classes] if arguments.classes in classes else arguments.classes.split(",")
     question = ask_for(info, arguments.threshold, [name.strip() for name in wanted if name.strip()])
-    outcome = Outcome(keeps=not (arguments.out or arguments.draw) or arguments.json)
+    made = [path for path in (arguments.out, arguments.draw) if path]
+    outcome = Outcome(keeps=not made or arguments.json)
     with ExitStack() as stack:
         drawer = stack.enter_context(Drawer(arguments.draw, classes)) if arguments.draw else None
         if drawer:
             drawer.check(found.files)
         writer = stack.enter_context(coco_file(arguments.out, classes)) if arguments.out else None
-        unpacked = tempfile.TemporaryDirectory(prefix="predict-", ignore_cleanup_errors=True)
-        images = stack.enter_context(closing(read_images(found.files, Path(stack.enter_context(unpacked)))))
         draw = drawer.draw if drawer else None
-        predictions = stack.enter_context(
-            closing(predict_images(client, images, question, workers=arguments.workers, finish=draw))
-        )
-        for each in tqdm(predictions, "predict", found.images, unit="img", mininterval=0.5, ascii=True, leave=False):
-            outcome.add(each.image.name, each.answer, each.problem, writer)
+        for each in stack.enter_context(predictions(client, found, question, arguments.workers, draw)):
+            outcome.add(each.image.name, each.answer, each.problem)
+            if writer and each.answer:
+                writer.add(labelled_image(each.image.name, each.answer))
             if drawer:
                 drawer.add(each)
-    return outcome.result(arguments)
+    return outcome.result(made, as_json=arguments.json)
 
 
 @command(

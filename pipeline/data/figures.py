@@ -62,8 +62,17 @@ class Chart(Figure):
 
 def read_pixels(path: Path) -> Pixels:
     """Decode an image file, turned upright as EXIF says; an error if it is missing or broken."""
+    return _decode(path, cv2.IMREAD_COLOR)
+
+
+def read_shades(path: Path) -> Pixels:
+    """Decode an image file to shades of grey `(height, width)`, at an eighth of its size, which is fast for JPEG."""
+    return _decode(path, cv2.IMREAD_REDUCED_GRAYSCALE_8)
+
+
+def _decode(path: Path, flags: int) -> Pixels:
     try:
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     except FileNotFoundError as error:
         raise MissingError("an image of the dataset is missing", where=path) from error
     except cv2.error:  # an empty file

@@ -58,11 +58,11 @@ def measure_chance(metrics: DetectionMetrics, draws: Draws | None = None) -> Cha
     return Chance(
         images=matches.images,
         figures={
-            name: _interval(values, images[name], limit=math.inf if name.startswith("fp_") else 1.0)
+            name: interval_of(values, images[name], limit=math.inf if name.startswith("fp_") else 1.0)
             for name, values in found.figures.items()
         },
         class_ap=tuple(
-            _interval(values, each.images, limit=1.0)
+            interval_of(values, each.images, limit=1.0)
             for values, each in zip(found.class_ap.T, metrics.classes, strict=True)
         ),
     )
@@ -76,12 +76,19 @@ def images_of_figures(matches: CocoMatches) -> dict[str, int]:
     return {**images, "fp_per_image_without_objects": int(matches.is_empty().sum())}
 
 
-def _interval(draws: Floats, images: int, limit: float = math.inf) -> Interval | None:
-    """The interval of a figure from 0 to `limit` that depends on so many images; the first draw is the test set."""
+def interval_of(draws: Floats, images: int, limit: float = math.inf) -> Interval | None:
+    """The interval of a figure from 0 to `limit` that depends on so many images.
+
+    `draws` are its values `(D,)`, NaN where not defined; the first draw is the test set itself. None on too few images.
+    """
     if images < FEWEST_IMAGES or np.isnan(draws[0]):
         return None
-    # the draws' variance is that of n images; with n - 1 it is not too small
-    deviation = float(np.nanstd(draws[1:])) * math.sqrt(images / (images - 1))
-    reach = deviation * float(student.ppf((1 + CONFIDENCE) / 2, images - 1))
+    reach = spread_of(draws, images) * float(student.ppf((1 + CONFIDENCE) / 2, images - 1))
     excess = max(float(np.nanmean(draws[1:]) - draws[0]), 0.0)
     return Interval(max(float(draws[0]) - reach - _EXCESS * excess, 0.0), min(float(draws[0]) + reach, limit))
+
+
+def spread_of(draws: Floats, images: int) -> float:
+    """The standard deviation of a figure that depends on so many images, from its draws `(D,)` but the first."""
+    # the draws' variance is that of n images; with n - 1 it is not too small
+    return float(np.nanstd(draws[1:])) * math.sqrt(images / (images - 1))

@@ -11,7 +11,7 @@ https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/cocoeva
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,17 @@ class CocoMatches:
     def is_empty(self) -> Bools:
         """Whether each image has neither an object nor a crowd region: `(I,)`."""
         return np.asarray(np.bincount(self.truth_image, minlength=self.images) == 0)
+
+    def only(self, images: Bools) -> CocoMatches:
+        """The matches on some of the images, `(I,)`; the indices of images stay."""
+        kept, objects = images[self.image], images[self.truth_image]
+        row_of_object = np.append(np.cumsum(objects, dtype=np.int32) - 1, np.int32(-1))  # which -1, for no match, takes
+        return replace(
+            self,
+            **{name: getattr(self, name)[kept] for name in ("detection", "image", "label", "score", "rank", "ignored")},
+            **{name: getattr(self, name)[objects] for name in ("truth_image", "truth_label", "truth_ignored")},
+            truth=row_of_object[self.truth[kept]],
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ WANTED = 0.02
 
 SHIP, REFUSE, OPEN = "passed", "failed", "open"
 
+_SHOWN = 3  # missed limits
 _WORDS = {BETTER: "better than", WORSE: "worse than", CLOSE: "too close to call against", SAME: "the same as"}
 
 
@@ -37,12 +38,14 @@ def decide(measured: Measurement, gate: QualityGate) -> Decision:
     other, paired = fair.get(EARLIER) or fair.get(GIVEN) or ("", None)
     difference = paired.figures.get("mAP") if paired else None
     verdict = difference.verdict if difference else ""
-    reasons = [f"missed: {each}" for each in gate.missed] or [gate.verdict]
+    reasons = [f"missed: {each}" for each in gate.missed[:_SHOWN]] or [gate.verdict]
+    if more := len(gate.missed) - _SHOWN if gate.missed[_SHOWN:] else 0:
+        reasons.append(f"and {more} more limits are missed, see the table of the gate")
+    reasons.append(_precision(measured, paired if verdict != SAME else None))
     exposure = measured.exposure
     if exposure.exact:
         reasons.append(f"{exposure.exact} of {exposure.images} test images are training images, byte for byte")
     reasons += [line for each, found in compared if (line := _comparison(each, found))]
-    reasons.append(_precision(measured, paired))
     outcome, headline = _headline(gate, other, verdict, is_seen=bool(exposure.exact))
     return Decision(outcome, headline, tuple(reasons))
 
@@ -69,7 +72,8 @@ def _comparison(reference: Reference, paired: PairedFigures) -> str:
     if difference is None:
         return ""
     caution = f"; but {reference.caution}" if reference.caution else ""
-    return f"{_WORDS[difference.verdict]} the {reference.title}: mAP {_change(difference)}{caution}"
+    change = "" if difference.verdict == SAME else f": mAP {_change(difference)}"
+    return f"{_WORDS[difference.verdict]} the {reference.title}{change}{caution}"
 
 
 def _change(difference: Difference) -> str:
@@ -91,4 +95,4 @@ def _precision(measured: Measurement, paired: PairedFigures | None) -> str:
         return known
     if needed <= metrics.images:
         return f"{known}; a difference of {WANTED:g} can be seen"
-    return f"{known}; to see a difference of {WANTED:g} takes about {needed}"
+    return f"{known}; to see a difference of {WANTED:g} takes about {needed} images"

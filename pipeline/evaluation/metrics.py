@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.matching import Matches, confusion_matrix, matches_at_half
 
 LEVELS: Floats = RECALLS
-"""Score thresholds of the F1 curves, and COCO's recalls of the precision curves."""
+"""Score thresholds of the curves by score, and COCO's recalls of the precision curves."""
 
 _NO_THRESHOLD = 0.5  # where errors are counted if no threshold can be recommended
 
@@ -36,6 +36,14 @@ class OperatingPoint:
     true_positives: int
     false_positives: int
     false_negatives: int
+
+
+class ScoreCurves(NamedTuple):
+    """`(K, 101)` each, at IoU 0.5, where detections count from each of `LEVELS` on; NaN for classes without objects."""
+
+    precision: Floats  # NaN also where there is no such detection
+    recall: Floats
+    f1: Floats
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,9 @@ class DetectionMetrics:
     per_image: tuple[ImageErrors, ...]  # in the test set's order
     confusion: Ints  # `(K + 1, K + 1)` counts: rows are the truth, columns the detections, the last is the background
     precision: Floats  # `(K, 101)` interpolated, at IoU 0.5 and the recalls `LEVELS`; NaN for classes without objects
-    f1_by_score: Floats  # `(K, 101)` at IoU 0.5 and the thresholds `LEVELS`; NaN for classes without objects
+    precision_by_score: Floats  # `(K, 101)` at IoU 0.5 and the thresholds `LEVELS`, as `ScoreCurves`
+    recall_by_score: Floats
+    f1_by_score: Floats
     ap_by_iou: Floats  # `(10,)` mean AP of the classes at each of `IOUS`; NaN without objects
     error_kinds: ErrorKinds  # of all detections, whatever their score
     calibration: Calibration
@@ -126,6 +136,8 @@ class DetectionMetrics:
             "per_image": [asdict(each) for each in self.per_image],
             "confusion": self.confusion.tolist(),
             "precision": _plain(self.precision),
+            "precision_by_score": _plain(self.precision_by_score),
+            "recall_by_score": _plain(self.recall_by_score),
             "f1_by_score": _plain(self.f1_by_score),
             "ap_by_iou": _plain(self.ap_by_iou),
             "error_kinds": {
@@ -144,10 +156,10 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
     coco_matches = match_boxes(truth, results)
     curves = average_precision(coco_matches)
     matches = matches_at_half(truth, results, coco_matches)
-    f1 = f1_by_score(matches, len(truth.categories))
-    threshold, best_f1 = best_threshold(f1)
+    by_score = curves_by_score(matches, len(truth.categories))
+    threshold, best_f1 = best_threshold(by_score.f1)
     errors_at = _NO_THRESHOLD if threshold is None else threshold
-    class_thresholds = [best_threshold(f1[[label]])[0] for label in range(len(f1))]
+    class_thresholds = [best_threshold(by_score.f1[[label]])[0] for label in range(len(truth.categories))]
     kept = matches.scores >= errors_at
     per_image = _count_errors(truth, matches, kept)
     annotated = {each.image_id for each in truth.annotations}
@@ -183,7 +195,9 @@ def evaluate(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> Detect
         per_image=per_image,
         confusion=confusion_matrix(matches, kept, len(truth.categories)),
         precision=curves.precision[0, :, :, 0].T,
-        f1_by_score=f1,
+        precision_by_score=by_score.precision,
+        recall_by_score=by_score.recall,
+        f1_by_score=by_score.f1,
         ap_by_iou=np.array([mean(level) for level in curves.ap[:, :, 0]], np.float64),
         error_kinds=find_error_kinds(matches, len(truth.categories)),
         calibration=calibration(matches),
@@ -202,21 +216,23 @@ def _count_errors(truth: GroundTruth, matches: Matches, kept: Bools) -> tuple[Im
     )
 
 
-def f1_by_score(matches: Matches, classes: int) -> Floats:
-    """F1 of each class at each of `LEVELS`: `(classes, 101)`, NaN for classes without objects."""
-    curves = np.full((classes, len(LEVELS)), np.nan)
+def curves_by_score(matches: Matches, classes: int) -> ScoreCurves:
+    """Precision, recall and F1 of each class at each score threshold."""
+    precision, recall, f1 = np.full((3, classes, len(LEVELS)), np.nan)
     for label in range(classes):
         objects = matches.objects(label)
         if objects:
             scores, hits = matches.hits(label)
             kept = len(scores) - np.searchsorted(scores[::-1], LEVELS, side="left")
             right = np.concatenate([[0], np.cumsum(hits)])[kept]
-            curves[label] = 2 * right / (kept + objects)  # TP + FP is `kept`, TP + FN is `objects`
-    return curves
+            np.divide(right, kept, out=precision[label], where=kept > 0)
+            recall[label] = right / objects
+            f1[label] = 2 * right / (kept + objects)  # TP + FP is `kept`, TP + FN is `objects`
+    return ScoreCurves(precision, recall, f1)
 
 
 def best_threshold(f1: Floats) -> tuple[float | None, float | None]:
-    """The one threshold for classes, rows of `f1_by_score`, with the highest mean F1, and that F1.
+    """The one threshold for classes, rows of `ScoreCurves.f1`, with the highest mean F1, and that F1.
 
     Of several best thresholds it is the middle one, which new images are least likely to make worse. Where nothing
     right is found at any, the threshold is None and F1 is 0; without an object of the classes both are None.

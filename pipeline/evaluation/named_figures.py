@@ -18,25 +18,25 @@ class NamedFigure:
 FIGURES = {
     each.name: each
     for each in (
-        NamedFigure("mAP", "map", "mAP (IoU 0.50:0.95)"),
+        NamedFigure("mAP", "map", "mAP"),
         NamedFigure("mAP50", "map50", "mAP50"),
         NamedFigure("mAP75", "map75", "mAP75"),
-        NamedFigure("mAP_small", "map_small", "mAP of small objects"),
-        NamedFigure("mAP_medium", "map_medium", "mAP of medium objects"),
-        NamedFigure("mAP_large", "map_large", "mAP of large objects"),
+        NamedFigure("mAP_small", "map_small", "mAP, small objects"),
+        NamedFigure("mAP_medium", "map_medium", "mAP, medium objects"),
+        NamedFigure("mAP_large", "map_large", "mAP, large objects"),
         NamedFigure("AR1", "ar1", "AR, 1 detection"),
         NamedFigure("AR10", "ar10", "AR, 10 detections"),
         NamedFigure("AR100", "ar100", "AR, 100 detections"),
         NamedFigure(
             "fp_per_image",
             "fp_per_image_with_objects",
-            "false positives per image with objects",
+            "false alarms, images with objects",
             more_is_better=False,
         ),
         NamedFigure(
             "fp_per_empty_image",
             "fp_per_image_without_objects",
-            "false positives per image without objects",
+            "false alarms, images without objects",
             more_is_better=False,
         ),
     )

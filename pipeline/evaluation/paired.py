@@ -22,7 +22,7 @@ from pipeline.evaluation.resampling import DRAWS, Draws, draw_figures
 
 BETTER, WORSE, CLOSE, SAME = "better", "worse", "too close to call", "the same"
 
-_MOST = 1e-12  # differences below it come from the order of additions
+_NEGLIGIBLE = 5e-4  # of a figure; smaller differences are not seen in three digits, and come from rounding
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Difference:
         """Whether the second is better: only where all of the interval is on one side of zero."""
         if self.low is None or self.high is None:
             return CLOSE
-        if max(abs(self.low), abs(self.high)) < _MOST:
+        if max(abs(self.low), abs(self.high)) < _NEGLIGIBLE:
             return SAME
         if self.low <= 0 <= self.high:
             return CLOSE

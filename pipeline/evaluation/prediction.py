@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,23 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.client.http_client import ServedImage, ServiceClient, parse
+from pipeline.client.http_client import Answer, ServedImage, ServiceClient, parse
 from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.serving.runtimes import FP32
 from pipeline.serving.self_test import count_unmatched
+
+_PERCENTILES = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "max": 100}
+STAGES = {
+    "transfer": "the client, the connection, and whatever is not below",
+    "read": "the service receives the request",
+    "wait": "the image waits for a thread, or for the batch",
+    "decode": "the image is decoded and resized",
+    "inference": "the model runs",
+    "post": "the answer is made",
+}
+"""What the time of a request is spent on, in order."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +44,10 @@ class ServicePredictions:
     workers: int  # requests at the same time
     retries: int  # attempts that failed because the service was busy or the connection broke
     images_per_second: float  # of all workers together
-    # Milliseconds from sending a request to the end of its answer: p50, p90, p95, p99 and max. With several workers, it
-    # includes the time that requests wait for each other.
+    # Milliseconds from sending a request to the end of its answer: mean, p50, p90, p95, p99 and max. With several
+    # workers, it includes the time that requests wait for each other.
     latency: dict[str, float]
+    stages: dict[str, dict[str, float]]  # those of each of `STAGES`; empty where the service does not tell them
     dropped: dict[str, int]  # detections by class name, for classes that the test set does not have
     unknown_classes: tuple[str, ...]  # of the test set, which the service does not know
     resized: tuple[str, ...]  # images whose size is not the annotated one
@@ -56,7 +69,7 @@ def check_test_image(url: str) -> int:
     answer = client.post("/test_result", "the test result")[0]
     recorded = parse(ServedImage, answer, "the test result").detections
     image = client.post("/test_data", "the test image")[0].content
-    served = client.predict("the test image", image, threshold)[0].detections
+    served = client.predict("the test image", image, threshold).image.detections
     differing = count_unmatched(served, recorded, threshold, info.get("precision", FP32))
     if differing:
         raise StepError(
@@ -97,7 +110,7 @@ def predict_dataset(
             remedy="evaluate on a test set with the classes the model was trained on",
         )
 
-    def send(image: Image) -> tuple[ServedImage, float, int]:
+    def send(image: Image) -> Answer:
         path = truth.path_of(image.file_name)
         try:
             data = path.read_bytes()
@@ -109,7 +122,7 @@ def predict_dataset(
     with ThreadPoolExecutor(workers) as pool:
         answers = list(tqdm(pool.map(send, truth.images), "predict", len(truth.images), unit="img", ascii=True))
     rate = len(truth.images) / (time.perf_counter() - start)
-    served = [each for each, _, _ in answers]
+    served = [each.image for each in answers]
     category_ids = {name: id_ for id_, name in truth.categories.items()}
     results, dropped = [], Counter[str]()
     for image, answer in zip(truth.images, served, strict=True):
@@ -122,15 +135,15 @@ def predict_dataset(
                 {"image_id": image.id, "category_id": category_ids[found.label]}
                 | {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": found.score}
             )
-    milliseconds = np.percentile([1000 * seconds for _, seconds, _ in answers], [50, 90, 95, 99, 100]).tolist()
     return ServicePredictions(
         results=results,
         service=service,
         score_threshold=threshold,
         workers=workers,
-        retries=sum(retries for _, _, retries in answers),
+        retries=sum(each.retries for each in answers),
         images_per_second=rate,
-        latency=dict(zip(("p50", "p90", "p95", "p99", "max"), milliseconds, strict=True)),
+        latency=_summary([1000 * each.seconds for each in answers]),
+        stages=_by_stage(answers),
         dropped=dict(dropped.most_common()),
         unknown_classes=unknown,
         resized=tuple(
@@ -139,3 +152,20 @@ def predict_dataset(
             if (image.width, image.height) != (each.width, each.height)
         ),
     )
+
+
+def _by_stage(answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
+    if not all(answer.stages for answer in answers):
+        return {}
+    times = {name: [answer.stages.get(name, 0.0) for answer in answers] for name in list(STAGES)[1:]}
+    within = np.sum(list(times.values()), axis=0)
+    whole = [1000 * answer.seconds for answer in answers]
+    times = {"transfer": np.maximum(whole - within, 0.0).tolist(), **times}
+    return {name: _summary(milliseconds) for name, milliseconds in times.items()}
+
+
+def _summary(milliseconds: Sequence[float]) -> dict[str, float]:
+    percentiles = dict(
+        zip(_PERCENTILES, np.percentile(milliseconds, list(_PERCENTILES.values())).tolist(), strict=True)
+    )
+    return {"mean": float(np.mean(milliseconds)), **percentiles}

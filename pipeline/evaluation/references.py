@@ -24,7 +24,7 @@ from pipeline.evaluation.resampling import Draws, draw_figures
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 GIVEN, EARLIER, PYTORCH = "given", "earlier", "pytorch"
-TITLES = {GIVEN: "given weights", EARLIER: "earlier model", PYTORCH: "same weights in PyTorch"}
+TITLES = {GIVEN: "given weights", EARLIER: "earlier model", PYTORCH: "weights in PyTorch"}
 
 
 @dataclass(frozen=True)

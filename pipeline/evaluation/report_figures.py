@@ -17,11 +17,14 @@ from pipeline.evaluation.chance import Chance
 from pipeline.evaluation.coco_matching import IOUS, Bools, Floats
 from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, ImageErrors
+from pipeline.evaluation.slices import Slices
 
 RIGHT, WRONG = PALETTE[0], PALETTE[5]  # blue and vermilion; the labels say it too
 _STYLES = tuple(itertools.product(("-", "--"), PALETTE[:6]))
 _HIGHLIGHTED = 10
 _COUNTED = 12  # with more classes than this, the confusions are shades without numbers
+_SLICES = 25  # in the chart; the table has all
+_NAME = 50  # letters of a slice's
 _GREY, _GRID = "#bbbbbb", "#e6e6e6"
 _PANEL = 520  # pixels of an image's longer side
 _LARGEST_ZOOM = 3.0
@@ -37,9 +40,32 @@ def precision_recall_chart(metrics: DetectionMetrics) -> Chart:
 
 
 def f1_chart(metrics: DetectionMetrics) -> Chart:
-    """F1 over the score threshold at IoU 0.5 for each class, with the best threshold for all, if there is one."""
-    chart, axes = _start(8.5, 5, "F1 by score threshold at IoU 0.5", "score threshold", "F1")
-    _draw_classes(axes, metrics, metrics.f1_by_score, [each.best.f1 for each in metrics.classes], "best F1")
+    """F1 over the score threshold at IoU 0.5 for each class, with the recommended thresholds."""
+    return _by_score_chart(metrics, metrics.f1_by_score, "F1", [each.best.f1 for each in metrics.classes])
+
+
+def precision_by_score_chart(metrics: DetectionMetrics) -> Chart:
+    """Precision over the score threshold at IoU 0.5 for each class, with the recommended thresholds."""
+    figures = [each.best.precision for each in metrics.classes]
+    return _by_score_chart(metrics, metrics.precision_by_score, "Precision", figures)
+
+
+def recall_by_score_chart(metrics: DetectionMetrics) -> Chart:
+    """Recall over the score threshold at IoU 0.5 for each class, with the recommended thresholds."""
+    return _by_score_chart(metrics, metrics.recall_by_score, "Recall", [each.best.recall for each in metrics.classes])
+
+
+def _by_score_chart(metrics: DetectionMetrics, curves: Floats, name: str, at_best: Sequence[float | None]) -> Chart:
+    """Curves with a point at the recommended threshold of each class in colour, and a line at that of all.
+
+    `at_best` are the figures at the points. Where no threshold can be recommended, there is no point and no line.
+    """
+    chart, axes = _start(8.5, 5, f"{name} by score threshold at IoU 0.5", "score threshold", name)
+    colours = _draw_classes(axes, metrics, curves, at_best, "best F1" if name == "F1" else f"{name} at best F1")
+    for label, colour in colours.items():
+        best, value = metrics.classes[label].best, at_best[label]
+        if best.f1 and value is not None:
+            axes.scatter(best.threshold, value, s=28, color=colour, edgecolors="white", zorder=4)
     if metrics.threshold is not None:
         axes.axvline(metrics.threshold, color="black", linewidth=1, linestyle=":")
         side = "right" if metrics.threshold > 0.6 else "left"
@@ -91,6 +117,26 @@ def calibration_chart(metrics: DetectionMetrics) -> Chart:
     return chart
 
 
+def slices_chart(metrics: DetectionMetrics, slices: Slices) -> Chart:
+    """AP50 of the worst slices with its interval, worst first; those worse than the rest beyond chance in vermilion."""
+    shown = slices.judged[:_SLICES]
+    height = 1.3 + 0.24 * max(len(shown), 3)
+    chart, axes = _start(8.5, height, "AP50 on slices of the test set, worst first (images)", "AP50", "")
+    for place, each in enumerate(shown):
+        colour = WRONG if each.is_worse else RIGHT
+        if each.ap50 is not None and each.interval is not None:
+            axes.hlines(place, each.interval.low, each.interval.high, color=colour, linewidth=1.5)
+            axes.plot(each.ap50, place, "D" if each.is_worse else "o", color=colour, markersize=5)
+    if metrics.map50 is not None:
+        axes.axvline(metrics.map50, color="black", linewidth=1, linestyle=":")
+        side = "right" if metrics.map50 > 0.6 else "left"
+        axes.text(metrics.map50, -0.9, f" all images: {metrics.map50:.2f} ", ha=side, va="center", fontsize=8)
+    names = [f"{each.property}: {each.value}"[:_NAME] + f" ({each.images_with_objects})" for each in shown]
+    axes.set_yticks(np.arange(len(shown)), names, fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(max(len(shown), 1) - 0.4, -1.3))
+    return chart
+
+
 def confusion_chart(metrics: DetectionMetrics) -> Chart:
     """Counts of which class was taken for which, shaded by their share of the row, where errors are counted."""
     counts = metrics.confusion
@@ -132,13 +178,16 @@ def _start(width: float, height: float, title: str, x: str, y: str) -> tuple[Cha
 
 def _draw_classes(
     axes: Axes, metrics: DetectionMetrics, curves: Floats, figures: Sequence[float | None], legend: str
-) -> None:
-    """Draw one curve per class: the most frequent classes in colour, the others grey, the mean black and bold."""
+) -> dict[int, str]:
+    """Draw one curve per class: the most frequent classes in colour, the others grey, the mean black and bold.
+
+    The colours of the frequent classes are returned.
+    """
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     drawn = [label for label, each in enumerate(metrics.classes) if each.ground_truth]
     if not drawn:
         axes.text(0.5, 0.5, "no ground truth", ha="center", va="center")
-        return
+        return {}
     frequent = sorted(drawn, key=lambda label: -metrics.classes[label].ground_truth)[:_HIGHLIGHTED]
     others = [label for label in drawn if label not in frequent]
     for number, label in enumerate(others):
@@ -152,9 +201,17 @@ def _draw_classes(
         axes.plot(LEVELS, curves[label], style, color=colour, linewidth=1.5, label=name, zorder=2)
     if len(drawn) > 1:
         name = f"mean of {len(drawn)} classes"
-        axes.plot(LEVELS, curves[drawn].mean(axis=0), color="black", linewidth=2.8, label=name, zorder=3)
+        axes.plot(LEVELS, _mean(curves[drawn]), color="black", linewidth=2.8, label=name, zorder=3)
     named = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]  # `_x` may be a class
     axes.legend(handles=named, title=legend, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+    return {label: colour for label, (_, colour) in styles.items()}
+
+
+def _mean(curves: Floats) -> Floats:
+    """The mean of curves `(K, 101)` where they are defined; NaN where none is."""
+    defined = ~np.isnan(curves)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(defined, curves, 0.0).sum(0) / defined.sum(0))
 
 
 def draw_comparisons(truth: GroundTruth, metrics: DetectionMetrics, *, worst: int = 6, typical: int = 3) -> Gallery:

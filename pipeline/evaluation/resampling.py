@@ -81,12 +81,24 @@ def resample(matches: CocoMatches, weights: Weights) -> Draws:
     return Draws(figures, _mean(ap[:, :, 0], 0).T)
 
 
+def resample_ap50(matches: CocoMatches, weights: Weights, size: int = 0) -> Floats:
+    """AP at IoU 0.5 of each class and draw, for one of the `SIZES`: `(D, K)`; NaN where not defined."""
+    ap = np.full((matches.classes, weights.shape[1]), np.nan)
+    for label in range(matches.classes):
+        images = matches.truth_image[(matches.truth_label == label) & ~matches.truth_ignored[:, size]]
+        if len(images):
+            objects = weights[images].sum(0, dtype=np.float64)
+            part = matches.of_class(label)
+            (ap[label],) = _average_precisions(matches, part, size, weights, objects, levels=1)
+    return ap.T
+
+
 def _average_precisions(
-    matches: CocoMatches, part: slice, size: int, weights: Weights, objects: Floats
+    matches: CocoMatches, part: slice, size: int, weights: Weights, objects: Floats, levels: int = len(IOUS)
 ) -> Iterator[Floats]:
-    """The AP of a class at each IoU: `(D,)`; NaN where a draw has no object of it."""
+    """The AP of a class at each of the first IoUs: `(D,)`; NaN where a draw has no object of it."""
     images = matches.image[part]
-    for level in range(len(IOUS)):
+    for level in range(levels):
         counts = ~matches.ignored[part, size, level]
         hits = counts & (matches.truth[part, size, level] >= 0)
         found = np.where(objects > 0, 0.0, np.nan)

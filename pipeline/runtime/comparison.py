@@ -67,6 +67,27 @@ def compare(left: RunManifest, right: RunManifest, files: tuple[str, ...] | None
     return Comparison(left.run, right.run, rows, files)
 
 
+def changes(before: RunManifest, after: RunManifest) -> list[str]:
+    """What a run was made from otherwise than the run before it, in few words.
+
+    `data` stands for what steps took from the outside world and inputs chosen by hand, then come the names of
+    parameters, `code` for notebooks and the modules they import, and `environment` for Python and packages. What steps
+    made of these is no change of its own.
+    """
+    differing = [row for row in compare(before, after).rows if row.differs]
+    records = [record for run in (before, after) for record in run.attempts]
+    loaded = {entity for record in records if not record.inputs for entity in record.outputs}
+    data = any(
+        row.section == CHOSEN or (row.section == DATA and row.name in loaded and row.left and row.right)
+        for row in differing
+    )
+    parameters = [row.name.partition(".")[2] for row in differing if row.section == PARAMETERS]
+    code = any(row.section == CODE and "." in row.name for row in differing)  # of a step: a commit may change only docs
+    environment = any(row.section == ENVIRONMENT and row.left and row.right for row in differing)
+    words = {DATA: data, **dict.fromkeys(parameters, True), CODE: code, ENVIRONMENT: environment}
+    return [word for word, applies in words.items() if applies]
+
+
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The whole comparison as JSON, by section."""
     sections: dict[str, dict[str, Any]] = {}

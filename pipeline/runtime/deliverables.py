@@ -12,37 +12,60 @@ from pipeline.errors import DataError
 from pipeline.files import sha256_of
 from pipeline.runtime.manifest import FAILED, RunManifest, StepRecord
 from pipeline.runtime.project import Project
+from pipeline.runtime.run_page import remove_page, write_page
 from pipeline.runtime.store.artifact_store import Artifact, StoredFile, regular_files
 
 BELOW_GATE = "below_gate"
 
 
 def deliver(project: Project, manifest: RunManifest) -> list[str]:
-    """Lay out the deliverables of a complete run; nothing of an incomplete one."""
+    """Lay out the deliverables of a complete run, and the page that links them; nothing of an incomplete one."""
     if not all(manifest.success(name) for name in project.steps):
         return []
-    shutil.rmtree(project.root / "out" / project.mode / project.config.name / BELOW_GATE, ignore_errors=True)
-    return _lay_out(project, {entity: manifest.output(entity) for entity in project.config.deliver})
+    shutil.rmtree(_folder(project) / BELOW_GATE, ignore_errors=True)
+    artifacts = {entity: manifest.output(entity) for entity in project.config.deliver}
+    return _with_page(project, manifest, artifacts)
 
 
-def deliver_step(project: Project, record: StepRecord) -> list[str]:
+def deliver_step(project: Project, run: str, record: StepRecord) -> list[str]:
     """Lay out a step's deliverables that no other step reads, since no later step can fail because of them.
 
-    Those of a step that missed its quality gate lie in a folder apart: its report says why.
+    Those of a step that missed its quality gate lie in a folder apart, with a page of the run: its report says why.
     """
-    apart = BELOW_GATE if record.status == FAILED else ""
-    read = set() if apart else {entity for step in project.steps.values() for entity in step.reads}
-    return _lay_out(project, {name: each for name, each in record.outputs.items() if name not in read}, apart)
+    if record.status == FAILED:
+        return _with_page(project, project.runs.load(run), record.outputs, BELOW_GATE)
+    read = {entity for step in project.steps.values() for entity in step.reads}
+    own = {name: each for name, each in record.outputs.items() if name not in read}
+    return list(_lay_out(project, own, _folder(project)).values())
 
 
-def _lay_out(project: Project, artifacts: Mapping[str, Artifact | None], apart: str = "") -> list[str]:
-    out, lines = project.root / "out" / project.mode / project.config.name / apart, []
+def _folder(project: Project) -> Path:
+    return project.root / "out" / project.mode / project.config.name
+
+
+def _with_page(
+    project: Project, manifest: RunManifest, artifacts: Mapping[str, Artifact | None], apart: str = ""
+) -> list[str]:
+    """Lay out artifacts and the page that links them; the lines that show them, the page first."""
+    folder, store = _folder(project) / apart, project.runs.store
+    lines = _lay_out(project, artifacts, folder)
+    if not lines:
+        return []
+    delivered = {entity: store.index(artifact) for entity in lines if (artifact := artifacts[entity])}
+    page = write_page(folder, store, manifest, list(project.steps), delivered)
+    return [f"index   {shlex.quote(str(page))}", *lines.values()]
+
+
+def _lay_out(project: Project, artifacts: Mapping[str, Artifact | None], folder: Path) -> dict[str, str]:
+    """Lay out those artifacts that the config delivers; the line that shows each, by entity."""
+    lines = {}
     for entity, line in project.config.deliver.items():
         if artifact := artifacts.get(entity):
-            if not _holds_exactly(out / entity, project.runs.store.index(artifact)):
-                project.runs.store.get(artifact, out / entity)
+            if not _holds_exactly(folder / entity, project.runs.store.index(artifact)):
+                remove_page(folder)  # it is of another run
+                project.runs.store.get(artifact, folder / entity)
             programs = shlex.quote(str(Path(sys.executable).parent))
-            lines.append(line.format(path=shlex.quote(str(out / entity)), bin=programs))
+            lines[entity] = line.format(path=shlex.quote(str(folder / entity)), bin=programs)
     return lines
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nbconvert import HTMLExporter
 
 FAILURE = "papermill-error-cell-tag"  # of two markdown cells that papermill adds to a notebook that failed
+PAGE = Path(__file__).with_name("notebook_page.html.j2")  # lays a switch for code over Jupyter's own template
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 Cell = Mapping[str, Any]
@@ -88,7 +89,7 @@ def _joined(text: str | Sequence[str]) -> str:
 
 
 def write_html(notebook: Path) -> Path:
-    """Write an executed notebook as HTML beside it."""
+    """Write an executed notebook as HTML beside it: a page that needs no network, with its code behind a switch."""
     with _converting:
         body, _ = _html_exporter().from_filename(str(notebook))
     page = notebook.with_suffix(".html")
@@ -110,4 +111,4 @@ def _html_exporter() -> HTMLExporter:
     """Jupyter's converter to HTML, which is slow to import."""
     from nbconvert import HTMLExporter
 
-    return HTMLExporter(template_name="lab")
+    return HTMLExporter(template_file=str(PAGE))

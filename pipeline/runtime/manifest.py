@@ -14,11 +14,12 @@ from pipeline.runtime.process import NOBODY, Process, is_alive
 from pipeline.runtime.store.artifact_store import Artifact
 
 SCHEMA = 4
+WITH_LIMITS = 4  # the first schema that records the limits of a gate
 RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
-PASSED = "passed"  # a quality gate; otherwise it is `FAILED`, or empty
+PASSED, NO_VERDICT = "passed", "none"  # by the quality gate; no limit decided
 EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
@@ -99,8 +100,8 @@ class StepRecord:
 
     @property
     def gate(self) -> str:
-        """The outcome of the quality gate: `passed`, `failed`, or empty where no limit decided."""
-        return gate_outcome(self.limits.values())
+        """The outcome of the quality gate: `passed`, `failed`, or `none` where no limit decided."""
+        return gate_verdict(self.limits.values())
 
     @property
     def own_inputs(self) -> dict[str, Artifact]:
@@ -179,10 +180,10 @@ class RunManifest:
         return {"schema": content.pop("schema"), **content, "steps": steps}
 
 
-def gate_outcome(verdicts: Iterable[bool | None]) -> str:
+def gate_verdict(verdicts: Iterable[bool | None]) -> str:
     """The outcome of a quality gate, as `StepRecord.gate` has it, by that of each limit."""
     known = [verdict for verdict in verdicts if verdict is not None]
-    return "" if not known else PASSED if all(known) else FAILED
+    return NO_VERDICT if not known else PASSED if all(known) else FAILED
 
 
 def notebook_key(origin: str, suffix: str = "ipynb") -> str:

@@ -26,6 +26,8 @@ except ImportError:
 
 Values = dict[str, dict[str, Any]]  # step to parameter to value
 
+MODES = ("dev", "prod")
+DEFAULT_MODE = "dev"
 DEFAULT_CONFIG = "configs/demo.yaml"
 PATTERNS = {"name": r"[a-z][a-z0-9_]*", "zone": r"[A-Za-z0-9_-]+"}
 
@@ -80,7 +82,7 @@ class Project:
         for entity in self.config.deliver:
             check_name("entity", entity, [entity for step in self.steps.values() for entity in step.writes])
         resolved: Values = {}
-        for mode in sorted(("dev", "prod"), key=lambda mode: mode == self.mode):  # this mode last
+        for mode in sorted(MODES, key=lambda mode: mode == self.mode):  # this mode last
             values, over = self.config.values(mode), overrides if mode == self.mode else {}
             given = {name: {**values.get(name, {}), **over.get(name, {})} for name in self.steps}
             resolved = {name: step.resolve(given[name]) for name, step in self.steps.items()}

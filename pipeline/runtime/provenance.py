@@ -34,14 +34,14 @@ from itertools import starmap
 from typing import Any
 
 from pipeline.runtime.code import hardware
-from pipeline.runtime.manifest import FAILED, PASSED, RunManifest, StepRecord
+from pipeline.runtime.manifest import FAILED, NO_VERDICT, PASSED, RunManifest, StepRecord
 from pipeline.runtime.store.artifact_store import Artifact
 
 BUILDER = "pkg:generic/detection-pipeline"
 STATEMENT = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 PROCEDURE, HARDWARE, GATE = "procedure", "hardware", "gate"  # of a test result's configuration
-_RESULTS = {PASSED: "PASSED", FAILED: "FAILED", "": "WARNED"}  # by the outcome of the gate
+_RESULTS = {PASSED: "PASSED", FAILED: "FAILED", NO_VERDICT: "WARNED"}  # by the outcome of the gate
 
 
 def statement(manifest: RunManifest, record: StepRecord, source: str) -> dict[str, Any]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import EARLIER, GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
-from pipeline.runtime.project import Project, check_name, mode_option
+from pipeline.runtime.project import MODES, Project, check_name, mode_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
 LATEST = re.compile(r"latest(?:~(?P<back>\d{1,6}))?")
 DIGEST = re.compile(r"[0-9a-f]{6,64}")
 VERSION = re.compile(r"(?:(?P<store>.*)/artifacts/)?(?P<entity>[\w-]+)/(?P<digest>[0-9a-f]{6,64})/?")
+SHORTEST = 4  # digits of a run's short name
 ALTERNATIVES = 5  # that an error names
 
 log = logging.getLogger(__name__)
@@ -38,19 +40,42 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
         problem = f"there is no {project.mode} run{of_pipeline} yet"
         raise MissingError(problem, where=runs.store.url, remedy=f"python step.{project.mode}.py")
     ids = runs.ids()
-    found = [
-        run for run in ids if run.endswith(typed) or any(part.startswith(typed) for part in (run, run.split("-")[1]))
-    ]
+    found = matching_runs(typed, ids)
     if len(found) == 1:
         return runs.load(found[0])
     if found:
         raise UsageError(f"'{typed}' matches {len(found)} runs", expected=_one_of(found), remedy="type more of it")
+    other = next(mode for mode in MODES if mode != project.mode)
+    if not latest and matching_runs(typed, replace(project, mode=other).runs.ids()):
+        remedy = f"use {other} mode: it is a {other} run"
+    else:
+        remedy = did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6)
     raise MissingError(
-        f"there is no run '{typed}'",
-        where=f"{runs.store.url}/runs",
-        expected=_one_of(ids),
-        remedy=did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6),
+        f"there is no run '{typed}'", where=f"{runs.store.url}/runs", expected=_one_of(ids), remedy=remedy
     )
+
+
+def matching_runs(typed: str, runs: Sequence[str]) -> list[str]:
+    """The ids that begin or end with a text, or whose last part begins with it."""
+    return [
+        run for run in runs if run.endswith(typed) or any(part.startswith(typed) for part in (run, run.split("-")[1]))
+    ]
+
+
+def short_names(runs: Sequence[str]) -> dict[str, str]:
+    """A short name for each run, which `find_run` takes for that run alone: the beginning of its id's last part.
+
+    All names have the same length. A run whose name would be another's, too, at any length keeps its whole id.
+    """
+    parts = {run: run.split("-")[1] for run in runs}
+    names, ambiguous = dict[str, str](), list(runs)
+    for length in range(SHORTEST, min(map(len, parts.values()), default=0) + 1):
+        names = {run: part[:length] for run, part in parts.items()}
+        taken = Counter([*names.values(), *(run[:length] for run in runs), *(run[-length:] for run in runs)])
+        ambiguous = [run for run in runs if taken[names[run]] > 1 + (names[run] == run[-length:])]
+        if not ambiguous:
+            break
+    return {**names, **{run: run for run in ambiguous}}
 
 
 def find_attempt(manifest: RunManifest, step: str, number: int | None = None) -> StepRecord:
@@ -108,6 +133,17 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
         remedy = "type more of the digest, or ENTITY/DIGEST"
         raise UsageError(f"'{typed}' matches {len(found)} artifacts", expected=_one_of(versions), remedy=remedy)
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions))
+
+
+def find_stored(project: Project, typed: str) -> Artifact:
+    """The artifact of a name: `RUN/ENTITY` with a run as `find_run` takes it, or any that `find_artifact` takes."""
+    run, slash, entity = typed.rpartition("/")
+    if slash and "/" not in run and not DIGEST.fullmatch(entity):
+        return find_artifact(entity, [find_run(project, run)])
+    manifests = project.runs.readable()
+    if not manifests:
+        find_run(project)  # raises the error for a store without runs
+    return find_artifact(typed, manifests)
 
 
 @dataclass(frozen=True)

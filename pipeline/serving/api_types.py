@@ -151,6 +151,8 @@ class ServiceInfo(BaseModel):
     limits: dict[str, int]
     onnx_sha256: str
     providers: list[str] = Field(description="ONNX Runtime's execution providers in use, or OpenVINO's device")
+    engine: str = Field(description="name and version of the library that runs the model")
+    threads: int = Field(description="CPU threads")
     origin: dict[str, Any] = Field(description="commit, data and licence that the model comes from")
     metrics: dict[str, Any]
     training: dict[str, Any]

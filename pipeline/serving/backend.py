@@ -26,6 +26,7 @@ class Backend(Protocol):
     The results of both are the same bit for bit. Several threads may use it.
     """
 
+    engine: str  # name and version of the library
     on_cpu: bool
     providers: list[str]  # where it runs, the preferred one first
     precision: str  # in which it computes, which on some CPUs is not the one that was asked for

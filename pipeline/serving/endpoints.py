@@ -93,6 +93,8 @@ class Endpoints:
             formats=list(FORMATS),
             limits=settings.limits,
             providers=predictor.providers,
+            engine=predictor.engine,
+            threads=settings.threads,
             **fields,
         )
         about = f"YOLOX-{metadata.variant}, {len(metadata.classes)} classes: {', '.join(metadata.classes[:20])}"

@@ -21,6 +21,8 @@ from pipeline.serving.model_metadata import ModelMetadata
 class OnnxRuntimeBackend:
     """A model on the first of its execution providers that is there."""
 
+    engine = f"onnxruntime {onnxruntime.__version__}"
+
     def __init__(self, onnx_path: Path, metadata: ModelMetadata, threads: int) -> None:
         available = onnxruntime.get_available_providers()
         wanted = [name for name in metadata.providers if name in available]

@@ -29,6 +29,7 @@ _HINTS = {FP32: "f32", BF16: "bf16"}  # what is not quantised in an int8 model c
 class OpenVinoBackend:
     """A model on the CPU. OpenVINO's default precision is bf16 where the CPU has it; here it is the packed one's."""
 
+    engine = f"openvino {openvino.__version__.partition('-')[0]}"  # without that of the build
     on_cpu = True
 
     def __init__(self, onnx_path: Path, metadata: ModelMetadata, threads: int) -> None:

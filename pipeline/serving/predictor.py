@@ -83,6 +83,11 @@ class Predictor:
         return self._backend.providers
 
     @property
+    def engine(self) -> str:
+        """Name and version of the library that runs it."""
+        return self._backend.engine
+
+    @property
     def precision(self) -> str:
         """In which precision it computes: "fp32" where a model for bf16 meets a CPU without it."""
         return self._backend.precision

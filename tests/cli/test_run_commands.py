@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -23,7 +24,9 @@ DEV = ".store/default/dev"
 EACH = {name: [name] for name in ("status", "runs", "show", "graph", "export", "verify", "gc")}
 EACH |= {name: [name, "second"] for name in ("log", "open")}
 EACH |= {"compare": ["compare", "latest"], "lineage": ["lineage", "words"]}
-ON_SERVICES = {"collect", "containerize", "examine", "predict", "serve"}  # of pipeline.commands, tested there
+OTHERS = {"get", "rerun"}  # they write, and are tested apart
+# of pipeline.commands, tested there
+ON_SERVICES = {"collect", "containerize", "examine", "predict", "prelabel", "serve"}
 
 
 def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
@@ -35,7 +38,7 @@ def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
         json.loads(content.out)
         for expected in ("--mode", "--config", "--json", COMMANDS[name][0].split()[0]):
             assert expected in help_text.out
-    assert {*EACH, "rerun", *ON_SERVICES} == COMMANDS.keys()
+    assert {*EACH, *OTHERS, *ON_SERVICES} == COMMANDS.keys()
 
 
 LOADED = """
@@ -98,8 +101,8 @@ def test_a_wrong_call_is_refused_with_the_nearest_right_one(ran: Any) -> None:
 
 
 def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) -> None:
-    for name in ("show", "status", "log", "lineage", "export"):
-        toy.look(*EACH[name], "--mode", "prod").fails("there is no prod run yet", "python step.prod.py")
+    for arguments in (*(EACH[name] for name in ("show", "status", "log", "lineage", "export")), ["get", "book", "new"]):
+        toy.look(*arguments, "--mode", "prod").fails("there is no prod run yet", "python step.prod.py")
 
 
 def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> None:
@@ -112,6 +115,68 @@ def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> No
     ran.step("first")
     outcome = ran.look("export")
     assert (outcome.code, outcome.out) == (0, "")
+
+
+# --- get -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["local", "s3"])
+def twice(request: pytest.FixtureRequest, toy: Any) -> Any:
+    """A project with two runs, with its store on this machine or on S3."""
+    if request.param == "s3":
+        config = toy.root / "configs" / "demo.yaml"
+        config.write_text(f"{config.read_text()}store: {request.getfixturevalue('s3')}/{secrets.token_hex(6)}\n")
+    for text in ("one", "two"):
+        assert toy.step("--set", f"first.text={text}").code == 0
+    return toy
+
+
+def test_an_artifact_is_laid_out_by_any_of_its_names_as_files_that_are_ones_own(twice: Any) -> None:
+    old, new = (row["run"] for row in twice.runs())
+    digest = twice.manifest(old)["steps"]["third"]["outputs"]["book"]["digest"]
+    url = twice.manifest(old)["steps"]["third"]["outputs"]["book"]["url"]
+    names = {"book": "two", f"{new}/book": "two", "latest~1/book": "one", f"{old[-8:]}/book": "one"}
+    names |= {f"book/{digest[:8]}": "one", digest[:8]: "one", url: "one"}
+    for number, (name, text) in enumerate(names.items()):
+        outcome = twice.look("get", name, f"laid out/{number}")
+        assert outcome.code == 0, outcome.log
+        assert outcome.out.endswith(f"1 file, 0.0 MB, in 'laid out/{number}'\n"), outcome.out
+        files = [path for path in (twice.root / f"laid out/{number}").rglob("*") if path.is_file()]
+        assert [path.relative_to(twice.root).as_posix() for path in files] == [f"laid out/{number}/deep/book.txt"]
+        assert files[0].read_text() == text, name
+        assert (files[0].stat().st_nlink, os.access(files[0], os.W_OK)) == (1, True)
+        files[0].write_text("mine")
+    assert twice.look("verify").code == 0, "a copy is nothing of the store's"
+    content = twice.json("get", "latest/book", "as json")
+    assert (content["name"], content["files"], content["folder"]) == ("book", 1, str(twice.root / "as json"))
+
+
+WRONG_NAMES = {
+    "latest/bok": (2, "did you mean 'book'?"),
+    "bok": (2, "did you mean 'book'?"),
+    "zzz/book": (1, "there is no run 'zzz'"),
+    "book/abcdef": (1, "no run knows an artifact 'book/abcdef'"),
+}
+
+
+def test_a_wrong_name_or_folder_lays_out_nothing(ran: Any) -> None:
+    for name, (code, message) in WRONG_NAMES.items():
+        outcome = ran.look("get", name, "new")
+        assert (outcome.code, outcome.out, message in outcome.log) == (code, "", True), outcome.log
+        assert not (ran.root / "new").exists()
+    for place in ("steps", "step.dev.py"):
+        before = files_below(ran.root / place)
+        ran.look("get", "book", place).fails("expected: a new or empty folder", code=2)
+        assert files_below(ran.root / place) == before
+    (ran.root / "new").mkdir()
+    damage(ran, "book", b"HALLO")
+    ran.look("get", "book", "new").fails("stored bytes are not what was recorded", "run third again with --force")
+    assert list((ran.root / "new").iterdir()) == []
+    assert [path.name for path in ran.root.iterdir() if path.name.startswith(".new")] == [], "no draft is left"
+
+
+def files_below(place: Path) -> list[Path]:
+    return sorted(place.rglob("*"))
 
 
 # --- verify ----------------------------------------------------------------------------------------------------------

@@ -153,9 +153,9 @@ def test_show_prints_the_manifest_with_the_paths_of_now(ran: Any) -> None:
     assert manifest["steps"]["second"]["report"] in text
 
 
-def test_runs_are_listed_oldest_first_and_a_broken_one_hides_no_other(ran: Any) -> None:
+def test_runs_are_listed_newest_first_and_a_broken_one_hides_no_other(ran: Any) -> None:
     first = ran.manifest()["run"]
-    ran.step()
+    ran.step("--set", "third.score=0.6")
     second = ran.manifest()["run"]
     broken, newer = new_run_id(), new_run_id()
     for run, content in ((broken, "[]"), (newer, json.dumps({"schema": 99}))):
@@ -163,15 +163,24 @@ def test_runs_are_listed_oldest_first_and_a_broken_one_hides_no_other(ran: Any) 
         folder.mkdir()
         (folder / "run.json").write_text(content)
     (ran.root / ".store/default/dev/runs" / new_run_id()).mkdir()
-    lines = ran.look("runs").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["run", first, second, *sorted([broken, newer])]
-    assert lines[0].split() == ["run", "pipeline", "commit", "first", "second", "third"]
-    assert lines[2].split()[-3:] == ["reused"] * 3
-    assert "newer version" in next(line for line in lines if line.startswith(newer))
     rows = ran.json("runs")
+    assert [row["run"] for row in rows] == [*sorted([broken, newer], reverse=True), second, first]
+    assert {row["run"] for row in rows if row["error"]} == {broken, newer}
     steps = dict.fromkeys(("first", "second", "third"), "succeeded")
-    assert rows[0] == {"run": first, "mode": "dev", "pipeline": "toy", "steps": steps}
-    assert {row["run"] for row in rows if "error" in row} == {broken, newer}
+    assert (rows[3]["mode"], rows[3]["pipeline"], rows[3]["steps"]) == ("dev", "toy", steps)
+    assert (rows[2]["before"], rows[2]["changed"]) == (first, ["score"])
+    lines = ran.look("runs").out.splitlines()
+    assert lines[0].split() == ["run", "age", "mode", "pipeline", "status", "score", "gate", "changed"]
+    cells = [line.split() for line in lines[1:5]]
+    assert [(each[2], each[4]) for each in cells] == [("dev", "unreadable")] * 2 + [("dev", "complete")] * 2
+    assert [each[3:] for each in cells[2:]] == [
+        ["toy", "complete", each, "none", last] for each, last in (("0.600", "score"), ("0.500", "-"))
+    ]
+    for row, line in zip(rows, lines[1:5], strict=True):
+        assert line.startswith(row["name"])
+        if not row["error"]:
+            assert ran.json("show", row["name"])["run"] == row["run"], "the short name is a run's name"
+    assert any("newer version" in line for line in lines[5:])
 
 
 def test_status_says_what_is_stale_and_why(ran: Any) -> None:

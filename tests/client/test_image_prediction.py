@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.client.http_client import ServedImage
+from pipeline.client.http_client import Answer, ServedImage
 from pipeline.client.image_prediction import Question, predict_images
 from pipeline.client.image_sources import NamedImage
 from pipeline.errors import StepError
@@ -25,7 +25,7 @@ class Client:
         self.fails_at, self.at_once, self.most, self.is_closed = fails_at, 0, 0, False
         self._lock = threading.Lock()
 
-    def predict(self, name: str, data: bytes, threshold: float | None) -> tuple[ServedImage, float, int]:
+    def predict(self, name: str, data: bytes, threshold: float | None) -> Answer:
         with self._lock:
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -34,7 +34,7 @@ class Client:
             self.at_once -= 1
         if name == self.fails_at:
             raise StepError("gone")
-        return ServedImage(width=int(name), height=1, detections=[]), 0.0, 0
+        return Answer(ServedImage(width=int(name), height=1, detections=[]), 0.0, 0, {})
 
     def close(self) -> None:
         self.is_closed = True

@@ -90,6 +90,7 @@ def test_a_coco_dataset(toy: Any, served: RunningService, photos: Path, tmp_path
     assert coco.dataset["images"][1] == {"id": 2, "file_name": "bright.png", "width": 64, "height": 64}
     [found] = coco.loadAnns(coco.getAnnIds(2))
     score = found.pop("score")
+    assert found.pop("segmentation") == []
     assert found == {"id": 1, "image_id": 2, "category_id": 2, "bbox": [8, 8, 32, 32], "area": 1024, "iscrowd": 0}
     assert score == pytest.approx(200 / 255, abs=1e-4)
     for name in ("black.png",):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evaluation.matching import Matches
-from pipeline.evaluation.metrics import LEVELS, best_threshold, f1_by_score, point_at
+from pipeline.evaluation.metrics import LEVELS, best_threshold, curves_by_score, point_at
 
 
 def one_class(scores_and_hits: list[tuple[float, bool]], missed: int = 0) -> Matches:
@@ -34,7 +34,7 @@ rows = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.booleans(
 @given(rows=rows, missed=st.integers(0, 5))
 def test_no_threshold_is_better_than_the_best(rows: list[tuple[float, bool]], missed: int) -> None:
     matches = one_class(rows, missed)
-    threshold, f1 = best_threshold(f1_by_score(matches, 1))
+    threshold, f1 = best_threshold(curves_by_score(matches, 1).f1)
     if any(hit for _, hit in rows):
         best = point_at(matches, 0, threshold)
         assert best.f1 == pytest.approx(f1)
@@ -47,7 +47,7 @@ def test_no_threshold_is_better_than_the_best(rows: list[tuple[float, bool]], mi
 @given(rows=rows, missed=st.integers(0, 5))
 def test_the_curve_is_the_points(rows: list[tuple[float, bool]], missed: int) -> None:
     matches = one_class(rows, missed)
-    curve = f1_by_score(matches, 1)[0]
+    curve = curves_by_score(matches, 1).f1[0]
     for level in (0, 1, 33, 50, 77, 100):
         assert point_at(matches, 0, LEVELS[level]).f1 == (
             pytest.approx(curve[level]) if not np.isnan(curve[level]) else None
@@ -66,4 +66,4 @@ def test_the_curve_is_the_points(rows: list[tuple[float, bool]], missed: int) ->
     ],
 )
 def test_a_threshold_is_recommended_where_something_right_is_found(rows: list, missed: int, expected: tuple) -> None:
-    assert best_threshold(f1_by_score(one_class(rows, missed), 1)) == pytest.approx(expected)
+    assert best_threshold(curves_by_score(one_class(rows, missed), 1).f1) == pytest.approx(expected)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.metrics import LEVELS, evaluate
 
 CROWD = {"iscrowd": 1}
 BOX, OTHER, FAR = [10, 10, 40, 40], [100, 40, 50, 50], [60, 0, 20, 20]
+NAN = float("nan")
 COCO_NAMES = ["map", "map50", "map75", "map_small", "map_medium", "map_large", "ar1", "ar10", "ar100"]
 
 
@@ -78,8 +79,34 @@ def test_counts_add_up(coco_file: Callable, truth: list, results: list) -> None:
         assert metrics.fp_per_image_with_objects == pytest.approx(sum(wrong) / len(wrong))
 
 
+def test_curves_by_score_are_those_of_pycocotools_matches(real_truth: GroundTruth, jittered: Callable) -> None:
+    """Counted one detection at a time, where COCO's evaluation matched them: at IoU 0.5, without what it ignores."""
+    results = jittered(real_truth, 4)
+    metrics = evaluate(real_truth, results)
+    reference = coco_eval(real_truth, results)
+    pairs = [each for each in reference.evalImgs if each is not None and each["aRng"] == reference.params.areaRng[0]]
+    for label, category in enumerate(real_truth.categories):
+        mine = [each for each in pairs if each["category_id"] == category]
+        objects = sum(1 - int(ignored) for each in mine for ignored in each["gtIgnore"])
+        detections = [
+            (score, match > 0)
+            for each in mine
+            for score, match, ignored in zip(each["dtScores"], each["dtMatches"][0], each["dtIgnore"][0], strict=True)
+            if not ignored
+        ]
+        for level in range(0, 101, 10):
+            kept = [is_right for score, is_right in detections if score >= LEVELS[level]]
+            right = sum(kept)
+            expected = (
+                right / len(kept) if kept and objects else NAN,
+                right / objects if objects else NAN,
+                2 * right / (len(kept) + objects) if objects else NAN,
+            )
+            curves = metrics.precision_by_score, metrics.recall_by_score, metrics.f1_by_score
+            assert [each[label, level] for each in curves] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
 ONE, TWO = [(1, 1, BOX)], [(1, 1, BOX), (2, 1, BOX)]
-NAN = float("nan")
 
 
 def of_two(map50: float, threshold: float, precision: float, recall: float) -> dict[str, Any]:
@@ -185,7 +212,7 @@ def test_an_ignored_region_is_as_if_neither_it_nor_what_is_found_there_were(coco
     assert (metrics.threshold, metrics.f1, metrics.map50) == (without.threshold, without.f1, without.map50)
     for each, other in zip(metrics.classes, without.classes, strict=True):
         assert (each.best, each.ap50, each.ground_truth) == (other.best, other.ap50, other.ground_truth)
-    for name in ("precision", "f1_by_score"):
+    for name in ("precision", "precision_by_score", "recall_by_score", "f1_by_score"):
         assert np.array_equal(getattr(metrics, name), getattr(without, name), equal_nan=True)
     assert metrics.objects == 3
     assert metrics.per_image[2].f1 == 1.0

@@ -16,7 +16,7 @@ from pipeline.client import http_client
 from pipeline.client.service_process import RunningService
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.prediction import check_test_image, predict_dataset
+from pipeline.evaluation.prediction import STAGES, check_test_image, predict_dataset
 
 TOLD = {"code": "scripted", "message": "told to"}
 BUSY = json_reply({"error": TOLD}, 429)
@@ -51,6 +51,39 @@ def test_the_packed_service_finds_what_its_model_finds(
     written = json.loads((tmp_path / "results.json").read_text())
     assert written == predictions.results
     assert evaluate(dataset, written).map == pytest.approx(1.0)
+
+
+def test_the_times_of_the_stages_add_up_to_those_of_the_requests(
+    served: RunningService, write_dataset: Callable
+) -> None:
+    predictions = predict_dataset(served.url, write_dataset(GREYS), workers=2)
+    assert list(predictions.stages) == list(STAGES)
+    assert sum(times["mean"] for times in predictions.stages.values()) == pytest.approx(predictions.latency["mean"])
+    for times in (*predictions.stages.values(), predictions.latency):
+        assert 0 <= times["p50"] <= times["p90"] <= times["p95"] <= times["p99"] <= times["max"]
+    assert predictions.service["engine"].startswith("onnxruntime ")
+    assert predictions.service["threads"] >= 1
+
+
+@cases(
+    "header, expected",
+    {
+        "all": ("read;dur=1, decode;dur=2.5, wait;dur=0.25, inference;dur=30, post;dur=4", (1, 0.25, 2.5, 30, 4)),
+        "with one of a proxy": ('cdn;desc="hit;dur=x", inference;dur=30, edge;dur=9', (0, 0, 0, 30, 0)),
+        "none": ("", None),
+    },
+)
+def test_stages_are_read_as_the_service_tells_them(
+    scripted: Callable, write_dataset: Callable, header: str, expected: tuple[float, ...] | None
+) -> None:
+    headers = {"Server-Timing": header} if header else {}
+    replies = [json_reply([{"width": 64, "height": 64, "detections": []}], headers=headers) for _ in range(2)]
+    stages = predict_dataset(scripted(*replies).root, write_dataset([200, 210])).stages
+    if expected is None:
+        assert stages == {}
+        return
+    assert tuple(times["mean"] for times in list(stages.values())[1:]) == expected
+    assert stages["transfer"]["mean"] >= 0
 
 
 def test_the_threshold_reaches_the_service_and_is_at_least_its_own(

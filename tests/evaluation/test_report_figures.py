@@ -8,12 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cases import cases
 from detections import found
 
 from pipeline.data.figures import Chart, Pixels
 from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import DetectionMetrics, evaluate
+from pipeline.evaluation.image_properties import Division, Divisions
+from pipeline.evaluation.metrics import LEVELS, DetectionMetrics, evaluate
 from pipeline.evaluation.report_figures import (
     ap_by_iou_chart,
     ap_chart,
@@ -22,9 +24,13 @@ from pipeline.evaluation.report_figures import (
     confusion_chart,
     draw_comparisons,
     f1_chart,
+    precision_by_score_chart,
     precision_recall_chart,
+    recall_by_score_chart,
+    slices_chart,
 )
 from pipeline.evaluation.resampling import draw_figures
+from pipeline.evaluation.slices import measure_divisions
 
 BLUE, ORANGE = np.array([178, 114, 0]), np.array([0, 94, 213])  # BGR of right and wrong
 
@@ -33,8 +39,15 @@ def drawn_ap_chart(metrics: DetectionMetrics) -> Chart:
     return ap_chart(metrics, measure_chance(metrics, draw_figures(metrics, draws=20)))
 
 
-OF_CLASSES = [precision_recall_chart, f1_chart, drawn_ap_chart, confusion_chart]
-CHARTS = [*OF_CLASSES, ap_by_iou_chart, calibration_chart]
+def drawn_slices_chart(metrics: DetectionMetrics) -> Chart:
+    """With one part of each image, so that the chart has more slices than it shows."""
+    parts = {f"part {number}": np.arange(metrics.images) % 40 != number for number in range(min(metrics.images, 40))}
+    return slices_chart(metrics, measure_divisions(metrics, Divisions((Division("part", parts),), ()), draws=20))
+
+
+BY_SCORE = [f1_chart, precision_by_score_chart, recall_by_score_chart]
+OF_CLASSES = [precision_recall_chart, *BY_SCORE, drawn_ap_chart, confusion_chart]
+CHARTS = [*OF_CLASSES, ap_by_iou_chart, calibration_chart, drawn_slices_chart]
 
 
 @pytest.fixture
@@ -72,6 +85,45 @@ def test_curves_highlight_at_most_ten_classes(many: Callable, count: int, colour
         assert np.mean(mean.get_ydata()) == pytest.approx(metrics.map50)
 
 
+@cases(
+    "draw, curves",
+    {
+        "F1": (f1_chart, "f1_by_score"),
+        "precision": (precision_by_score_chart, "precision_by_score"),
+        "recall": (recall_by_score_chart, "recall_by_score"),
+    },
+)
+def test_the_points_by_score_lie_on_the_curves_and_the_mean_is_of_the_classes_that_have_one(
+    many: Callable, draw: Callable, curves: str
+) -> None:
+    metrics = many(6)
+    expected = getattr(metrics, curves)
+    (axes,) = draw(metrics).axes
+    points = sorted(points.get_offsets()[0].tolist() for points in axes.collections)
+    best = [each.best.threshold for each in metrics.classes]
+    on_curves = [[level, row[np.searchsorted(LEVELS, level)]] for level, row in zip(best, expected, strict=True)]
+    assert np.array(points) == pytest.approx(np.array(sorted(on_curves)))
+    mean = next(one for one in axes.lines if one.get_label() == "mean of 6 classes").get_ydata()
+    for level in (0, 50, 95):
+        assert mean[level] == pytest.approx(np.mean([row[level] for row in expected if not np.isnan(row[level])]))
+
+
+def test_slices_are_drawn_worst_first_with_their_intervals(coco_file: Callable) -> None:
+    """Twelve images of which the first six are hard; a third slice has too few images."""
+    truth = coco_file([(number, 1, [10, 10, 40, 40]) for number in range(1, 13)], images=12)
+    metrics = evaluate(truth, [found(number, 1, [10, 10, 40, 40]) for number in (1, 7, 8, 9, 10, 11, 12)])
+    number = np.arange(12)
+    parts = {"dusk": number < 6, "day": number >= 6, "fog": number == 3}
+    slices = measure_divisions(metrics, Divisions((Division("light", parts),), ()), draws=100)
+    (axes,) = slices_chart(metrics, slices).axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert [name for name in names if name.startswith("light")] == ["light: dusk (6)", "light: day (6)"]
+    drawn = {(each.ap50, each.interval.low, each.interval.high) for each in slices.judged if each.interval is not None}
+    dots = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    bars = [part.get_segments()[0][:, 0].tolist() for part in axes.collections]
+    assert {(dot, *bar) for dot, bar in zip(dots, bars, strict=True)} == drawn
+
+
 @pytest.mark.parametrize("count", [1, 6, 31, 80])
 def test_every_chart_fits_a_page(many: Callable, count: int) -> None:
     metrics = many(count)
@@ -102,12 +154,16 @@ def test_confused_pairs_are_the_largest_counts_off_the_diagonal(many: Callable) 
     assert metrics.confusion[int(truth[6:]) - 1, int(detected[6:]) - 1] == count
 
 
+@pytest.mark.parametrize("draw", BY_SCORE)
 @pytest.mark.parametrize(("box", "marked"), [([10, 10, 40, 40], True), ([150, 10, 40, 40], False)])
-def test_the_best_threshold_is_marked_where_there_is_one(coco_file: Callable, box: list[int], marked: bool) -> None:
+def test_the_best_thresholds_are_marked_where_there_are_some(
+    coco_file: Callable, box: list[int], marked: bool, draw: Callable
+) -> None:
     truth = coco_file([(1, 1, [10, 10, 40, 40])])
     metrics = evaluate(truth, [found(1, 1, box)])
-    (axes,) = f1_chart(metrics).axes
+    (axes,) = draw(metrics).axes
     assert [text.get_text() for text in axes.texts] == ([" best for all: 0.45 "] if marked else [])
+    assert [points.get_offsets().tolist() for points in axes.collections] == ([[[0.45, 1.0]]] if marked else [])
     assert confusion_chart(metrics).axes[0].get_title().startswith(f"Confusions at score {metrics.errors_at:.2f}")
 
 

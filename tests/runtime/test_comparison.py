@@ -10,7 +10,7 @@ import pytest
 from records import COMMIT, artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.cli.printing import comparison_text
-from pipeline.runtime.comparison import Comparison, compare, comparison_json
+from pipeline.runtime.comparison import Comparison, changes, compare, comparison_json
 from pipeline.runtime.manifest import RunManifest
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -113,6 +113,34 @@ def test_to_be_read_there_is_what_differs_and_all_metrics() -> None:
     assert f"commit {COMMIT[:12]} {COMMIT[:12]}" in everything
     assert "torch 2.13.0 2.13.0" in everything
     assert lines(compare(ONE, run_of(2, LOAD, FIT)))[-1] == "nothing differs"
+
+
+LOADED = attempt("load", (), (artifact("data", "2"),), metrics={"images": 24})
+SEEDED = {"epochs": 1, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        pytest.param(run_of(2, LOAD, FIT), [], id="nothing"),
+        pytest.param(run_of(2, LOADED, FIT), ["data"], id="what was loaded"),
+        pytest.param(run_of(2, LOAD, replace(FIT, chosen={"data": run_id(0)})), ["data"], id="an input chosen by hand"),
+        pytest.param(run_of(2, failed("load")), [], id="what a failed step did not load"),
+        pytest.param(fit(outputs={"model": OTHER}), [], id="what was made of it is no change of its own"),
+        pytest.param(fit(parameters=SEEDED | {"epochs": 3}), ["epochs", "seed"], id="parameters"),
+        pytest.param(fit(notebook_digest="f" * 64, code_digest="f" * 64), ["code"], id="code"),
+        pytest.param(COMMITTED, [], id="a commit that changes no step"),
+        pytest.param(fit(environment={"python": "3.13"}), ["environment"], id="the environment"),
+        pytest.param(run_of(2, LOAD, LATER), [], id="a later failure"),
+        pytest.param(
+            run_of(2, LOADED, replace(FIT, parameters={"epochs": 3}, code_digest="f" * 64)),
+            ["data", "epochs", "code"],
+            id="several",
+        ),
+    ],
+)
+def test_changes_name_what_a_run_was_made_from_otherwise(after: RunManifest, words: list[str]) -> None:
+    assert changes(ONE, after) == words
 
 
 def test_values_are_shown_so_that_one_sees_how_they_differ() -> None:

@@ -63,5 +63,11 @@ def test_what_no_other_step_reads_is_there_as_soon_as_it_is_made(noting: Any) ->
     assert (out / "notes" / "notes.txt").read_text() == "hallo"
     assert sorted(path.name for path in out.iterdir()) == ["notes"], "what is built on waits for the whole run"
     done = noting.step("third")
-    assert [line.split()[0] for line in done.out.splitlines()[-4:]] == ["read", "page", "notes", "words"]
-    assert sorted(path.name for path in out.iterdir()) == ["book", "notes", "page", "words"]
+    assert [line.split()[0] for line in done.out.splitlines()[-5:]] == ["index", "read", "page", "notes", "words"]
+    laid_out = ["book", "index.html", "notebooks", "notes", "page", "words"]
+    assert sorted(path.name for path in out.iterdir()) == laid_out
+    assert noting.step("second", "--set", "note=more").code == 0
+    assert sorted(path.name for path in out.iterdir()) == laid_out, "what is the same stays, and so does the page"
+    assert noting.step("first", "--set", "text=hello").code == 0
+    assert noting.step("second").code == 0
+    assert "index.html" not in [path.name for path in out.iterdir()], "the page told of other notes"

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from records import artifact, attempt, failed, run_id, run_of
 
 from pipeline.errors import MissingError, UsageError
 from pipeline.runtime.project import Config, Project
-from pipeline.runtime.resolving import find_artifact, find_attempt, find_run
+from pipeline.runtime.resolving import find_artifact, find_attempt, find_run, matching_runs, short_names
 
 NAMES = ["20260101T000001000Z-aaaa111111", "20260101T000002000Z-abcd222222", "20260102T000003000Z-bbbb333333"]
 
@@ -41,6 +43,26 @@ def project(tmp_path: Any) -> Any:
 )
 def test_a_run_is_found_by_what_a_person_types(project: Project, typed: str | None, number: int) -> None:
     assert find_run(project, typed).run == NAMES[number]
+
+
+PARTS = st.text("01a", min_size=6, max_size=10)
+
+
+@given(st.lists(st.tuples(st.integers(0, 59), PARTS), min_size=1, max_size=8, unique=True))
+def test_each_run_has_a_short_name_that_finds_it(parts: list[tuple[int, str]]) -> None:
+    runs = [f"20260101T0000{second:02}000Z-{part}" for second, part in parts]
+    names = short_names(runs)
+    assert all(name == run or matching_runs(name, runs) == [run] for run, name in names.items())
+    assert list(names) == runs
+
+
+def test_short_names_have_one_length() -> None:
+    assert short_names([]) == {}
+    assert list(short_names(NAMES).values()) == ["aaaa", "abcd", "bbbb"]
+    close = ["20260101T000001000Z-aaaa11", "20260101T000002000Z-aaaa22", "20260101T000003000Z-bbbbbb"]
+    assert list(short_names(close).values()) == ["aaaa1", "aaaa2", "bbbbb"]
+    ends_like = ["20260101T000001000Z-2026ab", "20260101T000002000Z-ab2026"]
+    assert list(short_names(ends_like).values()) == ["2026a", "ab202"], "2026 begins every id, and ends one"
 
 
 def test_the_latest_may_be_of_one_pipeline(project: Project) -> None:

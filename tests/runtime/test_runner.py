@@ -38,10 +38,11 @@ def test_all_steps_run_and_what_they_made_is_printed(ran: Any, first_outcome: An
     assert lines[0] == f"run {run}"
     assert [line.split()[:2] for line in lines[1:4]] == [[s, "succeeded"] for s in ("first", "second", "third")]
     assert lines[3].endswith("score 0.5  pages 1"), "the first two metrics, not the third"
-    read, it, book, _, programs = shlex.split(lines[4])
+    assert shlex.split(lines[4]) == ["index", f"{shlex.split(lines[6])[1].removesuffix('page')}index.html"]
+    read, it, book, _, programs = shlex.split(lines[5])
     assert (read, it, Path(book).read_text()) == ("read", "it", "hallo"), "a deliverable is where its line says"
     assert Path(programs, "python").exists()
-    assert Path(shlex.split(lines[5])[1], "page.txt").read_text() == "hallo"
+    assert Path(shlex.split(lines[6])[1], "page.txt").read_text() == "hallo"
     assert ran.left_over() == []
 
 
@@ -172,6 +173,8 @@ def test_below_its_gate_a_step_fails_and_what_it_made_can_be_looked_at(ran: Any,
         "the quality gate is not passed: score 0.5, at least 0.8", f"page     {ran.root}/out/dev/toy/below_gate/page"
     )
     assert (ran.root / "out/dev/toy/below_gate/page/page.txt").read_text() == "hallo"
+    assert "<h1>toy: failed at third</h1>" in (ran.root / "out/dev/toy/below_gate/index.html").read_text()
+    assert "<h1>toy: complete</h1>" in (ran.root / "out/dev/toy/index.html").read_text()
     third = ran.manifest()["steps"]["third"]
     assert (third["status"], third["error_kind"]) == ("failed", "GateError")
     assert third["metrics"] == before["steps"]["third"]["metrics"]
@@ -203,9 +206,9 @@ def test_prod_tags_the_commit_and_keeps_apart_from_dev(ran: Any, in_process: Non
 
     edited = ran.root / "configs" / "demo.yaml"
     edited.write_text(edited.read_text() + "# my work\n")
-    before = (edited.read_text(), ran.look("runs", "--mode", "prod").out)
+    before = (edited.read_text(), ran.json("runs", "--mode", "prod"))
     ran.step("first", mode="prod").fails("prod refuses a dirty tree: 1 file")
-    assert (edited.read_text(), ran.look("runs", "--mode", "prod").out) == before
+    assert (edited.read_text(), ran.json("runs", "--mode", "prod")) == before
 
 
 def test_a_failed_prod_step_is_not_tagged(toy: Any, in_process: None) -> None:

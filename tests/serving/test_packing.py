@@ -143,6 +143,7 @@ def test_a_service_on_openvino_has_no_other_library_and_is_served(packed: Any, t
     with serve(one.folder) as running:  # ready: the self-test passed
         info = requests.get(f"{running.url}/info", timeout=10).json()
         assert (info["providers"], info["precision"], info["runtime"]) == (["OpenVINO CPU"], "fp32", "openvino")
+        assert info["engine"] == f"openvino {importlib.metadata.version('openvino')}"
         files = [("images", (photo.name, photo.read_bytes()))]
         answer = requests.post(f"{running.url}/predict?score_threshold=0.01", files=files * 8, timeout=30).json()
         assert answer == [one.test_result] * 8

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,18 +16,14 @@ from typing import Any
 
 import pytest
 import requests
+from browsers import chromium
 from cases import cases
 from pictures import exif_of
 from PIL import Image, ImageChops, ImageOps, ImageStat
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from pipeline.client.service_process import serve
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-dev-shm-usage --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
-)
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
 GEOMETRY = """() => {
@@ -41,14 +36,8 @@ GEOMETRY = """() => {
 @pytest.fixture(scope="module")  # Playwright's event loop runs as long, and code under other tests has loops of its own
 def browser() -> Iterator[Browser]:
     """Chromium, as the system has it."""
-    found = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES)]
-    program = next(filter(None, found), None)
-    if not program:
-        pytest.skip("no Chromium here: `make browser` installs it, or CHROMIUM names the program")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=FLAGS.split(), chromium_sandbox=False)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import socket
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pipeline.client.service_process import serve
 from pipeline.errors import StepError
 from pipeline.serving.api_types import PredictParameters
 from pipeline.serving.preprocessing import letterbox
+from pipeline.serving.settings import available_cpus
 
 MEBI = 2**20
 
@@ -105,6 +107,7 @@ class TestAnswers:
         expected |= {"version": packed.tag, "run": "", "max_detections": 300}
         expected["formats"] = ["JPEG", "PNG", "WebP", "BMP"]
         expected |= {"name": "object_detector", "providers": tiny.predictor.providers}
+        expected |= {"engine": f"onnxruntime {version('onnxruntime')}", "threads": available_cpus()}
         assert info == expected
 
     def test_bentomls_own_pages(self, server: Any) -> None:

@@ -22,7 +22,7 @@ STEPS = ("data_load", "data_prep", "model_train", "model_pack", "model_eval")
 @pytest.fixture(scope="module")
 def manifest(tiny_run: Any) -> dict[str, Any]:
     """Of the first run."""
-    oldest = json.loads(tiny_run.look("runs", "--json").stdout)[0]["run"]
+    oldest = json.loads(tiny_run.look("runs", "--json").stdout)[-1]["run"]
     return tiny_run.manifest(oldest)
 
 

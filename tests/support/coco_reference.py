@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Collection
 from typing import Any
 
 from pycocotools.coco import COCO
@@ -12,12 +13,13 @@ from pycocotools.cocoeval import COCOeval
 from pipeline.evaluation.ground_truth import GroundTruth
 
 
-def coco_eval(truth: GroundTruth, results: list[dict[str, Any]]) -> COCOeval:
-    """The evaluation with its arrays in `eval` and its twelve numbers in `stats`."""
+def coco_eval(truth: GroundTruth, results: list[dict[str, Any]], images: Collection[int] | None = None) -> COCOeval:
+    """The evaluation, of some images or all, with its arrays in `eval` and its twelve numbers in `stats`."""
     (annotations,) = truth.folder.glob("*.json")
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(annotations))
         evaluation = COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluation.params.imgIds = sorted(evaluation.params.imgIds if images is None else images)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

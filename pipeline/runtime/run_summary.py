@@ -1,0 +1,90 @@
+"""What a run came to, from its records alone: its state, its leading metric with an interval, and its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import GateError
+from pipeline.runtime.manifest import FAILED, GOOD, RUNNING, WITH_LIMITS, RunManifest, StepRecord
+from pipeline.runtime.process import is_alive
+
+COMPLETE, INCOMPLETE = "complete", "incomplete"
+ENDS = ("low", "high")  # of a metric's interval, the metrics NAME_low and NAME_high
+
+
+@dataclass(frozen=True)
+class RunState:
+    """`complete`, `incomplete`, or the state of the step that a run is at, such as `failed`."""
+
+    word: str
+    step: str = ""  # none of a complete or incomplete run
+
+
+@dataclass(frozen=True)
+class LeadingMetric:
+    """The first metric of a run's last step, and its interval where the step recorded one as NAME_low and NAME_high."""
+
+    name: str
+    value: Any
+    low: float | None
+    high: float | None
+
+
+def run_state(manifest: RunManifest, steps: Sequence[str]) -> RunState:
+    """The state of a run of these steps, by each step's newest attempt.
+
+    A run is incomplete if steps have not run, although none failed and nobody is at work on it.
+    """
+    latest = [attempts[-1] for step in steps if (attempts := manifest.of(step))]
+    if open_or_bad := [record for record in latest if record.status not in GOOD]:
+        newest = max(open_or_bad, key=lambda record: (record.status == RUNNING, record.started))
+        return RunState(newest.state, newest.step)
+    waiting = [step for step in steps if not manifest.of(step)]
+    if not waiting:
+        return RunState(COMPLETE)
+    is_next = waiting[0] in manifest.asked and is_alive(manifest.process)
+    return RunState(RUNNING, waiting[0]) if is_next else RunState(INCOMPLETE)
+
+
+def leading_metric(manifest: RunManifest, step: str) -> LeadingMetric | None:
+    """The first metric of a step, by its newest attempt that recorded any."""
+    metrics = _metrics(manifest, step)
+    name = next(iter(metrics), None)
+    if name is None:
+        return None
+    low, high = (_number(metrics.get(f"{name}_{end}")) for end in ENDS)
+    return LeadingMetric(name, metrics[name], low, high)
+
+
+def gate_outcome(manifest: RunManifest, steps: Sequence[str]) -> str | None:
+    """`failed` if a step missed its gate, else the outcome of the last step; None without one, or in an old record."""
+    latest = [attempts[-1] for step in steps if (attempts := manifest.of(step))]
+    if any(record.status == FAILED and record.error_kind == GateError.__name__ for record in latest):
+        return FAILED
+    last = manifest.success(steps[-1])
+    return last.gate if last and last.schema >= WITH_LIMITS else None
+
+
+def main_metrics(record: StepRecord, *, numbers_only: bool = False) -> list[str]:
+    """The first two metrics, as text: a notebook commits them in the order of their importance.
+
+    The ends of an interval are no metrics of their own.
+    """
+    ends = {f"{name}_{end}" for name in record.metrics for end in ENDS}
+    first = [each for each in record.metrics.items() if each[0] not in ends][:2]
+    return [f"{name} {metric_text(value)}" for name, value in first if not (numbers_only and isinstance(value, str))]
+
+
+def metric_text(value: Any) -> str:
+    """A metric with four significant digits."""
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _metrics(manifest: RunManifest, step: str) -> dict[str, Any]:
+    return next((record.metrics for record in reversed(manifest.of(step)) if record.metrics), {})
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

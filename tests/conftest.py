@@ -86,8 +86,11 @@ WORK = {"first": [FIRST], "second": [READ, FAIL, WAIT, WRITE], "third": [THIRD]}
 COMMIT = {
     "first": 'step.commit(metrics={"length": len(text) * times})',
     "second": 'if act != "forget":\n    step.commit(metrics={"length": len(text), "odd": float("nan")})',
-    "third": 'limits = {f"score {score:g}, at least {minimum:g}": score >= minimum} if minimum else {}\n'
-    'step.commit(metrics={"score": score, "pages": 1, "more": 2}, limits=limits)',
+    "third": """\
+limits = {f"score {score:g}, at least {minimum:g}": score >= minimum} if minimum else {}
+step.commit(
+    metrics={"score": score, "pages": 1, "more": 2}, limits=limits, judged="words", evidence=["page/page.txt"],
+)""",
 }
 IMPORTS = """\
 import os

@@ -16,6 +16,7 @@ from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
 from pipeline.cli.printing import count, megabytes, table
 from pipeline.errors import UsageError
+from pipeline.runtime.manifest import GOOD
 from pipeline.runtime.project import mode_option, with_config_of
 from pipeline.runtime.resolving import find_artifact, find_attempt, find_stored, makers
 
@@ -124,22 +125,26 @@ def _get(context: CommandContext) -> CommandResult:
 
 @command(
     "export",
-    "the provenance of a run as in-toto Statements, one JSON object a line, to be signed",
+    "the provenance of a run and the outcome of its quality gate, one JSON object a line, to be signed",
     RUN,
+    argument("--format", choices=("intoto",), default="intoto", help="in-toto Statements (intoto), the only format"),
     argument("--output", metavar="FILE", type=Path, help="write to a file instead of the screen"),
 )
 def _export(context: CommandContext) -> CommandResult:
     from pipeline.runtime.git import source_url
-    from pipeline.runtime.provenance import statement
+    from pipeline.runtime.provenance import outcome_statement, statement
 
     manifest, source = context.find_run(context.arguments.run), source_url(context.root)
-    statements = [statement(run, record, source) for run, record in makers(context.project.runs, manifest)]
-    lines = [json.dumps(each, ensure_ascii=False) for each in statements]
-    output = context.arguments.output
+    made = makers(context.project.runs, manifest)
+    statements = [statement(run, record, source) for run, record in made]
+    below_gate = [(manifest, each) for each in manifest.attempts if each.is_whole and each.status not in GOOD]
+    statements += [outcome_statement(run.mode, record) for run, record in (*made, *below_gate) if record.judged]
+    lines = {json.dumps(each, ensure_ascii=False): each for each in statements}  # the same gate, passed again, is one
+    content, output = list(lines.values()), context.arguments.output
     if output is None:
-        return CommandResult(statements, "\n".join(lines))
+        return CommandResult(content, "\n".join(lines))
     output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return CommandResult(statements, f"{len(lines)} lines in {output}")
+    return CommandResult(content, f"{len(lines)} lines in {output}")
 
 
 @command(

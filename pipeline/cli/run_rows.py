@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.runtime.comparison import changes
-from pipeline.runtime.manifest import FAILED, INTERRUPTED, KILLED, PASSED, RUNNING, RunManifest, run_time
+from pipeline.runtime.manifest import FAILED, INTERRUPTED, KILLED, NO_VERDICT, PASSED, RUNNING, RunManifest, run_time
 from pipeline.runtime.project import MODES, check_name
 from pipeline.runtime.resolving import short_names
 from pipeline.runtime.run_summary import (
@@ -31,7 +31,7 @@ RUN, AGE, MODE, PIPELINE, STATUS, GATE, CHANGED = "run", "age", "mode", "pipelin
 WORDS = {  # the words of a column that may occur, whatever the runs at hand
     MODE: MODES,
     STATUS: (COMPLETE, INCOMPLETE, RUNNING, FAILED, INTERRUPTED, KILLED, UNREADABLE),
-    GATE: (PASSED, FAILED, "none", NONE),
+    GATE: (PASSED, FAILED, NO_VERDICT, NONE),
 }
 SHOWN = 10  # words that an error names
 SIGNS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parents[1]
 DISTRIBUTION = "detection-pipeline"
 RUNTIME = "runtime"  # a notebook imports its `step`; the domain imports none of it
 REQUIRED_NAME = re.compile(r"[\w.-]+")
+CPUS = Path("/proc/cpuinfo")
+VECTOR_FLAG = re.compile(r"(?:sse4|avx|fma|f16c|amx|neon|asimd|sve|bf16|i8mm)\w*|sme2?")
 
 
 def code_digest(modules: tuple[str, ...]) -> str:
@@ -99,7 +101,7 @@ def _imports(source: bytes, package: str) -> frozenset[str]:
 
 @cache
 def environment() -> dict[str, str]:
-    """Python, platform, device, and the versions of the required packages."""
+    """Python, platform, processor, device, and the versions of the required packages."""
     # importing torch to ask it for the device would take seconds
     reports = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     models = [line.partition(":")[2].strip() for path in reports for line in path.read_text().splitlines()[:1]]
@@ -107,9 +109,38 @@ def environment() -> dict[str, str]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "processor": _processor(),
         "device": ", ".join(models) or f"CPU, {os.cpu_count()} cores",
         **required_versions(DISTRIBUTION),
     }
+
+
+def _processor() -> str:
+    """The kind of CPU: its name, family and model, and the vector instructions by which libraries choose their code.
+
+    Those that a virtual machine hides are not among them. Processors of one kind compute the same last digits.
+    """
+    facts: dict[str, str] = {}
+    if CPUS.is_file():
+        of_first = CPUS.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        facts = {
+            name.strip(): value.strip() for name, _, value in (line.partition(":") for line in of_first.splitlines())
+        }
+    numbers = ("cpu family", "model", "CPU implementer", "CPU part")
+    named = facts.get("model name") or platform.processor() or platform.machine()
+    named = ", ".join([named, *(f"{name} {facts[name]}" for name in numbers if name in facts)])
+    words = (facts.get("flags") or facts.get("Features") or "").split()
+    flags = sorted(word for word in words if VECTOR_FLAG.fullmatch(word))
+    return f"{named}, {' '.join(flags)}" if flags else named
+
+
+def hardware(environment: Mapping[str, str]) -> str:
+    """What computed in a recorded environment: its processor, and its GPUs if it had any.
+
+    Empty where a version of the pipeline recorded it that did not tell the processor.
+    """
+    processor, device = environment.get("processor", ""), environment.get("device", "")
+    return processor if not processor or device.startswith("CPU") else f"{processor}; {device}"
 
 
 def required_versions(distribution: str) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.errors import GateError
 from pipeline.runtime.process import NOBODY, Process, is_alive
 from pipeline.runtime.store.artifact_store import Artifact
 
@@ -18,7 +19,7 @@ RUN_ID = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6,}")
 SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "interrupted"
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
-PASSED = "passed"  # by the quality gate
+PASSED, NO_VERDICT = "passed", "none"  # by the quality gate; no limit decided
 EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
@@ -44,6 +45,8 @@ class StepRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     # the quality gate: each limit in words, and whether it is met; None where that is unknown
     limits: dict[str, bool | None] = field(default_factory=dict)
+    judged: str = ""  # the input that the limits judge
+    evidence: dict[str, str] = field(default_factory=dict)  # `ENTITY/PATH` of outputs that show the metrics: SHA-256
     notes: tuple[str, ...] = ()  # sentences from the notebook that a user must know
     # inputs named by hand, which need not agree with the others: entity to the run, artifact or URL
     chosen: dict[str, str] = field(default_factory=dict)
@@ -63,8 +66,8 @@ class StepRecord:
     def from_json(cls, content: Mapping[str, Any]) -> StepRecord:
         """Read what `dataclasses.asdict` gives, of any schema.
 
-        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`; all
-        before 4 lack `limits`.
+        Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`; 1 to 3
+        lack `limits`, `judged` and `evidence`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))
@@ -91,10 +94,14 @@ class StepRecord:
         ]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its outputs are those of a whole step: it succeeded, or only missed its quality gate."""
+        return self.status in GOOD or (self.error_kind == GateError.__name__ and bool(self.outputs))
+
+    @property
     def gate(self) -> str:
         """The outcome of the quality gate: `passed`, `failed`, or `none` where no limit decided."""
-        verdicts = {verdict for verdict in self.limits.values() if verdict is not None}
-        return "none" if not verdicts else PASSED if all(verdicts) else FAILED
+        return gate_verdict(self.limits.values())
 
     @property
     def own_inputs(self) -> dict[str, Artifact]:
@@ -171,6 +178,12 @@ class RunManifest:
             *earlier, latest = self.of(step)
             steps[step] = {**asdict(latest), "earlier_attempts": [asdict(attempt) for attempt in earlier]}
         return {"schema": content.pop("schema"), **content, "steps": steps}
+
+
+def gate_verdict(verdicts: Iterable[bool | None]) -> str:
+    """The outcome of a quality gate, as `StepRecord.gate` has it, by that of each limit."""
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return NO_VERDICT if not known else PASSED if all(known) else FAILED
 
 
 def notebook_key(origin: str, suffix: str = "ipynb") -> str:

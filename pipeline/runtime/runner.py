@@ -40,6 +40,7 @@ from pipeline.runtime.step import COMMITTED, DEV_STORE, StepContext
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
 INPUT = "input"  # the key of the inputs chosen by hand in a run's config
+FOUND = ("metrics", "limits", "judged", "evidence")  # fields of a record that a notebook commits as they are
 
 log = logging.getLogger(__name__)
 
@@ -253,9 +254,7 @@ def _resume_folder(project: Project, record: StepRecord) -> Path:
 
 
 def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
-    same = {
-        name: getattr(earlier, name) for name in ("outputs", "metrics", "limits", "notes", "uses", "notebook", "report")
-    }
+    same = {name: getattr(earlier, name) for name in ("outputs", *FOUND, "notes", "uses", "notebook", "report")}
     return replace(record, status=REUSED, reused_from=f"{source}/{earlier.made_by}", **same)
 
 
@@ -295,8 +294,8 @@ def _executed(
         if (work / COMMITTED).is_file():
             committed = json.loads((work / COMMITTED).read_text(encoding="utf-8"))
             outputs = {name: Artifact(**artifact) for name, artifact in committed["outputs"].items()}
-            told = {"metrics": committed["metrics"], "limits": committed["limits"], "notes": tuple(committed["notes"])}
-            ended = replace(ended, outputs=outputs, **told)
+            found = {name: committed[name] for name in FOUND}
+            ended = replace(ended, outputs=outputs, notes=tuple(committed["notes"]), **found)
         elif done.status == SUCCEEDED:
             problem = "the notebook ended without step.commit(...): it has published nothing"
             ended = replace(ended, status=FAILED, error=problem, error_kind=StepError.__name__)

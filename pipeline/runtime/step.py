@@ -217,6 +217,8 @@ class Step:
         metrics: Mapping[str, Any],
         limits: Mapping[str, bool | None] | None = None,
         notes: Sequence[str] = (),
+        judged: str = "",
+        evidence: Sequence[str] = (),
     ) -> None:
         """Publish every output and record the metrics. The step has published nothing before.
 
@@ -227,14 +229,19 @@ class Step:
                 where that is unknown. A step that misses one fails, yet its outputs are stored, since the report on a
                 bad model is of interest.
             notes: Sentences that a user must know and no metric tells; shown below the step's line.
+            judged: The input that the metrics judge, if they do. An export states the outcome of the gate about it.
+            evidence: Files of the outputs, as `ENTITY/PATH`, that the metrics can be computed from again. They are the
+                same whenever the same input is judged in the same way, so they hold no times.
 
         Raises:
-            UsageError: A metric is of another type.
+            UsageError: A metric is of another type, `judged` is no input, or `evidence` no file of an output.
             StepError: An output is empty, or the step has committed already.
             IntegrityError: The step changed its inputs.
             GateError: A limit is missed.
         """
         recorded = {name: _plain(name, value) for name, value in metrics.items()}
+        if judged and judged not in self.input_digests:
+            raise UsageError(f"'{judged}' is judged, which is no input", expected=", ".join(self.inputs))
         for name, folder in self.outputs.items():
             if not any(folder.iterdir()):
                 raise StepError(
@@ -243,13 +250,15 @@ class Step:
                     expected="at least one file in every declared output",
                     remedy=f"write into step.outputs['{name}']",
                 )
+        digests = {path: sha256_of(self._output_file(path)) for path in evidence}
         self.inputs.check()
         if self._context.by_hand:
             log.info("opened by hand: the outputs stay in %s", self.work / "outputs")
             if CONTEXT not in os.environ:  # otherwise this is a copy of an earlier run's notebook
                 log.info("publish with: python step.dev.py %s", self.name)
         else:
-            self._publish(recorded, limits or {}, notes)
+            gate = {"limits": dict(limits or {}), "judged": judged, "evidence": digests}
+            self._publish({"metrics": recorded, "notes": [str(note) for note in notes], **gate})
         if missed := [limit for limit, is_met in (limits or {}).items() if is_met is False]:
             raise GateError(
                 f"the quality gate is not passed: {'; '.join(missed)}",
@@ -257,16 +266,22 @@ class Step:
                 remedy="read the report and correct what it shows, or set another limit in the config",
             )
 
-    def _publish(self, metrics: dict[str, Any], limits: Mapping[str, bool | None], notes: Sequence[str]) -> None:
+    def _output_file(self, named: str) -> Path:
+        entity, _, path = named.partition("/")
+        file = self.outputs[entity] / path
+        if not file.is_file():
+            raise UsageError(f"'{named}' is no file of an output", where=self.name, expected="ENTITY/PATH of a file")
+        return file
+
+    def _publish(self, found: dict[str, Any]) -> None:
         committed = self.work / COMMITTED
         if committed.exists():
             raise StepError("the step has committed already", where=self.name, expected="step.commit(...) once")
         stored = {name: self._store.put(name, self.outputs[name], self._context.made_by) for name in self.outputs}
         for name, artifact in stored.items():
             log.info("wrote %s %s, %d files, %.1f MB", name, artifact.digest[:12], artifact.files, artifact.size / 1e6)
-        content = {"outputs": {name: asdict(each) for name, each in stored.items()}, "metrics": metrics}
-        told = {"limits": dict(limits), "notes": [str(note) for note in notes]}
-        write_atomically(committed, json.dumps({**content, **told}))
+        content = {"outputs": {name: asdict(each) for name, each in stored.items()}, **found}
+        write_atomically(committed, json.dumps(content))
 
 
 def project_root(here: Path) -> Path:

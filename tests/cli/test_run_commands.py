@@ -25,7 +25,8 @@ EACH = {name: [name] for name in ("status", "runs", "show", "graph", "export", "
 EACH |= {name: [name, "second"] for name in ("log", "open")}
 EACH |= {"compare": ["compare", "latest"], "lineage": ["lineage", "words"]}
 OTHERS = {"get", "rerun"}  # they write, and are tested apart
-ON_SERVICES = {"collect", "containerize", "predict", "prelabel", "serve"}  # of pipeline.commands, tested there
+# of pipeline.commands, tested there
+ON_SERVICES = {"collect", "containerize", "examine", "predict", "prelabel", "serve"}
 
 
 def test_every_command_prints_text_and_json_and_has_help(ran: Any) -> None:
@@ -106,7 +107,7 @@ def test_without_a_run_every_command_names_the_command_that_makes_one(toy: Any) 
 
 def test_an_export_is_a_file_of_lines_or_nothing(ran: Any, tmp_path: Path) -> None:
     path = tmp_path / "statements.jsonl"
-    assert ran.look("export", "--output", str(path)).out == f"3 lines in {path}\n"
+    assert ran.look("export", "--output", str(path)).out == f"4 lines in {path}\n"
     assert path.read_text() == ran.look("export").out
     assert [json.loads(line) for line in path.read_text().splitlines()] == json.loads(ran.look("export", "--json").out)
     notebook = ran.root / "steps" / "first.ipynb"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import platform
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from cases import cases
 
 from pipeline.runtime import code
-from pipeline.runtime.code import code_digest, environment, imported_modules, required_versions
+from pipeline.runtime.code import code_digest, environment, hardware, imported_modules, required_versions
 from pipeline.runtime.notebook import read_steps
 
 ROOT = Path(__file__).parents[2]
@@ -129,3 +131,38 @@ def test_the_environment_names_versions_and_device() -> None:
     assert {"papermill", "mmdet", "bentoml", "platform", "machine"} <= set(found)
     assert "pytest" not in found, "a package that only tests need changes no result"
     assert "CPU" in found["device"] or "NVIDIA" in found["device"]
+
+
+@cases(
+    "content, told",
+    {
+        "x86": (
+            "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: fpu smep avx2 avx\n\n"
+            "processor\t: 1\nmodel name\t: another\n",
+            "AMD EPYC, cpu family 25, model 17, avx avx2",
+        ),
+        "arm": (
+            "processor\t: 0\nFeatures\t: fp sve asimddp i8mm\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n\n",
+            f"{platform.processor() or platform.machine()}, CPU implementer 0x41, CPU part 0xd40, asimddp i8mm sve",
+        ),
+        "none": ("", platform.processor() or platform.machine()),
+    },
+)
+def test_a_processor_is_told_by_its_model_and_vector_instructions(
+    content: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(content)
+    monkeypatch.setattr(code, "CPUS", tmp_path / "cpuinfo")
+    assert environment.__wrapped__()["processor"] == told
+
+
+@cases(
+    "recorded, told",
+    {
+        "a CPU": ({"processor": "VAX", "device": "CPU, 2 cores"}, "VAX"),
+        "a GPU": ({"processor": "VAX", "device": "NVIDIA H200"}, "VAX; NVIDIA H200"),
+        "by an earlier version": ({"machine": "x86_64", "device": "NVIDIA H200"}, ""),
+    },
+)
+def test_the_hardware_is_that_which_computed(recorded: dict[str, str], told: str) -> None:
+    assert hardware(recorded) == told

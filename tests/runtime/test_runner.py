@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import signal
@@ -71,6 +72,8 @@ def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:
     assert second["outputs"]["words"]["made_by"] == f"{manifest['run']}/second/1"
     assert second["metrics"] == {"length": 5, "odd": None}
     assert second["started"] < second["ended"] <= third["started"]
+    assert (third["limits"], third["judged"]) == ({}, "words")
+    assert third["evidence"] == {"page/page.txt": hashlib.sha256(b"hallo").hexdigest()}
     assert second["environment"]["python"]
     assert manifest["config"]["parameters"]["first"] == first["parameters"]
     assert "The first step" in Path(first["report"]).read_text()
@@ -86,7 +89,8 @@ def test_a_second_run_reuses_everything_and_says_so(ran: Any) -> None:
     assert after["run"] > before["run"]
     for name, step in after["steps"].items():
         assert f"from {before['run']}/{name}/1" in outcome.out
-        fields = ("outputs", "metrics", "fingerprint", "notebook", "report")
+        found = ("outputs", "metrics", "limits", "judged", "evidence")
+        fields = (*found, "fingerprint", "notebook", "report")
         assert [step[field] for field in fields] == [before["steps"][name][field] for field in fields]
     ran.step()
     assert ran.manifest()["steps"]["third"]["reused_from"] == f"{before['run']}/third/1", (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -101,8 +102,22 @@ def test_what_cannot_be_published_is_refused_before_anything_is(step: Step, stor
     for value in ([1], {"a": 1}, np.zeros(2), object()):
         with pytest.raises(UsageError, match="the metric 'odd'"):
             step.commit(metrics={"odd": value})
+    with pytest.raises(UsageError, match=r"(?s)'words' is judged, which is no input.*letters"):
+        step.commit(metrics={}, judged="words")
+    for path in ("words", "words/none.txt", "zzz/text.txt"):
+        with pytest.raises(UsageError, match=r"no file of an output|interface cell"):
+            step.commit(metrics={}, evidence=[path])
     assert not (step.work / COMMITTED).exists()
     assert store.files.names("artifacts/words") == []
+
+
+def test_a_commit_tells_what_it_judges_its_limits_and_the_digest_of_its_evidence(step: Step) -> None:
+    fill(step)
+    limits = {"score 1, at least 0.5": True, "slips not known, at most 2": None}
+    step.commit(metrics={"score": 1}, limits=limits, judged="letters", evidence=["words/text.txt"])
+    found = {name: committed(step)[name] for name in ("limits", "judged", "evidence")}
+    digest = hashlib.sha256(b"words").hexdigest()
+    assert found == {"limits": limits, "judged": "letters", "evidence": {"words/text.txt": digest}}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -71,21 +72,24 @@ class Store:
         """Store a folder. It becomes an artifact only when all of it is safe; empty folders in it are not kept."""
         if not NAME.fullmatch(name):
             raise UsageError(f"'{name}' cannot name an artifact", expected="letters, digits, _ and -")
-        names = sorted(regular_files(folder))
-        if not names:
-            raise DataError("an empty folder cannot be stored", where=folder, expected="at least one file")
-        files = self.files.each(lambda path: _hashed(path, folder), names, f"hashing {name}")
+        files = self.files_of(folder, name)
         distinct = {file.sha256: file for file in files}.values()
         were_old = self.files.each(lambda file: self._put_object(file, folder), distinct, f"storing {name}")
         self.files.flush(["objects", *sorted({file.key.rpartition("/")[0] for file in distinct})])
-        index = write_index(files)
-        digest = hashlib.sha256(index).hexdigest()
+        index, digest = write_index(files), digest_of(files)
         artifact = Artifact(name, "", digest, sum(file.size for file in files), len(files), made_by)
         self._put_index(artifact.key, digest, index)
         for file, was_old in zip(distinct, were_old, strict=True):
             if was_old:  # a collection may have removed it just before it was renewed; now the index protects it
                 self._put_object(file, folder)
         return self.located(artifact)
+
+    def files_of(self, folder: Path, name: str) -> list[StoredFile]:
+        """The files of a folder, as the index of an artifact of that name would list them."""
+        names = sorted(regular_files(folder))
+        if not names:
+            raise DataError("an empty folder cannot be stored", where=folder, expected="at least one file")
+        return self.files.each(lambda path: _hashed(path, folder), names, f"hashing {name}")
 
     def located(self, artifact: Artifact) -> Artifact:
         """The artifact with its present URL: a store may have been moved or copied since."""
@@ -167,6 +171,16 @@ class Store:
         known |= {sha256 for sha256, is_right in zip(distinct, right, strict=True) if is_right}
         return [file.path for file in files if file.sha256 not in known]
 
+    def read(self, sha256: str) -> bytes:
+        """The bytes of a file of any artifact, by their digest; IntegrityError if they are damaged or missing."""
+        file = StoredFile("", 0, sha256)
+        with suppress(FileNotFoundError):
+            content = self.files.read(file.key)
+            if hashlib.sha256(content).hexdigest() == sha256:
+                return content
+        where = self.files.location(file.key)
+        raise IntegrityError("a stored file is damaged or missing", where=where, remedy="python -m pipeline verify")
+
     def keep(self, key: str, source: Path) -> str:
         """Copy a local file beside the records, and return its location."""
         self.files.replace(key, source.read_bytes())
@@ -240,6 +254,11 @@ def write_index(files: list[StoredFile]) -> bytes:
     """Canonical bytes: the same folder gives the same index anywhere, and so the same digest."""
     entries = [vars(file) for file in files]
     return (json.dumps({"files": entries}, indent=0, ensure_ascii=False, sort_keys=True) + "\n").encode()
+
+
+def digest_of(files: list[StoredFile]) -> str:
+    """The digest of an artifact with these files."""
+    return hashlib.sha256(write_index(files)).hexdigest()
 
 
 def read_index(content: bytes, where: str) -> list[StoredFile]:

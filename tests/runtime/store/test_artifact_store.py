@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
-from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.store.artifact_store import Artifact, Store, digest_of
 
 
 @pytest.fixture
@@ -254,6 +254,21 @@ def test_a_check_names_what_is_wrong_and_takes_it_out_of_use(store: Store, tmp_p
     assert "the index" in store.check(artifact)[0]
     damage(store, f"artifacts/things/{artifact.digest}", None)
     assert "not in the store" in store.check(artifact)[0]
+
+
+def test_a_file_is_read_by_its_digest(store: Store, tmp_path: Path) -> None:
+    store.put("things", fill(tmp_path / "in", {"a": b"first", "b": b"second"}))
+    digest = hashlib.sha256(b"first").hexdigest()
+    assert store.read(digest) == b"first"
+    for content in (b"f1rst", None):
+        damage(store, f"objects/{digest[:2]}/{digest}", content)
+        with pytest.raises(IntegrityError, match="a stored file is damaged or missing"):
+            store.read(digest)
+
+
+def test_the_digest_of_a_folder_is_that_of_its_artifact(store: Store, tmp_path: Path) -> None:
+    artifact = store.put("things", fill(tmp_path / "in", {"a": b"first", "b/c": b"second"}))
+    assert digest_of(store.files_of(store.get(artifact, tmp_path / "out"), "things")) == artifact.digest
 
 
 # --- places ----------------------------------------------------------------------------------------------------------

@@ -40,9 +40,9 @@ class EpochRecord:
 
 
 def measured(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    """The two metrics of a validation, by our names; 0 where nothing was found."""
+    """The two metrics of a validation; 0 where nothing was found."""
     found = metrics or {}
-    return {"mAP": float(found.get("coco/bbox_mAP", 0.0)), "mAP50": float(found.get("coco/bbox_mAP_50", 0.0))}
+    return {name: float(found.get(name, 0.0)) for name in ("mAP", "mAP50")}
 
 
 def peak_rate(runner: Any) -> float:

@@ -229,6 +229,8 @@ def test_processes_that_say_nothing_end_with_their_parent(end: signal.Signals, t
         assert time.monotonic() < limit, "they did not start"
         time.sleep(0.05)
     end_with_children(process, end)
+    for rank in "01":  # where one evaluates, the others wait
+        assert (tmp_path / rank).read_text() == str(devices.LONGEST_WAIT)
 
 
 def test_the_error_of_a_process_is_the_users(run: Run, datasets: tuple[Path, Path], tmp_path: Path) -> None:

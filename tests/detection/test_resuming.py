@@ -172,7 +172,7 @@ def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
 
         def after_val_epoch(self: Any, runner: Any, metrics: Any = None, measured: Any = measured) -> None:
             value = {2: 0.1, 4: 0.7, 6: 0.3, 8: 0.9, 10: 0.2}[runner.epoch]
-            measured(self, runner, {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value + 0.05})
+            measured(self, runner, {"mAP": value, "mAP50": value + 0.05})
 
         monkeypatch.setattr(hook, "after_val_epoch", after_val_epoch)
     options = replace(OPTIONS, epochs=10)

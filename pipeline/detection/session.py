@@ -16,9 +16,9 @@ from mmengine.dist import is_main_process
 
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import read_checkpoint
+from pipeline.detection.epochs import EpochRecord
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hooks import (
-    EpochRecord,
     GivenWeightsHook,
     ProgressHook,
     SameStatisticsHook,

@@ -148,7 +148,7 @@ def test_a_step_of_two_processes_is_the_step_of_one(
         options = replace(OPTIONS, devices=count, micro_batch=part)
         capsys.readouterr()
         results[name] = run(options, *folders, weights=skilled, hyperparameters=hyperparameters)
-        assert "100% epoch 1/1 loss" in capsys.readouterr().err
+        assert "100% epoch 1/1 loss" in capsys.readouterr().out
         learned = read_checkpoint(results[name].folder / "last.pth").learned
         assert learned
         assert len(learned) == 7 + 13 + 5  # images of these sets and of the weights

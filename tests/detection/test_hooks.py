@@ -14,8 +14,8 @@ from mmengine.hooks import EMAHook
 from torch import nn
 
 from pipeline.detection import hooks
+from pipeline.detection.epochs import EpochRecord
 from pipeline.detection.hooks import (
-    EpochRecord,
     ProgressHook,
     SameStatisticsHook,
     StoppingHook,

@@ -151,7 +151,7 @@ def test_a_continued_training_gives_the_same_bytes(
         steps, validations = epochs_of(patch), epochs_of(patch, "after_val_epoch")
         result = run(options, weights=start, resume=resume)
     assert f"continuing after epoch {after} of 3" in caplog.messages
-    bar = capsys.readouterr().err.rpartition("file/s]")[2]  # what comes after the images were looked at
+    bar = capsys.readouterr().out
     assert int(re.findall(r"(\d+)%", bar)[0]) >= 100 * 2 * after // 6
     assert steps == [epoch for epoch in range(after, 3) for _ in range(2)]
     assert validations == list(range(after + 1, 4))  # and epoch 0 is not looked at again

@@ -12,6 +12,7 @@ import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from logging.handlers import QueueHandler
 from math import ceil
 from pathlib import Path
@@ -26,6 +27,10 @@ from pipeline.detection.session import SessionResult, TrainingJob, is_out_of_mem
 from pipeline.errors import PipelineError, StepError, UsageError
 
 log = logging.getLogger(__name__)
+
+LONGEST_WAIT = timedelta(minutes=30)
+"""After which a process that waits for another fails. One evaluates the detections of all while the others wait: about
+a minute for 100,000 images. NCCL's own limit would be 10 minutes."""
 
 Report = Callable[[int, int, str], None]
 
@@ -135,9 +140,8 @@ def _work(rank: int, job: TrainingJob, meeting: Path, messages: Any) -> None:
     os.environ["LOCAL_RANK"] = str(rank)  # mmengine reads it
     if cuda:
         torch.cuda.set_device(rank)
-    torch.distributed.init_process_group(
-        "nccl" if cuda else "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count
-    )
+    backend, place = "nccl" if cuda else "gloo", f"file://{meeting}"
+    torch.distributed.init_process_group(backend, init_method=place, timeout=LONGEST_WAIT, rank=rank, world_size=count)
     if rank == 0:  # the others log the same
         own = logging.getLogger("pipeline")
         own.setLevel(logging.INFO)

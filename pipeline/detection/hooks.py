@@ -8,7 +8,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import GIVEN, Checkpoint, fit, write_checkpoint
+from pipeline.detection.epochs import HEADER, EpochRecord, epoch_line
 from pipeline.detection.optimization import balance_filters
 
 log = logging.getLogger(__name__)
@@ -28,21 +28,10 @@ log = logging.getLogger(__name__)
 REPORT_INTERVAL = 0.5  # seconds between two reads of the loss: each makes a GPU wait
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch of a training, with metrics on the eval set where it was validated."""
-
-    epoch: int  # 1 for the first; 0 for the pretrained weights before any training
-    loss: dict[str, float]  # mean over the steps, by part: `loss`, `loss_cls`, `loss_bbox`, ...; empty in epoch 0
-    learning_rate: float  # of the head, at the end of the epoch
-    mAP: float | None = None  # noqa: N815  # the field's own spelling
-    mAP50: float | None = None  # noqa: N815
-
-
 def measured(metrics: Mapping[str, float] | None) -> dict[str, float]:
-    """The two metrics of a validation, by our names; 0 where nothing was found."""
+    """The two metrics of a validation; 0 where nothing was found."""
     found = metrics or {}
-    return {"mAP": float(found.get("coco/bbox_mAP", 0.0)), "mAP50": float(found.get("coco/bbox_mAP_50", 0.0))}
+    return {name: float(found.get(name, 0.0)) for name in ("mAP", "mAP50")}
 
 
 def peak_rate(runner: Any) -> float:
@@ -204,9 +193,12 @@ class ProgressHook(Hook):  # type: ignore[misc]
         self._sums: dict[str, Tensor] = {}
         self._steps = 0
         self._reported = self._since = 0.0
+        self._speeds: dict[int, float] = {}  # images per second of each epoch, without its validation
+        self._logged = 0  # epochs of the history
 
     def before_train_epoch(self, runner: Any) -> None:
         """Start the epoch's means."""
+        self._log(runner)  # the epoch before, where it was not validated
         self._sums, self._steps, self._since = {}, 0, time.monotonic()
 
     def after_train_iter(
@@ -233,12 +225,26 @@ class ProgressHook(Hook):  # type: ignore[misc]
         self._check(runner)
         loss = {name: float(total) / self._steps for name, total in self._sums.items()}
         self.history.append(EpochRecord(runner.epoch + 1, loss, peak_rate(runner)))
+        self._speeds[runner.epoch + 1] = self._speed()
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Add the metrics to their epoch; before training that is epoch 0."""
         last = self.history.pop() if self.history else EpochRecord(0, {}, 0.0)
         self.history.append(EpochRecord(last.epoch, last.loss, last.learning_rate, **measured(metrics)))
         self._report(runner.iter, runner.max_iters, self._line(runner))
+        self._log(runner)
+
+    def _log(self, runner: Any) -> None:
+        """Log a line for each epoch that has none yet; where training continues, for those of earlier attempts too."""
+        if self.history and not self._logged:
+            log.info("%s", HEADER)
+        for record in self.history[self._logged :]:
+            log.info("%s", epoch_line(record, runner.max_epochs, self._speeds.get(record.epoch)))
+        self._logged = len(self.history)
+
+    def _speed(self) -> float:
+        """Images per second of the epoch so far."""
+        return self._steps * self._images / max(time.monotonic() - self._since, 1e-9)
 
     def _check(self, runner: Any) -> None:
         total = float(self._sums.get("loss", 0.0))  # a sum stays infinite or NaN
@@ -249,9 +255,8 @@ class ProgressHook(Hook):  # type: ignore[misc]
         """Epoch, loss, learning rate, speed and the last mAP, in less than 80 characters."""
         parts = [f"epoch {min(runner.epoch + 1, runner.max_epochs)}/{runner.max_epochs}"]
         if self._steps:
-            speed = self._steps * self._images / max(time.monotonic() - self._since, 1e-9)
             loss = float(self._sums["loss"]) / self._steps
-            parts += [f"loss {loss:.2f}", f"rate {peak_rate(runner):.1e}", f"{speed:.0f} images/s"]
+            parts += [f"loss {loss:.2f}", f"rate {peak_rate(runner):.1e}", f"{self._speed():.0f} images/s"]
         known = [record.mAP for record in self.history if record.mAP is not None]
         return " ".join(parts + ([f"mAP {known[-1]:.3f}"] if known else []))
 

@@ -19,7 +19,8 @@ import torch
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 
-from pipeline.detection.hooks import EpochRecord, ProgressHook, StoppingHook, WeightsHook, averaged, bare
+from pipeline.detection.epochs import EpochRecord
+from pipeline.detection.hooks import ProgressHook, StoppingHook, WeightsHook, averaged, bare
 from pipeline.errors import DataError
 from pipeline.files import atomic_path
 

@@ -16,9 +16,9 @@ from mmengine.dist import is_main_process
 
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import read_checkpoint
+from pipeline.detection.epochs import EpochRecord
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hooks import (
-    EpochRecord,
     GivenWeightsHook,
     ProgressHook,
     SameStatisticsHook,
@@ -94,7 +94,7 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     if job.logs and is_main_process():
         tracking = TrackingHook(job.logs, max(1, execution.iterations * options.epochs // CURVE_POINTS))
         hooks.append(tracking)
-    # mmengine and pycocotools print whole configs and tables; the progress line and the history have the results
+    # mmengine prints whole configs and tables; the progress line and the history have the results
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config.work_dir = work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.figures import PALETTE, Chart
@@ -20,8 +22,8 @@ from pipeline.data.learned_images import FILE_NAME, UnknownWeights, learn_images
 from pipeline.data.pretrained import COCO, coco_weights
 from pipeline.detection.checkpoints import GIVEN, coco_classes, fit, read_checkpoint, write_checkpoint
 from pipeline.detection.devices import execution_config, run_within_memory
+from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
 from pipeline.detection.families import FAMILY
-from pipeline.detection.hooks import EpochRecord
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
 from pipeline.detection.session import TrainingJob
 from pipeline.errors import DataError, UsageError
@@ -44,7 +46,7 @@ class TrainingResult:
     """The result of a training.
 
     Its folder holds `best.pth`, `last.pth`, `given.pth` where there were pretrained weights, `config.py`, `model.json`,
-    `history.json`, `learned_images.npz`, the test image and `parity_images/`.
+    `history.json`, `results.csv`, `learned_images.npz`, the test image and `parity_images/`.
     """
 
     folder: Path
@@ -160,6 +162,7 @@ def train(
     _copy_images(eval_set, eval_folder / "images", folder)
     history = json.dumps([asdict(record) for record in result.history], indent=1)
     (folder / "history.json").write_text(history + "\n", encoding="utf-8")
+    write_epochs(folder / RESULTS, result.history)
     result.metadata.write(folder / METADATA_FILE)
     return result
 
@@ -167,11 +170,14 @@ def train(
 def _run(job: TrainingJob) -> TrainingResult:
     """Run a session under a line with the percentage done, its figures, and the remaining time with validation."""
     bar: Any = None
+    # where the log goes, and not whatever stdout is while a session runs: so the log's lines stay apart from the bar
+    stream = sys.stdout
 
     def show(step: int, steps: int, line: str) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(desc=line, total=steps, initial=step, mininterval=0, bar_format="{percentage:3.0f}% {desc}")
+            text = "{percentage:3.0f}% {desc}"
+            bar = tqdm(desc=line, total=steps, initial=step, mininterval=0, bar_format=text, file=stream)
         done, elapsed = step - bar.initial, bar.format_dict["elapsed"]
         remaining = f", {tqdm.format_interval(elapsed / done * (steps - step))} left" if done else ""
         bar.set_description_str(line + remaining, refresh=False)
@@ -179,7 +185,8 @@ def _run(job: TrainingJob) -> TrainingResult:
         bar.refresh()
 
     try:
-        session, job = run_within_memory(job, show)
+        with logging_redirect_tqdm():
+            session, job = run_within_memory(job, show)
     finally:
         if bar is not None:
             bar.close()

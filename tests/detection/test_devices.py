@@ -148,7 +148,7 @@ def test_a_step_of_two_processes_is_the_step_of_one(
         options = replace(OPTIONS, devices=count, micro_batch=part)
         capsys.readouterr()
         results[name] = run(options, *folders, weights=skilled, hyperparameters=hyperparameters)
-        assert "100% epoch 1/1 loss" in capsys.readouterr().err
+        assert "100% epoch 1/1 loss" in capsys.readouterr().out
         learned = read_checkpoint(results[name].folder / "last.pth").learned
         assert learned
         assert len(learned) == 7 + 13 + 5  # images of these sets and of the weights
@@ -229,6 +229,8 @@ def test_processes_that_say_nothing_end_with_their_parent(end: signal.Signals, t
         assert time.monotonic() < limit, "they did not start"
         time.sleep(0.05)
     end_with_children(process, end)
+    for rank in "01":  # where one evaluates, the others wait
+        assert (tmp_path / rank).read_text() == str(devices.LONGEST_WAIT)
 
 
 def test_the_error_of_a_process_is_the_users(run: Run, datasets: tuple[Path, Path], tmp_path: Path) -> None:

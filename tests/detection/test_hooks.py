@@ -14,8 +14,8 @@ from mmengine.hooks import EMAHook
 from torch import nn
 
 from pipeline.detection import hooks
+from pipeline.detection.epochs import EpochRecord
 from pipeline.detection.hooks import (
-    EpochRecord,
     ProgressHook,
     SameStatisticsHook,
     StoppingHook,
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def metrics(value: float) -> dict[str, float]:
-    return {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value + 0.1}
+    return {"mAP": value, "mAP50": value + 0.1}
 
 
 @pytest.mark.parametrize(

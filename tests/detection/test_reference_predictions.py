@@ -58,8 +58,8 @@ def test_the_weights_score_what_training_recorded(checkpoint: str, trained: tupl
     result, truth = trained
     recorded = result.history[0 if checkpoint == GIVEN else result.best_epoch]
     found = as_validated(result.folder, checkpoint, truth)
-    assert found["map"] == pytest.approx(recorded.mAP, abs=5.1e-4)  # mmdet rounds to 1/1000
-    assert found["map50"] == pytest.approx(recorded.mAP50, abs=5.1e-4)
+    assert found["map"] == pytest.approx(recorded.mAP, abs=1e-6)
+    assert found["map50"] == pytest.approx(recorded.mAP50, abs=1e-6)
     assert recorded.mAP is not None
     assert recorded.mAP > 0.1
 

@@ -151,7 +151,7 @@ def test_a_continued_training_gives_the_same_bytes(
         steps, validations = epochs_of(patch), epochs_of(patch, "after_val_epoch")
         result = run(options, weights=start, resume=resume)
     assert f"continuing after epoch {after} of 3" in caplog.messages
-    bar = capsys.readouterr().err.rpartition("file/s]")[2]  # what comes after the images were looked at
+    bar = capsys.readouterr().out
     assert int(re.findall(r"(\d+)%", bar)[0]) >= 100 * 2 * after // 6
     assert steps == [epoch for epoch in range(after, 3) for _ in range(2)]
     assert validations == list(range(after + 1, 4))  # and epoch 0 is not looked at again
@@ -172,7 +172,7 @@ def test_killed_again_and_again_with_the_best_epoch_before_between_and_after(
 
         def after_val_epoch(self: Any, runner: Any, metrics: Any = None, measured: Any = measured) -> None:
             value = {2: 0.1, 4: 0.7, 6: 0.3, 8: 0.9, 10: 0.2}[runner.epoch]
-            measured(self, runner, {"coco/bbox_mAP": value, "coco/bbox_mAP_50": value + 0.05})
+            measured(self, runner, {"mAP": value, "mAP50": value + 0.05})
 
         monkeypatch.setattr(hook, "after_val_epoch", after_val_epoch)
     options = replace(OPTIONS, epochs=10)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +20,14 @@ from torch import Tensor
 
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights
 from pipeline.detection.checkpoints import GIVEN, coco_classes, read_checkpoint, write_checkpoint
+from pipeline.detection.epochs import HEADER, RESULTS, EpochRecord, epoch_line, read_epochs
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
-from pipeline.detection.hooks import EpochRecord
 from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.training import TrainingResult, scratch_warnings, train, training_chart
 from pipeline.errors import DataError, MissingError, StepError, UsageError
+from pipeline.runtime.executed_notebook import printed
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
@@ -52,7 +55,8 @@ def recorded(folder: Path) -> set[str]:
 def test_what_inference_needs_is_there(trained: TrainingResult, datasets: tuple[Path, Path]) -> None:
     """Of what was learned from, the eval set too, for it chooses the epoch."""
     names = {path.name for path in trained.folder.iterdir()}
-    weights, records = {"best.pth", "last.pth"}, {"model.json", "history.json", "learned_images.npz"}
+    weights = {"best.pth", "last.pth"}
+    records = {"model.json", "history.json", "results.csv", "learned_images.npz"}
     assert names == weights | records | {"config.py", "test_image.png", "parity_images"}
     for name, epoch in (("best.pth", trained.best_epoch), ("last.pth", 3)):
         content = torch.load(trained.folder / name, weights_only=True)
@@ -78,6 +82,7 @@ def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult)
     best = max(trained.history, key=lambda record: record.mAP or 0.0)
     assert trained.metrics()["eval_mAP"] == best.mAP
     assert json.loads((trained.folder / "history.json").read_text())[2]["epoch"] == 3
+    assert read_epochs(trained.folder / RESULTS) == trained.history
 
 
 def test_weights_bring_the_images_that_they_learned_from(
@@ -237,8 +242,20 @@ def test_patience_ends_training_and_says_why(ruined: tuple[TrainingResult, Path]
     assert torch.load(result.folder / "last.pth", weights_only=True)["meta"]["epoch"] == 2
 
 
-def test_what_is_gained_is_the_difference_to_the_given_weights(run: Run, pretrained: Path) -> None:
+def test_what_is_gained_is_the_difference_to_the_given_weights(
+    run: Run, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has a line an epoch, whole beside the percentage done, which is written over and over."""
+    stream = io.StringIO()  # gets both, as the output of a notebook's cell does
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
+    monkeypatch.setattr(logging.getLogger(), "level", logging.INFO)
     result = run(replace(OPTIONS, epochs=2), weights=pretrained)
+    lines = printed([{"output_type": "stream", "text": stream.getvalue()}]).splitlines()
+    shown = [line[:50] + line[57:] for line in lines[lines.index(HEADER) + 1 :]][:3]  # without images per second
+    expected = [epoch_line(record, 2, None) for record in result.history]
+    assert shown == [line[:50] + line[57:] for line in expected]
+    assert "100% epoch 2/2 loss" in stream.getvalue()
     assert result.warnings == ()
     first, best = result.history[0], result.history[result.best_epoch]
     assert result.best_epoch > 0

@@ -148,7 +148,9 @@ def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     for expected in (
         "Ship this model: the quality gate is passed Quality gate passed: mAP50 0.5, at least 0.5 ",
         "mAP50 ≥ 0.5 0.5000 yes",
-        "6.0 images/s: 3 images", "request from sending it to the end of the answer 11.0 10.0 20.0 23.0 23.4", "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
+        "6.0 images/s: 3 images",
+        "request from sending it to the end of the answer 11.0 10.0 20.0 23.0 23.4",
+        "input size 64, 96", "inputs coco_test_dataset: file:///store/abc",
         "1 found, 0 missed, 0 false", "Worst misses", "2 of 2 classes have fewer",
         "bright 2 2 1.000 1.000 1.000 0.40 1.00", "dark 1 1 0.000 0.000 0.000 - 0.00",
         "an object without any detection 1 0.500", "3 test images, too few with objects to tell how far",

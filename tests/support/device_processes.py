@@ -60,7 +60,10 @@ def asleep(*arguments: Any) -> None:
     """Say nothing for a long time, as in a long validation."""
 
     def sleeping(*_: Any) -> None:
-        Path(os.environ["PLACE"], os.environ["LOCAL_RANK"]).write_text("")
+        limit = (
+            torch.distributed.distributed_c10d._get_default_group()._get_backend(torch.device("cpu")).options._timeout
+        )
+        Path(os.environ["PLACE"], os.environ["LOCAL_RANK"]).write_text(str(limit))
         time.sleep(100)
 
     devices.run = sleeping

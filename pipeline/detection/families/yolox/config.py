@@ -12,13 +12,14 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from pipeline.detection import optimization, seeded_samples
+from pipeline.detection import coco_metric, optimization, seeded_samples
 from pipeline.detection.families.yolox import detector, head, transforms
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
 from pipeline.serving.model_metadata import ModelMetadata
 
 FROZEN_STAGES = {"nothing": -1, "stem": 1, "backbone": 4}  # mmdet counts from the stem, 0
-REGISTERED = (detector, head, optimization, seeded_samples, transforms)  # modules whose classes the config names
+# modules whose classes the config names
+REGISTERED = (coco_metric, detector, head, optimization, seeded_samples, transforms)
 MIXING = ("FittedMosaic", "RandomAffine", "MixUp")
 # our faster transforms with the same results, see `transforms`
 REPLACEMENTS = {"Mosaic": "FittedMosaic", "YOLOXHSVRandomAug": "HSVByTable", "PackDetInputs": "PackChannelsLast"}
@@ -156,11 +157,8 @@ def _set_data(config: Config, options: TrainingOptions, metadata: ModelMetadata,
         "dataset": evaluated,
     }
     config.val_evaluator = {
-        "type": "CocoMetric",
+        "type": "MatchedCocoMetric",
         "ann_file": "coco_eval_dataset/annotations.json",
-        "metric": "bbox",
-        "proposal_nums": (1, 10, 100),  # the default's last entry, 1000, is what AP would be taken at
-        "format_only": False,
         # through the process group, on a CPU too; "cpu" would write files to the current folder
         "collect_device": "gpu",
     }

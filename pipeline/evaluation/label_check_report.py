@@ -52,19 +52,17 @@ class LabelCheckSection:
 
 
 def check_label_sets(
-    sets: Mapping[str, GroundTruth], found: Mapping[str, ServicePredictions], folder: Path
+    sets: Mapping[str, tuple[GroundTruth, ServicePredictions]], folder: Path
 ) -> list[LabelCheckSection]:
-    """Check the labels of several sets by what the model finds there, and write the suspects below a folder.
+    """Check the labels of several sets by what the model finds in them, and write the suspects below a folder.
 
     Args:
         sets: By name, such as `test`.
-        found: Of the same names.
         folder: Gets a folder for each set, and lies beside the report.
     """
     sections = []
-    for name, truth in sets.items():
-        results = found[name].results
-        check = check_labels(truth, matches_at_half(truth, results, match_boxes(truth, results)))
+    for name, (truth, found) in sets.items():
+        check = check_labels(truth, matches_at_half(truth, found.results, match_boxes(truth, found.results)))
         write_suspects(folder / name, check, truth)
         sections.append(label_check_section(check, truth, f"{name} images".capitalize(), f"{folder.name}/{name}"))
     return sections

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.client.http_client import Answer, ServedImage, ServiceClient, parse
+from pipeline.client.service_process import serve
 from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation.ground_truth import GroundTruth
@@ -55,6 +56,21 @@ class ServicePredictions:
     def write_results(self, path: Path) -> None:
         """Write the detections as a COCO results file, which `COCO.loadRes` reads."""
         path.write_text(json.dumps(self.results), "utf-8")
+
+
+def predict_sets(
+    bento: Path, sets: Mapping[str, GroundTruth], *, log_path: Path, score_threshold: float, workers: int
+) -> dict[str, ServicePredictions]:
+    """Serve a Bento, have it predict its test image as it did when it was packed, and send it all images of some sets.
+
+    The output of the server goes to `log_path`. The errors are those of `check_test_image` and `predict_dataset`.
+    """
+    with serve(bento, log_path=log_path) as service:
+        check_test_image(service.url)
+        return {
+            name: predict_dataset(service.url, truth, score_threshold=score_threshold, workers=workers)
+            for name, truth in sets.items()
+        }
 
 
 def check_test_image(url: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipeline.evaluation.report_figures import (
     slices_chart,
 )
 from pipeline.evaluation.templates import render
+from pipeline.evaluation.training_epochs import TrainingEpochs
 
 _COMPARED = (  # heading, attribute of the metrics, digits
     ("images", "images", 0),
@@ -54,24 +56,30 @@ _KINDS = {  # what each kind of error means
 _FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
 
 
+@dataclass(frozen=True)
+class ReportOrigin:
+    """What a report states as its origin."""
+
+    judged: int  # models that have been judged on this test set, this one included, by the records of `mode`
+    mode: str  # dev or prod, which keep their own records
+    chosen: Sequence[str]  # inputs that were chosen by hand
+    provenance: Mapping[str, Any]
+
+
 def write_report(
     path: Path,
     measured: Measurement,
     gate: QualityGate,
+    origin: ReportOrigin,
     *,
-    judged: int,
-    mode: str,
-    adopt: Sequence[str] = (),
-    label_checks: Sequence[LabelCheckSection] = (),
-    chosen: Sequence[str],
     gallery: ExampleGallery,
-    provenance: Mapping[str, Any],
+    label_checks: Sequence[LabelCheckSection] = (),
+    epochs: TrainingEpochs | None = None,
+    adopt: Sequence[str] = (),
 ) -> list[str]:
     """Write the report; it needs no network and no other file.
 
-    `judged` counts the models that have been judged on this test set, this one included, by the records of `mode`: dev
-    and prod keep their own. `adopt` says how the recommended threshold is adopted, `{threshold}` in it stands for the
-    number. `chosen` names the inputs that were chosen by hand.
+    `adopt` says how the recommended threshold is adopted; `{threshold}` in it stands for the number.
 
     Returns:
         What a user must know who does not open it, a short sentence each.
@@ -85,9 +93,8 @@ def write_report(
         gate=gate,
         decision=decide(measured, gate),
         figures=FIGURES,
-        judged=judged,
-        mode=mode,
-        remarks=[*notes, *_remarks(measured, chosen)],
+        origin=origin,
+        remarks=[*notes, *_remarks(measured, origin.chosen)],
         unwritten=unwritten(metrics.classes),
         kinds=_KINDS,
         fewest=FEWEST_IMAGES,
@@ -106,12 +113,12 @@ def write_report(
         hardware=read_hardware(),
         adopt=adopt,
         label_checks=label_checks,
+        epochs=epochs,
         compared=_COMPARED,
         confused=confused_pairs(metrics),
         crowd_only=metrics.images - metrics.images_with_objects - metrics.images_without_objects,
         gallery=gallery,
         script_source=script_source(),
-        provenance=provenance,
     )
     path.write_text(page, "utf-8")
     return notes

@@ -22,13 +22,14 @@ from pipeline.evaluation import quality_report
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gallery import make_gallery
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.quality_report import write_report
+from pipeline.evaluation.quality_report import ReportOrigin, write_report
 
 UNKNOWN = replace(CLEAN, learned=None)
 COCO = UnknownWeights("c" * 64, True)
 PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 WRONG = found(1, 2)
 EVIL = "<script>alert('x')</script>"
+PROVENANCE = {"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL}
 
 
 class Page(HTMLParser):
@@ -90,11 +91,17 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             tmp_path / "report.html",
             measured,
             decided,
-            judged=2,
-            mode="prod",
-            chosen=chosen,
+            ReportOrigin(
+                judged=2,
+                mode="prod",
+                chosen=chosen,
+                provenance={
+                    "run": "20260101T000000Z",
+                    "inputs": {"coco_test_dataset": "file:///store/abc"},
+                    "note": EVIL,
+                },
+            ),
             gallery=make_gallery(truth, measured.metrics) if drawn else NO_EXAMPLES,
-            provenance={"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL},
         )
         page = Page(tmp_path / "report.html")
         page.notes = notes

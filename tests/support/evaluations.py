@@ -17,7 +17,7 @@ from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate, judge
-from pipeline.evaluation.quality_report import write_report
+from pipeline.evaluation.quality_report import ReportOrigin, write_report
 from pipeline.evaluation.references import ReferenceDetections, compare_with_references
 from pipeline.evaluation.resampling import draw_figures
 from pipeline.evaluation.slices import measure_divisions
@@ -83,8 +83,8 @@ def write_evaluated(
 ) -> None:
     """Write the report on these detections."""
     measured, gate = evaluated(truth, results, **more)
-    provenance = {"run": "20260101T000000Z"}
-    write_report(path, measured, gate, judged=2, mode="prod", chosen=(), gallery=gallery, provenance=provenance)
+    origin = ReportOrigin(judged=2, mode="prod", chosen=(), provenance={"run": "20260101T000000Z"})
+    write_report(path, measured, gate, origin, gallery=gallery)
 
 
 def _found(other: Results | str | ReferenceDetections) -> ReferenceDetections:

@@ -1,0 +1,64 @@
+"""All files of an evaluation: predictions, metrics, the report, and the labels that are probably wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.evaluation.gallery import ExampleGallery
+from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.evaluation.label_check_report import check_label_sets
+from pipeline.evaluation.measurement import Measurement
+from pipeline.evaluation.metrics_file import write_metrics
+from pipeline.evaluation.prediction import ServicePredictions
+from pipeline.evaluation.quality_gate import QualityGate
+from pipeline.evaluation.quality_report import ReportOrigin, write_report
+from pipeline.evaluation.training_epochs import read_training_epochs
+
+
+@dataclass(frozen=True)
+class EvaluationFolders:
+    """Where the files go, and where the training's files are."""
+
+    results: Path
+    report: Path
+    training: Path
+
+
+def write_evaluation(
+    folders: EvaluationFolders,
+    measured: Measurement,
+    gate: QualityGate,
+    gallery: ExampleGallery,
+    origin: ReportOrigin,
+    *,
+    checked: Mapping[str, tuple[GroundTruth, ServicePredictions]],
+    adopt: Sequence[str] = (),
+) -> list[str]:
+    """Write `predictions.json`, `metrics.json`, `report.html` and the folder `label_check`.
+
+    Args:
+        folders: Of the files.
+        measured: What was measured on the test set.
+        gate: What was decided by it.
+        gallery: Examples of the test set.
+        origin: What the report states as its origin.
+        checked: The sets whose labels are checked, and what the service finds in them, by name.
+        adopt: See `write_report`.
+
+    Returns:
+        What a user must know who does not open the report, a short sentence each.
+    """
+    measured.predictions.write_results(folders.results / "predictions.json")
+    write_metrics(folders.results / "metrics.json", measured, gate)
+    return write_report(
+        folders.report / "report.html",
+        measured,
+        gate,
+        origin,
+        gallery=gallery,
+        label_checks=check_label_sets(checked, folders.report / "label_check"),
+        epochs=read_training_epochs(folders.training),
+        adopt=adopt,
+    )

@@ -61,7 +61,9 @@ def _wrapped(text: str, first: str, other: str) -> list[str]:
 def step_help(step: StepNotebook) -> str:
     """A step's parameters, read from its notebook, in 80 columns."""
     lines = [step.title, "", *_wrapped(", ".join(step.reads) or "the outside world", "reads   ", "        ")]
-    lines += [*_wrapped(", ".join(step.writes), "writes  ", "        "), "", "parameters:"]
+    lines += _wrapped(", ".join(step.writes), "writes  ", "        ")
+    lines += _wrapped(", ".join(step.earlier) + " of an earlier run", "against ", "        ") if step.earlier else []
+    lines += ["", "parameters:"]
     for each in step.parameters.values():
         lines.append(f"  {each.name}: {each.type} = {_json(each.default)}")
         lines += _wrapped(each.help, "      ", "      ")

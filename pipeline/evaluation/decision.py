@@ -61,7 +61,7 @@ def _headline(gate: QualityGate, other: str, verdict: str, *, is_seen: bool) -> 
     if verdict == CLOSE:
         return OPEN, f"Too close to call: {state}; better or worse than the {other} is not known"
     better = f", and the model is better than the {other}" if verdict == BETTER else ""
-    same = f"; the figures are those of the {other}" if verdict and not better else ""
+    same = f"; its figures equal those of the {other}" if verdict and not better else ""
     if gate.has_quality_limit:
         return SHIP, f"Ship this model: {state}{better or same}"
     return OPEN, f"Decide yourself: {state}{better or same}"

@@ -78,7 +78,7 @@ class QualityGate:
     @property
     def passed(self) -> bool | None:
         """Whether no figure misses its limit; None where none has a limit, or all that have are unknown."""
-        verdicts = [verdict for verdict in self.outcomes.values() if verdict is not None]
+        verdicts = [each.passed for each in self.requirements if each.passed is not None]
         return all(verdicts) if verdicts else None
 
     @property
@@ -104,7 +104,11 @@ class QualityGate:
     @property
     def outcomes(self) -> dict[str, bool | None]:
         """Each limit in words, and whether it is met; None where that is unknown."""
-        return {str(each): each.passed for each in self.requirements if each.has_limit}
+        outcomes: dict[str, bool | None] = {}
+        for each in self.requirements:
+            if each.has_limit and outcomes.get(str(each)) is not False:  # of two in the same words, the missed one
+                outcomes[str(each)] = each.passed
+        return outcomes
 
 
 def judge(

@@ -24,6 +24,10 @@ descent agrees with nothing. The check is on the pinned digests, so it holds wha
 An input chosen by hand (`--input`) is exempt at that step only: what the step makes descends from it. The record,
 and those of later steps, say that it was chosen, and it is part of their fingerprints.
 
+**Earlier runs.** A step may declare that it compares an input with that of an earlier run: of the newest complete one
+that has another artifact, so a repeated command finds the same one and is reused. It is pinned and kept like any input,
+but need not agree with the others. `rerun` looks before the run that it repeats.
+
 **Reuse.** A fingerprint is the SHA-256 of the notebook's cells, all parameters, the digests of the inputs, and the
 sources of the domain modules that the notebook imports, directly or not, or carries as files (`CARRIES`). A success
 with the same fingerprint anywhere in the same mode is reused, and the record says from where. The runtime's own
@@ -33,6 +37,6 @@ code is not part of it: it decides when a step runs, not what the step computes.
 millisecond, so the newest run stays the one that was opened last.
 
 **Publishing.** A step publishes in one place, `step.commit`; a step that fails before it has published nothing. The
-quality gate is judged after the outputs are stored, because the report of a bad model is worth reading: the attempt
+quality gate decides after the outputs are stored, because the report of a bad model is worth reading: the attempt
 is recorded as failed with its outputs, and nothing builds on them.
 """

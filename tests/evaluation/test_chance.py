@@ -10,6 +10,7 @@ from detections import found
 
 from pipeline.evaluation.chance import Chance, Interval, measure_chance
 from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.paired import PairedFigures, compare_models
 from pipeline.evaluation.resampling import draw_figures
 
 BOX = [10, 10, 40, 40]
@@ -79,3 +80,29 @@ def test_intervals_hold_the_truth_in_95_of_100_cases(coco_file: Callable, images
             held.setdefault(name, []).append(interval.low <= values[name] <= interval.high)
     shares = {name: np.mean(values) for name, values in held.items()}
     assert all(0.92 <= share <= 0.985 for share in shares.values()), shares
+
+
+@pytest.mark.slow
+def test_two_models_are_told_apart_as_often_as_claimed(coco_file: Callable) -> None:
+    """A thousand test sets: intervals hold the true difference, and equal models are seldom told apart."""
+
+    def figures(images: int, seed: int) -> dict[str, PairedFigures]:
+        """Models of one kind, each wrong in its own way; the third loses a fifth of its detections."""
+        truth, results = draw_images(np.random.default_rng(seed), images)
+        _, others = draw_images(np.random.default_rng(seed), images)
+        rng = np.random.default_rng(seed + 10**7)
+        other = [each | {"score": float(np.clip(each["score"] + rng.normal(0, 0.1), 0.001, 1))} for each in others]
+        before = [each | {"score": float(np.clip(each["score"] + rng.normal(0, 0.1), 0.001, 1))} for each in results]
+        worse = [each for each in other if rng.random() > 0.2]
+        file = coco_file(truth, images=images)
+        return {
+            name: compare_models(file, before, after, draws=200) for name, after in (("equal", other), ("worse", worse))
+        }
+
+    true = figures(20_000, 10**6)["worse"].figures["mAP"].change
+    found = [figures(34, seed) for seed in range(1000)]
+    equal = [each["equal"].figures["mAP"] for each in found]
+    worse = [each["worse"].figures["mAP"] for each in found]
+    assert np.mean([each.verdict in {"better", "worse"} for each in equal]) <= 0.08
+    assert 0.91 <= np.mean([each.low <= true <= each.high for each in worse]) <= 0.985
+    assert not any(each.verdict == "better" for each in worse)

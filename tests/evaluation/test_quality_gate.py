@@ -201,6 +201,13 @@ def test_the_reason_is_told_why_a_limit_decides_nothing(forty: GroundTruth) -> N
     assert list(gate.outcomes.items()) == [("mAP against the given weights not known, at least +0", None)]
 
 
+def test_of_limits_in_the_same_words_the_missed_one_is_recorded() -> None:
+    same = [Requirement("mAP", 0.50001, 0.500001), Requirement("mAP", 0.50001, 0.500014)]
+    for requirements in (same, same[::-1]):
+        gate = QualityGate(tuple(requirements))
+        assert (gate.passed, gate.outcomes) == (False, {"mAP 0.5, at least 0.5": False})
+
+
 WRONG: dict[str, tuple[str, str]] = {
     "no limit": ("mAP", "'mAP' is no limit"),
     "one equals sign": ("mAP = 0.5", "FIGURE >= NUMBER"),

@@ -77,9 +77,8 @@ class QualityGate:
 
     @property
     def passed(self) -> bool | None:
-        """Whether no figure misses its limit; None where none has a limit, or all that have are unknown."""
-        verdicts = [each.passed for each in self.requirements if each.passed is not None]
-        return all(verdicts) if verdicts else None
+        """Whether no figure misses its limit; None where none of the model's quality has one, or all are unknown."""
+        return False if self.missed else True if self.has_quality_limit else None
 
     @property
     def has_quality_limit(self) -> bool:
@@ -98,16 +97,20 @@ class QualityGate:
             return f"Quality gate failed: {'; '.join(map(str, self.missed))}"
         if met := [str(each) for each in self.requirements if each.is_quality and each.passed]:
             return f"Quality gate passed: {met[0]}{f'; and {len(met) - 1} more' if met[1:] else ''}"
-        others = "; the other limits are met" if self.passed else ", nor any other"
+        others = "; the other limits are met" if any(each.passed for each in self.requirements) else ", nor any other"
         return f"No limit of the model's quality was set{others}"
 
     @property
     def outcomes(self) -> dict[str, bool | None]:
-        """Each limit in words, and whether it is met; None where that is unknown."""
+        """Each limit in words, and whether it is met; None where that is unknown, or decides nothing.
+
+        Without a limit of the model's quality the others decide nothing, for a bad model may meet them.
+        """
+        met = True if self.has_quality_limit else None
         outcomes: dict[str, bool | None] = {}
         for each in self.requirements:
             if each.has_limit and outcomes.get(str(each)) is not False:  # of two in the same words, the missed one
-                outcomes[str(each)] = each.passed
+                outcomes[str(each)] = met if each.passed else each.passed
         return outcomes
 
 

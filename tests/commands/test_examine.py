@@ -377,7 +377,9 @@ def gate_of(*verdicts: bool | None) -> QualityGate:
     reached = {True: 1.0, False: 0.0, None: None}
     return QualityGate(
         tuple(
-            Requirement(str(number), reached[each], minimum=0.5, unknown="not measured" if each is None else "")
+            Requirement(
+                str(number), reached[each], minimum=0.5, is_quality=True, unknown="not measured" if each is None else ""
+            )
             for number, each in enumerate(verdicts)
         )
     )

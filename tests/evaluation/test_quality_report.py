@@ -145,6 +145,14 @@ def test_other_models_stand_beside_it(report: Callable) -> None:
         assert expected in head
 
 
+def test_classes_stand_beside_those_of_other_models(report: Callable) -> None:
+    found_by_both = [found(number, 1) for number in range(1, 7)] + [found(number, 2) for number in range(7, 13)]
+    page = report(greys=(250,) * 6 + (60,) * 6, results=found_by_both, others={"given": found_by_both[3:]})
+    table = page.text.partition("AP beside other models")[2]
+    assert re.search(r"bright 1.000 0.505 \+0.495 better \+0.\d+ to \+\d", table)
+    assert "dark 1.000 1.000 the same" in table
+
+
 def test_it_tells_everything_and_fetches_nothing(report: Callable) -> None:
     page = report(drawn=True)
     assert page.open == []

@@ -68,12 +68,6 @@ def _runs(context: CommandContext) -> CommandResult:
     return CommandResult([row_json(row) for row in shown], text)
 
 
-@command("show", "the manifest of a run", RUN)
-def _show(context: CommandContext) -> CommandResult:
-    manifest = context.find_run(context.arguments.run)
-    return CommandResult(manifest.to_json(), printing.run_text(manifest))
-
-
 @command("graph", "the steps and the entities that pass between them, as mermaid")
 def _graph(context: CommandContext) -> CommandResult:
     return CommandResult(printing.graph_json(context.steps), printing.graph_mermaid(context.steps))

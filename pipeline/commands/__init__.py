@@ -4,6 +4,7 @@ Each module registers its commands when it is imported, and imports what only on
 """
 
 MODULES: tuple[str, ...] = (
+    "pipeline.commands.show_command",
     "pipeline.commands.service_commands",
     "pipeline.commands.prelabel_command",
     "pipeline.commands.container_commands",

@@ -5,87 +5,105 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
-from pipeline.errors import MissingError
+from pipeline.commands.compare_command import RESULTS, TEST_SET
+from pipeline.errors import MissingError, UsageError
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
 
-RESULTS, _METRICS = "coco_inference_result_dataset", "metrics.json"
-_FIGURES = {"map": "mAP", "map50": "mAP50", "map75": "mAP75", "ar100": "AR100"}
-_REFERENCES = {"given": "the given weights", "earlier": "the earlier model", "pytorch": "PyTorch"}
+PICTURES = {"precision_recall.png": "Precision against recall", "average_precision.png": "AP of each class"}
+_METRICS, _PREDICTIONS, _ANNOTATIONS = "metrics.json", "predictions.json", "annotations.json"
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")
 
 
 @command(
     "show",
-    "the manifest of a run",
+    "the manifest of a run, or its evaluation as Markdown",
     argument("run", nargs="?", help="a part of its id, or latest~1; the newest by default"),
-    argument("--markdown", action="store_true", help="its evaluation as Markdown, for a pull request"),
+    argument("--markdown", action="store_true", help="the decision, and the figures beside other models"),
+    argument("--pictures", metavar="FOLDER", type=Path, help="with --markdown: draw two charts here and show them"),
+    argument("--pictures-at", metavar="URL", default="", help="the address of the pictures; by default the folder"),
 )
 def _show(context: CommandContext) -> CommandResult:
-    manifest = context.find_run(context.arguments.run)
-    if not context.arguments.markdown:
+    manifest, arguments = context.find_run(context.arguments.run), context.arguments
+    if not arguments.markdown:
+        if arguments.pictures:
+            raise UsageError("--pictures belongs to --markdown", remedy="show --markdown --pictures FOLDER")
         return CommandResult(manifest.to_json(), printing.run_text(manifest))
-    record = _evaluation(manifest)
+    record, store = _evaluation(manifest), context.project.runs.store
     with work_folder(context.root / ".cache" / "work", "show") as work:
-        store = context.project.runs.store
-        folder = store.get(record.outputs[RESULTS], work / "results", link=True, only={_METRICS})
+        folder = store.get(record.outputs[RESULTS], work / "results", link=True, only={_METRICS, _PREDICTIONS})
         metrics = json.loads((folder / _METRICS).read_text("utf-8"))
-    return CommandResult(manifest.to_json(), markdown(manifest, metrics))
+        if "decision" not in metrics:
+            raise MissingError("an earlier version evaluated this run", remedy="evaluate it again")
+        if arguments.pictures:
+            truth = store.get(record.inputs[TEST_SET], work / "test", link=True, only={_ANNOTATIONS}) / _ANNOTATIONS
+            _draw(arguments.pictures, truth, folder / _PREDICTIONS)
+    place = arguments.pictures_at.rstrip("/") or (arguments.pictures.as_posix() if arguments.pictures else "")
+    text = "\n".join(_lines(manifest, metrics, place))
+    return CommandResult({"run": manifest.run, "decision": metrics["decision"], "markdown": text}, text)
 
 
 def _evaluation(run: RunManifest) -> StepRecord:
     """The newest attempt that evaluated a model, also where its model missed a limit."""
     for record in reversed(run.attempts):
-        if RESULTS in record.outputs:
+        if RESULTS in record.outputs and TEST_SET in record.inputs:
             return record
-    raise MissingError(f"run {run.run} has evaluated no model", remedy="run model_eval, or name another run")
+    raise MissingError(f"run {run.run} has evaluated no model", remedy="run its last step, or name another run")
 
 
-def markdown(run: RunManifest, metrics: dict[str, Any]) -> str:
-    """The comment: the decision, the figures, the comparisons, the missed limits, and where it comes from."""
+def _draw(folder: Path, annotations: Path, predictions: Path) -> None:
+    from pipeline.evaluation.chance import measure_chance
+    from pipeline.evaluation.ground_truth import read_ground_truth
+    from pipeline.evaluation.metrics import evaluate
+    from pipeline.evaluation.report_figures import ap_chart, precision_recall_chart
+
+    metrics = evaluate(read_ground_truth(annotations), json.loads(predictions.read_text("utf-8")))
+    folder.mkdir(parents=True, exist_ok=True)
+    charts = precision_recall_chart(metrics), ap_chart(metrics, measure_chance(metrics))
+    for name, chart in zip(PICTURES, charts, strict=True):
+        chart.savefig(folder / name, dpi=110)
+
+
+def _lines(run: RunManifest, metrics: dict[str, Any], pictures: str) -> Iterator[str]:
+    from pipeline.evaluation.named_figures import FIGURES
+    from pipeline.evaluation.references import TITLES
+
     decision = metrics["decision"]
-    lines = [f"### {escape(decision['headline'])}", ""]
-    lines += [f"- {escape(each)}" for each in decision["reasons"]]
-    lines += ["", "| Figure | Value | 95 % interval |", "|---|---|---|"]
-    for key, name in _FIGURES.items():
-        lines.append(f"| {name} | {_number(metrics[key])} | {_interval(metrics['intervals'][key])} |")
-    for key, title in _REFERENCES.items():
-        lines += _reference(title, metrics["references"].get(key))
-    missed = [name for name, passed in metrics["gate"]["limits"].items() if passed is False]
-    if missed:
-        lines += ["", f"Missed limits: {', '.join(map(escape, missed))}"]
-    commit = str(run.code.get("commit", ""))[:12] or "unknown"
-    lines += ["", f"Run `{run.run}`, commit `{commit}`, {metrics['images']} test images, {metrics['objects']} objects"]
-    return "\n".join(lines)
+    yield from (f"### {escape(decision['headline'])}", "", *(f"- {escape(each)}" for each in decision["reasons"]), "")
+    others = {TITLES[name]: each["figures"] for name, each in metrics["references"].items() if each["figures"]}
+    yield "| " + " | ".join(["figure", "this model, 95 % interval", *others]) + " |"
+    yield "|---" * (2 + len(others)) + "|"
+    for name, figure in FIGURES.items():
+        if (value := metrics[figure.attribute]) is not None:
+            ends = metrics["intervals"][figure.attribute]
+            own = f"**{value:.3f}**" + (f" {ends[0]:.3f} to {ends[1]:.3f}" if ends else "")
+            yield "| " + " | ".join([figure.meaning, own, *(_cell(each.get(name)) for each in others.values())]) + " |"
+    for each in metrics["references"].values():
+        yield from (["", escape(each["caution"])] if each["caution"] else [])
+    if pictures:
+        yield from ("", *(f"![{title}]({pictures}/{name})" for name, title in PICTURES.items()))
+    commit = str(run.code.get("commit", ""))[:12] or "none"
+    yield from (
+        "",
+        f"{metrics['images']} test images, {metrics['objects']} objects; run `{run.run}`, commit `{commit}`",
+    )
 
 
-def _reference(title: str, reference: dict[str, Any] | None) -> list[str]:
-    if reference is None:
-        return []
-    if reference["absence"]:
-        return ["", f"Against {title}: {escape(reference['absence'])}"]
-    lines = ["", f"| Against {title} | Before | Change | 95 % interval | Verdict |", "|---|---|---|---|---|"]
-    for name, each in reference["figures"].items():
-        interval = _interval(each["interval"], "+.3f")
-        lines.append(
-            f"| {escape(name)} | {each['before']:.3f} | {each['change']:+.3f} | {interval} | {each['verdict']} |"
-        )
-    return [*lines, "", escape(reference["caution"])] if reference["caution"] else lines
+def _cell(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return "-"
+    ends = difference["interval"]
+    interval = f" ({ends[0]:+.3f} to {ends[1]:+.3f})" if ends else ""
+    return f"{difference['before']:.3f}, {difference['change']:+.3f} {difference['verdict']}{interval}"
 
 
 def escape(text: str) -> str:
     """Text that GitHub shows as it is: no markup, no HTML, no line break, and nobody is notified."""
     plain = html.escape(" ".join(text.split()), quote=False)
     return _SPECIAL.sub(r"\\\1", plain).replace("@", "@\u200b")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _interval(ends: list[float] | None, form: str = ".3f") -> str:
-    return f"{ends[0]:{form}} to {ends[1]:{form}}" if ends else ""

@@ -1,4 +1,4 @@
-"""All files of an evaluation: predictions, metrics, the report, and the labels that are probably wrong."""
+"""All files of an evaluation: predictions, metrics, report, model card, and the labels that are probably wrong."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.label_check_report import check_label_sets
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.metrics_file import write_metrics
+from pipeline.evaluation.model_card import write_model_card
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.quality_report import ReportOrigin, write_report
 from pipeline.evaluation.training_epochs import read_training_epochs
+from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 
 @dataclass(frozen=True)
 class EvaluationFolders:
-    """Where the files go, and where the training's files are."""
+    """Where the files go, and where the files of the training and the Bento are."""
 
     results: Path
     report: Path
     training: Path
+    packed: Path
 
 
 def write_evaluation(
@@ -36,7 +39,7 @@ def write_evaluation(
     checked: Mapping[str, tuple[GroundTruth, ServicePredictions]],
     adopt: Sequence[str] = (),
 ) -> list[str]:
-    """Write `predictions.json`, `metrics.json`, `report.html` and the folder `label_check`.
+    """Write `predictions.json`, `metrics.json`, `report.html`, `MODEL_CARD.md` and the folder `label_check`.
 
     Args:
         folders: Of the files.
@@ -52,6 +55,8 @@ def write_evaluation(
     """
     measured.predictions.write_results(folders.results / "predictions.json")
     write_metrics(folders.results / "metrics.json", measured, gate)
+    metadata = ModelMetadata.read(folders.packed / "src" / METADATA_FILE)
+    write_model_card(folders.report / "MODEL_CARD.md", measured, gate, metadata, origin.provenance)
     return write_report(
         folders.report / "report.html",
         measured,

@@ -139,7 +139,7 @@ def number_told(page: Page) -> int:
 
 
 def test_the_report_has_its_sections_and_the_gallery_its_groups(page: Page, written: Written) -> None:
-    assert page.locator("main > h2").all_inner_texts() == [*SECTIONS, "Provenance"]
+    assert page.locator("main > h2").all_inner_texts() == [*SECTIONS, "Where it came from"]
     groups = page.locator("#gallery .group h3").all_inner_texts()
     assert groups == list(written.gallery.groups)
     assert {WORST_MISSES, FALSE_ALARMS, BEST_HITS, MOST_ERRORS} <= set(groups)

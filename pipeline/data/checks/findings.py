@@ -11,6 +11,8 @@ from pipeline.data.coco import Box, Image
 from pipeline.data.tables import Table, read_records, write_records
 
 Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+"""The worst first."""
 Action = Literal["report", "repair", "drop"]
 Did = Literal["reported", "repaired", "dropped"]
 

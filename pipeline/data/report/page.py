@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from pipeline.data.checks.findings import Findings
+from pipeline.data.checks.findings import SEVERITIES, Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
 from pipeline.data.fonts import missing_fonts, unwritten
@@ -69,7 +69,8 @@ def write_report(
     which. `exclusions` are all that led from the source to the three sets.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    findings = Findings((*checked.findings, *parts.findings))
+    every = (*checked.findings, *parts.findings)
+    findings = Findings(sorted(every, key=lambda each: SEVERITIES.index(each.severity)))
     drawn: dict[str, FigureList | Gallery] = {
         "Worst examples": worst_examples(findings, images_folder),
         "Classes": draw(figures.class_histogram(parts)),

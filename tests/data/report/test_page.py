@@ -171,6 +171,16 @@ def test_every_finding_is_a_line_of_the_file_and_the_splits_are_beside_the_class
     assert [line[3] for line in lines] == [f"none of {i} in eval" for i in range(40)]
 
 
+def test_the_worst_findings_come_first(report: Any) -> None:
+    mixed = [
+        Finding("rule", severity, f"image {n}", "reported", "") for n, severity in enumerate(("info", "error") * 3)
+    ]
+    written = report(findings=[*mixed, Finding("rule", "warning", "image 9", "reported", "")])
+    told = [each.severity for each in written.findings]
+    assert told == ["error"] * 3 + ["warning"] + ["info"] * 3
+    assert [each.item for each in written.findings[:3]] == ["image 1", "image 3", "image 5"], "otherwise as they came"
+
+
 def test_what_the_notebook_shows_is_what_the_page_shows(written: Any) -> None:
     page = written.path.read_text("utf-8")
     for section in written.figures.parts.values():

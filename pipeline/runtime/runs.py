@@ -271,7 +271,9 @@ def _dump(content: Mapping[str, Any]) -> bytes:
 
 def _is_cut(content: bytes) -> bool:
     """Whether a record was cut while it was written; one that is damaged otherwise is not."""
-    if content.endswith(b"}\n") or content[:1] not in (b"", b"{"):
+    last = content.removesuffix(b"\n").rpartition(b"\n")[2]
+    is_whole = content.endswith(b"}\n") and not last.startswith(b" ")  # the braces within a record are indented
+    if is_whole or content[:1] not in (b"", b"{"):
         return False
     try:
         json.loads(content)

@@ -232,6 +232,21 @@ def test_a_record_that_was_cut_off_counts_as_not_written(
     assert runs.ids() == [run]
 
 
+def test_a_record_that_was_cut_behind_a_brace_within_it_counts_as_not_written(runs: Runs) -> None:
+    run = opened(runs)
+    inputs = {"words": words(runs)}
+    runs.start(run, beginning("second", inputs=inputs, code={"commit": "", "untracked": {"a": "b"}}))
+    key = f"runs/{run}/attempts/second.001.started.json"
+    content = runs.store.files.read(key)
+    ends = [end for end in range(2, len(content)) if content[:end].endswith(b"}\n")]
+    assert len(ends) >= 2
+    for end in ends:
+        runs.store.files.replace(key, content[:end])
+        assert Runs(runs.store).load(run).attempts == ()
+    runs.store.files.replace(key, content)
+    assert len(Runs(runs.store).load(run).attempts) == 1
+
+
 @pytest.mark.parametrize("cut", [False, True])
 def test_an_attempt_whose_process_is_gone_gets_an_end(runs: Runs, *, cut: bool) -> None:
     run = opened(runs)

@@ -44,7 +44,7 @@ class Difference:
     def verdict(self) -> str:
         """Whether the second is better: only where all of the interval is on one side of zero."""
         if self.low is None or self.high is None:
-            return CLOSE
+            return SAME if abs(self.change) < _NEGLIGIBLE else CLOSE
         if max(abs(self.low), abs(self.high)) < _NEGLIGIBLE:
             return SAME
         if self.low <= 0 <= self.high:

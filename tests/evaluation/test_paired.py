@@ -81,6 +81,10 @@ def test_fewer_false_positives_are_better(forty: GroundTruth) -> None:
     assert "fp_per_empty_image" not in difference.figures
 
 
+def test_what_is_equal_on_few_images_is_the_same() -> None:
+    assert [Difference(0.5, after, None, None).verdict for after in (0.5, 0.6)] == ["the same", "too close to call"]
+
+
 def test_a_quarter_of_the_interval_takes_sixteen_times_the_images() -> None:
     paired = PairedFigures(100, {"mAP": Difference(0.5, 0.52, -0.06, 0.10)}, {})
     assert paired.images_for(0.02) == 1600

@@ -77,7 +77,7 @@ def _compare(context: CommandContext) -> CommandResult:
     return CommandResult(content | {"models": found}, f"{text}\n\n{told}")
 
 
-def _evaluation(run: RunManifest) -> StepRecord | None:
+def evaluation_of(run: RunManifest) -> StepRecord | None:
     """The newest attempt that evaluated a model, also where its model missed a limit."""
     for record in reversed(run.attempts):
         if TEST_SET in record.inputs and RESULTS in record.outputs:
@@ -87,7 +87,7 @@ def _evaluation(run: RunManifest) -> StepRecord | None:
 
 def _reason(left: RunManifest, right: RunManifest) -> str:
     """Why the models of two runs are not compared."""
-    if _evaluation(left) and _evaluation(right):
+    if evaluation_of(left) and evaluation_of(right):
         return "the models were evaluated on different test sets: their figures cannot be compared"
     return ""
 
@@ -96,7 +96,7 @@ def _evaluate(context: CommandContext, left: RunManifest, right: RunManifest) ->
     """Compare the models, and write the page if one is wanted; None where the test images are not the same."""
     from pipeline.evaluation.ground_truth import read_ground_truth
 
-    records = _evaluation(left), _evaluation(right)
+    records = evaluation_of(left), evaluation_of(right)
     if records[0] is None or records[1] is None:
         return None
     test_set = records[0].inputs[TEST_SET]

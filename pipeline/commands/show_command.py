@@ -11,9 +11,9 @@ from typing import Any
 
 from pipeline.cli import printing
 from pipeline.cli.command import CommandContext, CommandResult, argument, command
-from pipeline.commands.compare_command import RESULTS, TEST_SET
+from pipeline.commands.compare_command import RESULTS, TEST_SET, evaluation_of
 from pipeline.errors import MissingError, UsageError
-from pipeline.runtime.manifest import RunManifest, StepRecord
+from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.process import work_folder
 
 PICTURES = {"precision_recall.png": "Precision against recall", "average_precision.png": "AP of each class"}
@@ -35,7 +35,11 @@ def _show(context: CommandContext) -> CommandResult:
         if arguments.pictures:
             raise UsageError("--pictures belongs to --markdown", remedy="show --markdown --pictures FOLDER")
         return CommandResult(manifest.to_json(), printing.run_text(manifest))
-    record, store = _evaluation(manifest), context.project.runs.store
+    record, store = evaluation_of(manifest), context.project.runs.store
+    if record is None:
+        raise MissingError(
+            f"run {manifest.run} has evaluated no model", remedy="run its last step, or name another run"
+        )
     with work_folder(context.root / ".cache" / "work", "show") as work:
         folder = store.get(record.outputs[RESULTS], work / "results", link=True, only={_METRICS, _PREDICTIONS})
         metrics = json.loads((folder / _METRICS).read_text("utf-8"))
@@ -47,14 +51,6 @@ def _show(context: CommandContext) -> CommandResult:
     place = arguments.pictures_at.rstrip("/") or (arguments.pictures.as_posix() if arguments.pictures else "")
     text = "\n".join(_lines(manifest, metrics, place))
     return CommandResult({"run": manifest.run, "decision": metrics["decision"], "markdown": text}, text)
-
-
-def _evaluation(run: RunManifest) -> StepRecord:
-    """The newest attempt that evaluated a model, also where its model missed a limit."""
-    for record in reversed(run.attempts):
-        if RESULTS in record.outputs and TEST_SET in record.inputs:
-            return record
-    raise MissingError(f"run {run.run} has evaluated no model", remedy="run its last step, or name another run")
 
 
 def _draw(folder: Path, annotations: Path, predictions: Path) -> None:

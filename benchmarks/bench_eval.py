@@ -66,10 +66,10 @@ def run_pycocotools(folder: Path, _: int) -> dict[str, float]:
 
 def run_ours(folder: Path, draws: int) -> dict[str, float]:
     """All figures of the report, with intervals from so many draws, and the seconds that they took."""
-    from pipeline.evaluation.chance import measure_chance
-    from pipeline.evaluation.ground_truth import read_ground_truth
-    from pipeline.evaluation.metrics import evaluate
-    from pipeline.evaluation.resampling import draw_figures
+    from pipeline.metrics.chance import measure_chance
+    from pipeline.metrics.detection_metrics import evaluate
+    from pipeline.metrics.ground_truth import read_ground_truth
+    from pipeline.metrics.resampling import draw_figures
 
     started = time.perf_counter()
     truth = read_ground_truth(folder / "annotations.json")

@@ -32,8 +32,8 @@ from report import work_in
 from pipeline.detection.export import ExportedModel, export_onnx
 from pipeline.detection.families import FAMILY
 from pipeline.detection.quantization import calibration_images, quantize
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline.evaluation.model_form import measure_map, time_ratio
+from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.packing import service_requirements

@@ -315,8 +315,8 @@ def measure(weights: Path, spec: Any, folder: Path) -> tuple[float, float | None
 
     from pipeline.detection.export import load_detector
     from pipeline.detection.mmcv_ops import nms
-    from pipeline.evaluation.ground_truth import read_ground_truth
-    from pipeline.evaluation.metrics import evaluate
+    from pipeline.metrics.detection_metrics import evaluate
+    from pipeline.metrics.ground_truth import read_ground_truth
     from pipeline.serving.preprocessing import letterbox, stack
 
     model = load_detector(spec, weights)

@@ -32,6 +32,8 @@ from pipeline.commands import MODULES
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Store
 
+pytest_plugins = ["coco_sets"]
+
 ROOT = Path(__file__).parents[1]
 Cell = tuple[str, str]  # tag, or "md" for markdown, or ""; source
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.changes import Changes
     from pipeline.evaluation.examples import Selection
-    from pipeline.evaluation.ground_truth import GroundTruth
-    from pipeline.evaluation.metrics import DetectionMetrics
-    from pipeline.evaluation.paired import Difference, PairedFigures
+    from pipeline.metrics.detection_metrics import DetectionMetrics
+    from pipeline.metrics.ground_truth import GroundTruth
+    from pipeline.metrics.paired import Difference, PairedFigures
 
 TEST_SET, RESULTS = "coco_test_dataset", "coco_inference_result_dataset"
 _ANNOTATIONS, _PREDICTIONS = "annotations.json", "predictions.json"
@@ -94,7 +94,7 @@ def _reason(left: RunManifest, right: RunManifest) -> str:
 
 def _evaluate(context: CommandContext, left: RunManifest, right: RunManifest) -> _Evaluations | None:
     """Compare the models, and write the page if one is wanted; None where the test images are not the same."""
-    from pipeline.evaluation.ground_truth import read_ground_truth
+    from pipeline.metrics.ground_truth import read_ground_truth
 
     records = evaluation_of(left), evaluation_of(right)
     if records[0] is None or records[1] is None:
@@ -122,8 +122,8 @@ def _evaluate(context: CommandContext, left: RunManifest, right: RunManifest) ->
 
 def _measure(truth: GroundTruth, results: Sequence[Any]) -> _Evaluations:
     from pipeline.evaluation.changes import find_changes
-    from pipeline.evaluation.metrics import evaluate
-    from pipeline.evaluation.paired import compare_models
+    from pipeline.metrics.detection_metrics import evaluate
+    from pipeline.metrics.paired import compare_models
 
     before, after = (evaluate(truth, each) for each in results)
     return _Evaluations(truth, before, after, compare_models(truth, *results), find_changes(truth, before, after))
@@ -132,8 +132,8 @@ def _measure(truth: GroundTruth, results: Sequence[Any]) -> _Evaluations:
 def _write_page(
     path: Path, truth: GroundTruth, models: _Evaluations, selection: Selection, names: tuple[str, str]
 ) -> None:
-    from pipeline.evaluation.comparison_page import write_comparison
-    from pipeline.evaluation.gallery import draw_gallery
+    from pipeline.evaluation.report.comparison_page import write_comparison
+    from pipeline.evaluation.report.gallery import draw_gallery
 
     gallery = draw_gallery(truth, {"before": models.before, "after": models.after}, selection)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,11 @@ from pipeline.runtime.manifest import gate_verdict
 from pipeline.runtime.process import work_folder
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.ground_truth import GroundTruth
     from pipeline.evaluation.measurement import Measurement
     from pipeline.evaluation.prediction import ServicePredictions
     from pipeline.evaluation.prediction_differences import Detections, PredictionDifferences
     from pipeline.evaluation.quality_gate import QualityGate
+    from pipeline.metrics.ground_truth import GroundTruth
 
 # parameters of the evaluation with which the service was asked, and those with which it was judged
 _ASKED = ("score_threshold", "workers")
@@ -54,9 +54,9 @@ class Replay:
 def replay(context: CommandContext, exam: Exam) -> Replay:
     """Lay out the service and the test set from the store, and evaluate again as the exam did; nothing is left."""
     from pipeline.client.service_process import serve
-    from pipeline.evaluation.ground_truth import read_ground_truth
-    from pipeline.evaluation.metrics import evaluate
     from pipeline.evaluation.prediction import predict_dataset
+    from pipeline.metrics.detection_metrics import evaluate
+    from pipeline.metrics.ground_truth import read_ground_truth
 
     store = context.project.runs.store
     with work_folder(context.root / ".cache" / "work", "examine") as work:
@@ -83,8 +83,8 @@ def compare(
 ) -> Comparison:
     """Compare the predictions with those recorded, and judge again, as far as the parameters of the exam tell how."""
     from pipeline.evaluation.measurement import measure
-    from pipeline.evaluation.metrics import evaluate
     from pipeline.evaluation.prediction_differences import compare_predictions
+    from pipeline.metrics.detection_metrics import evaluate
 
     predictions, before = compare_predictions(recorded, replayed.results), evaluate(truth, recorded)
     if not {_LIMITS, *_JUDGED} <= exam.parameters.keys():

@@ -54,10 +54,10 @@ def _show(context: CommandContext) -> CommandResult:
 
 
 def _draw(folder: Path, annotations: Path, predictions: Path) -> None:
-    from pipeline.evaluation.chance import measure_chance
-    from pipeline.evaluation.ground_truth import read_ground_truth
-    from pipeline.evaluation.metrics import evaluate
-    from pipeline.evaluation.report_figures import ap_chart, precision_recall_chart
+    from pipeline.evaluation.report.charts import ap_chart, precision_recall_chart
+    from pipeline.metrics.chance import measure_chance
+    from pipeline.metrics.detection_metrics import evaluate
+    from pipeline.metrics.ground_truth import read_ground_truth
 
     metrics = evaluate(read_ground_truth(annotations), json.loads(predictions.read_text("utf-8")))
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +67,8 @@ def _draw(folder: Path, annotations: Path, predictions: Path) -> None:
 
 
 def _lines(run: RunManifest, metrics: dict[str, Any], pictures: str) -> Iterator[str]:
-    from pipeline.evaluation.named_figures import FIGURES
     from pipeline.evaluation.references import TITLES
+    from pipeline.metrics.named_figures import FIGURES
 
     decision = metrics["decision"]
     yield from (f"### {escape(decision['headline'])}", "", *(f"- {escape(each)}" for each in decision["reasons"]), "")

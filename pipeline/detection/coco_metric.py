@@ -16,9 +16,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 from numpy.typing import NDArray
 
-from pipeline.evaluation.average_precision import average_precision, coco_figures
-from pipeline.evaluation.coco_matching import match_boxes
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.metrics.average_precision import average_precision, coco_figures
+from pipeline.metrics.coco_matching import match_boxes
+from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 
 # id of an image, boxes `(N, 4)` x1, y1, x2, y2 in its pixels, scores and labels `(N,)`
 Found = tuple[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.coco_matching import Bools, Ints, box_iou
 from pipeline.evaluation.examples import (
     Example,
     Outcomes,
@@ -23,8 +22,9 @@ from pipeline.evaluation.examples import (
     object_example,
     outcomes,
 )
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import DetectionMetrics
+from pipeline.metrics.coco_matching import Bools, Ints, box_iou
+from pipeline.metrics.detection_metrics import DetectionMetrics
+from pipeline.metrics.ground_truth import GroundTruth
 
 IMAGES_LOST, IMAGES_GAINED = "Images right before, wrong now", "Images wrong before, right now"
 OBJECTS_LOST, OBJECTS_GAINED = "Objects found before, missed now", "Objects missed before, found now"

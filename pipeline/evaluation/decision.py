@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.evaluation.measurement import Measurement
-from pipeline.evaluation.paired import BETTER, CLOSE, SAME, WORSE, Difference, PairedFigures
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.references import EARLIER, GIVEN, Reference
+from pipeline.metrics.paired import BETTER, CLOSE, SAME, WORSE, Difference, PairedFigures
 
 WANTED = 0.02
 """A difference of mAP that matters to users: how many images would show it is told."""

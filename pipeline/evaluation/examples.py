@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.coco_matching import SIZES, Bools, Floats, Ints, sizes_of
-from pipeline.evaluation.error_kinds import KINDS, MISSED
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import DetectionMetrics
+from pipeline.metrics.coco_matching import SIZES, Bools, Floats, Ints, sizes_of
+from pipeline.metrics.detection_metrics import DetectionMetrics
+from pipeline.metrics.error_kinds import KINDS, MISSED
+from pipeline.metrics.ground_truth import GroundTruth
 
 Texts = npt.NDArray[np.str_]
 

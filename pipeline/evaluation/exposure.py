@@ -14,9 +14,9 @@ from pipeline.data.figures import encode_jpeg, read_pixels, scale
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, find_seen
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.errors import IntegrityError
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import DetectionMetrics, evaluate
 from pipeline.files import sha256_of
+from pipeline.metrics.detection_metrics import DetectionMetrics, evaluate
+from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 _SHOWN = 12

@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError, did_you_mean
-from pipeline.evaluation.named_figures import CLASS_FIGURES, FIGURES
 from pipeline.evaluation.references import TITLES
+from pipeline.metrics.named_figures import CLASS_FIGURES, FIGURES
 
 EVERY_CLASS = "*"
 

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.figures import read_shades
-from pipeline.evaluation.coco_matching import Bools, Floats, Ints
-from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.metrics.coco_matching import Bools, Floats, Ints
+from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.settings import available_cpus
 
 _MOST_VALUES = 10  # of a field; with more, numbers are divided into quartiles, and texts are names

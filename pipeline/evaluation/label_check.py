@@ -34,9 +34,9 @@ import numpy as np
 
 from pipeline.data.coco import Annotation
 from pipeline.data.writing.labelled import LabelledBox
-from pipeline.evaluation.coco_matching import Bools, Floats, Ints, box_iou
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.matching import Matches
+from pipeline.metrics.coco_matching import Bools, Floats, Ints, box_iou
+from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.matching import Matches
 
 UNLABELLED, WRONG_CLASS = "object without a label", "wrong class"
 BADLY_PLACED, NO_OBJECT = "badly placed box", "label without an object"

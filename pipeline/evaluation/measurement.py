@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.evaluation.chance import Chance, measure_chance
 from pipeline.evaluation.exposure import Exposure, check_exposure
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import DetectionMetrics, evaluate
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.references import Reference, ReferenceDetections, compare_with_references
-from pipeline.evaluation.resampling import draw_figures
 from pipeline.evaluation.slices import Slices, measure_slices
-from pipeline.evaluation.thresholds import ThresholdAdvice, advise_threshold
+from pipeline.metrics.chance import Chance, measure_chance
+from pipeline.metrics.detection_metrics import DetectionMetrics, evaluate
+from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.resampling import draw_figures
+from pipeline.metrics.thresholds import ThresholdAdvice, advise_threshold
 
 
 @dataclass(frozen=True)

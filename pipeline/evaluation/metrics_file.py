@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.chance import CONFIDENCE, Interval
 from pipeline.evaluation.decision import decide
 from pipeline.evaluation.measurement import Measurement
-from pipeline.evaluation.paired import Difference
 from pipeline.evaluation.quality_gate import QualityGate
 from pipeline.evaluation.references import Reference
+from pipeline.metrics.chance import CONFIDENCE, Interval
+from pipeline.metrics.paired import Difference
 
 
 def write_metrics(path: Path, measured: Measurement, gate: QualityGate) -> None:

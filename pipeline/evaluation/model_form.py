@@ -20,9 +20,9 @@ from pipeline.data.coco import read_coco
 from pipeline.detection.export import ExportedModel
 from pipeline.detection.quantization import calibration_images, quantize
 from pipeline.errors import StepError
-from pipeline.evaluation.average_precision import average_precision, mean
-from pipeline.evaluation.coco_matching import match_boxes
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.metrics.average_precision import average_precision, mean
+from pipeline.metrics.coco_matching import match_boxes
+from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.evaluation.gallery import ExampleGallery
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.label_check_report import check_label_sets
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.metrics_file import write_metrics
-from pipeline.evaluation.model_card import write_model_card
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate
-from pipeline.evaluation.quality_report import ReportOrigin, write_report
+from pipeline.evaluation.report.gallery import ExampleGallery
+from pipeline.evaluation.report.label_check_report import check_label_sets
+from pipeline.evaluation.report.model_card import write_model_card
+from pipeline.evaluation.report.quality_report import ReportOrigin, write_report
 from pipeline.evaluation.training_epochs import read_training_epochs
+from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 

@@ -18,7 +18,7 @@ from pipeline.client.http_client import Answer, ServedImage, ServiceClient, pars
 from pipeline.client.service_process import serve
 from pipeline.data.coco import Image
 from pipeline.errors import DataError, MissingError, StepError
-from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.runtimes import FP32
 from pipeline.serving.self_test import count_unmatched
 

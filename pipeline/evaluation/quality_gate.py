@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.chance import FEWEST_IMAGES, Interval
 from pipeline.evaluation.gate_limits import EVERY_CLASS, Limit
 from pipeline.evaluation.measurement import Measurement
-from pipeline.evaluation.named_figures import CLASS_FIGURES, FIGURES
 from pipeline.evaluation.references import TITLES, Reference
+from pipeline.metrics.chance import FEWEST_IMAGES, Interval
+from pipeline.metrics.named_figures import CLASS_FIGURES, FIGURES
 
 RELEASE_MAP50 = 0.1  # every detector that was trained at all is above it
 RELEASE_SEEN_SIMILAR = 0.5  # frames of a fixed camera look alike; but above this, the test measures memory

@@ -16,11 +16,11 @@ from pipeline.client.service_process import serve
 from pipeline.detection.reference_predictions import predict_checkpoint, predict_given
 from pipeline.errors import PipelineError
 from pipeline.evaluation.exposure import check_exposure
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import DetectionMetrics, evaluate
-from pipeline.evaluation.paired import PairedFigures, compare_draws
 from pipeline.evaluation.prediction import predict_dataset
-from pipeline.evaluation.resampling import Draws, draw_figures
+from pipeline.metrics.detection_metrics import DetectionMetrics, evaluate
+from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.paired import PairedFigures, compare_draws
+from pipeline.metrics.resampling import Draws, draw_figures
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
 GIVEN, EARLIER, PYTORCH = "given", "earlier", "pytorch"

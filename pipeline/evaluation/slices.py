@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from pipeline.evaluation.chance import CONFIDENCE, Interval, interval_of, spread_of
-from pipeline.evaluation.coco_matching import SIZES, CocoMatches, Floats
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.image_properties import Divisions, divide_images
-from pipeline.evaluation.metrics import DetectionMetrics
-from pipeline.evaluation.resampling import draw_weights, resample_ap50
+from pipeline.metrics.chance import CONFIDENCE, Interval, interval_of, spread_of
+from pipeline.metrics.coco_matching import SIZES, CocoMatches, Floats
+from pipeline.metrics.detection_metrics import DetectionMetrics
+from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.resampling import draw_weights, resample_ap50
 
 _DRAWS = 400  # with so many, a standard deviation is off by 4 %
 _LEAST = 1e-9  # differences below it come from the order of additions

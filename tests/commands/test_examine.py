@@ -21,9 +21,9 @@ from pipeline.cli.command import CommandContext
 from pipeline.commands.exam_replay import Comparison, Replay, compare, decide, replay
 from pipeline.commands.examine_command import outcome
 from pipeline.commands.recorded_exams import Exam, find_exam
-from pipeline.evaluation.ground_truth import read_ground_truth
 from pipeline.evaluation.prediction_differences import PredictionDifferences
 from pipeline.evaluation.quality_gate import QualityGate, Requirement
+from pipeline.metrics.ground_truth import read_ground_truth
 from pipeline.runtime import execution, runner
 from pipeline.runtime.code import environment, hardware
 from pipeline.runtime.store.artifact_store import Artifact, Store
@@ -38,7 +38,7 @@ import numpy as np
 from pathlib import Path
 from pipeline.client.service_process import serve
 from pipeline.evaluation.gate_limits import read_limits
-from pipeline.evaluation.ground_truth import read_ground_truth
+from pipeline.metrics.ground_truth import read_ground_truth
 from pipeline.evaluation.measurement import measure
 from pipeline.evaluation.prediction import predict_dataset
 from pipeline.evaluation.quality_gate import judge

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from pipeline.detection import mmcv_ops
 from pipeline.detection.coco_metric import MatchedCocoMetric
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 
 
 @pytest.fixture(scope="module")

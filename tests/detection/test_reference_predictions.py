@@ -14,9 +14,9 @@ from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.reference_predictions import BATCH, predict_checkpoint, predict_given, suppressed
 from pipeline.detection.training import TrainingResult, train
 from pipeline.errors import DataError, MissingError
-from pipeline.evaluation.average_precision import average_precision, coco_figures
-from pipeline.evaluation.coco_matching import match_boxes
-from pipeline.evaluation.ground_truth import GroundTruth, read_ground_truth
+from pipeline.metrics.average_precision import average_precision, coco_figures
+from pipeline.metrics.coco_matching import match_boxes
+from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 from pipeline.serving.preprocessing import letterbox, stack

@@ -20,8 +20,8 @@ from pipeline.evaluation.changes import (
     Changes,
     find_changes,
 )
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import evaluate
+from pipeline.metrics.detection_metrics import evaluate
+from pipeline.metrics.ground_truth import GroundTruth
 
 CAT, DOG = 1, 2
 BOX, ASIDE = [20, 20, 100, 100], [200, 100, 50, 50]

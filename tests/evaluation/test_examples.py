@@ -11,7 +11,6 @@ import pytest
 from cases import cases
 from detections import found
 
-from pipeline.evaluation.error_kinds import KINDS, MISSED
 from pipeline.evaluation.examples import (
     BEST_HITS,
     FALSE_ALARMS,
@@ -23,8 +22,9 @@ from pipeline.evaluation.examples import (
     outcomes,
     select_examples,
 )
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import evaluate
+from pipeline.metrics.detection_metrics import evaluate
+from pipeline.metrics.error_kinds import KINDS, MISSED
+from pipeline.metrics.ground_truth import GroundTruth
 
 CAT, DOG = 1, 2
 BOX = [20, 20, 100, 100]

@@ -18,8 +18,8 @@ from pictures import smooth
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights, learn_images
 from pipeline.errors import DataError, IntegrityError, MissingError
 from pipeline.evaluation.exposure import check_exposure, is_named_like_train2017, val2017_ids
-from pipeline.evaluation.ground_truth import GroundTruth
-from pipeline.evaluation.metrics import evaluate
+from pipeline.metrics.detection_metrics import evaluate
+from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.model_metadata import ModelMetadata
 
 COCO, OTHER = UnknownWeights("c" * 64, True), UnknownWeights("0" * 64, False)

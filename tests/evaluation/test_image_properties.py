@@ -11,8 +11,8 @@ import pytest
 from cases import cases
 
 from pipeline.errors import DataError, MissingError
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.image_properties import divide_by_field, divide_images
+from pipeline.metrics.ground_truth import GroundTruth
 
 DAY = ["night", "day", "day", None, "", "night"]
 FLOATS = [0.5 * number for number in range(16)]

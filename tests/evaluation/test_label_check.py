@@ -20,8 +20,6 @@ from hypothesis import strategies as st
 from pipeline.data.coco import Annotation, Image
 from pipeline.data.writing.labelled import LabelledBox
 from pipeline.detection.export import export_onnx
-from pipeline.evaluation.coco_matching import box_iou, match_boxes
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.label_check import (
     BADLY_PLACED,
     KINDS,
@@ -32,7 +30,9 @@ from pipeline.evaluation.label_check import (
     check_labels,
     trust_in,
 )
-from pipeline.evaluation.matching import Matches, matches_at_half
+from pipeline.metrics.coco_matching import box_iou, match_boxes
+from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.matching import Matches, matches_at_half
 from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor

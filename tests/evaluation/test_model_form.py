@@ -18,9 +18,9 @@ from tiny_service import brightness_model
 from pipeline.detection.export import ExportedModel, export_onnx
 from pipeline.errors import DataError, MissingError, StepError
 from pipeline.evaluation import model_form
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.model_form import DatasetFolders, ModelForm, choose_form, measure_map, require_form, time_ratio
 from pipeline.files import sha256_of
+from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.serving.model_metadata import ModelMetadata
 from pipeline.serving.predictor import Predictor
 

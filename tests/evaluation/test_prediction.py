@@ -15,8 +15,8 @@ from cases import cases
 from pipeline.client import http_client
 from pipeline.client.service_process import RunningService
 from pipeline.errors import DataError, MissingError, StepError
-from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import STAGES, check_test_image, predict_dataset
+from pipeline.metrics.detection_metrics import evaluate
 
 TOLD = {"code": "scripted", "message": "told to"}
 BUSY = json_reply({"error": TOLD}, 429)

@@ -13,11 +13,11 @@ from evaluations import evaluated
 
 from pipeline.data.report.inline_images import Gallery
 from pipeline.errors import UsageError
-from pipeline.evaluation.chance import Interval
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gate_limits import read_limits
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.quality_gate import QualityGate, Requirement, judge
+from pipeline.metrics.chance import Interval
+from pipeline.metrics.ground_truth import GroundTruth
 
 NAMES = {
     "detections": "detections in the test set",

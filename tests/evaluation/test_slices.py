@@ -12,10 +12,10 @@ from coco_reference import coco_eval
 from detections import found
 from jsonschema import Draft202012Validator
 
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.image_properties import Division, Divisions
-from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.slices import Slice, Slices, measure_divisions, measure_slices
+from pipeline.metrics.detection_metrics import evaluate
+from pipeline.metrics.ground_truth import GroundTruth
 
 BOX, BIG, FAR = [10, 10, 20, 20], [10, 10, 100, 100], [60, 0, 20, 20]
 NOTHING = Divisions((), ())

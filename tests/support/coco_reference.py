@@ -10,7 +10,7 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.evaluation.ground_truth import GroundTruth
+from pipeline.metrics.ground_truth import GroundTruth
 
 
 def coco_eval(truth: GroundTruth, results: list[dict[str, Any]], images: Collection[int] | None = None) -> COCOeval:

@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.report.inline_images import Gallery
-from pipeline.evaluation.chance import measure_chance
 from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.gallery import ExampleGallery
 from pipeline.evaluation.gate_limits import read_limits
-from pipeline.evaluation.ground_truth import GroundTruth
 from pipeline.evaluation.image_properties import Divisions
 from pipeline.evaluation.measurement import Measurement
-from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate, judge
-from pipeline.evaluation.quality_report import ReportOrigin, write_report
 from pipeline.evaluation.references import ReferenceDetections, compare_with_references
-from pipeline.evaluation.resampling import draw_figures
+from pipeline.evaluation.report.gallery import ExampleGallery
+from pipeline.evaluation.report.quality_report import ReportOrigin, write_report
 from pipeline.evaluation.slices import measure_divisions
-from pipeline.evaluation.thresholds import advise_threshold
+from pipeline.metrics.chance import measure_chance
+from pipeline.metrics.detection_metrics import evaluate
+from pipeline.metrics.ground_truth import GroundTruth
+from pipeline.metrics.resampling import draw_figures
+from pipeline.metrics.thresholds import advise_threshold
 
 Results = Sequence[Mapping[str, Any]]
 

@@ -1,0 +1,225 @@
+"""COCO's matching of detections with objects, for all IoU thresholds and object sizes at once, as arrays.
+
+pycocotools walks through images, classes, sizes, detections and thresholds in Python. Here the next detection of every
+image and class is matched in one operation, so that only the ranks are a loop. The matches are the same, bit for bit;
+as arrays, they can be resampled, which no library offers.
+
+Reference: `COCOeval.evaluateImg` of pycocotools,
+https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/cocoeval.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.metrics.ground_truth import GroundTruth
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+IOUS: Floats = np.linspace(0.5, 0.95, 10)
+SIZES = ("all", "small", "medium", "large")
+_AREAS: Floats = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # from and to, in square pixels
+MOST_DETECTIONS = 100
+"""That count of an image and class: those with the highest scores."""
+
+_CELLS = 2_000_000  # of the largest array, in the pairs of an image and class that are matched together
+
+
+@dataclass(frozen=True)
+class CocoMatches:
+    """`N` detections and `M` objects of `I` images and `K` classes, at the 10 `IOUS` and for the 4 `SIZES`.
+
+    Detections are in order of their classes, and by descending score in each; of equal scores in order of the image
+    ids. Ignored are crowd regions and objects of another size, and detections that were matched with these, or are of
+    another size and were not matched. They are neither right nor wrong.
+    """
+
+    images: int
+    classes: int
+    detection: Ints  # `(N,)` row in the results
+    image: Ints  # `(N,)` index in the order of the image ids
+    label: Ints  # `(N,)` index of the class, in the order of the category ids
+    score: Floats  # `(N,)`
+    rank: Ints  # `(N,)` place by score among those of its image and class, from 0
+    truth: npt.NDArray[np.int32]  # `(N, 4, 10)` row of the matched object, or -1
+    ignored: Bools  # `(N, 4, 10)`
+    truth_image: Ints  # `(M,)`
+    truth_label: Ints  # `(M,)`
+    truth_ignored: Bools  # `(M, 4)`
+
+    def of_class(self, label: int) -> slice:
+        """The detections of a class."""
+        return slice(*np.searchsorted(self.label, [label, label + 1]).tolist())
+
+    def has_object(self) -> Bools:
+        """Whether each image has an object: `(I,)`."""
+        return np.asarray(np.bincount(self.truth_image[~self.truth_ignored[:, 0]], minlength=self.images) > 0)
+
+    def is_empty(self) -> Bools:
+        """Whether each image has neither an object nor a crowd region: `(I,)`."""
+        return np.asarray(np.bincount(self.truth_image, minlength=self.images) == 0)
+
+    def only(self, images: Bools) -> CocoMatches:
+        """The matches on some of the images, `(I,)`; the indices of images stay."""
+        kept, objects = images[self.image], images[self.truth_image]
+        row_of_object = np.append(np.cumsum(objects, dtype=np.int32) - 1, np.int32(-1))  # which -1, for no match, takes
+        return replace(
+            self,
+            **{name: getattr(self, name)[kept] for name in ("detection", "image", "label", "score", "rank", "ignored")},
+            **{name: getattr(self, name)[objects] for name in ("truth_image", "truth_label", "truth_ignored")},
+            truth=row_of_object[self.truth[kept]],
+        )
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes [x, y, width, height] in pixels, with the index of their image and class."""
+
+    image: Ints
+    label: Ints
+    box: Floats
+
+    @property
+    def area(self) -> Floats:
+        return np.asarray(self.box[:, 2] * self.box[:, 3])
+
+
+def match_boxes(truth: GroundTruth, results: Sequence[Mapping[str, Any]]) -> CocoMatches:
+    """Match detections, in COCO's results format, with the objects of a test set; there may be none of either."""
+    image_ids = np.array(sorted(image.id for image in truth.images), np.int64)
+    category_ids = np.array(sorted(truth.categories), np.int64)
+
+    def read(rows: Sequence[tuple[int, int, Sequence[float]]]) -> _Boxes:
+        return _Boxes(
+            np.searchsorted(image_ids, np.array([image for image, _, _ in rows], np.int64)),
+            np.searchsorted(category_ids, np.array([category for _, category, _ in rows], np.int64)),
+            np.array([box for _, _, box in rows], np.float64).reshape(-1, 4),
+        )
+
+    objects = read([(each.image_id, each.category_id, each.bbox) for each in truth.annotations])
+    found = read([(each["image_id"], each["category_id"], each["bbox"]) for each in results])
+    score = np.array([each["score"] for each in results], np.float64)
+    crowd = np.array([bool(each.iscrowd) for each in truth.annotations], bool)
+    area = np.array([each.area for each in truth.annotations], np.float64)
+    truth_ignored = crowd[:, None] | _is_outside(area)
+
+    group = found.image * len(category_ids) + found.label
+    rows = np.lexsort((-score, group))  # stable, so that of equal scores the first stays first
+    starts = np.flatnonzero(np.diff(group[rows], prepend=-1))
+    rank = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
+    rows, rank = rows[rank < MOST_DETECTIONS], rank[rank < MOST_DETECTIONS]
+    found = _Boxes(found.image[rows], found.label[rows], found.box[rows])
+    matched, ignored = _Matching(found, objects, crowd, truth_ignored).run(len(category_ids))
+    order = np.lexsort((-score[rows], found.label))
+    return CocoMatches(
+        images=len(image_ids),
+        classes=len(category_ids),
+        detection=rows[order],
+        image=found.image[order],
+        label=found.label[order],
+        score=score[rows][order],
+        rank=rank[order],
+        truth=matched[order],
+        ignored=ignored[order],
+        truth_image=objects.image,
+        truth_label=objects.label,
+        truth_ignored=truth_ignored,
+    )
+
+
+def _is_outside(area: Floats) -> Bools:
+    """`(N, 4)`: whether an area is outside each of the size ranges."""
+    return np.asarray((area[:, None] < _AREAS[:, 0]) | (area[:, None] > _AREAS[:, 1]))
+
+
+def sizes_of(area: Floats) -> Ints:
+    """`(N,)` index in `SIZES` of areas in square pixels: small up to 32 x 32, large above 96 x 96, else medium."""
+    return np.searchsorted(_AREAS[1:-1, 1], area) + 1
+
+
+class _Matching:
+    """The matching of detections, which are in order of image and class and by descending score in each."""
+
+    def __init__(self, found: _Boxes, objects: _Boxes, crowd: Bools, truth_ignored: Bools) -> None:
+        self._found, self._objects, self._crowd, self._truth_ignored = found, objects, crowd, truth_ignored
+        shape = (len(found.image), len(SIZES), len(IOUS))
+        self._matched = np.full(shape, -1, np.int32)
+        self._ignored = np.broadcast_to(_is_outside(found.area)[:, :, None], shape).copy()
+
+    def run(self, classes: int) -> tuple[npt.NDArray[np.int32], Bools]:
+        """`truth` and `ignored` of the detections, for as many classes."""
+        group = self._objects.image * classes + self._objects.label
+        by_group = np.argsort(group, kind="stable")
+        groups, first, count = np.unique(
+            self._found.image * classes + self._found.label, return_index=True, return_counts=True
+        )
+        start: Ints = np.asarray(np.searchsorted(group[by_group], groups))
+        end: Ints = np.asarray(np.searchsorted(group[by_group], groups, "right"))
+        # groups of a similar number of objects together, and of these the ones with most detections first
+        width = 1 << np.ceil(np.log2(np.maximum(end - start, 1))).astype(np.int64)
+        for most in np.unique(width[end > start]).tolist():
+            alike = np.flatnonzero((width == most) & (end > start))
+            alike = alike[np.argsort(-count[alike], kind="stable")]
+            step = max(1, _CELLS // (most * len(SIZES) * len(IOUS)))
+            for begin in range(0, len(alike), step):
+                part = alike[begin : begin + step]
+                place = start[part, None] + np.arange(most)
+                is_object = place < end[part, None]
+                rows = by_group[np.where(is_object, place, 0)]
+                # from the last to the first: of equal IoUs COCO takes the last, and argmax the first
+                self._match(first[part], count[part], rows[:, ::-1], is_object[:, ::-1])
+        return self._matched, self._ignored
+
+    def _match(self, first: Ints, count: Ints, rows: Ints, is_object: Bools) -> None:
+        """Match groups of one image and class each, those with most detections first.
+
+        The detections of a group are the `count` from `first`; its objects are its row of `rows`, `(G, W)`, where
+        `is_object`.
+        """
+        is_crowd = self._crowd[rows] & is_object
+        passed_over = self._truth_ignored[rows].transpose(0, 2, 1)[:, :, None]  # (G, sizes, 1, W)
+        free = np.repeat(np.repeat(is_object[:, None, None], len(SIZES), 1), len(IOUS), 2)
+        least = np.minimum(IOUS, 1 - 1e-10)[:, None]
+        for rank in range(int(count[0])):
+            live = int(np.searchsorted(-count, -rank))  # the groups that have a detection of this rank
+            detection = first[:live] + rank
+            boxes = self._found.box[detection][:, None], self._objects.box[rows[:live]]
+            iou = box_iou(*boxes, is_crowd[:live])[:, None, None]
+            reaches = free[:live] & (iou >= least)
+            best, hit = _best(iou, reaches & ~passed_over[:live])
+            # an object that is to be ignored is taken only where there is no other
+            second, other = _best(iou, reaches & passed_over[:live])
+            best, other = np.where(hit, best, second), other & ~hit
+            at = np.nonzero(hit | other)
+            taken = best[at]
+            self._matched[detection[at[0]], at[1], at[2]] = rows[at[0], taken]
+            self._ignored[detection[at[0]], at[1], at[2]] = other[at]
+            free[(*at, taken)] = is_crowd[at[0], taken]
+
+
+def _best(iou: Floats, allowed: Bools) -> tuple[Ints, Bools]:
+    """The first place of the highest IoU where it is allowed, and whether there is one."""
+    values = np.where(allowed, iou, -1.0)
+    best = values.argmax(-1)
+    return best, np.take_along_axis(values, best[..., None], -1)[..., 0] >= 0
+
+
+def box_iou(found: Floats, objects: Floats, is_crowd: Bools | bool = False) -> Floats:
+    """IoU of boxes `(..., 4)` [x, y, width, height]; with a crowd region, the share of the detection inside it."""
+    sides = [
+        np.minimum(found[..., axis] + found[..., axis + 2], objects[..., axis] + objects[..., axis + 2])
+        - np.maximum(found[..., axis], objects[..., axis])
+        for axis in (0, 1)
+    ]
+    both = np.where((sides[0] > 0) & (sides[1] > 0), sides[0] * sides[1], 0.0)
+    area = found[..., 2] * found[..., 3]
+    union = np.where(is_crowd, area, area + objects[..., 2] * objects[..., 3] - both)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(both / union)

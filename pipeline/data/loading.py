@@ -20,6 +20,7 @@ from pipeline.data.annotation_matching import (
 )
 from pipeline.data.checks.findings import Finding, write_loaded_findings
 from pipeline.data.coco import CocoDataset, write_coco
+from pipeline.data.dataset_origin import with_source
 from pipeline.data.fetch.credentials import redact
 from pipeline.data.formats.image_index import ImageIndex
 from pipeline.data.formats.reading import DESCRIBED, ReadAnnotations, lay_over, only_describe, read_annotations
@@ -204,7 +205,12 @@ def load_annotations(
         notes.append(f"{len(matched.unannotated)} of {total} images are taken as background: {NOT_ANNOTATED}")
     write_exclusions(folder, excluded)
     write_loaded_findings(folder, _findings(read, source, matched.dataset))
-    write_coco(matched.dataset, folder / ANNOTATIONS)
+    has_files = bool(url) or source.kind not in _WITHOUT_FILES
+    kind = read.format if has_files else ""
+    write_coco(
+        with_source(matched.dataset, source.url, annotations=given.url if url else "", format=kind),
+        folder / ANNOTATIONS,
+    )
     return LoadedAnnotations(
         images=len(matched.dataset.images),
         annotations=len(matched.dataset.annotations),

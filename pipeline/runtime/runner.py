@@ -287,6 +287,8 @@ def _executed(
             uses=record.uses,
             code_version=_code_version(record),
             code_time=commit_time(project.root, str(record.code["commit"])) or _newest_time(record.inputs),
+            parameters=record.parameters,
+            defaults={name: parameter.default for name, parameter in step.parameters.items()},
         ).write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)

@@ -59,6 +59,8 @@ class StepContext:
     uses: dict[str, int] = field(default_factory=dict)
     code_version: str = ""
     code_time: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write it for the kernel to read."""
@@ -144,6 +146,9 @@ class Step:
             where a person runs the cells, who may have changed them.
         code_time: The time of that commit, or outside of git of the run that made the newest input: ISO 8601 in UTC,
             the same in every run of the commit. Empty where a person runs the cells.
+        parameters: The values of all its parameters by name, as they are recorded: without secrets, for which
+            `${NAME}` stands. Empty where a person runs the cells, who may have changed them.
+        defaults: What the notebook declares, by the same names.
     """
 
     def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str]) -> None:
@@ -157,6 +162,8 @@ class Step:
         self.uses = dict(context.uses)
         self.code_version = context.code_version
         self.code_time = context.code_time
+        self.parameters = dict(context.parameters)
+        self.defaults = dict(context.defaults)
         self._context = context
         self._store = Store(context.store)
         outputs = {name: self.work / "outputs" / name for name in writes}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image as Picture
 from pipeline.data.annotation_matching import read_test_list
 from pipeline.data.checks.findings import read_loaded_findings
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, read_coco, write_coco
+from pipeline.data.dataset_origin import LOADED_FROM
 from pipeline.data.loading import load_annotations, load_source
 from pipeline.data.tables import read_exclusions
 from pipeline.errors import DataError, MissingError, UsageError
@@ -71,6 +73,26 @@ class TestSources:
         with pytest.raises(UsageError, match="not empty"):
             place.source(tiny[1])
 
+    def test_the_source_is_recorded_in_the_dataset(self, tiny: Any, tmp_path: Path) -> None:
+        """With the last names of local places, so that two clones in other folders give the same bytes."""
+        found = []
+        for clone in ("one", "two"):
+            place = Place(tmp_path / clone / "loaded")
+            shutil.copytree(tiny[1], tmp_path / clone / "cats")
+            write_coco(replace(tiny[0], info={"year": 2026}), tmp_path / clone / "all.json")
+            place.source(tmp_path / clone / "cats")
+            place.annotations(tmp_path / clone / "all.json")
+            found.append((place.out / "annotations.json").read_bytes())
+        assert found[0] == found[1]
+        record = {"source": "cats", "annotations": "all.json", "format": "coco"}
+        assert place.dataset.info == {"year": 2026, "loaded_from": record}
+
+    def test_a_source_without_annotation_files_has_no_format(self, place: Any) -> None:
+        url = "sample://shapes?images=4&size=64"
+        place.source(url)
+        place.annotations()
+        assert place.dataset.info["loaded_from"] == {"source": url}
+
     def test_no_images(self, tmp_path: Path, place: Any) -> None:
         (tmp_path / "in").mkdir()
         (tmp_path / "in/data.yaml").write_text("names: [cat]")
@@ -121,7 +143,8 @@ class TestConverted:
 
 
 def without_sources(dataset: CocoDataset) -> CocoDataset:
-    return replace(dataset, annotations=tuple(replace(each, source="") for each in dataset.annotations))
+    info = {key: value for key, value in dataset.info.items() if key != LOADED_FROM}
+    return replace(dataset, info=info, annotations=tuple(replace(each, source="") for each in dataset.annotations))
 
 
 class TestAnnotations:

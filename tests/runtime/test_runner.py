@@ -63,6 +63,14 @@ def test_a_notebook_knows_its_commit_and_the_time_of_it_or_of_its_inputs(toy: An
     assert step("second") == f"{commit}-dirty {commit_time(toy.root, commit)}", "the file that it wrote is new"
 
 
+def test_a_notebook_knows_its_parameters_and_their_defaults(toy: Any) -> None:
+    edit(toy, "first", '\nPath("said.txt").write_text(repr((step.parameters, step.defaults)))', cell=3)
+    assert toy.step("first", "--set", "first.times=3").code == 0
+    url = "sample://x?a=1&b=2#c"
+    values = {"text": "hallo", "times": 3, "url": url}, {"text": "hello", "times": 1, "url": url}
+    assert (toy.root / "said.txt").read_text() == repr(values)
+
+
 def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:
     manifest = ran.manifest()
     first, second, third = (manifest["steps"][name] for name in ("first", "second", "third"))

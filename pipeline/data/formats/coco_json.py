@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image
 from pipeline.data.formats.annotation_files import AnnotationFiles, Candidates
@@ -33,7 +34,7 @@ def read(files: AnnotationFiles, images: ImageIndex) -> CocoDataset:
     Of several files, those without any image here are skipped, and so are person keypoints and stuff beside instances.
     Their images are numbered by name, objects in file order, and categories of one name merged; the folder or file name
     gives the subset. An object of an image or category that its file does not have gets an id that nothing has, for
-    validation to report.
+    validation to report. `info` keeps what all files say alike; licences of one id and different terms stay apart.
     """
     reasons = {name: _why_not(files, name) for name in files.ending(".json")}
     names = [name for name in reasons if not reasons[name]]
@@ -102,7 +103,8 @@ def _resolved(file: CocoFile, names: Sequence[str], images: ImageIndex) -> CocoD
     return CocoDataset(tuple(found), file.annotations, file.categories, file.info, file.licenses)
 
 
-def _merged(datasets: Sequence[CocoDataset]) -> CocoDataset:
+def _merged(in_files: Sequence[CocoDataset]) -> CocoDataset:
+    datasets, licences = _with_common_licences(in_files)
     first: dict[str, Image] = {}
     categories: dict[str, Category] = {}
     for dataset in datasets:
@@ -122,6 +124,40 @@ def _merged(datasets: Sequence[CocoDataset]) -> CocoDataset:
         for each in dataset.annotations:
             image_id, category_id = image_ids[each.image_id], category_ids[each.category_id]
             annotations.append(replace(each, id=len(annotations) + 1, image_id=image_id, category_id=category_id))
-    licenses = {json.dumps(each, sort_keys=True): each for dataset in datasets for each in dataset.licenses}
     found = tuple(images), tuple(annotations), tuple(categories.values())
-    return CocoDataset(*found, datasets[0].info, tuple(licenses.values()))
+    return CocoDataset(*found, _shared_info([dataset.info for dataset in datasets]), tuple(licences.values()))
+
+
+def _with_common_licences(datasets: Sequence[CocoDataset]) -> tuple[list[CocoDataset], dict[str, Mapping[str, Any]]]:
+    """The datasets with one numbering of their licences; and these, each once, by their terms.
+
+    Two files may give one id to two licences: the later one gets a new id, also on its file's images.
+    """
+    known: dict[str, Mapping[str, Any]] = {}
+    given = {str(each.get("id")) for dataset in datasets for each in dataset.licenses}
+    free, used, renumbered = (i for i in count(1) if str(i) not in given), set[str](), list[CocoDataset]()
+    for dataset in datasets:
+        ids: dict[str, Any] = {}  # new by old
+        for each in dataset.licenses:
+            terms = json.dumps({key: value for key, value in each.items() if key != "id"}, sort_keys=True)
+            own = str(each.get("id"))
+            if terms not in known:
+                known[terms] = {**each, "id": next(free)} if own in used else each
+                used.add(own)
+            ids.setdefault(own, known[terms].get("id"))
+        images = tuple(
+            replace(image, extra={**image.extra, "license": ids[own]})
+            if (own := str(image.extra.get("license"))) in ids and "license" in image.extra
+            else image
+            for image in dataset.images
+        )
+        renumbered.append(replace(dataset, images=images))
+    return renumbered, known
+
+
+def _shared_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all files say alike of the dataset; and their descriptions, where these differ one after the other."""
+    first, *others = infos
+    shared = {key: value for key, value in first.items() if all(key in each and each[key] == value for each in others)}
+    descriptions = dict.fromkeys(text for each in infos if isinstance(text := each.get("description"), str) and text)
+    return shared | ({"description": "; ".join(descriptions)} if descriptions else {})

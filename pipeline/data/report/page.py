@@ -8,20 +8,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.checks.findings import SEVERITIES, Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import CocoDataset
+from pipeline.data.dataset_origin import DatasetOrigin
 from pipeline.data.fonts import missing_fonts, unwritten
 from pipeline.data.report import dataset_figures as figures
 from pipeline.data.report.box_columns import BoxColumns
 from pipeline.data.report.inline_images import FigureList, Gallery, Sections, draw
+from pipeline.data.report.page_templates import render_page
+from pipeline.data.report.preparation import Preparation
 from pipeline.data.report.sample_images import class_samples, worst_examples
 from pipeline.data.split.dataset_split import Split
 from pipeline.data.tables import Cell, Counted, Exclusion, Table, account, exclusions_table
@@ -62,11 +63,13 @@ def write_report(
     sample_images: int = 4,
     seed: int = 0,
     exclusions: Sequence[Exclusion] = (),
+    preparation: Preparation = Preparation(),  # noqa: B008 - it is frozen
 ) -> DataReport:
     """Write `report.html`, which needs no network, no script and no other file, and `findings.csv`.
 
     `parts` is the split of `selected`, of which at most `sample_images` of each class are shown; the seed decides
-    which. `exclusions` are all that led from the source to the three sets.
+    which. `exclusions` are all that led from the source to the three sets. The head states where the data came from, as
+    `selected` has it, and its `preparation`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     every = (*checked.findings, *parts.findings)
@@ -92,11 +95,14 @@ def write_report(
     report = DataReport(folder / "report.html", counts, findings, Sections(drawn))
     concerns = tuple(attrgetter(*_CONCERN)(each) for each in parts.findings[:_MOST_CONCERNS])
     more = f"; the first {_MOST_CONCERNS} of {len(parts.findings)}" if len(parts.findings) > _MOST_CONCERNS else ""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["cell"] = _cell
-    template = environment.from_string(resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8"))
-    page = template.render(
+    page = render_page(
+        "pipeline.data",
+        "report",
+        _TEMPLATE,
+        {"cell": _cell, "count_of": _count_of, "moment": _moment},
         report=report,
+        origin=DatasetOrigin.of(selected),
+        preparation=preparation,
         csv=_FINDINGS,
         tiles={
             "images": len(selected.images),
@@ -141,3 +147,13 @@ def _cell(value: object) -> str:
     if not isinstance(value, int | float):
         return str(value)
     return format(value, ",.1f" if isinstance(value, float) else ",").replace(",", "\u2009")
+
+
+def _count_of(count: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{_cell(count)} {what}{'s' * (count != 1)}"
+
+
+def _moment(time: str) -> str:
+    """`2026-03-01 12:30 UTC` for ISO 8601 in UTC."""
+    return f"{time[:10]} {time[11:16]} UTC"

@@ -1,21 +1,13 @@
-"""Pages from the templates of this package: HTML is escaped, and an error where a value is missing."""
+"""Pages from the templates of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from pipeline.data.report.page_templates import render_page
 
 
 def render(name: str, filters: Mapping[str, Callable[..., str]], /, **values: Any) -> str:
-    """Render a template, which may include others; text is escaped for HTML only."""
-    environment = Environment(
-        loader=PackageLoader("pipeline.evaluation.report", ""),
-        autoescape=select_autoescape(("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= filters
-    return environment.get_template(name).render(values)
+    """Render a template, which may include others, and what the pages of all reports share."""
+    return render_page("pipeline.evaluation.report", "", name, filters, **values)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from annotation_folder import AnnotationFolder, boxes_of, refusals, subsets_of
 from cases import cases
@@ -139,6 +141,44 @@ def test_licences_are_kept_once(annotation_folder: AnnotationFolder) -> None:
     annotation_folder.write({"a.json": instances("a.jpg") | {"licenses": [one, one]}})
     annotation_folder.write({"b.json": instances("b.jpg") | {"licenses": [two, one]}})
     assert annotation_folder.read().licenses == (one, two)
+
+
+def test_licences_of_one_id_stay_apart(annotation_folder: AnnotationFolder) -> None:
+    """As in exports of two tools: each counts from 1."""
+    for name, licences in {"a": ["x", "y"], "b": ["z", "x"], "c": ["z"]}.items():
+        annotation_folder.image(f"{name}.jpg")
+        content: Any = instances(f"{name}.jpg")
+        content["images"][0]["license"] = 1
+        numbered = [{"id": i, "name": licence} for i, licence in enumerate(licences, 1)]
+        annotation_folder.write({f"{name}.json": content | {"licenses": numbered}})
+    dataset = annotation_folder.read()
+    names = {each["id"]: each["name"] for each in dataset.licenses}
+    assert names == {1: "x", 2: "y", 3: "z"}
+    assert [names[image.extra["license"]] for image in dataset.images] == ["x", "z", "z"]
+
+
+@cases(
+    "infos, expected",
+    {
+        "alike": ([{"description": "Streets", "year": 2017}] * 2, {"description": "Streets", "year": 2017}),
+        "described apart": (
+            [
+                {"description": "Rome", "year": 2017, "version": "1"},
+                {"description": "Bonn", "year": 2018, "version": "1"},
+            ],
+            {"version": "1", "description": "Rome; Bonn"},
+        ),
+        "one says nothing": ([{"description": "Rome", "year": 2017}, {}], {"description": "Rome"}),
+        "none says anything": ([{}, {}], {}),
+    },
+)
+def test_of_several_files_info_is_what_all_say(
+    annotation_folder: AnnotationFolder, infos: list[dict[str, Any]], expected: dict[str, Any]
+) -> None:
+    annotation_folder.image("a.jpg", "b.jpg")
+    for name, info in zip("ab", infos, strict=True):
+        annotation_folder.write({f"{name}.json": instances(f"{name}.jpg") | {"info": info}})
+    assert annotation_folder.read().info == expected
 
 
 def test_folders_of_classes_are_no_subsets(annotation_folder: AnnotationFolder) -> None:

@@ -125,7 +125,7 @@ def test_the_page_is_whole_and_fetches_nothing_and_describes_its_pictures(writte
     assert (written.path.parent / "findings.csv").is_file()
     anchors = [each[1:] for each in page.addresses if each.startswith("#")]
     assert sorted(anchors) == sorted(page.values("id"))
-    assert len(anchors) == 7
+    assert len(anchors) == 8
     assert "default-src 'none'" in written.path.read_text("utf-8")
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     assert len(images) == 7 + 2 + 4 * 2  # charts, two findings with an image, two samples of each class
@@ -187,7 +187,7 @@ def test_what_the_notebook_shows_is_what_the_page_shows(written: Any) -> None:
         assert section.__html__() in page
         assert section.__html__() in written.figures._repr_html_()
     headings = re.findall("<h2[^>]*>([^<]*)</h2>", written.figures._repr_html_())
-    assert headings == re.findall("<h2[^>]*>([^<]*)</h2>", page)[1:7]
+    assert headings == re.findall("<h2[^>]*>([^<]*)</h2>", page)[2:8]
     assert len(repr(written.figures)) < 300
     assert repr(written) == str(written)
     assert len(str(written).splitlines()) == 7

@@ -51,6 +51,20 @@ class TrainingJob:
     logs: Path | None = None  # for TensorBoard
     learned: LearnedImages | None = None  # the images that the weights learn from, to store in the weights
 
+    def recipe(self) -> dict[str, str | int | float]:
+        """How the model is trained, without what depends on the machine alone."""
+        options, chosen = self.options, self.hyperparameters
+        return {
+            "batch_size": options.batch_size,
+            "optimizer": chosen.optimizer,
+            "learning_rate": chosen.learning_rate,
+            "weight_decay": chosen.weight_decay,
+            "freeze": chosen.freeze,
+            "augmentation": "mosaic" if self.execution.mosaic else "flip",
+            "precision": "mixed" if self.execution.mixed else "full",
+            "seed": options.seed,
+        }
+
 
 @dataclass(frozen=True)
 class SessionResult:

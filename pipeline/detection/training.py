@@ -17,6 +17,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.data.coco import CocoDataset, read_coco
+from pipeline.data.dataset_origin import ORIGINS_FILE, DatasetOrigin, write_origins
 from pipeline.data.figures import PALETTE, Chart
 from pipeline.data.learned_images import FILE_NAME, UnknownWeights, learn_images
 from pipeline.data.pretrained import COCO, coco_weights
@@ -46,7 +47,7 @@ class TrainingResult:
     """The result of a training.
 
     Its folder holds `best.pth`, `last.pth`, `given.pth` where there were pretrained weights, `config.py`, `model.json`,
-    `history.json`, `results.csv`, `learned_images.npz`, the test image and `parity_images/`.
+    `history.json`, `results.csv`, `learned_images.npz`, `data_sets.json`, the test image and `parity_images/`.
     """
 
     folder: Path
@@ -157,6 +158,9 @@ def train(
             )
             result = replace(_run(job), warnings=warnings)
     learned.write(folder / FILE_NAME)
+    if options.epochs:
+        sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)}
+        write_origins(sets, folder / ORIGINS_FILE)
     facts = {**result.metadata.training, "learned_images": learned.summary()}
     result = replace(result, metadata=replace(result.metadata, training=facts))
     _copy_images(eval_set, eval_folder / "images", folder)
@@ -196,6 +200,7 @@ def _run(job: TrainingJob) -> TrainingResult:
     if first.epoch == 0 and first.mAP is not None and best.mAP is not None:
         facts |= {"pretrained_mAP": first.mAP, "gained_mAP": best.mAP - first.mAP}
     facts |= {"ended_early": session.ended_early} if session.ended_early else {}
+    facts["recipe"] = job.recipe()
     device = torch.cuda.get_device_name() if job.execution.cuda else "cpu"
     metadata = replace(job.metadata, training=facts)
     return TrainingResult(job.folder, metadata, session.history, best.epoch, device, job.execution.micro_batch)

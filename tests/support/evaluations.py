@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.dataset_origin import read_origin
 from pipeline.data.report.inline_images import Gallery
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gate_limits import read_limits
@@ -15,6 +16,7 @@ from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate, judge
 from pipeline.evaluation.references import ReferenceDetections, compare_with_references
 from pipeline.evaluation.report.gallery import ExampleGallery
+from pipeline.evaluation.report.model_card import ModelCard
 from pipeline.evaluation.report.quality_report import ReportOrigin, write_report
 from pipeline.evaluation.slices import measure_divisions
 from pipeline.metrics.chance import measure_chance
@@ -22,12 +24,14 @@ from pipeline.metrics.detection_metrics import evaluate
 from pipeline.metrics.ground_truth import GroundTruth
 from pipeline.metrics.resampling import draw_figures
 from pipeline.metrics.thresholds import advise_threshold
+from pipeline.serving.model_metadata import ModelMetadata
 
 Results = Sequence[Mapping[str, Any]]
 
 NO_EXAMPLES = ExampleGallery((), (), {}, {}, {})
 NOTHING = Gallery({})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
+METADATA = ModelMetadata("nano", (96, 64), ("bright", "dark"), onnx_sha256="a" * 64)
 OPEN_GATE = {"min_map50": 0.0, "max_seen_exact": 1.0, "max_seen_similar": 1.0, "allow_no_detections": True}
 
 
@@ -84,7 +88,12 @@ def write_evaluated(
     """Write the report on these detections."""
     measured, gate = evaluated(truth, results, **more)
     origin = ReportOrigin(judged=2, mode="prod", chosen=(), provenance={"run": "20260101T000000Z"})
-    write_report(path, measured, gate, origin, gallery=gallery)
+    write_report(path, measured, gate, origin, card=card_of(measured, truth, origin.provenance), gallery=gallery)
+
+
+def card_of(measured: Measurement, truth: GroundTruth, provenance: Mapping[str, Any]) -> ModelCard:
+    """The card of a model of which little is recorded."""
+    return ModelCard.of(measured, METADATA, {"test": read_origin(truth.folder)}, provenance)
 
 
 def _found(other: Results | str | ReferenceDetections) -> ReferenceDetections:

@@ -1,17 +1,19 @@
-"""A model card: what a model is, was made from and is worth, in Markdown with the metadata that Hugging Face reads.
+"""A model card: what a model is, was made from and is worth, as Markdown and as a section of the report.
 
-The metadata follow https://huggingface.co/docs/hub/model-cards, the results its `model-index`.
+The Markdown begins with metadata as in https://huggingface.co/docs/hub/model-cards, the results as its `model-index`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline.data.dataset_origin import DatasetOrigin
 from pipeline.evaluation.decision import decide
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.quality_gate import QualityGate
@@ -20,40 +22,141 @@ from pipeline.metrics.named_figures import FIGURES
 from pipeline.serving.model_metadata import ModelMetadata
 
 _FEW_OBJECTS = 10
+_LONG = ("learned_images", "recipe", "ended_early")  # of the training: told elsewhere
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@!])")
+_SEPARATORS = str.maketrans("_", " ")
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """A set that the model was made from or judged by."""
+
+    name: str  # train, eval or test
+    digest: str  # of its artifact; empty where it is not known
+    origin: DatasetOrigin | None  # None where it is not recorded
+
+    @property
+    def licences(self) -> str:
+        """The licences of its images, in a line."""
+        if not self.origin or not self.origin.licences:
+            return "not stated"
+        named = [f"{each.name}: {each.images}" if each.images else each.name for each in self.origin.licences]
+        return ", ".join(named + ([f"none stated: {self.origin.unlicensed}"] if self.origin.unlicensed else []))
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The facts of a model, by their names in words, and sentences."""
+
+    name: str
+    model: Facts
+    limits: tuple[str, ...]  # what the model is not known to do
+    learned: str  # which images it learned from
+    exposure: tuple[str, ...]  # test images that it may have learned from
+    sets: tuple[DataVersion, ...]
+    training: Facts  # the recipe, and the result on the eval set
+    parity: Facts  # of PyTorch and ONNX
+    origin: Facts
+
+    @classmethod
+    def of(
+        cls, measured: Measurement, metadata: ModelMetadata, sets: Mapping[str, DatasetOrigin], provenance: Facts
+    ) -> ModelCard:
+        """Collect the facts.
+
+        Args:
+            measured: What was measured of the model.
+            metadata: Those in the Bento.
+            sets: The origins of the data: `train` and `eval` where they are known, and `test`.
+            provenance: What a report states as its origin.
+        """
+        origin, training = metadata.origin, metadata.training
+        digests = {**provenance, **(origin.get("data") or {})}
+        versions = [
+            DataVersion(name, str(digests.get(f"coco_{name}_dataset", "")), sets.get(name))
+            for name in ("train", "eval", "test")
+        ]
+        height, width = metadata.image_size
+        count = len(metadata.classes)
+        return cls(
+            name=f"YOLOX-{metadata.variant}, {count} {'class' if count == 1 else 'classes'}",
+            model={
+                "variant": f"YOLOX-{metadata.variant}",
+                "input": f"{width} x {height} pixels, letterboxed",
+                "runtime, precision": f"{metadata.runtime}, {metadata.precision}",
+                "answers from score": metadata.serving_score_threshold,
+                "classes": ", ".join(metadata.classes),
+                "licence of the weights that training started from": origin.get("licence") or "unknown",
+                "SHA-256 of the ONNX file": metadata.onnx_sha256,
+            },
+            limits=tuple(_limits(measured)),
+            learned=_learned(training),
+            exposure=tuple(_exposure(measured)),
+            sets=tuple(versions),
+            training=_named({**training, **(training.get("recipe") or {})}, leave_out=_LONG),
+            parity=_named({name: value for name, value in metadata.metrics.items() if name.startswith("parity_")}),
+            origin={"commit": origin.get("commit") or "none", "weights of epoch": origin.get("weights"), **provenance},
+        )
 
 
 def write_model_card(
-    path: Path,
-    measured: Measurement,
-    gate: QualityGate,
-    metadata: ModelMetadata,
-    provenance: Mapping[str, Any],
+    path: Path, card: ModelCard, measured: Measurement, gate: QualityGate, metadata: ModelMetadata
 ) -> None:
     """Write the card of a packed model; the `metadata` are those in the Bento."""
     licence = str(metadata.origin.get("licence") or "")
-    few = [each.name for each in measured.metrics.classes if each.ground_truth < _FEW_OBJECTS]
     text = render(
         "model_card.md.j2",
         {"figure": _figure, "plain": escape},
         header=yaml.safe_dump(_header(measured, metadata, licence), sort_keys=False, allow_unicode=True),
-        metadata=metadata,
+        card=card,
         decision=decide(measured, gate),
         metrics=measured.metrics,
         chance=measured.chance,
-        exposure=measured.exposure,
-        slices=measured.slices,
         figures=FIGURES,
-        licence=licence or "unknown",
-        few=few,
-        few_objects=_FEW_OBJECTS,
-        recipe={name: value for name, value in metadata.training.items() if not isinstance(value, Mapping | list)},
-        learned=(metadata.training.get("learned_images") or {}).get("images"),
-        parity={name: value for name, value in metadata.metrics.items() if name.startswith("parity_")},
-        data=metadata.origin.get("data") or {},
-        provenance=provenance,
     )
     path.write_text(text, "utf-8")
+
+
+def _limits(measured: Measurement) -> list[str]:
+    """Where the model is weak, and what was hardly measured."""
+    found = [
+        f"Worse beyond chance where {each.property} is {each.value}: AP50 {_figure(each.ap50)}."
+        for each in measured.slices.worse
+    ]
+    few = [each.name for each in measured.metrics.classes if each.ground_truth < _FEW_OBJECTS]
+    if few:
+        found.append(f"Hardly measured, with fewer than {_FEW_OBJECTS} objects in the test set: {', '.join(few)}.")
+    return found
+
+
+def _learned(training: Facts) -> str:
+    images = (training.get("learned_images") or {}).get("images")
+    if images is None:
+        return "Which images it learned from is not recorded."
+    return f"It is known to have learned from {images} images, those of the eval set, which chose the epoch, included."
+
+
+def _exposure(measured: Measurement) -> list[str]:
+    exposure = measured.exposure
+    found = ["It is unknown which images the model learned from."]
+    if exposure.learned is not None:
+        found = [
+            f"{exposure.exact} of {exposure.images} test images are training images byte for byte; "
+            f"{exposure.similar} more look like one."
+        ]
+    found += [
+        f"It descends from weights whose training images are unknown (SHA-256 {each.sha256})."
+        for each in exposure.unknown_weights
+    ]
+    if exposure.coco_names:
+        found.append(f"{len(exposure.coco_names)} test images are named like images of COCO train2017.")
+    return found
+
+
+def _named(facts: Facts, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {name.translate(_SEPARATORS): value for name, value in facts.items() if name not in leave_out}
 
 
 def _header(measured: Measurement, metadata: ModelMetadata, licence: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pipeline.evaluation.report.charts import (
 )
 from pipeline.evaluation.report.gallery import ExampleGallery, script_source
 from pipeline.evaluation.report.label_check_report import LabelCheckSection
+from pipeline.evaluation.report.model_card import ModelCard
 from pipeline.evaluation.report.templates import render
 from pipeline.evaluation.training_epochs import TrainingEpochs
 from pipeline.metrics.chance import FEWEST_IMAGES, Interval
@@ -72,6 +73,7 @@ def write_report(
     gate: QualityGate,
     origin: ReportOrigin,
     *,
+    card: ModelCard,
     gallery: ExampleGallery,
     label_checks: Sequence[LabelCheckSection] = (),
     epochs: TrainingEpochs | None = None,
@@ -94,6 +96,7 @@ def write_report(
         decision=decide(measured, gate),
         figures=FIGURES,
         origin=origin,
+        card=card,
         remarks=[*notes, *_remarks(measured, origin.chosen)],
         unwritten=unwritten(metrics.classes),
         kinds=_KINDS,

@@ -11,7 +11,8 @@ import yaml
 from detections import found
 from evaluations import evaluated
 
-from pipeline.evaluation.report.model_card import write_model_card
+from pipeline.data.dataset_origin import DatasetOrigin, ImageLicence
+from pipeline.evaluation.report.model_card import ModelCard, write_model_card
 from pipeline.serving.model_metadata import ModelMetadata
 
 EVIL = "a|b\n*c* <d> [e](f) @g"
@@ -21,9 +22,19 @@ METADATA = ModelMetadata(
     classes=("bright", EVIL),
     onnx_sha256="a" * 64,
     metrics={"parity_images": 8, "parity_max_box_difference": 0.001},
-    training={"epochs": 3, "best_epoch": 2, "learned_images": {"images": 120, "sha256": "b" * 64}},
+    training={
+        "epochs": 3,
+        "best_epoch": 2,
+        "learned_images": {"images": 120, "sha256": "b" * 64},
+        "recipe": {"optimizer": "AdamW", "learning_rate": 1e-4},
+    },
     origin={"data": {"coco_train_dataset": "c" * 64}, "licence": "Apache-2.0", "commit": "d" * 40},
 )
+CC = ImageLicence("CC BY 2.0", "https://creativecommons.org/licenses/by/2.0/", 70)
+SETS = {
+    "train": DatasetOrigin("https://x.org/a|b.zip", images=90, objects=300, licences=(CC,), unlicensed=20),
+    "test": DatasetOrigin(images=8, objects=8),
+}
 
 
 @pytest.fixture
@@ -33,7 +44,8 @@ def card(write_dataset: Callable, tmp_path: Path) -> Callable[..., tuple[dict[st
     def write(metadata: ModelMetadata = METADATA, **more: Any) -> tuple[dict[str, Any], str]:
         truth = write_dataset([250] * 6 + [60] * 2, ("bright", "dark", EVIL))
         measured, gate = evaluated(truth, [found(n, 1) for n in range(1, 7)], **more)
-        write_model_card(tmp_path / "MODEL_CARD.md", measured, gate, metadata, {"made by": "run/model_eval/1"})
+        made = ModelCard.of(measured, metadata, SETS, {"made by": "run/model_eval/1", "coco_test_dataset": "e" * 64})
+        write_model_card(tmp_path / "MODEL_CARD.md", made, measured, gate, metadata)
         _, header, text = (tmp_path / "MODEL_CARD.md").read_text("utf-8").split("---\n", 2)
         return yaml.safe_load(header), text
 
@@ -54,8 +66,11 @@ def test_the_text_says_what_is_known_and_what_is_not(card: Callable) -> None:
     for expected in (
         "**Do not ship this model: the quality gate failed.**", "missed: mAP50 0.5, at least 0.9",
         "320 x 256 pixels", "8 images with 8 objects", "| mAP50 | 0.500 |", "| bright | 6 | 1.000 | 1.000 |",
-        "It learned from 120 images. The licence of the data is not recorded.", "| best epoch | 2 |",
-        f"| coco\\_train\\_dataset | `{'c' * 64}` |", "| parity images | 8 |", f"| commit | `{'d' * 40}` |",
+        "learned from 120 images", "| best epoch | 2 |", "| optimizer | AdamW |", "| learning rate | 0.0001 |",
+        rf"| train | 90 | 300 | https://x.org/a\|b.zip | CC BY 2.0: 70, none stated: 20 | {'c' * 64} |",
+        "| eval | - | - | not recorded | not stated | - |",
+        f"| test | 8 | 8 | not recorded | not stated | {'e' * 64} |",
+        "| parity images | 8 |", f"| commit | {'d' * 40} |",
         "| made by | run/model\\_eval/1 |", "fewer than 10 objects in the test set: bright, dark, ",
     ):  # fmt: skip
         assert expected in text

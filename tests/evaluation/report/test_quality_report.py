@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cases import cases
 from detections import found
-from evaluations import CLEAN, NO_EXAMPLES, evaluated
+from evaluations import CLEAN, NO_EXAMPLES, card_of, evaluated
 
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
@@ -87,20 +87,13 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 monkeypatch.setattr(quality_report, name, lambda *_: "")
         limits = {"min_map50": gate, "max_seen_exact": max_seen_exact}
         measured, decided = evaluated(truth, results, exposure=exposure, others=others, gate=limits, **changes)
+        provenance = {"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL}
         notes = write_report(
             tmp_path / "report.html",
             measured,
             decided,
-            ReportOrigin(
-                judged=2,
-                mode="prod",
-                chosen=chosen,
-                provenance={
-                    "run": "20260101T000000Z",
-                    "inputs": {"coco_test_dataset": "file:///store/abc"},
-                    "note": EVIL,
-                },
-            ),
+            ReportOrigin(judged=2, mode="prod", chosen=chosen, provenance=provenance),
+            card=card_of(measured, truth, provenance),
             gallery=make_gallery(truth, measured.metrics) if drawn else NO_EXAMPLES,
         )
         page = Page(tmp_path / "report.html")

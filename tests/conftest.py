@@ -23,7 +23,9 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from browsers import chromium, pages_of_files
 from git_checkout import commit_all, git
+from playwright.sync_api import Browser, Page
 from seaweed import KEY, SECRET, seaweed
 
 from pipeline.cli import step_commands
@@ -382,3 +384,20 @@ def _signals_on_the_usual_stack() -> None:
     if sys.platform == "linux":
         disabled = _SignalStack(None, 2, 0)  # SS_DISABLE
         ctypes.CDLL(None).sigaltstack(ctypes.byref(disabled), None)
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")  # Playwright's event loop runs as long, and code under other tests has loops of its own
+def browser() -> Iterator[Browser]:
+    """Chromium, as the system has it."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """`open_page(path, **options)`: a file in a context of its own, which must ask nobody and log nothing."""
+    with pages_of_files(browser) as open_file:
+        yield open_file

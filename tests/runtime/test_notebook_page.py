@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from browsers import chromium
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from pipeline.runtime.executed_notebook import write_html
 
@@ -48,31 +47,12 @@ HIDDEN = ("import os", "passes over the train set", "draw(history", "fail()")
 SHOWN = ("Loss by epoch.", "epochs = 3", "epoch 1: ", "no luck")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
 @pytest.fixture
-def open_notebook(browser: Browser, tmp_path: Path) -> Iterator[Callable[[int], Page]]:
-    """`open_notebook(width)`: the page of the notebook, which asks nothing of the network."""
+def open_notebook(open_page: Callable[..., Page], tmp_path: Path) -> Callable[[int], Page]:
+    """`open_notebook(width)`: the page of the notebook."""
     nbformat.write(new_notebook(cells=CELLS), tmp_path / "train.ipynb")
-    place = write_html(tmp_path / "train.ipynb").as_uri()
-    asked: list[str] = []
-    contexts = []
-
-    def open_at(width: int) -> Page:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 800}))
-        page = contexts[-1].new_page()
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(place)
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
-    assert {url for url in asked if not url.startswith("data:")} == {place}
+    page = write_html(tmp_path / "train.ipynb")
+    return lambda width: open_page(page, viewport={"width": width, "height": 800})
 
 
 def visible(page: Page) -> set[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from browsers import chromium
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.runtime.manifest import RunManifest, notebook_key
@@ -112,27 +111,17 @@ def test_every_link_works_where_the_folder_is_sent_to(ran: Any, tmp_path: Path) 
     assert "Show the code" in (sent / "notebooks/second.html").read_text()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_fits_the_screen_and_asks_nothing(browser: Browser, tmp_path: Path, width: int, scheme: Any) -> None:
+def test_the_page_fits_the_screen_and_asks_nothing(
+    open_page: Callable[..., Page], tmp_path: Path, width: int, scheme: str
+) -> None:
     long = replace(LOAD, metrics={"a_metric_with_a_very_long_name": "x" * 90}, error="y" * 200)
     run = run_of(2, long, *RUN.attempts[1:])
     page_file = write_page(tmp_path / "out", Store(str(tmp_path / "store")), run, STEPS, DELIVERED)
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page, asked, told = context.new_page(), list[str](), list[str]()
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: told.append(message.text))
-    page.goto(page_file.as_uri())
+    page = open_page(page_file, viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 25, 30)"}[scheme]
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "model%20report/report.html"
-    context.close()
-    assert (asked, told) == ([page_file.as_uri()], [])

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import requests
-from browsers import chromium
 from cases import cases
 from pictures import exif_of
 from PIL import Image, ImageChops, ImageOps, ImageStat
@@ -31,13 +30,6 @@ GEOMETRY = """() => {
     const seen = [...document.querySelectorAll(".box")].filter((box) => !box.hidden);
     return { image: at(document.querySelector("#image")), boxes: seen.map(at) };
 }"""
-
-
-@pytest.fixture(scope="module")  # Playwright's event loop runs as long, and code under other tests has loops of its own
-def browser() -> Iterator[Browser]:
-    """Chromium, as the system has it."""
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -118,6 +118,25 @@ def test_the_executed_notebook_shows_the_figures_of_the_page(tiny_run: Any, mani
     assert page.count("<h2") >= 7
 
 
+def test_the_data_report_names_its_data_and_its_command_finds_the_run(tiny_run: Any, manifest: dict[str, Any]) -> None:
+    step = manifest["steps"]["data_prep"]
+    page = artifact_files(tiny_run, manifest, "data_prep", "data_report")["report.html"].read_text()
+    source = "sample://shapes?images=24&amp;size=64&amp;seed=3"
+    digests = [each["digest"] for each in step["inputs"].values()]
+    for part in ("Data report: Embedded sample of shapes", source, manifest["code"]["commit"], *digests):
+        assert part in page, part
+    assert manifest["run"] not in page, "each run's report would be another artifact"
+    command = re.search("<code>python -m pipeline (lineage [^<]+)</code>", page)[1]
+    found = tiny_run.look(*command.split())
+    assert found.returncode == 0, found.stderr
+    assert (
+        f"data_report  {step['outputs']['data_report']['digest'][:12]}  {manifest['run']}/data_prep/1" in found.stdout
+    )
+    index = (tiny_run.root / "out/dev/demo/index.html").read_text()
+    assert "data_report/report.html" in index
+    assert re.search("<dt>run</dt><dd>20.*\n<dt>opened</dt><dd>20", index), "the run and its date stand there"
+
+
 def test_running_all_again_reuses_all_five_and_says_so(
     tiny_run: Any, manifest: dict[str, Any], tiny: list[str]
 ) -> None:

@@ -23,7 +23,9 @@ from pipeline.data import fonts
 from pipeline.data.checks.findings import Finding, Findings
 from pipeline.data.checks.validation import Validation
 from pipeline.data.coco import Category, CocoDataset, Image
+from pipeline.data.dataset_origin import with_source
 from pipeline.data.report.page import write_report
+from pipeline.data.report.preparation import Preparation
 from pipeline.data.sample import make_sample
 from pipeline.data.split.dataset_split import Split, split
 from pipeline.data.tables import exclude
@@ -192,6 +194,46 @@ def test_what_the_notebook_shows_is_what_the_page_shows(written: Any) -> None:
     assert repr(written) == str(written)
     assert len(str(written).splitlines()) == 7
     assert str(written.counts) in str(written)
+
+
+def test_the_head_says_where_the_data_comes_from_and_how_it_was_made(report: Any, shapes: Any) -> None:
+    by, nc = {"id": 1, "name": "CC BY", "url": "https://x.org/by"}, {"id": 2, "name": EVIL, "url": "javascript:alert()"}
+    images = tuple(
+        replace(each, extra={"license": 1 + each.id % 2} if each.id < 40 else {}) for each in shapes[0].images
+    )
+    named = replace(shapes[0], images=images, info={"description": "Streets", "year": 2026}, licenses=(by, nc))
+    made = Preparation(
+        "0123abc-dirty",
+        "2026-03-01T12:30:00Z",
+        {"labels": "cafe"},
+        {"share": 0.5, "seed": 7, "classes": []},
+        {"share": 0.7, "seed": 7, "classes": []},
+        "find cafe",
+    )
+    written = report(dataset=with_source(named, "/home/anna/street.zip", format="yolo"), preparation=made)
+    page = Page(written.path)
+    for part in (
+        "Data report: Streets",
+        "source street.zip annotations beside the images, read as yolo published year 2026",
+        f"licences {EVIL}: 20 images CC BY: 19 images none stated: 1 image",
+        "commit 0123abc of 2026-03-01 12:30 UTC, with uncommitted changes inputs labels cafe",
+        "parameters share 0.5 in place of 0.7 all parameters share 0.5 seed 7 classes []",
+        "runs find cafe lists those that made or read this data",
+    ):
+        assert part in page.text, page.text[:1500]
+    assert "https://x.org/by" in page.addresses
+    assert "javascript" not in written.path.read_text("utf-8")
+
+
+def test_what_is_not_recorded_is_said(report: Any, shapes: Any) -> None:
+    text = Page(report(dataset=replace(shapes[0], info={})).path).text
+    head = text[text.index("source") : text.index("Counts")].strip()
+    assert head == "source not recorded licences not stated commit not recorded parameters not recorded"
+
+
+def test_parameters_at_their_defaults_are_no_news(report: Any) -> None:
+    made = Preparation("0123abc", "", {}, {"seed": 7}, {"seed": 7})
+    assert "parameters all at their defaults all parameters seed 7" in Page(report(preparation=made).path).text
 
 
 def test_what_was_excluded_is_the_first_table(report: Any, written: Any, shapes: Any) -> None:

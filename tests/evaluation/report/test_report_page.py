@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from browsers import chromium
+from browsers import DESK, PHONE, grave_violations
 from cases import cases
 from crowded import crowded
 from detections import found
@@ -30,7 +29,6 @@ from pipeline.metrics.detection_metrics import evaluate
 from pipeline.metrics.ground_truth import GroundTruth, read_ground_truth
 from pipeline.metrics.paired import compare_models
 
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 SECTIONS = ["Gate", "Images", "Training images in the test set", "Classes", "Curves", "Slices", "Errors", "Examples"]
 SECTIONS += ["Service"]
 CLASSES = ("cat", "dog", "owl & <b>eagle</b>")
@@ -87,36 +85,6 @@ def written(coco_file: Callable[..., GroundTruth], tmp_path_factory: pytest.Temp
         gallery=draw_gallery(truth, {"before": metrics, "after": later}, changes.select(12)),
     )
     return Written(folder / "report.html", folder / "comparison.html", gallery)
-
-
-@pytest.fixture(scope="module")  # Playwright's event loop runs as long
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """`open_page(path, **options)`: a file in a context of its own, which must ask nobody and log nothing."""
-    contexts, asked, logged = [], [], []
-
-    def open_at(path: Path, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESK, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: logged.append(message.text))
-        page.on("pageerror", lambda error: logged.append(str(error)))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
-    assert [url[:80] for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert len([url for url in asked if url.startswith("file:")]) == len(contexts)
-    assert logged == []
 
 
 @pytest.fixture
@@ -299,9 +267,7 @@ def test_everybody_can_use_it_on_any_screen(
         if is_open:
             page.locator("button.tile:visible").first.click()
             assert page.locator("dialog").evaluate("(each) => each.scrollWidth <= each.clientWidth")
-        found = Axe().run(page).response["violations"]
-        grave = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
-        assert grave == []
+        assert grave_violations(page) == []
 
 
 def test_print_shows_what_the_filters_show_without_controls(page: Page, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def write_model_card(
     licence = str(metadata.origin.get("licence") or "")
     text = render(
         "model_card.md.j2",
-        {"figure": _figure, "plain": escape},
+        {"figure": _figure, "plain": escape, "value": spelt},
         header=yaml.safe_dump(_header(measured, metadata, licence), sort_keys=False, allow_unicode=True),
         card=card,
         decision=decide(measured, gate),
@@ -132,6 +132,8 @@ def _limits(measured: Measurement) -> list[str]:
 
 
 def _learned(training: Facts) -> str:
+    if training.get("best_epoch") == 0:
+        return "No epoch of training was better on the eval set than the given weights: these are packed unchanged."
     images = (training.get("learned_images") or {}).get("images")
     if images is None:
         return "Which images it learned from is not recorded."
@@ -173,6 +175,17 @@ def _header(measured: Measurement, metadata: ModelMetadata, licence: str) -> dic
         "tags": ["object-detection", "yolox", "onnx", "bentoml"],
         "model-index": [index],
     }
+
+
+def spelt(value: Any) -> str:
+    """A value of a table: sequences and mappings spelt out, floats without noise."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {spelt(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(spelt, value)) or "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "-" if value is None or value == "" else str(value)
 
 
 def escape(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from pipeline.evaluation.report.charts import (
 )
 from pipeline.evaluation.report.gallery import ExampleGallery, script_source
 from pipeline.evaluation.report.label_check_report import LabelCheckSection
-from pipeline.evaluation.report.model_card import ModelCard
+from pipeline.evaluation.report.model_card import ModelCard, spelt
 from pipeline.evaluation.report.templates import render
 from pipeline.evaluation.training_epochs import TrainingEpochs
 from pipeline.metrics.chance import FEWEST_IMAGES, Interval
@@ -90,13 +91,14 @@ def write_report(
     notes = [*_notes(measured), *_close_calls(gate)]
     page = render(
         "report.html.j2",
-        {"figure": _figure, "interval": _interval, "value": _value},
+        {"figure": _figure, "interval": _interval, "value": spelt},
         **vars(measured),
         gate=gate,
         decision=decide(measured, gate),
         figures=FIGURES,
         origin=origin,
         card=card,
+        evaluated_at=datetime.now(UTC),
         remarks=[*notes, *_remarks(measured, origin.chosen)],
         unwritten=unwritten(metrics.classes),
         kinds=_KINDS,
@@ -200,14 +202,3 @@ def _figure(number: float | None, digits: int = 3) -> str:
 
 def _interval(interval: Interval | None, digits: int = 3) -> str:
     return "" if interval is None else f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
-
-
-def _value(value: Any) -> str:
-    """A value of a table: sequences and mappings spelt out, floats without noise."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) or "-"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value)) or "-"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "-" if value is None or value == "" else str(value)

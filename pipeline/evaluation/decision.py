@@ -38,14 +38,14 @@ def decide(measured: Measurement, gate: QualityGate) -> Decision:
     other, paired = fair.get(EARLIER) or fair.get(GIVEN) or ("", None)
     difference = paired.figures.get("mAP") if paired else None
     verdict = difference.verdict if difference else ""
-    reasons = [f"missed: {each}" for each in gate.missed[:_SHOWN]] or [gate.verdict]
+    reasons = [f"limit missed: {each}" for each in gate.missed[:_SHOWN]] or [gate.verdict]
     if more := len(gate.missed) - _SHOWN if gate.missed[_SHOWN:] else 0:
         reasons.append(f"and {more} more limits are missed, see the table of the gate")
     reasons.append(_precision(measured, paired if verdict != SAME else None))
     exposure = measured.exposure
     if exposure.exact:
         reasons.append(f"{exposure.exact} of {exposure.images} test images are training images, byte for byte")
-    reasons += [line for each, found in compared if (line := _comparison(each, found))]
+    reasons += [line for each, found in compared if (line := _comparison(each, found, measured.metrics.images))]
     outcome, headline = _headline(gate, other, verdict, is_seen=bool(exposure.exact))
     return Decision(outcome, headline, tuple(reasons))
 
@@ -59,7 +59,7 @@ def _headline(gate: QualityGate, other: str, verdict: str, *, is_seen: bool) -> 
     if verdict == WORSE:
         return OPEN, f"Think twice: {state}, but the model is worse than the {other}"
     if verdict == CLOSE:
-        return OPEN, f"Too close to call: {state}; better or worse than the {other} is not known"
+        return OPEN, f"Keep the {other}, or test more images: {state}, but the two models are too close to call"
     better = f", and the model is better than the {other}" if verdict == BETTER else ""
     same = f"; its figures equal those of the {other}" if verdict and not better else ""
     if gate.has_quality_limit:
@@ -67,13 +67,15 @@ def _headline(gate: QualityGate, other: str, verdict: str, *, is_seen: bool) -> 
     return OPEN, f"Decide yourself: {state}{better or same}"
 
 
-def _comparison(reference: Reference, paired: PairedFigures) -> str:
+def _comparison(reference: Reference, paired: PairedFigures, images: int) -> str:
     difference = paired.figures.get("mAP")
     if difference is None:
         return ""
     caution = f"; but {reference.caution}" if reference.caution else ""
     change = "" if difference.verdict == SAME else f": mAP {_change(difference)}"
-    return f"{_WORDS[difference.verdict]} the {reference.title}{change}{caution}"
+    needed = paired.images_for(abs(difference.change)) if difference.verdict == CLOSE and difference.change else None
+    settled = f"; about {needed} images like these would tell" if needed and needed > images else ""
+    return f"{_WORDS[difference.verdict]} the {reference.title}{change}{settled}{caution}"
 
 
 def _change(difference: Difference) -> str:
@@ -88,7 +90,7 @@ def _precision(measured: Measurement, paired: PairedFigures | None) -> str:
     interval, images = chance.figures["map"], f"{metrics.images} test images"
     if interval is None or metrics.map is None:
         return f"{images}, too few with objects to tell how far chance moves the figures"
-    known = f"{images}: mAP {metrics.map:.3f} ± {interval.half_width:.3f}"
+    known = f"{images}: mAP {metrics.map:.3f} (95 % interval {interval.low:.3f} to {interval.high:.3f})"
     # a difference of two models that are not yet known has at least the width of one
     needed = paired.images_for(WANTED) if paired else chance.images_for(WANTED)
     if needed is None:

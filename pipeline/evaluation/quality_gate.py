@@ -14,6 +14,7 @@ from pipeline.metrics.named_figures import CLASS_FIGURES, FIGURES
 RELEASE_MAP50 = 0.1  # every detector that was trained at all is above it
 RELEASE_SEEN_SIMILAR = 0.5  # frames of a fixed camera look alike; but above this, the test measures memory
 _NOT_CHOSEN = -1.0
+_SHOWN = 3  # limits in a verdict
 _EXACT = "share of test images that are training images, byte for byte"
 _SIMILAR = "share of other test images that look like training images"
 _ROUNDING = 1e-9  # a mean of many quotients that is 0.5 on paper may be 0.49999999999999994
@@ -65,7 +66,7 @@ class Requirement:
         if self.is_difference and self.interval:
             reached += f" ({self.interval.low:+.3f} to {self.interval.high:+.3f})"
         limits = (("at least", self.minimum), ("at most", self.maximum))
-        limited = [f"{word} {limit:{form}}" for word, limit in limits if limit is not None]
+        limited = [f"{word} {limit:{form}}" if limit else f"{word} 0" for word, limit in limits if limit is not None]
         return ", ".join([f"{self.meaning} {reached}", *limited])
 
 
@@ -96,7 +97,8 @@ class QualityGate:
         if self.missed:
             return f"Quality gate failed: {'; '.join(map(str, self.missed))}"
         if met := [str(each) for each in self.requirements if each.is_quality and each.passed]:
-            return f"Quality gate passed: {met[0]}{f'; and {len(met) - 1} more' if met[1:] else ''}"
+            more = f"; and {len(met) - _SHOWN} more, see the table of the gate" if met[_SHOWN:] else ""
+            return f"Quality gate passed: {'; '.join(met[:_SHOWN])}{more}"
         others = "; the other limits are met" if any(each.passed for each in self.requirements) else ", nor any other"
         return f"No limit of the model's quality was set{others}"
 
@@ -180,7 +182,7 @@ def _required(limit: Limit, measured: Measurement) -> Iterator[Requirement]:
 
 def _difference(figure: str, label: str, reference: Reference | None, limit: Limit) -> Requirement:
     """A figure against that of another model; without it, or on too few images, nothing is known."""
-    meaning = f"{figure}{f' of {label}' if label else ''} against the {TITLES[limit.reference]}"
+    meaning = f"{figure}{f' of {label}' if label else ''} minus that of the {TITLES[limit.reference]}"
     bounds: tuple[float | None, float | None] = (limit.value, None) if limit.is_minimum else (None, limit.value)
     if reference is None or reference.paired is None:
         absence = reference.absence if reference else "it was not measured"

@@ -30,13 +30,13 @@ FIGURES = {
         NamedFigure(
             "fp_per_image",
             "fp_per_image_with_objects",
-            "false alarms, images with objects",
+            "false alarms per image with objects",
             more_is_better=False,
         ),
         NamedFigure(
             "fp_per_empty_image",
             "fp_per_image_without_objects",
-            "false alarms, images without objects",
+            "false alarms per image without objects",
             more_is_better=False,
         ),
     )

@@ -145,8 +145,8 @@ def test_the_exam_of_a_deployed_folder_is_reproduced(examined: Any) -> None:
         "  gate passed",
         "    met  mAP50 0.7525, at least 0.5",
         "    met  detections in the test set 9, at least 1",
-        "    met  mAP against the given weights +0 (+0.000 to +0.000), at least",
-        "         -0.5",
+        "    met  mAP minus that of the given weights +0 (+0.000 to +0.000), at",
+        "         least -0.5",
     ]
     assert "laying out coco_test_dataset" in outcome.log
     assert examined.left_over() == []
@@ -286,7 +286,7 @@ def test_a_gate_that_fails_here_is_told_with_how_far_the_predictions_are_apart(e
     ):
         assert line in lines
     assert max(map(len, lines)) <= 80
-    against_given = "mAP against the given weights +0 (+0.000 to +0.000), at least -0.5"
+    against_given = "mAP minus that of the given weights +0 (+0.000 to +0.000), at least -0.5"
     assert result.content["differences"]["kept"] == (against_given,)
 
 

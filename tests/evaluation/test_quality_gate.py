@@ -178,12 +178,12 @@ LIMITS: dict[str, tuple[list[str], bool | None, list[str]]] = {
     "of a class": (["AP[dog] >= 0.5", "AP50[cat] >= 0.5"], False, ["AP of dog"]),
     "of each class that has objects": (["AP[*] >= 0.6"], False, ["AP of dog"]),
     "not worse than the given weights": (["mAP >= given"], True, []),
-    "not worse than the earlier model": (["mAP >= earlier"], False, ["mAP against the earlier model"]),
+    "not worse than the earlier model": (["mAP >= earlier"], False, ["mAP minus that of the earlier model"]),
     "not much worse than the earlier model": (["mAP >= earlier - 0.6"], True, []),
     "each class against the earlier model": (
         ["AP[*] >= earlier - 0.02"],
         False,
-        ["AP of dog against the earlier model"],
+        ["AP of dog minus that of the earlier model"],
     ),
     "against what there is not": (["mAP >= pytorch"], None, []),
     "spaces": (["  AP [ cat ]>=given-.5 "], True, []),
@@ -202,7 +202,7 @@ def test_the_reason_is_told_why_a_limit_decides_nothing(forty: GroundTruth) -> N
     others = {"given": "the model was trained from scratch"}
     gate = evaluated(forty, detected(35, 4), limits=["mAP >= given"], others=others)[1]
     assert gate.requirements[-1].unknown == "the model was trained from scratch"
-    assert list(gate.outcomes.items()) == [("mAP against the given weights not known, at least +0", None)]
+    assert list(gate.outcomes.items()) == [("mAP minus that of the given weights not known, at least 0", None)]
 
 
 def test_of_limits_in_the_same_words_the_missed_one_is_recorded() -> None:

@@ -64,7 +64,7 @@ def test_the_metadata_have_the_results(card: Callable) -> None:
 def test_the_text_says_what_is_known_and_what_is_not(card: Callable) -> None:
     _, text = card(gate={"min_map50": 0.9})
     for expected in (
-        "**Do not ship this model: the quality gate failed.**", "missed: mAP50 0.5, at least 0.9",
+        "**Do not ship this model: the quality gate failed.**", "limit missed: mAP50 0.5, at least 0.9",
         "320 x 256 pixels", "8 images with 8 objects", "| mAP50 | 0.500 |", "| bright | 6 | 1.000 | 1.000 |",
         "learned from 120 images", "| best epoch | 2 |", "| optimizer | AdamW |", "| learning rate | 0.0001 |",
         rf"| train | 90 | 300 | https://x.org/a\|b.zip | CC BY 2.0: 70, none stated: 20 | {'c' * 64} |",

@@ -7,21 +7,16 @@ images mean what they meant in the source; which of them its images have is coun
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from pipeline.data.coco import CocoDataset, read_coco
 from pipeline.data.fetch.credentials import redact
-from pipeline.errors import DataError
 
 LOADED_FROM = "loaded_from"  # the key in `info`
-ORIGINS_FILE = "data_sets.json"  # beside a model: the origin of each set that it was trained with
 
 _LOCAL = ("file", "local")
 _PUBLISHED = ("url", "version", "year", "contributor", "date_created")  # of COCO's `info`
@@ -86,27 +81,6 @@ def read_origin(folder: Path) -> DatasetOrigin:
         DataError: It is not a COCO instances file.
     """
     return DatasetOrigin.of(read_coco(folder / "annotations.json"))
-
-
-def write_origins(origins: Mapping[str, DatasetOrigin], path: Path) -> None:
-    """Write the origins of several sets by their names: the same bytes for the same origins."""
-    content = {name: asdict(origin) for name, origin in origins.items()}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_origins(path: Path) -> dict[str, DatasetOrigin]:
-    """Read what `write_origins` wrote; nothing where there is no such file, as earlier versions wrote none.
-
-    Raises:
-        DataError: The file is damaged.
-    """
-    try:
-        return TypeAdapter(dict[str, DatasetOrigin]).validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValidationError as error:
-        problem = f"the origins of the data cannot be read: {error.errors()[0]['msg']}"
-        raise DataError(problem, where=path, expected="the file as training wrote it") from error
 
 
 def with_source(dataset: CocoDataset, source: str, *, annotations: str = "", format: str = "") -> CocoDataset:  # noqa: A002

@@ -61,6 +61,15 @@ def coco_weights(variant: str) -> PublishedWeights:
     return table[variant]
 
 
+@dataclass(frozen=True)
+class WeightsOrigin:
+    """Where a checkpoint comes from."""
+
+    url: str
+    sha256: str
+    licence: str = ""  # its SPDX identifier; empty where it is not known
+
+
 def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> dict[str, Any]:
     """Write `source.json`, and `weights.pth` where a URL is given; returns what `source.json` says.
 
@@ -104,7 +113,10 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
     return source
 
 
-def weights_licence(folder: Path) -> str:
-    """The SPDX identifier of the licence of the weights in a folder that `load_weights` wrote; empty if unknown."""
-    url = json.loads((folder / "source.json").read_text(encoding="utf-8"))["url"]
-    return next((entry.licence for entry in published_weights() if entry.url == url), "")
+def read_weights_origin(folder: Path) -> WeightsOrigin | None:
+    """The origin of the weights in a folder that `load_weights` wrote; None where there are no weights."""
+    source = json.loads((folder / "source.json").read_text(encoding="utf-8"))
+    if not source["url"]:
+        return None
+    licence = next((entry.licence for entry in published_weights() if entry.url == source["url"]), "")
+    return WeightsOrigin(source["url"], source["sha256"], licence)

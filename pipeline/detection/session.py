@@ -63,6 +63,8 @@ class TrainingJob:
             "augmentation": "mosaic" if self.execution.mosaic else "flip",
             "precision": "mixed" if self.execution.mixed else "full",
             "seed": options.seed,
+            "patience": options.patience,
+            "max_minutes": options.max_minutes,
         }
 
 

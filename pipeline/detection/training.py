@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,16 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pipeline.data.coco import CocoDataset, read_coco
-from pipeline.data.dataset_origin import ORIGINS_FILE, DatasetOrigin, write_origins
-from pipeline.data.figures import PALETTE, Chart
+from pipeline.data.dataset_origin import DatasetOrigin
 from pipeline.data.learned_images import FILE_NAME, UnknownWeights, learn_images
-from pipeline.data.pretrained import COCO, coco_weights
+from pipeline.data.pretrained import COCO, WeightsOrigin, coco_weights
 from pipeline.detection.checkpoints import GIVEN, coco_classes, fit, read_checkpoint, write_checkpoint
 from pipeline.detection.devices import execution_config, run_within_memory
 from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
 from pipeline.detection.session import TrainingJob
+from pipeline.detection.training_origins import ORIGINS_FILE, TrainingOrigins
 from pipeline.errors import DataError, UsageError
 from pipeline.files import sha256_of
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
@@ -47,7 +47,7 @@ class TrainingResult:
     """The result of a training.
 
     Its folder holds `best.pth`, `last.pth`, `given.pth` where there were pretrained weights, `config.py`, `model.json`,
-    `history.json`, `results.csv`, `learned_images.npz`, `data_sets.json`, the test image and `parity_images/`.
+    `history.json`, `results.csv`, `learned_images.npz`, `origins.json`, the test image and `parity_images/`.
     """
 
     folder: Path
@@ -77,6 +77,7 @@ def train(
     logs: Path | None = None,
     hyperparameters: Hyperparameters | None = None,
     origin: Mapping[str, Any] | None = None,
+    weights_origin: WeightsOrigin | None = None,
 ) -> TrainingResult:
     """Train a detector, and write all files that inference needs and a record of the images it learned from.
 
@@ -99,6 +100,7 @@ def train(
         logs: The folder for TensorBoard's files. None: no tracking.
         hyperparameters: Replace those of `default_hyperparameters`.
         origin: What the model's metadata says of the origin of the data and of the weights.
+        weights_origin: Where the checkpoint comes from, to be kept beside the weights.
 
     Raises:
         UsageError: The options are impossible, alone or on this machine.
@@ -158,9 +160,8 @@ def train(
             )
             result = replace(_run(job), warnings=warnings)
     learned.write(folder / FILE_NAME)
-    if options.epochs:
-        sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)}
-        write_origins(sets, folder / ORIGINS_FILE)
+    sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)} if options.epochs else {}
+    TrainingOrigins(weights_origin, sets).write(folder / ORIGINS_FILE)
     facts = {**result.metadata.training, "learned_images": learned.summary()}
     result = replace(result, metadata=replace(result.metadata, training=facts))
     _copy_images(eval_set, eval_folder / "images", folder)
@@ -259,34 +260,3 @@ def _copy_images(dataset: CocoDataset, images: Path, folder: Path) -> None:
         shutil.copyfile(source, folder / "parity_images" / f"{number}{source.suffix.lower()}")
         if number == 0:
             shutil.copyfile(source, folder / f"test_image{source.suffix.lower()}")
-
-
-def training_chart(history: Sequence[EpochRecord], best_epoch: int) -> Chart:
-    """Draw the loss and its parts by epoch on the left, mAP and mAP50 on the eval set on the right."""
-    figure = Chart(11, 3.6)
-    left, right = figure.subplots(1, 2)
-    colours = {"loss": "#222222", "loss_bbox": PALETTE[2], "loss_cls": PALETTE[1], "loss_obj": PALETTE[3]}
-    trained = [record for record in history if record.epoch]
-    for part in sorted({name for record in trained for name in record.loss}):
-        values = [record.loss.get(part, float("nan")) for record in trained]
-        colour, width = colours.get(part, PALETTE[4]), 2.0 if part == "loss" else 1.2
-        epochs = [record.epoch for record in trained]
-        left.plot(epochs, values, color=colour, linewidth=width, label=part.removeprefix("loss_"))
-    for name, colour in (("mAP", PALETTE[0]), ("mAP50", PALETTE[5])):
-        points = [(r.epoch, value) for r in history if (value := getattr(r, name)) is not None]
-        right.plot([x for x, _ in points], [y for _, y in points], color=colour, marker="o", markersize=3, label=name)
-    if len(trained) < len(history):
-        right.axhline(history[0].mAP, color=PALETTE[0], linestyle="--", linewidth=1, label="mAP of the given weights")
-    if history:
-        right.axvline(best_epoch, color="#999999", linestyle=":", label=f"best epoch, {best_epoch}")
-        right.legend(frameon=False)
-        left.legend(frameon=False)
-    title = "training loss" if history else "no training: the pretrained weights as they are"
-    for axis, text in ((left, title), (right, "on the eval set")):
-        axis.set_title(text, loc="left", fontsize=10)
-        axis.set_xlabel("epoch")
-        axis.set_ylim(bottom=0)
-        axis.margins(x=0.08)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    return figure

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.quality_gate import QualityGate
-from pipeline.evaluation.references import EARLIER, GIVEN, Reference
+from pipeline.evaluation.references import EARLIER, GIVEN, PYTORCH, Reference
 from pipeline.metrics.paired import BETTER, CLOSE, SAME, WORSE, Difference, PairedFigures
 
 WANTED = 0.02
@@ -15,6 +15,7 @@ WANTED = 0.02
 SHIP, REFUSE, OPEN = "passed", "failed", "open"
 
 _SHOWN = 3  # missed limits
+_SMALL = 0.005  # differences of mAP for which nobody collects images
 _WORDS = {BETTER: "better than", WORSE: "worse than", CLOSE: "too close to call against", SAME: "the same as"}
 
 
@@ -59,7 +60,8 @@ def _headline(gate: QualityGate, other: str, verdict: str, *, is_seen: bool) -> 
     if verdict == WORSE:
         return OPEN, f"Think twice: {state}, but the model is worse than the {other}"
     if verdict == CLOSE:
-        return OPEN, f"Keep the {other}, or test more images: {state}, but the two models are too close to call"
+        link = "but" if gate.has_quality_limit else "and"
+        return OPEN, f"Keep the {other}, or test more images: {state}, {link} the two models are too close to call"
     better = f", and the model is better than the {other}" if verdict == BETTER else ""
     same = f"; its figures equal those of the {other}" if verdict and not better else ""
     if gate.has_quality_limit:
@@ -73,8 +75,11 @@ def _comparison(reference: Reference, paired: PairedFigures, images: int) -> str
         return ""
     caution = f"; but {reference.caution}" if reference.caution else ""
     change = "" if difference.verdict == SAME else f": mAP {_change(difference)}"
-    needed = paired.images_for(abs(difference.change)) if difference.verdict == CLOSE and difference.change else None
-    settled = f"; about {needed} images like these would tell" if needed and needed > images else ""
+    settled = ""
+    if difference.verdict == CLOSE and reference.name != PYTORCH:
+        needed = paired.images_for(abs(difference.change)) if abs(difference.change) >= _SMALL else None
+        if needed and needed > images:
+            settled = f"; about {needed} images like these are needed to see such a difference"
     return f"{_WORDS[difference.verdict]} the {reference.title}{change}{settled}{caution}"
 
 
@@ -90,6 +95,8 @@ def _precision(measured: Measurement, paired: PairedFigures | None) -> str:
     interval, images = chance.figures["map"], f"{metrics.images} test images"
     if interval is None or metrics.map is None:
         return f"{images}, too few with objects to tell how far chance moves the figures"
+    if interval.half_width == 0:
+        return f"{images}: mAP {metrics.map:.3f}; they are too much alike to tell how far chance moves it"
     known = f"{images}: mAP {metrics.map:.3f} (95 % interval {interval.low:.3f} to {interval.high:.3f})"
     # a difference of two models that are not yet known has at least the width of one
     needed = paired.images_for(WANTED) if paired else chance.images_for(WANTED)

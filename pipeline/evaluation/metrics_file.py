@@ -1,4 +1,7 @@
-"""`metrics.json`: all numbers of the report, as `metrics.schema.json` describes them."""
+"""`metrics.json`: the figures of the model on the test set, as `metrics.schema.json` describes them.
+
+Times are not among them, so that the same model on the same images has the same file.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,13 @@ def write_metrics(path: Path, measured: Measurement, gate: QualityGate) -> None:
         **document,
         "intervals": {name: _ends(interval) for name, interval in measured.chance.figures.items()},
         "slices": measured.slices.to_json(),
+        "exposure": {
+            "learned": measured.exposure.learned,
+            "exact": measured.exposure.exact,
+            "similar": measured.exposure.similar,
+            "coco_names": len(measured.exposure.coco_names),
+        },
+        "threshold_advice": asdict(measured.advice) if measured.advice else None,
         "references": {each.name: _reference(each) for each in measured.references},
     }
     path.write_text(json.dumps(document, indent=1, allow_nan=False), "utf-8")

@@ -156,8 +156,8 @@ class Step:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What a report states as its origin: the attempt, and each input's digest."""
-        stated = {"made by": self._context.made_by, **self.input_digests}
+        """What a report states as its origin: the attempt, the commit of its code, and each input's digest."""
+        stated = {"made by": self._context.made_by, "commit": self.code_version, **self.input_digests}
         for name, source in self.chosen.items():
             by_hand = f"chosen by hand: {source}"
             stated[name] = f"{stated[name]}, {by_hand}" if name in stated else by_hand

@@ -12,7 +12,13 @@ import yaml
 from cases import cases
 
 from pipeline.data import pretrained
-from pipeline.data.pretrained import coco_weights, load_weights, published_weights, weights_licence
+from pipeline.data.pretrained import (
+    WeightsOrigin,
+    coco_weights,
+    load_weights,
+    published_weights,
+    read_weights_origin,
+)
 from pipeline.errors import DataError, UsageError
 
 HOSTS = {
@@ -114,9 +120,9 @@ def test_other_bytes_than_the_published_are_refused_and_not_kept(
     assert load_weights(typed or url, tmp_path / "out", cache=tmp_path / "cache", variant="tiny")["sha256"] == DIGEST
 
 
-def test_the_licence_of_published_weights_is_known(tmp_path: Path) -> None:
+def test_the_origin_of_weights_is_known(tmp_path: Path) -> None:
     load_weights("", tmp_path, cache=tmp_path)
-    assert weights_licence(tmp_path) == ""
+    assert read_weights_origin(tmp_path) is None
     for url, licence in ((coco_weights("nano").url, "Apache-2.0"), ("https://example.org/own.pth", "")):
-        (tmp_path / "source.json").write_text(json.dumps({"url": url, "sha256": "", "size": 1}))
-        assert weights_licence(tmp_path) == licence
+        (tmp_path / "source.json").write_text(json.dumps({"url": url, "sha256": "ab", "size": 1}))
+        assert read_weights_origin(tmp_path) == WeightsOrigin(url, "ab", licence)

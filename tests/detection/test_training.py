@@ -25,7 +25,8 @@ from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
 from pipeline.detection.hyperparameters import TrainingOptions
-from pipeline.detection.training import TrainingResult, scratch_warnings, train, training_chart
+from pipeline.detection.training import TrainingResult, scratch_warnings, train
+from pipeline.detection.training_chart import training_chart
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 from pipeline.runtime.executed_notebook import printed
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata

@@ -56,6 +56,12 @@ DECISIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         {"results": MANY, "others": {"earlier": LEARNED, "given": FEW}},
         "passed", f"Ship this model: {PASSED}, and the model is better than the given weights",
     ),
+    "no limit, too close to call": (
+        {"results": OTHERS, "others": {"earlier": MANY}, "gate": {"min_map50": 0.0}},
+        "open",
+        "Keep the earlier model, or test more images: no limit of the model's quality was set, and the two models are "
+        "too close to call",
+    ),
     "no limit, better": (
         {"results": ALL, "others": {"earlier": FEW}, "gate": {"min_map50": 0.0}},
         "open",
@@ -81,13 +87,26 @@ def test_it_says_how_many_images_would_settle_what_is_too_close(coco_file: Calla
     (reason,) = [each for each in decision.reasons if "earlier" in each]
     told = re.fullmatch(
         r"too close to call against the earlier model: mAP \+(0\.\d+) \(95 % interval (-\d\.\d+) to \+(\d\.\d+)\); "
-        r"about (\d+) images like these would tell",
+        r"about (\d+) images like these are needed to see such a difference",
         reason,
     )
     assert told
     change, low, high = (float(told[group]) for group in (1, 2, 3))
     expected = 40 * ((high - low) / 2 / change) ** 2  # an interval's width falls with the root of the images
     assert abs(int(told[4]) - expected) < 0.1 * expected
+
+
+def test_nobody_is_sent_for_images_that_settle_what_does_not_matter(coco_file: Callable) -> None:
+    swapped = cats(*range(2, 32))  # another image is found, so the two are hardly different
+    others = {"earlier": swapped, "pytorch": OTHERS}
+    reasons = decide(*_evaluated(coco_file, MANY, others=others)).reasons
+    assert len([each for each in reasons if each.startswith("too close to call against")]) == 2
+    assert not [each for each in reasons if "are needed" in each]
+
+
+def test_images_that_are_all_alike_do_not_tell_how_exact_mAP_is(coco_file: Callable) -> None:  # noqa: N802
+    reasons = decide(*_evaluated(coco_file, ALL)).reasons
+    assert "40 test images: mAP 1.000; they are too much alike to tell how far chance moves it" in reasons
 
 
 def test_all_limits_up_to_three_are_named(coco_file: Callable) -> None:

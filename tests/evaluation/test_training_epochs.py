@@ -38,7 +38,7 @@ class Rows(HTMLParser):
 def rendered(epochs: TrainingEpochs | None) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = resources.files("pipeline.evaluation.report").joinpath("epochs.html.j2").read_text("utf-8")
-    return environment.from_string(source).render(epochs=epochs)
+    return environment.from_string(source).render(epochs=epochs, charts={"Epochs": "CHART"})
 
 
 def written(folder: Path, count: int) -> TrainingEpochs | None:

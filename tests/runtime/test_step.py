@@ -141,7 +141,7 @@ def test_beyond_its_gate_a_step_fails_and_its_outputs_are_kept(
 
 
 def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifact, tmp_path: Path) -> None:
-    assert step.provenance == {"made by": "run/second/1", "letters": letters.digest}
+    assert step.provenance == {"made by": "run/second/1", "commit": step.code_version, "letters": letters.digest}
     folders = {name: str(tmp_path / name) for name in ("work", "cache", "resume", "logs")}
     context = StepContext(
         "second", "run/second/1", store.url, inputs={"letters": letters}, mode="prod",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.dataset_origin import read_origin
-from pipeline.data.report.inline_images import Gallery
+from pipeline.data.report.inline_images import FigureList, Gallery, Sections
 from pipeline.evaluation.exposure import Exposure
 from pipeline.evaluation.gate_limits import read_limits
 from pipeline.evaluation.image_properties import Divisions
@@ -15,9 +15,10 @@ from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.prediction import ServicePredictions
 from pipeline.evaluation.quality_gate import QualityGate, judge
 from pipeline.evaluation.references import ReferenceDetections, compare_with_references
+from pipeline.evaluation.report.charts import draw_charts
 from pipeline.evaluation.report.gallery import ExampleGallery
-from pipeline.evaluation.report.model_card import ModelCard
-from pipeline.evaluation.report.quality_report import ReportOrigin, write_report
+from pipeline.evaluation.report.model_card import ModelCard, ReportOrigin
+from pipeline.evaluation.report.quality_report import write_report
 from pipeline.evaluation.slices import measure_divisions
 from pipeline.metrics.chance import measure_chance
 from pipeline.metrics.detection_metrics import evaluate
@@ -28,6 +29,7 @@ from pipeline.serving.model_metadata import ModelMetadata
 
 Results = Sequence[Mapping[str, Any]]
 
+NO_CHARTS = Sections({name: FigureList(()) for name in ("Curves", "Slices", "Confusions", "Epochs")})
 NO_EXAMPLES = ExampleGallery((), (), {}, {}, {})
 NOTHING = Gallery({})
 CLEAN = Exposure(images=3, learned=120, seen={}, thumbnails=NOTHING, unknown_weights=(), coco_names=(), unseen=None)
@@ -87,13 +89,20 @@ def write_evaluated(
 ) -> None:
     """Write the report on these detections."""
     measured, gate = evaluated(truth, results, **more)
-    origin = ReportOrigin(judged=2, mode="prod", chosen=(), provenance={"run": "20260101T000000Z"})
-    write_report(path, measured, gate, origin, card=card_of(measured, truth, origin.provenance), gallery=gallery)
+    origin = origin_of({"made by": "20260101T000000Z/model_eval/1"})
+    card = card_of(measured, truth, origin)
+    write_report(path, measured, gate, origin, card=card, charts=draw_charts(measured, truth.folder), gallery=gallery)
 
 
-def card_of(measured: Measurement, truth: GroundTruth, provenance: Mapping[str, Any]) -> ModelCard:
+def origin_of(provenance: Mapping[str, Any], **changes: Any) -> ReportOrigin:
+    """The origin of an evaluation in prod."""
+    facts = {"judged": 2, "mode": "prod", "chosen": (), "digests": {"coco_test_dataset": "e" * 64}}
+    return ReportOrigin(provenance=provenance, **(facts | changes))
+
+
+def card_of(measured: Measurement, truth: GroundTruth, origin: ReportOrigin) -> ModelCard:
     """The card of a model of which little is recorded."""
-    return ModelCard.of(measured, METADATA, {"test": read_origin(truth.folder)}, provenance)
+    return ModelCard.of(measured, METADATA, None, read_origin(truth.folder), origin)
 
 
 def _found(other: Results | str | ReferenceDetections) -> ReferenceDetections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +12,11 @@ from matplotlib.axes import Axes
 
 from pipeline.data.figures import PALETTE, Chart
 from pipeline.data.fonts import labels
+from pipeline.data.report.inline_images import Sections, draw
+from pipeline.detection.training_chart import training_chart
+from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.slices import Slices
+from pipeline.evaluation.training_epochs import read_training_epochs
 from pipeline.metrics.chance import Chance
 from pipeline.metrics.coco_matching import IOUS, Floats
 from pipeline.metrics.detection_metrics import LEVELS, DetectionMetrics
@@ -23,6 +28,29 @@ _COUNTED = 12  # with more classes than this, the confusions are shades without 
 _SLICES = 25  # in the chart; the table has all
 _NAME = 50  # letters of a slice's
 _GREY, _GRID = "#bbbbbb", "#e6e6e6"
+
+
+def draw_charts(measured: Measurement, training: Path) -> Sections:
+    """Draw all charts of the report, by its headings.
+
+    `training` is the folder of the training; a model that was not trained has no `Epochs`.
+    """
+    metrics, epochs = measured.metrics, read_training_epochs(training)
+    curves = (
+        precision_recall_chart(metrics),
+        f1_chart(metrics),
+        precision_by_score_chart(metrics),
+        recall_by_score_chart(metrics),
+        ap_chart(metrics, measured.chance),
+        ap_by_iou_chart(metrics),
+        calibration_chart(metrics),
+    )
+    parts = {
+        "Curves": draw(*curves),
+        "Slices": draw(slices_chart(metrics, measured.slices)),
+        "Confusions": draw(confusion_chart(metrics)),
+    }
+    return Sections(parts | ({"Epochs": draw(training_chart(epochs.epochs, epochs.best))} if epochs else {}))
 
 
 def precision_recall_chart(metrics: DetectionMetrics) -> Chart:

@@ -6,7 +6,7 @@ The Markdown begins with metadata as in https://huggingface.co/docs/hub/model-ca
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pipeline.data.dataset_origin import DatasetOrigin
+from pipeline.detection.training_origins import TrainingOrigins
 from pipeline.evaluation.decision import decide
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.quality_gate import QualityGate
@@ -22,11 +23,22 @@ from pipeline.metrics.named_figures import FIGURES
 from pipeline.serving.model_metadata import ModelMetadata
 
 _FEW_OBJECTS = 10
-_LONG = ("learned_images", "recipe", "ended_early")  # of the training: told elsewhere
+_TOLD = ("learned_images", "recipe", "ended_early")  # of the training: told in sentences, or shown one by one
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@!])")
 _SEPARATORS = str.maketrans("_", " ")
 
 Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReportOrigin:
+    """What a report states as its origin."""
+
+    judged: int  # models that have been judged on this test set, this one included, by the records of `mode`
+    mode: str  # dev or prod, which keep their own records
+    chosen: Sequence[str]  # inputs that were chosen by hand
+    provenance: Mapping[str, Any]
+    digests: Mapping[str, str]  # of each input, by entity name
 
 
 @dataclass(frozen=True)
@@ -38,12 +50,22 @@ class DataVersion:
     origin: DatasetOrigin | None  # None where it is not recorded
 
     @property
+    def source(self) -> str:
+        """What it was loaded from, in a line."""
+        if not self.origin or not self.origin.name:
+            return "not recorded"
+        files = [self.origin.source or self.origin.name, self.origin.annotations, self.origin.format]
+        return ", ".join(filter(None, files))
+
+    @property
     def licences(self) -> str:
-        """The licences of its images, in a line."""
+        """The licences of its images, with the number of images, in a line."""
         if not self.origin or not self.origin.licences:
             return "not stated"
         named = [f"{each.name}: {each.images}" if each.images else each.name for each in self.origin.licences]
-        return ", ".join(named + ([f"none stated: {self.origin.unlicensed}"] if self.origin.unlicensed else []))
+        if self.origin.licences[0].images and self.origin.unlicensed:
+            named.append(f"none stated: {self.origin.unlicensed}")
+        return ", ".join(named)
 
 
 @dataclass(frozen=True)
@@ -52,31 +74,38 @@ class ModelCard:
 
     name: str
     model: Facts
-    limits: tuple[str, ...]  # what the model is not known to do
-    learned: str  # which images it learned from
+    weak: tuple[str, ...]  # where the model is weak, or hardly measured
     exposure: tuple[str, ...]  # test images that it may have learned from
     sets: tuple[DataVersion, ...]
+    trained: tuple[str, ...]  # what became of the training
     training: Facts  # the recipe, and the result on the eval set
     parity: Facts  # of PyTorch and ONNX
-    origin: Facts
+    provenance: Facts  # of the evaluation
 
     @classmethod
     def of(
-        cls, measured: Measurement, metadata: ModelMetadata, sets: Mapping[str, DatasetOrigin], provenance: Facts
+        cls,
+        measured: Measurement,
+        metadata: ModelMetadata,
+        origins: TrainingOrigins | None,
+        test: DatasetOrigin,
+        origin: ReportOrigin,
     ) -> ModelCard:
         """Collect the facts.
 
         Args:
             measured: What was measured of the model.
             metadata: Those in the Bento.
-            sets: The origins of the data: `train` and `eval` where they are known, and `test`.
-            provenance: What a report states as its origin.
+            origins: What the model was trained from; None where that is not recorded.
+            test: The origin of the test set.
+            origin: That of the evaluation.
         """
-        origin, training = metadata.origin, metadata.training
-        digests = {**provenance, **(origin.get("data") or {})}
-        versions = [
-            DataVersion(name, str(digests.get(f"coco_{name}_dataset", "")), sets.get(name))
-            for name in ("train", "eval", "test")
+        made, training = metadata.origin, metadata.training
+        digests = made.get("data") or {}
+        sets = [
+            DataVersion(name, digests.get(f"coco_{name}_dataset", ""), origins.sets.get(name) if origins else None)
+            for name in ("train", "eval")
+            if "epochs" in training
         ]
         height, width = metadata.image_size
         count = len(metadata.classes)
@@ -88,16 +117,17 @@ class ModelCard:
                 "runtime, precision": f"{metadata.runtime}, {metadata.precision}",
                 "answers from score": metadata.serving_score_threshold,
                 "classes": ", ".join(metadata.classes),
-                "licence of the weights that training started from": origin.get("licence") or "unknown",
+                **_weights(metadata, origins),
                 "SHA-256 of the ONNX file": metadata.onnx_sha256,
+                "packed at commit": made.get("commit") or "not recorded",
             },
-            limits=tuple(_limits(measured)),
-            learned=_learned(training),
+            weak=tuple(_weak(measured)),
             exposure=tuple(_exposure(measured)),
-            sets=tuple(versions),
-            training=_named({**training, **(training.get("recipe") or {})}, leave_out=_LONG),
+            sets=(*sets, DataVersion("test", origin.digests.get("coco_test_dataset", ""), test)),
+            trained=tuple(_trained(training, made.get("weights"))),
+            training=_named({**training, **(training.get("recipe") or {})}, leave_out=_TOLD),
             parity=_named({name: value for name, value in metadata.metrics.items() if name.startswith("parity_")}),
-            origin={"commit": origin.get("commit") or "none", "weights of epoch": origin.get("weights"), **provenance},
+            provenance=origin.provenance,
         )
 
 
@@ -105,11 +135,10 @@ def write_model_card(
     path: Path, card: ModelCard, measured: Measurement, gate: QualityGate, metadata: ModelMetadata
 ) -> None:
     """Write the card of a packed model; the `metadata` are those in the Bento."""
-    licence = str(metadata.origin.get("licence") or "")
     text = render(
         "model_card.md.j2",
         {"figure": _figure, "plain": escape, "value": spelt},
-        header=yaml.safe_dump(_header(measured, metadata, licence), sort_keys=False, allow_unicode=True),
+        header=yaml.safe_dump(_header(measured, metadata), sort_keys=False, allow_unicode=True),
         card=card,
         decision=decide(measured, gate),
         metrics=measured.metrics,
@@ -119,7 +148,20 @@ def write_model_card(
     path.write_text(text, "utf-8")
 
 
-def _limits(measured: Measurement) -> list[str]:
+def _weights(metadata: ModelMetadata, origins: TrainingOrigins | None) -> Facts:
+    """The weights that training started from."""
+    licence = metadata.origin.get("licence") or ""
+    if origins is None:
+        return {"given weights": "not recorded", "licence of the given weights": licence or "not recorded"}
+    if origins.weights is None:
+        return {"given weights": "none: trained from scratch"}
+    return {
+        "given weights": f"{origins.weights.url}, SHA-256 {origins.weights.sha256}",
+        "licence of the given weights": origins.weights.licence or "not known",
+    }
+
+
+def _weak(measured: Measurement) -> list[str]:
     """Where the model is weak, and what was hardly measured."""
     found = [
         f"Worse beyond chance where {each.property} is {each.value}: AP50 {_figure(each.ap50)}."
@@ -131,13 +173,22 @@ def _limits(measured: Measurement) -> list[str]:
     return found
 
 
-def _learned(training: Facts) -> str:
-    if training.get("best_epoch") == 0:
-        return "No epoch of training was better on the eval set than the given weights: these are packed unchanged."
-    images = (training.get("learned_images") or {}).get("images")
-    if images is None:
-        return "Which images it learned from is not recorded."
-    return f"It is known to have learned from {images} images, those of the eval set, which chose the epoch, included."
+def _trained(training: Facts, packed: str | None) -> list[str]:
+    """What became of the training; `packed` is `best` or `last`, or None where that is not recorded."""
+    if not training:
+        return ["How the model was trained is not recorded."]
+    if "epochs" not in training:
+        return ["The given weights are packed as they are: nothing was trained."]
+    best, found = training.get("best_epoch"), []
+    if images := (training.get("learned_images") or {}).get("images"):
+        found.append(f"Training used {images} images, including those of the eval set, which decided the best epoch.")
+    if packed == "last":
+        found.append(f"The weights of the last epoch are packed. The figures are those of the best epoch, {best}.")
+    elif best == 0:
+        found.append("No epoch was better on the eval set than the given weights: these are packed unchanged.")
+    if early := training.get("ended_early"):
+        found.append(f"Training ended early: {early}.")
+    return found
 
 
 def _exposure(measured: Measurement) -> list[str]:
@@ -161,15 +212,15 @@ def _named(facts: Facts, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
     return {name.translate(_SEPARATORS): value for name, value in facts.items() if name not in leave_out}
 
 
-def _header(measured: Measurement, metadata: ModelMetadata, licence: str) -> dict[str, Any]:
+def _header(measured: Measurement, metadata: ModelMetadata) -> dict[str, Any]:
     known = {name: getattr(measured.metrics, figure.attribute) for name, figure in FIGURES.items()}
     results = [{"type": name, "value": round(value, 4)} for name, value in known.items() if value is not None]
     name = f"yolox-{metadata.variant}"
-    dataset = {"type": "coco", "name": f"test set, {measured.metrics.images} images"}
+    dataset = {"type": "custom", "name": f"test set, {measured.metrics.images} images"}
     index = {"name": name, "results": [{"task": {"type": "object-detection"}, "dataset": dataset, "metrics": results}]}
-    terms = {"license": "other", "license_name": licence} if licence else {"license": "unknown"}
     return {
-        **(terms if not licence or "-" not in licence else {"license": licence.lower()}),
+        "license": "other",  # that of the given weights and those of the data all have a say in it
+        "license_name": "see-the-model-card",
         "library_name": "onnx",
         "pipeline_tag": "object-detection",
         "tags": ["object-detection", "yolox", "onnx", "bentoml"],

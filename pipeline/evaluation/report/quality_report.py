@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.data.fonts import missing_fonts, unwritten
-from pipeline.data.report.inline_images import draw
+from pipeline.data.report.inline_images import Sections
 from pipeline.evaluation.decision import decide
 from pipeline.evaluation.hardware import read_hardware
 from pipeline.evaluation.measurement import Measurement
 from pipeline.evaluation.prediction import STAGES
 from pipeline.evaluation.quality_gate import QualityGate
-from pipeline.evaluation.report.charts import (
-    ap_by_iou_chart,
-    ap_chart,
-    calibration_chart,
-    confused_pairs,
-    confusion_chart,
-    f1_chart,
-    precision_by_score_chart,
-    precision_recall_chart,
-    recall_by_score_chart,
-    slices_chart,
-)
+from pipeline.evaluation.report.charts import confused_pairs
 from pipeline.evaluation.report.gallery import ExampleGallery, script_source
 from pipeline.evaluation.report.label_check_report import LabelCheckSection
-from pipeline.evaluation.report.model_card import ModelCard, spelt
+from pipeline.evaluation.report.model_card import ModelCard, ReportOrigin, spelt
 from pipeline.evaluation.report.templates import render
 from pipeline.evaluation.training_epochs import TrainingEpochs
 from pipeline.metrics.chance import FEWEST_IMAGES, Interval
@@ -58,16 +45,6 @@ _KINDS = {  # what each kind of error means
 _FEW_OBJECTS = 10  # below this many, one object more or less moves AP by ten points
 
 
-@dataclass(frozen=True)
-class ReportOrigin:
-    """What a report states as its origin."""
-
-    judged: int  # models that have been judged on this test set, this one included, by the records of `mode`
-    mode: str  # dev or prod, which keep their own records
-    chosen: Sequence[str]  # inputs that were chosen by hand
-    provenance: Mapping[str, Any]
-
-
 def write_report(
     path: Path,
     measured: Measurement,
@@ -75,6 +52,7 @@ def write_report(
     origin: ReportOrigin,
     *,
     card: ModelCard,
+    charts: Sections,
     gallery: ExampleGallery,
     label_checks: Sequence[LabelCheckSection] = (),
     epochs: TrainingEpochs | None = None,
@@ -82,12 +60,13 @@ def write_report(
 ) -> list[str]:
     """Write the report; it needs no network and no other file.
 
+    `charts` are those of `draw_charts`.
     `adopt` says how the recommended threshold is adopted; `{threshold}` in it stands for the number.
 
     Returns:
         What a user must know who does not open it, a short sentence each.
     """
-    metrics, chance = measured.metrics, measured.chance
+    metrics = measured.metrics
     notes = [*_notes(measured), *_close_calls(gate)]
     page = render(
         "report.html.j2",
@@ -103,17 +82,7 @@ def write_report(
         unwritten=unwritten(metrics.classes),
         kinds=_KINDS,
         fewest=FEWEST_IMAGES,
-        charts=draw(
-            precision_recall_chart(metrics),
-            f1_chart(metrics),
-            precision_by_score_chart(metrics),
-            recall_by_score_chart(metrics),
-            ap_chart(metrics, chance),
-            ap_by_iou_chart(metrics),
-            calibration_chart(metrics),
-        ),
-        confusion_chart=draw(confusion_chart(metrics)),
-        slices_chart=draw(slices_chart(metrics, measured.slices)),
+        charts=charts.parts,
         stages=STAGES,
         hardware=read_hardware(),
         adopt=adopt,
@@ -180,7 +149,9 @@ def _remarks(measured: Measurement, chosen: Sequence[str]) -> list[str]:
     if before is not None and gained is not None:  # not trained from scratch
         raised = f"training raised mAP on the eval set by {gained:.3f}, from {before:.3f} with the pretrained weights"
         kept = f"no epoch of training was better on the eval set than the pretrained weights, mAP {before:.3f}"
-        remarks.append(raised if training.get("best_epoch") else f"{kept}: these are packed unchanged")
+        is_last = (predictions.service.get("origin") or {}).get("weights") == "last"
+        packed = "the weights of the last epoch are packed all the same" if is_last else "these are packed unchanged"
+        remarks.append(raised if training.get("best_epoch") else f"{kept}: {packed}")
     if predictions.dropped:
         count, classes = sum(predictions.dropped.values()), len(predictions.dropped)
         remarks.append(f"{count} detections of {classes} classes that the test set does not have were left out")

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from cases import cases
 from detections import found
-from evaluations import CLEAN, NO_EXAMPLES, card_of, evaluated
+from evaluations import CLEAN, NO_CHARTS, NO_EXAMPLES, card_of, evaluated, origin_of
 
 from pipeline.data.learned_images import UnknownWeights
 from pipeline.data.report.inline_images import Gallery, InlineImage
 from pipeline.evaluation.exposure import Exposure
-from pipeline.evaluation.report import quality_report
+from pipeline.evaluation.report.charts import draw_charts
 from pipeline.evaluation.report.gallery import make_gallery
-from pipeline.evaluation.report.quality_report import ReportOrigin, write_report
+from pipeline.evaluation.report.quality_report import write_report
 from pipeline.metrics.detection_metrics import evaluate
 
 UNKNOWN = replace(CLEAN, learned=None)
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
+def report(write_dataset: Callable, tmp_path: Path) -> Callable[..., Page]:
     """Write a report and read it; charts and images only if asked for, because they take long."""
 
     def write(
@@ -82,18 +82,17 @@ def report(write_dataset: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         truth = write_dataset(greys, categories, crowds)
         if results is None:
             results = [found(n, 1, score=1.0 - n / 10) for n in (1, 2)]
-        if not drawn:
-            for name in ("draw", *(name for name in vars(quality_report) if name.endswith("_chart"))):
-                monkeypatch.setattr(quality_report, name, lambda *_: "")
         limits = {"min_map50": gate, "max_seen_exact": max_seen_exact}
         measured, decided = evaluated(truth, results, exposure=exposure, others=others, gate=limits, **changes)
         provenance = {"run": "20260101T000000Z", "inputs": {"coco_test_dataset": "file:///store/abc"}, "note": EVIL}
+        origin = origin_of(provenance, chosen=chosen)
         notes = write_report(
             tmp_path / "report.html",
             measured,
             decided,
-            ReportOrigin(judged=2, mode="prod", chosen=chosen, provenance=provenance),
-            card=card_of(measured, truth, provenance),
+            origin,
+            card=card_of(measured, truth, origin),
+            charts=draw_charts(measured, truth.folder) if drawn else NO_CHARTS,
             gallery=make_gallery(truth, measured.metrics) if drawn else NO_EXAMPLES,
         )
         page = Page(tmp_path / "report.html")

@@ -301,7 +301,7 @@ def test_only_its_own_script_runs(browser: Browser, written: Written, tmp_path: 
     (tmp_path / "changed.html").write_text(content, "utf-8")
     page = browser.new_page()
     page.goto((tmp_path / "changed.html").as_uri())
-    assert page.title() == "Model Quality Report"
+    assert page.title() == "Model Quality Report: YOLOX-nano, 2 classes"
     assert page.locator("#gallery form").is_visible()
     page.close()
 

@@ -49,7 +49,7 @@ def test_slices(coco_file: Callable) -> None:
     number = np.arange(90)
     parts = {"dusk": number < 30, "<day>": number >= 30, "fog": number == 3, "desert": number > 85}
     slices = measure_divisions(metrics, Divisions((Division("light", parts),), ("url",)), draws=100)
-    values = {"slices": slices, "slices_chart": "", "fewest": FEWEST_IMAGES, "metrics": metrics}
+    values = {"slices": slices, "charts": {"Slices": ""}, "fewest": FEWEST_IMAGES, "metrics": metrics}
     text = shown("slices.html.j2", **values)
     assert "Worse than the rest beyond chance: light: dusk." in text
     assert re.search(r"light: dusk 30 30 worse 0\.2\d\d 0\.\d\d to 0\.\d\d 0\.23 0\.00 ", text)

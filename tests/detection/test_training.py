@@ -18,15 +18,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from pipeline.data.dataset_origin import read_origin
 from pipeline.data.learned_images import FILE_NAME, LearnedImages, UnknownWeights
 from pipeline.detection.checkpoints import GIVEN, coco_classes, read_checkpoint, write_checkpoint
 from pipeline.detection.epochs import HEADER, RESULTS, EpochRecord, epoch_line, read_epochs
 from pipeline.detection.families.yolox.config import build_model
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, variant_of
-from pipeline.detection.hyperparameters import TrainingOptions
+from pipeline.detection.hyperparameters import FROM_SCRATCH, TrainingOptions
 from pipeline.detection.training import TrainingResult, scratch_warnings, train
 from pipeline.detection.training_chart import training_chart
+from pipeline.detection.training_origins import TrainingOrigins
 from pipeline.errors import DataError, MissingError, StepError, UsageError
 from pipeline.runtime.executed_notebook import printed
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
@@ -57,7 +59,7 @@ def test_what_inference_needs_is_there(trained: TrainingResult, datasets: tuple[
     """Of what was learned from, the eval set too, for it chooses the epoch."""
     names = {path.name for path in trained.folder.iterdir()}
     weights = {"best.pth", "last.pth"}
-    records = {"model.json", "history.json", "results.csv", "learned_images.npz"}
+    records = {"model.json", "history.json", "results.csv", "learned_images.npz", "origins.json"}
     assert names == weights | records | {"config.py", "test_image.png", "parity_images"}
     for name, epoch in (("best.pth", trained.best_epoch), ("last.pth", 3)):
         content = torch.load(trained.folder / name, weights_only=True)
@@ -72,6 +74,15 @@ def test_what_inference_needs_is_there(trained: TrainingResult, datasets: tuple[
     assert learned is not None
     assert metadata.training["learned_images"] == learned.summary()
     assert learned.unknown_weights == ()
+    sets = {"train": read_origin(datasets[0]), "eval": read_origin(datasets[1])}
+    assert TrainingOrigins.read(trained.folder / "origins.json") == TrainingOrigins(None, sets)
+
+
+def test_the_recipe_is_recorded_as_it_was_chosen(trained: TrainingResult, ruined: tuple[TrainingResult, Path]) -> None:
+    scratch, tuned = (result.metadata.training["recipe"] for result in (trained, ruined[0]))
+    assert (scratch["learning_rate"], scratch["freeze"]) == (FROM_SCRATCH.learning_rate, "nothing")
+    assert (tuned["learning_rate"], tuned["optimizer"], tuned["patience"]) == (RUINOUS, "AdamW", 2)
+    assert (tuned["augmentation"], tuned["precision"], tuned["seed"]) == ("flip", "full", OPTIONS.seed)
 
 
 def test_the_history_has_every_epoch_and_the_rate_falls(trained: TrainingResult) -> None:
@@ -93,6 +104,8 @@ def test_weights_bring_the_images_that_they_learned_from(
     sets = make_dataset(tmp_path / "train", 4, 11), make_dataset(tmp_path / "eval", 3, 12)
     second = run(replace(OPTIONS, epochs=1), *sets, weights=trained.folder / "best.pth")
     third = run(replace(OPTIONS, epochs=0), weights=second.folder / "last.pth")
+    origins = TrainingOrigins.read(third.folder / "origins.json")
+    assert origins == TrainingOrigins(None, {}), "nothing was trained"
     for folder in (second.folder, third.folder):
         assert recorded(folder) == digests(*datasets, *sets)
         assert LearnedImages.read(folder / FILE_NAME).unknown_weights == ()

@@ -120,6 +120,7 @@ class ModelCard:
                 **_weights(metadata, origins),
                 "SHA-256 of the ONNX file": metadata.onnx_sha256,
                 "packed at commit": made.get("commit") or "not recorded",
+                "packed epoch": made.get("weights") or "not recorded",
             },
             weak=tuple(_weak(measured)),
             exposure=tuple(_exposure(measured)),

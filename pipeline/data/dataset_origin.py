@@ -8,6 +8,8 @@ images mean what they meant in the source; which of them its images have is coun
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +26,7 @@ LOADED_FROM = "loaded_from"  # the key in `info`
 ORIGINS_FILE = "data_sets.json"  # beside a model: the origin of each set that it was trained with
 
 _LOCAL = ("file", "local")
+_CHAIN = re.compile(r"::(?![0-9A-Fa-f:.]*(?:%\w+)?\])")  # between the parts of an fsspec URL; not that in [::1]
 _PUBLISHED = ("url", "version", "year", "contributor", "date_created")  # of COCO's `info`
 
 
@@ -126,7 +129,7 @@ def with_source(dataset: CocoDataset, source: str, *, annotations: str = "", for
 
 def portable(url: str) -> str:
     """A URL without credentials, query and fragment; of a path on this machine, in any scheme, only the last name."""
-    return "::".join(_portable(part) for part in redact(url).split("::"))
+    return "::".join(_portable(part) for part in _CHAIN.split(redact(url)))
 
 
 def _portable(part: str) -> str:

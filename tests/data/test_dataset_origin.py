@@ -46,6 +46,14 @@ def licensed(*licences: Any, stated: Any = (BY, BY_NC)) -> CocoDataset:
         "API": ("cvat+https://host/tasks/7", "cvat+https://host/tasks/7"),
         "file in an archive here": ("zip://images/*.png::file:///home/anna/a.zip", "zip://images/*.png::a.zip"),
         "file in an archive at a path": ("zip://images/a.png::/home/anna/a.zip", "zip://images/a.png::a.zip"),
+        "address": ("http://[::1]:8080/api", "http://[::1]:8080/api"),
+        "address of a database": ("postgresql://u:p@[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        "address with a zone": ("http://[fe80::1%eth0]/a", "http://[fe80::1%eth0]/a"),
+        "file in an archive at an address": (
+            "zip://a.png::http://[2001:db8::7]/b.zip",
+            "zip://a.png::http://[2001:db8::7]/b.zip",
+        ),
+        "brackets in a path": ("zip://a[1].png::/home/anna/b].zip", "zip://a[1].png::b].zip"),
         "nothing": ("", ""),
     },
 )

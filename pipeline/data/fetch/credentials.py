@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/?#]*)([^?#]*)", re.DOTALL)
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.\-]*://)")  # fsspec's URLs of several parts
-_LOGIN = re.compile(r"([^:/?#@]*):([^@]*)@", re.DOTALL)  # as SQLAlchemy reads it: a password may hold / ? and #
+# As SQLAlchemy reads it: a password may hold / ? and #. An address in brackets is no login.
+_LOGIN = re.compile(r"(?!\[[0-9A-Fa-f:.]+(?:%\w+)?\])([^:/?#@]*):([^@]*)@", re.DOTALL)
 _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SHORTEST_SECRET = 4  # shorter values would blank out parts of other words

@@ -31,6 +31,10 @@ from pipeline.errors import DataError, UsageError
         "chain": ("zip://x::https://me:pw@host/a?pw", "zip://x::https://host/a"),
         "chain without a place": ("filecache::s3://me:pw@b/a", "filecache::s3://b/a"),
         "placeholders": ("https://${USER}:${PW}@host/${DAY}.zip?${SAS}", "https://host/${DAY}.zip"),
+        "address": ("http://me:pw@[::1]:8080/api?key=pw", "http://[::1]:8080/api"),
+        "address, at in a path": ("http://[::1]/a@2x.png", "http://[::1]/a@2x.png"),
+        "address of a database": ("postgresql://me:p/w@[fe80::1%eth0]:5432/db", "postgresql://[fe80::1%eth0]:5432/db"),
+        "colons in a password": ("postgresql://me:p::w@host/db", "postgresql://host/db"),
     },
 )
 def test_redact(url: str, shown: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.data.coco import CocoDataset, read_coco
-from pipeline.data.fetch.credentials import redact
+from pipeline.data.fetch.credentials import redact, redact_text
 from pipeline.errors import DataError
 
 LOADED_FROM = "loaded_from"  # the key in `info`
@@ -41,7 +41,10 @@ class ImageLicence:
 
 @dataclass(frozen=True)
 class DatasetOrigin:
-    """What a dataset says of its origin, and how much it holds. Texts are empty where nothing is recorded."""
+    """What a dataset says of its origin, and how much it holds.
+
+    Texts are empty where nothing is recorded. They can be written as UTF-8, and no URL in them has a secret.
+    """
 
     source: str = ""  # the URL without credentials; of a local path the last name
     annotations: str = ""  # likewise, where they were not beside the images
@@ -61,18 +64,17 @@ class DatasetOrigin:
         loaded = info.get(LOADED_FROM)
         recorded = loaded if isinstance(loaded, dict) else {}
         licences, unlicensed = _licences(dataset)
-        published = {name: text for name in _PUBLISHED if (text := _text(info.get(name)))}
         return cls(
             source=_text(recorded.get("source")),
             annotations=_text(recorded.get("annotations")),
             format=_text(recorded.get("format")),
             description=_text(info.get("description")),
-            published=published | ({"url": redact(published["url"])} if "url" in published else {}),
+            published={name: text for name in _PUBLISHED if (text := _text(info.get(name)))},
             licences=licences,
             unlicensed=unlicensed,
             images=len(dataset.images),
             objects=sum(not each.iscrowd for each in dataset.annotations),
-            classes=dataset.classes,
+            classes=tuple(_as_utf8(name) for name in dataset.classes),
         )
 
     @property
@@ -147,8 +149,8 @@ def _licences(dataset: CocoDataset) -> tuple[tuple[ImageLicence, ...], int]:
     known: dict[str, Mapping[str, Any]] = {}
     for each in dataset.licenses:
         if _text(each.get("name")) or _text(each.get("url")):  # some tools write an empty licence
-            known.setdefault(_text(each.get("id")), each)
-    named = Counter(_text(image.extra.get("license")) for image in dataset.images)
+            known.setdefault(_line(each.get("id")), each)
+    named = Counter(_line(image.extra.get("license")) for image in dataset.images)
     counts = {number: named[number] for number in known if number}
     shown = [number for number in counts if counts[number]] or list(known)
     found = [
@@ -160,6 +162,16 @@ def _licences(dataset: CocoDataset) -> tuple[tuple[ImageLicence, ...], int]:
 
 
 def _text(value: Any) -> str:
-    """A text or a number of the source in one line; anything else is no text."""
+    """A text or a number of the source as it may be shown and written: in one line, its URLs without secrets."""
+    return _as_utf8(redact_text(_line(value)))
+
+
+def _as_utf8(text: str) -> str:
+    """The text with ? for a lone surrogate, which JSON can hold, and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _line(value: Any) -> str:
+    """A text or a number in one line; anything else is no text."""
     is_text = isinstance(value, str | int | float) and not isinstance(value, bool)
     return " ".join(str(value).split()) if is_text else ""

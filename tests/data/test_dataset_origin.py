@@ -12,7 +12,16 @@ from cases import cases
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, write_coco
 from pipeline.data.conversion import select
 from pipeline.data.dataset_folder import write_subset
-from pipeline.data.dataset_origin import LOADED_FROM, DatasetOrigin, ImageLicence, portable, read_origin, with_source
+from pipeline.data.dataset_origin import (
+    LOADED_FROM,
+    DatasetOrigin,
+    ImageLicence,
+    portable,
+    read_origin,
+    read_origins,
+    with_source,
+    write_origins,
+)
 from pipeline.data.split.dataset_split import split
 
 EMPTY = CocoDataset((), (), ())
@@ -89,6 +98,35 @@ def test_a_dataset_has_a_name_where_something_is_recorded(info: dict[str, Any], 
 def test_what_else_the_source_publishes_is_text_without_secrets() -> None:
     info = {"url": "https://host/rome?token=1", "year": 2026, "contributor": "", "images": 4, "version": None}
     assert DatasetOrigin.of(replace(EMPTY, info=info)).published == {"url": "https://host/rome", "year": "2026"}
+
+
+@cases(
+    "text, shown",
+    {
+        "URL": ("https://me:s3cret@host/a?token=s3cret", "https://host/a"),
+        "URL in a sentence": ("Rome, see https://host/a?token=s3cret.", "Rome, see https://host/a."),
+        "half a letter": ("Rome \ud83d", "Rome ?"),
+    },
+)
+def test_each_text_is_without_secrets_and_can_be_written(tmp_path: Path, text: str, shown: str) -> None:
+    """What a file says in any place, when it is read and when it was written beside a model."""
+    names = ("url", "version", "year", "contributor", "date_created")
+    info: dict[str, Any] = {"description": text, **dict.fromkeys(names, text)}
+    info[LOADED_FROM] = dict.fromkeys(("source", "annotations", "format"), text)
+    licence = {"id": text, "name": text, "url": text}
+    dataset = replace(licensed(text, stated=[licence]), info=info)
+    expected = DatasetOrigin(
+        shown, shown, shown, shown, dict.fromkeys(names, shown), (ImageLicence(shown, shown, 1),), images=1
+    )
+    assert DatasetOrigin.of(dataset) == expected
+    write_origins({"train": DatasetOrigin.of(dataset)}, tmp_path / "data_sets.json")
+    assert read_origins(tmp_path / "data_sets.json") == {"train": expected}
+
+
+def test_half_a_letter_in_the_name_of_a_class_can_be_written(tmp_path: Path) -> None:
+    dataset = replace(EMPTY, categories=(Category(1, "cat \ud83d"), Category(2, "dog")))
+    write_origins({"train": DatasetOrigin.of(dataset)}, tmp_path / "data_sets.json")
+    assert read_origins(tmp_path / "data_sets.json")["train"].classes == ("cat ?", "dog")
 
 
 @cases(

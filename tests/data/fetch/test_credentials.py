@@ -4,7 +4,7 @@ import pytest
 import requests
 from cases import cases
 
-from pipeline.data.fetch.credentials import Access, expand, redact, token_from
+from pipeline.data.fetch.credentials import Access, expand, redact, redact_text, token_from
 from pipeline.errors import DataError, UsageError
 
 
@@ -39,6 +39,25 @@ from pipeline.errors import DataError, UsageError
 )
 def test_redact(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+@cases(
+    "text, shown",
+    {
+        "alone": ("https://me:pw@host/a?sig=pw", "https://host/a"),
+        "within": ("Streets, https://me:pw@host/a?sig=pw, of Rome", "Streets, https://host/a, of Rome"),
+        "several": ("by https://x.org/?key=pw and s3://me:pw@bucket/a", "by https://x.org/ and s3://bucket/a"),
+        "brackets": ("[terms](https://x.org/by?token=pw). Free", "[terms](https://x.org/by). Free"),
+        "end of a sentence": ("See https://x.org/by?token=pw.", "See https://x.org/by."),
+        "quotes": ("<a href='https://x.org/?token=pw'>", "<a href='https://x.org/'>"),
+        "fragment": ("https://x.org/#access_token=pw here", "https://x.org/ here"),
+        "database": ("from postgresql://me:p/w@[::1]:5432/db", "from postgresql://[::1]:5432/db"),
+        "chain": ("zip://a.png::https://me:pw@host/b.zip?pw", "zip://a.png::https://host/b.zip"),
+        "none": ("Cats: 3 // dogs (me@x.org)", "Cats: 3 // dogs (me@x.org)"),
+    },
+)
+def test_redact_text(text: str, shown: str) -> None:
+    assert redact_text(text) == shown
 
 
 @cases(

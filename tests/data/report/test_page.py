@@ -225,6 +225,16 @@ def test_the_head_says_where_the_data_comes_from_and_how_it_was_made(report: Any
     assert "javascript" not in written.path.read_text("utf-8")
 
 
+def test_half_a_letter_in_a_text_does_not_stop_it(report: Any, shapes: Any) -> None:
+    first, *others = shapes[0].categories
+    named = replace(
+        shapes[0], info={"description": "Rome \ud83d"}, categories=(replace(first, name="cat \ud83d"), *others)
+    )
+    page = Page(report(dataset=named).path)
+    assert "Data report: Rome ?" in page.text
+    assert page.row("cat ?")
+
+
 def test_what_is_not_recorded_is_said(report: Any, shapes: Any) -> None:
     text = Page(report(dataset=replace(shapes[0], info={})).path).text
     head = text[text.index("source") : text.index("Counts")].strip()

@@ -138,7 +138,10 @@ def _portable(part: str) -> str:
     scheme, separator, place = part.partition("://")
     if not separator or scheme.lower() in _LOCAL:
         place = place if separator else part
-        return place.rstrip("/").rpartition("/")[2] or place[:1]
+        name = place.rstrip("/").rpartition("/")[2]
+        if name in (".", ".."):  # they name nothing elsewhere
+            name = Path(os.path.abspath(place)).name  # noqa: PTH100, a link keeps its own name
+        return name or place[:1]
     if place.startswith("/"):  # no host: a file, such as a database's
         return f"{scheme}:///{place.rpartition('/')[2]}"
     return part

@@ -36,7 +36,7 @@ class ImageLicence:
 
     name: str
     url: str  # empty where none is stated
-    images: int  # of the dataset that have it; 0 if the dataset states it for no image in particular
+    images: int  # of the dataset that have it; 0 if it is stated for the dataset as a whole
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_half_a_letter_in_the_name_of_a_class_can_be_written(tmp_path: Path) -> 
             1,
         ),
         "unused are left out": (licensed(4), [ImageLicence("CC BY", "https://x.org/by", 1)], 0),
-        "for no image in particular": (
+        "for the dataset as a whole": (
             licensed(None, stated=[BY, BY_NC]),
             [ImageLicence("CC BY", "https://x.org/by", 0), ImageLicence("CC BY-NC", "", 0)],
             1,

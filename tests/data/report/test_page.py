@@ -217,8 +217,8 @@ def test_the_head_says_where_the_data_comes_from_and_how_it_was_made(report: Any
         "source street.zip annotations beside the images, read as yolo published year 2026",
         f"licences {EVIL}: 20 images CC BY: 19 images none stated: 1 image",
         "commit 0123abc of 2026-03-01 12:30 UTC, with uncommitted changes inputs labels cafe",
-        "parameters share 0.5 in place of 0.7 all parameters share 0.5 seed 7 classes []",
-        "runs find cafe lists those that made or read this data",
+        "parameters share 0.5 (default 0.7) all parameters share 0.5 seed 7 classes []",
+        "runs find cafe lists those that made this data, and what was made from it; not those that reused a step",
     ):
         assert part in page.text, page.text[:1500]
     assert "https://x.org/by" in page.addresses

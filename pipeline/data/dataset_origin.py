@@ -7,6 +7,8 @@ images mean what they meant in the source; which of them its images have is coun
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.coco import CocoDataset, read_coco
-from pipeline.data.fetch.credentials import redact
+from pipeline.data.fetch.credentials import redact, redact_text
 
 LOADED_FROM = "loaded_from"  # the key in `info`
 
 _LOCAL = ("file", "local")
+_CHAIN = re.compile(r"::(?![0-9A-Fa-f:.]*(?:%\w+)?\])")  # between the parts of an fsspec URL; not that in [::1]
 _PUBLISHED = ("url", "version", "year", "contributor", "date_created")  # of COCO's `info`
 
 
@@ -28,12 +31,15 @@ class ImageLicence:
 
     name: str
     url: str  # empty where none is stated
-    images: int  # of the dataset that have it; 0 if the dataset states it for no image in particular
+    images: int  # of the dataset that have it; 0 if it is stated for the dataset as a whole
 
 
 @dataclass(frozen=True)
 class DatasetOrigin:
-    """What a dataset says of its origin, and how much it holds. Texts are empty where nothing is recorded."""
+    """What a dataset says of its origin, and how much it holds.
+
+    Texts are empty where nothing is recorded. They can be written as UTF-8, and no URL in them has a secret.
+    """
 
     source: str = ""  # the URL without credentials; of a local path the last name
     annotations: str = ""  # likewise, where they were not beside the images
@@ -53,18 +59,17 @@ class DatasetOrigin:
         loaded = info.get(LOADED_FROM)
         recorded = loaded if isinstance(loaded, dict) else {}
         licences, unlicensed = _licences(dataset)
-        published = {name: text for name in _PUBLISHED if (text := _text(info.get(name)))}
         return cls(
             source=_text(recorded.get("source")),
             annotations=_text(recorded.get("annotations")),
             format=_text(recorded.get("format")),
             description=_text(info.get("description")),
-            published=published | ({"url": redact(published["url"])} if "url" in published else {}),
+            published={name: text for name in _PUBLISHED if (text := _text(info.get(name)))},
             licences=licences,
             unlicensed=unlicensed,
             images=len(dataset.images),
             objects=sum(not each.iscrowd for each in dataset.annotations),
-            classes=dataset.classes,
+            classes=tuple(_as_utf8(name) for name in dataset.classes),
         )
 
     @property
@@ -100,14 +105,17 @@ def with_source(dataset: CocoDataset, source: str, *, annotations: str = "", for
 
 def portable(url: str) -> str:
     """A URL without credentials, query and fragment; of a path on this machine, in any scheme, only the last name."""
-    return "::".join(_portable(part) for part in redact(url).split("::"))
+    return "::".join(_portable(part) for part in _CHAIN.split(redact(url)))
 
 
 def _portable(part: str) -> str:
     scheme, separator, place = part.partition("://")
     if not separator or scheme.lower() in _LOCAL:
         place = place if separator else part
-        return place.rstrip("/").rpartition("/")[2] or place[:1]
+        name = place.rstrip("/").rpartition("/")[2]
+        if name in (".", ".."):  # they name nothing elsewhere
+            name = Path(os.path.abspath(place)).name  # noqa: PTH100, a link keeps its own name
+        return name or place[:1]
     if place.startswith("/"):  # no host: a file, such as a database's
         return f"{scheme}:///{place.rpartition('/')[2]}"
     return part
@@ -118,8 +126,8 @@ def _licences(dataset: CocoDataset) -> tuple[tuple[ImageLicence, ...], int]:
     known: dict[str, Mapping[str, Any]] = {}
     for each in dataset.licenses:
         if _text(each.get("name")) or _text(each.get("url")):  # some tools write an empty licence
-            known.setdefault(_text(each.get("id")), each)
-    named = Counter(_text(image.extra.get("license")) for image in dataset.images)
+            known.setdefault(_line(each.get("id")), each)
+    named = Counter(_line(image.extra.get("license")) for image in dataset.images)
     counts = {number: named[number] for number in known if number}
     shown = [number for number in counts if counts[number]] or list(known)
     found = [
@@ -131,6 +139,16 @@ def _licences(dataset: CocoDataset) -> tuple[tuple[ImageLicence, ...], int]:
 
 
 def _text(value: Any) -> str:
-    """A text or a number of the source in one line; anything else is no text."""
+    """A text or a number of the source as it may be shown and written: in one line, its URLs without secrets."""
+    return _as_utf8(redact_text(_line(value)))
+
+
+def _as_utf8(text: str) -> str:
+    """The text with ? for a lone surrogate, which JSON can hold, and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _line(value: Any) -> str:
+    """A text or a number in one line; anything else is no text."""
     is_text = isinstance(value, str | int | float) and not isinstance(value, bool)
     return " ".join(str(value).split()) if is_text else ""

@@ -208,7 +208,7 @@ def load_annotations(
     has_files = bool(url) or source.kind not in _WITHOUT_FILES
     kind = read.format if has_files else ""
     write_coco(
-        with_source(matched.dataset, source.url, annotations=given.url if url else "", format=kind),
+        with_source(matched.dataset, source.url, annotations=given.url if url and not described else "", format=kind),
         folder / ANNOTATIONS,
     )
     return LoadedAnnotations(

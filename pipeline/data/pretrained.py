@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.data.dataset_origin import portable
 from pipeline.data.fetch.fetching import fetch
 from pipeline.errors import DataError, UsageError, did_you_mean
 
@@ -73,6 +74,7 @@ class WeightsOrigin:
 def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> dict[str, Any]:
     """Write `source.json`, and `weights.pth` where a URL is given; returns what `source.json` says.
 
+    Of a path on this machine it says the last name, so that the same weights are the same artifact on another machine.
     The URL may be empty to start without, or "coco" for the published weights that fit the variant, the YOLOX size.
 
     Raises:
@@ -108,7 +110,7 @@ def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", varia
             problem = "the weights are not a PyTorch checkpoint"
             raise DataError(problem, where=found.url, expected="a file torch.save wrote")
         shutil.copyfile(found.path, folder / "weights.pth")
-        source = {"url": found.url, "sha256": found.sha256, "size": found.size}
+        source = {"url": portable(found.url), "sha256": found.sha256, "size": found.size}
     (folder / "source.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return source
 

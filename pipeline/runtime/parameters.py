@@ -46,6 +46,8 @@ CREDENTIALS = re.compile(
 )
 SECRET_KEY = re.compile(rf".*{SENSITIVE}", re.IGNORECASE)
 SHORTEST_SECRET = 12  # letters; what is shorter under such a key is a word, as in a table of class names
+ALWAYS_SECRET = re.compile(r".*(password|passwd|pwd|token|secret|api[_-]?key)", re.IGNORECASE)  # however short
+AUTHORIZATION = re.compile(r"\s*(Bearer|Basic)\s+", re.IGNORECASE)  # as the value of an HTTP header begins
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,10 @@ def parse(source: str, path: Path) -> ast.Module:
 
 
 def holds_password(value: Any) -> bool:
-    """Whether a value is or contains a URL with a password or token, or a long text under a key such as `token`.
+    """Whether a value is or contains a URL with a password or token, or has a table with one.
 
-    `${NAME}`, which a source takes from the environment, does not count.
+    In a table that is any value under a key such as `password`, a long one under a key such as `auth`, and the value of
+    an `Authorization` header. `${NAME}`, which a source takes from the environment, does not count.
     """
     if isinstance(value, dict):
         return any(_is_secret(str(key), item) or holds_password(item) for key, item in value.items())
@@ -144,8 +147,17 @@ def holds_password(value: Any) -> bool:
 
 
 def _is_secret(key: str, value: Any) -> bool:
-    is_long = isinstance(value, str) and len(PLACEHOLDER.sub("", value)) >= SHORTEST_SECRET
-    return is_long and SECRET_KEY.fullmatch(key) is not None
+    """Whether a value in a table is a secret, by itself or by its key."""
+    if not isinstance(value, str):
+        return False
+    text = PLACEHOLDER.sub("", value)
+    header = AUTHORIZATION.match(text)
+    bare = text[header.end() :] if header else text.strip()
+    if not bare:
+        return False
+    if header or ALWAYS_SECRET.fullmatch(key):
+        return True
+    return len(bare) >= SHORTEST_SECRET and SECRET_KEY.fullmatch(key) is not None
 
 
 def _typed(value: Any, kind: str) -> Any:

@@ -70,6 +70,15 @@ class Project:
         """Where killed attempts leave what the next attempt at the same work continues from."""
         return self.root / ".cache" / "resume"
 
+    @property
+    def config_option(self) -> str:
+        """` --config FILE`, unless it is the default; of a file outside of the project only the last name.
+
+        Reports state it, and are the same on every machine.
+        """
+        file = Path(self.config_file)
+        return config_option(file.name if file.is_absolute() else self.config_file)
+
     @cached_property
     def runs(self) -> Runs:
         """The runs of this zone and mode."""

@@ -289,6 +289,7 @@ def _executed(
             code_time=commit_time(project.root, str(record.code["commit"])) or _newest_time(record.inputs),
             parameters=record.parameters,
             defaults={name: parameter.default for name, parameter in step.parameters.items()},
+            config_option=project.config_option,
         ).write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)

@@ -62,6 +62,7 @@ class StepContext:
     code_time: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
+    config_option: str = ""
 
     def write(self, path: Path) -> None:
         """Write it for the kernel to read."""
@@ -99,6 +100,8 @@ class Step:
         parameters: The values of all its parameters by name, as they are recorded: without secrets, for which
             `${NAME}` stands. Empty where a person runs the cells, who may have changed them.
         defaults: What the notebook declares, by the same names.
+        config_option: What a command line needs to find this run and its artifacts: ` --config FILE`, or an empty text
+            for the default config, and where a person runs the cells.
     """
 
     def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str]) -> None:
@@ -114,6 +117,7 @@ class Step:
         self.code_time = context.code_time
         self.parameters = dict(context.parameters)
         self.defaults = dict(context.defaults)
+        self.config_option = context.config_option
         self._context = context
         self._store = Store(context.store)
         outputs = {name: self.work / "outputs" / name for name in writes}

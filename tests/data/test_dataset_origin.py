@@ -12,7 +12,16 @@ from cases import cases
 from pipeline.data.coco import Annotation, Category, CocoDataset, Image, write_coco
 from pipeline.data.conversion import select
 from pipeline.data.dataset_folder import write_subset
-from pipeline.data.dataset_origin import LOADED_FROM, DatasetOrigin, ImageLicence, portable, read_origin, with_source
+from pipeline.data.dataset_origin import (
+    LOADED_FROM,
+    DatasetOrigin,
+    ImageLicence,
+    portable,
+    read_origin,
+    read_origins,
+    with_source,
+    write_origins,
+)
 from pipeline.data.split.dataset_split import split
 
 EMPTY = CocoDataset((), (), ())
@@ -34,7 +43,9 @@ def licensed(*licences: Any, stated: Any = (BY, BY_NC)) -> CocoDataset:
         "sample": ("sample://shapes?images=4&size=64", "sample://shapes?images=4&size=64"),
         "path": ("/home/anna/street", "street"),
         "path with a slash": ("~/pictures/street/", "street"),
-        "here": (".", "."),
+        "here": (".", Path.cwd().name),
+        "up from here": ("../", Path.cwd().parent.name),
+        "a folder and a dot": ("/home/anna/street/.", "street"),
         "root": ("/", "/"),
         "file URL": ("file:///home/anna/street.zip", "street.zip"),
         "variable": ("${DATA}/street.zip", "street.zip"),
@@ -46,6 +57,14 @@ def licensed(*licences: Any, stated: Any = (BY, BY_NC)) -> CocoDataset:
         "API": ("cvat+https://host/tasks/7", "cvat+https://host/tasks/7"),
         "file in an archive here": ("zip://images/*.png::file:///home/anna/a.zip", "zip://images/*.png::a.zip"),
         "file in an archive at a path": ("zip://images/a.png::/home/anna/a.zip", "zip://images/a.png::a.zip"),
+        "address": ("http://[::1]:8080/api", "http://[::1]:8080/api"),
+        "address of a database": ("postgresql://u:p@[::1]:5432/db", "postgresql://[::1]:5432/db"),
+        "address with a zone": ("http://[fe80::1%eth0]/a", "http://[fe80::1%eth0]/a"),
+        "file in an archive at an address": (
+            "zip://a.png::http://[2001:db8::7]/b.zip",
+            "zip://a.png::http://[2001:db8::7]/b.zip",
+        ),
+        "brackets in a path": ("zip://a[1].png::/home/anna/b].zip", "zip://a[1].png::b].zip"),
         "nothing": ("", ""),
     },
 )
@@ -84,6 +103,35 @@ def test_what_else_the_source_publishes_is_text_without_secrets() -> None:
 
 
 @cases(
+    "text, shown",
+    {
+        "URL": ("https://me:s3cret@host/a?token=s3cret", "https://host/a"),
+        "URL in a sentence": ("Rome, see https://host/a?token=s3cret.", "Rome, see https://host/a."),
+        "half a letter": ("Rome \ud83d", "Rome ?"),
+    },
+)
+def test_each_text_is_without_secrets_and_can_be_written(tmp_path: Path, text: str, shown: str) -> None:
+    """What a file says in any place, when it is read and when it was written beside a model."""
+    names = ("url", "version", "year", "contributor", "date_created")
+    info: dict[str, Any] = {"description": text, **dict.fromkeys(names, text)}
+    info[LOADED_FROM] = dict.fromkeys(("source", "annotations", "format"), text)
+    licence = {"id": text, "name": text, "url": text}
+    dataset = replace(licensed(text, stated=[licence]), info=info)
+    expected = DatasetOrigin(
+        shown, shown, shown, shown, dict.fromkeys(names, shown), (ImageLicence(shown, shown, 1),), images=1
+    )
+    assert DatasetOrigin.of(dataset) == expected
+    write_origins({"train": DatasetOrigin.of(dataset)}, tmp_path / "data_sets.json")
+    assert read_origins(tmp_path / "data_sets.json") == {"train": expected}
+
+
+def test_half_a_letter_in_the_name_of_a_class_can_be_written(tmp_path: Path) -> None:
+    dataset = replace(EMPTY, categories=(Category(1, "cat \ud83d"), Category(2, "dog")))
+    write_origins({"train": DatasetOrigin.of(dataset)}, tmp_path / "data_sets.json")
+    assert read_origins(tmp_path / "data_sets.json")["train"].classes == ("cat ?", "dog")
+
+
+@cases(
     "dataset, licences, unlicensed",
     {
         "counted, frequent first": (
@@ -92,7 +140,7 @@ def test_what_else_the_source_publishes_is_text_without_secrets() -> None:
             1,
         ),
         "unused are left out": (licensed(4), [ImageLicence("CC BY", "https://x.org/by", 1)], 0),
-        "for no image in particular": (
+        "for the dataset as a whole": (
             licensed(None, stated=[BY, BY_NC]),
             [ImageLicence("CC BY", "https://x.org/by", 0), ImageLicence("CC BY-NC", "", 0)],
             1,

@@ -93,6 +93,16 @@ class TestSources:
         place.annotations()
         assert place.dataset.info["loaded_from"] == {"source": url}
 
+    @cases("source", {"folder": ".", "file in it": "all.json"})
+    def test_a_source_in_the_working_directory_has_its_name(
+        self, tiny: Any, place: Any, monkeypatch: pytest.MonkeyPatch, source: str
+    ) -> None:
+        write_coco(tiny[0], tiny[1] / "all.json")
+        monkeypatch.chdir(tiny[1])
+        place.raw = load_source(source, place.images, place.markup, cache=place.cache)
+        place.annotations()
+        assert place.dataset.info["loaded_from"] == {"source": tiny[1].name, "format": "coco"}
+
     def test_no_images(self, tmp_path: Path, place: Any) -> None:
         (tmp_path / "in").mkdir()
         (tmp_path / "in/data.yaml").write_text("names: [cat]")
@@ -301,6 +311,8 @@ class TestDescriptions:
         assert loaded.url == str(tmp_path / name)
         assert place.dataset.annotations[0].bbox == pytest.approx((8, 3, 4, 4))
         assert {place.dataset.categories[each.category_id - 1].name for each in place.dataset.annotations} == {"dog"}
+        record = {"source": "set", "format": "yolo"}
+        assert place.dataset.info["loaded_from"] == record, "the annotations lay beside the images"
 
     def test_open_images(self, tmp_path: Path, write_picture: Any, place: Any) -> None:
         write_picture(tmp_path / "set/a.png", 20, 10)

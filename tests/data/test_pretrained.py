@@ -46,6 +46,19 @@ def test_over_http(server: Any, tmp_path: Path, real_data: Path, monkeypatch: py
     assert server.requests[0].headers["Authorization"].startswith("Basic ")
 
 
+def test_weights_are_the_same_artifact_on_every_machine(tmp_path: Path) -> None:
+    """As for two users with the same file, each in a folder of their own."""
+    written = []
+    for user, prefix in (("anna", ""), ("ben/deep", "file://")):
+        file = tmp_path / user / "own.pth"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(CHECKPOINT)
+        loaded = load_weights(f"{prefix}{file}", tmp_path / user / "out", cache=tmp_path / "cache")
+        assert loaded == {"url": "own.pth", "sha256": DIGEST, "size": len(CHECKPOINT)}
+        written.append({path.name: path.read_bytes() for path in (tmp_path / user / "out").iterdir()})
+    assert written[0] == written[1]
+
+
 @pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs"])
 def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pth").write_bytes(content)
@@ -105,6 +118,7 @@ def test_coco_stands_for_the_published_weights(publish: Any, tmp_path: Path, nam
     loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
     assert (loaded["url"], loaded["sha256"]) == (url, DIGEST)
     assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
+    assert weights_licence(tmp_path / "out") == "MIT"
 
 
 @pytest.mark.parametrize("typed", ["coco", ""], ids=["coco", "their URL"])

@@ -73,7 +73,18 @@ def test_the_schema_is_read_from_the_cell(step: StepNotebook) -> None:
         pytest.param({"limits": {"b": 0.5}}, "limits", {"b": 0.5}, id="table"),
         pytest.param({"api": {"token_env": "T"}}, "api", {"token_env": "T"}, id="name of a variable"),
         pytest.param({"api": {"token": "${T}"}}, "api", {"token": "${T}"}, id="variable under a secret's name"),
-        pytest.param({"api": {"token": "coin"}}, "api", {"token": "coin"}, id="a class that is called so"),
+        pytest.param({"api": {"key": "coin"}}, "api", {"key": "coin"}, id="a class that is called so"),
+        *(
+            pytest.param({"api": table}, "api", table, id=f"no secret: {table}")
+            for table in (
+                {"header": "Bearer ${T}"},
+                {"token": "Basic ${T}"},
+                {"password": ""},
+                {"token_scheme": "Bearer"},
+                {"kind": "basically a cat"},
+                {"tokens": "few"},
+            )
+        ),
         *(
             pytest.param({"url": url}, "url", url, id=url)
             for url in (
@@ -129,6 +140,14 @@ SECRET_NAMES = ("key", "sig", "auth", "code", "hapikey", "passwd", "private_toke
         *(
             pytest.param({"api": {key: "s3cret-of-the-test"}}, "no credentials", id=f"{key} in a table")
             for key in ("Token", "api_token", "auth", "x-api-key", "client_secret")
+        ),
+        *(
+            pytest.param({"api": {key: "s3cret"}}, "no credentials", id=f"short {key} in a table")
+            for key in ("password", "passwd", "pwd", "token", "secret", "api_key", "apiKey", "DB_PASSWORD")
+        ),
+        *(
+            pytest.param({"api": {"header": value}}, "write ${NAME}", id=f"header {value}")
+            for value in ("Bearer s3cret", "basic s3cret", "Bearer ${T}s3cret", "  Bearer   s3cret")
         ),
         *(
             pytest.param({"url": f"https://host/x?a=1&{name}=s3cret"}, "no credentials", id=f"{name} in a query")

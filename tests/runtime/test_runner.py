@@ -71,6 +71,21 @@ def test_a_notebook_knows_its_parameters_and_their_defaults(toy: Any) -> None:
     assert (toy.root / "said.txt").read_text() == repr(values)
 
 
+def test_a_notebook_knows_how_a_command_line_finds_its_run(toy: Any) -> None:
+    edit(toy, "first", '\nPath("said.txt").write_text(f"{step.input_digests}{step.config_option}")', cell=3)
+    assert toy.step("first").code == 0
+    assert (toy.root / "said.txt").read_text() == "{}", "the default config needs no option"
+    config = (toy.root / "configs/demo.yaml").read_text()
+    for file in (toy.root / "configs/my team.yaml", toy.root.parent / "elsewhere.yaml"):
+        file.write_text(f"{config}zone: team\n")
+    assert toy.step("first", "--config", "configs/my team.yaml").code == 0
+    option = (toy.root / "said.txt").read_text().removeprefix("{}")
+    assert option == " --config 'configs/my team.yaml'"
+    assert toy.look("show", *shlex.split(option)).out != toy.look("show").out, "that of the other zone"
+    assert toy.step("first", "--force", "--config", str(toy.root.parent / "elsewhere.yaml")).code == 0
+    assert (toy.root / "said.txt").read_text() == "{} --config elsewhere.yaml", "no path of this machine"
+
+
 def test_the_record_says_what_went_in_and_what_came_out(ran: Any) -> None:
     manifest = ran.manifest()
     first, second, third = (manifest["steps"][name] for name in ("first", "second", "third"))

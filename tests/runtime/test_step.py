@@ -146,7 +146,7 @@ def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifa
     context = StepContext(
         "second", "run/second/1", store.url, inputs={"letters": letters}, mode="prod",
         chosen={"letters": "latest~3"}, uses={"letters": 14}, code_version="ab-dirty", code_time="2026",
-        parameters={"loud": True}, defaults={"loud": False}, **folders,
+        parameters={"loud": True}, defaults={"loud": False}, config_option=" --config a", **folders,
     )  # fmt: skip
     context.write(tmp_path / "context.json")
     step = Step.open("second", reads=["letters"], writes=["words"])
@@ -154,6 +154,7 @@ def test_a_report_can_state_its_origin(step: Step, store: Store, letters: Artifa
     assert (step.mode, step.chosen, step.uses) == ("prod", {"letters": "latest~3"}, {"letters": 14})
     assert (step.code_version, step.code_time, step.input_digests) == ("ab-dirty", "2026", {"letters": letters.digest})
     assert (step.parameters, step.defaults) == ({"loud": True}, {"loud": False})
+    assert step.config_option == " --config a"
 
 
 @pytest.mark.parametrize(

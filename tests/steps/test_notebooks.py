@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def test_a_notebook_is_thin_and_without_outputs(path: Path) -> None:
         kinds = {type(node) for node in ast.walk(ast.parse(source))}
         assert not kinds & {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda}
     assert cells[0]["cell_type"] == "markdown"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_command_names_the_config(path: Path) -> None:
+    """It finds nothing otherwise, where the config has a store or a zone of its own."""
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    commands = [command for cell in cells for command in re.findall(r'"python (?:-m|step\.)[^"]*"', cell)]
+    assert len(commands) == {"data_prep": 1, "model_eval": 1}.get(path.stem, 0)
+    assert [command for command in commands if "{step.config_option}" not in command] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -137,6 +137,22 @@ def test_the_data_report_names_its_data_and_its_command_finds_the_run(tiny_run: 
     assert re.search("<dt>run</dt><dd>20.*\n<dt>opened</dt><dd>20", index), "the run and its date stand there"
 
 
+def test_in_another_zone_the_command_of_the_report_finds_the_run(project: Any, tiny: list[str]) -> None:
+    config = project.root / "configs/team.yaml"
+    config.write_text((project.root / "configs/demo.yaml").read_text() + "zone: team\n")
+    chosen = ["--config", "configs/team.yaml"]
+    for step in ("data_load", "data_prep"):
+        done = project.step(step, *chosen, *tiny)
+        assert done.returncode == 0, done.stderr
+    page = (project.root / "out/dev/demo/data_report/report.html").read_text()
+    command = re.search("<code>python -m pipeline (lineage [^<]+)</code>", page)[1]
+    found = project.look(*command.split())
+    assert found.returncode == 0, found.stderr
+    assert f"{project.manifest(*chosen)['run']}/data_prep/1" in found.stdout
+    alone = project.look(*command.replace("--config configs/team.yaml", "").split())
+    assert alone.returncode != 0, "it is in no other zone"
+
+
 def test_running_all_again_reuses_all_five_and_says_so(
     tiny_run: Any, manifest: dict[str, Any], tiny: list[str]
 ) -> None:

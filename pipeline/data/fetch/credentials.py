@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+)://([^/?#]*)([^?#]*)", re.DOTALL)
+_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{1,31}://\S*[^\s.,;:!?)\]}>'\"]")  # without the punctuation after it
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.\-]*://)")  # fsspec's URLs of several parts
-_LOGIN = re.compile(r"([^:/?#@]*):([^@]*)@", re.DOTALL)  # as SQLAlchemy reads it: a password may hold / ? and #
+# As SQLAlchemy reads it: a password may hold / ? and #. An address in brackets is no login.
+_LOGIN = re.compile(r"(?!\[[0-9A-Fa-f:.]+(?:%\w+)?\])([^:/?#@]*):([^@]*)@", re.DOTALL)
 _WEB = ("http", "https")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SHORTEST_SECRET = 4  # shorter values would blank out parts of other words
@@ -51,6 +53,11 @@ def redact(url: str) -> str:
     A plain path and a `sample://` recipe, which hold no secret, stay as they are, and so do other placeholders.
     """
     return "::".join(_redacted(part) for part in _CHAIN.split(url.strip()))
+
+
+def redact_text(text: str) -> str:
+    """A text as it may be shown: `redact` of each URL in it."""
+    return _IN_TEXT.sub(lambda found: redact(found[0]), text)
 
 
 def _redacted(url: str) -> str:

@@ -131,7 +131,8 @@ def _merged(in_files: Sequence[CocoDataset]) -> CocoDataset:
 def _with_common_licences(datasets: Sequence[CocoDataset]) -> tuple[list[CocoDataset], dict[str, Mapping[str, Any]]]:
     """The datasets with one numbering of their licences; and these, each once, by their terms.
 
-    Two files may give one id to two licences: the later one gets a new id, also on its file's images.
+    Two files may give one id to two licences: the later one gets a new id, also on its file's images. An image keeps no
+    id that its own file does not define, as another file's licence may have it.
     """
     known: dict[str, Mapping[str, Any]] = {}
     given = {str(each.get("id")) for dataset in datasets for each in dataset.licenses}
@@ -145,14 +146,16 @@ def _with_common_licences(datasets: Sequence[CocoDataset]) -> tuple[list[CocoDat
                 known[terms] = {**each, "id": next(free)} if own in used else each
                 used.add(own)
             ids.setdefault(own, known[terms].get("id"))
-        images = tuple(
-            replace(image, extra={**image.extra, "license": ids[own]})
-            if (own := str(image.extra.get("license"))) in ids and "license" in image.extra
-            else image
-            for image in dataset.images
-        )
-        renumbered.append(replace(dataset, images=images))
+        renumbered.append(replace(dataset, images=tuple(_relicensed(image, ids) for image in dataset.images)))
     return renumbered, known
+
+
+def _relicensed(image: Image, ids: Mapping[str, Any]) -> Image:
+    if "license" not in image.extra:
+        return image
+    extra = {key: value for key, value in image.extra.items() if key != "license"}
+    own = str(image.extra["license"])
+    return replace(image, extra=extra | ({"license": ids[own]} if own in ids else {}))
 
 
 def _shared_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

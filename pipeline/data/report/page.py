@@ -118,7 +118,7 @@ def write_report(
         fonts=missing,
         unwritten=unwritten(selected.categories),
     )
-    report.path.write_bytes(page.encode("utf-8", "replace"))  # a name may have a lone surrogate
+    report.path.write_text(page, encoding="utf-8")
     findings.write_csv(folder / _FINDINGS)
     log.info("data report of %.1f MB", report.path.stat().st_size / 1e6)
     return report

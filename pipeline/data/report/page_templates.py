@@ -14,7 +14,10 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, se
 def render_page(
     package: str, folder: str, name: str, filters: Mapping[str, Callable[..., str]], /, **values: Any
 ) -> str:
-    """Render a template in a folder of a package; text is escaped for HTML only."""
+    """Render a template in a folder of a package; text is escaped for HTML only.
+
+    The page can be written as UTF-8: a lone surrogate, which a name in a JSON file may have, becomes a question mark.
+    """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, folder), PackageLoader("pipeline.data", "report")]),
         autoescape=select_autoescape(("html.j2",)),
@@ -23,4 +26,4 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= filters
-    return environment.get_template(name).render(values)
+    return environment.get_template(name).render(values).encode("utf-8", "replace").decode()

@@ -22,7 +22,7 @@ class Preparation:
     inputs: Mapping[str, str] = field(default_factory=dict)  # the digest of each input by its name
     parameters: Mapping[str, Any] = field(default_factory=dict)  # all of them, without secrets
     defaults: Mapping[str, Any] = field(default_factory=dict)  # by the same names
-    find_runs: str = ""  # the command that lists the runs which made or read the data
+    find_runs: str = ""  # the command that lists the runs which made the data, and what was made from it
 
     @property
     def commit(self) -> str:

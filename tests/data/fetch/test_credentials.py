@@ -4,7 +4,7 @@ import pytest
 import requests
 from cases import cases
 
-from pipeline.data.fetch.credentials import Access, expand, redact, token_from
+from pipeline.data.fetch.credentials import Access, expand, redact, redact_text, token_from
 from pipeline.errors import DataError, UsageError
 
 
@@ -31,10 +31,33 @@ from pipeline.errors import DataError, UsageError
         "chain": ("zip://x::https://me:pw@host/a?pw", "zip://x::https://host/a"),
         "chain without a place": ("filecache::s3://me:pw@b/a", "filecache::s3://b/a"),
         "placeholders": ("https://${USER}:${PW}@host/${DAY}.zip?${SAS}", "https://host/${DAY}.zip"),
+        "address": ("http://me:pw@[::1]:8080/api?key=pw", "http://[::1]:8080/api"),
+        "address, at in a path": ("http://[::1]/a@2x.png", "http://[::1]/a@2x.png"),
+        "address of a database": ("postgresql://me:p/w@[fe80::1%eth0]:5432/db", "postgresql://[fe80::1%eth0]:5432/db"),
+        "colons in a password": ("postgresql://me:p::w@host/db", "postgresql://host/db"),
     },
 )
 def test_redact(url: str, shown: str) -> None:
     assert redact(url) == shown
+
+
+@cases(
+    "text, shown",
+    {
+        "alone": ("https://me:pw@host/a?sig=pw", "https://host/a"),
+        "within": ("Streets, https://me:pw@host/a?sig=pw, of Rome", "Streets, https://host/a, of Rome"),
+        "several": ("by https://x.org/?key=pw and s3://me:pw@bucket/a", "by https://x.org/ and s3://bucket/a"),
+        "brackets": ("[terms](https://x.org/by?token=pw). Free", "[terms](https://x.org/by). Free"),
+        "end of a sentence": ("See https://x.org/by?token=pw.", "See https://x.org/by."),
+        "quotes": ("<a href='https://x.org/?token=pw'>", "<a href='https://x.org/'>"),
+        "fragment": ("https://x.org/#access_token=pw here", "https://x.org/ here"),
+        "database": ("from postgresql://me:p/w@[::1]:5432/db", "from postgresql://[::1]:5432/db"),
+        "chain": ("zip://a.png::https://me:pw@host/b.zip?pw", "zip://a.png::https://host/b.zip"),
+        "none": ("Cats: 3 // dogs (me@x.org)", "Cats: 3 // dogs (me@x.org)"),
+    },
+)
+def test_redact_text(text: str, shown: str) -> None:
+    assert redact_text(text) == shown
 
 
 @cases(

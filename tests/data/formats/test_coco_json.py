@@ -158,6 +158,31 @@ def test_licences_of_one_id_stay_apart(annotation_folder: AnnotationFolder) -> N
 
 
 @cases(
+    "number, files",
+    {
+        "none defined": (1, {"a": {1: "x"}, "b": {}}),
+        "another defined": (1, {"a": {1: "x"}, "b": {2: "y"}}),
+        "an earlier file": (2, {"a": {2: "x"}, "b": {1: "y"}}),
+        "a new id": (2, {"a": {1: "x"}, "b": {1: "y"}, "c": {}}),
+    },
+)
+def test_an_image_gets_no_licence_of_another_file(
+    annotation_folder: AnnotationFolder, number: int, files: dict[str, dict[int, str]]
+) -> None:
+    """Each file's image has the given id; only some of the files define it."""
+    for name, licences in files.items():
+        annotation_folder.image(f"{name}.jpg")
+        content: Any = instances(f"{name}.jpg")
+        content["images"][0]["license"] = number
+        numbered = [{"id": i, "name": licence} for i, licence in licences.items()]
+        annotation_folder.write({f"{name}.json": content | {"licenses": numbered}})
+    dataset = annotation_folder.read()
+    names = {each["id"]: each["name"] for each in dataset.licenses}
+    found = [names[image.extra["license"]] if "license" in image.extra else "" for image in dataset.images]
+    assert found == [licences.get(number, "") for licences in files.values()]
+
+
+@cases(
     "infos, expected",
     {
         "alike": ([{"description": "Streets", "year": 2017}] * 2, {"description": "Streets", "year": 2017}),

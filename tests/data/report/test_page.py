@@ -217,12 +217,22 @@ def test_the_head_says_where_the_data_comes_from_and_how_it_was_made(report: Any
         "source street.zip annotations beside the images, read as yolo published year 2026",
         f"licences {EVIL}: 20 images CC BY: 19 images none stated: 1 image",
         "commit 0123abc of 2026-03-01 12:30 UTC, with uncommitted changes inputs labels cafe",
-        "parameters share 0.5 in place of 0.7 all parameters share 0.5 seed 7 classes []",
-        "runs find cafe lists those that made or read this data",
+        "parameters share 0.5 (default 0.7) all parameters share 0.5 seed 7 classes []",
+        "runs find cafe lists those that made this data, and what was made from it; not those that reused a step",
     ):
         assert part in page.text, page.text[:1500]
     assert "https://x.org/by" in page.addresses
     assert "javascript" not in written.path.read_text("utf-8")
+
+
+def test_half_a_letter_in_a_text_does_not_stop_it(report: Any, shapes: Any) -> None:
+    first, *others = shapes[0].categories
+    named = replace(
+        shapes[0], info={"description": "Rome \ud83d"}, categories=(replace(first, name="cat \ud83d"), *others)
+    )
+    page = Page(report(dataset=named).path)
+    assert "Data report: Rome ?" in page.text
+    assert page.row("cat ?")
 
 
 def test_what_is_not_recorded_is_said(report: Any, shapes: Any) -> None:

@@ -44,12 +44,15 @@ SCRATCH = replace(ORIGINS, weights=None)
 GIVEN_ALONE = TrainingOrigins(ORIGINS.weights, {})
 
 
+HALF = "half \ud83d"  # of a letter, as JSON can hold it
+
+
 @pytest.fixture
 def card(write_dataset: Callable, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], str]]:
     """The metadata and the text of a card, on eight images in two of which nothing is found."""
 
     def write(metadata: ModelMetadata = METADATA, origins: Any = ORIGINS, **more: Any) -> tuple[dict[str, Any], str]:
-        truth = write_dataset([250] * 6 + [60] * 2, ("bright", "dark", EVIL))
+        truth = write_dataset([250] * 6 + [60] * 2, ("bright", "dark", EVIL, HALF))
         measured, gate = evaluated(truth, [found(n, 1) for n in range(1, 7)], **more)
         made = ModelCard.of(measured, metadata, origins, TEST, origin_of({"made by": "run/model_eval/1"}))
         write_model_card(tmp_path / "MODEL_CARD.md", made, measured, gate, metadata)
@@ -83,6 +86,7 @@ def test_the_text_says_what_is_known_and_what_is_not(card: Callable) -> None:
         assert expected in text
     assert r"a\|b \*c\* \<d\> \[e\](f) \@g" in text, "a name is no markup"
     assert EVIL not in text
+    assert "half ?" in text
 
 
 UNCHANGED = "No epoch was better on the eval set than the given weights: these are packed unchanged."

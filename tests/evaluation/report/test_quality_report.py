@@ -265,7 +265,7 @@ def test_it_says_no_gain_of_training_from_scratch_nor_of_an_old_service(report: 
 
 
 def test_class_names_are_text(report: Callable) -> None:
-    page = report(categories=("bright", "<b>dark</b>"))
+    page = report(categories=("bright", "<b>dark</b>", "half \ud83d"))
     assert "b" not in page.tags[page.tags.index("table") :]
     assert "<b>dark</b>" in page.text
 

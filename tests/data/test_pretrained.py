@@ -118,7 +118,7 @@ def test_coco_stands_for_the_published_weights(publish: Any, tmp_path: Path, nam
     loaded = load_weights("coco", tmp_path / "out", cache=tmp_path / "cache", variant="tiny")
     assert (loaded["url"], loaded["sha256"]) == (url, DIGEST)
     assert json.loads((tmp_path / "out/source.json").read_text())["url"] == url
-    assert weights_licence(tmp_path / "out") == "MIT"
+    assert read_weights_origin(tmp_path / "out") == WeightsOrigin(url, DIGEST, "MIT")
 
 
 @pytest.mark.parametrize("typed", ["coco", ""], ids=["coco", "their URL"])

@@ -73,7 +73,7 @@ def test_the_schema_is_read_from_the_cell(step: StepNotebook) -> None:
         pytest.param({"limits": {"b": 0.5}}, "limits", {"b": 0.5}, id="table"),
         pytest.param({"api": {"token_env": "T"}}, "api", {"token_env": "T"}, id="name of a variable"),
         pytest.param({"api": {"token": "${T}"}}, "api", {"token": "${T}"}, id="variable under a secret's name"),
-        pytest.param({"api": {"key": "coin"}}, "api", {"key": "coin"}, id="a class that is called so"),
+        pytest.param({"api": {"token": "coin"}}, "api", {"token": "coin"}, id="a class that is called so"),
         *(
             pytest.param({"api": table}, "api", table, id=f"no secret: {table}")
             for table in (
@@ -143,7 +143,7 @@ SECRET_NAMES = ("key", "sig", "auth", "code", "hapikey", "passwd", "private_toke
         ),
         *(
             pytest.param({"api": {key: "s3cret"}}, "no credentials", id=f"short {key} in a table")
-            for key in ("password", "passwd", "pwd", "token", "secret", "api_key", "apiKey", "DB_PASSWORD")
+            for key in ("password", "passwd", "pwd", "api_key", "apiKey", "DB_PASSWORD")
         ),
         *(
             pytest.param({"api": {"header": value}}, "write ${NAME}", id=f"header {value}")

@@ -46,7 +46,7 @@ CREDENTIALS = re.compile(
 )
 SECRET_KEY = re.compile(rf".*{SENSITIVE}", re.IGNORECASE)
 SHORTEST_SECRET = 12  # letters; what is shorter under such a key is a word, as in a table of class names
-ALWAYS_SECRET = re.compile(r".*(password|passwd|pwd|api[_-]?key)", re.IGNORECASE)  # however short; no class is called so
+ALWAYS_SECRET = re.compile(r".*(password|passwd|pwd|api[_-]?key)", re.IGNORECASE)  # however short
 AUTHORIZATION = re.compile(r"\s*(Bearer|Basic)\s+", re.IGNORECASE)  # as the value of an HTTP header begins
 
 

@@ -20,6 +20,7 @@ SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "inter
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
 PASSED, NO_VERDICT = "passed", "none"  # by the quality gate; no limit decided
+FOUND = ("metrics", "limits", "judged", "evidence")  # fields of a record that a notebook commits as they are
 EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 

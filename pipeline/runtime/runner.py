@@ -11,14 +11,15 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
 from pipeline.runtime.code import code_digest, environment
 from pipeline.runtime.earlier import find_earlier, note_complete
+from pipeline.runtime.engines.choice import command_of, engine_of
 from pipeline.runtime.engines.engine import Assignment
-from pipeline.runtime.engines.local import LocalEngine
 from pipeline.runtime.git import code_state, commit_time, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import (
@@ -34,7 +35,7 @@ from pipeline.runtime.manifest import (
 )
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.process import is_alive, this_process
-from pipeline.runtime.project import Project, Values, config_option
+from pipeline.runtime.project import ELSEWHERE, Project, Values, config_option
 from pipeline.runtime.resolving import NamedInput
 from pipeline.runtime.step import DEV_STORE
 from pipeline.runtime.store.artifact_store import Artifact
@@ -81,9 +82,9 @@ def unfinished_run(
     if newest is None or newest.asked != tuple(steps) or all(newest.success(step) for step in steps):
         return None
     latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
-    resolved = {**asdict(project.config), "parameters": parameters, "set": overrides}
+    resolved = _same_wherever({**asdict(project.config), "parameters": parameters, "set": overrides})
     is_same = (
-        {key: value for key, value in newest.config.items() if key != INPUT} == resolved
+        _same_wherever({key: value for key, value in newest.config.items() if key != INPUT}) == resolved
         and {entity: each.typed for entity, each in named_inputs(newest).items()} == typed
         and newest.code == asdict(code_state(project.root))
         and all(
@@ -92,8 +93,13 @@ def unfinished_run(
             if (step := project.steps[record.step])
         )
     )
-    workers = {newest.process, *(record.process for record in latest if not record.ended)}
+    store, begun = project.runs.store, [record for record in latest if not record.ended]
+    workers = {newest.process, *(command_of(store, newest.run, record) for record in begun)}
     return newest if is_same and all(is_alive(each) is False for each in workers - {this_process()}) else None
+
+
+def _same_wherever(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ELSEWHERE}
 
 
 def named_inputs(run: RunManifest) -> dict[str, NamedInput]:
@@ -146,8 +152,10 @@ def run_step(
     began = time.monotonic()
     if not known and len(step.reads) > 1:
         record = replace(record, uses=count_uses(runs, step.name, record.own_inputs))
-    engine = LocalEngine(project)
-    record = runs.start(run, record)
+    engine = engine_of(project, step.name)
+    left = None if known or force else engine.left_behind(manifest, record)
+    record = left or runs.start(run, replace(record, engine="" if known else engine.name))
+    began -= _age(left) if left else 0.0
     stopped = 0
 
     def closed(record: StepRecord, **changes: Any) -> StepRecord:
@@ -192,6 +200,11 @@ def missing_input(project: Project, step: StepNotebook, entity: str, manifest: R
         expected=f"a success of {writer.name}",
         remedy=f"python step.{project.mode}.py {first.name}{config_option(project.config_file)}{run}",
     )
+
+
+def _age(record: StepRecord) -> float:
+    """Seconds since an attempt has started."""
+    return (datetime.now(UTC) - datetime.fromisoformat(record.started)).total_seconds()
 
 
 def _tag(project: Project, run: str, record: StepRecord) -> None:

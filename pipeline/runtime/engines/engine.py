@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.runtime.manifest import StepRecord
+from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
 
 
@@ -30,6 +30,10 @@ class Engine(Protocol):
     """A place where notebooks are executed."""
 
     name: str  # as the record has it; empty for this machine
+
+    def left_behind(self, manifest: RunManifest, planned: StepRecord) -> StepRecord | None:
+        """The attempt at this very work that a killed command left running, or None."""
+        ...
 
     def execute(self, step: StepNotebook, assignment: Assignment, *, fresh: bool) -> tuple[StepRecord, int]:
         """Execute an attempt.

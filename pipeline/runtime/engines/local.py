@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.runtime.engines.attempt import Places, execute_attempt
 from pipeline.runtime.engines.engine import Assignment, resume_name
-from pipeline.runtime.manifest import StepRecord
+from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
 from pipeline.runtime.project import Project
 
@@ -19,6 +19,9 @@ class LocalEngine:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+
+    def left_behind(self, manifest: RunManifest, planned: StepRecord) -> None:
+        """No attempt: a kernel ends with its command."""
 
     def execute(self, step: StepNotebook, assignment: Assignment, *, fresh: bool) -> tuple[StepRecord, int]:
         """Execute an attempt here."""

@@ -35,7 +35,7 @@ class Checkout:
         env = {**self.cluster.env, "OMP_NUM_THREADS": "1", "PYTHONPATH": self.package, **environment}
         return self.cluster.machines["user"].spawn(sys.executable, *arguments, env=env, cwd=self.root)
 
-    def end(self, program: subprocess.Popen[str], code: int = 0, seconds: float = 300) -> str:
+    def end(self, program: subprocess.Popen[str], code: int = 0, seconds: float = 900) -> str:
         """Wait for a command, which must end with this exit code; what it printed."""
         out, _ = program.communicate(timeout=seconds)
         assert program.returncode == code, out

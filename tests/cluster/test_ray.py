@@ -167,7 +167,7 @@ def test_an_interrupt_reaches_the_kernel_on_its_machine(counter: Checkout) -> No
 
 
 def test_a_step_whose_network_is_cut_ends_there_and_goes_on_elsewhere(counter: Checkout, cluster: RayMachines) -> None:
-    program = counter.begin("step.dev.py", "--set", "count.seconds=30")
+    program = counter.begin("step.dev.py", "--set", "count.seconds=12")
     lost = wait_for(lambda: counter.place("count"), 60, "the step starts")
     wait_for(lambda: resumable(counter, "counter"), 30, "its count is kept")
     machine = cluster.machines[lost]

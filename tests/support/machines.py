@@ -5,6 +5,7 @@ Linux, root, `unshare`, `nsenter` and `ip` are needed; see `lacking`.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -55,6 +56,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_end_with_the_tests,
         )
         said = self._process.stdout.readline() if self._process.stdout else b""
         assert said == b"up\n", f"{self.name} does not start"
@@ -111,6 +113,11 @@ class Machine:
     def _ip(self, *arguments: str, check: bool = True) -> None:
         command = ["nsenter", "--target", str(self._init), "--net", "ip", *arguments]
         subprocess.run(command, check=check, stderr=None if check else subprocess.DEVNULL)
+
+
+def _end_with_the_tests() -> None:
+    """Have this process killed when the one that started it ends, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @contextmanager

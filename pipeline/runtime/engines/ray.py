@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pipeline.errors import PipelineError, StepError, UsageError
+from pipeline.errors import PipelineError, StepError, StoreError, UsageError
 from pipeline.files import write_atomically
 from pipeline.runtime.code import environment
 from pipeline.runtime.engines.code_archive import code_archive
@@ -36,6 +36,7 @@ from pipeline.runtime.store.artifact_store import Store
 NAME = "ray"
 POLLING = 1.0  # seconds
 LOGS = 10.0  # seconds between two looks at `step.logs`
+WAITING = 10.0  # seconds that a job may wait for a machine before that is told
 MOST_LOST = 5  # tries: a step that brings down its machine would go on for ever
 STOPPING = 40.0  # seconds that a step has to stop, keep its notebook and say so
 PROBING = 120.0  # seconds in which a machine says what it has
@@ -57,6 +58,8 @@ class RayEngine:
         self._project = project
         self._store = project.runs.store
         self._cluster = RayCluster()
+        self._fetched = 0.0  # when `step.logs` were, on the clock of `time.monotonic`
+        self._archive = b""  # the code, as it was when the step began
 
     def check(self, steps: Iterable[StepNotebook]) -> None:
         """Refuse steps that the cluster cannot run, before anything is queued."""
@@ -145,38 +148,45 @@ class RayEngine:
             return
         record = assignment.record
         command = _command(self._store.url, assignment.run, record.step, str(record.attempt), str(number))
-        code = self._cluster.upload(code_archive(self._project.root))
+        self._archive = self._archive or code_archive(self._project.root)
+        code = self._cluster.upload(self._archive)
         self._cluster.submit(files.name(number), command, code, self._project.config.machine(record.step))
 
     def _follow(
         self, files: JobFiles, number: int, assignment: Assignment
     ) -> tuple[RayJob | None, tuple[StepRecord, int] | None]:
         """Follow a job to its end; the job as it is then, if the cluster knows it, and its result, if it has one."""
-        name, logs = files.name(number), self._project.root / ".cache" / "logs" / assignment.made_by
-        shown, place, fetched, is_away = 0, None, time.monotonic(), False
+        name, step, began = files.name(number), assignment.record.step, time.monotonic()
+        shown, place, is_told, is_away = 0, None, False, False
         while True:
+            time.sleep(POLLING)
             try:
-                job, is_away = self._cluster.job(name), False
-            except UnreachableError as error:
+                job = self._cluster.job(name)
+                shown += self._show(name, shown)
+                if not place and (place := files.started(number)):
+                    log.info("%s runs on %s: job %s", step, _host(place), name)
+                ended = files.ended(number) if job is None or job.is_over else None
+                self._fetch_logs(files, assignment, at_once=job is None or job.is_over)
+            except (UnreachableError, StoreError) as error:  # the job goes on meanwhile
                 if not is_away:
                     log.warning("%s; it is asked again until it does", error.problem)
                 is_away = True
-                time.sleep(POLLING)
                 continue
-            if not place and (place := files.started(number)):
-                log.info("%s runs on %s: job %s", assignment.record.step, _host(place), name)
-            shown += self._show(name, shown)
-            is_over = job is None or job.is_over
-            if is_over or time.monotonic() - fetched > LOGS:
-                files.fetch_logs(logs)
-                fetched = time.monotonic()
-            if is_over:
-                ended = files.ended(number)
+            is_away = False
+            if job is None or job.is_over:
                 is_lost = job is None or job.kind in (WAITED, *DIED) or job.exit_code == ABANDONED
                 if not ended and not is_lost:
-                    raise self._failed(name, job, f"the job of {assignment.record.step} ended without a result")
+                    raise self._failed(name, job, f"the job of {step} ended without a result")
                 return job, ended
-            time.sleep(POLLING)
+            if job.status == "PENDING" and not is_told and time.monotonic() - began > WAITING:
+                log.info("%s waits for a machine with %s: job %s", step, self._project.config.machine(step), name)
+                is_told = True
+
+    def _fetch_logs(self, files: JobFiles, assignment: Assignment, *, at_once: bool) -> None:
+        """Bring `step.logs` up to date on this machine, now and then."""
+        if at_once or time.monotonic() - self._fetched > LOGS:
+            files.fetch_logs(self._project.root / ".cache" / "logs" / assignment.made_by)
+            self._fetched = time.monotonic()
 
     def _show(self, name: str, shown: int) -> int:
         """Print what a job has printed since, without Ray's own line."""

@@ -92,6 +92,13 @@ def test_logs_grow_where_they_are_read(files: JobFiles, tmp_path: Path) -> None:
         files.keep_log("deep/events", b"one two")
         files.fetch_logs(tmp_path / "logs")
         assert reader.read() == b" two"
-    files.keep_log("../../outside", b"x")
+
+
+def test_a_forged_name_of_a_log_leads_nowhere(tmp_path: Path) -> None:
+    """An object store may hold any name; on disk, a link stands for one that leads out of the folder."""
+    files = JobFiles(Store(str(tmp_path / "store")), RUN, attempt("train"))
+    files.keep_log("deep/events", b"one")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "deep").symlink_to(tmp_path)
     files.fetch_logs(tmp_path / "logs")
-    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "events").exists()

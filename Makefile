@@ -11,7 +11,7 @@ INSTALL := $(PIP) install --quiet --no-deps --only-binary :all:
 WORKERS ?= logical
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup --durations 10
 
-.PHONY: demo test soak lint browser lab lock clean clean-store
+.PHONY: demo test soak lint browser lab ray lock clean clean-store
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed  ## the five steps on the embedded sample
@@ -37,6 +37,8 @@ browser:  ## Chromium, for the tests of the service's page: installed where it i
 lab: $(VENV)/.lab  ## JupyterLab, for editing the notebooks
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir steps $(if $(filter 0,$(shell id -u)),--allow-root)
 
+ray: $(VENV)/.ray  ## Ray, for a machine of a cluster, and for the tests of clusters
+
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; v = sys.version_info[:3]; sys.exit(None if (3, 11, 5) <= v < (3, 14) else f"Python 3.11.5 to 3.13 is needed, this is {v}; set PYTHON=...")'
@@ -50,6 +52,10 @@ $(VENV)/.lab: $(VENV)/.installed requirements.lab.lock
 	$(INSTALL) --requirement requirements.lab.lock
 	@touch $@
 
+$(VENV)/.ray: $(VENV)/.installed requirements.ray.lock
+	$(INSTALL) --requirement requirements.ray.lock
+	@touch $@
+
 # Versions that are already locked stay, unless pyproject.toml or LOCK_FLAGS=--upgrade says otherwise.
 LOCK = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11.5 --no-annotate --no-header $(LOCK_FLAGS)
 # leaves out torch with its CUDA packages, and the markers that every line would share
@@ -57,10 +63,13 @@ TRIM = sed -E "/^(torch|triton|cuda-|nvidia-[cn])/d; s/python_full_version < '3.
 
 lock: $(VENV)/.installed  ## resolve pyproject.toml anew
 	$(PIP) install --quiet uv
-	cat requirements.lock requirements.lab.lock > requirements.full.lock
+	cat requirements.lock requirements.lab.lock requirements.ray.lock > requirements.full.lock
 	$(LOCK) --extra test --output-file requirements.full.lock && $(TRIM) requirements.full.lock > requirements.lock
 	$(LOCK) --extra test --extra lab --output-file requirements.full.lock && $(TRIM) requirements.full.lock \
 		| grep -vxFf requirements.lock > requirements.lab.lock
+	cat requirements.lock requirements.ray.lock > requirements.full.lock
+	$(LOCK) --extra test --extra ray --output-file requirements.full.lock && $(TRIM) requirements.full.lock \
+		| grep -vxFf requirements.lock > requirements.ray.lock
 	rm requirements.full.lock
 
 clean:  ## remove what can be made again: the environment, the cache and the deliverables; .store stays

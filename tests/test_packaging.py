@@ -26,6 +26,7 @@ def locked(name: str) -> dict[str, str]:
         pytest.param("dependencies", ["requirements.lock"], id="what runs"),
         pytest.param("test", ["requirements.lock"], id="what tests"),
         pytest.param("lab", ["requirements.lock", "requirements.lab.lock"], id="JupyterLab"),
+        pytest.param("ray", ["requirements.lock", "requirements.ray.lock"], id="Ray"),
     ],
 )
 def test_the_lock_satisfies_the_project(section: str, locks: list[str]) -> None:
@@ -40,7 +41,7 @@ def test_the_lock_satisfies_the_project(section: str, locks: list[str]) -> None:
 
 
 def test_no_lock_names_a_cuda_package_or_the_opencv_that_needs_a_display() -> None:
-    names = {*locked("requirements.lock"), *locked("requirements.lab.lock")}
+    names = {name for lock in ROOT.glob("requirements*.lock") for name in locked(lock.name)}
     assert not [name for name in names if name.startswith(("nvidia-c", "nvidia-n", "cuda", "triton"))]
     assert "opencv-python" not in names
 

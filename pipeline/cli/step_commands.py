@@ -14,8 +14,9 @@ from yaml import YAMLError
 from pipeline.cli import ACTIVATE, printing
 from pipeline.cli.command import CommandContext, ShowVersion, print_result, run_guarded
 from pipeline.errors import GateError, UsageError
-from pipeline.runtime.code import environment
+from pipeline.runtime.code import NOT_INSTALLED, environment
 from pipeline.runtime.deliverables import deliver, deliver_step
+from pipeline.runtime.engines.choice import check_engine
 from pipeline.runtime.git import code_state, refuse_dirty
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook
@@ -73,11 +74,12 @@ def _run(context: CommandContext) -> int:
     project = _select_project(context, opens_run=opens_run)
     overrides = parse_overrides(arguments.set, arguments.step, steps)
     parameters = project.parameters(overrides)
-    if missing := [name for name, version in environment().items() if version == "not installed"]:
+    if missing := [name for name, version in environment().items() if version == NOT_INSTALLED]:
         raise UsageError(f"packages are missing: {', '.join(missing)}", where=sys.executable, remedy=ACTIVATE)
     if project.mode == "prod":
         refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())
+    check_engine(project, selected)
     names, typed = [step.name for step in selected], parse_inputs(arguments.input, selected)
     can_continue = opens_run and not arguments.force
     before = find_run(project, arguments.earlier_than).run if arguments.earlier_than else ""

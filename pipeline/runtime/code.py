@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parents[1]
 DISTRIBUTION = "detection-pipeline"
 RUNTIME = "runtime"  # a notebook imports its `step`; the domain imports none of it
 REQUIRED_NAME = re.compile(r"[\w.-]+")
+NOT_INSTALLED = "not installed"
+FACTS = ("platform", "machine", "processor", "device")  # of an environment, in which machines for one run may differ
 CPUS = Path("/proc/cpuinfo")
 VECTOR_FLAG = re.compile(r"(?:sse4|avx|fma|f16c|amx|neon|asimd|sve|bf16|i8mm)\w*|sme2?")
 
@@ -134,6 +136,12 @@ def _processor() -> str:
     return f"{named}, {' '.join(flags)}" if flags else named
 
 
+def environment_with(packages: Iterable[str]) -> dict[str, str]:
+    """The environment, with these packages: where code only travels to, nothing says which ones it requires."""
+    own, folders = environment(), _package_folders()
+    return {**own, **{name: _version(folders, name) for name in packages if name not in own}}
+
+
 def hardware(environment: Mapping[str, str]) -> str:
     """What computed in a recorded environment: its processor, and its GPUs if it had any.
 
@@ -148,13 +156,22 @@ def required_versions(distribution: str) -> dict[str, str]:
 
     `importlib.metadata` parses whole files as e-mails, which takes 40 ms more: a sixth of a run with nothing to do.
     """
+    folders = _package_folders()
+    required = _field(folders, distribution, "Requires-Dist")
+    names = [found[0] for text in required if "extra ==" not in text and (found := REQUIRED_NAME.match(text))]
+    return {name: _version(folders, name) for name in sorted(names)}
+
+
+def _package_folders() -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for place in map(Path, sys.path):
         for folder in sorted(place.glob("*.dist-info")):
             folders.setdefault(_normalised(folder.name.partition("-")[0]), folder)  # the first on the path counts
-    required = _field(folders, distribution, "Requires-Dist")
-    names = [found[0] for text in required if "extra ==" not in text and (found := REQUIRED_NAME.match(text))]
-    return {name: next(iter(_field(folders, name, "Version")), "not installed") for name in sorted(names)}
+    return folders
+
+
+def _version(folders: dict[str, Path], name: str) -> str:
+    return next(iter(_field(folders, name, "Version")), NOT_INSTALLED)
 
 
 def _field(folders: dict[str, Path], distribution: str, field: str) -> list[str]:

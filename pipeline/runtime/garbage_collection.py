@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.errors import IntegrityError, UsageError
+from pipeline.runtime.engines.choice import is_at_work
 from pipeline.runtime.manifest import RUN_ID, RUNNING, RunManifest, StepRecord
-from pipeline.runtime.process import is_alive
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import YOUNG, Artifact
 from pipeline.runtime.store.file_store import FileInfo
 
 SPARED = 2 * YOUNG  # seconds
-FOLDERS = ("runs", "reuse", "artifacts", "objects", "probes")
+FOLDERS = ("runs", "reuse", "artifacts", "objects", "probes", "resume")
 ABANDONED = 14 * 24 * 3600.0  # seconds
 AT_ANY_AGE = float("inf")
 LOST = 7 * 24 * 3600.0  # seconds after which a running attempt of an unreachable machine no longer holds things back
@@ -51,10 +51,11 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
     if keep is not None and keep < 1:
         raise UsageError(f"--keep {keep}", expected="at least 1: the newest run is never removed")
     manifests = {run: runs.load(run) for run in runs.ids()}
-    running = [record for manifest in manifests.values() for record in manifest.attempts if _may_run(record)]
+    begun = [(run, record) for run, manifest in manifests.items() for record in manifest.attempts]
+    running = [(run, record) for run, record in begun if _may_run(runs, run, record)]
     # what a running step relies on was young when it began, or has been renewed since
-    before = min([time.time() - spare, *(_seconds(record.started) - YOUNG for record in running)])
-    kept = _kept(manifests, keep, before)
+    before = min([time.time() - spare, *(_seconds(record.started) - YOUNG for _, record in running)])
+    kept = _kept(manifests, keep, before, {run for run, _ in running})
     found = [info for folder in FOLDERS for info in runs.store.files.find(folder)]
     whole = [info for info in found if not _is_scrap(info)]
     records = [info for info in whole if info.key.startswith(("runs/", "reuse/"))]
@@ -71,7 +72,7 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
         records=_dead_records(records, manifests, kept, before),
         markers=tuple(markers),
         objects=tuple(info for info in objects if info.modified < before),
-        scraps=tuple(info for info in found if _is_scrap(info) and info.modified < before),
+        scraps=(*(info for info in found if _is_scrap(info) and info.modified < before), *_abandoned_resume(whole)),
     )
 
 
@@ -123,22 +124,22 @@ def _seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def _may_run(record: StepRecord) -> bool:
+def _may_run(runs: Runs, run: str, record: StepRecord) -> bool:
     """Whether an attempt may be running; one on an unreachable machine counts only for `LOST` seconds."""
     if record.status != RUNNING:
         return False
-    alive = is_alive(record.process)
+    alive = is_at_work(runs.store, run, record)
     return time.time() - _seconds(record.started) <= LOST if alive is None else alive
 
 
-def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float) -> set[str]:
+def _kept(manifests: dict[str, RunManifest], keep: int | None, before: float, busy: set[str]) -> set[str]:
     newest: dict[str, list[str]] = {}
     for run in sorted(manifests, reverse=True):
         newest.setdefault(manifests[run].pipeline, []).append(run)
     kept = {run for runs in newest.values() for run in runs[:keep]}
     for run, manifest in manifests.items():
         began = max([manifest.created, *(record.started for record in manifest.attempts)])
-        if _seconds(began) >= before or any(map(_may_run, manifest.attempts)):
+        if _seconds(began) >= before or run in busy:
             kept.add(run)
     waiting = list(kept)
     while waiting:
@@ -179,6 +180,16 @@ def _dead_records(
         if RUN_ID.fullmatch(run := _run_of(info)) and run not in kept and (run in manifests or info.modified < before)
     ]
     return tuple(sorted(dead, key=lambda info: (_removal_order(info), info.key)))
+
+
+def _abandoned_resume(found: Iterable[FileInfo]) -> list[FileInfo]:
+    """What lost jobs have left to resume from, and nobody has continued for a while."""
+    folders: dict[str, list[FileInfo]] = {}
+    for info in found:
+        if info.key.startswith("resume/"):
+            folders.setdefault(info.key.rpartition("/")[0], []).append(info)
+    limit = time.time() - ABANDONED
+    return [info for files in folders.values() if all(each.modified < limit for each in files) for info in files]
 
 
 def _run_of(info: FileInfo) -> str:

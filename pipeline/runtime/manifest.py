@@ -20,6 +20,7 @@ SUCCEEDED, REUSED, FAILED, INTERRUPTED = "succeeded", "reused", "failed", "inter
 RUNNING, KILLED = "running", "killed"  # without a recorded end: the process may be alive; it is known to be gone
 GOOD = (SUCCEEDED, REUSED)
 PASSED, NO_VERDICT = "passed", "none"  # by the quality gate; no limit decided
+FOUND = ("metrics", "limits", "judged", "evidence")  # fields of a record that a notebook commits as they are
 EARLIER = "earlier_"  # before the name of an entity: an input that the step only compares its own with
 
 
@@ -58,8 +59,10 @@ class StepRecord:
     error: str = ""  # as the user saw it; the first line is a summary
     error_kind: str = ""
     reused_from: str = ""  # `run/step/attempt` that made the outputs
+    engine: str = ""  # what it runs on; empty for the machine of the command line
+    job: str = ""  # the engine's name of the job that ended it
     id: str = field(default_factory=lambda: secrets.token_hex(8))  # by which a writer recognises its own record
-    process: Process = NOBODY
+    process: Process = NOBODY  # that executed it; until it has an end, that of the command line
     schema: int = SCHEMA
 
     @classmethod
@@ -67,7 +70,7 @@ class StepRecord:
         """Read what `dataclasses.asdict` gives, of any schema.
 
         Schema 1 lacks `id`, `process` and `schema`; 1 and 2 lack `notes`, `chosen`, `chosen_before` and `uses`; 1 to 3
-        lack `limits`, `judged` and `evidence`.
+        lack `limits`, `judged`, `evidence`, `engine` and `job`.
         """
         values = {"id": "", "schema": 1, **content}
         values["notes"] = tuple(values.get("notes", ()))
@@ -120,8 +123,8 @@ class StepRecord:
 
     @property
     def is_killed(self) -> bool:
-        """Whether it has no end and its process is known to be gone."""
-        return self.status == RUNNING and is_alive(self.process) is False
+        """Whether it has no end and its process is known to be gone. A job outlives the command: its engine knows."""
+        return self.status == RUNNING and not self.engine and is_alive(self.process) is False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import DataError, UsageError, did_you_mean
+from pipeline.runtime.machines import Machine, wrong_machine
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, follow_links
 from pipeline.runtime.parameters import holds_password
@@ -28,6 +29,9 @@ Values = dict[str, dict[str, Any]]  # step to parameter to value
 
 MODES = ("dev", "prod")
 DEFAULT_MODE = "dev"
+ENGINES = ("", "ray")  # this machine, and those that `engines` has beside it
+NOT_SHARED = ("file", "local", "memory")  # places that other machines do not reach
+ELSEWHERE = ("engine", "machines")  # keys of a config that tell where steps run, which changes no result
 DEFAULT_CONFIG = "configs/demo.yaml"
 PATTERNS = {"name": r"[a-z][a-z0-9_]*", "zone": r"[A-Za-z0-9_-]+"}
 
@@ -39,6 +43,8 @@ class Config:
     name: str  # the pipeline's; runs of one name belong together
     store: str = ".store"  # the place of artifacts and runs: a path relative to the project, or an fsspec URL
     zone: str = "default"  # a part of the store, to keep teams or experiments apart
+    engine: str = ""  # what runs the steps, one of `ENGINES`
+    machines: Values = field(default_factory=dict)  # what each step asks of a machine there, see `machines`
     parameters: Values = field(default_factory=dict)  # the others keep the notebook's default
     prod: Values = field(default_factory=dict)  # laid over `parameters` in prod mode
     # entity, to be laid out as a plain folder, to the line that shows it, with {path} and {bin} of this Python
@@ -48,6 +54,10 @@ class Config:
         """Parameters by step in a mode."""
         over = self.prod if mode == "prod" else {}
         return {step: {**self.parameters.get(step, {}), **over.get(step, {})} for step in {*self.parameters, *over}}
+
+    def machine(self, step: str) -> Machine:
+        """What a step asks for; without an engine every step runs here."""
+        return Machine(**self.machines.get(step, {})) if self.engine else Machine(here=True)
 
     def store_url(self, root: Path, mode: str) -> str:
         """The part of the store that holds the artifacts and runs of this zone and mode only."""
@@ -86,7 +96,7 @@ class Project:
 
     def parameters(self, overrides: Values) -> Values:
         """Every step's parameters, checked in both modes before anything starts."""
-        for step in (*self.config.parameters, *self.config.prod, *overrides):
+        for step in (*self.config.parameters, *self.config.prod, *self.config.machines, *overrides):
             check_name("step", step, self.steps)
         for entity in self.config.deliver:
             check_name("entity", entity, [entity for step in self.steps.values() for entity in step.writes])
@@ -144,11 +154,12 @@ def as_config(content: Any, path: Path) -> Config:
     for key, value in {**content, "name": content.get("name")}.items():  # no value is shown: it may hold a secret
         check(key in keys, key, "there is no such key")
         check(key in content, key, "it is missing")
-        if key in ("name", "zone", "store"):
+        if key in ("name", "zone", "store", "engine"):
             check(isinstance(value, str), key, f"it is of type {type(value).__name__}, not a text")
             pattern = PATTERNS.get(key, ".*")
             check(re.fullmatch(pattern, value), key, f"it is not of the form {pattern}")
             check(not holds_password(value), key, "it holds a password; give credentials through the environment")
+            check(key != "engine" or value in ENGINES, key, f"there is only {' and '.join(filter(None, ENGINES))}")
             continue
         check(_is_table(value), key, "it is not a table of keys")
         for name, item in value.items():
@@ -156,7 +167,18 @@ def as_config(content: Any, path: Path) -> Config:
                 check(_is_line(item), f"{key}.{name}", "it is not a text that may hold {path} and {bin} only")
             else:
                 check(_is_table(item), f"{key}.{name}", "it is not a table of keys")
-    return Config(**content)
+                wrong = wrong_machine(item) if key == "machines" else ""
+                check(not wrong, f"{key}.{name}", wrong)
+    config = Config(**content)
+    scheme, is_url, _ = config.store.partition("://")
+    if config.engine and (not is_url or scheme in NOT_SHARED):
+        raise UsageError(
+            f"engine: {config.engine} needs a store that every machine reaches",
+            where=path,
+            expected=f"the URL of an object store; 'store' is {config.store}, on this machine alone",
+            remedy="store: s3://BUCKET/PREFIX; or remove 'engine', and the steps run here",
+        )
+    return config
 
 
 def _is_table(value: Any) -> bool:

@@ -8,39 +8,39 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import GateError, MissingError, PipelineError, StepError
 from pipeline.files import write_atomically
 from pipeline.runtime.code import code_digest, environment
 from pipeline.runtime.earlier import find_earlier, note_complete
+from pipeline.runtime.engines.choice import command_of, engine_of
+from pipeline.runtime.engines.engine import Assignment
 from pipeline.runtime.git import code_state, commit_time, refuse_dirty, tag
 from pipeline.runtime.inputs import chosen_before, count_uses, note_uses, require_agreement
 from pipeline.runtime.manifest import (
     FAILED,
+    FOUND,
     INTERRUPTED,
     REUSED,
     SUCCEEDED,
     RunManifest,
     StepRecord,
-    notebook_key,
     now,
     run_time,
 )
 from pipeline.runtime.notebook import StepNotebook
-from pipeline.runtime.process import is_alive, this_process, work_folder
-from pipeline.runtime.project import Project, Values, config_option
+from pipeline.runtime.process import is_alive, this_process
+from pipeline.runtime.project import ELSEWHERE, Project, Values, config_option
 from pipeline.runtime.resolving import NamedInput
-from pipeline.runtime.step import COMMITTED, DEV_STORE, StepContext
-from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.step import DEV_STORE
+from pipeline.runtime.store.artifact_store import Artifact
 
 INPUT = "input"  # the key of the inputs chosen by hand in a run's config
-FOUND = ("metrics", "limits", "judged", "evidence")  # fields of a record that a notebook commits as they are
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,9 @@ def unfinished_run(
     if newest is None or newest.asked != tuple(steps) or all(newest.success(step) for step in steps):
         return None
     latest = [newest.of(name)[-1] for name in project.steps if newest.of(name)]
-    resolved = {**asdict(project.config), "parameters": parameters, "set": overrides}
+    resolved = _same_wherever({**asdict(project.config), "parameters": parameters, "set": overrides})
     is_same = (
-        {key: value for key, value in newest.config.items() if key != INPUT} == resolved
+        _same_wherever({key: value for key, value in newest.config.items() if key != INPUT}) == resolved
         and {entity: each.typed for entity, each in named_inputs(newest).items()} == typed
         and newest.code == asdict(code_state(project.root))
         and all(
@@ -93,8 +93,13 @@ def unfinished_run(
             if (step := project.steps[record.step])
         )
     )
-    workers = {newest.process, *(record.process for record in latest if not record.ended)}
+    store, begun = project.runs.store, [record for record in latest if not record.ended]
+    workers = {newest.process, *(command_of(store, newest.run, record) for record in begun)}
     return newest if is_same and all(is_alive(each) is False for each in workers - {this_process()}) else None
+
+
+def _same_wherever(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ELSEWHERE}
 
 
 def named_inputs(run: RunManifest) -> dict[str, NamedInput]:
@@ -147,7 +152,10 @@ def run_step(
     began = time.monotonic()
     if not known and len(step.reads) > 1:
         record = replace(record, uses=count_uses(runs, step.name, record.own_inputs))
-    record = runs.start(run, record)
+    engine = engine_of(project, step.name)
+    left = None if known or force else engine.left_behind(manifest, record)
+    record = left or runs.start(run, replace(record, engine="" if known else engine.name))
+    began -= _age(left) if left else 0.0
     stopped = 0
 
     def closed(record: StepRecord, **changes: Any) -> StepRecord:
@@ -157,7 +165,7 @@ def run_step(
         if known:
             ended = _reused(record, *known)
         else:
-            ended, stopped = _executed(project, run, step, record, fresh=force, stream=stream)
+            ended, stopped = engine.execute(step, _assigned(project, run, record, stream=stream), fresh=force)
     except BaseException as error:  # whatever it was, the record says that the attempt is over
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
         try:
@@ -169,7 +177,7 @@ def run_step(
     note_uses(runs, ended)
     note_complete(runs, project.steps, runs.end(run, ended))
     if ended.status == SUCCEEDED:
-        shutil.rmtree(_resume_folder(project, ended), ignore_errors=True)
+        engine.forget(ended)
     if ended.status == FAILED:
         raise (GateError if ended.error_kind == GateError.__name__ else StepError)(_failure(ended))
     if ended.status != INTERRUPTED:
@@ -192,6 +200,11 @@ def missing_input(project: Project, step: StepNotebook, entity: str, manifest: R
         expected=f"a success of {writer.name}",
         remedy=f"python step.{project.mode}.py {first.name}{config_option(project.config_file)}{run}",
     )
+
+
+def _age(record: StepRecord) -> float:
+    """Seconds since an attempt has started."""
+    return (datetime.now(UTC) - datetime.fromisoformat(record.started)).total_seconds()
 
 
 def _tag(project: Project, run: str, record: StepRecord) -> None:
@@ -248,63 +261,15 @@ def _planned(
     )
 
 
-def _resume_folder(project: Project, record: StepRecord) -> Path:
-    """The folder that attempts at this very work share, to resume from."""
-    return project.resume / f"{record.step}.{record.fingerprint[:32]}"
-
-
 def _reused(record: StepRecord, source: str, earlier: StepRecord) -> StepRecord:
     same = {name: getattr(earlier, name) for name in ("outputs", *FOUND, "notes", "uses", "notebook", "report")}
     return replace(record, status=REUSED, reused_from=f"{source}/{earlier.made_by}", **same)
 
 
-def _executed(
-    project: Project, run: str, step: StepNotebook, record: StepRecord, *, fresh: bool, stream: bool
-) -> tuple[StepRecord, int]:
-    """Execute the notebook in a folder of its own, and keep it and its HTML with the run.
-
-    Returns:
-        The attempt, and the signal that stopped it or 0.
-    """
-    from pipeline.runtime.execution import execute  # late: reuse needs no Jupyter
-
-    store, cache, made_by = project.runs.store, project.root / ".cache", f"{run}/{record.made_by}"
-    with work_folder(cache / "work", "step", step.name) as work:
-        resume = _resume_folder(project, record)
-        if fresh:
-            shutil.rmtree(resume, ignore_errors=True)
-        StepContext(
-            step=step.name,
-            made_by=made_by,
-            store=store.url,
-            work=str(work),
-            cache=str(cache),
-            inputs=record.inputs,
-            resume=str(resume),
-            logs=str(cache / "logs" / made_by),
-            mode=project.mode,
-            chosen={**record.chosen, **record.chosen_before},
-            uses=record.uses,
-            code_version=_code_version(record),
-            code_time=commit_time(project.root, str(record.code["commit"])) or _newest_time(record.inputs),
-            parameters=record.parameters,
-            defaults={name: parameter.default for name, parameter in step.parameters.items()},
-            config_option=project.config_option,
-        ).write(work / "context.json")
-        executed = work / f"{step.name}.ipynb"
-        done = execute(project.root, step, record.parameters, executed, work / "context.json", stream=stream)
-        ended = replace(record, status=done.status, error=done.error, error_kind=done.error_kind)
-        if (work / COMMITTED).is_file():
-            committed = json.loads((work / COMMITTED).read_text(encoding="utf-8"))
-            outputs = {name: Artifact(**artifact) for name, artifact in committed["outputs"].items()}
-            found = {name: committed[name] for name in FOUND}
-            ended = replace(ended, outputs=outputs, notes=tuple(committed["notes"]), **found)
-        elif done.status == SUCCEEDED:
-            problem = "the notebook ended without step.commit(...): it has published nothing"
-            ended = replace(ended, status=FAILED, error=problem, error_kind=StepError.__name__)
-        if executed.is_file():
-            ended = _with_notebook(store, made_by, ended, executed)
-    return ended, done.signal
+def _assigned(project: Project, run: str, record: StepRecord, *, stream: bool) -> Assignment:
+    """The attempt as an engine is to execute it."""
+    made = commit_time(project.root, str(record.code["commit"])) or _newest_time(record.inputs)
+    return Assignment(run, record, project.mode, _code_version(record), made, project.config_option, stream)
 
 
 def _code_version(record: StepRecord) -> str:
@@ -315,18 +280,6 @@ def _code_version(record: StepRecord) -> str:
 def _newest_time(inputs: Mapping[str, Artifact]) -> str:
     """The time of the newest run that made an input, or an empty text."""
     return run_time(max((artifact.made_by for artifact in inputs.values()), default=""))
-
-
-def _with_notebook(store: Store, made_by: str, record: StepRecord, executed: Path) -> StepRecord:
-    """Keep the executed notebook and its HTML; an error here does not fail the step."""
-    from pipeline.runtime.executed_notebook import write_html
-
-    try:
-        record = replace(record, notebook=store.keep(notebook_key(made_by), executed))
-        return replace(record, report=store.keep(notebook_key(made_by, "html"), write_html(executed)))
-    except Exception as error:  # noqa: BLE001, the converters of outputs may raise anything
-        log.warning("the notebook of %s is not kept whole: %s: %s", record.made_by, type(error).__name__, error)
-        return record
 
 
 def _failure(record: StepRecord) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipeline.runtime.code import code_digest
+from pipeline.runtime.engines.choice import is_at_work, place_of
 from pipeline.runtime.inputs import inputs_agree
 from pipeline.runtime.manifest import GOOD, KILLED, RUNNING, RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook, follow_links
-from pipeline.runtime.process import is_alive
 from pipeline.runtime.project import Project
 
 STALE, DONE, NOT_RUN = "stale", "done", "not run"
@@ -28,11 +28,12 @@ def _state(project: Project, manifest: RunManifest, step: StepNotebook) -> tuple
     if not attempts:
         return NOT_RUN, ""
     record = attempts[-1]
-    if record.is_killed:
-        return KILLED, f"its process is gone; it had started at {record.started}"
+    store = project.runs.store
+    if record.status == RUNNING and is_at_work(store, manifest.run, record) is False:
+        lost = "its process is gone" if not record.engine else "its job has ended, and no command has recorded how"
+        return KILLED, f"{lost}; it had started at {record.started}"
     if record.status == RUNNING:
-        host = record.process.host.partition(" ")[0] or "another machine"
-        return RUNNING, f"since {record.started}{'' if is_alive(record.process) else f' on {host}, or killed there'}"
+        return RUNNING, f"since {record.started} {place_of(store, manifest.run, record)}".rstrip()
     if record.status not in GOOD:
         return record.status, record.error.partition("\n")[0]
     if reasons := _stale_reasons(project, manifest, step, record):

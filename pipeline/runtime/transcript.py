@@ -1,6 +1,7 @@
 """The output of a notebook, from the executed notebook that is kept with the run.
 
-While an attempt runs on this machine, its notebook is read from the attempt's work folder instead.
+While an attempt runs on this machine, its notebook is read from the attempt's work folder instead. A job on a cluster
+keeps its notebook with the run while it works.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def read_transcript(project: Project, manifest: RunManifest, record: StepRecord)
         with suppress(FileNotFoundError, IntegrityError):  # it is not saved yet, or just being written
             cells = code_cells(_parsed((folder / f"{record.step}.ipynb").read_bytes(), str(folder)))
     else:
-        cells = code_cells(kept_notebook(project, manifest, record))
+        cells = []
+        with suppress(*(MissingError,) if record.engine and status == RUNNING else ()):  # nothing has arrived yet
+            cells = code_cells(kept_notebook(project, manifest, record))
     return Transcript(manifest.run, record.step, record.attempt, status, source, cells)
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError, UsageError
+from pipeline.runtime.machines import Machine
 from pipeline.runtime.notebook import read_steps
 from pipeline.runtime.project import Config, Project, read_config, read_yaml
 
@@ -39,6 +40,20 @@ def test_each_zone_and_mode_has_its_part_of_the_store(tmp_path: Path) -> None:
         ]
 
 
+def test_a_step_asks_for_a_machine(tmp_path: Path) -> None:
+    machines = "machines: {a: {here: true}, b: {gpus: 2, memory_gb: 64}}"
+    read = config(tmp_path, f"name: x\nstore: s3://b/c\nengine: ray\n{machines}")
+    assert [read.machine(step) for step in "abc"] == [Machine(here=True), Machine(gpus=2, memory_gb=64), Machine()]
+    assert str(read.machine("b")) == "1 CPUs, 64 GB, 2 GPUs"
+    assert config(tmp_path, f"name: x\n{machines}").machine("b") == Machine(here=True)
+
+
+@pytest.mark.parametrize("store", [".store", "/var/store", "file:///var/store", "memory://x"])
+def test_other_machines_do_not_reach_a_store_on_this_one(tmp_path: Path, store: str) -> None:
+    with pytest.raises(UsageError, match=rf"(?s)every machine reaches.*demo\.yaml.*{store}.*store: s3://"):
+        config(tmp_path, f"name: x\nengine: ray\nstore: {store}")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -57,6 +72,12 @@ def test_each_zone_and_mode_has_its_part_of_the_store(tmp_path: Path) -> None:
         pytest.param("name: x\ndeliver: {a: '{path.x}'}", "{path} and {bin} only", id="attribute of a place"),
         pytest.param("name: x\nstore: s3://key:s3cret@bucket", "holds a password", id="password"),
         pytest.param("name: x\ndeliver: {a: 'see {'}", "{path} and {bin} only", id="open brace"),
+        pytest.param("name: x\nengine: slurm", "there is only ray", id="engine that there is not"),
+        pytest.param("name: x\nmachines: {a: {gpu: 1}}", "did you mean 'gpus'", id="machine with an unknown key"),
+        pytest.param("name: x\nmachines: {a: {nodes: 2}}", "there is no key 'nodes'", id="several machines"),
+        pytest.param("name: x\nmachines: {a: {cpus: 0}}", "'cpus' is no number above 0", id="no processor"),
+        pytest.param("name: x\nmachines: {a: {gpus: true}}", "'gpus' is no number above 0", id="GPU or not"),
+        pytest.param("name: x\nmachines: {a: {here: true, cpus: 2}}", "'here' stands alone", id="here and there"),
         pytest.param("- 1\n- 2", "not a table of keys", id="list"),
         pytest.param("", "wrong entry, 'name'", id="empty"),
         pytest.param("name: [x", "not valid YAML", id="no yaml"),

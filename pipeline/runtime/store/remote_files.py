@@ -36,7 +36,8 @@ class RemoteFiles(Transfers):
     def __init__(self, url: str) -> None:
         import fsspec  # imported late: local disk, the usual place, does without
 
-        logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found its credentials
+        for name in ("botocore", "aiobotocore"):  # otherwise they log where they found their credentials
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.url = url.rstrip("/")
         self.parallel = 16  # a transfer mostly waits for a response
         try:

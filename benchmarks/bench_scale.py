@@ -9,7 +9,9 @@ had before, its imports and inputs.
 - annotations: `read_coco` of the instances file.
 - near duplicates: the search among the fingerprints of all images, of which every fiftieth is a noisy copy.
 - data_prep: rules, duplicates, selection, split, and the annotations of the three sets written.
-- training data: the train set, as each process of a training holds it, and its samples' annotations read once.
+- tables: the train set's annotations as training writes them once for all its processes of a machine.
+- training data: the train set, as each of these processes holds it, and its samples' annotations read once. What is
+  mapped from the tables is counted in each, though it is in memory once.
 - validation: the mAP of an eval set of so many images with 30 detections each.
 - index: the index of an artifact of so many files, written and read.
 - put, get, get again, listing: so many files of 20 KB in a store on a local S3 server, into an empty store; out of it
@@ -43,7 +45,7 @@ MOST_GROWTH = 13.0  # times for ten times the images
 BOXES, DETECTIONS = 7.2, 30  # an image
 FILE_BYTES = 20_000
 UNITS = ("seconds", "megabytes")
-LOCAL = ("annotations", "near duplicates", "data_prep", "training data", "validation", "index")
+LOCAL = ("annotations", "near duplicates", "data_prep", "tables", "training data", "validation", "index")
 ON_S3 = ("put", "get", "get again", "listing")
 NOTES = (
     "growth of times below a tenth of a second says nothing;",
@@ -165,6 +167,7 @@ def alone(plan: dict[str, Any]) -> dict[str, float]:
         "annotations": annotations,
         "near duplicates": near_duplicates,
         "data_prep": data_prep,
+        "tables": tables,
         "training data": training_data,
         "validation": validation,
         "index": index,
@@ -235,6 +238,21 @@ def data_prep(images: int, work: Path) -> Callable[[], object]:
     return prepare
 
 
+def tables(images: int, work: Path) -> Callable[[], object]:
+    """Read the instances file, and write the tables of a train and an eval set."""
+    from pipeline.data.coco import read_coco
+    from pipeline.detection.mapped_annotations import write_table
+
+    folder = dataset_folder(images, work)
+
+    def write() -> None:
+        dataset = read_coco(folder / "annotations.json")
+        for name in ("train", "eval"):
+            write_table(dataset, work / f"tables-{images}" / name)
+
+    return write
+
+
 def training_data(images: int, work: Path) -> Callable[[], object]:
     """The train set of a training."""
     from mmengine.registry import DATASETS, DefaultScope
@@ -248,7 +266,9 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
     execution = ExecutionConfig(1, devices=1)
     metadata = ModelMetadata("nano", (64, 64), names)
     config = FAMILY.training_config(TrainingOptions("nano", 64, 1, 8), Hyperparameters(), metadata, execution)
-    FAMILY.set_machine(config, folder, folder, execution)
+    if not (prepared := work / f"tables-{images}").exists():
+        run("tables", images, work)
+    FAMILY.set_machine(config, folder, folder, execution, prepared)
     plan = config.train_dataloader.dataset.dataset
     with DefaultScope.overwrite_default_scope("mmdet"):
         DATASETS.get(plan.type)  # imports mmdet

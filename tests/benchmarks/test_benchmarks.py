@@ -168,7 +168,7 @@ def test_time_and_memory_are_measured_by_the_number_of_images(tmp_path: Path) ->
     small = ("--images", 30, 300, "--s3-most", 30, "--folder", tmp_path)
     content = json.loads(run("bench_scale.py", *small, "--json").stdout)
     figures = content["figures"]
-    local = ["annotations", "near duplicates", "data_prep", "training data", "validation", "index"]
+    local = ["annotations", "near duplicates", "data_prep", "tables", "training data", "validation", "index"]
     for part in local:
         assert figures[f"growth, {part}"] == pytest.approx(figures[f"{part}, 300, s"] / figures[f"{part}, 30, s"], 0.1)
         assert figures[f"{part}, 300, MB"] >= 0

@@ -21,6 +21,7 @@ SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that the has
 ABILITIES = "abilities.json"  # what the store supports, probed once
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # names of one field in backends
 ATTEMPTS = 5
+PAGE = 1000  # files listed at once, the most that S3 gives
 REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,9 @@ class RemoteFiles(Transfers):
 
     def find(self, key: str) -> Iterator[FileInfo]:
         with storage_errors("list a folder", self.location(key)):
+            if "s3" in self._protocols:
+                yield from self._pages(key)
+                return
             try:
                 found = self._fs.find(self._path(key), detail=True)
             except FileNotFoundError:
@@ -165,6 +169,24 @@ class RemoteFiles(Transfers):
             for path, entry in sorted(found.items()):
                 if entry["type"] == "file":
                     yield self._described(path[start:], entry)
+
+    def _pages(self, key: str) -> Iterator[FileInfo]:
+        """What s3fs' `find` would hold in memory at once, 2 KB a file, page by page."""
+        bucket, root, _ = self._fs.split_path(self._root)
+        prefix, page = f"{root}/".lstrip("/"), dict[str, str]()
+        while True:
+            try:
+                answer = self._fs.call_s3(
+                    "list_objects_v2", self._fs.kwargs, Bucket=bucket, Prefix=f"{prefix}{key}/", MaxKeys=PAGE, **page
+                )
+            except FileNotFoundError:
+                return
+            for entry in answer.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # a mark of a folder
+                    yield self._described(entry["Key"].removeprefix(prefix), {**entry, "size": entry["Size"]})
+            if not answer.get("IsTruncated"):
+                return
+            page = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def upload(self, key: str, source: Path, sha256: str) -> None:
         if source.stat().st_size <= SMALL:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any
 
+from pipeline.data.json_records import RecordError, parse_records
 from pipeline.errors import DataError, MissingError
 
 Box = tuple[float, float, float, float]
-T = TypeVar("T")
 
 _NUMBERS = (int, float)
 _FORMAT = "a COCO instances file: https://cocodataset.org/#format-data"
@@ -108,21 +108,26 @@ def read_coco(path: Path) -> CocoDataset:
     refused.
     """
     try:
-        raw = json.loads(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        del content
+        raw = parse_records(text, {"images": _image, "annotations": _annotation, "categories": _category})
+        for key in ("images", "annotations", "categories"):
+            if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
+                raise RecordError(f"the annotation file has no list '{key}'")
     except FileNotFoundError:
         raise MissingError("there is no annotation file", where=path, expected=_FORMAT) from None
+    except RecordError as error:
+        raise DataError(str(error), where=path, expected=_FORMAT) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"the annotation file is not JSON: {error}", where=path, expected=_FORMAT) from error
-    try:
-        return CocoDataset(
-            tuple(_records(raw, "images", _image)),
-            tuple(_records(raw, "annotations", _annotation)),
-            tuple(_records(raw, "categories", _category)),
-            raw["info"] if isinstance(raw.get("info"), dict) else {},
-            tuple(each for each in raw.get("licenses") or () if isinstance(each, dict)),
-        )
-    except ValueError as error:
-        raise DataError(str(error), where=path, expected=_FORMAT) from None
+    return CocoDataset(
+        tuple(raw["images"]),
+        tuple(raw["annotations"]),
+        tuple(raw["categories"]),
+        raw["info"] if isinstance(raw.get("info"), dict) else {},
+        tuple(each for each in raw.get("licenses") or () if isinstance(each, dict)),
+    )
 
 
 def write_coco(dataset: CocoDataset, path: Path) -> None:
@@ -130,23 +135,34 @@ def write_coco(dataset: CocoDataset, path: Path) -> None:
 
     The same dataset gives the same bytes, whatever the order of its records.
     """
-    images = []
-    for image in sorted(dataset.images, key=lambda image: (image.id, image.file_name)):
-        own = {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
-        images.append(own | dict(sorted(image.extra.items())))
-    annotations = []
-    for each in sorted(dataset.annotations, key=lambda annotation: (annotation.id, annotation.image_id)):
-        record = {name: getattr(each, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
-        record |= {} if each.segmentation is None else {"segmentation": each.segmentation}
-        annotations.append(record | ({"source": each.source} if each.source else {}))
-    categories = [asdict(category) for category in dataset.categories]
-    lists = {"licenses": dataset.licenses, "categories": categories, "images": images, "annotations": annotations}
-    sections = [f'"info": {_dump(dict(dataset.info))}']
-    for key, records in lists.items():
-        lines = ",\n".join(map(_dump, records))
-        sections.append(f'"{key}": [\n{lines}\n]' if lines else f'"{key}": []')
+    records: dict[str, Iterable[Any]] = {
+        "licenses": dataset.licenses,
+        "categories": map(asdict, dataset.categories),
+        "images": map(_image_record, sorted(dataset.images, key=lambda image: (image.id, image.file_name))),
+        "annotations": map(_annotation_record, sorted(dataset.annotations, key=lambda each: (each.id, each.image_id))),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(("{\n" + ",\n".join(sections) + "\n}\n").encode())
+    with path.open("wb") as file:  # record by record: all as text would take more memory than the dataset
+        file.write(f'{{\n"info": {_dump(dict(dataset.info))}'.encode())
+        for key, each in records.items():
+            file.write(f',\n"{key}": ['.encode())
+            end = "]"
+            for number, record in enumerate(each):
+                file.write(f"{',' if number else ''}\n{_dump(record)}".encode())
+                end = "\n]"
+            file.write(end.encode())
+        file.write(b"\n}\n")
+
+
+def _image_record(image: Image) -> dict[str, Any]:
+    own = {"id": image.id, "file_name": image.file_name, "width": image.width, "height": image.height}
+    return own | dict(sorted(image.extra.items()))
+
+
+def _annotation_record(each: Annotation) -> dict[str, Any]:
+    record = {name: getattr(each, name) for name in ("id", "image_id", "category_id", "bbox", "area", "iscrowd")}
+    record |= {} if each.segmentation is None else {"segmentation": each.segmentation}
+    return record | ({"source": each.source} if each.source else {})
 
 
 def only_crowds(count: int, where: object = "") -> DataError:
@@ -171,20 +187,6 @@ def _dump(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     is_whole = text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
     return text if is_whole else json.dumps(value)
-
-
-def _records(raw: Any, key: str, parse: Callable[[Any], T]) -> Iterator[T]:
-    if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
-        raise ValueError(f"the annotation file has no list '{key}'")
-    for i, record in enumerate(raw[key]):
-        try:
-            yield parse(record)
-        except KeyError as error:
-            raise ValueError(f"{key}[{i}] has no {error}") from None
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{key}[{i}].{error}") from None
-        except (TypeError, AttributeError):
-            raise ValueError(f"{key}[{i}] is not an object") from None
 
 
 def _category(raw: Any) -> Category:

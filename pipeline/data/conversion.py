@@ -139,6 +139,7 @@ def _recoded(
 ) -> tuple[list[Annotation], int]:
     """The annotations with their new classes; of those that only differed in their old class one, and how many more."""
     number = {category.id: i for i, sources in enumerate(members.values(), 1) for category in sources}
+    is_merged = any(len(sources) > 1 for sources in members.values())  # else no two become the same
     taken: dict[object, int] = {}
     kept, same = [], 0
     for each in sorted(annotations, key=lambda each: each.id):
@@ -148,8 +149,8 @@ def _recoded(
         # Two crowd regions can share a box and differ in their masks; of objects a detector sees only the box.
         region = repr(each.segmentation) if each.iscrowd else None
         key = (each.image_id, new, each.bbox, each.iscrowd, region)
-        if taken.setdefault(key, each.category_id) == each.category_id:
-            kept.append(replace(each, category_id=new))
+        if not is_merged or taken.setdefault(key, each.category_id) == each.category_id:
+            kept.append(each if each.category_id == new else replace(each, category_id=new))
         else:
             same += 1
     return kept, same

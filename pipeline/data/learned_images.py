@@ -13,8 +13,9 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,13 +111,18 @@ class LearnedImages:
         return file.getvalue()
 
 
-def learn_images(*folders: Path, before: LearnedImages | None = None) -> LearnedImages:
-    """Record the images of datasets, each once, and those that the weights learned from which training starts from."""
+def learn_images(
+    *folders: Path, before: LearnedImages | None = None, names: Sequence[Sequence[str]] = ()
+) -> LearnedImages:
+    """Record the images of datasets, each once, and those that the weights learned from which training starts from.
+
+    `names` are those of each folder's images, where they are known; otherwise its annotations are read.
+    """
     prints: dict[bytes, bytes] = {}
     if before is not None:
         prints |= zip(map(bytes, before.sha256), map(bytes, before.fingerprints), strict=True)
-    for folder in folders:
-        for fact in _facts(folder).values():
+    for folder, known in zip_longest(folders, names):
+        for fact in _facts(folder, known).values():
             prints.setdefault(bytes.fromhex(fact.digest), fact.fingerprint or bytes(FINGERPRINT_BYTES))
     digests = sorted(prints)
     fingerprints = _table([prints[digest] for digest in digests], FINGERPRINT_BYTES)
@@ -140,9 +146,10 @@ def find_seen(learned: LearnedImages, folder: Path) -> dict[str, Literal["exact"
     return {name: "exact" if name in exact else "similar" for name in facts if name in found}
 
 
-def _facts(folder: Path) -> dict[str, ImageFacts]:
-    dataset = read_coco(folder / "annotations.json")
-    facts = inspect(folder / "images", list(dict.fromkeys(image.file_name for image in dataset.images)))
+def _facts(folder: Path, names: Sequence[str] | None = None) -> dict[str, ImageFacts]:
+    if names is None:
+        names = [image.file_name for image in read_coco(folder / "annotations.json").images]
+    facts = inspect(folder / "images", list(dict.fromkeys(names)))
     for name, fact in facts.items():
         if not fact.digest:
             problem = f"an image of the dataset has no bytes to compare: {fact.problem}"

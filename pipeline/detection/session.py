@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.dist import is_main_process
 
+from pipeline.data.coco import read_coco
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.epochs import EpochRecord
@@ -28,6 +29,7 @@ from pipeline.detection.hooks import (
     WeightsHook,
 )
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.mapped_annotations import write_table
 from pipeline.detection.resuming import EpochSeedHook, ResumeHook, arithmetic
 from pipeline.errors import PipelineError, StepError
 from pipeline.serving.model_metadata import ModelMetadata
@@ -50,6 +52,8 @@ class TrainingJob:
     resume: Path  # has the checkpoint to continue from, and gets new ones
     logs: Path | None = None  # for TensorBoard
     learned: LearnedImages | None = None  # the images that the weights learn from, to store in the weights
+    # `write_tables`' folder, which the processes of a machine share; None: each process writes one for itself
+    tables: Path | None = None
 
     def recipe(self) -> dict[str, str | int | float]:
         """How the model is trained, without what depends on the machine alone."""
@@ -91,7 +95,6 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     config = FAMILY.training_config(options, job.hyperparameters, job.metadata, execution)
     if is_main_process():
         config.dump(str(job.folder / "config.py"))
-    FAMILY.set_machine(config, job.train_folder, job.eval_folder, execution)
     progress = ProgressHook(options.batch_size, report if is_main_process() else lambda *_: None)
     meta = {"classes": list(classes), "variant": options.variant, "seed": options.seed}
     keeper = WeightsHook(job.folder, meta, job.learned)
@@ -113,6 +116,8 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     # mmengine prints whole configs and tables; the progress line and the history have the results
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        tables = job.tables or write_tables(job, Path(work) / "annotations")
+        FAMILY.set_machine(config, job.train_folder, job.eval_folder, execution, tables)
         config.work_dir = work
         config.visualizer = {"type": "Visualizer", "vis_backends": []}
         runner = Runner.from_cfg(config)
@@ -136,6 +141,13 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
                 tracking.close()
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return SessionResult(tuple(progress.history), keeper.best_epoch, stopping.reason, memory)
+
+
+def write_tables(job: TrainingJob, folder: Path) -> Path:
+    """Write the annotations of a job's two sets for its processes on this machine, and return the folder."""
+    for name, source in (("train", job.train_folder), ("eval", job.eval_folder)):
+        write_table(read_coco(source / "annotations.json"), folder / name)
+    return folder
 
 
 def _end_workers(runner: Any) -> None:

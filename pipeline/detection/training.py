@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.detection.devices import execution_config, run_within_memory
 from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
+from pipeline.detection.mapped_annotations import write_table
 from pipeline.detection.session import TrainingJob
 from pipeline.detection.training_origins import ORIGINS_FILE, TrainingOrigins
 from pipeline.errors import DataError, UsageError
@@ -126,6 +127,9 @@ def train(
             expected="pretrained weights (a weights_url), or another value",
         )
     metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), classes, origin=origin or {})
+    sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)} if options.epochs else {}
+    TrainingOrigins(weights_origin, sets).write(folder / ORIGINS_FILE)
+    richest = _richest_images(eval_set)
     if checkpoint and options.epochs == 0:
         learned = learn_images(before=before)
         metadata = replace(metadata, classes=checkpoint.classes)
@@ -152,19 +156,23 @@ def train(
         warnings = () if checkpoint else scratch_warnings(options, len(train_set.images))
         for warning in warnings:
             log.warning("%s", warning)
-        learned = learn_images(train_folder, eval_folder, before=before)
+        names = [[image.file_name for image in each.images] for each in (train_set, eval_set)]
         with tempfile.TemporaryDirectory() as temporary:  # after an out of memory, every training continues
-            kept = resume or Path(temporary)
+            tables = Path(temporary) / "annotations"
+            write_table(train_set, tables / "train")
+            write_table(eval_set, tables / "eval")
+            del train_set, eval_set  # of a million images they take gigabytes
+            learned = learn_images(train_folder, eval_folder, before=before, names=names)
+            kept = resume or Path(temporary) / "resume"
             job = TrainingJob(
-                options, chosen, metadata, execution, train_folder, eval_folder, folder, weights, kept, logs, learned
-            )
+                options, chosen, metadata, execution, train_folder, eval_folder, folder, weights, kept, logs, learned,
+                tables,
+            )  # fmt: skip
             result = replace(_run(job), warnings=warnings)
     learned.write(folder / FILE_NAME)
-    sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)} if options.epochs else {}
-    TrainingOrigins(weights_origin, sets).write(folder / ORIGINS_FILE)
     facts = {**result.metadata.training, "learned_images": learned.summary()}
     result = replace(result, metadata=replace(result.metadata, training=facts))
-    _copy_images(eval_set, eval_folder / "images", folder)
+    _copy_images(eval_folder / "images", richest, folder)
     history = json.dumps([asdict(record) for record in result.history], indent=1)
     (folder / "history.json").write_text(history + "\n", encoding="utf-8")
     write_epochs(folder / RESULTS, result.history)
@@ -247,16 +255,21 @@ def _check_sets(train_set: CocoDataset, eval_set: CocoDataset, train_folder: Pat
         )
 
 
-def _copy_images(dataset: CocoDataset, images: Path, folder: Path) -> None:
-    """Copy the images with the most classes and objects: all for the parity check, the first as the test image."""
+def _richest_images(dataset: CocoDataset) -> list[str]:
+    """The names of the images with the most classes and objects."""
     labels: dict[int, list[int]] = {image.id: [] for image in dataset.images}
     for annotation in dataset.annotations:
         if not annotation.iscrowd:
             labels[annotation.image_id].append(annotation.category_id)
     order = sorted(dataset.images, key=lambda i: (-len(set(labels[i.id])), -len(labels[i.id]), i.file_name))
+    return [image.file_name for image in order[:PARITY_IMAGES]]
+
+
+def _copy_images(images: Path, names: Sequence[str], folder: Path) -> None:
+    """Copy images of the eval set: all for the parity check, the first as the test image."""
     (folder / "parity_images").mkdir()
-    for number, image in enumerate(order[:PARITY_IMAGES]):
-        source = images / image.file_name
+    for number, name in enumerate(names):
+        source = images / name
         shutil.copyfile(source, folder / "parity_images" / f"{number}{source.suffix.lower()}")
         if number == 0:
             shutil.copyfile(source, folder / f"test_image{source.suffix.lower()}")

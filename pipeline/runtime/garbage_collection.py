@@ -17,7 +17,7 @@ from pipeline.runtime.store.artifact_store import YOUNG, Artifact
 from pipeline.runtime.store.file_store import FileInfo
 
 SPARED = 2 * YOUNG  # seconds
-FOLDERS = ("runs", "reuse", "artifacts", "objects", "probes", "resume")
+FOLDERS = ("runs", "reuse", "artifacts", "probes", "resume")  # and objects, of which there may be millions
 ABANDONED = 14 * 24 * 3600.0  # seconds
 AT_ANY_AGE = float("inf")
 LOST = 7 * 24 * 3600.0  # seconds after which a running attempt of an unreachable machine no longer holds things back
@@ -64,15 +64,21 @@ def find_garbage(runs: Runs, *, keep: int | None = None, spare: float = SPARED) 
     markers = [info for info in stored if info.key not in referred and info.modified < before]
     dead = {info.key for info in markers}
     live = _live_objects(runs, [info for info in stored if info.key not in dead])
-    objects = [info for info in whole if info.key.startswith("objects/") and info.key not in live]
+    scraps = [info for info in found if _is_scrap(info)]
+    objects = []
+    for info in runs.store.files.find("objects"):  # one by one: nearly all are live
+        if _is_scrap(info):
+            scraps.append(info)
+        elif info.key not in live and info.modified < before:
+            objects.append(info)
     return Garbage(
         kept=tuple(run for run in manifests if run in kept),
         dropped=tuple(run for run in manifests if run not in kept),
         before=before,
         records=_dead_records(records, manifests, kept, before),
         markers=tuple(markers),
-        objects=tuple(info for info in objects if info.modified < before),
-        scraps=(*(info for info in found if _is_scrap(info) and info.modified < before), *_abandoned_resume(whole)),
+        objects=tuple(objects),
+        scraps=(*(info for info in scraps if info.modified < before), *_abandoned_resume(whole)),
     )
 
 

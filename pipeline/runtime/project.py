@@ -18,7 +18,7 @@ from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.notebook import StepNotebook, follow_links
 from pipeline.runtime.parameters import holds_password
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import Store
+from pipeline.runtime.store.artifact_store import OBJECTS, Store
 
 try:  # the parser in C is ten times as fast
     from yaml import CSafeLoader as SafeLoader
@@ -92,7 +92,7 @@ class Project:
     @cached_property
     def runs(self) -> Runs:
         """The runs of this zone and mode."""
-        return Runs(Store(self.config.store_url(self.root, self.mode)))
+        return Runs(Store(self.config.store_url(self.root, self.mode), self.root / ".cache" / OBJECTS))
 
     def parameters(self, overrides: Values) -> Values:
         """Every step's parameters, checked in both modes before anything starts."""

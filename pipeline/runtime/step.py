@@ -25,7 +25,7 @@ from pipeline.runtime.folders import Folders
 from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
 from pipeline.runtime.manifest import EARLIER
 from pipeline.runtime.runs import Runs
-from pipeline.runtime.store.artifact_store import Artifact, Store
+from pipeline.runtime.store.artifact_store import OBJECTS, Artifact, Store
 
 CONTEXT = "PIPELINE_STEP"
 DEV_STORE = ".cache/dev_store"  # names the store of the newest dev run, for notebooks opened by hand
@@ -119,7 +119,7 @@ class Step:
         self.defaults = dict(context.defaults)
         self.config_option = context.config_option
         self._context = context
-        self._store = Store(context.store)
+        self._store = Store(context.store, self.cache / OBJECTS)
         outputs = {name: self.work / "outputs" / name for name in writes}
         for folder in (*outputs.values(), self.cache, self.resume):
             folder.mkdir(parents=True, exist_ok=True)

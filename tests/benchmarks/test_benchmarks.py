@@ -161,3 +161,19 @@ def test_the_search_for_learned_images_is_measured(tmp_path: Path) -> None:
     content = figures("bench_learned.py", limits, *small)
     assert content["figures"]["found"] == 10
     assert content["figures"]["bytes_an_image"] == pytest.approx(320, rel=0.05)
+
+
+@pytest.mark.slow
+def test_time_and_memory_are_measured_by_the_number_of_images(tmp_path: Path) -> None:
+    small = ("--images", 30, 300, "--s3-most", 30, "--folder", tmp_path)
+    content = json.loads(run("bench_scale.py", *small, "--json").stdout)
+    figures = content["figures"]
+    local = ["annotations", "near duplicates", "data_prep", "tables", "training data", "validation", "index"]
+    for part in local:
+        assert figures[f"growth, {part}"] == pytest.approx(figures[f"{part}, 300, s"] / figures[f"{part}, 30, s"], 0.1)
+        assert figures[f"{part}, 300, MB"] >= 0
+    for part in ("put", "get", "get again", "listing"):
+        assert figures[f"{part}, 30, s"] > 0
+        assert f"{part}, 300, s" not in figures
+    assert {row["limit"] for row in content["targets"]} == {13.0}
+    assert list(tmp_path.iterdir()) == [], "everything is removed afterwards"

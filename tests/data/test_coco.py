@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import gc
 import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from cases import cases
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.data.coco import Category, CocoDataset, Image, read_coco, unsafe_name, write_coco
 from pipeline.errors import DataError, MissingError
@@ -67,6 +71,43 @@ def test_refused(tmp_path: Path, content: Any, problem: str) -> None:
         read_coco(tmp_path / "a.json")
     with pytest.raises(DataError, match=problem):
         read_coco(written(tmp_path, content))
+
+
+@cases(
+    "text",
+    {
+        "nothing": "",
+        "a comma too many": '{"images": [1,]}',
+        "a comma after all": '{"images": [], }',
+        "no comma": '{"images": [{} {}]}',
+        "no colon": '{"images" []}',
+        "a key that is no text": "{1: []}",
+        "no end": '{"images": []',
+        "a list without end": '{"images": [{}',
+        "more after the end": '{"images": []} {}',
+        "a broken letter": b'{"\xff": 1}',
+    },
+)
+def test_what_is_not_json_is_refused_as_such(tmp_path: Path, text: Any) -> None:
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError):  # noqa: PT011  by Python, too
+        json.loads(text)
+    with pytest.raises(DataError, match=r"not JSON|images\[0\]"):
+        read_coco(tmp_path / "a.json")
+
+
+@given(st.integers(0, 3), st.booleans(), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]), st.randoms())
+def test_read_however_it_is_written(indent: int, is_ascii: bool, encoding: str, random: Any) -> None:
+    """With other keys before, between and after the lists, and one list twice: the later one counts, as in Python."""
+    content = GOOD | {"info": {"images": [1]}, "more": [[{}], "]},"], "ünï": '\\"]'}
+    keys = random.sample(list(content), len(content))
+    text = json.dumps({key: content[key] for key in keys}, indent=indent or None, ensure_ascii=is_ascii)
+    text = text.replace("{", '{"annotations": [],', 1)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "a.json").write_bytes(text.encode(encoding))
+        found = read_coco(Path(folder) / "a.json")
+        assert found == read_coco(written(Path(folder), GOOD | {"info": {"images": [1]}}))
+    assert gc.isenabled()
 
 
 def test_written_the_same_whatever_the_order(tmp_path: Path, tiny: tuple[CocoDataset, Path]) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,88 @@ def test_groups_are_those_of_equal_looks(seeds: Any) -> None:
     firsts = group_similar(prints)
     kinds = [(seed // 2 if seed else f"flat {i}") for i, seed in enumerate(seeds)]
     assert firsts == [kinds.index(kind) for kind in kinds]
+
+
+def are_similar(one: Any, other: Any) -> bool:
+    """Two fingerprints by the definition, in floats of twice the precision and without a shortcut."""
+    a, b = (np.asarray(each[: fingerprints.GREYS], np.float64) for each in (one, other))
+    a, b = (a - a.mean()) / a.std(), (b - b.mean()) / b.std()
+    colours = np.abs(np.asarray(one, np.float64) - other)[fingerprints.GREYS :].mean()
+    return bool(1 - (a * b).mean() <= 0.08 and np.abs(a - b).max() <= 1.75 and colours <= 6)
+
+
+def one_by_one(prints: Any, whole_chains: bool) -> list[int]:
+    """The search as it is described, pair by pair in one thread; `fingerprints` has the orders and the bits alone."""
+    table = np.stack([np.frombuffer(each, np.uint8) for each in prints])
+    count, bits, roots = len(table), fingerprints._bits(table), list(range(len(table)))
+    turned = [table[:, fingerprints._CELLS[turn]] for turn in range(8)]
+
+    def root(row: int) -> int:
+        return row if roots[row] == row else root(roots[row])
+
+    for number in range(32):
+        keys = fingerprints._keys(bits, fingerprints._order(number), 2 if number < 30 else 8)
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        for start in range(0, len(order), fingerprints._AT_ONCE):
+            near = order[start : start + fingerprints._AT_ONCE + 16]
+            for step in range(1, 17):
+                for one, other in zip(near, near[step:], strict=False):
+                    low, high = min(one, other), max(one, other)
+                    turn, high = divmod(high, count)
+                    if low >= count or (int(keys[one]) ^ int(keys[other])).bit_count() > 12:
+                        continue
+                    if not are_similar(table[low], turned[turn][high]):
+                        continue
+                    first, second = sorted((root(low), root(high)))
+                    nearly = first == second or whole_chains or {first, second} == {low, high}
+                    pairs = table[[first] * 8], table[[second] * 8]
+                    if nearly or fingerprints._are_similar(*pairs, np.arange(8), 2.0).any():
+                        roots[second] = first
+    return [root(row) for row in range(count)]
+
+
+def varied(seed: int, count: int, quarters: int = 4) -> list[bytes]:
+    """Fingerprints of a few pictures, turned or only mirrored, with so much noise that some pairs are similar."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        pixels = np.rot90(smooth(int(rng.integers(0, 5))), int(rng.integers(0, quarters)))[
+            :, :: int(rng.choice([-1, 1]))
+        ]
+        plain = np.frombuffer(fingerprint_of(np.ascontiguousarray(pixels)), np.uint8)
+        grain = rng.normal(0, rng.choice([1, 6, 14]), FINGERPRINT_BYTES)
+        grain[fingerprints.GREYS :] = rng.integers(-9, 10, FINGERPRINT_BYTES - fingerprints.GREYS) * rng.choice([0, 1])
+        found.append(np.clip(plain + grain, 0, 255).astype(np.uint8).tobytes())
+    return found
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 30), st.sampled_from([16, 8192]), st.booleans())
+def test_the_search_finds_what_a_comparison_pair_by_pair_finds(
+    seed: Any, count: Any, at_once: Any, chains: Any
+) -> None:
+    """With all shortcuts and threads, also where fingerprints are taken in parts."""
+    prints = varied(seed, count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprints, "_AT_ONCE", at_once)
+        assert group_similar(prints, whole_chains=chains) == one_by_one(prints, chains)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 8))
+def test_among_few_all_similar_pairs_are_found(seed: Any, count: Any) -> None:
+    """Of 8 fingerprints, mirrored or not, each is a neighbour of all: by brute force there are no other pairs."""
+    prints = varied(seed, count, quarters=1)
+    table = np.stack([np.frombuffer(each, np.uint8) for each in prints])
+    bits = fingerprints._keys(fingerprints._bits(table), fingerprints._order(0), 2).reshape(2, -1)
+    roots = list(range(count))
+    for turn in range(2):
+        for low, high in combinations(range(count), 2):
+            is_near = (int(bits[0, low]) ^ int(bits[turn, high])).bit_count() <= 12
+            if is_near and are_similar(table[low], table[high][fingerprints._CELLS[turn]]):
+                one, other = sorted((roots[low], roots[high]))
+                roots = [one if each == other else each for each in roots]
+    assert group_similar(prints, whole_chains=True) == roots
 
 
 def table_of(pictures: Any) -> Any:

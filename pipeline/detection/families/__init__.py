@@ -31,8 +31,9 @@ class Family:
     build_model: Callable[[ModelMetadata], nn.Module]  # with initial weights, on the CPU
     # mmengine's config of a training; its data roots are the names of the two data sets
     training_config: Callable[[TrainingOptions, Hyperparameters, ModelMetadata, ExecutionConfig], Any]
-    # completes it with the folders of the train and eval sets, and all that differs between machines, not in the result
-    set_machine: Callable[[Any, Path, Path, ExecutionConfig], None]
+    # completes it with the folders of the train and eval sets, and all that differs between machines, not in the
+    # result; the last folder has the annotation tables `train` and `eval`
+    set_machine: Callable[[Any, Path, Path, ExecutionConfig, Path | None], None]
     # wraps a network for export: `(B, 3, S, S)` float32 pixels to boxes `(B, N, 4)`, as x1, y1, x2, y2 in letterboxed
     # pixels, and scores `(B, C, N)`, without suppression
     exportable: Callable[[nn.Module], nn.Module]

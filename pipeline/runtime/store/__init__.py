@@ -25,6 +25,10 @@ of its own. A record without it was cut before anybody was told that it had been
 step's inputs are compared with what they were when they were laid out; a changed one fails the step. A `put` trusts
 an object with the right digest and size; `get` and `verify` do not.
 
+**Fetched once.** A machine keeps what it fetches from a remote store, or puts there, in `.cache/objects` of the
+project, so that its next step gets links to it. Each use is checked like a download. The cache takes at most half of
+the space that is free or its own, and what was not used for longest goes first. It can be removed at any time.
+
 **Garbage.** An artifact is in use if any attempt of a kept run has it as input or output. Collection spares what is
 younger than a day, or than twelve hours before the oldest running attempt. A put or a reuse therefore renews what
 it counts on when that is older than twelve hours, and checks it once more after the marker. On disk, collection

@@ -19,12 +19,14 @@ from urllib.parse import unquote
 from pipeline.errors import DataError, IntegrityError, MissingError, StoreError, UsageError
 from pipeline.files import sha256_of
 from pipeline.runtime.store.file_store import LocalFiles, storage_errors
+from pipeline.runtime.store.object_cache import ObjectCache
 
 if TYPE_CHECKING:
     from pipeline.runtime.store.remote_files import RemoteFiles
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 DIGEST = re.compile(r"[0-9a-f]{64}")
+OBJECTS = "objects"  # the cache of a remote store's objects, in a project's `.cache`
 YOUNG = 12 * 3600.0  # seconds; half of what a collection spares, which leaves room for skewed clocks and slow runs
 DOWNLOADS = 2  # attempts, since a file may be damaged on its way
 AHEAD = 300.0  # seconds that a file's time may lie in the future; beyond that the clocks are not trusted
@@ -62,11 +64,15 @@ class Artifact:
 
 
 class Store:
-    """A place for artifacts and records: a local path, or a URL such as `s3://bucket/prefix` or `memory://name`."""
+    """A place for artifacts and records: a local path, or a URL such as `s3://bucket/prefix` or `memory://name`.
 
-    def __init__(self, url: str) -> None:
+    `cache` is a folder of this machine that keeps objects of a remote place, for any number of stores and processes.
+    """
+
+    def __init__(self, url: str, cache: Path | None = None) -> None:
         self.files = _open_files(url)  # whole files by key, for records
         self.url = self.files.url
+        self._cache = ObjectCache(cache) if cache and not isinstance(self.files, LocalFiles) else None
 
     def put(self, name: str, folder: Path, made_by: str = "") -> Artifact:
         """Store a folder. It becomes an artifact only when all of it is safe; empty folders in it are not kept."""
@@ -75,6 +81,12 @@ class Store:
         files = self.files_of(folder, name)
         distinct = {file.sha256: file for file in files}.values()
         were_old = self.files.each(lambda file: self._put_object(file, folder), distinct, f"storing {name}")
+        if cache := self._cache:
+            copied = self.files.each(
+                lambda file: cache.add(file.sha256, folder / file.path, link=False), distinct, "keeping"
+            )
+            if any(copied):
+                cache.trim()
         self.files.flush(["objects", *sorted({file.key.rpartition("/")[0] for file in distinct})])
         index, digest = write_index(files), digest_of(files)
         artifact = Artifact(name, "", digest, sum(file.size for file in files), len(files), made_by)
@@ -107,11 +119,13 @@ class Store:
             with storage_errors("write an artifact's files", str(folder)):
                 for parent in sorted({draft, *((draft / file.path).parent for file in files)}):
                     parent.mkdir(parents=True, exist_ok=True)
-                self.files.each(
+                are_new = self.files.each(
                     lambda file: self._get_object(file, draft / file.path, artifact, link=link),
                     files,
                     f"reading {artifact.name}",
                 )
+                if self._cache and any(are_new):
+                    self._cache.trim()
                 if folder.exists():
                     shutil.rmtree(folder)
                 draft.rename(folder)
@@ -207,7 +221,10 @@ class Store:
         elif not self._is_young(key) and not self.files.renew(key):
             self.files.replace(key, index)
 
-    def _get_object(self, file: StoredFile, target: Path, artifact: Artifact, *, link: bool) -> None:
+    def _get_object(self, file: StoredFile, target: Path, artifact: Artifact, *, link: bool) -> bool:
+        """Lay out a file, and check it. Whether the cache has it since."""
+        if self._cache and self._cache.take(file.sha256, target, link=link):
+            return False
         where = self.files.location(file.key)
         for _ in range(DOWNLOADS):
             try:
@@ -215,7 +232,7 @@ class Store:
             except FileNotFoundError as error:
                 raise _damaged(file.path, artifact, f"{where} is gone") from error
             if target.stat().st_size == file.size and sha256_of(target) == file.sha256:
-                return
+                return self._cache is not None and self._cache.add(file.sha256, target, link=link)
             target.unlink()
             if not self._object_is_right(file):
                 raise _damaged(file.path, artifact, where)

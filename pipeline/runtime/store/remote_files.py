@@ -21,6 +21,7 @@ SMALL = 1 << 26  # bytes; a file up to this is sent from memory, so that the has
 ABILITIES = "abilities.json"  # what the store supports, probed once
 TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")  # names of one field in backends
 ATTEMPTS = 5
+PAGE = 1000  # files listed at once, the most that S3 gives
 REFUSED_STATUS = {409, 412}  # HTTP: another write is under way; the condition does not hold
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ class RemoteFiles(Transfers):
                 expected="a local path, or a URL that fsspec knows",
                 remedy="install the package it names, such as s3fs for s3://",
             ) from error
+        self._protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        # s3fs would first ask for the size, to read a large file in parts; these are small, or are downloaded
+        self._whole = {"max_concurrency": 1} if "s3" in self._protocols else {}
 
     def create(self, key: str, content: bytes) -> bool:
         # refused as existing, yet not there: another write was under way, and failed
@@ -81,7 +85,7 @@ class RemoteFiles(Transfers):
     def _write_new(self, key: str, content: bytes, *, exclusive: bool) -> None:
         with storage_errors("write a file", self.location(key)):
             try:
-                with _IN_MEMORY if self._fs.protocol == "memory" else nullcontext():  # it checks, then writes
+                with _IN_MEMORY if "memory" in self._protocols else nullcontext():  # it checks, then writes
                     self._fs.pipe_file(self._path(key), content, mode="create" if exclusive else "overwrite")
             except OSError as error:
                 answer = getattr(error.__cause__, "response", None) or {}  # s3fs recognises only AWS's own message
@@ -120,16 +124,27 @@ class RemoteFiles(Transfers):
 
     def read(self, key: str) -> bytes:
         with storage_errors("read a file", self.location(key)):
-            content: bytes = self._fs.cat_file(self._path(key))
+            content: bytes = self._fs.cat_file(self._path(key), **self._whole)
         return content
 
     def info(self, key: str) -> FileInfo | None:
         with storage_errors("look at a file", self.location(key)):
             try:
-                found = self._fs.info(self._path(key))
+                found = self._head(key)
             except FileNotFoundError:
                 return None
             return self._described(key, found) if found["type"] == "file" else None
+
+    def _head(self, key: str) -> dict[str, Any]:
+        """What the place says of a file; FileNotFoundError if it is absent."""
+        path = self._path(key)
+        if "s3" not in self._protocols:
+            found: dict[str, Any] = self._fs.info(path)
+            return found
+        bucket, name, _ = self._fs.split_path(path)
+        # s3fs' `info` would list the folder of each file that is not there, to see whether it is a folder
+        answer = self._fs.call_s3("head_object", self._fs.kwargs, Bucket=bucket, Key=name)
+        return {"type": "file", "size": answer["ContentLength"], "LastModified": answer["LastModified"]}
 
     def names(self, key: str) -> list[str]:
         with storage_errors("list a folder", self.location(key)):
@@ -144,6 +159,9 @@ class RemoteFiles(Transfers):
 
     def find(self, key: str) -> Iterator[FileInfo]:
         with storage_errors("list a folder", self.location(key)):
+            if "s3" in self._protocols:
+                yield from self._pages(key)
+                return
             try:
                 found = self._fs.find(self._path(key), detail=True)
             except FileNotFoundError:
@@ -152,6 +170,24 @@ class RemoteFiles(Transfers):
             for path, entry in sorted(found.items()):
                 if entry["type"] == "file":
                     yield self._described(path[start:], entry)
+
+    def _pages(self, key: str) -> Iterator[FileInfo]:
+        """What s3fs' `find` would hold in memory at once, 2 KB a file, page by page."""
+        bucket, root, _ = self._fs.split_path(self._root)
+        prefix, page = f"{root}/".lstrip("/"), dict[str, str]()
+        while True:
+            try:
+                answer = self._fs.call_s3(
+                    "list_objects_v2", self._fs.kwargs, Bucket=bucket, Prefix=f"{prefix}{key}/", MaxKeys=PAGE, **page
+                )
+            except FileNotFoundError:
+                return
+            for entry in answer.get("Contents", ()):
+                if not entry["Key"].endswith("/"):  # a mark of a folder
+                    yield self._described(entry["Key"].removeprefix(prefix), {**entry, "size": entry["Size"]})
+            if not answer.get("IsTruncated"):
+                return
+            page = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def upload(self, key: str, source: Path, sha256: str) -> None:
         if source.stat().st_size <= SMALL:

@@ -139,6 +139,21 @@ def test_in_memory_one_of_several_creations_succeeds(monkeypatch: pytest.MonkeyP
         assert sum(pool.map(lambda n: files.create("key", b"%d" % n), range(8))) == 1
 
 
+@pytest.mark.parametrize("backend", ["s3"])
+def test_a_listing_comes_page_by_page(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the keys below a folder alone, whatever else begins with its name."""
+    monkeypatch.setattr(remote_files, "PAGE", 3)
+    files = RemoteFiles(store_url)
+    keys = [f"objects/{number % 2}/{number}" for number in range(8)]
+    for key in (*keys, "objects-2/a", "objects.damaged"):
+        files.replace(key, key.encode())
+    found = {info.key: info for info in files.find("objects")}
+    assert sorted(found) == sorted(keys)
+    assert {key: info.size for key, info in found.items()} == {key: len(key) for key in keys}
+    assert all(abs(info.modified - time.time()) < 600 for info in found.values())
+    assert list(files.find("absent")) == []
+
+
 def test_wrong_credentials_are_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     fsspec.filesystem("s3").clear_instance_cache()

@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from pipeline.detection import coco_metric, optimization, seeded_samples
 from pipeline.detection.families.yolox import detector, head, transforms
 from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.mapped_annotations import MappedDataset
 from pipeline.serving.model_metadata import ModelMetadata
 
 FROZEN_STAGES = {"nothing": -1, "stem": 1, "backbone": 4}  # mmdet counts from the stem, 0
@@ -196,9 +197,14 @@ def _schedule(chosen: Hyperparameters, steps: int, iterations: int) -> list[dict
     return [warm_up, decay] if warm else [decay]
 
 
-def set_machine(config: Config, train_folder: Path, eval_folder: Path, execution: ExecutionConfig) -> None:
+def set_machine(
+    config: Config, train_folder: Path, eval_folder: Path, execution: ExecutionConfig, tables: Path | None = None
+) -> None:
     """Add what differs between machines and does not change the result."""
     train, test, workers = config.train_dataloader, config.val_dataloader, execution.workers
+    if tables:
+        for dataset, name in ((train.dataset.dataset, "train"), (test.dataset, "eval")):
+            dataset.update(type=MappedDataset.__name__, ann_file=str(tables.resolve() / name))
     train.dataset.dataset.data_root = f"{train_folder.resolve()}/"
     test.dataset.data_root = f"{eval_folder.resolve()}/"
     config.val_evaluator.ann_file = str(eval_folder.resolve() / "annotations.json")

@@ -158,6 +158,8 @@ def run(part: str, images: int, work: Path, environment: dict[str, str] | None =
     if done.returncode:
         raise RuntimeError(f"{plan} failed:\n{done.stderr[-4000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    told = f"{more.get('action', part)}, {images:,} images: {found['seconds']:.2f} s, {found['megabytes']:.0f} MB"
+    print(told, file=sys.stderr, flush=True)  # all of it takes minutes
     return found
 
 

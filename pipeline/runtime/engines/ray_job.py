@@ -121,10 +121,9 @@ class _Mirror:
         self._over.set()
         if self._thread.ident:
             self._thread.join()
-        with suppress(PipelineError, OSError):
-            self._keep_logs()
-            if record.status != SUCCEEDED:
-                self._keep_resume()
+        for look in (self._keep_logs, *([] if record.status == SUCCEEDED else [self._keep_resume])):
+            with suppress(PipelineError, OSError):
+                look()
 
     def _run(self) -> None:
         is_asked = False

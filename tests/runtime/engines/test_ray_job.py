@@ -21,13 +21,12 @@ from pipeline.runtime.code import code_digest, environment
 from pipeline.runtime.engines.engine import Assignment
 from pipeline.runtime.engines.job_files import PROBES, JobFiles
 from pipeline.runtime.executed_notebook import code_cells
-from pipeline.runtime.manifest import RUNNING
+from pipeline.runtime.manifest import RUNNING, new_run_id
 from pipeline.runtime.notebook import read_notebook
 from pipeline.runtime.process import NOBODY
 from pipeline.runtime.store.artifact_store import Store
 
 ROOT = Path(__file__).parents[3]
-RUN = "20260101T000001000Z-0123456789"
 
 
 class Job:
@@ -35,19 +34,20 @@ class Job:
 
     def __init__(self, toy: Any, folder: Path, seconds: int, **changes: Any) -> None:
         self.toy, self.store, self.folder = toy, Store(str(folder / "store")), folder
+        self.run = new_run_id()  # of its own: a job that ends takes all processes of that name with it
         step = read_notebook(toy.root / "steps" / "count.ipynb")
         digests = {"notebook_digest": step.digest, "code_digest": code_digest(step.imports)}
         begun = attempt("count", parameters={"seconds": seconds}, status=RUNNING, ended="", process=NOBODY, **digests)
         self.record = replace(begun, environment=environment(), **changes)
-        self.files = JobFiles(self.store, RUN, self.record)
-        self.files.ask(Assignment(RUN, self.record, "dev", "", "", "", stream=False))
+        self.files = JobFiles(self.store, self.run, self.record)
+        self.files.ask(Assignment(self.run, self.record, "dev", "", "", "", stream=False))
         (folder / "tmp").mkdir()
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start it; Ray blocks SIGINT in the processes that it starts."""
         command = [sys.executable, "-m", "pipeline.runtime.engines.ray_job", self.store.url]
         return subprocess.Popen(
-            [*command, *(arguments or (RUN, "count", "1", "1"))],
+            [*command, *(arguments or (self.run, "count", "1", "1"))],
             cwd=self.toy.root,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.folder / "tmp")},
             preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}),
@@ -82,9 +82,9 @@ def test_a_job_says_where_it_runs_and_how_it_ended(make_job: Callable[..., Job])
     assert ended
     record, stopped = ended
     assert (record.status, record.error, stopped, record.metrics) == ("succeeded", "", 0, {"begun": 0})
-    assert (record.job, record.process.pid) == (f"{RUN}-count-001-1", place["process"]["pid"])
+    assert (record.job, record.process.pid) == (f"{job.run}-count-001-1", place["process"]["pid"])
     assert record.process.pid not in (program.pid, 0)
-    assert "tidied up" in job.store.files.read(f"runs/{RUN}/notebooks/count.001.ipynb").decode()
+    assert "tidied up" in job.store.files.read(f"runs/{job.run}/notebooks/count.001.ipynb").decode()
     assert (job.store.has(record.outputs["counted"]), bool(record.report)) == (True, True)
     assert list((job.folder / "tmp").iterdir()) == [], "it works in scratch"
 
@@ -109,7 +109,7 @@ def test_a_job_that_is_to_stop_interrupts_its_kernel_and_keeps_what_it_had(make_
     job = make_job(120)
     program = job.start()
     job.toy.wait_for(lambda: any(job.store.files.find("resume")))
-    kept = json.loads(job.store.files.read(f"runs/{RUN}/notebooks/count.001.ipynb"))
+    kept = json.loads(job.store.files.read(f"runs/{job.run}/notebooks/count.001.ipynb"))
     assert "running" in [cell.state for cell in code_cells(kept)], "the notebook is kept while it runs"
     job.files.stop(1)
     assert program.wait(30) == 0

@@ -90,13 +90,14 @@ def test_of_the_real_package_a_step_uses_the_domain_only_with_templates_and_what
     for name, closure in closures.items():
         folders = {path.relative_to(code.PACKAGE).parts[0] for path in closure}
         allowed = {"__init__.py", "errors.py", "files.py"}
-        allowed |= {"client", "data", "detection", "evaluation", "serving"}
+        allowed |= {"client", "data", "detection", "evaluation", "metrics", "serving"}
         assert closure, name
         assert folders <= allowed, name
-    assert code.PACKAGE / "evaluation" / "report.html.j2" in closures["model_eval"]
+    assert code.PACKAGE / "evaluation" / "report" / "report.html.j2" in closures["model_eval"]
+    assert code.PACKAGE / "data" / "report" / "base.css" in closures["model_eval"]
     packed = {*(code.PACKAGE / "serving").glob("*.py"), code.PACKAGE / "serving" / "page.html"}
     assert {*packed, code.PACKAGE / "errors.py"} <= closures["model_pack"]
-    assert code.PACKAGE / "evaluation" / "quality_report.py" not in closures["model_pack"]
+    assert code.PACKAGE / "evaluation" / "report" / "quality_report.py" not in closures["model_pack"]
 
 
 def test_versions_are_what_importlib_reads() -> None:

@@ -87,7 +87,7 @@ def _service(context: CommandContext) -> Iterator[_Service]:
     lacking = [name for name in context.steps if not manifest.success(name)]
     note = f"the run is not complete: it has no success of {', '.join(lacking)}" if lacking else ""
     place = context.root / "out" / manifest.mode / manifest.pipeline / "container"
-    with fetched(context, packed_service(manifest)) as folder:
+    with fetched(context, packed_service(context, manifest)) as folder:
         yield _Service(folder, place, manifest.run, note)
 
 

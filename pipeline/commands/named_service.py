@@ -54,14 +54,16 @@ def bento_folder(typed: str) -> Path | None:
     return None
 
 
-def packed_service(manifest: RunManifest) -> Artifact:
-    """The packed service of a run; a `MissingError` where it has none."""
+def packed_service(context: CommandContext, manifest: RunManifest) -> Artifact:
+    """The packed service of a run; a `MissingError` where it has none, which names the newest run that has one."""
     if artifact := manifest.output(ENTITY):
         return artifact
+    newest = context.project.runs.newest(pipeline=manifest.pipeline, having=ENTITY)
+    other = f", or name {newest.run}, the newest run that has one" if newest else ""
     raise MissingError(
         f"run {manifest.run} has no packed service",
         expected="a run in which the step that packs the model succeeded",
-        remedy=f"python step.{manifest.mode}.py --run {manifest.run}, or name another run, such as latest~1",
+        remedy=f"python step.{manifest.mode}.py --run {manifest.run}{other}",
     )
 
 
@@ -84,7 +86,7 @@ def service_at(context: CommandContext, typed: str) -> Iterator[str]:
             yield service.url
         return
     manifest = context.find_run(typed)
-    with fetched(context, packed_service(manifest)) as folder, _started(folder, manifest.run) as service:
+    with fetched(context, packed_service(context, manifest)) as folder, _started(folder, manifest.run) as service:
         yield service.url
 
 

@@ -62,7 +62,7 @@ def find_exam(context: CommandContext, typed: str, run: str | None, statement: P
     else:
         named = context.find_run(typed)
         own = [record for each, record in exams if each.run == named.run]
-        bento = own[0].inputs[ENTITY] if own else packed_service(named)
+        bento = own[0].inputs[ENTITY] if own else packed_service(context, named)
         run = run or (named.run if own else None)
     if statement is not None:
         return _read_statement(statement, bento)

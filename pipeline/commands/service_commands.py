@@ -151,7 +151,7 @@ def _serve(context: CommandContext) -> CommandResult:
         _serve_one(arguments, Release("", "", lambda: nullcontext(folder), settings_of()), folder)
         return CommandResult({}, "")
     run = _run_to_serve(context)
-    artifact = packed_service(run)
+    artifact = packed_service(context, run)
     with fetched(context, artifact) as packed:  # to the end, since the printed command names its test image
         release = Release(run.run, artifact.digest, lambda: nullcontext(packed), settings_of(run.run))
         if arguments.watch:
@@ -199,7 +199,7 @@ def _serve_newest(context: CommandContext, pipeline: str, release: Release, fold
         run = newest_complete(context, pipeline, after=service.name)
         if run is None:
             return None
-        artifact = packed_service(run)
+        artifact = packed_service(context, run)
         return Release(run.run, artifact.digest, lambda: fetched(context, artifact), settings_of(run.run))
 
     arguments = context.arguments
@@ -215,7 +215,7 @@ def _serve_newest(context: CommandContext, pipeline: str, release: Release, fold
 
 def _announce(release: Release, url: str, folder: Path) -> None:
     key = ' -H "Authorization: Bearer $DETECTOR_API_KEY"' if os.environ.get("DETECTOR_API_KEY") else ""
-    image = shlex.quote(str(find_test_image(folder)))
+    image = shlex.quote(str(find_test_image(folder).resolve()))
     print_result(
         f"serving {f'run {release.name}' if release.name else folder} at {url}\n"
         f"  page  {url}/\n"

@@ -42,6 +42,7 @@ def decide(measured: Measurement, gate: QualityGate) -> Decision:
     reasons = [f"limit missed: {each}" for each in gate.missed[:_SHOWN]] or [gate.verdict]
     if more := len(gate.missed) - _SHOWN if gate.missed[_SHOWN:] else 0:
         reasons.append(f"and {more} more limits are missed, see the table of the gate")
+    reasons += [f"{each}: {each.unknown}" for each in gate.unknown[:_SHOWN]]
     reasons.append(_precision(measured, paired if verdict != SAME else None))
     exposure = measured.exposure
     if exposure.exact:

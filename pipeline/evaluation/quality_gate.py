@@ -92,6 +92,11 @@ class QualityGate:
         return tuple(each for each in self.requirements if each.passed is False)
 
     @property
+    def unknown(self) -> tuple[Requirement, ...]:
+        """What has a limit of the model's quality, and could not be judged."""
+        return tuple(each for each in self.requirements if each.has_limit and each.is_quality and each.unknown)
+
+    @property
     def verdict(self) -> str:
         """The decision, and the limits it rests on, in one line."""
         if self.missed:

@@ -220,7 +220,7 @@ def test_a_run_is_served_for_the_command(packing: Any, bento: Path, photos: Path
     assert [row["detections"][0]["label"] for row in json.loads(outcome.out)] == ["dark"]
     assert not packing.left_over()
     assert packing.step("--set", "pack.fails=true").code == 1
-    packing.look("predict", "latest", str(photos)).fails("has no packed service", "latest~1")
+    packing.look("predict", "latest", str(photos)).fails("has no packed service", "the newest run that has one")
     assert packing.look("predict", "latest~1", str(photos / "dark.jpg")).code == 0
     assert psutil.Process().children() == before
 

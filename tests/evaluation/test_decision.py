@@ -109,6 +109,14 @@ def test_images_that_are_all_alike_do_not_tell_how_exact_mAP_is(coco_file: Calla
     assert "40 test images: mAP 1.000; they are too much alike to tell how far chance moves it" in reasons
 
 
+def test_a_limit_that_could_not_be_judged_is_told(coco_file: Callable) -> None:
+    others = {"earlier": "no earlier run has another one"}
+    decision = decide(*_evaluated(coco_file, ALL, limits=["mAP >= earlier"], others=others, gate={"min_map50": 0.5}))
+    assert decision.headline == f"Ship this model: {PASSED}"
+    told = "mAP minus that of the earlier model not known, at least 0: no earlier run has another one"
+    assert told in decision.reasons
+
+
 def test_all_limits_up_to_three_are_named(coco_file: Callable) -> None:
     limits = ["mAP >= 0.1", "AR100 >= 0.2", "mAP75 >= 0.3"]
     for count, more in ((2, ""), (3, "; and 1 more, see the table of the gate")):

@@ -237,4 +237,7 @@
   beside.parentElement.hidden = models.length > 1; // their panes are side by side anyway
   form.hidden = false;
   filter();
+  window.addEventListener("beforeprint", () => { // what is folded is printed, too
+    for (const each of document.querySelectorAll("details")) each.open = true;
+  });
 })();

@@ -289,6 +289,15 @@ def test_print_shows_what_the_filters_show_without_controls(page: Page, tmp_path
     assert 5 <= few < many
 
 
+def test_on_paper_no_column_is_cut_off_and_nothing_is_folded(page: Page) -> None:
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 less margins of 1 cm, at 96 dpi
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    wide = "tables => tables.filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.innerText)"
+    assert page.locator("table:visible").evaluate_all(wide) == []
+    assert page.locator("details:not([open])").count() == 0
+
+
 @pytest.mark.parametrize("name", ["report", "comparison"])
 def test_without_script_all_is_visible(open_page: Callable[..., Page], written: Written, name: str) -> None:
     page = open_page(getattr(written, name), java_script_enabled=False)

@@ -170,7 +170,8 @@ def test_time_and_memory_are_measured_by_the_number_of_images(tmp_path: Path) ->
     figures = content["figures"]
     local = ["annotations", "near duplicates", "data_prep", "tables", "training data", "validation", "index"]
     for part in local:
-        assert figures[f"growth, {part}"] == pytest.approx(figures[f"{part}, 300, s"] / figures[f"{part}, 30, s"], 0.1)
+        least = max(figures[f"{part}, 30, s"], 1e-3)  # what is shorter counts as so much
+        assert figures[f"growth, {part}"] == pytest.approx(figures[f"{part}, 300, s"] / least, 0.1)
         assert figures[f"{part}, 300, MB"] >= 0
     for part in ("put", "get", "get again", "listing"):
         assert figures[f"{part}, 30, s"] > 0

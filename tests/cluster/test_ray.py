@@ -40,9 +40,10 @@ REQUEST = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])"
 
 
 def found(manifest: dict[str, Any], step: str) -> dict[str, str]:
-    """Digests of what a step made; of the evaluation those of its predictions, since its report has times."""
+    """Digests of what a step made, without the reports: the data's names the config, that of the evaluation has times."""
     record = manifest["steps"][step]
-    return record["evidence"] or {entity: each["digest"] for entity, each in record["outputs"].items()}
+    outputs = {entity: each["digest"] for entity, each in record["outputs"].items() if entity != "data_report"}
+    return record["evidence"] or outputs
 
 
 def host(manifest: dict[str, Any], step: str) -> str:

@@ -40,7 +40,7 @@ REQUEST = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])"
 
 
 def found(manifest: dict[str, Any], step: str) -> dict[str, str]:
-    """Digests of what a step made, without the reports: the data's names the config, that of the evaluation has times."""
+    """Digests of what a step made, without the reports: that of the data names the config, the other one has times."""
     record = manifest["steps"][step]
     outputs = {entity: each["digest"] for entity, each in record["outputs"].items() if entity != "data_report"}
     return record["evidence"] or outputs

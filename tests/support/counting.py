@@ -14,8 +14,8 @@ try:
     for second in range(begun, seconds):
         with (step.logs / "seconds.txt").open("a") as log:
             print(second, file=log)
-        (step.resume / "count").write_text(str(second))
         time.sleep(1)
+        (step.resume / "count").write_text(str(second + 1))
 finally:
     print("tidied up")
 (step.outputs["counted"] / "count.txt").write_text(str(seconds))"""

@@ -33,10 +33,11 @@ class TrainingOptions:
     augmentation: str = "auto"
     freeze: str = "auto"  # what keeps its pretrained weights; "auto" takes that of `Hyperparameters`
     precision: str = "auto"  # "full" is float32, "mixed" mostly float16, "auto" mixed on a GPU
-    devices: int = 0  # GPUs, or else processes on the CPU; 0: one, or as many GPUs as can share a batch evenly
+    # GPUs, or processes on the CPU, of all machines; 0: as many GPUs as can share a batch evenly, or a process each
+    devices: int = 0
     patience: int = 0  # epochs without a better mAP on the eval set after which training ends; 0: no limit
     max_minutes: float = 0.0  # training ends with the epoch that reaches this time; 0: no limit
-    workers: int = -1  # data loading processes per device; -1 uses none on two cores or fewer, else up to four
+    workers: int = -1  # data loading processes per device; -1 uses none on two cores or fewer, else up to eight
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,12 +11,13 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce, broadcast, is_main_process
 from mmengine.hooks import Hook
 
 from pipeline.detection.epochs import EpochRecord
@@ -71,7 +72,10 @@ class ResumeHook(Hook):  # type: ignore[misc]
                 draft.unlink(missing_ok=True)
         saved = None
         try:
-            saved = read_state(self.path) if self.path.exists() else None
+            if received := received_file(self.path):
+                saved = read_stream(BytesIO(received), self.path)
+            elif self.path.exists():
+                saved = read_state(self.path)
             other = [name for name, value in self.facts.items() if saved and saved["facts"].get(name) != value]
             if saved and other:
                 raise DataError(f"it is of a training with another {', '.join(other)}")
@@ -152,6 +156,26 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), file)
 
 
+def received_file(path: Path) -> bytes:
+    """The first process's file, in a process that has none, on another machine; otherwise empty.
+
+    All processes call it together. The bytes go through gloo, for which the memory of a GPU is not needed.
+    """
+    size = torch.tensor(path.stat().st_size if path.exists() else 0)
+    broadcast(size)
+    lacks = torch.tensor(float(not path.exists()))
+    all_reduce(lacks, op="max")
+    if not size or not lacks:
+        return b""
+    content = torch.empty(int(size), dtype=torch.uint8)
+    if is_main_process():
+        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    group = torch.distributed.new_group(backend="gloo")
+    torch.distributed.broadcast(content, 0, group=group)
+    torch.distributed.destroy_process_group(group)
+    return b"" if path.exists() else content.numpy().tobytes()
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Read a file of `write_state` to the CPU, without running code from it.
 
@@ -160,12 +184,20 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:  # opened once: another process may replace it meanwhile
-            # torch writes check sums and does not verify them: a flipped bit would become a weight
-            if damaged := zipfile.ZipFile(file).testzip():
-                raise DataError(f"it is damaged: the check sum of {damaged} is wrong", where=path)
-            file.seek(0)
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-            return state
+            return read_stream(file, path)
+    except OSError as error:
+        raise DataError(f"it cannot be read: {error}", where=path) from error
+
+
+def read_stream(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """Read the content of a file of `write_state`, as `read_state` does."""
+    try:
+        # torch writes check sums and does not verify them: a flipped bit would become a weight
+        if damaged := zipfile.ZipFile(file).testzip():
+            raise DataError(f"it is damaged: the check sum of {damaged} is wrong", where=path)
+        file.seek(0)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
     except DataError:
         raise
     except Exception as error:  # zipfile, its decoders and torch raise many kinds

@@ -80,6 +80,7 @@ class SessionResult:
     best_epoch: int
     ended_early: str  # why training ended before its last epoch; empty where it did not
     memory: int  # peak bytes of tensors on a GPU
+    device: str  # the GPU's name, or `cpu`
 
 
 def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionResult:
@@ -139,8 +140,9 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
             _end_workers(runner)
             if tracking:
                 tracking.close()
-    memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return SessionResult(tuple(progress.history), keeper.best_epoch, stopping.reason, memory)
+    cuda = execution.cuda
+    memory, device = (torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()) if cuda else (0, "cpu")
+    return SessionResult(tuple(progress.history), keeper.best_epoch, stopping.reason, memory, device)
 
 
 def write_tables(job: TrainingJob, folder: Path) -> Path:

@@ -9,10 +9,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -21,7 +21,8 @@ from pipeline.data.dataset_origin import DatasetOrigin
 from pipeline.data.learned_images import FILE_NAME, UnknownWeights, learn_images
 from pipeline.data.pretrained import COCO, WeightsOrigin, coco_weights
 from pipeline.detection.checkpoints import GIVEN, coco_classes, fit, read_checkpoint, write_checkpoint
-from pipeline.detection.devices import execution_config, run_within_memory
+from pipeline.detection.cluster_training import run_on_machines
+from pipeline.detection.devices import Machines, execution_config, run_within_memory
 from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
 from pipeline.detection.families import FAMILY
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
@@ -79,6 +80,7 @@ def train(
     hyperparameters: Hyperparameters | None = None,
     origin: Mapping[str, Any] | None = None,
     weights_origin: WeightsOrigin | None = None,
+    machines: Machines | None = None,
 ) -> TrainingResult:
     """Train a detector, and write all files that inference needs and a record of the images it learned from.
 
@@ -102,6 +104,7 @@ def train(
         hyperparameters: Replace those of `default_hyperparameters`.
         origin: What the model's metadata says of the origin of the data and of the weights.
         weights_origin: Where the checkpoint comes from, to be kept beside the weights.
+        machines: Those of a Ray cluster that the training is divided among; this one is the first. None: this machine.
 
     Raises:
         UsageError: The options are impossible, alone or on this machine.
@@ -147,7 +150,7 @@ def train(
             learning_rate=options.learning_rate or chosen.learning_rate,
             freeze=chosen.freeze if options.freeze == "auto" else options.freeze,
         )
-        execution = execution_config(options, chosen, len(train_set.images))
+        execution = execution_config(options, chosen, len(train_set.images), machines)
         start = f"weights that know {len(classes) - fresh} of the classes, {fresh} are new" if checkpoint else "scratch"
         log.info(
             "training from %s: %d epochs of %d steps of %d images on %d device(s), %s at %.0e", start, options.epochs,
@@ -168,7 +171,7 @@ def train(
                 options, chosen, metadata, execution, train_folder, eval_folder, folder, weights, kept, logs, learned,
                 tables,
             )  # fmt: skip
-            result = replace(_run(job), warnings=warnings)
+            result = replace(_run(job, machines), warnings=warnings)
     learned.write(folder / FILE_NAME)
     facts = {**result.metadata.training, "learned_images": learned.summary()}
     result = replace(result, metadata=replace(result.metadata, training=facts))
@@ -180,7 +183,7 @@ def train(
     return result
 
 
-def _run(job: TrainingJob) -> TrainingResult:
+def _run(job: TrainingJob, machines: Machines | None) -> TrainingResult:
     """Run a session under a line with the percentage done, its figures, and the remaining time with validation."""
     bar: Any = None
     # where the log goes, and not whatever stdout is while a session runs: so the log's lines stay apart from the bar
@@ -199,7 +202,8 @@ def _run(job: TrainingJob) -> TrainingResult:
 
     try:
         with logging_redirect_tqdm():
-            session, job = run_within_memory(job, show)
+            start = partial(run_on_machines, machines=machines) if machines else None
+            session, job = run_within_memory(job, show, start)
     finally:
         if bar is not None:
             bar.close()
@@ -210,9 +214,8 @@ def _run(job: TrainingJob) -> TrainingResult:
         facts |= {"pretrained_mAP": first.mAP, "gained_mAP": best.mAP - first.mAP}
     facts |= {"ended_early": session.ended_early} if session.ended_early else {}
     facts["recipe"] = job.recipe()
-    device = torch.cuda.get_device_name() if job.execution.cuda else "cpu"
     metadata = replace(job.metadata, training=facts)
-    return TrainingResult(job.folder, metadata, session.history, best.epoch, device, job.execution.micro_batch)
+    return TrainingResult(job.folder, metadata, session.history, best.epoch, session.device, job.execution.micro_batch)
 
 
 def scratch_warnings(options: TrainingOptions, images: int) -> tuple[str, ...]:

@@ -17,10 +17,16 @@ class Machine:
     cpus: float = 1  # also the number of threads of the step's libraries
     memory_gb: float = 0  # of 10^9 bytes
     gpus: float = 0
+    nodes: int = 1  # machines of that size at once, for a notebook that uses `step.machines`
 
     def __str__(self) -> str:
         memory, gpus = (f", {self.memory_gb:g} GB" if self.memory_gb else ""), f", {self.gpus:g} GPUs"
-        return f"{self.cpus:g} CPUs{memory}{gpus if self.gpus else ''}"
+        one = f"{self.cpus:g} CPUs{memory}{gpus if self.gpus else ''}"
+        return one if self.nodes == 1 else f"{self.nodes} machines with {one}"
+
+    def fits(self, has: Machine) -> bool:
+        """Whether a machine has what is asked of each."""
+        return self.cpus <= has.cpus and self.memory_gb <= has.memory_gb and self.gpus <= has.gpus
 
 
 def wrong_machine(asked: Mapping[str, Any]) -> str:
@@ -34,4 +40,6 @@ def wrong_machine(asked: Mapping[str, Any]) -> str:
                 return "'here' stands alone, and is true: this machine has what it has"
         elif isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             return f"'{key}' is no number above 0"
+        elif key == "nodes" and not isinstance(value, int):
+            return "'nodes' is no whole number"
     return ""

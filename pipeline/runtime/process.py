@@ -7,11 +7,14 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from pipeline.errors import StepError
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ LOCK = ".lock"
 NEW = ".new"
 MACHINE = Path("/etc/machine-id")
 NOBODY = Process()  # not recorded
+ENDING = 60.0  # seconds that a process has to end after it was killed
 
 
 @cache
@@ -83,13 +87,50 @@ def work_folder(parent: Path, kind: str, name: str = "") -> Iterator[Path]:
     `KIND.NAME.RANDOM`, only once it is locked, so that it is never taken for a killed process's.
     """
     parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(parent, kind)
+    new = Path(tempfile.mkdtemp(prefix=f"{NEW}.{kind}.{name}." if name else f"{NEW}.{kind}.", dir=parent))
+    with _held(new, parent / new.name.removeprefix(f"{NEW}.")) as folder:
+        yield folder
+
+
+@contextmanager
+def work_folder_at(folder: Path) -> Iterator[Path]:
+    """A working folder of another machine's, here: an empty folder of that name.
+
+    Raises:
+        StepError: There is no folder for it, or a living process has it.
+    """
+    if not folder.parent.is_dir():
+        raise StepError(
+            f"{platform.node()} has no folder {folder.parent}, in which the step works on another machine",
+            where=folder,
+            expected="the same folder for temporary files on each machine of a cluster",
+            remedy="set TMPDIR to it on each machine where Ray is started",
+        )
+    end = time.monotonic() + ENDING
+    _remove_left(folder.parent, folder.name.partition(".")[0])
+    while folder.exists():
+        if time.monotonic() > end:
+            raise StepError(f"another process works in {folder}", where=platform.node(), remedy="end that process")
+        time.sleep(0.2)
+        _remove_left(folder.parent, folder.name.partition(".")[0])
+    with _held(Path(tempfile.mkdtemp(prefix=f"{NEW}.", dir=folder.parent)), folder):
+        yield folder
+
+
+def _remove_left(parent: Path, kind: str) -> None:
+    """Remove the working folders of a kind whose processes have ended."""
     for lock in parent.glob(f"{kind}.*/{LOCK}"):
         if not is_held(lock.parent):
             shutil.rmtree(lock.parent, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=f"{NEW}.{kind}.{name}." if name else f"{NEW}.{kind}.", dir=parent))
+
+
+@contextmanager
+def _held(new: Path, folder: Path) -> Iterator[Path]:
+    """Lock a folder, give it its name, and remove it after the block."""
     with (new / LOCK).open("wb") as lock_file:
         fcntl.flock(lock_file, fcntl.LOCK_EX)
-        folder = new.rename(parent / new.name.removeprefix(f"{NEW}."))
+        new.rename(folder)
         try:
             yield folder
         finally:

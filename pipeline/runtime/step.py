@@ -23,8 +23,10 @@ from pipeline.files import sha256_of, write_atomically
 from pipeline.runtime.earlier import find_earlier
 from pipeline.runtime.folders import Folders
 from pipeline.runtime.inputs import chosen_before, count_uses, require_agreement
+from pipeline.runtime.machines import Machine
 from pipeline.runtime.manifest import EARLIER
 from pipeline.runtime.runs import Runs
+from pipeline.runtime.step_machines import StepMachines
 from pipeline.runtime.store.artifact_store import OBJECTS, Artifact, Store
 
 CONTEXT = "PIPELINE_STEP"
@@ -63,6 +65,7 @@ class StepContext:
     parameters: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     config_option: str = ""
+    machine: Machine = field(default_factory=Machine)
 
     def write(self, path: Path) -> None:
         """Write it for the kernel to read."""
@@ -73,7 +76,7 @@ class StepContext:
         """Read what `write` wrote."""
         values = json.loads(path.read_text(encoding="utf-8"))
         values["inputs"] = {name: Artifact(**artifact) for name, artifact in values["inputs"].items()}
-        return cls(**values)
+        return cls(**{**values, "machine": Machine(**values["machine"])})
 
 
 class Step:
@@ -102,6 +105,7 @@ class Step:
         defaults: What the notebook declares, by the same names.
         config_option: What a command line needs to find this run and its artifacts: ` --config FILE`, or an empty text
             for the default config, and where a person runs the cells.
+        machines: Those of a cluster that the step is spread over, where the config asks for several; None for one.
     """
 
     def __init__(self, context: StepContext, reads: Sequence[str], writes: Sequence[str]) -> None:
@@ -126,6 +130,10 @@ class Step:
         inputs = {name: self.work / "inputs" / name for name in (*reads, *context.inputs)}
         self.inputs = Folders("inputs", inputs, context.inputs, self._store)
         self.outputs = Folders("outputs", outputs, {}, self._store)
+        self.machines: StepMachines | None = None
+        if context.machine.nodes > 1:
+            artifacts = {inputs[name]: artifact for name, artifact in context.inputs.items()}
+            self.machines = StepMachines.of(context.machine, context.store, self.cache, artifacts)
 
     @classmethod
     def open(cls, name: str, *, reads: Sequence[str], writes: Sequence[str], earlier: Sequence[str] = ()) -> Step:

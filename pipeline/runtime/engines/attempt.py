@@ -51,6 +51,7 @@ def execute_attempt(step: StepNotebook, assignment: Assignment, store: Store, pl
             parameters=record.parameters,
             defaults={name: parameter.default for name, parameter in step.parameters.items()},
             config_option=assignment.config_option,
+            machine=assignment.machine,
         ).write(work / "context.json")
         executed = work / f"{step.name}.ipynb"
         context = work / "context.json"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.runtime.machines import Machine
 from pipeline.runtime.manifest import RunManifest, StepRecord
 from pipeline.runtime.notebook import StepNotebook
 
@@ -20,6 +21,7 @@ class Assignment:
     code_time: str
     config_option: str  # likewise
     stream: bool  # whether all is shown that the kernel prints
+    machine: Machine = field(default_factory=Machine)  # what the step has asked for
 
     @property
     def made_by(self) -> str:

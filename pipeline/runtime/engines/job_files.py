@@ -24,6 +24,7 @@ from typing import Any
 
 from pipeline.files import sha256_of
 from pipeline.runtime.engines.engine import Assignment, resume_name
+from pipeline.runtime.machines import Machine
 from pipeline.runtime.manifest import StepRecord
 from pipeline.runtime.process import NOBODY, Process
 from pipeline.runtime.store.artifact_store import Store
@@ -151,7 +152,8 @@ class JobFiles:
 def read_request(store: Store, run: str, step: str, attempt: int) -> Assignment:
     """What the jobs of an attempt are to do."""
     content = json.loads(store.files.read(f"runs/{run}/jobs/{step}.{attempt:03}/request.json"))
-    return Assignment(**{**content, "record": StepRecord.from_json(content["record"])})
+    record, machine = StepRecord.from_json(content["record"]), Machine(**content["machine"])
+    return Assignment(**{**content, "record": record, "machine": machine})
 
 
 def _dump(content: Mapping[str, Any]) -> bytes:

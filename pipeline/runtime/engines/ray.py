@@ -63,15 +63,21 @@ class RayEngine:
 
     def check(self, steps: Iterable[StepNotebook]) -> None:
         """Refuse steps that the cluster cannot run, before anything is queued."""
-        session, machines = self._cluster.session(), self._cluster.machines()
+        session, machines = self._cluster.session(), self._cluster.machines().values()
         for step in steps:
             asked = self._project.config.machine(step.name)
-            if not any(
-                asked.cpus <= has.cpus and asked.memory_gb <= has.memory_gb and asked.gpus <= has.gpus
-                for has in machines
-            ):
+            if asked.nodes > 1 and "step.machines" not in step.content:
                 raise UsageError(
-                    f"{step.name} asks for more than any machine of the cluster has: {asked}",
+                    f"{step.name} asks for {asked.nodes} machines, and its notebook uses one",
+                    where=step.path,
+                    expected="a notebook that uses step.machines",
+                    remedy=f"remove 'nodes' from machines: {step.name}",
+                )
+            fitting = sum(asked.fits(has) for has in machines)
+            if fitting < asked.nodes:
+                than = f"the cluster has, with {fitting} of that size" if fitting else "any machine of the cluster has"
+                raise UsageError(
+                    f"{step.name} asks for more than {than}: {asked}",
                     where=self._cluster.address,
                     expected=f"at most one of: {'; '.join(sorted({str(has) for has in machines}))}",
                     remedy=f"ask for less in machines: {step.name}, or start a larger machine",
@@ -88,6 +94,7 @@ class RayEngine:
 
     def execute(self, step: StepNotebook, assignment: Assignment, *, fresh: bool) -> tuple[StepRecord, int]:
         """Execute an attempt on the cluster, or follow the job that is at it already."""
+        assignment = replace(assignment, machine=self._project.config.machine(step.name))
         files = JobFiles(self._store, assignment.run, assignment.record)
         files.watch(this_process())
         files.ask(assignment)

@@ -67,11 +67,11 @@ class RayCluster:
         name: str = self._ask("GET", "/api/version").json()["session_name"]
         return name
 
-    def machines(self) -> list[Machine]:
-        """What each machine has."""
+    def machines(self) -> dict[str, Machine]:
+        """What each machine has, by Ray's id of it."""
         answer = self._ask("GET", "/api/v0/nodes", params={"detail": 1, "limit": 10_000}).json()
         nodes = [node for node in answer["data"]["result"]["result"] if node["state"] == "ALIVE"]
-        return [_machine(node["resources_total"]) for node in nodes]
+        return {node["node_id"]: _machine(node["resources_total"]) for node in nodes}
 
     def upload(self, archive: bytes) -> str:
         """Make a ZIP file known to the cluster; its URI. The same bytes are sent once."""
@@ -84,14 +84,21 @@ class RayCluster:
     def submit(self, name: str, command: str, code: str, machine: Machine | None) -> None:
         """Submit a job that runs a command in the code's folder. A job of that name that is there already stays.
 
-        Without a `machine` it runs on the head at once. It gets no environment variables, which anybody could read.
+        Without a `machine` it runs on the head at once. A job that asks for several is put on one of that size and
+        reserves nothing: it will ask for all of them, its own included. A job gets no environment variables, which
+        anybody could read.
         """
-        asked = machine and {
-            "entrypoint_num_cpus": machine.cpus,
-            "entrypoint_num_gpus": machine.gpus,
-            "entrypoint_memory": int(machine.memory_gb * 1e9),
-        }
-        job = {"submission_id": name, "entrypoint": command, "runtime_env": {"working_dir": code}, **(asked or {})}
+        asked: dict[str, Any] = {}
+        if machine and machine.nodes > 1:
+            fitting = [node for node, has in self.machines().items() if machine.fits(has)]
+            asked = {"entrypoint_label_selector": {"ray.io/node-id": f"in({','.join(fitting)})"}}
+        elif machine:
+            asked = {
+                "entrypoint_num_cpus": machine.cpus,
+                "entrypoint_num_gpus": machine.gpus,
+                "entrypoint_memory": int(machine.memory_gb * 1e9),
+            }
+        job = {"submission_id": name, "entrypoint": command, "runtime_env": {"working_dir": code}, **asked}
         try:
             self._ask("POST", "/api/jobs/", json=job)
         except PipelineError:

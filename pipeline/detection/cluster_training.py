@@ -46,7 +46,7 @@ def run_on_machines(job: TrainingJob, report: Report, machines: Machines) -> Ses
         problem = f"a training on {machines.count} machines needs Ray Train: {error}"
         raise MissingError(problem, where=socket.gethostname(), remedy="make ray, on each machine") from error
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(10 * 365 * 24 * 3600)  # machines may be busy for long
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(24 * 3600)  # machines may be busy for long
     ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try:
         for _ in range(MOST_LOST):

@@ -20,6 +20,7 @@ from machines import lacking
 from ray_machines import RayMachines, ray_machines
 
 ROOT = Path(__file__).parents[2]
+OF_STEPS = ("ray_job", "ipykernel", "TrainWorker", "multiprocessing.spawn")  # in the commands of a step's processes
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Checkout:
         found = {}
         for name in ("head", "a", "b"):
             lines = [" ".join(each.cmdline()) for each in self.cluster.machines[name].processes() if each.is_running()]
-            found[name] = [line for line in lines if "ray_job" in line or "ipykernel" in line]
+            found[name] = [line for line in lines if any(kind in line for kind in OF_STEPS)]
         return {name: lines for name, lines in found.items() if lines}
 
     def place(self, step: str, config: str = "configs/demo.yaml") -> str:

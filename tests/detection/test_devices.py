@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ import psutil
 import pytest
 import torch
 from folders import digests_of
+from ports import free_ports
 
 from pipeline import errors
-from pipeline.detection import devices
+from pipeline.detection import devices, training
 from pipeline.detection.checkpoints import read_checkpoint
-from pipeline.detection.devices import execution_config
+from pipeline.detection.devices import Place, execution_config, run_processes
 from pipeline.detection.families.yolox.detector import PartwiseYOLOX
 from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Hyperparameters, TrainingOptions
 from pipeline.detection.resuming import CHECKPOINT
@@ -100,6 +103,51 @@ def test_a_division(gpus: int, change: dict[str, Any], expected: dict[str, Any],
     pretend(monkeypatch, gpus)
     execution = execution_config(replace(ONE, **change), FROM_SCRATCH, 13)
     assert {name: getattr(execution, name) for name in expected} == expected
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Machines that are only counted."""
+
+    count: int = 2
+    cpus: float = 1
+    gpus: float = 0
+    memory_gb: float = 0
+
+    def inputs(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("machines", "change", "expected"),
+    [
+        pytest.param(Spread(), {}, {"devices": 2, "micro_batch": 2, "cuda": False, "workers": 0}, id="a process each"),
+        pytest.param(Spread(cpus=16), {"devices": 4}, {"devices": 4, "workers": 7}, id="cores are shared"),
+        pytest.param(Spread(3, 64, 8), {"batch_size": 96}, {"devices": 24, "cuda": True, "workers": 7}, id="all GPUs"),
+        pytest.param(Spread(3, 64, 8), {"batch_size": 18}, {"devices": 18}, id="GPUs that share a batch evenly"),
+        pytest.param(Spread(gpus=1), {"precision": "mixed"}, {"mixed": True}, id="GPUs that this machine lacks"),
+    ],
+)
+def test_a_division_among_machines(
+    machines: Spread, change: dict[str, Any], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they have counts, not what this one has."""
+    pretend(monkeypatch, 0)
+    execution = execution_config(replace(ONE, **change), FROM_SCRATCH, 13, machines)
+    assert {name: getattr(execution, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("machines", "change", "says"),
+    [
+        pytest.param(Spread(cpus=4), {"devices": 3}, "3 devices cannot be divided among 2 machines", id="an odd one"),
+        pytest.param(Spread(), {"devices": 4}, "devices is 4, and there are 2 cores and no GPU", id="too many"),
+        pytest.param(Spread(3), {}, "batch of 4 cannot be shared out evenly to 3", id="a batch for other machines"),
+    ],
+)
+def test_a_division_that_the_machines_cannot_do(machines: Spread, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(errors.UsageError, match=says):
+        execution_config(replace(ONE, **change), FROM_SCRATCH, 13, machines)
 
 
 @pytest.mark.parametrize(
@@ -231,6 +279,39 @@ def test_processes_that_say_nothing_end_with_their_parent(end: signal.Signals, t
     end_with_children(process, end)
     for rank in "01":  # where one evaluates, the others wait
         assert (tmp_path / rank).read_text() == str(devices.LONGEST_WAIT)
+
+
+OTHER = """
+import pickle, sys
+from pipeline.detection.devices import Place, run_processes
+if __name__ == "__main__":
+    with open(sys.argv[1], "rb") as file:
+        job = pickle.load(file)
+    assert run_processes(job, print, Place(1, 2, sys.argv[2])) == []
+"""
+
+
+@pytest.mark.slow
+def test_two_machines_have_the_bytes_of_one_and_the_checkpoint_of_the_first(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The machines are two processes, of which the second has no folder to resume from."""
+
+    def spread(job: Any, report: Any, machines: Spread) -> Any:
+        address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+        (tmp_path / "other.py").write_text(OTHER)
+        (tmp_path / "job").write_bytes(pickle.dumps(replace(job, resume=tmp_path / "none", tables=None)))
+        other = subprocess.Popen([sys.executable, tmp_path / "other.py", tmp_path / "job", address])
+        [result] = run_processes(job, report, Place(0, machines.count, address))
+        assert other.wait(60) == 0
+        return result
+
+    monkeypatch.setattr(training, "run_on_machines", spread)
+    expected = digests_of(run(OPTIONS, resume=tmp_path / "on one").folder)
+    assert digests_of(run(OPTIONS, machines=Spread(), resume=tmp_path / "on two").folder) == expected
+    caplog.clear()
+    assert digests_of(run(OPTIONS, machines=Spread(), resume=tmp_path / "on one").folder) == expected
+    assert "continuing after epoch 1 of 1" in caplog.messages
 
 
 def test_the_error_of_a_process_is_the_users(run: Run, datasets: tuple[Path, Path], tmp_path: Path) -> None:

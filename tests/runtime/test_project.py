@@ -41,10 +41,11 @@ def test_each_zone_and_mode_has_its_part_of_the_store(tmp_path: Path) -> None:
 
 
 def test_a_step_asks_for_a_machine(tmp_path: Path) -> None:
-    machines = "machines: {a: {here: true}, b: {gpus: 2, memory_gb: 64}}"
+    machines = "machines: {a: {here: true}, b: {gpus: 2, memory_gb: 64, nodes: 3}}"
     read = config(tmp_path, f"name: x\nstore: s3://b/c\nengine: ray\n{machines}")
-    assert [read.machine(step) for step in "abc"] == [Machine(here=True), Machine(gpus=2, memory_gb=64), Machine()]
-    assert str(read.machine("b")) == "1 CPUs, 64 GB, 2 GPUs"
+    there = Machine(gpus=2, memory_gb=64, nodes=3)
+    assert [read.machine(step) for step in "abc"] == [Machine(here=True), there, Machine()]
+    assert str(there) == "3 machines with 1 CPUs, 64 GB, 2 GPUs"
     assert config(tmp_path, f"name: x\n{machines}").machine("b") == Machine(here=True)
 
 
@@ -74,7 +75,8 @@ def test_other_machines_do_not_reach_a_store_on_this_one(tmp_path: Path, store: 
         pytest.param("name: x\ndeliver: {a: 'see {'}", "{path} and {bin} only", id="open brace"),
         pytest.param("name: x\nengine: slurm", "there is only ray", id="engine that there is not"),
         pytest.param("name: x\nmachines: {a: {gpu: 1}}", "did you mean 'gpus'", id="machine with an unknown key"),
-        pytest.param("name: x\nmachines: {a: {nodes: 2}}", "there is no key 'nodes'", id="several machines"),
+        pytest.param("name: x\nmachines: {a: {nodes: 1.5}}", "'nodes' is no whole number", id="part of a machine"),
+        pytest.param("name: x\nmachines: {a: {nodes: 0}}", "'nodes' is no number above 0", id="no machine"),
         pytest.param("name: x\nmachines: {a: {cpus: 0}}", "'cpus' is no number above 0", id="no processor"),
         pytest.param("name: x\nmachines: {a: {gpus: true}}", "'gpus' is no number above 0", id="GPU or not"),
         pytest.param("name: x\nmachines: {a: {here: true, cpus: 2}}", "'here' stands alone", id="here and there"),

@@ -267,7 +267,7 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
     names = tuple(f"class {number}" for number in range(1, 81))
     execution = ExecutionConfig(1, devices=1)
     metadata = ModelMetadata("nano", (64, 64), names)
-    config = FAMILY.training_config(TrainingOptions("nano", 64, 1, 8), Hyperparameters(), metadata, execution)
+    config = FAMILY.training_config(TrainingOptions("yolox-nano", 64, 1, 8), Hyperparameters(), metadata, execution)
     if not (prepared := work / f"tables-{images}").exists():
         run("tables", images, work)
     FAMILY.set_machine(config, folder, folder, execution, prepared)

@@ -205,7 +205,7 @@ def run(task: str, variant: str, seed: int, own: dict[str, Any] | None) -> dict[
             return {"task": task, "variant": variant, "seed": seed, "best": best, "false_alarms": false_alarms}
         if chosen.forgiving:
             forgive(weights, classes, plan)
-        options = replace(TrainingOptions("nano", plan.image_size, plan.epochs, 8, seed=seed), **chosen.recipe)
+        options = replace(TrainingOptions("yolox-nano", plan.image_size, plan.epochs, 8, seed=seed), **chosen.recipe)
         new_classes = 0 if task == "known" else len(classes)
         chosen_values = default_hyperparameters(pretrained=weights is not None, new_classes=new_classes)
         hyperparameters = replace(chosen_values, **chosen.changes)
@@ -430,7 +430,7 @@ def diagnose() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as place:
         sets = make_sets("known", Path(place))
-        options, spec = TrainingOptions("nano", 416, 1, 16), ModelMetadata("nano", (416, 416), SIX)
+        options, spec = TrainingOptions("yolox-nano", 416, 1, 16), ModelMetadata("nano", (416, 416), SIX)
         execution = ExecutionConfig(4)
         mmdet_config = training_config(options, replace(KNOWN_CLASSES, freeze="nothing"), spec, execution)
         import_modules_from_strings(**mmdet_config.custom_imports)

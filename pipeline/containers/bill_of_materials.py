@@ -42,7 +42,7 @@ def bill_of_materials(bento: PackedBento) -> dict[str, Any]:
 
 
 def _model(bento: PackedBento) -> dict[str, Any]:
-    model, name = bento.model, f"YOLOX-{bento.model.variant}"
+    model, name = bento.model, bento.model.name
     data = [
         {"type": "dataset", "name": entity, "contents": {"properties": [{"name": "digest", "value": digest}]}}
         for entity, digest in model.origin.get("data", {}).items()

@@ -38,7 +38,7 @@ class PackedBento:
     def title(self) -> str:
         """The model in a few words."""
         count = len(self.model.classes)
-        return f"YOLOX-{self.model.variant}, {count} class{'' if count == 1 else 'es'}"
+        return f"{self.model.name}, {count} class{'' if count == 1 else 'es'}"
 
     @property
     def facts(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pipeline.errors import DataError, UsageError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-COCO = "coco"  # stands for the weights in the table that fit the variant
+COCO = "coco"  # stands for the weights in the table that fit the detector
 
 _TABLE = Path(__file__).with_name("published_weights.yaml")
 _CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; before: a pickle
@@ -31,7 +31,7 @@ _CHECKPOINT_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6: a zip; be
 class PublishedWeights:
     """One published file, trained on COCO train2017 by "mmdet" or "Megvii"."""
 
-    variant: str
+    detector: str  # family and variant, such as `yolox-s`
     source: str
     url: str
     licence: str  # its SPDX identifier
@@ -49,17 +49,17 @@ def published_weights() -> tuple[PublishedWeights, ...]:
     return tuple(PublishedWeights(**entry) for entry in yaml.safe_load(_TABLE.read_text(encoding="utf-8")))
 
 
-def coco_weights(variant: str) -> PublishedWeights:
-    """The weights that `coco` means: the first entry of the variant, which is mmdet's where there is one."""
-    table = {entry.variant: entry for entry in reversed(published_weights())}
-    if variant not in table:
+def coco_weights(detector: str) -> PublishedWeights:
+    """The weights that `coco` means: the first entry of the detector, which is mmdet's where there is one."""
+    table = {entry.detector: entry for entry in reversed(published_weights())}
+    if detector not in table:
         raise UsageError(
-            f"'{COCO}' stands for published weights of a YOLOX variant, and there are none of '{variant}'",
-            where="variant",
+            f"'{COCO}' stands for published weights of a detector, and there are none of '{detector}'",
+            where="detector",
             expected="one of " + ", ".join(sorted(table)),
-            remedy=did_you_mean(variant, table, otherwise="give the variant to train", cutoff=0.3),
+            remedy=did_you_mean(detector, table, otherwise="give the detector to train", cutoff=0.3),
         )
-    return table[variant]
+    return table[detector]
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,21 @@ class WeightsOrigin:
     licence: str = ""  # its SPDX identifier; empty where it is not known
 
 
-def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", variant: str = "") -> dict[str, Any]:
+def load_weights(url: str, folder: Path, *, cache: Path, sha256: str = "", detector: str = "") -> dict[str, Any]:
     """Write `source.json`, and `weights.pth` where a URL is given; returns what `source.json` says.
 
     Of a path on this machine it says the last name, so that the same weights are the same artifact on another machine.
-    The URL may be empty to start without, or "coco" for the published weights that fit the variant, the YOLOX size.
+    The URL may be empty to start without, or "coco" for the published weights of the detector.
 
     Raises:
-        UsageError: A digest is given without a URL, or "coco" without a variant that there is.
+        UsageError: A digest is given without a URL, or "coco" without a detector that has published weights.
         DataError: The file is no checkpoint, or has another digest than given or published.
     """
     if sha256 and not url:
         raise UsageError("a SHA-256 was given without a URL", where=sha256, remedy="give the weights' URL, too")
     if url == COCO:
-        chosen = coco_weights(variant)
-        log.info("coco: YOLOX-%s by %s, mAP %.3f, %s", variant, chosen.source, chosen.mAP, chosen.licence)
+        chosen = coco_weights(detector)
+        log.info("coco: %s by %s, mAP %.3f, %s", detector, chosen.source, chosen.mAP, chosen.licence)
         url = chosen.url
     elif (remedy := did_you_mean(url, [COCO], cutoff=0.7)) and not Path(url).exists():
         raise UsageError(f"there are no weights '{url}'", expected=f"{COCO}, a path or a URL", remedy=remedy)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.learned_images import LearnedImages
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import Family
 from pipeline.errors import DataError, MissingError
 
 log = logging.getLogger(__name__)
@@ -34,10 +34,11 @@ class Checkpoint:
     classes: tuple[str, ...]  # of the rows of its classification layers, in order
     summary: str  # what the file holds, and what of it is not used, in a line
     learned: LearnedImages | None  # the images that the weights learned from; None where the file does not say
+    family: Family
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a `.pth` file by mmdet or by the family's authors, and refuse any pickle that would run code.
+def read_checkpoint(path: Path, family: Family) -> Checkpoint:
+    """Read a `.pth` file of a family, by mmdet or by the family's authors, and refuse any pickle that would run code.
 
     Class names come from the checkpoint's meta data; a head of 80 classes without names is taken for COCO's. Averaged
     weights are read if training kept them: mmengine, mmdet 2 and Megvii all store them as the model's weights. The
@@ -60,12 +61,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         beside = {}
     wrapped = all(str(name).startswith("module.") for name in state)  # by DataParallel
     named = {str(name).removeprefix("module.") if wrapped else str(name): value for name, value in state.items()}
-    tensors, source = FAMILY.normalize({n: value for n, value in named.items() if not n.startswith("ema_")}, path)
+    tensors, source = family.normalize({n: value for n, value in named.items() if not n.startswith("ema_")}, path)
 
     meta, learned = beside.pop("meta", None), _learned(beside.get(LEARNED_ENTRY))
     if learned is not None:
         del beside[LEARNED_ENTRY]
-    count, assumed = len(tensors[f"{FAMILY.class_layer}0.bias"]), ""
+    count, assumed = len(tensors[f"{family.class_layer}0.bias"]), ""
     classes = _class_names(meta, count)
     if not classes and count == len(coco_classes()):
         classes, assumed = coco_classes(), " taken for COCO's"
@@ -74,9 +75,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         remedy = "Where you know them, save the file again with {'meta': {'classes': [...]}} beside the weights"
         log.warning("%s: %d classes without names; none can be carried over. %s", path.name, count, remedy)
     unused = [*map(str, beside), *(["ema_*"] if any(name.startswith("ema_") for name in named) else [])]
-    summary = f"{FAMILY.name}-{FAMILY.variant_of(tensors) or '?'} by {source}, {count} classes{assumed}"
+    summary = f"{family.name}-{family.variant_of(tensors) or '?'} by {source}, {count} classes{assumed}"
     summary += f"; not used: {', '.join(unused)}" if unused else ""
-    return Checkpoint(tensors, classes, summary, learned)
+    return Checkpoint(tensors, classes, summary, learned, family)
 
 
 def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]) -> None:
@@ -89,7 +90,7 @@ def fit(checkpoint: Checkpoint, model: torch.nn.Module, classes: tuple[str, ...]
     """
     own, fitted = model.state_dict(), dict(checkpoint.state)
     _check_parameters(checkpoint, own)
-    for name in [name for name in own if name.startswith(FAMILY.class_layer)]:
+    for name in [name for name in own if name.startswith(checkpoint.family.class_layer)]:
         fitted[name] = own[name].clone()
         for row, known in enumerate(classes):
             if known in checkpoint.classes:
@@ -114,7 +115,7 @@ def write_checkpoint(
 
 def coco_classes() -> tuple[str, ...]:
     """COCO's 80 category names in the order of mmdet's heads."""
-    from mmdet.datasets import CocoDataset  # after FAMILY, which puts mmcv's operators in place
+    from mmdet.datasets import CocoDataset  # after the families, which puts mmcv's operators in place
 
     return tuple(CocoDataset.METAINFO["classes"])
 
@@ -157,18 +158,21 @@ def _check_parameters(checkpoint: Checkpoint, own: Mapping[str, Tensor]) -> None
     """Only the number of classes may differ."""
     given = {name: tuple(value.shape) for name, value in checkpoint.state.items()}
     wanted = {name: tuple(value.shape) for name, value in own.items()}
-    wanted |= {n: (len(checkpoint.classes), *wanted[n][1:]) for n in wanted if n.startswith(FAMILY.class_layer)}
+    wanted |= {
+        n: (len(checkpoint.classes), *wanted[n][1:]) for n in wanted if n.startswith(checkpoint.family.class_layer)
+    }
     wrong = [f"{name} is missing" for name in wanted if name not in given]
     wrong += [f"{name} is unknown" for name in given if name not in wanted]
     wrong += [f"{n} is {given[n]} instead of {wanted[n]}" for n in wanted if given.get(n, wanted[n]) != wanted[n]]
     if wrong:
-        ours, theirs = FAMILY.variant_of(own), FAMILY.variant_of(checkpoint.state)
-        another = f"these are weights of {FAMILY.name}-{theirs}: set variant={theirs}"
+        family = checkpoint.family
+        ours, theirs = family.variant_of(own), family.variant_of(checkpoint.state)
+        another = f"these are weights of {family.name}-{theirs}: set detector={family.name.lower()}-{theirs}"
         raise DataError(
             f"the pretrained weights do not fit the model: {len(wrong)} parameters differ",
             where=", ".join(wrong[:LISTED] + ["..."] * (len(wrong) > LISTED)),
-            expected=f"the parameters of {FAMILY.name}-{ours}",
-            remedy=another if theirs not in (ours, None) else f"use weights of an unchanged {FAMILY.name}-{ours}",
+            expected=f"the parameters of {family.name}-{ours}",
+            remedy=another if theirs not in (ours, None) else f"use weights of an unchanged {family.name}-{ours}",
         )
 
 

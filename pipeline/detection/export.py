@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from pipeline.detection.checkpoints import fit, read_checkpoint
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import family_of
 from pipeline.detection.mmcv_ops import nms
 from pipeline.errors import StepError
 from pipeline.serving.backend import INPUT, OUTPUTS
@@ -60,13 +60,14 @@ class ExportedModel:
 
 def load_detector(metadata: ModelMetadata, weights: Path) -> nn.Module:
     """A detector with a checkpoint's weights in evaluation mode; see `Family.exportable` for its input and output."""
-    checkpoint = read_checkpoint(weights)
+    family = family_of(metadata)
+    checkpoint = read_checkpoint(weights, family)
     if missing := [name for name in metadata.classes if name not in checkpoint.classes]:
         problem = f"the weights do not know every class: {', '.join(missing)} are missing"
         raise StepError(problem, where=weights, expected=", ".join(metadata.classes))
-    model = FAMILY.build_model(metadata)
+    model = family.build_model(metadata)
     fit(checkpoint, model, metadata.classes)
-    return FAMILY.exportable(model).eval()
+    return family.exportable(model).eval()
 
 
 def export_onnx(metadata: ModelMetadata, weights: Path, path: Path) -> ExportedModel:
@@ -79,7 +80,7 @@ def export_onnx(metadata: ModelMetadata, weights: Path, path: Path) -> ExportedM
     Raises:
         StepError: torch cannot export the model, or ONNX's checker refuses the result.
     """
-    log.info("exporting %s-%s to ONNX", FAMILY.name, metadata.variant)
+    log.info("exporting %s to ONNX", metadata.name)
     # the exporter prints its stages, and warnings about torchvision
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -171,7 +172,7 @@ def check_parity(
         StepError: A box differs by more than 0.01 px, a score by more than 1e-4, or the file suppresses other boxes
             than an exact greedy suppression.
     """
-    pixels = FAMILY.letterbox(images, metadata.image_size)
+    pixels = family_of(metadata).letterbox(images, metadata.image_size)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # mmdet's backbone names torch.cuda.amp
         boxes, scores = (value.numpy() for value in load_detector(metadata, weights)(torch.from_numpy(pixels)))

@@ -20,7 +20,7 @@ MOSAIC_STEPS = 2500  # a shorter run from scratch is too short to learn from mos
 class TrainingOptions:
     """What a user can choose."""
 
-    variant: str = "s"  # size of the detector
+    detector: str = "yolox-s"  # family and size
     image_size: int = 640  # side of the square input in pixels, a multiple of the family's stride
     epochs: int = 10  # 0 packs the pretrained weights as they are
     batch_size: int = 8  # images per step of the optimiser, over all devices
@@ -39,6 +39,11 @@ class TrainingOptions:
     max_minutes: float = 0.0  # training ends with the epoch that reaches this time; 0: no limit
     workers: int = -1  # data loading processes per device; -1 uses none on two cores or fewer, else up to eight
     seed: int = 0
+
+    @property
+    def variant(self) -> str:
+        """The size of the detector."""
+        return self.detector.rpartition("-")[2]
 
     def __post_init__(self) -> None:
         for name, minimum in MINIMA.items():

@@ -18,7 +18,7 @@ from pipeline.data.coco import read_coco
 from pipeline.data.learned_images import LearnedImages
 from pipeline.detection.checkpoints import read_checkpoint
 from pipeline.detection.epochs import EpochRecord
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import family_of
 from pipeline.detection.hooks import (
     GivenWeightsHook,
     ProgressHook,
@@ -93,11 +93,12 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     from mmengine.runner import Runner
 
     options, execution, classes = job.options, job.execution, job.metadata.classes
-    config = FAMILY.training_config(options, job.hyperparameters, job.metadata, execution)
+    family = family_of(job.metadata)
+    config = family.training_config(options, job.hyperparameters, job.metadata, execution)
     if is_main_process():
         config.dump(str(job.folder / "config.py"))
     progress = ProgressHook(options.batch_size, report if is_main_process() else lambda *_: None)
-    meta = {"classes": list(classes), "variant": options.variant, "seed": options.seed}
+    meta = {"classes": list(classes), "variant": options.variant, "family": family.name, "seed": options.seed}
     keeper = WeightsHook(job.folder, meta, job.learned)
     stopping = StoppingHook(options.patience, options.max_minutes * 60, keeper)
     # a checkpoint with other facts is not continued; after an out of memory the parts of a step may be smaller
@@ -105,7 +106,7 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     facts = {**asdict(same), "devices": execution.devices, "mixed": execution.mixed, **arithmetic()}
     hooks: list[Any] = [EpochSeedHook(options.seed), progress, keeper, stopping]
     if job.weights:  # of hooks of one priority, the first goes first
-        hooks.append(GivenWeightsHook(read_checkpoint(job.weights), job.folder, meta))
+        hooks.append(GivenWeightsHook(read_checkpoint(job.weights, family), job.folder, meta))
         hooks.append(WarmStartHook(balanced=job.hyperparameters.balanced))
     hooks.append(ResumeHook(job.resume, facts, progress, keeper, stopping))
     if execution.devices > 1:
@@ -118,7 +119,7 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tables = job.tables or write_tables(job, Path(work) / "annotations")
-        FAMILY.set_machine(config, job.train_folder, job.eval_folder, execution, tables)
+        family.set_machine(config, job.train_folder, job.eval_folder, execution, tables)
         config.work_dir = work
         config.visualizer = {"type": "Visualizer", "vis_backends": []}
         runner = Runner.from_cfg(config)

@@ -24,7 +24,7 @@ from pipeline.detection.checkpoints import GIVEN, coco_classes, fit, read_checkp
 from pipeline.detection.cluster_training import run_on_machines
 from pipeline.detection.devices import Machines, execution_config, run_within_memory
 from pipeline.detection.epochs import RESULTS, EpochRecord, write_epochs
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import find_family
 from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions, default_hyperparameters
 from pipeline.detection.mapped_annotations import write_table
 from pipeline.detection.session import TrainingJob
@@ -112,12 +112,13 @@ def train(
         DataError: The data sets do not go together, or the weights do not fit the detector.
         StepError: The loss became infinite, or a process on one of several devices failed.
     """
-    FAMILY.check(options.variant, options.image_size)
+    family = find_family(options.detector)
+    family.check(options.image_size)
     train_set, eval_set = (read_coco(each / "annotations.json") for each in (train_folder, eval_folder))
     _check_sets(train_set, eval_set, train_folder, eval_folder)
     classes, checkpoint, before = _classes(train_set), None, None
     if weights:
-        checkpoint = read_checkpoint(weights)
+        checkpoint = read_checkpoint(weights, family)
         log.info("%s: %s", weights.name, checkpoint.summary)
         if (before := checkpoint.learned) is None:
             unknown = UnknownWeights(sha256_of(weights), coco=set(coco_classes()) <= set(checkpoint.classes))
@@ -129,17 +130,19 @@ def train(
             where=name,
             expected="pretrained weights (a weights_url), or another value",
         )
-    metadata = ModelMetadata(options.variant, (options.image_size, options.image_size), classes, origin=origin or {})
+    metadata = ModelMetadata(
+        options.variant, (options.image_size, options.image_size), classes, origin=origin or {}, family=family.name
+    )
     sets = {"train": DatasetOrigin.of(train_set), "eval": DatasetOrigin.of(eval_set)} if options.epochs else {}
     TrainingOrigins(weights_origin, sets).write(folder / ORIGINS_FILE)
     richest = _richest_images(eval_set)
     if checkpoint and options.epochs == 0:
         learned = learn_images(before=before)
         metadata = replace(metadata, classes=checkpoint.classes)
-        fit(checkpoint, FAMILY.build_model(metadata), metadata.classes)  # refuses weights of another size
+        fit(checkpoint, family.build_model(metadata), metadata.classes)  # refuses weights of another size
         for name in ("best.pth", "last.pth", GIVEN):
             write_checkpoint(folder / name, checkpoint.state, {"classes": list(metadata.classes), "epoch": 0}, learned)
-        FAMILY.model_config(metadata).dump(str(folder / "config.py"))
+        family.model_config(metadata).dump(str(folder / "config.py"))
         log.info("epochs=0: the pretrained weights are passed on as they are, %d classes", len(metadata.classes))
         result = TrainingResult(folder, metadata)
     else:
@@ -222,11 +225,11 @@ def scratch_warnings(options: TrainingOptions, images: int) -> tuple[str, ...]:
     """Name a training from random weights that is too short to find anything, and published weights to start from."""
     if images >= FEWEST_IMAGES and images * options.epochs >= FEWEST_SAMPLES:
         return ()
-    weights = coco_weights(options.variant)
+    weights = coco_weights(options.detector)
     return (
         f"training from scratch on {images} images for {options.epochs} epochs will find little: "
         "use pretrained weights",
-        f"weights_url: {COCO} takes YOLOX-{weights.variant} by {weights.source} "
+        f"weights_url: {COCO} takes {weights.detector} by {weights.source} "
         f"(mAP {weights.mAP:.3f} on COCO, {weights.licence}): {weights.url}",
     )
 

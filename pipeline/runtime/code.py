@@ -82,6 +82,7 @@ def _files_of(module: str) -> Iterator[Path]:
     if parts and parts[0] != RUNTIME:
         files = [PACKAGE.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
         files += PACKAGE.joinpath(*parts[:-1]).glob(f"{parts[-1]}.py")
+        files += PACKAGE.joinpath(*parts[:-1]).glob(f"{parts[-1]}/__init__.py")
         yield from (path for path in files if path.is_file())
 
 

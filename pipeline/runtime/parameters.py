@@ -6,7 +6,7 @@ A comment may declare what values are allowed, each constraint after a semicolon
 `at least 1`, `at most 100`, `above 0`, `a multiple of 32`. In a list or table they hold for each item. The default is
 always allowed, so that it may stand for "off" or "chosen automatically".
 
-A comment may name the source of a parameter that is not set: `where url is coco: model_train.variant`. With any other
+A comment may name the source of a parameter that is not set: `where url is coco: model_train.detector`. With any other
 value of `url`, a parameter of the same step, the default holds.
 """
 

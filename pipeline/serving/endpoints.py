@@ -97,7 +97,7 @@ class Endpoints:
             threads=settings.threads,
             **fields,
         )
-        about = f"YOLOX-{metadata.variant}, {len(metadata.classes)} classes: {', '.join(metadata.classes[:20])}"
+        about = f"{metadata.name}, {len(metadata.classes)} classes: {', '.join(metadata.classes[:20])}"
         self._openapi = openapi_document(
             SERVICE_NAME,
             version,

@@ -47,6 +47,7 @@ class ModelMetadata:
     # with "-dirty" where the tree differed from it, `created`, its time, ISO 8601 in UTC, and `weights`, the epoch that
     # was packed, `best` or `last`. Early versions had none.
     origin: Mapping[str, Any] = field(default_factory=dict)
+    family: str = "YOLOX"  # as its authors write it; early versions knew no other
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -57,6 +58,16 @@ class ModelMetadata:
                 expected=f"a number from score_threshold, {self.score_threshold}, to 1",
             )
         check_form(self.runtime, self.precision)
+
+    @property
+    def name(self) -> str:
+        """Family and variant as people write them: `YOLOX-s`."""
+        return f"{self.family}-{self.variant}"
+
+    @property
+    def detector(self) -> str:
+        """The same as the option of a training has it: `yolox-s`."""
+        return self.name.lower()
 
     @property
     def providers(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def pack_service(
         options = {
             "service": SERVICE,
             "name": SERVICE_NAME,
-            "description": f"# {SERVICE_NAME}\n\nYOLOX-{metadata.variant}, {len(metadata.classes)} classes: "
+            "description": f"# {SERVICE_NAME}\n\n{metadata.name}, {len(metadata.classes)} classes: "
             f"{', '.join(metadata.classes)}.\n",
             "include": _files(context),
             "labels": labels(metadata),

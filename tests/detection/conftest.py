@@ -105,7 +105,7 @@ def skilled(datasets: tuple[Path, Path], pretrained: Path, tmp_path_factory: pyt
 
     folder = tmp_path_factory.mktemp("skilled")
     result = train(
-        TrainingOptions("nano", 64, 3, 4, seed=3),
+        TrainingOptions("yolox-nano", 64, 3, 4, seed=3),
         *datasets,
         folder,
         weights=pretrained,

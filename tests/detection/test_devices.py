@@ -31,8 +31,8 @@ from pipeline.detection.hyperparameters import FROM_SCRATCH, MOSAIC_STEPS, Hyper
 from pipeline.detection.resuming import CHECKPOINT
 from pipeline.detection.training import TrainingResult
 
-ONE = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4)
-OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
+ONE = TrainingOptions(detector="yolox-nano", image_size=64, epochs=3, batch_size=4)
+OPTIONS = TrainingOptions(detector="yolox-nano", image_size=64, epochs=1, batch_size=4, seed=3, devices=2, workers=0)
 Run = Callable[..., TrainingResult]
 
 PARENT = """
@@ -42,7 +42,7 @@ from pipeline.detection.hyperparameters import TrainingOptions
 from pipeline.detection.training import train
 
 weights, train_folder, eval_folder, folder, resume = map(Path, sys.argv[1:])
-options = TrainingOptions("nano", 64, 10, 8, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
+options = TrainingOptions("yolox-nano", 64, 10, 8, learning_rate=1e-3, freeze="stem", seed=3, devices=2, workers=0)
 train(options, train_folder, eval_folder, folder, weights=weights, resume=resume)
 """
 

@@ -119,7 +119,9 @@ def model_and_groups(hyperparameters: Hyperparameters) -> tuple[Any, list[dict[s
     from mmdet.registry import MODELS
 
     metadata = ModelMetadata("nano", (64, 64), ("disc", "block"))
-    config = training_config(TrainingOptions("nano", 64), hyperparameters, metadata, ExecutionConfig(iterations=1))
+    config = training_config(
+        TrainingOptions("yolox-nano", 64), hyperparameters, metadata, ExecutionConfig(iterations=1)
+    )
     import_modules_from_strings(**config.custom_imports)
     init_default_scope("mmdet")
     model = MODELS.build(config.model)

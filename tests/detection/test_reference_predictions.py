@@ -21,7 +21,7 @@ from pipeline.serving.decoding import decode
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 from pipeline.serving.preprocessing import letterbox, stack
 
-OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=2, batch_size=4, seed=3)
+OPTIONS = TrainingOptions(detector="yolox-nano", image_size=64, epochs=2, batch_size=4, seed=3)
 CATEGORIES = {"disc": 1, "block": 2}
 
 

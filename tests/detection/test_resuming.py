@@ -27,7 +27,7 @@ from pipeline.detection.resuming import CHECKPOINT, ResumeHook, read_state, writ
 from pipeline.detection.training import TrainingResult, train
 from pipeline.errors import DataError
 
-OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
+OPTIONS = TrainingOptions(detector="yolox-nano", image_size=64, epochs=3, batch_size=8, seed=3, workers=0)
 Run = Callable[..., TrainingResult]
 CASES = {
     "scratch": OPTIONS,
@@ -56,7 +56,7 @@ def write(content, file):
     save(content, file)
 
 resuming.torch.save = write
-train(TrainingOptions("nano", 64, 3, 8, seed=3, workers=2), *map(Path, folders), resume=Path(resume))
+train(TrainingOptions("yolox-nano", 64, 3, 8, seed=3, workers=2), *map(Path, folders), resume=Path(resume))
 """
 
 

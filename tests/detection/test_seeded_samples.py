@@ -18,8 +18,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from pipeline.detection import mmcv_ops, seeded_samples
-from pipeline.detection.families.yolox import transforms
+from pipeline.detection import mmcv_ops, seeded_samples, transforms
 from pipeline.detection.seeded_samples import EpochSampler, seeded
 
 mmcv_ops.install()

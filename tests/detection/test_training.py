@@ -33,7 +33,7 @@ from pipeline.errors import DataError, MissingError, StepError, UsageError
 from pipeline.runtime.executed_notebook import printed
 from pipeline.serving.model_metadata import METADATA_FILE, ModelMetadata
 
-OPTIONS = TrainingOptions(variant="nano", image_size=64, epochs=3, batch_size=4, seed=3)
+OPTIONS = TrainingOptions(detector="yolox-nano", image_size=64, epochs=3, batch_size=4, seed=3)
 Run = Callable[..., TrainingResult]
 RUINOUS = 0.3  # a learning rate that leaves nothing of a detector, and no number infinite
 
@@ -138,7 +138,7 @@ def test_given_weights_without_a_record_are_recorded_as_unknown(
 
 def test_few_images_or_few_samples_are_warned_of() -> None:
     rows = {(99, 300): True, (100, 40): False, (100, 39): True, (5000, 1): False}  # images and epochs
-    assert {row: bool(scratch_warnings(TrainingOptions("nano", 64, row[1]), row[0])) for row in rows} == rows
+    assert {row: bool(scratch_warnings(TrainingOptions("yolox-nano", 64, row[1]), row[0])) for row in rows} == rows
 
 
 def test_the_warning_names_weights_of_the_variant(trained: TrainingResult) -> None:
@@ -195,7 +195,7 @@ def test_mosaic_trains_on_images_without_any_box_too(run: Run, datasets: tuple[P
     content = json.loads((folder / "annotations.json").read_text())
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] <= 3]
     (folder / "annotations.json").write_text(json.dumps(content))
-    result = run(TrainingOptions("nano", 64, 2, 4, augmentation="mosaic"), folder, datasets[1])
+    result = run(TrainingOptions("yolox-nano", 64, 2, 4, augmentation="mosaic"), folder, datasets[1])
     # mmdet adds the L1 loss when mosaic is switched off for the last epochs
     assert ["loss_l1" in record.loss for record in result.history] == [False, True]
 

@@ -1,10 +1,13 @@
-"""Detector families, one folder each. `FAMILY` is the family that is trained, exported and packed."""
+"""Detector families, one folder each, whose package has the family as `FAMILY`. Nothing else names a family."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -15,12 +18,14 @@ from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters,
 from pipeline.errors import UsageError, did_you_mean
 from pipeline.serving.model_metadata import ModelMetadata
 
+CARRIES = ("pipeline.detection.families",)  # the families' packages, imported by name, are part of the code
+
 
 @dataclass(frozen=True)
 class Family:
     """A detector family whose networks mmdet builds: all that training, export and parity ask of it."""
 
-    name: str
+    name: str  # as its authors write it; the folder has it in lower case
     variants: tuple[str, ...]  # the smallest first
     stride: int  # the side of the square input is a multiple of it, in pixels
     class_layer: str  # prefix of the names of the parameters that have one row per class
@@ -40,20 +45,37 @@ class Family:
     # image files as `(B, 3, S, S)` float32, by mmdet's own validation transforms
     letterbox: Callable[[Sequence[Path], tuple[int, int]], NDArray[np.float32]]
 
-    def check(self, variant: str, image_size: int) -> None:
-        """Refuse a size that the family does not have, or an input that its feature maps do not cover exactly."""
-        if variant not in self.variants:
-            raise UsageError(
-                f"there is no {self.name} variant '{variant}'",
-                where="variant",
-                expected="one of " + ", ".join(self.variants),
-                remedy=did_you_mean(variant, self.variants, cutoff=0.3),
-            )
+    def check(self, image_size: int) -> None:
+        """Refuse an input that the feature maps do not cover exactly."""
         if image_size <= 0 or image_size % self.stride:
             problem, expected = f"image size {image_size} does not fit {self.name}", f"a multiple of {self.stride}"
             raise UsageError(problem, where="image_size", expected=expected)
 
 
-from pipeline.detection.families.yolox import YOLOX  # noqa: E402  # a family is a `Family`
+@cache
+def families() -> dict[str, Family]:
+    """All families by the names of their folders."""
+    names = sorted(each.name for each in iter_modules(__path__) if each.ispkg)
+    return {name: import_module(f"{__name__}.{name}").FAMILY for name in names}
 
-FAMILY = YOLOX
+
+def family_of(metadata: ModelMetadata) -> Family:
+    """The family of a model."""
+    return find_family(metadata.detector)
+
+
+def find_family(detector: str) -> Family:
+    """The family of a detector, such as `yolox-s`.
+
+    Raises:
+        UsageError: There is no such detector.
+    """
+    known = [f"{name}-{variant}" for name, family in families().items() for variant in family.variants]
+    if detector not in known:
+        raise UsageError(
+            f"there is no detector '{detector}'",
+            where="detector",
+            expected="one of " + ", ".join(known),
+            remedy=did_you_mean(detector, known, cutoff=0.3),
+        )
+    return families()[detector.rpartition("-")[0]]

@@ -110,9 +110,9 @@ class ModelCard:
         height, width = metadata.image_size
         count = len(metadata.classes)
         return cls(
-            name=f"YOLOX-{metadata.variant}, {count} {'class' if count == 1 else 'classes'}",
+            name=f"{metadata.name}, {count} {'class' if count == 1 else 'classes'}",
             model={
-                "variant": f"YOLOX-{metadata.variant}",
+                "variant": metadata.name,
                 "input": f"{width} x {height} pixels, letterboxed",
                 "runtime, precision": f"{metadata.runtime}, {metadata.precision}",
                 "answers from score": metadata.serving_score_threshold,
@@ -216,7 +216,7 @@ def _named(facts: Facts, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
 def _header(measured: Measurement, metadata: ModelMetadata) -> dict[str, Any]:
     known = {name: getattr(measured.metrics, figure.attribute) for name, figure in FIGURES.items()}
     results = [{"type": name, "value": round(value, 4)} for name, value in known.items() if value is not None]
-    name = f"yolox-{metadata.variant}"
+    name = metadata.detector
     dataset = {"type": "custom", "name": f"test set, {measured.metrics.images} images"}
     index = {"name": name, "results": [{"task": {"type": "object-detection"}, "dataset": dataset, "metrics": results}]}
     return {

@@ -281,7 +281,7 @@ class TestPlantedFaults:
         found = validate(given_, pictures)
         written(found, pictures, tmp_path / "train")
         (tmp_path / "model").mkdir()
-        options = TrainingOptions(variant="nano", image_size=64, epochs=1, batch_size=4, seed=0)
+        options = TrainingOptions(detector="yolox-nano", image_size=64, epochs=1, batch_size=4, seed=0)
         result = train(options, tmp_path / "train", tmp_path / "train", tmp_path / "model")
         assert np.isfinite(result.history[0].loss["loss"])
         assert result.history[0].mAP is not None

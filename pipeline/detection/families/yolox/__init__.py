@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pipeline.detection.families import Family
-from pipeline.detection.families.yolox.config import build_model, model_config, set_machine, training_config
-from pipeline.detection.families.yolox.detector import DecodedYolox, letterbox
+from pipeline.detection.families.yolox.config import build_model, model_config, training_config
+from pipeline.detection.families.yolox.detector import DecodedYolox
 from pipeline.detection.families.yolox.weights import CLASS_LAYER, normalize, variant_of
+from pipeline.detection.mmdet_training import set_machine
+from pipeline.detection.transforms import letterbox
 
-YOLOX = Family(
+FAMILY = Family(
     name="YOLOX",
     variants=("nano", "tiny", "s", "m", "l", "x"),
     stride=32,  # of the coarsest of its three feature maps

@@ -17,8 +17,8 @@ from mmengine.utils import import_modules_from_strings
 
 from pipeline.detection.families.yolox import config as config_module
 from pipeline.detection.families.yolox.config import base_config, set_machine, training_config
-from pipeline.detection.families.yolox.transforms import stack_channels_last
 from pipeline.detection.hyperparameters import FROM_SCRATCH, ExecutionConfig, Hyperparameters, TrainingOptions
+from pipeline.detection.transforms import stack_channels_last
 from pipeline.serving.model_metadata import ModelMetadata
 
 MIXING = {"Mosaic", "RandomAffine", "MixUp"}

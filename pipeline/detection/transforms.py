@@ -1,4 +1,4 @@
-"""Fast replacements of mmdet's transforms for YOLOX: images are resized once, and then kept in memory.
+"""Fast replacements of mmdet's transforms: images are resized once, and then kept in memory.
 
 Each epoch reads the whole training set, with mosaic four images per sample, and most of that time is decoding and
 resizing. These transforms give the same bytes as mmdet's:
@@ -33,9 +33,10 @@ from pipeline.serving.decoding import decode
 
 mmcv_ops.install()  # importing mmdet needs it
 
-from mmdet.datasets.transforms import Mosaic, PackDetInputs, YOLOXHSVRandomAug  # noqa: E402
+from mmdet.datasets.transforms import Mosaic, PackDetInputs, Pad, Resize, YOLOXHSVRandomAug  # noqa: E402
 from mmdet.registry import TRANSFORMS  # noqa: E402
 
+PAD_VALUE = 114.0  # grey of the padding (Megvii-BaseDetection/YOLOX, `preproc`)
 QUADRANTS = ("top_left", "top_right", "bottom_left", "bottom_right")  # as mmdet's Mosaic fills them
 Fitted = tuple[NDArray[np.uint8], tuple[int, int]]  # (h, w, 3) BGR, and height and width of the original in pixels
 
@@ -167,3 +168,22 @@ def stack_channels_last(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     inputs = torch.stack([sample["inputs"].permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)
     return {"inputs": inputs, "data_samples": [sample["data_samples"] for sample in samples]}
+
+
+def letterbox(images: Sequence[Path], image_size: tuple[int, int]) -> NDArray[np.float32]:
+    """Letterbox image files into a batch `(B, 3, S, S)` float32, BGR 0..255, by mmdet's validation transforms.
+
+    Raises:
+        DataError: OpenCV cannot decode a file.
+    """
+    size = image_size[::-1]
+    resize, pad = Resize(scale=size, keep_ratio=True), Pad(size=size, pad_val={"img": (PAD_VALUE,) * 3})
+    batch = []
+    for path in images:
+        try:
+            image = decode(path.read_bytes())
+        except DataError as error:
+            raise DataError(f"the image cannot be read: {error.problem}", where=path) from error
+        results = pad(resize({"img": image, "img_shape": image.shape[:2]}))
+        batch.append(results["img"].transpose(2, 0, 1).astype(np.float32))
+    return np.stack(batch)

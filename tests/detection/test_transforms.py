@@ -24,7 +24,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import FUNCTIONS, DefaultScope  # noqa: E402
 
-from pipeline.detection.families.yolox.transforms import HSVByTable, LoadFitted, stack_channels_last  # noqa: E402
+from pipeline.detection.transforms import HSVByTable, LoadFitted, stack_channels_last  # noqa: E402
 
 SCALE = (96, 96)
 SIZES = [(640, 427), (333, 500), (96, 96), (97, 96), (96, 95), (50, 31), (1, 100), (1000, 7), (1, 1)]

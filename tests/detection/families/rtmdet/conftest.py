@@ -31,8 +31,8 @@ def random_weights(photographs: list[Path], tmp_path_factory: pytest.TempPathFac
             if isinstance(module, torch.nn.BatchNorm2d):  # or rounding would be seen in channels that hardly vary
                 module.running_var.clamp_(min=0.02)
         for scores, boxes in zip(model.bbox_head.rtm_cls, model.bbox_head.rtm_reg, strict=True):
-            scores.weight.normal_(std=0.1)
-            scores.bias.fill_(-5.0)
+            scores.weight.normal_(std=0.03)
+            scores.bias.fill_(-4.7)
             boxes.weight.normal_(std=0.01)
             boxes.bias.fill_(1.5)
     path: Path = tmp_path_factory.mktemp("random_weights") / "w.pth"

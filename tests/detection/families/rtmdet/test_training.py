@@ -17,7 +17,7 @@ from pipeline.detection.hyperparameters import Hyperparameters, TrainingOptions
 from pipeline.detection.training import TrainingResult
 
 OPTIONS = TrainingOptions("rtmdet-tiny", 64, 2, 6, micro_batch=4, augmentation="mosaic", seed=3, workers=0)
-RATES = Hyperparameters(learning_rate=1e-3, freeze="stem")
+RATES = Hyperparameters(learning_rate=3e-4, freeze="stem")
 Run = Callable[..., TrainingResult]
 
 

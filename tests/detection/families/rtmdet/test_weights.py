@@ -32,7 +32,7 @@ def test_the_size_is_told_by_the_parameters(variant: str, millions: float) -> No
         model = network(variant, coco_classes())
     state = model.state_dict()
     assert variant_of(state) == variant
-    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.025)
     del state["backbone.stem.0.conv.weight"]
     assert variant_of(state) is None
 

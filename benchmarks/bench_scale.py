@@ -259,7 +259,7 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
     """The train set of a training."""
     from mmengine.registry import DATASETS, DefaultScope
 
-    from pipeline.detection.families import FAMILY
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.hyperparameters import ExecutionConfig, Hyperparameters, TrainingOptions
     from pipeline.serving.model_metadata import ModelMetadata
 
@@ -267,10 +267,10 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
     names = tuple(f"class {number}" for number in range(1, 81))
     execution = ExecutionConfig(1, devices=1)
     metadata = ModelMetadata("nano", (64, 64), names)
-    config = FAMILY.training_config(TrainingOptions("yolox-nano", 64, 1, 8), Hyperparameters(), metadata, execution)
+    config = YOLOX.training_config(TrainingOptions("yolox-nano", 64, 1, 8), Hyperparameters(), metadata, execution)
     if not (prepared := work / f"tables-{images}").exists():
         run("tables", images, work)
-    FAMILY.set_machine(config, folder, folder, execution, prepared)
+    YOLOX.set_machine(config, folder, folder, execution, prepared)
     plan = config.train_dataloader.dataset.dataset
     with DefaultScope.overwrite_default_scope("mmdet"):
         DATASETS.get(plan.type)  # imports mmdet

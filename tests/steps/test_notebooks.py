@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.formats.reading import FORMATS
-from pipeline.detection.families import FAMILY
+from pipeline.detection.families import detectors
 from pipeline.detection.hyperparameters import CHOICES
 from pipeline.runtime.notebook import read_notebook, read_steps
 from pipeline.runtime.project import read_config
@@ -101,8 +101,7 @@ def test_the_choices_in_the_notebooks_are_those_of_the_domain() -> None:
     steps = read_steps(ROOT / "steps")
     expected = {
         ("data_load", "annotations_format"): FORMATS,
-        ("data_load", "variant"): FAMILY.variants,
-        ("model_train", "variant"): FAMILY.variants,
+        ("model_train", "detector"): detectors(),
         **{("model_train", name): choices for name, choices in CHOICES.items()},
         ("model_pack", "runtime"): tuple(RUNTIMES),
         ("model_pack", "precision"): PRECISIONS,

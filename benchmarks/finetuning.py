@@ -258,6 +258,7 @@ def forgive(weights: Path | None, classes: tuple[str, ...], plan: Task) -> None:
     import torch
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.families.yolox import detector, head
     from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
@@ -295,6 +296,7 @@ def untouched(
     import torch
 
     from pipeline.detection.checkpoints import fit, read_checkpoint, write_checkpoint
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.families.yolox.config import build_model
     from pipeline.serving.model_metadata import ModelMetadata
 
@@ -422,6 +424,7 @@ def diagnose() -> None:
     from mmengine.utils import import_modules_from_strings
 
     from pipeline.detection.checkpoints import fit, read_checkpoint
+    from pipeline.detection.families.yolox import FAMILY as YOLOX
     from pipeline.detection.families.yolox.config import training_config
     from pipeline.detection.hyperparameters import KNOWN_CLASSES, ExecutionConfig, TrainingOptions
     from pipeline.detection.mmdet_training import set_machine

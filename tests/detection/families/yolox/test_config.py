@@ -220,7 +220,7 @@ def test_an_evaluated_image_is_the_one_that_mmdet_would_make(photographs: list[P
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     config = machine_config((tmp_path, tmp_path))
     theirs = copy.deepcopy(config.val_dataloader.dataset)
-    theirs.pipeline = base_config("nano").val_dataloader.dataset.pipeline
+    theirs.pipeline = base_config("yolox/yolox_nano_8xb8-300e_coco").val_dataloader.dataset.pipeline
     for transform in theirs.pipeline:
         if transform.type == "Resize":
             transform.scale = (96, 96)

@@ -73,9 +73,9 @@ def _run(context: CommandContext) -> int:
     opens_run = not arguments.run and (arguments.step is None or not steps[arguments.step].reads)
     project = _select_project(context, opens_run=opens_run)
     overrides = parse_overrides(arguments.set, arguments.step, steps)
-    parameters = project.parameters(overrides)
     if missing := [name for name, version in environment().items() if version == NOT_INSTALLED]:
         raise UsageError(f"packages are missing: {', '.join(missing)}", where=sys.executable, remedy=ACTIVATE)
+    parameters = project.parameters(overrides)  # whose checks may import any of the packages
     if project.mode == "prod":
         refuse_dirty(project.root, code_state(project.root))  # before a run is opened
     selected = [steps[arguments.step]] if arguments.step else list(steps.values())

@@ -67,7 +67,7 @@ def _draw(folder: Path, annotations: Path, predictions: Path) -> None:
 
 
 def _lines(run: RunManifest, metrics: dict[str, Any], pictures: str) -> Iterator[str]:
-    from pipeline.evaluation.references import TITLES
+    from pipeline.evaluation.reference_names import TITLES
     from pipeline.metrics.named_figures import FIGURES
 
     decision = metrics["decision"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.gate_limits import EVERY_CLASS, Limit
 from pipeline.evaluation.measurement import Measurement
-from pipeline.evaluation.references import TITLES, Reference
+from pipeline.evaluation.reference_names import TITLES
+from pipeline.evaluation.references import Reference
 from pipeline.metrics.chance import FEWEST_IMAGES, Interval
 from pipeline.metrics.named_figures import CLASS_FIGURES, FIGURES
 

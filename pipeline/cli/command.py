@@ -59,9 +59,14 @@ class CommandContext:
         modes = [self.arguments.mode] if self.arguments.mode else MODES
         return [replace(self.project, mode=mode) for mode in modes]
 
+    @property
+    def pipeline(self) -> str:
+        """The pipeline whose runs `latest` counts: that of `--config`, or any."""
+        return self.project.config.name if self.arguments.config else ""
+
     def find_run(self, name: str | None) -> RunManifest:
         """The named run, or the newest; with `--config`, `latest` is the newest run of that config."""
-        return find_run(self.project, name, pipeline=self.project.config.name if self.arguments.config else "")
+        return find_run(self.project, name, pipeline=self.pipeline)
 
     def find_step_and_run(self) -> tuple[str, RunManifest]:
         """The step and the run of a command that takes both, in either order."""

@@ -108,7 +108,7 @@ def _get(context: CommandContext) -> CommandResult:
     folder = context.arguments.folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("there is something in the folder's place", where=folder, expected="a new or empty folder")
-    artifact = find_stored(context.project, context.arguments.artifact)
+    artifact = find_stored(context.project, context.arguments.artifact, pipeline=context.pipeline)
     context.project.runs.store.get(artifact, folder)
     text = [
         f"{artifact.name} {artifact.digest[:12]}, made by {artifact.made_by or 'an unknown attempt'}",

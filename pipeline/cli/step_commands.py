@@ -82,7 +82,8 @@ def _run(context: CommandContext) -> int:
     check_engine(project, selected)
     names, typed = [step.name for step in selected], parse_inputs(arguments.input, selected)
     can_continue = opens_run and not arguments.force
-    before = find_run(project, arguments.earlier_than).run if arguments.earlier_than else ""
+    earlier, pipeline = arguments.earlier_than, project.config.name
+    before = find_run(project, earlier, pipeline=pipeline).run if earlier else ""
     manifest = unfinished_run(project, parameters, overrides, names, typed) if can_continue else None
     is_continued = manifest is not None
     if manifest:  # `latest` keeps the meaning that it had when the run was opened
@@ -159,7 +160,7 @@ def _joined_run(
         if newest is None and missing:
             raise missing_input(project, step, missing[0], None)
         return newest
-    manifest = find_run(project, name)
+    manifest = find_run(project, name, pipeline=project.config.name)
     if manifest.pipeline != project.config.name:
         raise UsageError(
             f"run {manifest.run} belongs to the pipeline '{manifest.pipeline}'",

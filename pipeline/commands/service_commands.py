@@ -166,11 +166,10 @@ def _run_to_serve(context: CommandContext) -> RunManifest:
     if context.arguments.service:
         return context.find_run(context.arguments.service)
     newest = context.find_run("latest")  # which says what to do where there is none
-    pipeline = context.project.config.name if context.arguments.config else ""
     if context.arguments.watch:
-        found = newest_complete(context, pipeline)
+        found = newest_complete(context, context.pipeline)
     else:
-        found = context.project.runs.newest(pipeline=pipeline, having=ENTITY)
+        found = context.project.runs.newest(pipeline=context.pipeline, having=ENTITY)
     if found:
         return found
     remedy = f"python step.{newest.mode}.py --run {newest.run}"

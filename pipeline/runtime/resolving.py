@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import EARLIER, GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
-from pipeline.runtime.project import MODES, Project, check_name, mode_option
+from pipeline.runtime.project import MODES, Project, check_name, config_option, mode_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -27,18 +27,14 @@ log = logging.getLogger(__name__)
 def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -> RunManifest:
     """The run of a name: an id, its beginning or end, the beginning of its last part, `latest` (or None) or `latest~2`.
 
-    For `latest`, only runs of the named pipeline count.
+    `latest` is the newest run of the named pipeline, or of any where none is named; `latest~1` is the one before it of
+    the same pipeline.
     """
     runs, typed = project.runs, name or "latest"
     if RUN_ID.fullmatch(typed):
         return runs.load(typed)
-    latest = LATEST.fullmatch(typed)
-    if latest and (newest := runs.newest(pipeline=pipeline, back=int(latest["back"] or 0))):
-        return newest
-    if latest and not runs.newest(pipeline=pipeline):
-        of_pipeline = f" of '{pipeline}'" if pipeline else ""
-        problem = f"there is no {project.mode} run{of_pipeline} yet"
-        raise MissingError(problem, where=runs.store.url, remedy=f"python step.{project.mode}.py")
+    if latest := LATEST.fullmatch(typed):
+        return _find_latest(project, typed, int(latest["back"] or 0), pipeline)
     ids = runs.ids()
     found = matching_runs(typed, ids)
     if len(found) == 1:
@@ -46,13 +42,30 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
     if found:
         raise UsageError(f"'{typed}' matches {len(found)} runs", expected=_one_of(found), remedy="type more of it")
     other = next(mode for mode in MODES if mode != project.mode)
-    if not latest and matching_runs(typed, replace(project, mode=other).runs.ids()):
+    if matching_runs(typed, replace(project, mode=other).runs.ids()):
         remedy = f"use {other} mode: it is a {other} run"
     else:
         remedy = did_you_mean(typed, ids, otherwise=f"python -m pipeline runs{mode_option(project.mode)}", cutoff=0.6)
     raise MissingError(
         f"there is no run '{typed}'", where=f"{runs.store.url}/runs", expected=_one_of(ids), remedy=remedy
     )
+
+
+def _find_latest(project: Project, typed: str, back: int, pipeline: str) -> RunManifest:
+    runs = project.runs
+    newest = runs.newest(pipeline=pipeline)
+    if newest is None:
+        of_pipeline = f" of '{pipeline}'" if pipeline else ""
+        problem = f"there is no {project.mode} run{of_pipeline} yet"
+        remedy = f"python step.{project.mode}.py{config_option(project.config_file)}"
+        raise MissingError(problem, where=runs.store.url, remedy=remedy)
+    found = runs.newest(pipeline=newest.pipeline, back=back) if back else newest
+    if found is None:
+        remedy = f"python -m pipeline runs --filter pipeline={newest.pipeline}{mode_option(project.mode)}"
+        raise MissingError(
+            f"there is no run '{typed}': '{newest.pipeline}' has fewer", where=f"{runs.store.url}/runs", remedy=remedy
+        )
+    return found
 
 
 def matching_runs(typed: str, runs: Sequence[str]) -> list[str]:
@@ -135,11 +148,11 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions))
 
 
-def find_stored(project: Project, typed: str) -> Artifact:
+def find_stored(project: Project, typed: str, *, pipeline: str = "") -> Artifact:
     """The artifact of a name: `RUN/ENTITY` with a run as `find_run` takes it, or any that `find_artifact` takes."""
     run, slash, entity = typed.rpartition("/")
     if slash and "/" not in run and not DIGEST.fullmatch(entity):
-        return find_artifact(entity, [find_run(project, run)])
+        return find_artifact(entity, [find_run(project, run, pipeline=pipeline)])
     manifests = project.runs.readable()
     if not manifests:
         find_run(project)  # raises the error for a store without runs
@@ -178,7 +191,7 @@ def find_input(project: Project, entity: str, typed: str) -> NamedInput:
             remedy="python -m pipeline show RUN has the digests, and with --json the URLs",
         )
     else:
-        run = find_run(project, typed)
+        run = find_run(project, typed, pipeline=project.config.name)
         source = run.run
         if (own := run.output(entity)) is None:
             raise MissingError(f"run {source} has no {entity}", expected="a run in which its step succeeded")

@@ -64,9 +64,9 @@ class CommandContext:
         """The pipeline whose runs `latest` counts: that of `--config`, or any."""
         return self.project.config.name if self.arguments.config else ""
 
-    def find_run(self, name: str | None) -> RunManifest:
-        """The named run, or the newest; with `--config`, `latest` is the newest run of that config."""
-        return find_run(self.project, name, pipeline=self.pipeline)
+    def find_run(self, name: str | None, *, having: str = "") -> RunManifest:
+        """The named run, or the newest; `latest` counts the runs of `pipeline`, `having` an output of an entity."""
+        return find_run(self.project, name, pipeline=self.pipeline, having=having)
 
     def find_step_and_run(self) -> tuple[str, RunManifest]:
         """The step and the run of a command that takes both, in either order."""

@@ -24,17 +24,17 @@ ALTERNATIVES = 5  # that an error names
 log = logging.getLogger(__name__)
 
 
-def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -> RunManifest:
+def find_run(project: Project, name: str | None = None, *, pipeline: str = "", having: str = "") -> RunManifest:
     """The run of a name: an id, its beginning or end, the beginning of its last part, `latest` (or None) or `latest~2`.
 
     `latest` is the newest run of the named pipeline, or of any where none is named; `latest~1` is the one before it of
-    the same pipeline.
+    the same pipeline. For both, only runs `having` an output of a named entity count.
     """
     runs, typed = project.runs, name or "latest"
     if RUN_ID.fullmatch(typed):
         return runs.load(typed)
     if latest := LATEST.fullmatch(typed):
-        return _find_latest(project, typed, int(latest["back"] or 0), pipeline)
+        return _find_latest(project, typed, int(latest["back"] or 0), pipeline, having)
     ids = runs.ids()
     found = matching_runs(typed, ids)
     if len(found) == 1:
@@ -51,20 +51,22 @@ def find_run(project: Project, name: str | None = None, *, pipeline: str = "") -
     )
 
 
-def _find_latest(project: Project, typed: str, back: int, pipeline: str) -> RunManifest:
-    runs = project.runs
-    newest = runs.newest(pipeline=pipeline)
+def _find_latest(project: Project, typed: str, back: int, pipeline: str, having: str) -> RunManifest:
+    runs, with_output = project.runs, f" with a {having}" if having else ""
+    newest = runs.newest(pipeline=pipeline, having=having)
     if newest is None:
         of_pipeline = f" of '{pipeline}'" if pipeline else ""
-        problem = f"there is no {project.mode} run{of_pipeline} yet"
-        remedy = f"python step.{project.mode}.py{config_option(project.config_file)}"
+        unfinished = runs.newest(pipeline=pipeline) if having else None
+        remedy = f"python step.{project.mode}.py" + (
+            f" --run {unfinished.run}" if unfinished else config_option(project.config_file)
+        )
+        problem = f"there is no {project.mode} run{of_pipeline}{with_output if unfinished else ''} yet"
         raise MissingError(problem, where=runs.store.url, remedy=remedy)
-    found = runs.newest(pipeline=newest.pipeline, back=back) if back else newest
+    found = runs.newest(pipeline=newest.pipeline, having=having, back=back) if back else newest
     if found is None:
         remedy = f"python -m pipeline runs --filter pipeline={newest.pipeline}{mode_option(project.mode)}"
-        raise MissingError(
-            f"there is no run '{typed}': '{newest.pipeline}' has fewer", where=f"{runs.store.url}/runs", remedy=remedy
-        )
+        problem = f"there is no run '{typed}': '{newest.pipeline}' has fewer{with_output}"
+        raise MissingError(problem, where=f"{runs.store.url}/runs", remedy=remedy)
     return found
 
 

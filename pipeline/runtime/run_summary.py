@@ -7,11 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import GateError
-from pipeline.runtime.manifest import FAILED, GOOD, RUNNING, WITH_LIMITS, RunManifest, StepRecord
+from pipeline.runtime.manifest import (
+    FAILED,
+    GOOD,
+    INTERRUPTED,
+    KILLED,
+    RUNNING,
+    WITH_LIMITS,
+    RunManifest,
+    StepRecord,
+)
 from pipeline.runtime.process import is_alive
 
 COMPLETE, INCOMPLETE = "complete", "incomplete"
 ENDS = ("low", "high")  # of a metric's interval, the metrics NAME_low and NAME_high
+
+
+VERBS = {FAILED: "failed", INTERRUPTED: "was stopped", KILLED: "was killed", RUNNING: "has not ended"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,19 @@ def run_state(manifest: RunManifest, steps: Sequence[str]) -> RunState:
         return RunState(COMPLETE)
     is_next = waiting[0] in manifest.asked and is_alive(manifest.process)
     return RunState(RUNNING, waiting[0]) if is_next else RunState(INCOMPLETE)
+
+
+def shortcomings(manifest: RunManifest, steps: Sequence[str]) -> list[str]:
+    """A line for each step that has no success, or none as its newest attempt: `fit failed: no such luck`."""
+    lines = []
+    for step in steps:
+        record = attempts[-1] if (attempts := manifest.of(step)) else None
+        if record is None:
+            lines.append(f"{step} has not run")
+        elif record.status not in GOOD:
+            why = record.error.partition("\n")[0] if record.status == FAILED else ""
+            lines.append(": ".join(filter(None, [f"{step} {VERBS[record.state]}", why])))
+    return lines
 
 
 def leading_metric(manifest: RunManifest, step: str) -> LeadingMetric | None:

@@ -11,7 +11,14 @@ from records import attempt, failed, reused, run_id, run_of
 
 from pipeline.runtime.manifest import INTERRUPTED, RUNNING, RunManifest
 from pipeline.runtime.process import Process, this_process
-from pipeline.runtime.run_summary import LeadingMetric, gate_outcome, leading_metric, main_metrics, run_state
+from pipeline.runtime.run_summary import (
+    LeadingMetric,
+    gate_outcome,
+    leading_metric,
+    main_metrics,
+    run_state,
+    shortcomings,
+)
 
 STEPS = ("load", "fit", "judge")
 LOAD, FIT, JUDGE = (attempt(step) for step in STEPS)
@@ -55,6 +62,24 @@ RUNS = replace(JUDGE, status=RUNNING, ended="", process=this_process())
 def test_the_state_of_a_run_is_that_of_the_step_it_is_at(manifest: RunManifest, state: tuple[str, str]) -> None:
     found = run_state(manifest, STEPS)
     assert (found.word, found.step) == state
+
+
+SHORT = {
+    "complete": (run_of(1, LOAD, FIT, JUDGE), []),
+    "failed": (run_of(1, LOAD, failed("fit")), ["fit failed: ValueError: no such luck", "judge has not run"]),
+    "failed when run again": (
+        run_of(1, LOAD, FIT, JUDGE, failed("judge", attempt=2)),
+        ["judge failed: ValueError: no such luck"],
+    ),
+    "stopped": (run_of(1, LOAD, FIT, replace(JUDGE, status=INTERRUPTED)), ["judge was stopped"]),
+    "running": (run_of(1, LOAD, FIT, RUNS), ["judge has not ended"]),
+    "killed": (run_of(1, LOAD, FIT, replace(RUNS, process=GONE)), ["judge was killed"]),
+}
+
+
+@cases("manifest, lines", SHORT)
+def test_what_a_run_lacks_is_told_by_step(manifest: RunManifest, lines: list[str]) -> None:
+    assert shortcomings(manifest, STEPS) == lines
 
 
 def judged(metrics: dict[str, Any], **changes: Any) -> RunManifest:

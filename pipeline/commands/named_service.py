@@ -16,7 +16,7 @@ from pipeline.cli.command import CommandContext
 from pipeline.errors import MissingError, UsageError
 from pipeline.runtime.manifest import RunManifest
 from pipeline.runtime.process import work_folder
-from pipeline.runtime.run_summary import shortcomings
+from pipeline.runtime.run_summary import judged_another, shortcomings
 from pipeline.runtime.store.artifact_store import Artifact
 
 if TYPE_CHECKING:
@@ -74,14 +74,10 @@ def find_service(context: CommandContext, typed: str | None) -> RunService:
     """The packed service of the named run; `latest`, the default, counts only runs that have one."""
     run = context.find_run(typed, having=ENTITY)
     artifact = packed_service(context, run)
-    reasons = "; ".join([*shortcomings(run, list(context.steps)), *_judged_others(context, run, artifact)])
+    judges = [record for step in context.steps if (record := run.success(step)) and judged_another(run, record)]
+    others = [f"{record.step} judged another service" for record in judges]
+    reasons = "; ".join([*shortcomings(run, list(context.steps)), *others])
     return RunService(run, artifact, f"run {run.run}: {reasons}" if reasons else "")
-
-
-def _judged_others(context: CommandContext, run: RunManifest, artifact: Artifact) -> list[str]:
-    """The steps whose newest success judged another service, which the run has packed anew since."""
-    records = [record for step in context.steps if (record := run.success(step)) and record.judged == ENTITY]
-    return [f"{each.step} judged another service" for each in records if each.inputs[ENTITY].digest != artifact.digest]
 
 
 def packed_service(context: CommandContext, manifest: RunManifest) -> Artifact:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cases import cases
-from records import attempt, failed, reused, run_id, run_of
+from records import artifact, attempt, failed, reused, run_id, run_of
 
 from pipeline.runtime.manifest import INTERRUPTED, RUNNING, RunManifest
 from pipeline.runtime.process import Process, this_process
@@ -115,6 +115,12 @@ def test_the_leading_metric_is_the_first_of_the_last_step(manifest: RunManifest,
     assert leading_metric(manifest, STEPS[-1]) == metric
 
 
+PASSED = replace(JUDGE, limits={"a": True})
+MODEL, NEWER = (attempt("fit", (), (artifact("model", str(number)),), attempt=number) for number in (1, 2))
+OF_MODEL = attempt("judge", (artifact("model"),), judged="model", limits={"a": True})
+CHOSEN = replace(OF_MODEL, chosen={"model": run_id(0)})
+
+
 @pytest.mark.parametrize(
     ("manifest", "outcome"),
     [
@@ -125,6 +131,12 @@ def test_the_leading_metric_is_the_first_of_the_last_step(manifest: RunManifest,
         pytest.param(judged({"mAP": 0.7}, schema=3), None, id="an old record does not say"),
         pytest.param(run_of(1, LOAD, failed("fit", error_kind="GateError")), "failed", id="of an earlier step"),
         pytest.param(run_of(1, LOAD, failed("fit")), None, id="a step failed otherwise"),
+        pytest.param(run_of(1, LOAD, FIT, PASSED, failed("judge", attempt=2)), None, id="it failed when run again"),
+        pytest.param(run_of(1, LOAD, FIT, PASSED, failed("fit", attempt=2)), None, id="an earlier step failed since"),
+        pytest.param(run_of(1, LOAD, FIT, PASSED, replace(RUNS, attempt=2)), None, id="it runs again"),
+        pytest.param(run_of(1, MODEL, OF_MODEL), "passed", id="of the model that the run has"),
+        pytest.param(run_of(1, MODEL, OF_MODEL, NEWER), None, id="of a model before"),
+        pytest.param(run_of(1, MODEL, CHOSEN, NEWER), "passed", id="of a model chosen by hand"),
     ],
 )
 def test_the_gate_is_what_the_record_says(manifest: RunManifest, outcome: str | None) -> None:

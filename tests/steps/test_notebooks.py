@@ -70,12 +70,14 @@ def test_a_notebook_is_thin_and_without_outputs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_command_names_the_config(path: Path) -> None:
-    """It finds nothing otherwise, where the config has a store or a zone of its own."""
+def test_every_command_names_the_config_and_one_that_runs_a_step_the_run(path: Path) -> None:
+    """Otherwise it finds nothing where the config has a store or a zone of its own, or works on a newer run."""
     cells = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     commands = [command for cell in cells for command in re.findall(r'"python (?:-m|step\.)[^"]*"', cell)]
     assert len(commands) == {"data_prep": 1, "model_eval": 1}.get(path.stem, 0)
     assert [command for command in commands if "{step.config_option}" not in command] == []
+    runs = [command for command in commands if command.startswith('"python step.')]
+    assert [command for command in runs if "{step.run_option}" not in command] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

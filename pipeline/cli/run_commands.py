@@ -54,11 +54,12 @@ def _status(context: CommandContext) -> CommandResult:
     argument("--csv", action="store_true", help="print CSV, with all values in full"),
 )
 def _runs(context: CommandContext) -> CommandResult:
-    from pipeline.cli.run_rows import filter_rows, metric_name, row_json, run_rows, sort_rows
+    from pipeline.cli.run_rows import filter_rows, metric_name, row_json, run_rows, sort_rows, with_ends
     from pipeline.cli.runs_table import runs_csv, runs_table
 
     arguments = context.arguments
-    found = [(project.mode, *each) for project in context.projects for each in project.runs.every()]
+    stores = [(project.mode, project.runs) for project in context.projects]
+    found = [(mode, *each) for mode, runs in stores for each in with_ends(runs.store, runs.every())]
     rows = run_rows(found, list(context.steps))
     metric = metric_name(rows)
     shown = filter_rows(rows, arguments.filter, metric)

@@ -120,6 +120,19 @@ def argument(*names: str, **options: Any) -> Argument:
     return names, options
 
 
+def check_folder_of(path: Path) -> None:
+    """Raise a `UsageError` where there is no folder for an output."""
+    if not path.parent.is_dir():
+        raise UsageError("there is no folder for the output", where=path.parent, remedy="make it first")
+
+
+def check_file_to_write(path: Path) -> None:
+    """Raise a `UsageError` where a file cannot be written, so that a command is refused before it has done its work."""
+    if path.is_dir() or not path.name:
+        raise UsageError("the output is a folder", where=path, expected="the name of a file to write")
+    check_folder_of(path)
+
+
 def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
     """Run a command line, and turn what goes wrong into text and an exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -136,10 +149,18 @@ def run_guarded(action: Callable[[], int], stopped: str = "stopped") -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # the disk is full or read-only, a store does not answer
-        log.error("error: %s: %s", type(error).__name__, error)
+        log.error("error: %s", _plain(error))
         return 1
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _plain(error: OSError) -> str:
+    """What the operating system refuses, in the form of all errors."""
+    if not error.strerror:
+        return f"{type(error).__name__}: {error}"
+    where = f"\n  where:    {error.filename}" if error.filename else ""
+    return f"{error.strerror[:1].lower()}{error.strerror[1:]}{where}"
 
 
 def print_result(text: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.cli import printing
-from pipeline.cli.command import CommandContext, CommandResult, argument, command
+from pipeline.cli.command import CommandContext, CommandResult, argument, check_file_to_write, command
 from pipeline.cli.printing import count, megabytes, table
 from pipeline.errors import UsageError
 from pipeline.runtime.manifest import GOOD
@@ -129,13 +129,16 @@ def _export(context: CommandContext) -> CommandResult:
     from pipeline.runtime.git import source_url
     from pipeline.runtime.provenance import outcome_statement, statement
 
+    output = context.arguments.output
+    if output is not None:
+        check_file_to_write(output)
     manifest, source = context.find_run(context.arguments.run), source_url(context.root)
     made = makers(context.project.runs, manifest)
     statements = [statement(run, record, source) for run, record in made]
     below_gate = [(manifest, each) for each in manifest.attempts if each.is_whole and each.status not in GOOD]
     statements += [outcome_statement(run.mode, record) for run, record in (*made, *below_gate) if record.judged]
     lines = {json.dumps(each, ensure_ascii=False): each for each in statements}  # the same gate, passed again, is one
-    content, output = list(lines.values()), context.arguments.output
+    content = list(lines.values())
     if output is None:
         return CommandResult(content, "\n".join(lines))
     output.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

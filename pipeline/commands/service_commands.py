@@ -163,9 +163,9 @@ def _serve(context: CommandContext) -> CommandResult:
 
 def _run_to_serve(context: CommandContext) -> str | None:
     """The name of the run; where newer ones are watched, the latest is the newest complete one."""
-    arguments = context.arguments
-    if not arguments.watch or arguments.service not in (None, "latest"):
-        return arguments.service
+    service: str | None = context.arguments.service
+    if not context.arguments.watch or service not in (None, "latest"):
+        return service
     if found := newest_complete(context, context.pipeline):
         return found.run
     newest = context.find_run("latest")  # which says what to do where there is none

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pipeline.errors import MissingError, PipelineError, UsageError, did_you_mean
 from pipeline.runtime.manifest import EARLIER, GOOD, RUN_ID, RunManifest, StepRecord
 from pipeline.runtime.process import work_folder
-from pipeline.runtime.project import MODES, Project, check_name, config_option, mode_option
+from pipeline.runtime.project import MODES, Project, config_option, mode_option
 from pipeline.runtime.runs import Runs
 from pipeline.runtime.store.artifact_store import Artifact, Store
 
@@ -139,7 +139,7 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
     version = VERSION.fullmatch(typed)
     entity, digest = (version["entity"], version["digest"]) if version else ("", typed)
     if version or not DIGEST.fullmatch(typed):
-        check_name("artifact", entity or typed.partition("/")[0], entities)
+        _require_entity(entity or typed.partition("/")[0], entities)
     found = [one for one in known.values() if one.digest.startswith(digest) and entity in ("", one.name)]
     if len(found) == 1:
         return found[0]
@@ -148,6 +148,12 @@ def find_artifact(typed: str, manifests: Sequence[RunManifest]) -> Artifact:
         remedy = "type more of the digest, or ENTITY/DIGEST"
         raise UsageError(f"'{typed}' matches {len(found)} artifacts", expected=_one_of(versions), remedy=remedy)
     raise MissingError(f"no run knows an artifact '{typed}'", expected=_one_of(versions))
+
+
+def _require_entity(name: str, entities: Sequence[str]) -> None:
+    if name not in entities:
+        remedy = did_you_mean(name, entities, cutoff=0.4)
+        raise MissingError(f"there is no artifact '{name}'", expected=f"one of {', '.join(entities)}", remedy=remedy)
 
 
 def find_stored(project: Project, typed: str, *, pipeline: str = "") -> Artifact:

@@ -130,9 +130,9 @@ def test_an_artifact_is_found_by_what_a_person_types(typed: str, found: Any) -> 
 @pytest.mark.parametrize(
     ("typed", "error", "says"),
     [
-        pytest.param("modle", UsageError, "did you mean 'model'?", id="a slip"),
-        pytest.param("modle/0123", UsageError, "did you mean 'model'?", id="a slip before a digest"),
-        pytest.param(OLD.digest[:5], UsageError, "there is no artifact", id="a digest that is too short"),
+        pytest.param("modle", MissingError, "did you mean 'model'?", id="a slip"),
+        pytest.param("modle/0123", MissingError, "did you mean 'model'?", id="a slip before a digest"),
+        pytest.param(OLD.digest[:5], MissingError, "there is no artifact", id="a digest that is too short"),
         pytest.param("000000", MissingError, f"report/{BELOW.digest[:12]}, copy/", id="no such digest"),
         pytest.param(
             "model/000000", MissingError, f"model/{OLD.digest[:12]}, model/{NEW.digest[:12]}", id="no version"

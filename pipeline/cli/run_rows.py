@@ -31,6 +31,7 @@ UNREADABLE = "unreadable"
 UNKNOWN = "unknown"  # whether anything is still at work on a step, which nothing here can tell
 NONE = "-"  # a missing value
 RUN, AGE, MODE, PIPELINE, STATUS, GATE, CHANGED = "run", "age", "mode", "pipeline", "status", "gate", "changed"
+COLUMNS = (RUN, AGE, MODE, PIPELINE, STATUS, GATE, CHANGED)  # and that of the metric
 WORDS = {  # the words of a column that may occur, whatever the runs at hand
     MODE: MODES,
     STATUS: (COMPLETE, INCOMPLETE, RUNNING, UNKNOWN, FAILED, INTERRUPTED, KILLED, UNREADABLE),
@@ -123,8 +124,9 @@ def run_rows(runs: Iterable[tuple[str, str, RunManifest | str]], steps: Sequence
 
 
 def metric_name(rows: Iterable[RunRow]) -> str:
-    """The name of the leading metric: that of the newest run that has one."""
-    return next((row.metric.name for row in rows if row.metric), "metric")
+    """The column of the leading metric: its name in the newest run that has one, told apart from the other columns."""
+    name = next((row.metric.name for row in rows if row.metric), "metric")
+    return f"metric_{name}" if name in COLUMNS else name
 
 
 def row_json(row: RunRow) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import artifact, attempt, failed, run_id, run_of
 
-from pipeline.cli.run_rows import RunRow, filter_rows, metric_name, run_rows, sort_rows, with_ends
+from pipeline.cli.run_rows import COLUMNS, RunRow, filter_rows, metric_name, run_rows, sort_rows, with_ends
 from pipeline.cli.runs_table import WIDTH, runs_csv, runs_table
 from pipeline.errors import UsageError
 from pipeline.runtime.engines import ray
@@ -148,11 +148,18 @@ NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
         min_size=1,
         max_size=4,
     ),
-    NAMES,
+    NAMES.map(lambda name: f"metric_{name}" if name in COLUMNS else name),
 )
 def test_no_line_is_wider_than_the_screen(rows: list[RunRow], metric: str) -> None:
     for line in runs_table(rows, metric).splitlines():
         assert len(line) <= WIDTH or " " not in line.strip(), line
+
+
+def test_a_metric_that_is_called_like_a_column_has_one_of_its_own() -> None:
+    rows = [replace(ROWS[0], metric=LeadingMetric("age", 31.5, None, None))]
+    assert metric_name(rows) == "metric_age"
+    assert runs_table(rows, metric_name(rows)).splitlines()[0].split()[5] == "metric_age"
+    assert filter_rows(rows, ["metric_age>31"], metric_name(rows)) == rows
 
 
 def shown(changed: tuple[str, ...]) -> str:

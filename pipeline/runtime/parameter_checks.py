@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_checks(
     """The checks in an interface cell, whose functions the notebook's cells import.
 
     Raises:
-        DataError: A statement that only calls something is no check.
+        DataError: A statement before `Step.open` that only calls something is no check.
     """
     imported = {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
@@ -63,9 +64,9 @@ def read_checks(
         if isinstance(node, ast.ImportFrom) and node.module and not node.level
         for alias in node.names
     }
-    calls = [node.value for node in interface.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
-    opens = "Step.open"
-    return tuple(_read(call, imported, parameters, path) for call in calls if ast.unparse(call.func) != opens)
+    before = itertools.takewhile(lambda node: "Step.open(" not in ast.unparse(node), interface.body)
+    calls = [node.value for node in before if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    return tuple(_read(call, imported, parameters, path) for call in calls)
 
 
 def _read(

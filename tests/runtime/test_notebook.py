@@ -308,6 +308,10 @@ def test_what_is_no_check_is_refused(toy: Any, call: str, imported: str, says: s
     assert says in str(caught.value)
 
 
+def test_what_comes_after_the_step_is_opened_is_no_check(toy: Any) -> None:
+    assert len(checked(toy, f"{CHECKED}\nprint(step.inputs)").checks) == 1
+
+
 def test_a_check_that_cannot_be_imported_is_told(toy: Any) -> None:
     step = checked(toy, imported=IMPORTED.replace("split.division", "groups"))
     with pytest.raises(DataError, match="cannot be imported"):

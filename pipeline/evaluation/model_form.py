@@ -55,17 +55,6 @@ class DatasetFolders:
     evaluation: Path
 
 
-def require_form(runtime: str, precision: str) -> None:
-    """Check, before anything is computed, that a model can be packed for a runtime in a precision.
-
-    Raises:
-        DataError: They do not go together, or there is no such runtime or precision.
-        MissingError: The library of the runtime is not installed.
-    """
-    check_form(runtime, precision)
-    require_engine(runtime)
-
-
 def choose_form(
     model: ExportedModel,
     metadata: ModelMetadata,
@@ -94,7 +83,8 @@ def choose_form(
         StepError: The mAP is lower by more than that, or it cannot be measured, for the eval set has no object; or this
             CPU has no bf16.
     """
-    require_form(runtime, precision)
+    check_form(runtime, precision)
+    require_engine(runtime)
     reference = replace(metadata, runtime="cpu", precision=FP32, onnx_sha256=model.sha256)
     plain = ModelForm(model, replace(reference, runtime=runtime), {}, ())
     form = plain

@@ -103,7 +103,7 @@ def test_classes_without_names_are_said_with_a_way_out(
     saved: Callable[..., Path], meta: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert read_checkpoint(saved(meta), YOLOX).classes == ("class 0", "class 1", "class 2")
-    assert "w.pth: 3 classes without names; none can be carried over. Where you know them, save" in caplog.text
+    assert "w.pth: 3 classes without names; none can be carried over; where you know them, save" in caplog.text
 
 
 @pytest.mark.parametrize(("prefix", "archive"), [("", True), ("module.", False)])  # and as before torch 1.6

@@ -93,6 +93,9 @@ def test_the_table() -> None:
         )
         assert re.fullmatch("[0-9a-f]{8}" if entry.source == "mmdet" else "", entry.sha256_start)
         assert entry.licence == "Apache-2.0"
+    by_accuracy = [entry.detector for entry in sorted(published_weights(), key=lambda entry: entry.mAP)]
+    rtmdet = [name for name in by_accuracy if name.startswith("rtmdet-")]
+    assert rtmdet == [f"rtmdet-{variant}" for variant in ("tiny", "s", "m", "l", "x")]
     for source, variants in {"mmdet": ["tiny", "s", "l", "x"], "Megvii": ["nano", "tiny", "s", "m", "l", "x"]}.items():
         entries = [each for each in published_weights() if each.source == source and each.detector.startswith("yolox-")]
         by_accuracy = [entry.detector for entry in sorted(entries, key=lambda entry: entry.mAP)]

@@ -286,16 +286,18 @@ def training_data(images: int, work: Path) -> Callable[[], object]:
 
 def validation(images: int, work: Path) -> Callable[[], object]:
     """The metric of a validation, on as many detections as a model gives that has learned something."""
-    from pipeline.detection.coco_metric import MatchedCocoMetric
+    from pipeline.detection.coco_metric import FOUND, MatchedCocoMetric
 
     folder = dataset_folder(images, work)
     noise = np.random.default_rng(1)
+    found = np.empty((images, DETECTIONS), FOUND)
     corners = noise.uniform(0, 500, (images, DETECTIONS, 2)).astype(np.float32)
-    boxes = np.concatenate([corners, corners + noise.uniform(8, 200, corners.shape).astype(np.float32)], axis=2)
-    scores = noise.uniform(0, 1, (images, DETECTIONS)).astype(np.float32)
-    labels = noise.integers(0, 80, (images, DETECTIONS))
+    sides = noise.uniform(8, 200, corners.shape).astype(np.float32)
+    found["bboxes"] = np.concatenate([corners, corners + sides], axis=2)
+    found["scores"] = noise.uniform(0, 1, (images, DETECTIONS))
+    found["labels"] = noise.integers(0, 80, (images, DETECTIONS))
     metric = MatchedCocoMetric(str(folder / "annotations.json"))
-    results = [(number + 1, boxes[number], scores[number], labels[number]) for number in range(images)]
+    results = list(enumerate(found, 1))
     return lambda: metric.compute_metrics(results)
 
 

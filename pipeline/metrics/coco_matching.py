@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,16 @@ class TruthBoxes:
             np.fromiter((each.area for each in rows), np.float64, count),
             np.fromiter((bool(each.iscrowd) for each in rows), np.bool_, count),
         )
+
+    def save(self, path: Path) -> None:
+        """Write the arrays into an `.npz` file."""
+        np.savez(path, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> TruthBoxes:
+        """Read what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
 
 
 FoundInImage = tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32], Ints]

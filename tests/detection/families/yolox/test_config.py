@@ -247,6 +247,15 @@ def test_only_the_machines_part_names_its_folders(datasets: tuple[Path, Path]) -
     assert config.val_evaluator.ann_file == str(datasets[1] / "annotations.json")
 
 
+def test_all_processes_of_a_machine_read_its_tables(datasets: tuple[Path, Path], tmp_path: Path) -> None:
+    config = config_of()
+    set_machine(config, *datasets, PLAIN, tmp_path)
+    sets = config.train_dataloader.dataset.dataset, config.val_dataloader.dataset
+    assert [each.type for each in sets] == ["MappedDataset"] * 2
+    assert [each.ann_file for each in sets] == [str(tmp_path / "train"), str(tmp_path / "eval")]
+    assert config.val_evaluator.ann_file == str(tmp_path / "eval" / "truth.npz")
+
+
 @pytest.mark.parametrize("free", [8 * 2**30, 2**50], ids=["little memory", "much memory"])
 @pytest.mark.parametrize(("workers", "devices"), [(0, 1), (1, 1), (4, 2)])
 def test_processes_stay_and_share_the_memory(

@@ -120,11 +120,7 @@ def run(job: TrainingJob, report: Callable[[int, int, str], None]) -> SessionRes
     # mmengine prints whole configs and tables; the progress line and the history have the results
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tables = job.tables
-        if not tables:
-            sets = [read_coco(each / "annotations.json") for each in (job.train_folder, job.eval_folder)]
-            tables = write_tables(sets[0], sets[1], job.eval_folder, Path(work) / "annotations")
-            del sets
+        tables = job.tables or write_own_tables(job, Path(work) / "annotations")
         FAMILY.set_machine(config, job.train_folder, job.eval_folder, execution, tables)
         config.work_dir = work
         config.visualizer = {"type": "Visualizer", "vis_backends": []}
@@ -163,6 +159,12 @@ def write_tables(train_set: CocoDataset, eval_set: CocoDataset, eval_folder: Pat
     truth = ground_truth_of(eval_set, eval_folder / "annotations.json")
     TruthBoxes.of(truth).save(folder / "eval" / TRUTH_FILE)
     return folder
+
+
+def write_own_tables(job: TrainingJob, folder: Path) -> Path:
+    """The same where the sets have not been read."""
+    sets = [read_coco(each / "annotations.json") for each in (job.train_folder, job.eval_folder)]
+    return write_tables(sets[0], sets[1], job.eval_folder, folder)
 
 
 def _end_workers(runner: Any) -> None:

@@ -162,6 +162,12 @@ def write_tables(train_set: CocoDataset, eval_set: CocoDataset, eval_folder: Pat
     return folder
 
 
+def write_own_tables(job: TrainingJob, folder: Path) -> Path:
+    """The same where the sets have not been read."""
+    sets = [read_coco(each / "annotations.json") for each in (job.train_folder, job.eval_folder)]
+    return write_tables(sets[0], sets[1], job.eval_folder, folder)
+
+
 def _end_workers(runner: Any) -> None:
     """End the data loading processes, which the traceback of an error would keep alive."""
     for loop in (runner._train_loop, runner._val_loop):

@@ -18,6 +18,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def check_parity(
     compared = best >= np.minimum(least, metadata.score_threshold)
     runs = (whole[len(OUTPUTS) :], [np.concatenate(values) for values in zip(*single, strict=True)])
     box_difference = max(float(np.abs(run[0] - boxes)[compared].max()) for run in runs)
-    score_difference = max(float(np.abs(run[1] - scores).max()) for run in runs)
+    score_difference = max(float(_score_differences(run, (boxes, scores)).max()) for run in runs)
     if not (box_difference <= BOX_TOLERANCE and score_difference <= SCORE_TOLERANCE):  # also refuses NaN
         raise StepError(
             f"the exported model differs from PyTorch: a box by {box_difference:.3g} px, a score by "
@@ -215,6 +216,19 @@ def check_parity(
         "parity_max_score_difference": score_difference if candidates else None,
     }
     return figures, notes
+
+
+def _score_differences(found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Differences of all scores `(B, C, N)`; none where one graph alone drops a box for having no area.
+
+    A detector may give such a box a score of 0, and a side within the tolerance of boxes may have no length for either
+    graph.
+    """
+    differences: NDArray[Any] = np.abs(found[1] - expected[1])
+    sides = expected[0][..., 2:] - expected[0][..., :2]
+    thin = (np.abs(sides) <= BOX_TOLERANCE).any(-1)[:, None]
+    differences[thin & ((found[1] == 0) | (expected[1] == 0))] = 0
+    return differences
 
 
 def _check_suppression(outputs: list[NDArray[Any]], threshold: float, iou_threshold: float, model: Path) -> int:

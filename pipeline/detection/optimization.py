@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -46,13 +47,17 @@ def balance_filters(model: nn.Module) -> None:
     batch norm is inversely proportional to the filter's length. In YOLOX-nano filters of the stem have a length of
     0.0003, and ten steps of Adam at 1e-4 replace them; `docs/finetuning.md` has the effect on the accuracy.
 
-    Frozen filters stay as they are. The model's modules pair `conv` and `bn`, as mmcv's do.
+    Frozen filters stay as they are, and those that several norms share. The model's modules pair `conv` and `bn`, as
+    mmcv's do.
     """
-    for module in model.modules():
-        conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)
+    pairs = [(getattr(module, "conv", None), getattr(module, "bn", None)) for module in model.modules()]
+    uses = Counter(conv for conv, _ in pairs)
+    for conv, norm in pairs:
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.modules.batchnorm._BatchNorm):
             mean, variance = norm.running_mean, norm.running_var
             if conv.bias is not None or mean is None or variance is None or not conv.weight.requires_grad:
+                continue
+            if uses[conv] > 1:
                 continue
             length = conv.weight.flatten(1).norm(dim=1)
             scale = torch.where(length > 0, 1 / length, torch.ones_like(length))

@@ -122,19 +122,17 @@ def suppressed(detector: nn.Module, pixels: Tensor, metadata: ModelMetadata) -> 
     Returns:
         For each image on the CPU: boxes `(M, 4)` x1, y1, x2, y2 in letterboxed pixels, scores `(M,)` and labels `(M,)`.
     """
-    all_boxes, class_scores = detector(pixels)
-    best, label = class_scores.max(1)  # the other classes of an anchor have a score of 0
-    return [
-        _suppressed(boxes[chosen].cpu(), scores[chosen].cpu(), labels[chosen].cpu(), metadata.nms_iou_threshold)
-        for boxes, scores, labels, chosen in zip(all_boxes, best, label, best > metadata.score_threshold, strict=True)
-    ]
+    return [_suppressed(boxes, scores, metadata) for boxes, scores in zip(*detector(pixels), strict=True)]
 
 
-def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _suppressed(boxes: Tensor, scores: Tensor, metadata: ModelMetadata) -> tuple[Tensor, Tensor, Tensor]:
+    """The detections among the boxes `(N, 4)` of an image, of which each may have several of the classes `(C, N)`."""
+    labels, anchors = torch.nonzero(scores > metadata.score_threshold, as_tuple=True)
+    boxes, scores, labels = boxes[anchors].cpu(), scores[labels, anchors].cpu(), labels.cpu()
     kept = [labels[:0]]
     for label in sorted(set(labels.tolist())):
         rows = torch.nonzero(labels == label)[:, 0]
-        kept.append(rows[nms(boxes[rows], scores[rows], iou_threshold)[:MAX_PER_CLASS]])
+        kept.append(rows[nms(boxes[rows], scores[rows], metadata.nms_iou_threshold)[:MAX_PER_CLASS]])
     chosen = torch.cat(kept)
     return boxes[chosen], scores[chosen], labels[chosen]
 

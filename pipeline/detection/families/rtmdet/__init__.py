@@ -1,0 +1,25 @@
+"""RTMDet, as mmdet implements it: the only folder that knows RTMDet."""
+
+from __future__ import annotations
+
+from pipeline.detection.families import Family
+from pipeline.detection.families.rtmdet.config import build_model, model_config, training_config
+from pipeline.detection.families.rtmdet.detector import DecodedRtmdet
+from pipeline.detection.families.rtmdet.weights import CLASS_LAYER, normalize, variant_of
+from pipeline.detection.mmdet_training import set_machine
+from pipeline.detection.transforms import letterbox
+
+FAMILY = Family(
+    name="RTMDet",
+    variants=("tiny", "s", "m", "l", "x"),
+    stride=32,  # of the coarsest of its three feature maps
+    class_layer=CLASS_LAYER,
+    normalize=normalize,
+    variant_of=variant_of,
+    model_config=model_config,
+    build_model=build_model,
+    training_config=training_config,
+    set_machine=set_machine,
+    exportable=DecodedRtmdet,
+    letterbox=letterbox,
+)
